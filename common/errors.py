@@ -1,0 +1,61 @@
+"""Errors, sorted by who must act on them.
+
+Each class has a stable ``code``: outcomes and logs carry the code, people read the message.  Sample faults become
+outcomes, chunk faults are exceptions, machine faults end the process.
+"""
+
+
+class FleetError(Exception):
+    """Root of every error this project raises on purpose."""
+
+    code = "fleet_error"
+
+
+class ConfigError(FleetError):
+    """The user must change something; never retried.  The message names file, field and what was expected."""
+
+    code = "config_error"
+
+
+class SampleError(FleetError):
+    """One row is at fault.  Becomes that sample's ``failed`` outcome inside ``workers/chunk.py`` and never leaves it."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class TransientError(FleetError):
+    """Nobody is at fault and waiting helps: a service is away, a rate limit was hit.  Retried with backoff."""
+
+    code = "transient_error"
+
+
+class ServiceUnreachable(TransientError):
+    """Redis or the store does not answer at all; commands end with exit code 3."""
+
+    code = "service_unreachable"
+
+
+class EngineError(FleetError):
+    """The machine is at fault: the engine crashed or stopped.  The worker exits and its leases expire."""
+
+    code = "engine_error"
+
+
+class OutOfMemory(EngineError):
+    """The accelerator's memory did not hold even a batch of one sample."""
+
+    code = "out_of_memory"
+
+
+class LeaseLost(FleetError):
+    """Another worker holds the chunk now, or the run is gone.  Stop quietly."""
+
+    code = "lease_lost"
+
+
+class IntegrityError(FleetError):
+    """Stored evidence contradicts itself: an engineer must look.  Names the samples or the object."""
+
+    code = "integrity_error"

@@ -1,0 +1,130 @@
+"""What is asked: the run spec that a user writes, the model profile, and the two resolved into a ``RunSpec``.
+
+Reading the files, with errors that speak to a person, is in ``common/spec_files.py``.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from common.identity import digest_record
+from common.records import Kind
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+
+
+class Spec(BaseModel):
+    """Base of everything a user writes: an unknown field is a mistake."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DatasetSource(Spec):
+    """One dataset file.  ``fields`` maps our field names to the file's (``{id: qid, target: answer}``)."""
+
+    path: str
+    name: Name = Field(default="", validate_default=False, description="defaults to the file's name without its ending")
+    format: str | None = Field(None, description="a registered reader; by default the file's ending decides")
+    limit: int | None = Field(None, gt=0, description="read only the first rows")
+    kind: Kind | None = Field(None, description="question kind of every row; by default each row decides")
+    fields: dict[str, str] = Field(default_factory=dict)
+    media_root: str | None = Field(None, description="folder that relative media paths start from; by default the file's own")
+    digest: str | None = Field(None, description="digest of the file's content; filled in when the spec is resolved")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_from_path(cls, value: Any) -> Any:
+        if isinstance(value, dict) and isinstance(value.get("path"), str) and not value.get("name"):
+            return {**value, "name": Path(value["path"]).stem}
+        return value
+
+
+class Generation(Spec):
+    """How an engine samples.  ``max_tokens`` counts new tokens; temperature 0 is greedy."""
+
+    max_tokens: int = Field(256, gt=0)
+    temperature: float = Field(0.0, ge=0, le=10)
+    top_p: float = Field(1.0, gt=0, le=1)
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+
+
+class Validation(Spec):
+    """Which answers are accepted.  A validator is a name, or a name with its argument: ``{max_words: 30}``."""
+
+    max_attempts: int = Field(4, ge=1, le=20)
+    validators: tuple[str | dict[str, Any], ...] = ("non_empty",)
+
+
+class Shuffle(Spec):
+    seed: int = 0
+
+
+class Chunks(Spec):
+    """Bounds of a chunk: at most so many samples, and at most so many estimated bytes of input."""
+
+    max_samples: int = Field(64, gt=0, le=4096)
+    max_input_bytes: int = Field(64 * 2**20, gt=0)
+
+
+class ModelProfile(Spec):
+    """A model: its engine (a short name or an import string), weights, engine options, adapter and defaults."""
+
+    name: Name
+    engine: str
+    weights: str | None = Field(None, description="a folder (./ or / first: relative to this profile) or a hub id")
+    revision: str | None = None
+    engine_options: dict[str, Any] = Field(default_factory=dict)
+    adapter: str = "chat"
+    trust_remote_code: bool = False
+    generation: dict[str, Any] = Field(default_factory=dict)
+    validation: dict[str, Any] = Field(default_factory=dict)
+
+
+class RunFile(Spec):
+    """The YAML file a user writes: one model, or several with one run each."""
+
+    model: str | None = None
+    models: tuple[str, ...] = ()
+    datasets: tuple[DatasetSource, ...] = Field(min_length=1)
+    generation: dict[str, Any] = Field(default_factory=dict)
+    validation: dict[str, Any] = Field(default_factory=dict)
+    shuffle: Shuffle = Shuffle()
+    chunks: Chunks = Chunks()
+
+    @model_validator(mode="after")
+    def _one_way_to_name_models(self) -> Self:
+        if (self.model is None) == (not self.models):
+            raise ValueError("give either model: NAME or models: [NAME, ...]")
+        names = [source.name for source in self.datasets]
+        if doubled := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two datasets are called {doubled[0]!r}: give one of them another name")
+        return self
+
+
+class RunSpec(Spec):
+    """One run, resolved: nothing is left to defaults, so that its digest names exactly what was asked."""
+
+    model: ModelProfile
+    datasets: tuple[DatasetSource, ...]
+    generation: Generation
+    validation: Validation
+    shuffle: Shuffle
+    chunks: Chunks
+
+    def digest(self) -> str:
+        """Return 32 hexadecimal digits over all that shapes the answers.
+
+        A dataset counts by name, content and reading rules, not by where its file lies; engine options count not at
+        all, because they differ from GPU to GPU without changing what was asked.
+        """
+        asked = self.model_dump(mode="json", exclude={"model": {"engine_options", "generation", "validation"}})
+        for source in asked["datasets"]:
+            del source["path"], source["media_root"]
+        return digest_record(asked)
+
+    @property
+    def run_id(self) -> str:
+        """Return the run's name, for example ``tiny-1f0c92b4d7aa``."""
+        return f"{self.model.name}-{self.digest()[:12]}"
