@@ -140,6 +140,11 @@ class Chunk(Record):
     crc32: int
     datasets: tuple[int, ...]
 
+    @property
+    def positions(self) -> range:
+        """Return the plan positions of its samples, in order."""
+        return range(self.first, self.first + self.count)
+
 
 class Part(Record):
     """One immutable Parquet object with a finished chunk's outcomes."""

@@ -1,0 +1,162 @@
+-- The ledger: who holds which chunk of a run, and what is done.  One script; ARGV[1] names the command.
+-- Redis runs a script alone, so each command is one step that nothing can interleave with or cut in half.
+--
+-- Keys of a run (all with the hash tag {run_id}; all expire after `retention_s` without a touch):
+--   KEYS[1] run       HASH    model, state (running|paused|done|cancelled), reason, samples, chunks, chunks_done,
+--                             opened_ms, changed_ms
+--   KEYS[2] states    STRING  one byte a sample by plan position: 0 unprocessed, 1 failed, 2 invalid, 3 ok
+--   KEYS[3] counts    HASH    "<dataset>:<state>" -> samples of that dataset in that state (never counts state 0)
+--   KEYS[4] chunks    STRING  one byte a chunk: 0 pending, 1 done (its part exists)
+--   KEYS[5] leases    ZSET    chunk -> expiry in ms by the clock of Redis
+--   KEYS[6] holders   HASH    chunk -> "token worker" of the last lease; outlives an expired lease, so that a holder
+--                             who was only slow can renew until somebody else takes the chunk over
+--   KEYS[7] progress  LIST    the last 128 commits, newest first: "ms samples tokens"
+--   KEYS[8] journal   HASH    sample_id -> outcome, of one leased chunk; deleted by its commit
+
+local run, states, counts, chunks = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local leases, holders, progress, journal = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
+
+local function now_ms()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+local function token_of(chunk)
+  local holder = redis.call('HGET', holders, chunk)
+  return holder and string.match(holder, '^%S+')
+end
+
+local function touch(retention_s)
+  for i = 1, #KEYS do redis.call('EXPIRE', KEYS[i], retention_s) end
+end
+
+local function forget_lease(chunk)
+  redis.call('ZREM', leases, chunk)
+  redis.call('HDEL', holders, chunk)
+end
+
+local commands = {}
+
+-- model samples chunks retention_s -> 1 if opened now, 0 if it was open before
+function commands.open(model, samples, chunk_count, retention_s)
+  if redis.call('EXISTS', run) == 1 then return 0 end
+  local now = now_ms()
+  redis.call('DEL', states, counts, chunks, leases, holders, progress)
+  redis.call('SETRANGE', states, tonumber(samples) - 1, '\0')
+  redis.call('SETRANGE', chunks, tonumber(chunk_count) - 1, '\0')
+  redis.call('HSET', run, 'model', model, 'state', 'running', 'samples', samples, 'chunks', chunk_count,
+    'opened_ms', now, 'changed_ms', now)
+  touch(retention_s)
+  return 1
+end
+
+-- chunk token worker lease_ms retention_s -> leased | unknown | closed | done | held
+function commands.acquire(chunk, token, worker, lease_ms, retention_s)
+  local state = redis.call('HGET', run, 'state')
+  if not state then return 'unknown' end
+  if state ~= 'running' then return 'closed' end
+  if redis.call('GETRANGE', chunks, chunk, chunk) == '\1' then return 'done' end
+  local now = now_ms()
+  local expiry = redis.call('ZSCORE', leases, chunk)
+  if expiry and tonumber(expiry) > now then return 'held' end
+  redis.call('ZADD', leases, now + lease_ms, chunk)
+  redis.call('HSET', holders, chunk, token .. ' ' .. worker)
+  touch(retention_s)
+  return 'leased'
+end
+
+-- lease_ms then chunk token, chunk token, ... -> for each 1 if renewed, 0 if lost
+function commands.renew(lease_ms, ...)
+  local pairs_given, renewed, expiry = {...}, {}, now_ms() + lease_ms
+  for i = 1, #pairs_given, 2 do
+    local mine = token_of(pairs_given[i]) == pairs_given[i + 1]
+    if mine then redis.call('ZADD', leases, expiry, pairs_given[i]) end
+    renewed[#renewed + 1] = mine and 1 or 0
+  end
+  return renewed
+end
+
+-- chunk token retention_s then sample_id outcome, sample_id outcome, ... -> 1 if kept, 0 if the lease is lost
+function commands.journal(chunk, token, retention_s, ...)
+  if token_of(chunk) ~= token then return 0 end
+  redis.call('HSET', journal, ...)
+  redis.call('EXPIRE', journal, retention_s)
+  return 1
+end
+
+-- chunk positions (u64 each) states (u8 each) datasets (u16 each) tokens retention_s -> samples raised, or -1 if unknown.
+-- A state only rises (the maximum wins) and the counts move by the difference, so any number of commits in any order
+-- end the same.
+function commands.commit(chunk, positions, new_states, datasets, tokens, retention_s)
+  if redis.call('EXISTS', run) == 0 then return -1 end
+  local moves, raised = {}, 0
+  for i = 1, #new_states do
+    local position = struct.unpack('<I8', positions, 8 * i - 7)
+    local old = string.byte(redis.call('GETRANGE', states, position, position))
+    local new = string.byte(new_states, i)
+    if new > old then
+      local dataset = struct.unpack('<I2', datasets, 2 * i - 1)
+      redis.call('SETRANGE', states, position, string.char(new))
+      moves[dataset .. ':' .. new] = (moves[dataset .. ':' .. new] or 0) + 1
+      if old > 0 then moves[dataset .. ':' .. old] = (moves[dataset .. ':' .. old] or 0) - 1 end
+      raised = raised + 1
+    end
+  end
+  for field, difference in pairs(moves) do redis.call('HINCRBY', counts, field, difference) end
+  forget_lease(chunk)
+  redis.call('DEL', journal)
+  local was_pending = redis.call('GETRANGE', chunks, chunk, chunk) == '\0'
+  redis.call('SETRANGE', chunks, chunk, '\1')
+  local now = now_ms()
+  redis.call('LPUSH', progress, now .. ' ' .. raised .. ' ' .. tokens)
+  redis.call('LTRIM', progress, 0, 127)
+  redis.call('HSET', run, 'changed_ms', now)
+  if was_pending and redis.call('HINCRBY', run, 'chunks_done', 1) == tonumber(redis.call('HGET', run, 'chunks')) then
+    redis.call('HSET', run, 'state', 'done')
+  end
+  touch(retention_s)
+  return raised
+end
+
+-- chunk token -> 1 if given back, 0 if it was not held with this token
+function commands.release(chunk, token)
+  if token_of(chunk) ~= token then return 0 end
+  forget_lease(chunk)
+  return 1
+end
+
+-- state reason -> 1 if set, 0 if the run is unknown or over
+function commands.set_state(state, reason)
+  local old = redis.call('HGET', run, 'state')
+  if not old or old == 'done' then return 0 end
+  redis.call('HSET', run, 'state', state, 'reason', reason, 'changed_ms', now_ms())
+  return 1
+end
+
+-- limit -> chunks whose lease has run out; each is named once, until it is leased again
+function commands.expire(limit)
+  local expired = redis.call('ZRANGEBYSCORE', leases, '-inf', now_ms(), 'LIMIT', 0, limit)
+  for _, chunk in ipairs(expired) do redis.call('ZREM', leases, chunk) end
+  return expired
+end
+
+-- start limit -> chunks from `start` on that are neither done nor leased, at most `limit`
+function commands.pending(start, limit)
+  local found, window = {}, 65536
+  local size = redis.call('STRLEN', chunks)
+  for from = tonumber(start), size - 1, window do
+    local bytes = redis.call('GETRANGE', chunks, from, from + window - 1)
+    local at = string.find(bytes, '\0', 1, true)
+    while at do
+      local chunk = from + at - 1
+      if not redis.call('ZSCORE', leases, chunk) then
+        found[#found + 1] = chunk
+        if #found >= tonumber(limit) then return found end
+      end
+      at = string.find(bytes, '\0', at + 1, true)
+    end
+  end
+  return found
+end
+
+return commands[ARGV[1]](unpack(ARGV, 2))

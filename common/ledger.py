@@ -1,0 +1,248 @@
+"""The ledger: the Redis record of a run's chunks, leases, journals and counts.  Its keys are explained in ``ledger.lua``.
+
+Correctness rests on this module alone; a Celery message only says where to look.  All times are by the clock of Redis,
+so a worker whose own clock is off changes nothing.
+"""
+
+import secrets
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from common.errors import LeaseLost, ServiceUnreachable
+from common.records import STATE_BYTES, Chunk, Lease, Outcome, Part, Plan
+from common.settings import Settings
+
+_SCRIPT = (Path(__file__).parent / "ledger.lua").read_text(encoding="utf-8")
+_STATE_NAMES = {byte: name for name, byte in STATE_BYTES.items()}
+
+
+def runs_key(model: str) -> str:
+    """Return the key of the set of a model's open runs."""
+    return f"fleet:runs:{model}"
+
+
+def run_keys(run_id: str) -> list[str]:
+    """Return the keys of a run, in the order of ``ledger.lua`` and without the journals."""
+    names = ("run", "states", "counts", "chunks", "leases", "holders", "progress")
+    return [f"fleet:{{{run_id}}}:{name}" for name in names]
+
+
+def journal_key(run_id: str, chunk: int | str) -> str:
+    return f"fleet:{{{run_id}}}:journal:{chunk}"
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """One step of progress: when (Unix seconds by Redis), how many samples, how many output tokens."""
+
+    at_s: float
+    samples: int
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerView:
+    """A run as the ledger has it, read in one transaction.
+
+    ``counts`` maps (dataset number, state name) to samples; ``holders`` maps a leased chunk to its worker; ``progress``
+    lists recent commits, newest first; ``now_s`` is the time by Redis.
+    """
+
+    model: str
+    state: str
+    reason: str
+    samples: int
+    chunks: int
+    chunks_done: int
+    opened_s: float
+    changed_s: float
+    now_s: float
+    counts: Mapping[tuple[int, str], int]
+    holders: Mapping[int, str]
+    progress: Sequence[Commit]
+
+
+def connect_redis(settings: Settings) -> redis.Redis:
+    """Return a client with time-outs.  Raises ``ServiceUnreachable`` when nobody answers."""
+    client = redis.Redis.from_url(
+        settings.redis_url.get_secret_value(), socket_timeout=30, socket_connect_timeout=5, health_check_interval=30
+    )
+    with reaching_redis(settings):
+        client.ping()
+    return client
+
+
+@contextmanager
+def reaching_redis(settings: Settings) -> Iterator[None]:
+    """Turn a lost connection inside the block into ``ServiceUnreachable``."""
+    try:
+        yield
+    except (redis.ConnectionError, redis.TimeoutError) as error:
+        address = settings.redis_url.get_secret_value().rpartition("@")[2].removeprefix("redis://")
+        raise ServiceUnreachable(
+            f"Redis at {address} does not answer ({error.__class__.__name__}); is it running, and is FLEET_REDIS_URL right?"
+        ) from error
+
+
+class Ledger:
+    """The commands of ``ledger.lua``, with records in and out.  Safe to share between threads."""
+
+    def __init__(self, client: redis.Redis, settings: Settings) -> None:
+        self.client = client
+        self._settings = settings
+        self._script = client.register_script(_SCRIPT)
+
+    def open_run(self, plan: Plan, model: str) -> bool:
+        """Record a planned run as running.  Returns whether it was unknown before; a second call changes nothing."""
+        opened = self._call(plan.run_id, None, "open", model, plan.samples, plan.chunks, self._settings.retention_s)
+        self.client.sadd(runs_key(model), plan.run_id)
+        return bool(opened)
+
+    def acquire(self, run_id: str, chunk: int, worker: str) -> Lease | None:
+        """Lease a chunk for ``lease_s``, or return ``None`` if it is done, held by another or not of an open run."""
+        token = secrets.token_hex(8)
+        answer = self._call(run_id, chunk, "acquire", chunk, token, worker, self._lease_ms, self._settings.retention_s)
+        return Lease(run_id=run_id, chunk=chunk, token=token, worker=worker) if answer == b"leased" else None
+
+    def renew(self, run_id: str, leases: Sequence[Lease]) -> list[Lease]:
+        """Prolong leases of one run by ``lease_s`` from now; return those that are lost."""
+        named = [text for lease in leases for text in (lease.chunk, lease.token)]
+        renewed = self._call(run_id, None, "renew", self._lease_ms, *named)
+        return [lease for lease, kept in zip(leases, renewed, strict=True) if not kept]
+
+    def journal(self, lease: Lease, outcomes: Iterable[Outcome]) -> None:
+        """Keep outcomes of a leased chunk, so that a successor does not redo them.  Raises ``LeaseLost``."""
+        entries = [text for outcome in outcomes for text in (outcome.sample_id, outcome.model_dump_json(exclude_defaults=True))]
+        if entries and not self._call(
+            lease.run_id, lease.chunk, "journal", lease.chunk, lease.token, self._settings.retention_s, *entries
+        ):
+            raise LeaseLost(f"chunk {lease.chunk} of {lease.run_id} went to another worker")
+
+    def read_journal(self, lease: Lease) -> dict[str, Outcome]:
+        """Return the outcomes that earlier holders of the chunk have reached, by sample id."""
+        entries: Any = self.client.hgetall(journal_key(lease.run_id, lease.chunk))
+        return {sample_id.decode(): Outcome.model_validate_json(text) for sample_id, text in entries.items()}
+
+    def commit(self, chunk: Chunk, part: Part, datasets: Mapping[str, int]) -> int:
+        """Count a part's outcomes and close its chunk, whoever held it; return how many samples rose.
+
+        ``datasets`` maps a dataset's name to its number in the plan.  Raises ``LeaseLost`` when the ledger does not know
+        the run: the part stays in the store and a rebuild finds it.
+        """
+        outcomes = part.outcomes
+        raised: int = self._call(
+            chunk.run_id,
+            chunk.number,
+            "commit",
+            chunk.number,
+            struct.pack(f"<{len(outcomes)}Q", *chunk.positions),
+            bytes(STATE_BYTES[outcome.status] for outcome in outcomes),
+            struct.pack(f"<{len(outcomes)}H", *(datasets[outcome.dataset] for outcome in outcomes)),
+            sum(outcome.output_tokens or 0 for outcome in outcomes),
+            self._settings.retention_s,
+        )
+        if raised < 0:
+            raise LeaseLost(f"the ledger no longer knows run {chunk.run_id}")
+        return raised
+
+    def release(self, lease: Lease) -> bool:
+        """Give a chunk back, journal and all.  Returns whether it was still ours."""
+        return bool(self._call(lease.run_id, lease.chunk, "release", lease.chunk, lease.token))
+
+    def pause_run(self, run_id: str, reason: str) -> bool:
+        """Hand out no more chunks of a run until ``continue_run``; ``reason`` is for a person."""
+        return bool(self._call(run_id, None, "set_state", "paused", reason))
+
+    def continue_run(self, run_id: str) -> bool:
+        """Hand out chunks of a paused run again.  Returns whether the run is known and not over."""
+        return bool(self._call(run_id, None, "set_state", "running", ""))
+
+    def expire_leases(self, run_id: str, *, limit: int = 256) -> list[int]:
+        """Return chunks whose holder has been silent for too long, each of them once."""
+        return [int(chunk) for chunk in self._call(run_id, None, "expire", limit)]
+
+    def find_pending(self, run_id: str, *, start: int = 0, limit: int = 256) -> list[int]:
+        """Return up to ``limit`` chunks from ``start`` on that are neither done nor leased."""
+        return [int(chunk) for chunk in self._call(run_id, None, "pending", start, limit)]
+
+    def iterate_pending(self, run_id: str) -> Iterator[int]:
+        """Yield every chunk that is neither done nor leased, in order."""
+        start, size = 0, 4096
+        while found := self.find_pending(run_id, start=start, limit=size):
+            yield from found
+            start = found[-1] + 1
+
+    def forget_run(self, run_id: str) -> None:
+        """Delete what the ledger has of a run, so that it can be rebuilt from the store."""
+        journals = list(self.client.scan_iter(match=journal_key(run_id, "*"), count=1000))
+        self.client.delete(*run_keys(run_id), *journals)
+
+    def list_runs(self, model: str) -> list[str]:
+        """Return the ids of a model's open runs; those that ended or vanished are taken off the list."""
+        members: Any = self.client.smembers(runs_key(model))
+        named = sorted(run_id.decode() for run_id in members)
+        with self.client.pipeline(transaction=False) as pipe:
+            for run_id in named:
+                pipe.hget(run_keys(run_id)[0], "state")
+            states = pipe.execute()
+        ended = [run_id for run_id, state in zip(named, states, strict=True) if state in (None, b"done", b"cancelled")]
+        if ended:
+            self.client.srem(runs_key(model), *ended)
+        return [run_id for run_id in named if run_id not in ended]
+
+    def view_run(self, run_id: str) -> LedgerView | None:
+        """Return the run as it stands, or ``None`` if the ledger does not know it."""
+        run, _, counts, _, leases, holders, progress = run_keys(run_id)
+        with self.client.pipeline() as pipe:
+            pipe.hgetall(run)
+            pipe.hgetall(counts)
+            pipe.zrange(leases, 0, -1)
+            pipe.hgetall(holders)
+            pipe.lrange(progress, 0, -1)
+            pipe.time()
+            fields, counted, leased, held, commits, (seconds, micros) = pipe.execute()
+        if not fields:
+            return None
+        return LedgerView(
+            model=fields[b"model"].decode(),
+            state=fields[b"state"].decode(),
+            reason=fields.get(b"reason", b"").decode(),
+            samples=int(fields[b"samples"]),
+            chunks=int(fields[b"chunks"]),
+            chunks_done=int(fields.get(b"chunks_done", 0)),
+            opened_s=int(fields[b"opened_ms"]) / 1000,
+            changed_s=int(fields[b"changed_ms"]) / 1000,
+            now_s=seconds + micros / 1e6,
+            counts={_parse_count_field(field): int(count) for field, count in counted.items()},
+            holders={int(chunk): held[chunk].decode().partition(" ")[2] for chunk in leased if chunk in held},
+            progress=[_parse_commit(entry) for entry in commits],
+        )
+
+    def read_states(self, run_id: str) -> bytes:
+        """Return one byte a sample, by plan position (``STATE_BYTES``)."""
+        states: Any = self.client.get(run_keys(run_id)[1])
+        return states or b""
+
+    @property
+    def _lease_ms(self) -> int:
+        return int(self._settings.lease_s * 1000)
+
+    def _call(self, run_id: str, chunk: int | None, *arguments: Any) -> Any:
+        journal = journal_key(run_id, "none" if chunk is None else chunk)
+        return self._script(keys=[*run_keys(run_id), journal], args=arguments)
+
+
+def _parse_count_field(field: bytes) -> tuple[int, str]:
+    dataset, _, state = field.decode().partition(":")
+    return int(dataset), _STATE_NAMES[int(state)]
+
+
+def _parse_commit(entry: bytes) -> Commit:
+    at_ms, samples, tokens = entry.split()
+    return Commit(int(at_ms) / 1000, int(samples), int(tokens))

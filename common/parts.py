@@ -1,0 +1,245 @@
+"""Parquet of outcomes: one schema for the parts and for ``results.parquet``.
+
+A part is encoded in memory and put whole.  Its key-value metadata holds ``run_id``, ``chunk``, ``counts`` (JSON, outcomes
+by status), ``index_kinds`` (one letter a row, see ``OUTCOME_SCHEMA``) and a ``crc32`` over these.
+"""
+
+import json
+import math
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate, chain
+from operator import attrgetter
+from typing import Any, get_args
+
+import msgspec
+import pyarrow as pa  # type: ignore[import-untyped]  # pyarrow ships no types
+import pyarrow.parquet as pq  # type: ignore[import-untyped]  # pyarrow ships no types
+
+from common.errors import IntegrityError
+from common.records import Outcome, Status
+
+_STATUSES = get_args(Status)
+_TIMES = ("started_at", "finished_at")
+_MICROSECONDS = 1_000_000  # per second
+
+# Dictionaries, statistics and Arrow's own copy of the schema cost more than they give at the size of a part.  Snappy is
+# as fast as no compression and every reader knows it; zstd takes twice as long over pages this small.
+_PART_FORMAT = {
+    "compression": "snappy",
+    "use_dictionary": False,
+    "write_statistics": False,
+    "write_page_checksum": True,
+    "store_schema": False,
+}
+
+
+def _required(name: str, kind: Any) -> Any:
+    return pa.field(name, kind, nullable=False)
+
+
+_TEXTS = pa.list_(_required("element", pa.string()))
+_ATTEMPT = pa.struct(
+    [
+        _required("number", pa.int32()),
+        _required("response", pa.string()),
+        _required("violations", _TEXTS),
+        pa.field("finish_reason", pa.string()),
+        pa.field("temperature", pa.float64()),
+        pa.field("seed", pa.int64()),
+        pa.field("latency_s", pa.float64()),
+    ]
+)
+
+# ``index`` is text here: 7 and "7" look the same in results.parquet, as people expect.  A part tells them apart by its
+# ``index_kinds``: "i" for a row whose index is an int, "s" for a str.
+OUTCOME_SCHEMA = pa.schema(
+    [
+        _required("sample_id", pa.string()),
+        _required("dataset", pa.string()),
+        _required("index", pa.string()),
+        _required("model", pa.string()),
+        _required("status", pa.string()),
+        pa.field("prediction", pa.string()),
+        pa.field("answer", pa.string()),
+        _required("target", _TEXTS),
+        pa.field("response", pa.string()),
+        _required("attempts", pa.list_(_required("element", _ATTEMPT))),
+        pa.field("error_code", pa.string()),
+        pa.field("error_message", pa.string()),
+        pa.field("finish_reason", pa.string()),
+        pa.field("prompt_tokens", pa.int64()),
+        pa.field("output_tokens", pa.int64()),
+        _required("truncated", pa.bool_()),
+        pa.field("worker", pa.string()),
+        pa.field("started_at", pa.timestamp("us", tz="UTC")),
+        pa.field("finished_at", pa.timestamp("us", tz="UTC")),
+        _required("metadata", pa.string()),
+    ]
+)
+
+
+def to_table(outcomes: Sequence[Outcome]) -> Any:
+    """Return the outcomes, in order, as a ``pyarrow.Table`` of ``OUTCOME_SCHEMA``.
+
+    Text that UTF-8 cannot hold (lone surrogates) gets U+FFFD in its place, times are kept to the microsecond, and numbers
+    that are not finite become null: NaN is never written, neither in a column nor inside ``metadata``.
+    """
+    return pa.Table.from_arrays([_build_column(field, outcomes) for field in OUTCOME_SCHEMA], schema=OUTCOME_SCHEMA)
+
+
+def encode_part(run_id: str, chunk: int, outcomes: Sequence[Outcome]) -> bytes:
+    """Return the Parquet file of a finished chunk's outcomes, with a checksum on every page and on the notes.
+
+    Every ``seed`` must fit into 64 bits with its sign.
+    """
+    sink = pa.BufferOutputStream()
+    with pq.ParquetWriter(sink, OUTCOME_SCHEMA, **_PART_FORMAT) as writer:
+        writer.write_table(to_table(outcomes))
+        writer.add_key_value_metadata(_write_notes(run_id, chunk, outcomes))
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
+
+
+def decode_part(content: bytes, *, run_id: str, chunk: int) -> tuple[Outcome, ...]:
+    """Return a part's outcomes in the order they were encoded.
+
+    Raises ``IntegrityError``, which names run and chunk, when the object is damaged, belongs to another chunk, or does not
+    hold what its own counts say.
+    """
+    where = f"part of run {run_id}, chunk {chunk}"
+    try:
+        part = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True, pre_buffer=False)
+        notes = _read_notes(part, where)
+        if (notes["run_id"], notes["chunk"]) != (run_id, str(chunk)):
+            raise IntegrityError(f"{where}: the object says that it is run {notes['run_id']}, chunk {notes['chunk']}")
+        table = part.read(use_threads=False)
+        if not table.schema.equals(OUTCOME_SCHEMA):
+            raise IntegrityError(f"{where}: its columns are not those of an outcome: {', '.join(table.schema.names)}")
+        outcomes = _to_outcomes(table, notes["index_kinds"])
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        raise IntegrityError(f"{where}: the object cannot be read and may be damaged: {error}") from error
+    if json.loads(notes["counts"]) != _count_statuses(outcomes):
+        raise IntegrityError(f"{where}: its counts {notes['counts']} are not those of its {len(outcomes)} rows")
+    return outcomes
+
+
+def _write_notes(run_id: str, chunk: int, outcomes: Sequence[Outcome]) -> dict[str, str]:
+    notes = {
+        "run_id": run_id,
+        "chunk": str(chunk),
+        "counts": json.dumps(_count_statuses(outcomes)),
+        "index_kinds": "".join("i" if isinstance(outcome.index, int) else "s" for outcome in outcomes),
+    }
+    return {**notes, "crc32": str(_checksum(notes))}
+
+
+def _read_notes(part: Any, where: str) -> dict[str, str]:
+    notes = {key.decode(): value.decode() for key, value in (part.metadata.metadata or {}).items()}
+    noted = notes.pop("crc32", None)
+    if noted != str(_checksum(notes)):
+        raise IntegrityError(f"{where}: the checksum of the object's notes does not match; found {notes}")
+    return notes
+
+
+def _checksum(notes: dict[str, str]) -> int:
+    """Parquet checks its pages; nothing checks its key-value metadata."""
+    return zlib.crc32(json.dumps(notes, sort_keys=True).encode())
+
+
+def _count_statuses(outcomes: Iterable[Outcome]) -> dict[str, int]:
+    found = Counter(outcome.status for outcome in outcomes)
+    return {status: found[status] for status in _STATUSES}
+
+
+def _build_column(field: Any, outcomes: Sequence[Outcome]) -> Any:
+    values = list(map(attrgetter(field.name), outcomes))
+    return _BUILDERS.get(field.name, _build_plain)(values, field.type)
+
+
+def _build_plain(values: list[Any], kind: Any) -> Any:
+    try:
+        return pa.array(values, kind)
+    except UnicodeEncodeError:
+        return pa.array([value and _replace_surrogates(value) for value in values], kind)
+
+
+def _build_indexes(values: list[int | str], kind: Any) -> Any:
+    return _build_plain(list(map(str, values)), kind)
+
+
+def _build_times(values: list[float | None], kind: Any) -> Any:
+    return pa.array([None if value is None or not math.isfinite(value) else round(value * _MICROSECONDS) for value in values], kind)
+
+
+def _build_finite(values: list[float], kind: Any) -> Any:
+    return pa.array([value if math.isfinite(value) else None for value in values], kind)
+
+
+def _build_lists(values: list[tuple[Any, ...]], kind: Any) -> Any:
+    """Lay the lists' elements end to end and point into them: several times faster than lists of Python objects."""
+    offsets = pa.array(accumulate(map(len, values), initial=0), pa.int32())
+    elements = list(chain.from_iterable(values))
+    build = _build_attempts if kind.value_type == _ATTEMPT else _build_plain
+    return pa.ListArray.from_arrays(offsets, build(elements, kind.value_type), type=kind)
+
+
+def _build_attempts(attempts: Sequence[Any], kind: Any) -> Any:
+    return pa.StructArray.from_arrays([_build_column(field, attempts) for field in kind], fields=list(kind))
+
+
+def _build_metadata(values: list[dict[str, Any]], kind: Any) -> Any:
+    """Write JSON; msgspec turns numbers that are not finite into null, and ``str`` turns what JSON does not know into text."""
+    try:
+        return pa.array([msgspec.json.encode(value, enc_hook=str) for value in values], kind)
+    except UnicodeEncodeError:
+        return pa.array([msgspec.json.encode(_clean(value), enc_hook=str) for value in values], kind)
+
+
+_BUILDERS: dict[str, Callable[[list[Any], Any], Any]] = {
+    "index": _build_indexes,
+    "target": _build_lists,
+    "attempts": _build_lists,
+    "violations": _build_lists,
+    "temperature": _build_finite,
+    "latency_s": _build_finite,
+    "started_at": _build_times,
+    "finished_at": _build_times,
+    "metadata": _build_metadata,
+}
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {_clean(key): _clean(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_clean(entry) for entry in value]
+    return _replace_surrogates(value) if isinstance(value, str) else value
+
+
+def _replace_surrogates(text: str) -> str:
+    """Join surrogate pairs into their character and put U+FFFD for each surrogate that stands alone."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def _to_outcomes(table: Any, index_kinds: str) -> tuple[Outcome, ...]:
+    columns = {name: table[name] for name in OUTCOME_SCHEMA.names}
+    values = {
+        **{name: column.to_pylist() for name, column in columns.items() if name not in _TIMES},
+        **{name: _to_seconds(columns[name]) for name in _TIMES},
+    }
+    values["index"] = [int(text) if kind == "i" else text for text, kind in zip(values["index"], index_kinds, strict=True)]
+    values["metadata"] = list(map(json.loads, values["metadata"]))
+    values["attempts"] = [list(map(_drop_nulls, attempts)) for attempts in values["attempts"]]
+    rows = zip(*values.values(), strict=True)
+    return tuple(Outcome.model_validate(dict(zip(values, row, strict=True))) for row in rows)
+
+
+def _to_seconds(column: Any) -> list[float | None]:
+    """Read times as microseconds and not as ``datetime``, which a quarter of the calls would spend on time zones."""
+    return [None if value is None else value / _MICROSECONDS for value in column.cast(pa.int64()).to_pylist()]
+
+
+def _drop_nulls(attempt: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in attempt.items() if value is not None}

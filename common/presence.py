@@ -1,0 +1,37 @@
+"""Which workers are there: each says so every few seconds, under a key that vanishes when it falls silent."""
+
+from typing import Any, Literal
+
+import redis
+
+from common.records import Record
+
+_PREFIX = "fleet:worker:"
+
+
+class Presence(Record):
+    """One worker as it last spoke.  ``holds`` lists (run_id, chunk)."""
+
+    worker: str
+    model: str
+    device: str
+    pid: int
+    state: Literal["ready", "draining"]
+    holds: tuple[tuple[str, int], ...] = ()
+
+
+def announce_worker(client: redis.Redis, presence: Presence, *, ttl_s: float) -> None:
+    """Say that a worker is there, for ``ttl_s`` seconds."""
+    client.set(_PREFIX + presence.worker, presence.model_dump_json(), px=int(ttl_s * 1000))
+
+
+def withdraw_worker(client: redis.Redis, worker: str) -> None:
+    client.delete(_PREFIX + worker)
+
+
+def list_workers(client: redis.Redis, model: str) -> list[Presence]:
+    """Return the workers of a model that are there, by name."""
+    keys: Any = sorted(client.scan_iter(match=_PREFIX + "*", count=1000))
+    spoken: Any = client.mget(keys) if keys else []
+    present = [Presence.model_validate_json(text) for text in spoken if text]
+    return [presence for presence in present if presence.model == model]

@@ -1,0 +1,92 @@
+"""Scenes: one to four coloured shapes on a plain canvas of 64x64 pixels."""
+
+from dataclasses import dataclass
+from random import Random
+
+from PIL import Image, ImageDraw
+
+CANVAS_PX = 64
+COLOURS: dict[str, tuple[int, int, int]] = {
+    "red": (215, 40, 40),
+    "orange": (245, 140, 25),
+    "yellow": (240, 215, 40),
+    "green": (45, 160, 70),
+    "blue": (40, 90, 215),
+    "purple": (140, 60, 175),
+}
+FORMS = ("circle", "square", "triangle", "cross")
+BACKGROUNDS = ((255, 255, 255), (215, 215, 215), (60, 60, 60), (0, 0, 0))
+
+# Centres differ by at least this much from left to right, so that "leftmost" and a caption's order are never in doubt.
+_APART_PX = 6
+_MOST_SHAPES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """One shape: what it is, where its centre is and how far it reaches from there (pixels)."""
+
+    colour: str
+    form: str
+    x: int
+    y: int
+    radius: int
+
+    @property
+    def name(self) -> str:
+        """Return for example ``red circle``."""
+        return f"{self.colour} {self.form}"
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """Shapes from left to right, the background and how far each colour is off its pure tone."""
+
+    shapes: tuple[Shape, ...]
+    background: tuple[int, int, int]
+    tint: tuple[int, int, int]
+
+
+def make_scene(rng: Random) -> Scene:
+    """Return a random scene; its shapes neither touch nor stand above each other."""
+    wanted = rng.randint(1, _MOST_SHAPES)
+    shapes: list[Shape] = []
+    while len(shapes) < wanted:
+        shapes = [] if rng.random() < 0.02 else shapes  # a corner nobody fits into any more: begin again
+        radius = rng.randint(6, 10)
+        x, y = (rng.randint(radius + 1, CANVAS_PX - radius - 2) for _ in range(2))
+        shape = Shape(rng.choice(list(COLOURS)), rng.choice(FORMS), x, y, radius)
+        if all(_stand_apart(shape, other) for other in shapes):
+            shapes.append(shape)
+    shapes.sort(key=lambda shape: shape.x)
+    red, green, blue = (rng.randint(-10, 10) for _ in range(3))
+    return Scene(tuple(shapes), rng.choice(BACKGROUNDS), (red, green, blue))
+
+
+def draw_scene(scene: Scene) -> Image.Image:
+    """Return the scene as an RGB image of 64x64 pixels, without smoothed edges, so that its PNG stays small."""
+    image = Image.new("RGB", (CANVAS_PX, CANVAS_PX), scene.background)
+    canvas = ImageDraw.Draw(image)
+    for shape in scene.shapes:
+        red, green, blue = (tone + off for tone, off in zip(COLOURS[shape.colour], scene.tint, strict=True))
+        _draw_shape(canvas, shape, (max(red, 0), max(green, 0), max(blue, 0)))
+    return image
+
+
+def _stand_apart(one: Shape, other: Shape) -> bool:
+    across, down = abs(one.x - other.x), abs(one.y - other.y)
+    return across >= _APART_PX and max(across, down) >= one.radius + other.radius + 2
+
+
+def _draw_shape(canvas: ImageDraw.ImageDraw, shape: Shape, fill: tuple[int, int, int]) -> None:
+    x, y, radius = shape.x, shape.y, shape.radius
+    if shape.form == "circle":
+        canvas.ellipse((x - radius, y - radius, x + radius, y + radius), fill=fill)
+    elif shape.form == "square":
+        canvas.rectangle((x - radius + 1, y - radius + 1, x + radius - 1, y + radius - 1), fill=fill)
+    elif shape.form == "triangle":
+        canvas.polygon([(x, y - radius), (x - radius, y + radius), (x + radius, y + radius)], fill=fill)
+    else:
+        arm = max(radius // 3, 2)
+        canvas.rectangle((x - arm, y - radius, x + arm, y + radius), fill=fill)
+        canvas.rectangle((x - radius, y - arm, x + radius, y + arm), fill=fill)

@@ -1,0 +1,110 @@
+"""Read one field's raw value: its text, options, targets, index or kind.
+
+Every reader returns the value or raises ``SampleError("bad_field", "found …; expected …")``; the caller adds file, line and
+field.  Values are as JSON gives them: text, number, bool, list, mapping (``None`` never comes here).
+"""
+
+import re
+import reprlib
+from collections.abc import Iterable
+from math import isfinite
+from string import ascii_uppercase
+from typing import Any, get_args
+
+from common.errors import SampleError
+from common.records import Kind
+from common.spec_files import suggest
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+_NUMBER = re.compile(r"[-+]?(\d{1,3}(,\d{3})+|\d+)?(\.\d*)?([eE][-+]?\d+)?%?")
+_NAMES = {str: "text", bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
+
+
+def misfit(value: Any, expected: str) -> SampleError:
+    """Return the error for a value of the wrong type or content."""
+    return SampleError("bad_field", f"found {reprlib.repr(value)} ({_NAMES.get(type(value), 'null')}); expected {expected}")
+
+
+def to_text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise misfit(value, "text")
+    return value
+
+
+def to_index(value: Any) -> int | str:
+    """Return a row's own name.  Whole numbers beyond 64 bits become text, because tables of results cannot hold them."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value if -(2**63) <= value < 2**63 else str(value)
+    if isinstance(value, str) and value.strip():
+        return value
+    raise misfit(value, "a whole number or text")
+
+
+def to_group(value: Any) -> str:
+    return str(to_index(value))
+
+
+def to_kind(value: Any) -> Kind:
+    for kind in KINDS:
+        if value == kind:
+            return kind
+    hint = suggest(value, list(KINDS)) if isinstance(value, str) else ""
+    raise misfit(value, f"one of {', '.join(KINDS)}{hint}")
+
+
+def to_options(value: Any) -> dict[str, str]:
+    """Return options by letter, from a mapping of letters or a list (A, B, C, …).  Null and blank options are absent."""
+    pairs: Iterable[tuple[Any, Any]]
+    if isinstance(value, dict):
+        if strange := [letter for letter in value if len(letter) != 1 or letter not in ascii_uppercase]:
+            raise misfit(strange[0], "one capital letter from A to Z for each option")
+        pairs = value.items()
+    elif isinstance(value, list):
+        if len(value) > len(ascii_uppercase):
+            raise misfit(value, f"at most {len(ascii_uppercase)} options, not {len(value)}")
+        pairs = zip(ascii_uppercase, value, strict=False)
+    else:
+        raise misfit(value, "a mapping of letters to texts, or a list of texts")
+    texts = ((letter, _to_plain_text(option)) for letter, option in pairs if option is not None)
+    return {letter: text for letter, text in texts if text.strip()}
+
+
+def to_target(value: Any) -> tuple[str, ...]:
+    """Return the accepted answers: one, or a list of them.  Null and blank ones are absent; bools become Yes and No."""
+    if isinstance(value, str):
+        return (value,) if value.strip() else ()
+    values = value if isinstance(value, list) else [value]
+    texts = (_to_plain_text(one) for one in values if one is not None)
+    return tuple(text for text in texts if text.strip())
+
+
+def infer_kind(options: dict[str, str], target: tuple[str, ...]) -> Kind:
+    """Return the question kind of a row that does not name it, from its options and accepted answers."""
+    if options:
+        return "multiple_choice"
+    if not target:
+        return "free_text"
+    if are_yes_no(target):
+        return "yes_no"
+    return "number" if all(_is_number(text) for text in target) else "short_text"
+
+
+def are_yes_no(target: tuple[str, ...]) -> bool:
+    """Say whether there are accepted answers and each is yes or no, in any case."""
+    return bool(target) and all(text.strip().lower() in ("yes", "no") for text in target)
+
+
+def _is_number(text: str) -> bool:
+    stripped = text.strip()
+    return _NUMBER.fullmatch(stripped) is not None and any(character.isdigit() for character in stripped)
+
+
+def _to_plain_text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "Yes" if value else "No"
+    if isinstance(value, int) or (isinstance(value, float) and isfinite(value)):
+        return str(value)
+    raise misfit(value, "text, a number, true or false")

@@ -1,0 +1,92 @@
+"""The open registry of readers: found by a source's ``format``, else by the ending of its path.
+
+Another package adds a format through the entry-point group ``vlm_fleet.readers``: each entry point names a module (or a
+function in it) whose import runs ``@register_reader(...)``.  These are imported only when the built-in formats do not do.
+"""
+
+from collections.abc import Callable, Iterator
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from common.errors import ConfigError
+from common.records import Sample
+from common.spec import DatasetSource
+from common.spec_files import suggest
+from producer.datasets.rows import Row, read_samples
+
+Reader = Callable[[DatasetSource], Iterator[Row]]
+
+ENTRY_POINT_GROUP = "vlm_fleet.readers"
+
+_readers: dict[str, Reader] = {}
+_formats_by_ending: dict[str, str] = {}
+
+
+def register_reader(name: str, *, endings: tuple[str, ...] = ()) -> Callable[[Reader], Reader]:
+    """Register the decorated function as the reader of format ``name`` and of files with one of ``endings``.
+
+    A reader takes a source and yields its rows in file order, those at fault included; the source's ``limit`` and
+    ``fields`` are seen to by ``read_samples``.  Raises ``ConfigError`` if the name or an ending is taken.
+    """
+
+    def register(reader: Reader) -> Reader:
+        if name in _readers:
+            raise ConfigError(f"two readers are registered for the format {name!r}; expected one: give yours another name")
+        if taken := [ending for ending in endings if ending in _formats_by_ending]:
+            owner = _formats_by_ending[taken[0]]
+            raise ConfigError(f"reader {name!r}: files ending in {taken[0]} are already read as {owner!r}; leave that ending out")
+        _readers[name] = reader
+        _formats_by_ending.update(dict.fromkeys(endings, name))
+        return reader
+
+    return register
+
+
+def read_dataset(source: DatasetSource) -> Iterator[Sample]:
+    """Yield one sample a row in file order, at most ``source.limit``, duplicates and rows at fault included.
+
+    ``source`` is resolved: ``path`` and ``media_root`` are absolute.  Raises ``ConfigError`` at once for an unknown format
+    or a file that cannot be read; while iterating for a header or a field mapping that does not fit the file.
+    """
+    reader = find_reader(source)
+    try:
+        Path(source.path).open("rb").close()
+    except OSError as error:
+        reason = error.strerror or error
+        raise ConfigError(f"dataset {source.name!r}: path: {source.path} cannot be read ({reason}); expected a file") from None
+    return read_samples(source, reader(source))
+
+
+def find_reader(source: DatasetSource) -> Reader:
+    """Return the reader of a source's format.  Raises ``ConfigError`` that names the known formats."""
+    found = _look_up(source)
+    if found is None:
+        _import_entry_points()
+        found = _look_up(source)
+    if found is None:
+        raise ConfigError(_explain_unknown(source))
+    return found
+
+
+def _look_up(source: DatasetSource) -> Reader | None:
+    if source.format is not None:
+        return _readers.get(source.format)
+    lowered = source.path.lower()
+    fitting = [ending for ending in _formats_by_ending if lowered.endswith(ending)]
+    return _readers[_formats_by_ending[max(fitting, key=len)]] if fitting else None
+
+
+def _import_entry_points() -> None:
+    for point in entry_points(group=ENTRY_POINT_GROUP):
+        try:
+            point.load()
+        except Exception as error:  # another package's import may raise anything
+            raise ConfigError(f"reader {point.name!r} ({point.value}) of another package does not load: {error!r}") from error
+
+
+def _explain_unknown(source: DatasetSource) -> str:
+    known = f"known formats: {', '.join(sorted(_readers))} (by ending: {', '.join(sorted(_formats_by_ending))})"
+    if source.format is None:
+        return f"dataset {source.name!r}: path: no reader for files like {source.path}; give its format: NAME; {known}"
+    hint = suggest(source.format, [*_readers, *(ending.lstrip(".") for ending in _formats_by_ending)])
+    return f"dataset {source.name!r}: format: unknown format {source.format!r}{hint}; {known}"

@@ -1,0 +1,130 @@
+"""Evaluation: one pass over a run's outcomes gives each dataset's scores and counts (``docs/conventions.md``)."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+
+from common.errors import IntegrityError
+from common.records import Outcome, Record
+from producer.metrics import mean_or_none, wilson_interval
+from producer.scorers import CONVENTION, score_outcome
+
+OVERALL = "all"
+
+
+class DatasetScores(Record):
+    """One dataset's scores and counts, or those of the whole run.
+
+    ``unique = ok + invalid + failed + unprocessed`` and ``n + unscored = ok + invalid``, always.  ``n`` counts the
+    answered samples that have a target, and accuracies are over ``n``; ``interval`` is accuracy's 95 % Wilson interval.
+    ``first_attempt_hits`` were accepted at attempt 1 and are right.  ``no_answer`` counts the ``ok`` samples of ``n``
+    from whose prediction no answer could be extracted: misses.  ``retried`` counts samples with more than one attempt.
+    ``failures`` counts the ``failed`` by error code.  A rate over nothing is ``None``.
+    """
+
+    dataset: str
+    unique: int
+    ok: int
+    invalid: int
+    failed: int
+    unprocessed: int
+    n: int
+    hits: int
+    accuracy: float | None
+    interval: tuple[float, float] | None
+    first_attempt_hits: int
+    first_attempt_accuracy: float | None
+    invalid_rate: float | None
+    coverage: float | None
+    retried: int
+    unscored: int
+    no_answer: int
+    failures: dict[str, int]
+
+
+class Evaluation(Record):
+    """A run's scores under one convention; ``overall`` pools the samples of all datasets (a micro average)."""
+
+    run_id: str
+    model: str
+    convention: str
+    datasets: tuple[DatasetScores, ...]
+    overall: DatasetScores
+
+
+def evaluate_outcomes(run_id: str, model: str, outcomes: Iterable[Outcome], unique: Mapping[str, int]) -> Evaluation:
+    """Score a run's outcomes in one pass, in memory that does not grow with their number.
+
+    ``outcomes`` holds each sample once at most; ``unique`` says how many samples each dataset has, and those without an
+    outcome are ``unprocessed``.  Raises ``IntegrityError`` when there are outcomes of samples that ``unique`` lacks.
+    """
+    counts: dict[str, Counter[str]] = {dataset: Counter() for dataset in unique}
+    failures: dict[str, Counter[str]] = {dataset: Counter() for dataset in unique}
+    for outcome in outcomes:
+        if outcome.dataset not in counts:
+            raise IntegrityError(
+                f"sample {outcome.sample_id}: run {run_id} has no dataset {outcome.dataset!r}, only {', '.join(unique)}"
+            )
+        counts[outcome.dataset].update(_facts_of(outcome))
+        if outcome.status == "failed":
+            failures[outcome.dataset][outcome.error_code or "unknown"] += 1
+    for dataset, expected in unique.items():
+        if counts[dataset]["seen"] > expected:
+            raise IntegrityError(
+                f"run {run_id}: {counts[dataset]['seen']} outcomes for the {expected} samples of dataset {dataset!r}"
+            )
+    return Evaluation(
+        run_id=run_id,
+        model=model,
+        convention=CONVENTION,
+        datasets=tuple(_scores_of(dataset, unique[dataset], counts[dataset], failures[dataset]) for dataset in unique),
+        overall=_scores_of(OVERALL, sum(unique.values()), _total(counts), _total(failures)),
+    )
+
+
+def _facts_of(outcome: Outcome) -> Iterator[str]:
+    """Yield the name of every count that this outcome belongs to."""
+    yield "seen"
+    yield outcome.status
+    if len(outcome.attempts) > 1:
+        yield "retried"
+    if outcome.status == "failed":
+        return
+    score = score_outcome(outcome)
+    if score is None:
+        yield "unscored"
+        return
+    yield "n"
+    if outcome.status == "ok" and outcome.answer is None:
+        yield "no_answer"
+    if score == 1.0:
+        yield "hits"
+        if len(outcome.attempts) == 1:
+            yield "first_attempt_hits"
+
+
+def _scores_of(dataset: str, unique: int, counts: Counter[str], failures: Counter[str]) -> DatasetScores:
+    answered, n, hits = counts["ok"] + counts["invalid"], counts["n"], counts["hits"]
+    return DatasetScores(
+        dataset=dataset,
+        unique=unique,
+        ok=counts["ok"],
+        invalid=counts["invalid"],
+        failed=counts["failed"],
+        unprocessed=unique - counts["seen"],
+        n=n,
+        hits=hits,
+        accuracy=mean_or_none(hits, n),
+        interval=wilson_interval(hits, n),
+        first_attempt_hits=counts["first_attempt_hits"],
+        first_attempt_accuracy=mean_or_none(counts["first_attempt_hits"], n),
+        invalid_rate=mean_or_none(counts["invalid"], answered),
+        coverage=mean_or_none(answered, unique),
+        retried=counts["retried"],
+        unscored=counts["unscored"],
+        no_answer=counts["no_answer"],
+        failures=dict(failures.most_common()),
+    )
+
+
+def _total(counters: Mapping[str, Counter[str]]) -> Counter[str]:
+    return sum(counters.values(), Counter())

@@ -1,0 +1,1 @@
+"""Reports show an evaluation to people."""

@@ -1,0 +1,245 @@
+"""What every store promises, on a local folder and on S3."""
+
+import os
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import obstore
+import pytest
+
+from common.errors import ConfigError, IntegrityError, ServiceUnreachable
+from common.store import MissingObject, Store, mask_credentials, open_store
+
+RACERS = 8
+MIB = 2**20
+
+
+@pytest.fixture(params=["folder", "s3"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "folder":
+        return f"file://{tmp_path}/a store"
+    url: str = request.getfixturevalue("s3_url")
+    return url
+
+
+@pytest.fixture
+def store(store_url: str) -> Store:
+    return open_store(store_url, patience_s=5)
+
+
+def test_an_object_comes_back_as_it_was_put(store: Store) -> None:
+    for content in (b"", b"\x00\xff", os.urandom(6 * MIB)):
+        store.put("runs/a/one.bin", content)
+        assert store.get("runs/a/one.bin") == content
+
+
+def test_put_replaces_and_put_new_does_not(store: Store) -> None:
+    assert store.put_new("key", b"first")
+    assert not store.put_new("key", b"second")
+    assert store.get("key") == b"first"
+    store.put("key", b"third")
+    assert store.get("key") == b"third"
+
+
+@pytest.mark.parametrize("size", [100, 6 * MIB], ids=["small", "larger than one upload part"])
+def test_of_racing_creators_exactly_one_wins_and_its_object_is_whole(store: Store, size: int) -> None:
+    contents = [bytes([racer]) * size for racer in range(RACERS)]
+    for race in range(5 if size < MIB else 1):
+        start = threading.Barrier(RACERS)
+
+        def create(racer: int, key: str = f"race/{race}", start: threading.Barrier = start) -> bool:
+            start.wait()
+            return store.put_new(key, contents[racer])
+
+        with ThreadPoolExecutor(RACERS) as pool:
+            won = list(pool.map(create, range(RACERS)))
+        assert won.count(True) == 1
+        assert store.get(f"race/{race}") == contents[won.index(True)]
+
+
+def test_put_new_asks_again_when_the_store_reports_a_conflict_but_has_no_object(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real_put, conflicts = obstore.put, [obstore.exceptions.AlreadyExistsError("409 ConditionalRequestConflict")]
+
+    def put_with_a_conflict(*arguments: Any, **options: Any) -> Any:
+        if conflicts:
+            raise conflicts.pop()
+        return real_put(*arguments, **options)
+
+    monkeypatch.setattr(obstore, "put", put_with_a_conflict)
+    assert store.put_new("key", b"content")
+    assert store.get("key") == b"content"
+
+
+def test_a_range_read_returns_exactly_that_range(store: Store) -> None:
+    store.put("key", b"0123456789")
+    assert store.get_range("key", 3, 4) == b"3456"
+    assert store.get_range("key", 9, 1) == b"9"
+    assert store.get_range("key", 5, 0) == b""
+
+
+@pytest.mark.parametrize(("offset", "length"), [(8, 3), (10, 1), (50, 2)])
+def test_a_range_that_the_object_does_not_hold_is_refused(store: Store, offset: int, length: int) -> None:
+    store.put("key", b"0123456789")
+    with pytest.raises(IntegrityError, match="'key'"):
+        store.get_range("key", offset, length)
+
+
+def test_a_missing_object_is_named(store: Store) -> None:
+    store.put("folder/key", b"")
+    for key in ("nothing", "folder", "folder/nothing"):
+        assert not store.exists(key)
+        with pytest.raises(MissingObject, match=f"'{key}'"):
+            store.get(key)
+        with pytest.raises(MissingObject, match=f"'{key}'"):
+            store.get_range(key, 0, 1)
+    assert store.exists("folder/key")
+
+
+def test_list_keys_yields_each_key_below_a_folder_once(store: Store) -> None:
+    inside = {f"runs/a/parts/{number:03}.parquet" for number in range(25)} | {"runs/a/run.json"}
+    for key in inside | {"runs/ab/run.json", "other"}:
+        store.put(key, b"x")
+    for prefix in ("runs/a", "runs/a/"):
+        found = list(store.list_keys(prefix))
+        assert len(found) == len(inside)
+        assert set(found) == inside
+    assert set(store.list_keys()) == inside | {"runs/ab/run.json", "other"}
+    assert list(store.list_keys("nowhere")) == []
+
+
+def test_list_keys_reads_page_after_page(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOTO_S3_DEFAULT_MAX_KEYS", "10")
+    monkeypatch.setattr("common.store._LIST_PAGE", 10)
+    keys = {f"many/{number}" for number in range(35)}
+    for key in keys:
+        store.put(key, b"")
+    pages_read = _count_pages(monkeypatch)
+    listing = store.list_keys("many")
+    first = {next(listing) for _ in range(5)}
+    assert len(pages_read) == 1
+    assert first | set(listing) == keys
+    assert len(pages_read) == 4
+
+
+def _count_pages(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Count the pages that are taken from obstore: the returned list holds the size of each."""
+    sizes: list[int] = []
+    real_list = obstore.list
+
+    def count(*arguments: Any, **options: Any) -> Iterator[Any]:
+        for page in real_list(*arguments, **options):
+            sizes.append(len(page))
+            yield page
+
+    monkeypatch.setattr(obstore, "list", count)
+    return sizes
+
+
+@pytest.mark.parametrize("pieces", [0, 1, 3, 40], ids=["nothing", "one piece", "one buffer", "several uploads"])
+def test_a_writer_publishes_its_object_when_it_closes(store: Store, pieces: int) -> None:
+    piece = os.urandom(512 * 1024)
+    with store.open_writer("big/object") as writer:
+        for _ in range(pieces):
+            writer.write(piece)
+        assert not store.exists("big/object")
+    assert store.get("big/object") == piece * pieces
+
+
+@pytest.mark.parametrize("pieces", [0, 1, 40])
+def test_a_writer_that_fails_leaves_no_object_and_says_its_own_error(store: Store, pieces: int) -> None:
+    def write_and_fail() -> None:
+        with store.open_writer("big/object") as writer:
+            for _ in range(pieces):
+                writer.write(b"x" * 512 * 1024)
+            raise FileNotFoundError("the dataset is gone")
+
+    with pytest.raises(FileNotFoundError, match="the dataset is gone"):
+        write_and_fail()
+    assert not store.exists("big/object")
+    assert list(store.list_keys()) == []
+
+
+def test_a_writer_that_fails_leaves_the_older_object_alone(store: Store) -> None:
+    store.put("key", b"older")
+    with pytest.raises(RuntimeError), store.open_writer("key") as writer:  # noqa: PT012  # the block is what is tested
+        writer.write(b"x" * 20 * MIB)
+        raise RuntimeError
+    assert store.get("key") == b"older"
+
+
+def test_a_probe_passes_and_leaves_nothing(store: Store) -> None:
+    assert store.probe().url == store.url
+    assert list(store.list_keys()) == []
+
+
+def test_a_probe_refuses_a_store_that_ignores_conditions(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    real_put = obstore.put
+    monkeypatch.setattr(obstore, "put", lambda client, key, content, **_: real_put(client, key, content))
+    with pytest.raises(ConfigError, match="ignores conditional puts"):
+        store.probe()
+    assert list(store.list_keys()) == []
+
+
+@pytest.mark.parametrize("key", ["../outside", "a//b", "a/../b"])
+def test_a_key_that_leaves_the_root_is_refused(store: Store, key: str) -> None:
+    with pytest.raises(ConfigError, match="refuses"):
+        store.put(key, b"")
+
+
+def test_a_local_path_may_be_given_in_three_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for url in (f"file://{tmp_path}/.fleet/store", "file://.fleet/store", ".fleet/store"):
+        open_store(url).put_new("folder/key", url.encode())
+    assert (tmp_path / ".fleet/store/folder/key").read_text() == f"file://{tmp_path}/.fleet/store"
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"file/store: cannot make this folder"):
+        open_store(f"{tmp_path}/file/store")
+
+
+def test_an_unknown_scheme_names_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match=r"'ftp'.*file://, s3://, gs://, az://"):
+        open_store("ftp://user:secret@host/folder")
+
+
+def test_a_missing_bucket_is_the_users_to_fix(s3_url: str) -> None:
+    store = open_store("s3://no-such-bucket/root")
+    for operation in (store.probe, lambda: store.get("key"), lambda: list(store.list_keys())):
+        with pytest.raises(ConfigError, match="NoSuchBucket"):
+            operation()
+
+
+def test_plain_http_is_refused_unless_the_endpoint_asks_for_it(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("common.store._ENDPOINT_VARIABLES", ())
+    with pytest.raises(ConfigError, match="builder error"):
+        open_store(s3_url, patience_s=1).probe()
+
+
+def test_a_store_that_does_not_answer_is_unreachable(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://user:secret@127.0.0.1:9")  # port 9, discard: nothing listens there
+    store = open_store(s3_url, patience_s=0.2)
+    for operation in (store.probe, lambda: list(store.list_keys()), lambda: store.exists("key")):
+        with pytest.raises(ServiceUnreachable) as caught:
+            operation()
+        assert s3_url in str(caught.value)
+        assert "127.0.0.1:9" in str(caught.value)
+        assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("s3://bucket/prefix", "s3://bucket/prefix"),
+        ("s3://id:secret@bucket/prefix", "s3://***@bucket/prefix"),
+        ("GET https://host/key?sig=secret&x=1 failed", "GET https://host/key?*** failed"),
+    ],
+)
+def test_credentials_are_masked(text: str, masked: str) -> None:
+    assert mask_credentials(text) == masked

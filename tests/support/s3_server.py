@@ -1,0 +1,40 @@
+"""A real S3 server for tests: moto's, over HTTP, in a thread of the test process."""
+
+import logging
+import secrets
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+from moto.server import ThreadedMotoServer
+
+BUCKET_NAME_BYTES = 6
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """Yield the address of a running S3 server, for example ``http://127.0.0.1:41327``."""
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it would log a line for each request
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+    listener = server._server  # noqa: SLF001  # moto's stop() leaves its socket open, which pytest reports as a leak
+    if listener is not None:
+        listener.server_close()
+
+
+@pytest.fixture
+def s3_url(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return ``s3://<a fresh bucket>/root``, with the environment set so that this process and its children reach it."""
+    for name in ("AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    bucket = f"test-{secrets.token_hex(BUCKET_NAME_BYTES)}"
+    request = urllib.request.Request(f"{s3_endpoint}/{bucket}", method="PUT")  # noqa: S310  # our own server on this machine
+    urllib.request.urlopen(request, timeout=10).close()  # noqa: S310  # the same
+    return f"s3://{bucket}/root"

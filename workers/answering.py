@@ -1,0 +1,160 @@
+"""Samples to outcomes: media, request, generation, prediction, validation, next attempt.  All at once, no barrier."""
+
+import asyncio
+import queue
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import structlog
+from PIL.Image import Image
+
+from common.answers import extract_answer
+from common.errors import EngineError, OutOfMemory, SampleError
+from common.records import Attempt, Outcome, Sample
+from workers.engines.base import Generation, Request
+from workers.retry import plan_attempt
+from workers.runs import LoadedRun
+from workers.slot import Slot
+from workers.validators import Answered, find_violations
+
+log = structlog.get_logger()
+
+Finished = queue.SimpleQueue[Outcome | None]  # None: all samples are through, or the engine is gone
+
+_POLL_S = 0.1  # how soon `until` is looked at while no sample finishes
+
+
+def answer_samples(slot: Slot, run: LoadedRun, samples: Sequence[Sample], until: Callable[[], bool]) -> Iterator[list[Outcome]]:
+    """Start all samples on the engine's loop and yield outcomes as they come, as many together as have finished.
+
+    Ends early once ``until()`` holds, with the rest cancelled.  Raises ``EngineError`` when the engine is gone.
+    """
+    finished: Finished = queue.SimpleQueue()
+    answering = slot.submit(_answer_all(slot, run, samples, finished))
+    answering.add_done_callback(lambda _: finished.put(None))
+    try:
+        while not until():
+            batch = _take_finished(finished)
+            if outcomes := [outcome for outcome in batch if outcome is not None]:
+                yield outcomes
+            if None in batch:
+                answering.result()
+                return
+    finally:
+        answering.cancel()
+
+
+def _take_finished(finished: Finished) -> list[Outcome | None]:
+    """Wait a moment for one entry, then take all that are there."""
+    batch: list[Outcome | None] = []
+    try:
+        batch.append(finished.get(timeout=_POLL_S))
+        while True:
+            batch.append(finished.get_nowait())
+    except queue.Empty:
+        return batch
+
+
+async def _answer_all(slot: Slot, run: LoadedRun, samples: Sequence[Sample], finished: Finished) -> None:
+    async def answer(sample: Sample) -> None:
+        finished.put(await answer_sample(slot, run, sample))
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for sample in samples:
+                group.create_task(answer(sample))
+    except* EngineError as several:
+        raise several.exceptions[0] from None
+
+
+async def answer_sample(slot: Slot, run: LoadedRun, sample: Sample) -> Outcome:
+    """Return the sample's single outcome.  A fault of its own becomes ``failed``; a dead engine raises ``EngineError``."""
+    started_at = time.time()
+    made: list[_Made] = []
+    error: SampleError | OutOfMemory | None = None
+    try:
+        await _ask_until_accepted(slot, run, sample, made)
+    except (SampleError, OutOfMemory) as fault:
+        error = fault
+    except EngineError:
+        raise
+    except Exception as surprise:
+        # A mistake of ours about one sample must not stop the others.
+        log.exception("unexpected error", run_id=run.run_id, sample_id=sample.sample_id)
+        error = SampleError("unexpected_error", f"{type(surprise).__name__}: {surprise}")
+    reached = _describe_failure(error) if error else _describe_answer(made[-1])
+    return Outcome(
+        sample_id=sample.sample_id,
+        dataset=sample.dataset,
+        index=sample.index,
+        model=run.spec.model.name,
+        target=sample.target,
+        attempts=tuple(one.attempt for one in made),
+        worker=slot.name,
+        started_at=started_at,
+        finished_at=time.time(),
+        metadata=sample.metadata,
+        **reached,
+    )
+
+
+class _Made(NamedTuple):
+    """One attempt with all that is known of it."""
+
+    attempt: Attempt
+    answered: Answered
+    generation: Generation
+
+
+async def _ask_until_accepted(slot: Slot, run: LoadedRun, sample: Sample, made: list[_Made]) -> None:
+    """Append attempts to ``made`` until one has no violation or ``max_attempts`` are used up."""
+    if sample.fault is not None:
+        raise SampleError(sample.fault.code, sample.fault.message)
+    images = await slot.load_images(sample) if sample.media else ()
+    violations: tuple[str, ...] = ()
+    for number in range(1, run.spec.validation.max_attempts + 1):
+        made.append(await _make_attempt(slot, run, sample, images, number, violations))
+        violations = made[-1].attempt.violations
+        if not violations:
+            return
+
+
+async def _make_attempt(
+    slot: Slot, run: LoadedRun, sample: Sample, images: tuple[Image, ...], number: int, violations: tuple[str, ...]
+) -> _Made:
+    plan = plan_attempt(sample, run.spec.generation, number, violations)
+    prompt = slot.adapter.to_prompt(sample, reminder=plan.reminder)
+    request = Request(sample.sample_id, prompt.messages, images, plan.settings, number, prompt.template_options)
+    asked_at = time.perf_counter()
+    generation = await slot.engine.generate(request)
+    latency_s = time.perf_counter() - asked_at
+    prediction = slot.adapter.to_prediction(sample, generation.text)
+    answer = extract_answer(sample.kind, prediction, sample.options)
+    answered = Answered(sample, generation.text, prediction, answer, generation.finish_reason)
+    attempt = Attempt(
+        number=number,
+        response=generation.text,
+        violations=find_violations(run.validators, answered),
+        finish_reason=generation.finish_reason,
+        temperature=plan.settings.temperature,
+        seed=plan.settings.seed,
+        latency_s=latency_s,
+    )
+    return _Made(attempt, answered, generation)
+
+
+def _describe_answer(made: _Made) -> dict[str, Any]:
+    return {
+        "status": "invalid" if made.attempt.violations else "ok",
+        "prediction": made.answered.prediction,
+        "answer": made.answered.answer,
+        "response": made.generation.text,
+        "finish_reason": made.generation.finish_reason,
+        "prompt_tokens": made.generation.prompt_tokens,
+        "output_tokens": made.generation.output_tokens,
+    }
+
+
+def _describe_failure(error: SampleError | OutOfMemory) -> dict[str, Any]:
+    return {"status": "failed", "error_code": error.code, "error_message": str(error)}

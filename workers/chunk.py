@@ -1,0 +1,43 @@
+"""A chunk's way through a worker.  Durable order: journal, part, commit; dying between any two loses nothing."""
+
+from collections.abc import Sequence
+
+from common.chunks import read_chunk
+from common.layout import part_key
+from common.parts import decode_part, encode_part
+from common.records import Chunk, Outcome, Part
+from workers.answering import answer_samples
+from workers.slot import Slot
+
+
+def run_chunk(slot: Slot, run_id: str, number: int) -> str:
+    """Lease a chunk, answer what its journal lacks, write its part and commit it; return in a word what became of it.
+
+    Raises ``LeaseLost`` when the chunk went to another worker, ``EngineError`` when the engine is gone and
+    ``IntegrityError`` when plan or part contradict themselves.
+    """
+    if slot.draining or (lease := slot.ledger.acquire(run_id, number, slot.name)) is None:
+        return "not needed"
+    with slot.heartbeat.keep(lease) as held:
+        run = slot.load_run(run_id)
+        chunk = run.index[number]
+        samples = read_chunk(slot.store, chunk)
+        outcomes = slot.ledger.read_journal(lease)
+        waiting = [sample for sample in samples if sample.sample_id not in outcomes]
+        for finished in answer_samples(slot, run, waiting, until=lambda: held.lost or slot.grace_over):
+            slot.ledger.journal(lease, finished)
+            outcomes.update((outcome.sample_id, outcome) for outcome in finished)
+        if len(outcomes) < len(samples):
+            slot.give_back(lease)
+            return "given back"
+        part = write_part(slot, chunk, [outcomes[sample.sample_id] for sample in samples])
+        slot.ledger.commit(chunk, part, run.datasets)
+    return "done"
+
+
+def write_part(slot: Slot, chunk: Chunk, outcomes: Sequence[Outcome]) -> Part:
+    """Put the chunk's part in one create-if-absent write; whoever comes second gets the winner's part."""
+    key = part_key(chunk.run_id, chunk.wave, chunk.number)
+    if not slot.store.put_new(key, encode_part(chunk.run_id, chunk.number, outcomes)):
+        outcomes = decode_part(slot.store.get(key), run_id=chunk.run_id, chunk=chunk.number)
+    return Part(run_id=chunk.run_id, chunk=chunk.number, key=key, outcomes=tuple(outcomes))

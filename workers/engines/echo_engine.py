@@ -1,0 +1,110 @@
+"""The engine without a model: answers from a table with set delays and faults.  For tests and for measuring the queue."""
+
+import asyncio
+import os
+import re
+from pathlib import Path
+from typing import Literal, NoReturn
+
+from pydantic import Field
+
+from common.errors import EngineError, OutOfMemory, SampleError
+from common.records import FinishReason
+from common.spec import ModelProfile, Spec
+from common.spec_files import check, load_yaml
+from workers.engines.base import Generation, Request
+
+EXIT_CODE = 70  # EX_SOFTWARE of sysexits.h: the worker's process ended as if the engine had crashed
+
+Fault = Literal["out_of_memory", "error", "hang", "exit"]
+
+
+class Rule(Spec):
+    """What to do with a request whose last user message holds the regular expression ``match``.
+
+    ``answers`` go by attempt, the last one repeats.  A ``fault`` comes after the delay and instead of the answer.
+    """
+
+    match: re.Pattern[str]
+    answers: tuple[str, ...] = Field(("ok",), min_length=1)
+    delay_s: float | None = Field(None, ge=0, description="by default the engine's")
+    fault: Fault | None = None
+    finish_reason: FinishReason | None = Field(None, description="by default stop, or length when max_tokens cut the answer")
+
+
+class Table(Spec):
+    """A file with rules; the first that matches counts."""
+
+    rules: tuple[Rule, ...]
+
+
+class EchoOptions(Spec):
+    """Engine options.  ``table`` is a list of rules, or the path of a YAML file with ``rules: [...]``."""
+
+    table: tuple[Rule, ...] = ()
+    default: str = "ok"
+    delay_s: float = Field(0.0, ge=0, description="before every answer that no rule gives another delay")
+    load_s: float = Field(0.0, ge=0, description="how long start takes")
+
+
+class EchoEngine:
+    """Answers each request alone and at once.  A word counts as a token, and ``max_tokens`` cuts the answer."""
+
+    def __init__(self, profile: ModelProfile, weights: str) -> None:
+        del weights
+        raw = dict(profile.engine_options)
+        if isinstance(path := raw.get("table"), str):
+            raw["table"] = check(Table, load_yaml(Path(path)), path).rules
+        self._options = check(EchoOptions, raw, f"profile {profile.name}: engine_options")
+        self._default = Rule(match=re.compile(""), answers=(self._options.default,))
+        self._is_running = False
+
+    async def start(self) -> None:
+        await asyncio.sleep(self._options.load_s)
+        self._is_running = True
+
+    async def generate(self, request: Request) -> Generation:
+        """Return the table's answer.  Without a delay it never yields to the event loop: a few microseconds."""
+        if not self._is_running:
+            raise EngineError("the echo engine is not running")
+        rule = self._find_rule(request)
+        delay_s = self._options.delay_s if rule.delay_s is None else rule.delay_s
+        if delay_s:
+            await asyncio.sleep(delay_s)
+        if rule.fault == "hang":
+            await asyncio.get_running_loop().create_future()
+        elif rule.fault:
+            _raise_fault(rule.fault, request)
+        return _answer(rule, request)
+
+    async def stop(self) -> None:
+        self._is_running = False
+
+    def _find_rule(self, request: Request) -> Rule:
+        if not self._options.table:
+            return self._default
+        asked = next((message.text for message in reversed(request.messages) if message.role == "user"), "")
+        return next((rule for rule in self._options.table if rule.match.search(asked)), self._default)
+
+
+def _raise_fault(fault: Fault, request: Request) -> NoReturn:
+    if fault == "exit":
+        os._exit(EXIT_CODE)
+    if fault == "out_of_memory":
+        raise OutOfMemory(f"the table says that {request.request_id} does not fit into memory")
+    raise SampleError("engine_rejected", f"the table says that {request.request_id} is rejected")
+
+
+def _answer(rule: Rule, request: Request) -> Generation:
+    text = rule.answers[min(request.attempt, len(rule.answers)) - 1]
+    words = text.split()
+    finish_reason: FinishReason = "stop"
+    if len(words) > request.settings.max_tokens:
+        words = words[: request.settings.max_tokens]
+        text, finish_reason = " ".join(words), "length"
+    return Generation(text, rule.finish_reason or finish_reason, _count_prompt(request), len(words))
+
+
+def _count_prompt(request: Request) -> int:
+    """Return a prompt's length in words and images; counting spaces is much faster than splitting a long table."""
+    return sum(message.text.count(" ") + 1 for message in request.messages) + len(request.images)

@@ -1,0 +1,93 @@
+"""The heartbeat: one thread a worker that renews its leases, tells what it is doing and lets the janitor sweep."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import groupby
+
+import structlog
+from redis.exceptions import RedisError
+
+from common.ledger import Ledger
+from common.records import Lease
+from common.settings import Settings
+
+log = structlog.get_logger()
+
+
+@dataclass
+class Held:
+    """A lease in this worker's hands; ``lost`` once another worker has taken the chunk over."""
+
+    lease: Lease
+    lost: bool = False
+
+
+class Heartbeat:
+    """Renews what is held and calls the given ``duties`` every ``renew_s`` until stopped.
+
+    While Redis is away it keeps trying and the work goes on: a lease that ran out meanwhile is renewed unless somebody
+    took the chunk over.  When the launcher is gone, the worker is told to drain.
+    """
+
+    def __init__(self, ledger: Ledger, settings: Settings, duties: Callable[[], None]) -> None:
+        self._ledger = ledger
+        self._settings = settings
+        self._duties = duties
+        self._held: dict[str, Held] = {}
+        self._idle = threading.Condition()
+        self._parent = os.getppid()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._thread.join()
+
+    @property
+    def leases(self) -> list[Lease]:
+        """What is held now."""
+        return [held.lease for held in list(self._held.values())]
+
+    @contextmanager
+    def keep(self, lease: Lease) -> Iterator[Held]:
+        """Renew a lease for as long as the block runs."""
+        held = self._held[lease.token] = Held(lease)
+        try:
+            yield held
+        finally:
+            with self._idle:
+                del self._held[lease.token]
+                self._idle.notify_all()
+
+    def wait_until_idle(self) -> None:
+        """Return once nothing is held."""
+        with self._idle:
+            self._idle.wait_for(lambda: not self._held)
+
+    def _run(self) -> None:
+        while not self._stopping.wait(self._settings.renew_s):
+            try:
+                self._renew()
+                self._duties()
+            except RedisError as error:
+                log.warning("Redis is away; leases could not be renewed", error=str(error))
+            except Exception:
+                log.exception("heartbeat failed; it goes on")
+            if os.getppid() != self._parent:
+                log.warning("the launcher is gone; draining")
+                os.kill(os.getpid(), signal.SIGTERM)
+                self._parent = os.getppid()
+
+    def _renew(self) -> None:
+        by_run = sorted(self.leases, key=lambda lease: lease.run_id)
+        for run_id, leases in groupby(by_run, key=lambda lease: lease.run_id):
+            for lease in self._ledger.renew(run_id, list(leases)):
+                if lost := self._held.get(lease.token):
+                    lost.lost = True

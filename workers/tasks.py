@@ -1,0 +1,41 @@
+"""The one Celery task: look at a chunk.  Whatever happens inside becomes an ordinary outcome of the task function.
+
+In Celery's threads pool a ``SystemExit``, ``KeyboardInterrupt``, ``CancelledError`` or ``MemoryError`` that leaves a task
+kills its thread for good, so none is let out.
+"""
+
+import structlog
+from obstore.exceptions import BaseError as StoreFailure
+from redis.exceptions import RedisError
+
+from common.broker import TASK_NAME
+from common.errors import EngineError, IntegrityError, LeaseLost, TransientError
+from workers.app import app, current_slot
+from workers.chunk import run_chunk
+
+log = structlog.get_logger()
+
+
+@app.task(name=TASK_NAME)
+def look_at_chunk(run_id: str, chunk: int) -> str:
+    """Run a chunk if it is there to be run; return in a word what became of it."""
+    slot = current_slot()
+    note = log.bind(run_id=run_id, chunk=chunk)
+    try:
+        return run_chunk(slot, run_id, chunk)
+    except LeaseLost as error:
+        note.info("lease lost", reason=str(error))
+        return "lost"
+    except (TransientError, RedisError, StoreFailure) as error:
+        # Nobody's fault: the lease runs out and the chunk is rung for again.
+        note.warning("service away; the chunk will be tried again", error=str(error))
+        return "away"
+    except EngineError as error:
+        note.error("engine died; this worker restarts", error=str(error))
+        slot.die()
+    except IntegrityError as error:
+        note.error("run paused", error=str(error))
+        slot.ledger.pause_run(run_id, str(error))
+    except BaseException as error:
+        note.exception("chunk failed", error_type=type(error).__name__)
+    return "failed"
