@@ -1,20 +1,22 @@
-"""A plan's chunks: the index that finds them in the store, and the samples of one, got by a single range read."""
+"""A plan's chunks: the index that finds them in the store, the samples of one, got by a single range read, and its part."""
 
 import io
 import json
 import zlib
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from common.errors import IntegrityError
-from common.layout import index_key, run_key, samples_key
-from common.records import Chunk, Plan, Sample
+from common.errors import ConfigError, IntegrityError
+from common.layout import index_key, part_key, run_key, samples_key
+from common.parts import decode_part
+from common.records import Chunk, Part, Plan, Sample
 from common.spec import RunSpec
-from common.store import Store
+from common.store import MissingObject, Store
 
 _COLUMNS = ("first", "count", "offset", "length", "crc32")
 
@@ -40,17 +42,30 @@ class ChunkIndex:
         return (self[number] for number in range(len(self)))
 
 
-def encode_index(chunks: Sequence[Chunk]) -> bytes:
-    """Return the index of a plan's chunks, in order, as Parquet."""
-    table = pa.table(
-        {
-            **{name: pa.array([getattr(chunk, name) for chunk in chunks], pa.uint64()) for name in _COLUMNS},
-            "datasets": pa.array([chunk.datasets for chunk in chunks], pa.list_(pa.uint32())),
-        }
-    )
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
-    return bytes(sink.getvalue())
+class IndexBuilder:
+    """Collects a plan's chunks while its samples are written.  Kept as columns, like the index itself."""
+
+    def __init__(self) -> None:
+        self._columns = {name: array("Q") for name in _COLUMNS}
+        self._datasets: list[NDArray[np.uint32]] = []
+
+    def __len__(self) -> int:
+        return len(self._datasets)
+
+    def append(self, content: bytes, *, first: int, offset: int, datasets: NDArray[np.uint32]) -> None:
+        """Add a chunk: its stored bytes, first position, offset in the samples object and samples by dataset number."""
+        values = (first, int(datasets.sum()), offset, len(content), zlib.crc32(content))
+        for name, value in zip(_COLUMNS, values, strict=True):
+            self._columns[name].append(value)
+        self._datasets.append(datasets)
+
+    def encode(self) -> bytes:
+        """Return the index as Parquet."""
+        columns = {name: pa.array(np.frombuffer(column, np.uint64)) for name, column in self._columns.items()}
+        table = pa.table({**columns, "datasets": pa.array(self._datasets, pa.list_(pa.uint32()))})
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="zstd")
+        return sink.getvalue().to_pybytes()
 
 
 def read_index(store: Store, run_id: str) -> ChunkIndex:
@@ -70,6 +85,18 @@ def read_chunk(store: Store, chunk: Chunk) -> list[Sample]:
     return [Sample.model_validate_json(line) for line in content.splitlines()]
 
 
+def read_part(store: Store, chunk: Chunk) -> Part | None:
+    """Return a chunk's part, or ``None`` while there is none.  Raises ``IntegrityError`` when it is damaged."""
+    key = part_key(chunk.run_id, chunk.wave, chunk.number)
+    try:
+        content = store.get(key)
+    except MissingObject:
+        return None
+    return Part(
+        run_id=chunk.run_id, chunk=chunk.number, key=key, outcomes=decode_part(content, run_id=chunk.run_id, chunk=chunk.number)
+    )
+
+
 def encode_run(spec: RunSpec, plan: Plan, created_s: float) -> bytes:
     """Return ``run.json``: what was asked, and the plan in numbers."""
     record = {
@@ -82,6 +109,9 @@ def encode_run(spec: RunSpec, plan: Plan, created_s: float) -> bytes:
 
 
 def read_run(store: Store, run_id: str) -> tuple[RunSpec, Plan]:
-    """Return what was asked and how it was planned.  Raises ``MissingObject`` when no such run was planned."""
-    record = json.loads(store.get(run_key(run_id)))
+    """Return what was asked and how it was planned.  Raises ``ConfigError`` when no such run was planned."""
+    try:
+        record = json.loads(store.get(run_key(run_id)))
+    except MissingObject:
+        raise ConfigError(f"no run {run_id!r} in {store.url}; is FLEET_STORE_URL the one it was enqueued with?") from None
     return RunSpec.model_validate(record["spec"]), Plan.model_validate(record["plan"])

@@ -2,13 +2,17 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from typing import get_args
 
+from common.chunks import read_run
 from common.errors import IntegrityError
-from common.records import Outcome, Record
+from common.records import Outcome, Record, Status
+from common.store import Store
 from producer.metrics import mean_or_none, wilson_interval
 from producer.scorers import CONVENTION, score_outcome
 
 OVERALL = "all"
+_REACHED: tuple[str, ...] = get_args(Status)
 
 
 class DatasetScores(Record):
@@ -51,15 +55,24 @@ class Evaluation(Record):
     overall: DatasetScores
 
 
+def evaluate_run(run_id: str, store: Store, outcomes: Iterable[Outcome]) -> Evaluation:
+    """Score the collected ``outcomes`` of a planned run.  Raises ``ConfigError`` when the store has no such run."""
+    spec, plan = read_run(store, run_id)
+    return evaluate_outcomes(run_id, spec.model.name, outcomes, {counts.name: counts.unique for counts in plan.datasets})
+
+
 def evaluate_outcomes(run_id: str, model: str, outcomes: Iterable[Outcome], unique: Mapping[str, int]) -> Evaluation:
     """Score a run's outcomes in one pass, in memory that does not grow with their number.
 
-    ``outcomes`` holds each sample once at most; ``unique`` says how many samples each dataset has, and those without an
-    outcome are ``unprocessed``.  Raises ``IntegrityError`` when there are outcomes of samples that ``unique`` lacks.
+    ``outcomes`` holds each sample once at most; ``unique`` says how many samples each dataset has.  Those that are not
+    there, or only by the collector's ``unprocessed`` placeholder, are ``unprocessed``.  Raises ``IntegrityError`` when
+    there are outcomes of samples that ``unique`` lacks.
     """
     counts: dict[str, Counter[str]] = {dataset: Counter() for dataset in unique}
     failures: dict[str, Counter[str]] = {dataset: Counter() for dataset in unique}
     for outcome in outcomes:
+        if outcome.status not in _REACHED:
+            continue
         if outcome.dataset not in counts:
             raise IntegrityError(
                 f"sample {outcome.sample_id}: run {run_id} has no dataset {outcome.dataset!r}, only {', '.join(unique)}"

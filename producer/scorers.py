@@ -18,7 +18,7 @@ def score_outcome(outcome: Outcome) -> float | None:
     Nothing to score: the sample has no target, or it ``failed`` and so was never answered.  An ``invalid`` sample was
     answered, but with nothing that can be accepted, and an ``ok`` one may hold no extractable answer: both are misses.
     """
-    if outcome.status == "failed" or not outcome.target:
+    if outcome.status not in ("ok", "invalid") or not outcome.target:
         return None
     if outcome.status == "invalid" or outcome.answer is None:
         return 0.0
@@ -26,11 +26,17 @@ def score_outcome(outcome: Outcome) -> float | None:
 
 
 def is_match(answer: str, accepted: str) -> bool:
-    """Return whether two answers say the same: the same number if both are numbers, else the same normalized text."""
+    """Return whether two answers say the same: the same number if both are numbers, else the same normalized text.
+
+    Marks alone (``?``, ``...``) fold to nothing, and match only themselves.
+    """
+    if answer.strip() == accepted.strip():
+        return True
     found, expected = _read_number(answer), _read_number(accepted)
     if found is not None and expected is not None:
         return found == expected
-    return normalize_answer(answer) == normalize_answer(accepted)
+    folded = normalize_answer(answer)
+    return folded != "" and folded == normalize_answer(accepted)
 
 
 def _read_number(text: str) -> Decimal | None:

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 
-from common.chunks import read_chunk
+from common.chunks import read_chunk, read_part
+from common.errors import IntegrityError
 from common.layout import part_key
-from common.parts import decode_part, encode_part
+from common.parts import encode_part
 from common.records import Chunk, Outcome, Part
+from common.store import Store
 from workers.answering import answer_samples
 from workers.slot import Slot
 
@@ -21,23 +23,28 @@ def run_chunk(slot: Slot, run_id: str, number: int) -> str:
     with slot.heartbeat.keep(lease) as held:
         run = slot.load_run(run_id)
         chunk = run.index[number]
-        samples = read_chunk(slot.store, chunk)
-        outcomes = slot.ledger.read_journal(lease)
-        waiting = [sample for sample in samples if sample.sample_id not in outcomes]
-        for finished in answer_samples(slot, run, waiting, until=lambda: held.lost or slot.grace_over):
-            slot.ledger.journal(lease, finished)
-            outcomes.update((outcome.sample_id, outcome) for outcome in finished)
-        if len(outcomes) < len(samples):
-            slot.give_back(lease)
-            return "given back"
-        part = write_part(slot, chunk, [outcomes[sample.sample_id] for sample in samples])
+        part = read_part(slot.store, chunk)
+        if part is None:
+            samples = read_chunk(slot.store, chunk)
+            outcomes = slot.ledger.read_journal(lease)
+            waiting = [sample for sample in samples if sample.sample_id not in outcomes]
+            for finished in answer_samples(slot, run, waiting, until=lambda: held.lost or slot.grace_over):
+                slot.ledger.journal(lease, finished)
+                outcomes.update((outcome.sample_id, outcome) for outcome in finished)
+            if len(outcomes) < len(samples):
+                slot.give_back(lease)
+                return "given back"
+            part = write_part(slot.store, chunk, [outcomes[sample.sample_id] for sample in samples])
         slot.ledger.commit(chunk, part, run.datasets)
     return "done"
 
 
-def write_part(slot: Slot, chunk: Chunk, outcomes: Sequence[Outcome]) -> Part:
+def write_part(store: Store, chunk: Chunk, outcomes: Sequence[Outcome]) -> Part:
     """Put the chunk's part in one create-if-absent write; whoever comes second gets the winner's part."""
     key = part_key(chunk.run_id, chunk.wave, chunk.number)
-    if not slot.store.put_new(key, encode_part(chunk.run_id, chunk.number, outcomes)):
-        outcomes = decode_part(slot.store.get(key), run_id=chunk.run_id, chunk=chunk.number)
-    return Part(run_id=chunk.run_id, chunk=chunk.number, key=key, outcomes=tuple(outcomes))
+    if store.put_new(key, encode_part(chunk.run_id, chunk.number, outcomes)):
+        return Part(run_id=chunk.run_id, chunk=chunk.number, key=key, outcomes=tuple(outcomes))
+    winner = read_part(store, chunk)
+    if winner is None:
+        raise IntegrityError(f"{key} exists and cannot be read; was it deleted just now?")
+    return winner

@@ -28,7 +28,9 @@ Image.init()
 _WANTED_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF", "ICO", "TGA")
 FORMATS = tuple(name for name in _WANTED_FORMATS if name in Image.OPEN)
 
-# Once, for the whole process: the filters of ``warnings.catch_warnings`` are not safe between threads.
+# Once, for the whole process: the filters of ``warnings.catch_warnings`` are not safe between threads.  Damaged metadata
+# (EXIF, resolution) make Pillow warn and cost nothing; too many pixels must not pass.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 warnings.simplefilter("error", Image.DecompressionBombWarning)
 
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")

@@ -17,6 +17,7 @@ from common.spec_files import suggest
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
+_LETTERS = frozenset(ascii_uppercase)
 _NUMBER = re.compile(r"[-+]?(\d{1,3}(,\d{3})+|\d+)?(\.\d*)?([eE][-+]?\d+)?%?")
 _NAMES = {str: "text", bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
 
@@ -57,8 +58,8 @@ def to_options(value: Any) -> dict[str, str]:
     """Return options by letter, from a mapping of letters or a list (A, B, C, …).  Null and blank options are absent."""
     pairs: Iterable[tuple[Any, Any]]
     if isinstance(value, dict):
-        if strange := [letter for letter in value if len(letter) != 1 or letter not in ascii_uppercase]:
-            raise misfit(strange[0], "one capital letter from A to Z for each option")
+        if not _LETTERS.issuperset(value):
+            raise misfit(next(key for key in value if key not in _LETTERS), "a capital letter from A to Z for each option")
         pairs = value.items()
     elif isinstance(value, list):
         if len(value) > len(ascii_uppercase):
@@ -66,8 +67,13 @@ def to_options(value: Any) -> dict[str, str]:
         pairs = zip(ascii_uppercase, value, strict=False)
     else:
         raise misfit(value, "a mapping of letters to texts, or a list of texts")
-    texts = ((letter, _to_plain_text(option)) for letter, option in pairs if option is not None)
-    return {letter: text for letter, text in texts if text.strip()}
+    options = {}
+    for letter, option in pairs:
+        if option is not None:
+            text = option if isinstance(option, str) else _to_plain_text(option)
+            if text and not text.isspace():
+                options[letter] = text
+    return options
 
 
 def to_target(value: Any) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """JSON lines: one object a line, UTF-8.  Blank lines are no rows; a line that is no object is a row at fault.
 
-NaN, Infinity and lone surrogates are no JSON, but Python's json module writes them, so such a line is read a second time
-by that module: a number that is none becomes ``None`` in metadata and a ``bad_field`` fault in the fields we read; a lone
+NaN, Infinity and lone surrogates are no JSON, but Python's json module writes them, so a line that has them is read again by
+that module.  A number that is none becomes ``None`` in metadata and a ``bad_field`` fault in a field that we read; a lone
 surrogate is a ``bad_field`` fault wherever it stands, because no text that we store can hold it.
 """
 
@@ -20,6 +20,8 @@ from producer.datasets.lines import read_lines
 from producer.datasets.registry import register_reader
 from producer.datasets.rows import ALIASES, Row, find_fault
 
+# Far below 200, where pydantic refuses to read a sample's JSON again (measured with pydantic 2.14).
+_DEPTH_LIMIT = 64
 _DECODER = msgspec.json.Decoder()
 
 
@@ -31,46 +33,77 @@ def read_jsonl(source: DatasetSource) -> Iterator[Row]:
         for line_number, offset, line in read_lines(stream):
             if not line.isspace():
                 row = Row(number, line_number, line, offset)
-                _fill_row(row, source)
+                try:
+                    _fill_row(row, source)
+                except SampleError as error:
+                    row.fault = find_fault(source, line_number, error)
                 yield row
                 number += 1
 
 
 def _fill_row(row: Row, source: DatasetSource) -> None:
+    """Set the row's fields.  Raises ``SampleError`` for a line that is no usable object; its fault is the caller's to set."""
     try:
         decoded = _DECODER.decode(row.content)
+        is_plain = True
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        _fill_odd_row(row, source, error)
-        return
-    if isinstance(decoded, dict):
+        decoded = _decode_odd_line(row.content, str(error))
+        is_plain = False
+    if not isinstance(decoded, dict):
+        raise SampleError("bad_row", str(misfit(decoded, "a JSON object")))
+    if row.content.count(b"[") + row.content.count(b"{") > _DEPTH_LIMIT and _measure_depth(decoded) > _DEPTH_LIMIT:
+        raise SampleError("bad_row", f"nested more than {_DEPTH_LIMIT} levels deep; expected a flatter object")
+    if is_plain:
         row.fields = decoded
     else:
-        row.fault = find_fault(source, row.line, SampleError("bad_row", str(misfit(decoded, "a JSON object"))))
+        _mend_fields(row, decoded, source)
 
 
-def _fill_odd_row(row: Row, source: DatasetSource, first_error: Exception) -> None:
+def _decode_odd_line(line: bytes, first_error: str) -> Any:
     try:
-        decoded = json.loads(row.content.decode("utf-8"))
+        return json.loads(line.decode("utf-8"))
     except UnicodeDecodeError as error:
-        fault = SampleError("bad_row", f"not UTF-8 (byte {error.start} of the line); expected a JSON object in UTF-8")
+        raise SampleError("bad_row", f"not UTF-8 (byte {error.start + 1} of the line); expected a JSON object in UTF-8") from None
     except (ValueError, RecursionError):
-        fault = SampleError("bad_row", f"not JSON ({first_error}); expected a JSON object")
-    else:
-        if isinstance(decoded, dict):
-            row.fields, row.fault = _mend(decoded, row, source)
-            return
-        fault = SampleError("bad_row", str(misfit(decoded, "a JSON object")))
-    row.fault = find_fault(source, row.line, fault)
+        raise SampleError("bad_row", f"not JSON ({first_error}); expected a JSON object") from None
 
 
-def _mend(decoded: dict[str, Any], row: Row, source: DatasetSource) -> tuple[dict[str, Any], Any]:
-    """Return the fields with what cannot be stored replaced, and the fault of the first field with a lone surrogate."""
+def _mend_fields(row: Row, decoded: dict[str, Any], source: DatasetSource) -> None:
     ours = {*source.fields.values(), *(name for names in ALIASES.values() for name in names)}
-    fields, fault = {}, None
+    fields: dict[str, Any] = {}
     for name, value in decoded.items():
-        mended = _replace_surrogates({name: value})
-        if fault is None and mended != {name: value} and _has_surrogate({name: value}):
-            error = SampleError("bad_field", f"found a lone surrogate in {json.dumps(value)[:60]}; expected text that UTF-8 can hold")
-            fault = find_fault(source, row.line, error, next(iter(mended)))
-        fields.update(mended if name in ours and not isinstance(value, list | dict) else _without_nan(mended))
-    return fields, fault
+        mended_name = _mend(name)
+        fields[mended_name] = value if name in ours and isinstance(value, float) else _mend(value)
+        if row.fault is None and not _is_utf8([name, value]):
+            found = json.dumps(value)[:60]
+            error = SampleError("bad_field", f"found a lone surrogate in {found}; expected text that UTF-8 can hold")
+            row.fault = find_fault(source, row.line, error, mended_name)
+    row.fields = fields
+
+
+def _mend(value: Any) -> Any:
+    """Return the value with lone surrogates as U+FFFD and numbers that are none as ``None``."""
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, float) and not isfinite(value):
+        return None
+    if isinstance(value, list):
+        return [_mend(one) for one in value]
+    return {_mend(name): _mend(one) for name, one in value.items()} if isinstance(value, dict) else value
+
+
+def _is_utf8(value: Any) -> bool:
+    try:
+        msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _measure_depth(value: Any) -> int:
+    """Return how many lists and objects stand in each other at the deepest place."""
+    depth, level = 0, [value]
+    while level := [one for one in level if isinstance(one, list | dict)]:
+        depth += 1
+        level = [inner for one in level for inner in (one.values() if isinstance(one, dict) else one)]
+    return depth

@@ -5,7 +5,6 @@ same image twice has the same key; for a path or URL it is the reference as the 
 another folder or machine keeps its ids.
 """
 
-import re
 from typing import Any, Literal, NamedTuple
 
 from common.errors import SampleError
@@ -18,7 +17,7 @@ MediaKind = Literal["image", "video"]
 INLINE_LIMIT_BYTES = 8 * 1024
 _PATH_LIMIT = 4096
 _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_SCHEME_LIMIT = 16
 
 
 class Reference(NamedTuple):
@@ -38,10 +37,13 @@ class Place(NamedTuple):
 
 def read_references(value: Any, kind: MediaKind, place: Place, root: str) -> list[Reference]:
     """Return the media of a text or a list of texts; blank ones are absent.  Raises ``SampleError``."""
-    texts = value if isinstance(value, list) else [value]
-    if wrong := [text for text in texts if not isinstance(text, str)]:
-        raise misfit(wrong[0], "a data: URL, a URL or a path, or a list of these")
-    return [_read_text(text, kind, place, root) for text in texts if text.strip()]
+    references = []
+    for text in value if isinstance(value, list) else (value,):
+        if not isinstance(text, str):
+            raise misfit(text, "a data: URL, a URL or a path, or a list of these")
+        if text and not text.isspace():
+            references.append(_read_text(text, kind, place, root))
+    return references
 
 
 def refer(text: str, kind: MediaKind, root: str) -> Reference:
@@ -49,7 +51,7 @@ def refer(text: str, kind: MediaKind, root: str) -> Reference:
     if "\0" in text or len(text) > _PATH_LIMIT:
         found = f"{text[:24]!r}… ({len(text)} characters)"
         raise SampleError("bad_media", f"found {found}; expected a path, a URL, or base64 behind data:image/png;base64,")
-    is_whole = text.startswith("/") or _URL.match(text)
+    is_whole = text[0] == "/" or "://" in text[:_SCHEME_LIMIT]
     return Reference(Media(kind=kind, uri=text if is_whole else f"{root}/{text}"), f"{kind}:{text}")
 
 

@@ -4,11 +4,11 @@ Names in the file are looked up by ``source.fields``, which maps our names to th
 fields go to the sample's metadata.  A row at fault becomes a sample with a ``fault`` that names file, line and field.
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
@@ -20,8 +20,7 @@ from common.spec_files import suggest
 from producer.datasets.fields import infer_kind, to_group, to_index, to_kind, to_options, to_target, to_text
 from producer.datasets.media import MediaKind, Place, Reference, read_references
 
-Value = TypeVar("Value")
-
+# Our names and what files call them by custom, best first.
 ALIASES: dict[str, tuple[str, ...]] = {
     "id": ("id", "index", "question_id", "qid", "uid"),
     "question": ("question",),
@@ -35,6 +34,16 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "kind": ("kind",),
 }
 
+_CONVERTERS: dict[str, Callable[[Any], Any]] = {
+    "id": to_index,
+    "question": to_text,
+    "hint": to_text,
+    "options": to_options,
+    "target": to_target,
+    "group": to_group,
+    "kind": to_kind,
+}
+_MEDIA_KINDS: dict[str, MediaKind] = {"image": "image", "image_path": "image", "video": "video"}
 _ENCODER = msgspec.json.Encoder()
 
 
@@ -44,29 +53,31 @@ class Row:
 
     ``number`` counts rows from 0, ``line`` is the 1-based line where the row begins, ``content`` its bytes.  ``offset`` says where
     these lie in the file, if they lie there as they are: then large base64 need not be copied out of it.  ``fields`` has the
-    row's raw values by the file's names, as JSON would give them and with text that UTF-8 can hold; reading uses it up.
-    A format with its own rules gives the row's ``media`` or ``kind`` itself.  ``columns`` are the names that the row could
-    have, where these are more than ``fields`` shows.
+    row's raw values by the file's names, as JSON would give them, with text that UTF-8 can hold.  A format with rules of its
+    own gives ``media``, the ``kind`` of a row that names none, and ``metadata`` besides the fields that are none of ours.
+    ``columns`` are the names that a row of the file can have, where ``fields`` does not show them all.
     """
 
     number: int
     line: int
     content: bytes
     offset: int | None = None
-    fields: dict[str, Any] = field(default_factory=dict)
-    media: list[Reference] | None = None
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    media: list[Reference] = field(default_factory=list)
     kind: Kind | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
     fault: Fault | None = None
     columns: Collection[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What reading a dataset takes from its source: ``names`` gives the file's possible names for each of ours."""
+    """How to read a source: ``names`` gives the file's possible names for each of ours, best first, ``ours`` the reverse."""
 
     source: DatasetSource
     root: str
     names: dict[str, tuple[str, ...]]
+    ours: dict[str, str]
 
 
 def read_samples(source: DatasetSource, rows: Iterator[Row]) -> Iterator[Sample]:
@@ -92,8 +103,11 @@ def plan_reading(source: DatasetSource) -> Reading:
             f"dataset {source.name!r}: fields: {strange[0]!r} is none of our field names{suggest(strange[0], list(ALIASES))}; "
             f"expected OURS: THE FILE'S, where ours is one of {', '.join(ALIASES)}"
         )
-    mapped = {name: (theirs,) for name, theirs in source.fields.items()}
-    return Reading(source, source.media_root or str(Path(source.path).parent), ALIASES | mapped)
+    mapped = {ours: (theirs,) for ours, theirs in source.fields.items()}
+    names = ALIASES | mapped
+    ours = {alias: name for name, aliases in names.items() for alias in aliases}
+    ours |= {theirs: name for name, theirs in source.fields.items()}  # what the user has mapped is taken for nothing else
+    return Reading(source, source.media_root or str(Path(source.path).parent), names, ours)
 
 
 def explain_unmapped(source: DatasetSource, missing: str, known: list[str]) -> str:
@@ -112,61 +126,70 @@ def find_fault(source: DatasetSource, line: int, error: SampleError, name: str |
 
 def to_sample(row: Row, reading: Reading) -> Sample:
     """Return a row's sample.  Of several faults the first is kept; what can be read is read all the same."""
-    source, fields = reading.source, row.fields
-    faults = [row.fault] if row.fault else []
-
-    def read(ours: str, convert: Callable[[Any], Value]) -> Value | None:
-        for name in reading.names[ours]:
-            value = fields.pop(name, None)
-            if value is not None:
-                try:
-                    return convert(value)
-                except SampleError as error:
-                    faults.append(find_fault(source, row.line, error, name))
-                    return None
-        return None
-
-    index = read("id", to_index)
-    question = read("question", to_text) or ""
-    hint = read("hint", to_text)
-    options = read("options", to_options) or {}
-    target = read("target", to_target) or ()
-    # a kind that the format knows yields only to one that the user has mapped
-    named_kind = read("kind", to_kind) if row.kind is None or "kind" in source.fields else None
-    named_group = read("group", to_group)
-    references = _read_media(row, reading, read) if row.media is None else row.media
-    if not question.strip() and not faults:
+    source = reading.source
+    found, metadata = _sort_fields(row, reading)
+    values, fault = _convert_fields(row, found, reading)
+    question: str = values.get("question", "")
+    if fault is None and not question.strip():
         missing = SampleError("missing_question", "absent, null or blank; expected the question's text")
-        faults.append(find_fault(source, row.line, missing, reading.names["question"][0]))
+        fault = find_fault(source, row.line, missing, reading.names["question"][0])
 
-    kind = source.kind or named_kind or row.kind or infer_kind(options, target)
+    options: dict[str, str] = values.get("options", {})
+    target: tuple[str, ...] = values.get("target", ())
+    kind = source.kind or values.get("kind") or row.kind or infer_kind(options, target)
+    references = [*row.media, *(values.get("image") or values.get("image_path", ())), *values.get("video", ())]
     keys = [reference.key for reference in references]
-    if faults:
-        sample_id = digest_bytes(f"fault\n{source.name}\n".encode() + row.content.strip())
+    group = values.get("group")
+    if fault is None:
+        asked = (source.name, question, values.get("hint"), options, kind, target, keys, group)
+        sample_id = digest_bytes(_ENCODER.encode(asked))
     else:
-        sample_id = digest_bytes(_ENCODER.encode((source.name, question, hint, options, kind, target, keys, named_group)))
+        sample_id = digest_bytes(f"fault\n{source.name}\n".encode() + row.content.strip())
     return Sample(
         sample_id=sample_id,
         dataset=source.name,
-        index=row.number if index is None else index,
+        index=values.get("id", row.number),
         kind=kind,
         question=question,
-        hint=hint,
+        hint=values.get("hint"),
         options=options,
         target=target,
         media=tuple([reference.media for reference in references]),
-        group=named_group or (digest_bytes("\n".join(keys).encode(), size=8) if keys else sample_id),
-        metadata=fields,
-        fault=faults[0] if faults else None,
+        group=group or (digest_bytes("\n".join(keys).encode(), size=8) if keys else sample_id),
+        metadata=metadata,
+        fault=fault,
     )
 
 
-def _read_media(row: Row, reading: Reading, read: Callable[..., list[Reference] | None]) -> list[Reference]:
-    """Return the images (from ``image``, or else from ``image_path``), then the videos."""
-    place = Place(reading.source.path, row.content, row.offset)
+def _sort_fields(row: Row, reading: Reading) -> tuple[dict[str, tuple[str, Any]], dict[str, Any]]:
+    """Return the fields that are ours, by our names and with the file's, and the others.  Null is an absent value."""
+    found: dict[str, tuple[str, Any]] = {}
+    metadata = row.metadata
+    for name, value in row.fields.items():
+        ours = reading.ours.get(name)
+        if ours is None:
+            metadata[name] = value
+        elif value is not None:
+            if ours in found:  # two aliases of one field: the better name wins, the other field is metadata
+                rank = reading.names[ours].index
+                best, other = sorted([found[ours], (name, value)], key=lambda pair: rank(pair[0]))
+                found[ours], metadata[other[0]] = best, other[1]
+            else:
+                found[ours] = (name, value)
+    return found, metadata
 
-    def read_kind(kind: MediaKind) -> Callable[[Any], list[Reference]]:
-        return lambda value: read_references(value, kind, place, reading.root)
 
-    images = read("image", read_kind("image")) or read("image_path", read_kind("image")) or []
-    return images + (read("video", read_kind("video")) or [])
+def _convert_fields(row: Row, found: dict[str, tuple[str, Any]], reading: Reading) -> tuple[dict[str, Any], Fault | None]:
+    """Return the values that can be read, by our names, and the first fault."""
+    values: dict[str, Any] = {}
+    fault = row.fault
+    for ours, (name, value) in found.items():
+        try:
+            if ours in _MEDIA_KINDS:
+                place = Place(reading.source.path, row.content, row.offset)
+                values[ours] = read_references(value, _MEDIA_KINDS[ours], place, reading.root)
+            else:
+                values[ours] = _CONVERTERS[ours](value)
+        except SampleError as error:
+            fault = fault or find_fault(reading.source, row.line, error, name)
+    return values, fault

@@ -15,8 +15,20 @@ _HEADINGS = ("n", "accuracy\n(95 % interval)", "first\nattempt", "invalid\nrate"
 _PLAIN_HEADINGS = ("n", "accuracy", "first attempt", "invalid rate", "failed", "unprocessed", "coverage")
 _NATURAL_WIDTH = 1000  # columns; wide enough that no table is squeezed while it is measured
 
+_ROW_AT_FAULT = "correct the row; its error_message names the field"
 _ADVICE = {
-    "out_of_memory": "not even one sample fitted: lower generation.max_tokens",
+    "bad_field": _ROW_AT_FAULT,
+    "bad_media": _ROW_AT_FAULT,
+    "bad_row": _ROW_AT_FAULT,
+    "engine_rejected": "see the samples' error_message",
+    "media_corrupt": "replace the files",
+    "media_missing": "check the paths in the dataset, or set media_root",
+    "media_too_large": "scale the images down",
+    "media_unreadable": "check the paths and their permissions",
+    "media_unsupported": "give images as files or inline",
+    "missing_question": _ROW_AT_FAULT,
+    "out_of_memory": "one sample alone did not fit: lower max_tokens",
+    "unexpected_error": "a mistake of ours: see the worker's log",
 }
 
 

@@ -2,15 +2,20 @@
 
 import tracemalloc
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.errors import IntegrityError
-from common.records import Attempt, Outcome, Status
-from producer.evaluate import DatasetScores, Evaluation, evaluate_outcomes
+from common.chunks import encode_run
+from common.errors import ConfigError, IntegrityError
+from common.layout import run_key
+from common.records import Attempt, DatasetCounts, Outcome, Plan, Status
+from common.spec import Chunks, DatasetSource, Generation, ModelProfile, RunSpec, Shuffle, Validation
+from common.store import open_store
+from producer.evaluate import DatasetScores, Evaluation, evaluate_outcomes, evaluate_run
 from producer.metrics import wilson_interval
 
 
@@ -125,6 +130,32 @@ def test_a_run_without_samples_has_no_rates() -> None:
 def test_a_dataset_without_targets_is_covered_but_not_scored() -> None:
     scores = evaluate([make_outcome("d", answer="a dog"), make_outcome("d", "invalid", 4)], d=2).overall
     assert (scores.unscored, scores.n, scores.accuracy, scores.invalid_rate, scores.coverage) == (2, 0, None, 0.5, 1.0)
+
+
+def test_the_collectors_placeholders_are_unprocessed_and_not_scored() -> None:
+    waiting = Outcome.model_construct(sample_id="s", dataset="d", index=1, model="", status="unprocessed", target=("A",))
+    scores = evaluate([make_hit("d"), waiting, waiting], d=3).overall
+    assert (scores.unprocessed, scores.ok, scores.n, scores.accuracy, scores.no_answer) == (2, 1, 1, 1.0, 0)
+
+
+def test_a_run_is_evaluated_by_its_plan_in_the_store(tmp_path: Path) -> None:
+    store = open_store(f"file://{tmp_path}")
+    spec = RunSpec(
+        model=ModelProfile(name="small", engine="echo"),
+        datasets=(DatasetSource(path="d.jsonl"),),
+        generation=Generation(),
+        validation=Validation(),
+        shuffle=Shuffle(),
+        chunks=Chunks(),
+    )
+    counts = DatasetCounts(name="d", rows=5, unique=4, duplicates=1)
+    plan = Plan(run_id=spec.run_id, samples=4, chunks=1, datasets=(counts,))
+    store.put(run_key(spec.run_id), encode_run(spec, plan, 0.0))
+    evaluation = evaluate_run(spec.run_id, store, [make_hit("d")])
+    assert (evaluation.run_id, evaluation.model) == (spec.run_id, "small")
+    assert (evaluation.overall.unique, evaluation.overall.unprocessed) == (4, 3)
+    with pytest.raises(ConfigError, match="no run 'other'"):
+        evaluate_run("other", store, [])
 
 
 def test_an_outcome_of_an_unknown_dataset_stops_the_evaluation() -> None:

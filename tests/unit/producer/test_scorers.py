@@ -53,16 +53,23 @@ def test_two_numbers_match_by_value(answer: str, accepted: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "accepted"), [("5", "-5"), ("1.5", "15"), ("10", "1"), ("0.30000000000000001", "0.3"), ("1,00", "100")]
+    ("answer", "accepted"),
+    [("5", "-5"), ("1.5", "15"), ("10", "1"), ("0.30000000000000001", "0.3"), ("1,00", "100"), ("50%", "50"), ("1e-3", "1e3")],
 )
 def test_numbers_of_different_value_do_not_match(answer: str, accepted: str) -> None:
     assert not is_match(answer, accepted)
     assert not is_match(accepted, answer)
 
 
-@pytest.mark.parametrize(("answer", "accepted"), [("Yes", "yes"), ("b", "B"), ("  red ", "red")])
+@pytest.mark.parametrize(("answer", "accepted"), [("Yes", "yes"), ("b", "B"), ("  red ", "red"), ("A cat.", "cat"), ("three", "3")])
 def test_text_matches_after_normalization(answer: str, accepted: str) -> None:
     assert is_match(answer, accepted)
+
+
+def test_marks_alone_match_only_themselves() -> None:
+    assert is_match(" ?", "?")
+    assert not is_match("...", "?")
+    assert not is_match("?", "")
 
 
 @given(st.integers(), st.integers())

@@ -1,0 +1,25 @@
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test check fix clean
+
+demo: $(VENV)/.cpu ; $(BIN)/producer demo
+
+test: $(VENV)/.dev check ; $(BIN)/python -m pytest
+
+check: $(VENV)/.dev ; $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports && $(BIN)/mypy
+
+fix: $(VENV)/.dev ; $(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+clean: ; rm -rf $(VENV) .fleet
+
+$(BIN)/python: ; $(PYTHON) -m venv $(VENV)
+
+$(VENV)/.cpu: $(BIN)/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cpu]'
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.cpu
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cpu,dev]'
+	touch $@

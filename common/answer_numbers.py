@@ -1,0 +1,112 @@
+"""Read the numbers that a text states: digits, English number words to ninety-nine, Chinese numerals to ten.
+
+A number that no careful reader would call clear (a range, a fraction, a date, "more than 5", "5k") is *unreadable*: it
+is reported as ``None`` beside the readable ones, so that it is never passed over in silence.
+"""
+
+import re
+
+_UNITS = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
+NUMBER_WORDS: dict[str, str] = {word: str(value) for value, word in enumerate(_UNITS.split())}
+NUMBER_WORDS |= {word: str(10 * value) for value, word in enumerate(_TENS.split(), start=2)}
+NUMBER_WORDS |= {
+    f"{tens}-{unit}": str(int(NUMBER_WORDS[tens]) + value)
+    for tens in _TENS.split()
+    for value, unit in enumerate(_UNITS.split()[1:10], start=1)
+}
+CHINESE_NUMERALS: dict[str, str] = {"零": "0", "〇": "0", "两": "2"} | dict(zip("一二三四五六七八九", "123456789", strict=True))
+CHINESE_NUMERALS["十"] = "10"
+
+# Powers of ten that a following word or character multiplies by.
+_MAGNITUDES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12, "百": 2, "千": 3, "万": 4, "亿": 8}
+_FRACTIONS = {"half", "halves", "third", "thirds", "quarter", "quarters", "fifth", "fifths", "dozen", "dozens"}
+_BOUNDS = {"more than", "less than", "fewer than", "greater than", "at least", "at most", "no less", "no more", "no fewer"}
+_NEGATIONS = {"not", "isn't", "aren't", "wasn't", "never", "nor"}
+# "one" is a number after these, and a pronoun in "the left one".
+_BEFORE_ONE = set(
+    "is are was were be exactly only just see sees count counts has have contains contain shows show with total".split()
+)
+_UNCLEAR_UNITS = {"k", "K", "M", "B", "bn", "mn", "x", "X", "e", "E"}
+
+_RUN = re.compile(r"[A-Za-z0-9_.,:/^²³+\-–~%']+")
+_NUMBER = re.compile(r"([+-]?)([0-9]{1,3}(?:,[0-9]{3})+|[0-9]+|(?=\.))(?:\.([0-9]+))?(%|[A-Za-z]{1,6})?")
+_ORDINAL = re.compile(r"[0-9,]*[0-9](?:st|nd|rd|th)|[23]D", re.IGNORECASE)
+_NUMERAL_RUN = "[零〇一二两三四五六七八九十百千万亿]+"
+_MEASURES = "个個只隻条张位名人头辆根块颗件朵棵次本把台座架艘层匹片支瓶杯盏扇间岁年月天日元米种"
+_CHINESE = re.compile(rf"(?<![第每某这那另同哪0-9.零〇一二两三四五六七八九十百千万亿])({_NUMERAL_RUN})(?=[{_MEASURES}])")
+_CHINESE_ALONE = re.compile(rf"[^\w]*({_NUMERAL_RUN})[^\w]*")
+_CHINESE_BOUND = re.compile(r"(?:不是|超过|至少|至多|最多|不到|大于|小于|少于|多于)\s*\Z")
+_HARD_LATEX = ("\\frac", "\\dfrac", "\\sqrt")
+
+
+def canonicalize_number(sign: str, whole: str, fraction: str, *, magnitude: int = 0) -> str:
+    """Return a number's shortest text: no thousands commas, no leading or trailing zeros, no plus; times 10^magnitude.
+
+    Works on the text, so that no digit of a long number is lost to floating point.
+    """
+    digits = whole.replace(",", "") + fraction[:magnitude].ljust(magnitude, "0")
+    whole, fraction = digits.lstrip("0") or "0", fraction[magnitude:].rstrip("0")
+    text = f"{whole}.{fraction}" if fraction else whole
+    return f"-{text}" if sign == "-" and text != "0" else text
+
+
+def read_numbers(text: str) -> set[str | None]:
+    """Return the distinct numbers in ``text`` (half-width), in canonical form; ``None`` stands for unreadable ones."""
+    text = re.sub(r"百分之\s*([0-9][0-9.]*)", r"\1%", text.replace("−", "-"))
+    if any(command in text for command in _HARD_LATEX):
+        return {None}
+    readings: set[str | None] = set()
+    runs = [match for match in _RUN.finditer(text) if match.group().strip(".,:'~/")]
+    words = [_trim(match.group()) for match in runs]
+    for place, match in enumerate(runs):
+        if text[: match.start()].endswith("第"):
+            continue
+        behind = text[match.end() : match.end() + 1]
+        found = _read_word(words, place, behind)
+        if found and _CHINESE_BOUND.search(text[max(0, match.start() - 6) : match.start()]):
+            found = (None,)
+        readings.update(found)
+    return readings | _read_chinese(text)
+
+
+def _trim(run: str) -> str:
+    return run.lstrip(",:/~'").rstrip(".,:/-–~'")
+
+
+def _read_word(words: list[str], place: int, behind: str) -> tuple[str | None, ...]:
+    """Return the reading of one word: none if it is no number, ``(None,)`` if it is an unclear one."""
+    word, after = words[place], words[place + 1 : place + 4]
+    number = _parse_word(word, words[place - 1].lower() if place else "")
+    if number is None or not number:
+        return () if number is None else (None,)
+    sign, whole, fraction, unit = number
+    before = " ".join(words[max(0, place - 2) : place]).lower()
+    follower = after[0].lower() if after else ""
+    if before in _BOUNDS or before.split(" ")[-1] in _NEGATIONS or follower in _FRACTIONS or after == ["and", "a", "half"]:
+        return (None,)
+    if word.lower() in _TENS.split() and follower in NUMBER_WORDS:
+        return (None,)
+    magnitude = _MAGNITUDES.get(behind) or _MAGNITUDES.get(follower, 0)
+    percent = unit == "%" or follower in ("%", "percent") or [part.lower() for part in after[:2]] == ["per", "cent"]
+    return (canonicalize_number(sign, whole, fraction, magnitude=magnitude) + ("%" if percent else ""),)
+
+
+def _parse_word(word: str, before: str) -> tuple[str, ...] | None:
+    """Return sign, whole, fraction and unit; ``None`` if the word is no number, ``()`` if it is an unclear one."""
+    if word.lower() in NUMBER_WORDS:
+        is_pronoun = word.lower() == "one" and before and before not in _BEFORE_ONE
+        return None if is_pronoun else ("", NUMBER_WORDS[word.lower()], "", "")
+    if not re.search("[0-9]", word) or re.match("[^0-9]*[A-Za-z_]", word) or _ORDINAL.fullmatch(word):
+        return None
+    match = _NUMBER.fullmatch(word)
+    if match is None or match[4] in _UNCLEAR_UNITS:
+        return ()
+    return match[1], match[2], match[3] or "", match[4] or ""
+
+
+def _read_chinese(text: str) -> set[str | None]:
+    """Return the numerals that stand alone or before a measure word: 三个, but not 三角形 or 第三."""
+    alone = _CHINESE_ALONE.fullmatch(text)
+    numerals = [alone[1]] if alone else _CHINESE.findall(text)
+    return {CHINESE_NUMERALS.get(numeral) for numeral in numerals}

@@ -1,0 +1,145 @@
+"""The ``producer`` command: each subcommand opens what it needs, calls one module, and prints."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from common.broker import make_app
+from common.command import NOT_ALL_OK, run_command
+from common.ledger import Ledger, connect_redis, reaching_redis
+from common.log import configure_log
+from common.records import Outcome, Sample
+from common.settings import get_settings
+from common.spec import RunSpec
+from common.spec_files import read_specs
+from common.store import Store, open_store
+from producer.collect import collect_outcomes, write_results
+from producer.datasets import read_dataset
+from producer.demo import run_demo
+from producer.enqueue import enqueue_run, resume_run
+from producer.evaluate import evaluate_run
+from producer.plan import describe_plan
+from producer.progress import show_progress
+from producer.report.status_text import print_enqueued, print_status
+from producer.report.terminal import print_scores
+from producer.status import read_status
+from producer.watch import watch_run
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+run_argument = click.argument("run_id", metavar="RUN")
+
+
+@click.group()
+def cli() -> None:
+    """Plan and enqueue runs, watch them, collect and score their outcomes."""
+    settings = get_settings()
+    configure_log(settings.log_level, as_json=settings.log_json)
+
+
+@cli.command()
+@click.argument("spec_path", metavar="SPEC", type=click.Path(path_type=Path))
+@click.option("--set", "changes", metavar="FIELD=VALUE", multiple=True, help="Change any field, as in generation.max_tokens=64.")
+@click.option("--dry-run", is_flag=True, help="Print the resolved spec, its digest and the counts as JSON; write nothing.")
+@json_option
+def enqueue(spec_path: Path, changes: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
+    """Plan the runs that SPEC describes and ring for every chunk.
+
+    Enqueueing the same spec again rings only for what is missing.
+    """
+    specs = read_specs(spec_path, changes)
+    if dry_run:
+        click.echo(json.dumps([describe_plan(spec, _read_samples(spec)) for spec in specs], indent=2, ensure_ascii=False))
+        return
+    settings = get_settings()
+    with _fleet() as (store, ledger):
+        store.probe()
+        for spec in specs:
+            enqueued = enqueue_run(spec, _read_samples(spec), store, ledger, make_app(settings))
+            click.echo(enqueued.model_dump_json()) if as_json else print_enqueued(enqueued, Console())
+
+
+@cli.command()
+@run_argument
+@json_option
+def status(run_id: str, as_json: bool) -> None:
+    """Tell how far RUN is: states that add up, rate, time left, and who holds what."""
+    with _fleet() as (store, ledger):
+        read = read_status(run_id, store, ledger)
+    click.echo(read.model_dump_json(indent=2)) if as_json else print_status(read, Console())
+
+
+@cli.command()
+@run_argument
+def watch(run_id: str) -> int:
+    """Follow RUN until it ends.  Ctrl+C stops the watching, not the run."""
+    with _fleet() as (store, ledger):
+        last = watch_run(lambda: read_status(run_id, store, ledger), Console())
+    return 0 if last.all_ok else NOT_ALL_OK
+
+
+@cli.command()
+@run_argument
+@click.option("--rebuild", is_flag=True, help="Forget what Redis has of the run and rebuild it from the store.")
+def resume(run_id: str, rebuild: bool) -> None:
+    """Let RUN go on: ring for every chunk that is neither done nor held."""
+    with _fleet() as (store, ledger):
+        rung = resume_run(run_id, store, ledger, make_app(get_settings()), rebuild=rebuild)
+    click.echo(f"{run_id}: rang for {rung} chunks")
+
+
+@cli.command()
+@run_argument
+@click.option("--out", "folder", type=click.Path(path_type=Path, file_okay=False), help="Default: results/RUN.")
+@json_option
+def collect(run_id: str, folder: Path | None, as_json: bool) -> int:
+    """Write results.parquet and results.jsonl: one row a sample, also for those that have no outcome yet."""
+    folder = folder or Path("results") / run_id
+    statuses = write_results(_collect(run_id), folder)
+    click.echo(json.dumps({"folder": str(folder), "samples": statuses}) if as_json else f"{folder}/results.parquet and .jsonl: {statuses}")
+    return 0 if set(statuses) == {"ok"} else NOT_ALL_OK
+
+
+@cli.command()
+@run_argument
+@json_option
+def evaluate(run_id: str, as_json: bool) -> int:
+    """Score RUN's outcomes: accuracy by dataset with its n and interval, first attempt and after retries."""
+    evaluation = evaluate_run(run_id, _open_store(), _collect(run_id))
+    click.echo(evaluation.model_dump_json(indent=2)) if as_json else print_scores(evaluation, Console())
+    return 0 if evaluation.overall.ok == evaluation.overall.unique else NOT_ALL_OK
+
+
+@cli.command()
+@click.option("--dir", "folder", type=click.Path(path_type=Path, file_okay=False), default=Path(".fleet/demo"), show_default=True)
+def demo(folder: Path) -> None:
+    """Run the whole flow on this machine with the small model and data of the repository."""
+    run_demo(folder, Console())
+
+
+@contextmanager
+def _fleet() -> Iterator[tuple[Store, Ledger]]:
+    """Open store and ledger; a Redis that is lost on the way ends the command with exit code 3."""
+    settings = get_settings()
+    with reaching_redis(settings):
+        yield _open_store(), Ledger(connect_redis(settings), settings)
+
+
+def _open_store() -> Store:
+    return open_store(get_settings().store_url)
+
+
+def _read_samples(spec: RunSpec) -> Iterator[Sample]:
+    samples = (sample for source in spec.datasets for sample in read_dataset(source))
+    return show_progress(samples, "reading samples")
+
+
+def _collect(run_id: str) -> Iterator[Outcome]:
+    return show_progress(collect_outcomes(run_id, _open_store()), "collecting samples")
+
+
+def main() -> None:
+    run_command("producer", cli)

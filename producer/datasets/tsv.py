@@ -1,0 +1,105 @@
+"""Tab-separated records as bytes, with quotes, as Python's csv module (``excel-tab``) and pandas read them.
+
+A quote is special only where a cell begins; inside, two quotes are one, and tabs and line ends are text.  What follows the
+closing quote up to the next tab is text.  Nothing is limited in size but a whole record, and nothing is decoded here, so that
+the byte range of a cell is known.
+"""
+
+from collections.abc import Iterator
+from typing import BinaryIO, NamedTuple
+
+# A quote that is never closed would otherwise take the rest of the file into memory as one cell.
+RECORD_LIMIT_BYTES = 256 * 2**20
+
+Span = tuple[int, int]
+
+
+class Record(NamedTuple):
+    """One record: its first line (from 1), its offset in the file and its bytes without the line end.
+
+    ``is_whole`` is false for a line that opens a quote which nothing closes: it is given alone, and reading goes on after it.
+    """
+
+    line: int
+    offset: int
+    content: bytes
+    is_whole: bool
+
+
+def read_records(stream: BinaryIO) -> Iterator[Record]:
+    """Yield the records from where ``stream`` stands; blank lines are none."""
+    line, offset = 1, stream.tell()
+    while first := stream.readline(RECORD_LIMIT_BYTES):
+        lines, is_whole = _read_lines_of_record(stream, first)
+        if not is_whole:
+            stream.seek(offset + len(first))
+        content = b"".join(lines)
+        if stripped := content.removesuffix(b"\n").removesuffix(b"\r"):
+            yield Record(line, offset, stripped, is_whole)
+        line += len(lines)
+        offset += len(content)
+
+
+def split_record(content: bytes) -> list[Span]:
+    """Return where each cell lies in a record, quotes included: (start, end)."""
+    spans: list[Span] = []
+    start = 0
+    if b'"' not in content:
+        for cell in content.split(b"\t"):
+            spans.append((start, end := start + len(cell)))
+            start = end + 1
+        return spans
+    while True:
+        text_from = start
+        if content.startswith(b'"', start):
+            closing = _find_closing_quote(content, start + 1)
+            text_from = len(content) if closing < 0 else closing + 1
+        tab = content.find(b"\t", text_from)
+        if tab < 0:
+            spans.append((start, len(content)))
+            return spans
+        spans.append((start, tab))
+        start = tab + 1
+
+
+def read_cell(content: bytes, span: Span) -> bytes:
+    """Return a cell's text, without the quotes around it."""
+    start, end = span
+    if not content.startswith(b'"', start, end):
+        return content[start:end]
+    closing = _find_closing_quote(content, start + 1)
+    closing = end if closing < 0 else closing
+    return content[start + 1 : closing].replace(b'""', b'"') + content[closing + 1 : end]
+
+
+def _read_lines_of_record(stream: BinaryIO, first: bytes) -> tuple[list[bytes], bool]:
+    lines, size, is_open = [first], len(first), _ends_in_quotes(first, is_open=False)
+    while is_open and size < RECORD_LIMIT_BYTES and (line := stream.readline(RECORD_LIMIT_BYTES)):
+        lines.append(line)
+        size += len(line)
+        is_open = _ends_in_quotes(line, is_open=True)
+    return ([first], False) if is_open else (lines, True)
+
+
+def _ends_in_quotes(line: bytes, *, is_open: bool) -> bool:
+    """Say whether a line ends inside a quoted cell; ``is_open``: it begins inside one."""
+    at = 0
+    if not is_open and line.startswith(b'"'):
+        is_open, at = True, 1
+    while True:
+        if is_open:
+            closing = _find_closing_quote(line, at)
+            if closing < 0:
+                return True
+            at = closing + 1
+        opening = line.find(b'\t"', at)
+        if opening < 0:
+            return False
+        is_open, at = True, opening + 2
+
+
+def _find_closing_quote(content: bytes, at: int) -> int:
+    """Return where the quoted text that goes on at ``at`` ends, or -1."""
+    while (quote := content.find(b'"', at)) >= 0 and content.startswith(b'"', quote + 1):
+        at = quote + 2
+    return quote

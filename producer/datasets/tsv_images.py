@@ -1,0 +1,115 @@
+"""The image cells of a VLMEvalKit TSV: base64, the ``index`` of another row, or a list literal of these.
+
+Small images go into the sample, larger ones stay in the file as byte ranges.  The other rows are found by an index of the
+whole file, made when the first is asked for: 16 bytes a row.
+"""
+
+import re
+from array import array
+from functools import lru_cache
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from common.errors import SampleError
+from common.identity import digest_bytes
+from producer.datasets.lines import skip_bom
+from producer.datasets.media import Reference, embed
+from producer.datasets.tsv import Record, Span, read_cell, read_records, split_record
+
+# VLMEvalKit's rule: image text of so many characters or fewer is the index of the row whose image is meant.
+INDEX_LIMIT = 64
+_ELEMENT = re.compile(rb"[^\s\[\],'\"]+")  # one text of a list literal; neither base64 nor an index needs these characters
+_UTF8_BYTES = 4
+
+
+class ImageCells:
+    """Reads the image cells of one file.  ``index_column`` and ``image_column`` are positions in its header."""
+
+    def __init__(self, path: Path, index_column: int | None, image_column: int | None) -> None:
+        self._path = path
+        self._index_column = index_column
+        self._image_column = image_column
+        self._offsets: tuple[np.ndarray, np.ndarray] | None = None
+        # neighbours often mean the same row; the references kept hold at most INLINE_LIMIT_BYTES each
+        self._find_images = lru_cache(maxsize=256)(self._find_images_of_row)
+
+    def read(self, record: Record, span: Span) -> list[Reference]:
+        """Return a cell's images, none if it is empty.  Raises ``SampleError``."""
+        references = []
+        for start, end in find_elements(record.content, span):
+            if index := _read_index(record.content[start : min(end, start + _UTF8_BYTES * INDEX_LIMIT + 1)]):
+                references += self._find_images(index)
+            else:
+                references.append(self._embed(record, start, end))
+        return references
+
+    def _embed(self, record: Record, start: int, end: int) -> Reference:
+        payload = record.content[start:end]
+        if not payload.isascii():
+            raise SampleError("bad_media", f"found {payload[:24].decode('utf-8', 'replace')!r}…; expected base64 text")
+        return embed(payload, "image", str(self._path), record.offset + start)
+
+    def _find_images_of_row(self, index: str) -> list[Reference]:
+        with self._path.open("rb") as stream:
+            for offset in self._find_offsets(index):
+                stream.seek(offset)
+                record = next(read_records(stream))
+                spans = split_record(record.content)
+                column = self._image_column
+                if column is not None and column < len(spans) and self._read_row_index(record.content, spans) == index.encode():
+                    return self._read_own_images(record, spans[column], index)
+        raise SampleError("bad_media", f"found {index!r}; expected base64 text, or the index of a row whose image is meant")
+
+    def _read_own_images(self, record: Record, span: Span, index: str) -> list[Reference]:
+        elements = find_elements(record.content, span)
+        if not elements or any(end - start <= INDEX_LIMIT for start, end in elements):
+            raise SampleError("bad_media", f"found {index!r}, a row that has no image of its own; expected one that has")
+        return [self._embed(record, start, end) for start, end in elements]
+
+    def _find_offsets(self, index: str) -> list[int]:
+        if self._offsets is None:
+            with self._path.open("rb") as stream:
+                self._offsets = self._index_rows(stream)
+        keys, offsets = self._offsets
+        key = _digest_index(index.encode())
+        return [int(offset) for offset in offsets[np.searchsorted(keys, key, "left") : np.searchsorted(keys, key, "right")]]
+
+    def _index_rows(self, stream: BinaryIO) -> tuple[np.ndarray, np.ndarray]:
+        """Return the digests of all rows' indexes, sorted, and the offsets of their records, in file order where they tie."""
+        skip_bom(stream)
+        keys, offsets = array("Q"), array("q")
+        for record in read_records(stream):
+            keys.append(_digest_index(self._read_row_index(record.content, split_record(record.content))))
+            offsets.append(record.offset)
+        unsorted = np.frombuffer(keys, dtype=np.uint64)
+        order = np.argsort(unsorted, kind="stable")
+        return unsorted[order], np.frombuffer(offsets, dtype=np.int64)[order]
+
+    def _read_row_index(self, content: bytes, spans: list[Span]) -> bytes:
+        if self._index_column is None or self._index_column >= len(spans):
+            return b""
+        return read_cell(content, spans[self._index_column]).strip()
+
+
+def find_elements(content: bytes, span: Span) -> list[Span]:
+    """Return where the texts of an image cell lie: one, none if it is empty, or those of its list literal."""
+    start, end = span
+    while start < end and content[start] in b'" \r\n':
+        start += 1
+    while start < end and content[end - 1] in b'" \r\n':
+        end -= 1
+    if content.startswith(b"[", start, end):
+        return [match.span() for match in _ELEMENT.finditer(content, start, end)]
+    return [(start, end)] if start < end else []
+
+
+def _read_index(head: bytes) -> str | None:
+    """Return the row index that an element's beginning is, or ``None`` if it is too long for one."""
+    text = head.decode("utf-8", "replace")
+    return text if len(text) <= INDEX_LIMIT and len(head) <= _UTF8_BYTES * INDEX_LIMIT else None
+
+
+def _digest_index(index: bytes) -> int:
+    return int(digest_bytes(index, size=8), 16)

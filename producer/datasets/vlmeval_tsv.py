@@ -1,0 +1,200 @@
+"""VLMEvalKit's TSV (read from its sources of 2026-08-18): a header, a row a question, images as base64 in the row.
+
+Columns: ``index``, ``question``, ``hint``, ``A`` … ``Z`` (options, where A and B are among them), ``answer`` (a letter, Yes or No,
+text, or a list literal of accepted texts), ``image`` (base64, another row's index, or a list literal of these) or else
+``image_path``, and our ``group``; the others go to metadata as text.  An empty cell is an absent value.  ``fields`` maps our
+names to other columns.
+
+VLMEvalKit takes the kind from the dataset as a whole; streaming, each row decides: options → multiple choice, answers all
+yes or no → yes/no, otherwise short text.  They differ where a VQA dataset has an answer that happens to be yes or no: set the
+source's ``kind`` there.  A ``kind`` column counts where it holds one of our kinds.
+"""
+
+import ast
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from string import ascii_uppercase
+from typing import Any, Literal
+
+from common.errors import ConfigError, SampleError
+from common.records import Fault, Kind
+from common.spec import DatasetSource
+from common.spec_files import suggest
+from producer.datasets.fields import KINDS, are_yes_no, to_target
+from producer.datasets.lines import skip_bom
+from producer.datasets.media import Reference, refer
+from producer.datasets.registry import register_reader
+from producer.datasets.rows import Reading, Row, explain_unmapped, find_fault, plan_reading
+from producer.datasets.tsv import Record, Span, read_cell, read_records, split_record
+from producer.datasets.tsv_images import ImageCells
+
+_INDEX_DIGITS = 18  # more do not fit 64 bits
+
+Role = Literal["field", "option", "kind", "image", "image_path", "metadata"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """What the header and the source say about every row: ``columns`` by our names, and the role of each column in order."""
+
+    reading: Reading
+    header: tuple[str, ...]
+    roles: tuple[Role, ...]
+    columns: dict[str, str]
+    image_cells: ImageCells
+    images_folder: Path | None
+
+
+@register_reader("vlmeval_tsv", endings=(".tsv",))
+def read_vlmeval_tsv(source: DatasetSource) -> Iterator[Row]:
+    """Yield the rows of a VLMEvalKit TSV.  Raises ``ConfigError`` for a header without what is needed."""
+    with Path(source.path).open("rb") as stream:
+        skip_bom(stream)
+        records = read_records(stream)
+        table = _read_table(next(records, None), source)
+        for number, record in enumerate(records):
+            yield _read_row(record, number, table)
+
+
+def _read_table(record: Record | None, source: DatasetSource) -> _Table:
+    header = _read_header(record, source)
+    reading = plan_reading(source)
+    for theirs in source.fields.values():
+        if theirs not in header:
+            raise ConfigError(explain_unmapped(source, theirs, list(header)))
+    read = {"id", "question", "hint", "target", "group", "image", "image_path", *source.fields}
+    columns = {ours: next((name for name in reading.names[ours] if name in header), None) for ours in sorted(read)}
+    present = {ours: name for ours, name in columns.items() if name is not None}
+    if "question" not in present:
+        raise ConfigError(
+            f"dataset {source.name!r}: {source.path}: the header has no column 'question'{suggest('question', list(header))}; "
+            f"found {', '.join(header)}; expected a VLMEvalKit TSV, or fields: {{question: COLUMN}}"
+        )
+    positions = {ours: header.index(name) for ours, name in present.items()}
+    folder = Path(reading.root) / "images" / source.name
+    return _Table(
+        reading=reading,
+        header=header,
+        roles=_find_roles(header, present),
+        columns=present,
+        image_cells=ImageCells(Path(source.path), positions.get("id"), positions.get("image")),
+        images_folder=folder if folder.is_dir() else None,
+    )
+
+
+def _read_header(record: Record | None, source: DatasetSource) -> tuple[str, ...]:
+    where = f"dataset {source.name!r}: {source.path}"
+    if record is None:
+        raise ConfigError(f"{where}: the file is empty; expected a header with the names of the columns")
+    try:
+        header = tuple(read_cell(record.content, span).decode("utf-8").strip() for span in split_record(record.content))
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{where}: the header is not UTF-8 (byte {error.start + 1} of a name); expected UTF-8") from None
+    if doubled := [name for name in dict.fromkeys(header) if header.count(name) > 1]:
+        raise ConfigError(f"{where}: two columns are called {doubled[0]!r}; expected one: rename the other")
+    return header
+
+
+def _find_roles(header: tuple[str, ...], present: dict[str, str]) -> tuple[Role, ...]:
+    special: dict[str, Role] = {"kind": "kind"}
+    if {"A", "B"} <= set(header):
+        special |= dict.fromkeys(ascii_uppercase, "option")
+    special |= dict.fromkeys(present.values(), "field")
+    special |= {present[role]: role for role in ("image", "image_path") if role in present}
+    return tuple(special.get(name, "metadata") for name in header)
+
+
+def _read_row(record: Record, number: int, table: _Table) -> Row:
+    row = Row(number, record.line, record.content, columns=table.header)
+    spans = split_record(record.content)
+    row.fault = _find_shape_fault(record, len(spans), table)
+    texts: dict[Role, dict[str, Any]] = {"field": {}, "option": {}, "image_path": {}, "metadata": row.metadata}
+    image: Span | None = None
+    for name, role, span in zip(table.header, table.roles, spans, strict=False):  # a ragged row is read as far as it goes
+        if role == "image":
+            image = span
+        elif text := _read_text(row, name, span, table):
+            if role == "kind":
+                role = "field" if text in KINDS else "metadata"
+            texts[role][name] = text
+    fields, options = texts["field"], texts["option"]
+    _shape_fields(fields, table.columns)
+    row.kind = _decide_kind(options, fields.get(table.columns.get("target", "")))
+    row.fields = fields | {table.reading.names["options"][0]: options} if options else fields
+    if row.fault is None:
+        row.media = _read_images(row, record, image, "".join(texts["image_path"].values()), table)
+    return row
+
+
+def _find_shape_fault(record: Record, cells: int, table: _Table) -> Fault | None:
+    if not record.is_whole:
+        found = "a cell opens with a quote that nothing closes; expected its closing quote"
+    elif cells != len(table.header):
+        found = f"found {cells} cells; expected {len(table.header)}, as in the header"
+    else:
+        return None
+    return find_fault(table.reading.source, record.line, SampleError("bad_row", found))
+
+
+def _read_text(row: Row, name: str, span: Span, table: _Table) -> str:
+    """Return a cell's text.  If it is not UTF-8 that is the row's fault."""
+    cell = read_cell(row.content, span)
+    try:
+        return cell.decode("utf-8")
+    except UnicodeDecodeError as error:
+        found = SampleError("bad_row", f"not UTF-8 (byte {error.start + 1} of the cell); expected UTF-8")
+        row.fault = row.fault or find_fault(table.reading.source, row.line, found, name)
+        return cell.decode("utf-8", "replace")
+
+
+def _shape_fields(fields: dict[str, Any], columns: dict[str, str]) -> None:
+    """Give texts the forms that JSON would give them: an index of digits is a number, a list literal a list."""
+    index = fields.get(columns.get("id", ""), "")
+    if len(index) <= _INDEX_DIGITS and index.isascii() and index.isdigit():
+        fields[columns["id"]] = int(index)
+    for ours in ("target", "options", "video"):
+        if (column := columns.get(ours)) in fields:
+            fields[column] = _read_list(fields[column])
+
+
+def _decide_kind(options: dict[str, str], target: Any) -> Kind:
+    if any(text.strip() for text in options.values()):
+        return "multiple_choice"
+    return "yes_no" if target is not None and are_yes_no(to_target(target)) else "short_text"
+
+
+def _read_list(text: str) -> str | list[str]:
+    """Return the texts of a list literal of texts, ``['a', 'b']``; any other text, such as ``[0, 1]``, as it is."""
+    if not (text.startswith("[") and text.endswith("]")):
+        return text
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Python warns of escapes such as \d, which are common in answers
+            value = ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return text
+    return value if value and all(isinstance(one, str) for one in value) else text
+
+
+def _read_images(row: Row, record: Record, cell: Span | None, paths: str, table: _Table) -> list[Reference]:
+    """Return the images of the ``image`` cell, or else of ``image_path``.  One that cannot be told is the row's fault."""
+    ours = "image"
+    try:
+        if cell and (images := table.image_cells.read(record, cell)):
+            return images
+        ours = "image_path"
+        texts = _read_list(paths) if paths else []
+        return [_refer(text, table) for text in ([texts] if isinstance(texts, str) else texts)]
+    except SampleError as error:
+        row.fault = find_fault(table.reading.source, row.line, error, table.columns[ours])
+        return []
+
+
+def _refer(text: str, table: _Table) -> Reference:
+    """Return the image at a path; relative ones are looked for in ``images/<dataset>`` first, if there is such a folder."""
+    reference = refer(text, "image", table.reading.root)
+    if table.images_folder and (table.images_folder / text).is_file():
+        return Reference(reference.media.model_copy(update={"uri": str(table.images_folder / text)}), reference.key)
+    return reference

@@ -1,0 +1,93 @@
+"""The demo: the whole flow on one machine, from dataset files to scores, with nothing to set up.
+
+Everything lies in one folder (``.fleet/demo``): stop it at any time and start it again, and it goes on where it was.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pydantic import SecretStr
+from rich.console import Console
+
+from common.broker import make_app
+from common.embedded_redis import start_redis
+from common.errors import ConfigError, FleetError
+from common.ledger import Ledger, connect_redis
+from common.settings import Settings, get_settings
+from common.spec_files import read_specs
+from common.store import Store, open_store
+from producer.collect import collect_outcomes, write_results
+from producer.datasets import read_dataset
+from producer.enqueue import enqueue_run
+from producer.evaluate import evaluate_run
+from producer.report.terminal import print_scores
+from producer.status import RunStatus, read_status
+from producer.watch import watch_run
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+
+
+def run_demo(folder: Path, console: Console) -> RunStatus:
+    """Enqueue ``examples/demo.yaml``, run it with one worker on the CPU, and print scores and where the files are."""
+    spec_path = EXAMPLES / "demo.yaml"
+    if not spec_path.is_file():
+        raise ConfigError(f"{spec_path} is missing: the demo runs from a clone of the repository")
+    (spec,) = read_specs(spec_path)
+    store_folder = (folder / "store").resolve()
+    store = open_store(f"file://{store_folder}")
+    with start_redis(folder / "redis") as server:
+        settings = get_settings().model_copy(update={"redis_url": SecretStr(server.url), "store_url": f"file://{store_folder}"})
+        ledger = Ledger(connect_redis(settings), settings)
+        samples = (sample for source in spec.datasets for sample in read_dataset(source))
+        enqueued = enqueue_run(spec, samples, store, ledger, make_app(settings))
+        console.print(f"Run {spec.run_id}: {enqueued.plan.samples:,} samples in {enqueued.plan.chunks} chunks.", highlight=False)
+        status = read_status(spec.run_id, store, ledger)
+        if status.state == "running":
+            with one_worker(spec.model.name, settings, folder / "worker.log") as worker:
+                status = watch_run(lambda: _read_while_alive(spec.run_id, store, ledger, worker, folder), console)
+    _conclude(status, store, folder, console)
+    return status
+
+
+@contextmanager
+def one_worker(model: str, settings: Settings, log_path: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run ``workers start`` on the CPU, its log in a file, and drain it at the end."""
+    command = [sys.executable, "-m", "workers", "start", "--model", model, "--gpus", "none"]
+    environment = {
+        **os.environ,
+        "FLEET_REDIS_URL": settings.redis_url.get_secret_value(),
+        "FLEET_STORE_URL": settings.store_url,
+        "FLEET_DRAIN_GRACE_S": "5",
+    }
+    with log_path.open("ab") as log:
+        worker = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)  # noqa: S603  # our own command
+        try:
+            yield worker
+        finally:
+            worker.send_signal(signal.SIGTERM)
+            worker.wait()
+
+
+def _read_while_alive(run_id: str, store: Store, ledger: Ledger, worker: "subprocess.Popen[bytes]", folder: Path) -> RunStatus:
+    if (code := worker.poll()) is not None:
+        raise FleetError(f"the worker could not start (exit code {code}); its log: {folder / 'worker.log'}")
+    return read_status(run_id, store, ledger)
+
+
+def _conclude(status: RunStatus, store: Store, folder: Path, console: Console) -> None:
+    results = folder / "results"
+    write_results(collect_outcomes(status.run_id, store), results)
+    print_scores(evaluate_run(status.run_id, store, collect_outcomes(status.run_id, store)), console)
+    console.print(
+        f"\nResults   {results}/results.parquet and .jsonl\n"
+        f"Evidence  {folder}/store/runs/{status.run_id}/ (plan, parts)\n"
+        f"Log       {folder}/worker.log\n"
+        f"Again     the same command shows this at once; remove {folder} to start over",
+        highlight=False,
+        soft_wrap=True,
+    )

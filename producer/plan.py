@@ -1,0 +1,80 @@
+"""The plan: a run's samples in shuffled order, cut into chunks and written once to the store."""
+
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common.chunks import IndexBuilder, encode_run
+from common.errors import ConfigError
+from common.layout import index_key, run_key, samples_key
+from common.records import Plan, Sample
+from common.spec import Chunks, RunSpec
+from common.store import Store
+from producer.shuffle import Counts, Spread, shuffle_samples
+
+
+def plan_run(spec: RunSpec, samples: Iterable[Sample], store: Store) -> Plan:
+    """Shuffle the samples and write samples, index and ``run.json``, in this order; return the plan.
+
+    Streaming: memory does not grow with the number of samples.  The same spec and samples give the same bytes, so dying
+    anywhere and planning again, or two producers planning at once, end in the same plan; ``run.json`` comes last and
+    says that it is whole.  Raises ``ConfigError`` when there is no sample at all.
+    """
+    counts = Counts([source.name for source in spec.datasets])
+    index = IndexBuilder()
+    position = offset = 0
+    with tempfile.TemporaryDirectory(prefix="vlm-fleet-plan-") as scratch, store.open_writer(samples_key(spec.run_id)) as writer:
+        groups = shuffle_samples(samples, counts, seed=spec.shuffle.seed, scratch=Path(scratch))
+        for chunk in cut_chunks(groups, spec.chunks):
+            content = b"".join(entry.line for entry in chunk)
+            by_dataset = np.bincount([entry.dataset for entry in chunk], minlength=len(spec.datasets)).astype(np.uint32)
+            index.append(content, first=position, offset=offset, datasets=by_dataset)
+            writer.write(content)
+            position += len(chunk)
+            offset += len(content)
+        if not position:
+            raise ConfigError(f"nothing to run: {', '.join(source.path for source in spec.datasets)} hold no rows")
+    store.put(index_key(spec.run_id), index.encode())
+    plan = Plan(run_id=spec.run_id, samples=position, chunks=len(index), datasets=counts.to_records())
+    store.put_new(run_key(spec.run_id), encode_run(spec, plan, time.time()))
+    return plan
+
+
+def describe_plan(spec: RunSpec, samples: Iterable[Sample]) -> dict[str, Any]:
+    """Return the resolved spec, its digest and the counts that ``plan_run`` would find, without writing anything."""
+    counts = Counts([source.name for source in spec.datasets])
+    with tempfile.TemporaryDirectory(prefix="vlm-fleet-plan-") as scratch:
+        groups = shuffle_samples(samples, counts, seed=spec.shuffle.seed, scratch=Path(scratch))
+        lengths = [len(chunk) for chunk in cut_chunks(groups, spec.chunks)]
+    return {
+        "run_id": spec.run_id,
+        "digest": spec.digest(),
+        "samples": sum(lengths),
+        "chunks": len(lengths),
+        "faults": counts.faults,
+        "datasets": [record.model_dump() for record in counts.to_records()],
+        "spec": spec.model_dump(mode="json"),
+    }
+
+
+def cut_chunks(groups: Iterable[list[Spread]], bounds: Chunks) -> Iterator[list[Spread]]:
+    """Cut shuffled groups into chunks within ``bounds``; a group is split only when no single chunk could hold it."""
+    chunk: list[Spread] = []
+    held_bytes = 0
+    for group in groups:
+        group_bytes = sum(entry.input_bytes for entry in group)
+        if chunk and (len(chunk) + len(group) > bounds.max_samples or held_bytes + group_bytes > bounds.max_input_bytes):
+            yield chunk
+            chunk, held_bytes = [], 0
+        for entry in group:
+            if chunk and (len(chunk) >= bounds.max_samples or held_bytes + entry.input_bytes > bounds.max_input_bytes):
+                yield chunk
+                chunk, held_bytes = [], 0
+            chunk.append(entry)
+            held_bytes += entry.input_bytes
+    if chunk:
+        yield chunk

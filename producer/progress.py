@@ -1,0 +1,37 @@
+"""Progress of a stream of unknown length: a spinner with count and rate on a terminal, now and then a line off one."""
+
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from rich.console import Console
+from rich.status import Status
+
+Item = TypeVar("Item")
+
+_LINE_S = 10.0
+_LOOK_EVERY = 256
+
+
+def show_progress(stream: Iterable[Item], doing: str) -> Iterator[Item]:
+    """Yield the stream unchanged and tell on standard error how much of it has passed; silent while it is quick."""
+    console = Console(stderr=True)
+    live = Status(doing, console=console) if console.is_terminal else None
+    begun_at = shown_at = time.monotonic()
+    if live:
+        live.start()
+    try:
+        for count, element in enumerate(stream, 1):
+            yield element
+            if count % _LOOK_EVERY:
+                continue
+            now = time.monotonic()
+            text = f"{doing}: {count:,} ({count / max(now - begun_at, 1e-3):,.0f}/s)"
+            if live:
+                live.update(text)
+            elif now - shown_at >= _LINE_S:
+                console.print(text, highlight=False)
+                shown_at = now
+    finally:
+        if live:
+            live.stop()

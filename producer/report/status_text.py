@@ -1,0 +1,53 @@
+"""A run's status, and what enqueueing did, for a person in a terminal."""
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from producer.enqueue import Enqueued
+from producer.status import RunStatus, SampleCounts
+from producer.watch import describe_progress
+
+_COLUMNS = ("rows", "unique", "duplicates", "ok", "invalid", "failed", "in_flight", "unprocessed")
+
+
+def print_status(status: RunStatus, console: Console) -> None:
+    """Print a run's states by dataset, its pace, and its workers with what they hold."""
+    table = Table(box=SIMPLE_HEAD, padding=0)
+    table.add_column("dataset", no_wrap=True)
+    for column in _COLUMNS:
+        table.add_column(column.replace("_", " "), justify="right", no_wrap=True)
+    for name, counts in status.datasets.items():
+        table.add_row(name, *_cells(counts))
+    if len(status.datasets) > 1:
+        table.add_row("all", *_cells(status.samples), style="bold")
+    _print(console, describe_progress(status))
+    console.print(table)
+    for worker in status.workers:
+        held = ", ".join(f"chunk {chunk}" for run_id, chunk in worker.holds if run_id == status.run_id)
+        _print(console, f"{worker.worker} ({worker.state}): {held or 'idle'}")
+    if not status.workers and status.state == "running":
+        _print(console, _advise_workers(status.model))
+
+
+def print_enqueued(enqueued: Enqueued, console: Console) -> None:
+    """Print what enqueueing did and what to do next."""
+    plan = enqueued.plan
+    rows = sum(dataset.rows for dataset in plan.datasets)
+    how = "planned" if enqueued.planned else "planned before"
+    _print(console, f"{enqueued.run_id}: {rows:,} rows, {plan.samples:,} samples in {plan.chunks:,} chunks ({how})")
+    _print(console, f"  rang for {enqueued.rung:,} chunks; follow with: producer watch {enqueued.run_id}")
+    if not enqueued.workers:
+        _print(console, f"  {_advise_workers(enqueued.model)}")
+
+
+def _advise_workers(model: str) -> str:
+    return f"no worker serves {model} now; on a GPU node: workers start --model {model}"
+
+
+def _cells(counts: SampleCounts) -> list[str]:
+    return [f"{getattr(counts, column):,}" for column in _COLUMNS]
+
+
+def _print(console: Console, line: str) -> None:
+    console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,100 @@
+"""How far a run is: states that always add up, rates, and who holds what."""
+
+from typing import Literal
+
+from common.chunks import read_index, read_run
+from common.errors import ConfigError
+from common.ledger import Ledger, LedgerView
+from common.presence import Presence, list_workers
+from common.records import DatasetCounts, Record
+from common.store import Store
+
+_RATE_WINDOW_S = 30.0
+
+
+class SampleCounts(Record):
+    """Samples by state.  ``rows = unique + duplicates``, and the five states add up to ``unique``."""
+
+    rows: int
+    unique: int
+    duplicates: int
+    ok: int = 0
+    invalid: int = 0
+    failed: int = 0
+    in_flight: int = 0
+    unprocessed: int = 0
+
+
+class RunStatus(Record):
+    """What ``producer status RUN --json`` prints.  ``eta_s`` is ``None`` while nothing moves."""
+
+    run_id: str
+    model: str
+    state: Literal["running", "paused", "done", "cancelled"]
+    reason: str | None
+    samples: SampleCounts
+    datasets: dict[str, SampleCounts]
+    samples_per_s: float
+    tokens_per_s: float
+    eta_s: float | None
+    workers: tuple[Presence, ...]
+
+    @property
+    def all_ok(self) -> bool:
+        return self.samples.ok == self.samples.unique
+
+
+def read_status(run_id: str, store: Store, ledger: Ledger) -> RunStatus:
+    """Return a run's status.  Raises ``ConfigError`` when no such run was planned, or the ledger has lost it."""
+    _, plan = read_run(store, run_id)
+    view = ledger.view_run(run_id)
+    if view is None:
+        raise ConfigError(f"Redis does not know run {run_id} (was it flushed?); bring it back: producer resume {run_id} --rebuild")
+    index = read_index(store, run_id)
+    leased = [index[chunk].datasets for chunk in view.holders]
+    datasets = {
+        counts.name: _count_states(counts, number, view, sum(chunk[number] for chunk in leased))
+        for number, counts in enumerate(plan.datasets)
+    }
+    total = SampleCounts(
+        **{field: sum(getattr(counts, field) for counts in datasets.values()) for field in SampleCounts.model_fields}
+    )
+    samples_per_s, tokens_per_s = measure_rate(view)
+    left = total.in_flight + total.unprocessed
+    return RunStatus(
+        run_id=run_id,
+        model=view.model,
+        state=view.state,
+        reason=view.reason or None,
+        samples=total,
+        datasets=datasets,
+        samples_per_s=samples_per_s,
+        tokens_per_s=tokens_per_s,
+        eta_s=0.0 if not left else left / samples_per_s if samples_per_s else None,
+        workers=tuple(list_workers(ledger.client, view.model)),
+    )
+
+
+def _count_states(counts: DatasetCounts, number: int, view: LedgerView, in_flight: int) -> SampleCounts:
+    ok, invalid, failed = (view.counts.get((number, state), 0) for state in ("ok", "invalid", "failed"))
+    return SampleCounts(
+        rows=counts.rows,
+        unique=counts.unique,
+        duplicates=counts.duplicates,
+        ok=ok,
+        invalid=invalid,
+        failed=failed,
+        in_flight=in_flight,
+        unprocessed=counts.unique - ok - invalid - failed - in_flight,
+    )
+
+
+def measure_rate(view: LedgerView) -> tuple[float, float]:
+    """Return samples/s and tokens/s: over the last 30 s of a run that goes on, over its last commits once it has ended."""
+    since_s, until_s = max(view.opened_s, view.now_s - _RATE_WINDOW_S), view.now_s
+    if view.state == "done":
+        kept_all = view.chunks_done <= len(view.progress)
+        since_s, until_s = (view.opened_s if kept_all else view.progress[-1].at_s), view.changed_s
+    recent = [commit for commit in view.progress if commit.at_s >= since_s]
+    span_s = max(until_s - since_s, 1e-3)
+    return sum(commit.samples for commit in recent) / span_s, sum(commit.tokens for commit in recent) / span_s

@@ -1,0 +1,23 @@
+"""A real Redis for tests: one server for the whole session, emptied for each test."""
+
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from common.embedded_redis import EmbeddedRedis, start_redis
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
+    """Yield the session's server.  A test that kills or restarts one starts its own: ``start_redis(tmp_path)``."""
+    with start_redis(tmp_path_factory.mktemp("redis"), append_only=False) as server:
+        yield server
+
+
+@pytest.fixture
+def redis_url(redis_server: EmbeddedRedis) -> str:
+    """Return the URL of a server that holds nothing."""
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.flushall()
+    return redis_server.url

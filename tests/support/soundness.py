@@ -1,0 +1,57 @@
+"""The one invariant that closes every integration and fault test."""
+
+from collections import Counter
+from typing import Any
+
+from common.chunks import read_index, read_run
+from common.layout import parse_part_key, parts_prefix
+from common.ledger import journal_key, run_keys
+from common.records import STATE_BYTES, Outcome
+from producer.collect import collect_outcomes
+from tests.support.fleet import Fleet
+
+# Not the ledger's: Celery's queues and bindings live as long as the fleet, and the set of open runs is pruned by use.
+_WITHOUT_TTL = (b"_kombu.", b"unacked", b"fleet.", b"fleet:runs:")
+
+
+def assert_run_is_sound(fleet: Fleet, run_id: str) -> list[Outcome]:
+    """Assert that an ended run is whole, and return its outcomes.
+
+    Each planned sample has exactly one outcome, every committed part verifies, ledger and store agree to the sample, no
+    lease or journal outlives its holder, and every key that should vanish has a TTL.
+    """
+    outcomes = list(collect_outcomes(run_id, fleet.store))  # verifies every part against its chunk
+    _, plan = read_run(fleet.store, run_id)
+    index = read_index(fleet.store, run_id)
+    assert len(outcomes) == plan.samples
+    assert len({(outcome.dataset, outcome.sample_id) for outcome in outcomes}) == plan.samples
+    assert not [outcome for outcome in outcomes if outcome.status == "unprocessed"]
+    parts = sorted(parse_part_key(key) for key in fleet.store.list_keys(parts_prefix(run_id)))
+    assert parts == [(1, number) for number in range(len(index))]
+    _assert_ledger_agrees(fleet, run_id, outcomes, [counts.name for counts in plan.datasets])
+    _assert_nothing_outlives(fleet, run_id)
+    return outcomes
+
+
+def _assert_ledger_agrees(fleet: Fleet, run_id: str, outcomes: list[Outcome], datasets: list[str]) -> None:
+    view = fleet.ledger.view_run(run_id)
+    assert view is not None
+    assert view.state == "done"
+    assert view.chunks_done == view.chunks
+    assert fleet.ledger.read_states(run_id) == bytes(STATE_BYTES[outcome.status] for outcome in outcomes)
+    counted = Counter((datasets.index(outcome.dataset), outcome.status) for outcome in outcomes)
+    assert {key: count for key, count in view.counts.items() if count} == counted
+    samples = fleet.status(run_id).samples
+    assert samples.rows == samples.unique + samples.duplicates
+    assert samples.ok + samples.invalid + samples.failed + samples.in_flight + samples.unprocessed == samples.unique
+    assert (samples.in_flight, samples.unprocessed) == (0, 0)
+
+
+def _assert_nothing_outlives(fleet: Fleet, run_id: str) -> None:
+    client: Any = fleet.ledger.client
+    _, _, _, _, leases, holders, _ = run_keys(run_id)
+    assert client.zrange(leases, 0, -1) == []
+    assert client.hgetall(holders) == {}
+    assert list(client.scan_iter(match=journal_key(run_id, "*"))) == []
+    forever = [key for key in client.scan_iter(count=1000) if client.ttl(key) == -1 and not key.startswith(_WITHOUT_TTL)]
+    assert forever == []

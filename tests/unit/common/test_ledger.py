@@ -1,0 +1,204 @@
+"""The ledger's promises, against a real Redis: one holder a chunk, counts that add up whatever comes twice or late."""
+
+from collections.abc import Iterator
+
+import pytest
+import redis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from common.errors import LeaseLost, ServiceUnreachable
+from common.ledger import Ledger, connect_redis, journal_key, run_keys
+from common.records import STATE_BYTES, Chunk, DatasetCounts, Outcome, Part, Plan, Status
+from common.settings import Settings
+from tests.support.waiting import wait_until
+
+RUN = "tiny-0123456789ab"
+DATASETS = {"digits": 0, "shapes": 1}
+
+
+def make_plan(chunks: int = 3, size: int = 4) -> Plan:
+    counts = (
+        DatasetCounts(name="digits", rows=6, unique=6, duplicates=0),
+        DatasetCounts(name="shapes", rows=6, unique=6, duplicates=0),
+    )
+    return Plan(run_id=RUN, samples=chunks * size, chunks=chunks, datasets=counts)
+
+
+def make_chunk(number: int, size: int = 4) -> Chunk:
+    return Chunk(run_id=RUN, number=number, wave=1, first=number * size, count=size, offset=0, length=1, crc32=0, datasets=(2, 2))
+
+
+def make_part(number: int, statuses: list[Status]) -> Part:
+    outcomes = tuple(
+        Outcome(
+            sample_id=f"{number}-{at}",
+            dataset="digits" if at % 2 else "shapes",
+            index=at,
+            model="tiny",
+            status=status,
+            output_tokens=5,
+        )
+        for at, status in enumerate(statuses)
+    )
+    return Part(run_id=RUN, chunk=number, key="", outcomes=outcomes)
+
+
+@pytest.fixture
+def ledger(redis_url: str) -> Iterator[Ledger]:
+    chosen = Settings(redis_url=redis_url, lease_s=30)
+    client = connect_redis(chosen)
+    yield Ledger(client, chosen)
+    client.close()
+
+
+@pytest.fixture
+def opened(ledger: Ledger) -> Ledger:
+    ledger.open_run(make_plan(), "tiny")
+    return ledger
+
+
+def test_opening_a_run_twice_changes_nothing(ledger: Ledger) -> None:
+    assert ledger.open_run(make_plan(), "tiny")
+    ledger.commit(make_chunk(0), make_part(0, ["ok"] * 4), DATASETS)
+    before = ledger.view_run(RUN)
+    assert not ledger.open_run(make_plan(), "tiny")
+    after = ledger.view_run(RUN)
+    assert before is not None
+    assert after is not None
+    assert after.counts == before.counts
+    assert after.chunks_done == 1
+    assert ledger.list_runs("tiny") == [RUN]
+
+
+def test_a_chunk_has_one_holder_and_an_unknown_run_none(opened: Ledger) -> None:
+    first = opened.acquire(RUN, 0, "gpu0@a")
+    assert first is not None
+    assert opened.acquire(RUN, 0, "gpu1@a") is None
+    assert opened.acquire("no-such-run", 0, "gpu1@a") is None
+    view = opened.view_run(RUN)
+    assert view is not None
+    assert view.holders == {0: "gpu0@a"}
+
+
+def test_a_released_chunk_can_be_had_at_once_and_only_its_holder_releases_it(opened: Ledger) -> None:
+    lease = opened.acquire(RUN, 0, "gpu0@a")
+    assert lease is not None
+    assert not opened.release(lease.model_copy(update={"token": "other"}))
+    assert opened.release(lease)
+    assert opened.acquire(RUN, 0, "gpu1@a") is not None
+
+
+def test_an_expired_lease_is_named_once_and_can_be_renewed_until_somebody_takes_the_chunk(redis_url: str) -> None:
+    chosen = Settings(redis_url=redis_url, lease_s=0.05)
+    ledger = Ledger(connect_redis(chosen), chosen)
+    ledger.open_run(make_plan(), "tiny")
+    slow = ledger.acquire(RUN, 0, "slow")
+    assert slow is not None
+    assert wait_until(lambda: ledger.expire_leases(RUN), "an expired lease") == [0]
+    assert ledger.expire_leases(RUN) == []
+    assert ledger.renew(RUN, [slow]) == []
+    taken = wait_until(lambda: ledger.acquire(RUN, 0, "quick"), "a takeover")
+    assert ledger.renew(RUN, [slow, taken]) == [slow]
+    with pytest.raises(LeaseLost, match="went to another worker"):
+        ledger.journal(slow, make_part(0, ["ok"]).outcomes)
+    ledger.client.close()
+
+
+def test_a_successor_reads_what_the_journal_holds_and_the_commit_deletes_it(opened: Ledger) -> None:
+    lease = opened.acquire(RUN, 1, "gpu0@a")
+    assert lease is not None
+    outcomes = make_part(1, ["ok", "failed", "ok", "invalid"]).outcomes
+    opened.journal(lease, outcomes[:2])
+    opened.release(lease)
+    successor = opened.acquire(RUN, 1, "gpu1@a")
+    assert successor is not None
+    assert opened.read_journal(successor) == {outcome.sample_id: outcome for outcome in outcomes[:2]}
+    assert opened.client.ttl(journal_key(RUN, 1)) > 0  # type: ignore[operator]  # redis-py types this as maybe awaitable
+    opened.commit(make_chunk(1), make_part(1, ["ok"] * 4), DATASETS)
+    assert not opened.client.exists(journal_key(RUN, 1))
+    assert opened.acquire(RUN, 1, "gpu0@a") is None
+
+
+def test_a_paused_run_hands_out_nothing_until_it_goes_on(opened: Ledger) -> None:
+    assert opened.pause_run(RUN, "part 3 is damaged")
+    assert opened.acquire(RUN, 0, "gpu0@a") is None
+    view = opened.view_run(RUN)
+    assert view is not None
+    assert (view.state, view.reason) == ("paused", "part 3 is damaged")
+    assert opened.continue_run(RUN)
+    assert opened.acquire(RUN, 0, "gpu0@a") is not None
+
+
+def test_pending_chunks_are_those_neither_done_nor_leased(opened: Ledger) -> None:
+    opened.acquire(RUN, 1, "gpu0@a")
+    opened.commit(make_chunk(0), make_part(0, ["ok"] * 4), DATASETS)
+    assert opened.find_pending(RUN) == [2]
+    assert list(opened.iterate_pending(RUN)) == [2]
+
+
+def test_a_run_of_many_chunks_lists_every_pending_one(ledger: Ledger) -> None:
+    ledger.open_run(make_plan(chunks=150_000), "tiny")
+    assert list(ledger.iterate_pending(RUN)) == list(range(150_000))
+
+
+def test_a_run_is_done_with_its_last_chunk_and_leaves_the_list_of_open_runs(opened: Ledger) -> None:
+    for number in range(3):
+        opened.commit(make_chunk(number), make_part(number, ["ok"] * 4), DATASETS)
+    view = opened.view_run(RUN)
+    assert view is not None
+    assert view.state == "done"
+    assert opened.list_runs("tiny") == []
+
+
+def test_a_commit_to_a_run_that_redis_has_lost_is_a_lost_lease(opened: Ledger) -> None:
+    opened.client.flushall()
+    with pytest.raises(LeaseLost, match="no longer knows"):
+        opened.commit(make_chunk(0), make_part(0, ["ok"] * 4), DATASETS)
+    assert not opened.client.exists(*run_keys(RUN))
+
+
+def test_every_key_of_a_run_vanishes_some_day(opened: Ledger) -> None:
+    lease = opened.acquire(RUN, 0, "gpu0@a")
+    assert lease is not None
+    opened.journal(lease, make_part(0, ["ok"]).outcomes)
+    opened.commit(make_chunk(1), make_part(1, ["ok"] * 4), DATASETS)
+    keys = [key for key in opened.client.scan_iter() if b"fleet:{" in key]  # type: ignore[operator]  # bytes: no decoding asked for
+    assert len(keys) == 8
+    assert all(opened.client.ttl(key) > 0 for key in keys)  # type: ignore[operator]  # redis-py types this as maybe awaitable
+
+
+statuses = st.lists(st.sampled_from(["ok", "invalid", "failed"]), min_size=4, max_size=4)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(deliveries=st.lists(st.tuples(st.integers(0, 2), statuses), min_size=1, max_size=12))
+def test_counts_and_states_are_those_of_the_best_delivery_in_any_order(
+    ledger: Ledger, deliveries: list[tuple[int, list[Status]]]
+) -> None:
+    ledger.client.flushall()
+    ledger.open_run(make_plan(), "tiny")
+    best = [0] * 12
+    for number, given_statuses in deliveries:
+        ledger.commit(make_chunk(number), make_part(number, given_statuses), DATASETS)
+        for at, status in enumerate(given_statuses):
+            best[number * 4 + at] = max(best[number * 4 + at], STATE_BYTES[status])
+    view = ledger.view_run(RUN)
+    assert view is not None
+    assert ledger.read_states(RUN) == bytes(best)
+    for name in ("ok", "invalid", "failed"):
+        for dataset, parity in ((0, 1), (1, 0)):
+            expected = sum(state == STATE_BYTES[name] for at, state in enumerate(best) if at % 4 % 2 == parity)
+            assert view.counts.get((dataset, name), 0) == expected
+
+
+def test_an_unreachable_redis_is_named_without_its_password() -> None:
+    with pytest.raises(ServiceUnreachable, match=r"127\.0\.0\.1:1/0 does not answer") as caught:
+        connect_redis(Settings(redis_url="redis://:secret@127.0.0.1:1/0"))
+    assert "secret" not in str(caught.value)
+
+
+def test_connect_redis_returns_a_client_that_answers(redis_url: str) -> None:
+    client = connect_redis(Settings(redis_url=redis_url))
+    assert isinstance(client, redis.Redis)
+    client.close()

@@ -1,0 +1,88 @@
+"""The echo engine: its table, delays and faults."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from common.errors import ConfigError, OutOfMemory, SampleError
+from tests.support.engines import ask_all, make_profile, make_request, open_engine, run
+from workers.engines.base import Generation
+from workers.engines.echo_engine import EXIT_CODE, EchoEngine
+
+
+def test_it_answers_by_the_first_rule_that_matches_and_by_attempt() -> None:
+    table = [{"match": "^What", "answers": ["no", "yes"]}, {"match": "What", "answers": ["never"]}]
+
+    async def ask() -> list[str]:
+        async with open_engine("echo", table=table, default="else") as engine:
+            asked = [make_request(text="What?", attempt=attempt) for attempt in (1, 2, 3)]
+            return [one.text for one in await ask_all(engine, [*asked, make_request(text="Say What")])]
+
+    assert run(ask()) == ["no", "yes", "yes", "never"]
+
+
+def test_it_reads_its_table_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "table.yaml"
+    path.write_text("rules:\n  - {match: cat, answers: [meow], finish_reason: length}\n", encoding="utf-8")
+
+    async def ask() -> Generation:
+        async with open_engine("echo", table=str(path)) as engine:
+            return await engine.generate(make_request(text="a cat"))
+
+    generation = run(ask())
+    assert (generation.text, generation.finish_reason) == ("meow", "length")
+
+
+def test_it_raises_the_faults_of_its_table() -> None:
+    table = [{"match": "big", "fault": "out_of_memory"}, {"match": "bad", "fault": "error", "delay_s": 0.001}]
+
+    async def ask() -> None:
+        async with open_engine("echo", table=table) as engine:
+            with pytest.raises(OutOfMemory):
+                await engine.generate(make_request(text="big"))
+            with pytest.raises(SampleError) as caught:
+                await engine.generate(make_request(text="bad"))
+            assert caught.value.code == "engine_rejected"
+
+    run(ask())
+
+
+def test_it_hangs_until_it_is_cancelled() -> None:
+    async def ask() -> None:
+        async with open_engine("echo", table=[{"match": "", "fault": "hang"}]) as engine:
+            task = asyncio.ensure_future(engine.generate(make_request()))
+            await asyncio.sleep(0)
+            assert not task.done()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    run(ask())
+
+
+def test_it_takes_the_process_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    def record_exit(code: int) -> None:
+        raise SystemError(code)
+
+    monkeypatch.setattr("os._exit", record_exit)
+
+    async def ask() -> None:
+        async with open_engine("echo", table=[{"match": "", "fault": "exit"}]) as engine:
+            await engine.generate(make_request())
+
+    with pytest.raises(SystemError, match=str(EXIT_CODE)):
+        run(ask())
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ({"mtch": "a"}, "did you mean 'match'"),
+        ({"match": "("}, "valid regular expression"),
+        ({"match": "a", "fault": "fire"}, "'hang'"),
+    ],
+)
+def test_a_mistake_in_a_rule_is_named(rule: dict[str, str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        EchoEngine(make_profile("echo", {"table": [rule]}), "")

@@ -1,0 +1,116 @@
+"""Forming batches, the batch limit, and where an answer ends: no model needed."""
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from common.spec import Generation as GenerationSettings
+from workers.engines.base import Generation, Request
+from workers.engines.hf_batching import BatchLimit, Waiting, cut_at_end, cut_at_stop, form_batch
+
+PIXEL = Image.new("RGB", (1, 1))
+
+
+@pytest.fixture(scope="module")
+def future() -> Iterator[asyncio.Future[Generation]]:
+    loop = asyncio.new_event_loop()
+    yield loop.create_future()
+    loop.close()
+
+
+def make_waiting(future: asyncio.Future[Generation], length: int, *, max_tokens: int = 8, images: int = 0) -> Waiting:
+    settings = GenerationSettings(max_tokens=max_tokens)
+    return Waiting(Request("r", (), (PIXEL,) * images, settings), "x" * 4 * length, future)
+
+
+@given(
+    rows=st.lists(st.tuples(st.integers(0, 500), st.sampled_from([8, 16]), st.integers(0, 1)), min_size=1, max_size=60),
+    limit=st.integers(1, 20),
+)
+def test_a_batch_holds_the_oldest_and_only_requests_that_may_share_it(
+    future: asyncio.Future[Generation], rows: list[tuple[int, int, int]], limit: int
+) -> None:
+    waiting = [make_waiting(future, length, max_tokens=most, images=images) for length, most, images in rows]
+    batch = form_batch(waiting, limit)
+    peers = [one for one in waiting if one.key == waiting[0].key]
+    assert waiting[0] in batch
+    assert {one.key for one in batch} == {waiting[0].key}
+    assert len(batch) == len(set(batch)) == min(limit, len(peers))
+    assert [one.length for one in batch] == sorted(one.length for one in batch)
+
+
+@given(rows=st.lists(st.tuples(st.integers(0, 500), st.sampled_from([8, 16])), min_size=1, max_size=60), limit=st.integers(1, 9))
+def test_batch_by_batch_every_request_gets_its_turn_once(
+    future: asyncio.Future[Generation], rows: list[tuple[int, int]], limit: int
+) -> None:
+    waiting = [make_waiting(future, length, max_tokens=most) for length, most in rows]
+    left, taken = list(waiting), []
+    while left:
+        batch = form_batch(left, limit)
+        taken += batch
+        left = [one for one in left if one not in batch]
+    assert len(taken) == len(waiting)
+    assert set(taken) == set(waiting)
+
+
+def test_neighbours_by_length_go_together(future: asyncio.Future[Generation]) -> None:
+    lengths = [50, 1, 49, 400, 51, 2, 300]
+    waiting = [make_waiting(future, length) for length in lengths]
+    assert [one.length for one in form_batch(waiting, 3)] == [49, 50, 51]
+
+
+def test_images_count_towards_the_length(future: asyncio.Future[Generation]) -> None:
+    image = Image.new("RGB", (280, 280))
+    one = Waiting(Request("r", (), (image,), GenerationSettings()), "x" * 40, future)
+    assert one.length == 10 + 100
+
+
+def test_greedy_and_sampled_requests_share_a_batch(future: asyncio.Future[Generation]) -> None:
+    greedy = Waiting(Request("g", (), (), GenerationSettings(max_tokens=8)), "", future)
+    sampled = Waiting(Request("s", (), (), GenerationSettings(max_tokens=8, temperature=1.0, seed=3)), "", future)
+    assert form_batch([greedy, sampled], 2) == [greedy, sampled]
+
+
+def test_the_limit_halves_what_did_not_fit_and_grows_back_slowly() -> None:
+    limit = BatchLimit(32)
+    limit.shrink(32)
+    limit.shrink(16)
+    assert limit.size == 8
+    for _ in range(BatchLimit.GROW_AFTER - 1):
+        limit.succeed(8)
+    limit.succeed(3)  # a batch that was not full proves nothing
+    assert limit.size == 8
+    limit.succeed(8)
+    assert limit.size == 9
+
+
+def test_the_limit_stays_between_one_and_the_most() -> None:
+    limit = BatchLimit(2)
+    limit.shrink(1)
+    assert limit.size == 1
+    for _ in range(10 * BatchLimit.GROW_AFTER):
+        limit.succeed(limit.size)
+    assert limit.size == 2
+
+
+def test_a_small_batch_that_did_not_fit_lowers_the_limit_below_its_own_half_only() -> None:
+    limit = BatchLimit(32)
+    limit.shrink(10)
+    limit.shrink(32)  # an older, larger batch must not raise it again
+    assert limit.size == 5
+
+
+def test_an_answer_ends_before_its_end_token() -> None:
+    assert cut_at_end([5, 6, 2, 0, 0], {2, 0}) == [5, 6]
+    assert cut_at_end([5, 6, 7], {2, 0}) == [5, 6, 7]
+    assert cut_at_end([2], {2}) == []
+
+
+def test_an_answer_ends_before_the_first_stop_string() -> None:
+    assert cut_at_stop("one two three", ("three", "two")) == ("one ", True)
+    assert cut_at_stop("one", ("two",)) == ("one", False)
+    assert cut_at_stop("one", ()) == ("one", False)
