@@ -1,9 +1,9 @@
-"""Read the option letter that an answer to a multiple-choice question states.
+r"""Read the option letter that an answer to a multiple-choice question states.
 
 The forms, strongest first; the first that states anything decides, and two different letters in it are no answer:
 
 1. the whole text is a letter, or one option's text;
-2. a final statement: ``\\boxed{B}``, "the final answer is B";
+2. a final statement: ``\boxed{B}``, "the final answer is B";
 3. a statement: "Answer: B", "the answer is B", "option B is correct", "I choose B", 答案是B, 选B;
 4. a letter that leads the first line ("B. a red circle") or is all of the last one;
 5. one option's text in a short sentence that denies nothing.

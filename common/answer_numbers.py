@@ -6,15 +6,11 @@ is reported as ``None`` beside the readable ones, so that it is never passed ove
 
 import re
 
-_UNITS = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
-NUMBER_WORDS: dict[str, str] = {word: str(value) for value, word in enumerate(_UNITS.split())}
-NUMBER_WORDS |= {word: str(10 * value) for value, word in enumerate(_TENS.split(), start=2)}
-NUMBER_WORDS |= {
-    f"{tens}-{unit}": str(int(NUMBER_WORDS[tens]) + value)
-    for tens in _TENS.split()
-    for value, unit in enumerate(_UNITS.split()[1:10], start=1)
-}
+_UNITS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+_TEENS = ("ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen")
+_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+_COUNTED = (*_TEENS, *(word for tens in _TENS for word in (tens, *(f"{tens}-{unit}" for unit in _UNITS))))
+NUMBER_WORDS: dict[str, str] = {word: str(value) for value, word in enumerate(("zero", *_UNITS, *_COUNTED))}
 CHINESE_NUMERALS: dict[str, str] = {"零": "0", "〇": "0", "两": "2"} | dict(zip("一二三四五六七八九", "123456789", strict=True))
 CHINESE_NUMERALS["十"] = "10"
 
@@ -24,9 +20,8 @@ _FRACTIONS = {"half", "halves", "third", "thirds", "quarter", "quarters", "fifth
 _BOUNDS = {"more than", "less than", "fewer than", "greater than", "at least", "at most", "no less", "no more", "no fewer"}
 _NEGATIONS = {"not", "isn't", "aren't", "wasn't", "never", "nor"}
 # "one" is a number after these, and a pronoun in "the left one".
-_BEFORE_ONE = set(
-    "is are was were be exactly only just see sees count counts has have contains contain shows show with total".split()
-)
+_BEFORE_ONE = {"is", "are", "was", "were", "be", "exactly", "only", "just", "see", "sees", "count", "counts", "has", "have"}
+_BEFORE_ONE |= {"contain", "contains", "show", "shows", "with", "total"}
 _UNCLEAR_UNITS = {"k", "K", "M", "B", "bn", "mn", "x", "X", "e", "E"}
 
 _RUN = re.compile(r"[A-Za-z0-9_.,:/^²³+\-–~%']+")
@@ -85,7 +80,7 @@ def _read_word(words: list[str], place: int, behind: str) -> tuple[str | None, .
     follower = after[0].lower() if after else ""
     if before in _BOUNDS or before.split(" ")[-1] in _NEGATIONS or follower in _FRACTIONS or after == ["and", "a", "half"]:
         return (None,)
-    if word.lower() in _TENS.split() and follower in NUMBER_WORDS:
+    if word.lower() in _TENS and follower in NUMBER_WORDS:
         return (None,)
     magnitude = _MAGNITUDES.get(behind) or _MAGNITUDES.get(follower, 0)
     percent = unit == "%" or follower in ("%", "percent") or [part.lower() for part in after[:2]] == ["per", "cent"]

@@ -24,17 +24,13 @@ __all__ = ["extract_answer", "find_boxed", "normalize_answer", "split_words"]
 
 SHORT_TEXT_WORDS = 10
 
-_YES = "yes yeah yep".split()
-_NO = "no nope".split()
 _ALONE = {"true": "Yes", "correct": "Yes", "y": "Yes", "false": "No", "incorrect": "No", "n": "No"}
-_CHINESE = dict.fromkeys("是 是的 对 对的 正确 没错 有 有的 可以 能".split(), "Yes") | dict.fromkeys(
-    "否 不 不是 不是的 不对 不正确 错 错误 错的 没有 无 不可以 不能".split(), "No"
-)
+_CHINESE_YES = ("是", "是的", "对", "对的", "正确", "没错", "有", "有的", "可以", "能")
+_CHINESE_NO = ("否", "不", "不是", "不是的", "不对", "不正确", "错", "错误", "错的", "没有", "无", "不可以", "不能")
+_CHINESE = dict.fromkeys(_CHINESE_YES, "Yes") | dict.fromkeys(_CHINESE_NO, "No")
 # "No" answers when a clause ends after it or begins with one of these; in "no fracture" it is a determiner.
 _NO_CLAUSE = r"(?=\s*(?:[.,;:!)\"'\n-]|\Z)|\s+(?:it|there|the|this|that|these|those|they|he|she|i|we|because|since|not)\b)"
-_ENGLISH = re.compile(
-    rf"(?<![A-Za-z-])(?:({'|'.join(_YES)})(?![A-Za-z-])|({'|'.join(_NO)})(?![A-Za-z]){_NO_CLAUSE})", re.IGNORECASE
-)
+_ENGLISH = re.compile(rf"(?<![A-Za-z-])(?:(yes|yeah|yep)(?![A-Za-z-])|(no|nope)(?![A-Za-z]){_NO_CLAUSE})", re.IGNORECASE)
 _UNSURE = re.compile(
     r"\b(?:not (?:\w+ )?(?:sure|certain|clear)|unsure|uncertain|unclear|hard to (?:say|tell)|(?:cannot|can't|unable to) (?:\w+ )?"
     r"(?:tell|determine|say|see)|yes or no|not (?:yes|no))\b|不确定|不清楚|不知道|无法|难以",

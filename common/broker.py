@@ -52,4 +52,4 @@ def ring(app: Celery, model: str, run_id: str, chunks: Iterable[int]) -> int:
 
 def count_waiting(client: redis.Redis, model: str) -> int:
     """Return how many messages wait in a model's queue."""
-    return int(client.llen(queue_name(model)))  # type: ignore[arg-type]  # redis-py types this as maybe awaitable
+    return int(client.llen(queue_name(model)))

@@ -65,7 +65,7 @@ class IndexBuilder:
         table = pa.table({**columns, "datasets": pa.array(self._datasets, pa.list_(pa.uint32()))})
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd")
-        return sink.getvalue().to_pybytes()
+        return bytes(sink.getvalue())
 
 
 def read_index(store: Store, run_id: str) -> ChunkIndex:

@@ -183,10 +183,10 @@ class EmbeddedRedis:
     def _is_running(self) -> bool:
         if self._child is not None:
             return self._child.poll() is None
-        lock = _try_lock(self.folder)  # not our child: who holds the lock is alive, whatever became of the process id
+        lock = _try_lock(self.folder)  # not our child: nobody may have reaped it, but a dead process holds no lock
         if lock is not None:
             os.close(lock)
-        return lock is None
+        return lock is None and _is_alive(self.pid)
 
 
 def start_redis(

@@ -14,8 +14,8 @@ from operator import attrgetter
 from typing import Any, get_args
 
 import msgspec
-import pyarrow as pa  # type: ignore[import-untyped]  # pyarrow ships no types
-import pyarrow.parquet as pq  # type: ignore[import-untyped]  # pyarrow ships no types
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from common.errors import IntegrityError
 from common.records import Outcome, Status

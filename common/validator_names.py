@@ -4,6 +4,7 @@ The validators themselves are in ``workers/validators.py``, which the producer d
 """
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from jsonschema.exceptions import SchemaError
@@ -101,7 +102,11 @@ def _find_references(node: Any) -> list[str]:
     return [found for child in node for found in _find_references(child)] if isinstance(node, list) else []
 
 
-_CHECKS = {"max_words": _check_max_words, "json_schema": _check_json_schema, "regex": _check_regex}
+_CHECKS: dict[str, Callable[[Any, str], None]] = {
+    "max_words": _check_max_words,
+    "json_schema": _check_json_schema,
+    "regex": _check_regex,
+}
 _EXAMPLES = {
     "max_words": "a whole number from 1, for example {max_words: 30}",
     "json_schema": "a JSON schema, for example {json_schema: {type: object, required: [answer]}}",

@@ -99,7 +99,9 @@ def collect(run_id: str, folder: Path | None, as_json: bool) -> int:
     """Write results.parquet and results.jsonl: one row a sample, also for those that have no outcome yet."""
     folder = folder or Path("results") / run_id
     statuses = write_results(_collect(run_id), folder)
-    click.echo(json.dumps({"folder": str(folder), "samples": statuses}) if as_json else f"{folder}/results.parquet and .jsonl: {statuses}")
+    click.echo(
+        json.dumps({"folder": str(folder), "samples": statuses}) if as_json else f"{folder}/results.parquet and .jsonl: {statuses}"
+    )
     return 0 if set(statuses) == {"ok"} else NOT_ALL_OK
 
 

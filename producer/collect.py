@@ -53,7 +53,7 @@ def _hold_place(sample: Sample) -> Outcome:
         dataset=sample.dataset,
         index=sample.index,
         model="",
-        status="unprocessed",
+        status="unprocessed",  # type: ignore[arg-type]  # see above
         target=sample.target,
         metadata=sample.metadata,
     )

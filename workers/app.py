@@ -46,7 +46,9 @@ class EngineStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has n
             current_slot().start()
         except FleetError as error:
             # Celery would log an ordinary exception and exit as if asked to; the launcher must know which kind it was.
-            log.error("this worker cannot start", code=error.code, error=str(error))
+            log.error(  # noqa: TRY400  # the message speaks for itself, a traceback would hide it
+                "this worker cannot start", code=error.code, error=str(error)
+            )
             os._exit(CANNOT_START if isinstance(error, ConfigError) else ENGINE_DIED)
         log.info("ready", worker=parent.hostname)
 
@@ -59,7 +61,7 @@ class EngineStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has n
 
 def make_slot(name: str) -> Slot:
     """Return this process's slot, its engine not loaded yet.  Raises ``ConfigError`` or ``ServiceUnreachable``."""
-    given = WorkerSettings()  # type: ignore[call-arg]  # read from the environment
+    given = WorkerSettings()
     settings = get_settings()
     profile_path = find_profile(given.profile)
     profile = read_profile(given.profile)

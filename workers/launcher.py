@@ -162,7 +162,7 @@ class Launcher:
         for worker in self._workers:
             worker.send(signal.SIGTERM)
         deadline = time.monotonic() + self._settings.drain_grace_s + _KILL_AFTER_S
-        while not all([worker.reap() for worker in self._workers]):
+        while not all([worker.reap() for worker in self._workers]):  # noqa: C419  # every one is to be reaped
             if self._stops_asked > 1 or time.monotonic() > deadline:
                 for worker in self._workers:
                     worker.kill()

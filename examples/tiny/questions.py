@@ -96,7 +96,11 @@ def _find_colour(rng: Random, scene: Scene) -> Fact | None:
         return None
     words, shape = described
     spelling = rng.choice(["colour", "color"])
-    wordings = (f"What {spelling} is the {words}?", f"Which {spelling} does the {words} have?", f"What is the {spelling} of the {words}?")
+    wordings = (
+        f"What {spelling} is the {words}?",
+        f"Which {spelling} does the {words} have?",
+        f"What is the {spelling} of the {words}?",
+    )
     return Fact("colour", rng.choice(wordings), shape.colour, tuple(COLOURS))
 
 

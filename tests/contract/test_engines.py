@@ -62,7 +62,7 @@ def by_id(requests: list[Request], generations: list[Generation]) -> dict[str, G
 def test_an_answer_that_max_tokens_cuts_ends_with_length(open_any: Open) -> None:
     async def ask() -> Generation:
         async with open_any() as engine:
-            return await engine.generate(make_request(text="Please count to ten.", max_tokens=1))
+            return (await ask_all(engine, [make_request(text="Please count to ten.", max_tokens=1)]))[0]
 
     generation = run(ask())
     assert generation.finish_reason == "length"

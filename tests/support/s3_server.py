@@ -2,10 +2,13 @@
 
 import logging
 import secrets
+import threading
 import urllib.request
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from moto.s3.responses import S3Response
 from moto.server import ThreadedMotoServer
 
 BUCKET_NAME_BYTES = 6
@@ -16,10 +19,12 @@ def s3_endpoint() -> Iterator[str]:
     """Yield the address of a running S3 server, for example ``http://127.0.0.1:41327``."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it would log a line for each request
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(S3Response, "put_object", _one_at_a_time(S3Response.put_object))
+        server.start()
+        host, port = server.get_host_and_port()
+        yield f"http://{host}:{port}"
+        server.stop()
     listener = server._server  # noqa: SLF001  # moto's stop() leaves its socket open, which pytest reports as a leak
     if listener is not None:
         listener.server_close()
@@ -38,3 +43,14 @@ def s3_url(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
     request = urllib.request.Request(f"{s3_endpoint}/{bucket}", method="PUT")  # noqa: S310  # our own server on this machine
     urllib.request.urlopen(request, timeout=10).close()  # noqa: S310  # the same
     return f"s3://{bucket}/root"
+
+
+def _one_at_a_time(put_object: Any) -> Any:
+    """Make moto's conditional put atomic, as S3's is: moto looks for the object, then writes it, and lets racers in between."""
+    lock = threading.Lock()
+
+    def put_object_alone(response: S3Response) -> Any:
+        with lock:
+            return put_object(response)
+
+    return put_object_alone

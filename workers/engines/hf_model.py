@@ -162,8 +162,8 @@ class HfModel:
         self._free_cache()
 
     def _free_cache(self) -> None:
-        gc.collect()
         if self._device.type == "cuda":
+            gc.collect()  # reference cycles may still hold tensors
             torch.cuda.empty_cache()
 
 

@@ -133,7 +133,8 @@ def test_a_dataset_without_targets_is_covered_but_not_scored() -> None:
 
 
 def test_the_collectors_placeholders_are_unprocessed_and_not_scored() -> None:
-    waiting = Outcome.model_construct(sample_id="s", dataset="d", index=1, model="", status="unprocessed", target=("A",))
+    unprocessed: Any = "unprocessed"  # no status of an outcome, on purpose
+    waiting = Outcome.model_construct(sample_id="s", dataset="d", index=1, model="", status=unprocessed, target=("A",))
     scores = evaluate([make_hit("d"), waiting, waiting], d=3).overall
     assert (scores.unprocessed, scores.ok, scores.n, scores.accuracy, scores.no_answer) == (2, 1, 1, 1.0, 0)
 

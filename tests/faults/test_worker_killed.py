@@ -1,0 +1,86 @@
+"""A worker is killed with SIGKILL: the launcher brings it back, or another worker takes over; nothing is lost or doubled."""
+
+import os
+import random
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from common.chunks import read_chunk, read_index
+from tests.support.dying_engine import POINTS
+from tests.support.fleet import Fleet, make_rows, start_fleet
+from tests.support.soundness import assert_run_is_sound
+from tests.support.waiting import wait_until
+
+TAKEOVER_LIMIT_S = 20.0  # the second promise
+CHUNK_SAMPLES = 16
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_the_only_worker_comes_back_and_asks_again_only_what_was_in_flight(fleet: Fleet, point: str) -> None:
+    options = {
+        "die_at": point,
+        "after_chunks": random.Random(f"kill {point}").randint(2, 6),
+        "died_with": str(fleet.folder / "died_with"),
+        "asked": str(fleet.folder / "asked"),
+        "delay_s": 0.01,
+    }
+    fleet.write_profile("mortal", engine="tests.support.dying_engine:DyingEngine", engine_options=options)
+    spec = fleet.write_spec("mortal", [fleet.write_dataset("rows", make_rows(200))], chunks={"max_samples": CHUNK_SAMPLES})
+    run_id = fleet.enqueue(spec).run_id
+    fleet.start_workers("mortal", chunks_in_flight=2)
+
+    assert fleet.wait_for_end(run_id).samples.ok == 200
+
+    assert_run_is_sound(fleet, run_id)
+    died_with = int((fleet.folder / "died_with").read_text())
+    asked_again = find_asked_again(fleet)
+    finished_before = {sample.sample_id for sample in read_chunk(fleet.store, read_index(fleet.store, run_id)[died_with])}
+    assert not asked_again & finished_before, "a chunk whose samples were all in the journal was asked again"
+    assert len(asked_again) <= CHUNK_SAMPLES, "more was asked again than the other chunk in flight"
+    assert all(len(outcome.attempts) == 1 for outcome in fleet.collect(run_id))
+
+
+def test_another_worker_takes_over_within_20_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with start_fleet(tmp_path, monkeypatch, lease_s=10, renew_s=2.5, janitor_s=2) as fleet:  # the defaults of a real fleet
+        options = {"delay_s": 0.4, "asked": str(fleet.folder / "asked")}
+        fleet.write_profile("slow", engine="tests.support.dying_engine:NotingEngine", engine_options=options)
+        spec = fleet.write_spec("slow", [fleet.write_dataset("rows", make_rows(640))], chunks={"max_samples": CHUNK_SAMPLES})
+        for _ in range(2):
+            fleet.start_workers("slow", chunks_in_flight=2)
+        fleet.wait_for_workers("slow", 2)
+        run_id = fleet.enqueue(spec).run_id
+
+        victim = wait_until(
+            lambda: next((worker for worker in fleet.workers("slow") if worker.holds), None), "a worker with chunks"
+        )
+        held = wait_until(lambda: find_held(fleet, run_id, victim.worker), "a chunk of that worker in the ledger")
+        os.kill(victim.pid, signal.SIGKILL)
+        killed_at = time.monotonic()
+        orphans = held | find_held(fleet, run_id, victim.worker)
+        wait_until(lambda: not orphans & find_held(fleet, run_id, victim.worker), "a takeover", deadline_s=60)
+        takeover_s = time.monotonic() - killed_at
+        with capsys.disabled():
+            print(f"\n  from kill to takeover: {takeover_s:.1f} s")  # noqa: T201  # the issue asks for the number
+
+        fleet.wait_for_end(run_id)
+        assert_run_is_sound(fleet, run_id)
+        assert takeover_s <= TAKEOVER_LIMIT_S
+        assert len(find_asked_again(fleet)) <= 2 * CHUNK_SAMPLES
+
+
+def find_held(fleet: Fleet, run_id: str, worker: str) -> set[int]:
+    """Return the chunks that a worker's leases name and that are not done."""
+    view = fleet.ledger.view_run(run_id)
+    assert view is not None
+    return {chunk for chunk, holder in view.holders.items() if holder == worker}
+
+
+def find_asked_again(fleet: Fleet) -> set[str]:
+    asked = Counter((fleet.folder / "asked").read_text().split())
+    return {sample_id for sample_id, times in asked.items() if times > 1}

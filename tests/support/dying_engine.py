@@ -1,0 +1,74 @@
+"""Echo engines that write down what they are asked, and one whose worker dies by SIGKILL at a named point of a chunk's way."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from common.ledger import Ledger
+from common.records import Chunk
+from common.spec import ModelProfile
+from workers import chunk
+from workers.engines.base import Generation, Request
+from workers.engines.echo_engine import EchoEngine
+
+POINTS = ("before_part", "between_part_and_commit", "after_commit")
+
+
+class NotingEngine(EchoEngine):
+    """Appends the id of every sample it is asked to the file ``asked``, so that a test sees what was asked twice."""
+
+    def __init__(self, profile: ModelProfile, weights: str) -> None:
+        options = dict(profile.engine_options)
+        self._asked = Path(options.pop("asked"))
+        super().__init__(profile.model_copy(update={"engine_options": options}), weights)
+
+    async def generate(self, request: Request) -> Generation:
+        with self._asked.open("a") as stream:
+            stream.write(f"{request.request_id}\n")
+        return await super().generate(request)
+
+
+class DyingEngine(NotingEngine):
+    """Dies once: ``die_at`` names the point, ``after_chunks`` how many chunks pass it alive.
+
+    The file ``died_with`` holds the number of the chunk that was at the point.
+    """
+
+    def __init__(self, profile: ModelProfile, weights: str) -> None:
+        options = dict(profile.engine_options)
+        self._die_at = options.pop("die_at")
+        self._alive_for = options.pop("after_chunks")
+        self._died_with = Path(options.pop("died_with"))
+        super().__init__(profile.model_copy(update={"engine_options": options}), weights)
+
+    async def start(self) -> None:
+        await super().start()
+        if self._die_at == "before_part":
+            chunk.write_part = self._die_before(chunk.write_part)
+        elif self._die_at == "between_part_and_commit":
+            Ledger.commit = self._die_before(Ledger.commit)  # type: ignore[method-assign]  # the fault is dictated here
+        elif self._die_at == "after_commit":
+            Ledger.commit = self._die_after(Ledger.commit)  # type: ignore[method-assign]  # the fault is dictated here
+
+    def _die_before(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(owner: Any, at: Chunk, *given: Any) -> Any:
+            self._die_if_due(at)
+            return function(owner, at, *given)
+
+        return wrapped
+
+    def _die_after(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(owner: Any, at: Chunk, *given: Any) -> Any:
+            result = function(owner, at, *given)
+            self._die_if_due(at)
+            return result
+
+        return wrapped
+
+    def _die_if_due(self, at: Chunk) -> None:
+        self._alive_for -= 1
+        if self._alive_for < 0 and not self._died_with.exists():
+            self._died_with.write_text(str(at.number))
+            os.kill(os.getpid(), signal.SIGKILL)
