@@ -115,9 +115,11 @@ async def _ask_until_accepted(slot: Slot, run: LoadedRun, sample: Sample, made: 
     violations: tuple[str, ...] = ()
     for number in range(1, run.spec.validation.max_attempts + 1):
         made.append(await _make_attempt(slot, run, sample, images, number, violations))
-        violations = made[-1].attempt.violations
-        if not violations:
+        attempt = made[-1].attempt
+        if not attempt.violations:
             return
+        # A cut answer gets more room next time, also where `finished` is not among the validators.
+        violations = (*attempt.violations, "finished") if attempt.finish_reason == "length" else attempt.violations
 
 
 async def _make_attempt(
@@ -129,12 +131,13 @@ async def _make_attempt(
     asked_at = time.perf_counter()
     generation = await slot.engine.generate(request)
     latency_s = time.perf_counter() - asked_at
-    prediction = slot.adapter.to_prediction(sample, generation.text)
+    text = generation.text.encode(errors="replace").decode()  # lone surrogates cannot be stored
+    prediction = slot.adapter.to_prediction(sample, text)
     answer = extract_answer(sample.kind, prediction, sample.options)
-    answered = Answered(sample, generation.text, prediction, answer, generation.finish_reason)
+    answered = Answered(sample, text, prediction, answer, generation.finish_reason)
     attempt = Attempt(
         number=number,
-        response=generation.text,
+        response=text,
         violations=find_violations(run.validators, answered),
         finish_reason=generation.finish_reason,
         temperature=plan.settings.temperature,
@@ -149,7 +152,7 @@ def _describe_answer(made: _Made) -> dict[str, Any]:
         "status": "invalid" if made.attempt.violations else "ok",
         "prediction": made.answered.prediction,
         "answer": made.answered.answer,
-        "response": made.generation.text,
+        "response": made.answered.text,
         "finish_reason": made.generation.finish_reason,
         "prompt_tokens": made.generation.prompt_tokens,
         "output_tokens": made.generation.output_tokens,

@@ -20,7 +20,8 @@ from producer.datasets.tsv import Record, Span, read_cell, read_records, split_r
 
 # VLMEvalKit's rule: image text of so many characters or fewer is the index of the row whose image is meant.
 INDEX_LIMIT = 64
-_ELEMENT = re.compile(rb"[^\s\[\],'\"]+")  # one text of a list literal; neither base64 nor an index needs these characters
+# One text of a list literal, as it stands in the file: between single quotes, double ones (which csv doubles), or bare.
+_ELEMENT = re.compile(rb"""'([^']+)'|"+([^"]+)"+|([^\s\[\],'"]+)""")
 _UTF8_BYTES = 4
 
 
@@ -47,8 +48,9 @@ class ImageCells:
 
     def _embed(self, record: Record, start: int, end: int) -> Reference:
         payload = record.content[start:end]
-        if not payload.isascii():
-            raise SampleError("bad_media", f"found {payload[:24].decode('utf-8', 'replace')!r}…; expected base64 text")
+        if not payload.isascii() or b":" in payload[:INDEX_LIMIT]:
+            found = f"{payload[:24].decode('utf-8', 'replace')!r}…"
+            raise SampleError("bad_media", f"found {found}; expected base64 text (paths and URLs belong into image_path)")
         return embed(payload, "image", str(self._path), record.offset + start)
 
     def _find_images_of_row(self, index: str) -> list[Reference]:
@@ -101,7 +103,7 @@ def find_elements(content: bytes, span: Span) -> list[Span]:
     while start < end and content[end - 1] in b'" \r\n':
         end -= 1
     if content.startswith(b"[", start, end):
-        return [match.span() for match in _ELEMENT.finditer(content, start, end)]
+        return [match.span(match.lastindex or 0) for match in _ELEMENT.finditer(content, start, end)]
     return [(start, end)] if start < end else []
 
 

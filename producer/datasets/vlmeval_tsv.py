@@ -32,6 +32,9 @@ from producer.datasets.tsv_images import ImageCells
 
 _INDEX_DIGITS = 18  # more do not fit 64 bits
 
+_READ = ("id", "question", "hint", "target", "group", "image", "image_path")
+_PREFERRED = {"id": "index", "target": "answer"}  # VLMEvalKit's names come before our other aliases
+
 Role = Literal["field", "option", "kind", "image", "image_path", "metadata"]
 
 
@@ -64,9 +67,7 @@ def _read_table(record: Record | None, source: DatasetSource) -> _Table:
     for theirs in source.fields.values():
         if theirs not in header:
             raise ConfigError(explain_unmapped(source, theirs, list(header)))
-    read = {"id", "question", "hint", "target", "group", "image", "image_path", *source.fields}
-    columns = {ours: next((name for name in reading.names[ours] if name in header), None) for ours in sorted(read)}
-    present = {ours: name for ours, name in columns.items() if name is not None}
+    present = _find_columns(header, reading)
     if "question" not in present:
         raise ConfigError(
             f"dataset {source.name!r}: {source.path}: the header has no column 'question'{suggest('question', list(header))}; "
@@ -82,6 +83,14 @@ def _read_table(record: Record | None, source: DatasetSource) -> _Table:
         image_cells=ImageCells(Path(source.path), positions.get("id"), positions.get("image")),
         images_folder=folder if folder.is_dir() else None,
     )
+
+
+def _find_columns(header: tuple[str, ...], reading: Reading) -> dict[str, str]:
+    """Return the columns that we read, by our names."""
+    names = reading.names | {ours: (theirs, *reading.names[ours]) for ours, theirs in _PREFERRED.items()}
+    names |= {ours: (theirs,) for ours, theirs in reading.source.fields.items()}
+    found = {ours: [name for name in names[ours] if name in header] for ours in sorted({*_READ, *reading.source.fields})}
+    return {ours: columns[0] for ours, columns in found.items() if columns}
 
 
 def _read_header(record: Record | None, source: DatasetSource) -> tuple[str, ...]:
@@ -160,7 +169,7 @@ def _shape_fields(fields: dict[str, Any], columns: dict[str, str]) -> None:
 
 
 def _decide_kind(options: dict[str, str], target: Any) -> Kind:
-    if any(text.strip() for text in options.values()):
+    if any(map(str.strip, options.values())):
         return "multiple_choice"
     return "yes_no" if target is not None and are_yes_no(to_target(target)) else "short_text"
 

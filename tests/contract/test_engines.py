@@ -4,20 +4,20 @@ import asyncio
 import random
 import sys
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from common.errors import ConfigError, EngineError
 from tests.support.engines import ask_all, make_profile, make_request, open_engine, run
 from tests.support.tiny_llava import save_tiny_llava
-from workers.engines.base import Generation, Request
+from workers.engines.base import Engine, Generation, Request
 from workers.engines.registry import load_engine
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "tiny" / "model"
 
-Open = Callable[..., Any]
+Open = Callable[..., AbstractAsyncContextManager[Engine]]
 
 
 @pytest.fixture(scope="session")
@@ -62,7 +62,7 @@ def by_id(requests: list[Request], generations: list[Generation]) -> dict[str, G
 def test_an_answer_that_max_tokens_cuts_ends_with_length(open_any: Open) -> None:
     async def ask() -> Generation:
         async with open_any() as engine:
-            return (await ask_all(engine, [make_request(text="Please count to ten.", max_tokens=1)]))[0]
+            return await engine.generate(make_request(text="Please count to ten.", max_tokens=1))
 
     generation = run(ask())
     assert generation.finish_reason == "length"

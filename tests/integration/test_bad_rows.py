@@ -12,6 +12,8 @@ from PIL import Image
 from tests.support.fleet import Fleet
 from tests.support.soundness import assert_run_is_sound
 
+Rows = list[dict[str, object]]
+
 REFUSAL = "I'm sorry, I can't help with that."
 
 
@@ -21,15 +23,15 @@ def encode_image(shade: int) -> str:
     return "data:image/png;base64," + base64.b64encode(sink.getvalue()).decode()
 
 
-def make_troubled_rows() -> list[dict[str, object]]:
+def make_troubled_rows() -> Rows:
     """Return 100 rows: 83 plain (10 of them with a target that is missed) and 17 with the troubles of the issue."""
-    plain = [{"question": f"plain {n}?", "target": "no" if n < 10 else "ok", "image": encode_image(n)} for n in range(83)]
-    corrupt = [{"question": f"corrupt {n}?", "target": "ok", "image": encode_image(n)[:-40] + "A" * 16} for n in range(3)]
-    missing = [{"question": "missing?", "target": "ok", "image": "nowhere.png"}]
-    unasked: list[dict[str, object]] = [{"target": "ok", "note": 1}, {"question": "  ", "target": "ok"}]
-    shy = [{"question": f"shy {n}?", "target": "ok"} for n in range(4)]
-    stubborn = [{"question": f"stubborn {n}?", "target": "ok"} for n in range(2)]
-    rows: list[dict[str, object]] = [*plain, *plain[20:25], *corrupt, *missing, *unasked, *shy, *stubborn]
+    plain: Rows = [{"question": f"plain {n}?", "target": "no" if n < 10 else "ok", "image": encode_image(n)} for n in range(83)]
+    corrupt: Rows = [{"question": f"corrupt {n}?", "target": "ok", "image": encode_image(n)[:-40] + "A" * 16} for n in range(3)]
+    missing: Rows = [{"question": "missing?", "target": "ok", "image": "nowhere.png"}]
+    unasked: Rows = [{"target": "ok", "note": 1}, {"question": "  ", "target": "ok"}]
+    shy: Rows = [{"question": f"shy {n}?", "target": "ok"} for n in range(4)]
+    stubborn: Rows = [{"question": f"stubborn {n}?", "target": "ok"} for n in range(2)]
+    rows = [*plain, *plain[20:25], *corrupt, *missing, *unasked, *shy, *stubborn]
     assert len(rows) == 100
     return [{"id": number, **row} for number, row in enumerate(rows)]
 

@@ -9,7 +9,7 @@ Value = TypeVar("Value")
 _POLL_S = 0.02
 
 
-def wait_until(condition: Callable[[], Value], what: str, *, deadline_s: float = 60.0) -> Value:
+def wait_until(condition: Callable[[], Value | None], what: str, *, deadline_s: float = 60.0) -> Value:
     """Return the first true value of ``condition``; fail with ``what`` was waited for once the deadline has passed."""
     ends_at = time.monotonic() + deadline_s
     while time.monotonic() < ends_at:

@@ -41,6 +41,7 @@ class HfEngine:
     async def start(self) -> None:
         self._model = await _call(self._model_thread, HfModel, self._profile, self._weights, self._options)
         self._serving = asyncio.create_task(self._serve(self._model))
+        self._serving.add_done_callback(lambda task: self._fail(EngineError(f"the engine's loop ended: {task}")))
         self._fault = None
 
     async def generate(self, request: Request) -> Generation:

@@ -114,7 +114,7 @@ def test_a_successor_reads_what_the_journal_holds_and_the_commit_deletes_it(open
     successor = opened.acquire(RUN, 1, "gpu1@a")
     assert successor is not None
     assert opened.read_journal(successor) == {outcome.sample_id: outcome for outcome in outcomes[:2]}
-    assert opened.client.ttl(journal_key(RUN, 1)) > 0  # type: ignore[operator]  # redis-py types this as maybe awaitable
+    assert opened.client.ttl(journal_key(RUN, 1)) > 0
     opened.commit(make_chunk(1), make_part(1, ["ok"] * 4), DATASETS)
     assert not opened.client.exists(journal_key(RUN, 1))
     assert opened.acquire(RUN, 1, "gpu0@a") is None
@@ -163,9 +163,9 @@ def test_every_key_of_a_run_vanishes_some_day(opened: Ledger) -> None:
     assert lease is not None
     opened.journal(lease, make_part(0, ["ok"]).outcomes)
     opened.commit(make_chunk(1), make_part(1, ["ok"] * 4), DATASETS)
-    keys = [key for key in opened.client.scan_iter() if b"fleet:{" in key]  # type: ignore[operator]  # bytes: no decoding asked for
+    keys = [key for key in opened.client.scan_iter() if b"fleet:{" in key]
     assert len(keys) == 8
-    assert all(opened.client.ttl(key) > 0 for key in keys)  # type: ignore[operator]  # redis-py types this as maybe awaitable
+    assert all(opened.client.ttl(key) > 0 for key in keys)
 
 
 statuses = st.lists(st.sampled_from(["ok", "invalid", "failed"]), min_size=4, max_size=4)

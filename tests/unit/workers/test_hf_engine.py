@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ from safetensors.torch import load_file, save_file
 from common.errors import ConfigError, EngineError, OutOfMemory, SampleError
 from tests.support.engines import ask_all, make_request, open_engine, run
 from tests.support.tiny_llava import save_tiny_llava
-from workers.engines.base import Generation, Message, Request
+from workers.engines.base import Engine, Generation, Message, Request
 
-Open = Callable[..., Any]
+Open = Callable[..., AbstractAsyncContextManager[Engine]]
 
 
 @pytest.fixture(scope="session")

@@ -95,7 +95,8 @@ def test_media_with_no_source_are_missing() -> None:
 
 def test_a_folder_a_pipe_and_a_strange_path_are_unreadable(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    for path in (str(tmp_path), str(tmp_path / "pipe"), "a\0b", "x" * 5000, "/etc/hostname/no"):
+    (tmp_path / "file").touch()
+    for path in (str(tmp_path), str(tmp_path / "pipe"), "a\0b", "x" * 5000, str(tmp_path / "file" / "in it")):
         assert fault_of(Media(uri=path))[0] == "media_unreadable"
 
 

@@ -1,0 +1,30 @@
+"""Enqueue a spec in a process of its own and print what it took, as JSON.  Part of ``benchmarks.queue``."""
+
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+
+from common.broker import make_app
+from common.ledger import Ledger, connect_redis
+from common.settings import get_settings
+from common.spec_files import read_specs
+from common.store import open_store
+from producer.datasets import read_dataset
+from producer.enqueue import enqueue_run
+
+
+def main() -> None:
+    settings = get_settings()
+    begun_at = time.perf_counter()
+    (spec,) = read_specs(Path(sys.argv[1]))
+    samples = (sample for source in spec.datasets for sample in read_dataset(source))
+    enqueue_run(spec, samples, open_store(settings.store_url), Ledger(connect_redis(settings), settings), make_app(settings))
+    seconds = time.perf_counter() - begun_at
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    print(json.dumps({"run_id": spec.run_id, "seconds": seconds, "peak_mb": peak_mb}))
+
+
+if __name__ == "__main__":
+    main()

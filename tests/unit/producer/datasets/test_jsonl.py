@@ -1,0 +1,166 @@
+"""JSON lines: what is a row, what is a fault, and how large media stay in the file."""
+
+import base64
+import json
+import random
+import tracemalloc
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.records import Media, Sample
+from common.spec import DatasetSource
+from producer.datasets import lines, read_dataset
+
+GOOD = b'{"question": "Q?"}'
+
+
+def read(folder: Path, content: bytes) -> list[Sample]:
+    path = folder / "set.jsonl"
+    path.write_bytes(content)
+    return list(read_dataset(DatasetSource(path=str(path))))
+
+
+def faults(samples: list[Sample]) -> list[str | None]:
+    return [sample.fault.code if sample.fault else None for sample in samples]
+
+
+def message_of(sample: Sample) -> str:
+    assert sample.fault is not None
+    return sample.fault.message
+
+
+@pytest.mark.parametrize(
+    ("line", "part"),
+    [
+        (b"{", "not JSON"),
+        (b'{"question": "Q?"} x', "not JSON"),
+        (b'{"question": "Q?"\x00}', "not JSON"),
+        (b"[1]", "found [1] (a list); expected a JSON object"),
+        (b"null", "found None (null); expected a JSON object"),
+        (b"NaN", "found nan (a number); expected a JSON object"),
+        (b'{"question": "\xff"}', "not UTF-8 (byte 15 of the line)"),
+        (b'{"question": "Q?", "n": ' + b"9" * 5000 + b"}", "not JSON"),
+        (b"[" * 100_000, "not JSON"),
+        (b'{"question": "Q?", "deep": ' + b"[" * 65 + b"]" * 65 + b"}", "nested more than 64 levels deep"),
+    ],
+)
+def test_a_line_that_is_no_object_is_a_bad_row_among_good_ones(tmp_path: Path, line: bytes, part: str) -> None:
+    samples = read(tmp_path, b"\n".join([GOOD, line, GOOD]))
+    assert faults(samples) == [None, "bad_row", None]
+    assert message_of(samples[1]).startswith("set.jsonl: line 2: ")
+    assert part in message_of(samples[1])
+    assert [sample.index for sample in samples] == [0, 1, 2]
+
+
+def test_many_brackets_are_not_depth(tmp_path: Path) -> None:
+    assert faults(read(tmp_path, json.dumps({"question": "[" * 99, "boxes": [[1]] * 99, "deep": "{" * 99}).encode())) == [None]
+
+
+def test_blank_lines_are_no_rows_but_count_as_lines(tmp_path: Path) -> None:
+    samples = read(tmp_path, b"\n \t\r\n" + GOOD + b"\r\n\n{}\n\n")
+    assert [sample.index for sample in samples] == [0, 1]
+    assert message_of(samples[1]).startswith("set.jsonl: line 5: ")
+
+
+def test_an_empty_file_has_no_samples(tmp_path: Path) -> None:
+    assert read(tmp_path, b"") == []
+
+
+def test_a_byte_order_mark_and_windows_line_ends_change_nothing(tmp_path: Path) -> None:
+    plain = read(tmp_path, GOOD + b"\n{}\n")
+    assert read(tmp_path, b"\xef\xbb\xbf" + GOOD + b"\r\n{}\r\n") == plain
+
+
+def test_nan_is_none_in_metadata_and_a_fault_in_our_fields(tmp_path: Path) -> None:
+    line = b'{"question": "Q?", "score": NaN, "parts": [Infinity, {"x": -Infinity}], "big": 1e999, "fine": 1.5}'
+    (sample,) = read(tmp_path, line)
+    assert (sample.fault, sample.metadata) == (None, {"score": None, "parts": [None, {"x": None}], "big": None, "fine": 1.5})
+    assert faults(read(tmp_path, b'{"question": "Q?", "answer": NaN}')) == ["bad_field"]
+
+
+@pytest.mark.parametrize("field", ["question", "topic", "answer", "image", "id"])
+def test_a_lone_surrogate_is_a_fault_of_its_field_and_of_nothing_else(tmp_path: Path, field: str) -> None:
+    row = {"question": "Q?", "id": 7, "topic": "z", field: "a\ud800b"}
+    (sample,) = read(tmp_path, json.dumps(row).encode())
+    assert faults([sample]) == ["bad_field"]
+    assert message_of(sample).startswith(f"set.jsonl: line 1: field '{field}': found a lone surrogate")
+    assert (sample.index, sample.metadata["topic"]) == ("a\ufffdb" if field == "id" else 7, "a\ufffdb" if field == "topic" else "z")
+    assert Sample.model_validate_json(sample.model_dump_json()) == sample
+
+
+def test_a_lone_surrogate_in_a_name_is_a_fault_too(tmp_path: Path) -> None:
+    (sample,) = read(tmp_path, b'{"question": "Q?", "to\\ud800pic": {"\\udc00": 1}}')
+    assert faults([sample]) == ["bad_field"]
+    assert sample.metadata == {"to\ufffdpic": {"\ufffd": 1}}
+
+
+def test_nul_is_text(tmp_path: Path) -> None:
+    (sample,) = read(tmp_path, b'{"question": "a\\u0000b", "topic": "\\u0000"}')
+    assert (sample.fault, sample.question) == (None, "a\0b")
+
+
+def test_an_overlong_line_is_one_row_at_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lines, "LINE_LIMIT_BYTES", 64)
+    long = json.dumps({"question": "Q?", "topic": "x" * 200}).encode()
+    samples = read(tmp_path, b"\n".join([GOOD, long, GOOD, long]))
+    assert faults(samples) == [None, "bad_row", None, "bad_row"]
+    assert message_of(samples[3]).startswith("set.jsonl: line 4: ")
+
+
+@given(st.lists(st.binary(max_size=40).map(lambda line: line.replace(b"\n", b" "))))
+def test_any_bytes_give_a_sample_a_line(tmp_path_factory: pytest.TempPathFactory, content: list[bytes]) -> None:
+    samples = read(tmp_path_factory.mktemp("any"), b"\n".join(content).removeprefix(b"\xef\xbb\xbf"))
+    assert len(samples) == sum(1 for line in content if line and not line.isspace())
+    for sample in samples:
+        assert Sample.model_validate_json(sample.model_dump_json()) == sample
+
+
+def make_base64(size: int, seed: int = 0) -> str:
+    return base64.b64encode(random.Random(seed).randbytes(size)).decode()
+
+
+def test_large_base64_stays_in_the_file_as_a_byte_range(tmp_path: Path) -> None:
+    texts = [make_base64(9000, seed) for seed in (1, 2)]
+    row = {"question": "ü?", "images": [f"data:image/jpeg;base64,{text}" for text in texts]}
+    content = b"\xef\xbb\xbf" + GOOD + b"\n\n" + json.dumps(row, ensure_ascii=False).encode() + b"\n"
+    sample = read(tmp_path, content)[1]
+    for media, text in zip(sample.media, texts, strict=True):
+        assert (media.uri, media.data, media.encoding) == (str(tmp_path / "set.jsonl"), None, "base64")
+        assert media.offset is not None
+        assert media.length is not None
+        assert content[media.offset : media.offset + media.length] == text.encode()
+
+
+def test_the_same_image_in_another_place_has_the_same_id(tmp_path: Path) -> None:
+    text = make_base64(9000)
+    row = {"question": "Q?", "image": f"data:image/png;base64,{text}"}
+    first, _, second = read(tmp_path, b"\n".join([json.dumps(row).encode(), GOOD, json.dumps(row | {"id": 9}).encode()]))
+    assert first.media != second.media
+    assert (first.sample_id, first.group) == (second.sample_id, second.group)
+
+
+def test_base64_of_eight_kib_or_with_escapes_is_inline(tmp_path: Path) -> None:
+    small, escaped = "A" * 8192, "A" * 8192 + "/AAA"
+    line = json.dumps({"question": "Q?", "image": [f"data:;base64,{text}" for text in (small, escaped)]}).replace("/", "\\/")
+    (sample,) = read(tmp_path, line.encode())
+    assert sample.media == (Media(data=small), Media(data=escaped))
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "set.jsonl"
+    text = make_base64(2**21)
+    with path.open("w") as stream:
+        for number in range(20):
+            stream.write(json.dumps({"question": f"{number}?", "image": f"data:image/png;base64,{text}"}) + "\n")
+    tracemalloc.start()
+    try:
+        samples = list(read_dataset(DatasetSource(path=str(path))))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(samples) == 20
+    assert len({sample.group for sample in samples}) == 1
+    assert peak < 30 * 2**20

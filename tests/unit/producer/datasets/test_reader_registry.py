@@ -1,0 +1,103 @@
+"""Readers are found by format or ending, open to other packages, and what the user must change is said in words."""
+
+from collections.abc import Iterator
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+
+from common.errors import ConfigError
+from common.spec import DatasetSource
+from producer.datasets import read_dataset, registry
+from producer.datasets.rows import Row
+
+EXAMPLES = Path(__file__).parents[4] / "examples" / "data"
+
+
+@pytest.fixture(autouse=True)
+def _own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_readers", dict(registry._readers))  # noqa: SLF001  # undone after each test
+    monkeypatch.setattr(registry, "_formats_by_ending", dict(registry._formats_by_ending))  # noqa: SLF001  # the same
+
+
+def write(path: Path, content: str) -> DatasetSource:
+    path.write_text(content)
+    return DatasetSource(path=str(path))
+
+
+def read_words(source: DatasetSource) -> Iterator[Row]:
+    for number, word in enumerate(Path(source.path).read_text().split()):
+        yield Row(number, 1, word.encode(), fields={"question": word})
+
+
+@pytest.mark.parametrize("name", ["set.jsonl", "set.NDJSON"])
+def test_the_ending_decides(tmp_path: Path, name: str) -> None:
+    assert [sample.question for sample in read_dataset(write(tmp_path / name, '{"question": "Q?"}'))] == ["Q?"]
+
+
+def test_the_format_goes_before_the_ending(tmp_path: Path) -> None:
+    source = write(tmp_path / "set.tsv", '{"question": "Q?"}').model_copy(update={"format": "jsonl"})
+    assert [sample.question for sample in read_dataset(source)] == ["Q?"]
+
+
+def test_a_reader_registers_and_shares_limit_identity_and_faults(tmp_path: Path) -> None:
+    registry.register_reader("words", endings=(".words.jsonl",))(read_words)
+    source = write(tmp_path / "set.words.jsonl", "a b a c")
+    samples = list(read_dataset(source.model_copy(update={"limit": 3})))
+    assert [sample.question for sample in samples] == ["a", "b", "a"]
+    assert samples[0].sample_id == samples[2].sample_id
+
+
+def test_a_name_or_an_ending_is_registered_once() -> None:
+    with pytest.raises(ConfigError, match="two readers are registered for the format 'jsonl'"):
+        registry.register_reader("jsonl")(read_words)
+    with pytest.raises(ConfigError, match=r"files ending in \.tsv are already read as 'vlmeval_tsv'"):
+        registry.register_reader("words", endings=(".tsv",))(read_words)
+
+
+def test_an_unknown_format_names_the_known_ones(tmp_path: Path) -> None:
+    source = write(tmp_path / "set.x", "")
+    with pytest.raises(
+        ConfigError, match=r"no reader for files like .*set\.x; give its format: NAME; known formats: jsonl, vlmeval_tsv"
+    ):
+        read_dataset(source)
+    with pytest.raises(ConfigError, match=r"unknown format 'jsnl'; did you mean 'jsonl'\?; known formats: jsonl, vlmeval_tsv"):
+        read_dataset(source.model_copy(update={"format": "jsnl"}))
+
+
+def test_a_file_that_cannot_be_read_is_said_at_once(tmp_path: Path) -> None:
+    (tmp_path / "folder.tsv").mkdir()
+    for name in ("missing.jsonl", "folder.tsv"):
+        with pytest.raises(ConfigError, match=rf"path: .*{name} cannot be read \(.*\); expected a file"):
+            read_dataset(DatasetSource(path=str(tmp_path / name)))
+
+
+def test_another_package_brings_a_reader_by_entry_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plugin = """
+from producer.datasets.registry import register_reader
+register_reader("extra", endings=(".extra",))(lambda source: iter(()))
+"""
+    (tmp_path / "fleet_extra_reader.py").write_text(plugin)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    points = [EntryPoint("extra", "fleet_extra_reader", registry.ENTRY_POINT_GROUP)]
+    monkeypatch.setattr(registry, "entry_points", lambda group: points if group == registry.ENTRY_POINT_GROUP else [])
+    assert list(read_dataset(write(tmp_path / "set.extra", "x"))) == []
+
+
+def test_an_entry_point_that_does_not_load_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    points = [EntryPoint("extra", "fleet_reader_that_is_missing", registry.ENTRY_POINT_GROUP)]
+    monkeypatch.setattr(registry, "entry_points", lambda group: points if group == registry.ENTRY_POINT_GROUP else [])
+    with pytest.raises(ConfigError, match=r"reader 'extra' \(fleet_reader_that_is_missing\) of another package does not load"):
+        read_dataset(write(tmp_path / "set.extra", "x"))
+    assert list(read_dataset(write(tmp_path / "set.jsonl", ""))) == []
+
+
+@pytest.mark.parametrize("name", ["digits.tsv", "shapes.jsonl"])
+def test_the_examples_are_read_without_a_fault(name: str) -> None:
+    path = EXAMPLES / name
+    if not path.is_file():
+        pytest.skip(f"{name} is not there yet")
+    samples = list(read_dataset(DatasetSource(path=str(path))))
+    assert [sample.fault for sample in samples if sample.fault] == []
+    assert all(sample.media and sample.question for sample in samples)
+    assert len({sample.sample_id for sample in samples}) == len(samples)

@@ -1,0 +1,288 @@
+"""From a row to a sample: identity, kind, group, fields and faults, as every format shares them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.errors import ConfigError
+from common.records import Media, Sample
+from common.spec import DatasetSource
+from producer.datasets import read_dataset
+
+
+def read(folder: Path, *rows: Any, **source: Any) -> list[Sample]:
+    path = folder / "set.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return list(read_dataset(DatasetSource(path=str(path), **source)))
+
+
+def read_one(folder: Path, **row: Any) -> Sample:
+    (sample,) = read(folder, {"question": "Q?", **row})
+    return sample
+
+
+def fault_of(sample: Sample) -> tuple[str, str]:
+    assert sample.fault is not None
+    return sample.fault.code, sample.fault.message
+
+
+def test_a_row_becomes_a_sample(tmp_path: Path) -> None:
+    row = {
+        "id": "q7",
+        "question": "Which?",
+        "hint": "Look.",
+        "options": {"A": "x", "B": "y"},
+        "answer": "B",
+        "image": "a.png",
+        "topic": "z",
+    }
+    (sample,) = read(tmp_path, row, name="demo")
+    assert sample.model_dump(exclude={"sample_id", "group"}) == {
+        "dataset": "demo",
+        "index": "q7",
+        "kind": "multiple_choice",
+        "question": "Which?",
+        "hint": "Look.",
+        "options": {"A": "x", "B": "y"},
+        "target": ("B",),
+        "media": (Media(uri=f"{tmp_path}/a.png").model_dump(),),
+        "metadata": {"topic": "z"},
+        "fault": None,
+    }
+    assert len(sample.sample_id) == 32
+    assert len(sample.group) == 16
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"question": "Another?"},
+        {"hint": "h"},
+        {"options": ["x", "y"]},
+        {"kind": "short_text"},
+        {"target": "t"},
+        {"image": "b.png"},
+        {"image": ["a.png", "a.png"]},
+        {"image": None, "video": "a.png"},
+        {"group": "g"},
+    ],
+)
+def test_what_the_model_sees_and_the_target_make_the_id(tmp_path: Path, change: dict[str, Any]) -> None:
+    row = {"question": "Q?", "image": "a.png"}
+    first, second = read(tmp_path, row, row | change)
+    assert first.sample_id != second.sample_id
+
+
+def test_index_metadata_row_number_and_folder_do_not_make_the_id(tmp_path: Path) -> None:
+    row = {"question": "Q?", "image": "a.png"}
+    first, second = read(tmp_path, row | {"id": 1, "topic": "x"}, row | {"id": 2})
+    (tmp_path / "moved").mkdir()
+    (moved,) = read(tmp_path / "moved", row)
+    assert first.sample_id == second.sample_id == moved.sample_id
+    assert first.group == second.group == moved.group
+
+
+def test_the_dataset_makes_the_id(tmp_path: Path) -> None:
+    (one,), (other,) = (read(tmp_path, {"question": "Q?"}, name=name) for name in ("one", "other"))
+    assert one.sample_id != other.sample_id
+
+
+def test_ids_are_the_same_every_day(tmp_path: Path) -> None:
+    (sample,) = read(tmp_path, {"question": "Q?", "options": ["x", "y"], "answer": "A", "image": "a.png"}, name="demo")
+    assert (sample.sample_id, sample.group) == ("4456e8a5517be62b160ab4b90315e4d3", "5b20a0875432930d")
+
+
+def test_the_group_is_named_or_made_from_the_media_or_the_sample_alone(tmp_path: Path) -> None:
+    rows = [
+        {"question": "1?", "image": "a.png"},
+        {"question": "2?", "image": ["a.png"]},
+        {"question": "3?", "image": "b.png"},
+        {"question": "4?"},
+        {"question": "5?", "image": "a.png", "group": "page-7"},
+        {"question": "6?", "group": 7},
+    ]
+    samples = read(tmp_path, *rows)
+    groups = [sample.group for sample in samples]
+    assert groups[0] == groups[1] != groups[2]
+    assert groups[3] == samples[3].sample_id
+    assert groups[4:] == ["page-7", "7"]
+
+
+@pytest.mark.parametrize(
+    ("row", "kind"),
+    [
+        ({"options": ["x", "y"], "target": "yes"}, "multiple_choice"),
+        ({"target": "Yes"}, "yes_no"),
+        ({"target": [" no", "YES"]}, "yes_no"),
+        ({"target": True}, "yes_no"),
+        ({"target": 7}, "number"),
+        ({"target": ["-1.5", "1,234", "3e4", "12%", ".5"]}, "number"),
+        ({"target": ["7", "seven"]}, "short_text"),
+        ({"target": ["yes", "maybe"]}, "short_text"),
+        ({"target": "."}, "short_text"),
+        ({"target": "1,23"}, "short_text"),
+        ({}, "free_text"),
+        ({"target": []}, "free_text"),
+        ({"kind": "number", "options": ["x"]}, "number"),
+    ],
+)
+def test_the_kind_is_the_rows_own_or_follows_from_options_and_target(tmp_path: Path, row: dict[str, Any], kind: str) -> None:
+    assert read_one(tmp_path, **row).kind == kind
+
+
+def test_the_sources_kind_goes_before_the_rows(tmp_path: Path) -> None:
+    (sample,) = read(tmp_path, {"question": "Q?", "kind": "number"}, kind="free_text")
+    assert sample.kind == "free_text"
+
+
+@pytest.mark.parametrize(
+    ("value", "target"),
+    [
+        ("cat", ("cat",)),
+        ("", ()),
+        (None, ()),
+        (3, ("3",)),
+        (2.5, ("2.5",)),
+        (False, ("No",)),
+        (["cat", 3, True, None, " "], ("cat", "3", "Yes")),
+    ],
+)
+def test_targets_of_all_forms_become_texts(tmp_path: Path, value: Any, target: tuple[str, ...]) -> None:
+    assert read_one(tmp_path, answers=value).target == target
+
+
+@pytest.mark.parametrize(
+    ("value", "options"),
+    [
+        (["x", "y"], {"A": "x", "B": "y"}),
+        (["x", "", None, 4], {"A": "x", "D": "4"}),
+        ({"B": "x", "A": "y", "C": None}, {"B": "x", "A": "y"}),
+        ({}, {}),
+    ],
+)
+def test_options_keep_their_letters(tmp_path: Path, value: Any, options: dict[str, str]) -> None:
+    sample = read_one(tmp_path, options=value, target="Z")
+    assert list(sample.options.items()) == list(options.items())
+    assert sample.fault is None  # a target that is no option is the scorer's to judge
+
+
+def test_aliases_have_an_order_and_the_loser_is_metadata(tmp_path: Path) -> None:
+    sample = read_one(tmp_path, qid="second", id="first", answers=["x"], answer=None, choices=["p", "q"])
+    assert (sample.index, sample.target, sample.options) == ("first", ("x",), {"A": "p", "B": "q"})
+    assert sample.metadata == {"qid": "second"}
+
+
+def test_a_row_without_an_id_is_named_by_its_number(tmp_path: Path) -> None:
+    samples = read(tmp_path, {"question": "1?"}, {"question": "2?", "id": None}, {"question": "3?", "index": 10**30})
+    assert [sample.index for sample in samples] == [0, 1, str(10**30)]
+
+
+def test_fields_map_our_names_to_the_files(tmp_path: Path) -> None:
+    row = {"qid": "q1", "id": "inner", "text": "Q?", "gold": "x", "answer": "not this", "picture": "a.png", "question": "not this"}
+    fields = {"id": "qid", "question": "text", "target": "gold", "image": "picture"}
+    (sample,) = read(tmp_path, row, fields=fields)
+    assert (sample.index, sample.question, sample.target, len(sample.media)) == ("q1", "Q?", ("x",), 1)
+    assert sample.metadata == {"id": "inner", "answer": "not this", "question": "not this"}
+
+
+def test_a_mapped_field_may_stand_in_some_rows_only(tmp_path: Path) -> None:
+    samples = read(tmp_path, {"question": "1?"}, {"question": "2?", "clue": "h"}, fields={"hint": "clue"})
+    assert [sample.hint for sample in samples] == [None, "h"]
+
+
+@pytest.mark.parametrize("limit", [None, 1])
+def test_a_mapped_field_that_no_row_has_is_the_users_to_change(tmp_path: Path, limit: int | None) -> None:
+    with pytest.raises(ConfigError, match=r"fields.target: .*set.jsonl has no field 'anwser'; did you mean 'answer'\?"):
+        read(tmp_path, {"question": "1?", "answer": "x"}, {"question": "2?"}, fields={"target": "anwser"}, limit=limit)
+
+
+def test_a_mapping_from_a_name_that_is_not_ours_is_the_users_to_change(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"'questoin' is none of our field names; did you mean 'question'\?"):
+        read(tmp_path, {"question": "1?"}, fields={"questoin": "question"})
+
+
+@pytest.mark.parametrize("row", [{}, {"question": None}, {"question": " \n"}])
+def test_a_row_without_a_question_is_at_fault(tmp_path: Path, row: dict[str, Any]) -> None:
+    (sample,) = read(tmp_path, row | {"id": "q1", "topic": "z", "target": "x"})
+    code, message = fault_of(sample)
+    assert (code, sample.index, sample.metadata, sample.target) == ("missing_question", "q1", {"topic": "z"}, ("x",))
+    assert message == "set.jsonl: line 1: field 'question': absent, null or blank; expected the question's text"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "part"),
+    [
+        ("question", ["Q?"], "found ['Q?'] (a list); expected text"),
+        ("question", 7, "found 7 (a number); expected text"),
+        ("hint", {"a": 1}, "found {'a': 1} (an object); expected text"),
+        ("options", "x", "expected a mapping of letters to texts, or a list of texts"),
+        ("options", {"1": "x"}, "found '1' (text); expected a capital letter from A to Z"),
+        ("options", {"A": ["x"]}, "found ['x'] (a list)"),
+        ("options", ["x"] * 27, "at most 26 options, not 27"),
+        ("target", {"text": "x"}, "found {'text': 'x'} (an object)"),
+        ("target", float("nan"), "found nan (a number)"),
+        ("id", [1], "expected a whole number or text"),
+        ("id", True, "expected a whole number or text"),
+        ("id", 1.5, "expected a whole number or text"),
+        ("group", {}, "expected a whole number or text"),
+        ("kind", "yes-no", "expected one of multiple_choice, yes_no, number, short_text, free_text; did you mean 'yes_no'?"),
+        ("kind", 3, "expected one of multiple_choice"),
+        ("image", 3, "expected a data: URL, a URL or a path"),
+        ("image", [{"path": "a.png"}], "expected a data: URL, a URL or a path"),
+    ],
+)
+def test_a_field_of_the_wrong_type_is_a_bad_field(tmp_path: Path, field: str, value: Any, part: str) -> None:
+    good = {"question": "Q?", "topic": "z"}
+    before, sample, after = read(tmp_path, good, good | {field: value}, good)
+    code, message = fault_of(sample)
+    assert code == "bad_field"
+    assert message.startswith(f"set.jsonl: line 2: field '{field}': found ")
+    assert part in message
+    assert sample.metadata == {"topic": "z"}
+    assert before.fault is after.fault is None
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["data:image/png;base64", "data:image/png,abc", "data:image/png;base64,", "data:image/png;base64,a?b=", "data:x;base64,ä"],
+)
+def test_a_bad_data_url_is_bad_media(tmp_path: Path, url: str) -> None:
+    code, message = fault_of(read_one(tmp_path, image=url))
+    assert code == "bad_media"
+    assert message.startswith("set.jsonl: line 1: field 'image': found ")
+
+
+@pytest.mark.parametrize("reference", ["a\0.png", "x" * 5000])
+def test_a_text_that_can_be_no_path_is_bad_media(tmp_path: Path, reference: str) -> None:
+    assert fault_of(read_one(tmp_path, image=reference))[0] == "bad_media"
+
+
+def test_media_are_paths_urls_or_inline_base64(tmp_path: Path) -> None:
+    references = ["a/b.png", "/abs/c.png", "https://h.example/d.png", "DATA:image/png;base64,aGk=", ""]
+    sample = read_one(tmp_path, image=references, video="e.mp4")
+    assert sample.media == (
+        Media(uri=f"{tmp_path}/a/b.png"),
+        Media(uri="/abs/c.png"),
+        Media(uri="https://h.example/d.png"),
+        Media(data="aGk="),
+        Media(uri=f"{tmp_path}/e.mp4", kind="video"),
+    )
+
+
+def test_relative_paths_start_at_the_media_root(tmp_path: Path) -> None:
+    (sample,) = read(tmp_path, {"question": "Q?", "image_path": "a.png"}, media_root="/media")
+    assert sample.media == (Media(uri="/media/a.png"),)
+
+
+def test_equal_faulty_rows_are_duplicates_and_different_ones_are_not(tmp_path: Path) -> None:
+    first, second, third = read(tmp_path, {"id": 1}, {"id": 1}, {"id": 2})
+    assert first.sample_id == second.sample_id != third.sample_id
+
+
+def test_duplicates_are_all_given_in_file_order_up_to_the_limit(tmp_path: Path) -> None:
+    rows = [{"question": "1?"}, {"question": "2?"}, {"question": "1?"}, {"question": "3?"}]
+    samples = read(tmp_path, *rows, limit=3)
+    assert [sample.question for sample in samples] == ["1?", "2?", "1?"]
+    assert samples[0].sample_id == samples[2].sample_id != samples[1].sample_id

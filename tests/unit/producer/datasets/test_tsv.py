@@ -1,0 +1,69 @@
+"""The tokenizer of tab-separated records, against Python's csv module."""
+
+import csv
+import io
+from itertools import pairwise
+from typing import Literal
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from producer.datasets import tsv
+from producer.datasets.tsv import Record, read_cell, read_records, split_record
+
+Quoting = Literal[0, 1]  # csv.QUOTE_MINIMAL and csv.QUOTE_ALL, as typeshed types them
+CELLS = st.text(alphabet="ab é\"'\t\n,[]\0", max_size=6)
+TABLES = st.lists(st.lists(CELLS, min_size=1, max_size=4), max_size=6)
+QUOTING: st.SearchStrategy[Quoting] = st.sampled_from([0, 1])
+
+
+def tokenize(content: bytes) -> list[list[str]]:
+    records = read_records(io.BytesIO(content))
+    return [[read_cell(record.content, span).decode() for span in split_record(record.content)] for record in records]
+
+
+@given(TABLES, QUOTING, st.sampled_from(["\n", "\r\n"]))
+@example([["a\r", "\rb"]], csv.QUOTE_ALL, "\r\n")
+def test_what_csv_writes_is_read_back(table: list[list[str]], quoting: Quoting, end: str) -> None:
+    stream = io.StringIO()
+    csv.writer(stream, delimiter="\t", quoting=quoting, lineterminator=end).writerows(table)
+    assert tokenize(stream.getvalue().encode()) == table
+
+
+@given(st.text(alphabet='ab"\t\n', max_size=30))
+def test_stray_quotes_are_read_as_csv_reads_them(text: str) -> None:
+    expected = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter="\t") if row]
+    records = list(read_records(io.BytesIO(text.encode())))
+    if all(record.is_whole for record in records):
+        assert tokenize(text.encode()) == expected
+
+
+@given(st.text(alphabet='ab"\t\r\n', max_size=40).map(str.encode))
+def test_records_say_where_they_lie(content: bytes) -> None:
+    for record in read_records(io.BytesIO(content)):
+        assert content[record.offset : record.offset + len(record.content)] == record.content
+        assert content[: record.offset].count(b"\n") == record.line - 1
+        spans = split_record(record.content)
+        assert spans[0][0] == 0
+        assert spans[-1][1] == len(record.content)
+        assert all(after[0] == before[1] + 1 for before, after in pairwise(spans))
+
+
+def test_a_quote_that_nothing_closes_spoils_one_line() -> None:
+    assert list(read_records(io.BytesIO(b'a\tb\nc\t"d\ne\tf\n'))) == [
+        Record(1, 0, b"a\tb", is_whole=True),
+        Record(2, 4, b'c\t"d', is_whole=False),
+        Record(3, 9, b"e\tf", is_whole=True),
+    ]
+
+
+def test_a_record_beyond_the_limit_spoils_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tsv, "RECORD_LIMIT_BYTES", 16)
+    records = list(read_records(io.BytesIO(b'"a\n' + b"bbbbbbb\n" * 4 + b'c"\n')))
+    assert [(record.line, record.is_whole) for record in records][:2] == [(1, False), (2, True)]
+
+
+def test_fields_of_five_megabytes_are_no_trouble() -> None:
+    big = "x" * 5_000_000
+    assert tokenize(f'1\t"{big}"\t{big}\n'.encode()) == [["1", big, big]]

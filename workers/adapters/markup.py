@@ -1,0 +1,63 @@
+"""Text surgery that the families share.  All functions are pure and return the text trimmed.
+
+A block that was opened and never closed was cut by ``max_tokens``: it goes as far as the text does.
+"""
+
+import re
+
+from common.answers import find_boxed
+
+_THINKING = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL | re.IGNORECASE)
+_THOUGHT_END = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
+_ANSWER = re.compile(r"<answer>", re.IGNORECASE)
+_ANSWER_END = re.compile(r"</answer>", re.IGNORECASE)
+_BOX, _BOX_END = "<|begin_of_box|>", "<|end_of_box|>"
+_IMAGE_TOKEN = re.compile(r"</?(?:image|img)>|<\|(?:image|image_pad|vision_start|vision_end)\|>|<IMG_CONTEXT>", re.IGNORECASE)
+
+
+def drop_thinking(text: str) -> str:
+    """Return the text without thoughts: ``<think>…</think>``, all before a lone ``</think>``, all after an unfinished ``<think>``.
+
+    A lone end is what models write whose prompt already opens the block.  If such a one is cut before that end, nothing
+    in its text tells thoughts from answer: the validator ``finished`` does.
+    """
+    return _THOUGHT_END.split(_THINKING.sub("", text))[-1].strip()
+
+
+def drop_blocks(text: str, *tags: str) -> str:
+    """Return the text without ``<tag>…</tag>`` for each of ``tags``."""
+    for tag in tags:
+        text = re.sub(rf"<{tag}>.*?(?:</{tag}>|\Z)", "", text, flags=re.DOTALL | re.IGNORECASE)
+    return text.strip()
+
+
+def take_answer(text: str) -> str:
+    """Return what the last ``<answer>`` holds, or the whole text if there is none."""
+    last = _ANSWER.split(text)[-1]
+    return _ANSWER_END.split(last)[0].strip()
+
+
+def take_box(text: str) -> str:
+    """Return what the last ``<|begin_of_box|>…<|end_of_box|>`` holds, or the whole text if there is none."""
+    return text.rpartition(_BOX)[2].partition(_BOX_END)[0].strip()
+
+
+def drop_box_tokens(text: str) -> str:
+    """Return the text with the box's tokens taken out and its content left in."""
+    return text.replace(_BOX, "").replace(_BOX_END, "").strip()
+
+
+def take_boxed(text: str) -> str:
+    r"""Return what ``\boxed{…}`` holds, or the whole text if there is none, or several that differ."""
+    contents = set(find_boxed(text))
+    return contents.pop() if len(contents) == 1 else text.strip()
+
+
+def has_image_token(text: str) -> bool:
+    """Return whether an image placeholder stands in the text."""
+    return _IMAGE_TOKEN.search(text) is not None
+
+
+def drop_image_tokens(text: str) -> str:
+    """Return the text without image placeholders."""
+    return _IMAGE_TOKEN.sub("", text).strip()

@@ -1,0 +1,42 @@
+"""Adapters by short name, and your own by import string (``package.module:Class``).
+
+=========  ======================================================  ==========================================================
+adapter    families                                                validators that their profiles should begin with
+=========  ======================================================  ==========================================================
+chat       LLaVA, SmolVLM, Idefics, any plain chat template        non_empty, no_refusal, answer_extractable
+qwen       Qwen2.5-VL, Qwen3-VL                                    non_empty, answer_extractable
+internvl   InternVL 2 to 3.5                                       non_empty, no_refusal
+glm4v      GLM-4.1V, GLM-4.5V                                      non_empty, answer_extractable, no_repetition, finished
+mmada      MMaDA                                                   non_empty, no_image_token
+thyme      Thyme                                                   non_empty, answer_extractable
+=========  ======================================================  ==========================================================
+"""
+
+from common.errors import ConfigError
+from common.spec_files import suggest
+from common.validator_names import IMPORT_STRING
+from workers.adapters.base import Adapter
+from workers.import_strings import import_object
+
+ADAPTERS = {
+    "chat": "workers.adapters.chat:ChatAdapter",
+    "glm4v": "workers.adapters.glm4v:Glm4vAdapter",
+    "internvl": "workers.adapters.internvl:InternVLAdapter",
+    "mmada": "workers.adapters.mmada:MmadaAdapter",
+    "qwen": "workers.adapters.qwen:QwenAdapter",
+    "thyme": "workers.adapters.thyme:ThymeAdapter",
+}
+
+
+def load_adapter(name: str) -> Adapter:
+    """Return a new adapter.  Raises ``ConfigError`` with the nearest known name, or what is wrong with the import string."""
+    path = ADAPTERS.get(name, name)
+    if not IMPORT_STRING.fullmatch(path):
+        known = sorted(ADAPTERS)
+        listed = f"known adapters: {', '.join(known)}; or your own as package.module:Class"
+        raise ConfigError(f"unknown adapter {name!r}{suggest(name, known)}; {listed}")
+    adapter: Adapter = import_object(path, what="adapter")()
+    for method in ("to_prompt", "to_prediction"):
+        if not callable(getattr(adapter, method, None)):
+            raise ConfigError(f"adapter {name!r}: has no method {method!r}; expected to_prompt and to_prediction")
+    return adapter

@@ -1,0 +1,20 @@
+"""Objects named by import string (``package.module:name``), so that users bring their own without touching ours."""
+
+import importlib
+from typing import Any
+
+from common.errors import ConfigError
+
+
+def import_object(path: str, *, what: str) -> Any:
+    """Return the callable that ``path`` names.  Raises ``ConfigError``; ``what`` says in its message what it is for."""
+    module_name, _, name = path.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise ConfigError(f"{what} {path!r}: cannot import {module_name!r}: {error}; is it on PYTHONPATH?") from error
+    found = getattr(module, name, None)
+    if not callable(found):
+        problem = "is not callable" if hasattr(module, name) else "does not exist"
+        raise ConfigError(f"{what} {path!r}: {name!r} {problem} in {module_name!r}")
+    return found
