@@ -11,6 +11,7 @@ _HALF_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | str.make
 _WORD = re.compile(rf"[{CJK}]|[^\W{CJK}]+(?:[-'’.][^\W{CJK}]+)*")
 _NUMBER = re.compile(r"(-?)(0|[1-9][0-9]*)(?:\.([0-9]+))?(%?)")
 _BRACE = re.compile(r"(?<!\\)[{}]")
+_HYPHENATED = re.compile("|".join(rf"\b{word}\b" for word in NUMBER_WORDS if "-" in word))
 _ARTICLES = {"a", "an", "the"}
 
 _CUE = r"(?<![A-Za-z])(?:answer|ans|(?:correct|right|best)\s+(?:option|choice|letter|one))\b(?:\s+(?:to|for)\s+[^.:：\n]{1,80}?)?"
@@ -97,6 +98,7 @@ def _find_brace(text: str, begin: int) -> int | None:
 def _fold(text: str) -> str:
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     text = text.replace("\u2044", "/").replace("\u2212", "-").replace("’", "'")
+    text = _HYPHENATED.sub(lambda match: NUMBER_WORDS[match[0]], text)
     text = re.sub(r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))|(?<=\w)'(?=\w)", "", text)
     text = re.sub(r"(?<![^\s(])(-?)\.(?=[0-9])", r"\g<1>0.", text)
     tokens = [_fold_token(token) for token in "".join(_fold_marks(text)).split()]

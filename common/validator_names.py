@@ -84,11 +84,14 @@ def _check_json_schema(schema: dict[str, Any], where: str) -> None:
         validator_for(schema).check_schema(schema)
     except SchemaError as error:
         raise ConfigError(f"{where}: json_schema: not a valid JSON schema at {error.json_path}: {error.message}") from None
+    resolver = Registry().resolver_with_root(DRAFT202012.create_resource(schema))
     for reference in _find_references(schema):
         if not reference.startswith("#"):
-            raise ConfigError(
-                f"{where}: json_schema: $ref {reference!r} leads outside the schema; expected one that starts with '#'"
-            )
+            raise ConfigError(f"{where}: json_schema: $ref {reference!r} leads outside the schema; expected one that begins with #")
+        try:
+            resolver.lookup(reference)
+        except Unresolvable:
+            raise ConfigError(f"{where}: json_schema: $ref {reference!r} leads nowhere in the schema") from None
 
 
 def _check_regex(pattern: str, where: str) -> None:

@@ -30,6 +30,7 @@ _AT_START = re.compile(
     rf"|(?:as|being) an? (?:ai|artificial|(?:large |multimodal |text-based |vision[- ])*(?:language )?(?:ai|model|assistant))\b"
     r"|(?:i am|i'm) (?:just |only )?an? (?:ai|(?:large )?language model|text-based)\b"
     rf"|i ?{_CANNOT} {_WORK}"
+    r"|i (?:do not|don't) (?:currently )?have (?:direct )?access to\b"
     r"|(?:unable|not able) to (?:answer|assist|help|provide|process|determine|view|access|see the image)\b"
     r"|(?:cannot|can't) (?:determine the answer|process|assist|answer)\b"
     r"|(?:there (?:is|was) |i (?:see|have|received) )?no (?:image|picture|photo)s? (?:was |is |were |are |has been |have been )?"
@@ -50,7 +51,7 @@ _CHINESE_AT_START = re.compile(
     r"|我(?:只)?是(?:一个|一名|一款)?(?:AI|人工智能|(?:大型?)?语言模型)"
     rf"|我?(?:目前|暂时)?(?:无法|不能|没办法|没法){_SEE}(?:您|你)?(?:提供的|上传的|发送的)?(?:这张|该|此|任何)?(?:图|照片|文件)"
     r"|我?(?:目前|暂时)?(?:无法|不能|没办法|没法)(?:回答|提供|协助|帮助|完成|满足|给出)"
-    r"|我(?:目前|暂时)?(?:无法|不能|没办法|没法)(?:判断|确定|直接|根据)"
+    r"|我(?:目前|暂时)?(?:无法|不能|没办法|没法)(?:判断|确定|直接|根据)(?![^。]*但)"
     r"|我(?:看不到|没有看到|没看到|没有收到)(?:您|你)?(?:提供的|上传的)?(?:这张|该|任何)?(?:图|照片)"
     r"|(?:您|你)?(?:没有|未|并未)(?:提供|上传|附上)(?:任何)?(?:图|照片)"
     r"|请(?:您)?(?:提供|上传|重新上传)(?:一张|相关|清晰的)*(?:图|照片)",

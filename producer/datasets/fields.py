@@ -85,6 +85,24 @@ def to_target(value: Any) -> tuple[str, ...]:
     return tuple(text for text in texts if text.strip())
 
 
+def to_letters(target: tuple[str, ...], options: dict[str, str]) -> tuple[str, ...]:
+    """Return multiple-choice targets as option letters; a target may also be the text of exactly one option.
+
+    Raises ``SampleError`` for a target that names no option: every answer would silently count as wrong.
+    """
+    return tuple([text if text in options else _find_letter(text, options) for text in target])
+
+
+def _find_letter(text: str, options: dict[str, str]) -> str:
+    wanted = text.strip().casefold()
+    letters = [letter for letter, option in options.items() if wanted in (letter.casefold(), option.strip().casefold())]
+    if len(letters) != 1:
+        raise SampleError(
+            "bad_field", f"found {text[:80]!r}; expected one of the letters {', '.join(options)}, or one option's text"
+        )
+    return letters[0]
+
+
 def infer_kind(options: dict[str, str], target: tuple[str, ...]) -> Kind:
     """Return the question kind of a row that does not name it, from its options and accepted answers."""
     if options:

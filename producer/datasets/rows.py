@@ -17,7 +17,7 @@ from common.identity import digest_bytes
 from common.records import Fault, Kind, Sample
 from common.spec import DatasetSource
 from common.spec_files import suggest
-from producer.datasets.fields import infer_kind, to_group, to_index, to_kind, to_options, to_target, to_text
+from producer.datasets.fields import infer_kind, to_group, to_index, to_kind, to_letters, to_options, to_target, to_text
 from producer.datasets.media import MediaKind, Place, Reference, read_references
 
 # Our names and what files call them by custom, best first.
@@ -137,6 +137,11 @@ def to_sample(row: Row, reading: Reading) -> Sample:
     options: dict[str, str] = values.get("options", {})
     target: tuple[str, ...] = values.get("target", ())
     kind = source.kind or values.get("kind") or row.kind or infer_kind(options, target)
+    if fault is None and kind == "multiple_choice" and options:
+        try:
+            target = to_letters(target, options)
+        except SampleError as error:
+            fault = find_fault(source, row.line, error, found["target"][0])
     references = [*row.media, *(values.get("image") or values.get("image_path", ())), *values.get("video", ())]
     keys = [reference.key for reference in references]
     group = values.get("group")

@@ -163,9 +163,26 @@ def test_targets_of_all_forms_become_texts(tmp_path: Path, value: Any, target: t
     ],
 )
 def test_options_keep_their_letters(tmp_path: Path, value: Any, options: dict[str, str]) -> None:
-    sample = read_one(tmp_path, options=value, target="Z")
+    sample = read_one(tmp_path, options=value)
     assert list(sample.options.items()) == list(options.items())
-    assert sample.fault is None  # a target that is no option is the scorer's to judge
+    assert sample.fault is None
+
+
+@pytest.mark.parametrize(
+    ("target", "letters"), [("B", ("B",)), ("b", ("B",)), ("Dog ", ("B",)), (["cat", "B"], ("A", "B")), (None, ())]
+)
+def test_a_multiple_choice_target_is_a_letter_whether_the_file_gives_letter_or_text(
+    tmp_path: Path, target: Any, letters: tuple[str, ...]
+) -> None:
+    assert read_one(tmp_path, options=["cat", "dog"], target=target).target == letters
+
+
+@pytest.mark.parametrize(("options", "target"), [(["cat", "dog"], "Z"), (["cat", "dog"], "1"), (["cat", "cat"], "cat")])
+def test_a_target_that_names_no_option_or_two_is_a_fault(tmp_path: Path, options: list[str], target: str) -> None:
+    fault = read_one(tmp_path, options=options, target=target).fault
+    assert fault is not None
+    assert fault.code == "bad_field"
+    assert "expected one of the letters A, B, or one option's text" in fault.message
 
 
 def test_aliases_have_an_order_and_the_loser_is_metadata(tmp_path: Path) -> None:

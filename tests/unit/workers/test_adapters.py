@@ -1,0 +1,105 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from common.answers import extract_answer
+from common.errors import ConfigError
+from common.records import Kind, Media, Sample
+from workers.adapters import load_adapter
+from workers.adapters.markup import drop_blocks, drop_image_tokens, drop_thinking, take_answer, take_box, take_boxed
+from workers.adapters.registry import ADAPTERS
+from workers.validators import Answered, build_validators, find_violations
+
+RAW_ANSWERS: list[dict[str, Any]] = yaml.safe_load((Path(__file__).parent / "raw_answers.yaml").read_text(encoding="utf-8"))
+OPTIONS = {"A": "a blue square", "B": "a red circle", "C": "a green star", "D": "none of the above"}
+ALL = ("non_empty", "no_image_token", "no_refusal", "answer_extractable", "finished", "no_repetition")
+
+
+def make_sample(kind: Kind = "multiple_choice", **fields: Any) -> Sample:
+    options = OPTIONS if kind == "multiple_choice" else {}
+    return Sample(
+        sample_id="s1", dataset="shapes", index=1, kind=kind, options=options, **{"question": "Which shape is it?", **fields}
+    )
+
+
+@pytest.mark.parametrize("case", RAW_ANSWERS, ids=[case["name"] for case in RAW_ANSWERS])
+def test_raw_answer_yields_prediction_answer_and_violations(case: dict[str, Any]) -> None:
+    sample = make_sample(case.get("kind", "multiple_choice"))
+    prediction = load_adapter(case["adapter"]).to_prediction(sample, case["raw"])
+    answer = extract_answer(sample.kind, prediction, sample.options)
+    answered = Answered(sample, case["raw"], prediction, answer, case.get("finish", "stop"))
+    violations = find_violations(build_validators(ALL), answered)
+    assert prediction == case.get("prediction", case["raw"])
+    assert answer == case["answer"]
+    assert list(violations) == case.get("violations", [])
+
+
+@pytest.mark.parametrize("name", sorted(ADAPTERS))
+def test_every_adapter_puts_all_media_and_the_reminder_into_one_user_turn(name: str) -> None:
+    sample = make_sample(hint="Look closely.", media=(Media(data="aGk="), Media(data="aGk=")))
+    [message] = load_adapter(name).to_prompt(sample, reminder="Answer with a letter.").messages
+    assert (message.role, message.images) == ("user", 2)
+    assert message.text.startswith("Hint: Look closely.\nQuestion: Which shape is it?\nOptions:\nA. a blue square\n")
+    assert message.text.endswith("\nAnswer with a letter.")
+
+
+def test_multiple_choice_is_asked_as_vlmevalkit_words_it() -> None:
+    [message] = load_adapter("chat").to_prompt(make_sample()).messages
+    expected = "A. a blue square\nB. a red circle\nC. a green star\nD. none of the above\nPlease select the correct answer"
+    assert message.text == f"Question: Which shape is it?\nOptions:\n{expected} from the options above. \n"
+
+
+def test_short_text_asks_for_a_word_and_free_text_and_yes_no_ask_the_question_alone() -> None:
+    texts = {
+        kind: load_adapter("chat").to_prompt(make_sample(kind)).messages[0].text for kind in ("short_text", "free_text", "yes_no")
+    }
+    assert texts["short_text"] == "Which shape is it?\nAnswer the question using a single word or phrase."
+    assert texts["free_text"] == texts["yes_no"] == "Which shape is it?"
+
+
+@pytest.mark.parametrize("name", sorted(ADAPTERS))
+@pytest.mark.parametrize("raw", ["", " ", "<think>", "</think>", "<answer>", "\\boxed{", "<|begin_of_box|>", "<code>", "<image>"])
+def test_bare_markers_say_nothing(name: str, raw: str) -> None:
+    prediction = load_adapter(name).to_prediction(make_sample("short_text"), raw)
+    assert prediction in ("", raw)
+
+
+def test_an_adapter_of_your_own_loads_by_import_string() -> None:
+    assert load_adapter("workers.adapters.chat:ChatAdapter").to_prediction(make_sample(), " B ") == "B"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("qwne", "unknown adapter 'qwne'; did you mean 'qwen'\\?; known adapters: chat, "),
+        ("no.such.module:Adapter", "cannot import 'no.such.module'"),
+        ("workers.adapters.chat:Missing", "'Missing' does not exist"),
+        ("workers.adapters.registry:ADAPTERS", "'ADAPTERS' is not callable"),
+        ("builtins:dict", "has no method 'to_prompt'"),
+    ],
+)
+def test_a_wrong_adapter_is_explained(name: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_adapter(name)
+
+
+def test_thoughts_are_dropped_whole_cut_or_headless() -> None:
+    assert drop_thinking("<think>a</think> b <THINK>c</THINK> d") == "b  d"
+    assert drop_thinking("a</think>b") == "b"
+    assert drop_thinking("a <thinking>b") == "a"
+    assert drop_thinking("<think>a <think>b</think> c</think> d") == "d"
+
+
+def test_the_last_answer_and_box_count() -> None:
+    assert take_answer("<answer>A</answer> no, <answer> B </answer> end") == "B"
+    assert take_answer("<answer>A</answer> then <answer>B") == "B"
+    assert take_answer(" plain ") == "plain"
+    assert take_box("<|begin_of_box|>A<|end_of_box|> <|begin_of_box|>B<|end_of_box|>") == "B"
+    assert take_boxed(r"\boxed{\frac{1}{2}} so \boxed{\frac{1}{2}}") == r"\frac{1}{2}"
+
+
+def test_blocks_and_image_tokens_are_dropped() -> None:
+    assert drop_blocks("a<code>b</code>c<code>d", "code") == "ac"
+    assert drop_image_tokens("<image>a<|image_pad|> <IMG_CONTEXT>") == "a"

@@ -1,0 +1,106 @@
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.records import Kind, Sample
+from common.spec import Generation
+from workers.retry import is_chinese, plan_attempt
+
+GREEDY = Generation(max_tokens=32)
+UNREADABLE = ("answer_extractable",)
+
+
+def make_sample(kind: Kind = "multiple_choice", question: str = "Which shape is it?", sample_id: str = "s1") -> Sample:
+    options = {"A": "square", "B": "circle"} if kind == "multiple_choice" else {}
+    return Sample(sample_id=sample_id, dataset="d", index=1, kind=kind, question=question, options=options)
+
+
+def test_the_first_attempt_is_as_asked() -> None:
+    for generation in (GREEDY, Generation(temperature=0.7, top_p=0.9, seed=5, stop=("</s>",))):
+        plan = plan_attempt(make_sample(), generation, 1, ())
+        assert (plan.settings, plan.reminder) == (generation, None)
+
+
+def test_a_first_attempt_that_samples_without_a_seed_gets_one_so_that_the_run_can_be_repeated() -> None:
+    generation = Generation(temperature=0.7)
+    first, again = (plan_attempt(make_sample(), generation, 1, ()).settings for _ in range(2))
+    other = plan_attempt(make_sample(sample_id="s2"), generation, 1, ()).settings
+    assert first == again
+    assert first.seed is not None
+    assert first.seed != other.seed
+
+
+def test_temperature_climbs_the_ladder() -> None:
+    temperatures = [plan_attempt(make_sample(), GREEDY, number, UNREADABLE).settings.temperature for number in range(1, 7)]
+    assert temperatures == [0.0, 0.2, 0.5, 0.8, 1.0, 1.0]
+
+
+def test_a_temperature_above_the_floor_stays() -> None:
+    assert plan_attempt(make_sample(), Generation(temperature=0.9), 3, UNREADABLE).settings.temperature == 0.9
+
+
+def test_seeds_differ_by_attempt_sample_and_run_and_repeat() -> None:
+    def seed(number: int, sample_id: str = "s1", run_seed: int | None = None) -> int | None:
+        generation = Generation(seed=run_seed)
+        return plan_attempt(make_sample(sample_id=sample_id), generation, number, UNREADABLE).settings.seed
+
+    seeds = [seed(2), seed(3), seed(4), seed(2, "s2"), seed(2, run_seed=1)]
+    assert len(set(seeds)) == len(seeds)
+    assert seed(2) == seed(2)
+
+
+def test_a_cut_answer_gets_more_room_up_to_eight_times_and_no_reminder() -> None:
+    plans = [plan_attempt(make_sample(), GREEDY, number, ("finished",)) for number in (2, 3, 4, 5)]
+    assert [plan.settings.max_tokens for plan in plans] == [64, 128, 256, 256]
+    assert {plan.reminder for plan in plans} == {None}
+
+
+def test_an_answer_that_was_not_cut_gets_the_same_room_and_a_reminder() -> None:
+    plan = plan_attempt(make_sample(), GREEDY, 3, UNREADABLE)
+    assert plan.settings.max_tokens == 32
+    assert plan.reminder == "Answer with the letter of one option only: A, B."
+
+
+@pytest.mark.parametrize(
+    ("kind", "question", "violations", "reminder"),
+    [
+        ("multiple_choice", "图中A和B哪个更大？", UNREADABLE, "请只回答一个选项字母（A, B）。"),
+        ("yes_no", "Is it red?", UNREADABLE, "Answer with Yes or No only."),
+        ("yes_no", "是红色吗？", UNREADABLE, "请只回答“是”或“否”。"),
+        ("number", "How many?", ("finished", "non_empty"), "Answer with a single number only."),
+        ("short_text", "What does 你好 mean?", ("max_words",), "Answer with a single word or a short phrase only. Be brief."),
+        ("free_text", "描述这张图。", ("max_words",), "请用文字直接回答问题。请尽量简短。"),
+        ("free_text", "Describe it.", ("json_schema", "max_words"), "Answer with valid JSON only."),
+    ],
+)
+def test_the_reminder_speaks_the_questions_language(kind: Kind, question: str, violations: tuple[str, ...], reminder: str) -> None:
+    assert plan_attempt(make_sample(kind, question), GREEDY, 2, violations).reminder == reminder
+
+
+def test_a_reminder_without_options_lists_none() -> None:
+    sample = Sample(sample_id="s", dataset="d", index=1, kind="multiple_choice", question="Which?")
+    assert plan_attempt(sample, GREEDY, 2, UNREADABLE).reminder == "Answer with the letter of one option only."
+
+
+def test_japanese_is_not_taken_for_chinese() -> None:
+    assert not is_chinese("何色ですか")
+    assert not is_chinese("")
+
+
+@given(
+    number=st.integers(1, 20),
+    violations=st.lists(st.sampled_from(["finished", "non_empty", "max_words", "json_schema"]), unique=True),
+    asked=st.fixed_dictionaries(
+        {"max_tokens": st.integers(1, 4096), "temperature": st.floats(0, 10), "seed": st.none() | st.integers()}
+    ),
+)
+def test_every_plan_is_valid_and_repeatable(number: int, violations: list[str], asked: dict[str, Any]) -> None:
+    generation = Generation(**asked)
+    plan = plan_attempt(make_sample(), generation, number, tuple(violations))
+    assert plan == plan_attempt(make_sample(), generation, number, tuple(violations))
+    assert Generation.model_validate(plan.settings.model_dump()) == plan.settings
+    assert generation.temperature <= plan.settings.temperature
+    assert generation.max_tokens <= plan.settings.max_tokens <= 8 * generation.max_tokens
+    assert number == 1 or plan.settings.seed is not None

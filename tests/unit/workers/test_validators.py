@@ -1,0 +1,222 @@
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.errors import ConfigError
+from common.records import Sample
+from common.validator_names import VALIDATORS, check_validators
+from workers.refusals import is_refusal
+from workers.validators import Answered, build_validators, find_violations
+
+SCHEMA = {"type": "object", "properties": {"count": {"type": "integer"}}, "required": ["count"]}
+
+
+def make_answered(prediction: str, *, text: str | None = None, options: dict[str, str] | None = None) -> Answered:
+    sample = Sample(sample_id="s1", dataset="d", index=1, kind="free_text", question="?", options=options or {})
+    return Answered(sample, prediction if text is None else text, prediction, prediction.strip() or None, "stop")
+
+
+def violates(entry: str | dict[str, Any], prediction: str, **fields: Any) -> bool:
+    return bool(find_violations(build_validators((entry,)), make_answered(prediction, **fields)))
+
+
+def accepts_short(answered: Answered) -> bool:
+    return len(answered.prediction) < 5
+
+
+REFUSALS = [
+    "I'm sorry, I can't help with that.",
+    "I’m sorry, but I cannot assist with identifying people.",
+    "Sorry, I can't help with images of people yet.",
+    "I can't process this file.",
+    "I'm sorry, but without the image provided",
+    "Cannot determine the answer",
+    "As an AI language model, I cannot see images.",
+    "**I cannot see the image.**",
+    "I am unable to view the image you uploaded.",
+    "Unfortunately, I cannot determine the answer from this image.",
+    "I'm unable to provide a diagnosis.",
+    "I'm not able to identify the person in this image.",
+    "No image was provided.",
+    "Please provide the image.",
+    "I don't see an image attached.",
+    "I do not have access to the image.",
+    "I'm sorry.",
+    "I apologize, but I am unable to assist with that.",
+    "It seems there is no image attached. I can't help with that.",
+    "抱歉，我无法回答这个问题。",
+    "对不起，我不能提供医疗诊断。",
+    "我无法查看图片。",
+    "作为一个AI语言模型，我无法看到图像。",
+    "很抱歉，由于没有图片，无法回答",
+    "请上传图片",
+    "我是一个AI助手",
+]
+ANSWERS = [
+    "No",
+    "The patient is unable to walk",
+    "I cannot see any fracture in the image.",
+    "I can't tell any difference between the two.",
+    "I cannot identify any abnormality",
+    "I don't see any dogs.",
+    "Sorry, we're closed",
+    "No image artifacts are seen.",
+    "No images of dogs are present",
+    "The man cannot see the image on the wall",
+    "Unable to walk",
+    "A robot holds a sign that says sorry",
+    "Cannot be determined",
+    "病人无法行走",
+    "无法行走",
+    "没有",
+    "图中的标语写着抱歉",
+    "我不能确定是否有骨折，但看起来有",
+    "",
+]
+
+
+@pytest.mark.parametrize("text", REFUSALS)
+def test_a_refusal_is_found(text: str) -> None:
+    assert is_refusal(text)
+
+
+@pytest.mark.parametrize("text", ANSWERS)
+def test_an_answer_is_no_refusal(text: str) -> None:
+    assert not is_refusal(text)
+
+
+def test_a_refusal_in_the_words_of_an_option_is_an_answer() -> None:
+    assert violates("no_refusal", "Cannot determine the answer")
+    assert not violates("no_refusal", "Cannot determine the answer", options={"D": "cannot determine the answer."})
+
+
+def test_image_tokens_are_looked_for_in_the_raw_text_outside_tool_output() -> None:
+    assert violates("no_image_token", "", text="<image>")
+    assert violates("no_image_token", "B", text="B <|image_pad|>")
+    assert not violates("no_image_token", "B", text="<sandbox_output><image></sandbox_output>B")
+    assert not violates("no_image_token", "The image shows images.")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "no " * 24,
+        "a red circle on the left, " * 5,
+        "图中有一个圆。" * 4,
+        "哈" * 30,
+        "hahaha" * 20,
+        "!" * 30,
+        "It starts well and then " + "goes on and on and on, " * 6,
+        "The quick brown fox jumps over the lazy dog near the old river bank. " * 4,
+    ],
+)
+def test_a_loop_is_found(text: str) -> None:
+    assert violates("no_repetition", text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "very very very good",
+        "A red circle, a red square, a red star, a red line and a red dot.",
+        "| a | b |\n|---|---|\n" + "|   |   |\n" * 20,
+        "=" * 200,
+        "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26",
+        "左肺上叶可见结节影，右肺下叶可见斑片影，双侧胸腔未见积液，心影大小正常，主动脉未见异常。",
+        "<think>" + "wait " * 40 + "</think> A dog.",
+        "",
+    ],
+)
+def test_no_loop_is_seen_where_none_is(text: str) -> None:
+    assert not violates("no_repetition", text)
+
+
+def test_a_cut_answer_is_not_finished() -> None:
+    answered = Answered(make_answered("").sample, "a", "a", "a", "length")
+    assert find_violations(build_validators(("finished", "non_empty")), answered) == ("finished",)
+
+
+def test_max_words_counts_chinese_characters() -> None:
+    assert not violates({"max_words": 3}, "a red circle.")
+    assert violates({"max_words": 3}, "a big red circle")
+    assert not violates({"max_words": 4}, "红色圆形")
+    assert violates({"max_words": 3}, "红色圆形")
+
+
+@pytest.mark.parametrize(
+    ("prediction", "fits"),
+    [
+        ('{"count": 3}', True),
+        ('```json\n{"count": 3}\n```', True),
+        ('```\n{"count": 3}\n```\n', True),
+        ('{"count": "three"}', False),
+        ('Here it is: {"count": 3}', False),
+        ('{"count": NaN}', False),
+        ("[" * 100_000, False),
+        ("", False),
+    ],
+)
+def test_json_must_fit_its_schema(prediction: str, fits: bool) -> None:
+    assert violates({"json_schema": SCHEMA}, prediction) is not fits
+
+
+def test_regex_searches_the_prediction() -> None:
+    assert not violates({"regex": "^[A-D]$"}, "B", text="<think>x</think>B")
+    assert violates({"regex": "^[A-D]$"}, "B.")
+
+
+def test_a_validator_of_your_own_is_named_by_import_string() -> None:
+    entry = f"{__name__}:accepts_short"
+    assert find_violations(build_validators(("non_empty", entry)), make_answered("too long")) == (entry,)
+
+
+def test_violations_come_in_order_and_once() -> None:
+    validators = build_validators(({"regex": "x"}, "non_empty", {"regex": "y"}))
+    assert find_violations(validators, make_answered("")) == ("regex", "non_empty")
+
+
+def test_every_known_name_can_be_built() -> None:
+    arguments = {int: 5, dict: {"type": "object"}, str: "."}
+    entries = tuple(name if kind is None else {name: arguments[kind]} for name, kind in VALIDATORS.items())
+    assert tuple(name for name, _ in build_validators(entries)) == tuple(VALIDATORS)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("non_emty", "validation.validators: unknown validator 'non_emty'; did you mean 'non_empty'?; known validators: answer_"),
+        ({"non_empty": 3}, "non_empty: takes no argument, found 3"),
+        ("max_words", "max_words: found None; expected a whole number"),
+        ({"max_words": "many"}, "max_words: found 'many'; expected a whole number"),
+        ({"max_words": True}, "max_words: found True"),
+        ({"max_words": 0}, "max_words: found 0"),
+        ({"max_words": None}, "max_words: found no argument"),
+        ({"regex": "("}, "regex: '(' is not a valid pattern"),
+        ({"json_schema": {"type": "objekt"}}, "json_schema: not a valid JSON schema at $.type"),
+        ({"json_schema": {"$ref": "https://example.org/a.json"}}, "leads outside the schema"),
+        ({"json_schema": {"$ref": "#/definitions/none"}}, "leads nowhere in the schema"),
+        ({"max_words": 3, "regex": "x"}, "expected one name with its argument"),
+        ({"my.package:function": 3}, "a validator of your own takes no argument"),
+    ],
+)
+def test_a_wrong_entry_is_explained(entry: str | dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        check_validators((entry,))
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        build_validators((entry,))
+
+
+def test_the_spec_check_leaves_import_strings_to_the_worker() -> None:
+    check_validators(("no.such.package:function",))
+    with pytest.raises(ConfigError, match=r"validator 'no\.such\.package:function': cannot import"):
+        build_validators(("no.such.package:function",))
+
+
+@given(st.text())
+def test_no_text_breaks_a_validator(text: str) -> None:
+    entries = tuple(name for name, kind in VALIDATORS.items() if kind is None)
+    validators = build_validators((*entries, {"max_words": 5}, {"json_schema": SCHEMA}, {"regex": "a"}))
+    assert set(find_violations(validators, make_answered(text))) <= set(VALIDATORS)
