@@ -23,7 +23,7 @@ from common.answer_text import (
     to_half_width,
 )
 
-_MAX_WORDS_AROUND = 8
+_MAX_WORDS_AROUND = 12
 
 _MORE = r"(?:\s*(?:[,/&;、+]|,?\s*(?:and|or|nor)\b|和|或者?|与|及|以及)\s*(?:option\s*)?)"
 _FOLLOW = (
@@ -72,7 +72,7 @@ def read_letters(text: str, options: Mapping[str, str]) -> Readings:
 
 
 def _clean(text: str) -> str:
-    text = re.sub(r"[*`$]|__", "", to_half_width(text)).replace("’", "'")
+    text = re.sub(r"[*`$]|__|</?(?:answer|s|b)>", "", to_half_width(text)).replace("’", "'")
     return re.sub(r"^[ \t>#•-]+", "", text, flags=re.MULTILINE).strip()
 
 
@@ -170,7 +170,10 @@ def _read_option_text(text: str, texts: Mapping[str, str]) -> Readings:
             readings.add(letter)
             readings |= {other for other, twin in texts.items() if twin == option}
             remainder = remainder.replace(option, " | ")
-    denies = re.search(r"\b(?:not|no|never|neither|nor|or|without|cannot|cant|\w+nt)\b|不|没|非|无|或", remainder)
+    denies = re.search(
+        r"\b(?:not|no|never|neither|nor|or|without|cannot|(?:ca|wo|is|are|was|were|do|does|did|has|have|could|would)nt)\b|不|没|非|无|或",
+        remainder,
+    )
     return set() if denies or len(remainder.split()) > _MAX_WORDS_AROUND else readings
 
 

@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from itertools import zip_longest
 
 from common.answer_numbers import CHINESE_NUMERALS, NUMBER_WORDS, canonicalize_number
 
@@ -15,7 +16,7 @@ _HYPHENATED = re.compile("|".join(rf"\b{word}\b" for word in NUMBER_WORDS if "-"
 _ARTICLES = {"a", "an", "the"}
 
 _CUE = r"(?<![A-Za-z])(?:answer|ans|(?:correct|right|best)\s+(?:option|choice|letter|one))\b(?:\s+(?:to|for)\s+[^.:：\n]{1,80}?)?"
-_LINK = r"\s*(?:(?:is|was|(?:would|should|must)\s+be)\b\s*[:：]?|[:：=])\s*"
+_LINK = r"[\"'*]*\s*(?:(?:is|was|(?:would|should|must)\s+be)\b\s*[:：]?|[:：=])\s*"
 _STATED = re.compile(rf"(?:{_CUE}{_LINK}|答案?(?:应该|应当|应)?(?:[是为选]|[:：])\s*[:：]?\s*)", re.IGNORECASE)
 _FINAL = re.compile(rf"\bfinal\s+{_CUE}{_LINK}|最终(?:的)?答案(?:[是为选]|[:：])\s*[:：]?\s*", re.IGNORECASE)
 _DOUBT = re.compile(
@@ -77,13 +78,14 @@ def is_doubted(before: str) -> bool:
 
 
 def _find_after(cue: re.Pattern[str], text: str) -> tuple[str, ...]:
+    """Return what follows each cue on its line, up to the next cue (a text caught in a loop may have thousands)."""
     lines = []
-    for match in cue.finditer(text):
-        end = text.find("\n", match.end())
-        line = text[match.end() : end if end >= 0 else len(text)].strip()
+    cues = list(cue.finditer(text))
+    for match, following in zip_longest(cues, cues[1:]):
+        rest = text[match.end() : following.start() if following else len(text)]
         if not is_doubted(text[max(0, match.start() - 120) : match.start()]):
-            lines.append(line)
-    return tuple(lines)
+            lines.append(rest.split("\n", 1)[0].strip())
+    return tuple(dict.fromkeys(lines))
 
 
 def _find_brace(text: str, begin: int) -> int | None:

@@ -20,12 +20,17 @@ LETTERS: list[tuple[str, str | None]] = [
     *[(text, "B") for text in (r"\boxed{B}", r"$\boxed{\text{B}}$", r"So A is wrong. \boxed{B}", r"\boxed{B. a red circle}")],
     *[(text, "B") for text in ("I think it is B.", "I would choose option B since it is round", "Between A and B, I'd go with B")],
     ("The correct option is (C).", "C"),
+    ('{"answer": "C"}', "C"),
+    ("<answer>C</answer>", "C"),
+    ("Let's see.\nA. a blue square - no\nC. a green star - yes\n\nTherefore, the answer is C.", "C"),
+    ("The answer is " * 500 + "C", "C"),
     ("reasoning in a line\n\nC", "C"),
     # the text of an option
     *[
         (text, "B")
         for text in ("a red circle", "A red circle.", "'red circle'", "The shape is a red circle.", "The answer is a red circle.")
     ],
+    ("Based on the picture, the most likely shape is a red circle.", "B"),
     ("None of the above", "D"),
     ("It is a red circle, see the left", "B"),
     # one letter decided against others
