@@ -1,6 +1,5 @@
 """Read run specs and model profiles from YAML.  A mistake names file, field, what was found and what was expected."""
 
-import difflib
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,6 +10,7 @@ from common.errors import ConfigError
 from common.identity import digest_file
 from common.settings import get_settings
 from common.spec import DatasetSource, Generation, ModelProfile, RunFile, RunSpec, Validation
+from common.spelling import suggest
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -107,12 +107,6 @@ def check(model: type[Model], raw: dict[str, Any], where: str) -> Model:
     except ValidationError as error:
         lines = [_explain(mistake, model, where) for mistake in error.errors()]
         raise ConfigError("\n".join(lines)) from None
-
-
-def suggest(name: str, known: list[str]) -> str:
-    """Return ``; did you mean 'x'?`` for the known name nearest to ``name``, or nothing."""
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _explain(mistake: Any, model: type[BaseModel], where: str) -> str:

@@ -14,6 +14,7 @@ from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
 from common.errors import ConfigError
+from common.spelling import suggest
 
 # A name and the type of its argument; None for a validator that takes none.
 VALIDATORS: dict[str, type | None] = {
@@ -60,8 +61,6 @@ def split_entry(entry: str | dict[str, Any], where: str = "validation.validators
 
 def _check_argument(name: str, argument: Any, where: str) -> None:
     if name not in VALIDATORS:
-        from common.spec_files import suggest  # here, because spec_files reads specs with this module
-
         known = sorted(VALIDATORS)
         raise ConfigError(f"{where}: unknown validator {name!r}{suggest(name, known)}; known validators: {', '.join(known)}")
     expected = VALIDATORS[name]

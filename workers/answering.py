@@ -4,6 +4,7 @@ import asyncio
 import queue
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import structlog
@@ -23,6 +24,7 @@ log = structlog.get_logger()
 Finished = queue.SimpleQueue[Outcome | None]  # None: all samples are through, or the engine is gone
 
 _POLL_S = 0.1  # how soon `until` is looked at while no sample finishes
+_MOST_AT_ONCE = 512  # outcomes in one batch; the journal's script takes some 8 000 arguments, two for each
 
 
 def answer_samples(slot: Slot, run: LoadedRun, samples: Sequence[Sample], until: Callable[[], bool]) -> Iterator[list[Outcome]]:
@@ -46,14 +48,13 @@ def answer_samples(slot: Slot, run: LoadedRun, samples: Sequence[Sample], until:
 
 
 def _take_finished(finished: Finished) -> list[Outcome | None]:
-    """Wait a moment for one entry, then take all that are there."""
+    """Wait a moment for one entry, then take those that are there."""
     batch: list[Outcome | None] = []
-    try:
+    with suppress(queue.Empty):
         batch.append(finished.get(timeout=_POLL_S))
-        while True:
+        while len(batch) < _MOST_AT_ONCE:
             batch.append(finished.get_nowait())
-    except queue.Empty:
-        return batch
+    return batch
 
 
 async def _answer_all(slot: Slot, run: LoadedRun, samples: Sequence[Sample], finished: Finished) -> None:
@@ -79,8 +80,10 @@ async def answer_sample(slot: Slot, run: LoadedRun, sample: Sample) -> Outcome:
         error = fault
     except EngineError:
         raise
-    except Exception as surprise:
-        # A mistake of ours about one sample must not stop the others.
+    except (Exception, SystemExit, KeyboardInterrupt, asyncio.CancelledError) as surprise:
+        # A mistake about one sample, ours or of a package that calls sys.exit, must not stop the others.
+        if _is_cancelled():
+            raise asyncio.CancelledError from surprise
         log.exception("unexpected error", run_id=run.run_id, sample_id=sample.sample_id)
         error = SampleError("unexpected_error", f"{type(surprise).__name__}: {surprise}")
     reached = _describe_failure(error) if error else _describe_answer(made[-1])
@@ -97,6 +100,12 @@ async def answer_sample(slot: Slot, run: LoadedRun, sample: Sample) -> Outcome:
         metadata=sample.metadata,
         **reached,
     )
+
+
+def _is_cancelled() -> bool:
+    """Return whether this task itself was asked to end, and not only something that it awaited."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 class _Made(NamedTuple):

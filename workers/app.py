@@ -93,8 +93,9 @@ def _keep_our_log(**_: Any) -> None:
 
 @worker_shutting_down.connect  # type: ignore[untyped-decorator]  # Celery has no types
 def _begin_drain(how: str = "Warm", **_: Any) -> None:
-    for slot in _SLOTS:
-        slot.drain(at_once=how != "Warm")
+    if not (_SLOTS and current_slot().ready):
+        os._exit(0)  # nothing is held yet, and loading may take minutes
+    current_slot().drain(at_once=how != "Warm")
 
 
 _SLOTS: list[Slot] = []

@@ -5,6 +5,9 @@ from typing import Any
 
 from common.errors import ConfigError
 
+# Which extra of ours brings a package.
+_EXTRAS = {"torch": "cpu", "transformers": "cpu", "safetensors": "cpu"}
+
 
 def import_object(path: str, *, what: str) -> Any:
     """Return the callable that ``path`` names.  Raises ``ConfigError``; ``what`` says in its message what it is for."""
@@ -12,9 +15,14 @@ def import_object(path: str, *, what: str) -> Any:
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
-        raise ConfigError(f"{what} {path!r}: cannot import {module_name!r}: {error}; is it on PYTHONPATH?") from error
+        raise ConfigError(f"{what} {path!r}: cannot import {module_name!r}: {error}; {_advise(error)}") from error
     found = getattr(module, name, None)
     if not callable(found):
         problem = "is not callable" if hasattr(module, name) else "does not exist"
         raise ConfigError(f"{what} {path!r}: {name!r} {problem} in {module_name!r}")
     return found
+
+
+def _advise(error: ImportError) -> str:
+    extra = _EXTRAS.get((error.name or "").partition(".")[0])
+    return f"install it with: pip install 'vlm-fleet[{extra}]'" if extra else "is it installed, or on PYTHONPATH?"

@@ -44,10 +44,11 @@ def parse_gpus(asked: str) -> list[GpuSlot]:
     if asked == "none":
         # Several launchers may run on one machine, and Celery wants its node names unique.
         return [GpuSlot(f"cpu{os.getpid()}", "")]
-    numbers = [str(number) for number in range(count_gpus())] if asked == "all" else [text.strip() for text in asked.split(",")]
-    if not all(number.isdecimal() for number in numbers) or len(set(numbers)) < len(numbers):
+    listed = [str(number) for number in range(count_gpus())] if asked == "all" else [text.strip() for text in asked.split(",")]
+    numbers = {int(text) for text in listed if text.isdecimal()}
+    if len(numbers) < len(listed):
         raise ConfigError(f"--gpus {asked!r}: expected none, all, or different GPU numbers such as 0 or 0,1")
-    return [GpuSlot(f"gpu{number}", number) for number in numbers]
+    return [GpuSlot(f"gpu{number}", str(number)) for number in sorted(numbers)]
 
 
 def count_gpus() -> int:

@@ -65,7 +65,8 @@ class Slot:
         self._load_run = lru_cache(maxsize=64)(load_run)
         self._media_threads = ThreadPoolExecutor(settings.media_threads, thread_name_prefix="media")
         self._loop = asyncio.new_event_loop()
-        self._loop_thread = threading.Thread(target=self._loop.run_forever, name="engine", daemon=True)
+        self._loop_thread = threading.Thread(target=self._turn_loop, name="engine", daemon=True)
+        self.ready = False
         self._grace_ends_at: float | None = None
 
     def start(self) -> None:
@@ -74,11 +75,13 @@ class Slot:
         self.submit(self.engine.start()).result()
         self._do_duties()
         self.heartbeat.start()
+        self.ready = True
 
     def stop(self) -> None:
         """Drain, give the accelerator back and vanish from the list of workers."""
         self.drain()
         self.heartbeat.wait_until_idle()
+        self.drain(at_once=True)  # whoever got a lease in this moment gives it back
         self.heartbeat.stop()
         self.submit(self.engine.stop()).result()
         self._media_threads.shutdown(cancel_futures=True)
@@ -111,8 +114,8 @@ class Slot:
 
     async def load_images(self, sample: Sample) -> tuple[Image, ...]:
         """Return a sample's images, decoded in the bounded pool.  Raises ``SampleError``."""
-        pool = [self._loop.run_in_executor(self._media_threads, load_media, media) for media in sample.media]
-        return tuple([await image for image in pool])
+        loading = [self._loop.run_in_executor(self._media_threads, load_media, media) for media in sample.media]
+        return tuple(await asyncio.gather(*loading))
 
     def give_back(self, lease: Lease) -> None:
         """Release a chunk, its journal intact, and ring so that another worker goes on with it."""
@@ -121,11 +124,20 @@ class Slot:
 
     def die(self) -> NoReturn:
         """Give every chunk back and end this process at once; the launcher starts a fresh one."""
+        self.drain(at_once=True)  # none of ours may answer the ring
         try:
             for lease in self.heartbeat.leases:
                 self.give_back(lease)
         finally:
             os._exit(ENGINE_DIED)
+
+    def _turn_loop(self) -> None:
+        try:
+            self._loop.run_forever()
+        except (SystemExit, KeyboardInterrupt):
+            # These two alone leave a loop, and without it no chunk would ever end.
+            log.exception("the engine ended its loop; this worker restarts")
+            self.die()
 
     def _do_duties(self) -> None:
         presence = Presence(

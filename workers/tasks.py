@@ -5,11 +5,13 @@ kills its thread for good, so none is let out.
 """
 
 import structlog
+from kombu.exceptions import OperationalError
 from obstore.exceptions import BaseError as StoreFailure
 from redis.exceptions import RedisError
 
 from common.broker import TASK_NAME
-from common.errors import EngineError, IntegrityError, LeaseLost, TransientError
+from common.errors import ConfigError, EngineError, IntegrityError, LeaseLost, TransientError
+from common.store import MissingObject
 from workers.app import app, current_slot
 from workers.chunk import run_chunk
 
@@ -22,20 +24,23 @@ def look_at_chunk(run_id: str, chunk: int) -> str:
     slot = current_slot()
     note = log.bind(run_id=run_id, chunk=chunk)
     try:
+        if not (isinstance(chunk, int) and 0 <= chunk < len(slot.load_run(run_id).index)):
+            note.warning("no such chunk; the message is ignored")
+            return "unknown"
         return run_chunk(slot, run_id, chunk)
     except LeaseLost as error:
         note.info("lease lost", reason=str(error))
         return "lost"
-    except (TransientError, RedisError, StoreFailure) as error:
+    except (TransientError, RedisError, StoreFailure, OperationalError) as error:
         # Nobody's fault: the lease runs out and the chunk is rung for again.
         note.warning("service away; the chunk will be tried again", error=str(error))
         return "away"
     except EngineError as error:
         note.error("engine died; this worker restarts", error=str(error))
         slot.die()
-    except IntegrityError as error:
-        note.error("run paused", error=str(error))
-        slot.ledger.pause_run(run_id, str(error))
+    except (ConfigError, MissingObject, IntegrityError) as error:
+        paused = slot.ledger.pause_run(run_id, str(error))
+        note.error("run paused" if paused else "no such run; the message is ignored", error=str(error))
     except BaseException as error:  # noqa: BLE001  # see above: whatever leaves a task kills its thread
         note.exception("chunk failed; it will be tried again", error_type=type(error).__name__)
     return "failed"

@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 from common.errors import SampleError
 from common.records import Kind
-from common.spec_files import suggest
+from common.spelling import suggest
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 

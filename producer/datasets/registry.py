@@ -11,7 +11,7 @@ from pathlib import Path
 from common.errors import ConfigError
 from common.records import Sample
 from common.spec import DatasetSource
-from common.spec_files import suggest
+from common.spelling import suggest
 from producer.datasets.rows import Row, read_samples
 
 Reader = Callable[[DatasetSource], Iterator[Row]]

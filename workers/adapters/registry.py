@@ -13,7 +13,7 @@ thyme      Thyme                                                   non_empty, an
 """
 
 from common.errors import ConfigError
-from common.spec_files import suggest
+from common.spelling import suggest
 from common.validator_names import IMPORT_STRING
 from workers.adapters.base import Adapter
 from workers.import_strings import import_object
