@@ -50,7 +50,8 @@ function commands.open(model, samples, chunk_count, retention_s)
   return 1
 end
 
--- chunk token worker lease_ms retention_s -> leased | unknown | closed | done | held
+-- chunk token worker lease_ms retention_s -> leased | unknown | closed | done | held (by another token: an answer that
+-- got lost is asked for again)
 function commands.acquire(chunk, token, worker, lease_ms, retention_s)
   local state = redis.call('HGET', run, 'state')
   if not state then return 'unknown' end
@@ -58,7 +59,7 @@ function commands.acquire(chunk, token, worker, lease_ms, retention_s)
   if redis.call('GETRANGE', chunks, chunk, chunk) == '\1' then return 'done' end
   local now = now_ms()
   local expiry = redis.call('ZSCORE', leases, chunk)
-  if expiry and tonumber(expiry) > now then return 'held' end
+  if expiry and tonumber(expiry) > now and token_of(chunk) ~= token then return 'held' end
   redis.call('ZADD', leases, now + lease_ms, chunk)
   redis.call('HSET', holders, chunk, token .. ' ' .. worker)
   touch(retention_s)

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import redis
+from redis.backoff import ExponentialBackoff
+from redis.retry import Retry
 
 from common.errors import LeaseLost, ServiceUnreachable
 from common.records import STATE_BYTES, Chunk, Lease, Outcome, Part, Plan
@@ -68,10 +70,18 @@ class LedgerView:
     progress: Sequence[Commit]
 
 
-def connect_redis(settings: Settings) -> redis.Redis:
-    """Return a client with time-outs.  Raises ``ServiceUnreachable`` when nobody answers."""
+def connect_redis(settings: Settings, *, patience_s: int = 3) -> redis.Redis:
+    """Return a client that rides out an outage of about ``patience_s`` seconds, by trying again every second.
+
+    Every command of the ledger may be sent twice.  Raises ``ServiceUnreachable`` when nobody answers.
+    """
     client = redis.Redis.from_url(
-        settings.redis_url.get_secret_value(), socket_timeout=30, socket_connect_timeout=5, health_check_interval=30
+        settings.redis_url.get_secret_value(),
+        socket_timeout=30,
+        socket_connect_timeout=5,
+        health_check_interval=30,
+        retry=Retry(ExponentialBackoff(base=0.1, cap=1.0), patience_s + 3),
+        retry_on_error=[redis.ConnectionError, redis.TimeoutError],
     )
     with reaching_redis(settings):
         client.ping()

@@ -74,7 +74,7 @@ def make_slot(name: str) -> Slot:
         engine=load_engine(profile, find_weights(profile, profile_path=profile_path)),
         adapter=load_adapter(profile.adapter),
         app=app,
-        ledger=Ledger(connect_redis(settings), settings),
+        ledger=Ledger(connect_redis(settings, patience_s=60), settings),
         store=store,
         settings=settings,
     )

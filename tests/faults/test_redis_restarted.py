@@ -1,0 +1,31 @@
+"""Redis dies or is restarted under a running fleet: workers wait for it and the work in their hands is not lost."""
+
+from collections import Counter
+
+import pytest
+
+from common.layout import parts_prefix
+from tests.support.fleet import Fleet, make_rows
+from tests.support.soundness import assert_run_is_sound
+from tests.support.waiting import wait_until
+
+
+@pytest.mark.parametrize("how", ["kill", "stop"])
+def test_an_outage_of_redis_costs_no_sample_that_was_in_the_engine(fleet: Fleet, how: str) -> None:
+    options = {"delay_s": 0.3, "asked": str(fleet.folder / "asked")}
+    fleet.write_profile("noting", engine="tests.support.dying_engine:NotingEngine", engine_options=options)
+    spec = fleet.write_spec("noting", [fleet.write_dataset("rows", make_rows(320))], chunks={"max_samples": 16})
+    run_id = fleet.enqueue(spec).run_id
+    fleet.start_workers("noting", chunks_in_flight=2)
+    wait_until(lambda: len(list(fleet.store.list_keys(parts_prefix(run_id)))) >= 3, "three parts")
+
+    if how == "kill":
+        fleet.server.kill()
+    else:
+        fleet.server.stop()
+    fleet.server.restart()
+
+    assert fleet.wait_for_end(run_id).samples.ok == 320
+    assert_run_is_sound(fleet, run_id)
+    asked = Counter((fleet.folder / "asked").read_text().split())
+    assert sum(times > 1 for times in asked.values()) == 0
