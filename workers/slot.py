@@ -81,12 +81,12 @@ class Slot:
         """Drain, give the accelerator back and vanish from the list of workers."""
         self.drain()
         self.heartbeat.wait_until_idle()
-        self.drain(at_once=True)  # whoever got a lease in this moment gives it back
         self.heartbeat.stop()
         self.submit(self.engine.stop()).result()
         self._media_threads.shutdown(cancel_futures=True)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._loop_thread.join()
+        self._loop.close()
         withdraw_worker(self.ledger.client, self.name)
 
     def drain(self, *, at_once: bool = False) -> None:

@@ -14,6 +14,7 @@ from common.errors import ConfigError, EngineError, IntegrityError, LeaseLost, T
 from common.store import MissingObject
 from workers.app import app, current_slot
 from workers.chunk import run_chunk
+from workers.slot import Slot
 
 log = structlog.get_logger()
 
@@ -24,7 +25,7 @@ def look_at_chunk(run_id: str, chunk: int) -> str:
     slot = current_slot()
     note = log.bind(run_id=run_id, chunk=chunk)
     try:
-        if not (isinstance(chunk, int) and 0 <= chunk < len(slot.load_run(run_id).index)):
+        if not _names_a_chunk(slot, run_id, chunk):
             note.warning("no such chunk; the message is ignored")
             return "unknown"
         return run_chunk(slot, run_id, chunk)
@@ -39,8 +40,13 @@ def look_at_chunk(run_id: str, chunk: int) -> str:
         note.error("engine died; this worker restarts", error=str(error))
         slot.die()
     except (ConfigError, MissingObject, IntegrityError) as error:
-        paused = slot.ledger.pause_run(run_id, str(error))
+        paused = slot.ledger.pause_run(run_id, f"{slot.name}: {error}")
         note.error("run paused" if paused else "no such run; the message is ignored", error=str(error))
     except BaseException as error:  # noqa: BLE001  # see above: whatever leaves a task kills its thread
         note.exception("chunk failed; it will be tried again", error_type=type(error).__name__)
     return "failed"
+
+
+def _names_a_chunk(slot: Slot, run_id: object, chunk: object) -> bool:
+    """Return whether a message's ids are a planned run's; a message is only a doorbell and must not harm a run."""
+    return isinstance(run_id, str) and isinstance(chunk, int) and 0 <= chunk < len(slot.load_run(run_id).index)

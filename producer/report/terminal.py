@@ -1,4 +1,4 @@
-"""An evaluation in a terminal: a table where it fits, plain lines where it does not or where nobody watches."""
+"""An evaluation in a terminal: a table where it fits, plain lines where it does not."""
 
 from collections.abc import Iterator
 
@@ -36,7 +36,7 @@ def print_scores(evaluation: Evaluation, console: Console) -> None:
     """Print an evaluation: its scores, what they mean, and why samples failed."""
     table = scores_table(evaluation)
     natural = console.measure(table, options=console.options.update(max_width=_NATURAL_WIDTH)).maximum
-    if console.is_terminal and natural <= console.width:
+    if natural <= console.width:
         console.print(table)
     else:
         _print_lines(console, _title(evaluation), *_score_lines(evaluation), "")

@@ -1,0 +1,85 @@
+"""Echo engines for real workers: one with a child process, and those that fail in every way an engine can."""
+
+import asyncio
+import json
+import os
+import subprocess
+from pathlib import Path
+
+from common.errors import ConfigError, EngineError
+from common.spec import ModelProfile
+from tests.support.dying_engine import NotingEngine
+from workers import tasks
+from workers.engines.base import Generation, Request
+from workers.engines.echo_engine import EXIT_CODE, EchoEngine
+
+BASE_EXCEPTIONS: tuple[type[BaseException], ...] = (SystemExit, KeyboardInterrupt, asyncio.CancelledError, MemoryError)
+
+
+class ParentEngine(EchoEngine):
+    """Has a child process, as vLLM does, and writes a line about both to the file ``notes``."""
+
+    def __init__(self, profile: ModelProfile, weights: str) -> None:
+        options = dict(profile.engine_options)
+        self._notes = Path(options.pop("notes"))
+        super().__init__(profile.model_copy(update={"engine_options": options}), weights)
+
+    async def start(self) -> None:
+        await super().start()
+        child = subprocess.Popen(["sleep", "600"])  # noqa: ASYNC220  # as blocking as a real engine's start
+        note = {"pid": os.getpid(), "child": child.pid, "devices": os.environ["CUDA_VISIBLE_DEVICES"]}
+        with self._notes.open("a") as stream:
+            stream.write(json.dumps(note) + "\n")
+
+
+class MisconfiguredEngine(EchoEngine):
+    """Cannot be loaded before the user changes something."""
+
+    async def start(self) -> None:
+        raise ConfigError("profile wrong: engine_options.depth: expected 1 to 8, found 9")
+
+
+class DiesOnceEngine(NotingEngine):
+    """Asked about poison for the first time ever, it dies: by ``EngineError``, or with its process if ``exits``."""
+
+    def __init__(self, profile: ModelProfile, weights: str) -> None:
+        options = dict(profile.engine_options)
+        self._exits = options.pop("exits")
+        self._died = Path(options.pop("died"))
+        super().__init__(profile.model_copy(update={"engine_options": options}), weights)
+
+    async def generate(self, request: Request) -> Generation:
+        generation = await super().generate(request)
+        if "poison" in request.messages[-1].text and not self._died.exists():
+            self._died.touch()
+            if self._exits:
+                os._exit(EXIT_CODE)
+            raise EngineError("the accelerator fell off the bus")
+        return generation
+
+
+class UnrulyEngine(EchoEngine):
+    """Raises the base exception that a question names, and lets one leave each of the first ``2 * slots`` chunks as well."""
+
+    def __init__(self, profile: ModelProfile, weights: str) -> None:
+        options = dict(profile.engine_options)
+        slots = options.pop("slots")
+        super().__init__(profile.model_copy(update={"engine_options": options}), weights)
+        self._to_raise = [error for error in BASE_EXCEPTIONS for _ in range(slots)]
+
+    async def start(self) -> None:
+        await super().start()
+        run_chunk = tasks.run_chunk
+
+        def run_chunk_after_all(*given: object) -> str:
+            if self._to_raise:
+                raise self._to_raise.pop()
+            return run_chunk(*given)  # type: ignore[arg-type]  # whatever the task gives
+
+        tasks.run_chunk = run_chunk_after_all
+
+    async def generate(self, request: Request) -> Generation:
+        for error in BASE_EXCEPTIONS:
+            if error.__name__ in request.messages[-1].text:
+                raise error("in the engine")
+        return await super().generate(request)

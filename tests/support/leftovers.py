@@ -1,0 +1,56 @@
+"""Processes that a test's fleet has started: by the end of the test there must be none."""
+
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+
+import psutil
+import pytest
+
+from common.ledger import run_keys
+from tests.support.fleet import ROOT, Fleet
+from tests.support.waiting import wait_until
+
+
+def find_processes(fleet: Fleet) -> list[psutil.Process]:
+    """Return what runs with this fleet's own store: launchers, workers, and their engines' children."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get("FLEET_STORE_URL") == fleet.settings.store_url:
+                found.append(process)
+    return found
+
+
+@pytest.fixture
+def clean_fleet(fleet: Fleet) -> Iterator[Fleet]:
+    """Yield a fleet and assert that it leaves no process behind."""
+    yield fleet
+    fleet.stop_workers()
+    wait_until(lambda: not find_processes(fleet), f"the end of {find_processes(fleet)}", deadline_s=20)
+
+
+@contextmanager
+def start_launcher(fleet: Fleet, *arguments: str, environment: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
+    """Run ``workers start`` with these arguments; its log goes to ``stderr``.  Killed with all it started at the end."""
+    command = [sys.executable, "-m", "workers", "start", *arguments]
+    # A session of its own, as in a terminal: Ctrl+C reaches the whole foreground group, which is the launcher alone.
+    launcher = subprocess.Popen(
+        command, env={**environment}, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )  # fmt: skip
+    with launcher:
+        try:
+            yield launcher
+        finally:
+            for process in find_processes(fleet):
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+
+
+def assert_nothing_is_held(fleet: Fleet, run_id: str, model: str) -> None:
+    """Assert that no lease of the run is left and that no worker says it is there."""
+    leases, holders = run_keys(run_id)[4:6]
+    assert fleet.ledger.client.zcard(leases) == 0
+    assert fleet.ledger.client.hlen(holders) == 0
+    assert fleet.workers(model) == []

@@ -1,0 +1,71 @@
+"""A worker's slot inside the test's own process, for tests that look at one step of a chunk's way."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from common.broker import make_app
+from common.chunks import read_chunk
+from common.ledger import Ledger, connect_redis
+from common.records import Sample
+from common.spec_files import read_profile
+from tests.support.fleet import Fleet
+from workers.adapters import load_adapter
+from workers.engines.base import Generation, Request
+from workers.engines.registry import load_engine
+from workers.slot import Slot
+
+
+@contextmanager
+def open_slot(fleet: Fleet, model: str, *, name: str = "slot@test", **settings: float) -> Iterator[Slot]:
+    """Yield a started slot.  Keyword arguments are ``FLEET_*`` settings, in small letters."""
+    chosen = fleet.settings.model_copy(update=settings)
+    profile = read_profile(model)
+    with connect_redis(chosen) as client:
+        slot = Slot(
+            name=name,
+            device="cpu",
+            profile=profile,
+            engine=load_engine(profile, ""),
+            adapter=load_adapter(profile.adapter),
+            app=make_app(chosen),
+            ledger=Ledger(client, chosen),
+            store=fleet.store,
+            settings=chosen,
+        )
+        slot.start()
+        try:
+            yield slot
+        finally:
+            slot.drain(at_once=True)
+            slot.stop()
+
+
+def enqueue_rows(fleet: Fleet, model: str, rows: Sequence[Mapping[str, Any]], *, chunk: int = 16, **spec: Any) -> str:
+    """Enqueue a run of one dataset in chunks of ``chunk`` samples; return its id."""
+    path = fleet.write_spec(model, [fleet.write_dataset("rows", rows)], chunks={"max_samples": chunk}, **spec)
+    return fleet.enqueue(path).run_id
+
+
+def read_samples(slot: Slot, run_id: str, number: int = 0) -> list[Sample]:
+    return read_chunk(slot.store, slot.load_run(run_id).index[number])
+
+
+class ScriptedEngine:
+    """Answers by a function of the test's own, and keeps what it was asked."""
+
+    def __init__(self, answer: Callable[[Request], str]) -> None:
+        self.asked: list[Request] = []
+        self._answer = answer
+
+    async def start(self) -> None:
+        """Nothing to load."""
+
+    async def generate(self, request: Request) -> Generation:
+        self.asked.append(request)
+        words = self._answer(request).split()
+        kept = words[: request.settings.max_tokens]
+        return Generation(" ".join(kept), "length" if len(kept) < len(words) else "stop", 1, len(kept))
+
+    async def stop(self) -> None:
+        """Nothing to give back."""

@@ -1,0 +1,55 @@
+"""The doorbell: small messages in the right queue, and settings that the design rests on."""
+
+import base64
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from common.broker import TASK_NAME, count_waiting, make_app, queue_name, ring
+from common.settings import Settings
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(redis_url) as client:
+        yield client
+
+
+def read_messages(client: redis.Redis, model: str) -> list[dict[str, Any]]:
+    """Return a queue's messages, the one that is taken next first."""
+    messages: Any = client.lrange(queue_name(model), 0, -1)
+    return [json.loads(message) for message in reversed(messages)]
+
+
+def test_a_ring_is_one_message_of_two_ids_a_chunk_in_the_models_own_queue(client: redis.Redis, redis_url: str) -> None:
+    assert ring(make_app(Settings(redis_url=redis_url)), "tiny", "tiny-1", iter([4, 2, 9])) == 3
+    messages = read_messages(client, "tiny")
+    bodies = [json.loads(base64.b64decode(message["body"])) for message in messages]
+    assert [body[0] for body in bodies] == [["tiny-1", 4], ["tiny-1", 2], ["tiny-1", 9]]
+    assert {message["headers"]["task"] for message in messages} == {TASK_NAME}
+    assert count_waiting(client, "tiny") == 3
+    assert count_waiting(client, "other") == 0
+    assert max(len(json.dumps(message)) for message in messages) < 1500
+
+
+def test_ringing_for_nothing_sends_nothing(client: redis.Redis, redis_url: str) -> None:
+    assert ring(make_app(Settings(redis_url=redis_url)), "tiny", "tiny-1", []) == 0
+    assert count_waiting(client, "tiny") == 0
+
+
+def test_more_chunks_than_a_batch_holds_arrive_in_order(client: redis.Redis, redis_url: str) -> None:
+    assert ring(make_app(Settings(redis_url=redis_url)), "tiny", "tiny-1", range(1000)) == 1000
+    bodies = [json.loads(base64.b64decode(message["body"])) for message in read_messages(client, "tiny")]
+    assert [body[0][1] for body in bodies] == list(range(1000))
+
+
+def test_messages_are_acknowledged_early_and_leave_no_results(client: redis.Redis, redis_url: str) -> None:
+    conf = make_app(Settings(redis_url=redis_url)).conf
+    assert not conf.task_acks_late
+    assert conf.task_ignore_result
+    assert conf.result_backend is None
+    assert conf.accept_content == ["json"]
+    assert conf.broker_connection_max_retries is None

@@ -1,0 +1,199 @@
+"""Samples to outcomes, on a real slot: no barrier, every attempt kept, and one sample's fault stays its own."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from common.errors import EngineError, OutOfMemory, SampleError
+from common.records import Outcome, Sample
+from tests.support.fleet import Fleet, make_rows
+from tests.support.slots import ScriptedEngine, enqueue_rows, open_slot, read_samples
+from workers.adapters.base import Prompt
+from workers.adapters.chat import ChatAdapter
+from workers.answering import answer_samples
+from workers.engines.base import Generation, Request
+from workers.slot import Slot
+
+REFUSAL = "I'm sorry, I can't help with that."
+
+
+@pytest.fixture
+def slot(fleet: Fleet) -> Iterator[Slot]:
+    fleet.write_profile("tried")
+    with open_slot(fleet, "tried") as slot:
+        yield slot
+
+
+def answer_rows(slot: Slot, fleet: Fleet, rows: list[dict[str, Any]], **spec: Any) -> dict[str, Outcome]:
+    """Answer a dataset's rows and return the outcomes by question; a question is one word here."""
+    run_id = enqueue_rows(fleet, "tried", rows, **spec)
+    samples = read_samples(slot, run_id)
+    outcomes = [one for batch in answer_samples(slot, slot.load_run(run_id), samples, lambda: False) for one in batch]
+    assert len({outcome.sample_id for outcome in outcomes}) == len(outcomes) == len(samples)
+    questions = {sample.sample_id: sample.question for sample in samples}
+    return {questions[outcome.sample_id]: outcome for outcome in outcomes}
+
+
+def ask(*questions: str) -> list[dict[str, Any]]:
+    return [{"id": number, "question": question, "target": "ok"} for number, question in enumerate(questions)]
+
+
+class SlowEngine(ScriptedEngine):
+    """Never answers a question about something slow, and tells when it is no longer asked."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda request: "ok")
+        self.let_go = threading.Event()
+
+    async def generate(self, request: Request) -> Generation:
+        if "slow" in request.messages[-1].text:
+            try:
+                await asyncio.get_running_loop().create_future()
+            finally:
+                self.let_go.set()
+        return await super().generate(request)
+
+
+def test_a_slow_sample_keeps_no_other_waiting_and_is_cancelled_once_the_time_is_over(slot: Slot, fleet: Fleet) -> None:
+    slot.engine = engine = SlowEngine()
+    run_id = enqueue_rows(fleet, "tried", [*ask("slow"), *make_rows(9)])
+    seen: list[Outcome] = []
+    for batch in answer_samples(slot, slot.load_run(run_id), read_samples(slot, run_id), lambda: len(seen) == 9):
+        seen.extend(batch)
+    assert {outcome.status for outcome in seen} == {"ok"}
+    assert len(seen) == 9
+    assert engine.let_go.wait(20)
+
+
+def test_whoever_stops_reading_stops_the_engine(slot: Slot, fleet: Fleet) -> None:
+    slot.engine = engine = SlowEngine()
+    run_id = enqueue_rows(fleet, "tried", ask("slow", "quick"))
+    answering = answer_samples(slot, slot.load_run(run_id), read_samples(slot, run_id), lambda: False)
+    assert len(next(answering)) == 1
+    answering.close()  # type: ignore[attr-defined]  # it is a generator
+    assert engine.let_go.wait(20)
+
+
+def test_every_attempt_is_kept_with_its_violations_temperature_and_seed(slot: Slot, fleet: Fleet) -> None:
+    slot.engine = ScriptedEngine(lambda request: ("", REFUSAL, "ok")[request.attempt - 1])
+    validation = {"max_attempts": 4, "validators": ["non_empty", "no_refusal"]}
+    (outcome,) = answer_rows(slot, fleet, ask("shy"), validation=validation, generation={"seed": 7}).values()
+    first, second, third = outcome.attempts
+    assert [one.number for one in outcome.attempts] == [1, 2, 3]
+    assert [one.violations for one in outcome.attempts] == [("non_empty",), ("no_refusal",), ()]
+    assert [one.response for one in outcome.attempts] == ["", REFUSAL, "ok"]
+    assert [one.temperature for one in outcome.attempts] == [0.0, 0.2, 0.5]
+    assert first.seed == 7
+    assert len({7, second.seed, third.seed, None}) == 4
+    assert (outcome.status, outcome.prediction, outcome.response) == ("ok", "ok", "ok")
+    assert outcome.worker == "slot@test"
+
+
+def test_an_answer_that_no_attempt_gets_right_is_invalid_and_still_there(slot: Slot, fleet: Fleet) -> None:
+    slot.engine = ScriptedEngine(lambda request: REFUSAL)
+    validation = {"max_attempts": 2, "validators": ["no_refusal"]}
+    (outcome,) = answer_rows(slot, fleet, ask("stubborn"), validation=validation).values()
+    assert (outcome.status, outcome.response, outcome.error_code) == ("invalid", REFUSAL, None)
+    assert [one.violations for one in outcome.attempts] == [("no_refusal",)] * 2
+
+
+@pytest.mark.parametrize("validators", [["finished"], [{"regex": "five"}]])
+def test_an_answer_that_was_cut_gets_more_room(slot: Slot, fleet: Fleet, validators: list[Any]) -> None:
+    slot.engine = engine = ScriptedEngine(lambda request: "one two three four five")
+    validation = {"max_attempts": 4, "validators": validators}
+    (outcome,) = answer_rows(slot, fleet, ask("long"), validation=validation, generation={"max_tokens": 2}).values()
+    assert [request.settings.max_tokens for request in engine.asked] == [2, 4, 8]
+    assert [one.finish_reason for one in outcome.attempts] == ["length", "length", "stop"]
+    assert (outcome.status, outcome.finish_reason, outcome.output_tokens) == ("ok", "stop", 5)
+
+
+def test_a_row_that_cannot_be_asked_never_reaches_the_engine(slot: Slot, fleet: Fleet) -> None:
+    slot.engine = engine = ScriptedEngine(lambda request: "ok")
+    outcomes = answer_rows(slot, fleet, [*ask("good"), {"id": "bad", "target": "ok"}])
+    assert len(engine.asked) == 1
+    assert outcomes["good"].status == "ok"
+    failed = outcomes[""]
+    assert (failed.status, failed.error_code, failed.attempts) == ("failed", "missing_question", ())
+    assert failed.prediction is failed.response is None
+
+
+@pytest.mark.parametrize("fault", [SampleError("engine_rejected", "too odd"), OutOfMemory("too big")])
+def test_a_fault_of_one_request_is_that_samples_outcome(slot: Slot, fleet: Fleet, fault: Exception) -> None:
+    def answer(request: Request) -> str:
+        if "bad" in request.messages[-1].text:
+            raise fault
+        return "ok"
+
+    slot.engine = ScriptedEngine(answer)
+    outcomes = answer_rows(slot, fleet, ask("bad", "good"))
+    assert outcomes["good"].status == "ok"
+    assert (outcomes["bad"].status, outcomes["bad"].error_code) == ("failed", fault.code)  # type: ignore[attr-defined]  # both have one
+    assert outcomes["bad"].error_message == str(fault)
+
+
+SURPRISES: list[BaseException] = [
+    RuntimeError("odd"),
+    MemoryError("odd"),
+    SystemExit("odd"),
+    KeyboardInterrupt("odd"),
+    asyncio.CancelledError("odd"),
+]
+
+
+@pytest.mark.parametrize("surprise", SURPRISES, ids=lambda one: type(one).__name__)
+def test_whatever_an_adapter_raises_for_one_sample_is_that_samples_outcome(
+    slot: Slot, fleet: Fleet, surprise: BaseException
+) -> None:
+    class OddAdapter(ChatAdapter):
+        def to_prompt(self, sample: Sample, *, reminder: str | None = None) -> Prompt:
+            if sample.question == "bad":
+                raise surprise
+            return super().to_prompt(sample, reminder=reminder)
+
+    slot.adapter = OddAdapter()
+    outcomes = answer_rows(slot, fleet, ask("bad", "good", "fine"))
+    assert {question: one.status for question, one in outcomes.items()} == {"bad": "failed", "good": "ok", "fine": "ok"}
+    assert outcomes["bad"].error_code == "unexpected_error"
+    assert outcomes["bad"].error_message == f"{type(surprise).__name__}: odd"
+
+
+def test_a_dead_engine_ends_the_chunk_after_what_was_finished(slot: Slot, fleet: Fleet) -> None:
+    def answer(request: Request) -> str:
+        if "bad" in request.messages[-1].text:
+            raise EngineError("gone")
+        return "ok"
+
+    slot.engine = ScriptedEngine(answer)
+    run_id = enqueue_rows(fleet, "tried", [*make_rows(3), *ask("bad", "bad twice")])
+    samples = sorted(read_samples(slot, run_id), key=lambda sample: "bad" in sample.question)
+    seen: list[Outcome] = []
+    with pytest.raises(EngineError, match="gone"):
+        for batch in answer_samples(slot, slot.load_run(run_id), samples, lambda: False):
+            seen.extend(batch)
+    assert {outcome.sample_id for outcome in seen} == {sample.sample_id for sample in samples[:3]}
+
+
+def test_a_sample_that_meets_its_cancellation_with_another_error_gets_no_outcome(slot: Slot, fleet: Fleet) -> None:
+    class ConfusedEngine(ScriptedEngine):
+        async def generate(self, request: Request) -> Generation:
+            if "bad" in request.messages[-1].text:
+                raise EngineError("gone")
+            try:
+                return await asyncio.get_running_loop().create_future()
+            except asyncio.CancelledError:
+                raise RuntimeError("the engine's stream broke") from None
+
+    slot.engine = ConfusedEngine(lambda request: "never")
+    run_id = enqueue_rows(fleet, "tried", [*make_rows(3), *ask("bad")])
+    with pytest.raises(EngineError, match="gone"):
+        assert not list(answer_samples(slot, slot.load_run(run_id), read_samples(slot, run_id), lambda: False))
+
+
+def test_no_batch_is_larger_than_the_journal_takes_at_once(slot: Slot, fleet: Fleet) -> None:
+    run_id = enqueue_rows(fleet, "tried", make_rows(1500), chunk=4096)
+    batches = list(answer_samples(slot, slot.load_run(run_id), read_samples(slot, run_id), lambda: False))
+    assert sum(len(batch) for batch in batches) == 1500
+    assert max(len(batch) for batch in batches) <= 512

@@ -1,0 +1,149 @@
+"""The heartbeat, against a real Redis: leases live as long as their holder, and a lost one is noticed."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import redis
+
+from common.embedded_redis import start_redis
+from common.ledger import Ledger, connect_redis, run_keys
+from common.records import Lease, Plan
+from common.settings import Settings
+from tests.support.waiting import wait_until
+from workers import heartbeat
+from workers.heartbeat import Heartbeat
+
+RUN = "tiny-1"
+LEASES = run_keys(RUN)[4]
+
+
+@contextmanager
+def beat(url: str, duties: Callable[[], None] = lambda: None, *, lease_s: float = 30) -> Iterator[tuple[Heartbeat, Ledger]]:
+    """Yield a running heartbeat and its ledger, with an open run of four chunks."""
+    chosen = Settings(redis_url=url, lease_s=lease_s, renew_s=0.02)
+    with connect_redis(chosen) as client:
+        ledger = Ledger(client, chosen)
+        ledger.open_run(Plan(run_id=RUN, samples=4, chunks=4, datasets=()), "tiny")
+        beating = Heartbeat(ledger, chosen, duties)
+        beating.start()
+        try:
+            yield beating, ledger
+        finally:
+            beating.stop()
+
+
+def acquire(ledger: Ledger, chunk: int = 0) -> Lease:
+    lease = ledger.acquire(RUN, chunk, "me@here")
+    assert lease is not None
+    return lease
+
+
+def expiry(ledger: Ledger, chunk: int = 0) -> float:
+    score = ledger.client.zscore(LEASES, str(chunk))
+    return score if isinstance(score, float) else 0.0
+
+
+def test_a_lease_that_is_kept_is_prolonged_and_one_that_is_not_kept_runs_out(redis_url: str) -> None:
+    beats: list[int] = []
+    with beat(redis_url, lambda: beats.append(1)) as (beating, ledger):
+        lease, dropped = acquire(ledger), acquire(ledger, 1)
+        first, never = expiry(ledger), expiry(ledger, 1)
+        with beating.keep(lease) as held, beating.keep(dropped):
+            assert beating.leases == [lease, dropped]
+            wait_until(lambda: expiry(ledger) > first and expiry(ledger, 1) > never, "both leases to be renewed")
+        assert beating.leases == []
+        last, seen = expiry(ledger), len(beats)
+        wait_until(lambda: len(beats) > seen + 2, "more beats")
+        assert expiry(ledger) == last
+        assert not held.lost
+
+
+def test_a_lease_that_another_worker_took_over_is_noticed_and_left_alone(redis_url: str) -> None:
+    with beat(redis_url) as (beating, ledger):
+        with beating.keep(acquire(ledger)) as held, beating.keep(acquire(ledger, 1)) as kept:
+            ledger.client.zrem(LEASES, "0")
+            successor = acquire(ledger)
+            wait_until(lambda: held.lost, "the loss to be noticed")
+            assert not kept.lost
+        assert ledger.release(successor)
+
+
+def test_a_lease_is_lost_when_redis_forgets_everything(redis_url: str) -> None:
+    with beat(redis_url) as (beating, ledger), beating.keep(acquire(ledger)) as held:
+        ledger.client.flushall()
+        wait_until(lambda: held.lost, "the loss to be noticed")
+
+
+def test_a_lease_that_ran_out_while_nobody_wanted_it_is_renewed(redis_url: str) -> None:
+    with beat(redis_url) as (beating, ledger), beating.keep(acquire(ledger)) as held:
+        ledger.client.zadd(LEASES, {"0": 1})  # ran out in 1970
+        wait_until(lambda: expiry(ledger) > 1, "the lease to be renewed")
+        assert not held.lost
+
+
+def test_renewals_go_on_once_redis_is_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    missed = threading.Event()
+    warn = heartbeat.log.warning
+    monkeypatch.setattr(heartbeat.log, "warning", lambda *told, **more: (warn(*told, **more), missed.set()))
+    with start_redis(tmp_path) as server, beat(server.url) as (beating, ledger), beating.keep(acquire(ledger)) as held:
+        before = expiry(ledger)
+        server.kill()
+        wait_until(missed.is_set, "a renewal to fail")
+        server.restart()
+        wait_until(lambda: survives(lambda: expiry(ledger)) > before, "the lease to be renewed")
+        assert not held.lost
+
+
+def test_duties_that_fail_stop_neither_renewals_nor_later_duties(redis_url: str) -> None:
+    done: list[int] = []
+
+    def fail() -> None:
+        done.append(1)
+        raise (RuntimeError("a mistake of ours") if len(done) % 2 else redis.ConnectionError("away"))
+
+    with beat(redis_url, fail) as (beating, ledger), beating.keep(acquire(ledger)):
+        first = expiry(ledger)
+        wait_until(lambda: len(done) >= 4 and expiry(ledger) > first, "duties and renewals to go on")
+
+
+def test_it_waits_until_nothing_is_held(redis_url: str) -> None:
+    with beat(redis_url) as (beating, ledger):
+        beating.wait_until_idle()
+        waiter = threading.Thread(target=beating.wait_until_idle)
+        with beating.keep(acquire(ledger)):
+            with beating.keep(acquire(ledger, 1)):
+                waiter.start()
+            assert waiter.is_alive()
+        waiter.join(timeout=20)
+        assert not waiter.is_alive()
+
+
+def test_a_chunk_that_fails_is_held_no_longer(redis_url: str) -> None:
+    with beat(redis_url) as (beating, ledger):
+        with pytest.raises(RuntimeError), beating.keep(acquire(ledger)):
+            raise RuntimeError
+        assert beating.leases == []
+
+
+def test_the_worker_is_told_once_to_drain_when_its_launcher_is_gone(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[int, int]] = []
+    beats: list[int] = []
+    with beat(redis_url, lambda: beats.append(1)):
+        monkeypatch.setattr(heartbeat.os, "kill", lambda *given: told.append(given))
+        monkeypatch.setattr(heartbeat.os, "getppid", lambda: 1)
+        wait_until(lambda: told, "the signal")
+        seen = len(beats)
+        wait_until(lambda: len(beats) > seen + 2, "more beats")
+    assert told == [(os.getpid(), signal.SIGTERM)]
+
+
+def survives(ask: Callable[[], float]) -> float:
+    try:
+        return ask()
+    except redis.ConnectionError:
+        return 0.0

@@ -1,0 +1,90 @@
+"""The janitor: lost chunks are rung for again, by one worker at a time, and never more than needed."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pytest
+from celery import Celery
+
+from common.broker import count_waiting, make_app, queue_name, ring
+from common.ledger import Ledger, connect_redis, run_keys
+from common.records import Plan
+from common.settings import Settings
+from tests.support.waiting import wait_until
+from workers.janitor import sweep
+
+
+class Swept(NamedTuple):
+    app: Celery
+    ledger: Ledger
+    settings: Settings
+
+    def open_run(self, run_id: str, chunks: int) -> None:
+        self.ledger.open_run(Plan(run_id=run_id, samples=chunks, chunks=chunks, datasets=()), "tiny")
+
+    def sweep(self) -> int:
+        """Sweep when it is somebody's turn again."""
+        wait_until(lambda: not self.ledger.client.exists("fleet:janitor:tiny"), "the turn to pass")
+        return sweep(self.app, self.ledger, self.settings, "tiny")
+
+    @property
+    def waiting(self) -> int:
+        return count_waiting(self.ledger.client, "tiny")
+
+    def empty_queue(self) -> None:
+        self.ledger.client.delete(queue_name("tiny"))
+
+
+@pytest.fixture
+def swept(redis_url: str) -> Iterator[Swept]:
+    chosen = Settings(redis_url=redis_url, lease_s=0.05, janitor_s=0.01)
+    with connect_redis(chosen) as client:
+        yield Swept(make_app(chosen), Ledger(client, chosen), chosen)
+
+
+def test_it_rings_for_pending_chunks_once_the_queue_is_empty(swept: Swept) -> None:
+    swept.open_run("tiny-1", 3)
+    assert swept.sweep() == 3
+    assert swept.waiting == 3
+    assert swept.sweep() == 0, "messages wait: nothing is known to be lost"
+    swept.empty_queue()
+    assert swept.sweep() == 3
+
+
+def test_it_rings_for_an_expired_chunk_even_while_messages_wait_and_only_once(swept: Swept) -> None:
+    swept.open_run("tiny-1", 3)
+    ring(swept.app, "tiny", "tiny-1", [0, 2])
+    assert swept.ledger.acquire("tiny-1", 1, "dead@worker")
+    assert wait_until(swept.sweep, "the lease to run out") == 1
+    assert swept.waiting == 3
+    assert swept.sweep() == 0
+
+
+def test_expired_chunks_come_before_pending_ones(swept: Swept) -> None:
+    swept.open_run("tiny-1", 4)
+    assert swept.ledger.acquire("tiny-1", 3, "dead@worker")
+    swept.ledger.client.zadd(run_keys("tiny-1")[4], {"3": 1})  # ran out in 1970
+    assert swept.sweep() == 1
+    assert swept.waiting == 1
+
+
+def test_one_worker_of_a_model_sweeps_at_a_time(swept: Swept) -> None:
+    patient = swept._replace(settings=swept.settings.model_copy(update={"janitor_s": 60.0}))
+    swept.open_run("tiny-1", 3)
+    assert patient.sweep() == 3
+    patient.empty_queue()
+    assert sweep(swept.app, swept.ledger, swept.settings, "tiny") == 0, "another worker has just swept"
+    assert sweep(swept.app, swept.ledger, swept.settings, "other") == 0, "another model's turn, and it has no runs"
+    assert swept.ledger.client.pttl("fleet:janitor:tiny") > 0, "a janitor that dies must not keep the turn"
+
+
+def test_a_run_that_is_not_running_is_left_alone_and_keeps_no_other_run_waiting(swept: Swept) -> None:
+    swept.open_run("tiny-1", 3)
+    swept.open_run("tiny-2", 2)
+    swept.open_run("tiny-3", 2)
+    swept.ledger.pause_run("tiny-1", "look at this")
+    assert swept.sweep() == 4
+    swept.empty_queue()
+    swept.ledger.continue_run("tiny-1")
+    assert swept.sweep() == 7
+
