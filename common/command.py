@@ -21,9 +21,7 @@ def run_command(name: str, command: Callable[..., object]) -> None:
     """
     try:
         code = command(prog_name=name, standalone_mode=False)
-    except click.exceptions.Abort:
-        sys.exit(INTERRUPTED)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, click.exceptions.Abort):  # click makes the second of the first
         click.echo("interrupted; nothing is lost, the same command goes on", err=True)
         sys.exit(INTERRUPTED)
     except click.ClickException as error:

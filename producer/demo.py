@@ -49,7 +49,11 @@ def run_demo(folder: Path, console: Console) -> RunStatus:
         status = read_status(spec.run_id, store, ledger)
         if status.state == "running":
             with one_worker(spec.model.name, settings, folder / "worker.log") as worker:
-                status = watch_run(lambda: _read_while_alive(spec.run_id, store, ledger, worker, folder), console)
+                try:
+                    status = watch_run(lambda: _read_while_alive(spec.run_id, store, ledger, worker, folder), console)
+                except KeyboardInterrupt:
+                    console.print("Stopping; the worker has 5 s for what it holds.", highlight=False)
+                    raise
     _conclude(status, store, folder, console)
     return status
 

@@ -87,4 +87,3 @@ def test_a_run_that_is_not_running_is_left_alone_and_keeps_no_other_run_waiting(
     swept.empty_queue()
     swept.ledger.continue_run("tiny-1")
     assert swept.sweep() == 7
-

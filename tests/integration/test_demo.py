@@ -1,0 +1,69 @@
+"""The demo, as a newcomer runs it: the real model on real data, stopped with Ctrl+C and started again."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.support.waiting import wait_until
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def start_demo(folder: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "producer", "demo", "--dir", str(folder)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def find_parts(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.glob("store/runs/*/parts/w1/*.parquet")}
+
+
+def find_processes(folder: Path) -> list[psutil.Process]:
+    """Return the living processes that name the folder in their command line or environment, other than ours."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid != os.getpid() and any(
+                str(folder) in text for text in (*process.cmdline(), *process.environ().values())
+            ):
+                found.append(process)
+        except (psutil.AccessDenied, psutil.NoSuchProcess, psutil.ZombieProcess):
+            continue
+    return found
+
+
+@pytest.mark.timeout(300)
+def test_the_demo_goes_on_after_ctrl_c_and_ends_with_the_table_of_scores(tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    interrupted = start_demo(folder)
+    wait_until(lambda: len(find_parts(folder)) >= 4, "four parts", deadline_s=120)
+    interrupted.send_signal(signal.SIGINT)
+    _, said = interrupted.communicate(timeout=60)
+    assert interrupted.returncode == 130
+    assert "nothing is lost, the same command goes on" in said
+    assert "Traceback" not in said
+    assert find_processes(folder) == []
+    before = find_parts(folder)
+
+    finished = start_demo(folder)
+    shown, complained = finished.communicate(timeout=200)
+    assert finished.returncode == 0, complained
+    assert {name: content for name, content in find_parts(folder).items() if name in before} == before, (
+        "a finished part was written again"
+    )
+    for dataset, n, bar in (("digits", 500, 0.95), ("shapes", 1500, 0.90)):
+        scores = re.search(rf"{dataset} +{n} +([01]\.\d+) \[", shown)
+        assert scores, shown
+        assert float(scores[1]) >= bar
+    assert (folder / "results" / "results.parquet").is_file()
+    assert find_processes(folder) == []
+
+    again = start_demo(folder)
+    assert again.communicate(timeout=60)[0].count("coverage") == 1
+    assert find_parts(folder).keys() >= before.keys()

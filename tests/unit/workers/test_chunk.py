@@ -1,0 +1,136 @@
+"""A chunk's way through a slot: leased, answered, journaled, written, committed; each step where the last one left it."""
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from common.chunks import read_part
+from common.layout import part_key
+from common.parts import encode_part
+from common.records import Outcome, Sample
+from tests.support.fleet import Fleet, make_rows
+from tests.support.slots import ScriptedEngine, enqueue_rows, open_slot, read_samples
+from tests.support.soundness import assert_run_is_sound
+from tests.support.waiting import wait_until
+from workers.chunk import run_chunk, write_part
+from workers.engines.base import Request
+from workers.slot import Slot
+
+
+@pytest.fixture
+def slot(fleet: Fleet) -> Iterator[Slot]:
+    fleet.write_profile("tried", engine_options={"table": [{"match": "slow", "fault": "hang"}]})
+    with open_slot(fleet, "tried", drain_grace_s=600) as slot:
+        yield slot
+
+
+def make_outcome(sample: Sample, prediction: str) -> Outcome:
+    return Outcome(
+        sample_id=sample.sample_id, dataset=sample.dataset, index=sample.index, model="tried", status="ok", prediction=prediction
+    )
+
+
+def test_a_run_of_two_chunks_is_sound(slot: Slot, fleet: Fleet) -> None:
+    run_id = enqueue_rows(fleet, "tried", make_rows(20))
+    assert [run_chunk(slot, run_id, number) for number in (1, 0)] == ["done", "done"]
+    assert {outcome.prediction for outcome in assert_run_is_sound(fleet, run_id)} == {"ok"}
+    assert slot.heartbeat.leases == []
+
+
+def test_a_chunk_that_is_done_held_or_unknown_is_not_needed(slot: Slot, fleet: Fleet) -> None:
+    run_id = enqueue_rows(fleet, "tried", make_rows(20))
+    assert run_chunk(slot, run_id, 0) == "done"
+    assert slot.ledger.acquire(run_id, 1, "another@worker")
+    slot.engine = engine = ScriptedEngine(lambda request: "never")
+    assert [run_chunk(slot, run, number) for run, number in ((run_id, 0), (run_id, 1), ("tried-0", 0))] == ["not needed"] * 3
+    assert engine.asked == []
+
+
+def test_a_draining_worker_takes_no_chunk(slot: Slot, fleet: Fleet) -> None:
+    run_id = enqueue_rows(fleet, "tried", make_rows(4))
+    slot.drain()
+    assert run_chunk(slot, run_id, 0) == "not needed"
+    assert slot.ledger.acquire(run_id, 0, "another@worker"), "it was never leased"
+
+
+def test_a_chunk_whose_part_exists_is_committed_without_asking_the_engine(slot: Slot, fleet: Fleet) -> None:
+    run_id = enqueue_rows(fleet, "tried", make_rows(4))
+    samples = read_samples(slot, run_id)
+    write_part(slot.store, slot.load_run(run_id).index[0], [make_outcome(sample, "before") for sample in samples])
+    slot.engine = engine = ScriptedEngine(lambda request: "never")
+    assert run_chunk(slot, run_id, 0) == "done"
+    assert engine.asked == []
+    assert {outcome.prediction for outcome in assert_run_is_sound(fleet, run_id)} == {"before"}
+
+
+def test_whoever_comes_second_with_a_part_gets_the_winners(slot: Slot, fleet: Fleet) -> None:
+    run_id = enqueue_rows(fleet, "tried", make_rows(4))
+    chunk = slot.load_run(run_id).index[0]
+    first, second = ([make_outcome(sample, answer) for sample in read_samples(slot, run_id)] for answer in ("first", "second"))
+    won, lost = write_part(slot.store, chunk, first), write_part(slot.store, chunk, second)
+    assert won == lost == read_part(slot.store, chunk)
+    assert {outcome.prediction for outcome in lost.outcomes} == {"first"}
+
+
+def test_a_part_that_appears_while_the_chunk_runs_is_the_one_that_counts(slot: Slot, fleet: Fleet) -> None:
+    run_id = enqueue_rows(fleet, "tried", make_rows(4))
+    samples = read_samples(slot, run_id)
+
+    def answer_too_late(request: Request) -> str:
+        outcomes = [make_outcome(sample, "winner") for sample in samples]
+        slot.store.put_new(part_key(run_id, 1, 0), encode_part(run_id, 0, outcomes))
+        return "loser"
+
+    slot.engine = ScriptedEngine(answer_too_late)
+    assert run_chunk(slot, run_id, 0) == "done"
+    assert {outcome.prediction for outcome in assert_run_is_sound(fleet, run_id)} == {"winner"}
+
+
+def test_a_successor_asks_only_for_what_the_journal_lacks(slot: Slot, fleet: Fleet) -> None:
+    run_id = enqueue_rows(fleet, "tried", make_rows(8))
+    samples = read_samples(slot, run_id)
+    before = slot.ledger.acquire(run_id, 0, "dead@worker")
+    assert before is not None
+    slot.ledger.journal(before, [make_outcome(sample, "before") for sample in samples[:5]])
+    slot.ledger.release(before)
+    slot.engine = engine = ScriptedEngine(lambda request: "after")
+    assert run_chunk(slot, run_id, 0) == "done"
+    assert {request.request_id for request in engine.asked} == {sample.sample_id for sample in samples[5:]}
+    assert [outcome.prediction for outcome in assert_run_is_sound(fleet, run_id)] == ["before"] * 5 + ["after"] * 3
+
+
+def test_finished_samples_are_in_the_journal_before_the_slow_one_ends(slot: Slot, fleet: Fleet) -> None:
+    run_id = enqueue_rows(fleet, "tried", [*make_rows(5), {"id": "s", "question": "slow?", "target": "ok"}])
+    words: list[str] = []
+    running = threading.Thread(target=lambda: words.append(run_chunk(slot, run_id, 0)))
+    running.start()
+    (lease,) = wait_until(lambda: slot.heartbeat.leases, "the chunk to be held")
+    journal = wait_until(lambda: found if len(found := slot.ledger.read_journal(lease)) == 5 else None, "five outcomes")
+    slot.drain(at_once=True)
+    running.join(timeout=20)
+    assert words == ["given back"]
+    assert slot.ledger.read_journal(lease) == journal
+    view = slot.ledger.view_run(run_id)
+    assert view is not None
+    assert view.holders == {}
+
+
+def test_a_worker_that_lost_its_lease_stops_and_leaves_the_successor_alone(slot: Slot, fleet: Fleet) -> None:
+    run_id = enqueue_rows(fleet, "tried", [{"id": "s", "question": "slow?", "target": "ok"}])
+    words: list[str] = []
+    running = threading.Thread(target=lambda: words.append(run_chunk(slot, run_id, 0)))
+    running.start()
+    (lease,) = wait_until(lambda: slot.heartbeat.leases, "the chunk to be held")
+    slot.ledger.release(lease)
+    successor = slot.ledger.acquire(run_id, 0, "another@worker")
+    assert successor is not None
+    running.join(timeout=20)
+    assert words == ["given back"]
+    assert slot.ledger.release(successor), "the successor still has its lease"
+
+
+def test_the_largest_chunk_there_may_be_goes_through(slot: Slot, fleet: Fleet) -> None:
+    run_id = enqueue_rows(fleet, "tried", make_rows(4096), chunk=4096)
+    assert run_chunk(slot, run_id, 0) == "done"
+    assert len(assert_run_is_sound(fleet, run_id)) == 4096

@@ -1,0 +1,159 @@
+"""What a worker process holds: it drains, gives back, announces itself, and never goes on without its engine."""
+
+import os
+import threading
+from collections.abc import Iterator
+from typing import NoReturn
+
+import pytest
+from PIL import Image
+
+from common.broker import count_waiting
+from common.errors import SampleError
+from common.records import Lease, Media, Sample
+from tests.support.fleet import Fleet, make_rows
+from tests.support.slots import enqueue_rows, open_slot
+from tests.support.waiting import wait_until
+from workers import slot as slot_module
+from workers.slot import ENGINE_DIED, Slot
+
+
+@pytest.fixture
+def slot(fleet: Fleet) -> Iterator[Slot]:
+    fleet.write_profile("tried")
+    with open_slot(fleet, "tried", drain_grace_s=600) as slot:
+        yield slot
+
+
+def acquire(slot: Slot, run_id: str, number: int) -> Lease:
+    lease = slot.ledger.acquire(run_id, number, slot.name)
+    assert lease is not None
+    return lease
+
+
+class Exited(BaseException):
+    """Stands for the end of the process."""
+
+
+@pytest.fixture
+def exits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return the exit codes with which this process would have ended."""
+    codes: list[int] = []
+
+    def note(code: int) -> NoReturn:
+        codes.append(code)
+        raise Exited
+
+    monkeypatch.setattr(slot_module.os, "_exit", note)
+    return codes
+
+
+def test_a_worker_is_there_from_its_start_to_its_end_and_says_what_it_holds(fleet: Fleet) -> None:
+    fleet.write_profile("tried")
+    with open_slot(fleet, "tried") as slot:
+        (spoken,) = fleet.workers("tried")
+        assert (spoken.worker, spoken.device, spoken.pid, spoken.state) == ("slot@test", "cpu", os.getpid(), "ready")
+        with slot.heartbeat.keep(acquire(slot, enqueue_rows(fleet, "tried", make_rows(4)), 0)) as held:
+            wait_until(lambda: fleet.workers("tried")[0].holds == ((held.lease.run_id, 0),), "the chunk to be told of")
+            slot.drain()
+            wait_until(lambda: fleet.workers("tried")[0].state == "draining", "the drain to be told of")
+    assert fleet.workers("tried") == []
+
+
+def test_a_drain_grants_its_grace_once_and_takes_it_away_when_asked_to_hurry(slot: Slot) -> None:
+    assert not slot.draining
+    assert not slot.grace_over
+    slot.drain()
+    slot.drain()
+    assert slot.draining
+    assert not slot.grace_over
+    slot.drain(at_once=True)
+    assert slot.grace_over
+
+
+def test_stopping_waits_for_what_is_held(fleet: Fleet) -> None:
+    fleet.write_profile("tried")
+    run_id = enqueue_rows(fleet, "tried", make_rows(4))
+    with open_slot(fleet, "tried") as slot:
+        with slot.heartbeat.keep(acquire(slot, run_id, 0)):
+            stopping = threading.Thread(target=slot.stop)
+            stopping.start()
+            wait_until(lambda: slot.draining, "the drain to begin")
+            assert slot.submit(_answer_of_the_loop()).result(20) == 42, "the engine's loop runs for as long as it is needed"
+            assert stopping.is_alive()
+        stopping.join(timeout=20)
+        assert not stopping.is_alive()
+        slot.stop = lambda: None  # type: ignore[method-assign]  # it was stopped here
+
+
+async def _answer_of_the_loop() -> int:
+    return 42
+
+
+def test_a_chunk_is_given_back_with_a_ring_unless_it_was_lost(slot: Slot, fleet: Fleet) -> None:
+    run_id = enqueue_rows(fleet, "tried", make_rows(4))
+    client = slot.ledger.client
+    lease = acquire(slot, run_id, 0)
+    client.delete("fleet.tried")
+    slot.give_back(lease)
+    assert count_waiting(client, "tried") == 1
+    slot.give_back(lease)
+    assert count_waiting(client, "tried") == 1
+    assert acquire(slot, run_id, 0).token != lease.token
+
+
+def test_a_dying_worker_gives_every_chunk_back_and_takes_no_more(slot: Slot, fleet: Fleet, exits: list[int]) -> None:
+    run_id = enqueue_rows(fleet, "tried", make_rows(40))
+    with slot.heartbeat.keep(acquire(slot, run_id, 0)), slot.heartbeat.keep(acquire(slot, run_id, 1)):
+        slot.ledger.client.delete("fleet.tried")
+        with pytest.raises(Exited):
+            slot.die()
+        assert exits == [ENGINE_DIED]
+        assert slot.grace_over
+        assert count_waiting(slot.ledger.client, "tried") == 2
+        view = slot.ledger.view_run(run_id)
+        assert view is not None
+        assert view.holders == {}
+
+
+def test_a_dying_worker_dies_though_redis_is_gone(slot: Slot, fleet: Fleet, exits: list[int]) -> None:
+    run_id = enqueue_rows(fleet, "tried", make_rows(4))
+    with slot.heartbeat.keep(acquire(slot, run_id, 0)):
+        fleet.server.kill()
+        with pytest.raises(Exited):
+            slot.die()
+        fleet.server.restart()
+    assert exits == [ENGINE_DIED]
+
+
+def test_an_engine_that_ends_its_loop_ends_the_worker(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    died = threading.Event()
+    fleet.write_profile("tried")
+    with open_slot(fleet, "tried") as slot:
+        monkeypatch.setattr(slot, "die", died.set)
+        slot._loop.call_soon_threadsafe(_leave)  # noqa: SLF001  # as a task of an engine's own might
+        assert died.wait(20)
+        monkeypatch.setattr(slot, "stop", slot.heartbeat.stop)
+    slot._loop.close()  # noqa: SLF001  # its thread has ended
+
+
+def _leave() -> None:
+    raise SystemExit(3)
+
+
+def test_a_run_is_loaded_once(slot: Slot, fleet: Fleet) -> None:
+    run_id = enqueue_rows(fleet, "tried", make_rows(4))
+    assert slot.load_run(run_id) is slot.load_run(run_id)
+
+
+def test_images_are_loaded_in_order_and_the_first_fault_counts(slot: Slot, fleet: Fleet) -> None:
+    media = []
+    for number in range(3):
+        path = fleet.folder / f"{number}.png"
+        Image.new("RGB", (8 + number, 8)).save(path)
+        media.append(Media(uri=str(path)))
+    sample = Sample(sample_id="s", dataset="d", index=0, media=tuple(media))
+    assert [image.width for image in slot.submit(slot.load_images(sample)).result(20)] == [8, 9, 10]
+    broken = sample.model_copy(update={"media": (*media, Media(uri="nowhere.png"), Media(uri="neither.png"))})
+    with pytest.raises(SampleError, match=r"n(owhere|either)\.png: no such file"):
+        slot.submit(slot.load_images(broken)).result(20)

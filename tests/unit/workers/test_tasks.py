@@ -1,0 +1,124 @@
+"""The Celery task: whatever happens inside ends in a word, and no message can harm a run."""
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+import pytest
+from kombu.exceptions import OperationalError
+from obstore.exceptions import BaseError as StoreFailure
+from redis.exceptions import ConnectionError as RedisAway
+
+from common.errors import ConfigError, EngineError, IntegrityError, LeaseLost, ServiceUnreachable
+from common.layout import index_key, samples_key
+from tests.support.fleet import Fleet, make_rows
+from tests.support.slots import enqueue_rows, open_slot
+from tests.support.soundness import assert_run_is_sound
+from workers import tasks
+from workers.slot import Slot
+from workers.tasks import look_at_chunk
+
+
+class Died(BaseException):
+    """Stands for the end of the process."""
+
+
+@pytest.fixture
+def slot(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> Iterator[Slot]:
+    fleet.write_profile("tried")
+    with open_slot(fleet, "tried") as slot:
+        monkeypatch.setattr(tasks, "current_slot", lambda: slot)
+        yield slot
+
+
+def raise_inside(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    def fail(*_: object) -> NoReturn:
+        raise error
+
+    monkeypatch.setattr(tasks, "run_chunk", fail)
+
+
+def state_of(fleet: Fleet, run_id: str) -> tuple[str, str]:
+    view = fleet.ledger.view_run(run_id)
+    assert view is not None
+    return view.state, view.reason
+
+
+def test_a_message_that_comes_three_times_runs_its_chunk_once(slot: Slot, fleet: Fleet) -> None:
+    run_id = enqueue_rows(fleet, "tried", make_rows(4))
+    assert [look_at_chunk(run_id, 0) for _ in range(3)] == ["done", "not needed", "not needed"]
+    assert_run_is_sound(fleet, run_id)
+
+
+@pytest.mark.parametrize("number", [-1, 2, 10**30, "0", "zero", None, 0.0, [0], {}])
+def test_a_message_for_a_chunk_that_there_is_not_harms_no_run(slot: Slot, fleet: Fleet, number: Any) -> None:
+    run_id = enqueue_rows(fleet, "tried", make_rows(20))
+    assert look_at_chunk(run_id, number) == "unknown"
+    assert [look_at_chunk(run_id, number) for number in (0, 1)] == ["done", "done"]
+    assert_run_is_sound(fleet, run_id)
+
+
+@pytest.mark.parametrize("run_id", ["tried-0123456789ab", "", "../../etc", 7, None, ["tried"], "a\0b"])
+def test_a_message_for_a_run_that_there_is_not_ends_in_a_word(slot: Slot, fleet: Fleet, run_id: Any) -> None:
+    assert look_at_chunk(run_id, 0) in ("unknown", "failed")
+    assert fleet.ledger.list_runs("tried") == []
+    assert [key for key in fleet.ledger.client.scan_iter() if b"}:" in key] == [], "the ledger has keys of a run that is not"
+
+
+@pytest.mark.parametrize("missing", [samples_key, index_key])
+def test_a_run_whose_plan_is_damaged_is_paused_with_the_reason(slot: Slot, fleet: Fleet, missing: Any) -> None:
+    run_id = enqueue_rows(fleet, "tried", make_rows(4))
+    (fleet.folder / "store" / missing(run_id)).unlink()
+    assert look_at_chunk(run_id, 0) == "failed"
+    state, reason = state_of(fleet, run_id)
+    assert state == "paused"
+    assert reason.startswith("slot@test: ")
+    assert "plan/w1" in reason
+
+
+@pytest.mark.parametrize("error", [IntegrityError("contradiction"), ConfigError("no such validator")])
+def test_what_a_person_must_look_at_pauses_the_run(
+    slot: Slot, fleet: Fleet, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    run_id = enqueue_rows(fleet, "tried", make_rows(4))
+    raise_inside(monkeypatch, error)
+    assert look_at_chunk(run_id, 0) == "failed"
+    assert state_of(fleet, run_id) == ("paused", f"slot@test: {error}")
+
+
+ENDS = [
+    (LeaseLost("gone"), "lost"),
+    (ServiceUnreachable("away"), "away"),
+    (RedisAway("away"), "away"),
+    (StoreFailure("away"), "away"),
+    (OperationalError("away"), "away"),
+    (RuntimeError("odd"), "failed"),
+    (MemoryError(), "failed"),
+    (SystemExit(1), "failed"),
+    (KeyboardInterrupt(), "failed"),
+    (asyncio.CancelledError(), "failed"),
+    (GeneratorExit(), "failed"),
+]
+
+
+@pytest.mark.parametrize(("error", "word"), ENDS, ids=lambda one: type(one).__name__ if isinstance(one, BaseException) else one)
+def test_whatever_is_raised_inside_ends_in_a_word_and_the_run_goes_on(
+    slot: Slot, fleet: Fleet, monkeypatch: pytest.MonkeyPatch, error: BaseException, word: str
+) -> None:
+    run_id = enqueue_rows(fleet, "tried", make_rows(4))
+    with monkeypatch.context() as patch:
+        raise_inside(patch, error)
+        assert look_at_chunk(run_id, 0) == word
+    assert state_of(fleet, run_id) == ("running", "")
+    assert look_at_chunk(run_id, 0) == "done"
+
+
+def test_a_dead_engine_ends_the_process(slot: Slot, fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    def die() -> NoReturn:
+        raise Died
+
+    monkeypatch.setattr(slot, "die", die)
+    run_id = enqueue_rows(fleet, "tried", make_rows(4))
+    raise_inside(monkeypatch, EngineError("gone"))
+    with pytest.raises(Died):
+        look_at_chunk(run_id, 0)
