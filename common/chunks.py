@@ -47,39 +47,47 @@ class IndexBuilder:
 
     def __init__(self) -> None:
         self._columns = {name: array("Q") for name in _COLUMNS}
-        self._datasets: list[NDArray[np.uint32]] = []
+        self._datasets = array("I")
 
     def __len__(self) -> int:
-        return len(self._datasets)
+        return len(self._columns["first"])
 
     def append(self, content: bytes, *, first: int, offset: int, datasets: NDArray[np.uint32]) -> None:
         """Add a chunk: its stored bytes, first position, offset in the samples object and samples by dataset number."""
         values = (first, int(datasets.sum()), offset, len(content), zlib.crc32(content))
         for name, value in zip(_COLUMNS, values, strict=True):
             self._columns[name].append(value)
-        self._datasets.append(datasets)
+        self._datasets.frombytes(datasets.tobytes())
 
     def encode(self) -> bytes:
         """Return the index as Parquet."""
         columns = {name: pa.array(np.frombuffer(column, np.uint64)) for name, column in self._columns.items()}
-        table = pa.table({**columns, "datasets": pa.array(self._datasets, pa.list_(pa.uint32()))})
+        counts = np.frombuffer(self._datasets, np.uint32)
+        begins = np.arange(len(self) + 1, dtype=np.int32) * (len(counts) // len(self))
+        table = pa.table({**columns, "datasets": pa.ListArray.from_arrays(begins, counts)})
         sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd")
+        pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
         return bytes(sink.getvalue())
 
 
 def read_index(store: Store, run_id: str) -> ChunkIndex:
-    """Return the index of a run's plan."""
-    table = pq.ParquetFile(io.BytesIO(store.get(index_key(run_id)))).read()
-    datasets = table["datasets"].combine_chunks()
-    width = len(datasets.values) // max(1, len(table))
-    columns = {name: table[name].to_numpy() for name in _COLUMNS}
-    return ChunkIndex(run_id, columns, datasets.values.to_numpy().reshape(len(table), width))
+    """Return the index of a run's plan.  Raises ``IntegrityError`` when it is damaged or gone."""
+    key = index_key(run_id)
+    try:
+        table = pq.ParquetFile(io.BytesIO(store.get(key)), page_checksum_verification=True).read()
+        columns = {name: table[name].to_numpy() for name in _COLUMNS}
+        datasets = table["datasets"].combine_chunks().flatten().to_numpy().reshape(len(table), -1)
+    except (MissingObject, pa.ArrowException, OSError, KeyError, ValueError) as error:
+        raise IntegrityError(f"{key} of a planned run cannot be read: {error}") from error
+    return ChunkIndex(run_id, columns, datasets)
 
 
 def read_chunk(store: Store, chunk: Chunk) -> list[Sample]:
     """Return a chunk's samples in plan order.  Raises ``IntegrityError`` when the stored bytes are not what was planned."""
-    content = store.get_range(samples_key(chunk.run_id, chunk.wave), chunk.offset, chunk.length)
+    try:
+        content = store.get_range(samples_key(chunk.run_id, chunk.wave), chunk.offset, chunk.length)
+    except MissingObject as error:
+        raise IntegrityError(f"chunk {chunk.number} of {chunk.run_id}: the plan's samples object is gone: {error}") from error
     if zlib.crc32(content) != chunk.crc32:
         raise IntegrityError(f"chunk {chunk.number} of {chunk.run_id}: the plan's samples object is damaged (checksum differs)")
     return [Sample.model_validate_json(line) for line in content.splitlines()]
@@ -109,9 +117,14 @@ def encode_run(spec: RunSpec, plan: Plan, created_s: float) -> bytes:
 
 
 def read_run(store: Store, run_id: str) -> tuple[RunSpec, Plan]:
-    """Return what was asked and how it was planned.  Raises ``ConfigError`` when no such run was planned."""
+    """Return what was asked and how it was planned.
+
+    Raises ``ConfigError`` when no such run was planned, and ``IntegrityError`` when its record is damaged.
+    """
     try:
         record = json.loads(store.get(run_key(run_id)))
+        return RunSpec.model_validate(record["spec"]), Plan.model_validate(record["plan"])
     except MissingObject:
         raise ConfigError(f"no run {run_id!r} in {store.url}; is FLEET_STORE_URL the one it was enqueued with?") from None
-    return RunSpec.model_validate(record["spec"]), Plan.model_validate(record["plan"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise IntegrityError(f"{run_key(run_id)} is no record of a run: {error}") from error

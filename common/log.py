@@ -5,19 +5,25 @@ import sys
 
 import structlog
 
+from common.errors import ConfigError
+
 
 def configure_log(level: str = "INFO", *, as_json: bool = False) -> None:
     """Send structlog and the standard library's logging through one renderer to standard error.
 
-    Coloured lines on a terminal, plain ``key=value`` lines off one, or one JSON object a line with ``as_json``.
+    Coloured lines on a terminal, plain ``key=value`` lines off one, or one JSON object a line with ``as_json``.  Raises
+    ``ConfigError`` for a level that nobody knows.
     """
+    if level.upper() not in logging.getLevelNamesMapping():
+        raise ConfigError(f"FLEET_LOG_LEVEL: found {level!r}; expected DEBUG, INFO, WARNING or ERROR")
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    render: structlog.typing.Processor
-    render = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    render: structlog.typing.Processor = structlog.processors.JSONRenderer()
+    if not as_json:  # plain tracebacks: rich ones show the values of local variables, secrets among them
+        render = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(

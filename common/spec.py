@@ -3,15 +3,23 @@
 Reading the files, with errors that speak to a person, is in ``common/spec_files.py``.
 """
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from common.identity import digest_record
 from common.records import Kind
 
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+
+def _check_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
+        raise ValueError(f"found {name!r}; expected at most 64 letters, digits, '.', '_' and '-', beginning with a letter or digit")
+    return name
+
+
+Name = Annotated[str, AfterValidator(_check_name)]
 
 
 class Spec(BaseModel):
@@ -87,16 +95,18 @@ class RunFile(Spec):
 
     model: str | None = None
     models: tuple[str, ...] = ()
-    datasets: tuple[DatasetSource, ...] = Field(min_length=1)
+    datasets: tuple[DatasetSource, ...]
     generation: dict[str, Any] = Field(default_factory=dict)
     validation: dict[str, Any] = Field(default_factory=dict)
     shuffle: Shuffle = Shuffle()
     chunks: Chunks = Chunks()
 
     @model_validator(mode="after")
-    def _one_way_to_name_models(self) -> Self:
+    def _check_names(self) -> Self:
         if (self.model is None) == (not self.models):
             raise ValueError("give either model: NAME or models: [NAME, ...]")
+        if not self.datasets:
+            raise ValueError("datasets: found none; expected at least one, for example datasets: [{path: FILE}]")
         names = [source.name for source in self.datasets]
         if doubled := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"two datasets are called {doubled[0]!r}: give one of them another name")

@@ -1,7 +1,7 @@
 """Read run specs and model profiles from YAML.  A mistake names file, field, what was found and what was expected."""
 
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -11,6 +11,7 @@ from common.identity import digest_file
 from common.settings import get_settings
 from common.spec import DatasetSource, Generation, ModelProfile, RunFile, RunSpec, Validation
 from common.spelling import suggest
+from common.validator_names import check_validators
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -37,7 +38,10 @@ def read_profile(name: str, *, beside: Path | None = None) -> ModelProfile:
     Names are looked up in ``FLEET_PROFILES_DIR`` first, then among the built-in profiles.
     """
     path = find_profile(name, beside=beside)
-    return check(ModelProfile, load_yaml(path), str(path))
+    profile = check(ModelProfile, load_yaml(path), str(path))
+    check(Generation, profile.generation, str(path), at="generation")
+    check_validation(profile.validation, str(path))
+    return profile
 
 
 def find_profile(name: str, *, beside: Path | None = None) -> Path:
@@ -70,70 +74,120 @@ def find_weights(profile: ModelProfile, *, profile_path: Path) -> str:
 def load_yaml(path: Path) -> dict[str, Any]:
     """Return a YAML file's mapping.  Raises ``ConfigError`` when it cannot be read or is something else."""
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+    raw = _parse_yaml(text, str(path))
     if not isinstance(raw, dict):
-        raise ConfigError(f"{path}: expected a mapping of fields at the top, found {type(raw).__name__}")
+        raise ConfigError(f"{path}: expected a mapping of fields at the top, found {_describe(raw)}")
     return raw
+
+
+def _parse_yaml(text: str, where: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2020-13-45
+        raise ConfigError(f"{where}: not valid YAML: {error}") from error
 
 
 def apply_change(raw: dict[str, Any], change: str) -> None:
     """Set one field in place: ``generation.max_tokens=64``; a number steps into a list: ``datasets.0.limit=50``."""
     field, equals, text = change.partition("=")
-    if not equals or not field:
+    *parents, last = field.split(".")
+    if not equals or not all((*parents, last)):
         raise ConfigError(f"--set {change!r}: expected FIELD=VALUE, for example generation.max_tokens=64")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {change!r}: the value is not valid YAML: {error}") from error
-    *steps, last = field.split(".")
+    value = _parse_yaml(text, f"--set {change!r}")
     target: Any = raw
-    for step in steps:
-        target = target[_list_index(target, step, change)] if isinstance(target, list) else target.setdefault(step, {})
+    for step in parents:
+        if isinstance(target, list):
+            target = target[_list_index(target, step, change)]
+        else:
+            if target.get(step) is None:
+                target[step] = {}
+            target = target[step]
         if not isinstance(target, dict | list):
             raise ConfigError(f"--set {change!r}: {step!r} is a plain value and has no fields")
     target[_list_index(target, last, change) if isinstance(target, list) else last] = value
 
 
-def check(model: type[Model], raw: dict[str, Any], where: str) -> Model:
-    """Return ``raw`` as a ``model``, or raise a ``ConfigError`` with one line for each mistake."""
+def check(model: type[Model], raw: dict[str, Any], where: str, *, at: str = "") -> Model:
+    """Return ``raw``, which is the field ``at`` of the file ``where``, as a ``model``.
+
+    Raises a ``ConfigError`` with one line for each mistake.
+    """
     try:
         return model.model_validate(raw)
     except ValidationError as error:
-        lines = [_explain(mistake, model, where) for mistake in error.errors()]
+        lines = [_explain(mistake, model, raw, where, at) for mistake in error.errors()]
         raise ConfigError("\n".join(lines)) from None
 
 
-def _explain(mistake: Any, model: type[BaseModel], where: str) -> str:
-    *parents, last = mistake["loc"] or ("",)
-    field = ".".join(map(str, mistake["loc"])) or "the file"
-    found = repr(mistake["input"])
-    found = found if len(found) <= 80 else found[:77] + "..."
-    if mistake["type"] == "extra_forbidden":
+def check_validation(raw: dict[str, Any], where: str) -> Validation:
+    """Return a ``validation`` section of the file ``where``.  Raises ``ConfigError``, also for validators that nobody knows."""
+    validation = check(Validation, raw, where, at="validation")
+    check_validators(validation.validators, f"{where}: validation.validators")
+    return validation
+
+
+def _explain(mistake: Any, model: type[BaseModel], raw: Any, where: str, at: str) -> str:
+    path = _drop_labels(raw, mistake["loc"])
+    place = ": ".join(filter(None, [where, ".".join(filter(None, [at, *map(str, path)]))]))
+    kind, found = mistake["type"], _describe(mistake["input"])
+    if kind == "extra_forbidden":
+        *parents, last = mistake["loc"]
         known = _fields_at(model, parents)
-        return f"{where}: {field}: unknown field (found {found}){suggest(str(last), known)}; known fields: {', '.join(known)}"
-    if mistake["type"] == "missing":
-        return f"{where}: {field}: missing; expected a value"
-    if mistake["type"] == "value_error":
-        return f"{where}: {field}: {mistake['ctx']['error']}" if mistake["loc"] else f"{where}: {mistake['ctx']['error']}"
-    return f"{where}: {field}: found {found}; expected: {mistake['msg'].removeprefix('Input should be ')}"
+        return f"{place}: unknown field (found {found}){suggest(str(last), known)}; known fields: {', '.join(known)}"
+    if kind == "missing":
+        return f"{place}: missing; expected a value"
+    if kind == "value_error":
+        return f"{place}: {mistake['ctx']['error']}"
+    return f"{place}: found {found}; expected: {_EXPECTED.get(kind) or mistake['msg'].removeprefix('Input should be ')}"
+
+
+def _describe(value: Any) -> str:
+    text = "nothing" if value is None else repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _drop_labels(raw: Any, path: tuple[str | int, ...]) -> list[str | int]:
+    """Return a mistake's path without the names of types that pydantic puts where a value may be of several."""
+    steps: list[str | int] = []
+    for number, step in enumerate(path):
+        is_there = step in raw if isinstance(raw, dict) else isinstance(raw, list | tuple) and isinstance(step, int)
+        if is_there or (isinstance(raw, dict) and number == len(path) - 1):  # the last may be a field that is missing
+            steps.append(step)
+            raw = raw.get(step) if isinstance(raw, dict) else raw[int(step)]
+    return steps
 
 
 def _fields_at(model: type[BaseModel], parents: list[Any]) -> list[str]:
-    """Follow field names down from ``model`` and return the names that are known there."""
-    current: Any = model
+    """Follow a mistake's path down from ``model`` and return the names that are known there."""
+    here = [model]
     for parent in parents:
-        if isinstance(parent, int):
-            continue
-        annotation = current.model_fields[parent].annotation
-        options = [annotation, *getattr(annotation, "__args__", ())]
-        current = next(option for option in options if isinstance(option, type) and issubclass(option, BaseModel))
-    return sorted(current.model_fields)
+        fields = [one.model_fields[parent] for one in here if parent in one.model_fields]
+        below = [found for field in fields for found in _models_in(field.annotation)]
+        named = [one for one in here if one.__name__ == parent]
+        here = below or named or here  # neither: the index of a list or the key of a mapping
+    return sorted({name for one in here for name in one.model_fields})
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [found for part in get_args(annotation) for found in _models_in(part)]
+
+
+# Pydantic speaks of Python's types; a spec's author has written YAML.
+_EXPECTED = {
+    "tuple_type": "a list",
+    "list_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping of fields",
+    "string_type": "text",
+    "invalid_key": "a field name that is text",
+}
 
 
 def _profile_folders() -> list[Path]:
@@ -142,7 +196,7 @@ def _profile_folders() -> list[Path]:
 
 
 def _list_index(target: list[Any], step: str, change: str) -> int:
-    if not step.isdigit() or int(step) >= len(target):
+    if not step.isdecimal() or int(step) >= len(target):
         raise ConfigError(f"--set {change!r}: {step!r} is not an index into a list of {len(target)}")
     return int(step)
 
@@ -162,8 +216,8 @@ def _resolve_run(asked: RunFile, profile: ModelProfile, datasets: tuple[DatasetS
     return RunSpec(
         model=profile,
         datasets=datasets,
-        generation=check(Generation, {**profile.generation, **asked.generation}, f"{where}: generation"),
-        validation=check(Validation, {**profile.validation, **asked.validation}, f"{where}: validation"),
+        generation=check(Generation, {**profile.generation, **asked.generation}, where, at="generation"),
+        validation=check_validation({**profile.validation, **asked.validation}, where),
         shuffle=asked.shuffle,
         chunks=asked.chunks,
     )

@@ -26,7 +26,7 @@ from producer.plan import describe_plan
 from producer.progress import show_progress
 from producer.report.status_text import print_enqueued, print_status
 from producer.report.terminal import print_scores
-from producer.status import read_status
+from producer.status import prepare_status, read_status
 from producer.watch import watch_run
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
@@ -66,7 +66,10 @@ def enqueue(spec_path: Path, changes: tuple[str, ...], dry_run: bool, as_json: b
 @run_argument
 @json_option
 def status(run_id: str, as_json: bool) -> None:
-    """Tell how far RUN is: states that add up, rate, time left, and who holds what."""
+    """Tell how far RUN is.
+
+    Prints states that add up, rate, time left, and who holds what.
+    """
     with _fleet() as (store, ledger):
         read = read_status(run_id, store, ledger)
     click.echo(read.model_dump_json(indent=2)) if as_json else print_status(read, Console())
@@ -77,18 +80,22 @@ def status(run_id: str, as_json: bool) -> None:
 def watch(run_id: str) -> int:
     """Follow RUN until it ends.  Ctrl+C stops the watching, not the run."""
     with _fleet() as (store, ledger):
-        last = watch_run(lambda: read_status(run_id, store, ledger), Console())
+        last = watch_run(prepare_status(run_id, store, ledger), Console())
     return 0 if last.all_ok else NOT_ALL_OK
 
 
 @cli.command()
 @run_argument
 @click.option("--rebuild", is_flag=True, help="Forget what Redis has of the run and rebuild it from the store.")
-def resume(run_id: str, rebuild: bool) -> None:
-    """Let RUN go on: ring for every chunk that is neither done nor held."""
+@json_option
+def resume(run_id: str, rebuild: bool, as_json: bool) -> None:
+    """Let RUN go on.
+
+    Rings for every chunk that is neither done nor held.
+    """
     with _fleet() as (store, ledger):
         rung = resume_run(run_id, store, ledger, make_app(get_settings()), rebuild=rebuild)
-    click.echo(f"{run_id}: rang for {rung} chunks")
+    click.echo(json.dumps({"run_id": run_id, "rung": rung}) if as_json else f"{run_id}: rang for {rung:,} chunks")
 
 
 @cli.command()
@@ -96,12 +103,17 @@ def resume(run_id: str, rebuild: bool) -> None:
 @click.option("--out", "folder", type=click.Path(path_type=Path, file_okay=False), help="Default: results/RUN.")
 @json_option
 def collect(run_id: str, folder: Path | None, as_json: bool) -> int:
-    """Write results.parquet and results.jsonl: one row a sample, also for those that have no outcome yet."""
+    """Write results.parquet and results.jsonl.
+
+    One row a sample, also for those that have no outcome yet.
+    """
     folder = folder or Path("results") / run_id
     statuses = write_results(_collect(run_id), folder)
-    click.echo(
-        json.dumps({"folder": str(folder), "samples": statuses}) if as_json else f"{folder}/results.parquet and .jsonl: {statuses}"
-    )
+    if as_json:
+        click.echo(json.dumps({"folder": str(folder), "samples": statuses}))
+    else:
+        counted = ", ".join(f"{count:,} {status}" for status, count in statuses.items())
+        click.echo(f"{folder}/results.parquet and .jsonl: {counted}")
     return 0 if set(statuses) == {"ok"} else NOT_ALL_OK
 
 
@@ -109,7 +121,10 @@ def collect(run_id: str, folder: Path | None, as_json: bool) -> int:
 @run_argument
 @json_option
 def evaluate(run_id: str, as_json: bool) -> int:
-    """Score RUN's outcomes: accuracy by dataset with its n and interval, first attempt and after retries."""
+    """Score RUN's outcomes.
+
+    Prints accuracy by dataset with its n and interval, first attempt and after retries.
+    """
     evaluation = evaluate_run(run_id, _open_store(), _collect(run_id))
     click.echo(evaluation.model_dump_json(indent=2)) if as_json else print_scores(evaluation, Console())
     return 0 if evaluation.overall.ok == evaluation.overall.unique else NOT_ALL_OK
@@ -118,7 +133,10 @@ def evaluate(run_id: str, as_json: bool) -> int:
 @cli.command()
 @click.option("--dir", "folder", type=click.Path(path_type=Path, file_okay=False), default=Path(".fleet/demo"), show_default=True)
 def demo(folder: Path) -> None:
-    """Run the whole flow on this machine with the small model and data of the repository."""
+    """Run the whole flow on this machine.
+
+    Takes the small model and the data of the repository; Ctrl+C at any time, then the same command again, goes on.
+    """
     run_demo(folder, Console())
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from common.chunks import read_chunk, read_index, read_part
-from common.errors import IntegrityError
+from common.chunks import read_chunk, read_index, read_part, read_run
+from common.errors import ConfigError, IntegrityError
 from common.parts import OUTCOME_SCHEMA, to_table
 from common.records import Chunk, Outcome, Sample
 from common.store import Store
@@ -20,12 +20,20 @@ _READ_AHEAD = 8  # chunks; a store far away answers each in tens of milliseconds
 
 
 def collect_outcomes(run_id: str, store: Store) -> Iterator[Outcome]:
-    """Yield one outcome for each sample of the plan, in plan order.
+    """Return an iterator over one outcome for each sample of the plan, in plan order.
 
-    A sample whose chunk has no part yet comes as a placeholder with the status ``unprocessed``.  Raises
-    ``IntegrityError`` when a part is damaged or holds other samples than its chunk.
+    A sample whose chunk has no part yet comes as a placeholder with the status ``unprocessed``.  Raises ``ConfigError``,
+    at once, when no such run was planned, and ``IntegrityError`` when plan or part is damaged or a part holds other
+    samples than its chunk.
     """
-    chunks = iter(read_index(store, run_id))
+    _, plan = read_run(store, run_id)
+    index = read_index(store, run_id)
+    if len(index) != plan.chunks:
+        raise IntegrityError(f"run {run_id}: its plan has {plan.chunks} chunks, but its index has {len(index)}")
+    return _read_chunks(store, iter(index))
+
+
+def _read_chunks(store: Store, chunks: Iterator[Chunk]) -> Iterator[Outcome]:
     with ThreadPoolExecutor(_READ_AHEAD, thread_name_prefix="collect") as pool:
         while ahead := list(islice(chunks, _READ_AHEAD)):
             for outcomes in pool.map(lambda chunk: read_outcomes(store, chunk), ahead):
@@ -62,8 +70,15 @@ def _hold_place(sample: Sample) -> Outcome:
 def write_results(outcomes: Iterator[Outcome], folder: Path) -> dict[str, int]:
     """Write ``results.parquet`` and ``results.jsonl`` into ``folder``; return how many samples have which status.
 
-    Both appear under their names only when they are whole.
+    Both appear under their names only when they are whole.  Raises ``ConfigError`` when they cannot be written.
     """
+    try:
+        return _write_results(outcomes, folder)
+    except OSError as error:
+        raise ConfigError(f"results cannot be written to {folder}: {error}") from error
+
+
+def _write_results(outcomes: Iterator[Outcome], folder: Path) -> dict[str, int]:
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / "results.parquet", folder / "results.jsonl"]
     unfinished = [path.with_name(f".{path.name}.{os.getpid()}") for path in paths]

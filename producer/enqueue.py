@@ -81,13 +81,15 @@ def commit_parts(run_id: str, plan: Plan, store: Store, ledger: Ledger) -> int:
 def resume_run(run_id: str, store: Store, ledger: Ledger, app: Celery, *, rebuild: bool = False) -> int:
     """Let a run go on that was paused, or that Redis has lost; return how many chunks were rung for.
 
-    With ``rebuild`` the ledger first forgets the run and learns it again from plan and parts.
+    With ``rebuild`` the ledger first forgets the run and learns it again from plan and parts.  Raises ``ConfigError``,
+    and forgets nothing, when no such run was planned.
     """
+    spec, _ = read_run(store, run_id)
     if rebuild:
         ledger.forget_run(run_id)
     open_run(run_id, store, ledger)
     ledger.continue_run(run_id)
-    return ring_pending(read_run(store, run_id)[0].model.name, run_id, ledger, app)
+    return ring_pending(spec.model.name, run_id, ledger, app)
 
 
 def ring_pending(model: str, run_id: str, ledger: Ledger, app: Celery) -> int:

@@ -20,7 +20,7 @@ from producer.shuffle import Counts, Spread, shuffle_samples
 def plan_run(spec: RunSpec, samples: Iterable[Sample], store: Store) -> Plan:
     """Shuffle the samples and write samples, index and ``run.json``, in this order; return the plan.
 
-    Streaming: memory does not grow with the number of samples.  The same spec and samples give the same bytes, so dying
+    Memory grows by a 256th of the samples and by their index only.  The same spec and samples give the same bytes, so dying
     anywhere and planning again, or two producers planning at once, end in the same plan; ``run.json`` comes last and
     says that it is whole.  Raises ``ConfigError`` when there is no sample at all.
     """

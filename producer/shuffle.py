@@ -2,7 +2,7 @@
 
 The order is that of a keyed hash of each sample's group, so it depends on the seed and the samples alone, neither on the
 order of the files nor on the memory at hand.  Sorting happens outside memory: samples are spread over buckets by the
-hash's first byte, and only one bucket is sorted at a time (100 million samples of 400 bytes: 160 MB).
+hash's first byte, and only one bucket of 256 is sorted in memory at a time.
 """
 
 import hashlib
@@ -62,10 +62,11 @@ def shuffle_samples(samples: Iterable[Sample], counts: Counts, *, seed: int, scr
         entries = sorted(_read_bucket(bucket))
         bucket.unlink()
         for _, together in groupby(entries, key=attrgetter("order")):
-            group = list({(entry.dataset, entry.sample_id): entry for entry in reversed(list(together))}.values())[::-1]
-            for entry in group:
-                counts.unique[entry.dataset] += 1
-            yield group
+            group: dict[tuple[int, bytes], Spread] = {}
+            for entry in together:
+                if group.setdefault((entry.dataset, entry.sample_id), entry) is entry:
+                    counts.unique[entry.dataset] += 1
+            yield list(group.values())
 
 
 def _spread(samples: Iterable[Sample], counts: Counts, seed: int, scratch: Path) -> None:

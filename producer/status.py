@@ -1,12 +1,13 @@
 """How far a run is: states that always add up, rates, and who holds what."""
 
+from collections.abc import Callable
 from typing import Literal
 
-from common.chunks import read_index, read_run
+from common.chunks import ChunkIndex, read_index, read_run
 from common.errors import ConfigError
 from common.ledger import Ledger, LedgerView
 from common.presence import Presence, list_workers
-from common.records import DatasetCounts, Record
+from common.records import DatasetCounts, Plan, Record
 from common.store import Store
 
 _RATE_WINDOW_S = 30.0
@@ -46,11 +47,21 @@ class RunStatus(Record):
 
 def read_status(run_id: str, store: Store, ledger: Ledger) -> RunStatus:
     """Return a run's status.  Raises ``ConfigError`` when no such run was planned, or the ledger has lost it."""
+    return prepare_status(run_id, store, ledger)()
+
+
+def prepare_status(run_id: str, store: Store, ledger: Ledger) -> Callable[[], RunStatus]:
+    """Read the run's plan, once, and return a function that reads its status from the ledger as often as it is called."""
     _, plan = read_run(store, run_id)
+    index = read_index(store, run_id)
+    return lambda: _tell_status(plan, index, ledger)
+
+
+def _tell_status(plan: Plan, index: ChunkIndex, ledger: Ledger) -> RunStatus:
+    run_id = plan.run_id
     view = ledger.view_run(run_id)
     if view is None:
         raise ConfigError(f"Redis does not know run {run_id} (was it flushed?); bring it back: producer resume {run_id} --rebuild")
-    index = read_index(store, run_id)
     leased = [index[chunk].datasets for chunk in view.holders]
     datasets = {
         counts.name: _count_states(counts, number, view, sum(chunk[number] for chunk in leased))
@@ -90,11 +101,15 @@ def _count_states(counts: DatasetCounts, number: int, view: LedgerView, in_fligh
 
 
 def measure_rate(view: LedgerView) -> tuple[float, float]:
-    """Return samples/s and tokens/s: over the last 30 s of a run that goes on, over its last commits once it has ended."""
+    """Return samples/s and tokens/s: over the last 30 s of a run that goes on, over the whole of one that is done.
+
+    The ledger keeps the last commits only; where these reach less far back, the time since the oldest of them counts.
+    """
     since_s, until_s = max(view.opened_s, view.now_s - _RATE_WINDOW_S), view.now_s
     if view.state == "done":
-        kept_all = view.chunks_done <= len(view.progress)
-        since_s, until_s = (view.opened_s if kept_all else view.progress[-1].at_s), view.changed_s
+        since_s, until_s = view.opened_s, view.changed_s
+    if view.chunks_done > len(view.progress) > 0:
+        since_s = max(since_s, view.progress[-1].at_s)
     recent = [commit for commit in view.progress if commit.at_s >= since_s]
     span_s = max(until_s - since_s, 1e-3)
     return sum(commit.samples for commit in recent) / span_s, sum(commit.tokens for commit in recent) / span_s

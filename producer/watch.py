@@ -4,9 +4,9 @@ import time
 from collections.abc import Callable
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, Progress, TextColumn
 
-from producer.status import RunStatus
+from producer.status import RunStatus, SampleCounts
 
 _POLL_S = 0.5
 _LINE_S = 5.0
@@ -14,24 +14,33 @@ _LINE_S = 5.0
 
 def watch_run(read: Callable[[], RunStatus], console: Console) -> RunStatus:
     """Show what ``read`` returns until the run has ended or is paused; return the last status."""
-    return _watch_live(read, console) if console.is_terminal else _watch_lines(read, console)
+    last = _watch_live(read, console) if console.is_terminal else _watch_lines(read, console)
+    _print_progress(last, console)
+    return last
 
 
 def describe_progress(status: RunStatus) -> str:
     """Return one line: done of all, rate, time left, and what is not ``ok``."""
-    samples = status.samples
-    done = samples.ok + samples.invalid + samples.failed
-    parts = [f"{status.run_id}: {done:,}/{samples.unique:,} samples", _describe_pace(status)]
-    parts += [f"{count:,} {name}" for name, count in (("invalid", samples.invalid), ("failed", samples.failed)) if count]
-    return " · ".join(parts)
+    parts = [f"{status.run_id}: {_describe_done(status)}", _describe_pace(status)]
+    troubles = (("invalid", status.samples.invalid), ("failed", status.samples.failed))
+    return " · ".join(parts + [f"{count:,} {name}" for name, count in troubles if count])
+
+
+def _count_done(samples: SampleCounts) -> int:
+    return samples.ok + samples.invalid + samples.failed
+
+
+def _describe_done(status: RunStatus) -> str:
+    return f"{_count_done(status.samples):,}/{status.samples.unique:,} samples"
 
 
 def _describe_pace(status: RunStatus) -> str:
     if status.state != "running":
         return f"{status.state}{f' ({status.reason})' if status.reason else ''}"
     if not status.samples_per_s:
-        return "workers are loading" if not status.workers else "starting"
-    return f"{status.samples_per_s:,.0f} samples/s · {format_duration(status.eta_s)} left"
+        return "waiting for a chunk to end" if status.workers else "waiting for a worker"
+    digits = 0 if status.samples_per_s >= 10 else 1
+    return f"{status.samples_per_s:,.{digits}f} samples/s · {format_duration(status.eta_s)} left"
 
 
 def format_duration(seconds: float | None) -> str:
@@ -50,24 +59,27 @@ def _watch_lines(read: Callable[[], RunStatus], console: Console) -> RunStatus:
     shown_at = -_LINE_S
     while True:
         status = read()
-        ended = status.state != "running"
-        if ended or time.monotonic() - shown_at >= _LINE_S:
-            console.print(describe_progress(status), highlight=False, soft_wrap=True)
-            shown_at = time.monotonic()
-        if ended:
+        if status.state != "running":
             return status
+        if time.monotonic() - shown_at >= _LINE_S:
+            _print_progress(status, console)
+            shown_at = time.monotonic()
         time.sleep(_POLL_S)
 
 
 def _watch_live(read: Callable[[], RunStatus], console: Console) -> RunStatus:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[pace]}"))
-    with Progress(*columns, console=console) as progress:
+    columns = (BarColumn(bar_width=None), TextColumn("{task.description}", markup=False))
+    with Progress(*columns, console=console, expand=True, transient=True) as progress:
         status = read()
-        shown = progress.add_task(status.run_id, total=status.samples.unique, pace="")
-        while True:
-            samples = status.samples
-            progress.update(shown, completed=samples.ok + samples.invalid + samples.failed, pace=_describe_pace(status))
-            if status.state != "running":
-                return status
+        console.print(status.run_id, markup=False, highlight=False)
+        shown = progress.add_task("", total=status.samples.unique)
+        while status.state == "running":
+            told = f"{_describe_done(status)} · {_describe_pace(status)}"
+            progress.update(shown, completed=_count_done(status.samples), description=told)
             time.sleep(_POLL_S)
             status = read()
+    return status
+
+
+def _print_progress(status: RunStatus, console: Console) -> None:
+    console.print(describe_progress(status), markup=False, highlight=False, soft_wrap=True)

@@ -1,10 +1,9 @@
 """Samples to outcomes: media, request, generation, prediction, validation, next attempt.  All at once, no barrier."""
 
 import asyncio
-import queue
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 import structlog
@@ -21,9 +20,9 @@ from workers.validators import Answered, find_violations
 
 log = structlog.get_logger()
 
-Finished = queue.SimpleQueue[Outcome | None]  # None: all samples are through, or the engine is gone
-
-_POLL_S = 0.1  # how soon `until` is looked at while no sample finishes
+# How long a chunk's thread leaves finished outcomes to gather.  Waking it for each one would cost more than answering a
+# quick sample; a crash costs those of the last moment as if they were still in flight.
+_GATHER_S = 0.05
 _MOST_AT_ONCE = 512  # outcomes in one batch; the journal's script takes some 8 000 arguments, two for each
 
 
@@ -32,34 +31,28 @@ def answer_samples(slot: Slot, run: LoadedRun, samples: Sequence[Sample], until:
 
     Ends early once ``until()`` holds, with the rest cancelled.  Raises ``EngineError`` when the engine is gone.
     """
-    finished: Finished = queue.SimpleQueue()
+    finished: list[Outcome] = []
+    ended = threading.Event()
     answering = slot.submit(_answer_all(slot, run, samples, finished))
-    answering.add_done_callback(lambda _: finished.put(None))
+    answering.add_done_callback(lambda _: ended.set())
+    taken = 0
     try:
         while not until():
-            batch = _take_finished(finished)
-            if outcomes := [outcome for outcome in batch if outcome is not None]:
-                yield outcomes
-            if None in batch:
+            all_through = ended.wait(_GATHER_S)
+            if len(finished) > taken:
+                batch = finished[taken : taken + _MOST_AT_ONCE]
+                taken += len(batch)
+                yield batch
+            if all_through and taken == len(finished):
                 answering.result()
                 return
     finally:
         answering.cancel()
 
 
-def _take_finished(finished: Finished) -> list[Outcome | None]:
-    """Wait a moment for one entry, then take those that are there."""
-    batch: list[Outcome | None] = []
-    with suppress(queue.Empty):
-        batch.append(finished.get(timeout=_POLL_S))
-        while len(batch) < _MOST_AT_ONCE:
-            batch.append(finished.get_nowait())
-    return batch
-
-
-async def _answer_all(slot: Slot, run: LoadedRun, samples: Sequence[Sample], finished: Finished) -> None:
+async def _answer_all(slot: Slot, run: LoadedRun, samples: Sequence[Sample], finished: list[Outcome]) -> None:
     async def answer(sample: Sample) -> None:
-        finished.put(await answer_sample(slot, run, sample))
+        finished.append(await answer_sample(slot, run, sample))
 
     try:
         async with asyncio.TaskGroup() as group:

@@ -15,12 +15,12 @@ from workers.slot import Slot
 def run_chunk(slot: Slot, run_id: str, number: int) -> str:
     """Lease a chunk, answer what its journal lacks, write its part and commit it; return in a word what became of it.
 
-    Raises ``LeaseLost`` when the chunk went to another worker, ``EngineError`` when the engine is gone and
-    ``IntegrityError`` when plan or part contradict themselves.
+    Raises ``LeaseLost`` when the chunk went to another worker and ``IntegrityError`` when plan or part contradict
+    themselves.  Does not return when the engine is gone: the process ends.
     """
     if slot.draining or (lease := slot.ledger.acquire(run_id, number, slot.name)) is None:
         return "not needed"
-    with slot.heartbeat.keep(lease) as held:
+    with slot.hold(lease) as held:
         run = slot.load_run(run_id)
         chunk = run.index[number]
         part = read_part(slot.store, chunk)

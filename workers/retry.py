@@ -48,9 +48,9 @@ class AttemptPlan:
 def plan_attempt(sample: Sample, generation: Generation, number: int, violations: tuple[str, ...]) -> AttemptPlan:
     """Return the plan of attempt ``number`` (from 1), after one with ``violations``; name ``finished`` among them if it was cut."""
     if number == 1:
-        samples_freely = generation.temperature > 0 and generation.seed is None
-        seed = derive_seed(sample.sample_id, None, 1) if samples_freely else generation.seed
-        return AttemptPlan(generation.model_copy(update={"seed": seed}), None)
+        if generation.temperature > 0 and generation.seed is None:
+            generation = generation.model_copy(update={"seed": derive_seed(sample.sample_id, None, 1)})
+        return AttemptPlan(generation, None)
     changes = {
         "temperature": max(generation.temperature, TEMPERATURE_FLOORS.get(number, LAST_FLOOR)),
         "seed": derive_seed(sample.sample_id, generation.seed, number),

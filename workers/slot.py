@@ -4,8 +4,9 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, NoReturn, TypeVar
 
@@ -14,6 +15,7 @@ from celery import Celery
 from PIL.Image import Image
 
 from common.broker import ring
+from common.errors import EngineError
 from common.ledger import Ledger
 from common.presence import Presence, announce_worker, withdraw_worker
 from common.records import Lease, Sample
@@ -22,7 +24,7 @@ from common.spec import ModelProfile
 from common.store import Store
 from workers.adapters.base import Adapter
 from workers.engines.base import Engine
-from workers.heartbeat import Heartbeat
+from workers.heartbeat import Heartbeat, Held
 from workers.janitor import sweep
 from workers.media import load_media
 from workers.runs import LoadedRun, load_run
@@ -116,6 +118,18 @@ class Slot:
         """Return a sample's images, decoded in the bounded pool.  Raises ``SampleError``."""
         loading = [self._loop.run_in_executor(self._media_threads, load_media, media) for media in sample.media]
         return tuple(await asyncio.gather(*loading))
+
+    @contextmanager
+    def hold(self, lease: Lease) -> Iterator[Held]:
+        """Keep a lease renewed.  An engine that dies meanwhile ends this process, every chunk given back."""
+        with self.heartbeat.keep(lease) as held:
+            try:
+                yield held
+            except EngineError as error:
+                log.error(  # noqa: TRY400  # the message speaks for itself, a traceback would hide it
+                    "engine died; this worker restarts", run_id=lease.run_id, chunk=lease.chunk, error=str(error)
+                )
+                self.die()
 
     def give_back(self, lease: Lease) -> None:
         """Release a chunk, its journal intact, and ring so that another worker goes on with it."""

@@ -10,7 +10,7 @@ from obstore.exceptions import BaseError as StoreFailure
 from redis.exceptions import RedisError
 
 from common.broker import TASK_NAME
-from common.errors import ConfigError, EngineError, IntegrityError, LeaseLost, TransientError
+from common.errors import ConfigError, IntegrityError, LeaseLost, TransientError
 from common.store import MissingObject
 from workers.app import app, current_slot
 from workers.chunk import run_chunk
@@ -36,9 +36,6 @@ def look_at_chunk(run_id: str, chunk: int) -> str:
         # Nobody's fault: the lease runs out and the chunk is rung for again.
         note.warning("service away; the chunk will be tried again", error=str(error))
         return "away"
-    except EngineError as error:
-        note.error("engine died; this worker restarts", error=str(error))
-        slot.die()
     except (ConfigError, MissingObject, IntegrityError) as error:
         paused = slot.ledger.pause_run(run_id, f"{slot.name}: {error}")
         note.error("run paused" if paused else "no such run; the message is ignored", error=str(error))

@@ -9,25 +9,35 @@ from producer.status import RunStatus, SampleCounts
 from producer.watch import describe_progress
 
 _COLUMNS = ("rows", "unique", "duplicates", "ok", "invalid", "failed", "in_flight", "unprocessed")
+_NATURAL_WIDTH = 1000  # columns; wide enough that no table is squeezed while it is measured
 
 
 def print_status(status: RunStatus, console: Console) -> None:
     """Print a run's states by dataset, its pace, and its workers with what they hold."""
-    table = Table(box=SIMPLE_HEAD, padding=0)
-    table.add_column("dataset", no_wrap=True)
-    for column in _COLUMNS:
-        table.add_column(column.replace("_", " "), justify="right", no_wrap=True)
-    for name, counts in status.datasets.items():
-        table.add_row(name, *_cells(counts))
-    if len(status.datasets) > 1:
-        table.add_row("all", *_cells(status.samples), style="bold")
     _print(console, describe_progress(status))
-    console.print(table)
+    rows = [*status.datasets.items(), *([("all", status.samples)] if len(status.datasets) > 1 else [])]
+    table = _make_table(rows)
+    if console.measure(table, options=console.options.update(max_width=_NATURAL_WIDTH)).maximum <= console.width:
+        console.print(table)
+    else:
+        for name, counts in rows:
+            told = [f"{column.replace('_', ' ')} {cell}" for column, cell in zip(_COLUMNS, _cells(counts), strict=True)]
+            _print(console, f"{name}\n  {', '.join(told[:3])}\n  {', '.join(told[3:])}")
     for worker in status.workers:
         held = ", ".join(f"chunk {chunk}" for run_id, chunk in worker.holds if run_id == status.run_id)
         _print(console, f"{worker.worker} ({worker.state}): {held or 'idle'}")
     if not status.workers and status.state == "running":
         _print(console, _advise_workers(status.model))
+
+
+def _make_table(rows: list[tuple[str, SampleCounts]]) -> Table:
+    table = Table(box=SIMPLE_HEAD, padding=0)
+    table.add_column("dataset", no_wrap=True)
+    for column in _COLUMNS:
+        table.add_column(column.replace("_", " "), justify="right", no_wrap=True)
+    for name, counts in rows:
+        table.add_row(name, *_cells(counts), style="bold" if name == "all" else None)
+    return table
 
 
 def print_enqueued(enqueued: Enqueued, console: Console) -> None:

@@ -10,8 +10,10 @@ from common.errors import ConfigError, EngineError
 from common.spec import ModelProfile
 from tests.support.dying_engine import NotingEngine
 from workers import tasks
+from workers.chunk import run_chunk
 from workers.engines.base import Generation, Request
 from workers.engines.echo_engine import EXIT_CODE, EchoEngine
+from workers.slot import Slot
 
 BASE_EXCEPTIONS: tuple[type[BaseException], ...] = (SystemExit, KeyboardInterrupt, asyncio.CancelledError, MemoryError)
 
@@ -25,11 +27,11 @@ class ParentEngine(EchoEngine):
         super().__init__(profile.model_copy(update={"engine_options": options}), weights)
 
     async def start(self) -> None:
-        await super().start()
-        child = subprocess.Popen(["sleep", "600"])  # noqa: ASYNC220  # as blocking as a real engine's start
+        child = subprocess.Popen(["sleep", "600"])
         note = {"pid": os.getpid(), "child": child.pid, "devices": os.environ["CUDA_VISIBLE_DEVICES"]}
         with self._notes.open("a") as stream:
             stream.write(json.dumps(note) + "\n")
+        await super().start()
 
 
 class MisconfiguredEngine(EchoEngine):
@@ -69,17 +71,15 @@ class UnrulyEngine(EchoEngine):
 
     async def start(self) -> None:
         await super().start()
-        run_chunk = tasks.run_chunk
-
-        def run_chunk_after_all(*given: object) -> str:
-            if self._to_raise:
-                raise self._to_raise.pop()
-            return run_chunk(*given)  # type: ignore[arg-type]  # whatever the task gives
-
-        tasks.run_chunk = run_chunk_after_all
+        tasks.run_chunk = self._run_chunk  # type: ignore[attr-defined]  # the fault is dictated here
 
     async def generate(self, request: Request) -> Generation:
         for error in BASE_EXCEPTIONS:
             if error.__name__ in request.messages[-1].text:
                 raise error("in the engine")
         return await super().generate(request)
+
+    def _run_chunk(self, slot: Slot, run_id: str, number: int) -> str:
+        if self._to_raise:
+            raise self._to_raise.pop()
+        return run_chunk(slot, run_id, number)

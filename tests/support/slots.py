@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
+
+import pytest
 
 from common.broker import make_app
 from common.chunks import read_chunk
@@ -51,10 +53,27 @@ def read_samples(slot: Slot, run_id: str, number: int = 0) -> list[Sample]:
     return read_chunk(slot.store, slot.load_run(run_id).index[number])
 
 
-class ScriptedEngine:
-    """Answers by a function of the test's own, and keeps what it was asked."""
+class Exited(BaseException):
+    """Stands for the end of the process."""
 
-    def __init__(self, answer: Callable[[Request], str]) -> None:
+
+@pytest.fixture
+def exits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return the exit codes with which a slot in this process would have ended it."""
+    codes: list[int] = []
+
+    def note(code: int) -> NoReturn:
+        codes.append(code)
+        raise Exited
+
+    monkeypatch.setattr("workers.slot.os._exit", note)
+    return codes
+
+
+class ScriptedEngine:
+    """Answers as the test says, with a text or a function, and keeps what it was asked."""
+
+    def __init__(self, answer: str | Callable[[Request], str]) -> None:
         self.asked: list[Request] = []
         self._answer = answer
 
@@ -63,7 +82,7 @@ class ScriptedEngine:
 
     async def generate(self, request: Request) -> Generation:
         self.asked.append(request)
-        words = self._answer(request).split()
+        words = (self._answer if isinstance(self._answer, str) else self._answer(request)).split()
         kept = words[: request.settings.max_tokens]
         return Generation(" ".join(kept), "length" if len(kept) < len(words) else "stop", 1, len(kept))
 

@@ -45,7 +45,7 @@ class SlowEngine(ScriptedEngine):
     """Never answers a question about something slow, and tells when it is no longer asked."""
 
     def __init__(self) -> None:
-        super().__init__(lambda request: "ok")
+        super().__init__("ok")
         self.let_go = threading.Event()
 
     async def generate(self, request: Request) -> Generation:
@@ -93,7 +93,7 @@ def test_every_attempt_is_kept_with_its_violations_temperature_and_seed(slot: Sl
 
 
 def test_an_answer_that_no_attempt_gets_right_is_invalid_and_still_there(slot: Slot, fleet: Fleet) -> None:
-    slot.engine = ScriptedEngine(lambda request: REFUSAL)
+    slot.engine = ScriptedEngine(REFUSAL)
     validation = {"max_attempts": 2, "validators": ["no_refusal"]}
     (outcome,) = answer_rows(slot, fleet, ask("stubborn"), validation=validation).values()
     assert (outcome.status, outcome.response, outcome.error_code) == ("invalid", REFUSAL, None)
@@ -102,7 +102,7 @@ def test_an_answer_that_no_attempt_gets_right_is_invalid_and_still_there(slot: S
 
 @pytest.mark.parametrize("validators", [["finished"], [{"regex": "five"}]])
 def test_an_answer_that_was_cut_gets_more_room(slot: Slot, fleet: Fleet, validators: list[Any]) -> None:
-    slot.engine = engine = ScriptedEngine(lambda request: "one two three four five")
+    slot.engine = engine = ScriptedEngine("one two three four five")
     validation = {"max_attempts": 4, "validators": validators}
     (outcome,) = answer_rows(slot, fleet, ask("long"), validation=validation, generation={"max_tokens": 2}).values()
     assert [request.settings.max_tokens for request in engine.asked] == [2, 4, 8]
@@ -111,7 +111,7 @@ def test_an_answer_that_was_cut_gets_more_room(slot: Slot, fleet: Fleet, validat
 
 
 def test_a_row_that_cannot_be_asked_never_reaches_the_engine(slot: Slot, fleet: Fleet) -> None:
-    slot.engine = engine = ScriptedEngine(lambda request: "ok")
+    slot.engine = engine = ScriptedEngine("ok")
     outcomes = answer_rows(slot, fleet, [*ask("good"), {"id": "bad", "target": "ok"}])
     assert len(engine.asked) == 1
     assert outcomes["good"].status == "ok"
@@ -171,8 +171,7 @@ def test_a_dead_engine_ends_the_chunk_after_what_was_finished(slot: Slot, fleet:
     samples = sorted(read_samples(slot, run_id), key=lambda sample: "bad" in sample.question)
     seen: list[Outcome] = []
     with pytest.raises(EngineError, match="gone"):
-        for batch in answer_samples(slot, slot.load_run(run_id), samples, lambda: False):
-            seen.extend(batch)
+        seen.extend(one for batch in answer_samples(slot, slot.load_run(run_id), samples, lambda: False) for one in batch)
     assert {outcome.sample_id for outcome in seen} == {sample.sample_id for sample in samples[:3]}
 
 
@@ -182,11 +181,12 @@ def test_a_sample_that_meets_its_cancellation_with_another_error_gets_no_outcome
             if "bad" in request.messages[-1].text:
                 raise EngineError("gone")
             try:
-                return await asyncio.get_running_loop().create_future()
+                await asyncio.get_running_loop().create_future()
             except asyncio.CancelledError:
                 raise RuntimeError("the engine's stream broke") from None
+            return await super().generate(request)
 
-    slot.engine = ConfusedEngine(lambda request: "never")
+    slot.engine = ConfusedEngine("never")
     run_id = enqueue_rows(fleet, "tried", [*make_rows(3), *ask("bad")])
     with pytest.raises(EngineError, match="gone"):
         assert not list(answer_samples(slot, slot.load_run(run_id), read_samples(slot, run_id), lambda: False))

@@ -5,17 +5,21 @@ from collections.abc import Iterator
 
 import pytest
 
+from common.broker import count_waiting
 from common.chunks import read_part
+from common.errors import EngineError
 from common.layout import part_key
 from common.parts import encode_part
 from common.records import Outcome, Sample
 from tests.support.fleet import Fleet, make_rows
-from tests.support.slots import ScriptedEngine, enqueue_rows, open_slot, read_samples
+from tests.support.slots import Exited, ScriptedEngine, enqueue_rows, exits, open_slot, read_samples
 from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
 from workers.chunk import run_chunk, write_part
 from workers.engines.base import Request
-from workers.slot import Slot
+from workers.slot import ENGINE_DIED, Slot
+
+__all__ = ["exits"]  # a fixture
 
 
 @pytest.fixture
@@ -42,7 +46,7 @@ def test_a_chunk_that_is_done_held_or_unknown_is_not_needed(slot: Slot, fleet: F
     run_id = enqueue_rows(fleet, "tried", make_rows(20))
     assert run_chunk(slot, run_id, 0) == "done"
     assert slot.ledger.acquire(run_id, 1, "another@worker")
-    slot.engine = engine = ScriptedEngine(lambda request: "never")
+    slot.engine = engine = ScriptedEngine("never")
     assert [run_chunk(slot, run, number) for run, number in ((run_id, 0), (run_id, 1), ("tried-0", 0))] == ["not needed"] * 3
     assert engine.asked == []
 
@@ -58,7 +62,7 @@ def test_a_chunk_whose_part_exists_is_committed_without_asking_the_engine(slot: 
     run_id = enqueue_rows(fleet, "tried", make_rows(4))
     samples = read_samples(slot, run_id)
     write_part(slot.store, slot.load_run(run_id).index[0], [make_outcome(sample, "before") for sample in samples])
-    slot.engine = engine = ScriptedEngine(lambda request: "never")
+    slot.engine = engine = ScriptedEngine("never")
     assert run_chunk(slot, run_id, 0) == "done"
     assert engine.asked == []
     assert {outcome.prediction for outcome in assert_run_is_sound(fleet, run_id)} == {"before"}
@@ -94,7 +98,7 @@ def test_a_successor_asks_only_for_what_the_journal_lacks(slot: Slot, fleet: Fle
     assert before is not None
     slot.ledger.journal(before, [make_outcome(sample, "before") for sample in samples[:5]])
     slot.ledger.release(before)
-    slot.engine = engine = ScriptedEngine(lambda request: "after")
+    slot.engine = engine = ScriptedEngine("after")
     assert run_chunk(slot, run_id, 0) == "done"
     assert {request.request_id for request in engine.asked} == {sample.sample_id for sample in samples[5:]}
     assert [outcome.prediction for outcome in assert_run_is_sound(fleet, run_id)] == ["before"] * 5 + ["after"] * 3
@@ -128,6 +132,26 @@ def test_a_worker_that_lost_its_lease_stops_and_leaves_the_successor_alone(slot:
     running.join(timeout=20)
     assert words == ["given back"]
     assert slot.ledger.release(successor), "the successor still has its lease"
+
+
+def test_an_engine_that_is_gone_ends_the_process_and_gives_its_chunk_back_with_the_journal(
+    slot: Slot, fleet: Fleet, exits: list[int]
+) -> None:
+    def answer(request: Request) -> str:
+        if len(slot.engine.asked) == 4:  # type: ignore[attr-defined]  # a scripted engine
+            raise EngineError("gone")
+        return "ok"
+
+    slot.engine = ScriptedEngine(answer)
+    run_id = enqueue_rows(fleet, "tried", make_rows(4))
+    slot.ledger.client.delete("fleet.tried")
+    with pytest.raises(Exited):
+        run_chunk(slot, run_id, 0)
+    assert exits == [ENGINE_DIED]
+    assert count_waiting(slot.ledger.client, "tried") == 1
+    lease = slot.ledger.acquire(run_id, 0, "successor@worker")
+    assert lease is not None
+    assert len(slot.ledger.read_journal(lease)) == 3
 
 
 def test_the_largest_chunk_there_may_be_goes_through(slot: Slot, fleet: Fleet) -> None:

@@ -88,8 +88,7 @@ def test_a_lease_that_ran_out_while_nobody_wanted_it_is_renewed(redis_url: str) 
 
 def test_renewals_go_on_once_redis_is_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     missed = threading.Event()
-    warn = heartbeat.log.warning
-    monkeypatch.setattr(heartbeat.log, "warning", lambda *told, **more: (warn(*told, **more), missed.set()))
+    monkeypatch.setattr(heartbeat.log, "warning", lambda *_, **__: missed.set())
     with start_redis(tmp_path) as server, beat(server.url) as (beating, ledger), beating.keep(acquire(ledger)) as held:
         before = expiry(ledger)
         server.kill()
@@ -134,8 +133,8 @@ def test_the_worker_is_told_once_to_drain_when_its_launcher_is_gone(redis_url: s
     told: list[tuple[int, int]] = []
     beats: list[int] = []
     with beat(redis_url, lambda: beats.append(1)):
-        monkeypatch.setattr(heartbeat.os, "kill", lambda *given: told.append(given))
-        monkeypatch.setattr(heartbeat.os, "getppid", lambda: 1)
+        monkeypatch.setattr("workers.heartbeat.os.kill", lambda *given: told.append(given))
+        monkeypatch.setattr("workers.heartbeat.os.getppid", lambda: 1)
         wait_until(lambda: told, "the signal")
         seen = len(beats)
         wait_until(lambda: len(beats) > seen + 2, "more beats")

@@ -1,6 +1,7 @@
 """The launcher: which slots it serves, and when it starts a worker again.  Real processes: ``test_launcher_processes.py``."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +12,6 @@ from common.errors import ConfigError
 from common.settings import Settings, get_settings
 from tests.support.waiting import wait_until
 from workers import launcher
-from workers.cli import main
 from workers.launcher import GpuSlot, Launcher, Supervised, parse_gpus
 
 
@@ -44,12 +44,15 @@ def test_nonsense_is_refused_with_what_was_expected(asked: str) -> None:
 
 
 def test_all_is_what_the_driver_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    show_gpus(tmp_path, monkeypatch, 'test "$1" = --list-gpus && echo "GPU 0: H100 (UUID: GPU-a)" && echo "GPU 1: H100 (UUID: GPU-b)"')
+    show_gpus(
+        tmp_path, monkeypatch, 'test "$1" = --list-gpus && echo "GPU 0: H100 (UUID: GPU-a)" && echo "GPU 1: H100 (UUID: GPU-b)"'
+    )
     assert [slot.devices for slot in parse_gpus("all")] == ["0", "1"]
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [("exit 9", "nvidia-smi does not answer"), ("true", "the driver shows no GPU"), ("", "the driver shows no GPU")]
+    ("text", "said"),
+    [("exit 9", "nvidia-smi does not answer"), ("true", "the driver shows no GPU"), ("", "the driver shows no GPU")],
 )
 def test_all_without_a_gpu_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, said: str) -> None:
     show_gpus(tmp_path, monkeypatch, text)
@@ -61,14 +64,6 @@ def test_all_without_a_driver_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ConfigError, match="nvidia-smi does not answer"):
         parse_gpus("all")
-
-
-def test_the_command_ends_with_2_and_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(sys, "argv", ["workers", "start", "--model", "echo", "--gpus", "many"])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 2
-    assert capsys.readouterr().err == "workers: --gpus 'many': expected none, all, or different GPU numbers such as 0 or 0,1\n"
 
 
 class Clock:
@@ -98,7 +93,12 @@ def run_once(worker: Supervised) -> None:
     """Let the worker start and note that it ended."""
     worker.watch()
     assert worker.running
-    wait_until(lambda: worker.watch() or not worker.running, "the worker to end")
+    wait_until(lambda: has_ended(worker), "the worker to end")
+
+
+def has_ended(worker: Supervised) -> bool:
+    worker.watch()
+    return not worker.running
 
 
 def find_pause(worker: Supervised, clock: Clock) -> float:
@@ -125,11 +125,14 @@ def test_a_worker_that_dies_again_and_again_is_started_after_pauses_that_grow(
 def test_a_worker_that_was_well_for_a_while_is_started_again_soon(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
-    worker = supervise(tmp_path, monkeypatch, f"while [ ! -e {tmp_path}/die ]; do sleep 0.01; done")
-    for _ in range(3):
-        worker.watch()
-        worker.kill()
-    worker.watch()
+    program = f"[ -e {tmp_path}/well ] || exit 70\nwhile [ ! -e {tmp_path}/die ]; do sleep 0.01; done"
+    worker = supervise(tmp_path, monkeypatch, program)
+    for pause_s in (1, 2):
+        run_once(worker)
+        assert find_pause(worker, clock) == pause_s
+    run_once(worker)
+    (tmp_path / "well").touch()
+    assert find_pause(worker, clock) == 5
     clock.now_s += 61
     (tmp_path / "die").touch()
     run_once(worker)
@@ -148,7 +151,9 @@ def test_a_worker_that_cannot_start_is_given_up(tmp_path: Path, monkeypatch: pyt
 
 def test_a_worker_is_told_its_gpu_and_what_is_expected_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
     told = tmp_path / "told"
-    worker = supervise(tmp_path, monkeypatch, f'echo "$CUDA_VISIBLE_DEVICES $FLEET_WORKER_PROFILE $FLEET_WORKER_DEVICE $@" > {told}')
+    worker = supervise(
+        tmp_path, monkeypatch, f'echo "$CUDA_VISIBLE_DEVICES $FLEET_WORKER_PROFILE $FLEET_WORKER_DEVICE $@" > {told}'
+    )
     run_once(worker)
     devices, profile, device, *command = told.read_text().split()
     assert (devices, profile, device) == ("3", "tiny", "gpu3")
@@ -160,7 +165,7 @@ def test_a_worker_is_told_its_gpu_and_what_is_expected_of_it(tmp_path: Path, mon
 
 def test_nothing_is_signalled_while_no_process_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     worker = supervise(tmp_path, monkeypatch, "exit 70")
-    worker.send(launcher.signal.SIGTERM)
+    worker.send(signal.SIGTERM)
     worker.kill()
     assert worker.reap()
 

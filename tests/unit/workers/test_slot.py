@@ -3,7 +3,6 @@
 import os
 import threading
 from collections.abc import Iterator
-from typing import NoReturn
 
 import pytest
 from PIL import Image
@@ -12,10 +11,11 @@ from common.broker import count_waiting
 from common.errors import SampleError
 from common.records import Lease, Media, Sample
 from tests.support.fleet import Fleet, make_rows
-from tests.support.slots import enqueue_rows, open_slot
+from tests.support.slots import Exited, enqueue_rows, exits, open_slot
 from tests.support.waiting import wait_until
-from workers import slot as slot_module
 from workers.slot import ENGINE_DIED, Slot
+
+__all__ = ["exits"]  # a fixture
 
 
 @pytest.fixture
@@ -31,23 +31,6 @@ def acquire(slot: Slot, run_id: str, number: int) -> Lease:
     return lease
 
 
-class Exited(BaseException):
-    """Stands for the end of the process."""
-
-
-@pytest.fixture
-def exits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Return the exit codes with which this process would have ended."""
-    codes: list[int] = []
-
-    def note(code: int) -> NoReturn:
-        codes.append(code)
-        raise Exited
-
-    monkeypatch.setattr(slot_module.os, "_exit", note)
-    return codes
-
-
 def test_a_worker_is_there_from_its_start_to_its_end_and_says_what_it_holds(fleet: Fleet) -> None:
     fleet.write_profile("tried")
     with open_slot(fleet, "tried") as slot:
@@ -61,14 +44,13 @@ def test_a_worker_is_there_from_its_start_to_its_end_and_says_what_it_holds(flee
 
 
 def test_a_drain_grants_its_grace_once_and_takes_it_away_when_asked_to_hurry(slot: Slot) -> None:
-    assert not slot.draining
-    assert not slot.grace_over
+    assert (slot.draining, slot.grace_over) == (False, False)
     slot.drain()
     slot.drain()
-    assert slot.draining
-    assert not slot.grace_over
+    assert (slot.draining, slot.grace_over) == (True, False)
     slot.drain(at_once=True)
-    assert slot.grace_over
+    slot.drain()
+    assert (slot.draining, slot.grace_over) == (True, True)
 
 
 def test_stopping_waits_for_what_is_held(fleet: Fleet) -> None:

@@ -9,7 +9,7 @@ from kombu.exceptions import OperationalError
 from obstore.exceptions import BaseError as StoreFailure
 from redis.exceptions import ConnectionError as RedisAway
 
-from common.errors import ConfigError, EngineError, IntegrityError, LeaseLost, ServiceUnreachable
+from common.errors import ConfigError, IntegrityError, LeaseLost, ServiceUnreachable
 from common.layout import index_key, samples_key
 from tests.support.fleet import Fleet, make_rows
 from tests.support.slots import enqueue_rows, open_slot
@@ -17,10 +17,6 @@ from tests.support.soundness import assert_run_is_sound
 from workers import tasks
 from workers.slot import Slot
 from workers.tasks import look_at_chunk
-
-
-class Died(BaseException):
-    """Stands for the end of the process."""
 
 
 @pytest.fixture
@@ -111,14 +107,3 @@ def test_whatever_is_raised_inside_ends_in_a_word_and_the_run_goes_on(
         assert look_at_chunk(run_id, 0) == word
     assert state_of(fleet, run_id) == ("running", "")
     assert look_at_chunk(run_id, 0) == "done"
-
-
-def test_a_dead_engine_ends_the_process(slot: Slot, fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
-    def die() -> NoReturn:
-        raise Died
-
-    monkeypatch.setattr(slot, "die", die)
-    run_id = enqueue_rows(fleet, "tried", make_rows(4))
-    raise_inside(monkeypatch, EngineError("gone"))
-    with pytest.raises(Died):
-        look_at_chunk(run_id, 0)

@@ -1,0 +1,105 @@
+"""Messages get lost, come three times, or make no sense: they are doorbells, and the run ends sound all the same."""
+
+import json
+from collections import Counter
+from typing import Any
+
+from common.broker import TASK_NAME, make_app, queue_name, ring
+from common.chunks import read_run
+from common.layout import parts_prefix
+from producer.enqueue import open_run
+from tests.support.fleet import Fleet, make_rows
+from tests.support.leftovers import clean_fleet
+from tests.support.slots import enqueue_rows
+from tests.support.soundness import assert_run_is_sound
+from tests.support.waiting import wait_until
+
+__all__ = ["clean_fleet"]  # a fixture
+
+MODEL = "noting"
+
+# Positional arguments that no producer of ours sends, and those that name nothing.
+NONSENSE: list[list[Any]] = [
+    [],
+    ["only-a-run"],
+    ["noting-0123456789ab", 0],
+    ["noting-0123456789ab", "zero"],
+    [None, None],
+    [["a", "list"], {"a": "mapping"}],
+    [1, 2, 3],
+]
+
+
+def write_profile(fleet: Fleet, **options: Any) -> None:
+    options = {"asked": str(fleet.folder / "asked"), **options}
+    fleet.write_profile(MODEL, engine="tests.support.dying_engine:NotingEngine", engine_options=options)
+
+
+def count_parts(fleet: Fleet, run_id: str) -> int:
+    return len(list(fleet.store.list_keys(parts_prefix(run_id))))
+
+
+def assert_nothing_was_asked_twice(fleet: Fleet) -> None:
+    asked = Counter((fleet.folder / "asked").read_text().split())
+    assert set(asked.values()) == {1}
+
+
+def test_a_queue_that_vanishes_again_and_again_costs_nothing(clean_fleet: Fleet) -> None:
+    fleet = clean_fleet
+    write_profile(fleet, delay_s=0.1)
+    run_id = enqueue_rows(fleet, MODEL, make_rows(160), chunk=4)
+    fleet.start_workers(MODEL, chunks_in_flight=1)
+    for parts in (2, 12, 24):
+        wait_until(lambda parts=parts: count_parts(fleet, run_id) >= parts, f"{parts} parts")  # type: ignore[misc]  # bound by default
+        fleet.ledger.client.delete(queue_name(MODEL))
+    assert fleet.wait_for_end(run_id).samples.ok == 160
+    assert_run_is_sound(fleet, run_id)
+    assert_nothing_was_asked_twice(fleet)
+
+
+def test_a_run_that_nobody_ever_rang_for_is_found(clean_fleet: Fleet) -> None:
+    fleet = clean_fleet
+    write_profile(fleet)
+    run_id = enqueue_rows(fleet, MODEL, make_rows(40))
+    fleet.ledger.forget_run(run_id)
+    fleet.ledger.client.delete(queue_name(MODEL))
+    assert open_run(run_id, fleet.store, fleet.ledger)
+    fleet.start_workers(MODEL)
+    fleet.wait_for_end(run_id)
+    assert_run_is_sound(fleet, run_id)
+
+
+def test_messages_that_make_no_sense_or_come_three_times_harm_neither_worker_nor_run(clean_fleet: Fleet) -> None:
+    fleet = clean_fleet
+    write_profile(fleet, delay_s=0.02)
+    run_id = enqueue_rows(fleet, MODEL, make_rows(160), chunk=4)
+    app = make_app(fleet.settings)
+    chunks = read_run(fleet.store, run_id)[1].chunks
+    for number in (-1, chunks, 10**12, "0", None, 0.5):
+        app.send_task(TASK_NAME, args=[run_id, number], queue=queue_name(MODEL))
+    for arguments in NONSENSE:
+        app.send_task(TASK_NAME, args=arguments, queue=queue_name(MODEL))
+    app.send_task(TASK_NAME, kwargs={"chunk": 0, "colour": "red"}, queue=queue_name(MODEL))
+    app.send_task("no.such_task", args=[run_id, 0], queue=queue_name(MODEL))
+    for _ in range(2):
+        ring(app, MODEL, run_id, range(chunks))
+    fleet.start_workers(MODEL, chunks_in_flight=2)
+    (worker,) = fleet.wait_for_workers(MODEL)
+    assert fleet.wait_for_end(run_id).samples.ok == 160
+    wait_until(lambda: fleet.ledger.client.llen(queue_name(MODEL)) == 0, "the messages for done chunks to be taken")
+    assert_run_is_sound(fleet, run_id)
+    assert_nothing_was_asked_twice(fleet)
+    assert [one.pid for one in fleet.workers(MODEL)] == [worker.pid], "it is the worker that began"
+    assert fleet.ledger.list_runs(MODEL) == []
+
+
+def test_garbage_in_the_queue_does_not_keep_a_run_from_its_end(clean_fleet: Fleet) -> None:
+    fleet = clean_fleet
+    write_profile(fleet)
+    run_id = enqueue_rows(fleet, MODEL, make_rows(40))
+    garbage: list[bytes] = [b"\xff\x00 not even text", json.dumps({"body": "!", "headers": {}, "properties": {}}).encode()]
+    for one in garbage:
+        fleet.ledger.client.rpush(queue_name(MODEL), one)  # the end that is taken from first
+    fleet.start_workers(MODEL)
+    fleet.wait_for_end(run_id)
+    assert_run_is_sound(fleet, run_id)

@@ -1,0 +1,25 @@
+"""The producer runs on a laptop without any engine's packages, and importing it starts nothing."""
+
+import subprocess
+import sys
+
+BLOCKED = ("torch", "transformers", "vllm", "openai", "workers")
+
+
+def test_the_producer_imports_without_engines_and_without_the_workers_package() -> None:
+    blocked = "; ".join(f"sys.modules[{name!r}] = None" for name in BLOCKED)
+    code = f"import sys; {blocked}; import producer.cli, threading; assert threading.active_count() == 1"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_workers_import_without_engines() -> None:
+    blocked = "; ".join(f"sys.modules[{name!r}] = None" for name in BLOCKED[:4])
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; {blocked}; import workers.app, workers.tasks"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
