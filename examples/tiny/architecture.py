@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -24,6 +25,8 @@ IMAGE_TOKENS = (IMAGE_PX // PATCH_PX) ** 2
 MAX_TOKENS = 2048
 VOCABULARY = 1024
 SPECIAL = ("<pad>", "<s>", "</s>", "<image>", "<|system|>", "<|user|>", "<|assistant|>")
+
+_ROLES: dict[str, str] = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
 
 # Every message: its role's token, its images, its text; an answer ends with </s>.  Nothing is added outside the
 # template, so that a rendered prompt means the same to every engine, whether or not it adds special tokens.
@@ -60,11 +63,9 @@ def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
         vocab_size=VOCABULARY, special_tokens=list(SPECIAL), initial_alphabet=sorted(alphabet), show_progress=False
     )
     bpe.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]  # transformers leaves it untyped
         tokenizer_object=bpe,
-        bos_token="<s>",
-        eos_token="</s>",
-        pad_token="<pad>",
+        **_ROLES,
         additional_special_tokens=list(SPECIAL[3:]),
         model_max_length=MAX_TOKENS,
         padding_side="left",
@@ -75,17 +76,18 @@ def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
 def build_processor(tokenizer: PreTrainedTokenizerFast) -> LlavaProcessor:
     """Return the processor: images to 64x64 with PIL, each ``<image>`` to 64 tokens."""
     images = SiglipImageProcessorPil(size={"height": IMAGE_PX, "width": IMAGE_PX}, image_mean=[0.5] * 3, image_std=[0.5] * 3)
-    return LlavaProcessor(
+    return LlavaProcessor(  # type: ignore[no-untyped-call]  # as above
         images, tokenizer, patch_size=PATCH_PX, vision_feature_select_strategy="full", chat_template=CHAT_TEMPLATE
     )
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast) -> LlavaForConditionalGeneration:
-    """Return the untrained network: about 5.2 million weights in float32.
+    """Return the untrained network: about 5.1 million weights in float32.
 
     LLaVA reads the last layer of vision but one, as transformers and vLLM agree on what that is and not on the last;
     so the fourth layer of vision is never used.
     """
+    ids: dict[str, Any] = {f"{role}_id": tokenizer.convert_tokens_to_ids(token) for role, token in _ROLES.items()}
     vision = SiglipVisionConfig(
         image_size=IMAGE_PX,
         patch_size=PATCH_PX,
@@ -104,29 +106,20 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> LlavaForConditionalGenera
         num_key_value_heads=4,
         max_position_embeddings=MAX_TOKENS,
         tie_word_embeddings=False,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        **ids,
     )
     config = LlavaConfig(
         vision_config=vision,
         text_config=text,
-        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        image_token_index=SPECIAL.index("<image>"),
         image_seq_length=IMAGE_TOKENS,
         vision_feature_layer=-2,
         vision_feature_select_strategy="full",
         tie_word_embeddings=False,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        **ids,
     )
     model = LlavaForConditionalGeneration(config)
-    model.generation_config = GenerationConfig(
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        do_sample=False,
-    )
+    model.generation_config = GenerationConfig(**ids, do_sample=False)  # type: ignore[no-untyped-call]  # as above
     return model
 
 

@@ -10,11 +10,11 @@ from PIL import Image
 from torch.utils.data import IterableDataset, get_worker_info
 from transformers import PreTrainedTokenizerFast
 
-from architecture import IMAGE_TOKENS
 from common.records import Kind, Sample
-from digits import ask_digit, distort_digit, show_digit, split_digits
-from questions import ask_scene
-from scenes import draw_scene, make_scene
+from examples.tiny.architecture import IMAGE_TOKENS
+from examples.tiny.digits import ask_digit, distort_digit, show_digit, split_digits
+from examples.tiny.questions import ask_scene
+from examples.tiny.scenes import draw_scene, make_scene
 from workers.adapters.chat import ChatAdapter
 
 IGNORED = -100  # the label of a position that is not trained on

@@ -9,7 +9,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from common.records import Kind, Sample
-from questions import CAPTION_WORDINGS, Fact, add_article, draw_options, make_sample
+from examples.tiny.questions import CAPTION_WORDINGS, Fact, add_article, draw_options, make_sample
 
 HELD_OUT = 500
 SPLIT_SEED = 2025

@@ -1,4 +1,4 @@
-"""Write the held-out files: ``python examples/tiny/make_data.py [--out examples/data]``.  The same files every time."""
+"""Write the held-out files: ``python -m examples.tiny.make_data [--out examples/data]``.  The same files every time."""
 
 import argparse
 import base64
@@ -12,9 +12,9 @@ from random import Random
 from PIL import Image
 
 from common.records import Kind, Sample
-from digits import ask_digit, show_digit, split_digits
-from questions import ask_scene
-from scenes import draw_scene, make_scene
+from examples.tiny.digits import ask_digit, show_digit, split_digits
+from examples.tiny.questions import ask_scene
+from examples.tiny.scenes import draw_scene, make_scene
 
 HELD_OUT_SCENES = 300
 KINDS: tuple[Kind, ...] = ("multiple_choice", "yes_no", "number", "short_text", "free_text")

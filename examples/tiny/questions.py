@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from random import Random
 
 from common.records import Kind, Sample
-from scenes import COLOURS, FORMS, Scene, Shape
+from examples.tiny.scenes import COLOURS, FORMS, Scene, Shape
 
 CAPTION_WORDINGS = ("Describe the picture.", "Describe the image.", "Write a caption for this picture.", "What is in the picture?")
 
@@ -56,7 +56,7 @@ def draw_options(rng: Random, answer: str, candidates: Sequence[str], count: int
 
 
 def describe_scene(scene: Scene) -> str:
-    """Return the caption, from left to right: ``A red circle, a blue square and an orange cross.``"""
+    """Return the caption, shapes from left to right: ``A red circle, a blue square and a green cross.`` is one."""
     names = [add_article(shape.name) for shape in scene.shapes]
     text = f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
     return f"{text[0].upper()}{text[1:]}."

@@ -1,10 +1,9 @@
-"""Train the tiny model from scratch: ``python examples/tiny/train.py``, on one GPU in less than ten minutes."""
+"""Train the tiny model from scratch: ``python -m examples.tiny.train``, on one GPU in less than ten minutes."""
 
 import argparse
 import math
 import os
 import time
-from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -13,8 +12,8 @@ import torch
 from torch.utils.data import DataLoader
 from transformers import LlavaForConditionalGeneration
 
-from architecture import build_model, build_processor, save_model, train_tokenizer
-from corpus import IGNORED, Batch, Corpus, draw_example
+from examples.tiny.architecture import build_model, build_processor, save_model, train_tokenizer
+from examples.tiny.corpus import IGNORED, Batch, Corpus, draw_example
 
 MODEL = Path(__file__).resolve().parent / "model"
 TOKENIZER_EXAMPLES = 20_000
@@ -41,13 +40,16 @@ def train(model: LlavaForConditionalGeneration, loader: DataLoader[Any], *, seco
             group["lr"] = _PEAK_RATE * schedule(used)
         with torch.autocast(device, torch.bfloat16):
             loss = compute_loss(model, batch, device)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         step, total = step + 1, total + loss.detach()
         if step % _PRINT_EVERY == 0:
-            print(f"step {step:6}  {time.monotonic() - started:6.1f} s  loss {total.item() / _PRINT_EVERY:.4f}", flush=True)
+            mean = total.item() / _PRINT_EVERY
+            print(f"step {step:6}  {time.monotonic() - started:6.1f} s  loss {mean:.4f}", flush=True)
+            if not math.isfinite(mean):
+                raise SystemExit("the loss is no longer a number: lower the peak learning rate, _PEAK_RATE")
             total.zero_()
     return step
 
@@ -73,8 +75,8 @@ def compute_loss(model: LlavaForConditionalGeneration, batch: Batch, device: str
 def main() -> None:
     """Train and save."""
     parser = argparse.ArgumentParser(description="Train the tiny model from scratch.")
-    parser.add_argument("--seconds", type=float, default=420, help="how long to train")
-    parser.add_argument("--batch-size", type=int, default=1024)
+    parser.add_argument("--seconds", type=float, default=450, help="how long to train")
+    parser.add_argument("--batch-size", type=int, default=512)
     parser.add_argument("--out", type=Path, default=MODEL)
     parser.add_argument("--seed", type=int, default=2025)
     asked = parser.parse_args()
@@ -85,7 +87,8 @@ def main() -> None:
     rng = Random(f"tokenizer {asked.seed}")
     texts = (" ".join(draw_example(rng)[:2]) for _ in range(TOKENIZER_EXAMPLES))
     tokenizer = train_tokenizer(text.replace("<image>", "") for text in texts)
-    model = build_model(tokenizer).to(device)
+    model = build_model(tokenizer)
+    torch.nn.Module.to(model, device)
     print(f"{sum(weight.numel() for weight in model.parameters()):,} weights, {len(tokenizer)} tokens, on {device}", flush=True)
     workers = max((os.cpu_count() or 1) - 1, 1)
     corpus = Corpus(tokenizer, asked.batch_size, asked.seed)

@@ -1,4 +1,4 @@
-"""Measure held-out accuracy as the product asks: ``python examples/tiny/verify.py``.  Exit code 1 below the bars."""
+"""Measure held-out accuracy as the product asks: ``python -m examples.tiny.verify``.  Exit code 1 below the bars."""
 
 import argparse
 import json
@@ -14,7 +14,7 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from common.records import Sample
-from make_data import list_digits, list_shapes
+from examples.tiny.make_data import list_digits, list_shapes
 from workers.adapters.chat import ChatAdapter
 
 MODEL = Path(__file__).resolve().parent / "model"
@@ -31,8 +31,9 @@ def to_messages(sample: Sample) -> list[dict[str, Any]]:
 def answer_samples(folder: Path, asked: Sequence[tuple[Sample, Image.Image]], *, batch_size: int) -> Iterator[str]:
     """Yield the model's greedy answer to each sample, in order, with the weights' own dtype."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    processor = AutoProcessor.from_pretrained(folder)
-    model = AutoModelForImageTextToText.from_pretrained(folder, dtype="auto").to(device).eval()
+    processor: Any = AutoProcessor.from_pretrained(folder)  # type: ignore[no-untyped-call]  # transformers leaves it untyped
+    model: Any = AutoModelForImageTextToText.from_pretrained(folder, dtype="auto")
+    model.to(device).eval()
     for start in range(0, len(asked), batch_size):
         batch = asked[start : start + batch_size]
         prompts = [processor.apply_chat_template(to_messages(sample), add_generation_prompt=True) for sample, _ in batch]

@@ -44,10 +44,13 @@ def assert_nothing_was_asked_twice(fleet: Fleet) -> None:
     assert set(asked.values()) == {1}
 
 
-def test_a_queue_that_vanishes_again_and_again_costs_nothing(clean_fleet: Fleet) -> None:
+def test_a_run_that_nobody_rang_for_and_whose_queue_vanishes_again_and_again_loses_nothing(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     write_profile(fleet, delay_s=0.1)
     run_id = enqueue_rows(fleet, MODEL, make_rows(160), chunk=4)
+    fleet.ledger.forget_run(run_id)
+    fleet.ledger.client.delete(queue_name(MODEL))
+    assert open_run(run_id, fleet.store, fleet.ledger)
     fleet.start_workers(MODEL, chunks_in_flight=1)
     for parts in (2, 12, 24):
         wait_until(lambda parts=parts: count_parts(fleet, run_id) >= parts, f"{parts} parts")  # type: ignore[misc]  # bound by default
@@ -55,18 +58,6 @@ def test_a_queue_that_vanishes_again_and_again_costs_nothing(clean_fleet: Fleet)
     assert fleet.wait_for_end(run_id).samples.ok == 160
     assert_run_is_sound(fleet, run_id)
     assert_nothing_was_asked_twice(fleet)
-
-
-def test_a_run_that_nobody_ever_rang_for_is_found(clean_fleet: Fleet) -> None:
-    fleet = clean_fleet
-    write_profile(fleet)
-    run_id = enqueue_rows(fleet, MODEL, make_rows(40))
-    fleet.ledger.forget_run(run_id)
-    fleet.ledger.client.delete(queue_name(MODEL))
-    assert open_run(run_id, fleet.store, fleet.ledger)
-    fleet.start_workers(MODEL)
-    fleet.wait_for_end(run_id)
-    assert_run_is_sound(fleet, run_id)
 
 
 def test_messages_that_make_no_sense_or_come_three_times_harm_neither_worker_nor_run(clean_fleet: Fleet) -> None:

@@ -89,7 +89,8 @@ def test_a_second_signal_kills_and_the_lease_runs_out(clean_fleet: Fleet) -> Non
     fleet = clean_fleet
     write_profile(fleet, table=[{"match": "", "fault": "hang"}])
     run_id = enqueue_rows(fleet, "noting", make_rows(4))
-    with start_launcher(fleet, *WORKERS, environment=fleet.environment(drain_grace_s=600)) as launcher:
+    environment = fleet.environment(drain_grace_s=600, lease_s=1, renew_s=0.2)
+    with start_launcher(fleet, *WORKERS, environment=environment) as launcher:
         wait_for_asked(fleet, 4)
         launcher.terminate()
         wait_until(lambda: [one for one in fleet.workers("noting") if one.state == "draining"], "the drain to begin")

@@ -23,7 +23,7 @@ def open_slot(fleet: Fleet, model: str, *, name: str = "slot@test", **settings: 
     """Yield a started slot.  Keyword arguments are ``FLEET_*`` settings, in small letters."""
     chosen = fleet.settings.model_copy(update=settings)
     profile = read_profile(model)
-    with connect_redis(chosen) as client:
+    with connect_redis(chosen, patience_s=0) as client:
         slot = Slot(
             name=name,
             device="cpu",

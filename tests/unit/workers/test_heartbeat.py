@@ -26,7 +26,7 @@ LEASES = run_keys(RUN)[4]
 def beat(url: str, duties: Callable[[], None] = lambda: None, *, lease_s: float = 30) -> Iterator[tuple[Heartbeat, Ledger]]:
     """Yield a running heartbeat and its ledger, with an open run of four chunks."""
     chosen = Settings(redis_url=url, lease_s=lease_s, renew_s=0.02)
-    with connect_redis(chosen) as client:
+    with connect_redis(chosen, patience_s=0) as client:
         ledger = Ledger(client, chosen)
         ledger.open_run(Plan(run_id=RUN, samples=4, chunks=4, datasets=()), "tiny")
         beating = Heartbeat(ledger, chosen, duties)

@@ -60,7 +60,7 @@ def test_stopping_waits_for_what_is_held(fleet: Fleet) -> None:
         with slot.heartbeat.keep(acquire(slot, run_id, 0)):
             stopping = threading.Thread(target=slot.stop)
             stopping.start()
-            wait_until(lambda: slot.draining, "the drain to begin")
+            wait_until(lambda: fleet.workers("tried")[0].state == "draining", "a beat of the draining worker")
             assert slot.submit(_answer_of_the_loop()).result(20) == 42, "the engine's loop runs for as long as it is needed"
             assert stopping.is_alive()
         stopping.join(timeout=20)

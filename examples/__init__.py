@@ -1,0 +1,1 @@
+"""What a newcomer can run: a small model with its training, held-out data and a run of both."""

@@ -1,0 +1,257 @@
+"""The producer's commands as a user runs them: what they print, how they end, and what a ``kill -9`` of one costs."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.broker import queue_name
+from common.chunks import read_index
+from common.layout import index_key, part_key, run_key, samples_key
+from common.spec_files import read_specs
+from tests.support.dying_producer import POINTS, RUNG_BEFORE_DEATH
+from tests.support.fleet import ROOT, Fleet, make_rows
+from tests.support.planning import put_part, read_rung, run_chunks
+from tests.support.soundness import assert_run_is_sound
+
+COMMANDS = ("enqueue", "status", "watch", "resume", "collect", "evaluate", "demo")
+
+
+@pytest.fixture
+def spec_path(fleet: Fleet) -> str:
+    """Return a spec of 60 rows, 10 of them twice, in chunks of 8."""
+    fleet.write_profile("quick")
+    rows = [*make_rows(50), *make_rows(10)]
+    return str(fleet.write_spec("quick", [fleet.write_dataset("rows", rows)], chunks={"max_samples": 8}))
+
+
+@pytest.fixture
+def run_id(fleet: Fleet, spec_path: str) -> str:
+    """Return the id of that run, enqueued."""
+    return fleet.enqueue(Path(spec_path)).run_id
+
+
+def start_producer(fleet: Fleet, *arguments: str, module: str = "producer", **environment: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *arguments],
+        env={**fleet.environment(), **environment},
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def read_json(fleet: Fleet, *arguments: str, code: int = 0) -> Any:
+    return json.loads(fleet.run_producer(*arguments, code=code))
+
+
+def list_everything(fleet: Fleet) -> tuple[list[str], int]:
+    """Return what the store and Redis hold."""
+    return sorted(fleet.store.list_keys()), int(fleet.ledger.client.dbsize())
+
+
+# Help
+
+
+def test_help_names_every_command_in_whole_sentences(fleet: Fleet) -> None:
+    said = fleet.run_producer("--help")
+    assert all(f"\n  {command} " in said for command in COMMANDS)
+    assert "..." not in said
+    assert max(map(len, said.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(fleet: Fleet, command: str) -> None:
+    said = fleet.run_producer(command, "--help")
+    assert said.startswith(f"Usage: producer {command} [OPTIONS]")
+    assert ("--json" in said) == (command not in ("watch", "demo"))
+
+
+# Enqueue
+
+
+def test_a_dry_run_prints_spec_digest_and_counts_and_writes_nothing(fleet: Fleet, spec_path: str) -> None:
+    [described] = read_json(fleet, "enqueue", spec_path, "--dry-run", "--set", "generation.max_tokens=9")
+    assert described["run_id"] == f"quick-{described['digest'][:12]}"
+    assert described["datasets"] == [{"name": "rows", "rows": 60, "unique": 50, "duplicates": 10}]
+    assert (described["samples"], described["chunks"], described["faults"]) == (50, 7, 0)
+    assert described["spec"]["generation"]["max_tokens"] == 9
+    assert list_everything(fleet) == ([], 0)
+
+
+def test_enqueue_prints_what_it_did_as_text_and_as_json(fleet: Fleet, spec_path: str) -> None:
+    first = read_json(fleet, "enqueue", spec_path, "--json")
+    assert (first["planned"], first["opened"], first["rung"], first["plan"]["samples"]) == (True, True, 7, 50)
+    said = fleet.run_producer("enqueue", spec_path)
+    assert f"{first['run_id']}: 60 rows, 50 samples in 7 chunks (planned before)" in said
+    assert f"producer watch {first['run_id']}" in said
+    changed = read_json(fleet, "enqueue", spec_path, "--set", "shuffle.seed=1", "--set", "datasets.0.limit=20", "--json")
+    assert changed["run_id"] != first["run_id"]
+    assert changed["plan"]["samples"] == 20
+
+
+def test_several_models_print_a_line_of_json_each(fleet: Fleet, spec_path: str) -> None:
+    said = fleet.run_producer("enqueue", spec_path, "--set", "model=", "--set", "models=[quick, echo]", "--json")
+    assert [json.loads(line)["model"] for line in said.splitlines()] == ["quick", "echo"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["enqueue", "nowhere.yaml"], "producer: nowhere.yaml: no such file"),
+        (["enqueue", "SPEC", "--set", "generation.max_tokns=9"], "spec.yaml: generation.max_tokns: unknown field (found 9); did you mean"),
+        (["enqueue", "SPEC", "--set", "datasets.0.limit"], "expected FIELD=VALUE"),
+        (["enqueue", "SPEC", "--set", "model=quik"], "model profile 'quik' not found; did you mean 'quick'?"),
+        (["enqueue", "SPEC", "--set", "validation.validators=[nonempty]"], "unknown validator 'nonempty'; did you mean 'non_empty'?"),
+        (["enqueue", "SPEC", "--set", "datasets.0.path=rows.xyz"], "datasets.0.path: no file 'rows.xyz'"),
+        (["enqueue"], "Missing argument 'SPEC'"),
+        (["statsu"], "No such command 'statsu'. Did you mean 'status'?"),
+        *[([command, "quick-0"], "no run 'quick-0' in file://") for command in COMMANDS[1:6]],
+        (["resume", "quick-0", "--rebuild"], "no run 'quick-0' in file://"),
+    ],
+)  # fmt: skip
+def test_what_the_user_must_change_ends_with_2_and_advice(fleet: Fleet, spec_path: str, arguments: list[str], said: str) -> None:
+    fleet.write_profile("quick")
+    assert said in fleet.run_producer(*(spec_path if argument == "SPEC" else argument for argument in arguments), code=2)
+    assert not (ROOT / "results" / "quick-0").exists()
+    assert fleet.ledger.client.dbsize() == 0
+
+
+# Status, watch, collect, evaluate
+
+
+def test_the_status_of_a_run_on_its_way_adds_up(fleet: Fleet, run_id: str) -> None:
+    run_chunks(fleet, "quick", run_id, [0, 1])
+    fleet.ledger.acquire(run_id, 2, "gpu0@test")
+    status = read_json(fleet, "status", run_id, "--json")
+    assert list(status) == [
+        *("run_id", "model", "state", "reason", "samples", "datasets", "samples_per_s", "tokens_per_s", "eta_s", "workers"),
+    ]  # fmt: skip
+    counts = {"rows": 60, "unique": 50, "duplicates": 10, "ok": 16, "invalid": 0, "failed": 0, "in_flight": 8, "unprocessed": 26}
+    assert status["samples"] == status["datasets"]["rows"] == counts
+    assert status["eta_s"] == pytest.approx(34 / status["samples_per_s"])
+    assert "16/50 samples" in fleet.run_producer("status", run_id)
+
+
+def test_what_is_not_all_ok_ends_with_1_and_what_is_with_0(fleet: Fleet, run_id: str) -> None:
+    out = ["--out", str(fleet.folder / "out")]
+    run_chunks(fleet, "quick", run_id, range(6))
+    assert read_json(fleet, "collect", run_id, *out, "--json", code=1)["samples"] == {"ok": 48, "unprocessed": 2}
+    assert read_json(fleet, "evaluate", run_id, "--json", code=1)["overall"]["unprocessed"] == 2
+    run_chunks(fleet, "quick", run_id)
+    assert fleet.run_producer("collect", run_id, *out) == f"{fleet.folder}/out/results.parquet and .jsonl: 50 ok\n"
+    assert read_json(fleet, "evaluate", run_id, "--json")["overall"]["accuracy"] == 1.0
+    assert "all" not in fleet.run_producer("evaluate", run_id).split()
+    assert fleet.run_producer("watch", run_id) == f"{run_id}: 50/50 samples · done\n"
+    assert_run_is_sound(fleet, run_id)
+
+
+def test_watch_ends_with_1_when_samples_are_not_ok(fleet: Fleet, run_id: str) -> None:
+    for chunk in read_index(fleet.store, run_id):
+        put_part(fleet.store, chunk, statuses=("ok", "failed"))
+    fleet.run_producer("resume", run_id, "--rebuild")
+    assert fleet.run_producer("watch", run_id, code=1) == f"{run_id}: 50/50 samples · done · 25 failed\n"
+
+
+def test_collect_says_where_it_cannot_write(fleet: Fleet, run_id: str, spec_path: str) -> None:
+    assert f"results cannot be written to {spec_path}/out" in fleet.run_producer(
+        "collect", run_id, "--out", f"{spec_path}/out", code=2
+    )
+
+
+def test_a_damaged_part_ends_a_command_with_its_name_and_without_a_traceback(fleet: Fleet, run_id: str) -> None:
+    run_chunks(fleet, "quick", run_id)
+    fleet.store.put(part_key(run_id, 1, 3), b"PAR1 nothing PAR1")
+    collecting = start_producer(fleet, "collect", run_id, "--out", str(fleet.folder / "out"))
+    _, said = collecting.communicate(timeout=60)
+    assert collecting.returncode == 1
+    assert f"producer: part of run {run_id}, chunk 3" in said
+    assert "Traceback" not in said
+    assert list((fleet.folder / "out").iterdir()) == []
+
+
+def test_resume_prints_how_many_chunks_it_rang_for(fleet: Fleet, run_id: str) -> None:
+    run_chunks(fleet, "quick", run_id, [0])
+    assert read_json(fleet, "resume", run_id, "--json") == {"run_id": run_id, "rung": 6}
+    assert fleet.run_producer("resume", run_id, "--rebuild") == f"{run_id}: rang for 6 chunks\n"
+
+
+@pytest.mark.parametrize("command", ["status", "watch", "resume", "enqueue"])
+def test_a_redis_that_is_away_ends_with_3_and_says_what_to_look_at(fleet: Fleet, spec_path: str, command: str) -> None:
+    away = start_producer(fleet, command, spec_path, FLEET_REDIS_URL="redis://:hidden@127.0.0.1:1/0")
+    _, said = away.communicate(timeout=60)
+    assert away.returncode == 3
+    assert "Redis at 127.0.0.1:1/0 does not answer" in said
+    assert "FLEET_REDIS_URL" in said
+    assert "hidden" not in said
+    assert "Traceback" not in said
+
+
+def test_ctrl_c_ends_watching_with_130_and_the_run_goes_on(fleet: Fleet, run_id: str) -> None:
+    watching = start_producer(fleet, "watch", run_id)
+    assert watching.stdout is not None
+    assert watching.stdout.readline() == f"{run_id}: 0/50 samples · waiting for a worker\n"
+    watching.send_signal(signal.SIGINT)
+    _, said = watching.communicate(timeout=60)
+    assert (watching.returncode, said.strip()) == (130, "interrupted; nothing is lost, the same command goes on")
+    assert fleet.status(run_id).state == "running"
+
+
+# Faults
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_a_producer_that_is_killed_goes_on_with_the_same_command(fleet: Fleet, point: str) -> None:
+    fleet.write_profile("quick")
+    spec = fleet.write_spec("quick", [fleet.write_dataset("rows", make_rows(2400))], chunks={"max_samples": 2})
+    [asked] = read_specs(spec)
+    run_id, scratch = asked.run_id, fleet.folder / "scratch"
+    scratch.mkdir()
+    if point == "while_committing_parts":  # these are there when Redis has lost a run
+        fleet.enqueue(spec)
+        for chunk in [*read_index(fleet.store, run_id)][::300]:
+            put_part(fleet.store, chunk)
+        fleet.ledger.client.flushall()
+
+    dying = start_producer(fleet, point, "enqueue", str(spec), module="tests.support.dying_producer", TMPDIR=str(scratch))
+    _, said = dying.communicate(timeout=60)
+    assert dying.returncode == -signal.SIGKILL, said
+    assert_died_at(fleet, run_id, point)
+
+    again = read_json(fleet, "enqueue", str(spec), "--json")
+    assert again["run_id"] == run_id
+    assert again["planned"] == (point in ("after_samples", "after_index"))
+    pending = set(fleet.ledger.iterate_pending(run_id))
+    assert pending <= set(read_rung(fleet.ledger.client, "quick"))
+    assert again["rung"] == len(pending)
+    run_chunks(fleet, "quick", run_id)
+    assert len(assert_run_is_sound(fleet, run_id)) == 2400
+
+
+def assert_died_at(fleet: Fleet, run_id: str, point: str) -> None:
+    there = [key for key in (samples_key(run_id), index_key(run_id), run_key(run_id)) if fleet.store.exists(key)]
+    assert len(there) == {"after_samples": 1, "after_index": 2}.get(point, 3)
+    is_open = fleet.ledger.view_run(run_id) is not None
+    assert is_open == (point in ("after_open", "while_committing_parts", "while_ringing"))
+    rung = read_rung(fleet.ledger.client, "quick")
+    assert rung == (list(range(1000)) if point == "while_ringing" else [])
+    assert RUNG_BEFORE_DEATH > 1000
+
+
+def test_two_producers_at_once_make_one_sound_run(fleet: Fleet, spec_path: str) -> None:
+    started = [start_producer(fleet, "enqueue", spec_path, "--json") for _ in range(2)]
+    told = [json.loads(one.communicate(timeout=60)[0]) for one in started]
+    assert [one.returncode for one in started] == [0, 0]
+    assert told[0]["run_id"] == told[1]["run_id"]
+    assert sorted([told[0]["opened"], told[1]["opened"]]) == [False, True]
+    run_id = told[0]["run_id"]
+    assert set(read_rung(fleet.ledger.client, "quick")) == set(range(7))
+    fleet.ledger.client.delete(queue_name("quick"))
+    run_chunks(fleet, "quick", run_id)
+    assert len(assert_run_is_sound(fleet, run_id)) == 50

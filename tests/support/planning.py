@@ -1,0 +1,82 @@
+"""Specs, samples, plans and parts without files or workers, for tests that look at the producer alone."""
+
+import base64
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import redis
+
+from common.broker import queue_name
+from common.chunks import ChunkIndex, read_chunk, read_index
+from common.layout import part_key
+from common.parts import encode_part
+from common.records import Chunk, Outcome, Plan, Sample, Status
+from common.spec import Chunks, DatasetSource, Generation, ModelProfile, RunSpec, Shuffle, Validation
+from common.store import Store
+from producer.plan import plan_run
+from tests.support.fleet import Fleet
+from tests.support.slots import open_slot
+from workers.chunk import run_chunk
+
+
+def make_spec(*datasets: str, max_samples: int = 16, seed: int = 0, model: str = "echo") -> RunSpec:
+    return RunSpec(
+        model=ModelProfile(name=model, engine="echo"),
+        datasets=tuple(DatasetSource(path=f"{name}.jsonl", name=name, digest="0") for name in datasets or ("rows",)),
+        generation=Generation(),
+        validation=Validation(),
+        shuffle=Shuffle(seed=seed),
+        chunks=Chunks(max_samples=max_samples),
+    )
+
+
+def make_sample(number: int, *, dataset: str = "rows", group: str = "", **fields: Any) -> Sample:
+    """Return a sample whose content is its number."""
+    asked = {"question": f"{dataset} question {number}?", "target": ("ok",), **fields}
+    return Sample(sample_id=f"{dataset}-{number:06d}", dataset=dataset, index=number, group=group, **asked)
+
+
+def make_samples(count: int, *, dataset: str = "rows") -> list[Sample]:
+    return [make_sample(number, dataset=dataset) for number in range(count)]
+
+
+def plan_samples(store: Store, samples: Iterable[Sample], spec: RunSpec) -> tuple[Plan, ChunkIndex]:
+    plan = plan_run(spec, samples, store)
+    return plan, read_index(store, plan.run_id)
+
+
+def make_outcome(sample: Sample, status: Status = "ok") -> Outcome:
+    return Outcome(
+        sample_id=sample.sample_id,
+        dataset=sample.dataset,
+        index=sample.index,
+        model="echo",
+        status=status,
+        prediction=None if status == "failed" else "ok",
+        error_code="bad_row" if status == "failed" else None,
+        target=sample.target,
+        output_tokens=3,
+        metadata=sample.metadata,
+    )
+
+
+def put_part(store: Store, chunk: Chunk, *, statuses: Sequence[Status] = ("ok",)) -> list[Outcome]:
+    """Write a chunk's part as a worker would; statuses go round.  The ledger hears nothing of it."""
+    samples = read_chunk(store, chunk)
+    outcomes = [make_outcome(sample, statuses[number % len(statuses)]) for number, sample in enumerate(samples)]
+    store.put_new(part_key(chunk.run_id, chunk.wave, chunk.number), encode_part(chunk.run_id, chunk.number, outcomes))
+    return outcomes
+
+
+def run_chunks(fleet: Fleet, model: str, run_id: str, numbers: Iterable[int] | None = None) -> None:
+    """Run these chunks, or all, with a worker's own code inside the test's process."""
+    with open_slot(fleet, model) as slot:
+        for number in range(len(read_index(fleet.store, run_id))) if numbers is None else numbers:
+            run_chunk(slot, run_id, number)
+
+
+def read_rung(client: redis.Redis, model: str) -> list[int]:
+    """Return the chunks that the messages in a model's queue name, in the order in which they will be taken."""
+    messages: Any = client.lrange(queue_name(model), 0, -1)
+    return [json.loads(base64.b64decode(json.loads(message)["body"]))[0][1] for message in reversed(messages)]

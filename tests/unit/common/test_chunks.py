@@ -1,0 +1,151 @@
+"""Chunks are found by the index and read by one range read; what is damaged is never taken for a plan."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from common.chunks import ChunkIndex, IndexBuilder, encode_run, read_chunk, read_index, read_part, read_run
+from common.errors import ConfigError, IntegrityError
+from common.layout import index_key, part_key, run_key, samples_key
+from common.records import Chunk, DatasetCounts, Plan
+from common.store import Store, open_store
+from tests.support.planning import make_samples, make_spec, plan_samples, put_part
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store(str(tmp_path))
+
+
+@pytest.fixture
+def index(store: Store) -> ChunkIndex:
+    return plan_samples(store, make_samples(20), make_spec(max_samples=8))[1]
+
+
+def flip_byte(store: Store, key: str, at: int) -> None:
+    content = bytearray(store.get(key))
+    content[at] ^= 0x20
+    store.put(key, bytes(content))
+
+
+def test_a_chunk_is_read_by_one_range_read(store: Store, index: ChunkIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    get_range = Store.get_range
+
+    def note(self: Store, key: str, offset: int, length: int) -> bytes:
+        asked.append((key, offset, length))
+        return get_range(self, key, offset, length)
+
+    monkeypatch.setattr(Store, "get_range", note)
+    assert len(read_chunk(store, index[1])) == 8
+    assert asked == [(samples_key(index.run_id), index[1].offset, index[1].length)]
+
+
+def test_a_damaged_samples_object_is_named_with_its_chunk_and_the_others_are_read(store: Store, index: ChunkIndex) -> None:
+    flip_byte(store, samples_key(index.run_id), index[1].offset + 30)
+    with pytest.raises(IntegrityError, match=rf"chunk 1 of {index.run_id}: .*damaged"):
+        read_chunk(store, index[1])
+    assert [len(read_chunk(store, index[number])) for number in (0, 2)] == [8, 4]
+
+
+def test_a_samples_object_that_is_cut_short_or_gone_is_an_integrity_error(store: Store, index: ChunkIndex, tmp_path: Path) -> None:
+    key = samples_key(index.run_id)
+    store.put(key, store.get(key)[:-1])
+    with pytest.raises(IntegrityError):
+        read_chunk(store, index[2])
+    (tmp_path / key).unlink()
+    with pytest.raises(IntegrityError, match="is gone"):
+        read_chunk(store, index[0])
+
+
+@pytest.mark.parametrize("kept", [slice(0), slice(-9), slice(9, None)])
+def test_an_index_that_is_not_whole_is_an_integrity_error(store: Store, index: ChunkIndex, kept: slice) -> None:
+    key = index_key(index.run_id)
+    store.put(key, store.get(key)[kept])
+    with pytest.raises(IntegrityError, match=r"index\.parquet of a planned run cannot be read"):
+        read_index(store, index.run_id)
+
+
+def test_a_flipped_bit_in_the_index_is_found(store: Store, index: ChunkIndex) -> None:
+    flip_byte(store, index_key(index.run_id), 60)
+    with pytest.raises(IntegrityError, match=r"index\.parquet"):
+        read_index(store, index.run_id)
+
+
+def test_an_index_that_is_gone_is_an_integrity_error(store: Store, index: ChunkIndex, tmp_path: Path) -> None:
+    (tmp_path / index_key(index.run_id)).unlink()
+    with pytest.raises(IntegrityError, match=r"index\.parquet"):
+        read_index(store, index.run_id)
+
+
+def test_a_number_outside_the_plan_is_an_integrity_error(index: ChunkIndex) -> None:
+    for number in (-1, 3):
+        with pytest.raises(IntegrityError, match=rf"has no chunk {number}: its plan ends at 2"):
+            index[number]
+    assert [chunk.number for chunk in index] == [0, 1, 2]
+
+
+def test_an_index_of_many_chunks_is_read_back(store: Store) -> None:
+    """More chunks than one row group of Parquet holds (1 048 576), and offsets beyond 32 bits."""
+    count, length, datasets = 1_050_000, 6, np.array([2, 0, 1], np.uint32)
+    builder = IndexBuilder()
+    for number in range(count):
+        builder.append(b"sample", first=3 * number, offset=length * number + 2**33, datasets=datasets)
+    assert len(builder) == count
+    store.put(index_key("large-1"), builder.encode())
+    index = read_index(store, "large-1")
+    assert len(index) == count
+    for number in (0, 65_537, 1_048_575, 1_048_576, count - 1):
+        chunk = index[number]
+        assert (chunk.number, chunk.first, chunk.count, chunk.offset) == (number, 3 * number, 3, length * number + 2**33)
+        assert (chunk.length, chunk.datasets) == (length, (2, 0, 1))
+
+
+def test_datasets_are_counted_chunk_by_chunk(store: Store) -> None:
+    builder = IndexBuilder()
+    for number in range(5):
+        builder.append(b"", first=0, offset=0, datasets=np.array([number, 1], np.uint32))
+    store.put(index_key("r"), builder.encode())
+    assert [chunk.datasets for chunk in read_index(store, "r")] == [(number, 1) for number in range(5)]
+    assert [chunk.count for chunk in read_index(store, "r")] == [number + 1 for number in range(5)]
+
+
+def test_a_part_is_read_whole_absent_or_not_at_all(store: Store, index: ChunkIndex) -> None:
+    chunk = index[0]
+    assert read_part(store, chunk) is None
+    outcomes = put_part(store, chunk, statuses=("ok", "invalid", "failed"))
+    part = read_part(store, chunk)
+    assert part is not None
+    assert (part.chunk, part.key, list(part.outcomes)) == (0, part_key(index.run_id, 1, 0), outcomes)
+    store.put(part_key(index.run_id, 1, 1), store.get(part.key))
+    with pytest.raises(IntegrityError, match=r"chunk 1.*chunk 0"):
+        read_part(store, index[1])
+
+
+def test_a_run_is_read_as_it_was_asked_and_planned(store: Store) -> None:
+    spec = make_spec("one", "two", seed=7)
+    counts = tuple(DatasetCounts(name=name, rows=3, unique=2, duplicates=1) for name in ("one", "two"))
+    plan = Plan(run_id=spec.run_id, samples=4, chunks=1, datasets=counts)
+    store.put(run_key(spec.run_id), encode_run(spec, plan, 12.5))
+    assert read_run(store, spec.run_id) == (spec, plan)
+    record = json.loads(store.get(run_key(spec.run_id)))
+    assert (record["run_id"], record["created_s"]) == (spec.run_id, 12.5)
+
+
+def test_an_unknown_run_is_the_users_to_correct(store: Store) -> None:
+    with pytest.raises(ConfigError, match=r"no run 'tiny-0' in file://.*is FLEET_STORE_URL the one"):
+        read_run(store, "tiny-0")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b'{"spec": {}, "plan": {}}', b"\xff"])
+def test_a_damaged_record_of_a_run_is_an_integrity_error(store: Store, content: bytes) -> None:
+    store.put(run_key("tiny-0"), content)
+    with pytest.raises(IntegrityError, match=r"runs/tiny-0/run\.json is no record of a run"):
+        read_run(store, "tiny-0")
+
+
+def test_positions_are_those_from_the_first_sample_on() -> None:
+    chunk = Chunk(run_id="r", number=2, wave=1, first=16, count=3, offset=0, length=0, crc32=0, datasets=(3,))
+    assert list(chunk.positions) == [16, 17, 18]

@@ -1,0 +1,83 @@
+"""One renderer for structlog and for the standard library's logging, on standard error."""
+
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from common.errors import ConfigError
+from common.log import configure_log
+
+
+@pytest.fixture(autouse=True)
+def _restore_logging() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
+
+
+def fail() -> None:
+    secret = "s3cr3t"  # noqa: S105  # what must not be shown
+    raise ValueError(f"wrong length: {len(secret)}")
+
+
+def test_json_is_one_object_a_line_whoever_logs(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_log("INFO", as_json=True)
+    structlog.get_logger("ours").info("chunk done", run_id="tiny-1", chunk=3, odd={1, 2}.__class__, text="a\nb 中")
+    logging.getLogger("celery").warning("%s is away", "redis")
+    captured = capsys.readouterr()
+    first, second = map(json.loads, captured.err.splitlines())
+    assert captured.out == ""
+    assert (first["event"], first["run_id"], first["chunk"], first["text"]) == ("chunk done", "tiny-1", 3, "a\nb 中")
+    assert (second["event"], second["level"]) == ("redis is away", "warning")
+    assert first["timestamp"].endswith("Z")
+
+
+def test_off_a_terminal_lines_are_plain_key_value(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_log()
+    structlog.get_logger("ours").info("chunk done", run_id="tiny-1", chunk=3)
+    logging.getLogger("celery").warning("redis is away")
+    ours, theirs = capsys.readouterr().err.splitlines()
+    assert "\x1b" not in ours + theirs
+    assert "chunk done" in ours
+    assert ours.endswith("chunk=3 run_id=tiny-1")
+    assert "redis is away" in theirs
+
+
+def test_the_level_is_heeded_in_any_case(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_log("warning")
+    structlog.get_logger("ours").info("quiet")
+    logging.getLogger("celery").info("quiet")
+    structlog.get_logger("ours").error("loud")
+    assert [line.split()[-1] for line in capsys.readouterr().err.splitlines()] == ["loud"]
+
+
+def test_an_unknown_level_is_the_users_to_correct() -> None:
+    with pytest.raises(ConfigError, match="FLEET_LOG_LEVEL: found 'loud'; expected DEBUG, INFO, WARNING or ERROR"):
+        configure_log("loud")
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_a_traceback_is_shown_once_and_without_the_values_of_variables(as_json: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    configure_log(as_json=as_json)
+    for log in (structlog.get_logger("ours"), logging.getLogger("celery")):
+        try:
+            fail()
+        except ValueError:
+            log.exception("it failed")
+    said = capsys.readouterr().err
+    assert said.count("Traceback (most recent call last)") == 2
+    assert said.count("ValueError: wrong length: 6") == 2
+    assert "s3cr3t" not in said.replace('secret = "s3cr3t"', "")
+
+
+def test_configuring_twice_logs_once(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_log()
+    configure_log()
+    structlog.get_logger("ours").info("once")
+    assert capsys.readouterr().err.count("once") == 1

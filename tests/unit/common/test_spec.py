@@ -1,0 +1,136 @@
+"""What is asked: what counts for a run's name, and what a spec refuses."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from common.spec import Chunks, DatasetSource, Generation, ModelProfile, RunFile, RunSpec, Shuffle, Validation
+
+
+def make_spec(**changes: Any) -> RunSpec:
+    """Return a spec; a change of ``model__weights`` reaches into the model, of ``datasets__limit`` into the first dataset."""
+    parts: dict[str, dict[str, Any]] = {
+        "model": {"name": "tiny", "engine": "hf", "weights": "./model"},
+        "datasets": {"path": "/data/digits.tsv", "name": "digits", "media_root": "/data", "digest": "d1"},
+        "generation": {"max_tokens": 32},
+        "validation": {"validators": ("non_empty", {"max_words": 30})},
+        "shuffle": {"seed": 1},
+        "chunks": {},
+    }
+    for change, value in changes.items():
+        part, _, field = change.partition("__")
+        parts[part][field] = value
+    return RunSpec(
+        model=ModelProfile(**parts["model"]),
+        datasets=(DatasetSource(**parts["datasets"]),),
+        generation=Generation(**parts["generation"]),
+        validation=Validation(**parts["validation"]),
+        shuffle=Shuffle(**parts["shuffle"]),
+        chunks=Chunks(**parts["chunks"]),
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"datasets__path": "/elsewhere/digits-copy.tsv"},
+        {"datasets__media_root": "/elsewhere"},
+        {"model__engine_options": {"gpu_memory_utilization": 0.5}},
+        {"model__generation": {"max_tokens": 999}},  # a default: only what it led to counts
+        {"model__validation": {"validators": []}},
+        {"generation__temperature": 0},
+        {"chunks__max_samples": 64},
+    ],
+)
+def test_what_does_not_change_what_was_asked_keeps_the_run(change: dict[str, Any]) -> None:
+    assert make_spec(**change).run_id == make_spec().run_id
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"datasets__digest": "d2"},
+        {"datasets__name": "other"},
+        {"datasets__limit": 10},
+        {"datasets__fields": {"id": "qid"}},
+        {"datasets__kind": "yes_no"},
+        {"datasets__format": "tsv"},
+        {"generation__max_tokens": 33},
+        {"generation__temperature": 0.1},
+        {"generation__seed": 1},
+        {"generation__stop": ("\n",)},
+        {"validation__max_attempts": 1},
+        {"validation__validators": ({"max_words": 30}, "non_empty")},
+        {"shuffle__seed": 2},
+        {"chunks__max_samples": 32},
+        {"chunks__max_input_bytes": 1000},
+        {"model__name": "tiny2"},
+        {"model__engine": "vllm"},
+        {"model__weights": "./model2"},
+        {"model__revision": "abc"},
+        {"model__adapter": "qwen"},
+    ],
+)
+def test_what_changes_what_was_asked_names_another_run(change: dict[str, Any]) -> None:
+    assert make_spec(**change).digest() != make_spec().digest()
+
+
+def test_a_run_is_named_by_its_model_and_digest_and_the_same_on_every_machine() -> None:
+    spec = make_spec()
+    assert spec.run_id == f"tiny-{spec.digest()[:12]}"
+    assert spec.digest() == "30b40014263e8d613e465551e2408201"
+    assert RunSpec.model_validate_json(spec.model_dump_json()).digest() == spec.digest()
+
+
+def test_a_dataset_is_called_after_its_file_unless_it_has_a_name() -> None:
+    assert DatasetSource(path="data/digits.tsv").name == "digits"
+    assert DatasetSource(path="data/digits.tsv", name="held-out").name == "held-out"
+
+
+@pytest.mark.parametrize("name", ["", "-a", ".a", "a b", "a/b", "ä", "a\n", "x" * 65])
+def test_a_name_that_is_no_name_is_refused_with_what_was_expected(name: str) -> None:
+    with pytest.raises(ValidationError, match=r"found .*; expected at most 64 letters, digits, '\.', '_' and '-'"):
+        ModelProfile(name=name, engine="echo")
+
+
+@pytest.mark.parametrize("name", ["a", "7b", "Qwen2.5-VL_7B", "x" * 64])
+def test_usual_names_are_taken(name: str) -> None:
+    assert ModelProfile(name=name, engine="echo").name == name
+
+
+ROWS = {"path": "rows.jsonl"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"datasets": [ROWS]}, r"give either model: NAME or models: \[NAME, \.\.\.\]"),
+        ({"model": "a", "models": ["b"], "datasets": [ROWS]}, "give either model"),
+        ({"models": [], "datasets": [ROWS]}, "give either model"),
+        ({"model": "a", "datasets": []}, "datasets: found none; expected at least one"),
+        ({"model": "a", "datasets": [ROWS, {"path": "other/rows.tsv"}]}, "two datasets are called 'rows'"),
+    ],
+)
+def test_a_file_that_contradicts_itself_is_refused(asked: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        RunFile.model_validate(asked)
+
+
+@pytest.mark.parametrize(
+    ("model", "fields"),
+    [
+        (Generation, {"max_tokens": 0}),
+        (Generation, {"temperature": -1}),
+        (Generation, {"top_p": 1.5}),
+        (Validation, {"max_attempts": 0}),
+        (Validation, {"max_attempts": 21}),
+        (Chunks, {"max_samples": 0}),
+        (Chunks, {"max_input_bytes": 0}),
+        (DatasetSource, {"path": "a", "limit": 0}),
+        (DatasetSource, {"path": "a", "kind": "essay"}),
+    ],
+)
+def test_values_out_of_range_are_refused(model: type[Generation], fields: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        model(**fields)

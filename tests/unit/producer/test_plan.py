@@ -1,0 +1,193 @@
+"""The plan: the same bytes whenever it is made, chunks within their bounds, whole or not there, and little memory."""
+
+import json
+import tracemalloc
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.chunks import read_chunk, read_index, read_run
+from common.errors import ConfigError, SampleError
+from common.layout import index_key, run_key, samples_key
+from common.records import DatasetCounts, Sample
+from common.spec import Chunks
+from common.store import Store, open_store
+from producer.plan import cut_chunks, describe_plan, plan_run
+from producer.shuffle import Counts, Spread, shuffle_samples
+from tests.support.planning import make_sample, make_samples, make_spec, plan_samples
+
+SIZES = st.lists(st.lists(st.integers(1, 120), min_size=1, max_size=8), max_size=20)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store(str(tmp_path / "store"))
+
+
+@pytest.fixture(autouse=True)
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Point temporary files to a folder of the test's own, and see that planning leaves nothing there."""
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    yield folder
+    assert list(folder.iterdir()) == []
+
+
+def make_groups(sizes: list[list[int]]) -> list[list[Spread]]:
+    """Return groups of entries that hold this many bytes of input each."""
+    return [
+        [Spread(bytes([number]), place, 0, size, b"", f"{number}.{place}\n".encode()) for place, size in enumerate(group)]
+        for number, group in enumerate(sizes)
+    ]
+
+
+@given(sizes=SIZES, max_samples=st.integers(1, 6), max_input_bytes=st.integers(1, 300))
+def test_chunks_keep_to_their_bounds_and_split_only_groups_that_no_chunk_could_hold(
+    sizes: list[list[int]], max_samples: int, max_input_bytes: int
+) -> None:
+    groups = make_groups(sizes)
+    chunks = list(cut_chunks(groups, Chunks(max_samples=max_samples, max_input_bytes=max_input_bytes)))
+    assert [entry for chunk in chunks for entry in chunk] == [entry for group in groups for entry in group]
+    for chunk in chunks:
+        assert 1 <= len(chunk) <= max_samples
+        assert sum(entry.input_bytes for entry in chunk) <= max_input_bytes or len(chunk) == 1
+    for group in groups:
+        holders = [chunk for chunk in chunks if any(entry.order == group[0].order for entry in chunk)]
+        too_large = len(group) > max_samples or sum(entry.input_bytes for entry in group) > max_input_bytes
+        assert len(holders) == 1 or too_large
+
+
+@given(sizes=SIZES)
+def test_no_two_neighbouring_chunks_could_have_been_one_unless_a_group_would_have_been_split(sizes: list[list[int]]) -> None:
+    chunks = list(cut_chunks(make_groups(sizes), Chunks(max_samples=8, max_input_bytes=10**6)))
+    for before, after in pairwise(chunks):
+        first_group = [entry for entry in after if entry.order == after[0].order]
+        assert len(before) + len(first_group) > 8
+
+
+def test_the_stored_samples_read_chunk_by_chunk_are_the_shuffled_samples(store: Store, tmp_path: Path) -> None:
+    samples = [make_sample(number, dataset=name, group=f"page {number // 3}") for number in range(100) for name in ("one", "two")]
+    spec = make_spec("one", "two", max_samples=7, seed=3)
+    plan, index = plan_samples(store, [*samples, *samples[:20]], spec)
+    chunks = list(index)
+    stored = [sample for chunk in chunks for sample in read_chunk(store, chunk)]
+
+    folder = tmp_path / "apart"
+    folder.mkdir()
+    groups = shuffle_samples(samples, Counts(["one", "two"]), seed=3, scratch=folder)
+    assert stored == [Sample.model_validate_json(entry.line) for group in groups for entry in group]
+    assert (plan.samples, plan.chunks) == (200, len(chunks))
+    assert plan.datasets == (
+        DatasetCounts(name="one", rows=110, unique=100, duplicates=10),
+        DatasetCounts(name="two", rows=110, unique=100, duplicates=10),
+    )
+    assert [place for chunk in chunks for place in chunk.positions] == list(range(200))
+    ends = [0, *(chunk.offset + chunk.length for chunk in chunks)]
+    assert [chunk.offset for chunk in chunks] == ends[:-1]
+    assert ends[-1] == len(store.get(samples_key(spec.run_id)))
+    for chunk in chunks:
+        held = [sample.dataset for sample in read_chunk(store, chunk)]
+        assert chunk.datasets == (held.count("one"), held.count("two"))
+    assert read_run(store, spec.run_id) == (spec, plan)
+
+
+def test_planning_twice_gives_the_same_bytes(store: Store, tmp_path: Path) -> None:
+    spec = make_spec(max_samples=5, seed=9)
+    other = open_store(str(tmp_path / "other"))
+    plans = [plan_run(spec, make_samples(64), at) for at in (store, other, store)]
+    assert plans[0] == plans[1] == plans[2]
+    for key in (samples_key(spec.run_id), index_key(spec.run_id)):
+        assert store.get(key) == other.get(key)
+
+
+def test_a_plan_that_died_before_its_last_object_is_planned_anew(store: Store) -> None:
+    spec = make_spec(max_samples=5)
+    store.put(samples_key(spec.run_id), b"half a pl")
+    store.put(index_key(spec.run_id), b"of another version")
+    plan, index = plan_samples(store, make_samples(12), spec)
+    assert [len(read_chunk(store, chunk)) for chunk in index] == [5, 5, 2]
+    assert read_run(store, spec.run_id)[1] == plan
+
+
+def test_the_record_of_the_run_is_written_last_and_by_the_first_only(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = make_spec()
+    there = []
+    put_new = Store.put_new
+
+    def look_first(self: Store, key: str, content: bytes) -> bool:
+        there.append({name: self.exists(name) for name in (samples_key(spec.run_id), index_key(spec.run_id), key)})
+        return put_new(self, key, content)
+
+    monkeypatch.setattr(Store, "put_new", look_first)
+    plan_run(spec, make_samples(3), store)
+    record = store.get(run_key(spec.run_id))
+    plan_run(spec, make_samples(3), store)
+    assert there[0] == {samples_key(spec.run_id): True, index_key(spec.run_id): True, run_key(spec.run_id): False}
+    assert store.get(run_key(spec.run_id)) == record
+
+
+def test_nothing_to_run_names_the_datasets_and_leaves_no_object(store: Store) -> None:
+    with pytest.raises(ConfigError, match=r"nothing to run: one\.jsonl, two\.jsonl hold no rows"):
+        plan_run(make_spec("one", "two"), [], store)
+    assert list(store.list_keys()) == []
+
+
+def test_a_reader_that_breaks_off_leaves_no_object(store: Store) -> None:
+    def break_off() -> Iterator[Sample]:
+        yield from make_samples(10)
+        raise SampleError("bad_row", "the disk is gone")
+
+    with pytest.raises(SampleError, match="the disk is gone"):
+        plan_run(make_spec(), break_off(), store)
+    assert list(store.list_keys()) == []
+
+
+def test_a_dry_run_finds_the_counts_that_planning_finds(store: Store) -> None:
+    samples = [*make_samples(30, dataset="one"), *make_samples(8, dataset="one"), *make_samples(9, dataset="two")]
+    spec = make_spec("one", "two", max_samples=4)
+    described = describe_plan(spec, samples)
+    plan = plan_run(spec, samples, store)
+    assert described["run_id"] == plan.run_id == f"echo-{described['digest'][:12]}"
+    assert (described["samples"], described["chunks"], described["faults"]) == (plan.samples, plan.chunks, 0) == (39, 10, 0)
+    assert described["datasets"] == [counts.model_dump() for counts in plan.datasets]
+    assert json.loads(json.dumps(described))["spec"]["chunks"]["max_samples"] == 4
+
+
+def test_memory_does_not_grow_with_the_samples(store: Store) -> None:
+    """20 000 more samples of 0.6 KB grow their index (14 KB), a bucket (a 256th of them), and nothing by the 12 MB that they are.
+
+    Both plans fill the 8 MiB that the store's writer holds back, which it may overrun by a write.
+    """
+    plan_run(make_spec(seed=1), make_samples(10), store)  # imports and caches
+    small, large = (measure_peak_bytes(store, count) for count in (20_000, 40_000))
+    assert large - small < 2 * 2**20
+    assert large < 12 * 2**20
+
+
+def measure_peak_bytes(store: Store, count: int) -> int:
+    samples = [make_cheap_sample(number) for number in range(count)]
+    tracemalloc.start()
+    try:
+        plan = plan_run(make_spec(max_samples=64, seed=count), samples, store)
+        assert plan.samples == count
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def make_cheap_sample(number: int) -> Sample:
+    fields: dict[str, Any] = {"sample_id": f"{number:032x}", "dataset": "rows", "index": number, "question": "What is shown? " * 32}
+    return Sample.model_construct(**fields)
+
+
+def test_the_index_of_a_run_with_one_chunk_is_read_back(store: Store) -> None:
+    spec = make_spec()
+    plan_run(spec, make_samples(1), store)
+    [chunk] = read_index(store, spec.run_id)
+    assert (chunk.count, chunk.datasets) == (1, (1,))

@@ -1,0 +1,75 @@
+"""Progress of a stream: never in the way of it, a spinner on a terminal, a line now and then off one."""
+
+import io
+from collections.abc import Iterator
+from functools import partial
+
+import pytest
+from rich.console import Console
+
+from producer import progress
+from producer.progress import show_progress
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Return a list whose only number is the time."""
+    now = [0.0]
+    monkeypatch.setattr("producer.progress.time.monotonic", lambda: now[0])
+    return now
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """Return what a terminal of 80 columns shows."""
+    shown = io.StringIO()
+    monkeypatch.setattr(progress, "Console", partial(Console, file=shown, force_terminal=True, width=80))
+    return shown
+
+
+@pytest.mark.parametrize("count", [0, 1, 255, 256, 1000])
+def test_the_stream_passes_unchanged_and_in_silence_while_it_is_quick(count: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert list(show_progress(iter(range(count)), "reading samples")) == list(range(count))
+    assert capsys.readouterr() == ("", "")
+
+
+def test_off_a_terminal_a_line_is_told_every_ten_seconds_on_standard_error(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _ in show_progress(range(256 * 100), "reading samples"):
+        clock[0] += 25 / (256 * 100)
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.splitlines() == ["reading samples: 10,240 (1,024/s)", "reading samples: 20,480 (1,024/s)"]
+
+
+def test_on_a_terminal_a_spinner_tells_count_and_rate_and_goes_away(clock: list[float], terminal: io.StringIO) -> None:
+    for _ in show_progress(range(2000), "reading samples"):
+        clock[0] += 0.01
+    shown = terminal.getvalue()
+    assert "reading samples: 1,792 (100/s)" in shown
+    assert shown.endswith("\x1b[1A\x1b[2K")  # the line is cleared
+
+
+def test_an_error_of_the_stream_ends_the_spinner_and_goes_on(terminal: io.StringIO) -> None:
+    def break_off() -> Iterator[int]:
+        yield 1
+        raise ValueError("row 2")
+
+    with pytest.raises(ValueError, match="row 2"):
+        list(show_progress(break_off(), "reading samples"))
+    assert "\x1b[?25h" in terminal.getvalue()  # the cursor is back
+
+
+def test_a_stream_that_is_left_early_ends_the_spinner(terminal: io.StringIO) -> None:
+    stream = show_progress(range(10), "reading samples")
+    assert next(stream) == 0
+    stream.close()  # type: ignore[attr-defined]  # it is a generator
+    assert "\x1b[?25h" in terminal.getvalue()
+
+
+def test_nothing_is_read_before_it_is_asked_for() -> None:
+    source = iter(range(3))
+    stream = show_progress(source, "reading samples")
+    assert next(stream) == 0
+    assert list(source) == [1, 2]

@@ -1,0 +1,144 @@
+"""The shuffle keeps every sample, finds duplicates, and its order hangs on seed and samples alone."""
+
+import tempfile
+from collections import Counter
+from collections.abc import Iterable
+from itertools import chain
+from pathlib import Path
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from common.records import DatasetCounts, Fault, Media, Sample
+from producer.shuffle import Counts, Spread, estimate_input_bytes, shuffle_samples
+from tests.support.planning import make_sample, make_samples
+
+# A row: its dataset, its group, and what is in it.  The same three twice are a duplicate.
+Row = tuple[str, int, int]
+rows = st.lists(st.tuples(st.sampled_from(["one", "two"]), st.integers(0, 3), st.integers(0, 3)), max_size=40)
+
+
+def to_samples(given_rows: Iterable[Row]) -> list[Sample]:
+    """Return samples whose ``index`` tells at which place of the input they stood."""
+    return [
+        Sample(sample_id=f"g{group}-{content}", dataset=dataset, index=place, group=f"g{group}", question="?")
+        for place, (dataset, group, content) in enumerate(given_rows)
+    ]
+
+
+def shuffle(
+    samples: Iterable[Sample], *, seed: int = 0, datasets: tuple[str, ...] = ("one", "two")
+) -> tuple[list[list[Spread]], Counts]:
+    counts = Counts(list(datasets))
+    with tempfile.TemporaryDirectory() as scratch:
+        groups = list(shuffle_samples(samples, counts, seed=seed, scratch=Path(scratch)))
+        assert list(Path(scratch).iterdir()) == []
+    return groups, counts
+
+
+def read_samples(groups: Iterable[Iterable[Spread]]) -> list[Sample]:
+    return [Sample.model_validate_json(entry.line) for entry in chain.from_iterable(groups)]
+
+
+def key_of(sample: Sample) -> tuple[str, str]:
+    return sample.dataset, sample.sample_id
+
+
+@given(rows)
+@settings(deadline=None)
+def test_every_sample_comes_out_once_as_its_first_row_had_it_and_duplicates_are_counted(given_rows: list[Row]) -> None:
+    samples = to_samples(given_rows)
+    groups, counts = shuffle(samples)
+    first_rows: dict[tuple[str, str], Sample] = {}
+    for sample in samples:
+        first_rows.setdefault(key_of(sample), sample)
+    shuffled = read_samples(groups)
+    assert {key_of(sample): sample for sample in shuffled} == first_rows
+    assert len(shuffled) == len(first_rows)
+    found, unique = Counter(sample.dataset for sample in samples), Counter(dataset for dataset, _ in first_rows)
+    assert counts.to_records() == tuple(
+        DatasetCounts(name=name, rows=found[name], unique=unique[name], duplicates=found[name] - unique[name])
+        for name in ("one", "two")
+    )
+
+
+@given(rows)
+@settings(deadline=None)
+def test_a_group_comes_once_and_whole_with_its_samples_in_the_order_of_their_first_rows(given_rows: list[Row]) -> None:
+    groups, _ = shuffle(to_samples(given_rows))
+    names = []
+    for group in groups:
+        samples = read_samples([group])
+        [name] = {(sample.dataset, sample.group) for sample in samples}
+        names.append(name)
+        assert [sample.index for sample in samples] == sorted(int(sample.index) for sample in samples)
+    assert len(set(names)) == len(names) == len({(dataset, group) for dataset, group, _ in given_rows})
+
+
+@given(rows, st.randoms(use_true_random=False), st.integers(0, 2**31))
+@settings(deadline=None)
+def test_the_order_of_groups_hangs_on_the_seed_and_not_on_the_order_of_rows_or_datasets(
+    given_rows: list[Row], random: Random, seed: int
+) -> None:
+    permuted = random.sample(given_rows, len(given_rows))
+    groups, _ = shuffle(to_samples(given_rows), seed=seed)
+    others, _ = shuffle(to_samples(permuted), seed=seed, datasets=("two", "one"))
+    assert [{entry.sample_id for entry in group} for group in groups] == [{entry.sample_id for entry in group} for group in others]
+
+
+@given(rows)
+@settings(deadline=None)
+def test_files_may_be_read_in_any_order(given_rows: list[Row]) -> None:
+    """Only the rows' order inside each file may show, and that only inside a group."""
+    samples = to_samples(given_rows)
+    by_file = [sample for name in ("two", "one") for sample in samples if sample.dataset == name]
+    mixed, _ = shuffle(samples)
+    in_turn, _ = shuffle(by_file)
+    assert [entry.line for group in mixed for entry in group] == [entry.line for group in in_turn for entry in group]
+
+
+def test_another_seed_gives_another_order() -> None:
+    samples = make_samples(50)
+    first, again, other = (
+        [sample.index for sample in read_samples(shuffle(samples, seed=seed, datasets=("rows",))[0])] for seed in (1, 1, 2)
+    )
+    assert first == again
+    assert sorted(first) == sorted(other)
+    assert first != other
+    assert first != list(range(50))
+
+
+def test_samples_of_datasets_are_mixed() -> None:
+    samples = [*make_samples(100, dataset="one"), *make_samples(100, dataset="two")]
+    half = [sample.dataset for sample in read_samples(shuffle(samples)[0])][:100]
+    assert 30 < half.count("one") < 70
+
+
+def test_a_group_of_one_dataset_is_apart_from_the_same_name_in_another() -> None:
+    samples = [make_sample(number, dataset=dataset, group="page 7") for number in range(5) for dataset in ("one", "two")]
+    groups, _ = shuffle(samples)
+    assert [len(group) for group in groups] == [5, 5]
+
+
+def test_rows_at_fault_are_counted_and_text_of_any_kind_survives() -> None:
+    odd = make_sample(1, question="line\r\nbreak \u2028 \x85 \x0b 中文 \U0001f600", metadata={"deep": [{"a": None}]})
+    faulty = make_sample(2, fault=Fault(code="bad_row", message="not JSON"))
+    groups, counts = shuffle([odd, faulty], datasets=("rows",))
+    assert {sample.index: sample for sample in read_samples(groups)} == {1: odd, 2: faulty}
+    assert counts.faults == 1
+    assert all(entry.line.count(b"\n") == 1 and entry.line.splitlines() == [entry.line[:-1]] for group in groups for entry in group)
+
+
+@pytest.mark.parametrize(
+    ("media", "elsewhere"),
+    [
+        ((), 0),
+        ((Media(data="QUJD"),), 0),
+        ((Media(uri="rows.tsv", offset=10, length=70_000, encoding="base64"),), 70_000),
+        ((Media(uri="a.png"), Media(uri="b.png")), 400_000),
+    ],
+)
+def test_the_estimate_of_input_counts_the_line_and_media_that_lie_elsewhere(media: tuple[Media, ...], elsewhere: int) -> None:
+    assert estimate_input_bytes(make_sample(1, media=media), b"x" * 100) == 100 + elsewhere

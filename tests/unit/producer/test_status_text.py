@@ -1,0 +1,80 @@
+"""A status and what enqueueing did, for a person: whole numbers, advice where something is missing, 80 columns."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from common.records import DatasetCounts, Plan
+from producer.enqueue import Enqueued
+from producer.report.status_text import print_enqueued, print_status
+from producer.status import RunStatus
+from tests.support.statuses import WORKER, make_counts, make_status
+
+SMALL = make_counts(1000, duplicates=5, ok=900, invalid=12, failed=3, in_flight=64)
+LARGE = make_counts(12_000_000, duplicates=345_678, ok=9_000_000, invalid=12_000, failed=3_000, in_flight=2_048)
+
+
+def show(status: RunStatus) -> list[str]:
+    shown = io.StringIO()
+    print_status(status, Console(file=shown, width=80))
+    return [line.strip() for line in shown.getvalue().splitlines()]
+
+
+def show_enqueued(*, planned: bool = True, workers: int = 0, rung: int = 25) -> str:
+    counts = (DatasetCounts(name="rows", rows=1400, unique=1390, duplicates=10),)
+    plan = Plan(run_id="tiny-1", samples=1390, chunks=25, datasets=counts)
+    shown = io.StringIO()
+    enqueued = Enqueued(run_id="tiny-1", model="tiny", plan=plan, planned=planned, opened=planned, rung=rung, workers=workers)
+    print_enqueued(enqueued, Console(file=shown, width=80))
+    return shown.getvalue()
+
+
+def test_states_are_a_table_with_a_row_a_dataset() -> None:
+    lines = show(make_status(SMALL))
+    assert lines[0] == "tiny-1f0c92b4d7aa: 915/1,000 samples · waiting for a chunk to end · 12 invalid · 3 failed"
+    assert lines[2].split() == ["dataset", "rows", "unique", "duplicates", "ok", "invalid", "failed", "in", "flight", "unprocessed"]
+    assert lines[4].split() == ["rows", "1,005", "1,000", "5", "900", "12", "3", "64", "21"]
+    assert not any(line.startswith("all") for line in lines)
+
+
+def test_several_datasets_end_in_a_row_over_all() -> None:
+    lines = show(make_status(SMALL, datasets={"one": SMALL, "two": SMALL}))
+    assert [line.split()[0] for line in lines[4:7]] == ["one", "two", "all"]
+
+
+@pytest.mark.parametrize("name", ["rows", "pathvqa-train-with-a-long-name"])
+def test_what_fits_no_80_columns_is_told_in_lines_and_never_cut(name: str) -> None:
+    lines = show(make_status(LARGE, datasets={name: LARGE, "two": LARGE}))
+    assert lines[1:4] == [
+        name,
+        "rows 12,345,678, unique 12,000,000, duplicates 345,678",
+        "ok 9,000,000, invalid 12,000, failed 3,000, in flight 2,048, unprocessed 2,982,952",
+    ]
+    assert [lines[place] for place in (4, 7)] == ["two", "all"]
+    assert "…" not in "".join(lines)
+
+
+def test_workers_are_told_with_what_they_hold_of_this_run() -> None:
+    busy = WORKER.model_copy(update={"holds": (("tiny-1f0c92b4d7aa", 3), ("other", 4), ("tiny-1f0c92b4d7aa", 7))})
+    leaving = WORKER.model_copy(update={"worker": "gpu1@node7:42", "state": "draining"})
+    lines = show(make_status(SMALL, workers=(busy, leaving)))
+    assert lines[-2:] == ["gpu0@node7:41 (ready): chunk 3, chunk 7", "gpu1@node7:42 (draining): idle"]
+
+
+def test_a_run_that_waits_for_workers_says_how_to_start_one_and_one_that_is_done_does_not() -> None:
+    advice = "no worker serves tiny now; on a GPU node: workers start --model tiny"
+    assert show(make_status(SMALL, workers=()))[-1] == advice
+    assert advice not in show(make_status(SMALL, workers=(), state="done"))
+
+
+def test_enqueueing_tells_what_it_did_and_what_to_do_next() -> None:
+    assert show_enqueued().splitlines() == [
+        "tiny-1: 1,400 rows, 1,390 samples in 25 chunks (planned)",
+        "  rang for 25 chunks; follow with: producer watch tiny-1",
+        "  no worker serves tiny now; on a GPU node: workers start --model tiny",
+    ]
+    assert show_enqueued(planned=False, workers=2, rung=0).splitlines() == [
+        "tiny-1: 1,400 rows, 1,390 samples in 25 chunks (planned before)",
+        "  rang for 0 chunks; follow with: producer watch tiny-1",
+    ]
