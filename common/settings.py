@@ -2,9 +2,13 @@
 
 from functools import cache
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from common.errors import ConfigError
 
 
 class Settings(BaseSettings):
@@ -27,8 +31,24 @@ class Settings(BaseSettings):
     log_level: str = "INFO"
     log_json: bool = Field(False, description="one JSON object a line; otherwise key=value lines")
 
+    @model_validator(mode="after")
+    def _renew_in_time(self) -> Self:
+        if self.renew_s >= self.lease_s:
+            raise ValueError(f"FLEET_RENEW_S={self.renew_s:g} must be less than FLEET_LEASE_S={self.lease_s:g}, or leases run out")
+        return self
+
 
 @cache
 def get_settings() -> Settings:
-    """Return this process's settings, read once."""
-    return Settings()
+    """Return this process's settings, read once.  Raises ``ConfigError`` that names the variables at fault."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(mistake) for mistake in error.errors())) from None
+
+
+def _explain(mistake: ErrorDetails) -> str:
+    if not mistake["loc"]:
+        return str(mistake["ctx"]["error"])
+    expected = mistake["msg"].removeprefix("Input should be ")
+    return f"FLEET_{str(mistake['loc'][0]).upper()}: found {mistake['input']!r}; expected {expected}"

@@ -63,7 +63,11 @@ async def _answer_all(slot: Slot, run: LoadedRun, samples: Sequence[Sample], fin
 
 
 async def answer_sample(slot: Slot, run: LoadedRun, sample: Sample) -> Outcome:
-    """Return the sample's single outcome.  A fault of its own becomes ``failed``; a dead engine raises ``EngineError``."""
+    """Return the sample's single outcome.  A dead engine raises ``EngineError``.
+
+    A fault of its own becomes ``failed``; if it comes after an answer that was not accepted, the outcome stays ``invalid``
+    and names the fault.
+    """
     started_at = time.time()
     made: list[_Made] = []
     error: SampleError | OutOfMemory | None = None
@@ -79,7 +83,8 @@ async def answer_sample(slot: Slot, run: LoadedRun, sample: Sample) -> Outcome:
             raise asyncio.CancelledError from surprise
         log.exception("unexpected error", run_id=run.run_id, sample_id=sample.sample_id)
         error = SampleError("unexpected_error", f"{type(surprise).__name__}: {surprise}")
-    reached = _describe_failure(error) if error else _describe_answer(made[-1])
+    answered = _describe_answer(made[-1]) if made else {"status": "failed"}
+    failure = {"error_code": error.code, "error_message": str(error)} if error else {}
     return Outcome(
         sample_id=sample.sample_id,
         dataset=sample.dataset,
@@ -91,7 +96,8 @@ async def answer_sample(slot: Slot, run: LoadedRun, sample: Sample) -> Outcome:
         started_at=started_at,
         finished_at=time.time(),
         metadata=sample.metadata,
-        **reached,
+        **answered,
+        **failure,
     )
 
 
@@ -159,7 +165,3 @@ def _describe_answer(made: _Made) -> dict[str, Any]:
         "prompt_tokens": made.generation.prompt_tokens,
         "output_tokens": made.generation.output_tokens,
     }
-
-
-def _describe_failure(error: SampleError | OutOfMemory) -> dict[str, Any]:
-    return {"status": "failed", "error_code": error.code, "error_message": str(error)}

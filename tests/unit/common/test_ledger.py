@@ -90,7 +90,7 @@ def test_a_released_chunk_can_be_had_at_once_and_only_its_holder_releases_it(ope
 
 
 def test_an_expired_lease_is_named_once_and_can_be_renewed_until_somebody_takes_the_chunk(redis_url: str) -> None:
-    chosen = Settings(redis_url=redis_url, lease_s=0.05)
+    chosen = Settings(redis_url=redis_url, lease_s=0.05, renew_s=0.01)
     ledger = Ledger(connect_redis(chosen), chosen)
     ledger.open_run(make_plan(), "tiny")
     slow = ledger.acquire(RUN, 0, "slow")

@@ -10,12 +10,14 @@ import pytest
 from common.errors import EngineError, OutOfMemory, SampleError
 from common.records import Outcome, Sample
 from tests.support.fleet import Fleet, make_rows
-from tests.support.slots import ScriptedEngine, enqueue_rows, open_slot, read_samples
+from tests.support.slots import ScriptedEngine, enqueue_rows, exits, open_slot, read_samples
 from workers.adapters.base import Prompt
 from workers.adapters.chat import ChatAdapter
 from workers.answering import answer_samples
 from workers.engines.base import Generation, Request
 from workers.slot import Slot
+
+__all__ = ["exits"]  # a fixture
 
 REFUSAL = "I'm sorry, I can't help with that."
 
@@ -149,7 +151,7 @@ def test_a_fault_of_one_request_is_that_samples_outcome(slot: Slot, fleet: Fleet
     assert outcomes["bad"].error_message == str(fault)
 
 
-def test_whatever_an_adapter_raises_for_one_sample_is_that_samples_outcome(slot: Slot, fleet: Fleet) -> None:
+def test_whatever_an_adapter_raises_for_one_sample_is_that_samples_outcome(slot: Slot, fleet: Fleet, exits: list[int]) -> None:
     surprises: tuple[type[BaseException], ...] = (
         RuntimeError,
         MemoryError,
@@ -171,6 +173,7 @@ def test_whatever_an_adapter_raises_for_one_sample_is_that_samples_outcome(slot:
     assert set(outcomes) - set(failed) == {"good", "fine"}
     assert {one.error_code for one in failed.values()} == {"unexpected_error"}
     assert {question: one.error_message for question, one in failed.items()} == {name: f"{name}: odd" for name in by_question}
+    assert exits == []
 
 
 def test_a_dead_engine_ends_the_chunk_after_what_was_finished(slot: Slot, fleet: Fleet) -> None:

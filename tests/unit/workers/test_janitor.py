@@ -37,7 +37,7 @@ class Swept(NamedTuple):
 
 @pytest.fixture
 def swept(redis_url: str) -> Iterator[Swept]:
-    chosen = Settings(redis_url=redis_url, lease_s=0.05, janitor_s=0.01)
+    chosen = Settings(redis_url=redis_url, lease_s=0.05, renew_s=0.01, janitor_s=0.01)
     with connect_redis(chosen) as client:
         yield Swept(make_app(chosen), Ledger(client, chosen), chosen)
 
