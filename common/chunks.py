@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -76,7 +77,7 @@ def read_index(store: Store, run_id: str) -> ChunkIndex:
     try:
         table = pq.ParquetFile(io.BytesIO(store.get(key)), page_checksum_verification=True).read()
         columns = {name: table[name].to_numpy() for name in _COLUMNS}
-        datasets = table["datasets"].combine_chunks().flatten().to_numpy().reshape(len(table), -1)
+        datasets = pc.list_flatten(table["datasets"]).to_numpy().reshape(len(table), -1)
     except (MissingObject, pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise IntegrityError(f"{key} of a planned run cannot be read: {error}") from error
     return ChunkIndex(run_id, columns, datasets)
