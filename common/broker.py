@@ -4,7 +4,9 @@ from collections.abc import Iterable
 
 import redis
 from celery import Celery
+from kombu.exceptions import OperationalError
 
+from common.errors import ServiceUnreachable
 from common.settings import Settings
 
 TASK_NAME = "fleet.run_chunk"
@@ -37,16 +39,17 @@ def queue_name(model: str) -> str:
 def ring(app: Celery, model: str, run_id: str, chunks: Iterable[int]) -> int:
     """Publish one message for each chunk, in batches; return how many.
 
-    A batch that fails half-way is no loss: a janitor rings again for what is pending.
+    A batch that fails half-way is no loss: a janitor rings again for what is pending.  Raises ``ServiceUnreachable``.
     """
     rung = 0
-    with app.producer_pool.acquire(block=True) as producer, producer.batch():
-        for chunk in chunks:
-            described = f"('{model} · {run_id} · chunk {chunk}',)"
-            app.send_task(
-                TASK_NAME, args=(run_id, chunk), queue=queue_name(model), producer=producer, argsrepr=described, ignore_result=True
-            )
-            rung += 1
+    try:
+        with app.producer_pool.acquire(block=True) as producer, producer.batch():
+            for chunk in chunks:
+                described = f"('{model} · {run_id} · chunk {chunk}',)"
+                app.send_task(TASK_NAME, args=(run_id, chunk), queue=queue_name(model), producer=producer, argsrepr=described)
+                rung += 1
+    except OperationalError as error:
+        raise ServiceUnreachable(f"Redis went away while {run_id} was rung for ({rung} chunks so far): {error}") from error
     return rung
 
 

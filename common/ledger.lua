@@ -3,7 +3,7 @@
 --
 -- Keys of a run (all with the hash tag {run_id}; all expire after `retention_s` without a touch):
 --   KEYS[1] run       HASH    model, state (running|paused|done|cancelled), reason, samples, chunks, chunks_done,
---                             opened_ms, changed_ms
+--                             opened_ms, started_ms (first lease), changed_ms
 --   KEYS[2] states    STRING  one byte a sample by plan position: 0 unprocessed, 1 failed, 2 invalid, 3 ok
 --   KEYS[3] counts    HASH    "<dataset>:<state>" -> samples of that dataset in that state (never counts state 0)
 --   KEYS[4] chunks    STRING  one byte a chunk: 0 pending, 1 done (its part exists)
@@ -60,20 +60,22 @@ function commands.acquire(chunk, token, worker, lease_ms, retention_s)
   local now = now_ms()
   local expiry = redis.call('ZSCORE', leases, chunk)
   if expiry and tonumber(expiry) > now and token_of(chunk) ~= token then return 'held' end
+  redis.call('HSETNX', run, 'started_ms', now)
   redis.call('ZADD', leases, now + lease_ms, chunk)
   redis.call('HSET', holders, chunk, token .. ' ' .. worker)
   touch(retention_s)
   return 'leased'
 end
 
--- lease_ms then chunk token, chunk token, ... -> for each 1 if renewed, 0 if lost
-function commands.renew(lease_ms, ...)
+-- lease_ms retention_s then chunk token, chunk token, ... -> for each 1 if renewed, 0 if lost
+function commands.renew(lease_ms, retention_s, ...)
   local pairs_given, renewed, expiry = {...}, {}, now_ms() + lease_ms
   for i = 1, #pairs_given, 2 do
     local mine = token_of(pairs_given[i]) == pairs_given[i + 1]
     if mine then redis.call('ZADD', leases, expiry, pairs_given[i]) end
     renewed[#renewed + 1] = mine and 1 or 0
   end
+  touch(retention_s)
   return renewed
 end
 
@@ -85,10 +87,11 @@ function commands.journal(chunk, token, retention_s, ...)
   return 1
 end
 
--- chunk positions (u64 each) states (u8 each) datasets (u16 each) tokens retention_s -> samples raised, or -1 if unknown.
+-- chunk positions (u64 each) states (u8 each) datasets (u16 each) tokens is_progress retention_s -> samples raised, or -1
+-- if the run is unknown.
 -- A state only rises (the maximum wins) and the counts move by the difference, so any number of commits in any order
 -- end the same.
-function commands.commit(chunk, positions, new_states, datasets, tokens, retention_s)
+function commands.commit(chunk, positions, new_states, datasets, tokens, is_progress, retention_s)
   if redis.call('EXISTS', run) == 0 then return -1 end
   local moves, raised = {}, 0
   for i = 1, #new_states do
@@ -109,8 +112,10 @@ function commands.commit(chunk, positions, new_states, datasets, tokens, retenti
   local was_pending = redis.call('GETRANGE', chunks, chunk, chunk) == '\0'
   redis.call('SETRANGE', chunks, chunk, '\1')
   local now = now_ms()
-  redis.call('LPUSH', progress, now .. ' ' .. raised .. ' ' .. tokens)
-  redis.call('LTRIM', progress, 0, 127)
+  if is_progress == '1' then
+    redis.call('LPUSH', progress, now .. ' ' .. raised .. ' ' .. tokens)
+    redis.call('LTRIM', progress, 0, 127)
+  end
   redis.call('HSET', run, 'changed_ms', now)
   if was_pending and redis.call('HINCRBY', run, 'chunks_done', 1) == tonumber(redis.call('HGET', run, 'chunks')) then
     redis.call('HSET', run, 'state', 'done')
@@ -129,7 +134,7 @@ end
 -- state reason -> 1 if set, 0 if the run is unknown or over
 function commands.set_state(state, reason)
   local old = redis.call('HGET', run, 'state')
-  if not old or old == 'done' then return 0 end
+  if not old or old == 'done' or old == 'cancelled' then return 0 end
   redis.call('HSET', run, 'state', state, 'reason', reason, 'changed_ms', now_ms())
   return 1
 end

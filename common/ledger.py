@@ -16,7 +16,7 @@ import redis
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
-from common.errors import LeaseLost, ServiceUnreachable
+from common.errors import ConfigError, LeaseLost, ServiceUnreachable
 from common.records import STATE_BYTES, Chunk, Lease, Outcome, Part, Plan
 from common.settings import Settings
 
@@ -53,7 +53,7 @@ class LedgerView:
     """A run as the ledger has it, read in one transaction.
 
     ``counts`` maps (dataset number, state name) to samples; ``holders`` maps a leased chunk to its worker; ``progress``
-    lists recent commits, newest first; ``now_s`` is the time by Redis.
+    lists recent commits, newest first; ``started_s`` is when the first chunk was leased; ``now_s`` is the time by Redis.
     """
 
     model: str
@@ -62,7 +62,7 @@ class LedgerView:
     samples: int
     chunks: int
     chunks_done: int
-    opened_s: float
+    started_s: float
     changed_s: float
     now_s: float
     counts: Mapping[tuple[int, str], int]
@@ -73,10 +73,14 @@ class LedgerView:
 def connect_redis(settings: Settings, *, patience_s: int = 3) -> redis.Redis:
     """Return a client that rides out an outage of about ``patience_s`` seconds, by trying again every second.
 
-    Every command of the ledger may be sent twice.  Raises ``ServiceUnreachable`` when nobody answers.
+    Every command of the ledger may be sent twice.  Raises ``ServiceUnreachable`` when nobody answers and ``ConfigError`` for
+    what is no address.
     """
+    url = settings.redis_url.get_secret_value()
+    if not url.startswith(("redis://", "rediss://", "unix://")):
+        raise ConfigError("FLEET_REDIS_URL: expected an address such as redis://:password@host:6379/0")
     client = redis.Redis.from_url(
-        settings.redis_url.get_secret_value(),
+        url,
         socket_timeout=30,
         socket_connect_timeout=5,
         health_check_interval=30,
@@ -123,7 +127,7 @@ class Ledger:
     def renew(self, run_id: str, leases: Sequence[Lease]) -> list[Lease]:
         """Prolong leases of one run by ``lease_s`` from now; return those that are lost."""
         named = [text for lease in leases for text in (lease.chunk, lease.token)]
-        renewed = self._call(run_id, None, "renew", self._lease_ms, *named)
+        renewed = self._call(run_id, None, "renew", self._lease_ms, self._settings.retention_s, *named)
         return [lease for lease, kept in zip(leases, renewed, strict=True) if not kept]
 
     def journal(self, lease: Lease, outcomes: Iterable[Outcome]) -> None:
@@ -139,11 +143,11 @@ class Ledger:
         entries: Any = self.client.hgetall(journal_key(lease.run_id, lease.chunk))
         return {sample_id.decode(): Outcome.model_validate_json(text) for sample_id, text in entries.items()}
 
-    def commit(self, chunk: Chunk, part: Part, datasets: Mapping[str, int]) -> int:
+    def commit(self, chunk: Chunk, part: Part, datasets: Mapping[str, int], *, is_progress: bool = True) -> int:
         """Count a part's outcomes and close its chunk, whoever held it; return how many samples rose.
 
-        ``datasets`` maps a dataset's name to its number in the plan.  Raises ``LeaseLost`` when the ledger does not know
-        the run: the part stays in the store and a rebuild finds it.
+        ``datasets`` maps a dataset's name to its number in the plan; without ``is_progress`` it does not count for the
+        rate.  Raises ``LeaseLost`` when the ledger does not know the run: the part stays in the store and a rebuild finds it.
         """
         outcomes = part.outcomes
         raised: int = self._call(
@@ -155,6 +159,7 @@ class Ledger:
             bytes(STATE_BYTES[outcome.status] for outcome in outcomes),
             struct.pack(f"<{len(outcomes)}H", *(datasets[outcome.dataset] for outcome in outcomes)),
             sum(outcome.output_tokens or 0 for outcome in outcomes),
+            int(is_progress),
             self._settings.retention_s,
         )
         if raised < 0:
@@ -226,7 +231,7 @@ class Ledger:
             samples=int(fields[b"samples"]),
             chunks=int(fields[b"chunks"]),
             chunks_done=int(fields.get(b"chunks_done", 0)),
-            opened_s=int(fields[b"opened_ms"]) / 1000,
+            started_s=int(fields.get(b"started_ms", fields[b"opened_ms"])) / 1000,
             changed_s=int(fields[b"changed_ms"]) / 1000,
             now_s=seconds + micros / 1e6,
             counts={_parse_count_field(field): int(count) for field, count in counted.items()},

@@ -1,26 +1,29 @@
 """Enqueue a run: plan it once, open it in the ledger, ring for every chunk that is not done."""
 
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 
 from celery import Celery
 
 from common.broker import ring
-from common.chunks import read_index, read_run
+from common.chunks import read_index, read_part, read_run
 from common.layout import parse_part_key, parts_prefix, run_key
 from common.ledger import Ledger
-from common.parts import decode_part
 from common.presence import list_workers
-from common.records import Part, Plan, Record, Sample
+from common.records import Plan, Record, Sample
 from common.spec import RunSpec
 from common.store import Store
 from producer.plan import plan_run
+
+_READ_AHEAD = 8  # parts; a store far away answers each in tens of milliseconds
 
 
 class Enqueued(Record):
     """What enqueueing did.
 
-    ``planned`` and ``opened`` say whether store and ledger saw the run for the first time; ``rung`` counts the chunks rung
-    for, and ``workers`` those that serve the model now.
+    ``planned`` and ``opened`` say whether store and ledger saw the run for the first time; ``state`` is the run's,
+    ``rung`` counts the chunks rung for, and ``workers`` those that serve the model now.
     """
 
     run_id: str
@@ -28,6 +31,7 @@ class Enqueued(Record):
     plan: Plan
     planned: bool
     opened: bool
+    state: str
     rung: int
     workers: int
 
@@ -41,13 +45,16 @@ def enqueue_run(spec: RunSpec, samples: Iterable[Sample], store: Store, ledger: 
     planned = not store.exists(run_key(spec.run_id))
     plan = plan_run(spec, samples, store) if planned else read_run(store, spec.run_id)[1]
     opened = open_run(spec.run_id, store, ledger)
+    view = ledger.view_run(spec.run_id)
+    state = view.state if view else "unknown"
     return Enqueued(
         run_id=spec.run_id,
         model=spec.model.name,
         plan=plan,
         planned=planned,
         opened=opened,
-        rung=ring_pending(spec.model.name, spec.run_id, ledger, app),
+        state=state,
+        rung=ring_pending(spec.model.name, spec.run_id, ledger, app) if state == "running" else 0,
         workers=len(list_workers(ledger.client, spec.model.name)),
     )
 
@@ -69,12 +76,14 @@ def commit_parts(run_id: str, plan: Plan, store: Store, ledger: Ledger) -> int:
     """Commit every part that lies in the store; return how many.  Any number of times gives the same counts."""
     index = read_index(store, run_id)
     datasets = {counts.name: number for number, counts in enumerate(plan.datasets)}
+    numbers = iter([parse_part_key(key)[1] for key in store.list_keys(parts_prefix(run_id))])
     committed = 0
-    for key in store.list_keys(parts_prefix(run_id)):
-        _, number = parse_part_key(key)
-        outcomes = decode_part(store.get(key), run_id=run_id, chunk=number)
-        ledger.commit(index[number], Part(run_id=run_id, chunk=number, key=key, outcomes=outcomes), datasets)
-        committed += 1
+    with ThreadPoolExecutor(_READ_AHEAD, thread_name_prefix="rebuild") as pool:
+        while ahead := [index[number] for number in islice(numbers, _READ_AHEAD)]:
+            for chunk, part in zip(ahead, pool.map(lambda chunk: read_part(store, chunk), ahead), strict=True):
+                if part is not None:
+                    ledger.commit(chunk, part, datasets, is_progress=False)
+                    committed += 1
     return committed
 
 

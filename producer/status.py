@@ -105,9 +105,9 @@ def measure_rate(view: LedgerView) -> tuple[float, float]:
 
     The ledger keeps the last commits only; where these reach less far back, the time since the oldest of them counts.
     """
-    since_s, until_s = max(view.opened_s, view.now_s - _RATE_WINDOW_S), view.now_s
+    since_s, until_s = max(view.started_s, view.now_s - _RATE_WINDOW_S), view.now_s
     if view.state == "done":
-        since_s, until_s = view.opened_s, view.changed_s
+        since_s, until_s = view.started_s, view.changed_s
     if view.chunks_done > len(view.progress) > 0:
         since_s = max(since_s, view.progress[-1].at_s)
     recent = [commit for commit in view.progress if commit.at_s >= since_s]

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from common.chunks import ChunkIndex, read_index, read_run
-from common.spec import RunSpec
+from common.errors import ConfigError
+from common.spec import ModelProfile, RunSpec
 from common.store import Store
 from workers.validators import Validator, build_validators
 
@@ -20,8 +21,19 @@ class LoadedRun:
     validators: tuple[tuple[str, Validator], ...]
 
 
-def load_run(store: Store, run_id: str) -> LoadedRun:
-    """Read a planned run from the store.  Raises ``MissingObject`` when it was never planned there."""
+def load_run(store: Store, run_id: str, profile: ModelProfile) -> LoadedRun:
+    """Read a planned run from the store.
+
+    Raises ``ConfigError`` when it was never planned there, or was planned for another model than this worker's
+    ``profile``: two profiles of one name share a queue, and answers of the wrong model must not be recorded.
+    """
     spec, plan = read_run(store, run_id)
+    for field in ("engine", "weights", "revision", "adapter"):
+        asked, ours = getattr(spec.model, field), getattr(profile, field)
+        if asked != ours:
+            raise ConfigError(
+                f"run {run_id} asks for {field} {asked!r} of {profile.name}, this worker's profile has {ours!r}; "
+                "give one of the two profiles another name"
+            )
     datasets = {counts.name: number for number, counts in enumerate(plan.datasets)}
     return LoadedRun(run_id, spec, read_index(store, run_id), datasets, build_validators(spec.validation.validators))

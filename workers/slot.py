@@ -64,7 +64,7 @@ class Slot:
         self._profile = profile
         self._app = app
         self._settings = settings
-        self._load_run = lru_cache(maxsize=64)(load_run)
+        self._load_run = lru_cache(maxsize=64)(lambda run_id: load_run(store, run_id, profile))
         self._media_threads = ThreadPoolExecutor(settings.media_threads, thread_name_prefix="media")
         self._loop = asyncio.new_event_loop()
         self._loop_thread = threading.Thread(target=self._turn_loop, name="engine", daemon=True)
@@ -112,7 +112,7 @@ class Slot:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def load_run(self, run_id: str) -> LoadedRun:
-        return self._load_run(self.store, run_id)
+        return self._load_run(run_id)
 
     async def load_images(self, sample: Sample) -> tuple[Image, ...]:
         """Return a sample's images, decoded in the bounded pool.  Raises ``SampleError``."""

@@ -46,6 +46,10 @@ def print_enqueued(enqueued: Enqueued, console: Console) -> None:
     rows = sum(dataset.rows for dataset in plan.datasets)
     how = "planned" if enqueued.planned else "planned before"
     _print(console, f"{enqueued.run_id}: {rows:,} rows, {plan.samples:,} samples in {plan.chunks:,} chunks ({how})")
+    if enqueued.state != "running":
+        advice = f"; let it go on with: producer resume {enqueued.run_id}" if enqueued.state == "paused" else ""
+        _print(console, f"  the run is {enqueued.state}{advice}")
+        return
     _print(console, f"  rang for {enqueued.rung:,} chunks; follow with: producer watch {enqueued.run_id}")
     if not enqueued.workers:
         _print(console, f"  {_advise_workers(enqueued.model)}")

@@ -70,7 +70,7 @@ def test_a_chunk_that_somebody_holds_is_not_rung_for(fleet: Fleet, client: redis
 
 def test_a_run_that_is_done_is_rung_for_no_more_and_its_datasets_are_not_read(fleet: Fleet, client: redis.Redis) -> None:
     spec = make_spec(max_samples=8)
-    fleet.write_profile("echo")
+    fleet.write_profile("echo", weights=None)
     app = make_app(fleet.settings)
     run_id = enqueue_run(spec, make_samples(20), fleet.store, fleet.ledger, app).run_id
     run_chunks(fleet, "echo", run_id)

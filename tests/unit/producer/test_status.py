@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.chunks import ChunkIndex
+from common.chunks import ChunkIndex, read_part
 from common.errors import ConfigError
 from common.ledger import Commit, Ledger, LedgerView, connect_redis
 from common.presence import Presence, announce_worker
@@ -137,7 +137,7 @@ def make_view(commits: list[Commit], *, done: int | None = None, state: str = "r
         samples=10**6,
         chunks=10**5,
         chunks_done=len(commits) if done is None else done,
-        opened_s=1000.0,
+        started_s=1000.0,
         changed_s=commits[0].at_s if commits else 1000.0,
         now_s=now_s,
         counts={},
@@ -194,11 +194,23 @@ def test_the_time_left_is_what_is_left_over_the_rate_and_unknown_while_nothing_m
 ) -> None:
     plan, index = planned
     assert read_status(RUN, store, ledger).eta_s is None
+    datasets = {counts.name: number for number, counts in enumerate(plan.datasets)}
     for number in (0, 1):
         put_part(store, index[number])
-    commit_parts(RUN, plan, store, ledger)
+        part = read_part(store, index[number])
+        assert part is not None
+        ledger.commit(index[number], part, datasets)
     acquire(ledger, 2)
     status = read_status(RUN, store, ledger)
     assert status.samples_per_s > 0
     assert status.tokens_per_s == pytest.approx(3 * status.samples_per_s)
     assert status.eta_s == pytest.approx(64 / status.samples_per_s)
+
+
+def test_a_rebuild_is_no_progress(store: Store, ledger: Ledger, planned: tuple[Plan, ChunkIndex]) -> None:
+    plan, index = planned
+    for number in (0, 1):
+        put_part(store, index[number])
+    assert commit_parts(RUN, plan, store, ledger) == 2
+    status = read_status(RUN, store, ledger)
+    assert (status.samples_per_s, status.eta_s) == (0.0, None)

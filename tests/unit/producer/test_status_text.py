@@ -21,11 +21,13 @@ def show(status: RunStatus) -> list[str]:
     return [line.strip() for line in shown.getvalue().splitlines()]
 
 
-def show_enqueued(*, planned: bool = True, workers: int = 0, rung: int = 25) -> str:
+def show_enqueued(*, planned: bool = True, workers: int = 0, rung: int = 25, state: str = "running") -> str:
     counts = (DatasetCounts(name="rows", rows=1400, unique=1390, duplicates=10),)
     plan = Plan(run_id="tiny-1", samples=1390, chunks=25, datasets=counts)
     shown = io.StringIO()
-    enqueued = Enqueued(run_id="tiny-1", model="tiny", plan=plan, planned=planned, opened=planned, rung=rung, workers=workers)
+    enqueued = Enqueued(
+        run_id="tiny-1", model="tiny", plan=plan, planned=planned, opened=planned, state=state, rung=rung, workers=workers
+    )
     print_enqueued(enqueued, Console(file=shown, width=80))
     return shown.getvalue()
 
@@ -77,4 +79,11 @@ def test_enqueueing_tells_what_it_did_and_what_to_do_next() -> None:
     assert show_enqueued(planned=False, workers=2, rung=0).splitlines() == [
         "tiny-1: 1,400 rows, 1,390 samples in 25 chunks (planned before)",
         "  rang for 0 chunks; follow with: producer watch tiny-1",
+    ]
+
+
+def test_enqueueing_what_is_paused_or_done_says_so_instead_of_asking_for_workers() -> None:
+    assert show_enqueued(state="done", rung=0).splitlines()[1:] == ["  the run is done"]
+    assert show_enqueued(state="paused", rung=0).splitlines()[1:] == [
+        "  the run is paused; let it go on with: producer resume tiny-1"
     ]
