@@ -5,36 +5,24 @@ import random
 import sys
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from pathlib import Path
 
 import pytest
 
 from common.errors import ConfigError, EngineError
-from tests.support.engines import ask_all, make_profile, make_request, open_engine, run
-from tests.support.tiny_llava import save_tiny_llava
+from tests.support.engines import TINY, ask_all, make_profile, make_request, open_engine, run
 from workers.engines.base import Engine, Generation, Request
 from workers.engines.registry import load_engine
-
-EXAMPLE = Path(__file__).parents[2] / "examples" / "tiny" / "model"
 
 Open = Callable[..., AbstractAsyncContextManager[Engine]]
 
 
-@pytest.fixture(scope="session")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("tiny_llava")
-    save_tiny_llava(folder)
-    return str(folder)
-
-
-@pytest.fixture(scope="session", params=["echo", "hf", "hf-example"])
-def open_any(request: pytest.FixtureRequest, weights: str) -> Open:
+@pytest.fixture(scope="session", params=["echo", "hf"])
+def open_any(request: pytest.FixtureRequest) -> Open:
     """Return a function that opens one of the engines, with the shared options of the contract."""
     if request.param == "echo":
         rule = {"match": "count to ten", "answers": ["1 2 3 4 5 6 7 8 9 10"]}
         return lambda: open_engine("echo", table=[rule])
-    folder = str(EXAMPLE) if request.param == "hf-example" else weights
-    return lambda: open_engine("hf", folder, dtype="float32", max_batch_size=8)
+    return lambda: open_engine("hf", TINY, dtype="float32", max_batch_size=8)
 
 
 def test_a_hundred_requests_at_once_get_the_answers_they_get_alone_in_any_order(open_any: Open) -> None:
@@ -123,9 +111,9 @@ def test_stop_leaves_nobody_waiting_and_refuses_what_comes_later(open_any: Open)
     assert all(isinstance(result, Generation | EngineError) for result in run(ask()))
 
 
-def test_an_engine_that_was_not_started_refuses_and_stops_cleanly(weights: str) -> None:
+def test_an_engine_that_was_not_started_refuses_and_stops_cleanly() -> None:
     async def ask(name: str) -> None:
-        engine = load_engine(make_profile(name), weights)
+        engine = load_engine(make_profile(name), TINY)
         with pytest.raises(EngineError, match="not running"):
             await engine.generate(make_request())
         await engine.stop()

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -13,6 +14,8 @@ from workers.engines.base import Engine, Generation, Message, Request
 from workers.engines.registry import load_engine
 
 COLOURS = ("red", "green", "blue", "white")
+
+TINY = str(Path(__file__).parents[2] / "examples" / "tiny" / "model")
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""The transformers engine: batches, memory, faults, stop strings.  On a real architecture with random weights."""
+"""The transformers engine: batches, memory, faults, stop strings.  On the tiny model."""
 
 import asyncio
 from collections.abc import Callable
@@ -12,23 +12,15 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from common.errors import ConfigError, EngineError, OutOfMemory, SampleError
-from tests.support.engines import ask_all, make_request, open_engine, run
-from tests.support.tiny_llava import save_tiny_llava
+from tests.support.engines import TINY, ask_all, make_request, open_engine, run
 from workers.engines.base import Engine, Generation, Message, Request
 
 Open = Callable[..., AbstractAsyncContextManager[Engine]]
 
 
-@pytest.fixture(scope="session")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("tiny_llava")
-    save_tiny_llava(folder)
-    return str(folder)
-
-
 @pytest.fixture
-def open_hf(weights: str) -> Open:
-    return lambda **options: open_engine("hf", weights, **{"dtype": "float32", **options})
+def open_hf() -> Open:
+    return lambda **options: open_engine("hf", TINY, **{"dtype": "float32", **options})
 
 
 @pytest.fixture
@@ -110,9 +102,9 @@ def test_knows_the_other_allocators_by_their_words(open_hf: Open, monkeypatch: p
     assert seen == [4, 2, 2]
 
 
-def test_finds_the_faulty_request_of_a_batch(open_hf: Open, weights: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finds_the_faulty_request_of_a_batch(open_hf: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer: Any = transformers.AutoTokenizer
-    poison = tokenizer.from_pretrained(weights).convert_tokens_to_ids("~")
+    poison = tokenizer.from_pretrained(TINY).convert_tokens_to_ids("~")
     watch_model(monkeypatch, lambda _size, tokens: ValueError("poison") if (tokens == poison).any() else None)
 
     async def ask() -> list[Any]:
@@ -205,8 +197,8 @@ def test_says_which_option_the_machine_cannot_take(open_hf: Open, options: dict[
         run(ask())
 
 
-def test_refuses_weights_that_are_not_there_or_not_whole(weights: str, tmp_path: Path) -> None:
-    for path in Path(weights).iterdir():
+def test_refuses_weights_that_are_not_there_or_not_whole(tmp_path: Path) -> None:
+    for path in Path(TINY).iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     tensors = load_file(tmp_path / "model.safetensors")
     tensors.pop(next(name for name in sorted(tensors) if "projector" in name))
