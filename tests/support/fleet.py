@@ -148,8 +148,8 @@ def start_fleet(folder: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) 
     monkeypatch.setenv("FLEET_PROFILES_DIR", str(folder / "profiles"))
     get_settings.cache_clear()
     with start_redis(folder / "redis") as server:
-        chosen = {"lease_s": 3.0, "renew_s": 0.5, "janitor_s": 0.5, **settings}
-        fleet = Fleet(folder, server, Settings(redis_url=server.url, store_url=f"file://{folder}/store", **chosen))
+        chosen = {"store_url": f"file://{folder}/store", "lease_s": 3.0, "renew_s": 0.5, "janitor_s": 0.5, **settings}
+        fleet = Fleet(folder, server, Settings(redis_url=server.url, **chosen))
         try:
             yield fleet
         finally:
