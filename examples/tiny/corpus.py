@@ -1,8 +1,8 @@
 """The training stream: endless fresh scenes and distorted training digits, as batches of token ids and pixels."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from random import Random
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,38 +16,30 @@ from examples.tiny.digits import ask_digit, distort_digit, show_digit, split_dig
 from examples.tiny.questions import ask_scene
 from examples.tiny.scenes import draw_scene, make_scene
 from workers.adapters.chat import ChatAdapter
-from workers.retry import word_reminder
 
 IGNORED = -100  # the label of a position that is not trained on
-IMAGE_FROM = len(("<s>", "<|user|>"))  # every prompt's image begins at this token
 
-# Lines below a prompt, as a retry adds them and in other words: the answer must be the same with them as without.
-_REMINDERS: dict[Kind, tuple[str, ...]] = {
+# Lines like those that a retry adds below a prompt: the answer must be the same with them as without.
+REMINDERS: dict[Kind, tuple[str, ...]] = {
     "multiple_choice": (
         "Answer with the option's letter only.",
         "Answer with the letter of the correct option only.",
         "Reply with one letter only: A, B, C or D.",
     ),
-    "yes_no": ("Answer Yes or No.", "Please answer yes or no."),
+    "yes_no": ("Answer Yes or No.", "Answer with Yes or No only.", "Please answer yes or no."),
     "number": ("Answer with a number only.", "Answer with one number, in digits.", "Reply with the number only."),
     "short_text": ("Answer with a single word or phrase.", "Answer in one to three words.", "Keep the answer short."),
     "free_text": ("Answer the question.", "Answer in one sentence.", "Do not repeat yourself."),
 }
-_STRAY_WORDS = (
-    *("please", "think", "answer", "only", "the", "a", "in", "of", "to", "your", "with", "and", "not", "question", "this", "that"),
-    *("one", "word", "look", "again", "careful", "briefly", "give", "reply", "is", "correct", "must", "should", "be", "form"),
-    *("line", "text", "last", "previous", "wrong", "do", "try", "now", "exactly", "more", "short"),
-)
 _HINTS = ("Look at the whole picture.", "The picture is small.", "There is exactly one right answer.")
 _KINDS: tuple[Kind, ...] = ("multiple_choice", "yes_no", "number", "short_text", "free_text")
-
-# How often what is asked: more of what is learned last.
-_DIGITS = 0.18
+_SCENE_SHARES = (4, 2, 2, 2, 3)
 _DIGIT_SHARES = (6, 1, 1, 1, 1)
-_SCENE_SHARES = (11, 5, 2, 3, 3)
+_DIGITS = 0.25
 
 
-class Batch(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Batch:
     """Token ids and labels (batch, length), pixels (batch, 3, 64, 64) as bytes; rows padded on the right."""
 
     ids: torch.Tensor
@@ -92,25 +84,14 @@ def draw_example(rng: Random) -> tuple[str, str, Image.Image]:
         sample = ask_scene(rng, scene, rng.choices(_KINDS, _SCENE_SHARES)[0])
         image = draw_scene(scene)
     sample = _reword(rng, sample)
-    text = ChatAdapter().to_prompt(sample, reminder=_remind(rng, sample)).messages[0].text
+    reminder = rng.choice(REMINDERS[sample.kind]) if rng.random() < 0.1 else None
+    text = ChatAdapter().to_prompt(sample, reminder=reminder).messages[0].text
     return render_prompt(text), f"{sample.target[0]}</s>", image
 
 
 def render_prompt(text: str) -> str:
     """Return one image and ``text`` as the chat template and the processor render them together."""
     return f"<s><|user|>{'<image>' * IMAGE_TOKENS}{text}<|assistant|>"
-
-
-def _remind(rng: Random, sample: Sample) -> str | None:
-    """Return nothing or, one time in five, a line below the prompt: a retry's own, one like it, or stray words."""
-    chance = rng.random()
-    if chance < 0.1:
-        return word_reminder(sample, rng.choice([("answer_extractable",), ("max_words",)]))
-    if chance < 0.15:
-        return rng.choice(_REMINDERS[sample.kind])
-    if chance < 0.2:
-        return " ".join(rng.choices(_STRAY_WORDS, k=rng.randint(2, 10))).capitalize() + "."
-    return None
 
 
 def _reword(rng: Random, sample: Sample) -> Sample:
