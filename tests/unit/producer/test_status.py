@@ -196,6 +196,7 @@ def test_the_time_left_is_what_is_left_over_the_rate_and_unknown_while_nothing_m
     assert read_status(RUN, store, ledger).eta_s is None
     datasets = {counts.name: number for number, counts in enumerate(plan.datasets)}
     for number in (0, 1):
+        acquire(ledger, number)
         put_part(store, index[number])
         part = read_part(store, index[number])
         assert part is not None
