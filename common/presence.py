@@ -10,14 +10,15 @@ _PREFIX = "fleet:worker:"
 
 
 class Presence(Record):
-    """One worker as it last spoke.  ``holds`` lists (run_id, chunk)."""
+    """One worker as it last spoke.  ``holds`` lists (run_id, chunk); ``trouble`` is what keeps it from working, for a person."""
 
     worker: str
     model: str
     device: str
     pid: int
-    state: Literal["ready", "draining"]
+    state: Literal["ready", "draining", "stopped"]
     holds: tuple[tuple[str, int], ...] = ()
+    trouble: str | None = None
 
 
 def announce_worker(client: redis.Redis, presence: Presence, *, ttl_s: float) -> None:

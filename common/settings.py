@@ -27,6 +27,12 @@ class Settings(BaseSettings):
     retention_s: int = Field(30 * 86400, gt=0, description="how long Redis keeps a run that nobody touches")
     chunks_in_flight: int = Field(4, gt=0, description="chunks that one worker runs at once")
     media_threads: int = Field(4, gt=0, description="threads of one worker that decode media")
+    engine_stall_s: float = Field(600.0, gt=0, description="an engine that answers nothing for so long is taken for dead")
+    max_restarts: int = Field(20, ge=0, description="how often in an hour a worker that died is started again")
+
+    media_roots: str = Field("", description="folders that media may be read from, as in PATH; by default those of the run's datasets")
+    media_urls: bool = Field(False, description="whether media may be fetched from https addresses")
+    media_url_timeout_s: float = Field(30.0, gt=0, description="how long fetching one media may take in all")
 
     log_level: str = "INFO"
     log_json: bool = Field(False, description="one JSON object a line; otherwise key=value lines")
