@@ -1,10 +1,13 @@
 """The broker is a doorbell: a Celery message says only "look at chunk C of run R".  It may come twice, late or never."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import redis
 from celery import Celery
 from kombu.exceptions import OperationalError
+from kombu.utils.url import as_url
+from redis.connection import parse_url
 
 from common.errors import ServiceUnreachable
 from common.settings import Settings
@@ -14,10 +17,16 @@ TASK_NAME = "fleet.run_chunk"
 
 def make_app(settings: Settings) -> Celery:
     """Return the Celery app that producers ring with and workers listen with."""
-    app = Celery("vlm-fleet", broker=settings.redis_url.get_secret_value())
+    url = settings.redis_url.get_secret_value()
+    app = Celery("vlm-fleet", broker=read_broker_url(url))
     app.conf.update(
+        broker_use_ssl=read_tls_options(url) or False,
+        # JSON alone, for tasks, remote control, events and results: a pickle would be a program of whoever wrote it.
         accept_content=["json"],
+        result_accept_content=["json"],
         task_serializer="json",
+        event_serializer="json",
+        result_serializer="json",
         task_ignore_result=True,  # outcomes go to the ledger and the store; a result backend costs 28 % of the rate
         task_acks_late=False,  # the lease in the ledger, not the message, says who works on a chunk
         worker_prefetch_multiplier=1,
@@ -29,6 +38,26 @@ def make_app(settings: Settings) -> Celery:
         broker_transport_options={"visibility_timeout": 3600, "health_check_interval": 10, "socket_keepalive": True},
     )
     return app
+
+
+def read_broker_url(url: str) -> str:
+    """Return the address ``url`` as Celery takes it: everything encoded, and no query, whose options it knows by other names."""
+    address = parse_url(url)
+    scheme = url.partition("://")[0]
+    user, password = address.get("username"), address.get("password")
+    return as_url(scheme, address.get("host", "localhost"), address.get("port"), user, password, str(address.get("db", 0)))
+
+
+def read_tls_options(url: str) -> dict[str, Any]:
+    """Return the options of a ``rediss://`` address for Celery and Flower, nothing for any other.
+
+    Kombu does not verify the server's certificate unless it is told to; here that is the default, as in redis-py.  A
+    private authority is named in the address: ``rediss://host:6380/0?ssl_ca_certs=/etc/fleet/ca.pem``.
+    """
+    if not url.startswith("rediss://"):
+        return {}
+    given = {name: value for name, value in parse_url(url).items() if name.startswith("ssl_")}
+    return {"ssl_cert_reqs": "required", **given}
 
 
 def queue_name(model: str) -> str:

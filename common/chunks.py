@@ -4,7 +4,9 @@ import io
 import json
 import zlib
 from array import array
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -22,75 +24,145 @@ from common.store import MissingObject, Store
 _COLUMNS = ("first", "count", "offset", "length", "crc32")
 
 
-class ChunkIndex:
-    """The chunks of a run's plan, by number.  Kept as columns: 100 million samples in chunks of 64 take 75 MB."""
+@dataclass(frozen=True, slots=True)
+class Wave:
+    """The chunks of one wave, as columns: 100 million samples in chunks of 64 take 75 MB.
 
-    def __init__(self, run_id: str, columns: dict[str, NDArray[np.uint64]], datasets: NDArray[np.uint32]) -> None:
+    ``begin`` is the number of its first chunk.  A later wave's ``positions`` are those of all its samples, in rising order;
+    the plan itself, wave 1, has none, because they are all there are.
+    """
+
+    number: int
+    begin: int
+    samples_key: str
+    columns: dict[str, NDArray[np.uint64]]
+    datasets: NDArray[np.uint32]
+    positions: NDArray[np.uint64] | None = None
+
+    @property
+    def end(self) -> int:
+        return self.begin + len(self.datasets)
+
+    def read_chunk(self, run_id: str, number: int) -> Chunk:
+        row = number - self.begin
+        values = {name: int(column[row]) for name, column in self.columns.items()}
+        scattered: tuple[int, ...] = ()
+        if self.positions is not None:
+            begin = int(self.columns["count"][:row].sum())
+            scattered = tuple(self.positions[begin : begin + values["count"]].tolist())
+        return Chunk(
+            run_id=run_id,
+            number=number,
+            wave=self.number,
+            samples_key=self.samples_key,
+            datasets=tuple(self.datasets[row].tolist()),
+            scattered=scattered,
+            **values,
+        )
+
+
+class ChunkIndex:
+    """The chunks of a run by number, all waves in a row."""
+
+    def __init__(self, run_id: str, waves: Sequence[Wave]) -> None:
         self.run_id = run_id
-        self._columns = columns
-        self._datasets = datasets
+        self.waves = waves
+        self._begins = [wave.begin for wave in waves]
 
     def __len__(self) -> int:
-        return len(self._datasets)
+        return self.waves[-1].end
 
     def __getitem__(self, number: int) -> Chunk:
         if not 0 <= number < len(self):
             raise IntegrityError(f"run {self.run_id} has no chunk {number}: its plan ends at {len(self) - 1}")
-        values = {name: int(column[number]) for name, column in self._columns.items()}
-        return Chunk(run_id=self.run_id, number=number, wave=1, datasets=tuple(self._datasets[number].tolist()), **values)
+        return self.waves[bisect_right(self._begins, number) - 1].read_chunk(self.run_id, number)
 
     def __iter__(self) -> Iterator[Chunk]:
         return (self[number] for number in range(len(self)))
 
+    def iterate_wave(self, wave: Wave) -> Iterator[Chunk]:
+        return (wave.read_chunk(self.run_id, number) for number in range(wave.begin, wave.end))
+
 
 class IndexBuilder:
-    """Collects a plan's chunks while its samples are written.  Kept as columns, like the index itself."""
+    """Collects a wave's chunks while its samples are written.  Kept as columns, like the index itself."""
 
     def __init__(self) -> None:
         self._columns = {name: array("Q") for name in _COLUMNS}
         self._datasets = array("I")
+        self._positions = array("Q")
 
     def __len__(self) -> int:
         return len(self._columns["first"])
 
-    def append(self, content: bytes, *, first: int, offset: int, datasets: NDArray[np.uint32]) -> None:
-        """Add a chunk: its stored bytes, first position, offset in the samples object and samples by dataset number."""
+    def append(
+        self, content: bytes, *, first: int, offset: int, datasets: NDArray[np.uint32], scattered: Sequence[int] = ()
+    ) -> None:
+        """Add a chunk: its stored bytes, first position, offset in the samples object and samples by dataset number.
+
+        Chunks of a later wave name all their positions as ``scattered``.
+        """
         values = (first, int(datasets.sum()), offset, len(content), zlib.crc32(content))
         for name, value in zip(_COLUMNS, values, strict=True):
             self._columns[name].append(value)
         self._datasets.frombytes(datasets.tobytes())
+        self._positions.extend(scattered)
 
-    def encode(self) -> bytes:
-        """Return the index as Parquet."""
+    def encode(self, samples_key: str = "") -> bytes:
+        """Return the index as Parquet; a later wave's names the object that its offsets are of."""
         columns = {name: pa.array(np.frombuffer(column, np.uint64)) for name, column in self._columns.items()}
         counts = np.frombuffer(self._datasets, np.uint32)
         begins = np.arange(len(self) + 1, dtype=np.int32) * (len(counts) // len(self))
-        table = pa.table({**columns, "datasets": pa.ListArray.from_arrays(begins, counts)})
+        columns["datasets"] = pa.ListArray.from_arrays(begins, counts)
+        if self._positions:
+            ends = np.cumsum(self._columns["count"], dtype=np.int32)
+            columns["samples_key"] = pa.array([samples_key] * len(self))
+            columns["positions"] = pa.ListArray.from_arrays(np.insert(ends, 0, 0), np.frombuffer(self._positions, np.uint64))
         sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
+        pq.write_table(pa.table(columns), sink, compression="zstd", write_page_checksum=True)
         return bytes(sink.getvalue())
 
 
 def read_index(store: Store, run_id: str) -> ChunkIndex:
-    """Return the index of a run's plan.  Raises ``IntegrityError`` when it is damaged or gone."""
-    key = index_key(run_id)
+    """Return the index of all waves of a run.  Raises ``IntegrityError`` when one is damaged, or the plan's is gone."""
+    waves: list[Wave] = []
+    while (content := _find_index(store, run_id, len(waves) + 1)) is not None:
+        waves.append(_read_wave(content, run_id, len(waves) + 1, len(waves) and waves[-1].end))
+    if not waves:
+        raise IntegrityError(f"{index_key(run_id)} of a planned run is gone; enqueue the same spec again to write it again")
+    return ChunkIndex(run_id, waves)
+
+
+def _find_index(store: Store, run_id: str, wave: int) -> bytes | None:
     try:
-        table = pq.ParquetFile(io.BytesIO(store.get(key)), page_checksum_verification=True).read()
+        return store.get(index_key(run_id, wave))
+    except MissingObject:
+        return None
+
+
+def _read_wave(content: bytes, run_id: str, number: int, begin: int) -> Wave:
+    key = index_key(run_id, number)
+    try:
+        table = pq.ParquetFile(io.BytesIO(content), page_checksum_verification=True).read()
         columns = {name: table[name].to_numpy() for name in _COLUMNS}
         datasets = pc.list_flatten(table["datasets"]).to_numpy().reshape(len(table), -1)
-    except (MissingObject, pa.ArrowException, OSError, KeyError, ValueError) as error:
+        named, positions = samples_key(run_id), None
+        if number > 1:
+            named, positions = table["samples_key"][0].as_py(), pc.list_flatten(table["positions"]).to_numpy()
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise IntegrityError(f"{key} of a planned run cannot be read: {error}") from error
-    return ChunkIndex(run_id, columns, datasets)
+    return Wave(number, begin, named, columns, datasets, positions)
 
 
 def read_chunk(store: Store, chunk: Chunk) -> list[Sample]:
     """Return a chunk's samples in plan order.  Raises ``IntegrityError`` when the stored bytes are not what was planned."""
+    where = f"chunk {chunk.number} of {chunk.run_id}: the plan's samples object {chunk.samples_key}"
     try:
-        content = store.get_range(samples_key(chunk.run_id, chunk.wave), chunk.offset, chunk.length)
+        content = store.get_range(chunk.samples_key, chunk.offset, chunk.length)
     except MissingObject as error:
-        raise IntegrityError(f"chunk {chunk.number} of {chunk.run_id}: the plan's samples object is gone: {error}") from error
+        raise IntegrityError(f"{where} is gone: {error}") from error
     if zlib.crc32(content) != chunk.crc32:
-        raise IntegrityError(f"chunk {chunk.number} of {chunk.run_id}: the plan's samples object is damaged (checksum differs)")
+        raise IntegrityError(f"{where} is damaged (checksum differs)")
     return [Sample.model_validate_json(line) for line in content.splitlines()]
 
 

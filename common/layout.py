@@ -6,14 +6,23 @@ def run_key(run_id: str) -> str:
     return f"runs/{run_id}/run.json"
 
 
-def samples_key(run_id: str, wave: int = 1) -> str:
-    """Return the key of the wave's samples in plan order, one JSON object a line."""
-    return f"runs/{run_id}/plan/w{wave}.samples.jsonl"
+def samples_key(run_id: str) -> str:
+    """Return the key of the plan's samples in plan order, one JSON object a line."""
+    return f"{plan_prefix(run_id)}w1.samples.jsonl"
+
+
+def wave_samples_key(run_id: str, wave: int, digest: str) -> str:
+    """Return the key of a later wave's samples; the digest of their bytes keeps two producers out of each other's way."""
+    return f"{plan_prefix(run_id)}w{wave}.{digest}.samples.jsonl"
+
+
+def plan_prefix(run_id: str) -> str:
+    return f"runs/{run_id}/plan/"
 
 
 def index_key(run_id: str, wave: int = 1) -> str:
     """Return the key of the wave's chunks: where each begins in the samples object, and what it holds."""
-    return f"runs/{run_id}/plan/w{wave}.index.parquet"
+    return f"{plan_prefix(run_id)}w{wave}.index.parquet"
 
 
 def parts_prefix(run_id: str) -> str:

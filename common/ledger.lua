@@ -3,18 +3,25 @@
 --
 -- Keys of a run (all with the hash tag {run_id}; all expire after `retention_s` without a touch):
 --   KEYS[1] run       HASH    model, state (running|paused|done|cancelled), reason, samples, chunks, chunks_done,
---                             opened_ms, started_ms (first lease), changed_ms
+--                             opened_ms, started_ms (first lease), changed_ms,
+--                             abort_rate, abort_after (when to stop a hopeless run), aborted
 --   KEYS[2] states    STRING  one byte a sample by plan position: 0 unprocessed, 1 failed, 2 invalid, 3 ok
 --   KEYS[3] counts    HASH    "<dataset>:<state>" -> samples of that dataset in that state (never counts state 0)
 --   KEYS[4] chunks    STRING  one byte a chunk: 0 pending, 1 done (its part exists)
---   KEYS[5] leases    ZSET    chunk -> expiry in ms by the clock of Redis
+--   KEYS[5] leases    ZSET    chunk -> expiry in ms by the clock of Redis; a chunk that was given back has one, too: from
+--                             then on it is to be taken over
 --   KEYS[6] holders   HASH    chunk -> "token worker" of the last lease; outlives an expired lease, so that a holder
 --                             who was only slow can renew until somebody else takes the chunk over
 --   KEYS[7] progress  LIST    the last 128 commits, newest first: "ms samples tokens"
 --   KEYS[8] journal   HASH    sample_id -> outcome, of one leased chunk; deleted by its commit
+--   KEYS[9] trial     HASH    of one chunk that lost a holder; deleted by its commit: blame -> points, sample -> the one that
+--                             runs alone now, crashes:<sample_id> -> how often a holder was lost while it ran alone
 
 local run, states, counts, chunks = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local leases, holders, progress, journal = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
+local leases, holders, progress, journal, trial = KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
+
+-- A holder that fell silent may only have been preempted: one point.  An engine that is known to have died: two.
+local SILENT, SUSPECT_AT = 1, 2
 
 local function now_ms()
   local time = redis.call('TIME')
@@ -35,6 +42,29 @@ local function forget_lease(chunk)
   redis.call('HDEL', holders, chunk)
 end
 
+local function blame(points)
+  redis.call('HINCRBY', trial, 'blame', points)
+  local alone = redis.call('HGET', trial, 'sample')
+  if alone then
+    redis.call('HINCRBY', trial, 'crashes:' .. alone, 1)
+    redis.call('HDEL', trial, 'sample')
+  end
+end
+
+-- Pause the run when too many of the samples that reached an end have failed.
+local function abort_if_hopeless(failure)
+  local rate, after = unpack(redis.call('HMGET', run, 'abort_rate', 'abort_after'))
+  if not rate or redis.call('HGET', run, 'state') ~= 'running' then return end
+  local ended, failed, counted = 0, 0, redis.call('HGETALL', counts)
+  for i = 1, #counted, 2 do
+    ended = ended + counted[i + 1]
+    if string.match(counted[i], ':1$') then failed = failed + counted[i + 1] end
+  end
+  if ended < tonumber(after) or failed < rate * ended then return end
+  local said = 'aborted: %d of %d samples failed (abort_if: failed_rate %s, after %s), lately with %s'
+  redis.call('HSET', run, 'state', 'paused', 'aborted', '1', 'reason', string.format(said, failed, ended, rate, after, failure))
+end
+
 local commands = {}
 
 -- model samples chunks retention_s -> 1 if opened now, 0 if it was open before
@@ -50,21 +80,42 @@ function commands.open(model, samples, chunk_count, retention_s)
   return 1
 end
 
--- chunk token worker lease_ms retention_s -> leased | unknown | closed | done | held (by another token: an answer that
--- got lost is asked for again)
+-- chunks retention_s -> 1 if the run has grown to so many chunks now, 0 if it knew them; a run that was done goes on
+function commands.extend(chunk_count, retention_s)
+  local known = redis.call('HGET', run, 'chunks')
+  if not known or tonumber(chunk_count) <= tonumber(known) then return 0 end
+  redis.call('SETRANGE', chunks, tonumber(chunk_count) - 1, '\0')
+  redis.call('HSET', run, 'chunks', chunk_count, 'changed_ms', now_ms())
+  if redis.call('HGET', run, 'state') == 'done' then redis.call('HSET', run, 'state', 'running', 'reason', '') end
+  touch(retention_s)
+  return 1
+end
+
+-- rate after ('' '' for never) -> 1, or 0 if the run is unknown
+function commands.set_abort(rate, after)
+  if redis.call('EXISTS', run) == 0 then return 0 end
+  redis.call('HDEL', run, 'abort_rate', 'abort_after')
+  if rate ~= '' then redis.call('HSET', run, 'abort_rate', rate, 'abort_after', after) end
+  return 1
+end
+
+-- chunk token worker lease_ms retention_s -> leased | suspect (leased; it has taken an engine down) | unknown | closed |
+-- done | held (by another token: an answer that got lost is asked for again)
 function commands.acquire(chunk, token, worker, lease_ms, retention_s)
   local state = redis.call('HGET', run, 'state')
-  if not state then return 'unknown' end
+  local byte = redis.call('GETRANGE', chunks, chunk, chunk)
+  if not state or byte == '' then return 'unknown' end
+  if byte == '\1' then return 'done' end
   if state ~= 'running' then return 'closed' end
-  if redis.call('GETRANGE', chunks, chunk, chunk) == '\1' then return 'done' end
   local now = now_ms()
-  local expiry = redis.call('ZSCORE', leases, chunk)
-  if expiry and tonumber(expiry) > now and token_of(chunk) ~= token then return 'held' end
+  local expiry, holder = redis.call('ZSCORE', leases, chunk), token_of(chunk)
+  if expiry and tonumber(expiry) > now and holder ~= token then return 'held' end
+  if holder and holder ~= token then blame(SILENT) end
   redis.call('HSETNX', run, 'started_ms', now)
   redis.call('ZADD', leases, now + lease_ms, chunk)
   redis.call('HSET', holders, chunk, token .. ' ' .. worker)
   touch(retention_s)
-  return 'leased'
+  return tonumber(redis.call('HGET', trial, 'blame') or 0) >= SUSPECT_AT and 'suspect' or 'leased'
 end
 
 -- lease_ms retention_s then chunk token, chunk token, ... -> for each 1 if renewed, 0 if lost
@@ -84,14 +135,30 @@ function commands.journal(chunk, token, retention_s, ...)
   if token_of(chunk) ~= token then return 0 end
   redis.call('HSET', journal, ...)
   redis.call('EXPIRE', journal, retention_s)
+  redis.call('HDEL', trial, 'sample')
   return 1
 end
 
--- chunk positions (u64 each) states (u8 each) datasets (u16 each) tokens is_progress retention_s -> samples raised, or -1
--- if the run is unknown.
+-- chunk token sample_id retention_s -> how many holders were lost while the sample ran alone, or -1 if the lease is lost
+function commands.begin_trial(chunk, token, sample_id, retention_s)
+  if token_of(chunk) ~= token then return -1 end
+  redis.call('HSET', trial, 'sample', sample_id)
+  redis.call('EXPIRE', trial, retention_s)
+  return tonumber(redis.call('HGET', trial, 'crashes:' .. sample_id) or 0)
+end
+
+-- chunk token -> 1 if the chunk is no suspect any more, 0 if the lease is lost
+function commands.absolve(chunk, token)
+  if token_of(chunk) ~= token then return 0 end
+  redis.call('HDEL', trial, 'blame')
+  return 1
+end
+
+-- chunk positions (u64 each) states (u8 each) datasets (u16 each) tokens failure is_progress retention_s -> samples
+-- raised, or -1 if the run is unknown.  `failure` is the commonest error code of the part.
 -- A state only rises (the maximum wins) and the counts move by the difference, so any number of commits in any order
 -- end the same.
-function commands.commit(chunk, positions, new_states, datasets, tokens, is_progress, retention_s)
+function commands.commit(chunk, positions, new_states, datasets, tokens, failure, is_progress, retention_s)
   if redis.call('EXISTS', run) == 0 then return -1 end
   local moves, raised = {}, 0
   for i = 1, #new_states do
@@ -108,38 +175,45 @@ function commands.commit(chunk, positions, new_states, datasets, tokens, is_prog
   end
   for field, difference in pairs(moves) do redis.call('HINCRBY', counts, field, difference) end
   forget_lease(chunk)
-  redis.call('DEL', journal)
-  local was_pending = redis.call('GETRANGE', chunks, chunk, chunk) == '\0'
+  redis.call('DEL', journal, trial)
+  local was_pending = redis.call('GETRANGE', chunks, chunk, chunk) ~= '\1'
   redis.call('SETRANGE', chunks, chunk, '\1')
   local now = now_ms()
-  if is_progress == '1' then
-    redis.call('LPUSH', progress, now .. ' ' .. raised .. ' ' .. tokens)
+  if was_pending and is_progress == '1' then
+    redis.call('LPUSH', progress, now .. ' ' .. #new_states .. ' ' .. tokens)
     redis.call('LTRIM', progress, 0, 127)
   end
   redis.call('HSET', run, 'changed_ms', now)
   if was_pending and redis.call('HINCRBY', run, 'chunks_done', 1) == tonumber(redis.call('HGET', run, 'chunks')) then
-    redis.call('HSET', run, 'state', 'done')
+    redis.call('HSET', run, 'state', 'done', 'reason', '')
   end
+  abort_if_hopeless(failure)
   touch(retention_s)
   return raised
 end
 
--- chunk token -> 1 if given back, 0 if it was not held with this token
-function commands.release(chunk, token)
+-- chunk token blame delay_ms -> 1 if given back, to be taken over after the delay; 0 if it was not held with this token
+function commands.release(chunk, token, points, delay_ms)
   if token_of(chunk) ~= token then return 0 end
-  forget_lease(chunk)
+  if tonumber(points) > 0 then blame(points) else redis.call('HDEL', trial, 'sample') end
+  redis.call('HDEL', holders, chunk)
+  redis.call('ZADD', leases, now_ms() + delay_ms, chunk)
   return 1
 end
 
--- state reason -> 1 if set, 0 if the run is unknown or over
+-- state reason -> 1 if set, 0 if the run is unknown or done, or if a worker's trouble meets a run that a person cancelled.
+-- To go on after an abort is to have seen what failed: the run is not aborted again.
 function commands.set_state(state, reason)
   local old = redis.call('HGET', run, 'state')
-  if not old or old == 'done' or old == 'cancelled' then return 0 end
+  if not old or old == 'done' or (old == 'cancelled' and state == 'paused') then return 0 end
+  if state == 'running' and redis.call('HDEL', run, 'aborted') == 1 then
+    redis.call('HDEL', run, 'abort_rate', 'abort_after')
+  end
   redis.call('HSET', run, 'state', state, 'reason', reason, 'changed_ms', now_ms())
   return 1
 end
 
--- limit -> chunks whose lease has run out; each is named once, until it is leased again
+-- limit -> chunks to be taken over: given back, or of a holder that fell silent; each is named once, until it is leased again
 function commands.expire(limit)
   local expired = redis.call('ZRANGEBYSCORE', leases, '-inf', now_ms(), 'LIMIT', 0, limit)
   for _, chunk in ipairs(expired) do redis.call('ZREM', leases, chunk) end
@@ -148,14 +222,15 @@ end
 
 -- start limit -> chunks from `start` on that are neither done nor leased, at most `limit`
 function commands.pending(start, limit)
-  local found, window = {}, 65536
+  local found, window, now = {}, 65536, now_ms()
   local size = redis.call('STRLEN', chunks)
   for from = tonumber(start), size - 1, window do
     local bytes = redis.call('GETRANGE', chunks, from, from + window - 1)
     local at = string.find(bytes, '\0', 1, true)
     while at do
       local chunk = from + at - 1
-      if not redis.call('ZSCORE', leases, chunk) then
+      local expiry = redis.call('ZSCORE', leases, chunk)
+      if not expiry or tonumber(expiry) <= now then
         found[#found + 1] = chunk
         if #found >= tonumber(limit) then return found end
       end

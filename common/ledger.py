@@ -6,6 +6,7 @@ so a worker whose own clock is off changes nothing.
 
 import secrets
 import struct
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,13 +15,18 @@ from typing import Any
 
 import redis
 from redis.backoff import ExponentialBackoff
+from redis.client import Pipeline
 from redis.retry import Retry
 
 from common.errors import ConfigError, LeaseLost, ServiceUnreachable
 from common.records import STATE_BYTES, Chunk, Lease, Outcome, Part, Plan
 from common.settings import Settings
+from common.spec import AbortIf
 
 _SCRIPT = (Path(__file__).parent / "ledger.lua").read_text(encoding="utf-8")
+# Points of blame from which a chunk is a suspect; a holder that fell silent brings one (see ``ledger.lua``).
+SUSPECT = 2
+_ENDED = (None, b"done", b"cancelled")  # None: expired, or forgotten
 _STATE_NAMES = {byte: name for name, byte in STATE_BYTES.items()}
 
 
@@ -37,6 +43,10 @@ def run_keys(run_id: str) -> list[str]:
 
 def journal_key(run_id: str, chunk: int | str) -> str:
     return f"fleet:{{{run_id}}}:journal:{chunk}"
+
+
+def trial_key(run_id: str, chunk: int | str) -> str:
+    return f"{journal_key(run_id, chunk)}:trial"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,17 +122,30 @@ class Ledger:
         self._settings = settings
         self._script = client.register_script(_SCRIPT)
 
-    def open_run(self, plan: Plan, model: str) -> bool:
-        """Record a planned run as running.  Returns whether it was unknown before; a second call changes nothing."""
-        opened = self._call(plan.run_id, None, "open", model, plan.samples, plan.chunks, self._settings.retention_s)
+    def open_run(self, plan: Plan, model: str, *, chunks: int | None = None) -> bool:
+        """Record a planned run as running.  Returns whether it was unknown before.
+
+        ``chunks`` counts those of all waves; a run that the ledger knows with fewer grows, and goes on if it was done.
+        """
+        count = chunks or plan.chunks
+        opened = self._call(plan.run_id, None, "open", model, plan.samples, count, self._settings.retention_s)
+        if not opened:
+            self._call(plan.run_id, None, "extend", count, self._settings.retention_s)
         self.client.sadd(runs_key(model), plan.run_id)
         return bool(opened)
 
+    def set_abort(self, run_id: str, abort_if: AbortIf | None) -> None:
+        """Pause the run once more than this fails; ``None`` lets it go on whatever fails."""
+        given = (abort_if.failed_rate, abort_if.after) if abort_if else ("", "")
+        self._call(run_id, None, "set_abort", *given)
+
     def acquire(self, run_id: str, chunk: int, worker: str) -> Lease | None:
-        """Lease a chunk for ``lease_s``, or return ``None`` if it is done, held by another or not of an open run."""
+        """Lease a chunk for ``lease_s``, or return ``None`` if it is done, held by another or not of a run that goes on."""
         token = secrets.token_hex(8)
         answer = self._call(run_id, chunk, "acquire", chunk, token, worker, self._lease_ms, self._settings.retention_s)
-        return Lease(run_id=run_id, chunk=chunk, token=token, worker=worker) if answer == b"leased" else None
+        if answer not in (b"leased", b"suspect"):
+            return None
+        return Lease(run_id=run_id, chunk=chunk, token=token, worker=worker, suspect=answer == b"suspect")
 
     def renew(self, run_id: str, leases: Sequence[Lease]) -> list[Lease]:
         """Prolong leases of one run by ``lease_s`` from now; return those that are lost."""
@@ -143,6 +166,22 @@ class Ledger:
         entries: Any = self.client.hgetall(journal_key(lease.run_id, lease.chunk))
         return {sample_id.decode(): Outcome.model_validate_json(text) for sample_id, text in entries.items()}
 
+    def begin_trial(self, lease: Lease, sample_id: str) -> int:
+        """Note that a sample of a suspect chunk runs alone now; return how many holders were lost while it did so before.
+
+        The note goes with the sample's journal entry.  Raises ``LeaseLost``.
+        """
+        crashes: int = self._call(
+            lease.run_id, lease.chunk, "begin_trial", lease.chunk, lease.token, sample_id, self._settings.retention_s
+        )
+        if crashes < 0:
+            raise LeaseLost(f"chunk {lease.chunk} of {lease.run_id} went to another worker")
+        return crashes
+
+    def absolve(self, lease: Lease) -> None:
+        """Take the suspicion off a chunk: the sample that was to blame is known."""
+        self._call(lease.run_id, lease.chunk, "absolve", lease.chunk, lease.token)
+
     def commit(self, chunk: Chunk, part: Part, datasets: Mapping[str, int], *, is_progress: bool = True) -> int:
         """Count a part's outcomes and close its chunk, whoever held it; return how many samples rose.
 
@@ -150,6 +189,7 @@ class Ledger:
         rate.  Raises ``LeaseLost`` when the ledger does not know the run: the part stays in the store and a rebuild finds it.
         """
         outcomes = part.outcomes
+        failures = Counter(outcome.error_code for outcome in outcomes if outcome.status == "failed").most_common(1)
         raised: int = self._call(
             chunk.run_id,
             chunk.number,
@@ -159,6 +199,7 @@ class Ledger:
             bytes(STATE_BYTES[outcome.status] for outcome in outcomes),
             struct.pack(f"<{len(outcomes)}H", *(datasets[outcome.dataset] for outcome in outcomes)),
             sum(outcome.output_tokens or 0 for outcome in outcomes),
+            failures[0][0] or "" if failures else "",
             int(is_progress),
             self._settings.retention_s,
         )
@@ -166,20 +207,31 @@ class Ledger:
             raise LeaseLost(f"the ledger no longer knows run {chunk.run_id}")
         return raised
 
-    def release(self, lease: Lease) -> bool:
-        """Give a chunk back, journal and all.  Returns whether it was still ours."""
-        return bool(self._call(lease.run_id, lease.chunk, "release", lease.chunk, lease.token))
+    def release(self, lease: Lease, *, blame: int = 0, delay_s: float = 0.0) -> bool:
+        """Give a chunk back, journal and all, to be taken over after ``delay_s``.  Returns whether it was still ours.
+
+        ``blame`` says that it may be what took the engine down; with ``SUSPECT`` points its samples run one at a time.
+        """
+        return bool(self._call(lease.run_id, lease.chunk, "release", lease.chunk, lease.token, blame, int(delay_s * 1000)))
 
     def pause_run(self, run_id: str, reason: str) -> bool:
         """Hand out no more chunks of a run until ``continue_run``; ``reason`` is for a person."""
         return bool(self._call(run_id, None, "set_state", "paused", reason))
 
+    def cancel_run(self, run_id: str, reason: str) -> bool:
+        """Hand out no more chunks of a run.  Returns whether the run is known and not done."""
+        return bool(self._call(run_id, None, "set_state", "cancelled", reason))
+
     def continue_run(self, run_id: str) -> bool:
-        """Hand out chunks of a paused run again.  Returns whether the run is known and not over."""
-        return bool(self._call(run_id, None, "set_state", "running", ""))
+        """Hand out chunks of a paused or cancelled run again.  Returns whether the run is known and not done."""
+        if not self._call(run_id, None, "set_state", "running", ""):
+            return False
+        model: Any = self.client.hget(run_keys(run_id)[0], "model")
+        self.client.sadd(runs_key(model.decode()), run_id)  # last, see `list_runs`
+        return True
 
     def expire_leases(self, run_id: str, *, limit: int = 256) -> list[int]:
-        """Return chunks whose holder has been silent for too long, each of them once."""
+        """Return chunks that were given back or whose holder has been silent for too long, each of them once."""
         return [int(chunk) for chunk in self._call(run_id, None, "expire", limit)]
 
     def find_pending(self, run_id: str, *, start: int = 0, limit: int = 256) -> list[int]:
@@ -206,10 +258,21 @@ class Ledger:
             for run_id in named:
                 pipe.hget(run_keys(run_id)[0], "state")
             states = pipe.execute()
-        ended = [run_id for run_id, state in zip(named, states, strict=True) if state in (None, b"done", b"cancelled")]
+        ended = [run_id for run_id, state in zip(named, states, strict=True) if state in _ENDED]
         if ended:
-            self.client.srem(runs_key(model), *ended)
+            self._prune_runs(model, ended)
         return [run_id for run_id in named if run_id not in ended]
+
+    def _prune_runs(self, model: str, run_ids: Sequence[str]) -> None:
+        """Take ended runs off the list, but none that goes on again at this very moment."""
+
+        def prune(pipe: Pipeline) -> None:
+            ended = [run_id for run_id in run_ids if pipe.hget(run_keys(run_id)[0], "state") in _ENDED]
+            pipe.multi()
+            if ended:
+                pipe.srem(runs_key(model), *ended)
+
+        self.client.transaction(prune, *(run_keys(run_id)[0] for run_id in run_ids))
 
     def view_run(self, run_id: str) -> LedgerView | None:
         """Return the run as it stands, or ``None`` if the ledger does not know it."""
@@ -239,6 +302,11 @@ class Ledger:
             progress=[_parse_commit(entry) for entry in commits],
         )
 
+    def read_done(self, run_id: str, *, start: int = 0) -> bytes:
+        """Return one byte a chunk from ``start`` on: 1 for those that are done."""
+        done: Any = self.client.getrange(run_keys(run_id)[3], start, -1)
+        return done or b""
+
     def read_states(self, run_id: str) -> bytes:
         """Return one byte a sample, by plan position (``STATE_BYTES``)."""
         states: Any = self.client.get(run_keys(run_id)[1])
@@ -249,8 +317,9 @@ class Ledger:
         return int(self._settings.lease_s * 1000)
 
     def _call(self, run_id: str, chunk: int | None, *arguments: Any) -> Any:
-        journal = journal_key(run_id, "none" if chunk is None else chunk)
-        return self._script(keys=[*run_keys(run_id), journal], args=arguments)
+        of_chunk = "none" if chunk is None else chunk
+        keys = [*run_keys(run_id), journal_key(run_id, of_chunk), trial_key(run_id, of_chunk)]
+        return self._script(keys=keys, args=arguments)
 
 
 def _parse_count_field(field: bytes) -> tuple[int, str]:

@@ -1,4 +1,4 @@
-"""Structured logs: ``configure_log`` once per process, then ``structlog.get_logger()`` anywhere."""
+"""Structured logs: ``configure_log`` once per process, then ``structlog.get_logger()`` anywhere.  Secrets are masked."""
 
 import logging
 import sys
@@ -6,6 +6,7 @@ import sys
 import structlog
 
 from common.errors import ConfigError
+from common.masking import mask_record
 
 
 def configure_log(level: str = "INFO", *, as_json: bool = False) -> None:
@@ -28,9 +29,12 @@ def configure_log(level: str = "INFO", *, as_json: bool = False) -> None:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, structlog.processors.format_exc_info, render]
-            if as_json
-            else [structlog.stdlib.ProcessorFormatter.remove_processors_meta, render],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
+                mask_event,
+                render,
+            ],
         )
     )
     root = logging.getLogger()
@@ -41,3 +45,10 @@ def configure_log(level: str = "INFO", *, as_json: bool = False) -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
+
+
+def mask_event(logger: object, name: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Mask the secrets of a log event, whoever logged it; its traceback is text by then."""
+    del logger, name
+    masked: structlog.typing.EventDict = mask_record(event)
+    return masked

@@ -1,5 +1,6 @@
 """The records that travel between producer, queue, workers and store.  All are immutable."""
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -61,6 +62,8 @@ class Sample(Record):
     group: str = ""
     metadata: dict[str, Any] = Field(default_factory=dict)
     fault: Fault | None = None
+    made_before: int = 0
+    violations_before: tuple[str, ...] = ()
 
 
 class Attempt(Record):
@@ -126,8 +129,9 @@ class Plan(Record):
 class Chunk(Record):
     """A fixed short list of a plan's samples: the unit of message, lease and part.
 
-    ``first`` is the plan position of its first sample; ``offset`` and ``length`` (bytes) find it in the plan's sample
-    object, ``crc32`` verifies it; ``datasets`` counts its samples by the plan's order of datasets.
+    ``number`` counts over all waves.  ``samples_key`` names the object that holds its samples, ``offset`` and ``length``
+    (bytes) find them there, ``crc32`` verifies them; ``datasets`` counts them by the plan's order of datasets.  ``first`` is
+    the plan position of the first one; in a later wave ``scattered`` names all positions, in rising order.
     """
 
     run_id: str
@@ -135,15 +139,17 @@ class Chunk(Record):
     wave: int
     first: int
     count: int
+    samples_key: str
     offset: int
     length: int
     crc32: int
     datasets: tuple[int, ...]
+    scattered: tuple[int, ...] = ()
 
     @property
-    def positions(self) -> range:
+    def positions(self) -> Sequence[int]:
         """Return the plan positions of its samples, in order."""
-        return range(self.first, self.first + self.count)
+        return self.scattered or range(self.first, self.first + self.count)
 
 
 class Part(Record):
@@ -156,9 +162,13 @@ class Part(Record):
 
 
 class Lease(Record):
-    """A worker's time-limited hold on a chunk.  ``token`` fences off a holder whose lease went to another."""
+    """A worker's time-limited hold on a chunk.  ``token`` fences off a holder whose lease went to another.
+
+    ``suspect`` says that the chunk has taken an engine down: its samples are to be run one at a time.
+    """
 
     run_id: str
     chunk: int
     token: str
     worker: str
+    suspect: bool = False

@@ -30,7 +30,9 @@ class Settings(BaseSettings):
     engine_stall_s: float = Field(600.0, gt=0, description="an engine that answers nothing for so long is taken for dead")
     max_restarts: int = Field(20, ge=0, description="how often in an hour a worker that died is started again")
 
-    media_roots: str = Field("", description="folders that media may be read from, as in PATH; by default those of the run's datasets")
+    media_roots: str = Field(
+        "", description="folders that media may be read from, written as in PATH; by default the datasets' own"
+    )
     media_urls: bool = Field(False, description="whether media may be fetched from https addresses")
     media_url_timeout_s: float = Field(30.0, gt=0, description="how long fetching one media may take in all")
 

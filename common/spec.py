@@ -76,6 +76,13 @@ class Chunks(Spec):
     max_input_bytes: int = Field(64 * 2**20, gt=0)
 
 
+class AbortIf(Spec):
+    """When to stop a hopeless run: once ``failed_rate`` of the samples that reached an end have failed, ``after`` so many did."""
+
+    failed_rate: float = Field(gt=0, le=1)
+    after: int = Field(100, gt=0)
+
+
 class ModelProfile(Spec):
     """A model: its engine (a short name or an import string), weights, engine options, adapter and defaults."""
 
@@ -100,6 +107,7 @@ class RunFile(Spec):
     validation: dict[str, Any] = Field(default_factory=dict)
     shuffle: Shuffle = Shuffle()
     chunks: Chunks = Chunks()
+    abort_if: AbortIf | None = None
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:
@@ -122,14 +130,15 @@ class RunSpec(Spec):
     validation: Validation
     shuffle: Shuffle
     chunks: Chunks
+    abort_if: AbortIf | None = None
 
     def digest(self) -> str:
         """Return 32 hexadecimal digits over all that shapes the answers.
 
         A dataset counts by name, content and reading rules, not by where its file lies; engine options count not at
-        all, because they differ from GPU to GPU without changing what was asked.
+        all, because they differ from GPU to GPU without changing what was asked, nor does when to give up.
         """
-        asked = self.model_dump(mode="json", exclude={"model": {"engine_options", "generation", "validation"}})
+        asked = self.model_dump(mode="json", exclude={"model": {"engine_options", "generation", "validation"}, "abort_if": True})
         for source in asked["datasets"]:
             del source["path"], source["media_root"]
         return digest_record(asked)

@@ -220,4 +220,5 @@ def _resolve_run(asked: RunFile, profile: ModelProfile, datasets: tuple[DatasetS
         validation=check_validation({**profile.validation, **asked.validation}, where),
         shuffle=asked.shuffle,
         chunks=asked.chunks,
+        abort_if=asked.abort_if,
     )

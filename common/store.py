@@ -40,6 +40,9 @@ _ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"
 _WRITE_BUFFER_BYTES = 8 * 2**20  # S3 wants at least 5 MiB in each part of a multipart upload
 _LIST_PAGE = 1000
 _CREATE_TRIES = 3
+_LIST_TRIES = 3
+_RETRIES = 10_000  # the store's patience is to end them: obstore's default of 10 would, within 2 s or so
+_FIRST_PAUSE, _LONGEST_PAUSE = timedelta(seconds=0.1), timedelta(seconds=2)
 _USERS_TO_FIX = (
     ValueError,
     InvalidPathError,
@@ -48,6 +51,7 @@ _USERS_TO_FIX = (
     UnauthenticatedError,
     UnknownConfigurationKeyError,
 )
+_FULL = re.compile(r"No space left on device|quota exceeded|StorageFull|status code: 507", re.IGNORECASE)
 _UNREACHABLE = re.compile(r"error sending request|body error|timed out|timeout|status code: (408|409|429|5\d\d)", re.IGNORECASE)
 _REFUSED = re.compile(r"NoSuchBucket|builder error|redirect|status code: 4(?!08|09|29)\d\d|Permission denied|Read-only file system")
 _OUT_OF_RANGE = re.compile(r"range was invalid|status code: 416", re.IGNORECASE)
@@ -57,6 +61,12 @@ class MissingObject(FleetError):
     """No object has this key.  Whether that is a fault is for the caller to say."""
 
     code = "missing_object"
+
+
+class StoreFull(TransientError):
+    """There is no room for the object.  A worker tries again until somebody makes room; a command ends with exit code 2."""
+
+    code = "store_full"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +94,8 @@ class Store:
     """Objects under one root.  Safe to share among threads; made by ``open_store``.
 
     Every operation rides out transient errors with backoff for the store's ``patience_s``, then raises
-    ``ServiceUnreachable``.  It raises ``ConfigError`` where the user must act: no permission, no such bucket, a bad key.
+    ``ServiceUnreachable``.  Where the user must act it raises ``ConfigError`` (no permission, read-only, no such bucket, a bad
+    key) or ``StoreFull``.
     """
 
     def __init__(self, client: "ObjectStore", url: str) -> None:
@@ -142,8 +153,22 @@ class Store:
 
         ``runs/a`` and ``runs/a/`` both mean that folder and never ``runs/ab``.
         """
+        last: str | None = None
+        for tries_left in reversed(range(_LIST_TRIES)):
+            try:
+                for key in self._list_after(last, prefix):
+                    yield key
+                    last = key
+            except ServiceUnreachable:
+                # obstore does not ask again for a page that was cut.  Object storage lists in the order of its keys, so we can.
+                if not tries_left or isinstance(self._client, LocalStore):
+                    raise
+            else:
+                return
+
+    def _list_after(self, last: str | None, prefix: str) -> Iterator[str]:
         with self._speaking(prefix):
-            pages = iter(obstore.list(self._client, prefix or None, chunk_size=_LIST_PAGE))
+            pages = iter(obstore.list(self._client, prefix or None, offset=last, chunk_size=_LIST_PAGE))
         while True:
             with self._speaking(prefix):
                 page = next(pages, None)
@@ -195,7 +220,7 @@ class Store:
         return _speaking(self._where(key))
 
 
-def open_store(url: str, *, patience_s: float = 30.0) -> Store:
+def open_store(url: str, *, patience_s: float = 10.0) -> Store:
     """Open the store at ``url``: a path, ``file://`` and a path, ``s3://bucket/prefix``, ``gs://`` or ``az://``.
 
     A local folder is made if it is missing.  Credentials and endpoints come from the environment, for S3 from ``AWS_*``;
@@ -213,9 +238,9 @@ def open_store(url: str, *, patience_s: float = 30.0) -> Store:
             url,
             client_options={"allow_http": _endpoint_is_http(), "connect_timeout": "5s", "read_timeout": "20s", "timeout": "120s"},
             retry_config={
-                "max_retries": 10,
+                "max_retries": _RETRIES,
                 "retry_timeout": timedelta(seconds=patience_s),
-                "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=5), "base": 2},
+                "backoff": {"init_backoff": _FIRST_PAUSE, "max_backoff": _LONGEST_PAUSE, "base": 2},
             },
         )
     except (BaseError, ValueError) as error:
@@ -246,8 +271,6 @@ def _speaking(where: str) -> Iterator[None]:
     """Turn obstore's errors into ours, sorted by who must act."""
     try:
         yield
-    except AlreadyExistsError:
-        raise
     except (BaseError, OSError, ValueError) as error:
         raise _translate(error, where) from error
 
@@ -258,6 +281,8 @@ def _translate(error: Exception, where: str) -> FleetError:
         return ConfigError(f"{where}: no credentials found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY ({said})")
     if isinstance(error, FileNotFoundError) and "NoSuchBucket" not in said:
         return MissingObject(f"{where}: no such object")
+    if _FULL.search(said):
+        return StoreFull(f"{where}: the store is full; make room, nothing is lost ({said})")
     if _OUT_OF_RANGE.search(said):
         return IntegrityError(f"{where}: the object ends before the range that was asked for ({said})")
     if isinstance(error, _USERS_TO_FIX) or _REFUSED.search(said):

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from common.broker import make_app
 from common.command import NOT_ALL_OK, run_command
+from common.errors import ConfigError
 from common.ledger import Ledger, connect_redis, reaching_redis
 from common.log import configure_log
 from common.records import Outcome, Sample
@@ -20,11 +21,11 @@ from common.store import Store, open_store
 from producer.collect import collect_outcomes, write_results
 from producer.datasets import read_dataset
 from producer.demo import run_demo
-from producer.enqueue import enqueue_run, resume_run
+from producer.enqueue import RETRIED, cancel_run, enqueue_run, resume_run
 from producer.evaluate import evaluate_run
 from producer.plan import describe_plan
 from producer.progress import show_progress
-from producer.report.status_text import print_enqueued, print_status
+from producer.report.status_text import print_enqueued, print_resumed, print_status
 from producer.report.terminal import print_scores
 from producer.status import prepare_status, read_status
 from producer.watch import watch_run
@@ -86,16 +87,32 @@ def watch(run_id: str) -> int:
 
 @cli.command()
 @run_argument
+@click.option("--retry", metavar="STATUSES", default="", help="Run these samples again: failed, invalid or failed,invalid.")
 @click.option("--rebuild", is_flag=True, help="Forget what Redis has of the run and rebuild it from the store.")
 @json_option
-def resume(run_id: str, rebuild: bool, as_json: bool) -> None:
-    """Let RUN go on.
+def resume(run_id: str, retry: str, rebuild: bool, as_json: bool) -> None:
+    """Let RUN go on that was paused or cancelled.
 
-    Rings for every chunk that is neither done nor held.
+    Rings for every chunk that is neither done nor held.  With --retry failed,invalid exactly those samples are run again;
+    each keeps its outcome until the new one is better.
+    """
+    statuses = _split_statuses(retry)
+    with _fleet() as (store, ledger):
+        resumed = resume_run(run_id, store, ledger, make_app(get_settings()), retry=statuses, rebuild=rebuild)
+    click.echo(resumed.model_dump_json()) if as_json else print_resumed(resumed, statuses, Console())
+
+
+@cli.command()
+@run_argument
+@json_option
+def cancel(run_id: str, as_json: bool) -> None:
+    """Stop RUN.
+
+    Chunks that are being worked on are finished; what is done stays.  `producer resume RUN` lets it go on.
     """
     with _fleet() as (store, ledger):
-        rung = resume_run(run_id, store, ledger, make_app(get_settings()), rebuild=rebuild)
-    click.echo(json.dumps({"run_id": run_id, "rung": rung}) if as_json else f"{run_id}: rang for {rung:,} chunks")
+        cancelled = cancel_run(run_id, store, ledger)
+    click.echo(cancelled.model_dump_json(indent=2)) if as_json else print_status(cancelled, Console())
 
 
 @cli.command()
@@ -146,6 +163,13 @@ def _fleet() -> Iterator[tuple[Store, Ledger]]:
     settings = get_settings()
     with reaching_redis(settings):
         yield _open_store(), Ledger(connect_redis(settings), settings)
+
+
+def _split_statuses(text: str) -> tuple[str, ...]:
+    statuses = tuple(status.strip() for status in text.split(",") if status.strip())
+    if strange := [status for status in statuses if status not in RETRIED]:
+        raise ConfigError(f"--retry {text!r}: {strange[0]!r} cannot be run again; expected failed, invalid or failed,invalid")
+    return statuses
 
 
 def _open_store() -> Store:

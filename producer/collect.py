@@ -1,11 +1,13 @@
 """Collect a run's outcomes from the store: each sample exactly once, or an ``IntegrityError`` that names it."""
 
+import heapq
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from itertools import islice
+from itertools import groupby, islice
+from operator import itemgetter
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -13,9 +15,10 @@ import pyarrow.parquet as pq
 from common.chunks import read_chunk, read_index, read_part, read_run
 from common.errors import ConfigError, IntegrityError
 from common.parts import OUTCOME_SCHEMA, to_table
-from common.records import Chunk, Outcome, Sample
+from common.records import STATE_BYTES, Attempt, Chunk, Outcome, Sample
 from common.store import Store
 
+UNPROCESSED = "unprocessed"
 _READ_AHEAD = 8  # chunks; a store far away answers each in tens of milliseconds
 
 
@@ -28,16 +31,45 @@ def collect_outcomes(run_id: str, store: Store) -> Iterator[Outcome]:
     """
     _, plan = read_run(store, run_id)
     index = read_index(store, run_id)
-    if len(index) != plan.chunks:
-        raise IntegrityError(f"run {run_id}: its plan has {plan.chunks} chunks, but its index has {len(index)}")
-    return _read_chunks(store, iter(index))
+    if index.waves[0].end != plan.chunks:
+        raise IntegrityError(f"run {run_id}: its plan has {plan.chunks} chunks, but its index has {index.waves[0].end}")
+    waves = [_read_wave(store, index.iterate_wave(wave)) for wave in index.waves]
+    if len(waves) == 1:
+        return (outcome for _, outcome in waves[0])
+    return _merge_waves(waves)
 
 
-def _read_chunks(store: Store, chunks: Iterator[Chunk]) -> Iterator[Outcome]:
+def _read_wave(store: Store, chunks: Iterator[Chunk]) -> Iterator[tuple[int, Outcome]]:
+    """Yield (plan position, outcome) of a wave's samples; positions rise."""
     with ThreadPoolExecutor(_READ_AHEAD, thread_name_prefix="collect") as pool:
         while ahead := list(islice(chunks, _READ_AHEAD)):
-            for outcomes in pool.map(lambda chunk: read_outcomes(store, chunk), ahead):
-                yield from outcomes
+            for chunk, outcomes in zip(ahead, pool.map(lambda chunk: read_outcomes(store, chunk), ahead), strict=True):
+                yield from zip(chunk.positions, outcomes, strict=True)
+
+
+def _merge_waves(waves: list[Iterator[tuple[int, Outcome]]]) -> Iterator[Outcome]:
+    position_of = itemgetter(0)
+    # Among equal positions heapq.merge keeps the order of the waves.
+    for _, together in groupby(heapq.merge(*waves, key=position_of), key=position_of):
+        yield merge_outcomes([outcome for _, outcome in together])
+
+
+def merge_outcomes(waves: Sequence[Outcome]) -> Outcome:
+    """Return a sample's outcome from what each wave, in order, has reached: the best, and the earliest of equals.
+
+    Its attempts are those of all waves, numbered through.  A wave that got no answer is shown among them, too: without a
+    response, with finish reason ``error`` and the error's code as violation.
+    """
+    reached = [outcome for outcome in waves if outcome.status != UNPROCESSED]
+    if len(reached) < 2:
+        return reached[0] if reached else waves[0]
+    attempts = [attempt for outcome in reached for attempt in outcome.attempts or (_show_failure(outcome),)]
+    numbered = tuple(attempt.model_copy(update={"number": number}) for number, attempt in enumerate(attempts, start=1))
+    return max(reached, key=lambda outcome: STATE_BYTES[outcome.status]).model_copy(update={"attempts": numbered})
+
+
+def _show_failure(outcome: Outcome) -> Attempt:
+    return Attempt(number=1, response="", finish_reason="error", violations=(outcome.error_code or "failed",))
 
 
 def read_outcomes(store: Store, chunk: Chunk) -> list[Outcome]:
@@ -61,7 +93,7 @@ def _hold_place(sample: Sample) -> Outcome:
         dataset=sample.dataset,
         index=sample.index,
         model="",
-        status="unprocessed",  # type: ignore[arg-type]  # see above
+        status=UNPROCESSED,  # type: ignore[arg-type]  # see above
         target=sample.target,
         metadata=sample.metadata,
     )

@@ -1,21 +1,25 @@
 """Enqueue a run: plan it once, open it in the ledger, ring for every chunk that is not done."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
 from celery import Celery
 
 from common.broker import ring
-from common.chunks import read_index, read_part, read_run
+from common.chunks import ChunkIndex, read_index, read_part, read_run
 from common.layout import parse_part_key, parts_prefix, run_key
+from common.errors import ConfigError
 from common.ledger import Ledger
 from common.presence import list_workers
 from common.records import Plan, Record, Sample
 from common.spec import RunSpec
 from common.store import Store
 from producer.plan import plan_run
+from producer.status import RunStatus, prepare_status
+from producer.waves import find_retried, plan_wave
 
+RETRIED = ("failed", "invalid")
 _READ_AHEAD = 8  # parts; a store far away answers each in tens of milliseconds
 
 
@@ -23,7 +27,8 @@ class Enqueued(Record):
     """What enqueueing did.
 
     ``planned`` and ``opened`` say whether store and ledger saw the run for the first time; ``state`` is the run's,
-    ``rung`` counts the chunks rung for, and ``workers`` those that serve the model now.
+    ``not_ok`` counts samples that ended ``failed`` or ``invalid``, ``rung`` the chunks rung for, and ``workers`` those that
+    serve the model now.
     """
 
     run_id: str
@@ -32,8 +37,18 @@ class Enqueued(Record):
     planned: bool
     opened: bool
     state: str
+    not_ok: int
     rung: int
     workers: int
+
+
+class Resumed(Record):
+    """What resuming did: chunks rung for, samples that are run again, and the run's state now."""
+
+    run_id: str
+    state: str
+    rung: int
+    retried: int
 
 
 def enqueue_run(spec: RunSpec, samples: Iterable[Sample], store: Store, ledger: Ledger, app: Celery) -> Enqueued:
@@ -45,6 +60,7 @@ def enqueue_run(spec: RunSpec, samples: Iterable[Sample], store: Store, ledger: 
     planned = not store.exists(run_key(spec.run_id))
     plan = plan_run(spec, samples, store) if planned else read_run(store, spec.run_id)[1]
     opened = open_run(spec.run_id, store, ledger)
+    ledger.set_abort(spec.run_id, spec.abort_if)
     view = ledger.view_run(spec.run_id)
     state = view.state if view else "unknown"
     return Enqueued(
@@ -54,8 +70,9 @@ def enqueue_run(spec: RunSpec, samples: Iterable[Sample], store: Store, ledger: 
         planned=planned,
         opened=opened,
         state=state,
+        not_ok=sum(count for (_, reached), count in view.counts.items() if reached != "ok") if view else 0,
         rung=ring_pending(spec.model.name, spec.run_id, ledger, app) if state == "running" else 0,
-        workers=len(list_workers(ledger.client, spec.model.name)),
+        workers=sum(worker.state != "stopped" for worker in list_workers(ledger.client, spec.model.name)),
     )
 
 
@@ -66,17 +83,18 @@ def open_run(run_id: str, store: Store, ledger: Ledger) -> bool:
     that is run again ends in the same part.
     """
     spec, plan = read_run(store, run_id)
-    opened = ledger.open_run(plan, spec.model.name)
+    index = read_index(store, run_id)
+    opened = ledger.open_run(plan, spec.model.name, chunks=len(index))
     if opened:
-        commit_parts(run_id, plan, store, ledger)
+        ledger.set_abort(run_id, spec.abort_if)
+        commit_parts(index, plan, store, ledger)
     return opened
 
 
-def commit_parts(run_id: str, plan: Plan, store: Store, ledger: Ledger) -> int:
+def commit_parts(index: ChunkIndex, plan: Plan, store: Store, ledger: Ledger) -> int:
     """Commit every part that lies in the store; return how many.  Any number of times gives the same counts."""
-    index = read_index(store, run_id)
     datasets = {counts.name: number for number, counts in enumerate(plan.datasets)}
-    numbers = iter([parse_part_key(key)[1] for key in store.list_keys(parts_prefix(run_id))])
+    numbers = iter([parse_part_key(key)[1] for key in store.list_keys(parts_prefix(index.run_id))])
     committed = 0
     with ThreadPoolExecutor(_READ_AHEAD, thread_name_prefix="rebuild") as pool:
         while ahead := [index[number] for number in islice(numbers, _READ_AHEAD)]:
@@ -87,18 +105,50 @@ def commit_parts(run_id: str, plan: Plan, store: Store, ledger: Ledger) -> int:
     return committed
 
 
-def resume_run(run_id: str, store: Store, ledger: Ledger, app: Celery, *, rebuild: bool = False) -> int:
-    """Let a run go on that was paused, or that Redis has lost; return how many chunks were rung for.
+def resume_run(
+    run_id: str, store: Store, ledger: Ledger, app: Celery, *, retry: Collection[str] = (), rebuild: bool = False
+) -> Resumed:
+    """Let a run go on that was paused or cancelled, or that Redis has lost.
 
-    With ``rebuild`` the ledger first forgets the run and learns it again from plan and parts.  Raises ``ConfigError``,
-    and forgets nothing, when no such run was planned.
+    ``retry`` names statuses (``failed``, ``invalid``) whose samples are run again; they keep their outcome until the new
+    one is better.  With ``rebuild`` the ledger first forgets the run and learns it again from plan and parts.  Raises
+    ``ConfigError``, and forgets nothing, when no such run was planned.
     """
-    spec, _ = read_run(store, run_id)
+    spec, plan = read_run(store, run_id)
     if rebuild:
         ledger.forget_run(run_id)
     open_run(run_id, store, ledger)
+    retried = retry_samples(spec, plan, retry, store, ledger) if retry else 0
     ledger.continue_run(run_id)
-    return ring_pending(spec.model.name, run_id, ledger, app)
+    rung = ring_pending(spec.model.name, run_id, ledger, app)
+    view = ledger.view_run(run_id)
+    return Resumed(run_id=run_id, state=view.state if view else "unknown", rung=rung, retried=retried)
+
+
+def retry_samples(spec: RunSpec, plan: Plan, statuses: Collection[str], store: Store, ledger: Ledger) -> int:
+    """Plan a wave of the samples in one of ``statuses`` and tell the ledger; return how many.
+
+    A producer that was faster has planned a wave of its own: what it does not hold goes into the next one.
+    """
+    datasets = [counts.name for counts in plan.datasets]
+    while positions := find_retried(index := read_index(store, plan.run_id), ledger, statuses):
+        is_ours = plan_wave(index, positions, spec.chunks, datasets, store)
+        open_run(plan.run_id, store, ledger)
+        if is_ours:
+            return len(positions)
+    return 0
+
+
+def cancel_run(run_id: str, store: Store, ledger: Ledger) -> RunStatus:
+    """Stop a run within one chunk of each worker; return its status.
+
+    Raises ``ConfigError`` when no such run was planned, the ledger has lost it, or it is done.
+    """
+    tell = prepare_status(run_id, store, ledger)
+    if tell().state == "done":
+        raise ConfigError(f"run {run_id} is done; there is nothing to cancel")
+    ledger.cancel_run(run_id, "cancelled by producer cancel")
+    return tell()
 
 
 def ring_pending(model: str, run_id: str, ledger: Ledger, app: Celery) -> int:

@@ -14,7 +14,10 @@ _RATE_WINDOW_S = 30.0
 
 
 class SampleCounts(Record):
-    """Samples by state.  ``rows = unique + duplicates``, and the five states add up to ``unique``."""
+    """Samples by state.  ``rows = unique + duplicates``, and the five states add up to ``unique``.
+
+    A sample that is run again stays in the state that it had, until the new one is better.
+    """
 
     rows: int
     unique: int
@@ -27,7 +30,10 @@ class SampleCounts(Record):
 
 
 class RunStatus(Record):
-    """What ``producer status RUN --json`` prints.  ``eta_s`` is ``None`` while nothing moves."""
+    """What ``producer status RUN --json`` prints.
+
+    ``retrying`` counts samples that are being run again.  ``eta_s`` is ``None`` while nothing moves.
+    """
 
     run_id: str
     model: str
@@ -35,6 +41,7 @@ class RunStatus(Record):
     reason: str | None
     samples: SampleCounts
     datasets: dict[str, SampleCounts]
+    retrying: int
     samples_per_s: float
     tokens_per_s: float
     eta_s: float | None
@@ -54,15 +61,23 @@ def prepare_status(run_id: str, store: Store, ledger: Ledger) -> Callable[[], Ru
     """Read the run's plan, once, and return a function that reads its status from the ledger as often as it is called."""
     _, plan = read_run(store, run_id)
     index = read_index(store, run_id)
-    return lambda: _tell_status(plan, index, ledger)
+
+    def tell() -> RunStatus:
+        nonlocal index
+        view = ledger.view_run(run_id)
+        if view is None:
+            raise ConfigError(
+                f"Redis does not know run {run_id} (was it flushed?); bring it back: producer resume {run_id} --rebuild"
+            )
+        if view.chunks > len(index):
+            index = read_index(store, run_id)
+        return _tell_status(plan, view, index, ledger)
+
+    return tell
 
 
-def _tell_status(plan: Plan, index: ChunkIndex, ledger: Ledger) -> RunStatus:
-    run_id = plan.run_id
-    view = ledger.view_run(run_id)
-    if view is None:
-        raise ConfigError(f"Redis does not know run {run_id} (was it flushed?); bring it back: producer resume {run_id} --rebuild")
-    leased = [index[chunk].datasets for chunk in view.holders]
+def _tell_status(plan: Plan, view: LedgerView, index: ChunkIndex, ledger: Ledger) -> RunStatus:
+    leased = [chunk.datasets for chunk in map(index.__getitem__, view.holders) if chunk.wave == 1]
     datasets = {
         counts.name: _count_states(counts, number, view, sum(chunk[number] for chunk in leased))
         for number, counts in enumerate(plan.datasets)
@@ -71,19 +86,27 @@ def _tell_status(plan: Plan, index: ChunkIndex, ledger: Ledger) -> RunStatus:
         **{field: sum(getattr(counts, field) for counts in datasets.values()) for field in SampleCounts.model_fields}
     )
     samples_per_s, tokens_per_s = measure_rate(view)
-    left = total.in_flight + total.unprocessed
+    retrying = _count_retrying(index, ledger) if len(index.waves) > 1 else 0
+    left = total.in_flight + total.unprocessed + retrying
     return RunStatus(
-        run_id=run_id,
+        run_id=plan.run_id,
         model=view.model,
         state=view.state,
         reason=view.reason or None,
         samples=total,
         datasets=datasets,
+        retrying=retrying,
         samples_per_s=samples_per_s,
         tokens_per_s=tokens_per_s,
         eta_s=0.0 if not left else left / samples_per_s if samples_per_s else None,
         workers=tuple(list_workers(ledger.client, view.model)),
     )
+
+
+def _count_retrying(index: ChunkIndex, ledger: Ledger) -> int:
+    begin = index.waves[0].end
+    done = ledger.read_done(index.run_id, start=begin)
+    return sum(index[number].count for number, is_done in enumerate(done, start=begin) if not is_done)
 
 
 def _count_states(counts: DatasetCounts, number: int, view: LedgerView, in_flight: int) -> SampleCounts:

@@ -22,7 +22,7 @@ def watch_run(read: Callable[[], RunStatus], console: Console) -> RunStatus:
 def describe_progress(status: RunStatus) -> str:
     """Return one line: done of all, rate, time left, and what is not ``ok``."""
     parts = [f"{status.run_id}: {_describe_done(status)}", _describe_pace(status)]
-    troubles = (("invalid", status.samples.invalid), ("failed", status.samples.failed))
+    troubles = (("invalid", status.samples.invalid), ("failed", status.samples.failed), ("run again", status.retrying))
     return " · ".join(parts + [f"{count:,} {name}" for name, count in troubles if count])
 
 

@@ -31,6 +31,8 @@ def answer_samples(slot: Slot, run: LoadedRun, samples: Sequence[Sample], until:
 
     Ends early once ``until()`` holds, with the rest cancelled.  Raises ``EngineError`` when the engine is gone.
     """
+    if until():
+        return
     finished: list[Outcome] = []
     ended = threading.Event()
     answering = slot.submit(_answer_all(slot, run, samples, finished))
@@ -69,7 +71,7 @@ async def answer_sample(slot: Slot, run: LoadedRun, sample: Sample) -> Outcome:
     and names the fault.
     """
     started_at = time.time()
-    made: list[_Made] = []
+    made: list[Made] = []
     error: SampleError | OutOfMemory | None = None
     try:
         await _ask_until_accepted(slot, run, sample, made)
@@ -83,6 +85,18 @@ async def answer_sample(slot: Slot, run: LoadedRun, sample: Sample) -> Outcome:
             raise asyncio.CancelledError from surprise
         log.exception("unexpected error", run_id=run.run_id, sample_id=sample.sample_id)
         error = SampleError("unexpected_error", f"{type(surprise).__name__}: {surprise}")
+    return make_outcome(slot, run, sample, started_at, made, error)
+
+
+def make_outcome(
+    slot: Slot,
+    run: LoadedRun,
+    sample: Sample,
+    started_at: float,
+    made: Sequence["Made"] = (),
+    error: SampleError | OutOfMemory | None = None,
+) -> Outcome:
+    """Return the outcome of a sample that was ``made`` so many attempts for, the last of which counts."""
     answered = _describe_answer(made[-1]) if made else {"status": "failed"}
     failure = {"error_code": error.code, "error_message": str(error)} if error else {}
     return Outcome(
@@ -107,7 +121,7 @@ def _is_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-class _Made(NamedTuple):
+class Made(NamedTuple):
     """One attempt with all that is known of it."""
 
     attempt: Attempt
@@ -115,13 +129,13 @@ class _Made(NamedTuple):
     generation: Generation
 
 
-async def _ask_until_accepted(slot: Slot, run: LoadedRun, sample: Sample, made: list[_Made]) -> None:
-    """Append attempts to ``made`` until one has no violation or ``max_attempts`` are used up."""
+async def _ask_until_accepted(slot: Slot, run: LoadedRun, sample: Sample, made: list[Made]) -> None:
+    """Append attempts to ``made`` until one has no violation or ``max_attempts`` are used up; a later wave has as many again."""
     if sample.fault is not None:
         raise SampleError(sample.fault.code, sample.fault.message)
     images = await slot.load_images(sample) if sample.media else ()
-    violations: tuple[str, ...] = ()
-    for number in range(1, run.spec.validation.max_attempts + 1):
+    violations = sample.violations_before
+    for number in range(sample.made_before + 1, sample.made_before + run.spec.validation.max_attempts + 1):
         made.append(await _make_attempt(slot, run, sample, images, number, violations))
         attempt = made[-1].attempt
         if not attempt.violations:
@@ -132,12 +146,12 @@ async def _ask_until_accepted(slot: Slot, run: LoadedRun, sample: Sample, made: 
 
 async def _make_attempt(
     slot: Slot, run: LoadedRun, sample: Sample, images: tuple[Image, ...], number: int, violations: tuple[str, ...]
-) -> _Made:
+) -> Made:
     plan = plan_attempt(sample, run.spec.generation, number, violations)
     prompt = slot.adapter.to_prompt(sample, reminder=plan.reminder)
     request = Request(sample.sample_id, prompt.messages, images, plan.settings, number, prompt.template_options)
     asked_at = time.perf_counter()
-    generation = await slot.engine.generate(request)
+    generation = await slot.generate(request)
     latency_s = time.perf_counter() - asked_at
     text = generation.text.encode(errors="replace").decode()  # lone surrogates cannot be stored
     prediction = slot.adapter.to_prediction(sample, text)
@@ -152,10 +166,10 @@ async def _make_attempt(
         seed=plan.settings.seed,
         latency_s=latency_s,
     )
-    return _Made(attempt, answered, generation)
+    return Made(attempt, answered, generation)
 
 
-def _describe_answer(made: _Made) -> dict[str, Any]:
+def _describe_answer(made: Made) -> dict[str, Any]:
     return {
         "status": "invalid" if made.attempt.violations else "ok",
         "prediction": made.answered.prediction,

@@ -21,6 +21,7 @@ from common.spec_files import find_profile, find_weights, read_profile
 from common.store import open_store
 from workers.adapters import load_adapter
 from workers.engines.registry import load_engine
+from workers.look import look
 from workers.slot import CANNOT_START, ENGINE_DIED, Slot
 
 log = structlog.get_logger()
@@ -77,6 +78,7 @@ def make_slot(name: str) -> Slot:
         ledger=Ledger(connect_redis(settings, patience_s=60), settings),
         store=store,
         settings=settings,
+        look=look,
     )
 
 

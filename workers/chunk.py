@@ -8,7 +8,7 @@ from common.layout import part_key
 from common.parts import encode_part
 from common.records import Chunk, Outcome, Part
 from common.store import Store
-from workers.answering import answer_samples
+from workers.isolation import answer_chunk
 from workers.slot import Slot
 
 
@@ -28,7 +28,7 @@ def run_chunk(slot: Slot, run_id: str, number: int) -> str:
             samples = read_chunk(slot.store, chunk)
             outcomes = slot.ledger.read_journal(lease)
             waiting = [sample for sample in samples if sample.sample_id not in outcomes]
-            for finished in answer_samples(slot, run, waiting, until=lambda: held.lost or slot.grace_over):
+            for finished in answer_chunk(slot, run, lease, waiting, until=lambda: held.lost or slot.grace_over):
                 slot.ledger.journal(lease, finished)
                 outcomes.update((outcome.sample_id, outcome) for outcome in finished)
             if len(outcomes) < len(samples):

@@ -1,4 +1,6 @@
-"""The janitor: every worker now and then rings again for chunks that a dead worker held or a lost message named."""
+"""The janitor: every worker now and then looks for chunks that a dead worker held or a lost message named."""
+
+from typing import Protocol
 
 import structlog
 from celery import Celery
@@ -12,23 +14,46 @@ log = structlog.get_logger()
 _RING_AT_ONCE = 256
 
 
-def sweep(app: Celery, ledger: Ledger, settings: Settings, model: str) -> int:
-    """Ring for expired chunks and, once the queue is empty, for pending ones; return how many.
+class Successor(Protocol):
+    """The worker that sweeps, as the janitor needs it."""
 
-    One worker of a model sweeps at a time, so that many workers do not ring for the same chunk.
+    @property
+    def ledger(self) -> Ledger: ...
+
+    @property
+    def room_for_takeovers(self) -> int: ...
+
+    def take_over(self, run_id: str, chunk: int) -> None: ...
+
+
+def sweep(app: Celery, successor: Successor, settings: Settings, model: str) -> int:
+    """Take over chunks that nobody holds any more and, once the queue is empty, ring for pending ones; return how many.
+
+    What a dead worker held does not go through the queue, where thousands of chunks may wait before it.  One worker of a
+    model sweeps at a time; one that had no room for all leaves the turn to the next at once.
     """
-    turn = f"fleet:janitor:{model}"
+    ledger, turn = successor.ledger, f"fleet:janitor:{model}"
     if not ledger.client.set(turn, "1", nx=True, px=int(settings.janitor_s * 1000)):
         return 0
-    rung = 0
+    found = 0
     queue_is_empty = count_waiting(ledger.client, model) == 0
     for run_id in ledger.list_runs(model):
-        if expired := ledger.expire_leases(run_id, limit=_RING_AT_ONCE):
-            log.info("leases ran out; ringing again", run_id=run_id, chunks=expired)
-            rung += ring(app, model, run_id, expired)
+        if expired := _take_over(successor, run_id):
+            found += expired
         elif queue_is_empty and _is_running(ledger, run_id):
-            rung += ring(app, model, run_id, ledger.find_pending(run_id, limit=_RING_AT_ONCE))
-    return rung
+            found += ring(app, model, run_id, ledger.find_pending(run_id, limit=_RING_AT_ONCE))
+    if not successor.room_for_takeovers:
+        ledger.client.delete(turn)
+    return found
+
+
+def _take_over(successor: Successor, run_id: str) -> int:
+    room = successor.room_for_takeovers
+    expired = successor.ledger.expire_leases(run_id, limit=room) if room else []
+    for chunk in expired:
+        log.info("nobody holds this chunk any more; taking it over", run_id=run_id, chunk=chunk)
+        successor.take_over(run_id, chunk)
+    return len(expired)
 
 
 def _is_running(ledger: Ledger, run_id: str) -> bool:

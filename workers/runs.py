@@ -10,15 +10,21 @@ from common.store import Store
 from workers.validators import Validator, build_validators
 
 
-@dataclass(frozen=True)
+@dataclass
 class LoadedRun:
-    """``datasets`` maps a dataset's name to its number in the plan."""
+    """``datasets`` maps a dataset's name to its number in the plan; ``index`` grows when samples are to be run again."""
 
     run_id: str
     spec: RunSpec
     index: ChunkIndex
     datasets: Mapping[str, int]
     validators: tuple[tuple[str, Validator], ...]
+
+    def has_chunk(self, store: Store, number: int) -> bool:
+        """Return whether the run has a chunk of this number, in a wave planned since, perhaps."""
+        if number >= len(self.index):
+            self.index = read_index(store, self.run_id)
+        return 0 <= number < len(self.index)
 
 
 def load_run(store: Store, run_id: str, profile: ModelProfile) -> LoadedRun:

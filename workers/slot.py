@@ -4,30 +4,32 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import Any, NoReturn, TypeVar
 
 import structlog
 from celery import Celery
 from PIL.Image import Image
+from redis.exceptions import RedisError
 
-from common.broker import ring
 from common.errors import EngineError
-from common.ledger import Ledger
+from common.ledger import SUSPECT, Ledger
 from common.presence import Presence, announce_worker, withdraw_worker
 from common.records import Lease, Sample
 from common.settings import Settings
 from common.spec import ModelProfile
 from common.store import Store
 from workers.adapters.base import Adapter
-from workers.engines.base import Engine
+from workers.engines.base import Engine, Generation, Request
 from workers.heartbeat import Heartbeat, Held
 from workers.janitor import sweep
 from workers.media import load_media
 from workers.runs import LoadedRun, load_run
+from workers.silence import Silence
+from workers.turns import Turns
 
 log = structlog.get_logger()
 
@@ -36,6 +38,7 @@ ENGINE_DIED = 70
 CANNOT_START = 2
 
 Result = TypeVar("Result")
+Look = Callable[["Slot", str, int], str]
 
 
 class Slot:
@@ -53,6 +56,7 @@ class Slot:
         ledger: Ledger,
         store: Store,
         settings: Settings,
+        look: "Look",
     ) -> None:
         self.name = name
         self.engine = engine
@@ -60,10 +64,16 @@ class Slot:
         self.ledger = ledger
         self.store = store
         self.heartbeat = Heartbeat(ledger, settings, self._do_duties)
+        self.turns = Turns()
+        self.trouble: str | None = None
+        self._silence = Silence()
         self._device = device
         self._profile = profile
         self._app = app
         self._settings = settings
+        self._look = look
+        self._takeovers = ThreadPoolExecutor(settings.chunks_in_flight, thread_name_prefix="takeover")
+        self._taken_over: list[Future[str]] = []
         self._load_run = lru_cache(maxsize=64)(lambda run_id: load_run(store, run_id, profile))
         self._media_threads = ThreadPoolExecutor(settings.media_threads, thread_name_prefix="media")
         self._loop = asyncio.new_event_loop()
@@ -82,6 +92,7 @@ class Slot:
     def stop(self) -> None:
         """Drain, give the accelerator back and vanish from the list of workers."""
         self.drain()
+        self._takeovers.shutdown()
         self.heartbeat.wait_until_idle()
         self.heartbeat.stop()
         self.submit(self.engine.stop()).result()
@@ -114,6 +125,11 @@ class Slot:
     def load_run(self, run_id: str) -> LoadedRun:
         return self._load_run(run_id)
 
+    async def generate(self, request: Request) -> Generation:
+        """Ask the engine.  Raises what ``Engine.generate`` raises."""
+        with self._silence.broken_by_answer():
+            return await self.engine.generate(request)
+
     async def load_images(self, sample: Sample) -> tuple[Image, ...]:
         """Return a sample's images, decoded in the bounded pool.  Raises ``SampleError``."""
         loading = [self._loop.run_in_executor(self._media_threads, load_media, media) for media in sample.media]
@@ -121,37 +137,52 @@ class Slot:
 
     @contextmanager
     def hold(self, lease: Lease) -> Iterator[Held]:
-        """Keep a lease renewed.  An engine that dies meanwhile ends this process, every chunk given back."""
+        """Keep a lease renewed.  An engine that dies meanwhile ends this process, every chunk given back.
+
+        Whatever else leaves the block, the chunk is given back for a later time.
+        """
         with self.heartbeat.keep(lease) as held:
             try:
                 yield held
             except EngineError as error:
-                log.error(  # noqa: TRY400  # the message speaks for itself, a traceback would hide it
-                    "engine died; this worker restarts", run_id=lease.run_id, chunk=lease.chunk, error=str(error)
-                )
-                self.die()
+                self.die(str(error))
+            except BaseException:
+                with suppress(RedisError):  # then the lease runs out
+                    self.ledger.release(lease, delay_s=self._settings.lease_s)
+                raise
 
     def give_back(self, lease: Lease) -> None:
-        """Release a chunk, its journal intact, and ring so that another worker goes on with it."""
-        if self.ledger.release(lease):
-            ring(self._app, self._profile.name, lease.run_id, [lease.chunk])
+        """Release a chunk, its journal intact, for another worker's janitor to take over."""
+        self.ledger.release(lease)
 
-    def die(self) -> NoReturn:
+    def die(self, why: str) -> NoReturn:
         """Give every chunk back and end this process at once; the launcher starts a fresh one."""
-        self.drain(at_once=True)  # none of ours may answer the ring
+        log.error("engine died; this worker restarts", error=why)
+        self.drain(at_once=True)
         try:
             for lease in self.heartbeat.leases:
-                self.give_back(lease)
+                self.ledger.release(lease, blame=SUSPECT if self.turns.is_asking(lease) else 0)
         finally:
             os._exit(ENGINE_DIED)
+
+    @property
+    def room_for_takeovers(self) -> int:
+        """How many chunks of others this worker would take over now, beyond those that the queue gives it."""
+        running = sum(not taken.done() for taken in self._taken_over)
+        return 0 if self.draining else self._settings.chunks_in_flight - running
+
+    def take_over(self, run_id: str, chunk: int) -> None:
+        """Run a chunk on a thread of its own, so that it waits neither in the queue nor for a thread of Celery's."""
+        self._taken_over = [taken for taken in self._taken_over if not taken.done()]
+        self._taken_over.append(self._takeovers.submit(self._look, self, run_id, chunk))
 
     def _turn_loop(self) -> None:
         try:
             self._loop.run_forever()
         except (SystemExit, KeyboardInterrupt):
             # These two alone leave a loop, and without it no chunk would ever end.
-            log.exception("the engine ended its loop; this worker restarts")
-            self.die()
+            log.exception("the engine ended its loop")
+            self.die("the engine ended its loop")
 
     def _do_duties(self) -> None:
         presence = Presence(
@@ -161,7 +192,10 @@ class Slot:
             pid=os.getpid(),
             state="draining" if self.draining else "ready",
             holds=tuple((lease.run_id, lease.chunk) for lease in self.heartbeat.leases),
+            trouble=self.trouble,
         )
         announce_worker(self.ledger.client, presence, ttl_s=self._settings.lease_s)
         if not self.draining:
-            sweep(self._app, self.ledger, self._settings, self._profile.name)
+            sweep(self._app, self, self._settings, self._profile.name)
+        if self._silence.length_s > self._settings.engine_stall_s:
+            self.die(f"the engine has answered nothing for {self._settings.engine_stall_s:g} s")

@@ -1,49 +1,11 @@
-"""The one Celery task: look at a chunk.  Whatever happens inside becomes an ordinary outcome of the task function.
-
-In Celery's threads pool a ``SystemExit``, ``KeyboardInterrupt``, ``CancelledError`` or ``MemoryError`` that leaves a task
-kills its thread for good, so none is let out.
-"""
-
-import structlog
-from kombu.exceptions import OperationalError
-from obstore.exceptions import BaseError as StoreFailure
-from redis.exceptions import RedisError
+"""The one Celery task: look at a chunk."""
 
 from common.broker import TASK_NAME
-from common.errors import ConfigError, IntegrityError, LeaseLost, TransientError
-from common.store import MissingObject
 from workers.app import app, current_slot
-from workers.chunk import run_chunk
-from workers.slot import Slot
-
-log = structlog.get_logger()
+from workers.look import look
 
 
 @app.task(name=TASK_NAME)  # type: ignore[untyped-decorator]  # Celery has no types
 def look_at_chunk(run_id: str, chunk: int) -> str:
     """Run a chunk if it is there to be run; return in a word what became of it."""
-    slot = current_slot()
-    note = log.bind(run_id=run_id, chunk=chunk)
-    try:
-        if not _names_a_chunk(slot, run_id, chunk):
-            note.warning("no such chunk; the message is ignored")
-            return "unknown"
-        return run_chunk(slot, run_id, chunk)
-    except LeaseLost as error:
-        note.info("lease lost", reason=str(error))
-        return "lost"
-    except (TransientError, RedisError, StoreFailure, OperationalError) as error:
-        # Nobody's fault: the lease runs out and the chunk is rung for again.
-        note.warning("service away; the chunk will be tried again", error=str(error))
-        return "away"
-    except (ConfigError, MissingObject, IntegrityError) as error:
-        paused = slot.ledger.pause_run(run_id, f"{slot.name}: {error}")
-        note.error("run paused" if paused else "no such run; the message is ignored", error=str(error))
-    except BaseException as error:  # noqa: BLE001  # see above: whatever leaves a task kills its thread
-        note.exception("chunk failed; it will be tried again", error_type=type(error).__name__)
-    return "failed"
-
-
-def _names_a_chunk(slot: Slot, run_id: object, chunk: object) -> bool:
-    """Return whether a message's ids are a planned run's; a message is only a doorbell and must not harm a run."""
-    return isinstance(run_id, str) and isinstance(chunk, int) and 0 <= chunk < len(slot.load_run(run_id).index)
+    return look(current_slot(), run_id, chunk)

@@ -1,10 +1,12 @@
 """A run's status, and what enqueueing did, for a person in a terminal."""
 
+from collections.abc import Sequence
+
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from producer.enqueue import Enqueued
+from producer.enqueue import Enqueued, Resumed
 from producer.status import RunStatus, SampleCounts
 from producer.watch import describe_progress
 
@@ -25,8 +27,8 @@ def print_status(status: RunStatus, console: Console) -> None:
             _print(console, f"{name}\n  {', '.join(told[:3])}\n  {', '.join(told[3:])}")
     for worker in status.workers:
         held = ", ".join(f"chunk {chunk}" for run_id, chunk in worker.holds if run_id == status.run_id)
-        _print(console, f"{worker.worker} ({worker.state}): {held or 'idle'}")
-    if not status.workers and status.state == "running":
+        _print(console, f"{worker.worker} ({worker.state}): {worker.trouble or held or 'idle'}")
+    if status.state == "running" and not any(worker.state != "stopped" for worker in status.workers):
         _print(console, _advise_workers(status.model))
 
 
@@ -47,12 +49,31 @@ def print_enqueued(enqueued: Enqueued, console: Console) -> None:
     how = "planned" if enqueued.planned else "planned before"
     _print(console, f"{enqueued.run_id}: {rows:,} rows, {plan.samples:,} samples in {plan.chunks:,} chunks ({how})")
     if enqueued.state != "running":
-        advice = f"; let it go on with: producer resume {enqueued.run_id}" if enqueued.state == "paused" else ""
-        _print(console, f"  the run is {enqueued.state}{advice}")
+        _print(console, f"  the run is {enqueued.state}{_advise_resuming(enqueued)}")
         return
     _print(console, f"  rang for {enqueued.rung:,} chunks; follow with: producer watch {enqueued.run_id}")
     if not enqueued.workers:
         _print(console, f"  {_advise_workers(enqueued.model)}")
+
+
+def print_resumed(resumed: Resumed, retry: Sequence[str], console: Console) -> None:
+    """Print what resuming did; ``retry`` is what was asked to be run again."""
+    if retry:
+        nothing = f"no sample is {' or '.join(retry)} and not being run again already"
+        _print(console, f"{resumed.run_id}: {f'{resumed.retried:,} samples are run again' if resumed.retried else nothing}")
+    if resumed.state == "done":
+        _print(console, f"{resumed.run_id}: is done; nothing to ring for")
+    else:
+        _print(console, f"{resumed.run_id}: rang for {resumed.rung:,} chunks; follow with: producer watch {resumed.run_id}")
+
+
+def _advise_resuming(enqueued: Enqueued) -> str:
+    if enqueued.state != "done":
+        return f"; let it go on with: producer resume {enqueued.run_id}"
+    if not enqueued.not_ok:
+        return ""
+    command = f"producer resume {enqueued.run_id} --retry failed,invalid"
+    return f", {enqueued.not_ok:,} samples are not ok; run these again with: {command}"
 
 
 def _advise_workers(model: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from common.errors import ConfigError, EngineError
 from common.spec import ModelProfile
 from tests.support.dying_engine import NotingEngine
-from workers import tasks
+from workers import look
 from workers.chunk import run_chunk
 from workers.engines.base import Generation, Request
 from workers.engines.echo_engine import EXIT_CODE, EchoEngine
@@ -71,7 +71,7 @@ class UnrulyEngine(EchoEngine):
 
     async def start(self) -> None:
         await super().start()
-        tasks.run_chunk = self._run_chunk  # type: ignore[attr-defined]  # the fault is dictated here
+        look.run_chunk = self._run_chunk  # type: ignore[attr-defined]  # the fault is dictated here
 
     async def generate(self, request: Request) -> Generation:
         for error in BASE_EXCEPTIONS:

@@ -15,6 +15,7 @@ from tests.support.fleet import Fleet
 from workers.adapters import load_adapter
 from workers.engines.base import Generation, Request
 from workers.engines.registry import load_engine
+from workers.look import look
 from workers.slot import Slot
 
 
@@ -34,6 +35,7 @@ def open_slot(fleet: Fleet, model: str, *, name: str = "slot@test", **settings: 
             ledger=Ledger(client, chosen),
             store=fleet.store,
             settings=chosen,
+            look=look,
         )
         slot.start()
         try:

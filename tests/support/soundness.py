@@ -27,7 +27,7 @@ def assert_run_is_sound(fleet: Fleet, run_id: str) -> list[Outcome]:
     assert len({(outcome.dataset, outcome.sample_id) for outcome in outcomes}) == plan.samples
     assert {outcome.status for outcome in outcomes} <= {"ok", "invalid", "failed"}
     parts = sorted(parse_part_key(key) for key in fleet.store.list_keys(parts_prefix(run_id)))
-    assert parts == [(1, number) for number in range(len(index))]
+    assert parts == [(chunk.wave, chunk.number) for chunk in index]
     _assert_ledger_agrees(fleet, run_id, outcomes, [counts.name for counts in plan.datasets])
     _assert_nothing_outlives(fleet, run_id)
     return outcomes

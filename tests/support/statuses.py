@@ -22,6 +22,7 @@ def make_status(samples: SampleCounts | None = None, **fields: Any) -> RunStatus
         "reason": None,
         "samples": counts,
         "datasets": {"rows": counts},
+        "retrying": 0,
         "samples_per_s": 0.0,
         "tokens_per_s": 0.0,
         "eta_s": None,

@@ -154,5 +154,6 @@ def test_a_damaged_record_of_a_run_is_an_integrity_error(store: Store, content: 
 
 
 def test_positions_are_those_from_the_first_sample_on() -> None:
-    chunk = Chunk(run_id="r", number=2, wave=1, first=16, count=3, offset=0, length=0, crc32=0, datasets=(3,))
+    chunk = Chunk(run_id="r", number=2, wave=1, first=16, count=3, samples_key="", offset=0, length=0, crc32=0, datasets=(3,))
     assert list(chunk.positions) == [16, 17, 18]
+    assert list(chunk.model_copy(update={"scattered": (1, 16, 40)}).positions) == [1, 16, 40]

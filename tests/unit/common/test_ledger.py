@@ -26,7 +26,10 @@ def make_plan(chunks: int = 3, size: int = 4) -> Plan:
 
 
 def make_chunk(number: int, size: int = 4) -> Chunk:
-    return Chunk(run_id=RUN, number=number, wave=1, first=number * size, count=size, offset=0, length=1, crc32=0, datasets=(2, 2))
+    return Chunk(
+        run_id=RUN, number=number, wave=1, first=number * size, count=size,
+        samples_key="", offset=0, length=1, crc32=0, datasets=(2, 2),
+    )  # fmt: skip
 
 
 def make_part(number: int, statuses: list[Status]) -> Part:

@@ -128,7 +128,7 @@ def test_a_dataset_that_is_not_there_is_named_with_where_it_was_looked_for(folde
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"modle": 1}, r"modle: unknown field \(found 1\); did you mean 'model'\?; known fields: chunks, datasets, .*"),
+        ({"modle": 1}, r"modle: unknown field \(found 1\); did you mean 'model'\?; known fields: abort_if, chunks, datasets, .*"),
         ({"datasets": [{"path": "rows.jsonl", "fieldz": {"a": "b"}}]}, r"datasets\.0\.fieldz: unknown field .*mean 'fields'\?.*"),
         ({"generation": {"max_tokns": 4}}, r"generation\.max_tokns: unknown field \(found 4\); .* 'max_tokens'\?; known .*stop.*"),
         ({"validation": {"validator": []}}, r"validation\.validator: unknown field \(found \[\]\); .*mean 'validators'\?; .*"),

@@ -41,7 +41,7 @@ def take_rung(client: redis.Redis) -> list[int]:
 
 
 def resume(fleet: Fleet, run_id: str, *, rebuild: bool = False) -> int:
-    return resume_run(run_id, fleet.store, fleet.ledger, make_app(fleet.settings), rebuild=rebuild)
+    return resume_run(run_id, fleet.store, fleet.ledger, make_app(fleet.settings), rebuild=rebuild).rung
 
 
 def test_a_new_run_is_planned_opened_and_rung_for(fleet: Fleet, client: redis.Redis, spec_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_committing_the_parts_any_number_of_times_gives_the_same_counts(fleet: F
     ledger = fleet.ledger
     seen = []
     for _ in range(3):
-        assert commit_parts(enqueued.run_id, enqueued.plan, fleet.store, ledger) == 5
+        assert commit_parts(index, enqueued.plan, fleet.store, ledger) == 5
         view = ledger.view_run(enqueued.run_id)
         assert view is not None
         seen.append((view.state, view.chunks_done, view.counts))

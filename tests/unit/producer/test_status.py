@@ -74,7 +74,7 @@ def test_the_states_add_up_at_every_step_of_a_run(store: Store, ledger: Ledger, 
         assert [counts.in_flight for counts in held.datasets.values()] == list(chunk.datasets)
         put_part(store, chunk, statuses=("ok", "invalid", "failed", "ok"))
         assert tell().samples.in_flight == 8
-        commit_parts(RUN, plan, store, ledger)
+        commit_parts(index, plan, store, ledger)
         assert_adds_up(tell())
         assert tell().samples.unprocessed == 80 - 8 * (number + 1)
     ended = tell()
@@ -212,6 +212,6 @@ def test_a_rebuild_is_no_progress(store: Store, ledger: Ledger, planned: tuple[P
     plan, index = planned
     for number in (0, 1):
         put_part(store, index[number])
-    assert commit_parts(RUN, plan, store, ledger) == 2
+    assert commit_parts(index, plan, store, ledger) == 2
     status = read_status(RUN, store, ledger)
     assert (status.samples_per_s, status.eta_s) == (0.0, None)

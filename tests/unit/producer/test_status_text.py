@@ -21,12 +21,20 @@ def show(status: RunStatus) -> list[str]:
     return [line.strip() for line in shown.getvalue().splitlines()]
 
 
-def show_enqueued(*, planned: bool = True, workers: int = 0, rung: int = 25, state: str = "running") -> str:
+def show_enqueued(*, planned: bool = True, workers: int = 0, rung: int = 25, state: str = "running", not_ok: int = 0) -> str:
     counts = (DatasetCounts(name="rows", rows=1400, unique=1390, duplicates=10),)
     plan = Plan(run_id="tiny-1", samples=1390, chunks=25, datasets=counts)
     shown = io.StringIO()
     enqueued = Enqueued(
-        run_id="tiny-1", model="tiny", plan=plan, planned=planned, opened=planned, state=state, rung=rung, workers=workers
+        run_id="tiny-1",
+        model="tiny",
+        plan=plan,
+        planned=planned,
+        opened=planned,
+        state=state,
+        not_ok=not_ok,
+        rung=rung,
+        workers=workers,
     )
     print_enqueued(enqueued, Console(file=shown, width=80))
     return shown.getvalue()

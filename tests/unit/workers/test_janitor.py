@@ -7,7 +7,7 @@ import pytest
 from celery import Celery
 
 from common.broker import count_waiting, make_app, queue_name, ring
-from common.ledger import Ledger, connect_redis, run_keys
+from common.ledger import Ledger, connect_redis
 from common.records import Plan
 from common.settings import Settings
 from tests.support.waiting import wait_until
@@ -18,6 +18,11 @@ class Swept(NamedTuple):
     app: Celery
     ledger: Ledger
     settings: Settings
+    taken: list[tuple[str, int]]
+    room_for_takeovers: int = 2
+
+    def take_over(self, run_id: str, chunk: int) -> None:
+        self.taken.append((run_id, chunk))
 
     def open_run(self, run_id: str, chunks: int) -> None:
         self.ledger.open_run(Plan(run_id=run_id, samples=chunks, chunks=chunks, datasets=()), "tiny")
@@ -25,7 +30,7 @@ class Swept(NamedTuple):
     def sweep(self) -> int:
         """Sweep when it is somebody's turn again."""
         wait_until(lambda: not self.ledger.client.exists("fleet:janitor:tiny"), "the turn to pass")
-        return sweep(self.app, self.ledger, self.settings, "tiny")
+        return sweep(self.app, self, self.settings, "tiny")
 
     @property
     def waiting(self) -> int:
@@ -39,7 +44,7 @@ class Swept(NamedTuple):
 def swept(redis_url: str) -> Iterator[Swept]:
     chosen = Settings(redis_url=redis_url, lease_s=0.05, renew_s=0.01, janitor_s=0.01)
     with connect_redis(chosen) as client:
-        yield Swept(make_app(chosen), Ledger(client, chosen), chosen)
+        yield Swept(make_app(chosen), Ledger(client, chosen), chosen, [])
 
 
 def test_it_rings_for_pending_chunks_once_the_queue_is_empty(swept: Swept) -> None:
@@ -51,20 +56,26 @@ def test_it_rings_for_pending_chunks_once_the_queue_is_empty(swept: Swept) -> No
     assert swept.sweep() == 3
 
 
-def test_it_rings_for_an_expired_chunk_even_while_messages_wait_and_only_once(swept: Swept) -> None:
+def test_it_takes_over_an_expired_chunk_however_many_messages_wait_and_only_once(swept: Swept) -> None:
     swept.open_run("tiny-1", 3)
     ring(swept.app, "tiny", "tiny-1", [0, 2])
     assert swept.ledger.acquire("tiny-1", 1, "dead@worker")
     assert wait_until(swept.sweep, "the lease to run out") == 1
-    assert swept.waiting == 3
+    assert swept.taken == [("tiny-1", 1)]
+    assert swept.waiting == 2
     assert swept.sweep() == 0
 
 
-def test_expired_chunks_come_before_pending_ones(swept: Swept) -> None:
-    swept.open_run("tiny-1", 4)
-    assert swept.ledger.acquire("tiny-1", 3, "dead@worker")
-    swept.ledger.client.zadd(run_keys("tiny-1")[4], {"3": 1})  # ran out in 1970
-    assert swept.sweep() == 1
+def test_it_takes_over_as_many_as_it_has_room_for_and_leaves_the_turn_to_the_next(swept: Swept) -> None:
+    swept.open_run("tiny-1", 5)
+    ring(swept.app, "tiny", "tiny-1", [4])
+    leases = [swept.ledger.acquire("tiny-1", chunk, "dead@worker") for chunk in range(4)]
+    assert all(lease and swept.ledger.release(lease) for lease in leases)
+    full = swept._replace(room_for_takeovers=0, settings=swept.settings.model_copy(update={"janitor_s": 60.0}))
+    assert full.sweep() == 0
+    assert swept.sweep() == 2, "the full one did not keep the turn for a minute"
+    assert swept.sweep() == 2
+    assert sorted(chunk for _, chunk in swept.taken) == [0, 1, 2, 3]
     assert swept.waiting == 1
 
 
@@ -73,8 +84,8 @@ def test_one_worker_of_a_model_sweeps_at_a_time(swept: Swept) -> None:
     swept.open_run("tiny-1", 3)
     assert patient.sweep() == 3
     patient.empty_queue()
-    assert sweep(swept.app, swept.ledger, swept.settings, "tiny") == 0, "another worker has just swept"
-    assert sweep(swept.app, swept.ledger, swept.settings, "other") == 0, "another model's turn, and it has no runs"
+    assert sweep(swept.app, swept, swept.settings, "tiny") == 0, "another worker has just swept"
+    assert sweep(swept.app, swept, swept.settings, "other") == 0, "another model's turn, and it has no runs"
     assert swept.ledger.client.pttl("fleet:janitor:tiny") > 0, "a janitor that dies must not keep the turn"
 
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import pytest
 from PIL import Image
 
-from common.broker import count_waiting
 from common.errors import SampleError
 from common.records import Lease, Media, Sample
 from tests.support.fleet import Fleet, make_rows
@@ -72,27 +71,39 @@ async def _answer_of_the_loop() -> int:
     return 42
 
 
-def test_a_chunk_is_given_back_with_a_ring_unless_it_was_lost(slot: Slot, fleet: Fleet) -> None:
+def test_a_chunk_that_is_given_back_is_taken_over_once(fleet: Fleet) -> None:
+    fleet.write_profile("tried")
     run_id = enqueue_rows(fleet, "tried", make_rows(4))
-    client = slot.ledger.client
-    lease = acquire(slot, run_id, 0)
-    client.delete("fleet.tried")
-    slot.give_back(lease)
-    assert count_waiting(client, "tried") == 1
-    slot.give_back(lease)
-    assert count_waiting(client, "tried") == 1
-    assert acquire(slot, run_id, 0).token != lease.token
+    with open_slot(fleet, "tried", janitor_s=600) as slot:  # its one sweep was at its start
+        lease = acquire(slot, run_id, 0)
+        slot.give_back(lease)
+        slot.give_back(lease)
+        assert slot.ledger.expire_leases(run_id) == [0]
+        assert slot.ledger.expire_leases(run_id) == []
+        assert acquire(slot, run_id, 0).token != lease.token
+
+
+def test_a_chunk_of_another_worker_is_run_on_a_thread_of_its_own_while_there_is_room(fleet: Fleet) -> None:
+    fleet.write_profile("tried", engine_options={"delay_s": 0.2})
+    run_id = enqueue_rows(fleet, "tried", make_rows(40), chunk=10)
+    with open_slot(fleet, "tried", chunks_in_flight=2, janitor_s=600) as slot:
+        slot.take_over(run_id, 0)
+        slot.take_over(run_id, 1)
+        assert slot.room_for_takeovers == 0
+        wait_until(lambda: slot.room_for_takeovers == 2, "both to end")
+        assert fleet.status(run_id).samples.ok == 20
+        slot.drain()
+        assert slot.room_for_takeovers == 0
 
 
 def test_a_dying_worker_gives_every_chunk_back_and_takes_no_more(slot: Slot, fleet: Fleet, exits: list[int]) -> None:
     run_id = enqueue_rows(fleet, "tried", make_rows(40))
     with slot.heartbeat.keep(acquire(slot, run_id, 0)), slot.heartbeat.keep(acquire(slot, run_id, 1)):
-        slot.ledger.client.delete("fleet.tried")
         with pytest.raises(Exited):
-            slot.die()
+            slot.die("the accelerator fell off the bus")
         assert exits == [ENGINE_DIED]
         assert slot.grace_over
-        assert count_waiting(slot.ledger.client, "tried") == 2
+        assert sorted(slot.ledger.expire_leases(run_id)) == [0, 1]
         view = slot.ledger.view_run(run_id)
         assert view is not None
         assert view.holders == {}
@@ -103,7 +114,7 @@ def test_a_dying_worker_dies_though_redis_is_gone(slot: Slot, fleet: Fleet, exit
     with slot.heartbeat.keep(acquire(slot, run_id, 0)):
         fleet.server.kill()
         with pytest.raises(Exited):
-            slot.die()
+            slot.die("the accelerator fell off the bus")
         fleet.server.restart()
     assert exits == [ENGINE_DIED]
 
@@ -112,7 +123,7 @@ def test_an_engine_that_ends_its_loop_ends_the_worker(fleet: Fleet, monkeypatch:
     died = threading.Event()
     fleet.write_profile("tried")
     with open_slot(fleet, "tried") as slot:
-        monkeypatch.setattr(slot, "die", died.set)
+        monkeypatch.setattr(slot, "die", lambda why: died.set())
         slot._loop.call_soon_threadsafe(_leave)  # noqa: SLF001  # as a task of an engine's own might
         assert died.wait(20)
         monkeypatch.setattr(slot, "stop", slot.heartbeat.stop)

@@ -14,7 +14,7 @@ from common.layout import index_key, samples_key
 from tests.support.fleet import Fleet, make_rows
 from tests.support.slots import enqueue_rows, open_slot
 from tests.support.soundness import assert_run_is_sound
-from workers import tasks
+from workers import look, tasks
 from workers.slot import Slot
 from workers.tasks import look_at_chunk
 
@@ -31,7 +31,7 @@ def raise_inside(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     def fail(*_: object) -> NoReturn:
         raise error
 
-    monkeypatch.setattr(tasks, "run_chunk", fail)
+    monkeypatch.setattr(look, "run_chunk", fail)
 
 
 def state_of(fleet: Fleet, run_id: str) -> tuple[str, str]:

@@ -39,7 +39,7 @@ def test_a_row_becomes_a_sample(tmp_path: Path) -> None:
         "topic": "z",
     }
     (sample,) = read(tmp_path, row, name="demo")
-    assert sample.model_dump(exclude={"sample_id", "group"}) == {
+    assert sample.model_dump(exclude={"sample_id", "group", "made_before", "violations_before"}) == {
         "dataset": "demo",
         "index": "q7",
         "kind": "multiple_choice",

@@ -1,0 +1,108 @@
+"""Secrets are masked in whatever a person or a file gets to see: logs, errors, records.
+
+What counts as a secret: credentials in URLs, values of environment variables that are named like secrets, keys of well-known
+shapes, and whatever a mapping keeps under a name such as ``api_key``.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import quote, unquote
+
+MASK = "***"
+
+# Shorter values are left alone: masking every "1" because of ``SOME_KEY=1`` would make a log unreadable.
+_SHORTEST_SECRET = 6
+_SECRET_VARIABLE = re.compile(r".+_(KEY|TOKEN|SECRET|PASSWORD|AUTH)")
+# Of tokens only those of access: ``pad_token`` and ``max_tokens`` are no secrets.
+_SECRET_FIELD = re.compile(
+    r"(.*_)?(api_?key|access_?key|secret_?key|private_?key|secret|password|passwd|passphrase|authorization)"
+    r"|((.*_)?(api|auth|access|bearer|session|hf|hub)_?)?token",
+    re.IGNORECASE,
+)
+# With a colon up to the last @: a password that somebody forgot to percent-encode may hold @ and / itself.
+_USER_PART = re.compile(r"(?<=://)(?:[^\s/@:\"'<>]*:([^\s\"'<>]*)|[^\s/@\"'<>]+)@")
+_QUERY = re.compile(r"(://[^\s?#\"'<>]*)\?[^\s\"'<>)]*")
+_KEY_SHAPES = re.compile(
+    r"\b(?:(?:sk-|hf_|gh[opsu]_|github_pat_|glpat-|xox[abp]-)[\w-]{16,}|AKIA[0-9A-Z]{16})\b|(?<=[Bb]earer )[\w.~+/=-]{8,}"
+)
+
+
+def mask_text(text: str) -> str:
+    """Return ``text`` with ``***`` for every secret in it; of a URL's credentials and query nothing is left."""
+    return _mask_text(text, _read_secrets())
+
+
+def mask_record(value: Any) -> Any:
+    """Return a value of mappings, lists and texts with every secret masked; what is under a secret name goes whole.
+
+    Numbers, ``None`` and objects that show no secret are left as they are; an object that does becomes its masked ``repr``.
+    """
+    return _mask_record(value, _read_secrets())
+
+
+def find_secrets(value: Any, path: str = "") -> Iterator[str]:
+    """Yield the dotted path of every secret that somebody wrote into a mapping: under a secret name, or as text."""
+    if isinstance(value, Mapping | list | tuple):
+        for name, entry in value.items() if isinstance(value, Mapping) else enumerate(value):
+            here = f"{path}.{name}" if path else str(name)
+            if _is_secret_name(name) and _is_given(entry):
+                yield here
+            else:
+                yield from find_secrets(entry, here)
+    elif isinstance(value, str) and (_USER_PART.search(value) or _KEY_SHAPES.search(value)):
+        yield path
+
+
+def _mask_text(text: str, secrets: list[str]) -> str:
+    for secret in secrets:
+        text = text.replace(secret, MASK)
+    for pattern, masked in ((_USER_PART, f"{MASK}@"), (_QUERY, rf"\1?{MASK}"), (_KEY_SHAPES, MASK)):
+        text = pattern.sub(masked, text)
+    return text
+
+
+def _mask_record(value: Any, secrets: list[str]) -> Any:
+    if isinstance(value, str):
+        return _mask_text(value, secrets)
+    if isinstance(value, Mapping):
+        return {
+            name: MASK if _is_secret_name(name) and _is_given(entry) else _mask_record(entry, secrets)
+            for name, entry in value.items()
+        }
+    if isinstance(value, list | tuple):
+        masked_entries = [_mask_record(entry, secrets) for entry in value]
+        return tuple(masked_entries) if isinstance(value, tuple) else masked_entries
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    masked = _mask_text(repr(value), secrets)
+    return value if masked == repr(value) else masked
+
+
+def _is_secret_name(name: object) -> bool:
+    text = str(name).replace("-", "_")
+    return bool(_SECRET_FIELD.fullmatch(text) or _SECRET_VARIABLE.fullmatch(text))
+
+
+def _is_given(value: object) -> bool:
+    return value not in (None, "") and not isinstance(value, bool)
+
+
+def _read_secrets() -> list[str]:
+    """Return the secrets of this process's environment, in every spelling of a URL, the longest first."""
+    spelled = {
+        form
+        for name, value in os.environ.items()
+        for secret in _find_in_variable(name, value)
+        for form in (secret, unquote(secret), quote(unquote(secret), safe=""))
+    }
+    return sorted((secret for secret in spelled if len(secret) >= _SHORTEST_SECRET), key=len, reverse=True)
+
+
+def _find_in_variable(name: str, value: str) -> Iterator[str]:
+    if _SECRET_VARIABLE.fullmatch(name):
+        yield value
+    if name.endswith("_AUTH"):  # user:password, or several
+        yield from (entry.partition(":")[2] for entry in value.split(","))
+    yield from filter(None, _USER_PART.findall(value))

@@ -1,0 +1,92 @@
+"""Waves: samples that failed or were answered invalidly are run again, as chunks of their own.
+
+A wave exists once its index does.  The samples object comes first and is named by its content, so two producers that plan
+at once, or one that dies between the two, leave at worst an object that nobody reads.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.chunks import ChunkIndex, IndexBuilder, read_chunk
+from common.identity import digest_bytes
+from common.layout import index_key, wave_samples_key
+from common.ledger import Ledger
+from common.records import STATE_BYTES, Outcome, Sample
+from common.spec import Chunks
+from common.store import Store
+from producer.collect import read_outcomes
+from producer.plan import cut_chunks
+from producer.shuffle import Spread, estimate_input_bytes
+
+
+def find_retried(index: ChunkIndex, ledger: Ledger, statuses: Iterable[str]) -> list[int]:
+    """Return the plan positions, rising, of samples in one of ``statuses`` (``failed``, ``invalid``) that wait in no chunk."""
+    states = np.frombuffer(ledger.read_states(index.run_id), np.uint8)
+    wanted = np.isin(states, [STATE_BYTES[status] for status in statuses])
+    done = ledger.read_done(index.run_id)
+    for wave in index.waves[1:]:
+        for chunk in index.iterate_wave(wave):
+            if done[chunk.number : chunk.number + 1] != b"\1":
+                wanted[list(chunk.positions)] = False
+    positions: list[int] = np.flatnonzero(wanted).tolist()
+    return positions
+
+
+def plan_wave(index: ChunkIndex, positions: Sequence[int], bounds: Chunks, datasets: Sequence[str], store: Store) -> bool:
+    """Plan the next wave, of the samples at these plan positions, which rise; return whether it is ours.
+
+    Another producer may have planned it first; then its wave is the one.  Each sample notes what was made of it before.
+    """
+    run_id, wave = index.run_id, len(index.waves) + 1
+    numbers = {name: number for number, name in enumerate(datasets)}
+    samples = zip(positions, _read_samples(store, index, positions), strict=True)
+    builder, lines = IndexBuilder(), bytearray()
+    for chunk in cut_chunks(([_spread(position, sample, numbers)] for position, sample in samples), bounds):
+        content = b"".join(entry.line for entry in chunk)
+        by_dataset = np.bincount([entry.dataset for entry in chunk], minlength=len(datasets)).astype(np.uint32)
+        scattered = [entry.row for entry in chunk]
+        builder.append(content, first=scattered[0], offset=len(lines), datasets=by_dataset, scattered=scattered)
+        lines += content
+    key = wave_samples_key(run_id, wave, digest_bytes(bytes(lines)))
+    store.put(key, bytes(lines))
+    return store.put_new(index_key(run_id, wave), builder.encode(key))
+
+
+def _spread(position: int, sample: Sample, numbers: Mapping[str, int]) -> Spread:
+    line = sample.model_dump_json(exclude_defaults=True).encode() + b"\n"
+    input_bytes = estimate_input_bytes(sample, line)
+    return Spread(b"", position, numbers[sample.dataset], input_bytes, sample.sample_id.encode(), line)
+
+
+def _read_samples(store: Store, index: ChunkIndex, positions: Sequence[int]) -> Iterator[Sample]:
+    """Yield the samples at these positions, each with what the waves so far have made of it."""
+    plan, later = index.waves[0], index.waves[1:]
+    reached = {wave.number: dict(_read_reached(store, index, wave.number, positions)) for wave in later}
+    numbers = np.searchsorted(plan.columns["first"], np.asarray(positions, np.uint64), side="right") - 1
+    for number, together in groupby(zip(numbers.tolist(), positions, strict=True), key=lambda pair: pair[0]):
+        chunk = index[number]
+        samples, outcomes = read_chunk(store, chunk), read_outcomes(store, chunk)
+        for _, position in together:
+            at = position - chunk.first
+            waves = [outcomes[at], *(reached[wave.number][position] for wave in later if position in reached[wave.number])]
+            yield _note_earlier(samples[at], waves)
+
+
+def _read_reached(store: Store, index: ChunkIndex, number: int, positions: Sequence[int]) -> Iterator[tuple[int, Outcome]]:
+    wanted = np.asarray(positions, np.uint64)
+    for chunk in index.iterate_wave(index.waves[number - 1]):
+        if _overlap(wanted, np.asarray(chunk.scattered, np.uint64)):
+            yield from zip(chunk.positions, read_outcomes(store, chunk), strict=True)
+
+
+def _overlap(one: NDArray[np.uint64], other: NDArray[np.uint64]) -> bool:
+    return bool(np.isin(other, one, assume_unique=True).any())
+
+
+def _note_earlier(sample: Sample, waves: Sequence[Outcome]) -> Sample:
+    answered = [attempt for outcome in waves for attempt in outcome.attempts]
+    violations = answered[-1].violations if answered else ()
+    return sample.model_copy(update={"made_before": len(answered), "violations_before": violations})

@@ -1,0 +1,30 @@
+"""A sample that takes the engine down every time: it is found, it alone fails, and the run goes on."""
+
+from collections import Counter
+
+import pytest
+
+from tests.support.fleet import Fleet, make_rows
+from tests.support.leftovers import clean_fleet
+from tests.support.poison import assert_only_poison_failed, write_poisoned_profile
+from tests.support.slots import enqueue_rows
+
+__all__ = ["clean_fleet"]  # a fixture
+
+CHUNK_SAMPLES = 8
+
+
+@pytest.mark.parametrize("how", ["raises", "exits", "hangs"])
+def test_a_sample_that_takes_the_engine_down_twice_alone_fails_and_the_rest_goes_on(clean_fleet: Fleet, how: str) -> None:
+    fleet = clean_fleet
+    write_poisoned_profile(fleet, how)
+    poison = {"id": "poison", "question": "poison?", "target": "ok"}
+    run_id = enqueue_rows(fleet, "poisoned", [*make_rows(39), poison], chunk=CHUNK_SAMPLES)
+    fleet.start_workers("poisoned", chunks_in_flight=2, lease_s=2, engine_stall_s=1)
+    fleet.wait_for_end(run_id)
+    assert_only_poison_failed(fleet, run_id, {"poison"})
+    asked = Counter((fleet.folder / "asked").read_text().split())
+    deaths = 3 if how != "exits" else 4  # one among others, two alone; nobody knew that the first to vanish had crashed
+    assert fleet.read_log().count("worker started") == deaths + 1
+    assert max(asked.values()) <= deaths
+    assert sum(times > 1 for times in asked.values()) <= 2 * CHUNK_SAMPLES, "more was asked again than what was in flight"

@@ -1,0 +1,178 @@
+"""The ledger on trouble: blame, trials of single samples, hopeless runs, cancelled runs, runs that grow."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from common.errors import LeaseLost
+from common.ledger import SUSPECT, Ledger, LedgerView, connect_redis, trial_key
+from common.records import Lease
+from common.settings import Settings
+from common.spec import AbortIf
+from tests.support.waiting import wait_until
+from tests.unit.common.test_ledger import DATASETS, RUN, make_chunk, make_part, make_plan
+
+
+@pytest.fixture
+def ledger(redis_url: str) -> Iterator[Ledger]:
+    """Yield a ledger that knows a run of three chunks of four samples, whose leases last for a moment."""
+    chosen = Settings(redis_url=redis_url, lease_s=0.05, renew_s=0.01)
+    with connect_redis(chosen) as client:
+        ledger = Ledger(client, chosen)
+        ledger.open_run(make_plan(), "tiny")
+        yield ledger
+
+
+def view(ledger: Ledger) -> LedgerView:
+    found = ledger.view_run(RUN)
+    assert found is not None
+    return found
+
+
+def acquire(ledger: Ledger, chunk: int = 0) -> Lease:
+    """Lease a chunk once nobody holds it."""
+    return wait_until(lambda: ledger.acquire(RUN, chunk, "gpu0@a"), "a lease")
+
+
+def test_a_chunk_is_a_suspect_once_two_holders_fell_silent(ledger: Ledger) -> None:
+    assert [acquire(ledger).suspect for _ in range(4)] == [False, False, True, True]
+    assert not acquire(ledger, 1).suspect
+
+
+def test_a_chunk_whose_holder_knew_that_its_engine_died_is_a_suspect_at_once(ledger: Ledger) -> None:
+    assert ledger.release(acquire(ledger), blame=SUSPECT)
+    assert acquire(ledger).suspect
+
+
+def test_a_chunk_given_back_is_no_suspect_and_can_be_put_off(ledger: Ledger) -> None:
+    for _ in range(4):
+        assert ledger.release(acquire(ledger))
+    lease = acquire(ledger)
+    assert not lease.suspect
+    assert ledger.release(lease, delay_s=60)
+    assert ledger.acquire(RUN, 0, "gpu1@a") is None
+    assert ledger.expire_leases(RUN) == []
+    assert view(ledger).holders == {}
+    assert 0 not in ledger.find_pending(RUN)
+
+
+def test_a_sample_is_told_how_often_a_holder_was_lost_while_it_ran_alone(ledger: Ledger) -> None:
+    ends = ["crash", "drain", "journal", "crash"]
+    crashes = []
+    for end in ends:
+        lease = acquire(ledger)
+        crashes.append(ledger.begin_trial(lease, "0-1"))
+        if end == "drain":
+            ledger.release(lease)
+        elif end == "journal":
+            ledger.journal(lease, make_part(0, ["ok", "ok"]).outcomes[1:])
+    lease = acquire(ledger)
+    assert [*crashes, ledger.begin_trial(lease, "0-1")] == [0, 1, 1, 1, 2]
+    assert ledger.begin_trial(lease, "0-2") == 0
+
+
+def test_a_chunk_whose_culprit_is_known_is_no_suspect_any_more(ledger: Ledger) -> None:
+    ledger.release(acquire(ledger), blame=SUSPECT)
+    lease = acquire(ledger)
+    ledger.absolve(lease)
+    ledger.release(lease)
+    assert not acquire(ledger).suspect
+
+
+def test_whoever_has_lost_the_chunk_can_note_nothing(ledger: Ledger) -> None:
+    slow = acquire(ledger)
+    acquire(ledger)
+    with pytest.raises(LeaseLost):
+        ledger.begin_trial(slow, "0-1")
+    assert not ledger.release(slow, blame=SUSPECT)
+
+
+def test_a_commit_takes_the_trial_with_it(ledger: Ledger) -> None:
+    ledger.release(acquire(ledger), blame=SUSPECT)
+    ledger.begin_trial(acquire(ledger), "0-1")
+    assert ledger.client.ttl(trial_key(RUN, 0)) > 0
+    ledger.commit(make_chunk(0), make_part(0, ["ok"] * 4), DATASETS)
+    assert not ledger.client.exists(trial_key(RUN, 0))
+
+
+def test_a_hopeless_run_is_paused_with_the_numbers_and_the_commonest_error(ledger: Ledger) -> None:
+    ledger.set_abort(RUN, AbortIf(failed_rate=0.5, after=8))
+    ledger.commit(make_chunk(0), make_part(0, ["failed"] * 4), DATASETS)
+    assert view(ledger).state == "running", "too few to judge by"
+    part = make_part(1, ["ok", "ok", "ok", "failed"])
+    outcomes = [outcome.model_copy(update={"error_code": "media_missing"}) for outcome in part.outcomes]
+    ledger.commit(make_chunk(1), part.model_copy(update={"outcomes": tuple(outcomes)}), DATASETS)
+    ended = view(ledger)
+    assert ended.state == "paused"
+    assert ended.reason == "aborted: 5 of 8 samples failed (abort_if: failed_rate 0.5, after 8), lately with media_missing"
+    assert ledger.acquire(RUN, 2, "gpu0@a") is None
+
+
+def test_a_run_that_goes_on_after_an_abort_is_not_aborted_again_unless_that_is_asked_for(ledger: Ledger) -> None:
+    ledger.set_abort(RUN, AbortIf(failed_rate=0.5, after=1))
+    ledger.commit(make_chunk(0), make_part(0, ["failed"] * 4), DATASETS)
+    assert ledger.continue_run(RUN)
+    ledger.commit(make_chunk(1), make_part(1, ["failed"] * 4), DATASETS)
+    assert view(ledger).state == "running"
+    ledger.set_abort(RUN, AbortIf(failed_rate=0.5, after=1))
+    ledger.commit(make_chunk(1), make_part(1, ["failed"] * 4), DATASETS)
+    assert view(ledger).state == "paused"
+
+
+def test_a_pause_for_another_reason_leaves_the_threshold(ledger: Ledger) -> None:
+    ledger.set_abort(RUN, AbortIf(failed_rate=0.5, after=1))
+    ledger.pause_run(RUN, "look at this")
+    ledger.continue_run(RUN)
+    ledger.commit(make_chunk(0), make_part(0, ["failed"] * 4), DATASETS)
+    assert view(ledger).state == "paused"
+
+
+def test_the_last_chunk_ends_a_run_however_many_failed(ledger: Ledger) -> None:
+    ledger.set_abort(RUN, AbortIf(failed_rate=0.1, after=12))
+    for number in range(3):
+        ledger.commit(make_chunk(number), make_part(number, ["failed"] * 4), DATASETS)
+    assert (view(ledger).state, view(ledger).reason) == ("done", "")
+
+
+def test_a_cancelled_run_hands_out_nothing_keeps_what_comes_in_and_can_go_on(ledger: Ledger) -> None:
+    lease = acquire(ledger)
+    assert ledger.cancel_run(RUN, "enough")
+    assert ledger.acquire(RUN, 1, "gpu0@a") is None
+    assert not ledger.pause_run(RUN, "a worker's trouble does not undo what a person asked for")
+    assert ledger.list_runs("tiny") == []
+    ledger.journal(lease, make_part(0, ["ok"]).outcomes)
+    ledger.commit(make_chunk(0), make_part(0, ["ok"] * 4), DATASETS)
+    assert (view(ledger).state, view(ledger).chunks_done) == ("cancelled", 1)
+    assert ledger.continue_run(RUN)
+    assert ledger.list_runs("tiny") == [RUN]
+    assert ledger.acquire(RUN, 1, "gpu0@a")
+
+
+def test_a_cancelled_run_whose_last_chunk_comes_in_is_done(ledger: Ledger) -> None:
+    for number in (0, 1):
+        ledger.commit(make_chunk(number), make_part(number, ["ok"] * 4), DATASETS)
+    ledger.cancel_run(RUN, "enough")
+    ledger.commit(make_chunk(2), make_part(2, ["ok"] * 4), DATASETS)
+    assert view(ledger).state == "done"
+    assert not ledger.cancel_run(RUN, "too late")
+
+
+def test_a_run_that_was_done_goes_on_when_it_grows(ledger: Ledger) -> None:
+    for number in range(3):
+        ledger.commit(make_chunk(number), make_part(number, ["failed"] * 4), DATASETS)
+    assert ledger.list_runs("tiny") == []
+    assert ledger.acquire(RUN, 3, "gpu0@a") is None, "there is no such chunk"
+    for _ in range(2):
+        assert not ledger.open_run(make_plan(), "tiny", chunks=5)
+    assert not ledger.open_run(make_plan(), "tiny", chunks=4), "a producer that knows less takes nothing away"
+    assert (view(ledger).state, view(ledger).chunks) == ("running", 5)
+    assert ledger.list_runs("tiny") == [RUN]
+    assert ledger.find_pending(RUN) == [3, 4]
+    assert ledger.read_done(RUN) == b"\1\1\1\0\0"
+    assert ledger.read_done(RUN, start=3) == b"\0\0"
+    again = make_chunk(3).model_copy(update={"scattered": (1, 4, 9, 11)})
+    ledger.commit(again, make_part(3, ["ok", "invalid", "failed", "ok"]), DATASETS)
+    assert ledger.read_states(RUN) == bytes([1, 3, 1, 1, 2, 1, 1, 1, 1, 1, 1, 3])
+    ledger.commit(make_chunk(4).model_copy(update={"scattered": (4, 5, 6, 7)}), make_part(4, ["failed"] * 4), DATASETS)
+    assert ledger.read_states(RUN)[4] == 2, "a worse outcome never replaces a better one"
+    assert view(ledger).state == "done"

@@ -1,0 +1,61 @@
+"""Poison isolation, inside the test's process: each death ends one slot, and the next one goes on."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+from common.chunks import read_chunk, read_index
+from tests.support.fleet import Fleet, make_rows
+from tests.support.poison import assert_only_poison_failed, write_poisoned_profile
+from tests.support.slots import Exited, enqueue_rows, exits, open_slot
+from tests.support.waiting import wait_until
+from workers.chunk import run_chunk
+
+__all__ = ["exits"]  # a fixture
+
+
+def finish_run(fleet: Fleet, run_id: str) -> None:
+    """Run what is pending, in one slot after the other, until nothing is."""
+    while fleet.ledger.find_pending(run_id):
+        with open_slot(fleet, "poisoned", janitor_s=600) as slot:
+            try:
+                for number in slot.ledger.find_pending(run_id):
+                    run_chunk(slot, run_id, number)
+            except Exited:
+                continue
+
+
+def test_several_poisons_in_one_chunk_are_found_one_after_the_other(fleet: Fleet, exits: list[int]) -> None:
+    write_poisoned_profile(fleet, "raises")
+    poisons = [{"id": f"poison {number}", "question": f"poison {number}?", "target": "ok"} for number in range(3)]
+    run_id = enqueue_rows(fleet, "poisoned", [*make_rows(9), *poisons], chunk=12)
+    finish_run(fleet, run_id)
+    assert_only_poison_failed(fleet, run_id, {"poison 0", "poison 1", "poison 2"})
+    assert len(exits) == 3 * 3, "each was one among others, and twice alone"
+
+
+def test_a_chunk_of_poison_ends(fleet: Fleet, exits: list[int]) -> None:
+    write_poisoned_profile(fleet, "raises")
+    poisons = [{"id": f"poison {number}", "question": f"poison {number}?", "target": "ok"} for number in range(4)]
+    run_id = enqueue_rows(fleet, "poisoned", poisons, chunk=4)
+    finish_run(fleet, run_id)
+    assert_only_poison_failed(fleet, run_id, {str(poison["id"]) for poison in poisons})
+
+
+def test_a_drain_in_the_middle_of_a_trial_is_no_crash(fleet: Fleet, exits: list[int]) -> None:
+    write_poisoned_profile(fleet, "hangs")
+    poison = {"id": "poison", "question": "poison?", "target": "ok"}
+    run_id = enqueue_rows(fleet, "poisoned", [poison], chunk=4)
+    lease = fleet.ledger.acquire(run_id, 0, "died@test")
+    assert lease is not None
+    fleet.ledger.release(lease, blame=2)
+    asked = fleet.folder / "asked"
+    for _ in range(3):
+        with open_slot(fleet, "poisoned", janitor_s=600) as slot, ThreadPoolExecutor(1) as pool:
+            running = pool.submit(run_chunk, slot, run_id, 0)
+            wait_until(asked.exists, "the sample to run alone")
+            slot.drain(at_once=True)
+            assert running.result(20) == "given back"
+            asked.unlink()
+    assert exits == []
+    lease = wait_until(lambda: fleet.ledger.acquire(run_id, 0, "next@test"), "a lease")
+    assert lease.suspect
+    assert fleet.ledger.begin_trial(lease, read_chunk(fleet.store, read_index(fleet.store, run_id)[0])[0].sample_id) == 0
