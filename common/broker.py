@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from typing import Any
+from urllib.parse import urlencode
 
 import redis
 from celery import Celery
@@ -20,7 +21,7 @@ def make_app(settings: Settings) -> Celery:
     url = settings.redis_url.get_secret_value()
     app = Celery("vlm-fleet", broker=read_broker_url(url))
     app.conf.update(
-        broker_use_ssl=read_tls_options(url) or False,
+        broker_use_ssl=read_tls_options(url) or False,  # Flower looks here; all others at the address
         # JSON alone, for tasks, remote control, events and results: a pickle would be a program of whoever wrote it.
         accept_content=["json"],
         result_accept_content=["json"],
@@ -41,15 +42,17 @@ def make_app(settings: Settings) -> Celery:
 
 
 def read_broker_url(url: str) -> str:
-    """Return the address ``url`` as Celery takes it: everything encoded, and no query, whose options it knows by other names."""
+    """Return the address ``url`` as Celery takes it: everything encoded, and no options but those of TLS."""
     address = parse_url(url)
     scheme = url.partition("://")[0]
     user, password = address.get("username"), address.get("password")
-    return as_url(scheme, address.get("host", "localhost"), address.get("port"), user, password, str(address.get("db", 0)))
+    plain = as_url(scheme, address.get("host", "localhost"), address.get("port"), user, password, str(address.get("db", 0)))
+    options = read_tls_options(url)
+    return f"{plain}?{urlencode(options)}" if options else plain
 
 
 def read_tls_options(url: str) -> dict[str, Any]:
-    """Return the options of a ``rediss://`` address for Celery and Flower, nothing for any other.
+    """Return the options of a ``rediss://`` address, and none for any other.
 
     Kombu does not verify the server's certificate unless it is told to; here that is the default, as in redis-py.  A
     private authority is named in the address: ``rediss://host:6380/0?ssl_ca_certs=/etc/fleet/ca.pem``.

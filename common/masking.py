@@ -21,9 +21,10 @@ _SECRET_FIELD = re.compile(
     r"|((.*_)?(api|auth|access|bearer|session|hf|hub)_?)?token",
     re.IGNORECASE,
 )
-# With a colon up to the last @: a password that somebody forgot to percent-encode may hold @ and / itself.
-_USER_PART = re.compile(r"(?<=://)(?:[^\s/@:\"'<>]*:([^\s\"'<>]*)|[^\s/@\"'<>]+)@")
-_QUERY = re.compile(r"(://[^\s?#\"'<>]*)\?[^\s\"'<>)]*")
+# With a colon up to the last @: a password that somebody forgot to percent-encode may hold @ and / itself.  ``:password@``
+# stands in our own messages, to show where it goes.
+_USER_PART = re.compile(r"(?<=://)(?!:password@)(?:[^\s/@:\"'<>]*:([^\s\"'<>]*)|[^\s/@\"'<>]+)@")
+_QUERY = re.compile(r"(://[^\s?#\"'<>]*)\?[^\s\"'<>)]*[^\s\"'<>),.:;]")
 _KEY_SHAPES = re.compile(
     r"\b(?:(?:sk-|hf_|gh[opsu]_|github_pat_|glpat-|xox[abp]-)[\w-]{16,}|AKIA[0-9A-Z]{16})\b|(?<=[Bb]earer )[\w.~+/=-]{8,}"
 )

@@ -34,7 +34,7 @@ class Settings(BaseSettings):
         "", description="folders that media may be read from, written as in PATH; by default the datasets' own"
     )
     media_urls: bool = Field(False, description="whether media may be fetched from https addresses")
-    media_url_timeout_s: float = Field(30.0, gt=0, description="how long fetching one media may take in all")
+    media_url_timeout_s: float = Field(30.0, gt=0, le=3600, description="how long fetching one media may take in all")
 
     log_level: str = "INFO"
     log_json: bool = Field(False, description="one JSON object a line; otherwise key=value lines")

@@ -1,9 +1,9 @@
 """Read run specs and model profiles from YAML.  A mistake names file, field, what was found and what was expected."""
 
+import os
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from common.errors import ConfigError
@@ -12,6 +12,7 @@ from common.settings import get_settings
 from common.spec import DatasetSource, Generation, ModelProfile, RunFile, RunSpec, Validation
 from common.spelling import suggest
 from common.validator_names import check_validators
+from common.yaml_text import MOST_CHARACTERS, parse_yaml
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -51,7 +52,7 @@ def find_profile(name: str, *, beside: Path | None = None) -> Path:
     else:
         candidates = [folder / f"{name}.yaml" for folder in _profile_folders()]
     for candidate in candidates:
-        if candidate.is_file():
+        if os.path.isfile(candidate):  # noqa: PTH113  Path's raises for a name that is too long
             return candidate
     known = sorted({path.stem for folder in _profile_folders() for path in folder.glob("*.yaml")})
     raise ConfigError(
@@ -74,22 +75,18 @@ def find_weights(profile: ModelProfile, *, profile_path: Path) -> str:
 def load_yaml(path: Path) -> dict[str, Any]:
     """Return a YAML file's mapping.  Raises ``ConfigError`` when it cannot be read or is something else."""
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8") as stream:
+            text = stream.read(MOST_CHARACTERS + 1)  # somebody may give the dataset instead of the spec
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
-    raw = _parse_yaml(text, str(path))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}; expected a YAML file") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 ({error.reason}); expected YAML text in UTF-8") from error
+    raw = parse_yaml(text, str(path))
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: expected a mapping of fields at the top, found {_describe(raw)}")
     return raw
-
-
-def _parse_yaml(text: str, where: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2020-13-45
-        raise ConfigError(f"{where}: not valid YAML: {error}") from error
 
 
 def apply_change(raw: dict[str, Any], change: str) -> None:
@@ -98,7 +95,7 @@ def apply_change(raw: dict[str, Any], change: str) -> None:
     *parents, last = field.split(".")
     if not equals or not all((*parents, last)):
         raise ConfigError(f"--set {change!r}: expected FIELD=VALUE, for example generation.max_tokens=64")
-    value = _parse_yaml(text, f"--set {change!r}")
+    value = parse_yaml(text, f"--set {change!r}")
     target: Any = raw
     for step in parents:
         if isinstance(target, list):
@@ -203,13 +200,21 @@ def _list_index(target: list[Any], step: str, change: str) -> int:
 
 def _resolve_dataset(source: DatasetSource, spec_path: Path, number: int) -> DatasetSource:
     """Make the path absolute (relative ones start at the spec's folder, then at the current one) and take the digest."""
-    candidates = [path.resolve() for path in (spec_path.parent / source.path, Path(source.path))]
-    path = next((candidate for candidate in candidates if candidate.is_file()), None)
+    where = f"{spec_path}: datasets.{number}.path"
+    if "\0" in source.path + (source.media_root or ""):
+        raise ConfigError(f"{spec_path}: datasets.{number}: found a NUL character in path or media_root; expected a path without")
+    candidates = list(dict.fromkeys(path.resolve() for path in (spec_path.parent / source.path, Path(source.path))))
+    path = next((candidate for candidate in candidates if os.path.isfile(candidate)), None)  # noqa: PTH113  Path's raises
     if path is None:
-        looked = ", ".join(dict.fromkeys(map(str, candidates)))
-        raise ConfigError(f"{spec_path}: datasets.{number}.path: no file {source.path!r}; looked at {looked}")
+        found = "; it is a folder" if any(map(os.path.isdir, candidates)) else ""
+        looked = ", ".join(map(str, candidates))
+        raise ConfigError(f"{where}: no file {_describe(source.path)}; looked at {looked}{found}; expected a dataset's file")
+    try:
+        digest = digest_file(path)
+    except OSError as error:
+        raise ConfigError(f"{where}: {path} cannot be read: {error.strerror}; check its permissions") from error
     root = (path.parent / source.media_root).resolve() if source.media_root else path.parent
-    return source.model_copy(update={"path": str(path), "media_root": str(root), "digest": digest_file(path)})
+    return source.model_copy(update={"path": str(path), "media_root": str(root), "digest": digest})
 
 
 def _resolve_run(asked: RunFile, profile: ModelProfile, datasets: tuple[DatasetSource, ...], where: str) -> RunSpec:

@@ -17,7 +17,21 @@ def parse_yaml(text: str, where: str) -> Any:
     itself, and anchors that stand for more than ``MOST_CHARACTERS`` in all.
     """
     if len(text) > MOST_CHARACTERS:
-        raise ConfigError(f"{where}: {len(text):,} characters; expected a spec or a profile, of {MOST_CHARACTERS:,} at most")
+        raise ConfigError(f"{where}: more than {MOST_CHARACTERS:,} characters; expected a spec or a profile, of a few kilobytes")
+    try:
+        return _load(text, where)
+    except yaml.MarkedYAMLError as error:
+        raise ConfigError(_explain_mistake(error, where)) from error
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise ConfigError(f"{where}: not valid YAML (line {line}): the character #x{error.character:04x}; remove it") from error
+    except RecursionError as error:
+        raise ConfigError(f"{where}: nested too deeply; expected a few levels") from error
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2020-13-45
+        raise ConfigError(f"{where}: not valid YAML: {error}") from error
+
+
+def _load(text: str, where: str) -> Any:
     loader = yaml.SafeLoader(text)
     try:
         node = loader.get_single_node()
@@ -25,16 +39,6 @@ def parse_yaml(text: str, where: str) -> Any:
             return None
         _measure(node, where, "", {})
         return loader.construct_document(node)
-    except yaml.MarkedYAMLError as error:
-        raise ConfigError(_explain_mistake(error, where)) from error
-    except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        found = f"unacceptable character #x{ord(error.character):04x}"
-        raise ConfigError(f"{where}: not valid YAML (line {line}): {found}; remove it") from error
-    except RecursionError as error:
-        raise ConfigError(f"{where}: nested too deeply; expected a few levels") from error
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2020-13-45
-        raise ConfigError(f"{where}: not valid YAML: {error}") from error
     finally:
         loader.dispose()
 
@@ -54,16 +58,15 @@ def _measure(node: yaml.Node, where: str, at: str, sizes: dict[yaml.Node, int | 
     """
     if node not in sizes:
         sizes[node] = None
-        sizes[node] = 1 + sum(_measure(inner, where, path, sizes) for inner, path in _list_inner(node, where, at))
+        own = len(node.value) if isinstance(node, yaml.ScalarNode) else 0
+        sizes[node] = 1 + own + sum(_measure(inner, where, path, sizes) for inner, path in _list_inner(node, where, at))
     size = sizes[node]
+    place = f"{where}: line {node.start_mark.line + 1}: {at}"
     if size is None:
-        raise ConfigError(f"{where}: line {node.start_mark.line + 1}: {at}: its anchor holds itself; write the value out")
+        raise ConfigError(f"{place}: its anchor holds itself; write the value out")
     if size > MOST_CHARACTERS:
-        raise ConfigError(
-            f"{where}: line {node.start_mark.line + 1}: {at}: its anchors stand for more than {MOST_CHARACTERS:,} characters; "
-            "write out what is meant"
-        )
-    return size + (len(node.value) if isinstance(node, yaml.ScalarNode) else 0)
+        raise ConfigError(f"{place}: its anchors stand for more than {MOST_CHARACTERS:,} characters; write out what is meant")
+    return size
 
 
 def _list_inner(node: yaml.Node, where: str, at: str) -> list[tuple[yaml.Node, str]]:
@@ -74,13 +77,13 @@ def _list_inner(node: yaml.Node, where: str, at: str) -> list[tuple[yaml.Node, s
     if not isinstance(node, yaml.MappingNode):
         return []
     inner: list[tuple[yaml.Node, str]] = []
-    seen: dict[tuple[str, str], int] = {}
+    lines: dict[tuple[str, str], int] = {}
     for key, value in node.value:
-        path = f"{prefix}{key.value if isinstance(key, yaml.ScalarNode) else '?'}"
-        if isinstance(key, yaml.ScalarNode) and not key.tag.endswith(":merge"):
-            line = key.start_mark.line + 1
-            first = seen.setdefault((key.tag, key.value), line)
-            if seen.get((key.tag, key.value)) != line or len(seen) <= len(inner) // 2:
-                raise ConfigError(f"{where}: line {line}: {path} is given twice, first in line {first}; expected it once")
+        path = prefix + (key.value if isinstance(key, yaml.ScalarNode) else "?")
+        if isinstance(key, yaml.ScalarNode):
+            name, line = (key.tag, key.value), key.start_mark.line + 1
+            if name in lines:
+                raise ConfigError(f"{where}: line {line}: {path}: given twice, first in line {lines[name]}; expected it once")
+            lines[name] = line
         inner += [(key, path), (value, path)]
     return inner

@@ -147,7 +147,7 @@ def cancel_run(run_id: str, store: Store, ledger: Ledger) -> RunStatus:
     tell = prepare_status(run_id, store, ledger)
     if tell().state == "done":
         raise ConfigError(f"run {run_id} is done; there is nothing to cancel")
-    ledger.cancel_run(run_id, "cancelled by producer cancel")
+    ledger.cancel_run(run_id, "by producer cancel")
     return tell()
 
 

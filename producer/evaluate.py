@@ -98,7 +98,8 @@ def _facts_of(outcome: Outcome) -> Iterator[str]:
     """Yield the name of every count that this outcome belongs to."""
     yield "seen"
     yield outcome.status
-    if len(outcome.attempts) > 1:
+    answered = [attempt for attempt in outcome.attempts if attempt.finish_reason != "error"]  # a wave may have got no answer
+    if len(answered) > 1:
         yield "retried"
     if outcome.status == "failed":
         return
@@ -111,7 +112,7 @@ def _facts_of(outcome: Outcome) -> Iterator[str]:
         yield "no_answer"
     if score == 1.0:
         yield "hits"
-        if len(outcome.attempts) == 1:
+        if len(answered) == 1:
             yield "first_attempt_hits"
 
 

@@ -133,7 +133,7 @@ async def _ask_until_accepted(slot: Slot, run: LoadedRun, sample: Sample, made: 
     """Append attempts to ``made`` until one has no violation or ``max_attempts`` are used up; a later wave has as many again."""
     if sample.fault is not None:
         raise SampleError(sample.fault.code, sample.fault.message)
-    images = await slot.load_images(sample) if sample.media else ()
+    images = await slot.load_images(sample, run.access) if sample.media else ()
     violations = sample.violations_before
     for number in range(sample.made_before + 1, sample.made_before + run.spec.validation.max_attempts + 1):
         made.append(await _make_attempt(slot, run, sample, images, number, violations))

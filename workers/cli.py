@@ -7,6 +7,7 @@ from common.ledger import connect_redis
 from common.log import configure_log
 from common.settings import get_settings
 from workers.launcher import Launcher, parse_gpus
+from workers.media_files import find_access
 
 
 @click.group()
@@ -22,6 +23,7 @@ def start(profile: str, gpus: str) -> int:
     settings = get_settings()
     configure_log(settings.log_level, as_json=settings.log_json)
     slots = parse_gpus(gpus)
+    find_access(settings, [])  # a mistake in FLEET_MEDIA_ROOTS is better told now than by every chunk
     connect_redis(settings).close()
     return Launcher(profile, slots, settings).run()
 

@@ -2,13 +2,10 @@
 
 import base64
 import binascii
-import os
 import re
-import stat
 import warnings
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
@@ -16,6 +13,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from common.errors import SampleError
 from common.records import Media
+from workers.media_files import MediaAccess, read_file
+from workers.media_urls import fetch_url, name_url
 
 MAX_PIXELS = 64_000_000
 MAX_BYTES = 128 * 2**20
@@ -36,28 +35,29 @@ warnings.simplefilter("error", Image.DecompressionBombWarning)
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
 
 
-def load_media(media: Media) -> Image.Image:
+def load_media(media: Media, access: MediaAccess) -> Image.Image:
     """Return a media's image in mode RGB: upright, on white where it was transparent, the first frame if it moves.
 
     Raises ``SampleError`` with one of the codes ``media_missing`` (nothing there), ``media_unreadable`` (no permission,
-    a folder), ``media_corrupt`` (cut off, not an image), ``media_too_large`` (over ``MAX_BYTES`` or ``MAX_PIXELS``)
-    and ``media_unsupported`` (videos and URLs).
+    a folder, a server that does not answer), ``media_forbidden`` (outside the folders, or an address that ``access`` does
+    not allow), ``media_corrupt`` (cut off, not an image), ``media_too_large`` (over ``MAX_BYTES`` or ``MAX_PIXELS``) and
+    ``media_unsupported`` (videos, and URLs where they are off).
     """
     if media.kind != "image":
         raise SampleError("media_unsupported", f"{_name(media)}: {media.kind}s are not enabled; only images are read")
-    content = read_media(media)
+    content = read_media(media, access)
     if not content:
         raise SampleError("media_corrupt", f"{_name(media)}: it is empty (0 bytes); expected an image")
     return decode_image(content, _name(media))
 
 
-def read_media(media: Media) -> bytes:
+def read_media(media: Media, access: MediaAccess) -> bytes:
     """Return a media's bytes, from wherever they are, at most ``MAX_BYTES``.  Raises ``SampleError``, see ``load_media``."""
     if media.data is not None:
         return _decode_base64(media.data, _name(media))
     if media.uri is None:
         raise SampleError("media_missing", "the media has neither data nor uri; give one of them in the dataset")
-    content = _read_file(_to_path(media.uri), media.offset or 0, media.length, _name(media))
+    content = _read_uri(media.uri, media, access)
     if media.encoding == "base64":
         return _decode_base64(content, _name(media))
     return content
@@ -125,43 +125,29 @@ def _decode_base64(text: str | bytes, name: str) -> bytes:
         raise SampleError("media_corrupt", f"{name}: not valid base64: {error}") from None
 
 
-def _to_path(uri: str) -> Path:
+def _read_uri(uri: str, media: Media, access: MediaAccess) -> bytes:
     scheme = _SCHEME.match(uri)
-    if scheme is None:
-        return Path(uri)
-    if scheme[1].lower() != "file":
-        message = f"{uri}: {scheme[1]} addresses are not enabled; download the media and give its path"
+    if scheme is None or scheme[1].lower() == "file":
+        path = Path(uri) if scheme is None else _to_path(uri)
+        return read_file(path, media.offset or 0, media.length, _name(media), roots=access.roots, max_bytes=MAX_BYTES)
+    if not access.urls:
+        message = (
+            f"{_name(media)}: addresses are not enabled; set FLEET_MEDIA_URLS=1 on the workers, or download it and give its path"
+        )
         raise SampleError("media_unsupported", message)
-    parts = urlsplit(uri)
-    if parts.netloc not in ("", "localhost"):
-        raise SampleError("media_unsupported", f"{uri}: names the host {parts.netloc!r}; expected file:///path")
-    return Path(unquote(parts.path))
+    if media.offset is not None or media.length is not None:
+        raise SampleError("media_unsupported", f"{_name(media)}: a byte range of an address is not read; expected one of a file")
+    return fetch_url(uri, timeout_s=access.url_timeout_s, max_bytes=MAX_BYTES)
 
 
-def _read_file(path: Path, offset: int, length: int | None, name: str) -> bytes:
+def _to_path(uri: str) -> Path:
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # a named pipe would block for ever
-            raise SampleError("media_unreadable", f"{name}: not a file; expected the path of an image")
-        with path.open("rb") as stream:
-            return _read_range(stream, offset, length, name)
-    except FileNotFoundError:
-        message = f"{name}: no such file; check the path in the dataset, or set media_root to the folder of the images"
-        raise SampleError("media_missing", message) from None
-    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise SampleError("media_unreadable", f"{name}: cannot be read: {reason}; check the path and its permissions") from error
-
-
-def _read_range(stream: BinaryIO, offset: int, length: int | None, name: str) -> bytes:
-    present = max(0, os.fstat(stream.fileno()).st_size - offset)
-    wanted = present if length is None else length
-    if wanted > MAX_BYTES:
-        raise _too_large(name, f"{wanted} bytes, at most {MAX_BYTES} are allowed")
-    if wanted > present:
-        message = f"{name}: the file ends {wanted - present} bytes before the range; was it replaced after the run was planned?"
-        raise SampleError("media_corrupt", message)
-    stream.seek(offset)
-    return stream.read(wanted)
+        parts = urlsplit(uri)
+    except ValueError as error:
+        raise SampleError("media_unsupported", f"{name_url(uri)}: not a valid address ({error}); expected file:///path") from None
+    if parts.netloc not in ("", "localhost"):
+        raise SampleError("media_unsupported", f"{name_url(uri)}: names another host; expected file:///path")
+    return Path(unquote(parts.path))
 
 
 def _too_large(name: str, found: str) -> SampleError:
@@ -171,6 +157,7 @@ def _too_large(name: str, found: str) -> SampleError:
 def _name(media: Media) -> str:
     if media.uri is None:
         return f"inline {media.kind}"
+    name = name_url(media.uri) if _SCHEME.match(media.uri) else media.uri
     if media.offset is None:
-        return media.uri
-    return f"{media.uri}[{media.offset}:+{media.length if media.length is not None else '?'}]"
+        return name
+    return f"{name}[{media.offset}:+{media.length if media.length is not None else '?'}]"

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 
 from common.chunks import ChunkIndex, read_index, read_run
 from common.errors import ConfigError
+from common.settings import Settings
 from common.spec import ModelProfile, RunSpec
 from common.store import Store
+from workers.media_files import MediaAccess, find_access
 from workers.validators import Validator, build_validators
 
 
@@ -19,6 +21,7 @@ class LoadedRun:
     index: ChunkIndex
     datasets: Mapping[str, int]
     validators: tuple[tuple[str, Validator], ...]
+    access: MediaAccess
 
     def has_chunk(self, store: Store, number: int) -> bool:
         """Return whether the run has a chunk of this number, in a wave planned since, perhaps."""
@@ -27,7 +30,7 @@ class LoadedRun:
         return 0 <= number < len(self.index)
 
 
-def load_run(store: Store, run_id: str, profile: ModelProfile) -> LoadedRun:
+def load_run(store: Store, run_id: str, profile: ModelProfile, settings: Settings) -> LoadedRun:
     """Read a planned run from the store.
 
     Raises ``ConfigError`` when it was never planned there, or was planned for another model than this worker's
@@ -42,4 +45,11 @@ def load_run(store: Store, run_id: str, profile: ModelProfile) -> LoadedRun:
                 "give one of the two profiles another name"
             )
     datasets = {counts.name: number for number, counts in enumerate(plan.datasets)}
-    return LoadedRun(run_id, spec, read_index(store, run_id), datasets, build_validators(spec.validation.validators))
+    return LoadedRun(
+        run_id=run_id,
+        spec=spec,
+        index=read_index(store, run_id),
+        datasets=datasets,
+        validators=build_validators(spec.validation.validators),
+        access=find_access(settings, spec.datasets),
+    )

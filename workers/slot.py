@@ -27,6 +27,7 @@ from workers.engines.base import Engine, Generation, Request
 from workers.heartbeat import Heartbeat, Held
 from workers.janitor import sweep
 from workers.media import load_media
+from workers.media_files import MediaAccess
 from workers.runs import LoadedRun, load_run
 from workers.silence import Silence
 from workers.turns import Turns
@@ -74,7 +75,7 @@ class Slot:
         self._look = look
         self._takeovers = ThreadPoolExecutor(settings.chunks_in_flight, thread_name_prefix="takeover")
         self._taken_over: list[Future[str]] = []
-        self._load_run = lru_cache(maxsize=64)(lambda run_id: load_run(store, run_id, profile))
+        self._load_run = lru_cache(maxsize=64)(lambda run_id: load_run(store, run_id, profile, settings))
         self._media_threads = ThreadPoolExecutor(settings.media_threads, thread_name_prefix="media")
         self._loop = asyncio.new_event_loop()
         self._loop_thread = threading.Thread(target=self._turn_loop, name="engine", daemon=True)
@@ -130,9 +131,9 @@ class Slot:
         with self._silence.broken_by_answer():
             return await self.engine.generate(request)
 
-    async def load_images(self, sample: Sample) -> tuple[Image, ...]:
+    async def load_images(self, sample: Sample, access: MediaAccess) -> tuple[Image, ...]:
         """Return a sample's images, decoded in the bounded pool.  Raises ``SampleError``."""
-        loading = [self._loop.run_in_executor(self._media_threads, load_media, media) for media in sample.media]
+        loading = [self._loop.run_in_executor(self._media_threads, load_media, media, access) for media in sample.media]
         return tuple(await asyncio.gather(*loading))
 
     @contextmanager

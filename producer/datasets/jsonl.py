@@ -8,7 +8,6 @@ surrogate is a ``bad_field`` fault wherever it stands, because no text that we s
 import json
 from collections.abc import Iterator
 from math import isfinite
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -16,7 +15,7 @@ import msgspec
 from common.errors import SampleError
 from common.spec import DatasetSource
 from producer.datasets.fields import misfit
-from producer.datasets.lines import read_lines
+from producer.datasets.lines import open_text, read_lines
 from producer.datasets.registry import register_reader
 from producer.datasets.rows import ALIASES, Row, find_fault
 
@@ -29,7 +28,7 @@ _DECODER = msgspec.json.Decoder()
 def read_jsonl(source: DatasetSource) -> Iterator[Row]:
     """Yield the rows of a JSON lines file."""
     number = 0
-    with Path(source.path).open("rb") as stream:
+    with open_text(source) as stream:
         for line_number, offset, line in read_lines(stream):
             if not line.isspace():
                 row = Row(number, line_number, line, offset)

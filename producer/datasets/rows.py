@@ -83,10 +83,12 @@ class Reading:
 def read_samples(source: DatasetSource, rows: Iterator[Row]) -> Iterator[Sample]:
     """Yield a sample for each of the first ``source.limit`` rows.
 
-    Raises ``ConfigError`` if ``source.fields`` maps a name that is not ours, or one to a field that no row has.
+    Raises ``ConfigError`` if ``source.fields`` maps a name that is not ours, or one to a field that no row has, and if there is
+    no row at all.
     """
     reading = plan_reading(source)
     unseen, met = set(source.fields.values()), set[str]()
+    row = None
     for row in islice(rows, source.limit):
         if unseen:
             met.update(row.fields if row.columns is None else row.columns)
@@ -94,6 +96,10 @@ def read_samples(source: DatasetSource, rows: Iterator[Row]) -> Iterator[Sample]
         yield to_sample(row, reading)
     if unseen and met:
         raise ConfigError(explain_unmapped(source, min(unseen), sorted(met)))
+    if row is None:
+        raise ConfigError(
+            f"dataset {source.name!r}: {source.path} holds no rows; expected at least one: was it written to its end?"
+        )
 
 
 def plan_reading(source: DatasetSource) -> Reading:

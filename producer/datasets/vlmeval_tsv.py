@@ -23,7 +23,7 @@ from common.records import Fault, Kind
 from common.spec import DatasetSource
 from common.spelling import suggest
 from producer.datasets.fields import KINDS, are_yes_no, to_target
-from producer.datasets.lines import skip_bom
+from producer.datasets.lines import open_text, skip_bom
 from producer.datasets.media import Reference, refer
 from producer.datasets.registry import register_reader
 from producer.datasets.rows import Reading, Row, explain_unmapped, find_fault, plan_reading
@@ -44,6 +44,7 @@ class _Table:
 
     reading: Reading
     header: tuple[str, ...]
+    header_line: bytes
     roles: tuple[Role, ...]
     columns: dict[str, str]
     image_cells: ImageCells
@@ -53,7 +54,7 @@ class _Table:
 @register_reader("vlmeval_tsv", endings=(".tsv",))
 def read_vlmeval_tsv(source: DatasetSource) -> Iterator[Row]:
     """Yield the rows of a VLMEvalKit TSV.  Raises ``ConfigError`` for a header without what is needed."""
-    with Path(source.path).open("rb") as stream:
+    with open_text(source) as stream:
         skip_bom(stream)
         records = read_records(stream)
         table = _read_table(next(records, None), source)
@@ -62,6 +63,9 @@ def read_vlmeval_tsv(source: DatasetSource) -> Iterator[Row]:
 
 
 def _read_table(record: Record | None, source: DatasetSource) -> _Table:
+    if record is None:
+        where = f"dataset {source.name!r}: {source.path}"
+        raise ConfigError(f"{where}: the file is empty; expected a header with the names of the columns")
     header = _read_header(record, source)
     reading = plan_reading(source)
     for theirs in source.fields.values():
@@ -78,6 +82,7 @@ def _read_table(record: Record | None, source: DatasetSource) -> _Table:
     return _Table(
         reading=reading,
         header=header,
+        header_line=record.content,
         roles=_find_roles(header, present),
         columns=present,
         image_cells=ImageCells(Path(source.path), positions.get("id"), positions.get("image")),
@@ -93,10 +98,8 @@ def _find_columns(header: tuple[str, ...], reading: Reading) -> dict[str, str]:
     return {ours: columns[0] for ours, columns in found.items() if columns}
 
 
-def _read_header(record: Record | None, source: DatasetSource) -> tuple[str, ...]:
+def _read_header(record: Record, source: DatasetSource) -> tuple[str, ...]:
     where = f"dataset {source.name!r}: {source.path}"
-    if record is None:
-        raise ConfigError(f"{where}: the file is empty; expected a header with the names of the columns")
     try:
         header = tuple(read_cell(record.content, span).decode("utf-8").strip() for span in split_record(record.content))
     except UnicodeDecodeError as error:
@@ -142,6 +145,8 @@ def _find_shape_fault(record: Record, cells: int, table: _Table) -> Fault | None
         found = "a cell opens with a quote that nothing closes; expected its closing quote"
     elif cells != len(table.header):
         found = f"found {cells} cells; expected {len(table.header)}, as in the header"
+    elif record.content == table.header_line:
+        found = "found the header once more; expected a row: where files are joined, only the first one's header may stay"
     else:
         return None
     return find_fault(table.reading.source, record.line, SampleError("bad_row", found))

@@ -58,9 +58,10 @@ def print_enqueued(enqueued: Enqueued, console: Console) -> None:
 
 def print_resumed(resumed: Resumed, retry: Sequence[str], console: Console) -> None:
     """Print what resuming did; ``retry`` is what was asked to be run again."""
-    if retry:
-        nothing = f"no sample is {' or '.join(retry)} and not being run again already"
-        _print(console, f"{resumed.run_id}: {f'{resumed.retried:,} samples are run again' if resumed.retried else nothing}")
+    if retry and not resumed.retried:
+        _print(console, f"{resumed.run_id}: no sample is {' or '.join(retry)} and not being run again already")
+    elif retry:
+        _print(console, f"{resumed.run_id}: samples to be run again: {resumed.retried:,}")
     if resumed.state == "done":
         _print(console, f"{resumed.run_id}: is done; nothing to ring for")
     else:

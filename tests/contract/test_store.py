@@ -4,14 +4,19 @@ import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import obstore
 import pytest
 
-from common.errors import ConfigError, IntegrityError, ServiceUnreachable
-from common.store import MissingObject, Store, mask_credentials, open_store
+from common.errors import ConfigError, IntegrityError, ServiceUnreachable, TransientError
+from common.store import MissingObject, Store, StoreFull, mask_credentials, open_store
+from tests.support.faulty_s3 import Fault, FaultyS3, answer, cut_answer, faulty_s3, lose_answer, lose_request
+from tests.support.small_disk import SmallDisk, small_disk
+
+__all__ = ["faulty_s3", "small_disk"]  # fixtures
 
 RACERS = 8
 MIB = 2**20
@@ -231,6 +236,102 @@ def test_a_store_that_does_not_answer_is_unreachable(s3_url: str, monkeypatch: p
         assert s3_url in str(caught.value)
         assert "127.0.0.1:9" in str(caught.value)
         assert "secret" not in str(caught.value)
+
+
+# Faults of the store itself
+
+
+@pytest.mark.parametrize("fault", [lose_request, lose_answer, cut_answer, answer(500, "InternalError"), answer(503, "SlowDown")])
+def test_an_operation_that_meets_a_fault_once_is_done_all_the_same(faulty_s3: FaultyS3, s3_url: str, fault: Fault) -> None:
+    store = open_store(s3_url)
+    for method in ("PUT", "GET", "HEAD"):
+        faulty_s3.inject(fault, f"^{method} ", times=1)
+    store.put("key", b"content")
+    assert store.get("key") == b"content"
+    assert store.exists("key")
+    assert [asked.split()[0] for asked in faulty_s3.met] == ["PUT", "GET", "HEAD"]
+
+
+def test_a_store_is_given_as_much_patience_as_was_asked_for(
+    faulty_s3: FaultyS3, s3_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("common.store._LONGEST_PAUSE", timedelta(milliseconds=1))
+    monkeypatch.setattr("common.store._FIRST_PAUSE", timedelta(milliseconds=1))
+    faulty_s3.inject(answer(503, "SlowDown"), times=50)
+    open_store(s3_url, patience_s=60).put("key", b"content")
+    assert len(faulty_s3.met) == 50
+
+
+def test_a_listing_that_is_cut_midway_yields_each_key_once(
+    faulty_s3: FaultyS3, s3_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MOTO_S3_DEFAULT_MAX_KEYS", "10")
+    monkeypatch.setattr("common.store._LIST_PAGE", 10)
+    store = open_store(s3_url)
+    keys = [f"many/{number:02}" for number in range(35)]
+    for key in [*keys, "more"]:
+        store.put(key, b"")
+    listing = store.list_keys("many")
+    first = [next(listing) for _ in range(15)]
+    faulty_s3.inject(cut_answer, "list-type", times=2)
+    assert first + list(listing) == keys
+    assert len(faulty_s3.met) == 2
+
+
+def test_a_put_whose_answer_got_lost_does_not_say_that_it_won(faulty_s3: FaultyS3, s3_url: str) -> None:
+    store = open_store(s3_url)
+    faulty_s3.inject(lose_answer, "^PUT ", times=1)
+    assert not store.put_new("key", b"ours")
+    assert store.get("key") == b"ours"
+
+
+def test_a_conflict_with_another_writer_is_nobodys_fault(faulty_s3: FaultyS3, s3_url: str) -> None:
+    store = open_store(s3_url, patience_s=0.2)
+    faulty_s3.inject(answer(409, "OperationAborted"))
+    for operation in (lambda: store.put("key", b""), lambda: store.get("key"), lambda: store.exists("key")):
+        with pytest.raises(TransientError, match=r"409 Conflict"):
+            operation()
+
+
+def test_a_store_that_forbids_or_has_no_room_says_so(faulty_s3: FaultyS3, s3_url: str) -> None:
+    store = open_store(s3_url, patience_s=0.2)
+    faulty_s3.inject(answer(403, "AccessDenied"), "^PUT ")
+    with pytest.raises(ConfigError, match=f"{s3_url}: 'key': the store refuses: .*AccessDenied"):
+        store.put_new("key", b"")
+    faulty_s3.heal()
+    faulty_s3.inject(answer(507, "XMinioStorageFull"), "^PUT ")
+    with pytest.raises(StoreFull, match=f"{s3_url}: 'key': the store is full; make room"):
+        store.put_new("key", b"")
+
+
+def test_a_full_disk_takes_no_half_object_and_says_so(small_disk: SmallDisk) -> None:
+    store = open_store(str(small_disk.folder / "store"))
+    store.put("older", b"o" * 5000)
+    small_disk.fill()
+
+    def write_big() -> None:
+        with store.open_writer("big") as writer:
+            writer.write(b"x" * 20 * MIB)
+
+    for operation in (lambda: store.put_new("new", b"x"), lambda: store.put("older", b"x" * 5000), write_big, store.probe):
+        with pytest.raises(StoreFull, match="the store is full; make room"):
+            operation()
+    assert list(store.list_keys()) == ["older"]
+    assert store.get("older") == b"o" * 5000
+    small_disk.make_room()
+    assert store.put_new("new", b"x")
+
+
+def test_a_read_only_disk_is_the_users_to_fix_and_can_be_read(small_disk: SmallDisk) -> None:
+    store = open_store(str(small_disk.folder / "store"))
+    store.put("older", b"o")
+    small_disk.forbid_writing()
+    for operation in (lambda: store.put_new("new", b"x"), lambda: store.put("folder/new", b"x"), store.probe):
+        with pytest.raises(ConfigError, match=r"the store refuses: .*Read-only file system"):
+            operation()
+    assert store.get("older") == b"o"
+    small_disk.allow_writing()
+    assert store.put_new("new", b"x")
 
 
 @pytest.mark.parametrize(

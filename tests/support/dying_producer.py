@@ -1,23 +1,31 @@
-"""``python -m tests.support.dying_producer POINT ARGUMENT...``: the ``producer`` command, killed by SIGKILL at a named point."""
+"""``python -m tests.support.dying_producer POINT[/SIGNAL] ARGUMENT...``: the ``producer`` command, signalled at a named point.
+
+Without a signal's name it is SIGKILL.  SIGINT is what Ctrl+C sends, and the command goes on to end by itself.
+"""
 
 import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 from celery import Celery
 
+import producer.collect
 import producer.enqueue
+import producer.shuffle
 from common.ledger import Ledger
-from common.store import Store
+from common.store import Store, Writer
 from producer.cli import main
 
 RUNG_BEFORE_DEATH = 1100  # more than one batch of 1000 messages, so that some have been sent and some have not
+BY = signal.SIGKILL
 
 
-def kill_at(owner: Any, name: str, *, before: bool = False, calls: int = 1) -> None:
-    """Make a function of ``owner`` end this process at its ``calls``-th call, after or ``before`` its work."""
+def signal_at(owner: Any, name: str, *, before: bool = False, calls: int = 1) -> None:
+    """Make a function of ``owner`` signal this process at its ``calls``-th call, after or ``before`` its work."""
     function: Callable[..., Any] = getattr(owner, name)
     left = calls
 
@@ -25,29 +33,37 @@ def kill_at(owner: Any, name: str, *, before: bool = False, calls: int = 1) -> N
         nonlocal left
         left -= 1
         if before and left == 0:
-            die()
+            os.kill(os.getpid(), BY)
         result = function(*given, **named)
-        if left == 0:
-            die()
+        if not before and left == 0:
+            os.kill(os.getpid(), BY)
         return result
 
     setattr(owner, name, wrapped)
 
 
-def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
+# Steps of enqueueing that ``tests/integration/test_producer_commands.py`` kills and looks behind.
 POINTS: dict[str, Callable[[], None]] = {
-    "after_samples": lambda: kill_at(Store, "put", before=True),
-    "after_index": lambda: kill_at(Store, "put"),
-    "after_run_record": lambda: kill_at(producer.enqueue, "plan_run"),
-    "after_open": lambda: kill_at(Ledger, "open_run"),
-    "while_committing_parts": lambda: kill_at(Ledger, "commit", calls=2),
-    "while_ringing": lambda: kill_at(Celery, "send_task", calls=RUNG_BEFORE_DEATH),
+    "after_samples": lambda: signal_at(Store, "put", before=True),
+    "after_index": lambda: signal_at(Store, "put"),
+    "after_run_record": lambda: signal_at(producer.enqueue, "plan_run"),
+    "after_open": lambda: signal_at(Ledger, "open_run"),
+    "while_committing_parts": lambda: signal_at(Ledger, "commit", calls=2),
+    "while_ringing": lambda: signal_at(Celery, "send_task", calls=RUNG_BEFORE_DEATH),
+}
+MORE_POINTS: dict[str, Callable[[], None]] = {
+    "while_sorting_samples": lambda: signal_at(producer.shuffle, "estimate_input_bytes", calls=20),
+    "while_writing_samples": lambda: signal_at(Writer, "write", calls=2),
+    "after_three_rings": lambda: signal_at(Celery, "send_task", calls=3),
+    "after_forgetting": lambda: signal_at(Ledger, "forget_run"),
+    "while_reading_parts": lambda: signal_at(producer.collect, "read_outcomes", calls=3),
+    "while_writing_results": lambda: signal_at(pq.ParquetWriter, "write_table"),
+    "before_results_appear": lambda: signal_at(Path, "replace", before=True),
+    "between_two_results": lambda: signal_at(Path, "replace"),
 }
 
 if __name__ == "__main__":
-    point = sys.argv.pop(1)
-    POINTS[point]()
+    point, _, signal_name = sys.argv.pop(1).partition("/")
+    BY = signal.Signals[signal_name or "SIGKILL"]
+    {**POINTS, **MORE_POINTS}[point]()
     main()

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from pydantic import Field
 
+from common import spec_files
 from common.errors import ConfigError
 from common.settings import get_settings
 from common.spec import Spec
@@ -118,8 +119,33 @@ def test_a_dataset_that_is_not_there_is_named_with_where_it_was_looked_for(folde
     message = refuse(write_spec(folder, datasets=[{"path": "rows.jsonl"}, {"path": "row.jsonl"}]))
     assert message == (
         f"{folder}/specs/spec.yaml: datasets.1.path: no file 'row.jsonl'; "
-        f"looked at {folder}/specs/row.jsonl, {folder}/elsewhere/row.jsonl"
+        f"looked at {folder}/specs/row.jsonl, {folder}/elsewhere/row.jsonl; expected a dataset's file"
     )
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ({"path": "../specs", "name": "a"}, r"datasets\.0\.path: no file '\.\./specs'; looked at .*; it is a folder; expected .*"),
+        ({"path": "x" * 5000, "name": "a"}, r"datasets\.0\.path: no file 'x+\.\.\.; looked at .*; expected a dataset's file"),
+        ({"path": "a\0b", "name": "a"}, r"datasets\.0: found a NUL character in path or media_root; .*"),
+        ({"path": "rows.jsonl", "media_root": "a\0b"}, r"datasets\.0: found a NUL character in path or media_root; .*"),
+    ],
+)
+def test_a_path_that_can_lead_to_no_file_is_refused(folder: Path, source: dict[str, Any], message: str) -> None:
+    assert re.fullmatch(rf"{folder}/specs/spec\.yaml: {message}", refuse(write_spec(folder, datasets=[source])))
+
+
+def test_a_dataset_that_cannot_be_read_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def deny(path: Path) -> str:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(spec_files, "digest_file", deny)
+    assert f"datasets.0.path: {folder}/specs/rows.jsonl cannot be read: Permission denied" in refuse(write_spec(folder))
+
+
+def test_a_profiles_name_that_is_too_long_for_a_file_is_not_found(folder: Path) -> None:
+    assert "not found" in refuse(write_spec(folder, model="m" * 5000))
 
 
 # Mistakes
@@ -207,9 +233,10 @@ def test_an_unknown_adapter_or_engine_is_for_the_worker_to_refuse(folder: Path) 
     [
         ("", "expected a mapping of fields at the top, found nothing"),
         ("- a\n- b\n", "expected a mapping of fields at the top, found ['a', 'b']"),
-        ("model: [", "not valid YAML: while parsing"),
+        ("model: [", "not valid YAML (line 1, column 9): while parsing"),
         ("model: 2020-13-45", "not valid YAML: month must be in 1..12"),
-        ("model: !!python/name:os.system", "not valid YAML: could not determine a constructor"),
+        ("model: !!python/name:os.system", "not valid YAML (line 1, column 8): could not determine a constructor"),
+        ("model: a\nmodel: b\n", "line 2: model: given twice, first in line 1; expected it once"),
         ("1: a\n", "1: found 1; expected: a field name that is text"),
     ],
 )
@@ -221,9 +248,9 @@ def test_a_file_that_is_no_mapping_is_refused(folder: Path, text: str, message: 
 
 def test_a_file_that_cannot_be_read_is_named(folder: Path) -> None:
     assert refuse(folder / "nope.yaml") == f"{folder}/nope.yaml: no such file"
-    assert f"{folder}: cannot be read: " in refuse(folder)
+    assert refuse(folder) == f"{folder}: cannot be read: Is a directory; expected a YAML file"
     (folder / "latin.yaml").write_bytes(b"model: \xe4")
-    assert f"{folder}/latin.yaml: cannot be read: 'utf-8'" in refuse(folder / "latin.yaml")
+    assert f"{folder}/latin.yaml: not UTF-8" in refuse(folder / "latin.yaml")
 
 
 # Known fields at any depth

@@ -24,13 +24,9 @@ GOOD = "https://good.example/a.png"
 LONG_S, SHORT_S = 60.0, 0.5
 
 
-def make_png() -> bytes:
-    stream = io.BytesIO()
-    Image.new("RGB", SIZE, "red").save(stream, "PNG")
-    return stream.getvalue()
-
-
-PNG = make_png()
+_STREAM = io.BytesIO()
+Image.new("RGB", SIZE, "red").save(_STREAM, "PNG")
+PNG = _STREAM.getvalue()
 
 
 def load(uri: str, *, timeout_s: float = LONG_S, urls: bool = True, **place: Any) -> tuple[int, int]:

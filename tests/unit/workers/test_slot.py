@@ -12,6 +12,7 @@ from common.records import Lease, Media, Sample
 from tests.support.fleet import Fleet, make_rows
 from tests.support.slots import Exited, enqueue_rows, exits, open_slot
 from tests.support.waiting import wait_until
+from workers.media_files import MediaAccess
 from workers.slot import ENGINE_DIED, Slot
 
 __all__ = ["exits"]  # a fixture
@@ -123,7 +124,7 @@ def test_an_engine_that_ends_its_loop_ends_the_worker(fleet: Fleet, monkeypatch:
     died = threading.Event()
     fleet.write_profile("tried")
     with open_slot(fleet, "tried") as slot:
-        monkeypatch.setattr(slot, "die", lambda why: died.set())
+        monkeypatch.setattr(slot, "die", lambda _: died.set())
         slot._loop.call_soon_threadsafe(_leave)  # noqa: SLF001  # as a task of an engine's own might
         assert died.wait(20)
         monkeypatch.setattr(slot, "stop", slot.heartbeat.stop)
@@ -141,12 +142,15 @@ def test_a_run_is_loaded_once(slot: Slot, fleet: Fleet) -> None:
 
 def test_images_are_loaded_in_order_and_the_first_fault_counts(slot: Slot, fleet: Fleet) -> None:
     media = []
+    access = MediaAccess((fleet.folder,), urls=False, url_timeout_s=1)
     for number in range(3):
         path = fleet.folder / f"{number}.png"
         Image.new("RGB", (8 + number, 8)).save(path)
         media.append(Media(uri=str(path)))
     sample = Sample(sample_id="s", dataset="d", index=0, media=tuple(media))
-    assert [image.width for image in slot.submit(slot.load_images(sample)).result(20)] == [8, 9, 10]
-    broken = sample.model_copy(update={"media": (*media, Media(uri="nowhere.png"), Media(uri="neither.png"))})
+    assert [image.width for image in slot.submit(slot.load_images(sample, access)).result(20)] == [8, 9, 10]
+    broken = sample.model_copy(
+        update={"media": (*media, *(Media(uri=f"{fleet.folder}/{name}.png") for name in ("nowhere", "neither")))}
+    )
     with pytest.raises(SampleError, match=r"n(owhere|either)\.png: no such file"):
-        slot.submit(slot.load_images(broken)).result(20)
+        slot.submit(slot.load_images(broken, access)).result(20)

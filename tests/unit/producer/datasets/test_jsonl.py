@@ -1,7 +1,10 @@
 """JSON lines: what is a row, what is a fault, and how large media stay in the file."""
 
 import base64
+import bz2
+import gzip
 import json
+import lzma
 import random
 import tracemalloc
 from pathlib import Path
@@ -10,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from common.errors import ConfigError
 from common.records import Media, Sample
 from common.spec import DatasetSource
 from producer.datasets import lines, read_dataset
@@ -65,8 +69,25 @@ def test_blank_lines_are_no_rows_but_count_as_lines(tmp_path: Path) -> None:
     assert message_of(samples[1]).startswith("set.jsonl: line 5: ")
 
 
-def test_an_empty_file_has_no_samples(tmp_path: Path) -> None:
-    assert read(tmp_path, b"") == []
+@pytest.mark.parametrize("content", [b"", b"\xef\xbb\xbf", b"\n \r\n"])
+def test_a_file_without_rows_is_the_users_to_change(tmp_path: Path, content: bytes) -> None:
+    with pytest.raises(ConfigError, match=r"dataset 'set': .*set\.jsonl holds no rows; expected at least one"):
+        read(tmp_path, content)
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (gzip.compress(GOOD), "compressed with gzip; unpack it"),
+        (bz2.compress(GOOD), "compressed with bzip2; unpack it"),
+        (lzma.compress(GOOD), "compressed with xz; unpack it"),
+        (b"PAR1....PAR1", "a Parquet file; write it as JSON lines"),
+        (GOOD.decode().encode("utf-16"), "text in UTF-16; save it in UTF-8"),
+    ],
+)
+def test_a_file_of_another_kind_is_refused_as_a_whole(tmp_path: Path, content: bytes, found: str) -> None:
+    with pytest.raises(ConfigError, match=rf"dataset 'set': path: .*set\.jsonl is {found}"):
+        read(tmp_path, content)
 
 
 def test_a_byte_order_mark_and_windows_line_ends_change_nothing(tmp_path: Path) -> None:
@@ -110,7 +131,7 @@ def test_an_overlong_line_is_one_row_at_fault(tmp_path: Path, monkeypatch: pytes
     assert message_of(samples[3]).startswith("set.jsonl: line 4: ")
 
 
-@given(st.lists(st.binary(max_size=40).map(lambda line: line.replace(b"\n", b" "))))
+@given(st.lists(st.binary(max_size=40).map(lambda line: line.replace(b"\n", b" "))).map(lambda lines: [GOOD, *lines]))
 def test_any_bytes_give_a_sample_a_line(tmp_path_factory: pytest.TempPathFactory, content: list[bytes]) -> None:
     samples = read(tmp_path_factory.mktemp("any"), b"\n".join(content).removeprefix(b"\xef\xbb\xbf"))
     assert len(samples) == sum(1 for line in content if line and not line.isspace())

@@ -75,13 +75,14 @@ def test_a_file_that_cannot_be_read_is_said_at_once(tmp_path: Path) -> None:
 def test_another_package_brings_a_reader_by_entry_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plugin = """
 from producer.datasets.registry import register_reader
-register_reader("extra", endings=(".extra",))(lambda source: iter(()))
+from producer.datasets.rows import Row
+register_reader("extra", endings=(".extra",))(lambda source: iter([Row(0, 1, b"", fields={"question": "Q?"})]))
 """
     (tmp_path / "fleet_extra_reader.py").write_text(plugin)
     monkeypatch.syspath_prepend(str(tmp_path))
     points = [EntryPoint("extra", "fleet_extra_reader", registry.ENTRY_POINT_GROUP)]
     monkeypatch.setattr(registry, "entry_points", lambda group: points if group == registry.ENTRY_POINT_GROUP else [])
-    assert list(read_dataset(write(tmp_path / "set.extra", "x"))) == []
+    assert [sample.question for sample in read_dataset(write(tmp_path / "set.extra", "x"))] == ["Q?"]
 
 
 def test_an_entry_point_that_does_not_load_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +90,7 @@ def test_an_entry_point_that_does_not_load_is_named(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(registry, "entry_points", lambda group: points if group == registry.ENTRY_POINT_GROUP else [])
     with pytest.raises(ConfigError, match=r"reader 'extra' \(fleet_reader_that_is_missing\) of another package does not load"):
         read_dataset(write(tmp_path / "set.extra", "x"))
-    assert list(read_dataset(write(tmp_path / "set.jsonl", ""))) == []
+    assert len(list(read_dataset(write(tmp_path / "set.jsonl", "{}\n")))) == 1
 
 
 @pytest.mark.parametrize("name", ["digits.tsv", "shapes.jsonl"])

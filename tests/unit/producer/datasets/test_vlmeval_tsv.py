@@ -241,6 +241,17 @@ def test_rows_at_fault_keep_what_can_be_read_and_stop_nothing(tmp_path: Path) ->
     assert (samples[4].question, samples[4].fault) == ("two\nlines", None)
 
 
+def test_the_header_once_more_is_a_bad_row(tmp_path: Path) -> None:
+    samples = read_bytes(tmp_path, b"index\tquestion\n1\tQ?\nindex\tquestion\n2\tQ!\n")
+    assert [sample.fault is None for sample in samples] == [True, False, True]
+    assert message_of(samples[1], "bad_row").startswith("set.tsv: line 3: found the header once more; expected a row")
+
+
+def test_a_header_without_rows_is_the_users_to_change(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"set\.tsv holds no rows; expected at least one"):
+        read_bytes(tmp_path, b"index\tquestion\n")
+
+
 def test_a_quote_that_nothing_closes_is_a_bad_row_and_the_rest_goes_on(tmp_path: Path) -> None:
     samples = read_bytes(tmp_path, b'index\tquestion\n1\t"Q?\n2\tQ?\n3\tQ?\n')
     assert "a quote that nothing closes" in message_of(samples[0], "bad_row")

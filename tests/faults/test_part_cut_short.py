@@ -1,0 +1,132 @@
+"""A part is damaged in the store: it is never counted, its name and the way out are told, and nothing else is run again."""
+
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+
+from common.chunks import read_chunk, read_index
+from common.errors import IntegrityError
+from common.layout import part_key, parts_prefix
+from tests.support.fleet import Fleet, make_rows
+from tests.support.leftovers import clean_fleet
+from tests.support.planning import run_chunks
+from tests.support.producers import run_to_end
+from tests.support.slots import enqueue_rows
+from tests.support.soundness import assert_run_is_sound
+from tests.support.waiting import wait_until
+
+__all__ = ["clean_fleet"]  # a fixture
+
+SAMPLES, CHUNK_SAMPLES = 80, 10
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "cut short": lambda content: content[: len(content) // 2],
+    "a byte short": lambda content: content[:-1],
+    "empty": lambda content: content[:0],
+    "zeros": lambda content: bytes(len(content)),
+    "a byte flipped": lambda content: content[:500] + bytes([content[500] ^ 1]) + content[501:],
+}
+
+
+def damage(fleet: Fleet, key: str, how: str) -> None:
+    fleet.store.put(key, DAMAGES[how](fleet.store.get(key)))
+
+
+def delete(fleet: Fleet, key: str) -> None:
+    (fleet.folder / "store" / key).unlink()
+
+
+def start_run(fleet: Fleet, engine: str = "NotingEngine", **options: object) -> str:
+    asked = {"asked": str(fleet.folder / "asked"), **options}
+    fleet.write_profile("noting", engine=f"tests.support.dying_engine:{engine}", engine_options=asked)
+    return enqueue_rows(fleet, "noting", make_rows(SAMPLES), chunk=CHUNK_SAMPLES)
+
+
+def find_asked_again(fleet: Fleet) -> set[str]:
+    asked = Counter((fleet.folder / "asked").read_text().split())
+    return {sample_id for sample_id, times in asked.items() if times > 1}
+
+
+def run_in_vain(fleet: Fleet, *arguments: str) -> str:
+    """Run a command that must end with 1; return what it said."""
+    ended = run_to_end(fleet, *arguments)
+    assert ended.code == 1, ended
+    return ended.said
+
+
+def assert_names_part_and_way_out(said: str, run_id: str, number: int) -> None:
+    told = " ".join(said.split())
+    assert f"part of run {run_id}, chunk {number}" in told
+    assert part_key(run_id, 1, number) in told.replace(" ", "")
+    assert f"producer resume {run_id} --rebuild" in told
+    assert "Traceback" not in told
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_damaged_part_of_a_run_that_is_done_is_found_when_it_is_collected(fleet: Fleet, how: str) -> None:
+    run_id = start_run(fleet)
+    run_chunks(fleet, "noting", run_id)
+    damage(fleet, part_key(run_id, 1, 3), how)
+    with pytest.raises(IntegrityError) as caught:
+        fleet.collect(run_id)
+    assert_names_part_and_way_out(str(caught.value), run_id, 3)
+
+
+def test_a_part_of_another_chunk_or_run_is_not_taken_for_this_ones(fleet: Fleet) -> None:
+    run_id = start_run(fleet)
+    run_chunks(fleet, "noting", run_id)
+    another = enqueue_rows(fleet, "noting", make_rows(SAMPLES), chunk=CHUNK_SAMPLES, shuffle={"seed": 1})
+    run_chunks(fleet, "noting", another)
+    for foreign in (part_key(run_id, 1, 4), part_key(another, 1, 3)):
+        fleet.store.put(part_key(run_id, 1, 3), fleet.store.get(foreign))
+        with pytest.raises(IntegrityError) as caught:
+            fleet.collect(run_id)
+        assert_names_part_and_way_out(str(caught.value), run_id, 3)
+
+
+def test_a_part_that_is_cut_short_after_its_commit_costs_its_own_samples_alone(clean_fleet: Fleet) -> None:
+    fleet = clean_fleet
+    run_id = start_run(fleet, delay_s=0.1)
+    fleet.start_workers("noting", chunks_in_flight=2)
+    key = wait_until(lambda: next(fleet.store.list_keys(parts_prefix(run_id)), None), "a part")
+    number = int(key[-16:-8])
+    wait_until(lambda: fleet.status(run_id).samples.ok >= 4 * CHUNK_SAMPLES, "a commit")
+    damage(fleet, key, "cut short")
+
+    for command in (["collect", run_id, "--out", str(fleet.folder / "out")], ["evaluate", run_id]):
+        assert_names_part_and_way_out(run_in_vain(fleet, *command), run_id, number)
+    assert list((fleet.folder / "out").iterdir()) == []
+    fleet.wait_for_end(run_id)
+
+    assert_names_part_and_way_out(run_in_vain(fleet, "resume", run_id, "--rebuild"), run_id, number)
+    delete(fleet, key)
+    fleet.run_producer("resume", run_id, "--rebuild")
+    assert fleet.wait_for_end(run_id).samples.ok == SAMPLES
+    assert_run_is_sound(fleet, run_id)
+    lost = {sample.sample_id for sample in read_chunk(fleet.store, read_index(fleet.store, run_id)[number])}
+    assert find_asked_again(fleet) == lost
+
+
+@pytest.mark.parametrize(("how", "resume"), [("cut short", []), ("empty", ["--rebuild"])], ids=["cut short", "empty"])
+def test_a_part_that_is_damaged_between_a_workers_death_and_its_commit_pauses_the_run_until_it_is_deleted(
+    clean_fleet: Fleet, how: str, resume: list[str]
+) -> None:
+    fleet = clean_fleet
+    died_with = fleet.folder / "died_with"
+    run_id = start_run(
+        fleet, "DyingEngine", delay_s=0.02, die_at="between_part_and_commit", after_chunks=2, died_with=str(died_with)
+    )
+    fleet.start_workers("noting", chunks_in_flight=1, lease_s=5)
+    wait_until(lambda: died_with.exists() and died_with.read_text(), "a worker that died with its part written")
+    number = int(died_with.read_text())
+    damage(fleet, part_key(run_id, 1, number), how)
+
+    status = wait_until(lambda: found if (found := fleet.status(run_id)).state == "paused" else None, "a paused run")
+    assert_names_part_and_way_out(status.reason or "", run_id, number)
+    assert_names_part_and_way_out(fleet.run_producer("status", run_id), run_id, number)
+
+    delete(fleet, part_key(run_id, 1, number))
+    fleet.run_producer("resume", run_id, *resume)
+    assert fleet.wait_for_end(run_id).samples.ok == SAMPLES
+    assert_run_is_sound(fleet, run_id)
+    assert find_asked_again(fleet) == set(), "the journal was not used"

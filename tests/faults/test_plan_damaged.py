@@ -1,0 +1,174 @@
+"""An object of the plan is gone or damaged: nothing hangs, the object is named, and enqueueing the same spec writes it again."""
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from common.errors import ConfigError, IntegrityError
+from common.layout import index_key, parts_prefix, run_key, samples_key
+from tests.support.fleet import Fleet, make_rows
+from tests.support.leftovers import clean_fleet
+from tests.support.planning import run_chunks
+from tests.support.producers import run_to_end
+from tests.support.soundness import assert_run_is_sound
+from tests.support.waiting import wait_until
+
+__all__ = ["clean_fleet"]  # a fixture
+
+SAMPLES = 160
+OBJECTS = {"samples": samples_key, "index": index_key, "run.json": run_key}
+
+
+def delete(path: Path) -> None:
+    path.unlink()
+
+
+def cut_short(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def flip_a_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGES = {"gone": delete, "cut short": cut_short, "a byte flipped": flip_a_byte}
+
+
+@pytest.fixture
+def spec(fleet: Fleet) -> Path:
+    """Return a spec of 20 chunks for an engine that notes what it is asked."""
+    options = {"delay_s": 0.1, "asked": str(fleet.folder / "asked")}
+    fleet.write_profile("noting", engine="tests.support.dying_engine:NotingEngine", engine_options=options)
+    return fleet.write_spec("noting", [fleet.write_dataset("rows", make_rows(SAMPLES))], chunks={"max_samples": 8})
+
+
+def find_object(fleet: Fleet, run_id: str, name: str) -> Path:
+    return fleet.folder / "store" / OBJECTS[name](run_id)
+
+
+def assert_names_object_and_way_out(said: str, fleet: Fleet, run_id: str, name: str) -> None:
+    told = " ".join(said.split())
+    if name == "run.json" and not find_object(fleet, run_id, name).exists():
+        assert f"no run '{run_id}' in {fleet.store.url}" in told
+    else:
+        assert OBJECTS[name](run_id) in told
+        assert "enqueue the same spec again" in told
+    assert "Traceback" not in told
+
+
+def is_seen_at_once(name: str, how: str) -> bool:
+    """Return whether the producer sees the damage by itself; it does not read all samples to find a flipped byte."""
+    return (name, how) != ("samples", "a byte flipped")
+
+
+def repair(fleet: Fleet, spec: Path, run_id: str, name: str, how: str) -> str:
+    """Do what the message says; return what enqueueing printed."""
+    if not is_seen_at_once(name, how):
+        find_object(fleet, run_id, name).unlink()
+    said = fleet.run_producer("enqueue", str(spec))
+    assert "(planned before)" not in said
+    return said
+
+
+def assert_each_was_asked_once(fleet: Fleet) -> None:
+    asked = Counter((fleet.folder / "asked").read_text().split())
+    assert set(asked.values()) == {1}
+    assert len(asked) == SAMPLES
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+@pytest.mark.parametrize("name", OBJECTS)
+def test_a_damaged_plan_is_named_by_whatever_reads_it_and_written_again(fleet: Fleet, spec: Path, name: str, how: str) -> None:
+    run_id = fleet.enqueue(spec).run_id
+    whole = {key: fleet.store.get(key(run_id)) for key in (samples_key, index_key)}
+    run_chunks(fleet, "noting", run_id, [0, 1, 2])
+    DAMAGES[how](find_object(fleet, run_id, name))
+    readers: list[Callable[[str], object]] = [fleet.collect] if name == "samples" else [fleet.collect, fleet.status]
+    for read in readers:
+        with pytest.raises(ConfigError if (name, how) == ("run.json", "gone") else IntegrityError) as caught:
+            read(run_id)
+        assert_names_object_and_way_out(str(caught.value), fleet, run_id, name)
+
+    repair(fleet, spec, run_id, name, how)
+    assert {key: fleet.store.get(key(run_id)) for key in (samples_key, index_key)} == whole
+    run_chunks(fleet, "noting", run_id)
+    assert_run_is_sound(fleet, run_id)
+    assert_each_was_asked_once(fleet)
+
+
+@pytest.mark.parametrize("name", OBJECTS)
+def test_commands_end_with_words_and_rebuilding_from_a_damaged_plan_loses_nothing(fleet: Fleet, spec: Path, name: str) -> None:
+    run_id = fleet.enqueue(spec).run_id
+    run_chunks(fleet, "noting", run_id, [0, 1, 2])
+    DAMAGES["cut short"](find_object(fleet, run_id, name))
+    commands = [["collect", run_id, "--out", str(fleet.folder / "out")], ["evaluate", run_id]]
+    for command in commands if name == "samples" else [*commands, ["status", run_id], ["resume", run_id, "--rebuild"]]:
+        code, _, said = run_to_end(fleet, *command)
+        assert code == 1, command
+        assert_names_object_and_way_out(said, fleet, run_id, name)
+    repair(fleet, spec, run_id, name, "cut short")
+    run_chunks(fleet, "noting", run_id)
+    assert_run_is_sound(fleet, run_id)
+    assert_each_was_asked_once(fleet)
+
+
+@pytest.mark.parametrize(("name", "how"), [("index", "gone"), ("run.json", "a byte flipped"), ("run.json", "gone")])
+def test_a_worker_that_has_not_read_the_plan_yet_pauses_the_run(clean_fleet: Fleet, spec: Path, name: str, how: str) -> None:
+    fleet = clean_fleet
+    run_id = fleet.enqueue(spec).run_id
+    DAMAGES[how](find_object(fleet, run_id, name))
+    fleet.start_workers("noting", chunks_in_flight=2)
+    assert_names_object_and_way_out(wait_for_pause(fleet, run_id), fleet, run_id, name)
+    said = repair(fleet, spec, run_id, name, how)
+    assert f"producer resume {run_id}" in said
+    fleet.run_producer("resume", run_id)
+    fleet.wait_for_end(run_id)
+    assert_run_is_sound(fleet, run_id)
+    assert_each_was_asked_once(fleet)
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_worker_that_loses_the_samples_in_mid_run_pauses_it_and_goes_on_when_they_are_back(
+    clean_fleet: Fleet, spec: Path, how: str
+) -> None:
+    fleet = clean_fleet
+    run_id = start_run(fleet, spec)
+    DAMAGES[how](find_object(fleet, run_id, "samples"))
+    assert_names_object_and_way_out(wait_for_pause(fleet, run_id), fleet, run_id, "samples")
+    repair(fleet, spec, run_id, "samples", how)
+    fleet.run_producer("resume", run_id)
+    fleet.wait_for_end(run_id)
+    assert_run_is_sound(fleet, run_id)
+    assert_each_was_asked_once(fleet)
+
+
+@pytest.mark.parametrize("name", ["index", "run.json"])
+def test_a_worker_that_has_read_the_plan_ends_the_run_without_it(clean_fleet: Fleet, spec: Path, name: str) -> None:
+    fleet = clean_fleet
+    run_id = start_run(fleet, spec)
+    find_object(fleet, run_id, name).unlink()
+    wait_until(lambda: (view := fleet.ledger.view_run(run_id)) and view.state == "done", "the end of the run")
+    assert run_to_end(fleet, "collect", run_id, "--out", str(fleet.folder / "out")).code == (2 if name == "run.json" else 1)
+    repair(fleet, spec, run_id, name, "gone")
+    assert_run_is_sound(fleet, run_id)
+    assert_each_was_asked_once(fleet)
+
+
+def start_run(fleet: Fleet, spec: Path) -> str:
+    """Return the id of a run of which a worker has written three parts."""
+    run_id = fleet.enqueue(spec).run_id
+    fleet.start_workers("noting", chunks_in_flight=2)
+    wait_until(lambda: len(list(fleet.store.list_keys(parts_prefix(run_id)))) >= 3, "three parts")
+    return run_id
+
+
+def wait_for_pause(fleet: Fleet, run_id: str) -> str:
+    """Return the reason for which the run is paused."""
+    return wait_until(
+        lambda: view.reason if (view := fleet.ledger.view_run(run_id)) and view.state == "paused" else None, "a paused run"
+    )

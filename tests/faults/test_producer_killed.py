@@ -1,0 +1,111 @@
+"""Commands that are killed, or stopped by Ctrl+C, in each of their steps: the same command again ends what they began.
+
+Enqueueing that dies by SIGKILL is in ``tests/integration/test_producer_commands.py`` as well, with what it leaves behind.
+"""
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from common.chunks import read_index
+from common.spec_files import read_specs
+from tests.support.fleet import Fleet, make_rows
+from tests.support.planning import put_part, read_rung, run_chunks
+from tests.support.producers import Ended, run_dying
+from tests.support.soundness import assert_run_is_sound
+
+SAMPLES = 60
+BY = pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGINT], ids=["killed", "Ctrl+C"])
+PLANNING = ("while_sorting_samples", "while_writing_samples", "after_samples", "after_index", "after_run_record")
+
+
+@pytest.fixture
+def spec(fleet: Fleet) -> Path:
+    """Return a spec of 12 chunks."""
+    fleet.write_profile("quick")
+    return fleet.write_spec("quick", [fleet.write_dataset("rows", make_rows(SAMPLES))], chunks={"max_samples": 5})
+
+
+@pytest.fixture
+def run_id(fleet: Fleet, spec: Path) -> str:
+    """Return the id of that run, enqueued."""
+    return fleet.enqueue(spec).run_id
+
+
+def assert_ended_by(ended: Ended, by: signal.Signals) -> None:
+    if by == signal.SIGINT:
+        assert (ended.code, ended.said.strip()) == (130, "interrupted; nothing is lost, the same command goes on")
+    else:
+        assert ended.code == -by, ended.said
+
+
+def put_some_parts(fleet: Fleet, run_id: str) -> None:
+    for chunk in [*read_index(fleet.store, run_id)][::3]:
+        put_part(fleet.store, chunk)
+
+
+@BY
+@pytest.mark.parametrize("point", [*PLANNING, "after_open", "while_committing_parts", "after_three_rings"])
+def test_enqueue_goes_on_with_the_same_command(fleet: Fleet, spec: Path, point: str, by: signal.Signals) -> None:
+    [asked] = read_specs(spec)
+    if point == "while_committing_parts":  # these are there when Redis has lost a run
+        put_some_parts(fleet, fleet.enqueue(spec).run_id)
+        fleet.ledger.client.flushall()
+    assert_ended_by(run_dying(fleet, point, "enqueue", str(spec), by=by), by)
+    assert (fleet.ledger.view_run(asked.run_id) is None) == (point in PLANNING)
+
+    fleet.run_producer("enqueue", str(spec))
+    assert set(fleet.ledger.iterate_pending(asked.run_id)) <= set(read_rung(fleet.ledger.client, "quick"))
+    run_chunks(fleet, "quick", asked.run_id)
+    assert len(assert_run_is_sound(fleet, asked.run_id)) == SAMPLES
+
+
+@BY
+@pytest.mark.parametrize("point", ["after_forgetting", "after_open", "while_committing_parts", "after_three_rings"])
+def test_rebuilding_goes_on_with_the_same_command(fleet: Fleet, run_id: str, point: str, by: signal.Signals) -> None:
+    run_chunks(fleet, "quick", run_id, [1, 2, 5])
+    put_some_parts(fleet, run_id)
+    assert_ended_by(run_dying(fleet, point, "resume", run_id, "--rebuild", by=by), by)
+
+    fleet.run_producer("resume", run_id, "--rebuild")
+    done = {0, 3, 6, 9} | {1, 2, 5}
+    assert set(fleet.ledger.iterate_pending(run_id)) == set(range(12)) - done
+    assert fleet.status(run_id).samples.ok == 5 * len(done)
+    run_chunks(fleet, "quick", run_id)
+    assert_run_is_sound(fleet, run_id)
+
+
+@BY
+@pytest.mark.parametrize("point", ["while_reading_parts", "while_writing_results", "before_results_appear", "between_two_results"])
+def test_collect_leaves_no_half_results_under_their_names(fleet: Fleet, run_id: str, point: str, by: signal.Signals) -> None:
+    out = fleet.folder / "out"
+    collect = ["collect", run_id, "--out", str(out)]
+    run_chunks(fleet, "quick", run_id, range(5))
+    fleet.run_producer(*collect, code=1)
+    older = read_results(out)
+    run_chunks(fleet, "quick", run_id)
+    assert_ended_by(run_dying(fleet, point, *collect, by=by), by)
+    left = read_results(out)
+    if by == signal.SIGINT:
+        assert {path.name for path in out.iterdir()} == set(left), "unfinished files are left behind"
+
+    assert "60 ok" in fleet.run_producer(*collect)
+    newer = read_results(out)
+    assert newer != older
+    assert left == (older if point != "between_two_results" else {**older, "results.parquet": newer["results.parquet"]})
+    assert_run_is_sound(fleet, run_id)
+
+
+def read_results(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in ("results.parquet", "results.jsonl")}
+
+
+@BY
+def test_evaluate_changes_nothing(fleet: Fleet, run_id: str, by: signal.Signals) -> None:
+    run_chunks(fleet, "quick", run_id)
+    before = {key: fleet.store.get(key) for key in fleet.store.list_keys()}
+    assert_ended_by(run_dying(fleet, "while_reading_parts", "evaluate", run_id, by=by), by)
+    assert {key: fleet.store.get(key) for key in fleet.store.list_keys()} == before
+    fleet.run_producer("evaluate", run_id)
+    assert_run_is_sound(fleet, run_id)

@@ -1,0 +1,98 @@
+"""A store that lets nobody write: the run pauses and says which store refuses, and goes on after ``producer resume``."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from common.layout import parts_prefix
+from tests.support.faulty_s3 import FaultyS3, answer, faulty_s3
+from tests.support.fleet import Fleet, make_rows, start_fleet
+from tests.support.planning import run_chunks
+from tests.support.slots import enqueue_rows
+from tests.support.small_disk import SmallDisk, small_disk
+from tests.support.soundness import assert_run_is_sound
+from tests.support.waiting import wait_until
+
+__all__ = ["faulty_s3", "small_disk"]  # fixtures
+
+
+class Forbidding(NamedTuple):
+    """A fleet whose store can be made to refuse what is written, and the words with which it does."""
+
+    fleet: Fleet
+    forbid: Callable[[], None]
+    allow: Callable[[], None]
+    words: str
+
+
+@pytest.fixture(params=["folder", "s3"])
+def forbidding(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Forbidding]:
+    if request.param == "folder":
+        disk: SmallDisk = request.getfixturevalue("small_disk")
+        url, forbid, allow, words = f"file://{disk.folder}/store", disk.forbid_writing, disk.allow_writing, "Read-only file system"
+    else:
+        proxy: FaultyS3 = request.getfixturevalue("faulty_s3")
+        url, allow, words = request.getfixturevalue("s3_url"), proxy.heal, "AccessDenied"
+
+        def forbid() -> None:
+            proxy.inject(answer(403, "AccessDenied"), "^PUT ")
+
+    with start_fleet(tmp_path, monkeypatch, store_url=url) as fleet:
+        yield Forbidding(fleet, forbid, allow, words)
+
+
+def test_a_run_whose_store_turns_read_only_is_paused_with_words_and_ends_after_resume(forbidding: Forbidding) -> None:
+    fleet = forbidding.fleet
+    options = {"delay_s": 0.1, "asked": str(fleet.folder / "asked")}
+    fleet.write_profile("noting", engine="tests.support.dying_engine:NotingEngine", engine_options=options)
+    run_id = enqueue_rows(fleet, "noting", make_rows(200), chunk=10)
+    fleet.start_workers("noting", chunks_in_flight=2)
+    wait_until(lambda: len(list(fleet.store.list_keys(parts_prefix(run_id)))) >= 3, "three parts")
+
+    forbidding.forbid()
+    status = wait_until(lambda: found if (found := fleet.status(run_id)).state == "paused" else None, "a paused run")
+    assert status.reason is not None
+    for said in (status.reason, fleet.run_producer("status", run_id)):
+        assert f"{fleet.store.url}: 'runs/{run_id}/parts/" in "".join(said.split("\n"))
+        assert "the store refuses" in " ".join(said.split())
+        assert forbidding.words in " ".join(said.split())
+
+    forbidding.allow()
+    fleet.run_producer("resume", run_id)
+    assert fleet.wait_for_end(run_id).samples.ok == 200
+    assert_run_is_sound(fleet, run_id)
+    asked = Counter((fleet.folder / "asked").read_text().split())
+    assert set(asked.values()) == {1}, "the journal was not used"
+
+
+def test_enqueueing_into_a_read_only_store_ends_with_2_and_says_which_store_refuses(forbidding: Forbidding) -> None:
+    fleet = forbidding.fleet
+    fleet.write_profile("quick")
+    spec = fleet.write_spec("quick", [fleet.write_dataset("rows", make_rows(40))])
+    assert list(fleet.store.list_keys()) == []
+    forbidding.forbid()
+    said = fleet.run_producer("enqueue", str(spec), code=2)
+    assert f"producer: {fleet.store.url}" in said
+    assert "the store refuses" in said
+    assert forbidding.words in said
+    assert "Traceback" not in said
+    forbidding.allow()
+    assert list(fleet.store.list_keys()) == []
+    assert fleet.ledger.client.dbsize() == 0
+    fleet.run_producer("enqueue", str(spec))
+
+
+def test_a_read_only_store_can_still_be_told_of_and_collected(forbidding: Forbidding) -> None:
+    fleet = forbidding.fleet
+    fleet.write_profile("quick")
+    run_id = enqueue_rows(fleet, "quick", make_rows(40), chunk=10)
+    run_chunks(fleet, "quick", run_id)
+    forbidding.forbid()
+    assert "40/40 samples" in fleet.run_producer("status", run_id)
+    assert "40 ok" in fleet.run_producer("collect", run_id, "--out", str(fleet.folder / "out"))
+    fleet.run_producer("evaluate", run_id)
+    fleet.run_producer("resume", run_id, "--rebuild")
+    assert_run_is_sound(fleet, run_id)

@@ -1,0 +1,82 @@
+"""Two producers enqueue the same spec at the same time: one plan, one run, one outcome each."""
+
+import json
+import random
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from common.chunks import read_run
+from common.layout import index_key, run_key, samples_key
+from tests.support.dying_producer import MORE_POINTS, POINTS
+from tests.support.fleet import Fleet, make_rows, start_fleet
+from tests.support.producers import DYING, await_end, start_producer
+from tests.support.soundness import assert_run_is_sound
+
+SAMPLES, ROWS = 300, 340
+DEATHS = sorted(
+    {"while_sorting_samples", "while_writing_samples", "after_samples", "after_index", "after_run_record", "after_open"}
+)
+
+
+@pytest.fixture(params=["folder", "s3"])
+def fleet(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fleet]:
+    url = request.getfixturevalue("s3_url") if request.param == "s3" else f"file://{tmp_path}/store"
+    with start_fleet(tmp_path, monkeypatch, store_url=url) as started:
+        options = {"asked": str(tmp_path / "asked")}
+        started.write_profile("noting", engine="tests.support.dying_engine:NotingEngine", engine_options=options)
+        yield started
+
+
+def write_spec(fleet: Fleet, seed: int) -> Path:
+    rows = [*make_rows(SAMPLES), *make_rows(ROWS - SAMPLES)]  # the last ones are duplicates
+    return fleet.write_spec("noting", [fleet.write_dataset("rows", rows)], chunks={"max_samples": 10}, shuffle={"seed": seed})
+
+
+def assert_the_run_ends_with_one_outcome_each(fleet: Fleet, run_id: str) -> None:
+    fleet.start_workers("noting", chunks_in_flight=2)
+    assert fleet.wait_for_end(run_id).samples.ok == SAMPLES
+    assert len(assert_run_is_sound(fleet, run_id)) == SAMPLES
+    asked = Counter((fleet.folder / "asked").read_text().split())
+    assert set(asked.values()) == {1}
+    assert sorted(fleet.store.list_keys(f"runs/{run_id}/plan")) == sorted([samples_key(run_id), index_key(run_id)])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_two_that_both_live_end_well_and_make_one_run(fleet: Fleet, seed: int) -> None:
+    spec = str(write_spec(fleet, seed))
+    both = [start_producer(fleet, "enqueue", spec, "--json") for _ in range(2)]
+    ended = [await_end(one) for one in both]
+    assert [one.code for one in ended] == [0, 0], ended
+    told = [json.loads(one.out) for one in ended]
+    assert told[0]["run_id"] == told[1]["run_id"]
+    assert told[0]["plan"] == told[1]["plan"]
+    assert sorted(one["opened"] for one in told) == [False, True]
+    run_id = told[0]["run_id"]
+    assert list(fleet.store.list_keys()) != []
+    assert {key.split("/")[1] for key in fleet.store.list_keys("runs")} == {run_id}
+    _, plan = read_run(fleet.store, run_id)
+    assert plan.model_dump(mode="json") == told[0]["plan"]
+    assert_the_run_ends_with_one_outcome_each(fleet, run_id)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_one_that_is_killed_does_not_harm_the_other(fleet: Fleet, seed: int) -> None:
+    point = random.Random(seed).choice(DEATHS)
+    spec = str(write_spec(fleet, seed))
+    dying = start_producer(fleet, point, "enqueue", spec, module=DYING)
+    living = start_producer(fleet, "enqueue", spec, "--json")
+    died, lived = await_end(dying), await_end(living)
+    assert lived.code == 0, lived
+    # Where the other was faster, there may have been nothing left to plan, and no point to die at.
+    assert died.code in (-signal.SIGKILL, 0), died
+    run_id = json.loads(lived.out)["run_id"]
+    assert fleet.store.exists(run_key(run_id))
+    assert_the_run_ends_with_one_outcome_each(fleet, run_id)
+
+
+def test_the_points_at_which_one_is_killed_exist() -> None:
+    assert set(DEATHS) <= {*POINTS, *MORE_POINTS}

@@ -1,0 +1,109 @@
+"""Flower as a user starts it: shut without a password, on loopback alone, and unable to change anything."""
+
+import os
+import pty
+import re
+import subprocess
+
+import psutil
+import pytest
+from flower.urls import handlers
+
+from tests.support.fleet import ROOT, Fleet, make_rows
+from tests.support.flower import COMMAND, CREDENTIALS, Flower, start_flower
+from tests.support.soundness import assert_run_is_sound
+from tests.support.waiting import wait_until
+
+STATES = ("workers", "tasks", "worker/", "broker", "api/workers?refresh=1", "api/tasks", "api/queues/length", "api/task/types")
+
+
+def list_changing_paths() -> list[str]:
+    """Return every address of Flower's API that takes a POST, with something in place of names."""
+    named = [(entry.regex.pattern, entry.handler_class) if hasattr(entry, "regex") else entry[:2] for entry in handlers]
+    return sorted(
+        pattern.strip("^$").lstrip("/").replace("(.+)", "somebody")
+        for pattern, handler in named
+        if pattern.startswith("/api/") and "post" in vars(handler)
+    )
+
+
+def test_flower_is_shut_without_a_password_and_can_change_nothing_with_one(fleet: Fleet) -> None:
+    fleet.write_profile("watched")
+    run_id = fleet.enqueue(fleet.write_spec("watched", [fleet.write_dataset("rows", make_rows(8))])).run_id
+    with start_flower(fleet, FLOWER_BASIC_AUTH=CREDENTIALS) as flower:
+        fleet.start_workers("watched")
+        (worker,) = fleet.wait_for_workers("watched")
+        fleet.wait_for_end(run_id)
+        wait_until(lambda: worker.worker in flower.ask("api/workers?refresh=1", CREDENTIALS)[1], "Flower to know the worker")
+        wait_until(lambda: run_id in flower.ask("api/tasks", CREDENTIALS)[1], "Flower to show the chunk")
+
+        paths = [f"worker/{worker.worker}" if path == "worker/" else path for path in STATES]
+        assert {flower.ask(path)[0] for path in paths} == {401}
+        assert {flower.ask(path, "researcher:wrong")[0] for path in paths} == {401}
+        shown = [flower.ask(path, CREDENTIALS) for path in paths]
+        assert {status for status, _ in shown} == {200}
+
+        changing = list_changing_paths()
+        assert {"api/worker/shutdown/somebody", "api/worker/queue/cancel-consumer/somebody", "api/task/send-task/somebody"} <= {*changing}
+        asked = [path.replace("somebody", worker.worker) for path in changing]
+        assert {path: flower.ask(path, CREDENTIALS, "POST")[0] for path in asked} == dict.fromkeys(asked, 403)
+        assert {path: flower.ask(path, method="POST")[0] for path in asked} == dict.fromkeys(asked, 401)
+
+        listening = [one.laddr for one in psutil.Process(flower.process.pid).net_connections("inet") if one.status == psutil.CONN_LISTEN]
+        assert [(address.ip, f"http://127.0.0.1:{address.port}") for address in listening] == [("127.0.0.1", flower.url)]
+
+        seen = "\n".join([flower.read_log(), *psutil.Process(flower.process.pid).cmdline(), *(body for _, body in shown)])
+        assert CREDENTIALS.partition(":")[2] not in seen
+        assert fleet.server.url.split("@")[0].rpartition(":")[2] not in seen  # the password of Redis
+        assert fleet.workers("watched") == [worker]
+    assert_run_is_sound(fleet, run_id)
+
+
+def test_metrics_and_health_are_open_to_whoever_reaches_the_port(fleet: Fleet) -> None:
+    with start_flower(fleet, FLOWER_BASIC_AUTH=CREDENTIALS) as flower:
+        assert flower.ask("healthcheck") == (200, "OK")
+        assert flower.ask("metrics")[0] == 200  # which is why Flower listens on loopback
+
+
+def test_what_the_user_asks_for_wins_and_an_open_address_is_warned_of(fleet: Fleet) -> None:
+    with start_flower(fleet, "--address=0.0.0.0", "--read_only=false", FLOWER_BASIC_AUTH=CREDENTIALS) as flower:  # noqa: S104  # the point
+        assert flower.ask("api/worker/shutdown/nobody", CREDENTIALS, "POST")[0] == 404
+        assert "can be reached from other machines" in flower.read_log()
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({}, "Flower needs credentials: set FLOWER_BASIC_AUTH=user:password"),
+        ({"FLOWER_BASIC_AUTH": "only-a-password"}, "expected user:password"),
+        ({"FLOWER_BASIC_AUTH": "user:"}, "expected user:password"),
+    ],
+)
+def test_off_a_terminal_flower_does_not_start_without_credentials(fleet: Fleet, given: dict[str, str], words: str) -> None:
+    environment = {**fleet.environment(), **given}
+    done = subprocess.run(COMMAND, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "only-a-password" not in done.stdout + done.stderr
+
+
+def test_on_a_terminal_flower_makes_up_a_password_and_shows_it_once(fleet: Fleet) -> None:
+    ours, terminal = pty.openpty()
+    log = fleet.folder / "flower.log"
+    with log.open("wb") as stream:
+        process = subprocess.Popen(COMMAND, env=fleet.environment(), cwd=ROOT, stdout=stream, stderr=terminal)
+    os.close(terminal)
+    with open(ours, "rb", buffering=0) as screen, log.open("ab") as copy:  # noqa: PTH123  # a descriptor, not a path
+        try:
+            while b"Visit me at" not in log.read_bytes():
+                copy.write(screen.read(4096))
+                copy.flush()
+            flower = Flower(process, log)
+            told = re.findall(r"user (\S+), password (\S+), for this start alone", flower.read_log())
+            assert len(told) == 1
+            assert flower.ask("workers")[0] == 401
+            assert flower.ask("workers", ":".join(told[0]))[0] == 200
+        finally:
+            process.terminate()
+            process.wait(timeout=20)

@@ -1,0 +1,118 @@
+"""Redis over TLS: the certificate is verified by every client, and the password shows nowhere."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import quote
+
+import psutil
+import pytest
+import trustme
+from kombu.exceptions import OperationalError
+from pydantic import SecretStr
+
+from common.broker import make_app
+from tests.support.fleet import ROOT, Fleet, make_rows
+from tests.support.flower import CREDENTIALS, start_flower
+from tests.support.soundness import assert_run_is_sound
+from tests.support.tls_proxy import start_tls_proxy
+
+PASSWORD = "p@ss:w/ord%;+ ?#"  # noqa: S105  # of a server that lives for one test
+
+
+@pytest.fixture
+def ca_file(tmp_path: Path, authority: trustme.CA) -> Path:
+    path = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(str(path))
+    return path
+
+
+@pytest.fixture
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+def use_address(fleet: Fleet, port: int, *, scheme: str = "rediss", password: str = PASSWORD, ca_file: Path | None = None) -> Fleet:
+    """Return the fleet with another address of its Redis, which takes ``PASSWORD`` from now on."""
+    fleet.ledger.client.acl_setuser("default", enabled=True, passwords=[f"+{PASSWORD}"])
+    query = f"?ssl_ca_certs={quote(str(ca_file))}" if ca_file else ""
+    url = f"{scheme}://:{quote(password, safe='')}@127.0.0.1:{port}/0{query}"
+    return replace(fleet, settings=fleet.settings.model_copy(update={"redis_url": SecretStr(url)}))
+
+
+@contextmanager
+def over_tls(fleet: Fleet, authority: trustme.CA, ca_file: Path | None, *, name: str = "127.0.0.1") -> Iterator[Fleet]:
+    with start_tls_proxy(fleet.server.port, authority, name=name) as port:
+        yield use_address(fleet, port, ca_file=ca_file)
+
+
+def enqueue_something(fleet: Fleet) -> tuple[str, str]:
+    fleet.write_profile("sealed")
+    return "enqueue", str(fleet.write_spec("sealed", [fleet.write_dataset("rows", make_rows(8))]))
+
+
+def assert_no_password(*said: str) -> None:
+    for spelling in (PASSWORD, quote(PASSWORD, safe=""), quote(PASSWORD), repr(PASSWORD)[1:-1]):
+        assert all(spelling not in text for text in said)
+
+
+def test_a_run_goes_over_tls_from_end_to_end_and_flower_sees_it(fleet: Fleet, authority: trustme.CA, ca_file: Path) -> None:
+    with over_tls(fleet, authority, ca_file) as sealed:
+        run_id = json.loads(sealed.run_producer(*enqueue_something(sealed), "--json"))["run_id"]
+        sealed.start_workers("sealed", log_level="DEBUG")
+        sealed.wait_for_workers("sealed")
+        sealed.wait_for_end(run_id)
+        shown = sealed.run_producer("status", run_id, "--json") + sealed.run_producer("watch", run_id)
+        with start_flower(sealed, FLOWER_BASIC_AUTH=CREDENTIALS) as flower:
+            status, queues = flower.ask("broker", CREDENTIALS)
+            assert status == 200
+            assert "fleet.sealed" in queues or "celery" in queues
+            commands = [" ".join(one.info["cmdline"] or []) for one in psutil.process_iter(["cmdline"])]
+            assert_no_password(shown, queues, flower.read_log(), sealed.read_log(), *commands)
+            assert "Unable to get queues" not in flower.read_log()
+        assert_run_is_sound(sealed, run_id)
+        sealed.stop_workers()
+    assert "insecure" not in fleet.read_log()
+
+
+@pytest.mark.parametrize("fault", ["unknown authority", "another host"])
+def test_a_certificate_that_does_not_verify_is_refused_with_words(
+    fleet: Fleet, authority: trustme.CA, ca_file: Path, fault: str
+) -> None:
+    name = "redis.example.org" if fault == "another host" else "127.0.0.1"
+    with over_tls(fleet, authority, None if fault == "unknown authority" else ca_file, name=name) as sealed:
+        said = sealed.run_producer(*enqueue_something(sealed), code=2)
+        command = [sys.executable, "-m", "workers", "start", "--model", "sealed", "--gpus", "none"]
+        worker = subprocess.run(
+            command, env=sealed.environment(), cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+        )  # fmt: skip
+        with pytest.raises(OperationalError, match="certificate verify failed"):  # Celery on its own would not verify
+            make_app(sealed.settings).connection().ensure_connection(max_retries=1, interval_start=0)
+    assert worker.returncode == 2
+    for text in (said, worker.stderr):
+        assert "its certificate does not verify" in text
+        assert "ssl_ca_certs=" in text
+        assert "Traceback" not in text
+    assert_no_password(said, worker.stdout, worker.stderr)
+
+
+def test_a_wrong_password_is_refused_with_words(fleet: Fleet) -> None:
+    locked = use_address(fleet, fleet.server.port, scheme="redis", password="wr@ng/one")  # noqa: S106  # the fault
+    said = locked.run_producer(*enqueue_something(locked), code=2)
+    assert "refuses the user or password of FLEET_REDIS_URL" in said
+    assert "Traceback" not in said
+    assert "wr@ng/one" not in said
+    assert quote("wr@ng/one", safe="") not in said
+
+
+@pytest.mark.parametrize("url", ["redis://:hunter2/p@ss:word@127.0.0.1:6379/0", "redis://:hunter2@host:port/0", "unix:///hunter2.sock", "hunter2"])
+def test_what_is_no_address_is_refused_without_quoting_it(fleet: Fleet, url: str) -> None:
+    broken = replace(fleet, settings=fleet.settings.model_copy(update={"redis_url": SecretStr(url)}))
+    said = broken.run_producer("status", "sealed-0", code=2)
+    assert "FLEET_REDIS_URL: expected an address such as redis://:password@host:6379/0" in said
+    assert "Traceback" not in said
+    assert "hunter2" not in said

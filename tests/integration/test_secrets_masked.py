@@ -1,0 +1,119 @@
+"""No secret of the environment shows anywhere: not in what commands print, in logs, in records, or in the store."""
+
+import io
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import quote
+
+import pyarrow.parquet as pq
+import pytest
+from pydantic import SecretStr
+
+from tests.support.fleet import ROOT, Fleet, make_rows
+from tests.support.leaky_engine import SIGNED
+from tests.support.soundness import assert_run_is_sound
+
+REDIS_PASSWORD = "r3d1s/p@ss:%w0rd"  # noqa: S105  # of a server that lives for one test
+SECRETS = {
+    "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI/K7MDENG+bPxRfiCY",
+    "AWS_SESSION_TOKEN": "FwoGZXIvYXdzE-session",
+    "OPENAI_API_KEY": "openai-key-of-nobody",
+    "HF_TOKEN": "hub-token-of-nobody",
+    "FLEET_OTHER_PASSWORD": "correct horse battery",
+}
+
+
+@pytest.fixture
+def secretive(fleet: Fleet, s3_url: str, monkeypatch: pytest.MonkeyPatch) -> Fleet:
+    """Return a fleet on S3 whose environment is full of secrets, and which logs all it can."""
+    for name, secret in SECRETS.items():
+        monkeypatch.setenv(name, secret)
+    monkeypatch.setenv("FLEET_LOG_LEVEL", "DEBUG")
+    fleet.ledger.client.acl_setuser("default", enabled=True, passwords=[f"+{REDIS_PASSWORD}"])
+    url = f"redis://:{quote(REDIS_PASSWORD, safe='')}@127.0.0.1:{fleet.server.port}/0"
+    return replace(fleet, settings=fleet.settings.model_copy(update={"redis_url": SecretStr(url), "store_url": s3_url}))
+
+
+def run(fleet: Fleet, *command: str, code: int = 0) -> str:
+    """Return all that a command says, on both streams."""
+    done = subprocess.run(
+        [sys.executable, "-m", *command], env=fleet.environment(), cwd=ROOT, capture_output=True, text=True, timeout=90, check=False
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def read_everything(fleet: Fleet) -> str:
+    """Return what lies in the store, tables as text."""
+    texts = []
+    for key in fleet.store.list_keys():
+        content = fleet.store.get(key)
+        texts.append(content.decode(errors="replace"))
+        if key.endswith(".parquet"):
+            texts.append(str(pq.ParquetFile(io.BytesIO(content)).read().to_pylist()))
+    return "\n".join(texts)
+
+
+def assert_no_secret(said: dict[str, str]) -> None:
+    secrets = [*SECRETS.values(), REDIS_PASSWORD, "X-Amz-Signature=51", "AKIAABCDEFGHIJKLMNOP"]
+    for where, text in said.items():
+        for secret in secrets:
+            for spelling in (secret, quote(secret, safe=""), repr(secret)[1:-1], json.dumps(secret)[1:-1]):
+                assert spelling not in text, f"{spelling} shows in {where}"
+
+
+def test_no_secret_shows_anywhere_at_any_log_level(secretive: Fleet) -> None:
+    secretive.write_profile("leaky", engine="tests.support.leaky_engine:LeakyEngine", engine_options={})
+    rows = [*make_rows(6), {"id": "leak", "question": "leak?"}]
+    spec = str(secretive.write_spec("leaky", [secretive.write_dataset("rows", rows)], chunks={"max_samples": 4}))
+    said = {"dry run": run(secretive, "producer", "enqueue", spec, "--dry-run")}
+    said["enqueue"] = run(secretive, "producer", "enqueue", spec, "--json")
+    run_id = json.loads(next(line for line in said["enqueue"].splitlines() if line.startswith("{")))["run_id"]
+    secretive.start_workers("leaky")
+    (worker,) = secretive.wait_for_workers("leaky")
+    secretive.wait_for_end(run_id)
+    for command in ("stats", "conf", "report", "active_queues"):
+        said[command] = run(secretive, "celery", "-A", "workers.app", "inspect", "--timeout=20", "-d", worker.worker, command)
+    said["celery report"] = run(secretive, "celery", "-A", "workers.app", "report")
+    secretive.stop_workers()
+    said["status"] = run(secretive, "producer", "status", run_id, "--json")
+    said["watch"] = run(secretive, "producer", "watch", run_id, code=1)
+    results = secretive.folder / "results"
+    said["collect"] = run(secretive, "producer", "collect", run_id, "--out", str(results), "--json", code=1)
+    said["results"] = (results / "results.jsonl").read_text()
+    said["log"] = secretive.read_log()
+    said["store"] = read_everything(secretive)
+
+    assert_no_secret(said)
+    assert "loading" in said["log"]
+    assert "request failed" in said["log"]
+    assert "cannot get https://bucket.example.org/image.png?***" in said["results"]
+    assert SIGNED.partition("?")[0] in said["store"]
+    assert_run_is_sound(secretive, run_id)
+
+
+@pytest.mark.parametrize(
+    ("written", "field"),
+    [
+        ({"engine_options": {"client": {"api_key": "sk-1234"}}}, "engine_options.client.api_key"),
+        ({"engine_options": {"base_url": "https://me:sk-1234@host/v1"}}, "engine_options.base_url"),
+        ({"api_key": "sk-1234"}, "api_key: unknown field"),
+    ],
+)
+def test_a_profile_with_a_secret_is_refused_without_showing_it(fleet: Fleet, written: dict[str, object], field: str) -> None:
+    fleet.write_profile("keyed", **written)
+    spec = fleet.write_spec("keyed", [fleet.write_dataset("rows", make_rows(1))])
+    said = fleet.run_producer("enqueue", str(spec), code=2)
+    assert field in said
+    assert "sk-1234" not in said
+    assert list(fleet.store.list_keys()) == []
+
+
+def test_a_broken_setting_is_refused_without_showing_secrets(fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLEET_OTHER_PASSWORD", "correct-horse")
+    monkeypatch.setenv("FLEET_LEASE_S", "correct-horse")
+    said = run(replace(fleet, settings=fleet.settings.model_copy(update={"lease_s": "correct-horse"})), "producer", "status", "x", code=2)
+    assert "FLEET_LEASE_S: found '***'; expected a valid number" in said

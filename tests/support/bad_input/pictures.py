@@ -1,0 +1,117 @@
+"""Pictures with something about them.  The plain one is 8 x 6 pixels of one colour, so that what an engine sees is told in a word."""
+
+import io
+import struct
+import zlib
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+from PIL import Image
+
+RED, BLUE, NOTHING = (255, 0, 0), (0, 0, 255), (0, 0, 0, 0)
+SIZE = (8, 6)
+_EXIF_ORIENTATION, _EXIF_COMMENT = 274, 37510
+_TURN_RIGHT = 6  # "the row 0 of the file is the right side of the picture"
+
+
+def encode(image: Image.Image, format_name: str = "PNG", **options: object) -> bytes:
+    sink = io.BytesIO()
+    image.save(sink, format_name, **options)
+    return sink.getvalue()
+
+
+def plain(format_name: str = "PNG", mode: str = "RGB", size: tuple[int, int] = SIZE) -> Callable[[], bytes]:
+    """Return what makes a red picture."""
+    return lambda: encode(Image.new("RGB", size, RED).convert(mode), format_name)
+
+
+def noisy(format_name: str, **options: object) -> bytes:
+    """Return a picture that does not compress, so that half of its file is half of its picture."""
+    return encode(Image.effect_noise((64, 48), 80).convert("RGB"), format_name, **options)
+
+
+def cut(format_name: str, **options: object) -> Callable[[], bytes]:
+    """Return what makes the first half of a picture's file."""
+    return lambda: (content := noisy(format_name, **options))[: len(content) // 2]
+
+
+def overwrite(format_name: str) -> Callable[[], bytes]:
+    """Return what makes a picture with 64 zero bytes in its middle."""
+    return lambda: (content := noisy(format_name))[: len(content) // 2] + bytes(64) + content[len(content) // 2 + 64 :]
+
+
+def animate(format_name: str, count: int = 3) -> Callable[[], bytes]:
+    """Return what makes a red picture with blue ones after it."""
+    blue = [Image.new("RGB", SIZE, BLUE)] * (count - 1)
+    return lambda: encode(Image.new("RGB", SIZE, RED), format_name, save_all=True, append_images=blue)
+
+
+def make_16_bit() -> bytes:
+    return encode(Image.fromarray(np.full(SIZE[::-1], 25_700, dtype=np.uint16)))
+
+
+def make_float() -> bytes:
+    return encode(Image.fromarray(np.full(SIZE[::-1], np.nan, dtype=np.float32)), "TIFF")
+
+
+def make_transparent() -> bytes:
+    return encode(Image.new("RGBA", SIZE, NOTHING))
+
+
+def make_turned() -> bytes:
+    exif = Image.Exif()
+    exif[_EXIF_ORIENTATION] = _TURN_RIGHT
+    return encode(Image.new("RGB", SIZE, RED), "PNG", exif=exif)
+
+
+def make_huge_exif() -> bytes:
+    exif = Image.Exif()
+    exif[_EXIF_COMMENT] = b"x" * 60_000
+    return encode(Image.new("RGB", SIZE, RED), "PNG", exif=exif)
+
+
+def make_broken_exif() -> bytes:
+    block = b"Exif\0\0MM\0*\xff\xff\xff\xff" + b"\xff" * 40
+    content = plain("JPEG")()
+    return content[:2] + b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block + content[2:]
+
+
+def _chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def craft_png(width: int, height: int, *, pixels: bytes = b"", extra: bytes = b"", interlaced: bool = False) -> bytes:
+    """Return a PNG of one bit a pixel whose header says what we like; ``pixels`` are the unpacked lines, filter bytes included."""
+    header = _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, int(interlaced)))
+    return b"\x89PNG\r\n\x1a\n" + header + extra + _chunk(b"IDAT", zlib.compress(pixels, 9)) + _chunk(b"IEND", b"")
+
+
+def make_text_bomb() -> bytes:
+    """Return a picture of 8 x 8 pixels whose comment unpacks to 80 MB."""
+    return craft_png(8, 8, pixels=bytes(16), extra=_chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(80 * 2**20), 9)))
+
+
+def make_pixel_bomb() -> bytes:
+    """Return a picture of 8 x 8 pixels with 50 MB of packed pixels."""
+    return craft_png(8, 8, pixels=bytes(50 * 2**20))
+
+
+def make_interlaced_cut() -> bytes:
+    return craft_png(64, 64, pixels=bytes(80), interlaced=True)
+
+
+def make_gif_without_frames() -> bytes:
+    return b"GIF89a" + struct.pack("<HHBBB", *SIZE, 0, 0, 0) + b";"
+
+
+def make_lying_bmp(width: int, height: int) -> Callable[[], bytes]:
+    """Return what makes a small BMP whose header gives another size."""
+    return lambda: (content := plain("BMP")())[:18] + struct.pack("<ii", width, height) + content[26:]
+
+
+def make_with_trailing_garbage() -> bytes:
+    return plain("JPEG")() + b"<?php garbage ?>" * 100
+
+
+huge_square = partial(craft_png, 30_000, 30_000)

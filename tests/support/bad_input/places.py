@@ -1,0 +1,298 @@
+"""Where media are looked for: paths, addresses and text in the row that lead to no image."""
+
+import base64
+import os
+import stat
+from pathlib import Path
+
+from tests.support.bad_input import pictures
+from tests.support.bad_input.cases import RowCase, Write, write_nothing
+from tests.support.bad_input.contents import file, link, make_asking, make_lines, make_table
+
+_FORBIDDEN = "…: outside the folders that media may be read from (…); put the file there, set the dataset's media_root, …"
+_ADDRESS = "{url}: addresses are not enabled; set FLEET_MEDIA_URLS=1 on the workers, or download it and give its path"
+_MISSING = "…/{name}: no such file; check the path in the dataset, or set media_root to the folder of the images"
+_ROW = "rows.jsonl: line 2: field 'image': "
+
+_LARGE = base64.b64encode(pictures.noisy("PNG"))  # too large to be copied into the plan: it stays in the dataset's file
+_IN_TABLE = make_table(b"1\tWhat is it?\tok\t" + _LARGE + b"\t")
+
+
+def _deny(folder: Path) -> None:
+    file("secret.png", pictures.plain())(folder)
+    (folder / "secret.png").chmod(0)
+
+
+def _deny_folder(folder: Path) -> None:
+    file("closed/scan.png", pictures.plain())(folder)
+    (folder / "closed").chmod(0)
+
+
+def _make_large(folder: Path) -> None:
+    with (folder / "large.png").open("wb") as stream:
+        stream.truncate(200 * 2**20)
+
+
+def _cut_table(folder: Path) -> None:
+    os.truncate(folder / "rows.tsv", 300)
+
+
+def _lengthen_table(folder: Path) -> None:
+    with (folder / "rows.tsv").open("ab") as stream:
+        stream.write(b"more\n" * 1000)
+
+
+def _overwrite_table(folder: Path) -> None:
+    path = folder / "rows.tsv"
+    path.write_bytes(b"?" * path.stat().st_size)
+
+
+def _link_inside(folder: Path) -> None:
+    file("real.png", pictures.plain())(folder)
+    (folder / "link.png").symlink_to("real.png")
+
+
+def _refuse(
+    name: str,
+    given: str,
+    image: object,
+    code: str,
+    message: str,
+    *,
+    prepare: Write = write_nothing,
+    change: Write = write_nothing,
+) -> RowCase:
+    return RowCase(name, given, code, message, make_asking(image), prepare=prepare, change=change)
+
+
+PLACES = (
+    _refuse("missing file", "the path of a file that is not there", "no.png", "media_missing", _MISSING.replace("{name}", "no.png")),
+    _refuse(
+        "link to nothing",
+        "a link whose file is gone",
+        "gone.png",
+        "media_missing",
+        _MISSING.replace("{name}", "gone.png"),
+        prepare=link("gone.png", "was-here.png"),
+    ),
+    _refuse(
+        "deleted after planning",
+        "an image that is deleted before a worker reads it",
+        "soon.png",
+        "media_missing",
+        _MISSING.replace("{name}", "soon.png"),
+        prepare=file("soon.png", pictures.plain()),
+        change=lambda folder: (folder / "soon.png").unlink(),
+    ),
+    _refuse(
+        "a directory",
+        "the path of a folder",
+        "folder",
+        "media_unreadable",
+        "…/folder: not a file; expected the path of an image",
+        prepare=lambda folder: (folder / "folder").mkdir(),
+    ),
+    _refuse(
+        "no permission",
+        "a file that the worker may not read",
+        "secret.png",
+        "media_unreadable",
+        "…/secret.png: cannot be read: Permission denied; check the path and its permissions",
+        prepare=_deny,
+    ),
+    _refuse(
+        "no permission for the folder",
+        "a file in a folder that the worker may not enter",
+        "closed/scan.png",
+        "media_unreadable",
+        "…/closed/scan.png: cannot be read: Permission denied; check the path and its permissions",
+        prepare=_deny_folder,
+    ),
+    _refuse(
+        "path through a file",
+        "a path that goes on behind a file",
+        "photo.png/photo.png",
+        "media_unreadable",
+        "…/photo.png/photo.png: cannot be read: Not a directory; check the path and its permissions",
+        prepare=file("photo.png", pictures.plain()),
+    ),
+    _refuse(
+        "named pipe",
+        "a pipe, which would block whoever reads it",
+        "pipe.png",
+        "media_unreadable",
+        "…/pipe.png: not a file; expected the path of an image",
+        prepare=lambda folder: os.mkfifo(folder / "pipe.png"),
+    ),
+    _refuse(
+        "socket",
+        "a socket",
+        "socket.png",
+        "media_unreadable",
+        "…/socket.png: not a file; expected the path of an image",
+        prepare=lambda folder: os.mknod(folder / "socket.png", stat.S_IFSOCK | 0o600),
+    ),
+    _refuse(
+        "links in a circle",
+        "a link that leads to itself",
+        "loop.png",
+        "media_unreadable",
+        "…/loop.png: cannot be read: Too many levels of symbolic links; check the path and its permissions",
+        prepare=link("loop.png", "loop.png"),
+    ),
+    _refuse(
+        "name too long",
+        "a file name of 300 characters",
+        "x" * 300 + ".png",
+        "media_unreadable",
+        "….png: cannot be read: File name too long; check the path and its permissions",
+    ),
+    _refuse(
+        "file too large",
+        "a file of 200 MB",
+        "large.png",
+        "media_too_large",
+        "…/large.png: 209715200 bytes, at most 134217728 are allowed",
+        prepare=_make_large,
+    ),
+    _refuse("path out of the folder", "`../../../../etc/passwd`", "../../../../../../../../../etc/passwd", "media_forbidden", _FORBIDDEN),
+    _refuse("path to elsewhere", "`/etc/passwd`", "/etc/passwd", "media_forbidden", _FORBIDDEN),
+    _refuse("file address to elsewhere", "`file:///etc/passwd`", "file:///etc/passwd", "media_forbidden", _FORBIDDEN),
+    _refuse(
+        "link out of the folder",
+        "a link to `/etc/passwd`",
+        "link.png",
+        "media_forbidden",
+        _FORBIDDEN,
+        prepare=link("link.png", "/etc/passwd"),
+    ),
+    _refuse(
+        "http address",
+        "`http://127.0.0.1/x.png`",
+        "http://127.0.0.1/x.png",
+        "media_unsupported",
+        _ADDRESS.replace("{url}", "http://127.0.0.1/x.png"),
+    ),
+    _refuse(
+        "https address with a password",
+        "`https://me:secret@example.org/x.png?token=abc`",
+        "https://me:secret@example.org/x.png?token=abc",
+        "media_unsupported",
+        _ADDRESS.replace("{url}", "https://example.org/x.png"),
+    ),
+    _refuse(
+        "address of object storage",
+        "`s3://bucket/x.png`",
+        "s3://bucket/x.png",
+        "media_unsupported",
+        _ADDRESS.replace("{url}", "s3://bucket/x.png"),
+    ),
+    RowCase(
+        "video",
+        "a row with a `video`",
+        "media_unsupported",
+        "…/film.mp4: videos are not enabled; only images are read",
+        make_lines({"question": "What happens?", "video": "film.mp4"}),
+    ),
+    _refuse(
+        "path with NUL",
+        'a path with a NUL character: `"a\\u0000.png"`',
+        "a\0.png",
+        "bad_media",
+        _ROW + "found 'a\\x00.png'… (6 characters); expected a path, a URL, or base64 behind data:image/png;base64,",
+    ),
+    _refuse(
+        "path too long",
+        "bare base64 of 5 000 characters where a path is due",
+        "QUJD" * 1250,
+        "bad_media",
+        _ROW + "found 'QUJD…'… (5000 characters); expected a path, a URL, or base64 behind data:image/png;base64,",
+    ),
+    _refuse(
+        "number as media",
+        '`"image": ["a.png", 7]`',
+        ["a.png", 7],
+        "bad_field",
+        _ROW + "found 7 (a number); expected a data: URL, a URL or a path, or a list of these",
+    ),
+    _refuse(
+        "object as media",
+        '`"image": {"url": "a.png"}`',
+        {"url": "a.png"},
+        "bad_field",
+        _ROW + "found {'url': 'a.png'} (an object); expected a data: URL, a URL or a path, or a list of these",
+    ),
+    _refuse(
+        "data URL without base64",
+        "`data:image/png,abc`",
+        "data:image/png,abc",
+        "bad_media",
+        _ROW + "found 'data:image/png,abc'; expected data:<type>;base64,<base64 text>",
+    ),
+    _refuse(
+        "empty data URL",
+        "`data:image/png;base64,`",
+        "data:image/png;base64,",
+        "bad_media",
+        _ROW + "found nothing in the base64 text of a data: URL; expected only base64 characters",
+    ),
+    _refuse(
+        "bad base64",
+        "a data URL with `*` in its base64",
+        "data:image/png;base64,QU*D",
+        "bad_media",
+        _ROW + "found '*' in the base64 text of a data: URL; expected only base64 characters",
+    ),
+    _refuse(
+        "base64 of the wrong length",
+        "a data URL whose base64 lost its last character",
+        "data:image/png;base64,QUJDR",
+        "media_corrupt",
+        "inline image: not valid base64: …",
+    ),
+    _refuse(
+        "base64 of no image",
+        "a data URL that holds the text `ABC`",
+        "data:image/png;base64,QUJD",
+        "media_corrupt",
+        "inline image: not an image in a known format; expected one of PNG, JPEG, …",
+    ),
+    RowCase(
+        "file that shrinks after planning",
+        "a TSV that is cut after the run was planned",
+        "media_corrupt",
+        "…/rows.tsv[…]: the file ends … bytes before the range; was it replaced after the run was planned?",
+        _IN_TABLE,
+        "rows.tsv",
+        change=_cut_table,
+    ),
+    RowCase(
+        "file that is overwritten after planning",
+        "a TSV that is written anew, to the same length, after the run was planned",
+        "media_corrupt",
+        "…/rows.tsv[…]: not valid base64: …",
+        _IN_TABLE,
+        "rows.tsv",
+        change=_overwrite_table,
+    ),
+    RowCase(
+        "file that grows after planning",
+        "a TSV that rows are appended to after the run was planned",
+        "ok",
+        "the rows that were planned are asked, no others",
+        _IN_TABLE,
+        "rows.tsv",
+        change=_lengthen_table,
+        seen="64x48 #…",
+    ),
+    RowCase(
+        "link inside the folder",
+        "a link to an image beside it",
+        "ok",
+        "asked as it is",
+        make_asking("link.png"),
+        prepare=_link_inside,
+        seen="8x6 #ff0000",
+    ),
+    RowCase("no image after all", '`"image": ""`', "ok", "asked without an image", make_asking("")),
+)

@@ -1,0 +1,97 @@
+"""Rows of TSV files at fault, and odd rows that are none."""
+
+import base64
+
+from tests.support.bad_input import pictures
+from tests.support.bad_input.cases import RowCase
+from tests.support.bad_input.contents import make_table
+
+_ROW = "rows.tsv: line 3: "
+_RED = base64.b64encode(pictures.plain()())
+_CELL = "field 'image': "
+
+
+def _refuse(name: str, given: str, line: bytes, message: str, *, code: str = "bad_row", place: str = _ROW) -> RowCase:
+    return RowCase(name, given, code, place + message, make_table(line), "rows.tsv")
+
+
+def _accept(name: str, given: str, content: bytes, note: str, *, seen: str | None = None) -> RowCase:
+    return RowCase(name, given, "ok", note, content, "rows.tsv", seen=seen)
+
+
+TABLES = (
+    _refuse("ragged row, short", "a row of three cells under a header of five", b"1\tWhy?\tok", "found 3 cells; expected 5, as in the header"),
+    _refuse("ragged row, long", "a row of six cells under a header of five", b"1\tWhy?\tok\t\t\tmore", "found 6 cells; expected 5, as in the header"),
+    _refuse(
+        "quote never closed",
+        "a cell that opens with a quote which nothing closes",
+        b'1\t"Why?\tok\t\t',
+        "a cell opens with a quote that nothing closes; expected its closing quote",
+    ),
+    _refuse(
+        "the header twice",
+        "the header again between the rows, as after joining two files",
+        b"index\tquestion\tanswer\timage\tneighbour",
+        "found the header once more; expected a row: where files are joined, only the first one's header may stay",
+    ),
+    _refuse("bad UTF-8 in a cell", "a cell in Latin-1", b"1\tcaf\xe9?\tok\t\t", "field 'question': not UTF-8 (byte 4 of the cell); expected UTF-8"),
+    _refuse(
+        "empty question cell",
+        "a row without a question",
+        b"1\t\tok\t\t",
+        "field 'question': absent, null or blank; expected the question's text",
+        code="missing_question",
+    ),
+    _refuse(
+        "path in the image column",
+        "`cat.png` where base64 is due",
+        b"1\tWhy?\tok\tcat.png\t",
+        _CELL + "found 'cat.png'; expected base64 text, or the index of a row whose image is meant",
+        code="bad_media",
+    ),
+    _refuse(
+        "index of no row",
+        "`77` in the image column, and no row 77",
+        b"1\tWhy?\tok\t77\t",
+        _CELL + "found '77'; expected base64 text, or the index of a row whose image is meant",
+        code="bad_media",
+    ),
+    _refuse(
+        "index of a row without image",
+        "the index of a row that has no image either",
+        b"1\tWhy?\tok\t8001\t",
+        _CELL + "found '8001', a row that has no image of its own; expected one that has",
+        code="bad_media",
+    ),
+    _refuse(
+        "data URL in the image column",
+        "a data URL where bare base64 is due",
+        b"1\tWhy?\tok\tdata:image/png;base64," + _RED + b"\t",
+        _CELL + "found 'data:image/png;base64,iV'…; expected base64 text (paths and URLs belong into image_path)",
+        code="bad_media",
+    ),
+    _refuse(
+        "bad base64 in a cell",
+        "base64 with a `*` in it",
+        b"1\tWhy?\tok\t" + b"*" + _RED + b"\t",
+        "inline image: not valid base64: …",
+        code="media_corrupt",
+        place="",
+    ),
+    _refuse(
+        "base64 in a cell cut short",
+        "the first half of an image's base64",
+        b"1\tWhy?\tok\t" + _RED[: len(_RED) // 8 * 4] + b"\t",
+        "inline image: cannot be decoded, replace the file: …",
+        code="media_corrupt",
+        place="",
+    ),
+    _accept("tab inside quotes", "a quoted cell with a tab in it", make_table(b'1\t"a\tb?"\tok\t\t'), "the tab is text"),
+    _accept("line end inside quotes", "a quoted cell of two lines", make_table(b'1\t"a\nb?"\tok\t\t'), "the line end is text"),
+    _accept("CRLF", "a TSV with Windows line ends", make_table(b"1\tWhy?\tok\t\t").replace(b"\n", b"\r\n"), "read without them"),
+    _accept("byte-order mark in a TSV", "a TSV that begins with a BOM", b"\xef\xbb\xbf" + make_table(b"1\tWhy?\tok\t\t"), "read without it"),
+    _accept("5 MB cell", "a question of five million letters", make_table(b"1\t" + b"x" * 5_000_000 + b"\tok\t\t"), "asked whole"),
+    _accept("NUL in a cell", "a cell with a zero byte", make_table(b"1\ta\0b?\tok\t\t"), "asked as it is"),
+    _accept("blank lines", "empty lines between the rows", make_table(b"\n\n1\tWhy?\tok\t\t\n"), "left out"),
+    _accept("good image in a cell", "base64 of a PNG", make_table(b"1\tWhy?\tok\t" + _RED + b"\t"), "asked about", seen="8x6 #ff0000"),
+)

@@ -1,0 +1,120 @@
+"""The internet as a test dictates it: names with their addresses, and behind each public address one real https server."""
+
+import itertools
+import os
+import socket
+import socketserver
+import ssl
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, cast
+
+import pytest
+import trustme
+
+from workers.media_urls import make_tls
+
+HOSTS = ("good.example", "other.example", "xn--bcher-kva.example", "93.184.215.14")  # those that the certificate names
+PUBLIC = "93.184.215.14"
+PUBLIC_V6 = "2606:4700:4700::1111"
+
+
+def answer(body: bytes = b"", status: int = 200, **headers: str | int) -> list[bytes]:
+    """Return a whole HTTP answer in its pieces; a header ``a_b=1`` is sent as ``a-b: 1``, and no length unless it is given."""
+    lines = [f"HTTP/1.1 {status} Whatever", "Connection: close"]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    return ["\r\n".join([*lines, "", ""]).encode(), body]
+
+
+class Server(socketserver.ThreadingTCPServer):
+    """Sends the bytes that stand in ``pages`` under the path asked for; ``requests`` keeps what was asked, head only."""
+
+    def __init__(self, hosts: Iterable[str]) -> None:
+        super().__init__(("127.0.0.1", 0), socketserver.BaseRequestHandler)
+        self.authority = trustme.CA()
+        self.pages: dict[str, Iterable[bytes]] = {}
+        self.requests: list[str] = []
+        self.closing = threading.Event()
+        self._tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        self.authority.issue_cert(*hosts).configure_cert(self._tls)
+
+    def drip(self, *, first: Iterable[bytes] = ()) -> Iterator[bytes]:
+        """Yield ``first``, then a byte now and again, until the client or the test has had enough."""
+        yield from first
+        while not self.closing.wait(0.02):
+            yield b"x"
+
+    def finish_request(self, request: Any, *_: Any) -> None:
+        with suppress(OSError), self._tls.wrap_socket(request, server_side=True) as connection:  # OSError: the client has gone
+            head = b""
+            while b"\r\n\r\n" not in head and (piece := connection.recv(65536)):
+                head += piece
+            if not head:
+                return
+            self.requests.append(head.decode())
+            for piece in self.pages.get(head.split()[1].decode(), answer(status=404)):
+                connection.sendall(piece)
+            connection.unwrap()  # a proper end, without which a body of no stated length counts as cut off
+
+
+class Web:
+    """What the names lead to, and what was asked.
+
+    ``lookups`` are the hosts resolved, ``dialled`` the addresses connected to, each with its limit of time in ``timeouts``
+    (seconds); those in ``silent`` let it pass.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.lookups: list[str] = []
+        self.dialled: list[str] = []
+        self.timeouts: list[float] = []
+        self._names: dict[str, Iterator[list[str]]] = {}
+        self._resolve = socket.getaddrinfo
+        self.silent: set[str] = set()
+        for host in HOSTS:
+            self.name(host, [PUBLIC])
+
+    def name(self, host: str, *answers: list[str]) -> None:
+        """Let ``host`` have the addresses of each answer in turn, of the last from then on."""
+        self._names[host] = itertools.chain(answers, itertools.repeat(answers[-1]))
+
+    def getaddrinfo(self, host: str, port: int, **options: Any) -> Any:
+        """Stand in for ``socket.getaddrinfo``: the dictated names, and else only spellings of numbers."""
+        self.lookups.append(host)
+        addresses = next(self._names[host]) if host in self._names else [host]
+        return [entry for address in addresses for entry in self._resolve(address, port, flags=socket.AI_NUMERICHOST, **options)]
+
+    def create_connection(self, address: tuple[str, int], timeout: float, **_: Any) -> socket.socket:
+        """Stand in for ``socket.create_connection``: whatever the address, it leads to our server, or to silence."""
+        host, port = address
+        assert port == 443
+        self.dialled.append(host)
+        self.timeouts.append(timeout)
+        if host in self.silent:
+            raise TimeoutError
+        connection = socket.socket()
+        connection.settimeout(timeout)
+        connection.connect(cast("tuple[str, int]", self.server.server_address))
+        return connection
+
+
+@contextmanager
+def serve_web(patch: pytest.MonkeyPatch, authority_file: str) -> Iterator[Web]:
+    """Yield a ``Web`` whose server this process trusts; ``authority_file`` is where its certificate is put."""
+    server = Server(HOSTS)
+    serving = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    serving.start()
+    server.authority.cert_pem.write_to_path(authority_file)
+    patch.setenv("SSL_CERT_FILE", os.fspath(authority_file))
+    make_tls.cache_clear()
+    web = Web(server)
+    patch.setattr(socket, "getaddrinfo", web.getaddrinfo)
+    patch.setattr(socket, "create_connection", web.create_connection)
+    yield web
+    server.closing.set()
+    server.shutdown()
+    server.server_close()
+    serving.join()
+    make_tls.cache_clear()

@@ -1,0 +1,44 @@
+"""Producer commands in their own processes, as many at once as a test wants."""
+
+import signal
+import subprocess
+import sys
+from typing import NamedTuple
+
+from tests.support.fleet import ROOT, Fleet
+
+DYING = "tests.support.dying_producer"
+
+
+class Ended(NamedTuple):
+    """What a command left behind: exit code (negative: the signal that ended it), standard output, standard error."""
+
+    code: int
+    out: str
+    said: str
+
+
+def start_producer(fleet: Fleet, *arguments: str, module: str = "producer") -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *arguments],
+        env={**fleet.environment(), "TMPDIR": str(fleet.folder)},
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def await_end(started: "subprocess.Popen[str]") -> Ended:
+    out, said = started.communicate(timeout=90)
+    return Ended(started.returncode, out, said)
+
+
+def run_to_end(fleet: Fleet, *arguments: str) -> Ended:
+    """Run a command of which the test cannot say how it ends."""
+    return await_end(start_producer(fleet, *arguments))
+
+
+def run_dying(fleet: Fleet, point: str, *arguments: str, by: signal.Signals = signal.SIGKILL) -> Ended:
+    """Run a command that gets a signal at a point named in ``tests/support/dying_producer.py``."""
+    return await_end(start_producer(fleet, f"{point}/{by.name}", *arguments, module=DYING))

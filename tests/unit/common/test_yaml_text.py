@@ -1,0 +1,64 @@
+"""YAML as we take it: what PyYAML takes in silence is refused, and every mistake has its place."""
+
+import pytest
+
+from common import yaml_text
+from common.errors import ConfigError
+from common.yaml_text import parse_yaml
+
+LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n" for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+def refuse(text: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        parse_yaml(text, "spec.yaml")
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("", None),
+        ("a: 1", {"a": 1}),
+        ("\ufeffa: 1", {"a": 1}),
+        ("- {a: 1}\n- {a: 2}", [{"a": 1}, {"a": 2}]),
+        ("a: &x [1, 2]\nb: *x", {"a": [1, 2], "b": [1, 2]}),
+        ("b: &x {c: 1}\na: {<<: *x, c: 2}", {"b": {"c": 1}, "a": {"c": 2}}),
+    ],
+)
+def test_what_is_right_comes_out_as_it_is(text: str, value: object) -> None:
+    assert parse_yaml(text, "spec.yaml") == value
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: 1\nb: 2\n'a': 3", "line 3: a: given twice, first in line 1; expected it once"),
+        ("a:\n  - b: 1\n    b: 2", "line 3: a.0.b: given twice, first in line 2; expected it once"),
+        (LAUGHS, "line 7: g: its anchors stand for more than 10,000,000 characters; write out what is meant"),
+        (
+            f"a: &x {'y' * 100_000}\nb: [{', '.join(['*x'] * 200)}]",
+            "line 2: b: its anchors stand for more than 10,000,000 characters",
+        ),
+        ("a: &x [*x]", "line 1: a.0: its anchor holds itself; write the value out"),
+        ("[" * 5000, "nested too deeply; expected a few levels"),
+        ("a:\n\tb: 1", "not valid YAML (line 2, column 1): while scanning for the next token: found character '\\t' that"),
+        ("a: 1\nb: \x00", "not valid YAML (line 2): the character #x0000; remove it"),
+        ("a: 1\n---\nb: 1", "not valid YAML (line 2, column 1): expected a single document in the stream"),
+        ("a: 2020-13-45", "not valid YAML: month must be in 1..12"),
+        ("? [a]\n: 1", "not valid YAML (line 1, column 3): while constructing a mapping: found unhashable key"),
+    ],
+)
+def test_a_mistake_names_its_place(text: str, message: str) -> None:
+    assert refuse(text).startswith(f"spec.yaml: {message}")
+
+
+def test_tabs_get_advice() -> None:
+    assert refuse("a:\n\tb: 1").endswith("; indent with spaces, not with tabs")
+
+
+def test_a_text_that_is_much_too_long_is_not_even_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(yaml_text, "MOST_CHARACTERS", 10)
+    assert refuse("[" * 11) == "spec.yaml: more than 10 characters; expected a spec or a profile, of a few kilobytes"

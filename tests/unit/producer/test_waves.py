@@ -1,0 +1,174 @@
+"""Waves: exactly the samples asked for are run again, the best outcome counts, every wave is shown."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from common.broker import make_app
+from common.chunks import read_chunk, read_index
+from common.layout import index_key
+from common.records import Attempt, Outcome, Status
+from common.spec import Chunks
+from producer.collect import collect_outcomes, merge_outcomes
+from producer.enqueue import Resumed, resume_run
+from producer.waves import find_retried, plan_wave
+from tests.support.fleet import Fleet, make_rows
+from tests.support.planning import put_part, run_chunks
+from tests.support.slots import enqueue_rows
+from tests.support.soundness import assert_run_is_sound
+
+STATUSES: tuple[Status, ...] = ("ok", "failed", "ok", "invalid", "ok")
+
+
+@pytest.fixture
+def run_id(fleet: Fleet) -> str:
+    """Return the id of a run of 40 samples in chunks of 8, the first 24 of which have ended, in the order of STATUSES."""
+    fleet.write_profile("quick")
+    run_id = enqueue_rows(fleet, "quick", make_rows(40), chunk=8)
+    index, ledger = read_index(fleet.store, run_id), fleet.ledger
+    position = 0
+    for number in range(3):
+        turned = [STATUSES[(position + at) % 5] for at in range(8)]
+        put_part(fleet.store, index[number], statuses=turned)
+        position += 8
+    ledger.forget_run(run_id)
+    resume(fleet, run_id)
+    return run_id
+
+
+def resume(fleet: Fleet, run_id: str, *retry: str) -> Resumed:
+    return resume_run(run_id, fleet.store, fleet.ledger, make_app(fleet.settings), retry=retry)
+
+
+def expected(*statuses: str, below: int = 24) -> list[int]:
+    return [position for position in range(below) if STATUSES[position % 5] in statuses]
+
+
+@pytest.mark.parametrize("statuses", [("failed",), ("invalid",), ("failed", "invalid")])
+def test_a_wave_holds_exactly_the_samples_of_the_statuses_asked_for(fleet: Fleet, run_id: str, statuses: tuple[str, ...]) -> None:
+    assert resume(fleet, run_id, *statuses).retried == len(expected(*statuses))
+    index = read_index(fleet.store, run_id)
+    assert [wave.number for wave in index.waves] == [1, 2]
+    chunks = list(index.iterate_wave(index.waves[1]))
+    assert [chunk.number for chunk in chunks] == list(range(5, 5 + len(chunks)))
+    assert [position for chunk in chunks for position in chunk.positions] == expected(*statuses)
+    assert max(chunk.count for chunk in chunks) <= 8
+    planned = [sample.sample_id for number in range(5) for sample in read_chunk(fleet.store, index[number])]
+    assert [sample.sample_id for chunk in chunks for sample in read_chunk(fleet.store, chunk)] == [
+        planned[position] for position in expected(*statuses)
+    ]
+
+
+def test_what_waits_to_be_run_again_is_not_planned_twice(fleet: Fleet, run_id: str) -> None:
+    assert resume(fleet, run_id, "failed").retried == len(expected("failed"))
+    assert resume(fleet, run_id, "failed").retried == 0
+    assert resume(fleet, run_id, "failed", "invalid").retried == len(expected("invalid"))
+    assert len(read_index(fleet.store, run_id).waves) == 3
+    run_chunks(fleet, "quick", run_id)
+    assert {outcome.status for outcome in assert_run_is_sound(fleet, run_id)} == {"ok"}
+    assert resume(fleet, run_id, "failed", "invalid").retried == 0
+
+
+def test_a_producer_that_dies_between_the_plan_and_the_ledger_is_no_loss(fleet: Fleet, run_id: str) -> None:
+    index = read_index(fleet.store, run_id)
+    positions = find_retried(index, fleet.ledger, ["failed"])
+    assert plan_wave(index, positions, Chunks(max_samples=8), ["rows"], fleet.store)
+    resumed = resume(fleet, run_id, "failed")
+    assert resumed.retried == 0, "they wait in the wave of the one that died"
+    assert fleet.status(run_id).retrying == len(positions)
+    run_chunks(fleet, "quick", run_id)
+    assert_run_is_sound(fleet, run_id)
+
+
+def test_of_two_producers_at_once_one_plans_the_wave_and_the_other_the_rest(fleet: Fleet, run_id: str) -> None:
+    index = read_index(fleet.store, run_id)
+    bounds = Chunks(max_samples=8)
+    assert plan_wave(index, expected("failed"), bounds, ["rows"], fleet.store)
+    assert not plan_wave(index, expected("failed", "invalid"), bounds, ["rows"], fleet.store)
+    assert resume(fleet, run_id, "failed", "invalid").retried == len(expected("invalid"))
+    run_chunks(fleet, "quick", run_id)
+    assert_run_is_sound(fleet, run_id)
+
+
+def test_status_counts_what_is_run_again_apart_and_the_five_states_still_add_up(fleet: Fleet, run_id: str) -> None:
+    resume(fleet, run_id, "failed")
+    again = len(expected("failed"))
+    status = fleet.status(run_id)
+    assert (status.retrying, status.samples.failed, status.samples.unprocessed) == (again, again, 16)
+    lease = fleet.ledger.acquire(run_id, 5, "w@test")
+    assert lease is not None
+    held = fleet.status(run_id)
+    assert (held.retrying, held.samples.in_flight, held.samples.failed) == (again, 0, again)
+    fleet.ledger.release(lease)
+    run_chunks(fleet, "quick", run_id)
+    ended = fleet.status(run_id)
+    assert (ended.state, ended.retrying, ended.samples.failed, ended.eta_s) == ("done", 0, 0, 0.0)
+
+
+def test_waves_survive_a_flushed_redis(fleet: Fleet, run_id: str) -> None:
+    resume(fleet, run_id, "failed", "invalid")
+    run_chunks(fleet, "quick", run_id, [5])
+    before = fleet.status(run_id).samples
+    fleet.ledger.client.flushall()
+    resume_run(run_id, fleet.store, fleet.ledger, make_app(fleet.settings), rebuild=True)
+    assert fleet.status(run_id).samples == before
+    run_chunks(fleet, "quick", run_id)
+    assert_run_is_sound(fleet, run_id)
+
+
+def test_enqueueing_the_spec_again_knows_of_the_waves(fleet: Fleet, run_id: str) -> None:
+    resume(fleet, run_id, "failed")
+    fleet.ledger.client.flushall()
+    enqueued = fleet.enqueue(fleet.folder / "quick.spec.yaml")
+    assert (enqueued.opened, enqueued.not_ok) == (True, len(expected("failed", "invalid")))
+    run_chunks(fleet, "quick", run_id)
+    assert_run_is_sound(fleet, run_id)
+
+
+def test_a_wave_whose_index_is_damaged_is_found(fleet: Fleet, run_id: str) -> None:
+    resume(fleet, run_id, "failed")
+    path = Path(fleet.settings.store_url.removeprefix("file://")) / index_key(run_id, 2)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(Exception, match=r"w2\.index\.parquet of a planned run cannot be read"):
+        list(collect_outcomes(run_id, fleet.store))
+
+
+# Merging
+
+
+def make_outcome(status: Status, *responses: str, error: str | None = None) -> Outcome:
+    attempts = tuple(Attempt(number=number, response=text) for number, text in enumerate(responses, start=1))
+    prediction = responses[-1] if responses else None
+    return Outcome(
+        sample_id="s", dataset="d", index=0, model="m", status=status, attempts=attempts, prediction=prediction, error_code=error
+    )
+
+
+def tell(attempts: Iterable[Attempt]) -> list[tuple[int, str, str | None, tuple[str, ...]]]:
+    return [(attempt.number, attempt.response, attempt.finish_reason, attempt.violations) for attempt in attempts]
+
+
+def test_the_best_outcome_counts_and_every_wave_is_among_its_attempts() -> None:
+    failed, invalid, ok = make_outcome("failed", error="media_missing"), make_outcome("invalid", "a", "b"), make_outcome("ok", "c")
+    merged = merge_outcomes([failed, invalid, ok])
+    assert (merged.status, merged.prediction, merged.error_code) == ("ok", "c", None)
+    assert tell(merged.attempts) == [
+        (1, "", "error", ("media_missing",)),
+        (2, "a", None, ()),
+        (3, "b", None, ()),
+        (4, "c", None, ()),
+    ]
+
+
+def test_an_outcome_that_is_no_better_changes_nothing_but_the_attempts() -> None:
+    merged = merge_outcomes([make_outcome("invalid", "a"), make_outcome("invalid", "b"), make_outcome("failed", error="bad")])
+    assert (merged.status, merged.prediction, merged.error_code) == ("invalid", "a", None)
+    assert [attempt.response for attempt in merged.attempts] == ["a", "b", ""]
+
+
+def test_one_wave_is_left_as_it_is() -> None:
+    failed = make_outcome("failed", error="media_missing")
+    waiting = failed.model_copy(update={"status": "unprocessed"})
+    assert merge_outcomes([failed, waiting]) is failed
+    assert merge_outcomes([waiting, waiting]) is waiting

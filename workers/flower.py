@@ -1,0 +1,75 @@
+"""Flower made safe by default: it asks for a password, listens on loopback alone, and can change nothing.
+
+``celery -A workers.app flower`` imports ``workers.app`` before it reads its options, and sends ``import_modules`` after that.
+Whatever is given by ``FLOWER_*``, on the command line or in ``flowerconfig.py`` wins over what is set here.
+"""
+
+import ipaddress
+import secrets
+import sys
+from typing import Any, NoReturn
+
+import click
+import structlog
+from celery.signals import import_modules
+
+from common.command import USER_MUST_ACT
+from common.log import configure_log
+from common.settings import get_settings
+
+log = structlog.get_logger()
+
+# Until somebody chooses another: nobody knows it, so that Flower stays shut should the check below ever not be called.
+_GENERATED = f"fleet:{secrets.token_urlsafe(18)}"
+
+
+def guard_flower() -> None:
+    """Set Flower's defaults if this process is ``celery ... flower``; in any other nothing happens."""
+    context = click.get_current_context(silent=True)
+    if context is None or context.invoked_subcommand != "flower":
+        return
+    options = _get_options()
+    options.address = "127.0.0.1"
+    options.read_only = True
+    options.basic_auth = [_GENERATED]
+    import_modules.connect(_check_options, weak=False)
+
+
+def _check_options(**_: Any) -> None:
+    """Refuse to start without credentials; on a terminal, make some up instead and show them once."""
+    settings = get_settings()
+    configure_log(settings.log_level, as_json=settings.log_json)  # Flower's own would not mask secrets
+    options = _get_options()
+    if options.auth:  # OAuth: Flower would ask for both
+        options.basic_auth = None
+    elif options.basic_auth == [_GENERATED]:
+        if not sys.stderr.isatty():
+            _refuse("Flower needs credentials: set FLOWER_BASIC_AUTH=user:password")
+        user, _, password = _GENERATED.partition(":")
+        click.echo(
+            f"Flower: user {user}, password {password}, for this start alone; choose: FLOWER_BASIC_AUTH=user:password", err=True
+        )
+    elif not all(all(entry.partition(":")) for entry in options.basic_auth or [""]):
+        _refuse("FLOWER_BASIC_AUTH: expected user:password, several of them with commas between")
+    if not _is_loopback(options.address) and not options.certfile and not options.unix_socket:
+        log.warning(
+            "Flower can be reached from other machines, and its password goes there in the clear; give --certfile and --keyfile"
+        )
+
+
+def _refuse(message: str) -> NoReturn:
+    click.echo(f"flower: {message}", err=True)
+    raise SystemExit(USER_MUST_ACT)
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:  # a name; the empty one means all addresses
+        return address == "localhost"
+
+
+def _get_options() -> Any:
+    from tornado.options import options  # comes with Flower, which workers do without
+
+    return options
