@@ -27,11 +27,13 @@ def answer_chunk(
 
     Raises ``EngineError`` when the engine is gone and ``LeaseLost`` when the chunk is.
     """
+    if not samples:
+        return
     left: Sequence[Sample] = samples
     if lease.suspect:
         with slot.turns.take(lease, until):
             left = yield from _answer_apart(slot, run, lease, samples, until)
-        lease = lease.model_copy(update={"suspect": False})
+    lease = lease.model_copy(update={"suspect": False})
     with slot.turns.take(lease, until):
         yield from answer_samples(slot, run, left, until)
 

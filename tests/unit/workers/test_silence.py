@@ -1,0 +1,46 @@
+"""How long the engine has been silent: from a question on, and anew from every answer."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from workers.silence import Silence
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
+    """Yield the time, which stands still until the test moves it."""
+    now = [100.0]
+    monkeypatch.setattr("workers.silence.time.monotonic", lambda: now[0])
+    yield now
+
+
+def test_an_engine_that_is_asked_nothing_is_not_silent(clock: list[float]) -> None:
+    heard = Silence()
+    clock[0] += 1000
+    assert heard.length_s == 0
+    with heard.broken_by_answer():
+        clock[0] += 5
+        assert heard.length_s == 5
+    clock[0] += 1000
+    assert heard.length_s == 0
+
+
+def test_one_answer_among_many_questions_breaks_the_silence(clock: list[float]) -> None:
+    heard = Silence()
+    with heard.broken_by_answer():
+        clock[0] += 50
+        with heard.broken_by_answer():
+            clock[0] += 9
+            assert heard.length_s == 59, "a further question is no answer"
+        assert heard.length_s == 0
+        clock[0] += 3
+        assert heard.length_s == 3
+
+
+def test_a_question_that_fails_is_answered(clock: list[float]) -> None:
+    heard = Silence()
+    with pytest.raises(RuntimeError), heard.broken_by_answer():
+        clock[0] += 50
+        raise RuntimeError
+    assert heard.length_s == 0
