@@ -43,7 +43,7 @@ def make_app(settings: Settings) -> Celery:
 
 def read_broker_url(url: str) -> str:
     """Return the address ``url`` as Celery takes it: everything encoded, and no options but those of TLS."""
-    address = parse_url(url)
+    address = parse_url(url)  # type: ignore[no-untyped-call]  # redis-py has no types here
     scheme = url.partition("://")[0]
     user, password = address.get("username"), address.get("password")
     plain = as_url(scheme, address.get("host", "localhost"), address.get("port"), user, password, str(address.get("db", 0)))
@@ -59,8 +59,8 @@ def read_tls_options(url: str) -> dict[str, Any]:
     """
     if not url.startswith("rediss://"):
         return {}
-    given = {name: value for name, value in parse_url(url).items() if name.startswith("ssl_")}
-    return {"ssl_cert_reqs": "required", **given}
+    address = parse_url(url)  # type: ignore[no-untyped-call]  # as above
+    return {"ssl_cert_reqs": "required", **{name: value for name, value in address.items() if name.startswith("ssl_")}}
 
 
 def queue_name(model: str) -> str:

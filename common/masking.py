@@ -91,12 +91,12 @@ def _is_given(value: object) -> bool:
 
 
 def _read_secrets() -> list[str]:
-    """Return the secrets of this process's environment, in every spelling of a URL, the longest first."""
+    """Return the secrets of this process's environment, as they stand, in a URL and in a ``repr``, the longest first."""
     spelled = {
         form
         for name, value in os.environ.items()
         for secret in _find_in_variable(name, value)
-        for form in (secret, unquote(secret), quote(unquote(secret), safe=""))
+        for form in (secret, repr(secret)[1:-1], unquote(secret), quote(unquote(secret), safe=""))
     }
     return sorted((secret for secret in spelled if len(secret) >= _SHORTEST_SECRET), key=len, reverse=True)
 

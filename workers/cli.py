@@ -8,6 +8,7 @@ from common.log import configure_log
 from common.settings import get_settings
 from workers.launcher import Launcher, parse_gpus
 from workers.media_files import find_access
+from workers.restarts import withdraw_notices
 
 
 @click.group()
@@ -19,13 +20,18 @@ def cli() -> None:
 @click.option("--model", "profile", required=True, help="A model profile, by name or by path.")
 @click.option("--gpus", default="all", show_default=True, help="none, all, or numbers such as 0 or 0,1: one worker for each.")
 def start(profile: str, gpus: str) -> int:
-    """Start and supervise one worker for each GPU, until SIGTERM or Ctrl+C drains them."""
+    """Start and supervise one worker for each GPU.
+
+    SIGTERM, Ctrl+C, SIGUSR1 or a closed terminal drain them; a second Ctrl+C kills.
+    """
     settings = get_settings()
     configure_log(settings.log_level, as_json=settings.log_json)
     slots = parse_gpus(gpus)
     find_access(settings, [])  # a mistake in FLEET_MEDIA_ROOTS is better told now than by every chunk
-    connect_redis(settings).close()
-    return Launcher(profile, slots, settings).run()
+    launcher = Launcher(profile, slots, settings)
+    with connect_redis(settings) as client:
+        withdraw_notices(client, launcher.model, [slot.name for slot in slots])
+    return launcher.run()
 
 
 def main() -> None:

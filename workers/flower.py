@@ -20,7 +20,8 @@ from common.settings import get_settings
 log = structlog.get_logger()
 
 # Until somebody chooses another: nobody knows it, so that Flower stays shut should the check below ever not be called.
-_GENERATED = f"fleet:{secrets.token_urlsafe(18)}"
+_PASSWORD = secrets.token_urlsafe(18)
+_GENERATED = [f"fleet:{_PASSWORD}"]
 
 
 def guard_flower() -> None:
@@ -31,7 +32,7 @@ def guard_flower() -> None:
     options = _get_options()
     options.address = "127.0.0.1"
     options.read_only = True
-    options.basic_auth = [_GENERATED]
+    options.basic_auth = _GENERATED
     import_modules.connect(_check_options, weak=False)
 
 
@@ -42,13 +43,10 @@ def _check_options(**_: Any) -> None:
     options = _get_options()
     if options.auth:  # OAuth: Flower would ask for both
         options.basic_auth = None
-    elif options.basic_auth == [_GENERATED]:
+    elif options.basic_auth == _GENERATED:
         if not sys.stderr.isatty():
             _refuse("Flower needs credentials: set FLOWER_BASIC_AUTH=user:password")
-        user, _, password = _GENERATED.partition(":")
-        click.echo(
-            f"Flower: user {user}, password {password}, for this start alone; choose: FLOWER_BASIC_AUTH=user:password", err=True
-        )
+        click.echo(f"Flower: user fleet, password {_PASSWORD}, for this start alone (or set FLOWER_BASIC_AUTH)", err=True)
     elif not all(all(entry.partition(":")) for entry in options.basic_auth or [""]):
         _refuse("FLOWER_BASIC_AUTH: expected user:password, several of them with commas between")
     if not _is_loopback(options.address) and not options.certfile and not options.unix_socket:

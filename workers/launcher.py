@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -18,16 +19,18 @@ from types import FrameType
 import structlog
 
 from common.broker import queue_name
+from common.command import INTERRUPTED, NOT_ALL_OK, USER_MUST_ACT
 from common.errors import ConfigError
+from common.presence import Presence
 from common.settings import Settings
 from common.spec_files import read_profile
+from workers.restarts import NOT_STARTED, Restarts, describe_giving_up, name_code, tell_given_up
+from workers.signals import DRAINING
 from workers.slot import CANNOT_START
 
 log = structlog.get_logger()
 
 _POLL_S = 0.2
-_BACKOFF_S = (1.0, 2.0, 5.0, 10.0, 30.0)
-_HEALTHY_AFTER_S = 60.0
 _KILL_AFTER_S = 15.0  # on top of the drain's grace
 
 
@@ -65,11 +68,17 @@ def count_gpus() -> int:
 
 
 class Supervised:
-    """One slot's worker process: started, watched, killed whole, and started again after a pause that grows."""
+    """One slot's worker process: started, watched, killed whole, and started again until its budget is used up.
+
+    ``gave_up`` is why it is not started again, for a person.
+    """
 
     def __init__(self, slot: GpuSlot, profile: str, model: str, settings: Settings) -> None:
         self.name = f"{slot.name}@{socket.gethostname()}"
-        self.gave_up = False
+        self.device = slot.name
+        self.pid = 0
+        self.last_code = 0
+        self.gave_up: str | None = None
         self._command = [
             *(sys.executable, "-m", "celery", "-q", "-A", "workers.app", "worker", "-P", "threads"),
             *("-c", str(settings.chunks_in_flight), "-Q", queue_name(model), "-n", self.name),
@@ -81,32 +90,29 @@ class Supervised:
             "FLEET_WORKER_PROFILE": profile,
             "FLEET_WORKER_DEVICE": slot.name,
         }
+        self._most_restarts = settings.max_restarts
+        self._restarts = Restarts(settings.max_restarts)
         self._process: subprocess.Popen[bytes] | None = None
         self._started_at = 0.0
         self._start_at = 0.0
-        self._failures = 0
 
     @property
     def running(self) -> bool:
         return self._process is not None
 
-    def watch(self) -> None:
-        """Start the process if it is due; note its end, and plan the next start."""
-        if self._process is None:
-            if not self.gave_up and time.monotonic() >= self._start_at:
-                self._start()
-            return
-        code = self._process.poll()
-        if code is None:
-            return
-        self.kill()
-        if code == CANNOT_START:
-            self.gave_up = True
-        healthy = time.monotonic() - self._started_at > _HEALTHY_AFTER_S
-        self._failures = 1 if healthy else self._failures + 1
-        pause_s = _BACKOFF_S[min(self._failures, len(_BACKOFF_S)) - 1]
-        self._start_at = time.monotonic() + pause_s
-        log.warning("worker ended", worker=self.name, exit_code=code, again_in_s=None if self.gave_up else pause_s)
+    def watch(self) -> bool:
+        """Start the process if it is due, or note its end.  Returns whether it was given up just now."""
+        if self._process is not None:
+            code = self._process.poll()
+            return code is not None and self._note_end(code)
+        if self.gave_up or time.monotonic() < self._start_at:
+            return False
+        try:
+            self._start()
+        except OSError as error:
+            log.warning("the system cannot start a worker", worker=self.name, error=str(error))
+            return self._note_end(NOT_STARTED)
+        return False
 
     def send(self, number: signal.Signals) -> None:
         """Signal the worker process alone."""
@@ -128,35 +134,80 @@ class Supervised:
             self._process = None
 
     def _start(self) -> None:
-        self._process = subprocess.Popen(self._command, env=self._environment, start_new_session=True)  # noqa: S603  # our own command
         self._started_at = time.monotonic()
-        log.info("worker started", worker=self.name, pid=self._process.pid)
+        self._process = subprocess.Popen(self._command, env=self._environment, start_new_session=True)  # noqa: S603  # our own command
+        self.pid = self._process.pid
+        log.info("worker started", worker=self.name, pid=self.pid)
+
+    def _note_end(self, code: int) -> bool:
+        """Plan the next start of a worker that ended with ``code``; return whether there is none."""
+        self.kill()
+        self.last_code = code
+        ended_at = time.monotonic()
+        pause_s = self._restarts.plan_next(code, started_s=self._started_at, ended_s=ended_at)
+        log.warning("worker ended", worker=self.name, exit_code=code, meaning=name_code(code), again_in_s=pause_s)
+        if pause_s is None:
+            self.gave_up = describe_giving_up(code, self._most_restarts)
+            log.error("worker given up", worker=self.name, reason=self.gave_up)
+            return True
+        self._start_at = ended_at + pause_s
+        return False
 
 
 class Launcher:
-    """Keeps one worker a slot running until told to stop: SIGTERM or Ctrl+C drains, a second one kills."""
+    """Keeps one worker a slot running until told to stop.
+
+    SIGTERM, Ctrl+C, SIGHUP (its terminal was closed) and SIGUSR1 (a batch system's time is nearly over) drain.  SIGQUIT, or a
+    second SIGTERM or Ctrl+C, kills: journals stay, and the leases run out.
+    """
 
     def __init__(self, profile: str, slots: Sequence[GpuSlot], settings: Settings) -> None:
-        model = read_profile(profile).name
+        self.model = read_profile(profile).name
         self._settings = settings
-        self._workers = [Supervised(slot, profile, model, settings) for slot in slots]
-        self._stops_asked = 0
+        self._workers = [Supervised(slot, profile, self.model, settings) for slot in slots]
+        self._notices: list[threading.Thread] = []
+        self._draining = False
+        self._killing = False
 
     def run(self) -> int:
-        """Supervise until stopped; return the exit code: 0 after a drain, 2 when no worker can start, 130 when killed."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._ask_to_stop)
-        while not self._stops_asked:
-            for worker in self._workers:
-                worker.watch()
-            if all(worker.gave_up for worker in self._workers):
-                return 2
-            time.sleep(_POLL_S)
-        return self._drain()
+        """Supervise until stopped, and return the exit code.
 
-    def _ask_to_stop(self, number: int, frame: FrameType | None) -> None:
-        del number, frame
-        self._stops_asked += 1
+        0 after a drain, 130 when killed, 2 when every worker was given up because it cannot start, 1 when some were because
+        they died too often.
+        """
+        for number in (*DRAINING, signal.SIGQUIT):
+            # Under nohup SIGHUP is ignored, and is to stay so.
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._take_signal)
+        while not (self._draining or self._is_hopeless()):
+            for worker in self._workers:
+                if worker.watch():
+                    self._tell_given_up(worker)
+            time.sleep(_POLL_S)
+        if self._draining:
+            return self._drain()
+        return USER_MUST_ACT if all(worker.last_code == CANNOT_START for worker in self._workers) else NOT_ALL_OK
+
+    def _take_signal(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        # systemd may send SIGHUP right after SIGTERM: that is no second demand.
+        self._killing = number == signal.SIGQUIT or (self._draining and number in (signal.SIGTERM, signal.SIGINT)) or self._killing
+        self._draining = True
+
+    def _is_hopeless(self) -> bool:
+        """Return whether every worker was given up, and everybody told."""
+        return all(worker.gave_up for worker in self._workers) and not any(notice.is_alive() for notice in self._notices)
+
+    def _tell_given_up(self, worker: Supervised) -> None:
+        """Write the notice from a thread: a Redis that does not answer must not keep the launcher from the others, or signals."""
+        notice = Presence(
+            worker=worker.name, model=self.model, device=worker.device, pid=worker.pid, state="stopped", trouble=worker.gave_up
+        )
+        is_last = all(one.gave_up for one in self._workers)
+        ours = [one.name for one in self._workers] if is_last else None
+        telling = threading.Thread(target=tell_given_up, args=(self._settings, notice), kwargs={"ours": ours}, daemon=True)
+        telling.start()
+        self._notices.append(telling)
 
     def _drain(self) -> int:
         log.info("draining; once more to kill", grace_s=self._settings.drain_grace_s)
@@ -164,9 +215,10 @@ class Launcher:
             worker.send(signal.SIGTERM)
         deadline = time.monotonic() + self._settings.drain_grace_s + _KILL_AFTER_S
         while not all([worker.reap() for worker in self._workers]):  # noqa: C419  # every one is to be reaped
-            if self._stops_asked > 1 or time.monotonic() > deadline:
+            if self._killing or time.monotonic() > deadline:
+                log.warning("killing what still runs; its journals stay, and its leases run out", asked=self._killing)
                 for worker in self._workers:
                     worker.kill()
-                return 130
+                return INTERRUPTED
             time.sleep(_POLL_S)
         return 0

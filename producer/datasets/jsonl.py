@@ -15,7 +15,7 @@ import msgspec
 from common.errors import SampleError
 from common.spec import DatasetSource
 from producer.datasets.fields import misfit
-from producer.datasets.lines import open_text, read_lines
+from producer.datasets.lines import is_cut, open_text, read_lines
 from producer.datasets.registry import register_reader
 from producer.datasets.rows import ALIASES, Row, find_fault
 
@@ -42,6 +42,8 @@ def read_jsonl(source: DatasetSource) -> Iterator[Row]:
 
 def _fill_row(row: Row, source: DatasetSource) -> None:
     """Set the row's fields.  Raises ``SampleError`` for a line that is no usable object; its fault is the caller's to set."""
+    if is_cut(row.content):
+        raise SampleError("bad_row", f"longer than {len(row.content):,} bytes; expected one JSON object a line")
     try:
         decoded = _DECODER.decode(row.content)
         is_plain = True
@@ -51,7 +53,7 @@ def _fill_row(row: Row, source: DatasetSource) -> None:
     if not isinstance(decoded, dict):
         raise SampleError("bad_row", str(misfit(decoded, "a JSON object")))
     if row.content.count(b"[") + row.content.count(b"{") > _DEPTH_LIMIT and _measure_depth(decoded) > _DEPTH_LIMIT:
-        raise SampleError("bad_row", f"nested more than {_DEPTH_LIMIT} levels deep; expected a flatter object")
+        raise _too_deep()
     if is_plain:
         row.fields = decoded
     else:
@@ -63,8 +65,14 @@ def _decode_odd_line(line: bytes, first_error: str) -> Any:
         return json.loads(line.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise SampleError("bad_row", f"not UTF-8 (byte {error.start + 1} of the line); expected a JSON object in UTF-8") from None
-    except (ValueError, RecursionError):
+    except ValueError:
         raise SampleError("bad_row", f"not JSON ({first_error}); expected a JSON object") from None
+    except RecursionError:
+        raise _too_deep() from None
+
+
+def _too_deep() -> SampleError:
+    return SampleError("bad_row", f"nested more than {_DEPTH_LIMIT} levels deep; expected a flatter object")
 
 
 def _mend_fields(row: Row, decoded: dict[str, Any], source: DatasetSource) -> None:
@@ -72,7 +80,7 @@ def _mend_fields(row: Row, decoded: dict[str, Any], source: DatasetSource) -> No
     fields: dict[str, Any] = {}
     for name, value in decoded.items():
         mended_name = _mend(name)
-        fields[mended_name] = value if name in ours and isinstance(value, float) else _mend(value)
+        fields[mended_name] = _mend(value, keeps_numbers=name in ours)
         if row.fault is None and not _is_utf8([name, value]):
             found = json.dumps(value)[:60]
             error = SampleError("bad_field", f"found a lone surrogate in {found}; expected text that UTF-8 can hold")
@@ -80,15 +88,17 @@ def _mend_fields(row: Row, decoded: dict[str, Any], source: DatasetSource) -> No
     row.fields = fields
 
 
-def _mend(value: Any) -> Any:
-    """Return the value with lone surrogates as U+FFFD and numbers that are none as ``None``."""
+def _mend(value: Any, *, keeps_numbers: bool = False) -> Any:
+    """Return the value with lone surrogates as U+FFFD and, unless it ``keeps_numbers``, those that are none as ``None``."""
     if isinstance(value, str):
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(value, float) and not isfinite(value):
-        return None
+        return value if keeps_numbers else None
     if isinstance(value, list):
-        return [_mend(one) for one in value]
-    return {_mend(name): _mend(one) for name, one in value.items()} if isinstance(value, dict) else value
+        return [_mend(one, keeps_numbers=keeps_numbers) for one in value]
+    if isinstance(value, dict):
+        return {_mend(name): _mend(one, keeps_numbers=keeps_numbers) for name, one in value.items()}
+    return value
 
 
 def _is_utf8(value: Any) -> bool:

@@ -44,8 +44,13 @@ def read_lines(stream: BinaryIO) -> Iterator[tuple[int, int, bytes]]:
     for number, line in enumerate(iter(partial(stream.readline, LINE_LIMIT_BYTES), b""), start=1):
         yield number, offset, line
         offset += len(line)
-        if len(line) >= LINE_LIMIT_BYTES and not line.endswith(b"\n"):
+        if is_cut(line):
             offset += skip_line(stream)
+
+
+def is_cut(line: bytes) -> bool:
+    """Say whether a line is only the beginning of one that is over the limit."""
+    return len(line) >= LINE_LIMIT_BYTES and not line.endswith(b"\n")
 
 
 def skip_bom(stream: BinaryIO) -> int:

@@ -1,5 +1,6 @@
 """An object of the plan is gone or damaged: nothing hangs, the object is named, and enqueueing the same spec writes it again."""
 
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from tests.support.fleet import Fleet, make_rows
 from tests.support.leftovers import clean_fleet
 from tests.support.planning import run_chunks
 from tests.support.producers import run_to_end
+from tests.support.slots import enqueue_rows
 from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
 
@@ -42,7 +44,7 @@ DAMAGES = {"gone": delete, "cut short": cut_short, "a byte flipped": flip_a_byte
 @pytest.fixture
 def spec(fleet: Fleet) -> Path:
     """Return a spec of 20 chunks for an engine that notes what it is asked."""
-    options = {"delay_s": 0.1, "asked": str(fleet.folder / "asked")}
+    options = {"delay_s": 0.05, "asked": str(fleet.folder / "asked")}
     fleet.write_profile("noting", engine="tests.support.dying_engine:NotingEngine", engine_options=options)
     return fleet.write_spec("noting", [fleet.write_dataset("rows", make_rows(SAMPLES))], chunks={"max_samples": 8})
 
@@ -157,6 +159,29 @@ def test_a_worker_that_has_read_the_plan_ends_the_run_without_it(clean_fleet: Fl
     repair(fleet, spec, run_id, name, "gone")
     assert_run_is_sound(fleet, run_id)
     assert_each_was_asked_once(fleet)
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_later_wave_without_its_index_is_named_and_can_be_dropped(fleet: Fleet, how: str) -> None:
+    rows: list[dict[str, object]] = [*make_rows(20), {"id": "bad", "target": "ok"}]  # a sample without a question fails each time
+    fleet.write_profile("quick")
+    run_id = enqueue_rows(fleet, "quick", rows, chunk=8)
+    run_chunks(fleet, "quick", run_id)
+    earlier = assert_run_is_sound(fleet, run_id)
+    fleet.run_producer("resume", run_id, "--retry", "failed")
+    run_chunks(fleet, "quick", run_id)
+    DAMAGES[how](fleet.folder / "store" / index_key(run_id, 2))
+    for command in (["collect", run_id, "--out", str(fleet.folder / "out")], ["resume", run_id, "--rebuild"]):
+        code, _, said = run_to_end(fleet, *command)
+        assert code == 1, command
+        for told in (index_key(run_id, 2), f"{parts_prefix(run_id)}w2/", f"producer resume {run_id} --rebuild"):
+            assert told in " ".join(said.split())
+
+    for key in (index_key(run_id, 2), f"{parts_prefix(run_id)}w2"):
+        path = fleet.folder / "store" / key
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    fleet.run_producer("resume", run_id, "--rebuild")
+    assert assert_run_is_sound(fleet, run_id) == earlier
 
 
 def start_run(fleet: Fleet, spec: Path) -> str:

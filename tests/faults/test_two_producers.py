@@ -11,7 +11,6 @@ import pytest
 
 from common.chunks import read_run
 from common.layout import index_key, run_key, samples_key
-from tests.support.dying_producer import MORE_POINTS, POINTS
 from tests.support.fleet import Fleet, make_rows, start_fleet
 from tests.support.producers import DYING, await_end, start_producer
 from tests.support.soundness import assert_run_is_sound
@@ -45,7 +44,7 @@ def assert_the_run_ends_with_one_outcome_each(fleet: Fleet, run_id: str) -> None
     assert sorted(fleet.store.list_keys(f"runs/{run_id}/plan")) == sorted([samples_key(run_id), index_key(run_id)])
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_two_that_both_live_end_well_and_make_one_run(fleet: Fleet, seed: int) -> None:
     spec = str(write_spec(fleet, seed))
     both = [start_producer(fleet, "enqueue", spec, "--json") for _ in range(2)]
@@ -56,14 +55,13 @@ def test_two_that_both_live_end_well_and_make_one_run(fleet: Fleet, seed: int) -
     assert told[0]["plan"] == told[1]["plan"]
     assert sorted(one["opened"] for one in told) == [False, True]
     run_id = told[0]["run_id"]
-    assert list(fleet.store.list_keys()) != []
     assert {key.split("/")[1] for key in fleet.store.list_keys("runs")} == {run_id}
     _, plan = read_run(fleet.store, run_id)
     assert plan.model_dump(mode="json") == told[0]["plan"]
     assert_the_run_ends_with_one_outcome_each(fleet, run_id)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_one_that_is_killed_does_not_harm_the_other(fleet: Fleet, seed: int) -> None:
     point = random.Random(seed).choice(DEATHS)
     spec = str(write_spec(fleet, seed))
@@ -76,7 +74,3 @@ def test_one_that_is_killed_does_not_harm_the_other(fleet: Fleet, seed: int) -> 
     run_id = json.loads(lived.out)["run_id"]
     assert fleet.store.exists(run_key(run_id))
     assert_the_run_ends_with_one_outcome_each(fleet, run_id)
-
-
-def test_the_points_at_which_one_is_killed_exist() -> None:
-    assert set(DEATHS) <= {*POINTS, *MORE_POINTS}

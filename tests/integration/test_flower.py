@@ -7,7 +7,7 @@ import subprocess
 
 import psutil
 import pytest
-from flower.urls import handlers
+from flower.urls import handlers  # type: ignore[import-untyped]  # Flower has no types
 
 from tests.support.fleet import ROOT, Fleet, make_rows
 from tests.support.flower import COMMAND, CREDENTIALS, Flower, start_flower
@@ -44,12 +44,16 @@ def test_flower_is_shut_without_a_password_and_can_change_nothing_with_one(fleet
         assert {status for status, _ in shown} == {200}
 
         changing = list_changing_paths()
-        assert {"api/worker/shutdown/somebody", "api/worker/queue/cancel-consumer/somebody", "api/task/send-task/somebody"} <= {*changing}
+        assert {"api/worker/shutdown/somebody", "api/worker/queue/cancel-consumer/somebody", "api/task/send-task/somebody"} <= {
+            *changing
+        }
         asked = [path.replace("somebody", worker.worker) for path in changing]
         assert {path: flower.ask(path, CREDENTIALS, "POST")[0] for path in asked} == dict.fromkeys(asked, 403)
         assert {path: flower.ask(path, method="POST")[0] for path in asked} == dict.fromkeys(asked, 401)
 
-        listening = [one.laddr for one in psutil.Process(flower.process.pid).net_connections("inet") if one.status == psutil.CONN_LISTEN]
+        listening = [
+            one.laddr for one in psutil.Process(flower.process.pid).net_connections("inet") if one.status == psutil.CONN_LISTEN
+        ]
         assert [(address.ip, f"http://127.0.0.1:{address.port}") for address in listening] == [("127.0.0.1", flower.url)]
 
         seen = "\n".join([flower.read_log(), *psutil.Process(flower.process.pid).cmdline(), *(body for _, body in shown)])
@@ -66,7 +70,7 @@ def test_metrics_and_health_are_open_to_whoever_reaches_the_port(fleet: Fleet) -
 
 
 def test_what_the_user_asks_for_wins_and_an_open_address_is_warned_of(fleet: Fleet) -> None:
-    with start_flower(fleet, "--address=0.0.0.0", "--read_only=false", FLOWER_BASIC_AUTH=CREDENTIALS) as flower:  # noqa: S104  # the point
+    with start_flower(fleet, "--address=0.0.0.0", "--read_only=false", FLOWER_BASIC_AUTH=CREDENTIALS) as flower:  # the point
         assert flower.ask("api/worker/shutdown/nobody", CREDENTIALS, "POST")[0] == 404
         assert "can be reached from other machines" in flower.read_log()
 

@@ -7,13 +7,13 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 from celery import Celery
 
-import producer.collect
 import producer.enqueue
 import producer.shuffle
 from common.ledger import Ledger
@@ -27,15 +27,14 @@ BY = signal.SIGKILL
 def signal_at(owner: Any, name: str, *, before: bool = False, calls: int = 1) -> None:
     """Make a function of ``owner`` signal this process at its ``calls``-th call, after or ``before`` its work."""
     function: Callable[..., Any] = getattr(owner, name)
-    left = calls
+    counter = count(1)
 
     def wrapped(*given: Any, **named: Any) -> Any:
-        nonlocal left
-        left -= 1
-        if before and left == 0:
+        is_due = next(counter) == calls
+        if is_due and before:
             os.kill(os.getpid(), BY)
         result = function(*given, **named)
-        if not before and left == 0:
+        if is_due and not before:
             os.kill(os.getpid(), BY)
         return result
 
@@ -56,7 +55,7 @@ MORE_POINTS: dict[str, Callable[[], None]] = {
     "while_writing_samples": lambda: signal_at(Writer, "write", calls=2),
     "after_three_rings": lambda: signal_at(Celery, "send_task", calls=3),
     "after_forgetting": lambda: signal_at(Ledger, "forget_run"),
-    "while_reading_parts": lambda: signal_at(producer.collect, "read_outcomes", calls=3),
+    "while_reading_parts": lambda: signal_at(Store, "get", calls=6),
     "while_writing_results": lambda: signal_at(pq.ParquetWriter, "write_table"),
     "before_results_appear": lambda: signal_at(Path, "replace", before=True),
     "between_two_results": lambda: signal_at(Path, "replace"),

@@ -45,8 +45,8 @@ class RowCase:
 class CommandCase:
     """A command that is given something wrong: its exit code, and the whole of what it says in ``message``.
 
-    It runs in a folder with a good ``rows.jsonl`` and the profile ``quick``, where ``prepare`` then writes what is wrong, with ``spec``
-    as ``spec.yaml``, and with ``environment`` besides the fleet's own.
+    It runs in a folder with a good ``rows.jsonl`` and with ``spec`` as ``spec.yaml``, where ``prepare`` then writes what is wrong,
+    and with ``environment`` besides the fleet's own; in the test's process unless it ``starts`` one of its own.
     """
 
     name: str
@@ -57,6 +57,7 @@ class CommandCase:
     prepare: Write = write_nothing
     arguments: Sequence[str] = ("enqueue", "spec.yaml", "--dry-run")
     environment: Mapping[str, str] = field(default_factory=dict)
+    starts: bool = False
 
     @property
     def told(self) -> str:

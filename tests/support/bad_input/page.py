@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from tests.support.bad_input import datasets, images, places, rows, services, specs, tables
+from tests.support.bad_input import datasets, images, places, references, rows, services, specs, tables
 from tests.support.bad_input.cases import Case, RowCase, Topic
 
 COMMAND = "python -m tests.support.bad_input > docs/bad-input.md"
@@ -11,7 +11,8 @@ ROW_TOPICS = (
     Topic("Images that are refused", images.REFUSED),
     Topic("Images that are odd and asked about", images.ACCEPTED),
     Topic("Where media are looked for", places.PLACES),
-    Topic("Rows of JSON lines that are refused", rows.LINES),
+    Topic("What a row gives as its image", references.REFERENCES),
+    Topic("Rows of JSON lines that are refused", (*rows.LINES, *rows.LONG_LINES)),
     Topic("Rows of JSON lines that are odd and asked", rows.ODD_LINES),
     Topic("Rows of TSV files", tables.TABLES),
 )

@@ -1,4 +1,4 @@
-"""Pictures with something about them.  The plain one is 8 x 6 pixels of one colour, so that what an engine sees is told in a word."""
+"""Pictures with something about them.  The plain one is 8 x 6 pixels of red, so that what an engine sees is told in a word."""
 
 import io
 import struct
@@ -84,7 +84,8 @@ def _chunk(kind: bytes, body: bytes) -> bytes:
 def craft_png(width: int, height: int, *, pixels: bytes = b"", extra: bytes = b"", interlaced: bool = False) -> bytes:
     """Return a PNG of one bit a pixel whose header says what we like; ``pixels`` are the unpacked lines, filter bytes included."""
     header = _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, int(interlaced)))
-    return b"\x89PNG\r\n\x1a\n" + header + extra + _chunk(b"IDAT", zlib.compress(pixels, 9)) + _chunk(b"IEND", b"")
+    packed = zlib.compress(pixels, 0 if interlaced else 9)  # unpacked where the file is to be cut
+    return b"\x89PNG\r\n\x1a\n" + header + extra + _chunk(b"IDAT", packed) + _chunk(b"IEND", b"")
 
 
 def make_text_bomb() -> bytes:
@@ -98,7 +99,8 @@ def make_pixel_bomb() -> bytes:
 
 
 def make_interlaced_cut() -> bytes:
-    return craft_png(64, 64, pixels=bytes(80), interlaced=True)
+    """Return the first 400 bytes of a PNG whose seven passes take 632 and its header some 60."""
+    return craft_png(64, 64, pixels=bytes(632), interlaced=True)[:400]
 
 
 def make_gif_without_frames() -> bytes:

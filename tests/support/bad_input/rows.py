@@ -29,9 +29,7 @@ LINES = (
     _refuse("empty question", '`"question": ""`', {"question": ""}, _NO_QUESTION, code="missing_question"),
     _refuse("blank question", "a question of spaces", {"question": " \t\n"}, _NO_QUESTION, code="missing_question"),
     _refuse("null question", '`"question": null`', {"question": None}, _NO_QUESTION, code="missing_question"),
-    _refuse(
-        "wrong type", '`"question": 42`', {"question": 42}, _ROW + "field 'question': found 42 (a number); expected text"
-    ),
+    _refuse("wrong type", '`"question": 42`', {"question": 42}, _ROW + "field 'question': found 42 (a number); expected text"),
     _refuse(
         "list where text is due",
         '`"question": ["Why?"]`',
@@ -67,7 +65,10 @@ LINES = (
         f"found 'same'; {_LETTER}",
     ),
     _refuse_field(
-        "options as text", '`"options": "yes, no"`', {"options": "yes, no"}, "found 'yes, no' (text); expected a mapping …, or a list of texts"
+        "options as text",
+        '`"options": "yes, no"`',
+        {"options": "yes, no"},
+        "found 'yes, no' (text); expected a mapping …, or a list of texts",
     ),
     _refuse_field(
         "options by number",
@@ -76,7 +77,10 @@ LINES = (
         "found '1' (text); expected a capital letter from A to Z for each option",
     ),
     _refuse_field(
-        "27 options", "a list of 27 options", {"options": ["x"] * 27}, "found ['x', …] (a list); expected at most 26 options, not 27"
+        "27 options",
+        "a list of 27 options",
+        {"options": ["x"] * 27},
+        "found ['x', …] (a list); expected at most 26 options, not 27",
     ),
     _refuse_field(
         "list among options",
@@ -109,7 +113,13 @@ LINES = (
     _refuse("no JSON", "a line of plain text", b"Why is the sky blue?", _NO_JSON, code="bad_row"),
     _refuse("cut line", "a line that ends in the middle", b'{"question": "Why', _NO_JSON, code="bad_row"),
     _refuse("NUL byte in a line", "a line with a zero byte", b'{"question": "Why\x00?"}', _NO_JSON, code="bad_row"),
-    _refuse("two objects in a line", "two rows without a line end between", b'{"question": "a"}{"question": "b"}', _NO_JSON, code="bad_row"),
+    _refuse(
+        "two objects in a line",
+        "two rows without a line end between",
+        b'{"question": "a"}{"question": "b"}',
+        _NO_JSON,
+        code="bad_row",
+    ),
     _refuse("single quotes", "a row as Python prints it", b"{'question': 'Why?'}", _NO_JSON, code="bad_row"),
     _refuse(
         "list as a row",
@@ -123,7 +133,7 @@ LINES = (
         "nested 10 000 deep",
         "JSON of 10 000 lists in each other",
         b'{"question": "Why?", "a": ' + b"[" * 10_000 + b"]" * 10_000 + b"}",
-        _NO_JSON,
+        _ROW + "nested more than 64 levels deep; expected a flatter object",
         code="bad_row",
     ),
     _refuse(
@@ -135,23 +145,74 @@ LINES = (
     ),
 )
 
+LONGEST_LINE_BYTES = 11_000_000  # in the test, so that it need not write 256 MiB
+
+LONG_LINES = (
+    _refuse(
+        "line of more than 256 MiB",
+        "a file of another kind whose lines have no end",
+        b'{"question": "' + b"x" * LONGEST_LINE_BYTES + b'"}',
+        _ROW + "longer than …; expected one JSON object a line",
+        code="bad_row",
+    ),
+)
+
 ODD_LINES = (
-    _accept("10 MB question", "a question of ten million letters", {"question": "x" * 10_000_000}, "asked whole; the engine cuts or refuses"),
+    _accept(
+        "10 MB question",
+        "a question of ten million letters",
+        {"question": "x" * 10_000_000},
+        "asked whole; the engine cuts or refuses",
+    ),
     _accept("control characters", r'`"question": "\u0007\u001b[31m?"`', {"question": "\a\x1b[31m?"}, "asked as they are"),
     _accept("NUL in text", r'`"question": "a\u0000b?"`', {"question": "a\0b?", "target": "a\0b", "note": "\0"}, "asked as it is"),
     _accept("5 MB field", "metadata of 5 MB", {"question": "Why?", "note": "x" * 5_000_000}, "kept with the result"),
     _accept("id of 10 kB", "an `id` of ten thousand letters", {"question": "Why?", "id": "x" * 10_000}, "kept as it is"),
-    _accept("number too large for 64 bits", '`"id": 1e30` as digits', {"question": "Why?", "id": 10**30, "n": 10**30}, "kept as text"),
+    _accept(
+        "number too large for 64 bits", '`"id": 1e30` as digits', {"question": "Why?", "id": 10**30, "n": 10**30}, "kept as text"
+    ),
     _accept("NaN in metadata", '`"score": NaN`', {"question": "Why?", "score": float("nan")}, "kept as null"),
-    _accept("null fields", "`null` in every field but the question", {"question": "Why?", "id": None, "options": None}, "taken as absent"),
-    _accept("10 000 fields", "a row of ten thousand fields", {"question": "Why?"} | {f"f{n}": n for n in range(10_000)}, "kept with the result"),
-    _accept("strange names", "fields named by space, dot and NUL", {"question": "Why?", "": 1, " ": 2, "a.b": 3, "\0": 4}, "kept with the result"),
-    _accept("a key twice in a row", '`{"question": "a?", "question": "b?"}`', b'{"question": "a?", "question": "b?"}', "the last counts, as JSON readers have it"),
-    RowCase("byte-order mark", "a file that begins with a BOM", "ok", "read without it", b"\xef\xbb\xbf" + make_lines({"question": "Why?"})),
+    _accept(
+        "null fields",
+        "`null` in every field but the question",
+        {"question": "Why?", "id": None, "options": None},
+        "taken as absent",
+    ),
+    _accept(
+        "10 000 fields",
+        "a row of ten thousand fields",
+        {"question": "Why?"} | {f"f{n}": n for n in range(10_000)},
+        "kept with the result",
+    ),
+    _accept(
+        "strange names",
+        "fields named by space, dot and NUL",
+        {"question": "Why?", "": 1, " ": 2, "a.b": 3, "\0": 4},
+        "kept with the result",
+    ),
+    _accept(
+        "a key twice in a row",
+        '`{"question": "a?", "question": "b?"}`',
+        b'{"question": "a?", "question": "b?"}',
+        "the last counts, as JSON readers have it",
+    ),
+    RowCase(
+        "byte-order mark",
+        "a file that begins with a BOM",
+        "ok",
+        "read without it",
+        b"\xef\xbb\xbf" + make_lines({"question": "Why?"}),
+    ),
     RowCase(
         "Windows line ends", "a file with CRLF", "ok", "read without them", make_lines({"question": "Why?"}).replace(b"\n", b"\r\n")
     ),
-    RowCase("no last line end", "a file that ends without a line end", "ok", "read to the end", make_lines({"question": "Why?"}).rstrip()),
+    RowCase(
+        "no last line end",
+        "a file that ends without a line end",
+        "ok",
+        "read to the end",
+        make_lines({"question": "Why?"}).rstrip(),
+    ),
     RowCase(
         "duplicate ids",
         "two different questions with one `id`",

@@ -2,13 +2,14 @@
 
 import base64
 import json
+import ssl
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import redis
 
-from common.broker import TASK_NAME, count_waiting, make_app, queue_name, ring
+from common.broker import TASK_NAME, count_waiting, make_app, queue_name, read_tls_options, ring
 from common.settings import Settings
 
 
@@ -51,5 +52,42 @@ def test_messages_are_acknowledged_early_and_leave_no_results(client: redis.Redi
     assert not conf.task_acks_late
     assert conf.task_ignore_result
     assert conf.result_backend is None
-    assert conf.accept_content == ["json"]
     assert conf.broker_connection_max_retries is None
+
+
+def test_only_json_is_written_and_read_whatever_the_channel(redis_url: str) -> None:
+    conf = make_app(Settings(redis_url=redis_url)).conf
+    assert conf.accept_content == conf.result_accept_content == ["json"]
+    assert {conf.task_serializer, conf.event_serializer, conf.result_serializer} == {"json"}
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("redis://host", ("redis", "host", None, None, None, "0")),
+        ("redis://:p%40ss%3Aw%2Ford%25@host:7000/3", ("redis", "host", 7000, None, "p@ss:w/ord%", "3")),
+        ("redis://me:a;b+c@[::1]:7000", ("redis", "::1", 7000, "me", "a;b+c", "0")),  # kombu splits addresses at a ;
+        ("redis://host:7000?db=3&socket_timeout=5", ("redis", "host", 7000, None, None, "3")),
+        ("rediss://:pw@host:6380/1", ("rediss", "host", 6380, None, "pw", "1")),
+    ],
+)
+def test_celery_reads_an_address_as_the_ledgers_client_does(url: str, expected: tuple[object, ...]) -> None:
+    connection = make_app(Settings(redis_url=url)).connection()
+    read = (connection.hostname, connection.port, connection.userid, connection.password, connection.virtual_host)
+    assert (connection.transport_cls, *read) == expected
+
+
+def test_certificates_are_verified_unless_the_address_says_otherwise() -> None:
+    assert read_tls_options("redis://host") == {}
+    assert read_tls_options("rediss://host") == {"ssl_cert_reqs": "required"}
+    named = read_tls_options("rediss://host?ssl_ca_certs=/etc/my%20ca.pem")
+    assert named == {"ssl_cert_reqs": "required", "ssl_ca_certs": "/etc/my ca.pem"}
+    assert read_tls_options("rediss://host?ssl_cert_reqs=none") == {"ssl_cert_reqs": "none"}
+    for url, verified in (
+        ("rediss://host?ssl_ca_certs=/etc/my%20ca.pem", ssl.CERT_REQUIRED),
+        ("rediss://host?ssl_cert_reqs=none", ssl.CERT_NONE),
+    ):
+        app = make_app(Settings(redis_url=url))
+        assert app.connection().ssl["ssl_cert_reqs"] == verified
+        assert app.connection().ssl.get("ssl_ca_certs") == read_tls_options(url).get("ssl_ca_certs")
+        assert app.conf.broker_use_ssl == read_tls_options(url)  # for Flower

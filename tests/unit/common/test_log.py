@@ -81,3 +81,26 @@ def test_configuring_twice_logs_once(capsys: pytest.CaptureFixture[str]) -> None
     configure_log()
     structlog.get_logger("ours").info("once")
     assert capsys.readouterr().err.count("once") == 1
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_secrets_are_masked_whoever_logs_them_and_however(
+    as_json: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = 'quoted "key" of nobody'  # noqa: S105  # what must not be shown
+    monkeypatch.setenv("OPENAI_API_KEY", secret)
+    configure_log("DEBUG", as_json=as_json)
+    structlog.get_logger("ours").info(f"with {secret}", url="redis://:pw1234@host", api_key="pw1234", nested=[{"x": secret}])
+    logging.getLogger("kombu").debug("with %s and %r", "redis://:pw1234@host", {"x": secret})
+    for log in (structlog.get_logger("ours"), logging.getLogger("celery")):
+        try:
+            raise ValueError(f"at redis://:pw1234@host with {secret}")
+        except ValueError:
+            log.exception("it failed")
+    structlog.get_logger("ours").info("odd", error=ValueError("redis://:pw1234@host"), stack_info=True)
+    said = capsys.readouterr().err
+    assert "pw1234" not in said
+    assert "of nobody" not in said.replace('raise ValueError(f"', "")
+    assert said.count("Traceback (most recent call last)") == 2
+    if as_json:
+        assert json.loads(said.splitlines()[0])["nested"] == [{"x": "***"}]

@@ -83,10 +83,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def supervise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str) -> Supervised:
+def supervise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, **settings: int) -> Supervised:
     """Return a supervised worker that runs a shell script instead of Celery."""
     monkeypatch.setattr(sys, "executable", str(write_program(tmp_path / "python", program)))
-    return Supervised(GpuSlot("gpu3", "3"), "tiny", "tiny", Settings())
+    return Supervised(GpuSlot("gpu3", "3"), "tiny", "tiny", Settings().model_copy(update=settings))
 
 
 def run_once(worker: Supervised) -> None:
@@ -145,9 +145,32 @@ def test_a_worker_that_cannot_start_is_given_up(tmp_path: Path, monkeypatch: pyt
     worker = supervise(tmp_path, monkeypatch, "exit 2")
     run_once(worker)
     clock.now_s += 3600
-    worker.watch()
-    assert worker.gave_up
+    assert not worker.watch()
+    assert worker.gave_up == "cannot start"
     assert not worker.running
+
+
+def test_a_worker_that_dies_too_often_in_an_hour_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+    worker = supervise(tmp_path, monkeypatch, "kill -SEGV $$", max_restarts=2)
+    for _ in range(2):
+        run_once(worker)
+        find_pause(worker, clock)
+    run_once(worker)
+    assert worker.gave_up == "gave up after 2 restarts in an hour; last exit code -11 (crashed in native code, SIGSEGV)"
+    clock.now_s += 7200
+    assert not worker.watch()
+    assert not worker.running
+
+
+def test_a_process_that_the_system_cannot_start_counts_as_one_that_died(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    worker = supervise(tmp_path, monkeypatch, "exit 0", max_restarts=1)
+    (tmp_path / "python").unlink()
+    assert [worker.watch(), worker.gave_up] == [False, None]
+    clock.now_s += 1
+    assert worker.watch()
+    assert worker.gave_up == "gave up after 1 restart in an hour; last exit code 71 (the system could not start a process)"
 
 
 def test_a_worker_is_told_its_gpu_and_what_is_expected_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:

@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,7 @@ CODE = """
 import pathlib
 import transformers
 pathlib.Path({ran!r}).touch()
-class HomemadeConfig(transformers.LlavaConfig):
-    pass
+class HomemadeConfig(transformers.LlavaConfig): pass
 class HomemadeModel(transformers.LlavaForConditionalGeneration):
     config_class = HomemadeConfig
 class HomemadeProcessor(transformers.LlavaProcessor): pass
@@ -86,5 +86,6 @@ def test_a_generation_loop_of_the_models_own_does_not_run(folder: Path, ran: Pat
 @pytest.mark.parametrize("file", AUTO_MAPS)
 def test_it_runs_where_the_profile_trusts_it(folder: Path, ran: Path, file: str) -> None:
     name_code(folder, file)
-    load(folder, trust_remote_code=True).release()
+    with suppress(ConfigError):  # whether it fits the weights is its own matter
+        load(folder, trust_remote_code=True).release()
     assert ran.exists()

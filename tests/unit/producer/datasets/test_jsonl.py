@@ -47,7 +47,7 @@ def message_of(sample: Sample) -> str:
         (b"NaN", "found nan (a number); expected a JSON object"),
         (b'{"question": "\xff"}', "not UTF-8 (byte 15 of the line)"),
         (b'{"question": "Q?", "n": ' + b"9" * 5000 + b"}", "not JSON"),
-        (b"[" * 100_000, "not JSON"),
+        (b"[" * 100_000, "nested more than 64 levels deep"),
         (b'{"question": "Q?", "deep": ' + b"[" * 65 + b"]" * 65 + b"}", "nested more than 64 levels deep"),
     ],
 )
@@ -128,7 +128,14 @@ def test_an_overlong_line_is_one_row_at_fault(tmp_path: Path, monkeypatch: pytes
     long = json.dumps({"question": "Q?", "topic": "x" * 200}).encode()
     samples = read(tmp_path, b"\n".join([GOOD, long, GOOD, long]))
     assert faults(samples) == [None, "bad_row", None, "bad_row"]
-    assert message_of(samples[3]).startswith("set.jsonl: line 4: ")
+    assert message_of(samples[3]) == "set.jsonl: line 4: longer than 64 bytes; expected one JSON object a line"
+
+
+@pytest.mark.parametrize(("name", "value"), [("target", "[1, NaN]"), ("options", '["a", -Infinity]'), ("options", '{"A": NaN}')])
+def test_a_number_that_is_none_inside_a_field_of_ours_is_a_fault_too(tmp_path: Path, name: str, value: str) -> None:
+    (sample,) = read(tmp_path, f'{{"question": "Q?", "{name}": {value}}}'.encode())
+    assert faults([sample]) == ["bad_field"]
+    assert f"field {name!r}: found" in message_of(sample)
 
 
 @given(st.lists(st.binary(max_size=40).map(lambda line: line.replace(b"\n", b" "))).map(lambda lines: [GOOD, *lines]))

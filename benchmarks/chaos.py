@@ -1,0 +1,266 @@
+"""The chaos soak: random faults, for minutes on end, against a fleet that must lose nothing and do nothing twice.
+
+    python -m benchmarks.chaos --seed 1 --minutes 3 --samples 10000 [--workers 6] [--every 5]
+
+Starts a Redis, a local store and one launcher for each worker: one of the tiny model on the CPU, the others of an echo engine
+that takes 0.1 s an answer.  Each model has a run at any moment; one that ends is followed by the next.  Faults come from
+``chaos_faults.FAULTS``; the same seed gives the same sequence of them, as far as the moments allow.  When the minutes
+are over the faults stop and every run is to end.
+
+At least one echo worker that was not hit is there at any moment.  The tiny model has a single worker, so a takeover
+there includes its restart: those are listed apart and not judged.  A takeover lasts from the death or stop of a holder
+to the next lease of the chunk.  Attempts are redone after a kill, and also after a stop or a rebuild of the ledger.
+
+Exit code 1 on a sample lost or double, a run that did not end or is not sound, and on a 99th percentile of takeover over
+20 s; 130 when interrupted.  Settings come from ``FLEET_*`` variables, as everywhere.
+"""
+
+import argparse
+import os
+import platform
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from rich.console import Console
+
+from benchmarks.chaos_engine import count_asked
+from benchmarks.chaos_faults import FAULTS, draw_faults
+from benchmarks.chaos_fleet import ECHO, TINY, ChaosFleet
+from benchmarks.chaos_takeover import find_percentile
+from benchmarks.chaos_verdict import Verdict, judge_run
+from common.embedded_redis import start_redis
+from common.settings import Settings
+
+TAKEOVER_LIMIT_S = 20.0  # the second promise
+_TICK_S = 0.05
+_LINE_S = 5.0
+_PATIENCE_S = 20.0  # for a moment that allows a fault
+_STALL_S = 180.0  # without a commit while no fault comes: the runs hang
+_UP_S = 120.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--minutes", type=float, default=3.0, help="how long faults come")
+    parser.add_argument("--samples", type=int, default=10_000, help="of each run of the echo engine")
+    parser.add_argument("--workers", type=int, default=6, help="one of them of the tiny model")
+    parser.add_argument("--every", type=float, default=5.0, help="mean seconds from fault to fault")
+    asked = parser.parse_args()
+    if asked.workers < 3:
+        parser.error(
+            "--workers: expected 3 or more: two of the echo engine, so that one is always there, and one of the tiny model"
+        )
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    try:
+        sys.exit(soak(asked))
+    except KeyboardInterrupt:
+        print("interrupted; every process is gone")
+        sys.exit(130)
+
+
+def soak(asked: argparse.Namespace) -> int:
+    """Run the soak, print its table and return the exit code.  Logs, Redis' file and store are kept if anything is wrong."""
+    folder = Path(tempfile.mkdtemp(prefix="vlm-fleet-chaos-"))
+    try:
+        with start_redis(folder / "redis") as server:
+            settings = Settings(redis_url=server.url, store_url=f"file://{folder}/store")
+            wrongs = shake(asked, ChaosFleet(folder, server, settings, asked.workers, asked.samples))
+    except KeyboardInterrupt:
+        shutil.rmtree(folder)
+        raise
+    if wrongs:
+        print("WRONG:", *wrongs, f"logs, Redis' file and store are in {folder}", sep="\n  ")
+        return 1
+    shutil.rmtree(folder)
+    return 0
+
+
+def shake(asked: argparse.Namespace, fleet: ChaosFleet) -> list[str]:
+    """Strike for the asked minutes, let every run end, print the table and return what is wrong.  Leaves no process."""
+    show = Display(fleet, asked.minutes * 60)
+    try:
+        fleet.start()
+        struck = strike(fleet, asked, show)
+        await_the_end(fleet, show)
+        verdict = sum((judge_run(run.run_id, fleet.store, fleet.ledger) for run in fleet.runs if run.run_id), Verdict())
+        fleet.drain()
+    finally:
+        show.stop()
+        left = fleet.end()
+    print_table(asked, fleet, struck, verdict, left)
+    return find_wrongs(fleet, verdict)
+
+
+def strike(fleet: ChaosFleet, asked: argparse.Namespace, show: "Display") -> Counter[str]:
+    """Wait for two workers, then strike until the time is up; return how often each fault came."""
+    wait_for(fleet, show, lambda: len(fleet.find_ready(ECHO)) > 1 and bool(fleet.open_runs), _UP_S)
+    struck: Counter[str] = Counter()
+    show.begin(struck)
+    for draw in draw_faults(asked.seed, asked.every):
+        wait_for(fleet, show, lambda: show.left_s <= 0, draw.pause_s)
+        if show.left_s <= 0:
+            return struck
+        fault = FAULTS[draw.kind]
+        if wait_for(fleet, show, lambda fault=fault, draw=draw: fault.strike(fleet, draw), _PATIENCE_S):  # type: ignore[misc]
+            struck[draw.kind] += 1
+        else:
+            struck["no moment for it"] += 1
+    raise AssertionError("faults never end")
+
+
+def await_the_end(fleet: ChaosFleet, show: "Display") -> None:
+    """Let the runs end, however long that takes, unless nothing is committed for ``_STALL_S``."""
+    fleet.no_more_runs = True
+    done, since = -1, time.monotonic()
+    while (fleet.open_runs or not fleet.is_quiet) and time.monotonic() - since < _STALL_S:
+        fleet.tick()
+        show.show()
+        if show.samples_done > done:
+            done, since = show.samples_done, time.monotonic()
+        time.sleep(_TICK_S)
+
+
+def wait_for(fleet: ChaosFleet, show: "Display", condition: Callable[[], bool], limit_s: float) -> bool:
+    """Let time pass until the condition holds, at most ``limit_s``; return whether it does."""
+    ends_at = time.monotonic() + limit_s
+    while not condition():
+        if time.monotonic() >= ends_at:
+            return False
+        fleet.tick()
+        show.show()
+        time.sleep(_TICK_S)
+    return True
+
+
+class Display:
+    """How far the soak is: one line that changes on a terminal, a new line every few seconds off one."""
+
+    def __init__(self, fleet: ChaosFleet, seconds: float) -> None:
+        self._fleet = fleet
+        self._seconds = seconds
+        self._struck: Counter[str] = Counter()
+        self._begun_at: float | None = None
+        self._shown_at = time.monotonic()
+        console = Console()
+        self._status = console.status("starting") if console.is_terminal else None
+        if self._status:
+            self._status.start()
+
+    def begin(self, struck: Counter[str]) -> None:
+        """Start the clock; ``struck`` is counted on elsewhere."""
+        self._begun_at, self._struck = time.monotonic(), struck
+
+    @property
+    def left_s(self) -> float:
+        """Return how long faults still come."""
+        return self._seconds if self._begun_at is None else max(0.0, self._begun_at + self._seconds - time.monotonic())
+
+    @property
+    def samples_done(self) -> int:
+        return sum(sum(run.view.counts.values()) for run in self._fleet.runs if run.view)
+
+    def show(self) -> None:
+        if time.monotonic() - self._shown_at < _LINE_S:
+            return
+        self._shown_at = time.monotonic()
+        if self._status:
+            self._status.update(self._describe())
+        else:
+            print(self._describe(), flush=True)
+
+    def stop(self) -> None:
+        if self._status:
+            self._status.stop()
+
+    def _describe(self) -> str:
+        fleet, done = self._fleet, self.samples_done
+        if self._begun_at is None:
+            return "waiting for the first workers"
+        open_samples = sum(run.view.samples - sum(run.view.counts.values()) for run in fleet.open_runs if run.view)
+        rate = done / (time.monotonic() - self._begun_at + 1e-9)
+        to_go_s = self.left_s + (open_samples / rate if rate else 0)
+        there = len(fleet.find_ready(ECHO)) + len(fleet.find_ready(TINY))
+        return " · ".join(
+            [
+                f"{self._struck.total()} faults, {count_kills(self._struck)} kills",
+                f"{done:,} samples in {len(fleet.runs)} runs, {open_samples:,} to go",
+                f"{there} of {len(fleet.nodes)} workers{'' if fleet.redis_is_up else ', no Redis'}",
+                f"{len(fleet.takeovers.took_s)} takeovers, p99 {format_s(find_percentile(fleet.takeovers.took_s, 0.99))}",
+                f"faults for {self.left_s:.0f} s more, the end in about {to_go_s / 60:.0f} min",
+            ]
+        )
+
+
+def find_wrongs(fleet: ChaosFleet, verdict: Verdict) -> list[str]:
+    wrongs = [*verdict.wrongs]
+    if verdict.lost or verdict.double:
+        wrongs.append(f"{verdict.lost} samples lost, {verdict.double} double")
+    wrongs += [f"{run.run_id or run.spec_path.name} did not end" for run in fleet.runs if not run.ended]
+    p99 = find_percentile(fleet.takeovers.took_s, 0.99)
+    if p99 is not None and p99 > TAKEOVER_LIMIT_S:
+        wrongs.append(f"99th percentile of takeover {p99:.1f} s: more than {TAKEOVER_LIMIT_S:.0f} s")
+    if left := fleet.takeovers.waiting_s:
+        wrongs.append(f"{len(left)} chunks of lost holders were never taken over")
+    return wrongs
+
+
+def print_table(asked: argparse.Namespace, fleet: ChaosFleet, struck: Counter[str], verdict: Verdict, left: int) -> None:
+    packages = ", ".join(f"{name} {version(name)}" for name in ("celery", "kombu", "redis", "obstore", "pyarrow", "pydantic"))
+    print(f"\nseed {asked.seed}, {asked.minutes:g} min of faults, {asked.workers} workers, runs of {asked.samples:,} samples")
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[2]:.1f} over 15 min, Python {platform.python_version()}; {packages}\n")
+    attempts, redone = count_asked(fleet.folder / "asked")
+    kills = count_kills(struck)
+    took, took_alone = fleet.takeovers.took_s, fleet.takeovers.took_alone_s
+    rows: list[tuple[str, object]] = [
+        *struck.most_common(),
+        ("faults", struck.total() - struck["no moment for it"]),
+        ("kills", kills),
+        ("runs", len(fleet.runs)),
+        ("runs that Redis forgot", fleet.ledgers_lost),
+        ("samples", verdict.samples),
+        *sorted(verdict.outcomes.items()),
+        ("lost", verdict.lost),
+        ("double", verdict.double),
+        ("attempts", attempts),
+        ("attempts redone", redone),
+        ("attempts redone per kill", f"{redone / kills:.1f}" if kills else "-"),
+        *describe_takeovers("takeovers", took),
+        *describe_takeovers("takeovers by a fresh worker", took_alone),
+        ("chunks whose holder woke up first", fleet.takeovers.woke_first),
+        ("processes left after the drain", left),
+    ]
+    for name, value in rows:
+        print(f"{name:34}{f'{value:,}' if isinstance(value, int) else value:>12}")
+
+
+def describe_takeovers(name: str, took_s: list[float]) -> list[tuple[str, object]]:
+    shares = {"median": 0.5, "p99": 0.99, "max": 1.0}
+    return [(name, len(took_s)), *((f"  {label}", format_s(find_percentile(took_s, share))) for label, share in shares.items())]
+
+
+def count_kills(struck: Counter[str]) -> int:
+    return sum(count for kind, count in struck.items() if kind in FAULTS and FAULTS[kind].is_kill)
+
+
+def format_s(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{seconds:.1f} s"
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    del number, frame
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    main()

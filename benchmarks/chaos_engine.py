@@ -1,0 +1,60 @@
+"""The engine of the chaos soak: another engine with a child process that can be killed, and a note of all it is asked."""
+
+import asyncio
+import os
+import subprocess
+from collections import Counter
+from pathlib import Path
+
+from common.errors import EngineError
+from common.spec import ModelProfile
+from workers.engines.base import Engine, Generation, Request
+from workers.engines.registry import load_engine
+
+
+class ChaosEngine:
+    """Runs the engine that ``engine_options`` names: ``{runs, options, asked, at_once}``.
+
+    At most ``at_once`` requests are in that engine together.  Each is noted before, as "sample_id attempt", in a file of
+    this process in the folder ``asked``.  Like vLLM's, the engine is dead as soon as its child process is.
+    """
+
+    def __init__(self, profile: ModelProfile, weights: str) -> None:
+        chosen = profile.engine_options
+        self._engine: Engine = load_engine(
+            profile.model_copy(update={"engine": chosen["runs"], "engine_options": chosen["options"]}), weights
+        )
+        self._places = asyncio.Semaphore(chosen["at_once"])
+        self._asked = os.open(Path(chosen["asked"]) / str(os.getpid()), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        self._child: subprocess.Popen[bytes] | None = None
+
+    async def start(self) -> None:
+        self._child = subprocess.Popen(["sleep", "86400"])  # noqa: S607  # found on PATH
+        await self._engine.start()
+
+    async def generate(self, request: Request) -> Generation:
+        async with self._places:
+            self._check_child()
+            os.write(self._asked, f"{request.request_id} {request.attempt}\n".encode())
+            generation = await self._engine.generate(request)
+            self._check_child()
+            return generation
+
+    async def stop(self) -> None:
+        await self._engine.stop()
+        if self._child:
+            self._child.kill()
+            self._child.wait()
+        os.close(self._asked)
+
+    def _check_child(self) -> None:
+        if self._child is None or self._child.poll() is not None:
+            raise EngineError("the engine's child process is gone")
+
+
+def count_asked(folder: Path) -> tuple[int, int]:
+    """Return how many attempts were made in all, and how many of them had been made before."""
+    asked: Counter[str] = Counter()
+    for notes in folder.iterdir():
+        asked.update(notes.read_text().splitlines())
+    return asked.total(), asked.total() - len(asked)

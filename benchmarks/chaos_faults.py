@@ -1,0 +1,269 @@
+"""The faults of the chaos soak: what each does to the fleet, and how often it is drawn."""
+
+import os
+import random
+import secrets
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+import redis
+
+from benchmarks.chaos_fleet import ECHO, TINY, ChaosFleet, Node, Run
+from common.broker import TASK_NAME, queue_name, ring
+from common.errors import ServiceUnreachable
+
+_SETTLE_S = 0.05  # a killed process's last commands have reached Redis by then
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One fault as the seed has it: its kind, the pause before it, which victim and how much, both from 0 to 1."""
+
+    kind: str
+    pause_s: float
+    pick: float
+    amount: float
+
+
+@dataclass(frozen=True)
+class Fault:
+    """``strike`` returns whether the moment allowed it; ``weight`` says how often it is drawn, beside the others' weights."""
+
+    strike: Callable[[ChaosFleet, Draw], bool]
+    weight: int
+    is_kill: bool = False
+
+
+def draw_faults(seed: int, every_s: float) -> Iterator[Draw]:
+    """Yield faults without end, on average ``every_s`` apart; the same for the same seed."""
+    dice = random.Random(seed)
+    kinds, weights = list(FAULTS), [fault.weight for fault in FAULTS.values()]
+    while True:
+        (kind,) = dice.choices(kinds, weights)
+        yield Draw(kind, dice.uniform(0.3, 1.7) * every_s, dice.random(), dice.random())
+
+
+# Processes
+
+
+def kill_worker(fleet: ChaosFleet, draw: Draw) -> bool:
+    """SIGKILL a worker; its launcher starts it again."""
+    return _hit(fleet, draw, lambda _, worker: worker.kill())
+
+
+def kill_node(fleet: ChaosFleet, draw: Draw) -> bool:
+    """SIGKILL a launcher, its worker and the engine's child together, as the end of a machine would."""
+
+    def kill(node: Node, worker: psutil.Process) -> None:
+        node.launcher.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(worker.pid, signal.SIGKILL)
+        node.launcher.wait()
+
+    return _hit(fleet, draw, kill)
+
+
+def kill_launcher(fleet: ChaosFleet, draw: Draw) -> bool:
+    """SIGKILL a launcher alone: its worker drains, and a new launcher comes."""
+
+    def kill(node: Node, worker: psutil.Process) -> None:
+        del worker
+        node.launcher.kill()
+        node.launcher.wait()
+
+    return _hit(fleet, draw, kill, is_dead=None)
+
+
+def kill_engine(fleet: ChaosFleet, draw: Draw) -> bool:
+    """SIGKILL the engine's child process: the worker finds its engine dead and restarts."""
+
+    def kill(node: Node, worker: psutil.Process) -> None:
+        del node
+        for child in worker.children():
+            child.kill()
+
+    return _hit(fleet, draw, kill, is_dead=False)
+
+
+def stop_worker(fleet: ChaosFleet, draw: Draw) -> bool:
+    """SIGSTOP a worker for 2.1 to 2.6 leases, then SIGCONT: it wakes up when its chunks are others'.
+
+    With the default lease that is longer than a takeover may take, so that none too slow goes unseen.
+    """
+
+    def stop(node: Node, worker: psutil.Process) -> None:
+        worker.suspend()
+
+        def wake() -> None:
+            with suppress(psutil.NoSuchProcess):
+                worker.resume()
+            fleet.takeovers.note_waking(node.worker_name)
+            node.struck = 0
+
+        fleet.later(fleet.settings.lease_s * (2.1 + draw.amount / 2), wake)
+
+    return _hit(fleet, draw, stop, is_dead=False)
+
+
+def terminate_worker(fleet: ChaosFleet, draw: Draw) -> bool:
+    """SIGTERM a worker: it drains, and its launcher starts it again."""
+    return _hit(fleet, draw, lambda _, worker: worker.terminate(), is_dead=None)
+
+
+def kill_producer(fleet: ChaosFleet, draw: Draw) -> bool:
+    """Enqueue a run once more and SIGKILL the producer somewhere on its way."""
+    run = _pick_run(fleet, draw)
+    if run:
+        command = fleet.produce(["enqueue", str(run.spec_path)])
+        fleet.later(2 * draw.amount, command.process.kill)
+    return run is not None
+
+
+# Redis
+
+
+def restart_redis(fleet: ChaosFleet, draw: Draw) -> bool:
+    return _take_redis_away(fleet, draw, fleet.server.stop)
+
+
+def kill_redis(fleet: ChaosFleet, draw: Draw) -> bool:
+    return _take_redis_away(fleet, draw, fleet.server.kill)
+
+
+def cut_connections(fleet: ChaosFleet, draw: Draw) -> bool:
+    del draw
+    return _ask_redis(fleet, lambda: fleet.ledger.client.client_kill_filter(_type="normal"))
+
+
+# Messages
+
+
+def lose_messages(fleet: ChaosFleet, draw: Draw) -> bool:
+    """Delete a queue: its messages never come."""
+    return _ask_redis(fleet, lambda: fleet.ledger.client.delete(queue_name(_pick_model(draw))))
+
+
+def ring_again(fleet: ChaosFleet, draw: Draw) -> bool:
+    """Ring for every chunk of a run, whatever its state: messages come twice."""
+    run = _pick_run(fleet, draw)
+    if run is None or run.view is None:
+        return False
+    chunks = range(run.view.chunks)
+    return _ask_redis(fleet, lambda: ring(fleet.app, run.model, run.run_id, chunks))
+
+
+def send_bogus(fleet: ChaosFleet, draw: Draw) -> bool:
+    """Send messages that name no chunk, no task, or are none at all."""
+    run, queue = _pick_run(fleet, draw), queue_name(_pick_model(draw))
+    if run is None:
+        return False
+
+    def send() -> None:
+        for ids in ((run.run_id, 10**9), (run.run_id, -1), (run.run_id, "first"), ("../..", 0), (None, None), ()):
+            fleet.app.send_task(TASK_NAME, args=ids, queue=queue)
+        fleet.app.send_task("fleet.no_such_task", args=(run.run_id, 0), queue=queue)
+        with fleet.app.producer_pool.acquire(block=True) as producer:
+            for content_type in ("application/json", "application/x-python-serialize"):
+                producer.publish(secrets.token_bytes(64), routing_key=queue, content_type=content_type, content_encoding="binary")
+
+    return _ask_redis(fleet, send)
+
+
+# Producers
+
+
+def enqueue_again(fleet: ChaosFleet, draw: Draw) -> bool:
+    run = _pick_run(fleet, draw)
+    if run:
+        fleet.produce(["enqueue", str(run.spec_path)])
+    return run is not None
+
+
+def rebuild_ledger(fleet: ChaosFleet, draw: Draw) -> bool:
+    """Have Redis forget a run, journals and leases too, and learn it again from the store (``resume --rebuild``)."""
+    run = _pick_run(fleet, draw)
+    if run:
+        fleet.rebuild(run)
+    return run is not None
+
+
+FAULTS = {
+    "worker killed": Fault(kill_worker, 20, is_kill=True),
+    "node killed": Fault(kill_node, 20, is_kill=True),
+    "launcher killed": Fault(kill_launcher, 6, is_kill=True),
+    "engine's child killed": Fault(kill_engine, 12, is_kill=True),
+    "producer killed": Fault(kill_producer, 3, is_kill=True),
+    "Redis killed": Fault(kill_redis, 4, is_kill=True),
+    "Redis restarted": Fault(restart_redis, 3),
+    "worker stopped, then woken": Fault(stop_worker, 8),
+    "worker told to drain": Fault(terminate_worker, 5),
+    "connections cut": Fault(cut_connections, 5),
+    "messages lost": Fault(lose_messages, 4),
+    "messages doubled": Fault(ring_again, 4),
+    "bogus messages": Fault(send_bogus, 3),
+    "run enqueued again": Fault(enqueue_again, 3),
+    "ledger rebuilt": Fault(rebuild_ledger, 2),
+}
+
+
+def _hit(fleet: ChaosFleet, draw: Draw, strike: Callable[[Node, psutil.Process], Any], *, is_dead: bool | None = True) -> bool:
+    """Let ``strike`` hit a worker that is there; another echo worker must be there as well.
+
+    ``is_dead`` says whether the worker can do no more about its chunks; ``None``: it is to finish them itself.
+    """
+    ready = {model: fleet.find_ready(model) for model in (ECHO, TINY)}
+    targets = (ready[ECHO] if len(ready[ECHO]) > 1 else []) + ready[TINY]
+    if not targets:
+        return False
+    node = targets[int(draw.pick * len(targets))]
+    worker = node.find_worker()
+    if worker is None:
+        return False
+    node.struck = worker.pid
+    since = time.monotonic()
+    with suppress(psutil.NoSuchProcess):
+        strike(node, worker)
+    if is_dead is not None:
+        time.sleep(_SETTLE_S)
+        fleet.look()
+        fleet.takeovers.note_loss(node.worker_name, since, is_dead=is_dead, alone=node.model == TINY)
+    return True
+
+
+def _pick_run(fleet: ChaosFleet, draw: Draw) -> Run | None:
+    runs = fleet.open_runs if fleet.redis_is_up else []
+    return runs[int(draw.pick * len(runs))] if runs else None
+
+
+def _pick_model(draw: Draw) -> str:
+    return ECHO if draw.amount < 0.8 else TINY
+
+
+def _take_redis_away(fleet: ChaosFleet, draw: Draw, take: Callable[[], None]) -> bool:
+    if not fleet.redis_is_up:
+        return False
+    fleet.redis_is_up = False
+    take()
+
+    def bring_back() -> None:
+        fleet.server.start(fleet.server.port)
+        fleet.redis_is_up = True
+
+    fleet.later(3 * draw.amount, bring_back)
+    return True
+
+
+def _ask_redis(fleet: ChaosFleet, ask: Callable[[], Any]) -> bool:
+    """Do something that needs Redis; return whether it was possible."""
+    if not fleet.redis_is_up:
+        return False
+    try:
+        ask()
+    except (redis.RedisError, ServiceUnreachable, fleet.app.connection_for_write().connection_errors):
+        return False
+    return True

@@ -1,0 +1,155 @@
+"""Bad input: every case of the tables in ``tests/support/bad_input`` ends as it is told there, and stops nothing else."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.command import run_command
+from common.records import Outcome
+from common.settings import get_settings
+from producer.cli import cli
+from producer.datasets import lines
+from tests.support.bad_input.cases import CommandCase, RowCase, is_said, slugify
+from tests.support.bad_input.engine import without_root_powers
+from tests.support.bad_input.page import COMMAND, COMMAND_TOPICS, ROW_TOPICS, list_row_cases, make_page
+from tests.support.bad_input.rows import LONGEST_LINE_BYTES
+from tests.support.fleet import ROOT, Fleet, start_fleet
+from tests.support.soundness import assert_run_is_sound
+
+PAGE = ROOT / "docs" / "bad-input.md"
+ROW_CASES = list_row_cases()
+COMMAND_CASES = [case for topic in COMMAND_TOPICS for case in topic.cases if isinstance(case, CommandCase)]
+SEEING = "tests.support.bad_input.engine:SeeingEngine"
+
+Ended = dict[str, list[Outcome]]
+
+
+@pytest.fixture(scope="module")
+def shared_fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    with pytest.MonkeyPatch.context() as monkeypatch, start_fleet(tmp_path_factory.mktemp("fleet"), monkeypatch) as fleet:
+        fleet.write_profile("quick")
+        fleet.write_profile("seeing", engine=SEEING)
+        yield fleet
+
+
+@pytest.fixture(scope="module")
+def run_id(shared_fleet: Fleet) -> str:
+    """Run all row cases at once, a dataset each, to their sound end."""
+    sources = [write_case(shared_fleet.folder / "cases" / slugify(case.name), case) for case in ROW_CASES]
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(lines, "LINE_LIMIT_BYTES", LONGEST_LINE_BYTES)
+        enqueued = shared_fleet.enqueue(shared_fleet.write_spec("seeing", sources, chunks={"max_samples": 16}))
+    for case in ROW_CASES:
+        case.change(shared_fleet.folder / "cases" / slugify(case.name))
+    shared_fleet.start_workers("seeing")
+    shared_fleet.wait_for_end(enqueued.run_id)
+    assert_run_is_sound(shared_fleet, enqueued.run_id)
+    return enqueued.run_id
+
+
+@pytest.fixture(scope="module")
+def ended(shared_fleet: Fleet, run_id: str) -> Ended:
+    """Return the outcomes by dataset."""
+    outcomes: Ended = {}
+    for outcome in shared_fleet.collect(run_id):
+        outcomes.setdefault(outcome.dataset, []).append(outcome)
+    return outcomes
+
+
+def write_case(folder: Path, case: RowCase) -> dict[str, Any]:
+    folder.mkdir(parents=True)
+    (folder / case.file).write_bytes(case.content)
+    case.prepare(folder)
+    return {"path": str(folder / case.file), "name": slugify(case.name), **case.source}
+
+
+@pytest.mark.parametrize("case", ROW_CASES, ids=lambda case: slugify(case.name))
+def test_a_bad_row_gets_its_outcome_and_stops_no_other(shared_fleet: Fleet, run_id: str, ended: Ended, case: RowCase) -> None:
+    outcomes = ended[slugify(case.name)]
+    neighbours = [outcome for outcome in outcomes if outcome.metadata.get("neighbour") == "yes"]
+    assert [neighbour.status for neighbour in neighbours] == ["ok", "ok"]
+    own = [outcome for outcome in outcomes if outcome not in neighbours]
+    assert len(own) == case.samples
+    for outcome in own:
+        assert_ended_as_told(case, outcome)
+    counts = shared_fleet.status(run_id).datasets[slugify(case.name)]
+    is_failed = case.outcome != "ok"
+    assert (counts.unique, counts.duplicates, counts.failed) == (2 + case.samples, case.duplicates, case.samples * is_failed)
+
+
+def assert_ended_as_told(case: RowCase, outcome: Outcome) -> None:
+    if case.outcome == "ok":
+        assert (outcome.status, outcome.error_message) == ("ok", None)
+        assert is_said(case.seen or "ok", outcome.response or "")
+    else:
+        assert (outcome.status, outcome.error_code) == ("failed", case.outcome), outcome.error_message
+        assert is_said(case.message, outcome.error_message or ""), outcome.error_message
+        assert outcome.prediction is None
+
+
+@pytest.fixture
+def desk(shared_fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stand in an empty folder, with the fleet's settings in the environment and a store of its own."""
+    for name, value in shared_fleet.environment(store_url=f"file://{tmp_path}/store").items():
+        if os.environ.get(name) != value:
+            monkeypatch.setenv(name, value)
+    monkeypatch.setattr("producer.cli.configure_log", lambda *_, **__: None)  # the logs of this process are pytest's
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def start_producer(arguments: Sequence[str]) -> tuple[int, str]:
+    """Run a command in a process of its own; return its exit code and what it said."""
+    done = subprocess.run([sys.executable, "-m", "producer", *arguments], capture_output=True, text=True, timeout=60, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+def run_producer(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    """Run a command in this process, where it is quicker; return its exit code and what it said."""
+    get_settings.cache_clear()
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended, without_root_powers():
+        run_command("producer", partial(cli, list(arguments)))
+    said = capsys.readouterr()
+    assert isinstance(ended.value.code, int)
+    return ended.value.code, said.out + said.err
+
+
+@pytest.mark.parametrize("case", COMMAND_CASES, ids=lambda case: slugify(case.name))
+def test_a_command_says_what_is_wrong(
+    desk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], case: CommandCase
+) -> None:
+    (desk / "rows.jsonl").write_text('{"question": "Why?"}\n')
+    (desk / "spec.yaml").write_bytes(case.spec if isinstance(case.spec, bytes) else case.spec.encode())
+    case.prepare(desk)
+    for name, value in case.environment.items():
+        monkeypatch.setenv(name, value)
+    code, said = start_producer(case.arguments) if case.starts else run_producer(case.arguments, capsys)
+    said = said.replace(f"{desk}/", "")
+    assert code == case.code, said
+    assert is_said(case.message, said), said
+
+
+def test_the_status_says_that_no_worker_serves_the_model(shared_fleet: Fleet) -> None:
+    rows = shared_fleet.write_dataset("waiting", [{"question": "Is anybody there?"}])
+    run_id = shared_fleet.enqueue(shared_fleet.write_spec("quick", [rows])).run_id
+    said = shared_fleet.run_producer("status", run_id)
+    assert "waiting for a worker" in said
+    assert "no worker serves quick now; on a GPU node: workers start --model quick" in said
+
+
+def test_there_are_at_least_60_cases_and_each_has_a_name_of_its_own() -> None:
+    names = [slugify(case.name) for case in ROW_CASES] + [slugify(case.name) for case in COMMAND_CASES]
+    assert len(names) >= 60
+    assert sorted(names) == sorted(set(names))
+    assert len(names) == sum(len(topic.cases) for topic in (*ROW_TOPICS, *COMMAND_TOPICS))
+
+
+def test_the_page_is_what_the_tables_make() -> None:
+    assert PAGE.read_text(encoding="utf-8") == make_page(), f"docs/bad-input.md is stale; run: {COMMAND}"

@@ -1,0 +1,76 @@
+"""The chaos soak, a short one; and that it would notice what it looks for.  A long one is in ``benchmarks/results``."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks.chaos_faults import FAULTS, draw_faults
+from benchmarks.chaos_takeover import find_percentile
+from benchmarks.chaos_verdict import judge_run
+from common.layout import part_key
+from common.ledger import run_keys
+from tests.support.fleet import ROOT, Fleet, make_rows
+from tests.support.slots import enqueue_rows, open_slot
+from workers.chunk import run_chunk
+
+SOAK = ("--seed", "4246", "--minutes", "0.35", "--samples", "1500", "--workers", "4", "--every", "1.2")
+LEAST_KILLS = 4
+DEADLINE_S = 240
+
+
+def run_soak(environment: dict[str, str]) -> tuple[int, str]:
+    """Return the soak's exit code and what it printed; one that takes too long is told to end all that it started."""
+    command = [sys.executable, "-m", "benchmarks.chaos", *SOAK]
+    with subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as soak:
+        try:
+            said, _ = soak.communicate(timeout=DEADLINE_S)
+        except subprocess.TimeoutExpired:
+            soak.terminate()
+            said, _ = soak.communicate()
+        return soak.returncode, said
+
+
+@pytest.mark.timeout(300)  # it starts a good dozen of processes, one after the other, as fast as the machine can
+def test_nothing_is_lost_or_doubled_while_everything_is_killed_at_random() -> None:
+    settings = {"FLEET_LEASE_S": "2", "FLEET_RENEW_S": "0.5", "FLEET_JANITOR_S": "0.5"}
+    code, said = run_soak({**os.environ, **settings})
+    assert code == 0, said
+    table = {name.strip(): value for name, value in re.findall(r"^(.+?) {2,}(\S.*)$", said, re.MULTILINE)}
+    assert (table["lost"], table["double"]) == ("0", "0"), said
+    assert int(table["kills"]) >= LEAST_KILLS, said
+    assert table["processes left after the drain"] == "0", said
+
+
+def test_the_soak_notices_samples_without_outcome_and_a_ledger_that_differs(fleet: Fleet) -> None:
+    fleet.write_profile("judged")
+    run_id = enqueue_rows(fleet, "judged", make_rows(48))
+    assert judge_run(run_id, fleet.store, fleet.ledger).lost == 48
+    with open_slot(fleet, "judged") as slot:
+        for chunk in range(3):
+            run_chunk(slot, run_id, chunk)
+    whole = judge_run(run_id, fleet.store, fleet.ledger)
+    assert (whole.outcomes, whole.lost, whole.double, whole.wrongs) == ({"ok": 48}, 0, 0, [])
+
+    fleet.ledger.client.hincrby(run_keys(run_id)[2], "0:3", 1)
+    assert judge_run(run_id, fleet.store, fleet.ledger).double == 1
+    (fleet.folder / "store" / part_key(run_id, 1, 1)).unlink()
+    broken = judge_run(run_id, fleet.store, fleet.ledger)
+    assert broken.lost == 16
+    assert any("states of the ledger" in wrong for wrong in broken.wrongs)
+
+
+def test_the_same_seed_draws_the_same_faults() -> None:
+    first, again, other = (draw_faults(seed, 5.0) for seed in (7, 7, 8))
+    drawn = [next(first) for _ in range(200)]
+    assert drawn == [next(again) for _ in range(200)]
+    assert drawn != [next(other) for _ in range(200)]
+    assert {draw.kind for draw in drawn} == set(FAULTS)
+
+
+def test_a_percentile_is_one_of_the_values() -> None:
+    values = [float(number) for number in range(1, 101)]
+    assert [find_percentile(values, share) for share in (0.5, 0.99, 1.0)] == [50.0, 99.0, 100.0]
+    assert find_percentile([], 0.99) is None

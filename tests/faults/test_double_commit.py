@@ -1,0 +1,132 @@
+"""Two workers write and commit the same chunk at the same moment: one part wins whole, and the ledger counts it once."""
+
+import random
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Literal, NamedTuple
+
+import pytest
+
+from common.ledger import Ledger, journal_key, run_keys
+from common.records import Chunk, Outcome, Part
+from common.store import Store
+from tests.support.fleet import Fleet, make_rows
+from tests.support.slots import ScriptedEngine, enqueue_rows, open_slot
+from tests.support.soundness import assert_run_is_sound
+from workers import chunk as chunk_module
+from workers.chunk import run_chunk
+from workers.slot import Slot
+
+ROUNDS = 40
+CHUNK_SAMPLES = 4
+DEADLINE_S = 30.0
+Side = Literal["left", "right"]
+SIDES: tuple[Side, Side] = ("left", "right")
+
+
+def say(side: str, sample_id: str) -> str:
+    """Return a side's answer: its name, or for a third of what the right one is asked nothing, which is invalid."""
+    return "" if side == "right" and int(sample_id[:8], 16) % 3 == 0 else side
+
+
+class Gate:
+    """Lets both sides through at the same moment, or the ``first`` one before the other."""
+
+    def __init__(self, first: Side | None) -> None:
+        self.first = first
+        self._both_are_here = threading.Barrier(len(SIDES))
+        self._first_is_through = threading.Event()
+
+    @contextmanager
+    def pass_through(self) -> Iterator[None]:
+        side = threading.current_thread().name
+        self._both_are_here.wait(DEADLINE_S)
+        if self.first not in (None, side):
+            assert self._first_is_through.wait(DEADLINE_S)
+        yield
+        if side == self.first:
+            self._first_is_through.set()
+
+
+class Round(NamedTuple):
+    """One chunk's race: the order at the part and at the commit, and what each commit has raised."""
+
+    before_part: Gate
+    before_commit: Gate
+    raised: list[int]
+    left_has_answered: threading.Event
+
+
+@pytest.fixture
+def rounds(monkeypatch: pytest.MonkeyPatch) -> dict[int, Round]:
+    """Return the races by chunk number; both sides wait for each other at the gates of theirs."""
+    races: dict[int, Round] = {}
+    write_part, commit = chunk_module.write_part, Ledger.commit
+
+    def write_together(store: Store, chunk: Chunk, outcomes: Sequence[Outcome]) -> Part:
+        if threading.current_thread().name == "left":
+            races[chunk.number].left_has_answered.set()
+        with races[chunk.number].before_part.pass_through():
+            return write_part(store, chunk, outcomes)
+
+    def commit_together(ledger: Ledger, chunk: Chunk, part: Part, datasets: dict[str, int]) -> int:
+        with races[chunk.number].before_commit.pass_through():
+            races[chunk.number].raised.append(raised := commit(ledger, chunk, part, datasets))
+        return raised
+
+    monkeypatch.setattr(chunk_module, "write_part", write_together)
+    monkeypatch.setattr(Ledger, "commit", commit_together)
+    return races
+
+
+def lose_lease_and_journal(fleet: Fleet, run_id: str, number: int) -> None:
+    """Make Redis forget its last moments, so that the successor answers everything anew and says something else."""
+    assert fleet.ledger.client.zrem(run_keys(run_id)[4], number) == 1
+    assert fleet.ledger.client.delete(journal_key(run_id, number)) == 1
+
+
+def race(fleet: Fleet, slots: dict[Side, Slot], run_id: str, number: int, this: Round) -> None:
+    """Run a chunk on the left up to its part, lose its lease, run it on the right, and let both go on together."""
+    with ThreadPoolExecutor(len(SIDES)) as pool:
+        left = pool.submit(run_named, "left", run_chunk, slots["left"], run_id, number)
+        assert this.left_has_answered.wait(DEADLINE_S)
+        lose_lease_and_journal(fleet, run_id, number)
+        right = pool.submit(run_named, "right", run_chunk, slots["right"], run_id, number)
+        assert (left.result(DEADLINE_S), right.result(DEADLINE_S)) == ("done", "done")
+
+
+def run_named(name: str, function: Callable[[Slot, str, int], str], slot: Slot, run_id: str, number: int) -> str:
+    threading.current_thread().name = name
+    return function(slot, run_id, number)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_of_two_workers_that_commit_a_chunk_together_one_wins_whole_and_is_counted_once(
+    fleet: Fleet, rounds: dict[int, Round], seed: int
+) -> None:
+    fleet.write_profile("both")
+    run_id = enqueue_rows(fleet, "both", make_rows(ROUNDS * CHUNK_SAMPLES), chunk=CHUNK_SAMPLES, validation={"max_attempts": 1})
+    draw = random.Random(seed)
+    quiet = {"lease_s": 600, "renew_s": 300}  # no heartbeat, and so no janitor, in the time of the test
+    with open_slot(fleet, "both", name="left", **quiet) as left, open_slot(fleet, "both", name="right", **quiet) as right:
+        slots: dict[Side, Slot] = {"left": left, "right": right}
+        for side, slot in slots.items():
+            slot.engine = ScriptedEngine(lambda request, side=side: say(side, request.request_id))  # type: ignore[misc]  # bound by default
+        for number in range(ROUNDS):
+            orders = [draw.choice((None, None, *SIDES)) for _ in range(2)]
+            rounds[number] = Round(Gate(orders[0]), Gate(orders[1]), [], threading.Event())
+            race(fleet, slots, run_id, number, rounds[number])
+            assert sorted(rounds[number].raised) == [0, CHUNK_SAMPLES], "both commits counted, or neither"
+
+    outcomes = assert_run_is_sound(fleet, run_id)
+    for number, this in rounds.items():
+        winners = {outcome.worker for outcome in outcomes[number * CHUNK_SAMPLES :][:CHUNK_SAMPLES]}
+        assert winners in ([{this.before_part.first}] if this.before_part.first else [{"left"}, {"right"}])
+    assert {outcome.worker for outcome in outcomes} == set(SIDES)
+    for outcome in outcomes:
+        said = say(outcome.worker or "", outcome.sample_id)
+        assert (outcome.response, outcome.status) == (said, "ok" if said else "invalid")
+    counted = fleet.status(run_id).samples
+    assert (counted.ok, counted.invalid) == tuple(sum(one.status == status for one in outcomes) for status in ("ok", "invalid"))

@@ -1,0 +1,94 @@
+"""The engine's own process is killed with SIGKILL, or its worker is: what was in flight is asked again, and no process is left."""
+
+import os
+import random
+import signal
+
+import psutil
+import pytest
+
+from tests.support.asking import assert_not_asked_again, count_asked_again, find_kept, note_kept
+from tests.support.child_engine import Note, read_starts, write_child_profile
+from tests.support.fleet import Fleet, make_rows
+from tests.support.leftovers import clean_fleet
+from tests.support.slots import enqueue_rows
+from tests.support.soundness import assert_run_is_sound
+from tests.support.waiting import wait_until
+
+__all__ = ["clean_fleet"]  # a fixture
+
+MODEL = "parent"
+CHUNK_SAMPLES = 16
+IN_FLIGHT = 2 * CHUNK_SAMPLES
+FAR = 600  # s; leases longer than the test: chunks must be given back, not waited for
+
+
+def wait_for_start(fleet: Fleet, count: int) -> Note:
+    """Return the ``count``-th start of the engine."""
+    return wait_until(lambda: starts[count - 1] if len(starts := read_starts(fleet)) >= count else None, f"start {count}")
+
+
+def wait_for_kept(fleet: Fleet, run_id: str, count: int) -> None:
+    wait_until(lambda: len(find_kept(fleet, run_id)) >= count, f"{count} samples to be kept")
+
+
+def is_gone(pid: int) -> bool:
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_an_engine_process_killed_under_load_costs_what_was_in_flight_and_nothing_more(clean_fleet: Fleet, seed: int) -> None:
+    fleet = clean_fleet
+    write_child_profile(fleet, MODEL, delay_s=0.02)
+    run_id = enqueue_rows(fleet, MODEL, make_rows(240), chunk=CHUNK_SAMPLES)
+    fleet.start_workers(MODEL, chunks_in_flight=2, lease_s=FAR)
+    kept: dict[str, int] = {}
+    moments = sorted(random.Random(seed).sample(range(8, 120), 2))
+    for start, moment in enumerate(moments, start=1):
+        child = wait_for_start(fleet, start).child
+        wait_for_kept(fleet, run_id, moment)
+        kept |= note_kept(fleet, run_id)
+        os.kill(child, signal.SIGKILL)
+        wait_for_start(fleet, start + 1)
+
+    assert fleet.wait_for_end(run_id).samples.ok == 240
+    assert_run_is_sound(fleet, run_id)
+    assert_not_asked_again(fleet, kept)
+    assert count_asked_again(fleet) <= len(moments) * IN_FLIGHT, "more was asked again than what was in flight"
+    log = fleet.read_log()
+    assert log.count("exit_code=70") == len(moments)
+    assert log.count("worker started") == len(moments) + 1
+    assert all(is_gone(start.child) for start in read_starts(fleet)[:-1])
+
+
+def test_an_engine_process_killed_while_nothing_is_asked_is_found_dead_by_the_next_chunk(clean_fleet: Fleet) -> None:
+    fleet = clean_fleet
+    write_child_profile(fleet, MODEL, delay_s=0.001)
+    fleet.start_workers(MODEL, chunks_in_flight=2, lease_s=FAR)
+    fleet.wait_for_workers(MODEL)
+    os.kill(wait_for_start(fleet, 1).child, signal.SIGKILL)
+    run_id = enqueue_rows(fleet, MODEL, make_rows(64), chunk=CHUNK_SAMPLES)
+
+    assert fleet.wait_for_end(run_id).samples.ok == 64
+    assert_run_is_sound(fleet, run_id)
+    assert fleet.read_log().count("exit_code=70") == 1
+    assert count_asked_again(fleet) <= IN_FLIGHT
+
+
+def test_a_killed_worker_leaves_no_engine_process_behind(clean_fleet: Fleet) -> None:
+    fleet = clean_fleet
+    write_child_profile(fleet, MODEL, delay_s=0.02)
+    run_id = enqueue_rows(fleet, MODEL, make_rows(160), chunk=CHUNK_SAMPLES)
+    fleet.start_workers(MODEL, chunks_in_flight=2, lease_s=1.5)
+    first = wait_for_start(fleet, 1)
+    wait_for_kept(fleet, run_id, random.Random("worker").randint(8, 60))
+    assert os.getpgid(first.child) == first.worker
+    kept = note_kept(fleet, run_id)
+    os.kill(first.worker, signal.SIGKILL)
+
+    wait_until(lambda: is_gone(first.child), "the killed worker's engine process to end")
+    assert fleet.wait_for_end(run_id).samples.ok == 160
+    assert_run_is_sound(fleet, run_id)
+    assert_not_asked_again(fleet, kept)
+    assert count_asked_again(fleet) <= IN_FLIGHT
+    assert len(read_starts(fleet)) == 2

@@ -1,0 +1,65 @@
+"""An engine answers nothing any more: its worker restarts and the run ends sound.  One that is only slow is left alone."""
+
+from typing import Any
+
+import pytest
+
+from tests.support.asking import assert_not_asked_again, count_asked_again, note_kept, read_asked
+from tests.support.fleet import Fleet, make_rows
+from tests.support.leftovers import clean_fleet
+from tests.support.slots import enqueue_rows
+from tests.support.soundness import assert_run_is_sound
+from tests.support.stalling_engines import Stall
+from tests.support.waiting import wait_until
+
+__all__ = ["clean_fleet"]  # a fixture
+
+MODEL = "stalling"
+CHUNK_SAMPLES = 8
+IN_FLIGHT = 2 * CHUNK_SAMPLES
+
+
+def write_profile(fleet: Fleet, engine: str, **options: Any) -> None:
+    options = {"asked": str(fleet.folder / "asked"), **options}
+    fleet.write_profile(MODEL, engine=f"tests.support.stalling_engines:{engine}", engine_options=options)
+
+
+def stall_once(fleet: Fleet, how: Stall, *, lease_s: float) -> str:
+    """Start a worker whose engine stalls among the first chunks, wait for the run's end and return the run's id."""
+    stalled = fleet.folder / "stalled"
+    write_profile(fleet, "StallingEngine", how=how, answers=20, stalled=str(stalled), delay_s=0.02)
+    run_id = enqueue_rows(fleet, MODEL, make_rows(64), chunk=CHUNK_SAMPLES)
+    fleet.start_workers(MODEL, chunks_in_flight=2, engine_stall_s=1, lease_s=lease_s, drain_grace_s=1)
+    wait_until(stalled.exists, "the engine to stall")
+    kept = note_kept(fleet, run_id)
+    assert fleet.wait_for_end(run_id, deadline_s=30).samples.ok == 64
+    assert_run_is_sound(fleet, run_id)
+    assert_not_asked_again(fleet, kept)
+    assert count_asked_again(fleet) <= IN_FLIGHT, "more was asked again than what was in flight"
+    assert fleet.read_log().count("worker started") == 2
+    return run_id
+
+
+@pytest.mark.parametrize("how", ["silent", "blocked"])
+def test_an_engine_that_falls_silent_is_taken_for_dead_and_its_chunks_are_given_back(clean_fleet: Fleet, how: Stall) -> None:
+    fleet = clean_fleet
+    stall_once(fleet, how, lease_s=600)  # by far longer than the test: the chunks are given back, not waited for
+    log = fleet.read_log()
+    assert log.count("the engine has answered nothing for 1 s") == 1
+    assert log.count("exit_code=70") == 1
+
+
+def test_an_engine_that_keeps_every_thread_of_its_worker_from_running_is_ended_too(clean_fleet: Fleet) -> None:
+    stall_once(clean_fleet, "locked", lease_s=1.5)  # its heartbeat cannot give anything back: the leases run out
+
+
+def test_an_engine_that_is_slow_but_answers_now_and_then_is_left_alone(clean_fleet: Fleet) -> None:
+    fleet = clean_fleet
+    write_profile(fleet, "SlowEngine", delay_s=0.4)
+    run_id = enqueue_rows(fleet, MODEL, make_rows(16), chunk=CHUNK_SAMPLES)
+    fleet.start_workers(MODEL, chunks_in_flight=2, engine_stall_s=2)
+    assert fleet.wait_for_end(run_id).samples.ok == 16
+    outcomes = assert_run_is_sound(fleet, run_id)
+    assert max(outcome.attempts[0].latency_s for outcome in outcomes) > 2, "somebody waited for longer than a stall"
+    assert set(read_asked(fleet).values()) == {1}
+    assert fleet.read_log().count("worker started") == 1

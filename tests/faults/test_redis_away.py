@@ -1,0 +1,81 @@
+"""Redis is away for longer than a lease, hangs, or takes no writes: what is in the workers' hands is not lost, and all goes on."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support.asking import count_asked_again
+from tests.support.fleet import Fleet, make_rows, start_fleet
+from tests.support.leftovers import clean_fleet
+from tests.support.redis_faults import NOTING, hanging_redis, read_only_redis, wait_for_parts, write_noting
+from tests.support.slots import enqueue_rows
+from tests.support.soundness import assert_run_is_sound
+from tests.support.waiting import wait_until
+
+__all__ = ["clean_fleet"]  # a fixture
+
+
+def wait_for_time(seconds: float) -> None:
+    """Let a fault last; nothing else tells that its time is over."""
+    ends_at = time.monotonic() + seconds
+    wait_until(lambda: time.monotonic() >= ends_at, "the end of the fault", deadline_s=seconds + 10)
+
+
+def assert_nothing_was_lost(fleet: Fleet, run_id: str, count: int, *, workers: int) -> None:
+    """Assert that a run ended sound, without a new worker, and that no sample was asked for twice."""
+    assert fleet.wait_for_end(run_id).samples.ok == count
+    assert_run_is_sound(fleet, run_id)
+    assert count_asked_again(fleet) == 0
+    assert fleet.read_log().count("worker started") == workers
+
+
+@pytest.mark.parametrize(
+    ("lease", "away_s"),
+    [({"lease_s": 1, "renew_s": 0.2, "janitor_s": 0.2}, 4), ({"lease_s": 10, "renew_s": 2.5, "janitor_s": 2}, 30)],
+    ids=["short leases", "the defaults"],
+)
+def test_an_outage_longer_than_a_lease_costs_no_sample(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lease: dict[str, float], away_s: float
+) -> None:
+    with start_fleet(tmp_path, monkeypatch, **lease) as fleet:
+        write_noting(fleet, delay_s=1)
+        run_id = enqueue_rows(fleet, NOTING, make_rows(160), chunk=8)
+        for _ in range(2):
+            fleet.start_workers(NOTING, chunks_in_flight=2)
+        fleet.wait_for_workers(NOTING, 2)
+        wait_for_parts(fleet, run_id, 3)
+        fleet.server.kill()
+        wait_for_time(away_s)
+        fleet.server.restart()
+        assert_nothing_was_lost(fleet, run_id, 160, workers=2)
+
+
+def test_a_redis_that_hangs_for_longer_than_a_lease_costs_no_sample(clean_fleet: Fleet) -> None:
+    fleet = clean_fleet
+    write_noting(fleet, delay_s=0.5)
+    run_id = enqueue_rows(fleet, NOTING, make_rows(160), chunk=8)
+    for _ in range(2):
+        fleet.start_workers(NOTING, chunks_in_flight=2, lease_s=1, renew_s=0.2)
+    fleet.wait_for_workers(NOTING, 2)
+    wait_for_parts(fleet, run_id, 3)
+    with hanging_redis(fleet):
+        wait_for_time(4)
+    assert_nothing_was_lost(fleet, run_id, 160, workers=2)
+
+
+def test_a_redis_that_takes_no_writes_for_a_while_costs_no_sample(clean_fleet: Fleet) -> None:
+    fleet = clean_fleet
+    write_noting(fleet, delay_s=0.5)
+    run_id = enqueue_rows(fleet, NOTING, make_rows(160), chunk=8)
+    for _ in range(2):
+        fleet.start_workers(NOTING, chunks_in_flight=2)
+    fleet.wait_for_workers(NOTING, 2)
+    wait_for_parts(fleet, run_id, 3)
+    with read_only_redis(fleet):
+        said = fleet.run_producer("resume", run_id, code=3)
+        assert "takes no writes" in said
+        assert "FLEET_REDIS_URL" in said
+        assert "Traceback" not in said
+        wait_until(lambda: not fleet.workers(NOTING), "the presences to run out")
+    assert_nothing_was_lost(fleet, run_id, 160, workers=2)

@@ -1,0 +1,57 @@
+"""Redis hangs up on everyone again and again under load: messages come twice, and no sample is asked twice for that."""
+
+import random
+
+from common.layout import parts_prefix
+from tests.support.asking import count_asked_again
+from tests.support.fleet import Fleet, make_rows
+from tests.support.leftovers import clean_fleet
+from tests.support.redis_faults import NOTING, cut_connections, write_noting
+from tests.support.slots import enqueue_rows
+from tests.support.soundness import assert_run_is_sound
+from tests.support.waiting import wait_until
+
+__all__ = ["clean_fleet"]  # a fixture
+
+CHUNKS = 80
+CUTS = 25
+
+
+def test_connections_cut_again_and_again_cost_no_sample(clean_fleet: Fleet) -> None:
+    fleet = clean_fleet
+    write_noting(fleet, delay_s=0.1)
+    run_id = enqueue_rows(fleet, NOTING, make_rows(4 * CHUNKS), chunk=4)
+    for _ in range(2):
+        fleet.start_workers(NOTING, chunks_in_flight=2)
+    fleet.wait_for_workers(NOTING, 2)
+    cut = 0
+    for parts in sorted(random.Random(3).sample(range(1, CHUNKS - 8), CUTS)):
+        wait_until(lambda parts=parts: count_parts(fleet, run_id) >= parts, f"{parts} parts")  # type: ignore[misc]  # bound by default
+        cut += cut_connections(fleet)
+    assert fleet.wait_for_end(run_id).samples.ok == 4 * CHUNKS
+    assert_run_is_sound(fleet, run_id)
+    assert count_asked_again(fleet) == 0
+    assert fleet.read_log().count("worker started") == 2, "a lost connection ends no worker"
+    assert cut > CUTS
+
+
+def test_commands_survive_their_connection(clean_fleet: Fleet) -> None:
+    fleet = clean_fleet
+    write_noting(fleet)
+    run_id = enqueue_rows(fleet, NOTING, make_rows(40), chunk=4)
+    ledger = fleet.ledger
+    for number in range(10):
+        cut_connections(fleet)
+        lease = ledger.acquire(run_id, number, "worker@test")
+        assert lease is not None
+        cut_connections(fleet)
+        assert ledger.renew(run_id, [lease]) == []
+        cut_connections(fleet)
+        assert ledger.release(lease)
+    fleet.start_workers(NOTING)
+    fleet.wait_for_end(run_id)
+    assert_run_is_sound(fleet, run_id)
+
+
+def count_parts(fleet: Fleet, run_id: str) -> int:
+    return len(list(fleet.store.list_keys(parts_prefix(run_id))))

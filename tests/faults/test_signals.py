@@ -1,0 +1,260 @@
+"""Signals to the launcher, to a worker process and to the producer's commands: what runs ends in order, and nothing is lost."""
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import psutil
+import pytest
+
+from common.ledger import journal_key
+from tests.support.asking import count_asked_again, read_asked
+from tests.support.fleet import ROOT, Fleet, make_rows
+from tests.support.leftovers import assert_nothing_is_held, clean_fleet, find_processes, start_launcher
+from tests.support.planning import run_chunks
+from tests.support.slots import enqueue_rows
+from tests.support.soundness import assert_run_is_sound
+from tests.support.waiting import wait_until
+
+__all__ = ["clean_fleet"]  # a fixture
+
+MODEL = "noting"
+WORKERS = ("--model", MODEL, "--gpus", "none")
+ROWS = 60
+CHUNK_SAMPLES = 4
+
+Signals = Sequence[signal.Signals]
+
+
+def write_profile(fleet: Fleet, **options: Any) -> None:
+    options = {"asked": str(fleet.folder / "asked"), **options}
+    fleet.write_profile(MODEL, engine="tests.support.dying_engine:NotingEngine", engine_options=options)
+
+
+def enqueue_moving(fleet: Fleet) -> str:
+    """Enqueue a run of chunks that take a while each; return its id."""
+    write_profile(fleet, delay_s=0.3)
+    return enqueue_rows(fleet, MODEL, make_rows(ROWS), chunk=CHUNK_SAMPLES)
+
+
+def enqueue_stuck(fleet: Fleet) -> str:
+    """Enqueue a run of two chunks each of which has one sample that is never answered; return its id."""
+    write_profile(fleet, table=[{"match": "slow", "fault": "hang"}])
+    slow = [{"id": f"slow {number}", "question": f"slow {number}?", "target": "ok"} for number in range(2)]
+    asked: list[dict[str, Any]] = [*make_rows(2 * CHUNK_SAMPLES - 2), *slow]
+    rows = [{**row, "group": f"g{place % 2}"} for place, row in enumerate(asked)]
+    return enqueue_rows(fleet, MODEL, rows, chunk=CHUNK_SAMPLES)
+
+
+def wait_for_asked(fleet: Fleet, count: int) -> None:
+    wait_until(lambda: len(read_asked(fleet)) >= count, f"{count} samples to be asked for")
+
+
+def count_journaled(fleet: Fleet, run_id: str) -> int:
+    counts: list[Any] = [fleet.ledger.client.hlen(journal_key(run_id, chunk)) for chunk in range(2)]
+    return sum(counts)
+
+
+def wait_for_stuck(fleet: Fleet, run_id: str) -> None:
+    wait_until(lambda: count_journaled(fleet, run_id) == 2 * CHUNK_SAMPLES - 2, "all but the slow ones to be journaled")
+
+
+def finish_run(fleet: Fleet, run_id: str) -> None:
+    """Run what was given back in this process: each sample was asked once in all."""
+    write_profile(fleet)
+    run_chunks(fleet, MODEL, run_id)
+    assert_run_is_sound(fleet, run_id)
+    assert count_asked_again(fleet) == 0
+
+
+# The launcher
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1], ids=lambda number: number.name)
+def test_a_launcher_drains_on_sighup_and_sigusr1_and_sighup_again_is_no_second_demand(
+    clean_fleet: Fleet, number: signal.Signals
+) -> None:
+    fleet = clean_fleet
+    run_id = enqueue_moving(fleet)
+    with start_launcher(fleet, *WORKERS, environment=fleet.environment(chunks_in_flight=2)) as launcher:
+        wait_for_asked(fleet, 2 * CHUNK_SAMPLES)
+        launcher.send_signal(number)
+        launcher.send_signal(signal.SIGHUP)
+        assert launcher.wait(timeout=30) == 0
+        assert find_processes(fleet) == []
+    assert_nothing_is_held(fleet, run_id, MODEL)
+    assert 2 * CHUNK_SAMPLES <= fleet.status(run_id).samples.ok == len(read_asked(fleet)) < ROWS
+    finish_run(fleet, run_id)
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [(signal.SIGQUIT,), (signal.SIGINT, signal.SIGINT), (signal.SIGUSR1, signal.SIGTERM)],
+    ids=lambda numbers: " ".join(number.name for number in numbers),
+)
+def test_a_launcher_stops_at_once_on_sigquit_and_on_a_second_demand(clean_fleet: Fleet, numbers: Signals) -> None:
+    fleet = clean_fleet
+    run_id = enqueue_stuck(fleet)
+    with start_launcher(fleet, *WORKERS, environment=fleet.environment(drain_grace_s=600)) as launcher:
+        wait_for_stuck(fleet, run_id)
+        for place, number in enumerate(numbers):
+            if place:
+                wait_until(lambda: [one for one in fleet.workers(MODEL) if one.state == "draining"], "the drain to begin")
+            launcher.send_signal(number)
+        assert launcher.wait(timeout=30) == 130
+        assert find_processes(fleet) == []
+    assert count_journaled(fleet, run_id) == 2 * CHUNK_SAMPLES - 2
+    wait_until(lambda: len(fleet.ledger.find_pending(run_id)) == 2, "the leases to run out")
+    write_profile(fleet)
+    run_chunks(fleet, MODEL, run_id)
+    assert_run_is_sound(fleet, run_id)
+    assert count_asked_again(fleet) == 2, "the two that were never answered"
+
+
+def test_a_closed_terminal_drains_the_launcher_that_ran_in_it(clean_fleet: Fleet) -> None:
+    fleet = clean_fleet
+    run_id = enqueue_moving(fleet)
+    terminal, slave = pty.openpty()
+    # The shell leads a session without a terminal: the first that it opens becomes its own, and the launcher's.
+    in_terminal = ["sh", "-c", 'exec "$@" < "$0" > "$0" 2>&1', os.ttyname(slave)]
+    command = [*in_terminal, sys.executable, "-m", "workers", "start", *WORKERS]
+    environment = fleet.environment(chunks_in_flight=2, log_level="DEBUG")
+    launcher = subprocess.Popen(command, env=environment, cwd=ROOT, start_new_session=True)
+    try:
+        wait_for_asked(fleet, 2 * CHUNK_SAMPLES)
+        assert b"worker started" in os.read(terminal, 65536)
+    finally:
+        os.close(terminal)  # from now on, whatever is written fails with EIO
+        os.close(slave)
+    assert launcher.wait(timeout=30) == 0
+    assert find_processes(fleet) == []
+    assert_nothing_is_held(fleet, run_id, MODEL)
+    assert 2 * CHUNK_SAMPLES <= fleet.status(run_id).samples.ok == len(read_asked(fleet)) < ROWS
+    finish_run(fleet, run_id)
+
+
+def test_under_nohup_a_closed_terminal_changes_nothing(clean_fleet: Fleet) -> None:
+    fleet = clean_fleet
+    run_id = enqueue_moving(fleet)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # what nohup does; a child inherits it
+    try:
+        launcher = fleet.start_workers(MODEL)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    wait_for_asked(fleet, 2 * CHUNK_SAMPLES)
+    launcher.send_signal(signal.SIGHUP)
+    assert fleet.wait_for_end(run_id).samples.ok == ROWS
+    assert launcher.poll() is None
+    assert_run_is_sound(fleet, run_id)
+
+
+# A worker process itself
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1], ids=lambda number: number.name)
+def test_a_worker_that_is_signalled_itself_drains_and_the_launcher_starts_another(
+    clean_fleet: Fleet, number: signal.Signals
+) -> None:
+    fleet = clean_fleet
+    run_id = enqueue_moving(fleet)
+    fleet.start_workers(MODEL, chunks_in_flight=2)
+    (worker,) = fleet.wait_for_workers(MODEL)
+    wait_for_asked(fleet, 2 * CHUNK_SAMPLES)
+    os.kill(worker.pid, number)
+    assert fleet.wait_for_end(run_id).samples.ok == ROWS
+    assert_run_is_sound(fleet, run_id)
+    assert count_asked_again(fleet) == 0, "its chunks came to their end"
+    assert not psutil.pid_exists(worker.pid)
+    log = fleet.read_log()
+    assert (log.count("worker started"), log.count("exit_code=0")) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [(signal.SIGQUIT,), (signal.SIGINT, signal.SIGINT)],
+    ids=lambda numbers: " ".join(number.name for number in numbers),
+)
+def test_a_worker_gives_its_chunks_back_at_once_on_sigquit_and_on_a_second_ctrl_c(clean_fleet: Fleet, numbers: Signals) -> None:
+    fleet = clean_fleet
+    run_id = enqueue_stuck(fleet)
+    # Leases by far longer than the test: what is not given back would never end.
+    fleet.start_workers(MODEL, drain_grace_s=600, lease_s=600)
+    (worker,) = fleet.wait_for_workers(MODEL)
+    wait_for_stuck(fleet, run_id)
+    write_profile(fleet)
+    for place, number in enumerate(numbers):
+        if place:
+            wait_until(lambda: [one for one in fleet.workers(MODEL) if one.state == "draining"], "the drain to begin")
+        os.kill(worker.pid, number)
+    assert fleet.wait_for_end(run_id).samples.ok == 2 * CHUNK_SAMPLES
+    assert_run_is_sound(fleet, run_id)
+    assert count_asked_again(fleet) == 2, "the two that were never answered"
+    assert not psutil.pid_exists(worker.pid)
+
+
+def test_sigterm_again_and_again_does_not_hurry_a_worker(clean_fleet: Fleet) -> None:
+    fleet = clean_fleet
+    run_id = enqueue_moving(fleet)
+    fleet.start_workers(MODEL, chunks_in_flight=2)
+    (worker,) = fleet.wait_for_workers(MODEL)
+    wait_for_asked(fleet, 2 * CHUNK_SAMPLES)
+    for _ in range(5):  # as systemd and the launcher do
+        os.kill(worker.pid, signal.SIGTERM)
+    wait_until(lambda: not psutil.pid_exists(worker.pid), "the worker to end")
+    assert fleet.wait_for_end(run_id).samples.ok == ROWS
+    assert_run_is_sound(fleet, run_id)
+    assert count_asked_again(fleet) == 0
+
+
+# The producer
+
+# The ``producer`` command, sent Ctrl+C by itself as it comes to a named function.
+INTERRUPTED = """
+import os, signal
+import producer.collect, producer.enqueue
+from common.ledger import Ledger
+from common.store import Store
+from producer.cli import main
+
+def interrupt_at(owner, name):
+    function = getattr(owner, name)
+    def wrapped(*given, **named):
+        os.kill(os.getpid(), signal.SIGINT)
+        return function(*given, **named)
+    setattr(owner, name, wrapped)
+
+interrupt_at({owner}, {name!r})
+main()
+"""
+POINTS = {
+    "planning": ("enqueue", "Store", "put"),
+    "opening": ("enqueue", "Ledger", "open_run"),
+    "ringing": ("enqueue", "producer.enqueue", "ring"),
+    "collecting": ("collect", "producer.collect", "to_table"),
+}
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_ctrl_c_ends_a_command_with_130_and_words_and_the_same_command_goes_on(fleet: Fleet, point: str) -> None:
+    write_profile(fleet)
+    spec = fleet.write_spec(MODEL, [fleet.write_dataset("rows", make_rows(ROWS))], chunks={"max_samples": CHUNK_SAMPLES})
+    command, owner, name = POINTS[point]
+    if command == "collect":
+        run_id = fleet.enqueue(spec).run_id
+        arguments = ["collect", run_id, "--out", str(fleet.folder / "results")]
+    else:
+        arguments = ["enqueue", str(spec)]
+    interrupted = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED.format(owner=owner, name=name), *arguments],
+        env=fleet.environment(), cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (interrupted.returncode, interrupted.stderr.strip()) == (130, "interrupted; nothing is lost, the same command goes on")
+    assert not [*fleet.folder.glob("results/*")], "nothing half-written is left"
+    fleet.run_producer(*arguments, code=1 if command == "collect" else 0)
+    if command == "enqueue":
+        run_id = fleet.enqueue(spec).run_id
+    finish_run(fleet, run_id)

@@ -1,0 +1,106 @@
+"""A worker is killed with SIGKILL before it has done anything, half-way through a chunk, as a successor, and while it drains."""
+
+import os
+import signal
+from typing import Any
+
+import pytest
+
+from common.presence import Presence
+from tests.support.asking import assert_not_asked_again, count_asked_again, find_kept, note_kept, read_asked
+from tests.support.fleet import Fleet, make_rows
+from tests.support.leftovers import clean_fleet
+from tests.support.signalled_engine import wait_for_signalled, write_signalled_profile
+from tests.support.slots import enqueue_rows
+from tests.support.soundness import assert_run_is_sound
+from tests.support.waiting import wait_until
+
+__all__ = ["clean_fleet"]  # a fixture
+
+MODEL = "mortal"
+CHUNK_SAMPLES = 8
+IN_FLIGHT = 2 * CHUNK_SAMPLES
+SAMPLES = 64
+# Every chunk has answers that come at once and answers that come later, so that its journal grows in steps.
+SOME_LATER = [{"match": r"[13579]\?", "delay_s": 0.4}]
+HANG = [{"match": r"[13579]\?", "fault": "hang"}]
+SHORT = {"chunks_in_flight": 2, "lease_s": 1.5, "renew_s": 0.3, "janitor_s": 0.3}
+
+
+def write_profile(fleet: Fleet, point: str, table: list[dict[str, Any]], *, after: int = 0) -> None:
+    """Write the profile.  Engine options do not count for a run's digest, so it may be another in mid-run."""
+    write_signalled_profile(fleet, MODEL, point, signal.SIGKILL, after=after, table=table)
+
+
+def enqueue(fleet: Fleet) -> str:
+    return enqueue_rows(fleet, MODEL, make_rows(SAMPLES), chunk=CHUNK_SAMPLES)
+
+
+def wait_for_half_chunks(fleet: Fleet, run_id: str) -> Presence:
+    """Return the worker once it waits for the second halves of its two chunks, which hang."""
+    wait_until(lambda: len(find_kept(fleet, run_id)) == CHUNK_SAMPLES, "what does not hang to be answered")
+    (worker,) = fleet.wait_for_workers(MODEL)
+    return worker
+
+
+def assert_ends_sound(fleet: Fleet, run_id: str, kept: dict[str, int], *, asked_again: int) -> None:
+    assert fleet.wait_for_end(run_id).samples.ok == SAMPLES
+    outcomes = assert_run_is_sound(fleet, run_id)
+    assert {len(outcome.attempts) for outcome in outcomes} == {1}
+    assert_not_asked_again(fleet, kept)
+    assert count_asked_again(fleet) <= asked_again, "more was asked again than what was in flight"
+
+
+@pytest.mark.parametrize(("point", "after"), [("loading", 0), ("after_acquire", 3), ("between_journals", 2)])
+def test_the_only_worker_dies_before_and_between_its_journal_entries_and_comes_back(
+    clean_fleet: Fleet, point: str, after: int
+) -> None:
+    fleet = clean_fleet
+    write_profile(fleet, point, SOME_LATER, after=after)
+    run_id = enqueue(fleet)
+    fleet.start_workers(MODEL, **SHORT)
+    died = wait_for_signalled(fleet)
+    kept = note_kept(fleet, run_id)
+    if point == "loading":
+        assert not read_asked(fleet)
+        assert not fleet.workers(MODEL)
+    assert (died.at == "") == (point == "loading")
+    assert_ends_sound(fleet, run_id, kept, asked_again=0 if point == "loading" else IN_FLIGHT)
+    assert fleet.read_log().count("worker started") == 2
+
+
+@pytest.mark.parametrize("point", ["told_of_the_expired", "after_takeover"])
+def test_a_successor_dies_while_it_takes_a_dead_workers_chunk_over(clean_fleet: Fleet, point: str) -> None:
+    fleet = clean_fleet
+    write_profile(fleet, point, HANG)
+    run_id = enqueue(fleet)
+    fleet.start_workers(MODEL, **SHORT)
+    first = wait_for_half_chunks(fleet, run_id)
+    write_profile(fleet, point, SOME_LATER)
+    os.kill(first.pid, signal.SIGKILL)
+    successor = wait_for_signalled(fleet)
+    kept = note_kept(fleet, run_id)
+    assert successor.pid != first.pid
+    assert_ends_sound(fleet, run_id, kept, asked_again=2 * IN_FLIGHT)
+    assert fleet.read_log().count("worker started") == 3
+
+
+@pytest.mark.parametrize("point", ["running on", "giving_back"])
+def test_a_worker_dies_while_it_drains_and_the_next_one_goes_on(clean_fleet: Fleet, point: str) -> None:
+    fleet = clean_fleet
+    write_profile(fleet, point, HANG)
+    run_id = enqueue(fleet)
+    launcher = fleet.start_workers(MODEL, **SHORT, drain_grace_s=600 if point == "running on" else 0)
+    worker = wait_for_half_chunks(fleet, run_id)
+    launcher.terminate()
+    if point == "running on":
+        wait_until(lambda: [one for one in fleet.workers(MODEL) if one.state == "draining"], "the drain to begin")
+        os.kill(worker.pid, signal.SIGKILL)
+    else:
+        assert wait_for_signalled(fleet).pid == worker.pid
+    assert launcher.wait(timeout=30) == 0
+    kept = note_kept(fleet, run_id)
+
+    write_profile(fleet, "nowhere", SOME_LATER)
+    fleet.start_workers(MODEL, **SHORT)
+    assert_ends_sound(fleet, run_id, kept, asked_again=IN_FLIGHT)

@@ -1,0 +1,167 @@
+"""Dataset files at fault as a whole: the command says so before anything runs."""
+
+import gzip
+import os
+from pathlib import Path
+
+from tests.support.bad_input.cases import CommandCase, Write, write_nothing
+from tests.support.bad_input.contents import file
+
+_AT = "spec.yaml: datasets.0.path: "
+_KNOWN = "known formats: jsonl, … (by ending: .jsonl, …)"
+_PARQUET = b"PAR1" + bytes(100)
+
+
+def _refuse(name: str, given: str, path: str, message: str, prepare: Write, *, more: str = "") -> CommandCase:
+    spec = f"model: quick\ndatasets: [{{path: {path}, name: wrong{more}}}]\n"
+    return CommandCase(name, given, f"producer: {message}", spec=spec, prepare=prepare)
+
+
+def _refuse_content(name: str, given: str, path: str, content: bytes, message: str, *, more: str = "") -> CommandCase:
+    return _refuse(name, given, path, f"dataset 'wrong': {message}", file(path, lambda: content), more=more)
+
+
+def _deny(folder: Path) -> None:
+    (folder / "wrong.jsonl").write_text("{}")
+    (folder / "wrong.jsonl").chmod(0)
+
+
+DATASETS = (
+    _refuse(
+        "dataset missing",
+        "the path of a file that is not there",
+        "wrong.jsonl",
+        _AT + "no file 'wrong.jsonl'; looked at wrong.jsonl; expected a dataset's file",
+        write_nothing,
+    ),
+    _refuse(
+        "dataset is a folder",
+        "the path of a folder",
+        "wrong",
+        _AT + "no file 'wrong'; looked at wrong; it is a folder; expected a dataset's file",
+        lambda folder: (folder / "wrong").mkdir(),
+    ),
+    _refuse(
+        "dataset is a pipe",
+        "the path of a named pipe, which can be read only once",
+        "wrong.jsonl",
+        _AT + "no file 'wrong.jsonl'; looked at wrong.jsonl; expected a dataset's file",
+        lambda folder: os.mkfifo(folder / "wrong.jsonl"),
+    ),
+    _refuse(
+        "dataset without permission",
+        "a file that you may not read",
+        "wrong.jsonl",
+        _AT + "wrong.jsonl cannot be read: Permission denied; check its permissions",
+        _deny,
+    ),
+    _refuse(
+        "dataset path too long",
+        "a path of 5 000 characters",
+        "x" * 5000,
+        _AT + "no file 'xxx…...; looked at …; expected a dataset's file",
+        write_nothing,
+    ),
+    _refuse_content(
+        "empty dataset",
+        "an empty file",
+        "wrong.jsonl",
+        b"",
+        "wrong.jsonl holds no rows; expected at least one: was it written to its end?",
+    ),
+    _refuse_content(
+        "empty TSV",
+        "an empty file that ends in `.tsv`",
+        "wrong.tsv",
+        b"",
+        "wrong.tsv: the file is empty; expected a header with the names of the columns",
+    ),
+    _refuse_content(
+        "TSV of a header alone",
+        "a header without rows",
+        "wrong.tsv",
+        b"index\tquestion\n",
+        "wrong.tsv holds no rows; expected at least one: was it written to its end?",
+    ),
+    _refuse_content(
+        "unknown ending",
+        "a `.csv`",
+        "wrong.csv",
+        b"id,question\n1,Why?\n",
+        f"path: no reader for files like wrong.csv; give its format: NAME; {_KNOWN}",
+    ),
+    _refuse_content(
+        "Parquet, truncated",
+        "the first bytes of a `.parquet`",
+        "wrong.parquet",
+        _PARQUET,
+        f"path: no reader for files like wrong.parquet; give its format: NAME; {_KNOWN}",
+    ),
+    _refuse_content(
+        "Parquet named .jsonl",
+        "a Parquet file under another name",
+        "wrong.jsonl",
+        _PARQUET,
+        "path: wrong.jsonl is a Parquet file; write it as JSON lines",
+    ),
+    _refuse_content(
+        "gzip named .jsonl",
+        "a compressed file",
+        "wrong.jsonl",
+        gzip.compress(b'{"question": "Why?"}'),
+        "path: wrong.jsonl is compressed with gzip; unpack it",
+    ),
+    _refuse_content(
+        "UTF-16",
+        "a TSV as a spreadsheet saves it",
+        "wrong.tsv",
+        "index\tquestion\n1\tWhy?\n".encode("utf-16"),
+        "path: wrong.tsv is text in UTF-16; save it in UTF-8",
+    ),
+    _refuse_content(
+        "unknown format",
+        "`format: jsonlines`",
+        "wrong.jsonl",
+        b"{}",
+        f"format: unknown format 'jsonlines'; did you mean 'jsonl'?; {_KNOWN}",
+        more=", format: jsonlines",
+    ),
+    _refuse_content(
+        "header without question",
+        "a TSV with the columns `id` and `quesion`",
+        "wrong.tsv",
+        b"id\tquesion\n1\tWhy?\n",
+        "wrong.tsv: the header has no column 'question'; did you mean 'quesion'?; found id, quesion; "
+        "expected a VLMEvalKit TSV, or fields: {question: COLUMN}",
+    ),
+    _refuse_content(
+        "a column twice",
+        "a header with two columns `question`",
+        "wrong.tsv",
+        b"question\tquestion\n1\tWhy?\n",
+        "wrong.tsv: two columns are called 'question'; expected one: rename the other",
+    ),
+    _refuse_content(
+        "header in Latin-1",
+        "a header that is not UTF-8",
+        "wrong.tsv",
+        b"index\tquestion\tcaf\xe9\n",
+        "wrong.tsv: the header is not UTF-8 (byte 4 of a name); expected UTF-8",
+    ),
+    _refuse_content(
+        "field that no row has",
+        "`fields: {id: qid}` and no row with a `qid`",
+        "wrong.jsonl",
+        b'{"question": "Why?", "id": 1}',
+        "fields.id: wrong.jsonl has no field 'qid'; did you mean 'id'?; expected one of: id, question",
+        more=", fields: {id: qid}",
+    ),
+    _refuse_content(
+        "field that is none of ours",
+        "`fields: {taget: answer}`",
+        "wrong.jsonl",
+        b'{"question": "Why?"}',
+        "fields: 'taget' is none of our field names; did you mean 'target'?; expected OURS: THE FILE'S, where ours is one of …",
+        more=", fields: {taget: answer}",
+    ),
+)

@@ -1,0 +1,107 @@
+"""What a row gives as its image: addresses, base64, and values that are neither."""
+
+from tests.support.bad_input.cases import RowCase
+from tests.support.bad_input.contents import make_asking, make_lines
+
+_ADDRESS = "{url}: addresses are not enabled; set FLEET_MEDIA_URLS=1 on the workers, or download it and give its path"
+_ROW = "rows.jsonl: line 2: field 'image': "
+
+
+def _refuse(name: str, given: str, image: object, code: str, message: str) -> RowCase:
+    return RowCase(name, given, code, message, make_asking(image))
+
+
+REFERENCES = (
+    _refuse(
+        "http address",
+        "`http://127.0.0.1/x.png`",
+        "http://127.0.0.1/x.png",
+        "media_unsupported",
+        _ADDRESS.replace("{url}", "http://127.0.0.1/x.png"),
+    ),
+    _refuse(
+        "https address with a password",
+        "`https://me:secret@example.org/x.png?token=abc`",
+        "https://me:secret@example.org/x.png?token=abc",
+        "media_unsupported",
+        _ADDRESS.replace("{url}", "https://example.org/x.png"),
+    ),
+    _refuse(
+        "address of object storage",
+        "`s3://bucket/x.png`",
+        "s3://bucket/x.png",
+        "media_unsupported",
+        _ADDRESS.replace("{url}", "s3://bucket/x.png"),
+    ),
+    RowCase(
+        "video",
+        "a row with a `video`",
+        "media_unsupported",
+        "…/film.mp4: videos are not enabled; only images are read",
+        make_lines({"question": "What happens?", "video": "film.mp4"}),
+    ),
+    _refuse(
+        "path with NUL",
+        'a path with a NUL character: `"a\\u0000.png"`',
+        "a\0.png",
+        "bad_media",
+        _ROW + "found 'a\\x00.png'… (6 characters); expected a path, a URL, or base64 behind data:image/png;base64,",
+    ),
+    _refuse(
+        "path too long",
+        "bare base64 of 5 000 characters where a path is due",
+        "QUJD" * 1250,
+        "bad_media",
+        _ROW + "found 'QUJD…'… (5000 characters); expected a path, a URL, or base64 behind data:image/png;base64,",
+    ),
+    _refuse(
+        "number as media",
+        '`"image": ["a.png", 7]`',
+        ["a.png", 7],
+        "bad_field",
+        _ROW + "found 7 (a number); expected a data: URL, a URL or a path, or a list of these",
+    ),
+    _refuse(
+        "object as media",
+        '`"image": {"url": "a.png"}`',
+        {"url": "a.png"},
+        "bad_field",
+        _ROW + "found {'url': 'a.png'} (an object); expected a data: URL, a URL or a path, or a list of these",
+    ),
+    _refuse(
+        "data URL without base64",
+        "`data:image/png,abc`",
+        "data:image/png,abc",
+        "bad_media",
+        _ROW + "found 'data:image/png,abc'; expected data:<type>;base64,<base64 text>",
+    ),
+    _refuse(
+        "empty data URL",
+        "`data:image/png;base64,`",
+        "data:image/png;base64,",
+        "bad_media",
+        _ROW + "found nothing in the base64 text of a data: URL; expected only base64 characters",
+    ),
+    _refuse(
+        "bad base64",
+        "a data URL with `*` in its base64",
+        "data:image/png;base64,QU*D",
+        "bad_media",
+        _ROW + "found '*' in the base64 text of a data: URL; expected only base64 characters",
+    ),
+    _refuse(
+        "base64 of the wrong length",
+        "a data URL whose base64 lost its last character",
+        "data:image/png;base64,QUJDR",
+        "media_corrupt",
+        "inline image: not valid base64: …",
+    ),
+    _refuse(
+        "base64 of no image",
+        "a data URL that holds the text `ABC`",
+        "data:image/png;base64,QUJD",
+        "media_corrupt",
+        "inline image: not an image in a known format; expected one of PNG, JPEG, …",
+    ),
+    RowCase("no image after all", '`"image": ""`', "ok", "asked without an image", make_asking("")),
+)

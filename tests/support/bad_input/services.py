@@ -1,0 +1,86 @@
+"""Services and settings that are not there, or not what they are said to be."""
+
+from tests.support.bad_input.cases import CommandCase
+
+_ENQUEUE = ("enqueue", "spec.yaml")
+_REDIS_URL = "FLEET_REDIS_URL: expected an address such as redis://:password@host:6379/0"
+
+
+def _refuse(name: str, variable: str, value: str, message: str, *, code: int = 2, starts: bool = False) -> CommandCase:
+    """Return a case of a variable in the environment."""
+    environment = {variable: value}
+    return CommandCase(
+        name, f"`{variable}={value}`", f"producer: {message}", code, arguments=_ENQUEUE, environment=environment, starts=starts
+    )
+
+
+SERVICES = (
+    _refuse(
+        "store URL unknown",
+        "FLEET_STORE_URL",
+        "ftp://host/store",
+        "store ftp://host/store: unknown scheme 'ftp'; expected a path or one of file://, s3://, gs://, az://",
+    ),
+    CommandCase(
+        "store is a file",
+        "`FLEET_STORE_URL=rows.jsonl`, a file",
+        "producer: store rows.jsonl: cannot make this folder: File exists",
+        arguments=_ENQUEUE,
+        environment={"FLEET_STORE_URL": "rows.jsonl"},
+    ),
+    CommandCase(
+        "store below a file",
+        "a store in a folder that is a file",
+        "producer: store rows.jsonl/store: cannot make this folder: Not a directory",
+        arguments=_ENQUEUE,
+        environment={"FLEET_STORE_URL": "rows.jsonl/store"},
+    ),
+    _refuse("Redis URL of words", "FLEET_REDIS_URL", "nonsense", _REDIS_URL),
+    _refuse("Redis URL of another scheme", "FLEET_REDIS_URL", "http://127.0.0.1:6379", _REDIS_URL),
+    _refuse("Redis URL without a port number", "FLEET_REDIS_URL", "redis://127.0.0.1:port/0", _REDIS_URL),
+    _refuse(
+        "Redis is not there",
+        "FLEET_REDIS_URL",
+        "redis://:secret@127.0.0.1:1/0",
+        "Redis at 127.0.0.1:1/0 does not answer…",
+        code=3,
+        starts=True,
+    ),
+    _refuse(
+        "setting in words",
+        "FLEET_LEASE_S",
+        "long",
+        "FLEET_LEASE_S: found 'long'; expected a valid number, unable to parse string as a number",
+    ),
+    _refuse("negative setting", "FLEET_LEASE_S", "-1", "FLEET_LEASE_S: found '-1'; expected greater than 0"),
+    CommandCase(
+        "settings that contradict",
+        "`FLEET_RENEW_S=60` with leases of 3 s",
+        "producer: FLEET_RENEW_S=60 must be less than FLEET_LEASE_S=3, or leases run out",
+        arguments=_ENQUEUE,
+        environment={"FLEET_RENEW_S": "60", "FLEET_LEASE_S": "3"},
+    ),
+    _refuse(
+        "log level of nobody",
+        "FLEET_LOG_LEVEL",
+        "loud",
+        "FLEET_LOG_LEVEL: found 'loud'; expected DEBUG, INFO, WARNING or ERROR",
+        starts=True,
+    ),
+    CommandCase(
+        "run of nobody",
+        "`producer status quick-0`",
+        "producer: no run 'quick-0' in …; is FLEET_STORE_URL the one it was enqueued with?",
+        arguments=("status", "quick-0"),
+    ),
+    CommandCase("unknown command", "`producer statsu`", "…No such command 'statsu'. Did you mean 'status'?", arguments=("statsu",)),
+    CommandCase(
+        "model that no worker serves",
+        "`producer enqueue` for a model without workers; `producer status` says the same",
+        "quick-…: 1 rows, 1 samples in 1 chunks (planned)\n"
+        "  rang for 1 chunks; follow with: producer watch quick-…\n"
+        "  no worker serves quick now; on a GPU node: workers start --model quick",
+        code=0,
+        arguments=_ENQUEUE,
+    ),
+)

@@ -1,0 +1,131 @@
+"""An echo engine whose worker sends itself a signal, SIGKILL or SIGSTOP, at a named point of a chunk's way, once in a fleet."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from common.ledger import Ledger
+from common.records import Chunk, Lease
+from common.spec import ModelProfile
+from tests.support.dying_engine import NotingEngine
+from tests.support.fleet import Fleet
+from tests.support.waiting import wait_until
+from workers import chunk
+from workers.engines.base import Generation, Request
+
+
+class Point(NamedTuple):
+    """A function of ``owner`` and when to send the signal: before the call, or after one that returned something."""
+
+    owner: Any
+    function: str
+    before: bool
+    thread: str = ""
+
+
+POINTS = {
+    "after_acquire": Point(Ledger, "acquire", before=False),
+    "before_journal": Point(Ledger, "journal", before=True),
+    "before_part": Point(chunk, "write_part", before=True),
+    "between_part_and_commit": Point(Ledger, "commit", before=True),
+    "giving_back": Point(Ledger, "release", before=True),
+    # What the janitor has been told of once, and what it has then leased on a thread of its own.
+    "told_of_the_expired": Point(Ledger, "expire_leases", before=False),
+    "after_takeover": Point(Ledger, "acquire", before=False, thread="takeover"),
+}
+
+
+class Signalled(NamedTuple):
+    """Who sent itself the signal, and what was at the point: a chunk's number, a sample's id, or nothing."""
+
+    pid: int
+    at: str
+
+
+class SignalledEngine(NotingEngine):
+    """``point`` is one of ``POINTS``, ``loading``, ``asking``, or ``between_journals``; ``after`` passages of it are spared."""
+
+    def __init__(self, profile: ModelProfile, weights: str) -> None:
+        options: dict[str, Any] = dict(profile.engine_options)
+        self._point: str = options.pop("point")
+        self._after: int = options.pop("after")
+        self._signal = signal.Signals[options.pop("signal")]
+        self._signalled = Path(options.pop("signalled"))
+        self._lock = threading.Lock()
+        self._journaled: set[str] = set()
+        super().__init__(profile.model_copy(update={"engine_options": options}), weights)
+
+    async def start(self) -> None:
+        if self._point == "loading":
+            self._pass()
+        await super().start()
+        if self._point == "between_journals":
+            Ledger.journal = self._signal_between(Ledger.journal)  # type: ignore[method-assign]  # the fault is dictated here
+        elif point := POINTS.get(self._point):
+            setattr(point.owner, point.function, self._wrap(point, getattr(point.owner, point.function)))
+
+    async def generate(self, request: Request) -> Generation:
+        if self._point == "asking":
+            self._pass(request)
+        return await super().generate(request)
+
+    def _wrap(self, point: Point, function: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(function)
+        def wrapped(*given: Any, **named: Any) -> Any:
+            is_here = threading.current_thread().name.startswith(point.thread)
+            if is_here and point.before:
+                self._pass(*given)
+            result = function(*given, **named)
+            if is_here and not point.before and result:
+                self._pass(*given, result)
+            return result
+
+        return wrapped
+
+    def _signal_between(self, journal: Callable[..., None]) -> Callable[..., None]:
+        """Send the signal when a chunk comes with more outcomes after its first ones have been kept."""
+
+        def wrapped(ledger: Ledger, lease: Lease, outcomes: Any) -> None:
+            if lease.token in self._journaled:
+                self._pass(lease)
+            journal(ledger, lease, outcomes)
+            self._journaled.add(lease.token)
+
+        return wrapped
+
+    def _pass(self, *given: Any) -> None:
+        with self._lock:
+            self._after -= 1
+            if self._after >= 0 or self._signalled.exists():
+                return
+            self._signalled.write_text(f"{os.getpid()} {_name(given)}\n")
+            # To this thread: a signal to the process may reach another one first, and this one would pass the point.
+            signal.pthread_kill(threading.get_ident(), self._signal)
+
+
+def _name(given: tuple[Any, ...]) -> str:
+    for one in given:
+        if isinstance(one, Lease):
+            return str(one.chunk)
+        if isinstance(one, Chunk):
+            return str(one.number)
+        if isinstance(one, Request):
+            return one.request_id
+    return ""
+
+
+def write_signalled_profile(fleet: Fleet, name: str, point: str, sent: signal.Signals, *, after: int = 0, **options: Any) -> None:
+    files = {"asked": str(fleet.folder / "asked"), "signalled": str(fleet.folder / "signalled")}
+    options = {**files, "point": point, "signal": sent.name, "after": after, **options}
+    fleet.write_profile(name, engine="tests.support.signalled_engine:SignalledEngine", engine_options=options)
+
+
+def wait_for_signalled(fleet: Fleet) -> Signalled:
+    path = fleet.folder / "signalled"
+    wait_until(lambda: path.exists() and path.read_text().endswith("\n"), "a worker to send itself a signal")
+    pid, _, at = path.read_text().strip().partition(" ")
+    return Signalled(int(pid), at)

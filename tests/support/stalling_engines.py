@@ -1,0 +1,56 @@
+"""Echo engines that fall silent in every way an engine can, and one that is only slow."""
+
+import asyncio
+import ctypes
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+from common.spec import ModelProfile
+from tests.support.dying_engine import NotingEngine
+from workers.engines.base import Generation, Request
+
+Stall = Literal["silent", "blocked", "locked"]
+FOREVER_S = 3600
+
+
+class StallingEngine(NotingEngine):
+    """Answers nothing any more after ``answers`` answers, once in a fleet (the file ``stalled`` says that it has been).
+
+    ``silent``: its event loop goes on; ``blocked``: synchronous code holds the loop; ``locked``: native code holds the
+    interpreter's lock as well, so that no thread of the worker runs, its heartbeat neither.
+    """
+
+    def __init__(self, profile: ModelProfile, weights: str) -> None:
+        options: dict[str, Any] = dict(profile.engine_options)
+        self._how: Stall = options.pop("how")
+        self._answers: int = options.pop("answers")
+        self._stalled = Path(options.pop("stalled"))
+        self._is_silent = False
+        super().__init__(profile.model_copy(update={"engine_options": options}), weights)
+
+    async def generate(self, request: Request) -> Generation:
+        generation = await super().generate(request)
+        self._answers -= 1
+        if self._answers < 0 and not self._stalled.exists():
+            self._stalled.touch()
+            self._is_silent = True
+            if self._how == "blocked":
+                time.sleep(FOREVER_S)  # the fault
+            elif self._how == "locked":
+                ctypes.PyDLL(None).sleep(FOREVER_S)
+        if self._is_silent:
+            await asyncio.get_running_loop().create_future()
+        return generation
+
+
+class SlowEngine(NotingEngine):
+    """Answers one question at a time, so that most of them wait for long while the engine is never silent for long."""
+
+    def __init__(self, profile: ModelProfile, weights: str) -> None:
+        super().__init__(profile, weights)
+        self._turn = asyncio.Lock()
+
+    async def generate(self, request: Request) -> Generation:
+        async with self._turn:
+            return await super().generate(request)

@@ -1,0 +1,20 @@
+"""Python imports this at start when its folder is on the path: ``time.time`` is then off by ``WRONG_CLOCK_S`` seconds.
+
+Several numbers, as in ``0,7200,-7200``, make the clock jump: each is in force for 0.2 s.  ``time.monotonic`` stays right.
+"""
+
+import os
+import time
+
+_JUMP_S = 0.2
+
+_offsets_s = [int(text) for text in os.environ["WRONG_CLOCK_S"].split(",")]
+_time, _time_ns = time.time, time.time_ns
+
+
+def _find_offset_s() -> int:
+    return _offsets_s[int(time.monotonic() / _JUMP_S) % len(_offsets_s)]
+
+
+time.time = lambda: _time() + _find_offset_s()
+time.time_ns = lambda: _time_ns() + _find_offset_s() * 1_000_000_000

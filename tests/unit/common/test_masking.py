@@ -1,0 +1,105 @@
+"""What is a secret and what is not, in texts, records and the environment."""
+
+from typing import Any
+
+import pytest
+
+from common.masking import find_secrets, mask_record, mask_text
+
+ENVIRONMENT = {
+    "FLEET_REDIS_URL": "redis://me:r3d1s%2Fp%40ss@host:6379/0",
+    "AWS_SECRET_ACCESS_KEY": "wJalr/K7MDENG+bPx",
+    "HF_TOKEN": "hub-of-nobody",
+    "MY_CLIENT_SECRET": "multi word secret",
+    "DB_PASSWORD": "multi word secret and more",
+    "FLOWER_BASIC_AUTH": "ann:anns-own,bob:bobs-own",
+    "ODD_PASSWORD": "back\\slash",
+    "SHORT_KEY": "1",
+    "EMPTY_TOKEN": "",
+    "MONKEY": "not-a-secret",
+    "KEYBOARD_LAYOUT": "qwertz-layout",
+}
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        # URLs: credentials and query go whole, wherever they come from.
+        ("redis://:pw@h:6379/0 is away", "redis://***@h:6379/0 is away"),
+        ("s3://key:secret@bucket/a b", "s3://***@bucket/a b"),
+        ("https://token@host/a", "https://***@host/a"),
+        ("'https://u:pw@h/a.png?X-Amz-Signature=12&b=3', found", "'https://***@h/a.png?***', found"),
+        ("(see https://h/a?sig=12).", "(see https://h/a?***)."),
+        ("https://h/a?sig=12: refused", "https://h/a?***: refused"),
+        ("redis://:p@ss:w/ord%@h:1/0", "redis://***@h:1/0"),  # not encoded as it should be
+        ("redis://:a@h1,redis://:b@h2", "redis://***@h2"),
+        ("https://h:8080/a@b and me@mail.org", "https://***@b and me@mail.org"),  # too much rather than too little
+        # Values of the environment, in every spelling of a URL.
+        ("r3d1s/p@ss and r3d1s%2Fp%40ss", "*** and ***"),
+        ("wJalr/K7MDENG+bPx or wJalr%2FK7MDENG%2BbPx", "*** or ***"),
+        ("multi word secret and more", "***"),
+        ("multi word secret, and less", "***, and less"),
+        ("ann has anns-own, bob bobs-own", "ann has ***, bob ***"),
+        (repr({"pw": "back\\slash"}), "{'pw': '***'}"),
+        # Keys that tell what they are.
+        ("Authorization: Bearer abc.def-ghi", "Authorization: Bearer ***"),
+        ("key sk-proj-abcdefghijklmnop is wrong", "key *** is wrong"),
+        ("hf_abcdefghijklmnopqrst AKIAABCDEFGHIJKLMNOP", "*** ***"),
+        # What stays.
+        ("chunk 1 of run qwen-1f0c92b4d7aa: 12/64", "chunk 1 of run qwen-1f0c92b4d7aa: 12/64"),
+        ("https://h:8080/a#b", "https://h:8080/a#b"),
+        ("is it? yes: not-a-secret qwertz-layout", "is it? yes: not-a-secret qwertz-layout"),
+        ("expected redis://:password@host:6379/0", "expected redis://:password@host:6379/0"),
+        ("", ""),
+    ],
+)
+def test_a_text_is_masked(text: str, masked: str) -> None:
+    assert mask_text(text) == masked
+    assert mask_text(masked) == masked
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["api_key", "apiKey", "API-KEY", "openai_api_key", "password", "Authorization", "token", "hf_token", "client_secret", "X_KEY"],
+)
+def test_what_is_kept_under_a_secret_name_goes_whole(name: str) -> None:
+    given: tuple[Any, ...] = ("x", 12345, ["x"], {"y": "x"}, b"x")
+    for value in given:
+        assert mask_record({"given": [{name: value}]}) == {"given": [{name: "***"}]}
+        assert list(find_secrets({"given": [{name: value}]})) == [f"given.0.{name}"]
+    absent: tuple[Any, ...] = (None, "", False)
+    for value in absent:
+        assert mask_record({name: value}) == {name: value}
+        assert list(find_secrets({name: value})) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["pad_token", "eos_token_id", "max_tokens", "image_token", "tokenizer", "key", "keys", "monkey", "api_key_env", "secretary"],
+)
+def test_a_name_that_only_looks_alike_is_none(name: str) -> None:
+    assert mask_record({name: "<pad>"}) == {name: "<pad>"}
+    assert list(find_secrets({name: "<pad>"})) == []
+
+
+def test_a_record_keeps_its_shape_and_whatever_shows_no_secret() -> None:
+    odd = object()
+    record: dict[Any, Any] = {"a": [1, 2.5, None, True, (odd, "b")], 3: {"c": range(2)}}
+    assert mask_record(record) == record
+    assert mask_record({"error": ValueError("at redis://:pw@h")}) == {"error": "ValueError('at redis://***@h')"}
+    assert mask_record(["HF_TOKEN", {"x": "hub-of-nobody"}]) == ["HF_TOKEN", {"x": "***"}]
+
+
+def test_secrets_that_somebody_wrote_down_are_found() -> None:
+    options = {
+        "base_url": "https://me:pw@h/v1?api-version=3",
+        "headers": [{"x": "Bearer abcdefgh"}],
+        "plain_url": "https://h/v1?api-version=3",
+    }
+    assert list(find_secrets(options, "engine_options")) == ["engine_options.base_url", "engine_options.headers.0.x"]

@@ -1,0 +1,141 @@
+"""The restart budget of a slot, and the notice that says why it has no worker any more."""
+
+import signal
+import socket
+
+import pytest
+import redis
+
+from common.presence import Presence, announce_worker, list_workers
+from tests.support.fleet import Fleet, make_rows
+from tests.support.slots import enqueue_rows
+from workers.restarts import (
+    NOT_STARTED,
+    SERVICE_AWAY,
+    Restarts,
+    describe_giving_up,
+    name_code,
+    tell_given_up,
+    withdraw_notices,
+)
+from workers.slot import CANNOT_START, ENGINE_DIED
+
+HERE = socket.gethostname()
+
+
+def end_at(restarts: Restarts, ended_s: float, code: int = ENGINE_DIED, *, ran_s: float = 1.0) -> float | None:
+    return restarts.plan_next(code, started_s=ended_s - ran_s, ended_s=ended_s)
+
+
+def test_the_budget_is_of_any_hour_and_not_of_the_clock() -> None:
+    restarts = Restarts(3)
+    assert [end_at(restarts, 1000.0 * number, ran_s=61) for number in range(4)] == [1, 1, 1, None]
+    assert end_at(restarts, 3600.0, ran_s=61) == 1, "the first restart is an hour old"
+    assert end_at(restarts, 4599.0, ran_s=61) is None
+    assert end_at(restarts, 4600.0, ran_s=61) == 1
+
+
+def test_pauses_grow_until_a_worker_was_well_for_a_minute() -> None:
+    restarts = Restarts(20)
+    assert [end_at(restarts, float(number)) for number in range(7)] == [1, 2, 5, 10, 30, 30, 30]
+    assert end_at(restarts, 100.0, ran_s=61) == 1
+    assert end_at(restarts, 101.0) == 2
+
+
+@pytest.mark.parametrize("code", [0, 1, ENGINE_DIED, NOT_STARTED, -signal.SIGKILL, -signal.SIGTERM])
+def test_every_end_that_nobody_asked_for_counts(code: int) -> None:
+    restarts = Restarts(1)
+    assert end_at(restarts, 0.0, code) == 1
+    assert end_at(restarts, 1.0, code) is None
+
+
+def test_waiting_for_a_service_costs_no_restart_however_long_it_takes() -> None:
+    restarts = Restarts(1)
+    assert all(end_at(restarts, 60.0 * number, SERVICE_AWAY) for number in range(100))
+    assert end_at(restarts, 6000.0) == 30
+    assert end_at(restarts, 6001.0) is None
+
+
+def test_what_the_user_must_change_is_not_tried_again() -> None:
+    assert end_at(Restarts(20), 0.0, CANNOT_START) is None
+    assert end_at(Restarts(0), 0.0) is None
+
+
+def test_reasons_are_words_with_the_code_behind_them() -> None:
+    assert describe_giving_up(ENGINE_DIED, 20) == "gave up after 20 restarts in an hour; last exit code 70 (engine died)"
+    assert describe_giving_up(CANNOT_START, 20) == "cannot start"
+    assert describe_giving_up(0, 0) == "not started again (FLEET_MAX_RESTARTS=0); last exit code 0 (ended by itself)"
+    assert "memory ran out" in name_code(-signal.SIGKILL)
+    assert name_code(-signal.SIGABRT) == "aborted by native code, SIGABRT"
+    assert name_code(-signal.SIGUSR2) == "killed by SIGUSR2"
+    assert name_code(-99) == "killed by signal 99"
+    assert name_code(120) == "unexpected"
+
+
+def make_notice(worker: str, model: str = "echo", **fields: object) -> Presence:
+    asked = {"device": worker.partition("@")[0], "pid": 7, "state": "stopped", "trouble": "gave up", **fields}
+    return Presence.model_validate({"worker": worker, "model": model, **asked})
+
+
+@pytest.fixture
+def run_id(fleet: Fleet) -> str:
+    fleet.write_profile("echo")
+    return enqueue_rows(fleet, "echo", make_rows(4))
+
+
+def test_the_last_worker_that_is_given_up_pauses_the_runs_and_resume_lets_them_go_on(fleet: Fleet, run_id: str) -> None:
+    announce_worker(fleet.ledger.client, make_notice("gpu7@other"), ttl_s=60)
+    tell_given_up(fleet.settings, make_notice("gpu0@here"), ours=["gpu0@here"])
+    status = fleet.status(run_id)
+    assert (status.state, [worker.worker for worker in status.workers]) == ("paused", ["gpu0@here", "gpu7@other"])
+    assert status.reason is not None
+    assert status.reason.startswith("no worker of echo is left: gpu0@here gave up: its log says why")
+    assert status.reason.endswith(f"producer resume {run_id}")
+    fleet.run_producer("resume", run_id)
+    assert fleet.status(run_id).state == "running"
+
+
+@pytest.mark.parametrize("state", ["ready", "draining"])
+def test_runs_go_on_while_another_launcher_has_a_worker(fleet: Fleet, run_id: str, state: str) -> None:
+    announce_worker(fleet.ledger.client, make_notice("gpu7@other", state=state, trouble=None), ttl_s=60)
+    tell_given_up(fleet.settings, make_notice("gpu0@here"), ours=["gpu0@here"])
+    assert fleet.status(run_id).state == "running"
+
+
+def test_runs_go_on_while_the_same_launcher_has_not_given_up_another(fleet: Fleet, run_id: str) -> None:
+    tell_given_up(fleet.settings, make_notice("gpu0@here"), ours=None)
+    assert fleet.status(run_id).state == "running"
+
+
+def test_what_is_left_of_the_dead_worker_itself_does_not_count_and_its_last_words_are_passed_on(fleet: Fleet, run_id: str) -> None:
+    last = make_notice("gpu0@here", state="ready", trouble="CUDA error: device lost")
+    announce_worker(fleet.ledger.client, last, ttl_s=60)
+    tell_given_up(fleet.settings, make_notice("gpu0@here"), ours=["gpu0@here"])
+    (worker,) = fleet.workers("echo")
+    assert (worker.state, worker.trouble) == ("stopped", "gave up: CUDA error: device lost")
+    assert fleet.status(run_id).state == "paused"
+
+
+def test_a_redis_that_is_away_is_logged_and_no_more(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.restarts._PATIENCE_S", 0)
+    fleet.server.stop()
+    tell_given_up(fleet.settings, make_notice("gpu0@here"), ours=["gpu0@here"])
+    fleet.server.restart()
+    assert fleet.workers("echo") == []
+
+
+def test_starting_a_slot_again_withdraws_its_notice_and_no_other(redis_url: str) -> None:
+    names = (f"gpu0@{HERE}", f"gpu1@{HERE}", f"cpu1@{HERE}", "gpu0@elsewhere")
+    with redis.Redis.from_url(redis_url) as client:
+        for presence in (
+            *map(make_notice, names),
+            make_notice(f"gpu3@{HERE}", state="ready"),
+            make_notice(f"cpu9@{HERE}", "other"),
+        ):
+            announce_worker(client, presence, ttl_s=60)
+        withdraw_notices(client, "echo", ["gpu0", "gpu3"])
+        left = {f"gpu1@{HERE}", f"cpu1@{HERE}", "gpu0@elsewhere", f"gpu3@{HERE}"}
+        assert {one.worker for one in list_workers(client, "echo")} == left
+        withdraw_notices(client, "echo", ["cpu4711"])
+        assert {one.worker for one in list_workers(client, "echo")} == left - {f"cpu1@{HERE}"}
+        assert len(list_workers(client, "other")) == 1
