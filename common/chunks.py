@@ -7,6 +7,7 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from common.errors import ConfigError, IntegrityError
 from common.layout import index_key, part_key, run_key, samples_key
+from common.masking import mask_record
 from common.parts import decode_part
 from common.records import Chunk, Part, Plan, Sample
 from common.spec import RunSpec
@@ -180,12 +182,14 @@ def read_part(store: Store, chunk: Chunk) -> Part | None:
 
 def encode_run(spec: RunSpec, plan: Plan, created_s: float) -> bytes:
     """Return ``run.json``: what was asked, and the plan in numbers."""
-    record = {
+    record: dict[str, Any] = {
         "run_id": plan.run_id,
         "created_s": created_s,
         "plan": plan.model_dump(mode="json"),
         "spec": spec.model_dump(mode="json"),
     }
+    # No part of the digest, so a mask changes no run; a profile that shows a secret is refused before it comes to this.
+    record["spec"]["model"]["engine_options"] = mask_record(spec.model.engine_options)
     return json.dumps(record, indent=2, ensure_ascii=False).encode()
 
 

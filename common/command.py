@@ -6,6 +6,7 @@ from collections.abc import Callable
 import click
 
 from common.errors import ConfigError, FleetError, ServiceUnreachable
+from common.masking import mask_text
 
 NOT_ALL_OK = 1
 USER_MUST_ACT = 2
@@ -28,7 +29,7 @@ def run_command(name: str, command: Callable[..., object]) -> None:
         error.show()
         sys.exit(USER_MUST_ACT)
     except FleetError as error:
-        click.echo(f"{name}: {error}", err=True)
+        click.echo(mask_text(f"{name}: {error}"), err=True)
         sys.exit(_exit_code(error))
     sys.exit(code if isinstance(code, int) else 0)
 

@@ -19,6 +19,7 @@ from redis.client import Pipeline
 from redis.retry import Retry
 
 from common.errors import ConfigError, LeaseLost, ServiceUnreachable
+from common.masking import mask_text
 from common.records import STATE_BYTES, Chunk, Lease, Outcome, Part, Plan
 from common.settings import Settings
 from common.spec import AbortIf
@@ -108,7 +109,14 @@ def reaching_redis(settings: Settings) -> Iterator[None]:
     try:
         yield
     except (redis.ConnectionError, redis.TimeoutError) as error:
-        address = settings.redis_url.get_secret_value().rpartition("@")[2].removeprefix("redis://")
+        address = mask_text(settings.redis_url.get_secret_value()).partition("://")[2].removeprefix("***@")
+        if isinstance(error, redis.AuthenticationError):
+            raise ConfigError(f"Redis at {address} refuses the user or password of FLEET_REDIS_URL ({error})") from error
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            raise ConfigError(
+                f"Redis at {address}: its certificate does not verify ({error}); if a private authority signed it, "
+                "add ?ssl_ca_certs=FILE with that authority's certificate to FLEET_REDIS_URL"
+            ) from error
         raise ServiceUnreachable(
             f"Redis at {address} does not answer ({error.__class__.__name__}); is it running, and is FLEET_REDIS_URL right?"
         ) from error
@@ -216,7 +224,7 @@ class Ledger:
 
     def pause_run(self, run_id: str, reason: str) -> bool:
         """Hand out no more chunks of a run until ``continue_run``; ``reason`` is for a person."""
-        return bool(self._call(run_id, None, "set_state", "paused", reason))
+        return bool(self._call(run_id, None, "set_state", "paused", mask_text(reason)))
 
     def cancel_run(self, run_id: str, reason: str) -> bool:
         """Hand out no more chunks of a run.  Returns whether the run is known and not done."""

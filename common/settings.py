@@ -4,11 +4,13 @@ from functools import cache
 from pathlib import Path
 from typing import Self
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from redis.connection import parse_url
 
 from common.errors import ConfigError
+from common.masking import mask_text
 
 
 class Settings(BaseSettings):
@@ -39,6 +41,20 @@ class Settings(BaseSettings):
     log_level: str = "INFO"
     log_json: bool = Field(False, description="one JSON object a line; otherwise key=value lines")
 
+    @field_validator("redis_url")
+    @classmethod
+    def _is_redis_address(cls, url: SecretStr) -> SecretStr:
+        try:
+            if not url.get_secret_value().startswith("unix://"):  # Celery has another word for these
+                parse_url(url.get_secret_value())  # type: ignore[no-untyped-call]  # redis-py has no types here
+                return url
+        except ValueError:
+            pass  # its message may quote a piece of the password
+        raise ValueError(
+            "FLEET_REDIS_URL: expected an address such as redis://:password@host:6379/0, or rediss:// for TLS, with every special "
+            "character of the password percent-encoded (@ is %40, / is %2F, : is %3A, % is %25)"
+        )
+
     @model_validator(mode="after")
     def _renew_in_time(self) -> Self:
         if self.renew_s >= self.lease_s:
@@ -56,7 +72,7 @@ def get_settings() -> Settings:
 
 
 def _explain(mistake: ErrorDetails) -> str:
-    if not mistake["loc"]:
+    if mistake["type"] == "value_error":
         return str(mistake["ctx"]["error"])
     expected = mistake["msg"].removeprefix("Input should be ")
-    return f"FLEET_{str(mistake['loc'][0]).upper()}: found {mistake['input']!r}; expected {expected}"
+    return f"FLEET_{str(mistake['loc'][0]).upper()}: found {mask_text(repr(mistake['input']))}; expected {expected}"

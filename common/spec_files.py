@@ -8,6 +8,7 @@ from pydantic import BaseModel, ValidationError
 
 from common.errors import ConfigError
 from common.identity import digest_file
+from common.masking import find_secrets, mask_record
 from common.settings import get_settings
 from common.spec import DatasetSource, Generation, ModelProfile, RunFile, RunSpec, Validation
 from common.spelling import suggest
@@ -40,9 +41,19 @@ def read_profile(name: str, *, beside: Path | None = None) -> ModelProfile:
     """
     path = find_profile(name, beside=beside)
     profile = check(ModelProfile, load_yaml(path), str(path))
+    _refuse_secrets(profile, str(path))
     check(Generation, profile.generation, str(path), at="generation")
     check_validation(profile.validation, str(path))
     return profile
+
+
+def _refuse_secrets(profile: ModelProfile, where: str) -> None:
+    """Refuse a profile that holds a key or password: it is stored with every run, for all who may read results."""
+    if found := next(find_secrets(profile.model_dump()), None):
+        raise ConfigError(
+            f"{where}: {found}: looks like a secret, and profiles are stored with every run. Secrets come from the environment "
+            "only: take it out and set a variable, for example OPENAI_API_KEY"
+        )
 
 
 def find_profile(name: str, *, beside: Path | None = None) -> Path:
@@ -131,7 +142,8 @@ def check_validation(raw: dict[str, Any], where: str) -> Validation:
 def _explain(mistake: Any, model: type[BaseModel], raw: Any, where: str, at: str) -> str:
     path = _drop_labels(raw, mistake["loc"])
     place = ": ".join(filter(None, [where, ".".join(filter(None, [at, *map(str, path)]))]))
-    kind, found = mistake["type"], _describe(mistake["input"])
+    field = str(path[-1]) if path else ""
+    kind, found = mistake["type"], _describe(mask_record({field: mistake["input"]})[field])
     if kind == "extra_forbidden":
         *parents, last = mistake["loc"]
         known = _fields_at(model, parents)

@@ -29,6 +29,7 @@ from obstore.exceptions import (
 from obstore.store import LocalStore, from_url
 
 from common.errors import ConfigError, FleetError, IntegrityError, ServiceUnreachable, TransientError
+from common.masking import mask_text
 
 if TYPE_CHECKING:  # obstore has these names in its stubs alone
     from obstore import WritableFile
@@ -100,7 +101,7 @@ class Store:
 
     def __init__(self, client: "ObjectStore", url: str) -> None:
         self._client = client
-        self.url = mask_credentials(url)
+        self.url = mask_text(url)
 
     def put_new(self, key: str, content: bytes) -> bool:
         """Create the object if none has this key.  Return True if we won: of any number of racers exactly one does.
@@ -232,7 +233,7 @@ def open_store(url: str, *, patience_s: float = 10.0) -> Store:
         return _open_folder(Path(rest if separator else url).expanduser().absolute())
     if scheme.lower() not in KNOWN_SCHEMES:
         known = ", ".join(f"{name}://" for name in KNOWN_SCHEMES)
-        raise ConfigError(f"store {mask_credentials(url)}: unknown scheme {scheme!r}; expected a path or one of {known}")
+        raise ConfigError(f"store {mask_text(url)}: unknown scheme {scheme!r}; expected a path or one of {known}")
     try:
         client = from_url(
             url,
@@ -244,13 +245,8 @@ def open_store(url: str, *, patience_s: float = 10.0) -> Store:
             },
         )
     except (BaseError, ValueError) as error:
-        raise ConfigError(f"store {mask_credentials(url)}: {_first_line(error)}") from error
+        raise ConfigError(f"store {mask_text(url)}: {_first_line(error)}") from error
     return Store(client, url)
-
-
-def mask_credentials(text: str) -> str:
-    """Return ``text`` with ``***`` for the user part and the query of every URL in it."""
-    return re.sub(r"(://[^\s?#]*)\?[^\s)]*", r"\1?***", re.sub(r"://[^/@\s]+@", "://***@", text))
 
 
 def _open_folder(folder: Path) -> Store:
@@ -295,4 +291,4 @@ def _translate(error: Exception, where: str) -> FleetError:
 def _first_line(error: Exception) -> str:
     """Return what obstore says before its dump of Rust values, on one line of at most 400 characters."""
     said = " ".join(str(error).partition("\n\nDebug source:")[0].split())
-    return mask_credentials(said if len(said) <= 400 else said[:397] + "...")
+    return mask_text(said if len(said) <= 400 else said[:397] + "...")

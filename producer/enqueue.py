@@ -8,8 +8,8 @@ from celery import Celery
 
 from common.broker import ring
 from common.chunks import ChunkIndex, read_index, read_part, read_run
-from common.layout import parse_part_key, parts_prefix, run_key
 from common.errors import ConfigError
+from common.layout import parse_part_key, parts_prefix, run_key
 from common.ledger import Ledger
 from common.presence import list_workers
 from common.records import Plan, Record, Sample

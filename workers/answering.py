@@ -11,6 +11,7 @@ from PIL.Image import Image
 
 from common.answers import extract_answer
 from common.errors import EngineError, OutOfMemory, SampleError
+from common.masking import mask_text
 from common.records import Attempt, Outcome, Sample
 from workers.engines.base import Generation, Request
 from workers.retry import plan_attempt
@@ -98,7 +99,7 @@ def make_outcome(
 ) -> Outcome:
     """Return the outcome of a sample that was ``made`` so many attempts for, the last of which counts."""
     answered = _describe_answer(made[-1]) if made else {"status": "failed"}
-    failure = {"error_code": error.code, "error_message": str(error)} if error else {}
+    failure = {"error_code": error.code, "error_message": mask_text(str(error))} if error else {}
     return Outcome(
         sample_id=sample.sample_id,
         dataset=sample.dataset,

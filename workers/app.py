@@ -21,6 +21,7 @@ from common.spec_files import find_profile, find_weights, read_profile
 from common.store import open_store
 from workers.adapters import load_adapter
 from workers.engines.registry import load_engine
+from workers.flower import guard_flower
 from workers.look import look
 from workers.slot import CANNOT_START, ENGINE_DIED, Slot
 
@@ -103,5 +104,6 @@ def _begin_drain(how: str = "Warm", **_: Any) -> None:
 _SLOTS: list[Slot] = []
 
 app = make_app(get_settings())
-app.conf.include = ["workers.tasks"]
+app.conf.update(include=["workers.tasks"], worker_consumer="workers.consumer:Consumer")
 app.steps["worker"].add(EngineStep)
+guard_flower()

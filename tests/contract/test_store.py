@@ -12,7 +12,7 @@ import obstore
 import pytest
 
 from common.errors import ConfigError, IntegrityError, ServiceUnreachable, TransientError
-from common.store import MissingObject, Store, StoreFull, mask_credentials, open_store
+from common.store import MissingObject, Store, StoreFull, open_store
 from tests.support.faulty_s3 import Fault, FaultyS3, answer, cut_answer, faulty_s3, lose_answer, lose_request
 from tests.support.small_disk import SmallDisk, small_disk
 
@@ -332,15 +332,3 @@ def test_a_read_only_disk_is_the_users_to_fix_and_can_be_read(small_disk: SmallD
     assert store.get("older") == b"o"
     small_disk.allow_writing()
     assert store.put_new("new", b"x")
-
-
-@pytest.mark.parametrize(
-    ("text", "masked"),
-    [
-        ("s3://bucket/prefix", "s3://bucket/prefix"),
-        ("s3://id:secret@bucket/prefix", "s3://***@bucket/prefix"),
-        ("GET https://host/key?sig=secret&x=1 failed", "GET https://host/key?*** failed"),
-    ],
-)
-def test_credentials_are_masked(text: str, masked: str) -> None:
-    assert mask_credentials(text) == masked
