@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from common.errors import ConfigError, IntegrityError
-from common.layout import index_key, part_key, run_key, samples_key
+from common.identity import digest_record
+from common.layout import index_key, part_key, parts_prefix, run_key, samples_key
 from common.masking import mask_record
 from common.parts import decode_part
 from common.records import Chunk, Part, Plan, Sample
@@ -24,6 +25,7 @@ from common.spec import RunSpec
 from common.store import MissingObject, Store
 
 _COLUMNS = ("first", "count", "offset", "length", "crc32")
+_WRITE_AGAIN = "delete it if it is there and enqueue the same spec again: that writes the plan again, and what is done stays done"
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +133,23 @@ def read_index(store: Store, run_id: str) -> ChunkIndex:
     while (content := _find_index(store, run_id, len(waves) + 1)) is not None:
         waves.append(_read_wave(content, run_id, len(waves) + 1, len(waves) and waves[-1].end))
     if not waves:
-        raise IntegrityError(f"{index_key(run_id)} of a planned run is gone; enqueue the same spec again to write it again")
+        raise IntegrityError(f"{index_key(run_id)} of a planned run is gone; {_WRITE_AGAIN}")
+    _check_last_wave(store, run_id, len(waves))
     return ChunkIndex(run_id, waves)
+
+
+def _check_last_wave(store: Store, run_id: str, last: int) -> None:
+    """Raise ``IntegrityError`` when there are parts of a wave after the ``last``: then its index has got lost."""
+    key, parts = index_key(run_id, last + 1), f"{parts_prefix(run_id)}w{last + 1}/"
+    if next(store.list_keys(parts), None) is not None and not store.exists(key):
+        raise IntegrityError(f"{key} is gone, but parts of that wave are there; {_drop_wave(run_id, last + 1)}")
+
+
+def _drop_wave(run_id: str, wave: int) -> str:
+    return (
+        f"bring it back, or delete it and {parts_prefix(run_id)}w{wave}/, so that its samples keep what they had reached before, "
+        f"and then: producer resume {run_id} --rebuild"
+    )
 
 
 def _find_index(store: Store, run_id: str, wave: int) -> bytes | None:
@@ -152,7 +169,8 @@ def _read_wave(content: bytes, run_id: str, number: int, begin: int) -> Wave:
         if number > 1:
             named, positions = table["samples_key"][0].as_py(), pc.list_flatten(table["positions"]).to_numpy()
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-        raise IntegrityError(f"{key} of a planned run cannot be read: {error}") from error
+        way_out = _WRITE_AGAIN if number == 1 else _drop_wave(run_id, number)
+        raise IntegrityError(f"{key} of a planned run cannot be read ({error}); {way_out}") from error
     return Wave(number, begin, named, columns, datasets, positions)
 
 
@@ -161,10 +179,10 @@ def read_chunk(store: Store, chunk: Chunk) -> list[Sample]:
     where = f"chunk {chunk.number} of {chunk.run_id}: the plan's samples object {chunk.samples_key}"
     try:
         content = store.get_range(chunk.samples_key, chunk.offset, chunk.length)
-    except MissingObject as error:
-        raise IntegrityError(f"{where} is gone: {error}") from error
+    except (MissingObject, IntegrityError) as error:
+        raise IntegrityError(f"{where} is gone or cut short ({error}); {_WRITE_AGAIN}") from error
     if zlib.crc32(content) != chunk.crc32:
-        raise IntegrityError(f"{where} is damaged (checksum differs)")
+        raise IntegrityError(f"{where} is damaged (checksum differs); {_WRITE_AGAIN}")
     return [Sample.model_validate_json(line) for line in content.splitlines()]
 
 
@@ -175,9 +193,13 @@ def read_part(store: Store, chunk: Chunk) -> Part | None:
         content = store.get(key)
     except MissingObject:
         return None
-    return Part(
-        run_id=chunk.run_id, chunk=chunk.number, key=key, outcomes=decode_part(content, run_id=chunk.run_id, chunk=chunk.number)
-    )
+    try:
+        outcomes = decode_part(content, run_id=chunk.run_id, chunk=chunk.number)
+    except IntegrityError as error:
+        raise IntegrityError(
+            f"{error}; delete {key} from {store.url}, then its samples are run again by: producer resume {chunk.run_id} --rebuild"
+        ) from error
+    return Part(run_id=chunk.run_id, chunk=chunk.number, key=key, outcomes=outcomes)
 
 
 def encode_run(spec: RunSpec, plan: Plan, created_s: float) -> bytes:
@@ -190,7 +212,7 @@ def encode_run(spec: RunSpec, plan: Plan, created_s: float) -> bytes:
     }
     # No part of the digest, so a mask changes no run; a profile that shows a secret is refused before it comes to this.
     record["spec"]["model"]["engine_options"] = mask_record(spec.model.engine_options)
-    return json.dumps(record, indent=2, ensure_ascii=False).encode()
+    return json.dumps({**record, "digest": digest_record(record)}, indent=2, ensure_ascii=False).encode()
 
 
 def read_run(store: Store, run_id: str) -> tuple[RunSpec, Plan]:
@@ -200,8 +222,10 @@ def read_run(store: Store, run_id: str) -> tuple[RunSpec, Plan]:
     """
     try:
         record = json.loads(store.get(run_key(run_id)))
+        if record.pop("digest") != digest_record(record) or record["run_id"] != run_id:
+            raise ValueError("its digest is not that of what it holds")
         return RunSpec.model_validate(record["spec"]), Plan.model_validate(record["plan"])
     except MissingObject:
         raise ConfigError(f"no run {run_id!r} in {store.url}; is FLEET_STORE_URL the one it was enqueued with?") from None
     except (ValueError, KeyError, TypeError) as error:
-        raise IntegrityError(f"{run_key(run_id)} is no record of a run: {error}") from error
+        raise IntegrityError(f"{run_key(run_id)} is no record of a run ({error}); {_WRITE_AGAIN}") from error

@@ -7,6 +7,7 @@ import click
 
 from common.errors import ConfigError, FleetError, ServiceUnreachable
 from common.masking import mask_text
+from common.store import StoreFull
 
 NOT_ALL_OK = 1
 USER_MUST_ACT = 2
@@ -35,6 +36,6 @@ def run_command(name: str, command: Callable[..., object]) -> None:
 
 
 def _exit_code(error: FleetError) -> int:
-    if isinstance(error, ConfigError):
+    if isinstance(error, ConfigError | StoreFull):
         return USER_MUST_ACT
     return UNREACHABLE if isinstance(error, ServiceUnreachable) else NOT_ALL_OK

@@ -88,16 +88,17 @@ def connect_redis(settings: Settings, *, patience_s: int = 3) -> redis.Redis:
     what is no address.
     """
     url = settings.redis_url.get_secret_value()
-    if not url.startswith(("redis://", "rediss://", "unix://")):
-        raise ConfigError("FLEET_REDIS_URL: expected an address such as redis://:password@host:6379/0")
-    client = redis.Redis.from_url(
-        url,
-        socket_timeout=30,
-        socket_connect_timeout=5,
-        health_check_interval=30,
-        retry=Retry(ExponentialBackoff(base=0.1, cap=1.0), patience_s + 3),
-        retry_on_error=[redis.ConnectionError, redis.TimeoutError],
-    )
+    try:
+        client = redis.Redis.from_url(
+            url,
+            socket_timeout=30,
+            socket_connect_timeout=5,
+            health_check_interval=30,
+            retry=Retry(ExponentialBackoff(base=0.1, cap=1.0), patience_s + 3),
+            retry_on_error=[redis.ConnectionError, redis.TimeoutError],
+        )
+    except ValueError:  # an unknown scheme, a port in letters; what redis says would show the password
+        raise ConfigError("FLEET_REDIS_URL: expected an address such as redis://:password@host:6379/0") from None
     with reaching_redis(settings):
         client.ping()
     return client
@@ -254,9 +255,11 @@ class Ledger:
             start = found[-1] + 1
 
     def forget_run(self, run_id: str) -> None:
-        """Delete what the ledger has of a run, so that it can be rebuilt from the store."""
-        journals = list(self.client.scan_iter(match=journal_key(run_id, "*"), count=1000))
-        self.client.delete(*run_keys(run_id), *journals)
+        """Delete what the ledger has of a run, so that it can be rebuilt from the store.
+
+        Journals stay: they are outcomes, by sample, and whoever runs a chunk again need not redo them.
+        """
+        self.client.delete(*run_keys(run_id))
 
     def list_runs(self, model: str) -> list[str]:
         """Return the ids of a model's open runs; those that ended or vanished are taken off the list."""

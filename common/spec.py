@@ -5,9 +5,9 @@ Reading the files, with errors that speak to a person, is in ``common/spec_files
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from common.identity import digest_record
 from common.records import Kind
@@ -26,6 +26,14 @@ class Spec(BaseModel):
     """Base of everything a user writes: an unknown field is a mistake."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_bool(cls, value: Any, info: ValidationInfo) -> Any:
+        # Python would take YAML's yes, no, on and off for the numbers 1 and 0.
+        if isinstance(value, bool) and bool not in (field := cls.model_fields[str(info.field_name)].annotation, *get_args(field)):
+            raise ValueError(f"found {value}; YAML reads yes, no, on and off so: put text in quotes, write numbers as digits")
+        return value
 
 
 class DatasetSource(Spec):
@@ -54,7 +62,7 @@ class Generation(Spec):
     max_tokens: int = Field(256, gt=0)
     temperature: float = Field(0.0, ge=0, le=10)
     top_p: float = Field(1.0, gt=0, le=1)
-    seed: int | None = None
+    seed: int | None = Field(None, ge=0, lt=2**63)
     stop: tuple[str, ...] = ()
 
 

@@ -7,8 +7,8 @@ from itertools import islice
 from celery import Celery
 
 from common.broker import ring
-from common.chunks import ChunkIndex, read_index, read_part, read_run
-from common.errors import ConfigError
+from common.chunks import ChunkIndex, read_chunk, read_index, read_part, read_run
+from common.errors import ConfigError, IntegrityError
 from common.layout import parse_part_key, parts_prefix, run_key
 from common.ledger import Ledger
 from common.presence import list_workers
@@ -57,7 +57,7 @@ def enqueue_run(spec: RunSpec, samples: Iterable[Sample], store: Store, ledger: 
     ``samples`` are read only when the store has no plan yet.  A ledger that does not know the run learns from the store's
     parts what is done.
     """
-    planned = not store.exists(run_key(spec.run_id))
+    planned = not has_plan(spec.run_id, store)
     plan = plan_run(spec, samples, store) if planned else read_run(store, spec.run_id)[1]
     opened = open_run(spec.run_id, store, ledger)
     ledger.set_abort(spec.run_id, spec.abort_if)
@@ -74,6 +74,22 @@ def enqueue_run(spec: RunSpec, samples: Iterable[Sample], store: Store, ledger: 
         rung=ring_pending(spec.model.name, spec.run_id, ledger, app) if state == "running" else 0,
         workers=sum(worker.state != "stopped" for worker in list_workers(ledger.client, spec.model.name)),
     )
+
+
+def has_plan(run_id: str, store: Store) -> bool:
+    """Return whether the run's plan is there, with no object gone, cut short or damaged at first sight.
+
+    Writing it again gives the same bytes, so enqueueing the same spec is how a plan is repaired.
+    """
+    if not store.exists(run_key(run_id)):
+        return False
+    try:
+        read_run(store, run_id)
+        index = read_index(store, run_id)
+        read_chunk(store, index[index.waves[0].end - 1])
+    except IntegrityError:
+        return False
+    return True
 
 
 def open_run(run_id: str, store: Store, ledger: Ledger) -> bool:

@@ -1,15 +1,17 @@
 """The plan: a run's samples in shuffled order, cut into chunks and written once to the store."""
 
+import errno
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from common.chunks import IndexBuilder, encode_run
-from common.errors import ConfigError
+from common.chunks import IndexBuilder, encode_run, read_run
+from common.errors import ConfigError, IntegrityError
 from common.layout import index_key, run_key, samples_key
 from common.records import Plan, Sample
 from common.spec import Chunks, RunSpec
@@ -27,8 +29,8 @@ def plan_run(spec: RunSpec, samples: Iterable[Sample], store: Store) -> Plan:
     counts = Counts([source.name for source in spec.datasets])
     index = IndexBuilder()
     position = offset = 0
-    with tempfile.TemporaryDirectory(prefix="vlm-fleet-plan-") as scratch, store.open_writer(samples_key(spec.run_id)) as writer:
-        groups = shuffle_samples(samples, counts, seed=spec.shuffle.seed, scratch=Path(scratch))
+    with open_scratch() as scratch, store.open_writer(samples_key(spec.run_id)) as writer:
+        groups = shuffle_samples(samples, counts, seed=spec.shuffle.seed, scratch=scratch)
         for chunk in cut_chunks(groups, spec.chunks):
             content = b"".join(entry.line for entry in chunk)
             by_dataset = np.bincount([entry.dataset for entry in chunk], minlength=len(spec.datasets)).astype(np.uint32)
@@ -40,15 +42,39 @@ def plan_run(spec: RunSpec, samples: Iterable[Sample], store: Store) -> Plan:
             raise ConfigError(f"nothing to run: {', '.join(source.path for source in spec.datasets)} hold no rows")
     store.put(index_key(spec.run_id), index.encode())
     plan = Plan(run_id=spec.run_id, samples=position, chunks=len(index), datasets=counts.to_records())
-    store.put_new(run_key(spec.run_id), encode_run(spec, plan, time.time()))
+    _write_record(spec, plan, store)
     return plan
+
+
+def _write_record(spec: RunSpec, plan: Plan, store: Store) -> None:
+    """Write ``run.json``.  The first one stays; only a damaged one is written again."""
+    record = encode_run(spec, plan, time.time())
+    if not store.put_new(run_key(spec.run_id), record):
+        try:
+            read_run(store, spec.run_id)
+        except IntegrityError:
+            store.put(run_key(spec.run_id), record)
+
+
+@contextmanager
+def open_scratch() -> Iterator[Path]:
+    """Yield an empty folder to sort in.  Raises ``ConfigError`` when it runs out of room."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="vlm-fleet-plan-") as scratch:
+            yield Path(scratch)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise ConfigError(
+            f"{tempfile.gettempdir()}: {error.strerror}; samples are sorted there; set TMPDIR to a folder with room for them"
+        ) from error
 
 
 def describe_plan(spec: RunSpec, samples: Iterable[Sample]) -> dict[str, Any]:
     """Return the resolved spec, its digest and the counts that ``plan_run`` would find, without writing anything."""
     counts = Counts([source.name for source in spec.datasets])
-    with tempfile.TemporaryDirectory(prefix="vlm-fleet-plan-") as scratch:
-        groups = shuffle_samples(samples, counts, seed=spec.shuffle.seed, scratch=Path(scratch))
+    with open_scratch() as scratch:
+        groups = shuffle_samples(samples, counts, seed=spec.shuffle.seed, scratch=scratch)
         lengths = [len(chunk) for chunk in cut_chunks(groups, spec.chunks)]
     return {
         "run_id": spec.run_id,

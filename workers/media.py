@@ -32,6 +32,15 @@ FORMATS = tuple(name for name in _WANTED_FORMATS if name in Image.OPEN)
 warnings.filterwarnings("ignore", module=r"PIL\.")
 warnings.simplefilter("error", Image.DecompressionBombWarning)
 
+_NO_IMAGES = {
+    b"<!doctype html": "a web page: download the image again",
+    b"<html": "a web page: download the image again",
+    b"<svg": "an SVG drawing: save it as PNG",
+    b"<?xml": "XML, perhaps an SVG drawing: save it as PNG",
+    b"%pdf": "a PDF: save its page as PNG",
+    b"%!ps": "PostScript: save it as PNG",
+}
+
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
 
 
@@ -74,16 +83,22 @@ def decode_image(content: bytes, name: str) -> Image.Image:
     except SampleError:
         raise
     except UnidentifiedImageError:
-        raise SampleError(
-            "media_corrupt", f"{name}: not an image in a known format; expected one of {', '.join(FORMATS)}"
-        ) from None
+        known = ", ".join(FORMATS)
+        message = f"{name}: not an image in a known format; expected one of {known}{_recognise(content)}"
+        raise SampleError("media_corrupt", message) from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError, MemoryError) as error:
-        raise _too_large(name, f"{error}; scale it down") from error
+        raise _too_large(name, f"more than {MAX_PIXELS} pixels, the most that are allowed; scale it down") from error
     except Exception as error:
         # Pillow's decoders raise whatever their parsing stumbles over: OSError, SyntaxError, struct.error, KeyError, ...
         raise SampleError(
             "media_corrupt", f"{name}: cannot be decoded, replace the file: {type(error).__name__}: {error}"
         ) from error
+
+
+def _recognise(content: bytes) -> str:
+    """Return what a file is that is often taken for an image, and what to do about it."""
+    begin = content[:256].lstrip().lower()
+    return next((f"; it is {what}" for start, what in _NO_IMAGES.items() if begin.startswith(start)), "")
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -107,7 +107,7 @@ def _read_range(stream: BinaryIO, offset: int, length: int | None, name: str, ma
     present = max(0, found.st_size - offset)
     wanted = present if length is None else length
     if wanted > max_bytes:
-        raise SampleError("media_too_large", f"{name}: {wanted} bytes, at most {max_bytes} are allowed")
+        raise SampleError("media_too_large", f"{name}: {wanted} bytes, at most {max_bytes} are allowed; scale it down")
     if wanted > present:
         message = f"{name}: the file ends {wanted - present} bytes before the range; was it replaced after the run was planned?"
         raise SampleError("media_corrupt", message)

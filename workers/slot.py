@@ -31,6 +31,7 @@ from workers.media_files import MediaAccess
 from workers.runs import LoadedRun, load_run
 from workers.silence import Silence
 from workers.turns import Turns
+from workers.watchdog import Watchdog
 
 log = structlog.get_logger()
 
@@ -68,6 +69,7 @@ class Slot:
         self.turns = Turns()
         self.trouble: str | None = None
         self._silence = Silence()
+        self._watchdog = Watchdog(settings.engine_stall_s)
         self._device = device
         self._profile = profile
         self._app = app
@@ -88,6 +90,7 @@ class Slot:
         self.submit(self.engine.start()).result()
         self._do_duties()
         self.heartbeat.start()
+        self._watchdog.start()
         self.ready = True
 
     def stop(self) -> None:
@@ -96,6 +99,7 @@ class Slot:
         self._takeovers.shutdown()
         self.heartbeat.wait_until_idle()
         self.heartbeat.stop()
+        self._watchdog.stop()
         self.submit(self.engine.stop()).result()
         self._media_threads.shutdown(cancel_futures=True)
         self._loop.call_soon_threadsafe(self._loop.stop)

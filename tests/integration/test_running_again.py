@@ -16,7 +16,7 @@ __all__ = ["clean_fleet"]  # a fixture
 REFUSAL = "I'm sorry, I can't help with that."
 
 
-def read_results(fleet: Fleet, run_id: str, *, code: int) -> dict[str, Any]:
+def read_results(fleet: Fleet, run_id: str, *, code: int) -> dict[Any, Any]:
     """Collect as a user does; return the rows by their index."""
     fleet.run_producer("collect", run_id, "--out", str(fleet.folder / "out"), code=code)
     lines = (fleet.folder / "out" / "results.jsonl").read_text().splitlines()
