@@ -93,7 +93,7 @@ def test_japanese_is_not_taken_for_chinese() -> None:
     number=st.integers(1, 20),
     violations=st.lists(st.sampled_from(["finished", "non_empty", "max_words", "json_schema"]), unique=True),
     asked=st.fixed_dictionaries(
-        {"max_tokens": st.integers(1, 4096), "temperature": st.floats(0, 10), "seed": st.none() | st.integers()}
+        {"max_tokens": st.integers(1, 4096), "temperature": st.floats(0, 10), "seed": st.none() | st.integers(0, 2**63 - 1)}
     ),
 )
 def test_every_plan_is_valid_and_repeatable(number: int, violations: list[str], asked: dict[str, Any]) -> None:
