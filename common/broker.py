@@ -7,6 +7,7 @@ from urllib.parse import urlencode
 import redis
 from celery import Celery
 from kombu.exceptions import OperationalError
+from kombu.transport import TRANSPORT_ALIASES
 from kombu.utils.url import as_url
 from redis.connection import parse_url
 
@@ -14,6 +15,9 @@ from common.errors import ServiceUnreachable
 from common.settings import Settings
 
 TASK_NAME = "fleet.run_chunk"
+
+# By the names that addresses begin with, so that kombu reads these as ever, TLS included.
+TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "common.transport:Transport"))
 
 
 def make_app(settings: Settings) -> Celery:
@@ -36,6 +40,7 @@ def make_app(settings: Settings) -> Celery:
         worker_enable_prefetch_count_reduction=False,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
+        broker_channel_error_retry=True,  # an error of Redis, such as "out of memory", must not end the worker
         broker_transport_options={"visibility_timeout": 3600, "health_check_interval": 10, "socket_keepalive": True},
     )
     return app

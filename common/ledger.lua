@@ -240,4 +240,12 @@ function commands.pending(start, limit)
   return found
 end
 
-return commands[ARGV[1]](unpack(ARGV, 2))
+-- Redis 6 hides the kind of an error behind words of its own; those that pass are told by their code, as outside a script.
+local done, answer = pcall(commands[ARGV[1]], unpack(ARGV, 2))
+if done then return answer end
+local said = type(answer) == 'table' and answer.err or tostring(answer)
+for _, code in ipairs({'OOM', 'READONLY'}) do
+  local from = string.find(said, code .. ' ', 1, true)
+  if from then return redis.error_reply(string.sub(said, from)) end
+end
+error(answer)

@@ -5,17 +5,20 @@ Started by ``workers start`` (one process a GPU slot), which passes ``FLEET_WORK
 """
 
 import os
+from contextlib import suppress
 from typing import Any
 
+import redis
 import structlog
 from celery import bootsteps
-from celery.signals import setup_logging, worker_shutting_down
+from celery.signals import setup_logging
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from common.broker import make_app
-from common.errors import ConfigError, FleetError
+from common.errors import ConfigError, FleetError, ServiceUnreachable
 from common.ledger import Ledger, connect_redis
 from common.log import configure_log
+from common.presence import Presence, announce_worker
 from common.settings import get_settings
 from common.spec_files import find_profile, find_weights, read_profile
 from common.store import open_store
@@ -23,6 +26,8 @@ from workers.adapters import load_adapter
 from workers.engines.registry import load_engine
 from workers.flower import guard_flower
 from workers.look import look
+from workers.restarts import SERVICE_AWAY
+from workers.signals import handle_signals
 from workers.slot import CANNOT_START, ENGINE_DIED, Slot
 
 log = structlog.get_logger()
@@ -43,15 +48,17 @@ class EngineStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has n
     requires = ("celery.worker.components:Pool",)
 
     def start(self, parent: Any) -> None:
+        handle_signals(_begin_drain)  # Celery has set its own by now
         try:
             _SLOTS.append(make_slot(parent.hostname))
             current_slot().start()
-        except FleetError as error:
+        except (FleetError, redis.RedisError) as error:
             # Celery would log an ordinary exception and exit as if asked to; the launcher must know which kind it was.
             log.error(  # noqa: TRY400  # the message speaks for itself, a traceback would hide it
-                "this worker cannot start", code=error.code, error=str(error)
+                "this worker cannot start", code=getattr(error, "code", "service_unreachable"), error=str(error)
             )
-            os._exit(CANNOT_START if isinstance(error, ConfigError) else ENGINE_DIED)
+            _tell_trouble(parent.hostname, str(error))
+            os._exit(_exit_code(error))
         log.info("ready", worker=parent.hostname)
 
     def stop(self, parent: Any) -> None:
@@ -94,11 +101,31 @@ def _keep_our_log(**_: Any) -> None:
     configure_log(settings.log_level, as_json=settings.log_json)
 
 
-@worker_shutting_down.connect  # type: ignore[untyped-decorator]  # Celery has no types
-def _begin_drain(how: str = "Warm", **_: Any) -> None:
+def _begin_drain(at_once: bool) -> None:
     if not (_SLOTS and current_slot().ready):
         os._exit(0)  # nothing is held yet, and loading may take minutes
-    current_slot().drain(at_once=how != "Warm")
+    current_slot().drain(at_once=at_once)
+
+
+def _exit_code(error: Exception) -> int:
+    if isinstance(error, ConfigError):
+        return CANNOT_START
+    return SERVICE_AWAY if isinstance(error, (ServiceUnreachable, redis.RedisError)) else ENGINE_DIED
+
+
+def _tell_trouble(worker: str, trouble: str) -> None:
+    """Say in Redis why this worker ends, if it can be reached: the launcher adds it to its notice."""
+    given, settings = WorkerSettings(), get_settings()
+    with suppress(FleetError, redis.RedisError), connect_redis(settings, patience_s=0) as client:
+        presence = Presence(
+            worker=worker,
+            model=read_profile(given.profile).name,
+            device=given.device,
+            pid=os.getpid(),
+            state="stopped",
+            trouble=trouble,
+        )
+        announce_worker(client, presence, ttl_s=settings.lease_s)
 
 
 _SLOTS: list[Slot] = []

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,6 +41,8 @@ class Heartbeat:
         self._held: dict[str, Held] = {}
         self._idle = threading.Condition()
         self._parent = os.getppid()
+        self._round_at: float | None = None
+        self._trusts_from = 0.0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
@@ -49,6 +52,18 @@ class Heartbeat:
     def stop(self) -> None:
         self._stopping.set()
         self._thread.join()
+
+    def trusts_leases(self) -> bool:
+        """Return whether leases that have run out tell of dead workers.  Asked once a round, when Redis has answered.
+
+        When Redis was away, or this process was stopped, those of living workers have run out as well.  Then for the
+        length of a lease nobody's chunks are taken over, so that whoever lives can renew.
+        """
+        now = time.monotonic()
+        silent_s, self._round_at = now - (self._round_at or now), now
+        if silent_s > max(self._settings.lease_s - self._settings.renew_s, 2 * self._settings.renew_s):
+            self._trusts_from = now + self._settings.lease_s
+        return now >= self._trusts_from
 
     @property
     def leases(self) -> list[Lease]:

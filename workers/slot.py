@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import lru_cache
-from typing import Any, NoReturn, TypeVar
+from typing import Any, Literal, NoReturn, TypeVar
 
 import structlog
 from celery import Celery
@@ -164,9 +164,11 @@ class Slot:
         """Give every chunk back and end this process at once; the launcher starts a fresh one."""
         log.error("engine died; this worker restarts", error=why)
         self.drain(at_once=True)
+        self.trouble = why
         try:
             for lease in self.heartbeat.leases:
                 self.ledger.release(lease, blame=SUSPECT if self.turns.is_asking(lease) else 0)
+            self._tell("stopped")  # the launcher passes on why, should it give this worker up
         finally:
             os._exit(ENGINE_DIED)
 
@@ -189,18 +191,23 @@ class Slot:
             log.exception("the engine ended its loop")
             self.die("the engine ended its loop")
 
-    def _do_duties(self) -> None:
+    def _tell(self, state: Literal["ready", "draining", "stopped"]) -> None:
+        """Say that this worker is there, what it holds, and what its trouble is."""
+        held = () if state == "stopped" else self.heartbeat.leases
         presence = Presence(
             worker=self.name,
             model=self._profile.name,
             device=self._device,
             pid=os.getpid(),
-            state="draining" if self.draining else "ready",
-            holds=tuple((lease.run_id, lease.chunk) for lease in self.heartbeat.leases),
+            state=state,
+            holds=tuple((lease.run_id, lease.chunk) for lease in held),
             trouble=self.trouble,
         )
         announce_worker(self.ledger.client, presence, ttl_s=self._settings.lease_s)
-        if not self.draining:
+
+    def _do_duties(self) -> None:
+        self._tell("draining" if self.draining else "ready")
+        if self.heartbeat.trusts_leases() and not self.draining:
             sweep(self._app, self, self._settings, self._profile.name)
         if self._silence.length_s > self._settings.engine_stall_s:
             self.die(f"the engine has answered nothing for {self._settings.engine_stall_s:g} s")
