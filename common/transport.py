@@ -8,19 +8,19 @@ message again, though it is connected and well.
 from kombu.transport import redis, virtual
 
 
-class QoS(redis.QoS):  # type: ignore[misc]  # kombu has no types
+class QoS(redis.QoS):
     """Frees the place whatever Redis says; what it did not hear of comes again one day, and is only a doorbell."""
 
     def ack(self, delivery_tag: str) -> None:
         try:
-            super().ack(delivery_tag)
+            super().ack(delivery_tag)  # type: ignore[no-untyped-call]  # kombu has no types here
         finally:
-            virtual.QoS.ack(self, delivery_tag)  # twice is once: the places freed are a set
+            virtual.QoS.ack(self, delivery_tag)  # type: ignore[no-untyped-call]  # the same; twice is once: a set of places
 
 
-class Channel(redis.Channel):  # type: ignore[misc]  # kombu has no types
+class Channel(redis.Channel):
     QoS = QoS
 
 
-class Transport(redis.Transport):  # type: ignore[misc]  # kombu has no types
+class Transport(redis.Transport):
     Channel = Channel
