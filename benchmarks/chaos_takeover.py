@@ -3,10 +3,12 @@
 import math
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from common.ledger import Ledger, run_keys
 
 Place = tuple[str, int]
+TAKEOVER_LIMIT_S = 20.0  # the second promise
 
 
 @dataclass(frozen=True)
@@ -23,15 +25,16 @@ class Orphan:
 class Takeovers:
     """Watches who holds what, by the tokens of the leases: a worker that comes back under its old name is somebody else.
 
-    ``took_s`` lists the seconds of each takeover, ``took_alone_s`` those for which a worker had to start first.  A chunk that its
-    holder committed after all does not count, nor one whose run Redis was made to forget meanwhile.  ``woke_first`` counts
-    those in ``took_s`` that waited until a stopped holder woke up.
+    ``took_s`` lists the seconds of each takeover, ``took_alone_s`` those for which a worker had to start first; ``slow`` describes
+    those over the limit.  A chunk that its holder committed after all does not count, nor one whose run Redis was made to
+    forget meanwhile.  ``woke_first`` counts those in ``took_s`` that waited until a stopped holder woke up.
     """
 
     def __init__(self, ledger: Ledger) -> None:
         self.took_s: list[float] = []
         self.took_alone_s: list[float] = []
         self.woke_first = 0
+        self.slow: list[str] = []
         self._ledger = ledger
         self._holders: dict[Place, tuple[str, str]] = {}
         self._orphans: dict[Place, Orphan] = {}
@@ -55,8 +58,7 @@ class Takeovers:
             holder = holders.get((run_id, chunk))
             is_done = run_id not in done or done[run_id][chunk : chunk + 1] == b"\1"
             if (holder and holder[0] != orphan.token) or (is_done and orphan.is_dead):
-                took_s = self.took_alone_s if orphan.alone else self.took_s
-                took_s.append(now - orphan.since)
+                self._count(run_id, chunk, orphan, now, "the end of its chunk" if holder is None else holder[1])
             elif not is_done:
                 continue
             del self._orphans[run_id, chunk]
@@ -70,10 +72,18 @@ class Takeovers:
     def note_waking(self, worker: str) -> None:
         """Count what a stopped worker, awake again, still holds with the time it has waited: a takeover would take longer."""
         held = {place: orphan for place, orphan in self._orphans.items() if orphan.worker == worker and not orphan.is_dead}
-        waited_s = [time.monotonic() - orphan.since for orphan in held.values() if not orphan.alone]
-        self.took_s += waited_s
-        self.woke_first += len(waited_s)
+        for (run_id, chunk), orphan in held.items():
+            if not orphan.alone:
+                self._count(run_id, chunk, orphan, time.monotonic(), "the same, awake again")
+                self.woke_first += 1
         self._forget(list(held))
+
+    def _count(self, run_id: str, chunk: int, orphan: Orphan, now: float, successor: str) -> None:
+        waited_s = now - orphan.since
+        (self.took_alone_s if orphan.alone else self.took_s).append(waited_s)
+        if waited_s > TAKEOVER_LIMIT_S and not orphan.alone:
+            at = datetime.now(UTC).strftime("%H:%M:%S")
+            self.slow.append(f"{at} UTC: chunk {chunk} of {run_id}, from {orphan.worker} to {successor}: {waited_s:.1f} s")
 
     def forget_run(self, run_id: str) -> None:
         self._forget([place for place in self._orphans if place[0] == run_id])

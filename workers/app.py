@@ -74,7 +74,7 @@ def make_slot(name: str) -> Slot:
     settings = get_settings()
     profile_path = find_profile(given.profile)
     profile = read_profile(given.profile)
-    store = open_store(settings.store_url, patience_s=60)
+    store = open_store(settings.store_url)
     store.probe()
     return Slot(
         name=name,
