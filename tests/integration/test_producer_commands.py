@@ -20,7 +20,7 @@ from tests.support.fleet import ROOT, Fleet, make_rows
 from tests.support.planning import put_part, read_rung, run_chunks
 from tests.support.soundness import assert_run_is_sound
 
-COMMANDS = ("enqueue", "status", "watch", "resume", "collect", "evaluate", "demo")
+COMMANDS = ("enqueue", "status", "watch", "resume", "cancel", "collect", "evaluate", "demo")
 
 
 @pytest.fixture
@@ -145,7 +145,8 @@ def test_the_status_of_a_run_on_its_way_adds_up(fleet: Fleet, run_id: str) -> No
     fleet.ledger.acquire(run_id, 2, "gpu0@test")
     status = read_json(fleet, "status", run_id, "--json")
     assert list(status) == [
-        *("run_id", "model", "state", "reason", "samples", "datasets", "samples_per_s", "tokens_per_s", "eta_s", "workers"),
+        *("run_id", "model", "state", "reason", "samples", "datasets", "retrying"),
+        *("samples_per_s", "tokens_per_s", "eta_s", "workers"),
     ]  # fmt: skip
     counts = {"rows": 60, "unique": 50, "duplicates": 10, "ok": 16, "invalid": 0, "failed": 0, "in_flight": 8, "unprocessed": 26}
     assert status["samples"] == status["datasets"]["rows"] == counts
@@ -191,8 +192,19 @@ def test_a_damaged_part_ends_a_command_with_its_name_and_without_a_traceback(fle
 
 def test_resume_prints_how_many_chunks_it_rang_for(fleet: Fleet, run_id: str) -> None:
     run_chunks(fleet, "quick", run_id, [0])
-    assert read_json(fleet, "resume", run_id, "--json") == {"run_id": run_id, "rung": 6}
-    assert fleet.run_producer("resume", run_id, "--rebuild") == f"{run_id}: rang for 6 chunks\n"
+    assert read_json(fleet, "resume", run_id, "--json") == {
+        "run_id": run_id,
+        "state": "running",
+        "rung": 6,
+        "retried": 0,
+    }
+    assert f"{run_id}: rang for 6 chunks; follow with: producer watch" in fleet.run_producer("resume", run_id, "--rebuild")
+
+
+def test_retry_takes_the_two_statuses_that_can_be_run_again_and_no_other(fleet: Fleet, run_id: str) -> None:
+    said = fleet.run_producer("resume", run_id, "--retry", "failed,unprocessed", code=2)
+    assert "'unprocessed' cannot be run again; expected failed, invalid or failed,invalid" in said
+    assert "no sample is failed and not being run again already" in fleet.run_producer("resume", run_id, "--retry", "failed")
 
 
 def test_a_redis_that_is_away_ends_with_3_and_says_what_to_look_at(fleet: Fleet, spec_path: str) -> None:
