@@ -8,10 +8,10 @@ from typing import Any
 from common.ledger import journal_key
 from tests.support.fleet import Fleet, make_rows
 from tests.support.leftovers import assert_nothing_is_held, clean_fleet, find_processes, start_launcher
-from tests.support.slots import enqueue_rows, open_slot
+from tests.support.planning import run_chunks
+from tests.support.slots import enqueue_rows
 from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
-from workers.chunk import run_chunk
 
 __all__ = ["clean_fleet"]  # a fixture
 
@@ -36,9 +36,7 @@ def wait_for_asked(fleet: Fleet, count: int) -> None:
 
 def finish_run(fleet: Fleet, run_id: str) -> None:
     """Run what is left of a run, in this process."""
-    with open_slot(fleet, "noting") as slot:
-        for number in slot.ledger.iterate_pending(run_id):
-            assert run_chunk(slot, run_id, number) == "done"
+    run_chunks(fleet, "noting", run_id)
 
 
 def journaled(fleet: Fleet, run_id: str, chunk: int = 0) -> int:

@@ -17,6 +17,7 @@ from common.store import Store
 from producer.plan import plan_run
 from tests.support.fleet import Fleet
 from tests.support.slots import open_slot
+from tests.support.waiting import wait_until
 from workers.chunk import run_chunk
 
 
@@ -74,6 +75,8 @@ def run_chunks(fleet: Fleet, model: str, run_id: str, numbers: Iterable[int] | N
     with open_slot(fleet, model) as slot:
         for number in range(len(read_index(fleet.store, run_id))) if numbers is None else numbers:
             run_chunk(slot, run_id, number)
+        room = fleet.settings.chunks_in_flight
+        wait_until(lambda: slot.room_for_takeovers == room, "chunks that the slot took over by itself")
 
 
 def read_rung(client: redis.Redis, model: str) -> list[int]:
