@@ -3,7 +3,7 @@
 from tests.support.bad_input.cases import CommandCase
 
 _ENQUEUE = ("enqueue", "spec.yaml")
-_REDIS_URL = "FLEET_REDIS_URL: expected an address such as redis://:password@host:6379/0"
+_REDIS_URL = "FLEET_REDIS_URL: expected an address such as redis://:password@host:6379/0, …"
 
 
 def _refuse(name: str, variable: str, value: str, message: str, *, code: int = 2, starts: bool = False) -> CommandCase:
