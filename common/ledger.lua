@@ -13,12 +13,13 @@
 --   KEYS[6] holders   HASH    chunk -> "token worker" of the last lease; outlives an expired lease, so that a holder
 --                             who was only slow can renew until somebody else takes the chunk over
 --   KEYS[7] progress  LIST    the last 128 commits, newest first: "ms samples tokens"
---   KEYS[8] journal   HASH    sample_id -> outcome, of one leased chunk; deleted by its commit
---   KEYS[9] trial     HASH    of one chunk that lost a holder; deleted by its commit: blame -> points, sample -> the one that
+--   KEYS[8] offers    ZSET    chunk -> when it is offered again, in ms: named to a successor that has not leased it yet
+--   KEYS[9] journal   HASH    sample_id -> outcome, of one leased chunk; deleted by its commit
+--   KEYS[10] trial    HASH    of one chunk that lost a holder; deleted by its commit: blame -> points, sample -> the one that
 --                             runs alone now, crashes:<sample_id> -> how often a holder was lost while it ran alone
 
 local run, states, counts, chunks = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local leases, holders, progress, journal, trial = KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
+local leases, holders, progress, offers, journal, trial = KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
 
 -- A holder that fell silent may only have been preempted: one point.  An engine that is known to have died: two.
 local SILENT, SUSPECT_AT = 1, 2
@@ -39,6 +40,7 @@ end
 
 local function forget_lease(chunk)
   redis.call('ZREM', leases, chunk)
+  redis.call('ZREM', offers, chunk)
   redis.call('HDEL', holders, chunk)
 end
 
@@ -71,7 +73,7 @@ local commands = {}
 function commands.open(model, samples, chunk_count, retention_s)
   if redis.call('EXISTS', run) == 1 then return 0 end
   local now = now_ms()
-  redis.call('DEL', states, counts, chunks, leases, holders, progress)
+  redis.call('DEL', states, counts, chunks, leases, holders, progress, offers)
   redis.call('SETRANGE', states, tonumber(samples) - 1, '\0')
   redis.call('SETRANGE', chunks, tonumber(chunk_count) - 1, '\0')
   redis.call('HSET', run, 'model', model, 'state', 'running', 'samples', samples, 'chunks', chunk_count,
@@ -105,6 +107,7 @@ function commands.acquire(chunk, token, worker, lease_ms, retention_s)
   local state = redis.call('HGET', run, 'state')
   local byte = redis.call('GETRANGE', chunks, chunk, chunk)
   if not state or byte == '' then return 'unknown' end
+  redis.call('ZREM', offers, chunk)
   if byte == '\1' then return 'done' end
   if state ~= 'running' then return 'closed' end
   local now = now_ms()
@@ -123,7 +126,10 @@ function commands.renew(lease_ms, retention_s, ...)
   local pairs_given, renewed, expiry = {...}, {}, now_ms() + lease_ms
   for i = 1, #pairs_given, 2 do
     local mine = token_of(pairs_given[i]) == pairs_given[i + 1]
-    if mine then redis.call('ZADD', leases, expiry, pairs_given[i]) end
+    if mine then
+      redis.call('ZADD', leases, expiry, pairs_given[i])
+      redis.call('ZREM', offers, pairs_given[i])
+    end
     renewed[#renewed + 1] = mine and 1 or 0
   end
   touch(retention_s)
@@ -213,10 +219,18 @@ function commands.set_state(state, reason)
   return 1
 end
 
--- limit -> chunks to be taken over: given back, or of a holder that fell silent; each is named once, until it is leased again
-function commands.expire(limit)
-  local expired = redis.call('ZRANGEBYSCORE', leases, '-inf', now_ms(), 'LIMIT', 0, limit)
-  for _, chunk in ipairs(expired) do redis.call('ZREM', leases, chunk) end
+-- limit again_ms -> chunks to be taken over: given back, or of a holder that fell silent.  Each is named once, and once more
+-- after `again_ms` if nobody has looked at it: its successor may have died with the name in hand.
+function commands.expire(limit, again_ms)
+  local now, expired = now_ms(), {}
+  for _, set in ipairs({leases, offers}) do
+    local found = redis.call('ZRANGEBYSCORE', set, '-inf', now, 'LIMIT', 0, limit - #expired)
+    for _, chunk in ipairs(found) do
+      redis.call('ZREM', leases, chunk)
+      redis.call('ZADD', offers, now + again_ms, chunk)
+      expired[#expired + 1] = chunk
+    end
+  end
   return expired
 end
 

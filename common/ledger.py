@@ -38,7 +38,7 @@ def runs_key(model: str) -> str:
 
 def run_keys(run_id: str) -> list[str]:
     """Return the keys of a run, in the order of ``ledger.lua`` and without the journals."""
-    names = ("run", "states", "counts", "chunks", "leases", "holders", "progress")
+    names = ("run", "states", "counts", "chunks", "leases", "holders", "progress", "offers")
     return [f"fleet:{{{run_id}}}:{name}" for name in names]
 
 
@@ -250,8 +250,11 @@ class Ledger:
         return True
 
     def expire_leases(self, run_id: str, *, limit: int = 256) -> list[int]:
-        """Return chunks that were given back or whose holder has been silent for too long, each of them once."""
-        return [int(chunk) for chunk in self._call(run_id, None, "expire", limit)]
+        """Return chunks that were given back or whose holder has been silent for too long.
+
+        Each of them once, and again after ``lease_s`` if nobody has tried to lease it since.
+        """
+        return [int(chunk) for chunk in self._call(run_id, None, "expire", limit, self._lease_ms)]
 
     def find_pending(self, run_id: str, *, start: int = 0, limit: int = 256) -> list[int]:
         """Return up to ``limit`` chunks from ``start`` on that are neither done nor leased."""
@@ -297,7 +300,7 @@ class Ledger:
 
     def view_run(self, run_id: str) -> LedgerView | None:
         """Return the run as it stands, or ``None`` if the ledger does not know it."""
-        run, _, counts, _, leases, holders, progress = run_keys(run_id)
+        run, _, counts, _, leases, holders, progress, _ = run_keys(run_id)
         with self.client.pipeline() as pipe:
             pipe.hgetall(run)
             pipe.hgetall(counts)

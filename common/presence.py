@@ -10,14 +10,22 @@ _PREFIX = "fleet:worker:"
 
 
 class Presence(Record):
-    """One worker as it last spoke.  ``holds`` lists (run_id, chunk); ``trouble`` is what keeps it from working, for a person."""
+    """One worker as it last spoke.
+
+    ``device`` names its slot, such as ``gpu0``, and ``gpu`` the hardware there, where that is known.  ``holds`` lists
+    (run_id, chunk).  ``samples_per_s`` and ``tokens_per_s`` (of the answers) are over its last 30 s, ``None`` before its first
+    answer.  ``trouble`` is what keeps it from working, for a person.
+    """
 
     worker: str
     model: str
     device: str
+    gpu: str | None = None
     pid: int
     state: Literal["ready", "draining", "stopped"]
     holds: tuple[tuple[str, int], ...] = ()
+    samples_per_s: float | None = None
+    tokens_per_s: float | None = None
     trouble: str | None = None
 
 

@@ -27,8 +27,10 @@ class Settings(BaseSettings):
     janitor_s: float = Field(2.0, gt=0, description="how often expired and lost chunks are looked for")
     drain_grace_s: float = Field(30.0, ge=0, description="how long running chunks may finish after SIGTERM")
     retention_s: int = Field(30 * 86400, gt=0, description="how long Redis keeps a run that nobody touches")
-    chunks_in_flight: int = Field(4, gt=0, description="chunks that one worker runs at once")
+    samples_in_flight: int = Field(256, gt=0, description="a worker begins another chunk while fewer samples than this wait")
+    chunks_in_flight: int = Field(16, gt=0, description="chunks that one worker runs at once, at most")
     media_threads: int = Field(4, gt=0, description="threads of one worker that decode media")
+    media_memory_mb: int = Field(2048, gt=0, description="what the decoded media of one worker may take together, in MiB")
     engine_stall_s: float = Field(600.0, gt=0, description="an engine that answers nothing for so long is taken for dead")
     max_restarts: int = Field(20, ge=0, description="how often in an hour a worker that died is started again")
 

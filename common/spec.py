@@ -12,6 +12,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInf
 from common.identity import digest_record
 from common.records import Kind
 
+# The most pixels that a picture or a frame may have: 256 MB once it is decoded.
+MOST_PIXELS = 64_000_000
+
 
 def _check_name(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
@@ -91,6 +94,20 @@ class AbortIf(Spec):
     after: int = Field(100, gt=0)
 
 
+class MediaBounds(Spec):
+    """How large a picture may be, in pixels, and how many frames of a video are shown.  ``None``: as it is."""
+
+    max_pixels: int | None = Field(None, gt=0, le=MOST_PIXELS, description="larger ones are scaled down, their aspect ratio kept")
+    min_pixels: int | None = Field(None, gt=0, le=MOST_PIXELS, description="smaller ones are scaled up")
+    max_frames: int = Field(16, gt=0, le=1024, description="frames taken of a video, evenly over its length")
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Self:
+        if self.min_pixels and self.max_pixels and self.min_pixels > self.max_pixels:
+            raise ValueError(f"min_pixels {self.min_pixels} is more than max_pixels {self.max_pixels}; expected at most as many")
+        return self
+
+
 class ModelProfile(Spec):
     """A model: its engine (a short name or an import string), weights, engine options, adapter and defaults."""
 
@@ -100,6 +117,7 @@ class ModelProfile(Spec):
     revision: str | None = None
     engine_options: dict[str, Any] = Field(default_factory=dict)
     adapter: str = "chat"
+    media: MediaBounds = MediaBounds()
     trust_remote_code: bool = False
     generation: dict[str, Any] = Field(default_factory=dict)
     validation: dict[str, Any] = Field(default_factory=dict)
@@ -144,9 +162,13 @@ class RunSpec(Spec):
         """Return 32 hexadecimal digits over all that shapes the answers.
 
         A dataset counts by name, content and reading rules, not by where its file lies; engine options count not at
-        all, because they differ from GPU to GPU without changing what was asked, nor does when to give up.
+        all, because they differ from GPU to GPU without changing what was asked, nor does when to give up.  Bounds of
+        media count where they are not the defaults, so that runs from before there were bounds keep their names.
         """
         asked = self.model_dump(mode="json", exclude={"model": {"engine_options", "generation", "validation"}, "abort_if": True})
+        asked["model"]["media"] = self.model.media.model_dump(exclude_defaults=True)
+        if not asked["model"]["media"]:
+            del asked["model"]["media"]
         for source in asked["datasets"]:
             del source["path"], source["media_root"]
         return digest_record(asked)

@@ -71,7 +71,7 @@ def enqueue_run(spec: RunSpec, samples: Iterable[Sample], store: Store, ledger: 
         opened=opened,
         state=state,
         not_ok=sum(count for (_, reached), count in view.counts.items() if reached != "ok") if view else 0,
-        rung=ring_pending(spec.model.name, spec.run_id, ledger, app) if state == "running" else 0,
+        rung=ring_pending(spec.model.name, spec.run_id, store, ledger, app) if state == "running" else 0,
         workers=sum(worker.state != "stopped" for worker in list_workers(ledger.client, spec.model.name)),
     )
 
@@ -136,7 +136,7 @@ def resume_run(
     open_run(run_id, store, ledger)
     retried = retry_samples(spec, plan, retry, store, ledger) if retry else 0
     ledger.continue_run(run_id)
-    rung = ring_pending(spec.model.name, run_id, ledger, app)
+    rung = ring_pending(spec.model.name, run_id, store, ledger, app)
     view = ledger.view_run(run_id)
     return Resumed(run_id=run_id, state=view.state if view else "unknown", rung=rung, retried=retried)
 
@@ -167,6 +167,6 @@ def cancel_run(run_id: str, store: Store, ledger: Ledger) -> RunStatus:
     return tell()
 
 
-def ring_pending(model: str, run_id: str, ledger: Ledger, app: Celery) -> int:
+def ring_pending(model: str, run_id: str, store: Store, ledger: Ledger, app: Celery) -> int:
     """Ring for every chunk that is neither done nor leased; return how many."""
-    return ring(app, model, run_id, ledger.iterate_pending(run_id))
+    return ring(app, model, run_id, ledger.iterate_pending(run_id), read_index(store, run_id))

@@ -32,7 +32,9 @@ class SampleCounts(Record):
 class RunStatus(Record):
     """What ``producer status RUN --json`` prints.
 
-    ``retrying`` counts samples that are being run again.  ``eta_s`` is ``None`` while nothing moves.
+    ``retrying`` counts samples that are being run again.  ``samples_per_s`` and ``tokens_per_s`` are the run's own, by what was
+    committed in the last 30 s; those of ``workers``, by what each has answered, may be for other runs too.  ``eta_s`` (seconds)
+    is ``None`` while nothing moves.
     """
 
     run_id: str

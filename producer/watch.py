@@ -39,8 +39,12 @@ def _describe_pace(status: RunStatus) -> str:
         return f"{status.state}{f' ({status.reason})' if status.reason else ''}"
     if not status.samples_per_s:
         return "waiting for a chunk to end" if status.workers else "waiting for a worker"
-    digits = 0 if status.samples_per_s >= 10 else 1
-    return f"{status.samples_per_s:,.{digits}f} samples/s · {format_duration(status.eta_s)} left"
+    return f"{format_rate(status.samples_per_s)} samples/s · {format_duration(status.eta_s)} left"
+
+
+def format_rate(per_s: float) -> str:
+    """Return a rate as ``1,234``, or ``2.5`` below 10."""
+    return f"{per_s:,.{0 if per_s >= 10 else 1}f}"
 
 
 def format_duration(seconds: float | None) -> str:

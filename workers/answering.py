@@ -10,7 +10,7 @@ import structlog
 from PIL.Image import Image
 
 from common.answers import extract_answer
-from common.errors import EngineError, OutOfMemory, SampleError
+from common.errors import ConfigError, EngineError, OutOfMemory, SampleError, TransientError
 from common.masking import mask_text
 from common.records import Attempt, Outcome, Sample
 from workers.engines.base import Generation, Request
@@ -26,11 +26,15 @@ log = structlog.get_logger()
 _GATHER_S = 0.05
 _MOST_AT_ONCE = 512  # outcomes in one batch; the journal's script takes some 8 000 arguments, two for each
 
+# What an engine may raise that stops the chunk and not only the sample, the worst first; see ``workers/look.py``.
+CHUNK_FAULTS = (EngineError, ConfigError, TransientError)
+
 
 def answer_samples(slot: Slot, run: LoadedRun, samples: Sequence[Sample], until: Callable[[], bool]) -> Iterator[list[Outcome]]:
     """Start all samples on the engine's loop and yield outcomes as they come, as many together as have finished.
 
-    Ends early once ``until()`` holds, with the rest cancelled.  Raises ``EngineError`` when the engine is gone.
+    Ends early once ``until()`` holds, with the rest cancelled.  Raises, after what was finished, ``EngineError`` when the engine
+    is gone, ``ConfigError`` when the user must act before it answers, and ``TransientError`` when it is away.
     """
     if until():
         return
@@ -61,12 +65,17 @@ async def _answer_all(slot: Slot, run: LoadedRun, samples: Sequence[Sample], fin
         async with asyncio.TaskGroup() as group:
             for sample in samples:
                 group.create_task(answer(sample))
-    except* EngineError as several:
-        raise several.exceptions[0] from None
+    except* CHUNK_FAULTS as several:
+        raise min(several.exceptions, key=_rank) from None
+
+
+def _rank(fault: Exception) -> int:
+    """Return the place in ``CHUNK_FAULTS``: a dead engine matters more than one that is away."""
+    return next(place for place, kind in enumerate(CHUNK_FAULTS) if isinstance(fault, kind))
 
 
 async def answer_sample(slot: Slot, run: LoadedRun, sample: Sample) -> Outcome:
-    """Return the sample's single outcome.  A dead engine raises ``EngineError``.
+    """Return the sample's single outcome.  Raises one of ``CHUNK_FAULTS`` for what is no sample's fault.
 
     A fault of its own becomes ``failed``; if it comes after an answer that was not accepted, the outcome stays ``invalid``
     and names the fault.
@@ -77,8 +86,8 @@ async def answer_sample(slot: Slot, run: LoadedRun, sample: Sample) -> Outcome:
     try:
         await _ask_until_accepted(slot, run, sample, made)
     except (SampleError, OutOfMemory) as fault:
-        error = fault
-    except EngineError:
+        error = fault.with_traceback(None)  # it leads to the frames that hold what was decoded, and back here
+    except CHUNK_FAULTS:
         raise
     except (Exception, SystemExit, KeyboardInterrupt, asyncio.CancelledError) as surprise:
         # A mistake about one sample, ours or of a package that calls sys.exit, must not stop the others.
@@ -134,22 +143,22 @@ async def _ask_until_accepted(slot: Slot, run: LoadedRun, sample: Sample, made: 
     """Append attempts to ``made`` until one has no violation or ``max_attempts`` are used up; a later wave has as many again."""
     if sample.fault is not None:
         raise SampleError(sample.fault.code, sample.fault.message)
-    images = await slot.load_images(sample, run.access) if sample.media else ()
     violations = sample.violations_before
-    for number in range(sample.made_before + 1, sample.made_before + run.spec.validation.max_attempts + 1):
-        made.append(await _make_attempt(slot, run, sample, images, number, violations))
-        attempt = made[-1].attempt
-        if not attempt.violations:
-            return
-        # A cut answer gets more room next time, also where `finished` is not among the validators.
-        violations = (*attempt.violations, "finished") if attempt.finish_reason == "length" else attempt.violations
+    async with slot.hold_images(sample, run) as images:
+        for number in range(sample.made_before + 1, sample.made_before + run.spec.validation.max_attempts + 1):
+            made.append(await _make_attempt(slot, run, sample, images, number, violations))
+            attempt = made[-1].attempt
+            if not attempt.violations:
+                return
+            # A cut answer gets more room next time, also where `finished` is not among the validators.
+            violations = (*attempt.violations, "finished") if attempt.finish_reason == "length" else attempt.violations
 
 
 async def _make_attempt(
     slot: Slot, run: LoadedRun, sample: Sample, images: tuple[Image, ...], number: int, violations: tuple[str, ...]
 ) -> Made:
     plan = plan_attempt(sample, run.spec.generation, number, violations)
-    prompt = slot.adapter.to_prompt(sample, reminder=plan.reminder)
+    prompt = slot.adapter.to_prompt(sample, images=len(images), reminder=plan.reminder)
     request = Request(sample.sample_id, prompt.messages, images, plan.settings, number, prompt.template_options)
     asked_at = time.perf_counter()
     generation = await slot.generate(request)

@@ -12,6 +12,7 @@ import redis
 import structlog
 from celery import bootsteps
 from celery.signals import setup_logging
+from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from common.broker import make_app
@@ -20,6 +21,7 @@ from common.ledger import Ledger, connect_redis
 from common.log import configure_log
 from common.presence import Presence, announce_worker
 from common.settings import get_settings
+from common.spec import ModelProfile
 from common.spec_files import find_profile, find_weights, read_profile
 from common.store import open_store
 from workers.adapters import load_adapter
@@ -40,6 +42,10 @@ class WorkerSettings(BaseSettings):
 
     profile: str
     device: str = "cpu"
+    gpu: str = Field("", description="the hardware, for a person")
+    preset: dict[str, Any] = Field({}, description="engine options, under those of the profile")
+    launcher: int | None = Field(None, description="the process id of the launcher; once it is gone, the worker drains")
+    loaded_pipe: int | None = Field(None, description="the file descriptor to tell on that the engine is loaded")
 
 
 class EngineStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no types
@@ -59,6 +65,7 @@ class EngineStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has n
             )
             _tell_trouble(parent.hostname, str(error))
             os._exit(_exit_code(error))
+        _tell_loaded()
         log.info("ready", worker=parent.hostname)
 
     def stop(self, parent: Any) -> None:
@@ -80,13 +87,15 @@ def make_slot(name: str) -> Slot:
         name=name,
         device=given.device,
         profile=profile,
-        engine=load_engine(profile, find_weights(profile, profile_path=profile_path)),
+        engine=load_engine(_complete(profile, given.preset), find_weights(profile, profile_path=profile_path)),
         adapter=load_adapter(profile.adapter),
         app=app,
         ledger=Ledger(connect_redis(settings, patience_s=60), settings),
         store=store,
         settings=settings,
         look=look,
+        gpu=given.gpu or None,
+        launcher=given.launcher,
     )
 
 
@@ -99,6 +108,19 @@ def current_slot() -> Slot:
 def _keep_our_log(**_: Any) -> None:
     settings = get_settings()
     configure_log(settings.log_level, as_json=settings.log_json)
+
+
+def _complete(profile: ModelProfile, preset: dict[str, Any]) -> ModelProfile:
+    """Return the profile with the options that the launcher chose, where it sets none itself."""
+    return profile.model_copy(update={"engine_options": {**preset, **profile.engine_options}})
+
+
+def _tell_loaded() -> None:
+    """Let the launcher start the next worker on this GPU."""
+    if (pipe := WorkerSettings().loaded_pipe) is not None:
+        with suppress(OSError):  # the launcher may be gone
+            os.write(pipe, b".")
+            os.close(pipe)
 
 
 def _begin_drain(at_once: bool) -> None:

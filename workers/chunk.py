@@ -8,34 +8,45 @@ from common.layout import part_key
 from common.parts import encode_part
 from common.records import Chunk, Outcome, Part
 from common.store import Store
+from workers.heartbeat import Held
+from workers.intake import Place
 from workers.isolation import answer_chunk
 from workers.slot import Slot
 
 
-def run_chunk(slot: Slot, run_id: str, number: int) -> str:
-    """Lease a chunk, answer what its journal lacks, write its part and commit it; return in a word what became of it.
+def run_chunk(slot: Slot, run_id: str, number: int, *, at_once: bool = False) -> str:
+    """Run a chunk once there is room for it (``at_once``: without waiting for room); return in a word what became of it.
 
     Raises ``LeaseLost`` when the chunk went to another worker and ``IntegrityError`` when plan or part contradict
     themselves.  Does not return when the engine is gone: the process ends.
     """
-    if slot.draining or (lease := slot.ledger.acquire(run_id, number, slot.name)) is None:
-        return "not needed"
-    with slot.hold(lease) as held:
-        run = slot.load_run(run_id)
-        chunk = run.index[number]
-        part = read_part(slot.store, chunk)
-        if part is None:
-            samples = read_chunk(slot.store, chunk)
-            outcomes = slot.ledger.read_journal(lease)
-            waiting = [sample for sample in samples if sample.sample_id not in outcomes]
-            for finished in answer_chunk(slot, run, lease, waiting, until=lambda: held.lost or slot.grace_over):
-                slot.ledger.journal(lease, finished)
-                outcomes.update((outcome.sample_id, outcome) for outcome in finished)
-            if len(outcomes) < len(samples):
-                slot.give_back(lease)
-                return "given back"
-            part = write_part(slot.store, chunk, [outcomes[sample.sample_id] for sample in samples])
-        slot.ledger.commit(chunk, part, run.datasets)
+    chunk = slot.load_run(run_id).index[number]
+    with slot.intake.admit(chunk.count, until=lambda: at_once or slot.draining) as place:
+        if slot.draining or (lease := slot.ledger.acquire(run_id, number, slot.name)) is None:
+            return "not needed"
+        with slot.hold(lease) as held:
+            return run_leased(slot, chunk, held, place)
+
+
+def run_leased(slot: Slot, chunk: Chunk, held: Held, place: Place) -> str:
+    """Answer what the chunk's journal lacks, write its part and commit it; see ``run_chunk``."""
+    lease, run = held.lease, slot.load_run(chunk.run_id)
+    part = read_part(slot.store, chunk)
+    if part is None:
+        samples = read_chunk(slot.store, chunk)
+        outcomes = slot.ledger.read_journal(lease)
+        place.leave(len(outcomes))
+        waiting = [sample for sample in samples if sample.sample_id not in outcomes]
+        for finished in answer_chunk(slot, run, lease, waiting, until=lambda: held.lost or slot.grace_over):
+            slot.ledger.journal(lease, finished)
+            slot.pace.count(finished)
+            outcomes.update((outcome.sample_id, outcome) for outcome in finished)
+            place.leave(len(finished))
+        if len(outcomes) < len(samples):
+            slot.give_back(lease)
+            return "given back"
+        part = write_part(slot.store, chunk, [outcomes[sample.sample_id] for sample in samples])
+    slot.ledger.commit(chunk, part, run.datasets)
     return "done"
 
 

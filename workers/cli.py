@@ -1,14 +1,33 @@
 """The ``workers`` command."""
 
+from collections.abc import Sequence
+
 import click
+import structlog
+from rich.console import Console
 
 from common.command import run_command
+from common.identity import name_node
 from common.ledger import connect_redis
 from common.log import configure_log
-from common.settings import get_settings
-from workers.launcher import Launcher, parse_gpus
+from common.settings import Settings, get_settings
+from workers.assignments import Assignment, assign_slots, pair_models
+from workers.check import check_node
+from workers.check_report import print_findings, to_json
+from workers.findings import find_exit_code
+from workers.launcher import Launcher
 from workers.media_files import find_access
 from workers.restarts import withdraw_notices
+
+log = structlog.get_logger()
+
+_GPUS_HELP = "none, all, or numbers such as 0, 0-3 or 0,1+2,3: one worker for each, 1+2 is one on two GPUs."
+_MODEL_HELP = "A model profile, by name or by path. Again, with a --gpus of its own, for another model."
+
+gpus_option = click.option("--gpus", multiple=True, help=f"{_GPUS_HELP}  [default: all]")
+replicas_option = click.option(
+    "--replicas", type=click.IntRange(1, 64), default=1, show_default=True, help="Workers on each slot; they divide its memory."
+)
 
 
 @click.group()
@@ -17,21 +36,56 @@ def cli() -> None:
 
 
 @cli.command()
-@click.option("--model", "profile", required=True, help="A model profile, by name or by path.")
-@click.option("--gpus", default="all", show_default=True, help="none, all, or numbers such as 0 or 0,1: one worker for each.")
-def start(profile: str, gpus: str) -> int:
+@click.option("--model", "models", multiple=True, required=True, help=_MODEL_HELP)
+@gpus_option
+@replicas_option
+def start(models: tuple[str, ...], gpus: tuple[str, ...], replicas: int) -> int:
     """Start and supervise one worker for each GPU.
 
-    SIGTERM, Ctrl+C, SIGUSR1 or a closed terminal drain them; a second Ctrl+C kills.
+    Engine options that the profile leaves open are chosen by free GPU memory.  SIGTERM, Ctrl+C, SIGUSR1 or a closed terminal
+    drain the workers; a second Ctrl+C kills.
     """
+    settings = _prepare()
+    find_access(settings, [])  # a mistake in FLEET_MEDIA_ROOTS is better told now than by every chunk
+    assignments = assign_slots(pair_models(models, gpus), replicas=replicas)
+    launcher = Launcher(assignments, settings)
+    _withdraw_notices(settings, assignments)
+    for one in assignments:
+        if one.slot.devices or one.preset.choices:
+            log.info("engine options chosen", worker=f"{one.slot.name}@{name_node()}", by=str(one.preset))
+    return launcher.run()
+
+
+@cli.command()
+@click.option("--model", "models", multiple=True, help=_MODEL_HELP)
+@gpus_option
+@replicas_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+def check(models: tuple[str, ...], gpus: tuple[str, ...], replicas: int, as_json: bool) -> int:
+    """Tell whether this node can run.
+
+    Looks at Redis, store, GPUs, versions, disks and clock, and with --model at its weights and engine.  Exit code 0 if it can,
+    2 if something must be changed, 3 if a service does not answer.
+    """
+    settings = _prepare()
+    asked: list[tuple[str | None, str | None]] = [(None, one) for one in gpus] or [(None, None)]
+    if models:
+        asked = [*pair_models(models, gpus)]
+    findings = check_node(asked, settings, replicas=replicas)
+    click.echo(to_json(findings)) if as_json else print_findings(findings, Console())
+    return find_exit_code(findings)
+
+
+def _prepare() -> Settings:
     settings = get_settings()
     configure_log(settings.log_level, as_json=settings.log_json)
-    slots = parse_gpus(gpus)
-    find_access(settings, [])  # a mistake in FLEET_MEDIA_ROOTS is better told now than by every chunk
-    launcher = Launcher(profile, slots, settings)
+    return settings
+
+
+def _withdraw_notices(settings: Settings, assignments: Sequence[Assignment]) -> None:
     with connect_redis(settings) as client:
-        withdraw_notices(client, launcher.model, [slot.name for slot in slots])
-    return launcher.run()
+        for model in {one.model for one in assignments}:
+            withdraw_notices(client, model, [one.slot.name for one in assignments if one.model == model])
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ import click
 import structlog
 from celery.signals import import_modules
 
+from common.broker import TASK_NAME
 from common.command import USER_MUST_ACT
 from common.log import configure_log
 from common.settings import get_settings
@@ -33,6 +34,8 @@ def guard_flower() -> None:
     options.address = "127.0.0.1"
     options.read_only = True
     options.basic_auth = _GENERATED
+    options.tasks_columns = "args,state,result,received,runtime,worker"
+    options.format_task = _put_chunk_first
     import_modules.connect(_check_options, weak=False)
 
 
@@ -53,6 +56,14 @@ def _check_options(**_: Any) -> None:
         log.warning(
             "Flower can be reached from other machines, and its password goes there in the clear; give --certfile and --keyfile"
         )
+
+
+def _put_chunk_first(task: Any) -> Any:
+    """Return a task as the table shows it: that cuts all but some 48 characters of ``model · run · chunk n · m samples``."""
+    named = (task.args or "").split(" · ")
+    if task.name == TASK_NAME and len(named) > 2:
+        task.args = " · ".join([*named[2:], named[1]])
+    return task
 
 
 def _refuse(message: str) -> NoReturn:

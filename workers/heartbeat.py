@@ -34,13 +34,13 @@ class Heartbeat:
     took the chunk over.  When the launcher is gone, the worker is told to drain.
     """
 
-    def __init__(self, ledger: Ledger, settings: Settings, duties: Callable[[], None]) -> None:
+    def __init__(self, ledger: Ledger, settings: Settings, duties: Callable[[], None], launcher: int | None = None) -> None:
         self._ledger = ledger
         self._settings = settings
         self._duties = duties
         self._held: dict[str, Held] = {}
         self._idle = threading.Condition()
-        self._parent = os.getppid()
+        self._parent = launcher or os.getppid()  # which may have gone before this line was reached
         self._round_at: float | None = None
         self._trusts_from = 0.0
         self._stopping = threading.Event()

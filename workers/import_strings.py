@@ -6,7 +6,7 @@ from typing import Any
 from common.errors import ConfigError
 
 # Which extra of ours brings a package.
-_EXTRAS = {"torch": "cpu", "transformers": "cpu", "safetensors": "cpu"}
+_EXTRAS = {"torch": "cpu", "transformers": "cpu", "safetensors": "cpu", "vllm": "gpu", "openai": "api", "av": "video"}
 
 
 def import_object(path: str, *, what: str) -> Any:

@@ -25,7 +25,8 @@ def answer_chunk(
 ) -> Iterator[list[Outcome]]:
     """Yield outcomes of a chunk's samples as they come, in its turn; ends early once ``until()`` holds.
 
-    Raises ``EngineError`` when the engine is gone and ``LeaseLost`` when the chunk is.
+    Raises what ``answer_samples`` raises, and ``LeaseLost`` when the chunk went to another.  Only an engine that is gone counts
+    against a sample that ran alone: with any other end the chunk is released without blame, and the note with it.
     """
     if not samples:
         return

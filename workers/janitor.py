@@ -6,6 +6,7 @@ import structlog
 from celery import Celery
 
 from common.broker import count_waiting, ring
+from common.chunks import ChunkIndex
 from common.ledger import Ledger
 from common.settings import Settings
 
@@ -25,6 +26,8 @@ class Successor(Protocol):
 
     def take_over(self, run_id: str, chunk: int) -> None: ...
 
+    def find_index(self, run_id: str) -> ChunkIndex | None: ...
+
 
 def sweep(app: Celery, successor: Successor, settings: Settings, model: str) -> int:
     """Take over chunks that nobody holds any more and, once the queue is empty, ring for pending ones; return how many.
@@ -41,7 +44,8 @@ def sweep(app: Celery, successor: Successor, settings: Settings, model: str) -> 
         if expired := _take_over(successor, run_id):
             found += expired
         elif queue_is_empty and _is_running(ledger, run_id):
-            found += ring(app, model, run_id, ledger.find_pending(run_id, limit=_RING_AT_ONCE))
+            pending = ledger.find_pending(run_id, limit=_RING_AT_ONCE)
+            found += ring(app, model, run_id, pending, successor.find_index(run_id))
     if not successor.room_for_takeovers:
         ledger.client.delete(turn)
     return found

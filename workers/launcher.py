@@ -1,29 +1,29 @@
-"""The node launcher: one supervised Celery worker process for each GPU slot.
+"""The node launcher: one supervised Celery worker process for each assignment, of one model or several.
 
 Each worker leads its own session, so that Ctrl+C in the terminal reaches the launcher alone, and so that killing the
 worker's process group also ends an engine's child processes, which would otherwise keep the GPU's memory.
 """
 
+import json
 import os
+import select
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from types import FrameType
 
 import structlog
 
 from common.broker import queue_name
 from common.command import INTERRUPTED, NOT_ALL_OK, USER_MUST_ACT
-from common.errors import ConfigError
+from common.identity import name_node
 from common.presence import Presence
 from common.settings import Settings
-from common.spec_files import read_profile
+from workers.assignments import Assignment, GpuSlot
 from workers.restarts import NOT_STARTED, Restarts, describe_giving_up, name_code, tell_given_up
 from workers.signals import DRAINING
 from workers.slot import CANNOT_START
@@ -31,40 +31,8 @@ from workers.slot import CANNOT_START
 log = structlog.get_logger()
 
 _POLL_S = 0.2
+_MOST_THREADS_BESIDE_GPU = 4
 _KILL_AFTER_S = 15.0  # on top of the drain's grace
-
-
-@dataclass(frozen=True)
-class GpuSlot:
-    """Where one worker runs: its name and its ``CUDA_VISIBLE_DEVICES`` (empty: no GPU)."""
-
-    name: str
-    devices: str
-
-
-def parse_gpus(asked: str) -> list[GpuSlot]:
-    """Return the slots for ``none``, ``all`` or GPU numbers such as ``0,1``.  Raises ``ConfigError``."""
-    if asked == "none":
-        # Several launchers may run on one machine, and Celery wants its node names unique.
-        return [GpuSlot(f"cpu{os.getpid()}", "")]
-    listed = [str(number) for number in range(count_gpus())] if asked == "all" else [text.strip() for text in asked.split(",")]
-    numbers = {int(text) for text in listed if text.isdecimal()}
-    if len(numbers) < len(listed):
-        raise ConfigError(f"--gpus {asked!r}: expected none, all, or different GPU numbers such as 0 or 0,1")
-    return [GpuSlot(f"gpu{number}", str(number)) for number in sorted(numbers)]
-
-
-def count_gpus() -> int:
-    """Return how many GPUs the NVIDIA driver shows.  Raises ``ConfigError`` when there is none to be found."""
-    try:
-        listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, check=True, timeout=30)  # noqa: S607  # found on PATH
-    except (OSError, subprocess.SubprocessError) as error:
-        raise ConfigError(
-            f"--gpus all: nvidia-smi does not answer ({error}); name the GPUs (--gpus 0,1) or use --gpus none"
-        ) from error
-    if count := len(listed.stdout.splitlines()):
-        return count
-    raise ConfigError("--gpus all: the driver shows no GPU; use --gpus none")
 
 
 class Supervised:
@@ -73,26 +41,36 @@ class Supervised:
     ``gave_up`` is why it is not started again, for a person.
     """
 
-    def __init__(self, slot: GpuSlot, profile: str, model: str, settings: Settings) -> None:
-        self.name = f"{slot.name}@{socket.gethostname()}"
+    def __init__(self, assignment: Assignment, settings: Settings, *, workers: int = 1) -> None:
+        slot = assignment.slot
+        self.name = f"{slot.name}@{name_node()}"
         self.device = slot.name
+        self.devices = slot.devices
+        self.model = assignment.model
         self.pid = 0
         self.last_code = 0
         self.gave_up: str | None = None
         self._command = [
             *(sys.executable, "-m", "celery", "-q", "-A", "workers.app", "worker", "-P", "threads"),
-            *("-c", str(settings.chunks_in_flight), "-Q", queue_name(model), "-n", self.name),
+            *("-c", str(settings.chunks_in_flight), "-Q", queue_name(self.model), "-n", self.name),
             *("--without-gossip", "--without-mingle", "-l", settings.log_level),
         ]
         self._environment = {
+            "MALLOC_MMAP_THRESHOLD_": str(4 * 2**20),  # freed images go back to the system, not to a thread's heap
+            "OMP_NUM_THREADS": str(count_threads(slot, workers)),
             **os.environ,
+            "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # CUDA's numbers are then NVML's
             "CUDA_VISIBLE_DEVICES": slot.devices,
-            "FLEET_WORKER_PROFILE": profile,
+            "FLEET_WORKER_PROFILE": assignment.profile,
             "FLEET_WORKER_DEVICE": slot.name,
+            "FLEET_WORKER_GPU": slot.gpu,
+            "FLEET_WORKER_LAUNCHER": str(os.getpid()),
+            "FLEET_WORKER_PRESET": json.dumps(assignment.preset.options),
         }
         self._most_restarts = settings.max_restarts
         self._restarts = Restarts(settings.max_restarts)
         self._process: subprocess.Popen[bytes] | None = None
+        self._loaded_pipe: int | None = None
         self._started_at = 0.0
         self._start_at = 0.0
 
@@ -100,12 +78,17 @@ class Supervised:
     def running(self) -> bool:
         return self._process is not None
 
-    def watch(self) -> bool:
-        """Start the process if it is due, or note its end.  Returns whether it was given up just now."""
+    @property
+    def loading(self) -> bool:
+        """Whether the process runs and has not said yet that its engine is loaded."""
+        return self._loaded_pipe is not None and not select.select([self._loaded_pipe], [], [], 0)[0]
+
+    def watch(self, *, may_start: bool = True) -> bool:
+        """Start the process if it is due and ``may_start``, or note its end.  Returns whether it was given up just now."""
         if self._process is not None:
             code = self._process.poll()
             return code is not None and self._note_end(code)
-        if self.gave_up or time.monotonic() < self._start_at:
+        if self.gave_up or not may_start or time.monotonic() < self._start_at:
             return False
         try:
             self._start()
@@ -132,10 +115,20 @@ class Supervised:
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             self._process = None
+        if self._loaded_pipe is not None:
+            os.close(self._loaded_pipe)
+            self._loaded_pipe = None
 
     def _start(self) -> None:
         self._started_at = time.monotonic()
-        self._process = subprocess.Popen(self._command, env=self._environment, start_new_session=True)  # noqa: S603  # our own command
+        self._loaded_pipe, for_worker = os.pipe()
+        environment = {**self._environment, "FLEET_WORKER_LOADED_PIPE": str(for_worker)}
+        try:
+            self._process = subprocess.Popen(  # noqa: S603  # our own command
+                self._command, env=environment, start_new_session=True, pass_fds=(for_worker,)
+            )
+        finally:
+            os.close(for_worker)
         self.pid = self._process.pid
         log.info("worker started", worker=self.name, pid=self.pid)
 
@@ -155,16 +148,15 @@ class Supervised:
 
 
 class Launcher:
-    """Keeps one worker a slot running until told to stop.
+    """Keeps every assignment's worker running until told to stop.
 
     SIGTERM, Ctrl+C, SIGHUP (its terminal was closed) and SIGUSR1 (a batch system's time is nearly over) drain.  SIGQUIT, or a
     second SIGTERM or Ctrl+C, kills: journals stay, and the leases run out.
     """
 
-    def __init__(self, profile: str, slots: Sequence[GpuSlot], settings: Settings) -> None:
-        self.model = read_profile(profile).name
+    def __init__(self, assignments: Sequence[Assignment], settings: Settings) -> None:
         self._settings = settings
-        self._workers = [Supervised(slot, profile, self.model, settings) for slot in slots]
+        self._workers = [Supervised(assignment, settings, workers=len(assignments)) for assignment in assignments]
         self._notices: list[threading.Thread] = []
         self._draining = False
         self._killing = False
@@ -181,7 +173,7 @@ class Launcher:
                 signal.signal(number, self._take_signal)
         while not (self._draining or self._is_hopeless()):
             for worker in self._workers:
-                if worker.watch():
+                if worker.watch(may_start=not self._is_crowded(worker)):
                     self._tell_given_up(worker)
             time.sleep(_POLL_S)
         if self._draining:
@@ -194,6 +186,10 @@ class Launcher:
         self._killing = number == signal.SIGQUIT or (self._draining and number in (signal.SIGTERM, signal.SIGINT)) or self._killing
         self._draining = True
 
+    def _is_crowded(self, worker: Supervised) -> bool:
+        """Return whether another worker is loading on the same GPU: an engine takes what is free while it loads for its own."""
+        return any(one.loading for one in self._workers if one.devices and one.devices == worker.devices and one is not worker)
+
     def _is_hopeless(self) -> bool:
         """Return whether every worker was given up, and everybody told."""
         return all(worker.gave_up for worker in self._workers) and not any(notice.is_alive() for notice in self._notices)
@@ -201,10 +197,10 @@ class Launcher:
     def _tell_given_up(self, worker: Supervised) -> None:
         """Write the notice from a thread: a Redis that does not answer must not keep the launcher from the others, or signals."""
         notice = Presence(
-            worker=worker.name, model=self.model, device=worker.device, pid=worker.pid, state="stopped", trouble=worker.gave_up
+            worker=worker.name, model=worker.model, device=worker.device, pid=worker.pid, state="stopped", trouble=worker.gave_up
         )
-        is_last = all(one.gave_up for one in self._workers)
-        ours = [one.name for one in self._workers] if is_last else None
+        mates = [one for one in self._workers if one.model == worker.model]
+        ours = [one.name for one in mates] if all(one.gave_up for one in mates) else None
         telling = threading.Thread(target=tell_given_up, args=(self._settings, notice), kwargs={"ours": ours}, daemon=True)
         telling.start()
         self._notices.append(telling)
@@ -222,3 +218,13 @@ class Launcher:
                 return INTERRUPTED
             time.sleep(_POLL_S)
         return 0
+
+
+def count_threads(slot: GpuSlot, workers: int) -> int:
+    """Return how many threads each library of a worker may compute with, if the user says nothing: its share of the cores.
+
+    By default every worker takes all cores, and their threads mostly wait for each other.  Beside a GPU there is little to
+    compute on the CPU.
+    """
+    share = max(1, len(os.sched_getaffinity(0)) // workers)
+    return min(share, _MOST_THREADS_BESIDE_GPU) if slot.devices else share

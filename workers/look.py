@@ -18,14 +18,17 @@ from workers.slot import Slot
 log = structlog.get_logger()
 
 
-def look(slot: Slot, run_id: str, chunk: int) -> str:
-    """Run a chunk if it is there to be run; return in a word what became of it."""
+def look(slot: Slot, run_id: str, chunk: int, *, at_once: bool = False) -> str:
+    """Run a chunk if it is there to be run; return in a word what became of it.
+
+    ``at_once`` is for a chunk that has waited for long enough: its holder died.
+    """
     note = log.bind(run_id=run_id, chunk=chunk)
     try:
         if not _names_a_chunk(slot, run_id, chunk):
             note.warning("no such chunk; the message is ignored")
             return "unknown"
-        became = run_chunk(slot, run_id, chunk)
+        became = run_chunk(slot, run_id, chunk, at_once=at_once)
     except LeaseLost as error:
         note.info("lease lost", reason=str(error))
         return "lost"

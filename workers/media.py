@@ -1,63 +1,66 @@
-"""Media into images.  Synchronous: the worker calls it in a bounded pool of threads."""
+"""Media into images.  Synchronous: the worker calls it in a bounded pool of threads, in two steps.
+
+The first reads a file and its header and says what decoding takes; the second decodes, once there is memory for it.
+"""
 
 import base64
 import binascii
 import re
-import warnings
-from io import BytesIO
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
-import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from common.errors import SampleError
 from common.records import Media
+from common.spec import MediaBounds
 from workers.media_files import MediaAccess, read_file
+from workers.media_images import open_image
 from workers.media_urls import fetch_url, name_url
 
-MAX_PIXELS = 64_000_000
 MAX_BYTES = 128 * 2**20
-
-_MOST_16_BITS = 65535
-_FROM_16_BITS = np.rint(np.arange(_MOST_16_BITS + 1) / 257).astype(np.uint8)  # 65535 / 255 = 257
-
-Image.init()
-# An explicit list: Pillow's EPS plugin runs Ghostscript, others call programs or read whole archives.
-_WANTED_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF", "ICO", "TGA")
-FORMATS = tuple(name for name in _WANTED_FORMATS if name in Image.OPEN)
-
-# Once, for the whole process: the filters of ``warnings.catch_warnings`` are not safe between threads.  Damaged metadata
-# (EXIF, resolution) make Pillow warn and cost nothing; too many pixels must not pass.
-warnings.filterwarnings("ignore", module=r"PIL\.")
-warnings.simplefilter("error", Image.DecompressionBombWarning)
-
-_NO_IMAGES = {
-    b"<!doctype html": "a web page: download the image again",
-    b"<html": "a web page: download the image again",
-    b"<svg": "an SVG drawing: save it as PNG",
-    b"<?xml": "XML, perhaps an SVG drawing: save it as PNG",
-    b"%pdf": "a PDF: save its page as PNG",
-    b"%!ps": "PostScript: save it as PNG",
-}
 
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
 
 
-def load_media(media: Media, access: MediaAccess) -> Image.Image:
-    """Return a media's image in mode RGB: upright, on white where it was transparent, the first frame if it moves.
+class Opened(Protocol):
+    """A media whose header was read and whose pixels were not."""
 
-    Raises ``SampleError`` with one of the codes ``media_missing`` (nothing there), ``media_unreadable`` (no permission,
-    a folder, a server that does not answer), ``media_forbidden`` (outside the folders, or an address that ``access`` does
-    not allow), ``media_corrupt`` (cut off, not an image), ``media_too_large`` (over ``MAX_BYTES`` or ``MAX_PIXELS``) and
-    ``media_unsupported`` (videos, and URLs where they are off).
+    @property
+    def peak_bytes(self) -> int:
+        """The most bytes of memory that decoding takes, its file and its images included."""
+
+    def decode(self) -> tuple[Image.Image, ...]:
+        """Return its images in mode RGB: one, or a video's frames.  Raises ``SampleError``."""
+
+
+def open_media(media: Media, access: MediaAccess, bounds: MediaBounds) -> Opened:
+    """Read a media and its header.
+
+    An image will come upright, on white where it was transparent, the first frame if it moves; a video as frames that lie
+    evenly over its length; both within ``bounds``.
+
+    Raises ``SampleError``, as ``decode`` does, with one of the codes ``media_missing`` (nothing there),
+    ``media_unreadable`` (no permission, a folder, a server that does not answer), ``media_forbidden`` (outside the folders,
+    or an address that ``access`` does not allow), ``media_corrupt`` (cut off, or not what it should be), ``media_too_large``
+    (over ``MAX_BYTES`` or ``MOST_PIXELS``) and ``media_unsupported`` (URLs where they are off, videos without PyAV).
     """
-    if media.kind != "image":
-        raise SampleError("media_unsupported", f"{_name(media)}: {media.kind}s are not enabled; only images are read")
     content = read_media(media, access)
+    name = _name(media)
     if not content:
-        raise SampleError("media_corrupt", f"{_name(media)}: it is empty (0 bytes); expected an image")
-    return decode_image(content, _name(media))
+        raise SampleError("media_corrupt", f"{name}: it is empty (0 bytes); expected {_EXPECTED[media.kind]}")
+    if media.kind == "image":
+        return open_image(content, name, bounds)
+    try:
+        from workers.media_video import open_video
+    except ImportError as error:
+        message = f"{name}: videos need PyAV ({error}); pip install 'vlm-fleet[video]' on the workers"
+        raise SampleError("media_unsupported", message) from None
+    return open_video(content, name, bounds)
+
+
+_EXPECTED = {"image": "an image", "video": "a video"}
 
 
 def read_media(media: Media, access: MediaAccess) -> bytes:
@@ -70,63 +73,6 @@ def read_media(media: Media, access: MediaAccess) -> bytes:
     if media.encoding == "base64":
         return _decode_base64(content, _name(media))
     return content
-
-
-def decode_image(content: bytes, name: str) -> Image.Image:
-    """Return the image that ``content`` holds, in mode RGB; ``name`` is for messages.  Raises ``SampleError``."""
-    try:
-        image = Image.open(BytesIO(content), formats=FORMATS)
-        if image.width * image.height > MAX_PIXELS:  # before load: nothing is decompressed yet
-            raise _too_large(name, f"{image.width} x {image.height} pixels, at most {MAX_PIXELS} are allowed; scale it down")
-        image.load()
-        return to_rgb(_turn_upright(image))
-    except SampleError:
-        raise
-    except UnidentifiedImageError:
-        known = ", ".join(FORMATS)
-        message = f"{name}: not an image in a known format; expected one of {known}{_recognise(content)}"
-        raise SampleError("media_corrupt", message) from None
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError, MemoryError) as error:
-        raise _too_large(name, f"more than {MAX_PIXELS} pixels, the most that are allowed; scale it down") from error
-    except Exception as error:
-        # Pillow's decoders raise whatever their parsing stumbles over: OSError, SyntaxError, struct.error, KeyError, ...
-        raise SampleError(
-            "media_corrupt", f"{name}: cannot be decoded, replace the file: {type(error).__name__}: {error}"
-        ) from error
-
-
-def _recognise(content: bytes) -> str:
-    """Return what a file is that is often taken for an image, and what to do about it."""
-    begin = content[:256].lstrip().lower()
-    return next((f"; it is {what}" for start, what in _NO_IMAGES.items() if begin.startswith(start)), "")
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Return a copy in mode RGB.  Transparency becomes white; greyscale of more than 8 bits is scaled, not clipped."""
-    if image.mode.startswith("I") or image.mode == "F":
-        return _scale_to_8_bits(image).convert("RGB")
-    if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
-    return image.convert("RGB")
-
-
-def _scale_to_8_bits(image: Image.Image) -> Image.Image:
-    """Map 0..65535 onto 0..255; floats, and integers outside of that, from their own minimum and maximum."""
-    values = np.asarray(image)
-    if image.mode != "F" and values.min() >= 0 and values.max() <= _MOST_16_BITS:
-        return Image.fromarray(_FROM_16_BITS[values])
-    values = np.nan_to_num(values.astype(np.float32), posinf=0.0, neginf=0.0)
-    low, high = values.min(), values.max()
-    return Image.fromarray(np.rint((values - low) * (255.0 / max(high - low, 1e-30))).astype(np.uint8))
-
-
-def _turn_upright(image: Image.Image) -> Image.Image:
-    """Turn and mirror the image as its EXIF block says; a broken block is no reason to refuse the image."""
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # noqa: BLE001  EXIF is parsed by the same decoders that raise anything
-        return image
 
 
 def _decode_base64(text: str | bytes, name: str) -> bytes:

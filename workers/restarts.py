@@ -6,7 +6,6 @@ whatever ends twenty times in an hour gets nowhere.  Only waiting for a service 
 
 import os
 import signal
-import socket
 from collections import deque
 from collections.abc import Collection
 
@@ -14,6 +13,7 @@ import redis
 import structlog
 
 from common.errors import FleetError
+from common.identity import name_node
 from common.ledger import Ledger, connect_redis
 from common.presence import Presence, announce_worker, list_workers, withdraw_worker
 from common.settings import Settings
@@ -102,19 +102,21 @@ def tell_given_up(settings: Settings, notice: Presence, *, ours: Collection[str]
 
 
 def withdraw_notices(client: redis.Redis, model: str, devices: Collection[str]) -> None:
-    """Forget what earlier launchers of this machine told about the slots that are started now.
+    """Forget what earlier launchers of this machine told about the GPUs of the slots that are started now.
 
-    A slot without a GPU is named for its launcher's process, so any such slot of the machine and model stands for it.
+    They may have been grouped or shared in another way.  A slot without a GPU is named for its launcher's process, so any such
+    slot of the machine and model stands for it.
     """
+    taken = {place for device in devices for place in find_places(device)}
     for presence in list_workers(client, model):
-        is_here = presence.worker.endswith(f"@{socket.gethostname()}")
-        is_ours = presence.device in devices or (is_cpu(presence.device) and any(map(is_cpu, devices)))
-        if presence.state == "stopped" and is_here and is_ours:
+        is_here = presence.worker.endswith(f"@{name_node()}")
+        if presence.state == "stopped" and is_here and taken & find_places(presence.device):
             withdraw_worker(client, presence.worker)
 
 
-def is_cpu(device: str) -> bool:
-    return device.startswith("cpu")
+def find_places(device: str) -> set[str]:
+    """Return what a slot's name says of where it runs: for ``gpu1+2.1`` the GPUs 1 and 2, without a GPU the CPU."""
+    return {"cpu"} if device.startswith("cpu") else set(device.removeprefix("gpu").partition(".")[0].split("+"))
 
 
 def _add_last_words(notice: Presence, there: list[Presence]) -> Presence:

@@ -4,17 +4,19 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from functools import lru_cache
-from typing import Any, Literal, NoReturn, TypeVar
+from typing import Any, Literal, NoReturn, Protocol, TypeVar
+from weakref import WeakValueDictionary
 
 import structlog
 from celery import Celery
 from PIL.Image import Image
 from redis.exceptions import RedisError
 
+from common.chunks import ChunkIndex
 from common.errors import EngineError
 from common.ledger import SUSPECT, Ledger
 from common.presence import Presence, announce_worker, withdraw_worker
@@ -25,9 +27,10 @@ from common.store import Store
 from workers.adapters.base import Adapter
 from workers.engines.base import Engine, Generation, Request
 from workers.heartbeat import Heartbeat, Held
+from workers.intake import Intake
 from workers.janitor import sweep
-from workers.media import load_media
-from workers.media_files import MediaAccess
+from workers.media_loader import MediaLoader
+from workers.pace import Pace
 from workers.runs import LoadedRun, load_run
 from workers.silence import Silence
 from workers.turns import Turns
@@ -39,8 +42,16 @@ log = structlog.get_logger()
 ENGINE_DIED = 70
 CANNOT_START = 2
 
+# Chunks taken over at once: they do not wait for room, and other workers are to have some of a dead one's, too.
+MOST_TAKEOVERS = 4
+
 Result = TypeVar("Result")
-Look = Callable[["Slot", str, int], str]
+
+
+class Look(Protocol):
+    """Runs a chunk if it is there to be run: ``workers.look.look``."""
+
+    def __call__(self, slot: "Slot", run_id: str, chunk: int, *, at_once: bool = False) -> str: ...
 
 
 class Slot:
@@ -58,27 +69,33 @@ class Slot:
         ledger: Ledger,
         store: Store,
         settings: Settings,
-        look: "Look",
+        look: Look,
+        gpu: str | None = None,
+        launcher: int | None = None,
     ) -> None:
         self.name = name
         self.engine = engine
         self.adapter = adapter
         self.ledger = ledger
         self.store = store
-        self.heartbeat = Heartbeat(ledger, settings, self._do_duties)
+        self.heartbeat = Heartbeat(ledger, settings, self._do_duties, launcher)
+        self.intake = Intake(settings.samples_in_flight)
         self.turns = Turns()
+        self.pace = Pace()
         self.trouble: str | None = None
         self._silence = Silence()
         self._watchdog = Watchdog(settings.engine_stall_s)
         self._device = device
+        self._gpu = gpu
         self._profile = profile
         self._app = app
         self._settings = settings
         self._look = look
-        self._takeovers = ThreadPoolExecutor(settings.chunks_in_flight, thread_name_prefix="takeover")
+        self._takeovers = ThreadPoolExecutor(MOST_TAKEOVERS, thread_name_prefix="takeover")
         self._taken_over: list[Future[str]] = []
+        self._loaded: WeakValueDictionary[str, LoadedRun] = WeakValueDictionary()
         self._load_run = lru_cache(maxsize=64)(lambda run_id: load_run(store, run_id, profile, settings))
-        self._media_threads = ThreadPoolExecutor(settings.media_threads, thread_name_prefix="media")
+        self._media = MediaLoader(settings.media_threads, settings.media_memory_mb * 2**20)
         self._loop = asyncio.new_event_loop()
         self._loop_thread = threading.Thread(target=self._turn_loop, name="engine", daemon=True)
         self.ready = False
@@ -101,7 +118,7 @@ class Slot:
         self.heartbeat.stop()
         self._watchdog.stop()
         self.submit(self.engine.stop()).result()
-        self._media_threads.shutdown(cancel_futures=True)
+        self._media.stop()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._loop_thread.join()
         self._loop.close()
@@ -128,17 +145,23 @@ class Slot:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def load_run(self, run_id: str) -> LoadedRun:
-        return self._load_run(run_id)
+        """Return a run as read from the store, once.  Raises what ``workers.runs.load_run`` raises."""
+        run = self._loaded[run_id] = self._load_run(run_id)
+        return run
+
+    def find_index(self, run_id: str) -> ChunkIndex | None:
+        """Return a run's chunks if this worker has read them; the janitor, who asks, must never wait for the store."""
+        run = self._loaded.get(run_id)
+        return run.index if run else None
 
     async def generate(self, request: Request) -> Generation:
         """Ask the engine.  Raises what ``Engine.generate`` raises."""
         with self._silence.broken_by_answer():
             return await self.engine.generate(request)
 
-    async def load_images(self, sample: Sample, access: MediaAccess) -> tuple[Image, ...]:
-        """Return a sample's images, decoded in the bounded pool.  Raises ``SampleError``."""
-        loading = [self._loop.run_in_executor(self._media_threads, load_media, media, access) for media in sample.media]
-        return tuple(await asyncio.gather(*loading))
+    def hold_images(self, sample: Sample, run: LoadedRun) -> AbstractAsyncContextManager[tuple[Image, ...]]:
+        """Return a block in which a sample's images take their share of memory, see ``MediaLoader.hold``."""
+        return self._media.hold(sample.media, run.access, run.spec.model.media)
 
     @contextmanager
     def hold(self, lease: Lease) -> Iterator[Held]:
@@ -176,12 +199,12 @@ class Slot:
     def room_for_takeovers(self) -> int:
         """How many chunks of others this worker would take over now, beyond those that the queue gives it."""
         running = sum(not taken.done() for taken in self._taken_over)
-        return 0 if self.draining else self._settings.chunks_in_flight - running
+        return 0 if self.draining else min(MOST_TAKEOVERS, self._settings.chunks_in_flight) - running
 
     def take_over(self, run_id: str, chunk: int) -> None:
         """Run a chunk on a thread of its own, so that it waits neither in the queue nor for a thread of Celery's."""
         self._taken_over = [taken for taken in self._taken_over if not taken.done()]
-        self._taken_over.append(self._takeovers.submit(self._look, self, run_id, chunk))
+        self._taken_over.append(self._takeovers.submit(self._look, self, run_id, chunk, at_once=True))
 
     def _turn_loop(self) -> None:
         try:
@@ -192,15 +215,18 @@ class Slot:
             self.die("the engine ended its loop")
 
     def _tell(self, state: Literal["ready", "draining", "stopped"]) -> None:
-        """Say that this worker is there, what it holds, and what its trouble is."""
-        held = () if state == "stopped" else self.heartbeat.leases
+        """Say that this worker is there, what it holds, how fast it is, and what its trouble is."""
+        held, rate = ((), None) if state == "stopped" else (self.heartbeat.leases, self.pace.measure())
         presence = Presence(
             worker=self.name,
             model=self._profile.name,
             device=self._device,
+            gpu=self._gpu,
             pid=os.getpid(),
             state=state,
             holds=tuple((lease.run_id, lease.chunk) for lease in held),
+            samples_per_s=rate.samples_per_s if rate else None,
+            tokens_per_s=rate.tokens_per_s if rate else None,
             trouble=self.trouble,
         )
         announce_worker(self.ledger.client, presence, ttl_s=self._settings.lease_s)

@@ -62,8 +62,8 @@ def answer_extractable(answered: Answered) -> bool:
 
 
 def finished(answered: Answered) -> bool:
-    """Accept an answer that the model ended itself; ``max_tokens`` did not cut it."""
-    return answered.finish_reason != "length"
+    """Accept an answer that the model ended itself; neither ``max_tokens`` nor an endpoint's content filter cut it."""
+    return answered.finish_reason == "stop"
 
 
 def no_repetition(answered: Answered) -> bool:

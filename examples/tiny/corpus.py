@@ -85,7 +85,7 @@ def draw_example(rng: Random) -> tuple[str, str, Image.Image]:
         image = draw_scene(scene)
     sample = _reword(rng, sample)
     reminder = rng.choice(REMINDERS[sample.kind]) if rng.random() < 0.1 else None
-    text = ChatAdapter().to_prompt(sample, reminder=reminder).messages[0].text
+    text = ChatAdapter().to_prompt(sample, images=1, reminder=reminder).messages[0].text
     return render_prompt(text), f"{sample.target[0]}</s>", image
 
 

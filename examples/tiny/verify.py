@@ -24,7 +24,7 @@ MAX_TOKENS = 32
 
 def to_messages(sample: Sample) -> list[dict[str, Any]]:
     """Return the product's prompt for a sample of one image, as a chat template takes it."""
-    (message,) = ChatAdapter().to_prompt(sample).messages
+    (message,) = ChatAdapter().to_prompt(sample, images=1).messages
     return [{"role": message.role, "content": [{"type": "image"}, {"type": "text", "text": message.text}]}]
 
 

@@ -4,30 +4,32 @@ from collections.abc import Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 
+from common.presence import Presence
 from producer.enqueue import Enqueued, Resumed
+from producer.report.terminal import ABSENT
 from producer.status import RunStatus, SampleCounts
-from producer.watch import describe_progress
+from producer.watch import describe_progress, format_rate
 
 _COLUMNS = ("rows", "unique", "duplicates", "ok", "invalid", "failed", "in_flight", "unprocessed")
-_NATURAL_WIDTH = 1000  # columns; wide enough that no table is squeezed while it is measured
+_UNBOUNDED = 1000  # columns; wide enough that no table is squeezed while it is measured
 
 
 def print_status(status: RunStatus, console: Console) -> None:
-    """Print a run's states by dataset, its pace, and its workers with what they hold."""
+    """Print a run's states by dataset, its pace, and its workers: on which GPU, what they hold, how fast they are."""
     _print(console, describe_progress(status))
     rows = [*status.datasets.items(), *([("all", status.samples)] if len(status.datasets) > 1 else [])]
     table = _make_table(rows)
-    if console.measure(table, options=console.options.update(max_width=_NATURAL_WIDTH)).maximum <= console.width:
+    if _measure(table, console).maximum <= console.width:
         console.print(table)
     else:
         for name, counts in rows:
             told = [f"{column.replace('_', ' ')} {cell}" for column, cell in zip(_COLUMNS, _cells(counts), strict=True)]
             _print(console, f"{name}\n  {', '.join(told[:3])}\n  {', '.join(told[3:])}")
-    for worker in status.workers:
-        held = ", ".join(f"chunk {chunk}" for run_id, chunk in worker.holds if run_id == status.run_id)
-        _print(console, f"{worker.worker} ({worker.state}): {worker.trouble or held or 'idle'}")
+    _print_workers(status, console)
     if status.state == "running" and not any(worker.state != "stopped" for worker in status.workers):
         _print(console, _advise_workers(status.model))
 
@@ -40,6 +42,60 @@ def _make_table(rows: list[tuple[str, SampleCounts]]) -> Table:
     for name, counts in rows:
         table.add_row(name, *_cells(counts), style="bold" if name == "all" else None)
     return table
+
+
+def _measure(table: Table, console: Console) -> Measurement:
+    """Return the widths that a table needs, whatever the console's."""
+    return console.measure(table, options=console.options.update(max_width=_UNBOUNDED))
+
+
+def _print_workers(status: RunStatus, console: Console) -> None:
+    """Print a table where it fits a terminal and a line a worker elsewhere; then what troubles them."""
+    if not status.workers:
+        return
+    table = _make_worker_table(status)
+    if console.is_terminal and _measure(table, console).minimum <= console.width:
+        console.print(table)
+    else:
+        for worker in status.workers:
+            _print(console, _describe_worker(worker, status.run_id))
+    for worker in status.workers:
+        if worker.trouble:
+            _print(console, f"{worker.worker}: {worker.trouble}")
+
+
+def _make_worker_table(status: RunStatus) -> Table:
+    """Return a row a worker; where space is short, a GPU's name and what is held go over several lines."""
+    table = Table(box=SIMPLE_HEAD, padding=0)
+    for column in ("worker", "device", "state", "holds"):
+        table.add_column(column, no_wrap=column in ("worker", "state"))
+    for column in ("samples/s", "tokens/s"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for worker in status.workers:
+        rates = (ABSENT if per_s is None else format_rate(per_s) for per_s in (worker.samples_per_s, worker.tokens_per_s))
+        told = (worker.worker, _describe_device(worker), worker.state, _describe_holds(worker, status.run_id), *rates)
+        table.add_row(*map(escape, told))
+    return table
+
+
+def _describe_worker(worker: Presence, run_id: str) -> str:
+    parts = [f"{worker.worker} ({worker.state}) on {_describe_device(worker)}: holds {_describe_holds(worker, run_id)}"]
+    rates = ((worker.samples_per_s, "samples/s"), (worker.tokens_per_s, "tokens/s"))
+    return " · ".join(parts + [f"{format_rate(per_s)} {unit}" for per_s, unit in rates if per_s is not None])
+
+
+def _describe_device(worker: Presence) -> str:
+    return f"{worker.device} {worker.gpu}" if worker.gpu else worker.device
+
+
+def _describe_holds(worker: Presence, run_id: str) -> str:
+    """Return ``chunk 12, 14``, and how many chunks it holds of other runs."""
+    ours = [str(chunk) for run, chunk in sorted(worker.holds) if run == run_id]
+    others = len(worker.holds) - len(ours)
+    told = [f"chunk {', '.join(ours)}"] if ours else []
+    if others:
+        told.append(f"{others} {'chunk' if others == 1 else 'chunks'} of other runs")
+    return ", ".join(told) or "nothing"
 
 
 def print_enqueued(enqueued: Enqueued, console: Console) -> None:

@@ -1,28 +1,49 @@
-"""What every engine promises, on the echo engine and on transformers, and how an engine is found by its name."""
+"""What every engine promises, on the echo engine, on transformers and on real vLLM, and how an engine is found by its name."""
 
 import asyncio
 import random
 import sys
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from functools import partial
+from typing import Any
 
 import pytest
 
 from common.errors import ConfigError, EngineError
-from tests.support.engines import TINY, ask_all, make_profile, make_request, open_engine, run
+from tests.support.engines import TINY, ask_all, load_own, make_profile, make_request, open_engine, run
+from tests.support.vllm_cpu.process import LOAD_S, VllmHost
 from workers.engines.base import Engine, Generation, Request
 from workers.engines.registry import load_engine
 
-Open = Callable[..., AbstractAsyncContextManager[Engine]]
+Open = Callable[[], AbstractAsyncContextManager[Engine]]
+
+pytestmark = pytest.mark.timeout(2 * LOAD_S)
+
+# The shared options of the contract, for the engines that run in the test's own process.
+OWN: dict[str, dict[str, Any]] = {
+    "echo": {"name": "echo", "table": [{"match": "count to ten", "answers": ["1 2 3 4 5 6 7 8 9 10"]}]},
+    "hf": {"name": "hf", "weights": TINY, "dtype": "float32", "max_batch_size": 8},
+}
+ENGINES = [*OWN, "vllm"]
 
 
-@pytest.fixture(scope="session", params=["echo", "hf"])
+@pytest.fixture(params=ENGINES)
 def open_any(request: pytest.FixtureRequest) -> Open:
-    """Return a function that opens one of the engines, with the shared options of the contract."""
-    if request.param == "echo":
-        rule = {"match": "count to ten", "answers": ["1 2 3 4 5 6 7 8 9 10"]}
-        return lambda: open_engine("echo", table=[rule])
-    return lambda: open_engine("hf", TINY, dtype="float32", max_batch_size=8)
+    """Return a function that opens one of the engines; vLLM takes long to load and is loaded once for all tests."""
+    if request.param in OWN:
+        return partial(open_engine, **OWN[request.param])
+    host: VllmHost = request.getfixturevalue("vllm_host")
+    return host.open_shared
+
+
+@pytest.fixture(params=ENGINES)
+def load_any(request: pytest.FixtureRequest) -> Open:
+    """Return a function that loads one of the engines, not started, for the test alone."""
+    if request.param in OWN:
+        return partial(load_own, **OWN[request.param])
+    host: VllmHost = request.getfixturevalue("vllm_host")
+    return host.load
 
 
 def test_a_hundred_requests_at_once_get_the_answers_they_get_alone_in_any_order(open_any: Open) -> None:
@@ -99,27 +120,28 @@ def test_a_cancelled_request_does_not_keep_the_others_waiting(open_any: Open) ->
     assert len(run(ask())) == 20
 
 
-def test_stop_leaves_nobody_waiting_and_refuses_what_comes_later(open_any: Open) -> None:
+def test_stop_leaves_nobody_waiting_and_refuses_what_comes_later(load_any: Open) -> None:
     async def ask() -> list[Generation | BaseException]:
-        async with open_any() as engine:
+        async with load_any() as engine:
+            await engine.start()
             tasks = [asyncio.ensure_future(engine.generate(make_request(number))) for number in range(30)]
             await asyncio.sleep(0)
-        with pytest.raises(EngineError):
-            await engine.generate(make_request())
-        return await asyncio.gather(*tasks, return_exceptions=True)
+            await engine.stop()
+            with pytest.raises(EngineError):
+                await engine.generate(make_request())
+            return await asyncio.gather(*tasks, return_exceptions=True)
 
-    assert all(isinstance(result, Generation | EngineError) for result in run(ask()))
+    assert all(isinstance(result, Generation | EngineError) for result in run(ask(), deadline_s=LOAD_S))
 
 
-def test_an_engine_that_was_not_started_refuses_and_stops_cleanly() -> None:
-    async def ask(name: str) -> None:
-        engine = load_engine(make_profile(name), TINY)
-        with pytest.raises(EngineError, match="not running"):
-            await engine.generate(make_request())
-        await engine.stop()
+def test_an_engine_that_was_not_started_refuses_and_stops_cleanly(load_any: Open) -> None:
+    async def ask() -> None:
+        async with load_any() as engine:
+            with pytest.raises(EngineError, match="not running"):
+                await engine.generate(make_request())
+            await engine.stop()
 
-    run(ask("echo"))
-    run(ask("hf"))
+    run(ask())
 
 
 # The registry.
@@ -135,12 +157,17 @@ def test_an_engine_may_be_an_import_string() -> None:
     assert type(engine).__name__ == "EchoEngine"
 
 
-def test_a_missing_package_is_named_with_the_extra_that_holds_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("torch", "workers.engines.hf_engine", "workers.engines.hf_model"):
-        monkeypatch.delitem(sys.modules, module, raising=False)
-    monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(ConfigError, match=r"pip install 'vlm-fleet\[cpu\]'"):
-        load_engine(make_profile("hf"), "")
+@pytest.mark.parametrize(
+    ("name", "package", "extra"), [("hf", "torch", "cpu"), ("vllm", "vllm", "gpu"), ("openai", "openai", "api")]
+)
+def test_a_missing_package_is_named_with_the_extra_that_holds_it(
+    monkeypatch: pytest.MonkeyPatch, name: str, package: str, extra: str
+) -> None:
+    for module in [module for module in sys.modules if module.startswith(f"workers.engines.{name}_")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ConfigError, match=rf"{package}.*pip install 'vlm-fleet\[{extra}\]'"):
+        load_engine(make_profile(name), "")
 
 
 @pytest.mark.parametrize("name", ["nowhere.engine:Engine", "workers.engines.echo_engine:NoSuchEngine"])
@@ -153,3 +180,28 @@ def test_an_import_string_that_leads_nowhere_is_a_config_error(name: str) -> Non
 def test_an_option_that_the_engine_does_not_know_is_a_config_error(name: str) -> None:
     with pytest.raises(ConfigError, match="profile tried: engine_options: bach_size: unknown field"):
         load_engine(make_profile(name, {"bach_size": 4}), "")
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("max_modle_len", "unknown option of vLLM; did you mean 'max_model_len'"),
+        ("model", "is set by the profile's own field 'weights'"),
+    ],
+)
+def test_an_option_that_vllm_does_not_know_or_that_the_profile_sets_is_refused(vllm_host: VllmHost, option: str, said: str) -> None:
+    async def load() -> None:
+        async with vllm_host.load({option: 1}):
+            """Not reached."""
+
+    with pytest.raises(ConfigError, match=f"profile tried: engine_options: {option}: {said}"):
+        run(load())
+
+
+def test_a_value_that_vllm_refuses_is_a_config_error(vllm_host: VllmHost) -> None:
+    async def start() -> None:
+        async with vllm_host.load({"max_model_len": 10**6}) as engine:
+            await engine.start()
+
+    with pytest.raises(ConfigError, match=r"profile tried: vLLM refuses the weights or the engine_options: (?s:.*)max_model_len"):
+        run(start())

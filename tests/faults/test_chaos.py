@@ -11,9 +11,10 @@ from benchmarks.chaos_faults import FAULTS, draw_faults
 from benchmarks.chaos_takeover import find_percentile
 from benchmarks.chaos_verdict import judge_run
 from common.layout import part_key
-from common.ledger import run_keys
+from common.ledger import Ledger, run_keys
 from tests.support.fleet import ROOT, Fleet, make_rows
 from tests.support.slots import enqueue_rows, open_slot
+from tests.support.waiting import wait_until
 from workers.chunk import run_chunk
 
 SOAK = ("--seed", "4246", "--minutes", "0.35", "--samples", "1500", "--workers", "4", "--every", "1.2")
@@ -60,6 +61,22 @@ def test_the_soak_notices_samples_without_outcome_and_a_ledger_that_differs(flee
     broken = judge_run(run_id, fleet.store, fleet.ledger)
     assert broken.lost == 16
     assert any("states of the ledger" in wrong for wrong in broken.wrongs)
+
+
+def test_a_chunk_whose_successor_died_before_it_had_leased_it_is_offered_to_the_next(fleet: Fleet) -> None:
+    settings = fleet.settings.model_copy(update={"lease_s": 0.2, "renew_s": 0.1})
+    ledger = Ledger(fleet.ledger.client, settings)
+    fleet.write_profile("orphaned")
+    run_id = enqueue_rows(fleet, "orphaned", make_rows(32))
+    assert ledger.acquire(run_id, 1, "dead@test")
+    assert wait_until(lambda: ledger.expire_leases(run_id), "the lease to run out") == [1]
+    # The successor dies here, or the connection is cut before it has the answer.  The queue is not empty: nobody will ring.
+    assert wait_until(lambda: ledger.expire_leases(run_id), "the chunk to be offered again") == [1]
+    assert ledger.acquire(run_id, 1, "next@test")
+    wait_until(lambda: ledger.expire_leases(run_id), "the lease of the next to run out")
+    ledger.pause_run(run_id, "for this test")
+    assert ledger.acquire(run_id, 1, "late@test") is None
+    assert not ledger.client.exists(run_keys(run_id)[7])  # a run that is paused is not offered around
 
 
 def test_the_same_seed_draws_the_same_faults() -> None:

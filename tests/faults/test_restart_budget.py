@@ -11,6 +11,7 @@ import pytest
 from tests.support.asking import count_asked_again
 from tests.support.fleet import Fleet, make_rows
 from tests.support.leftovers import clean_fleet, find_processes, start_launcher
+from tests.support.shown_gpus import with_gpus
 from tests.support.slots import enqueue_rows
 from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
@@ -83,11 +84,7 @@ def test_what_the_user_must_change_pauses_the_run_with_the_worker_s_own_words(cl
 def test_one_slot_that_is_given_up_costs_the_others_nothing(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     run_id = enqueue_for_ending(fleet, "SIGKILL", device="0", delay_s=0.05)
-    program = fleet.folder / "bin" / "nvidia-smi"
-    program.parent.mkdir()
-    program.write_text("#!/bin/sh\necho 'GPU 0: H100 (UUID: GPU-a)'\necho 'GPU 1: H100 (UUID: GPU-b)'\n")
-    program.chmod(0o755)
-    environment = {**fleet.environment(max_restarts=0), "PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}"}
+    environment = with_gpus(fleet.environment(max_restarts=0), 2)
     with start_launcher(fleet, "--model", MODEL, "--gpus", "all", environment=environment) as launcher:
         assert fleet.wait_for_end(run_id).samples.ok == 40
         there = wait_until(lambda: found if len(found := fleet.workers(MODEL)) == 2 else None, "the notice and the worker")

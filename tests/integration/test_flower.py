@@ -1,5 +1,6 @@
-"""Flower as a user starts it: shut without a password, on loopback alone, and unable to change anything."""
+"""Flower as a user starts it: a running fleet in words, shut without a password, on loopback alone, unable to change anything."""
 
+import json
 import os
 import pty
 import re
@@ -10,7 +11,7 @@ import pytest
 from flower.urls import handlers  # type: ignore[import-untyped]  # Flower has no types
 
 from tests.support.fleet import ROOT, Fleet, make_rows
-from tests.support.flower import COMMAND, CREDENTIALS, Flower, start_flower
+from tests.support.flower import COMMAND, CREDENTIALS, Flower, start_flower, start_gpu_workers
 from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
 
@@ -25,6 +26,36 @@ def list_changing_paths() -> list[str]:
         for pattern, handler in named
         if pattern.startswith("/api/") and "post" in vars(handler)
     )
+
+
+def test_flower_shows_a_running_fleet_by_its_gpus_and_its_chunks_in_words(fleet: Fleet) -> None:
+    fleet.write_profile("watched", engine_options={"delay_s": 0.2})
+    spec = fleet.write_spec("watched", [fleet.write_dataset("rows", make_rows(188))], chunks={"max_samples": 8})
+    gpus = ("gpu0@node1", "gpu1@node1")
+    with start_flower(fleet, FLOWER_BASIC_AUTH=CREDENTIALS) as flower, start_gpu_workers(fleet, "watched", *gpus):
+        wait_until(lambda: all(gpu in flower.ask("workers?json=1", CREDENTIALS)[1] for gpu in gpus), "Flower to hear the workers")
+        run_id = fleet.enqueue(spec).run_id
+
+        def find_chunks() -> dict[str, dict[str, str]]:
+            chunks = json.loads(flower.ask("api/tasks", CREDENTIALS)[1]).values()
+            return {chunk["args"]: chunk for chunk in chunks if chunk["state"] == "SUCCESS"}
+
+        wait_until(lambda: all(one.samples_per_s for one in fleet.status(run_id).workers), "both workers to tell their pace")
+        assert [(one.worker, one.device) for one in fleet.status(run_id).workers] == [(gpu, gpu[:4]) for gpu in gpus]
+        fleet.wait_for_end(run_id)
+        sizes = [8] * 23 + [4]
+        names = {f"watched · {run_id} · chunk {number} · {size} samples" for number, size in enumerate(sizes)}
+        chunks = wait_until(lambda: found if len(found := find_chunks()) >= len(names) else None, "Flower to show every chunk")
+        assert {*chunks} == names
+        assert {chunk["worker"] for chunk in chunks.values()} == {*gpus}
+        assert set(json.loads(flower.ask("api/workers?refresh=1", CREDENTIALS)[1])) == {*gpus}
+
+        columns = re.findall(r'data-column="(\w+)"', flower.ask("tasks", CREDENTIALS)[1])
+        assert columns == ["args", "state", "result", "received", "runtime", "worker"]
+        table = flower.ask("tasks/datatable?draw=1&start=0&length=50&order[0][column]=0&columns[0][data]=args", CREDENTIALS)[1]
+        shown = {row["args"] for row in json.loads(table)["data"]}
+        assert shown == {f"chunk {number} · {size} samples · {run_id}" for number, size in enumerate(sizes)}
+    assert_run_is_sound(fleet, run_id)
 
 
 def test_flower_is_shut_without_a_password_and_can_change_nothing_with_one(fleet: Fleet) -> None:
@@ -59,7 +90,7 @@ def test_flower_is_shut_without_a_password_and_can_change_nothing_with_one(fleet
         seen = "\n".join([flower.read_log(), *psutil.Process(flower.process.pid).cmdline(), *(body for _, body in shown)])
         assert CREDENTIALS.partition(":")[2] not in seen
         assert fleet.server.url.split("@")[0].rpartition(":")[2] not in seen  # the password of Redis
-        assert fleet.workers("watched") == [worker]
+        assert [(one.worker, one.pid, one.state) for one in fleet.workers("watched")] == [(worker.worker, worker.pid, "ready")]
     assert_run_is_sound(fleet, run_id)
 
 

@@ -10,8 +10,11 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.support.fleet import Fleet
+from tests.support.fleet import Fleet, make_rows
 from tests.support.leftovers import clean_fleet, find_processes, start_launcher
+from tests.support.shown_gpus import with_gpus
+from tests.support.slots import enqueue_rows
+from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
 
 __all__ = ["clean_fleet"]  # a fixture
@@ -25,21 +28,11 @@ def is_gone(pid: int) -> bool:
     return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
-def show_two_gpus(fleet: Fleet) -> dict[str, str]:
-    """Return an environment in which ``nvidia-smi`` is a stand-in that lists two GPUs."""
-    program = fleet.folder / "bin" / "nvidia-smi"
-    program.parent.mkdir()
-    program.write_text("#!/bin/sh\necho 'GPU 0: H100 (UUID: GPU-a)'\necho 'GPU 1: H100 (UUID: GPU-b)'\n")
-    program.chmod(0o755)
-    environment = fleet.environment()
-    return {**environment, "PATH": f"{program.parent}{os.pathsep}{environment['PATH']}"}
-
-
 def test_one_worker_a_gpu_in_a_session_of_its_own_that_dies_whole_and_comes_back(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     notes = fleet.folder / "notes"
     fleet.write_profile("parent", engine="tests.support.faulty_engines:ParentEngine", engine_options={"notes": str(notes)})
-    with start_launcher(fleet, "--model", "parent", "--gpus", "all", environment=show_two_gpus(fleet)) as launcher:
+    with start_launcher(fleet, "--model", "parent", "--gpus", "all", environment=with_gpus(fleet.environment(), 2)) as launcher:
         there = fleet.wait_for_workers("parent", 2)
         host = socket.gethostname()
         assert {(worker.worker, worker.device) for worker in there} == {(f"gpu{n}@{host}", f"gpu{n}") for n in (0, 1)}
@@ -77,17 +70,112 @@ def test_what_the_user_must_change_is_said_once_and_ends_with_2(clean_fleet: Fle
     ("arguments", "said"),
     [
         (("--model", "parrent", "--gpus", "none"), "did you mean 'parent'"),
-        (("--model", "parent", "--gpus", "two"), "--gpus 'two': expected none, all, or different GPU numbers"),
+        (("--model", "parent", "--gpus", "two"), "--gpus 'two': expected none, all, or GPU numbers"),
+        (("--model", "parent", "--gpus", "0-7"), "there is no GPU 2 among those of this machine: 0 (NVIDIA H100"),
+        (("--model", "parent", "--gpus", "0+1"), "the engine echo of profile parent runs on one GPU"),
+        (("--model", "parent", "--model", "parent", "--gpus", "all"), "--model A --gpus 0-1 --model B --gpus 2,3"),
+        (("--model", "parent", "--gpus", "none", "--replicas", "0"), "0 is not in the range 1<=x<=64"),
         (("--gpus", "none"), "Missing option '--model'"),
     ],
 )
 def test_a_wrong_command_ends_with_2_and_words(clean_fleet: Fleet, arguments: tuple[str, ...], said: str) -> None:
     clean_fleet.write_profile("parent")
-    with start_launcher(clean_fleet, *arguments, environment=clean_fleet.environment()) as launcher:
+    with start_launcher(clean_fleet, *arguments, environment=with_gpus(clean_fleet.environment(), 2)) as launcher:
         _, log = launcher.communicate(timeout=30)
     assert launcher.returncode == 2
     assert said in log
     assert "Traceback" not in log
+
+
+def test_a_machine_without_a_driver_is_told_what_to_do(clean_fleet: Fleet) -> None:
+    clean_fleet.write_profile("parent")
+    environment = with_gpus(clean_fleet.environment(), 0)
+    with start_launcher(clean_fleet, "--model", "parent", environment=environment) as launcher:
+        _, log = launcher.communicate(timeout=30)
+    assert launcher.returncode == 2
+    assert "no NVIDIA driver found here" in log
+    assert "use --gpus none" in log
+    assert "Traceback" not in log
+
+
+def test_replicas_serve_one_queue_under_names_of_their_own(clean_fleet: Fleet) -> None:
+    fleet = clean_fleet
+    fleet.write_profile("twice", engine_options={"delay_s": 0.2})
+    run_id = enqueue_rows(fleet, "twice", make_rows(64), chunk=2)
+    arguments = ("--model", "twice", "--gpus", "none", "--replicas", "2")
+    with start_launcher(fleet, *arguments, environment=fleet.environment(chunks_in_flight=1)) as launcher:
+        names = {f"cpu{launcher.pid}.{number}@{socket.gethostname()}" for number in (1, 2)}
+        assert {worker.worker for worker in fleet.wait_for_workers("twice", 2)} == names
+        assert fleet.wait_for_end(run_id).samples.ok == 64
+        assert_run_is_sound(fleet, run_id)
+        launcher.terminate()
+        assert launcher.wait(timeout=30) == 0
+    assert {outcome.worker for outcome in fleet.collect(run_id)} == names
+    assert fleet.workers("twice") == []
+
+
+def test_replicas_on_one_gpu_load_one_after_the_other(clean_fleet: Fleet) -> None:
+    fleet = clean_fleet
+    notes = fleet.folder / "notes"
+    options = {"notes": str(notes), "load_s": 1.0}
+    fleet.write_profile("slow", engine="tests.support.loading_engine:LoadingEngine", engine_options=options)
+    arguments = ("--model", "slow", "--gpus", "0-1", "--replicas", "2")
+    with start_launcher(fleet, *arguments, environment=with_gpus(fleet.environment(), 2)) as launcher:
+        there = fleet.wait_for_workers("slow", 4)
+        assert sorted(worker.device for worker in there) == ["gpu0.1", "gpu0.2", "gpu1.1", "gpu1.2"]
+        assert {worker.gpu for worker in there} == {"NVIDIA H100 80GB HBM3"}
+        for gpu in ("gpu0", "gpu1"):
+            mine = [line for line in notes.read_text().splitlines() if line.startswith(gpu)]
+            assert mine == [f"{gpu}.1 begins", f"{gpu}.1 ends", f"{gpu}.2 begins", f"{gpu}.2 ends"]
+        launcher.terminate()
+        assert launcher.wait(timeout=30) == 0
+
+
+def test_two_models_on_one_node_each_serve_their_own_queue(clean_fleet: Fleet) -> None:
+    fleet = clean_fleet
+    runs = {}
+    for model in ("first", "second"):
+        fleet.write_profile(model, engine_options={"default": f"of {model}"})
+        runs[model] = enqueue_rows(fleet, model, make_rows(16), chunk=4)
+    arguments = ("--model", "first", "--gpus", "none", "--model", "second", "--gpus", "none")
+    with start_launcher(fleet, *arguments, environment=fleet.environment()) as launcher:
+        for number, (model, run_id) in enumerate(runs.items(), start=1):
+            assert fleet.wait_for_end(run_id).samples.ok == 16
+            outcomes = fleet.collect(run_id)
+            assert {outcome.response for outcome in outcomes} == {f"of {model}"}
+            assert {outcome.worker for outcome in outcomes} == {f"cpu{launcher.pid}.{number}@{socket.gethostname()}"}
+        launcher.terminate()
+        assert launcher.wait(timeout=30) == 0
+
+
+def test_a_model_that_cannot_start_pauses_its_own_runs_and_costs_the_other_nothing(clean_fleet: Fleet) -> None:
+    fleet = clean_fleet
+    fleet.write_profile("wrong", engine="tests.support.faulty_engines:MisconfiguredEngine")
+    fleet.write_profile("right")
+    hopeless, well = (enqueue_rows(fleet, model, make_rows(8), chunk=4) for model in ("wrong", "right"))
+    arguments = ("--model", "wrong", "--gpus", "none", "--model", "right", "--gpus", "none")
+    with start_launcher(fleet, *arguments, environment=fleet.environment()) as launcher:
+        status = fleet.wait_for_end(hopeless)
+        assert (status.state, status.samples.unprocessed) == ("paused", 8)
+        assert "no worker of wrong is left" in (status.reason or "")
+        assert (fleet.wait_for_end(well).state, launcher.poll()) == ("done", None)
+        launcher.terminate()
+        assert launcher.wait(timeout=30) == 0
+
+
+def test_what_was_chosen_for_each_slot_is_logged_once_with_the_reason(clean_fleet: Fleet) -> None:
+    fleet = clean_fleet
+    fleet.write_profile("missing", engine="hf", weights="/nonexistent")
+    environment = with_gpus(fleet.environment(log_json="true"), 2)
+    with start_launcher(fleet, "--model", "missing", "--gpus", "0-1", environment=environment) as launcher:
+        _, log = launcher.communicate(timeout=60)
+    assert launcher.returncode == 2
+    chosen = [json.loads(line) for line in log.splitlines() if '"engine options chosen"' in line]
+    host = socket.gethostname()
+    assert {line["worker"]: line["by"] for line in chosen} == {
+        f"gpu{number}@{host}": "79.0 GiB free of 80.0: max_batch_size=16 (from 21 GiB up)" for number in (0, 1)
+    }
+    assert len(chosen) == 2
 
 
 def test_a_redis_that_does_not_answer_ends_with_3_and_words(clean_fleet: Fleet) -> None:

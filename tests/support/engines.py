@@ -19,6 +19,12 @@ TINY = str(Path(__file__).parents[2] / "examples" / "tiny" / "model")
 
 
 @asynccontextmanager
+async def load_own(name: str, weights: str = "", **options: Any) -> AsyncIterator[Engine]:
+    """Yield an engine of this process that is not started."""
+    yield load_engine(make_profile(name, options), weights)
+
+
+@asynccontextmanager
 async def open_engine(name: str, weights: str = "", **options: Any) -> AsyncIterator[Engine]:
     engine = load_engine(make_profile(name, options), weights)
     await engine.start()
@@ -44,5 +50,5 @@ async def ask_all(engine: Engine, requests: list[Request]) -> list[Generation]:
     return await asyncio.gather(*(engine.generate(request) for request in requests))
 
 
-def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    return asyncio.run(asyncio.wait_for(coroutine, 100))
+def run(coroutine: Coroutine[Any, Any, Any], *, deadline_s: float = 100.0) -> Any:
+    return asyncio.run(asyncio.wait_for(coroutine, deadline_s))

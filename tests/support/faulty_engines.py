@@ -79,7 +79,7 @@ class UnrulyEngine(EchoEngine):
                 raise error("in the engine")
         return await super().generate(request)
 
-    def _run_chunk(self, slot: Slot, run_id: str, number: int) -> str:
+    def _run_chunk(self, slot: Slot, run_id: str, number: int, *, at_once: bool = False) -> str:
         if self._to_raise:
             raise self._to_raise.pop()
-        return run_chunk(slot, run_id, number)
+        return run_chunk(slot, run_id, number, at_once=at_once)

@@ -1,4 +1,4 @@
-"""A real Flower, started as a user does."""
+"""A real Flower, started as a user does, and workers under the names that GPUs give them."""
 
 import base64
 import re
@@ -7,14 +7,17 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from common.broker import queue_name
 from tests.support.fleet import ROOT, Fleet
 from tests.support.waiting import wait_until
 
 CREDENTIALS = "researcher:correct-horse-battery"
-COMMAND = (sys.executable, "-m", "celery", "-A", "workers.app", "flower", "--port=0")
+CELERY = (sys.executable, "-m", "celery", "-A", "workers.app")
+COMMAND = (*CELERY, "flower", "--port=0")
+_ALONE = ("--without-gossip", "--without-mingle")
 
 
 class Flower:
@@ -44,13 +47,31 @@ class Flower:
 
 @contextmanager
 def start_flower(fleet: Fleet, *arguments: str, **environment: str) -> Iterator[Flower]:
-    log = fleet.folder / "flower.log"
-    with log.open("wb") as stream:
+    with run_logged(fleet, "flower.log", *COMMAND, *arguments, **environment) as process:
+        yield Flower(process, fleet.folder / "flower.log")
+
+
+@contextmanager
+def start_gpu_workers(fleet: Fleet, model: str, *names: str) -> Iterator[None]:
+    """Run a worker process for each name, such as ``gpu0@node1``, as the launcher of a machine with these GPUs would."""
+    with ExitStack() as stack:
+        for name in names:
+            told = {"FLEET_WORKER_PROFILE": model, "FLEET_WORKER_DEVICE": name.partition("@")[0], "FLEET_CHUNKS_IN_FLIGHT": "2"}
+            command = (*CELERY, "worker", "-P", "threads", "-c", "2", "-Q", queue_name(model), "-n", name, *_ALONE)
+            stack.enter_context(run_logged(fleet, "workers.log", *command, **told))
+        fleet.wait_for_workers(model, len(names))
+        yield
+
+
+@contextmanager
+def run_logged(fleet: Fleet, log: str, *command: str, **environment: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run a command until the block ends; what it says is added to ``log`` in the fleet's folder."""
+    with (fleet.folder / log).open("ab") as stream:
         process = subprocess.Popen(
-            [*COMMAND, *arguments], env={**fleet.environment(), **environment}, cwd=ROOT, stdout=stream, stderr=stream
+            command, env={**fleet.environment(), **environment}, cwd=ROOT, stdout=stream, stderr=stream
         )  # fmt: skip
     try:
-        yield Flower(process, log)
+        yield process
     finally:
         process.terminate()
-        process.wait(timeout=20)
+        process.wait(timeout=60)

@@ -19,6 +19,7 @@ from tests.support.fleet import Fleet
 from tests.support.slots import open_slot
 from tests.support.waiting import wait_until
 from workers.chunk import run_chunk
+from workers.slot import MOST_TAKEOVERS
 
 
 def make_spec(*datasets: str, max_samples: int = 16, seed: int = 0, model: str = "echo") -> RunSpec:
@@ -75,7 +76,7 @@ def run_chunks(fleet: Fleet, model: str, run_id: str, numbers: Iterable[int] | N
     with open_slot(fleet, model) as slot:
         for number in range(len(read_index(fleet.store, run_id))) if numbers is None else numbers:
             run_chunk(slot, run_id, number)
-        room = fleet.settings.chunks_in_flight
+        room = min(MOST_TAKEOVERS, fleet.settings.chunks_in_flight)
         wait_until(lambda: slot.room_for_takeovers == room, "chunks that the slot took over by itself")
 
 

@@ -100,9 +100,13 @@ class SignalledEngine(NotingEngine):
     def _pass(self, *given: Any) -> None:
         with self._lock:
             self._after -= 1
-            if self._after >= 0 or self._signalled.exists():
+            if self._after >= 0:
                 return
-            self._signalled.write_text(f"{os.getpid()} {_name(given)}\n")
+            try:
+                with self._signalled.open("x") as claim:  # two workers may be at the point in the same moment
+                    claim.write(f"{os.getpid()} {_name(given)}\n")
+            except FileExistsError:
+                return
             # To this thread: a signal to the process may reach another one first, and this one would pass the point.
             signal.pthread_kill(threading.get_ident(), self._signal)
 

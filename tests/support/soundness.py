@@ -49,7 +49,7 @@ def _assert_ledger_agrees(fleet: Fleet, run_id: str, outcomes: list[Outcome], da
 
 def _assert_nothing_outlives(fleet: Fleet, run_id: str) -> None:
     client: Any = fleet.ledger.client
-    _, _, _, _, leases, holders, _ = run_keys(run_id)
+    _, _, _, _, leases, holders, *_ = run_keys(run_id)
     assert client.zrange(leases, 0, -1) == []
     assert client.hgetall(holders) == {}
     assert list(client.scan_iter(match=journal_key(run_id, "*"))) == []

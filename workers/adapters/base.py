@@ -19,8 +19,11 @@ class Prompt:
 class Adapter(Protocol):
     """One model family's way of being asked and of answering."""
 
-    def to_prompt(self, sample: Sample, *, reminder: str | None = None) -> Prompt:
-        """Return the conversation that asks ``sample``; a retry adds ``reminder``, the expected form in words."""
+    def to_prompt(self, sample: Sample, *, images: int, reminder: str | None = None) -> Prompt:
+        """Return the conversation that asks ``sample``; a retry adds ``reminder``, the expected form in words.
+
+        ``images`` is how many images its media came to: a video is shown as several.
+        """
 
     def to_prediction(self, sample: Sample, text: str) -> str:
         """Return what the raw text says, without thinking, tool calls and markers."""

@@ -6,11 +6,11 @@ from workers.engines.base import Message
 
 
 class ChatAdapter:
-    """The adapter for LLaVA, SmolVLM, Idefics and every model whose chat template says all there is to say."""
+    """The adapter for LLaVA, Gemini and every model whose chat template says all there is to say."""
 
-    def to_prompt(self, sample: Sample, *, reminder: str | None = None) -> Prompt:
+    def to_prompt(self, sample: Sample, *, images: int, reminder: str | None = None) -> Prompt:
         text = ask(sample) + (f"\n{reminder}" if reminder else "")
-        return Prompt((Message("user", text, images=len(sample.media)),), {})
+        return Prompt((Message("user", text, images=images),), {})
 
     def to_prediction(self, sample: Sample, text: str) -> str:
         del sample

@@ -12,7 +12,11 @@ _THOUGHT_END = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
 _ANSWER = re.compile(r"<answer>", re.IGNORECASE)
 _ANSWER_END = re.compile(r"</answer>", re.IGNORECASE)
 _BOX, _BOX_END = "<|begin_of_box|>", "<|end_of_box|>"
-_IMAGE_TOKEN = re.compile(r"</?(?:image|img)>|<\|(?:image|image_pad|vision_start|vision_end)\|>|<IMG_CONTEXT>", re.IGNORECASE)
+_IMAGE_TOKEN = re.compile(
+    r"</?(?:image|img)>|<\|(?:image|image_pad|video_pad|vision_start|vision_end|begin_of_image|end_of_image)\|>|<IMG_CONTEXT>"
+    r"|<fake_token_around_image>|<global-img>|<row_\d+_col_\d+>",
+    re.IGNORECASE,
+)
 
 
 def drop_thinking(text: str) -> str:

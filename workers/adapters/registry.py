@@ -1,15 +1,18 @@
 """Adapters by short name, and your own by import string (``package.module:Class``).
 
-=========  ======================================================  ==========================================================
-adapter    families                                                validators that their profiles should begin with
-=========  ======================================================  ==========================================================
-chat       LLaVA, SmolVLM, Idefics, any plain chat template        non_empty, no_refusal, answer_extractable
-qwen       Qwen2.5-VL, Qwen3-VL                                    non_empty, answer_extractable
-internvl   InternVL 2 to 3.5                                       non_empty, no_refusal
-glm4v      GLM-4.1V, GLM-4.5V                                      non_empty, answer_extractable, no_repetition, finished
-mmada      MMaDA                                                   non_empty, no_image_token
-thyme      Thyme                                                   non_empty, answer_extractable
-=========  ======================================================  ==========================================================
+========  ======================================  ======================================================
+adapter   families                                validators that their profiles should begin with
+========  ======================================  ======================================================
+chat      LLaVA, Gemini, any plain chat template  non_empty, no_refusal, answer_extractable
+idefics   Idefics2, Idefics3, SmolVLM             non_empty, no_refusal, answer_extractable
+qwen      Qwen2.5-VL, Qwen3-VL                    non_empty, answer_extractable
+internvl  InternVL 2 to 3.5                       non_empty, no_refusal
+glm4v     GLM-4.1V, GLM-4.5V                      non_empty, answer_extractable, no_repetition, finished
+mmada     MMaDA                                   non_empty, no_image_token
+thyme     Thyme                                   non_empty, answer_extractable
+========  ======================================  ======================================================
+
+``internvl_thinking`` asks InternVL to think first; ``glm4v_direct`` tells GLM-4.5V not to.
 """
 
 from common.errors import ConfigError
@@ -21,7 +24,10 @@ from workers.import_strings import import_object
 ADAPTERS = {
     "chat": "workers.adapters.chat:ChatAdapter",
     "glm4v": "workers.adapters.glm4v:Glm4vAdapter",
+    "glm4v_direct": "workers.adapters.glm4v:Glm4vDirectAdapter",
+    "idefics": "workers.adapters.idefics:IdeficsAdapter",
     "internvl": "workers.adapters.internvl:InternVLAdapter",
+    "internvl_thinking": "workers.adapters.internvl:InternVLThinkingAdapter",
     "mmada": "workers.adapters.mmada:MmadaAdapter",
     "qwen": "workers.adapters.qwen:QwenAdapter",
     "thyme": "workers.adapters.thyme:ThymeAdapter",

@@ -9,6 +9,8 @@ from workers.import_strings import import_object
 ENGINES = {
     "echo": "workers.engines.echo_engine:EchoEngine",
     "hf": "workers.engines.hf_engine:HfEngine",
+    "openai": "workers.engines.openai_engine:OpenAIEngine",
+    "vllm": "workers.engines.vllm_engine:VllmEngine",
 }
 
 

@@ -36,8 +36,8 @@ REFERENCES = (
     RowCase(
         "video",
         "a row with a `video`",
-        "media_unsupported",
-        "…/film.mp4: videos are not enabled; only images are read",
+        "media_missing",
+        "…/film.mp4: no such file; check the path in the dataset, or set media_root to the folder of the images",
         make_lines({"question": "What happens?", "video": "film.mp4"}),
     ),
     _refuse(

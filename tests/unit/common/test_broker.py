@@ -4,19 +4,29 @@ import base64
 import json
 import ssl
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 
 from common.broker import TASK_NAME, count_waiting, make_app, queue_name, read_tls_options, ring
+from common.chunks import ChunkIndex
 from common.settings import Settings
+from common.store import open_store
+from tests.support.planning import make_samples, make_spec, plan_samples
 
 
 @pytest.fixture
 def client(redis_url: str) -> Iterator[redis.Redis]:
     with redis.Redis.from_url(redis_url) as client:
         yield client
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> ChunkIndex:
+    """Return the index of a run of 20 samples in chunks of 8, 8 and 4."""
+    return plan_samples(open_store(str(tmp_path)), make_samples(20), make_spec(max_samples=8))[1]
 
 
 def read_messages(client: redis.Redis, model: str) -> list[dict[str, Any]]:
@@ -34,6 +44,20 @@ def test_a_ring_is_one_message_of_two_ids_a_chunk_in_the_models_own_queue(client
     assert count_waiting(client, "tiny") == 3
     assert count_waiting(client, "other") == 0
     assert max(len(json.dumps(message)) for message in messages) < 1500
+
+
+def test_what_flower_shows_of_a_message_names_model_run_chunk_and_samples(
+    client: redis.Redis, redis_url: str, index: ChunkIndex
+) -> None:
+    app = make_app(Settings(redis_url=redis_url))
+    ring(app, "tiny", "tiny-1", [0, 2, 3], index)  # a later wave's chunk 3 is not in this index
+    ring(app, "tiny", "tiny-1", [7])
+    assert [message["headers"]["argsrepr"] for message in read_messages(client, "tiny")] == [
+        "tiny · tiny-1 · chunk 0 · 8 samples",
+        "tiny · tiny-1 · chunk 2 · 4 samples",
+        "tiny · tiny-1 · chunk 3",
+        "tiny · tiny-1 · chunk 7",
+    ]
 
 
 def test_ringing_for_nothing_sends_nothing(client: redis.Redis, redis_url: str) -> None:

@@ -28,6 +28,15 @@ def test_workers_of_a_model_are_listed_by_name_as_they_last_spoke(client: redis.
     assert list_workers(client, "nobody") == []
 
 
+def test_what_a_worker_does_not_know_is_absent(client: redis.Redis) -> None:
+    told = make_presence("gpu1@a").model_copy(update={"gpu": "NVIDIA H200", "samples_per_s": 0.0, "tokens_per_s": 12.5})
+    for presence in (make_presence("gpu0@a"), told):
+        announce_worker(client, presence, ttl_s=60)
+    silent, spoken = list_workers(client, "tiny")
+    assert (silent.gpu, silent.samples_per_s, silent.tokens_per_s) == (None, None, None)
+    assert (spoken.gpu, spoken.samples_per_s, spoken.tokens_per_s) == ("NVIDIA H200", 0.0, 12.5)
+
+
 def test_a_worker_that_withdraws_is_gone_at_once(client: redis.Redis) -> None:
     announce_worker(client, make_presence("gpu0@a"), ttl_s=60)
     withdraw_worker(client, "gpu0@a")

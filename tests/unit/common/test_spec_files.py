@@ -358,7 +358,8 @@ def test_an_unknown_profile_offers_the_nearest_name_and_says_where_it_looked(fol
     said = refuse(write_spec(folder, model="eco"))
     assert "model profile 'eco' not found; did you mean 'echo'?" in said
     assert f"looked at: {folder}/profiles/eco.yaml, {BUILT_IN_PROFILES}/eco.yaml" in said
-    assert "known profiles: echo, mine, tiny" in said
+    assert "known profiles: " in said
+    assert {"echo", "mine", "tiny"} <= set(said.partition("known profiles: ")[2].split(", "))
 
 
 def test_own_profiles_come_before_the_built_in_ones(folder: Path) -> None:

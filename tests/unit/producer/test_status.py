@@ -1,5 +1,6 @@
 """Status: states that add up at every moment, and rates that the ledger's short memory does not distort."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -100,11 +101,13 @@ def test_a_chunk_given_back_is_unprocessed_again(store: Store, ledger: Ledger, p
 
 def test_workers_of_the_model_and_a_pauses_reason_are_told(store: Store, ledger: Ledger, planned: tuple[Plan, ChunkIndex]) -> None:
     for model in ("echo", "other"):
-        presence = Presence(worker=f"cpu@{model}", model=model, device="cpu", pid=1, state="ready", holds=((RUN, 2),))
-        announce_worker(ledger.client, presence, ttl_s=30)
+        presence = Presence(worker=f"gpu0@{model}", model=model, device="gpu0", pid=1, state="ready", holds=((RUN, 2),))
+        announce_worker(ledger.client, presence.model_copy(update={"samples_per_s": 8.5, "tokens_per_s": 68.0}), ttl_s=30)
     ledger.pause_run(RUN, "part 3 is damaged")
     status = read_status(RUN, store, ledger)
-    assert [worker.worker for worker in status.workers] == ["cpu@echo"]
+    (worker,) = json.loads(status.model_dump_json())["workers"]
+    told = [worker[name] for name in ("worker", "device", "holds", "samples_per_s", "tokens_per_s")]
+    assert told == ["gpu0@echo", "gpu0", [[RUN, 2]], 8.5, 68.0]
     assert (status.state, status.reason) == ("paused", "part 3 is damaged")
 
 

@@ -5,19 +5,20 @@ import io
 import pytest
 from rich.console import Console
 
+from common.presence import Presence
 from common.records import DatasetCounts, Plan
 from producer.enqueue import Enqueued
 from producer.report.status_text import print_enqueued, print_status
 from producer.status import RunStatus
-from tests.support.statuses import WORKER, make_counts, make_status
+from tests.support.statuses import make_counts, make_status
 
 SMALL = make_counts(1000, duplicates=5, ok=900, invalid=12, failed=3, in_flight=64)
 LARGE = make_counts(12_000_000, duplicates=345_678, ok=9_000_000, invalid=12_000, failed=3_000, in_flight=2_048)
 
 
-def show(status: RunStatus) -> list[str]:
+def show(status: RunStatus, *, terminal: bool = False) -> list[str]:
     shown = io.StringIO()
-    print_status(status, Console(file=shown, width=80))
+    print_status(status, Console(file=shown, width=80, force_terminal=terminal, color_system=None))
     return [line.strip() for line in shown.getvalue().splitlines()]
 
 
@@ -65,11 +66,49 @@ def test_what_fits_no_80_columns_is_told_in_lines_and_never_cut(name: str) -> No
     assert "…" not in "".join(lines)
 
 
-def test_workers_are_told_with_what_they_hold_of_this_run() -> None:
-    busy = WORKER.model_copy(update={"holds": (("tiny-1f0c92b4d7aa", 3), ("other", 4), ("tiny-1f0c92b4d7aa", 7))})
-    leaving = WORKER.model_copy(update={"worker": "gpu1@node7:42", "state": "draining"})
-    lines = show(make_status(SMALL, workers=(busy, leaving)))
-    assert lines[-2:] == ["gpu0@node7:41 (ready): chunk 3, chunk 7", "gpu1@node7:42 (draining): idle"]
+def make_workers(host: str = "node7", *, gpu: str = "NVIDIA H200", trouble: str | None = None) -> list[Presence]:
+    """Return one that works, one that has not answered yet, and one that works for another run."""
+    run_id, fields = make_status().run_id, {"model": "tiny", "pid": 41, "gpu": gpu}
+    busy = Presence(
+        worker=f"gpu0@{host}", device="gpu0", state="ready", samples_per_s=1234.4, tokens_per_s=9.96,
+        holds=((run_id, 140_123), ("other", 4), (run_id, 97)), trouble=trouble, **fields,
+    )  # fmt: skip
+    fresh = Presence(worker=f"gpu1@{host}", device="gpu1", state="draining", **fields)
+    elsewhere = Presence(worker=f"cpu7@{host}", model="tiny", pid=9, device="cpu7", state="ready", holds=(("a", 1), ("b", 1)))
+    return [busy, fresh, elsewhere.model_copy(update={"samples_per_s": 0.0, "tokens_per_s": 0.0})]
+
+
+def test_off_a_terminal_a_line_a_worker_tells_what_it_holds_where_and_how_fast_it_is() -> None:
+    assert show(make_status(SMALL, workers=make_workers()))[-3:] == [
+        "gpu0@node7 (ready) on gpu0 NVIDIA H200: holds chunk 97, 140123, 1 chunk of other runs · 1,234 samples/s · 10.0 tokens/s",
+        "gpu1@node7 (draining) on gpu1 NVIDIA H200: holds nothing",
+        "cpu7@node7 (ready) on cpu7: holds 2 chunks of other runs · 0.0 samples/s · 0.0 tokens/s",
+    ]
+
+
+def test_on_a_terminal_workers_are_a_table() -> None:
+    lines = show(make_status(SMALL, workers=make_workers()), terminal=True)
+    begin = next(number for number, line in enumerate(lines) if line.startswith("worker"))
+    table = [line.split() for line in lines[begin:] if line]
+    assert table[0] == ["worker", "device", "state", "holds", "samples/s", "tokens/s"]
+    assert table[2] == ["gpu0@node7", "gpu0", "NVIDIA", "H200", "ready", "chunk", "97,", "140123,", "1", "1,234", "10.0"]
+    assert table[3] == ["chunk", "of", "other", "runs"]
+    assert table[4] == ["gpu1@node7", "gpu1", "NVIDIA", "H200", "draining", "nothing", "–", "–"]
+    assert "…" not in "".join(lines)
+
+
+def test_what_troubles_a_worker_is_told_below_whole_and_with_its_name() -> None:
+    trouble = "the store [away] " * 8
+    for terminal in (True, False):
+        shown = io.StringIO()
+        status = make_status(SMALL, workers=make_workers(trouble=trouble))
+        print_status(status, Console(file=shown, width=80, force_terminal=terminal, color_system=None))
+        assert shown.getvalue().splitlines()[-1] == f"gpu0@node7: {trouble}"
+
+
+def test_a_table_of_workers_that_would_cut_a_name_gives_way_to_lines() -> None:
+    lines = show(make_status(SMALL, workers=make_workers("node7.of.a.cluster.with-a-long.name.example.org")), terminal=True)
+    assert lines[-2] == "gpu1@node7.of.a.cluster.with-a-long.name.example.org (draining) on gpu1 NVIDIA H200: holds nothing"
 
 
 def test_a_run_that_waits_for_workers_says_how_to_start_one_and_one_that_is_done_does_not() -> None:

@@ -6,7 +6,8 @@ import yaml
 
 from common.answers import extract_answer
 from common.errors import ConfigError
-from common.records import Kind, Media, Sample
+from common.records import Kind, Sample
+from common.spec_files import check_validation, read_profile
 from workers.adapters import load_adapter
 from workers.adapters.markup import drop_blocks, drop_image_tokens, drop_thinking, take_answer, take_box, take_boxed
 from workers.adapters.registry import ADAPTERS
@@ -15,6 +16,11 @@ from workers.validators import Answered, build_validators, find_violations
 RAW_ANSWERS: list[dict[str, Any]] = yaml.safe_load((Path(__file__).parent / "raw_answers.yaml").read_text(encoding="utf-8"))
 OPTIONS = {"A": "a blue square", "B": "a red circle", "C": "a green star", "D": "none of the above"}
 ALL = ("non_empty", "no_image_token", "no_refusal", "answer_extractable", "finished", "no_repetition")
+FAMILIES = (
+    *("qwen2.5-vl-7b", "qwen3-vl-8b", "qwen3-vl-8b-thinking", "internvl3-8b", "glm-4.1v-9b-thinking", "glm-4.5v"),
+    *("llava-1.5-7b", "llava-onevision-7b", "idefics2-8b", "idefics3-8b", "smolvlm-2b", "mmada-8b", "thyme", "gemini"),
+)
+SITUATIONS = ("good", "refusal", "image token", "empty", "cut", "boxed", "thinking")
 
 
 def make_sample(kind: Kind = "multiple_choice", **fields: Any) -> Sample:
@@ -27,33 +33,63 @@ def make_sample(kind: Kind = "multiple_choice", **fields: Any) -> Sample:
 @pytest.mark.parametrize("case", RAW_ANSWERS, ids=[case["name"] for case in RAW_ANSWERS])
 def test_raw_answer_yields_prediction_answer_and_violations(case: dict[str, Any]) -> None:
     sample = make_sample(case.get("kind", "multiple_choice"))
-    prediction = load_adapter(case["adapter"]).to_prediction(sample, case["raw"])
+    adapter, validators = find_adapter_and_validators(case)
+    prediction = load_adapter(adapter).to_prediction(sample, case["raw"])
     answer = extract_answer(sample.kind, prediction, sample.options)
     answered = Answered(sample, case["raw"], prediction, answer, case.get("finish", "stop"))
-    violations = find_violations(build_validators(ALL), answered)
+    violations = find_violations(build_validators(validators), answered)
     assert prediction == case.get("prediction", case["raw"])
     assert answer == case["answer"]
     assert list(violations) == case.get("violations", [])
 
 
+def find_adapter_and_validators(case: dict[str, Any]) -> tuple[str, tuple[str | dict[str, Any], ...]]:
+    if "adapter" in case:
+        return case["adapter"], ALL
+    profile = read_profile(case["profile"])
+    return profile.adapter, check_validation(profile.validation, profile.name).validators
+
+
+def test_every_family_is_tried_in_every_situation() -> None:
+    tried = {case["name"] for case in RAW_ANSWERS}
+    assert {f"{family} {situation}" for family in FAMILIES for situation in SITUATIONS} <= tried
+    assert all(case["name"].startswith(case.get("profile", "")) for case in RAW_ANSWERS)
+
+
 @pytest.mark.parametrize("name", sorted(ADAPTERS))
-def test_every_adapter_puts_all_media_and_the_reminder_into_one_user_turn(name: str) -> None:
-    sample = make_sample(hint="Look closely.", media=(Media(data="aGk="), Media(data="aGk=")))
-    [message] = load_adapter(name).to_prompt(sample, reminder="Answer with a letter.").messages
+def test_every_adapter_puts_all_images_and_the_reminder_into_one_user_turn(name: str) -> None:
+    sample = make_sample(hint="Look closely.")
+    *before, message = load_adapter(name).to_prompt(sample, images=2, reminder="Answer with a letter.").messages
+    assert [(one.role, one.images) for one in before] in ([], [("system", 0)])
     assert (message.role, message.images) == ("user", 2)
     assert message.text.startswith("Hint: Look closely.\nQuestion: Which shape is it?\nOptions:\nA. a blue square\n")
     assert message.text.endswith("\nAnswer with a letter.")
 
 
 def test_multiple_choice_is_asked_as_vlmevalkit_words_it() -> None:
-    [message] = load_adapter("chat").to_prompt(make_sample()).messages
+    [message] = load_adapter("chat").to_prompt(make_sample(), images=1).messages
     expected = "A. a blue square\nB. a red circle\nC. a green star\nD. none of the above\nPlease select the correct answer"
     assert message.text == f"Question: Which shape is it?\nOptions:\n{expected} from the options above. \n"
 
 
+def test_thinking_is_switched_by_template_option_or_system_prompt() -> None:
+    assert load_adapter("glm4v").to_prompt(make_sample(), images=1).template_options == {}
+    assert load_adapter("glm4v_direct").to_prompt(make_sample(), images=1).template_options == {"enable_thinking": False}
+    system, user = load_adapter("internvl_thinking").to_prompt(make_sample(), images=1).messages
+    assert "inside <think> and </think>" in system.text
+    assert user == load_adapter("internvl").to_prompt(make_sample(), images=1).messages[0]
+
+
+def test_thyme_is_asked_for_its_tags_and_for_no_code() -> None:
+    [message] = load_adapter("thyme").to_prompt(make_sample("free_text"), images=1).messages
+    assert message.text.startswith("Which shape is it?\nDo not write code. ")
+    assert message.text.endswith(" inside <answer> and </answer>.")
+
+
 def test_short_text_asks_for_a_word_and_free_text_and_yes_no_ask_the_question_alone() -> None:
     texts = {
-        kind: load_adapter("chat").to_prompt(make_sample(kind)).messages[0].text for kind in ("short_text", "free_text", "yes_no")
+        kind: load_adapter("chat").to_prompt(make_sample(kind), images=1).messages[0].text
+        for kind in ("short_text", "free_text", "yes_no")
     }
     assert texts["short_text"] == "Which shape is it?\nAnswer the question using a single word or phrase."
     assert texts["free_text"] == texts["yes_no"] == "Which shape is it?"
@@ -103,3 +139,4 @@ def test_the_last_answer_and_box_count() -> None:
 def test_blocks_and_image_tokens_are_dropped() -> None:
     assert drop_blocks("a<code>b</code>c<code>d", "code") == "ac"
     assert drop_image_tokens("<image>a<|image_pad|> <IMG_CONTEXT>") == "a"
+    assert drop_image_tokens("<fake_token_around_image><row_1_col_2>a<global-img><|begin_of_image|>") == "a"

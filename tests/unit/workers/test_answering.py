@@ -2,19 +2,23 @@
 
 import asyncio
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from common.errors import EngineError, OutOfMemory, SampleError
+from common.errors import ConfigError, EngineError, OutOfMemory, SampleError, TransientError
 from common.records import Outcome, Sample
 from tests.support.fleet import Fleet, make_rows
 from tests.support.slots import ScriptedEngine, enqueue_rows, exits, open_slot, read_samples
+from tests.support.soundness import assert_run_is_sound
+from tests.support.videos import encode_video, paint_number, read_number
 from workers.adapters.base import Prompt
 from workers.adapters.chat import ChatAdapter
 from workers.answering import answer_samples
 from workers.engines.base import Generation, Request
+from workers.look import look
 from workers.slot import Slot
 
 __all__ = ["exits"]  # a fixture
@@ -162,10 +166,10 @@ def test_whatever_an_adapter_raises_for_one_sample_is_that_samples_outcome(slot:
     by_question = {surprise.__name__: surprise for surprise in surprises}
 
     class OddAdapter(ChatAdapter):
-        def to_prompt(self, sample: Sample, *, reminder: str | None = None) -> Prompt:
+        def to_prompt(self, sample: Sample, *, images: int, reminder: str | None = None) -> Prompt:
             if surprise := by_question.get(sample.question):
                 raise surprise("odd")
-            return super().to_prompt(sample, reminder=reminder)
+            return super().to_prompt(sample, images=images, reminder=reminder)
 
     slot.adapter = OddAdapter()
     outcomes = answer_rows(slot, fleet, ask("good", *by_question, "fine"))
@@ -187,6 +191,103 @@ def test_a_dead_engine_ends_the_chunk_after_what_was_finished(slot: Slot, fleet:
     samples = sorted(read_samples(slot, run_id), key=lambda sample: "bad" in sample.question)
     seen = collect_until_dead(slot, run_id, samples)
     assert {outcome.sample_id for outcome in seen} == {sample.sample_id for sample in samples[:3]}
+
+
+def away_once(fault: Exception) -> ScriptedEngine:
+    """Return an engine that raises ``fault`` at the first question about something bad, and answers from then on."""
+    faults = [fault]
+
+    def answer(request: Request) -> str:
+        if faults and "bad" in request.messages[-1].text:
+            raise faults.pop()
+        return "ok"
+
+    return ScriptedEngine(answer)
+
+
+def count_asked(engine: ScriptedEngine) -> Counter[str]:
+    """Return how often each question was asked."""
+    return Counter(request.messages[-1].text.split("?")[0] for request in engine.asked)
+
+
+def test_a_chunk_whose_engine_is_away_goes_on_later_where_it_was(slot: Slot, fleet: Fleet) -> None:
+    slot.engine = engine = away_once(TransientError("the endpoint does not answer"))
+    run_id = enqueue_rows(fleet, "tried", [*make_rows(9), *ask("bad?")])
+    assert look(slot, run_id, 0) == "away"
+    assert slot.trouble == "the endpoint does not answer"
+    assert fleet.status(run_id).state == "running"
+    assert fleet.wait_for_end(run_id).samples.ok == 10  # the slot's own janitor takes it over
+    assert_run_is_sound(fleet, run_id)
+    asked = count_asked(engine)
+    assert asked.pop("bad") == 2
+    assert set(asked.values()) == {1}, "what was finished is in the journal"
+
+
+def test_a_run_whose_engine_needs_the_user_is_paused_and_goes_on_where_it_was(slot: Slot, fleet: Fleet) -> None:
+    slot.engine = engine = away_once(ConfigError("the endpoint refuses the key; set OPENAI_API_KEY"))
+    run_id = enqueue_rows(fleet, "tried", [*make_rows(9), *ask("bad?")])
+    assert look(slot, run_id, 0) == "failed"
+    view = fleet.ledger.view_run(run_id)
+    assert view is not None
+    assert (view.state, view.reason) == ("paused", "slot@test: the endpoint refuses the key; set OPENAI_API_KEY")
+    fleet.run_producer("resume", run_id)
+    assert fleet.wait_for_end(run_id).samples.ok == 10
+    assert_run_is_sound(fleet, run_id)
+    asked = count_asked(engine)
+    assert asked.pop("bad") == 2
+    assert set(asked.values()) == {1}
+
+
+def test_of_several_faults_at_once_the_worst_counts(slot: Slot, fleet: Fleet) -> None:
+    class FailingEngine(ScriptedEngine):
+        async def generate(self, request: Request) -> Generation:
+            self.asked.append(request)
+            while len(self.asked) < 3:
+                await asyncio.sleep(0)
+            raise {"away": TransientError, "refused": ConfigError, "gone": EngineError}[request.messages[-1].text.split("?")[0]](
+                "gone"
+            )
+
+    slot.engine = FailingEngine("never")
+    run_id = enqueue_rows(fleet, "tried", ask("away?", "refused?", "gone?"))
+    assert collect_until_dead(slot, run_id, read_samples(slot, run_id)) == []
+
+
+def test_a_videos_frames_reach_the_engine_as_images_before_the_text(slot: Slot, fleet: Fleet) -> None:
+    slot.engine = engine = ScriptedEngine("ok")
+    (fleet.folder / "film.mp4").write_bytes(encode_video(5))
+    paint_number(7).save(fleet.folder / "a.png")
+    rows = [
+        {"id": 0, "question": "film", "target": "ok", "video": "film.mp4"},
+        {"id": 1, "question": "both", "target": "ok", "video": "film.mp4", "image": "a.png"},
+        {"id": 2, "question": "text", "target": "ok"},
+    ]
+    outcomes = answer_rows(slot, fleet, rows)
+    assert {outcome.status for outcome in outcomes.values()} == {"ok"}
+    seen = {request.messages[-1].text.split("\n")[0]: [read_number(image) for image in request.images] for request in engine.asked}
+    assert seen == {"film": [0, 1, 2, 3, 4], "both": [7, 0, 1, 2, 3, 4], "text": []}
+    assert all(request.messages[-1].images == len(request.images) for request in engine.asked)
+
+
+def test_bounds_of_the_profile_hold_for_what_the_engine_sees(fleet: Fleet) -> None:
+    fleet.write_profile("small", media={"max_pixels": 960, "max_frames": 2})
+    (fleet.folder / "film.mp4").write_bytes(encode_video(40))
+    paint_number(7).save(fleet.folder / "a.png")
+    row = {"id": 0, "question": "both", "target": "ok", "video": "film.mp4", "image": "a.png"}
+    run_id = enqueue_rows(fleet, "small", [row])
+    with open_slot(fleet, "small") as slot:
+        slot.engine = engine = ScriptedEngine("ok")
+        assert look(slot, run_id, 0) == "done"
+    assert [(image.size, read_number(image)) for image in engine.asked[0].images] == [((40, 24), 7), ((40, 24), 10), ((40, 24), 30)]
+
+
+def test_images_are_decoded_once_for_all_attempts(slot: Slot, fleet: Fleet) -> None:
+    slot.engine = engine = ScriptedEngine(lambda request: "" if request.attempt < 3 else "ok")
+    paint_number(7).save(fleet.folder / "a.png")
+    answer_rows(slot, fleet, [{"id": 0, "question": "shy", "target": "ok", "image": "a.png"}])
+    first, *others = engine.asked
+    assert len(others) == 2
+    assert all(request.images[0] is first.images[0] for request in others)
 
 
 def test_a_sample_that_meets_its_cancellation_with_another_error_gets_no_outcome(slot: Slot, fleet: Fleet) -> None:

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 import pytest
 
 from common.chunks import read_part
-from common.errors import EngineError
+from common.errors import EngineError, TransientError
 from common.layout import part_key
+from common.ledger import SUSPECT
 from common.parts import encode_part
 from common.records import Outcome, Sample
 from tests.support.fleet import Fleet, make_rows
@@ -46,7 +47,9 @@ def test_a_chunk_that_is_done_held_or_unknown_is_not_needed(slot: Slot, fleet: F
     assert run_chunk(slot, run_id, 0) == "done"
     assert slot.ledger.acquire(run_id, 1, "another@worker")
     slot.engine = engine = ScriptedEngine("never")
-    assert [run_chunk(slot, run, number) for run, number in ((run_id, 0), (run_id, 1), ("tried-0", 0))] == ["not needed"] * 3
+    forgotten = enqueue_rows(fleet, "tried", make_rows(21))
+    slot.ledger.forget_run(forgotten)
+    assert [run_chunk(slot, run, number) for run, number in ((run_id, 0), (run_id, 1), (forgotten, 0))] == ["not needed"] * 3
     assert engine.asked == []
 
 
@@ -151,6 +154,27 @@ def test_an_engine_that_is_gone_ends_the_process_and_gives_its_chunk_back_with_t
     assert lease is not None
     assert lease.suspect
     assert len(slot.ledger.read_journal(lease)) == 3
+
+
+def test_an_engine_that_is_away_in_the_middle_of_a_trial_is_no_crash(fleet: Fleet) -> None:
+    def answer(request: Request) -> str:
+        raise TransientError("the endpoint does not answer")
+
+    fleet.write_profile("tried")
+    with open_slot(fleet, "tried", lease_s=0.5, renew_s=0.1, janitor_s=600) as slot:
+        slot.engine = engine = ScriptedEngine(answer)
+        run_id = enqueue_rows(fleet, "tried", make_rows(1))  # after the one sweep of its janitor
+        before = fleet.ledger.acquire(run_id, 0, "died@test")
+        assert before is not None
+        fleet.ledger.release(before, blame=SUSPECT)
+        for times in range(1, 4):
+            wait_until(lambda: fleet.ledger.expire_leases(run_id), "the chunk to be offered again")
+            with pytest.raises(TransientError):
+                run_chunk(slot, run_id, 0)
+            assert len(engine.asked) == times
+    lease = wait_until(lambda: fleet.ledger.acquire(run_id, 0, "next@test"), "a lease")
+    assert lease.suspect
+    assert fleet.ledger.begin_trial(lease, engine.asked[0].request_id) == 0
 
 
 def test_the_largest_chunk_there_may_be_goes_through(slot: Slot, fleet: Fleet) -> None:

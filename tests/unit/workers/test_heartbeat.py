@@ -23,13 +23,15 @@ LEASES = run_keys(RUN)[4]
 
 
 @contextmanager
-def beat(url: str, duties: Callable[[], None] = lambda: None, *, lease_s: float = 30) -> Iterator[tuple[Heartbeat, Ledger]]:
+def beat(
+    url: str, duties: Callable[[], None] = lambda: None, *, lease_s: float = 30, launcher: int | None = None
+) -> Iterator[tuple[Heartbeat, Ledger]]:
     """Yield a running heartbeat and its ledger, with an open run of four chunks."""
     chosen = Settings(redis_url=url, lease_s=lease_s, renew_s=0.02)
     with connect_redis(chosen, patience_s=0) as client:
         ledger = Ledger(client, chosen)
         ledger.open_run(Plan(run_id=RUN, samples=4, chunks=4, datasets=()), "tiny")
-        beating = Heartbeat(ledger, chosen, duties)
+        beating = Heartbeat(ledger, chosen, duties, launcher)
         beating.start()
         try:
             yield beating, ledger
@@ -138,6 +140,14 @@ def test_the_worker_is_told_once_to_drain_when_its_launcher_is_gone(redis_url: s
         wait_until(lambda: told, "the signal")
         seen = len(beats)
         wait_until(lambda: len(beats) > seen + 2, "more beats")
+    assert told == [(os.getpid(), signal.SIGTERM)]
+
+
+def test_a_launcher_that_was_gone_before_the_first_beat_is_missed_too(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[int, int]] = []
+    monkeypatch.setattr("workers.heartbeat.os.kill", lambda *given: told.append(given))
+    with beat(redis_url, launcher=2**22 + 1):  # no process has such a number
+        wait_until(lambda: told, "the signal")
     assert told == [(os.getpid(), signal.SIGTERM)]
 
 

@@ -47,6 +47,7 @@ def test_a_drain_in_the_middle_of_a_trial_is_no_crash(fleet: Fleet, exits: list[
     lease = fleet.ledger.acquire(run_id, 0, "died@test")
     assert lease is not None
     fleet.ledger.release(lease, blame=2)
+    fleet.ledger.client.set("fleet:janitor:poisoned", "1")  # so that no slot takes the chunk over by itself
     asked = fleet.folder / "asked"
     for _ in range(3):
         with open_slot(fleet, "poisoned", janitor_s=600) as slot, ThreadPoolExecutor(1) as pool:

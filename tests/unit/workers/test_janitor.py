@@ -1,15 +1,20 @@
 """The janitor: lost chunks are rung for again, by one worker at a time, and never more than needed."""
 
+import json
 from collections.abc import Iterator
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 from celery import Celery
 
 from common.broker import count_waiting, make_app, queue_name, ring
+from common.chunks import ChunkIndex
 from common.ledger import Ledger, connect_redis
 from common.records import Plan
 from common.settings import Settings
+from common.store import open_store
+from tests.support.planning import make_samples, make_spec, plan_samples
 from tests.support.waiting import wait_until
 from workers.janitor import sweep
 
@@ -19,10 +24,14 @@ class Swept(NamedTuple):
     ledger: Ledger
     settings: Settings
     taken: list[tuple[str, int]]
+    known: dict[str, ChunkIndex]
     room_for_takeovers: int = 2
 
     def take_over(self, run_id: str, chunk: int) -> None:
         self.taken.append((run_id, chunk))
+
+    def find_index(self, run_id: str) -> ChunkIndex | None:
+        return self.known.get(run_id)
 
     def open_run(self, run_id: str, chunks: int) -> None:
         self.ledger.open_run(Plan(run_id=run_id, samples=chunks, chunks=chunks, datasets=()), "tiny")
@@ -44,7 +53,7 @@ class Swept(NamedTuple):
 def swept(redis_url: str) -> Iterator[Swept]:
     chosen = Settings(redis_url=redis_url, lease_s=0.05, renew_s=0.01, janitor_s=0.01)
     with connect_redis(chosen) as client:
-        yield Swept(make_app(chosen), Ledger(client, chosen), chosen, [])
+        yield Swept(make_app(chosen), Ledger(client, chosen), chosen, [], {})
 
 
 def test_it_rings_for_pending_chunks_once_the_queue_is_empty(swept: Swept) -> None:
@@ -54,6 +63,19 @@ def test_it_rings_for_pending_chunks_once_the_queue_is_empty(swept: Swept) -> No
     assert swept.sweep() == 0, "messages wait: nothing is known to be lost"
     swept.empty_queue()
     assert swept.sweep() == 3
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_what_it_rings_for_is_described_as_far_as_the_worker_has_read_the_plan(swept: Swept, tmp_path: Path, known: bool) -> None:
+    plan, index = plan_samples(open_store(str(tmp_path)), make_samples(20), make_spec(max_samples=8))
+    swept.ledger.open_run(plan, "tiny")
+    if known:
+        swept.known[plan.run_id] = index
+    assert swept.sweep() == 3
+    messages: Any = swept.ledger.client.lrange(queue_name("tiny"), 0, -1)
+    shown = [json.loads(message)["headers"]["argsrepr"] for message in reversed(messages)]
+    counts = [" · 8 samples", " · 8 samples", " · 4 samples"] if known else ["", "", ""]
+    assert shown == [f"tiny · {plan.run_id} · chunk {number}{count}" for number, count in enumerate(counts)]
 
 
 def test_it_takes_over_an_expired_chunk_however_many_messages_wait_and_only_once(swept: Swept) -> None:

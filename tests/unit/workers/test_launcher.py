@@ -1,69 +1,26 @@
-"""The launcher: which slots it serves, and when it starts a worker again.  Real processes: ``test_launcher_processes.py``."""
+"""The launcher: what it tells its workers, and when it starts one again.  Real processes: ``test_launcher_processes.py``."""
 
-import os
+import json
 import signal
+import socket
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from common.errors import ConfigError
-from common.settings import Settings, get_settings
+from common.settings import Settings
 from tests.support.waiting import wait_until
 from workers import launcher
-from workers.launcher import GpuSlot, Launcher, Supervised, parse_gpus
+from workers.assignments import Assignment, GpuSlot
+from workers.launcher import Supervised, count_threads
+from workers.presets import Choice, Preset
 
 
 def write_program(path: Path, text: str) -> Path:
     path.write_text(f"#!/bin/sh\n{text}\n")
     path.chmod(0o755)
     return path
-
-
-def show_gpus(folder: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    """Put a stand-in for ``nvidia-smi`` first on PATH."""
-    write_program(folder / "nvidia-smi", text)
-    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
-
-
-def test_none_is_one_slot_without_a_gpu_named_for_this_launcher() -> None:
-    assert parse_gpus("none") == [GpuSlot(f"cpu{os.getpid()}", "")]
-
-
-@pytest.mark.parametrize(("asked", "devices"), [("0", ["0"]), ("0,1", ["0", "1"]), (" 3, 1 ", ["1", "3"]), ("07", ["7"])])
-def test_numbers_are_one_slot_each(asked: str, devices: list[str]) -> None:
-    assert parse_gpus(asked) == [GpuSlot(f"gpu{device}", device) for device in devices]
-
-
-@pytest.mark.parametrize("asked", ["", ",", "0,", "one", "-1", "0,0", "1,01", "0;1", "1.0", "²", "None"])
-def test_nonsense_is_refused_with_what_was_expected(asked: str) -> None:
-    with pytest.raises(ConfigError, match=r"expected none, all, or different GPU numbers such as 0 or 0,1") as caught:
-        parse_gpus(asked)
-    assert repr(asked) in str(caught.value)
-
-
-def test_all_is_what_the_driver_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    show_gpus(
-        tmp_path, monkeypatch, 'test "$1" = --list-gpus && echo "GPU 0: H100 (UUID: GPU-a)" && echo "GPU 1: H100 (UUID: GPU-b)"'
-    )
-    assert [slot.devices for slot in parse_gpus("all")] == ["0", "1"]
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [("exit 9", "nvidia-smi does not answer"), ("true", "the driver shows no GPU"), ("", "the driver shows no GPU")],
-)
-def test_all_without_a_gpu_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, said: str) -> None:
-    show_gpus(tmp_path, monkeypatch, text)
-    with pytest.raises(ConfigError, match=f"{said}.*--gpus none"):
-        parse_gpus("all")
-
-
-def test_all_without_a_driver_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(ConfigError, match="nvidia-smi does not answer"):
-        parse_gpus("all")
 
 
 class Clock:
@@ -86,7 +43,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def supervise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, **settings: int) -> Supervised:
     """Return a supervised worker that runs a shell script instead of Celery."""
     monkeypatch.setattr(sys, "executable", str(write_program(tmp_path / "python", program)))
-    return Supervised(GpuSlot("gpu3", "3"), "tiny", "tiny", Settings().model_copy(update=settings))
+    preset = Preset("memory", {"max_num_seqs": Choice(64, "from 10 GiB up")})
+    assignment = Assignment(GpuSlot("gpu1+3", "1,3", "2 × L4"), "./tiny.yaml", "tiny", preset)
+    return Supervised(assignment, Settings().model_copy(update=settings))
 
 
 def run_once(worker: Supervised) -> None:
@@ -173,18 +132,56 @@ def test_a_process_that_the_system_cannot_start_counts_as_one_that_died(
     assert worker.gave_up == "gave up after 1 restart in an hour; last exit code 71 (the system could not start a process)"
 
 
-def test_a_worker_is_told_its_gpu_and_what_is_expected_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+def test_a_worker_is_told_its_gpus_and_what_is_expected_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,3,5")
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "FASTEST_FIRST")
+    monkeypatch.setenv("FLEET_WORKER_PRESET", "{}")
     told = tmp_path / "told"
+    monkeypatch.setenv("FLEET_WORKER_GPU", "somebody else's")
+    variables = "$CUDA_VISIBLE_DEVICES $CUDA_DEVICE_ORDER $FLEET_WORKER_PROFILE $FLEET_WORKER_DEVICE"
     worker = supervise(
-        tmp_path, monkeypatch, f'echo "$CUDA_VISIBLE_DEVICES $FLEET_WORKER_PROFILE $FLEET_WORKER_DEVICE $@" > {told}'
+        tmp_path,
+        monkeypatch,
+        f'echo "$FLEET_WORKER_PRESET" > {told}; echo "$FLEET_WORKER_GPU" >> {told}; echo "{variables} $@" >> {told}',
     )
     run_once(worker)
-    devices, profile, device, *command = told.read_text().split()
-    assert (devices, profile, device) == ("3", "tiny", "gpu3")
+    preset, gpu, line = told.read_text().splitlines()
+    assert (json.loads(preset), gpu) == ({"max_num_seqs": 64}, "2 × L4")
+    devices, order, profile, device, *command = line.split()
+    assert (devices, order, profile, device) == ("1,3", "PCI_BUS_ID", "./tiny.yaml", "gpu1+3")
+    assert command[command.index("-n") + 1] == f"gpu1+3@{socket.gethostname()}"
     assert command[command.index("-Q") + 1] == "fleet.tiny"
     assert command[command.index("-c") + 1] == str(Settings().chunks_in_flight)
     assert command[command.index("-P") + 1] == "threads"
     worker.kill()
+
+
+def is_loading(worker: Supervised) -> bool:
+    return worker.loading  # in a function, because mypy believes that a property stays what it was
+
+
+def test_a_worker_loads_until_it_says_that_it_is_done_or_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    done = f"while [ ! -e {tmp_path}/loaded ]; do sleep 0.01; done; echo done > /dev/fd/$FLEET_WORKER_LOADED_PIPE"
+    worker = supervise(tmp_path, monkeypatch, f"{done}; while [ ! -e {tmp_path}/die ]; do sleep 0.01; done")
+    assert not is_loading(worker)
+    assert [worker.watch(may_start=False), worker.running] == [False, False], "another one is loading on its GPU"
+    worker.watch()
+    assert is_loading(worker)
+    (tmp_path / "loaded").touch()
+    wait_until(lambda: not is_loading(worker), "the worker to be loaded")
+    assert worker.running
+    (tmp_path / "die").touch()
+    run_once(worker)
+    assert not is_loading(worker)
+    (tmp_path / "loaded").unlink()
+    find_pause(worker, clock)
+    assert is_loading(worker), "started again, it loads again"
+    worker.kill()
+    assert not is_loading(worker)
 
 
 def test_nothing_is_signalled_while_no_process_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,6 +191,12 @@ def test_nothing_is_signalled_while_no_process_runs(tmp_path: Path, monkeypatch:
     assert worker.reap()
 
 
-def test_an_unknown_profile_is_refused_before_anything_starts() -> None:
-    with pytest.raises(ConfigError, match="no-such-model"):
-        Launcher("no-such-model", parse_gpus("0"), get_settings())
+def test_workers_share_the_cores_unless_the_user_says_how_many_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(32)))
+    on_gpu, on_cpu = GpuSlot("gpu0", "0", "L4"), GpuSlot("cpu7", "", "")
+    assert [count_threads(on_cpu, workers) for workers in (1, 2, 64)] == [32, 16, 1]
+    assert [count_threads(on_gpu, workers) for workers in (1, 2, 8, 16)] == [4, 4, 4, 2]
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    worker = supervise(tmp_path, monkeypatch, 'echo "$OMP_NUM_THREADS" > "$(dirname "$0")/threads"')
+    run_once(worker)
+    assert (tmp_path / "threads").read_text() == "7\n"

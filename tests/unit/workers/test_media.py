@@ -16,9 +16,10 @@ from PIL import Image
 
 from common.errors import SampleError
 from common.records import Media
+from tests.support.media import AS_IS, load_image
 from workers import media as media_module
-from workers.media import decode_image, load_media, to_rgb
 from workers.media_files import MediaAccess
+from workers.media_images import open_image, to_rgb
 
 RED = (255, 0, 0)
 ANY_FILE = MediaAccess((Path("/"),), urls=False, url_timeout_s=1)  # folders: test_media_roots.py; addresses: test_media_urls.py
@@ -36,7 +37,7 @@ def make_red(size: tuple[int, int] = (6, 4)) -> Image.Image:
 
 def fault_of(media: Media) -> tuple[str, str]:
     with pytest.raises(SampleError) as caught:
-        load_media(media, ANY_FILE)
+        load_image(media, ANY_FILE)
     return caught.value.code, str(caught.value)
 
 
@@ -46,7 +47,7 @@ def inline(content: bytes) -> Media:
 
 def end_of(content: bytes) -> str:
     try:
-        return decode_image(content, "damaged").mode
+        return open_image(content, "damaged", AS_IS).decode()[0].mode
     except SampleError as error:
         return error.code
 
@@ -58,14 +59,14 @@ def end_of(content: bytes) -> str:
 def test_a_path_and_a_file_uri_lead_to_the_image(tmp_path: Path, to_uri: Callable[[Path], str]) -> None:
     path = tmp_path / "a red one é.png"
     path.write_bytes(encode(make_red()))
-    image = load_media(Media(uri=to_uri(path)), ANY_FILE)
+    image = load_image(Media(uri=to_uri(path)), ANY_FILE)
     assert (image.mode, image.size, image.getpixel((0, 0))) == ("RGB", (6, 4), RED)
 
 
 def test_inline_base64_may_be_broken_into_lines() -> None:
     text = base64.encodebytes(encode(make_red((40, 40)))).decode()
     assert "\n" in text
-    assert load_media(Media(data=text), ANY_FILE).size == (40, 40)
+    assert load_image(Media(data=text), ANY_FILE).size == (40, 40)
 
 
 @pytest.mark.parametrize("encoding", ["raw", "base64"])
@@ -75,7 +76,7 @@ def test_a_byte_range_of_a_dataset_file_is_read(tmp_path: Path, encoding: str) -
     path = tmp_path / "dataset.tsv"
     path.write_bytes(b"index\timage\n1\t" + stored + b"\n2\tmore")
     place = Media.model_validate({"uri": str(path), "offset": 14, "length": len(stored), "encoding": encoding})
-    assert load_media(place, ANY_FILE).getpixel((5, 3)) == RED
+    assert load_image(place, ANY_FILE).getpixel((5, 3)) == RED
     code, message = fault_of(place.model_copy(update={"length": 10**6}))
     assert code == "media_corrupt"
     assert f"{path}[14:+1000000]: the file ends" in message
@@ -122,10 +123,6 @@ def test_addresses_are_not_enabled(uri: str) -> None:
     assert fault_of(Media(uri=uri))[0] == "media_unsupported"
 
 
-def test_videos_are_not_enabled() -> None:
-    assert fault_of(Media(kind="video", uri="film.mp4"))[0] == "media_unsupported"
-
-
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"
 
 
@@ -145,7 +142,7 @@ def test_what_is_not_base64_is_corrupt(text: str) -> None:
 def test_a_file_that_was_cut_off_is_corrupt(format_name: str) -> None:
     noise = Image.fromarray(np.random.default_rng(3).integers(0, 256, (64, 64, 3), dtype=np.uint8))
     content = encode(noise, format_name)
-    assert load_media(inline(content), ANY_FILE).size == (64, 64)
+    assert load_image(inline(content), ANY_FILE).size == (64, 64)
     assert fault_of(inline(content[: len(content) // 2]))[0] == "media_corrupt"
 
 
@@ -186,12 +183,12 @@ def test_a_damaged_file_is_an_image_or_a_named_fault(format_name: str, changes: 
 def test_an_image_is_turned_upright_as_its_exif_says() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # turn a quarter clockwise
-    assert load_media(inline(encode(make_red((6, 4)), "JPEG", exif=exif)), ANY_FILE).size == (4, 6)
+    assert load_image(inline(encode(make_red((6, 4)), "JPEG", exif=exif)), ANY_FILE).size == (4, 6)
 
 
-@pytest.mark.filterwarnings("ignore:Corrupt EXIF")  # as workers/media.py sets it, over pytest's own filters
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")  # as workers/media_images.py sets it, over pytest's own filters
 def test_a_broken_exif_block_does_not_cost_the_image() -> None:
-    assert load_media(inline(encode(make_red(), "JPEG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff broken")), ANY_FILE).size == (6, 4)
+    assert load_image(inline(encode(make_red(), "JPEG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff broken")), ANY_FILE).size == (6, 4)
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
@@ -211,14 +208,14 @@ def test_a_palette_with_a_transparent_colour_becomes_white_there() -> None:
     image = Image.new("P", (2, 1))
     image.putpalette([255, 0, 0, 0, 0, 255])
     image.putpixel((1, 0), 1)
-    loaded = load_media(inline(encode(image, transparency=1)), ANY_FILE)
+    loaded = load_image(inline(encode(image, transparency=1)), ANY_FILE)
     assert [loaded.getpixel((x, 0)) for x in (0, 1)] == [RED, (255, 255, 255)]
 
 
 @pytest.mark.parametrize("format_name", ["PNG", "TIFF"])
 def test_sixteen_bit_greyscale_is_scaled_and_not_clipped(format_name: str) -> None:
     values = np.array([[0, 257, 25_700, 65_535]], dtype=np.uint16)
-    loaded = load_media(inline(encode(Image.fromarray(values), format_name)), ANY_FILE)
+    loaded = load_image(inline(encode(Image.fromarray(values), format_name)), ANY_FILE)
     assert np.asarray(loaded)[0].tolist() == [[value] * 3 for value in (0, 1, 100, 255)]
 
 
@@ -241,5 +238,5 @@ def test_other_modes_keep_their_colours(mode: str) -> None:
 
 def test_of_an_animation_the_first_frame_is_taken() -> None:
     frames = [make_red(), Image.new("RGB", (6, 4), "blue")]
-    loaded = load_media(inline(encode(frames[0], "GIF", save_all=True, append_images=frames[1:])), ANY_FILE)
+    loaded = load_image(inline(encode(frames[0], "GIF", save_all=True, append_images=frames[1:])), ANY_FILE)
     assert loaded.getpixel((0, 0)) == RED

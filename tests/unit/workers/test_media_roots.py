@@ -11,7 +11,7 @@ from common.errors import ConfigError, SampleError
 from common.records import Media
 from common.settings import Settings
 from common.spec import DatasetSource
-from workers.media import load_media
+from tests.support.media import load_image
 from workers.media_files import MediaAccess, find_access
 
 SIZE = (3, 2)
@@ -31,7 +31,7 @@ def below(*roots: Path) -> MediaAccess:
 
 def fault_of(uri: str | Path, access: MediaAccess) -> tuple[str, str]:
     with pytest.raises(SampleError) as caught:
-        load_media(Media(uri=str(uri)), access)
+        load_image(Media(uri=str(uri)), access)
     return caught.value.code, str(caught.value)
 
 
@@ -49,26 +49,26 @@ def root(tmp_path: Path) -> Path:
 def test_a_file_below_a_root_is_read(root: Path, way: str) -> None:
     write_image(root / "a.png")
     write_image(root / "deep/er/a.png")
-    assert load_media(Media(uri=f"{root}/{way}"), below(root)).size == SIZE
-    assert load_media(Media(uri=f"file://{root}/{way}"), below(root.parent / "other", root)).size == SIZE
+    assert load_image(Media(uri=f"{root}/{way}"), below(root)).size == SIZE
+    assert load_image(Media(uri=f"file://{root}/{way}"), below(root.parent / "other", root)).size == SIZE
 
 
 def test_a_root_may_be_a_link_and_so_may_the_way_to_it(root: Path, tmp_path: Path) -> None:
     image = write_image(root / "in/a.png")
     (tmp_path / "link").symlink_to(root)
-    assert load_media(Media(uri=str(image)), below(tmp_path / "link")).size == SIZE
-    assert load_media(Media(uri=str(tmp_path / "link/in/a.png")), below(root)).size == SIZE
+    assert load_image(Media(uri=str(image)), below(tmp_path / "link")).size == SIZE
+    assert load_image(Media(uri=str(tmp_path / "link/in/a.png")), below(root)).size == SIZE
 
 
 def test_a_link_from_one_root_into_another_is_followed(root: Path, tmp_path: Path) -> None:
     (root / "a.png").symlink_to(write_image(tmp_path / "second" / "b.png"))
-    assert load_media(Media(uri=str(root / "a.png")), below(root, tmp_path / "second")).size == SIZE
+    assert load_image(Media(uri=str(root / "a.png")), below(root, tmp_path / "second")).size == SIZE
 
 
 def test_inline_media_need_no_root(root: Path) -> None:
     data = "iVBORw0KGgo="  # the beginning of a PNG
     with pytest.raises(SampleError) as caught:
-        load_media(Media(data=data), below())
+        load_image(Media(data=data), below())
     assert caught.value.code == "media_corrupt"  # it was decoded
 
 
@@ -111,7 +111,7 @@ def test_a_byte_range_out_of_the_roots_is_refused(root: Path, tmp_path: Path) ->
     dataset.write_bytes(b"secret")
     media = Media(uri=str(dataset), offset=0, length=6)
     with pytest.raises(SampleError, match=r"rows\.tsv\[0:\+6\]: outside the folders") as caught:
-        load_media(media, below(root))
+        load_image(media, below(root))
     assert caught.value.code == "media_forbidden"
 
 
@@ -190,7 +190,7 @@ def test_folders_on_the_way_need_not_be_listable(root: Path, monkeypatch: pytest
         return really_open(path, flags, dir_fd=dir_fd)
 
     monkeypatch.setattr(os, "open", note)
-    assert load_media(Media(uri=str(image)), below(root)).size == SIZE
+    assert load_image(Media(uri=str(image)), below(root)).size == SIZE
     assert all(flags & os.O_PATH for flags in asked[:-1])  # root lists any folder, so a mode of 0711 would prove nothing
 
 

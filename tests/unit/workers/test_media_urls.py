@@ -14,8 +14,8 @@ from PIL import Image
 from common.errors import SampleError
 from common.records import Media
 from tests.support.https_server import PUBLIC, PUBLIC_V6, Web, answer, serve_web
+from tests.support.media import load_image
 from workers import media as media_module
-from workers.media import load_media
 from workers.media_files import MediaAccess
 from workers.media_urls import MOST_REDIRECTS, is_public, make_tls
 
@@ -30,7 +30,7 @@ PNG = _STREAM.getvalue()
 
 
 def load(uri: str, *, timeout_s: float = LONG_S, urls: bool = True, **place: Any) -> tuple[int, int]:
-    return load_media(Media(uri=uri, **place), MediaAccess((), urls=urls, url_timeout_s=timeout_s)).size
+    return load_image(Media(uri=uri, **place), MediaAccess((), urls=urls, url_timeout_s=timeout_s)).size
 
 
 def fault_of(uri: str, **options: Any) -> tuple[str, str]:

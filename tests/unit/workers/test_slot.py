@@ -5,14 +5,11 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from PIL import Image
 
-from common.errors import SampleError
-from common.records import Lease, Media, Sample
+from common.records import Lease
 from tests.support.fleet import Fleet, make_rows
 from tests.support.slots import Exited, enqueue_rows, exits, open_slot
 from tests.support.waiting import wait_until
-from workers.media_files import MediaAccess
 from workers.slot import ENGINE_DIED, Slot
 
 __all__ = ["exits"]  # a fixture
@@ -138,19 +135,3 @@ def _leave() -> None:
 def test_a_run_is_loaded_once(slot: Slot, fleet: Fleet) -> None:
     run_id = enqueue_rows(fleet, "tried", make_rows(4))
     assert slot.load_run(run_id) is slot.load_run(run_id)
-
-
-def test_images_are_loaded_in_order_and_the_first_fault_counts(slot: Slot, fleet: Fleet) -> None:
-    media = []
-    access = MediaAccess((fleet.folder,), urls=False, url_timeout_s=1)
-    for number in range(3):
-        path = fleet.folder / f"{number}.png"
-        Image.new("RGB", (8 + number, 8)).save(path)
-        media.append(Media(uri=str(path)))
-    sample = Sample(sample_id="s", dataset="d", index=0, media=tuple(media))
-    assert [image.width for image in slot.submit(slot.load_images(sample, access)).result(20)] == [8, 9, 10]
-    broken = sample.model_copy(
-        update={"media": (*media, *(Media(uri=f"{fleet.folder}/{name}.png") for name in ("nowhere", "neither")))}
-    )
-    with pytest.raises(SampleError, match=r"n(owhere|either)\.png: no such file"):
-        slot.submit(slot.load_images(broken, access)).result(20)

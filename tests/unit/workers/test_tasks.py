@@ -28,7 +28,7 @@ def slot(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> Iterator[Slot]:
 
 
 def raise_inside(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
-    def fail(*_: object) -> NoReturn:
+    def fail(*_: object, **__: object) -> NoReturn:
         raise error
 
     monkeypatch.setattr(look, "run_chunk", fail)

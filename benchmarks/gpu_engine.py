@@ -1,0 +1,17 @@
+"""vLLM, told how long each answer is to be: a model without weights would never end one."""
+
+from vllm import SamplingParams
+
+from benchmarks.gpu_questions import dictate_length
+from workers.engines.base import Request
+from workers.engines.vllm_engine import VllmEngine
+
+
+class DictatedLengths(VllmEngine):
+    """The vLLM engine, but for the lengths."""
+
+    def make_sampling_params(self, request: Request) -> SamplingParams:
+        params = super().make_sampling_params(request)
+        params.ignore_eos = True
+        params.max_tokens = dictate_length(request.request_id, request.settings.max_tokens)
+        return params

@@ -1,0 +1,96 @@
+"""What the GPU benchmarks ask: pictures that no cache has seen, questions about them, and how long each answer is to be."""
+
+import json
+import random
+import zlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import yaml
+from PIL import Image
+
+SAMPLES_IN_FLIGHT = 512  # on every side that keeps a number of them
+
+# A run that allows so many tokens is answered in lengths of its own for each sample; any other in exactly what it allows.
+LONGEST_TOKENS = 512
+_SHORTEST_TOKENS = 16
+_MEDIAN_TOKENS = 93
+_SIGMA = 0.907  # of the logarithm: with the two bounds the mean is then 133
+
+_JPEG_QUALITY = 90
+_GRAIN_PX = 16  # the noise is smooth over so many pixels, so that its JPEG is about as large as a photograph's
+
+_QUESTIONS = (
+    "What does this picture show?",
+    "Which colours stand out in it?",
+    "Where is the brightest spot?",
+    "How many shapes can you count?",
+    "What lies along the left edge?",
+    "Is the upper half the darker one?",
+    "Which part would you crop away?",
+    "How would you name this picture?",
+)
+
+
+@dataclass(frozen=True)
+class Asking:
+    """One run to be made: ``images`` fresh pictures with ``questions`` (1 to 8) each, answered in ``max_tokens``.
+
+    ``name`` is the dataset's; the pictures depend on it alone.  Unless ``grouped``, each question says that it is a group of
+    its own, so that the producer's shuffle tears apart what shares a picture.
+    """
+
+    name: str
+    images: int
+    max_tokens: int
+    questions: int = 1
+    grouped: bool = True
+
+    @property
+    def samples(self) -> int:
+        return self.images * self.questions
+
+
+def write_run(folder: Path, asking: Asking, *, profile: Path, image_px: int) -> Path:
+    """Write pictures, dataset and spec of a run, and return the spec's path."""
+    pictures = write_pictures(folder / asking.name, asking.images, image_px)
+    rows = [
+        {
+            "question": question,
+            "image": str(picture.relative_to(folder)),
+            "group": None if asking.grouped else f"{at}-{picture.stem}",
+        }
+        for picture in pictures
+        for at, question in enumerate(_QUESTIONS[: asking.questions])
+    ]
+    dataset, spec = folder / f"{asking.name}.jsonl", folder / f"{asking.name}.yaml"
+    dataset.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    generation = {"max_tokens": asking.max_tokens, "temperature": 0.0}
+    spec.write_text(yaml.safe_dump({"model": str(profile), "datasets": [{"path": str(dataset)}], "generation": generation}))
+    return spec
+
+
+def write_pictures(folder: Path, count: int, image_px: int) -> Sequence[Path]:
+    """Write so many square JPEG files of smooth random noise, seeded by the folder's name, and return their paths."""
+    folder.mkdir()
+    seed = zlib.crc32(folder.name.encode())
+
+    def write(number: int) -> Path:
+        grain = np.random.default_rng([seed, number]).integers(0, 256, (image_px // _GRAIN_PX,) * 2 + (3,), dtype=np.uint8)
+        path = folder / f"{number:05}.jpg"
+        Image.fromarray(grain).resize((image_px, image_px), Image.Resampling.BICUBIC).save(path, quality=_JPEG_QUALITY)
+        return path
+
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(write, range(count)))
+
+
+def dictate_length(sample_id: str, max_tokens: int) -> int:
+    """Return how many tokens a sample's answer is to have."""
+    if max_tokens != LONGEST_TOKENS:
+        return max_tokens
+    drawn = random.Random(sample_id).lognormvariate(float(np.log(_MEDIAN_TOKENS)), _SIGMA)
+    return min(max(round(drawn), _SHORTEST_TOKENS), LONGEST_TOKENS)

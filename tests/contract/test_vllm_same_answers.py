@@ -1,0 +1,64 @@
+"""The same weights give the same answers in vLLM as in transformers: what is asked is what the demo asks."""
+
+import random
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+import pytest
+
+from common.records import Sample
+from common.spec_files import read_specs
+from producer.datasets import read_dataset
+from tests.support.engines import TINY, ask_all, open_engine, run
+from tests.support.fleet import ROOT
+from tests.support.media import load_image
+from tests.support.vllm_cpu.process import LOAD_S, VllmHost
+from workers.adapters import load_adapter
+from workers.engines.base import Engine, Generation, Request
+from workers.media_files import MediaAccess
+
+EACH = 100  # samples of each of the demo's two datasets
+LEAST_SAME = 0.95
+
+pytestmark = pytest.mark.timeout(2 * LOAD_S)
+
+
+def make_demo_requests() -> list[Request]:
+    """Return ``EACH`` of each dataset's samples, seeded, as the demo's adapter and settings ask them."""
+    (spec,) = read_specs(ROOT / "examples" / "demo.yaml")
+    adapter = load_adapter(spec.model.adapter)
+    access = MediaAccess((Path(ROOT),), urls=False, url_timeout_s=1)
+
+    def make(sample: Sample) -> Request:
+        images = tuple(load_image(media, access) for media in sample.media)
+        prompt = adapter.to_prompt(sample, images=len(images))
+        name = f"{sample.dataset}:{sample.sample_id}"
+        return Request(name, prompt.messages, images, spec.generation, 1, prompt.template_options)
+
+    chosen = [random.Random("same").sample(list(read_dataset(source)), EACH) for source in spec.datasets]
+    return [make(sample) for samples in chosen for sample in samples]
+
+
+def answer(requests: list[Request], opening: Callable[[], AbstractAsyncContextManager[Engine]]) -> list[Generation]:
+    async def ask() -> list[Generation]:
+        async with opening() as engine:
+            return await ask_all(engine, requests)
+
+    answers: list[Generation] = run(ask())
+    return answers
+
+
+def test_vllm_answers_as_transformers_do_at_temperature_0(vllm_host: VllmHost) -> None:
+    requests = make_demo_requests()
+    assert len(requests) == 2 * EACH
+    ours = answer(requests, lambda: open_engine("hf", TINY, dtype="float32", max_batch_size=32))
+    theirs = answer(requests, vllm_host.open_shared)
+
+    assert [one.prompt_tokens for one in theirs] == [one.prompt_tokens for one in ours], "the prompts are not the same"
+    different = {
+        request.request_id: (one.text, other.text)
+        for request, one, other in zip(requests, ours, theirs, strict=True)
+        if (one.text, one.finish_reason) != (other.text, other.finish_reason)
+    }
+    assert len(different) <= (1 - LEAST_SAME) * len(requests), different

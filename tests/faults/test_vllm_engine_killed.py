@@ -1,0 +1,87 @@
+"""vLLM's engine process is killed or stopped in mid-run: the worker gives its chunks back, and the run ends sound."""
+
+import math
+import os
+import signal
+import time
+
+import psutil
+import pytest
+
+from common.presence import Presence
+from tests.support.asking import find_kept
+from tests.support.engines import TINY
+from tests.support.fleet import ROOT, Fleet
+from tests.support.leftovers import clean_fleet
+from tests.support.soundness import assert_run_is_sound
+from tests.support.vllm_cpu.environment import OPTIONS, vllm_environment
+from tests.support.vllm_cpu.process import LOAD_S
+from tests.support.waiting import wait_until
+
+__all__ = ["clean_fleet"]  # a fixture
+
+MODEL = "seeing"
+SAMPLES = 600
+CHUNK_SAMPLES = 16
+FAR = 600  # s; leases longer than the test: chunks must be given back, not waited for
+STALL_S = 15
+SHAPES = {"path": str(ROOT / "examples" / "data" / "shapes.jsonl"), "limit": SAMPLES, "fields": {"id": "qid", "target": "answer"}}
+
+
+@pytest.fixture
+def vllm_fleet(clean_fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> Fleet:
+    """Return a fleet whose workers have real vLLM, with a model that sees."""
+    plain = clean_fleet.environment
+    monkeypatch.setattr(clean_fleet, "environment", lambda **settings: {**plain(**settings), **vllm_environment()})
+    # Few at once, so that the engine is in the midst of the run when it dies.
+    options = {**OPTIONS, "max_num_seqs": 4}
+    clean_fleet.write_profile(MODEL, engine="vllm", weights=TINY, adapter="chat", engine_options=options)
+    return clean_fleet
+
+
+def wait_for_engine(fleet: Fleet, *, not_of: set[int]) -> tuple[Presence, psutil.Process]:
+    """Return a worker that was not seen before and its engine's process."""
+
+    def find() -> tuple[Presence, psutil.Process] | None:
+        for worker in fleet.workers(MODEL):
+            if worker.state == "ready" and worker.pid not in not_of:
+                (core,) = (one for one in psutil.Process(worker.pid).children() if one.name() == "VLLM::EngineCore")
+                return worker, core
+        return None
+
+    return wait_until(find, "a worker with vLLM", deadline_s=LOAD_S)
+
+
+def wait_for_kept(fleet: Fleet, run_id: str, count: int) -> None:
+    wait_until(lambda: len(find_kept(fleet, run_id)) >= count, f"{count} samples to be kept", deadline_s=LOAD_S)
+
+
+@pytest.mark.timeout(5 * LOAD_S)
+def test_vllms_engine_process_killed_and_then_stopped_costs_what_was_in_flight_and_nothing_more(vllm_fleet: Fleet) -> None:
+    fleet = vllm_fleet
+    generation = {"max_tokens": 32, "temperature": 0.0}
+    spec = fleet.write_spec(MODEL, [SHAPES], chunks={"max_samples": CHUNK_SAMPLES}, generation=generation)
+    run_id = fleet.enqueue(spec).run_id
+    fleet.start_workers(MODEL, lease_s=FAR, engine_stall_s=STALL_S)
+    kept_at: dict[str, float] = {}
+    workers: set[int] = set()
+    for blow in (signal.SIGKILL, signal.SIGSTOP):
+        worker, core = wait_for_engine(fleet, not_of=workers)
+        workers.add(worker.pid)
+        assert os.getpgid(core.pid) == worker.pid, "what ends the worker's group must end the engine"
+        wait_for_kept(fleet, run_id, len(kept_at) + 40)
+        core.send_signal(blow)
+        kept, noted_at = find_kept(fleet, run_id), time.time()
+        kept_at = {sample_id: kept_at.get(sample_id, noted_at) for sample_id in kept}
+        assert len(kept_at) < SAMPLES
+
+    samples = fleet.wait_for_end(run_id, deadline_s=LOAD_S).samples
+    assert (samples.unique, samples.failed) == (SAMPLES, 0)
+    outcomes = {outcome.sample_id: outcome for outcome in assert_run_is_sound(fleet, run_id)}
+    asked_again = {name for name, at in kept_at.items() if (outcomes[name].finished_at or math.inf) > at}
+    assert asked_again == set()
+    log = fleet.read_log()
+    assert "vLLM's engine process is gone" in log
+    assert f"the engine has answered nothing for {STALL_S} s" in log
+    assert log.count("exit_code=70") == len(workers)
+    assert log.count("worker started") == len(workers) + 1

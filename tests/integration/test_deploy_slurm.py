@@ -1,0 +1,135 @@
+"""The elements of a SLURM array: each joins the one queue and leaves it, and whatever SLURM does, no sample is lost."""
+
+import signal
+
+import pytest
+
+from tests.support.asking import count_asked_again, read_asked
+from tests.support.fleet import Fleet, make_rows
+from tests.support.leftovers import assert_nothing_is_held, clean_fleet
+from tests.support.slots import enqueue_rows
+from tests.support.slurm import ARRAY, Slurm
+from tests.support.soundness import assert_run_is_sound
+from tests.support.waiting import wait_until
+
+__all__ = ["clean_fleet"]  # a fixture
+
+MODEL = "noting"
+WORKERS = (MODEL, "--gpus", "none")
+ROWS = 80
+
+
+def write_profile(fleet: Fleet, *, delay_s: float) -> None:
+    options = {"asked": str(fleet.folder / "asked"), "delay_s": delay_s}
+    fleet.write_profile(MODEL, engine="tests.support.dying_engine:NotingEngine", engine_options=options)
+
+
+def enqueue_moving(fleet: Fleet, *, delay_s: float = 0.3) -> str:
+    """Enqueue a run of chunks of 4 samples that take a while each; return its id."""
+    write_profile(fleet, delay_s=delay_s)
+    return enqueue_rows(fleet, MODEL, make_rows(ROWS), chunk=4)
+
+
+def wait_for_asked(fleet: Fleet, count: int) -> None:
+    wait_until(lambda: len(read_asked(fleet)) >= count, f"{count} samples to be asked for")
+
+
+@pytest.fixture
+def slurm(clean_fleet: Fleet) -> Slurm:
+    slurm = Slurm(clean_fleet)
+    with slurm.env_file.open("a") as stream:
+        stream.write("FLEET_CHUNKS_IN_FLIGHT=2\n")
+    return slurm
+
+
+def test_elements_share_one_queue_and_one_leaves_before_its_time_is_over(clean_fleet: Fleet, slurm: Slurm) -> None:
+    fleet = clean_fleet
+    write_profile(fleet, delay_s=1.0)
+    with slurm.start(0, *WORKERS) as stays, slurm.start(1, *WORKERS) as leaves:
+        there = fleet.wait_for_workers(MODEL, 2)
+        run_id = enqueue_moving(fleet, delay_s=1.0)
+        wait_until(lambda: sum(bool(worker.holds) for worker in fleet.workers(MODEL)) == 2, "both to work on the run")
+        leaves.signal_shell(signal.SIGUSR1)
+        assert leaves.wait() == 0
+        wait_until(lambda: len(fleet.workers(MODEL)) == 1, "the other to be alone")
+        assert stays.shell.poll() is None
+        assert fleet.wait_for_end(run_id).samples.ok == ROWS
+        stays.signal_shell(signal.SIGUSR1)
+        assert stays.wait() == 0
+    outcomes = assert_run_is_sound(fleet, run_id)
+    assert {outcome.worker for outcome in outcomes} == {worker.worker for worker in there}
+    assert count_asked_again(fleet) == 0
+    assert slurm.read_requeued() == []
+
+
+def test_a_preempted_element_drains_although_everybody_gets_sigterm_and_goes_on_when_it_is_requeued(
+    clean_fleet: Fleet, slurm: Slurm
+) -> None:
+    fleet = clean_fleet
+    run_id = enqueue_moving(fleet)
+    with slurm.start(3, *WORKERS) as preempted:
+        wait_for_asked(fleet, 8)
+        preempted.signal_all(signal.SIGTERM)
+        assert preempted.wait() == 0
+        assert "draining: cancelled or preempted" in preempted.read_log()
+    assert_nothing_is_held(fleet, run_id, MODEL)
+    assert 8 <= fleet.status(run_id).samples.ok == len(read_asked(fleet)) < ROWS
+    with slurm.start(3, *WORKERS, SLURM_RESTART_COUNT="1") as again:
+        assert fleet.wait_for_end(run_id).samples.ok == ROWS
+        again.signal_all(signal.SIGTERM)
+        assert again.wait() == 0
+        assert "start 0 of noting" in again.read_log()
+        assert "start 1 of noting" in again.read_log(), "one log, appended to"
+    assert_run_is_sound(fleet, run_id)
+    assert count_asked_again(fleet) == 0
+    assert slurm.read_requeued() == [], "SLURM has done that itself"
+
+
+def test_an_element_that_is_told_to_leave_before_its_launcher_listens_leaves_with_0(clean_fleet: Fleet, slurm: Slurm) -> None:
+    run_id = enqueue_moving(clean_fleet)
+    with slurm.start(0, *WORKERS) as element:
+        wait_until(lambda: "start 0 of noting" in element.read_log(), "the shell to listen")
+        element.signal_shell(signal.SIGUSR1)
+        assert element.wait() == 0
+    assert_nothing_is_held(clean_fleet, run_id, MODEL)
+
+
+@pytest.mark.parametrize(("restarts", "requeued"), [("0", [f"requeue {ARRAY}_5"]), ("3", [])])
+def test_an_element_whose_launcher_dies_is_requeued_alone_and_not_for_ever(
+    clean_fleet: Fleet, slurm: Slurm, restarts: str, requeued: list[str]
+) -> None:
+    fleet = clean_fleet
+    run_id = enqueue_moving(fleet, delay_s=0.01)
+    with slurm.start(5, *WORKERS, SLURM_RESTART_COUNT=restarts) as dies:
+        fleet.wait_for_workers(MODEL)
+        dies.find_launcher().kill()
+        assert dies.wait() == 137
+        assert slurm.read_requeued() == requeued
+    with slurm.start(6, *WORKERS) as other:
+        assert fleet.wait_for_end(run_id).samples.ok == ROWS
+        other.signal_shell(signal.SIGUSR1)
+        assert other.wait() == 0
+    assert_run_is_sound(fleet, run_id)
+
+
+def test_what_the_user_must_mend_ends_with_2_and_words_and_is_not_requeued(clean_fleet: Fleet, slurm: Slurm) -> None:
+    enqueue_moving(clean_fleet)
+    empty = clean_fleet.folder / "empty"
+    empty.touch(mode=0o600)
+    missing = str(clean_fleet.folder / "missing")
+    said = {
+        "did you mean 'noting'": (("notin", "--gpus", "none"), {}),
+        "no model; expected: sbatch": ((), {}),
+        f"{missing}/bin/workers is missing": (WORKERS, {"VLM_FLEET_VENV": missing}),
+        f"{missing} cannot be read": (WORKERS, {"VLM_FLEET_ENV": missing}),
+        f"{empty} sets no FLEET_REDIS_URL": (WORKERS, {"VLM_FLEET_ENV": str(empty)}),
+    }
+    for words, (arguments, variables) in said.items():
+        with slurm.start(0, *arguments, **variables) as element:
+            assert element.wait() == 2, element.read_log()
+            assert words in element.read_log()
+    slurm.env_file.chmod(0o640)
+    with slurm.start(0, *WORKERS) as element:
+        assert element.wait() == 2
+        assert f"chmod 600 {slurm.env_file}" in element.read_log()
+    assert slurm.read_requeued() == []

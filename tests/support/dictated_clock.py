@@ -1,0 +1,22 @@
+"""A clock for pacing and patience: sleeping moves it on at once, so that minutes take no time."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+from workers.engines.openai_limits import Clock
+
+
+@dataclass
+class DictatedClock:
+    """``now_s`` is the time, ``slept`` every sleep so far.  Sleepers wake in the order in which they went to sleep."""
+
+    now_s: float = 1000.0
+    slept: list[float] = field(default_factory=list)
+
+    def as_clock(self) -> Clock:
+        return Clock(lambda: self.now_s, self.sleep)
+
+    async def sleep(self, length_s: float) -> None:
+        self.slept.append(length_s)
+        self.now_s += length_s
+        await asyncio.sleep(0)

@@ -1,0 +1,25 @@
+"""An echo engine that notes when it begins and ends to load, and where."""
+
+import os
+from pathlib import Path
+
+from common.spec import ModelProfile
+from workers.engines.echo_engine import EchoEngine
+
+
+class LoadingEngine(EchoEngine):
+    """Writes a line to the file ``notes`` before and after it loads, for ``load_s`` as the echo engine does."""
+
+    def __init__(self, profile: ModelProfile, weights: str) -> None:
+        options = dict(profile.engine_options)
+        self._notes = Path(options.pop("notes"))
+        super().__init__(profile.model_copy(update={"engine_options": options}), weights)
+
+    async def start(self) -> None:
+        self._note("begins")
+        await super().start()
+        self._note("ends")
+
+    def _note(self, what: str) -> None:
+        with self._notes.open("a") as stream:
+            stream.write(f"{os.environ['FLEET_WORKER_DEVICE']} {what}\n")

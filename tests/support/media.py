@@ -1,0 +1,16 @@
+"""Media loaded at once, for tests of what becomes of one."""
+
+from PIL import Image
+
+from common.records import Media
+from common.spec import MediaBounds
+from workers.media import open_media
+from workers.media_files import MediaAccess
+
+AS_IS = MediaBounds()
+
+
+def load_image(media: Media, access: MediaAccess, bounds: MediaBounds = AS_IS) -> Image.Image:
+    """Return an image.  Raises ``SampleError``."""
+    (image,) = open_media(media, access, bounds).decode()
+    return image

@@ -1,0 +1,54 @@
+"""GPUs that a machine shows without having them, in this process or in one that is started with ``with_gpus``."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.support.nvml import pynvml as stand_in
+from workers import gpus
+from workers.gpus import Gpu
+
+GIB = 2**30
+_FOLDER = Path(__file__).parent / "nvml"
+
+
+@dataclass(frozen=True)
+class ShownGpu:
+    """One GPU as NVML is to show it; ``pids`` are the processes on it, ``None`` for a driver that cannot tell."""
+
+    uuid: str = "GPU-0"
+    name: str = "NVIDIA H100 80GB HBM3"
+    total: int | None = 80 * GIB
+    free: int | None = 79 * GIB
+    pids: tuple[int, ...] | None = ()
+
+
+def make_gpu(index: int, *, free_gib: float | None = 79.1, total_gib: float | None = 80.0) -> Gpu:
+    """Return a GPU's record, ``free_gib`` of it free; ``None`` where NVML does not tell."""
+    total, free = (None if gib is None else int(gib * GIB) for gib in (total_gib, free_gib))
+    return Gpu(index, f"GPU-{index}{index}{index}{index}-abcd", "NVIDIA H100 80GB HBM3", total, free)
+
+
+def show_gpus(monkeypatch: pytest.MonkeyPatch, shown: Sequence[ShownGpu | None] | str | None) -> None:
+    """Let this process see these GPUs and no others: ``None`` for no driver, ``broken`` for one that fails."""
+    monkeypatch.setattr(gpus, "pynvml", stand_in)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.delenv("SHOWN_GPUS", raising=False)
+    if shown is not None:
+        monkeypatch.setenv("SHOWN_GPUS", shown if isinstance(shown, str) else _to_text(shown))
+
+
+def with_gpus(environment: Mapping[str, str], count: int) -> dict[str, str]:
+    """Return an environment whose processes see ``count`` GPUs; with 0 they find no driver."""
+    path = os.pathsep.join([str(_FOLDER), environment["PYTHONPATH"]])
+    hidden = ("SHOWN_GPUS", "CUDA_VISIBLE_DEVICES")
+    shown = {"SHOWN_GPUS": _to_text([ShownGpu(uuid=f"GPU-{number}") for number in range(count)])} if count else {}
+    return {**{name: value for name, value in environment.items() if name not in hidden}, **shown, "PYTHONPATH": path}
+
+
+def _to_text(shown: Sequence[ShownGpu | None]) -> str:
+    return json.dumps([gpu and asdict(gpu) for gpu in shown])

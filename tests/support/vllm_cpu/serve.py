@@ -1,0 +1,63 @@
+"""A process that holds engines for tests: ``python -m tests.support.vllm_cpu.serve SOCKET``.  Ends when its standard input does."""
+
+import asyncio
+import sys
+import traceback
+from asyncio import StreamReader, StreamWriter
+
+from common.errors import FleetError
+from tests.support.vllm_cpu.wire import Call, read_values, write_value
+from workers.engines.base import Engine
+from workers.engines.registry import load_engine
+
+
+class Host:
+    """Engines by name; they outlive the connection that loaded them."""
+
+    def __init__(self) -> None:
+        self._engines: dict[str, Engine] = {}
+
+    async def answer(self, reader: StreamReader, writer: StreamWriter) -> None:
+        """Answer calls, numbered by the caller, as they finish; a number without a call cancels it."""
+        running: dict[int, asyncio.Task[None]] = {}
+        async for number, call in read_values(reader):
+            if call is None:
+                running[number].cancel()
+                continue
+            running[number] = asyncio.create_task(self._reply(writer, number, call))
+            await asyncio.sleep(0)  # it begins before it can be cancelled, as within one process
+        for task in running.values():
+            task.cancel()
+        writer.close()
+
+    async def stop(self) -> None:
+        for engine in self._engines.values():
+            await engine.stop()
+
+    async def _reply(self, writer: StreamWriter, number: int, call: Call) -> None:
+        result: object = None
+        error: tuple[type[Exception], tuple[object, ...], dict[str, object]] | None = None
+        try:
+            result = await self._make(call)
+        except FleetError as raised:
+            error = (type(raised), raised.args, vars(raised))
+        except Exception:  # noqa: BLE001  # the test is to fail with it, not this process
+            error = (AssertionError, (traceback.format_exc(),), {})
+        write_value(writer, (number, result, error))
+
+    async def _make(self, call: Call) -> object:
+        if call.method == "load":
+            self._engines[call.engine] = load_engine(*call.arguments)
+            return None
+        return await getattr(self._engines[call.engine], call.method)(*call.arguments)
+
+
+async def serve(path: str) -> None:
+    host = Host()
+    async with await asyncio.start_unix_server(host.answer, path):
+        await asyncio.to_thread(sys.stdin.buffer.read)
+    await host.stop()
+
+
+if __name__ == "__main__":
+    asyncio.run(serve(sys.argv[1]))

@@ -1,0 +1,248 @@
+"""The files of ``deploy/``, ``docker-compose.yml`` and ``.env.example`` say what the code does, and leave nothing open."""
+
+import json
+import re
+import shutil
+import subprocess
+import tomllib
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from dotenv import dotenv_values
+
+from common.command import USER_MUST_ACT
+from common.settings import Settings
+from common.spec_files import find_profile
+from tests.support.deploy import (
+    COMPOSE,
+    SECRETS,
+    list_variables,
+    parse_start,
+    read_compose,
+    read_unit,
+    run_compose_config,
+)
+from tests.support.fleet import ROOT
+from workers.launcher import _KILL_AFTER_S
+from workers.signals import DRAINING
+
+DEPLOY = ROOT / "deploy"
+DOCKERFILES = sorted(DEPLOY.glob("Dockerfile.*"))
+UNIT = DEPLOY / "systemd" / "vlm-worker@.service"
+SBATCH = DEPLOY / "slurm" / "worker.sbatch"
+SETTINGS = {f"FLEET_{name.upper()}": field.default for name, field in Settings.model_fields.items()}
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PROFILES = ("cpu", "gpu", "monitor", "producer")
+
+
+@pytest.fixture(scope="module")
+def services() -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = read_compose(**SECRETS)["services"]
+    return found
+
+
+def read_env_example() -> dict[str, str | None]:
+    """Return every variable that stands there, those behind a ``#`` as well."""
+    text = re.sub(r"^#(?=\w+=)", "", (ROOT / ".env.example").read_text(), flags=re.MULTILINE)
+    return dotenv_values(stream=StringIO(text))
+
+
+def read_pins(path: Path) -> dict[str, str]:
+    lines = [line.partition("==") for line in path.read_text().splitlines() if not line.startswith("#")]
+    return {name.lower().replace("_", "-"): version for name, _, version in lines}
+
+
+def read_instructions(path: Path) -> list[tuple[str, str]]:
+    """Return a Dockerfile's instructions, each on one line."""
+    text = re.sub(r"\\\n\s*", "", path.read_text())
+    return [(name, rest) for name, _, rest in (line.partition(" ") for line in text.splitlines()) if name.isupper()]
+
+
+def to_seconds(duration: str) -> float:
+    return float(duration.removesuffix("s"))
+
+
+# docker-compose.yml
+
+
+def test_the_compose_file_follows_the_compose_specification() -> None:
+    schema = json.loads((ROOT / "tests" / "support" / "compose_spec" / "compose-spec.json").read_text())
+    errors = jsonschema.Draft7Validator(schema).iter_errors(read_compose(**SECRETS))
+    assert [f"{error.json_path}: {error.message}" for error in errors] == []
+
+
+@pytest.mark.parametrize("profiles", [(), *((profile,) for profile in PROFILES), PROFILES], ids=" ".join)
+def test_docker_compose_config_passes_where_there_is_docker_compose(profiles: tuple[str, ...]) -> None:
+    assert run_compose_config(*profiles, **SECRETS) is None
+
+
+@pytest.mark.parametrize("missing", SECRETS)
+def test_without_a_secret_compose_refuses_to_start(missing: str) -> None:
+    with pytest.raises(KeyError, match=f"{missing}: set it in .env"):
+        read_compose(**{**SECRETS, missing: ""})
+
+
+def test_no_secret_has_a_default() -> None:
+    secret = re.compile(r"PASSWORD|AUTH|KEY|TOKEN|SECRET")
+    assert {variable.kind for variable in list_variables() if secret.search(variable.name)} == {"?"}
+    for service in read_compose(**SECRETS)["services"].values():
+        given = {name: value for name, value in service["environment"].items() if secret.search(name)}
+        assert set(given.values()) <= {None, *SECRETS.values()}
+    example = read_env_example()
+    assert not any(example[name] for name in example if secret.search(name))
+
+
+def test_every_setting_of_the_code_reaches_the_containers_and_no_other(services: dict[str, dict[str, Any]]) -> None:
+    for name in ("producer", "flower", "worker-gpu", "worker-cpu"):
+        assert {key for key in services[name]["environment"] if key.startswith("FLEET_")} == set(SETTINGS), name
+
+
+def test_every_variable_of_the_compose_file_is_in_the_example_and_no_other() -> None:
+    example = read_env_example()
+    passed = {name for service in read_compose(**SECRETS)["services"].values() for name in service["environment"]}
+    asked = {variable.name for variable in list_variables()}
+    assert asked <= set(example) | {"PIP_EXTRA_INDEX_URL"}
+    assert set(example) <= asked | passed | {"COMPOSE_PROFILES"}
+
+
+def test_ports_are_published_on_loopback_alone(services: dict[str, dict[str, Any]]) -> None:
+    ports = {name: service["ports"] for name, service in services.items() if "ports" in service}
+    assert ports == {"redis": ["127.0.0.1:6379:6379"], "flower": ["127.0.0.1:5555:5555"]}
+
+
+def test_containers_have_no_rights_and_nothing_to_write_on(services: dict[str, dict[str, Any]]) -> None:
+    for name, service in services.items():
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["read_only"] is True, name
+        assert not {"privileged", "cap_add", "ipc", "pid", "network_mode"} & set(service), name
+        assert "docker.sock" not in str(service.get("volumes")), name
+    assert services["redis"]["user"] == "redis"
+
+
+def test_workers_start_what_there_is_and_have_the_time_to_drain(services: dict[str, dict[str, Any]]) -> None:
+    for name, gpus in (("worker-gpu", "all"), ("worker-cpu", "none")):
+        given = parse_start(services[name]["command"]).params
+        assert given["gpus"] == (gpus,)
+        assert [find_profile(model).is_file() for model in given["models"]] == [True]
+        grace_s = float(services[name]["environment"]["FLEET_DRAIN_GRACE_S"])
+        assert grace_s == SETTINGS["FLEET_DRAIN_GRACE_S"]
+        assert to_seconds(services[name]["stop_grace_period"]) > grace_s + _KILL_AFTER_S
+        assert services[name]["init"] is True
+    (device,) = services["worker-gpu"]["deploy"]["resources"]["reservations"]["devices"]
+    assert (device["driver"], device["count"], device["capabilities"]) == ("nvidia", "all", ["gpu"])
+    assert "deploy" not in services["worker-cpu"]
+
+
+# Dockerfiles
+
+
+def test_images_have_fixed_short_names_and_ours_the_projects_version(services: dict[str, dict[str, Any]]) -> None:
+    named = [rest for path in DOCKERFILES for name, rest in read_instructions(path) if name == "FROM"]
+    named += [service["image"] for service in services.values()]
+    for image in named:
+        name, _, tag = image.partition(":")
+        assert re.fullmatch(r"[a-z-]+", name), f"{image}: expected a short name, without a registry's host"
+        assert re.search(r"\d", tag), f"{image}: expected a fixed tag"
+    built = {service["image"].partition(":")[2] for service in services.values() if "build" in service}
+    assert built == {PROJECT["version"]}
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
+def test_a_dockerfile_pins_caches_and_does_not_run_as_root(path: Path) -> None:
+    instructions = read_instructions(path)
+    assert [rest for name, rest in instructions if name == "USER"] == ["fleet"]
+    installs = [rest for name, rest in instructions if name == "RUN" and "pip install" in rest]
+    assert len(installs) == 1
+    assert re.search(r"--mount=type=cache,target=/root/.cache/pip .*pip install .*--constraint", installs[0])
+    entry = next(json.loads(rest) for name, rest in instructions if name == "ENTRYPOINT")
+    assert entry[0] in PROJECT["scripts"]
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
+def test_what_a_dockerfile_copies_is_there_and_the_context_holds_nothing_else(path: Path) -> None:
+    ignored = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if not line.startswith("#")]
+    assert ignored[0] == "*"
+    allowed = {line.removeprefix("!") for line in ignored if line.startswith("!")}
+    copied = {source for name, rest in read_instructions(path) if name == "COPY" for source in rest.split()[:-1]}
+    assert copied <= allowed
+    assert all((ROOT / source).exists() for source in allowed)
+
+
+def test_what_the_compose_file_builds_is_there(services: dict[str, dict[str, Any]]) -> None:
+    builds = [service["build"] for service in services.values() if "build" in service]
+    for build in builds:
+        instructions = read_instructions(ROOT / build["dockerfile"])
+        known = {rest.partition("=")[0] for name, rest in instructions if name == "ARG"}
+        assert set(build["args"]) <= known
+    workers = [build["args"] for build in builds if "EXTRAS" in build["args"]]
+    assert {extra for given in workers for extra in given["EXTRAS"].split(",")} <= set(PROJECT["optional-dependencies"])
+    assert {given["CONSTRAINTS"] for given in workers} == {"constraints.txt", "constraints-gpu.txt"}
+
+
+def test_the_gpu_image_has_our_own_packages_in_the_versions_that_ci_runs_with() -> None:
+    ours = {re.split(r"[<>=;\[ ]", entry)[0] for entry in PROJECT["dependencies"]}
+    here, gpu = read_pins(ROOT / "constraints.txt"), read_pins(DEPLOY / "constraints-gpu.txt")
+    assert {name: gpu.get(name) for name in ours & set(here) if gpu.get(name) != here[name]}.keys() == {"numpy"}
+
+
+# systemd and SLURM
+
+
+def test_the_systemd_unit_starts_what_there_is_and_gives_it_the_time_to_drain() -> None:
+    unit = read_unit(UNIT)
+    program, *arguments = unit["ExecStart"][0].split()
+    assert program.endswith("/bin/workers")
+    given = parse_start([word.replace("%i", "tiny").replace("${WORKER_GPUS}", "all") for word in arguments]).params
+    assert (given["models"], given["gpus"]) == (("tiny",), ("all",))
+    environment = dict(pair.split("=") for line in unit["Environment"] for pair in line.split())
+    assert environment["WORKER_GPUS"] == "all"
+    assert {name for name in environment if name.startswith("FLEET_")} <= set(SETTINGS)
+    assert float(unit["TimeoutStopSec"][0]) > float(environment["FLEET_DRAIN_GRACE_S"]) + _KILL_AFTER_S
+    assert unit["KillSignal"][0] in {number.name for number in DRAINING}
+    assert (unit["KillMode"], unit["Restart"]) == (["mixed"], ["on-failure"])
+    assert unit["RestartPreventExitStatus"] == [str(USER_MUST_ACT)]
+    assert unit["OOMPolicy"] == ["continue"], "or one worker's end would be every worker's"
+
+
+def test_the_systemd_unit_is_hardened_as_far_as_cuda_lets_it() -> None:
+    unit = read_unit(UNIT)
+    assert (unit["NoNewPrivileges"], unit["ProtectSystem"], unit["ProtectHome"]) == (["yes"], ["strict"], ["yes"])
+    assert unit["User"] != ["root"]
+    assert not {"PrivateDevices", "DeviceAllow", "ProtectClock", "MemoryDenyWriteExecute"} & set(unit)
+
+
+def test_systemd_has_nothing_to_say_about_the_units_where_there_is_systemd(tmp_path: Path) -> None:
+    for path in (UNIT, DEPLOY / "flower" / "vlm-fleet-flower.service"):
+        text = re.sub(r"(?<=^ExecStart=)\S+", shutil.which("true") or "/bin/true", path.read_text(), flags=re.MULTILINE)
+        (tmp_path / path.name.replace("@", "@tiny")).write_text(text)
+    assert ask_systemd(sorted(tmp_path.iterdir())) == ""
+
+
+def ask_systemd(units: list[Path]) -> str:
+    if (analyze := shutil.which("systemd-analyze")) is None:
+        return ""
+    command = [analyze, "verify", *map(str, units)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return "\n".join(line for line in done.stderr.splitlines() if line.startswith(str(units[0].parent)))
+
+
+def test_the_batch_script_is_told_in_time_to_drain_before_slurm_kills() -> None:
+    text = SBATCH.read_text()
+    told = re.search(r"^#SBATCH --signal=B:(\w+)@(\d+)$", text, re.MULTILINE)
+    grace = re.search(r"FLEET_DRAIN_GRACE_S:-(\d+)", text)
+    assert told
+    assert grace
+    assert f"SIG{told[1]}" in {number.name for number in DRAINING}
+    assert float(told[2]) > float(grace[1]) + _KILL_AFTER_S
+    given = re.findall(r"^#SBATCH (--\S+)", text, re.MULTILINE)
+    assert {"--requeue", "--open-mode=append", "--output=vlm-worker-%A_%a.log"} <= set(given)
+    assert float(grace[1]) < 30, "SLURM's own KillWait"
+
+
+def test_nothing_to_deploy_names_a_registrys_host() -> None:
+    for path in [COMPOSE, ROOT / ".env.example", *DOCKERFILES, SBATCH, UNIT]:
+        assert not re.search(r"https?://|\b(docker\.io|ghcr\.io|quay\.io|nvcr\.io)\b", path.read_text()), path

@@ -1,0 +1,62 @@
+"""What a worker process makes of what its launcher tells it."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from common.settings import get_settings
+from common.spec import Generation
+from tests.support.fleet import Fleet
+from workers.app import make_slot
+from workers.engines.base import Message, Request
+from workers.slot import Slot
+
+
+@pytest.fixture
+def told(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """Let this process be a worker of the fleet; yield what sets the variables of its launcher."""
+    for name, value in fleet.environment().items():
+        if name.startswith("FLEET_"):
+            monkeypatch.setenv(name, value)
+    monkeypatch.setenv("FLEET_WORKER_PROFILE", "some")
+    get_settings.cache_clear()
+    yield monkeypatch
+    get_settings.cache_clear()
+
+
+@contextmanager
+def start_slot(name: str) -> Iterator[Slot]:
+    slot = make_slot(name)
+    slot.start()
+    try:
+        yield slot
+    finally:
+        slot.stop()
+
+
+def ask(slot: Slot, question: str) -> str:
+    request = Request("1", (Message("user", question),), (), Generation())
+    return slot.submit(slot.generate(request)).result().text
+
+
+@pytest.mark.parametrize(("options", "answer"), [({}, "chosen by the launcher"), ({"default": "the profile's"}, "the profile's")])
+def test_the_launcher_s_choice_reaches_the_engine_under_the_profile_s_own_options(
+    fleet: Fleet, told: pytest.MonkeyPatch, options: dict[str, str], answer: str
+) -> None:
+    fleet.write_profile("some", engine_options=options)
+    told.setenv("FLEET_WORKER_PRESET", '{"default": "chosen by the launcher"}')
+    told.setenv("FLEET_WORKER_GPU", "2 × NVIDIA L4")
+    with start_slot("gpu0+1@here") as slot:
+        assert ask(slot, "what?") == answer
+        assert [(worker.worker, worker.gpu) for worker in fleet.workers("some")] == [("gpu0+1@here", "2 × NVIDIA L4")]
+
+
+def test_a_worker_that_no_launcher_started_runs_as_the_profile_says(fleet: Fleet, told: pytest.MonkeyPatch) -> None:
+    fleet.write_profile("some", engine_options={"default": "the profile's"})
+    for name in [name for name in os.environ if name.startswith("FLEET_WORKER_") and name != "FLEET_WORKER_PROFILE"]:
+        told.delenv(name)
+    with start_slot("cpu@here") as slot:
+        assert ask(slot, "what?") == "the profile's"
+        assert [worker.gpu for worker in fleet.workers("some")] == [None]

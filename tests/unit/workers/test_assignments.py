@@ -1,0 +1,99 @@
+"""Which workers ``workers start`` runs: names, devices and presets of each model's slots."""
+
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+
+from common.errors import ConfigError
+from common.settings import get_settings
+from tests.support.shown_gpus import ShownGpu, show_gpus
+from workers.assignments import assign_slots, pair_models
+from workers.restarts import find_places
+
+CPU = f"cpu{os.getpid()}"
+
+
+@pytest.fixture(autouse=True)
+def _four_gpus_and_some_profiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    show_gpus(monkeypatch, [ShownGpu(uuid=f"GPU-{number}") for number in range(4)])
+    monkeypatch.setenv("FLEET_PROFILES_DIR", str(tmp_path))
+    get_settings.cache_clear()
+    for name, engine in (("a", "hf"), ("b", "vllm"), ("own", "my_package.my_engine:MyEngine")):
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump({"name": name, "engine": engine}))
+
+
+def name_slots(*asked: tuple[str, str], replicas: int = 1) -> list[tuple[str, str, str]]:
+    return [(one.model, one.slot.name, one.slot.devices) for one in assign_slots(asked, replicas=replicas)]
+
+
+def test_one_worker_a_slot_is_named_for_its_gpus() -> None:
+    assert name_slots(("b", "0,1+2,3")) == [("b", "gpu0", "0"), ("b", "gpu1+2", "1,2"), ("b", "gpu3", "3")]
+    assert name_slots(("a", "none")) == [("a", CPU, "")]
+
+
+def test_replicas_are_numbered_and_divide_the_memory() -> None:
+    assert name_slots(("b", "0,1+2"), replicas=2) == [
+        ("b", "gpu0.1", "0"), ("b", "gpu0.2", "0"), ("b", "gpu1+2.1", "1,2"), ("b", "gpu1+2.2", "1,2"),
+    ]  # fmt: skip
+    shares = [one.preset.options["gpu_memory_utilization"] for one in assign_slots([("b", "0")], replicas=2)]
+    assert shares == [0.46, 0.46]
+    assert name_slots(("a", "none"), replicas=2) == [("a", f"{CPU}.1", ""), ("a", f"{CPU}.2", "")]
+
+
+def test_a_slot_s_name_tells_where_it_runs_however_it_is_grouped_or_shared() -> None:
+    slots = assign_slots([("b", "0,1+2")], replicas=2)
+    assert [find_places(one.slot.name) for one in slots] == [{"0"}, {"0"}, {"1", "2"}, {"1", "2"}]
+    assert [find_places(one.slot.name) for one in assign_slots([("a", "none")], replicas=2)] == [{"cpu"}, {"cpu"}]
+
+
+def test_several_models_have_slots_of_their_own_and_no_two_workers_one_name() -> None:
+    assert name_slots(("a", "0-1"), ("b", "2+3")) == [("a", "gpu0", "0"), ("a", "gpu1", "1"), ("b", "gpu2+3", "2,3")]
+    assert name_slots(("a", "none"), ("b", "none")) == [("a", f"{CPU}.1", ""), ("b", f"{CPU}.2", "")]
+    assert name_slots(("a", "none"), ("b", "0")) == [("a", CPU, ""), ("b", "gpu0", "0")]
+    assert name_slots(("a", "0"), ("a", "1")) == [("a", "gpu0", "0"), ("a", "gpu1", "1")]
+
+
+def test_a_slot_says_which_hardware_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    show_gpus(monkeypatch, [ShownGpu(uuid=name, name=name) for name in ("L4", "L4", "H100")])
+    assert [one.slot.gpu for one in assign_slots([("b", "0+1,2")])] == ["2 × L4", "H100"]
+    assert [one.slot.gpu for one in assign_slots([("b", "0+1+2")])] == ["2 × L4, H100"]
+    assert [one.slot.gpu for one in assign_slots([("b", "none")])] == [""]
+
+
+def test_the_profile_stays_as_the_user_named_it(tmp_path: Path) -> None:
+    path = str(tmp_path / "a.yaml")
+    (one,) = assign_slots([(path, "0")])
+    assert (one.profile, one.model, one.preset.options) == (path, "a", {"max_batch_size": 16})
+    (own,) = assign_slots([("own", "0+1")])
+    assert own.preset.options == {}
+
+
+@pytest.mark.parametrize("asked", [[("a", "all"), ("b", "3")], [("b", "0,1+2"), ("a", "2")], [("a", "0"), ("a", "0")]])
+def test_a_gpu_is_not_given_to_two_models(asked: list[tuple[str, str]]) -> None:
+    with pytest.raises(ConfigError, match=r"GPU \d is given to . and to .; both would count its free memory as theirs"):
+        assign_slots(asked)
+
+
+def test_mistakes_are_refused_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="no-such-model"):
+        assign_slots([("no-such-model", "0")])
+    with pytest.raises(ConfigError, match="runs on one GPU"):
+        assign_slots([("a", "0+1")])
+    show_gpus(monkeypatch, None)
+    with pytest.raises(ConfigError, match="no NVIDIA driver found"):
+        assign_slots([("a", "none"), ("b", "0")])
+    assert name_slots(("a", "none")) == [("a", CPU, "")], "no driver is asked for a slot without a GPU"
+
+
+def test_each_model_goes_with_the_gpus_at_its_place() -> None:
+    assert pair_models(["a"], []) == [("a", "all")]
+    assert pair_models(["a", "b"], ["0-1", "2,3"]) == [("a", "0-1"), ("b", "2,3")]
+
+
+@pytest.mark.parametrize(("models", "gpus"), [(["a", "b"], []), (["a", "b"], ["all"]), (["a"], ["0", "1"])])
+def test_models_and_gpus_that_do_not_pair_are_refused_with_how(models: list[str], gpus: list[str]) -> None:
+    with pytest.raises(ConfigError, match="--model A --gpus 0-1 --model B --gpus 2,3") as caught:
+        pair_models(models, gpus)
+    assert f"--model {len(models)} times and --gpus {len(gpus)} times" in str(caught.value)

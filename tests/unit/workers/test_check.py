@@ -1,0 +1,315 @@
+"""What ``workers check`` makes of what it finds.  With real services: ``test_workers_check.py``."""
+
+import io
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from rich.console import Console
+
+from common.errors import ConfigError, ServiceUnreachable
+from common.settings import Settings, get_settings
+from common.store import StoreFull
+from tests.support.shown_gpus import GIB, ShownGpu, make_gpu, show_gpus
+from workers.check_machine import check_gpus, judge_gpu, judge_space
+from workers.check_model import check_model
+from workers.check_report import print_findings, to_json
+from workers.check_services import check_store, find_store_folder, judge_access, judge_clock, judge_durability, judge_memory
+from workers.check_weights import check_folder, check_weights
+from workers.findings import Finding, find_exit_code, report_fault
+
+OK = Finding("store", "ok", "fine")
+WARNING = Finding("clock", "warning", "61.00 s ahead", "run an NTP client")
+PROBLEM = Finding("weights", "problem", "[red]cut short[/red]", "copy it again")
+AWAY = Finding("redis", "problem", "does not answer", unreachable=True)
+
+
+@pytest.mark.parametrize(
+    ("findings", "code"),
+    [([OK], 0), ([OK, WARNING], 0), ([OK, AWAY], 3), ([PROBLEM], 2), ([AWAY, PROBLEM], 2), ([PROBLEM, AWAY, WARNING], 2)],
+)
+def test_the_exit_code_says_who_must_act(findings: list[Finding], code: int) -> None:
+    assert find_exit_code(findings) == code
+
+
+def test_errors_become_problems_sorted_by_who_must_act_and_masked() -> None:
+    assert report_fault("redis", ServiceUnreachable("redis://:hunter2@host:6379/0")) == Finding(
+        "redis", "problem", "redis://***@host:6379/0", unreachable=True
+    )
+    assert not report_fault("store", StoreFull("full")).unreachable
+    assert not report_fault("profile", ConfigError("wrong")).unreachable
+
+
+def print_to(*, terminal: bool) -> str:
+    console = Console(file=io.StringIO(), width=80, force_terminal=terminal, color_system=None)
+    print_findings([OK, WARNING, PROBLEM], console)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_off_a_terminal_each_finding_is_a_line() -> None:
+    lines = print_to(terminal=False).splitlines()
+    assert lines[:3] == [
+        "ok       store: fine",
+        "warning  clock: 61.00 s ahead; run an NTP client",
+        "problem  weights: [red]cut short[/red]; copy it again",
+    ]
+    assert lines[3].endswith("this node cannot run; problems: 1, warnings: 1")
+
+
+def test_in_a_terminal_they_are_a_table_of_80_columns() -> None:
+    text = print_to(terminal=True)
+    assert max(map(len, text.splitlines())) <= 80
+    for said in ("problem", "[red]cut short[/red]", "copy it again", "this node cannot run"):
+        assert said in text
+
+
+def test_as_json_it_is_one_object() -> None:
+    report = json.loads(to_json([OK, AWAY]))
+    assert set(report) == {"host", "exit_code", "findings"}
+    assert report["exit_code"] == 3
+    assert report["findings"][1] == {
+        "what": "redis", "level": "problem", "found": "does not answer", "advice": "", "unreachable": True,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("url", "level", "found"),
+    [
+        ("redis://127.0.0.1:6379/0", "ok", "no TLS, no password, on this machine"),
+        ("redis://localhost/0", "ok", "no TLS, no password, on this machine"),
+        ("redis://:secret@[::1]:6379/0", "ok", "no TLS, a password, on this machine"),
+        ("redis://10.0.0.7:6379/0", "warning", "no TLS, no password"),
+        ("rediss://node7:6379/0", "warning", "TLS, no password"),
+        ("redis://:secret@node7:6379/0", "warning", "no TLS, a password"),
+        ("rediss://:secret@node7:6379/0", "ok", "TLS, a password"),
+    ],
+)
+def test_who_could_come_in_is_told_by_the_address(url: str, level: str, found: str) -> None:
+    finding = judge_access(url)
+    assert (finding.level, finding.found) == (level, found)
+    assert bool(finding.advice) == (level != "ok")
+
+
+@pytest.mark.parametrize(
+    ("info", "level"),
+    [
+        ({}, "ok"),
+        ({"maxmemory": 4 * GIB, "maxmemory_policy": "noeviction"}, "ok"),
+        ({"maxmemory": 0, "maxmemory_policy": "allkeys-lru"}, "ok"),
+        ({"maxmemory": 4 * GIB, "maxmemory_policy": "allkeys-lru"}, "problem"),
+        ({"maxmemory": 4 * GIB, "maxmemory_policy": "volatile-ttl"}, "problem"),
+        ({"maxmemory": GIB, "maxmemory_policy": "noeviction"}, "warning"),
+    ],
+)
+def test_a_redis_that_would_throw_keys_away_is_a_problem(info: dict[str, Any], level: str) -> None:
+    assert judge_memory({"used_memory": GIB, **info}).level == level
+
+
+@pytest.mark.parametrize(
+    ("info", "level"),
+    [
+        ({"aof_enabled": 1, "role": "master"}, "ok"),
+        ({"aof_enabled": 0, "role": "master"}, "warning"),
+        ({}, "warning"),
+        ({"aof_enabled": 1, "role": "slave"}, "problem"),
+        ({"aof_enabled": 1, "aof_last_write_status": "err"}, "problem"),
+    ],
+)
+def test_a_redis_that_forgets_or_takes_no_writes_is_told(info: dict[str, Any], level: str) -> None:
+    assert judge_durability(info).level == level
+
+
+def test_a_clock_that_is_off_is_told_with_its_direction() -> None:
+    assert judge_clock(-0.25) == Finding("clock", "ok", "0.25 s behind that of Redis")
+    assert (judge_clock(61).level, judge_clock(61).found) == ("warning", "61.00 s ahead of that of Redis")
+    assert judge_clock(-61).level == "warning"
+
+
+def test_a_store_that_cannot_be_used_is_a_problem_of_the_user_s(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (finding,) = check_store(Settings(store_url=str(tmp_path / "file" / "store")))
+    assert (finding.level, finding.unreachable) == ("problem", False)
+    assert "cannot make this folder" in finding.found
+
+
+@pytest.mark.parametrize(("url", "folder"), [("file:///a/b", "/a/b"), ("/a/b", "/a/b"), ("s3://bucket/a", None)])
+def test_a_store_s_folder_is_known_where_there_is_one(url: str, folder: str | None) -> None:
+    assert find_store_folder(Settings(store_url=url)) == (folder and Path(folder))
+
+
+@pytest.mark.parametrize(("free_gib", "level"), [(500, "ok"), (9, "warning"), (0.5, "problem")])
+def test_a_disk_that_is_nearly_full_is_told(free_gib: float, level: str) -> None:
+    finding = judge_space("store", Path("/store"), int(free_gib * GIB))
+    assert (finding.what, finding.level) == ("disk: store", level)
+
+
+def test_a_gpu_that_somebody_else_uses_is_told_with_who() -> None:
+    assert judge_gpu(make_gpu(0), []) == Finding("gpu0", "ok", "NVIDIA H100 80GB HBM3, 79.1 GiB free of 80.0")
+    taken = judge_gpu(make_gpu(1, free_gib=30), [7, 8])
+    assert (taken.level, taken.found.endswith("used by processes 7, 8")) == ("warning", True)
+    assert judge_gpu(make_gpu(2, free_gib=None, total_gib=None), []).level == "ok"
+
+
+def levels_of(findings: list[Finding]) -> dict[str, str]:
+    return {finding.what: finding.level for finding in findings}
+
+
+def test_only_the_gpus_that_are_asked_for_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    show_gpus(monkeypatch, [ShownGpu(uuid="GPU-a"), ShownGpu(uuid="GPU-b", free=GIB, pids=(7,))])
+    assert levels_of(check_gpus([(None, None)], 1)) == {"driver": "ok", "gpu0": "ok", "gpu1": "warning"}
+    assert levels_of(check_gpus([(None, "0")], 1)) == {"driver": "ok", "gpu0": "ok"}
+    assert levels_of(check_gpus([(None, "0-7")], 1)) == {"driver": "ok", "gpus": "problem"}
+    found = check_gpus([(None, None)], 1)[0].found
+    assert found == "driver 580.82.07 for CUDA up to 13.2; 2 of 2 GPUs to be used"
+
+
+def test_no_gpu_is_a_problem_only_where_one_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    show_gpus(monkeypatch, None)
+    assert levels_of(check_gpus([(None, None)], 1)) == {"gpus": "warning"}
+    assert levels_of(check_gpus([(None, "none")], 1)) == {"gpus": "ok"}
+    assert levels_of(check_gpus([(None, "all")], 1)) == {"gpus": "problem"}
+
+
+@pytest.fixture
+def profiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FLEET_PROFILES_DIR", str(tmp_path))
+    get_settings.cache_clear()
+    return tmp_path
+
+
+def write_profile(folder: Path, engine: str, **fields: Any) -> str:
+    (folder / "some.yaml").write_text(yaml.safe_dump({"name": "some", "engine": engine, **fields}))
+    return "some"
+
+
+def test_what_would_be_chosen_for_a_model_is_told(monkeypatch: pytest.MonkeyPatch, profiles: Path) -> None:
+    show_gpus(monkeypatch, [ShownGpu(), ShownGpu(uuid="GPU-1")])
+    name = write_profile(profiles, "vllm")
+    findings = check_gpus([(name, "0+1")], 1)
+    assert [finding.what for finding in findings] == ["driver", "gpu0", "gpu1", "slot gpu0+1"]
+    assert "some: 79.0 GiB free of 80.0 on each of 2 GPUs: tensor_parallel_size=2" in findings[-1].found
+    write_profile(profiles, "hf")
+    assert levels_of(check_gpus([(name, "0+1")], 1))["slots"] == "problem"
+
+
+def test_a_model_is_looked_at_from_profile_to_engine(profiles: Path) -> None:
+    name = write_profile(profiles, "echo")
+    assert levels_of(check_model(name)) == {"profile": "ok", "engine": "ok"}
+    write_profile(profiles, "echo", engine_options={"delay": 3})
+    assert "unknown field" in check_model(name)[-1].found
+    write_profile(profiles, "no_such_package.engine:Engine")
+    assert "cannot import 'no_such_package.engine'" in check_model(name)[-1].found
+    write_profile(profiles, "tests.support.faulty_engines:ParentEngine", weights="./nothing")
+    findings = {finding.what: finding for finding in check_model(name)}
+    assert "nothing is not a folder" in findings["weights"].found
+    assert "KeyError: 'notes'" in findings["engine"].found
+    assert levels_of(check_model("no-such-model")) == {"profile": "problem"}
+
+
+def test_an_endpoint_s_key_is_there_or_not_and_never_shown(profiles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = write_profile(profiles, "openai", engine_options={"api_key_env": "GATEWAY_KEY", "base_url": "http://node7:8000/v1"})
+    monkeypatch.delenv("GATEWAY_KEY", raising=False)
+    findings = {finding.what: finding for finding in check_model(name)}
+    assert findings["key"].level == "problem"
+    assert "GATEWAY_KEY is not set" in findings["key"].found
+    monkeypatch.setenv("GATEWAY_KEY", "a-secret-of-some-length")
+    findings = {finding.what: finding for finding in check_model(name)}
+    assert (findings["key"].level, findings["engine"].level) == ("ok", "ok")
+    assert "GATEWAY_KEY is set, for http://node7:8000/v1" in findings["key"].found
+    assert "a-secret" not in to_json(list(findings.values()))
+
+
+def write_tensors(path: Path, *, size: int = 64) -> None:
+    """Write a safetensors file of one tensor by hand: its length, its header, its bytes."""
+    header = json.dumps(
+        {"w": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}, "__metadata__": {"format": "pt"}}
+    ).encode()
+    path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(size))
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """Return the folder of a whole model in two files."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    for number in (1, 2):
+        write_tensors(folder / f"model-{number}.safetensors")
+    names = {"a": "model-1.safetensors", "b": "model-2.safetensors"}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    return folder
+
+
+def test_a_whole_model_is_told_with_its_size(model: Path) -> None:
+    assert check_folder(model) == Finding("weights", "ok", f"{model}: 2 files, 0.00 GiB")
+    assert check_weights(str(model), None).level == "ok"
+
+
+def damage_pointer(model: Path) -> None:
+    (model / "model-1.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n")
+
+
+def damage_tail(model: Path) -> None:
+    path = model / "model-2.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def damage_index(model: Path) -> None:
+    (model / "model.safetensors.index.json").write_text('{"weight_map": 3}')
+
+
+def damage_header(model: Path) -> None:
+    (model / "model-1.safetensors").write_bytes(struct.pack("<Q", 4) + b"nope")
+
+
+def remove_weights(model: Path) -> None:
+    for path in model.glob("model*"):
+        path.unlink()
+
+
+FAULTS: dict[str, Any] = {
+    "1 of 2 files are missing, the first is model-2": lambda model: (model / "model-2.safetensors").unlink(),
+    "pointer of Git LFS": damage_pointer,
+    "its header asks for": damage_tail,
+    "model.safetensors.index.json is damaged": damage_index,
+    "has a damaged header": damage_header,
+    "model-1.safetensors is cut short": lambda model: (model / "model-1.safetensors").write_bytes(b"abc"),
+    "there are no weights in it": remove_weights,
+    "there is no config.json": lambda model: (model / "config.json").unlink(),
+    "pytorch_model.bin is empty": lambda model: (model / "pytorch_model.bin").touch(),
+}
+
+
+@pytest.mark.parametrize("said", FAULTS)
+def test_weights_that_are_not_whole_are_told_before_a_worker_loads_them(model: Path, said: str) -> None:
+    FAULTS[said](model)
+    finding = check_folder(model)
+    assert finding.level == "problem"
+    assert said in finding.found
+    assert finding.advice
+
+
+def test_weights_of_the_hub_are_looked_for_in_the_cache_alone(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = tmp_path / "hub"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.delenv("TRANSFORMERS_OFFLINE", raising=False)
+    absent = check_weights("somebody/model", None)
+    assert (absent.level, absent.advice) == ("warning", "download it before: hf download somebody/model")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert check_weights("somebody/model", None).level == "problem"
+
+    revision = "0" * 40
+    snapshots = cache / "models--somebody--model" / "snapshots"
+    snapshots.mkdir(parents=True)
+    model.rename(snapshots / revision)
+    (snapshots.parent / "refs").mkdir()
+    (snapshots.parent / "refs" / "main").write_text(revision)
+    assert check_weights("somebody/model", None) == Finding("weights", "ok", "somebody/model in the cache: 2 files, 0.00 GiB")
+    (snapshots / revision / "model-2.safetensors").unlink()
+    cut = check_weights("somebody/model", None)
+    assert (cut.level, cut.advice) == ("problem", "download it again: hf download somebody/model")

@@ -1,0 +1,142 @@
+"""What NVML shows, what ``CUDA_VISIBLE_DEVICES`` leaves of it, and what ``--gpus`` asks for."""
+
+import pytest
+
+from common.errors import ConfigError
+from tests.support.shown_gpus import ShownGpu, make_gpu, show_gpus
+from workers.gpus import Driver, Gpu, GpuUser, list_gpus, list_usable_gpus, list_users, parse_gpus, pick_visible, read_driver
+
+GPUS = [make_gpu(index) for index in range(4)]
+
+
+def parse_numbers(asked: str) -> list[list[int]]:
+    return [[gpu.index for gpu in group] for group in parse_gpus(asked, GPUS)]
+
+
+@pytest.mark.parametrize(
+    ("asked", "slots"),
+    [
+        ("none", [[]]),
+        ("all", [[0], [1], [2], [3]]),
+        ("0", [[0]]),
+        (" 3, 1 ", [[1], [3]]),
+        ("02", [[2]]),
+        ("0-3", [[0], [1], [2], [3]]),
+        ("1-1", [[1]]),
+        ("0,1+2,3", [[0], [1, 2], [3]]),
+        ("3+1,0", [[0], [1, 3]]),
+        ("2+0,1", [[0, 2], [1]]),
+        ("0-1,2+3", [[0], [1], [2, 3]]),
+        ("0+1+2+3", [[0, 1, 2, 3]]),
+    ],
+)
+def test_what_is_asked_for_becomes_slots_in_order(asked: str, slots: list[list[int]]) -> None:
+    assert parse_numbers(asked) == slots
+
+
+@pytest.mark.parametrize(
+    "asked", ["", ",", "0,", "one", "-1", "0-", "0;1", "1.0", "²", "٣", "None", "0+", "+1", "0-1+2", "0--1", "1 + 2", "0-99999"]
+)
+def test_nonsense_is_refused_with_what_was_expected(asked: str) -> None:
+    with pytest.raises(ConfigError, match=r"expected none, all, or GPU numbers such as 0, 0-3 or 0,1\+2,3") as caught:
+        parse_gpus(asked, GPUS)
+    assert repr(asked) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ("3-1", "the range 3-1 runs backwards; write 1-3"),
+        ("0,0", "GPU 0 stands there twice.*--replicas"),
+        ("1,01", "GPU 1 stands there twice"),
+        ("0-2,2", "GPU 2 stands there twice"),
+        ("1+1", "GPU 1 stands there twice"),
+        ("0,1+2,2+3", "GPU 2 stands there twice"),
+        ("0-7", r"there is no GPU 4 among those of this machine: 0 \(NVIDIA H100 80GB HBM3\), 1 .*, 3 \("),
+        ("9", "there is no GPU 9"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_what_there_is(monkeypatch: pytest.MonkeyPatch, asked: str, said: str) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    with pytest.raises(ConfigError, match=said):
+        parse_gpus(asked, GPUS)
+
+
+def test_a_gpu_that_the_batch_system_did_not_give_is_refused_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    with pytest.raises(ConfigError, match=r"there is no GPU 0 among those that CUDA_VISIBLE_DEVICES=1 leaves: 1 \("):
+        parse_gpus("0", [GPUS[1]])
+
+
+@pytest.mark.parametrize(
+    ("visible", "numbers"),
+    [
+        ("2,0", [2, 0]),
+        (" 1 ", [1]),
+        ("GPU-1111-abcd,GPU-333", [1, 3]),
+        ("", []),
+        ("-1", []),
+        ("NoDevFiles", []),
+        ("1,-1,2", [1]),
+    ],
+)
+def test_visible_devices_are_read_as_cuda_reads_them(visible: str, numbers: list[int]) -> None:
+    assert [gpu.index for gpu in pick_visible(GPUS, visible)] == numbers
+
+
+@pytest.mark.parametrize(
+    ("visible", "said"),
+    [
+        ("7", r"'7' names no GPU of this machine; there are: 0 \("),
+        ("0,GPU-9", "'GPU-9' names no GPU"),
+        ("GPU-", "'GPU-' names no GPU"),
+        ("MIG-1111", r"slices of a GPU \(MIG\) are not supported"),
+    ],
+)
+def test_visible_devices_that_are_not_there_are_refused(visible: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said) as caught:
+        pick_visible(GPUS, visible)
+    assert f"CUDA_VISIBLE_DEVICES={visible!r}" in str(caught.value)
+
+
+def test_gpus_are_what_nvml_tells(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = [ShownGpu(uuid="GPU-a", pids=(7, 8)), ShownGpu(uuid="GPU-b", name="NVIDIA GB10", total=None, free=None, pids=None)]
+    show_gpus(monkeypatch, shown)
+    first, second = list_gpus()
+    assert first == Gpu(0, "GPU-a", "NVIDIA H100 80GB HBM3", 80 * 2**30, 79 * 2**30)
+    assert second == Gpu(1, "GPU-b", "NVIDIA GB10", None, None)
+    assert list_users(first) == [GpuUser(7, None), GpuUser(8, None)]
+    assert list_users(second) == []
+    assert read_driver() == Driver("580.82.07", "13.2")
+
+
+def test_gpus_of_others_are_not_counted_as_cuda_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    show_gpus(monkeypatch, [None, ShownGpu(uuid="GPU-b"), None, ShownGpu(uuid="GPU-d")])
+    assert [(gpu.index, gpu.uuid) for gpu in list_gpus()] == [(0, "GPU-b"), (1, "GPU-d")]
+
+
+def test_a_batch_system_s_gpus_are_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    show_gpus(monkeypatch, [ShownGpu(uuid=f"GPU-{letter}") for letter in "abc"])
+    assert [gpu.index for gpu in list_usable_gpus()] == [0, 1, 2]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-c,0")
+    assert [gpu.index for gpu in list_usable_gpus()] == [2, 0]
+
+
+@pytest.mark.parametrize(
+    ("shown", "visible", "said"),
+    [
+        (None, None, "no NVIDIA driver found here.*NVIDIA_DRIVER_CAPABILITIES"),
+        ("broken", None, "the NVIDIA driver fails: Driver Not Loaded"),
+        ([], None, "the NVIDIA driver shows no GPU"),
+        ([ShownGpu()], "", "CUDA_VISIBLE_DEVICES='' leaves no GPU"),
+    ],
+)
+def test_no_gpu_is_said_with_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, shown: list[ShownGpu | None] | str | None, visible: str | None, said: str
+) -> None:
+    show_gpus(monkeypatch, shown)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    with pytest.raises(ConfigError, match=said) as caught:
+        list_usable_gpus()
+    assert "--gpus none" in str(caught.value)

@@ -1,0 +1,246 @@
+"""Media ahead of the engine: decoded in order, within threads and memory, and every share given back."""
+
+import asyncio
+import base64
+import io
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from common.errors import SampleError
+from common.records import Media
+from tests.support.media import AS_IS
+from tests.support.videos import encode_video, read_number
+from workers import media_loader
+from workers.media import Opened, open_media
+from workers.media_files import MediaAccess
+from workers.media_loader import MediaLoader
+
+NOWHERE = MediaAccess((), urls=False, url_timeout_s=1)
+PLENTY = 2**30
+SIDE = 64
+IMAGE_BYTES = 4 * SIDE * SIDE
+DEADLINE_S = 30.0
+
+
+def make_media(width: int = SIDE) -> Media:
+    stream = io.BytesIO()
+    Image.new("RGB", (width, SIDE), "red").save(stream, "PNG")
+    return Media(data=base64.b64encode(stream.getvalue()).decode())
+
+
+BROKEN = Media(data="AAAA")
+PEAK_BYTES = open_media(make_media(), NOWHERE, AS_IS).peak_bytes
+
+
+def hold(loader: MediaLoader, *media: Media) -> AbstractAsyncContextManager[tuple[Image.Image, ...]]:
+    return loader.hold(media, NOWHERE, AS_IS)
+
+
+def run_loader(work: Callable[[MediaLoader], Awaitable[None]], *, memory_bytes: int = PLENTY, threads: int = 2) -> MediaLoader:
+    """Run a coroutine with a loader, and see that the whole budget is free at its end."""
+
+    async def run() -> MediaLoader:
+        loader = MediaLoader(threads, memory_bytes)
+        async with asyncio.timeout(DEADLINE_S):
+            await work(loader)
+            await asyncio.to_thread(loader.stop)
+            await asyncio.sleep(0)
+        assert loader.budget.free_bytes == memory_bytes
+        return loader
+
+    return asyncio.run(run())
+
+
+class Gate:
+    """Keeps decoding threads waiting until it is opened, and counts those that have come."""
+
+    def __init__(self) -> None:
+        self.is_open = threading.Event()
+        self.come = threading.Semaphore(0)
+
+    def wait(self) -> None:
+        self.come.release()
+        assert self.is_open.wait(DEADLINE_S)
+
+    async def wait_for(self, threads: int) -> None:
+        for _ in range(threads):
+            assert await asyncio.to_thread(self.come.acquire, timeout=DEADLINE_S)
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    gate, decode = Gate(), media_loader._decode  # noqa: SLF001  # the place where threads are kept
+
+    def decode_later(opened: list[Opened]) -> tuple[Image.Image, ...]:
+        gate.wait()
+        return decode(opened)
+
+    monkeypatch.setattr(media_loader, "_decode", decode_later)
+    yield gate
+    gate.is_open.set()
+
+
+def test_images_come_in_order_and_hold_a_share_of_their_size() -> None:
+    async def work(loader: MediaLoader) -> None:
+        async with hold(loader, make_media(8), make_media(9), make_media(10)) as images:
+            assert [image.width for image in images] == [8, 9, 10]
+            assert PLENTY - loader.budget.free_bytes == 4 * (8 + 9 + 10) * SIDE
+
+    run_loader(work)
+
+
+def test_a_sample_without_media_waits_for_nobody() -> None:
+    async def work(loader: MediaLoader) -> None:
+        async with hold(loader, make_media()), hold(loader) as images:
+            assert images == ()
+
+    run_loader(work, memory_bytes=1, threads=1)
+
+
+def test_a_videos_frames_stand_where_the_video_stood() -> None:
+    video = Media(kind="video", data=base64.b64encode(encode_video(3)).decode())
+
+    async def work(loader: MediaLoader) -> None:
+        async with hold(loader, make_media(8), video, make_media(9)) as images:
+            assert [image.width for image in (images[0], images[-1])] == [8, 9]
+            assert [read_number(image) for image in images[1:-1]] == [0, 1, 2]
+
+    run_loader(work)
+
+
+@pytest.mark.parametrize("media", [(BROKEN,), (make_media(), BROKEN), (BROKEN, make_media()), (make_media(), Media())])
+def test_a_fault_gives_the_share_back(media: tuple[Media, ...]) -> None:
+    async def work(loader: MediaLoader) -> None:
+        for _ in range(5):
+            with pytest.raises(SampleError):
+                async with hold(loader, *media):
+                    pytest.fail("there is nothing to hold")
+
+    run_loader(work, memory_bytes=2 * PEAK_BYTES, threads=1)
+
+
+def test_a_file_that_breaks_off_while_it_is_decoded_gives_the_share_back() -> None:
+    stream = io.BytesIO()
+    Image.effect_noise((SIDE, SIDE), 90).save(stream, "PNG")
+    cut = Media(data=base64.b64encode(stream.getvalue()[:-900]).decode())
+
+    async def work(loader: MediaLoader) -> None:
+        with pytest.raises(SampleError, match="cannot be decoded"):
+            async with hold(loader, make_media(), cut):
+                pytest.fail("there is nothing to hold")
+
+    run_loader(work)
+
+
+def test_whatever_the_block_raises_gives_the_share_back() -> None:
+    async def work(loader: MediaLoader) -> None:
+        with pytest.raises(RuntimeError, match="odd"):
+            async with hold(loader, make_media()):
+                raise RuntimeError("odd")
+
+    run_loader(work)
+
+
+def test_no_more_is_decoded_than_the_budget_holds_and_the_rest_follows_in_order() -> None:
+    begun: list[int] = []
+    answers = asyncio.Semaphore(0)
+
+    async def ask(loader: MediaLoader, number: int) -> None:
+        async with hold(loader, make_media()):
+            begun.append(number)
+            await answers.acquire()
+
+    async def work(loader: MediaLoader) -> None:
+        tasks = [asyncio.create_task(ask(loader, number)) for number in range(20)]
+        for answered in range(15):
+            while len(begun) < answered + 5:
+                await asyncio.sleep(0.001)
+            await asyncio.sleep(0)
+            assert len(begun) == answered + 5
+            assert loader.budget.free_bytes == PEAK_BYTES - IMAGE_BYTES, "less than the next one takes"
+            answers.release()
+        for _ in range(5):
+            answers.release()
+        await asyncio.gather(*tasks)
+
+    run_loader(work, memory_bytes=4 * IMAGE_BYTES + PEAK_BYTES, threads=1)
+    assert begun == list(range(20))
+
+
+def test_a_sample_that_needs_more_than_there_is_runs_alone() -> None:
+    held: list[int] = []
+    together: list[int] = []
+
+    async def ask(loader: MediaLoader, width: int) -> None:
+        async with hold(loader, make_media(width)):
+            held.append(width)
+            together.append(len(held))
+            await asyncio.sleep(0)
+            held.remove(width)
+
+    async def work(loader: MediaLoader) -> None:
+        await asyncio.gather(*(ask(loader, width) for width in (2000, SIDE, 3000, 2000, SIDE)))
+
+    run_loader(work, memory_bytes=IMAGE_BYTES)
+    assert together == [1, 1, 1, 1, 1]
+
+
+def test_a_cancelled_samples_share_is_free_once_its_thread_has_ended(gate: Gate) -> None:
+    async def ask(loader: MediaLoader) -> None:
+        async with hold(loader, make_media()):
+            pytest.fail("it was cancelled before")
+
+    async def work(loader: MediaLoader) -> None:
+        tasks = [asyncio.create_task(ask(loader)) for _ in range(12)]
+        await gate.wait_for(2)
+        for task in tasks:
+            task.cancel()
+        assert {type(end) for end in await asyncio.gather(*tasks, return_exceptions=True)} == {asyncio.CancelledError}
+        await asyncio.sleep(0)
+        assert PLENTY - loader.budget.free_bytes == 2 * PEAK_BYTES, "what two threads have begun takes memory until they end"
+        gate.is_open.set()
+        while loader.budget.free_bytes < PLENTY:
+            await asyncio.sleep(0.001)
+
+    run_loader(work)
+
+
+def test_as_many_samples_are_at_work_as_there_are_threads_and_as_many_follow(gate: Gate) -> None:
+    async def ask(loader: MediaLoader) -> None:
+        async with hold(loader, make_media()):
+            pass
+
+    async def work(loader: MediaLoader) -> None:
+        tasks = [asyncio.create_task(ask(loader)) for _ in range(30)]
+        await gate.wait_for(3)
+        assert PLENTY - loader.budget.free_bytes <= 6 * PEAK_BYTES
+        gate.is_open.set()
+        await asyncio.gather(*tasks)
+
+    run_loader(work, threads=3)
+
+
+def test_files_are_read_in_the_same_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(base64.b64decode(make_media().data or ""))
+    threads: list[str] = []
+
+    def note_thread(*given: Any) -> Opened:
+        threads.append(threading.current_thread().name)
+        return open_media(*given)
+
+    monkeypatch.setattr(media_loader, "open_media", note_thread)
+
+    async def work(loader: MediaLoader) -> None:
+        access = MediaAccess((tmp_path,), urls=False, url_timeout_s=1)
+        async with loader.hold([Media(uri=str(path))], access, AS_IS) as images:
+            assert images[0].size == (SIDE, SIDE)
+
+    run_loader(work)
+    assert all(name.startswith("media") for name in threads)

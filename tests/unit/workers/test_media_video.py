@@ -1,0 +1,223 @@
+"""Videos into frames: evenly chosen, bounded, upright; and every way in which a file can be wrong."""
+
+import base64
+import io
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from av.video.frame import VideoFrame
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from common.errors import SampleError
+from common.records import Media
+from common.spec import MediaBounds
+from tests.support.media import AS_IS
+from tests.support.videos import CODECS, SIZE, encode_sound, encode_video, read_number, write_streaming_mp4
+from workers import media_video
+from workers.media import open_media
+from workers.media_files import MediaAccess
+from workers.media_video import Wanted, open_video
+
+NOWHERE = MediaAccess((), urls=False, url_timeout_s=1)
+
+
+def load(content: bytes, **bounds: int) -> tuple[Image.Image, ...]:
+    return open_video(content, "film.mp4", MediaBounds(**bounds)).decode()
+
+
+def read_numbers(content: bytes, **bounds: int) -> list[int]:
+    return [read_number(image) for image in load(content, **bounds)]
+
+
+def fault_of(content: bytes) -> tuple[str, str]:
+    with pytest.raises(SampleError) as caught:
+        load(content)
+    return caught.value.code, str(caught.value)
+
+
+# Which frames are taken.
+
+
+@pytest.mark.parametrize("format_name", CODECS)
+@pytest.mark.parametrize("gop", [12, 1000])
+def test_frames_are_the_middles_of_equal_spans_whether_keyframes_are_dense_or_not(format_name: str, gop: int) -> None:
+    images = load(encode_video(120, format_name, gop=gop), max_frames=4)
+    assert [read_number(image) for image in images] == [15, 45, 75, 105]
+    assert {(image.mode, image.size) for image in images} == {("RGB", SIZE)}
+
+
+def test_of_a_short_video_all_frames_are_taken() -> None:
+    assert read_numbers(encode_video(5)) == [0, 1, 2, 3, 4]
+    assert read_numbers(encode_video(1)) == [0]
+    assert len(read_numbers(encode_video(40))) == AS_IS.max_frames
+
+
+def test_dense_keyframes_spare_decoding_what_lies_between(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[VideoFrame] = []
+    decode = media_video._decode  # noqa: SLF001  # every frame that is decoded comes out of it
+
+    def note_frames(*given: Any) -> Iterator[VideoFrame]:
+        for frame in decode(*given):
+            decoded.append(frame)
+            yield frame
+
+    monkeypatch.setattr(media_video, "_decode", note_frames)
+    assert read_numbers(encode_video(600, gop=10), max_frames=3) == [100, 300, 500]
+    assert len(decoded) < 50
+
+
+def test_a_seek_that_comes_out_behind_its_frame_is_made_up_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = encode_video(120, gop=10)
+    choose = media_video._choose  # noqa: SLF001  # an index that points too far ahead
+
+    def mislead(*given: Any, **seeks: Any) -> tuple[Wanted, ...]:
+        wanted = choose(*given, **seeks)
+        return tuple(one._replace(seek_pts=one.seek_pts and one.pts + 20 * 512) for one in wanted)
+
+    monkeypatch.setattr(media_video, "_choose", mislead)
+    assert read_numbers(content, max_frames=4) == [15, 45, 75, 105]
+
+
+# What becomes of them.
+
+
+def test_frames_are_scaled_into_the_bounds() -> None:
+    content = encode_video(30)
+    small = load(content, max_pixels=SIZE[0] * SIZE[1] // 4, max_frames=3)
+    assert [image.size for image in small] == [(SIZE[0] // 2, SIZE[1] // 2)] * 3
+    assert [read_number(image) for image in small] == [5, 15, 25]
+    large = load(content, min_pixels=4 * SIZE[0] * SIZE[1], max_frames=1)
+    assert large[0].size == (2 * SIZE[0], 2 * SIZE[1])
+
+
+@pytest.mark.parametrize(
+    ("rotation", "back"),
+    [(90, Image.Transpose.ROTATE_270), (180, Image.Transpose.ROTATE_180), (-90, Image.Transpose.ROTATE_90)],
+)
+def test_frames_are_turned_as_the_file_says(rotation: int, back: Image.Transpose) -> None:
+    images = load(encode_video(9, rotation=rotation), max_frames=2)
+    assert {image.size for image in images} == {SIZE if rotation == 180 else SIZE[::-1]}
+    assert [read_number(image.transpose(back)) for image in images] == [2, 6]
+
+
+def test_colours_are_kept() -> None:
+    (image,) = load(encode_video(1))
+    red, green, blue = image.getpixel((SIZE[0] // 2, SIZE[1] * 3 // 4))  # type: ignore[misc]  # it is RGB
+    assert abs(red - 200) < 12
+    assert max(green, blue) < 24
+
+
+def test_a_video_comes_from_wherever_an_image_may_come_from() -> None:
+    media = Media(kind="video", data=base64.b64encode(encode_video(3)).decode())
+    assert [read_number(image) for image in open_media(media, NOWHERE, AS_IS).decode()] == [0, 1, 2]
+
+
+# What can be wrong.
+
+
+def encode_picture(format_name: str) -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", SIZE, "red").save(stream, format_name)
+    return stream.getvalue()
+
+
+NO_VIDEOS: dict[str, Callable[[], bytes]] = {
+    "text": lambda: b"not a video",
+    "noise": lambda: bytes(range(256)) * 64,
+    "picture": lambda: encode_picture("JPEG"),
+    "zeros": lambda: bytes(10_000),
+    "cut before its index": lambda: (content := encode_video(60))[: len(content) * 9 // 10],
+    "playlist": lambda: b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n/etc/passwd\n#EXT-X-ENDLIST\n",
+    "list of files": lambda: b"ffconcat version 1.0\nfile /etc/passwd\n",
+}
+
+
+@pytest.mark.parametrize("make", NO_VIDEOS.values(), ids=NO_VIDEOS)
+def test_what_is_no_video_is_corrupt(make: Callable[[], bytes]) -> None:
+    code, message = fault_of(make())
+    assert code == "media_corrupt"
+    assert message.startswith("film.mp4: not a video, cut off, or damaged; replace the file")
+
+
+def test_sound_alone_is_corrupt_and_says_so() -> None:
+    assert fault_of(encode_sound()) == ("media_corrupt", "film.mp4: no video in it, only audio; check the path in the dataset")
+
+
+def test_a_file_that_was_cut_off_behind_its_index_is_corrupt(tmp_path: Path) -> None:
+    content = write_streaming_mp4(tmp_path / "film.mp4", 120)
+    assert read_numbers(content, max_frames=1) == [60]
+    code, message = fault_of(content[: len(content) * 2 // 3])
+    assert code == "media_corrupt"
+    assert "cut off after" in message
+
+
+def claim(count: int) -> bytes:
+    """Return a video whose index says that it holds ``count`` frames, all of one size."""
+    content = bytearray(encode_video(30))
+    at = content.index(b"stsz") + 8
+    content[at : at + 8] = (7).to_bytes(4) + count.to_bytes(4)
+    return bytes(content)
+
+
+def test_a_file_that_claims_a_thousand_million_frames_is_refused_before_they_are_counted() -> None:
+    assert fault_of(claim(10**9)) == (
+        "media_too_large",
+        "film.mp4: it claims 1000000000 frames, at most 2000000 are taken; cut the video",
+    )
+    assert fault_of(claim(100_000))[0] == "media_corrupt"
+
+
+def test_more_packets_than_there_may_be_frames_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(media_video, "MOST_FRAMES", 29)
+    assert fault_of(encode_video(30, "matroska"))[0] == "media_too_large"
+
+
+def test_frames_that_are_too_large_are_refused_before_one_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(media_video, "MOST_PIXELS", SIZE[0] * SIZE[1] - 1)
+    assert fault_of(encode_video(3))[0] == "media_too_large"
+
+
+def test_a_video_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(media_video, "MOST_S", -1.0)
+    code, message = fault_of(encode_video(30))
+    assert code == "media_too_large"
+    assert "more keyframes" in message
+
+
+def test_an_empty_file_says_that_a_video_was_expected() -> None:
+    with pytest.raises(SampleError, match=r"it is empty \(0 bytes\); expected a video"):
+        open_media(Media(kind="video", data=""), NOWHERE, AS_IS)
+
+
+def test_without_pyav_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "workers.media_video")
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(SampleError, match=r"pip install 'vlm-fleet\[video\]' on the workers") as caught:
+        open_media(Media(kind="video", data="AAAA"), NOWHERE, AS_IS)
+    assert caught.value.code == "media_unsupported"
+
+
+WHOLE = {name: encode_video(30, name) for name in ("mp4", "matroska", "avi", "mpegts")}
+
+
+@settings(max_examples=120)
+@given(
+    format_name=st.sampled_from(sorted(WHOLE)),
+    changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=8),
+)
+def test_a_damaged_file_gives_frames_or_a_named_fault(format_name: str, changes: list[tuple[float, int]]) -> None:
+    content = bytearray(WHOLE[format_name])
+    for place, byte in changes:
+        content[int(place * len(content))] = byte
+    try:
+        images = load(bytes(content), max_frames=3)
+    except SampleError as error:
+        assert error.code in {"media_corrupt", "media_too_large", "media_unsupported"}  # noqa: PT017  # either end is right
+    else:
+        assert 0 < len(images) <= 3
+        assert {image.mode for image in images} == {"RGB"}

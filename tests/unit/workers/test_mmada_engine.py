@@ -1,0 +1,329 @@
+"""The MMaDA engine, on a stand-in for MMaDA's package with the names, signatures and checks of the real one."""
+
+import asyncio
+import shutil
+import sys
+import threading
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Self
+
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+from common.errors import ConfigError, EngineError, OutOfMemory, SampleError
+from common.spec import ModelProfile
+from tests.support.engines import TINY, make_request, open_engine, run
+from workers.engines.base import Generation
+from workers.engines.mmada_engine import MmadaEngine
+from workers.engines.registry import load_engine
+
+ENGINE = "workers.engines.mmada_engine:MmadaEngine"
+MARKS = {"<|mmu|>": 7, "<|soi|>": 8, "<|eoi|>": 9}
+MASK = 126336
+IMAGE_CODES = 4
+
+
+class MMadaModelLM(torch.nn.Module):
+    """Writes ``answer``, a step at a time, after the checks of the real ``mmu_generate``."""
+
+    answer: list[int]
+    asked: list[dict[str, Any]]
+    fault: Exception | None
+    at_work: threading.Event | None  # a step waits until it is cut off
+
+    @classmethod
+    def from_pretrained(cls, weights: str, *, torch_dtype: torch.dtype, revision: str | None, trust_remote_code: bool) -> Self:
+        assert Path(weights).is_dir()
+        assert torch_dtype is torch.bfloat16
+        assert (revision, trust_remote_code) == (None, False)
+        return cls()
+
+    def forward(self, tokens: torch.Tensor) -> None:
+        assert tokens.ndim == 2
+        if self.fault:
+            raise self.fault
+
+    def mmu_generate(
+        self,
+        idx: torch.Tensor,
+        input_embeddings: None = None,
+        max_new_tokens: int = 128,
+        steps: int = 128,
+        block_length: int = 128,
+        temperature: float = 0.0,
+    ) -> torch.Tensor:
+        self.asked.append({"idx": idx, "room": max_new_tokens, "steps": steps, "block": block_length, "heat": temperature})
+        assert input_embeddings is None
+        assert max_new_tokens % block_length == 0
+        assert steps % (max_new_tokens // block_length) == 0
+        if self.at_work:
+            self.at_work.set()
+        for _ in range(10**9 if self.at_work else steps):
+            self(idx)
+        noise = int(torch.randint(100, 110, ())) if temperature else None
+        answer = [noise, *self.answer] if noise else self.answer
+        row = (answer + [MASK] * max_new_tokens)[:max_new_tokens]
+        return torch.cat([idx, torch.tensor([row])], dim=1)
+
+
+class MAGVITv2(torch.nn.Module):
+    """Sees an image as the number of its pixels."""
+
+    @classmethod
+    def from_pretrained(cls, weights: str) -> Self:
+        assert weights == "showlab/magvitv2"
+        return cls()
+
+    def get_code(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        return torch.full((1, IMAGE_CODES), pixel_values.shape[-1])
+
+
+class UniversalPrompting:
+    def __init__(self, text_tokenizer: Any, *, use_reserved_token: bool) -> None:
+        assert use_reserved_token
+        assert text_tokenizer.chat_template
+        self.sptids_dict = {mark: torch.tensor([number]) for mark, number in MARKS.items()}
+
+
+def image_transform(image: Any, resolution: int = 256, normalize: bool = True) -> torch.Tensor:
+    return torch.zeros(3, resolution, resolution)
+
+
+def image_transform_squash(image: Any, resolution: int = 256, normalize: bool = True) -> torch.Tensor:
+    return torch.zeros(3, resolution, resolution)
+
+
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch) -> type[MMadaModelLM]:
+    """Put the stand-in where the package would be and return its model's class, to dictate what it does."""
+    parts: dict[str, dict[str, Any]] = {
+        "models": {"MMadaModelLM": MMadaModelLM, "MAGVITv2": MAGVITv2},
+        "training": {},
+        "training.prompting_utils": {"UniversalPrompting": UniversalPrompting},
+        "training.utils": {"image_transform": image_transform, "image_transform_squash": image_transform_squash},
+    }
+    for name, contents in parts.items():
+        module = ModuleType(name)
+        vars(module).update(contents)
+        monkeypatch.setitem(sys.modules, name, module)
+    at_start: dict[str, Any] = {"answer": [], "asked": [], "fault": None, "at_work": None}
+    for name, start in at_start.items():
+        monkeypatch.setattr(MMadaModelLM, name, start, raising=False)
+    return MMadaModelLM
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    loader: Any = AutoTokenizer
+    return loader.from_pretrained(TINY)
+
+
+def dictate(model: type[MMadaModelLM], tokenizer: Any, text: str, *, ends: bool = True) -> None:
+    """Let the model answer ``text``; with ``ends``, then its end token and what a diffusion model leaves behind it."""
+    tokens = tokenizer(text, add_special_tokens=False)["input_ids"]
+    model.answer = [*tokens, tokenizer.eos_token_id, *tokens] if ends else tokens * 100
+
+
+def ask(*requests: Any, **options: Any) -> list[Generation]:
+    async def ask_in_turn() -> list[Generation]:
+        async with open_engine(ENGINE, TINY, **options) as engine:
+            return [await engine.generate(request) for request in requests]
+
+    generations: list[Generation] = run(ask_in_turn())
+    return generations
+
+
+def test_an_answer_ends_at_its_end_token_and_is_asked_in_whole_blocks(model: type[MMadaModelLM], tokenizer: Any) -> None:
+    dictate(model, tokenizer, "three")
+    [generation] = ask(make_request(max_tokens=70), block_length=64, tokens_per_step=2)
+    [asked] = model.asked
+    assert (generation.text.strip(), generation.finish_reason) == ("three", "stop")
+    assert (asked["room"], asked["steps"], asked["block"]) == (128, 64, 64)
+    assert generation.prompt_tokens == asked["idx"].shape[1]
+    assert generation.output_tokens == len(tokenizer("three", add_special_tokens=False)["input_ids"])
+
+
+def test_an_answer_that_fills_its_room_was_cut(model: type[MMadaModelLM], tokenizer: Any) -> None:
+    dictate(model, tokenizer, "red circle", ends=False)
+    [generation] = ask(make_request(max_tokens=5))
+    assert (generation.finish_reason, generation.output_tokens) == ("length", 5)
+
+
+def test_a_stop_string_ends_the_answer(model: type[MMadaModelLM], tokenizer: Any) -> None:
+    dictate(model, tokenizer, "red circle", ends=False)
+    [generation] = ask(make_request(max_tokens=9, stop=("circle",)))
+    assert (generation.text.strip(), generation.finish_reason) == ("red", "stop")
+
+
+def test_the_image_stands_between_its_marks_before_the_conversation(model: type[MMadaModelLM], tokenizer: Any) -> None:
+    ask(make_request(text="How many?"), make_request(text="How many?", images=0), resolution=64)
+    with_image, without = (asked["idx"][0].tolist() for asked in model.asked)
+    assert with_image[:2] == [MARKS["<|mmu|>"], MARKS["<|soi|>"]]
+    assert with_image[2 : 2 + IMAGE_CODES] == [64 + len(tokenizer)] * IMAGE_CODES
+    assert with_image[2 + IMAGE_CODES :] == [MARKS["<|eoi|>"], *without]
+    assert "How many?" in tokenizer.decode(without)
+
+
+@pytest.mark.parametrize("fit", ["squash", "crop"])
+def test_an_image_is_squashed_or_cropped_as_asked(model: type[MMadaModelLM], monkeypatch: pytest.MonkeyPatch, fit: str) -> None:
+    other = "image_transform" if fit == "squash" else "image_transform_squash"
+    monkeypatch.delattr(sys.modules["training.utils"], other)
+    assert len(ask(make_request(), fit=fit)) == 1
+
+
+def test_a_seed_gives_the_same_answer_again_and_another_another(model: type[MMadaModelLM], tokenizer: Any) -> None:
+    dictate(model, tokenizer, "three")
+    requests = [make_request(temperature=0.8, seed=seed) for seed in (1, 2, 3, 4, 1)]
+    texts = [generation.text for generation in ask(*requests)]
+    assert texts[0] == texts[4]
+    assert len(set(texts)) > 1
+
+
+@pytest.mark.parametrize(
+    ("request_fields", "message"), [({"images": 2}, "takes one image, the request has 2"), ({"top_p": 0.9}, "has no top_p")]
+)
+def test_what_the_model_cannot_do_is_the_samples_fault(
+    model: type[MMadaModelLM], request_fields: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(SampleError, match=message):
+        ask(make_request(**request_fields))
+
+
+def test_a_fault_of_one_request_leaves_the_engine_usable(model: type[MMadaModelLM], tokenizer: Any) -> None:
+    dictate(model, tokenizer, "three")
+
+    async def ask_with_faults() -> str:
+        async with open_engine(ENGINE, TINY) as engine:
+            for fault, expected in ((torch.OutOfMemoryError("full"), OutOfMemory), (AssertionError("too long"), SampleError)):
+                model.fault = fault
+                with pytest.raises(expected):
+                    await engine.generate(make_request())
+            model.fault = None
+            return (await engine.generate(make_request())).text.strip()
+
+    assert run(ask_with_faults()) == "three"
+
+
+def test_a_dead_device_ends_the_engine(model: type[MMadaModelLM]) -> None:
+    model.fault = RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    async def ask_twice() -> None:
+        async with open_engine(ENGINE, TINY) as engine:
+            for _ in range(2):
+                with pytest.raises(EngineError, match="illegal memory access"):
+                    await engine.generate(make_request())
+        assert len(model.asked) == 1
+
+    run(ask_twice())
+
+
+def test_stop_ends_the_request_at_work_and_those_that_wait(model: type[MMadaModelLM]) -> None:
+    model.at_work = at_work = threading.Event()
+
+    async def ask_and_stop() -> list[Any]:
+        async with open_engine(ENGINE, TINY) as engine:
+            tasks = [asyncio.ensure_future(engine.generate(make_request(number))) for number in range(5)]
+            await asyncio.to_thread(at_work.wait, 30)
+        with pytest.raises(EngineError, match="stopped"):
+            await engine.generate(make_request())
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    assert [type(result) for result in run(ask_and_stop())] == [EngineError] * 5
+    assert len(model.asked) == 1
+
+
+def test_a_cancelled_request_makes_way_for_the_next(model: type[MMadaModelLM], tokenizer: Any) -> None:
+    dictate(model, tokenizer, "three")
+    model.at_work = at_work = threading.Event()
+
+    async def cancel_and_ask() -> str:
+        async with open_engine(ENGINE, TINY) as engine:
+            first = asyncio.ensure_future(engine.generate(make_request()))
+            await asyncio.to_thread(at_work.wait, 30)
+            model.at_work = None
+            first.cancel()
+            return (await engine.generate(make_request(1))).text.strip()
+
+    assert run(cancel_and_ask()) == "three"
+
+
+# Loading.
+
+
+def test_an_engine_that_was_not_started_refuses_and_stops_cleanly() -> None:
+    async def ask_and_stop() -> None:
+        engine = MmadaEngine(ModelProfile(name="mmada-8b", engine=ENGINE), TINY)
+        with pytest.raises(EngineError, match="not running"):
+            await engine.generate(make_request())
+        await engine.stop()
+
+    run(ask_and_stop())
+
+
+def test_a_missing_package_says_what_to_clone_and_where_to_put_it() -> None:
+    with pytest.raises(ConfigError) as caught:
+        start_on(Path(TINY))
+    message = str(caught.value)
+    assert "profile tried: engine: MMaDA's 'models:MAGVITv2': cannot import 'models'" in message
+    assert "git clone https://github.com/Gen-Verse/MMaDA && pip install -r MMaDA/requirements.txt" in message
+    assert 'export PYTHONPATH="$PWD/MMaDA"' in message
+
+
+def test_another_package_of_the_same_name_is_not_taken_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "models", ModuleType("models"))
+    with pytest.raises(ConfigError, match=r"'MAGVITv2' does not exist in 'models'.*git clone"):
+        start_on(Path(TINY))
+
+
+def test_weights_that_do_not_fit_are_a_config_error(model: type[MMadaModelLM], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be loaded"):
+        start_on(tmp_path)
+
+
+def test_a_tokenizer_without_chat_template_is_a_config_error(model: type[MMadaModelLM], tmp_path: Path) -> None:
+    for name in ("tokenizer.json", "tokenizer_config.json", "config.json"):
+        shutil.copy(Path(TINY) / name, tmp_path)
+    with pytest.raises(ConfigError, match="there is no chat template"):
+        start_on(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected", "message"),
+    [
+        (RuntimeError("no kernel image"), EngineError, "the machine cannot run it: RuntimeError: no kernel image"),
+        (AttributeError("all_tied_weights_keys"), ConfigError, "wants transformers 4.46 and fails where .* all_tied_weights_keys"),
+    ],
+)
+def test_a_fault_while_loading_says_who_must_act(
+    model: type[MMadaModelLM], monkeypatch: pytest.MonkeyPatch, fault: Exception, expected: type[Exception], message: str
+) -> None:
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise fault
+
+    monkeypatch.setattr(model, "from_pretrained", fail)
+    with pytest.raises(expected, match=message):
+        start_on(Path(TINY))
+
+
+def start_on(weights: Path) -> None:
+    async def start() -> None:
+        async with open_engine(ENGINE, str(weights)):
+            pass
+
+    run(start())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"block_size": 4}, "engine_options: block_size: unknown field"),
+        ({"block_length": 64, "tokens_per_step": 3}, "block_length 64 is no multiple of tokens_per_step 3"),
+        ({"fit": "stretch"}, "engine_options.*fit: found 'stretch'"),
+    ],
+)
+def test_a_wrong_option_is_explained(options: dict[str, Any], message: str) -> None:
+    profile = ModelProfile(name="tried", engine=ENGINE, engine_options=options)
+    with pytest.raises(ConfigError, match=message):
+        load_engine(profile, "")

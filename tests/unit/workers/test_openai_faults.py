@@ -1,0 +1,186 @@
+"""Whose fault it is that an endpoint did not answer, by what endpoints really say."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime, formatdate
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+
+from common.errors import ConfigError, SampleError
+from tests.support.openai_server import KEY, PAGE
+from workers.engines.openai_faults import SILENCE, Endpoint, EndpointFault, quote, read_wait_s, sort_empty, sort_error
+
+ENDPOINT = Endpoint("gemini", "gemini-pro", "https://host/v1", "GEMINI_API_KEY")
+REQUEST = httpx2.Request("POST", "https://host/v1/chat/completions")
+
+
+def sort(status: int, body: object = b"", endpoint: Endpoint = ENDPOINT, headers: dict[str, str] | None = None) -> Exception:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    response = httpx2.Response(status, content=content, headers=headers, request=REQUEST)
+    return sort_error(openai.APIStatusError("said", response=response, body=None), endpoint)
+
+
+def wrap(**error: Any) -> dict[str, Any]:
+    return {"error": {"message": "some words", **error}}
+
+
+GOOGLE_WRONG_KEY = [wrap(code=400, status="INVALID_ARGUMENT", details=[{"reason": "API_KEY_INVALID"}, "odd"])]
+OPENROUTER_FLAGGED = wrap(code=403, metadata={"reasons": ["violence"], "flagged_input": "..."})
+
+
+@pytest.mark.parametrize("status", [408, 409, 425, 429, 500, 502, 503, 504, 520, 524, 529])
+def test_what_waiting_helps_is_tried_again(status: int) -> None:
+    fault = sort(status, wrap())
+    assert isinstance(fault, EndpointFault)
+    assert str(fault) == f"HTTP {status}: some words"
+    assert fault.weight == (0 if status in (429, 503, 529) else 1)
+    assert fault.wait_s is None
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "advice"),
+    [
+        (401, wrap(code="invalid_api_key"), "does not accept the key: look at the environment variable GEMINI_API_KEY"),
+        (400, GOOGLE_WRONG_KEY, "does not accept the key: look at the environment variable GEMINI_API_KEY"),
+        (429, wrap(code="insufficient_quota", type="insufficient_quota"), "no credit left"),
+        (402, wrap(), "no credit left"),
+        (403, wrap(), "may not use model 'gemini-pro'"),
+        (404, wrap(code="model_not_found"), "has no model 'gemini-pro': look at weights and engine_options.base_url"),
+        (404, b"<html><title>Not Found</title></html>", "look at weights and engine_options.base_url"),
+        (405, {"detail": "Method Not Allowed"}, "look at weights and engine_options.base_url"),
+        (304, b"", "look at weights and engine_options.base_url"),
+        (407, b"", "a proxy wants credentials"),
+    ],
+)
+def test_what_the_user_must_change_names_the_place(status: int, body: object, advice: str) -> None:
+    error = sort(status, body)
+    assert isinstance(error, ConfigError)
+    assert str(error).startswith("profile gemini: https://host/v1: ")
+    assert advice in str(error)
+    assert f"(HTTP {status}: " in str(error)
+
+
+def test_an_endpoint_that_wants_a_key_though_none_was_named_says_so() -> None:
+    error = sort(401, wrap(), Endpoint("local", "m", "http://host/v1", None))
+    assert "name the variable that holds its key in engine_options.api_key_env" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "code"),
+    [
+        (400, wrap(message="image too small"), "engine_rejected"),
+        (413, b"<html><title>413 Request Entity Too Large</title></html>", "engine_rejected"),
+        (422, {"detail": [{"loc": ["body"], "msg": "bad"}]}, "engine_rejected"),
+        (418, b"", "engine_rejected"),
+        (400, wrap(code="content_filter"), "content_filter"),
+        (400, wrap(code="content_policy_violation"), "content_filter"),
+        (403, OPENROUTER_FLAGGED, "content_filter"),
+    ],
+)
+def test_what_is_wrong_with_the_request_is_the_samples_fault(status: int, body: object, code: str) -> None:
+    error = sort(status, body)
+    assert isinstance(error, SampleError)
+    assert error.code == code
+    assert f"HTTP {status}: " in str(error)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b'{"error": {"message": "image too small"}}', "image too small"),
+        (b'[{"error": {"message": "image too small"}}]', "image too small"),
+        (b'{"error": "image too small"}', "image too small"),
+        (b'{"message": "image too small", "code": 400}', "image too small"),
+        (b'{"detail": [{"msg": "image too small"}]}', "image too small"),
+        (b'{"odd": "image too small"}', "image too small"),
+        (b"image too small", "image too small"),
+        (b"<html><body><h1>image</h1> too\n small</body></html>", "image too small"),
+        (b"<html><title>image too small</title><body>" + b"<p>x</p>" * 9000, "image too small"),
+        (b"", "Bad Request"),
+        (b"[]", "[]"),
+        (b"[" * 100_000, "[[["),
+        (b'{"error": {"message": {"why": "image too small"}}}', "image too small"),
+    ],
+)
+def test_whatever_the_shape_what_the_endpoint_said_is_told_in_one_short_line(content: bytes, said: str) -> None:
+    error = str(sort(400, content))
+    assert said in error
+    assert len(error) < 400
+    assert "\n" not in error
+
+
+def test_an_echoed_key_is_masked_also_where_the_text_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GEMINI_API_KEY", KEY)
+    for status in (400, 401, 429, 500):
+        for begin in range(250, 300):
+            said = str(sort(status, wrap(message="x" * begin + KEY)))
+            assert KEY[:6] not in said
+    assert KEY[:6] not in str(sort_empty(f"no: {KEY}".encode()))
+    assert quote(f"a key: {KEY}!") == "a key: ***!"
+
+
+def test_an_answer_without_a_generation_says_what_it_was() -> None:
+    assert "holds no generation: 502 Bad Gateway" in str(sort_empty(PAGE.content))
+    assert "holds no generation: out of luck" in str(sort_empty(b'{"error": {"message": "out of luck", "code": 502}}'))
+    assert "holds no generation: it is empty" in str(sort_empty(b""))
+
+
+def raise_from(error: openai.OpenAIError, cause: Exception) -> openai.OpenAIError:
+    error.__cause__ = cause
+    return error
+
+
+def test_no_connection_is_nobodys_fault_but_a_certificate_is_the_users() -> None:
+    refused = raise_from(openai.APIConnectionError(request=REQUEST), httpx2.ConnectError("connection refused"))
+    fault = sort_error(refused, ENDPOINT)
+    assert isinstance(fault, EndpointFault)
+    assert fault.weight == 1
+    assert str(fault) == "https://host/v1 cannot be reached: ConnectError: connection refused"
+    untrusted = raise_from(openai.APIConnectionError(request=REQUEST), httpx2.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED] x"))
+    assert isinstance(sort_error(untrusted, ENDPOINT), ConfigError)
+    silence = sort_error(openai.APITimeoutError(request=REQUEST), ENDPOINT)
+    assert isinstance(silence, EndpointFault)
+    assert silence.weight == SILENCE
+
+
+NOW = datetime(2026, 1, 5, 10, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "wait_s"),
+    [
+        ({"retry-after": "7"}, "", 7),
+        ({"retry-after": " 1.5 "}, "", 1.5),
+        ({"retry-after": "0"}, "", 0),
+        ({"retry-after": "-3"}, "", 0),
+        ({"retry-after": "7", "retry-after-ms": "250"}, "", 0.25),
+        (
+            {"retry-after": format_datetime(NOW + timedelta(minutes=2), usegmt=True), "date": format_datetime(NOW, usegmt=True)},
+            "",
+            120,
+        ),
+        ({"retry-after": format_datetime(NOW - timedelta(days=2), usegmt=True), "date": format_datetime(NOW, usegmt=True)}, "", 0),
+        ({}, '{"error": {"details": [{"retryDelay": "34.5s"}]}}', 34.5),
+        ({"retry-after": "99999999"}, "", 3600),
+        ({"retry-after": "1e999"}, "", None),
+        ({"retry-after": "nan"}, "", None),
+        ({"retry-after": "soon"}, "", None),
+        ({"retry-after": "Mon, 99 Foo 2026 10:00:00 GMT"}, "", None),
+        ({"retry-after": ""}, "", None),
+        ({}, '{"retryDelay": "..s"}', None),
+        ({}, "", None),
+    ],
+)
+def test_how_long_the_endpoint_asks_to_be_left_alone(headers: dict[str, str], body: str, wait_s: float | None) -> None:
+    assert read_wait_s(headers, body) == wait_s
+    fault = sort(429, body.encode(), headers=headers)
+    assert isinstance(fault, EndpointFault)
+    assert fault.wait_s == wait_s
+
+
+def test_a_date_of_an_endpoint_without_a_clock_is_read_by_ours() -> None:
+    assert read_wait_s({"retry-after": formatdate(4102444800, usegmt=True)}) == 3600
+    assert read_wait_s({"retry-after": formatdate(0, usegmt=True), "date": "whenever"}) == 0

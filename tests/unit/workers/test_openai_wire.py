@@ -1,0 +1,156 @@
+"""The chat-completions format: what a request becomes on the wire, and what the bodies that come back are read as."""
+
+import base64
+import json
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from common.errors import SampleError
+from common.records import FinishReason
+from common.spec import Generation as GenerationSettings
+from tests.support.engines import make_request
+from tests.support.openai_server import say, say_json
+from workers.engines.base import Message, Request
+from workers.engines.openai_faults import EndpointFault
+from workers.engines.openai_options import OpenAIOptions
+from workers.engines.openai_wire import read_generation, write_body, write_data_url
+
+
+def write(request: Request, **options: Any) -> dict[str, Any]:
+    body: dict[str, Any] = json.loads(write_body(request, "some-model", OpenAIOptions.model_validate(options)))
+    return body
+
+
+def read_image(url: str) -> Image.Image:
+    head, _, text = url.partition(",")
+    image = Image.open(BytesIO(base64.b64decode(text, validate=True)))
+    assert head == f"data:image/{str(image.format).lower()};base64"
+    return image
+
+
+def test_a_request_says_all_that_was_asked_and_nothing_else() -> None:
+    request = make_request(text="Why?", images=0, max_tokens=9, temperature=0.5, top_p=0.9, seed=2**40, stop=("a", "b"))
+    assert write(request) == {
+        "model": "some-model",
+        "messages": [{"role": "user", "content": "Why?"}],
+        "max_tokens": 9,
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "seed": 2**40,
+        "stop": ["a", "b"],
+    }
+
+
+def test_what_was_not_asked_is_not_said_but_greedy_is() -> None:
+    body = write(make_request(images=0))
+    assert (body["temperature"], body["top_p"]) == (0.0, 1.0)
+    assert "seed" not in body
+    assert "stop" not in body
+
+
+def test_images_stand_before_the_text_of_their_message_in_order() -> None:
+    pictures = tuple(Image.new("RGB", (4, 4), colour) for colour in ("red", "green", "blue"))
+    messages = (Message("system", "Be brief."), Message("user", "one", 1), Message("assistant", "ok"), Message("user", "two", 2))
+    body = write(Request("r", messages, pictures, GenerationSettings()))
+    assert [message["role"] for message in body["messages"]] == ["system", "user", "assistant", "user"]
+    assert [body["messages"][place]["content"] for place in (0, 2)] == ["Be brief.", "ok"]
+    first, last = body["messages"][1]["content"], body["messages"][3]["content"]
+    assert [part["type"] for part in (*first, *last)] == ["image_url", "text", "image_url", "image_url", "text"]
+    shown = [read_image(part["image_url"]["url"]).getpixel((0, 0)) for part in (first[0], last[0], last[1])]
+    assert shown == [(255, 0, 0), (0, 128, 0), (0, 0, 255)]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (97, 31)])
+def test_the_model_sees_the_very_pixels_unless_jpeg_was_asked_for(size: tuple[int, int]) -> None:
+    pixels = np.random.default_rng(4).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    image = Image.fromarray(pixels)
+    assert np.array_equal(np.asarray(read_image(write_data_url(image, OpenAIOptions()))), pixels)
+    fine, coarse = (write_data_url(image, OpenAIOptions(image_format="jpeg", jpeg_quality=quality)) for quality in (95, 10))
+    assert read_image(fine).size == size
+    assert len(coarse) <= len(fine)
+
+
+def test_fields_can_be_renamed_left_out_and_added() -> None:
+    body = write(
+        make_request(images=0, seed=1),
+        max_tokens_field="max_completion_tokens",
+        leave_out=["seed", "temperature", "stop"],
+        extra_body={"reasoning_effort": "low", "top_k": 20},
+    )
+    assert body.keys() == {"model", "messages", "max_completion_tokens", "top_p", "reasoning_effort", "top_k"}
+
+
+def test_template_options_go_to_the_chat_template_over_those_of_the_profile() -> None:
+    extra = {"chat_template_kwargs": {"enable_thinking": True, "other": 1}}
+    request = make_request(images=0)
+    thoughtless = Request("r", request.messages, (), request.settings, template_options={"enable_thinking": False})
+    assert "chat_template_kwargs" not in write(request)
+    assert write(request, extra_body=extra)["chat_template_kwargs"] == {"enable_thinking": True, "other": 1}
+    assert write(thoughtless)["chat_template_kwargs"] == {"enable_thinking": False}
+    assert write(thoughtless, extra_body=extra)["chat_template_kwargs"] == {"enable_thinking": False, "other": 1}
+
+
+@pytest.mark.parametrize("text", ["\0", "\ud800", "\u2028 \U0001f600", '"]}'])
+def test_any_text_can_be_sent(text: str) -> None:
+    assert write(make_request(text=text, images=0))["messages"][0]["content"] == text
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ("stop", "stop"), ("length", "length"), ("MAX_TOKENS", "length"), ("STOP", "stop"), ("tool_calls", "stop"), (None, "stop"),
+        ("content_filter", "error"),
+    ],
+)  # fmt: skip
+def test_an_answer_is_read_with_its_reason_and_its_tokens(said: str | None, reason: FinishReason) -> None:
+    generation = read_generation(say("a b c", said).content)
+    assert (generation.text, generation.finish_reason) == ("a b c", reason)
+    assert (generation.prompt_tokens, generation.output_tokens) == (11, 3)
+
+
+@pytest.mark.parametrize("reason", ["stop", "length"])
+@pytest.mark.parametrize("content", [None, ""])
+def test_no_text_is_an_empty_answer_which_validators_judge(content: str | None, reason: str) -> None:
+    generation = read_generation(say(content, reason).content)
+    assert (generation.text, generation.finish_reason) == ("", reason)
+
+
+def test_text_that_comes_in_parts_is_put_together() -> None:
+    parts = [
+        {"type": "thinking", "thinking": []},
+        {"type": "text", "text": "a"},
+        {"type": "text", "text": "b"},
+        {"type": "odd", "text": None},
+    ]
+    body = {"choices": [{"message": {"content": parts}}]}
+    generation = read_generation(say_json(body).content)
+    assert generation.text == "ab"
+    assert generation.prompt_tokens is generation.output_tokens is None
+
+
+def test_an_answer_that_was_withheld_or_declined_has_its_own_code() -> None:
+    with pytest.raises(SampleError, match="filter withheld") as caught:
+        read_generation(say(None, "content_filter").content)
+    assert caught.value.code == "content_filter"
+    with pytest.raises(SampleError, match="declined to answer: I cannot help") as caught:
+        read_generation(say(None, refusal="I cannot help").content)
+    assert caught.value.code == "refused"
+    assert read_generation(say("fine", refusal="").content).text == "fine"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"null", b"[]", b"{}", b'"ok"', b"\xff\xfe", b"[" * 100_000, b"<html><title>502</title></html>",
+        b'{"choices": [', b'{"choices": []}', b'{"choices": null}', b'{"choices": [{}]}', b'{"choices": [{"message": null}]}',
+        b'{"choices": [{"message": {"content": 5}}]}', b'{"choices": [{"message": {"content": "half"}, "finish_reason": "error"}]}',
+        b'{"error": {"message": "upstream is gone", "code": 502}}',
+    ],
+)  # fmt: skip
+def test_what_is_no_answer_is_nobodys_fault_and_never_an_answer(content: bytes) -> None:
+    with pytest.raises(EndpointFault, match=r"holds no generation: ."):
+        read_generation(content)

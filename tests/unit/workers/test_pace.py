@@ -1,0 +1,119 @@
+"""One worker's pace: over its last 30 s, from its own answers, and unknown before the first."""
+
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from common.records import Outcome
+from tests.support.fleet import Fleet, make_rows
+from tests.support.planning import make_outcome, make_sample
+from tests.support.slots import enqueue_rows, open_slot, read_samples
+from tests.support.waiting import wait_until
+from workers.chunk import run_chunk
+from workers.pace import Pace
+
+
+class Clock:
+    now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def pace(clock: Clock) -> Pace:
+    return Pace(clock)
+
+
+def answer(count: int, *, tokens: int | None = 5, took_s: float = 2.0) -> list[Outcome]:
+    """Return outcomes as the wall clock times them, which is not the clock that the pace goes by."""
+    timed = {"output_tokens": tokens, "started_at": 7000.0, "finished_at": 7000.0 + took_s}
+    return [make_outcome(make_sample(number)).model_copy(update=timed) for number in range(count)]
+
+
+def answer_steadily(pace: Pace, clock: Clock, *, per_s: int, for_s: int) -> None:
+    for _ in range(for_s):
+        clock.now_s += 1
+        pace.count(answer(per_s, took_s=1.0))
+
+
+def test_before_the_first_outcome_there_is_no_rate_and_after_a_long_silence_it_is_zero(pace: Pace, clock: Clock) -> None:
+    clock.now_s += 100
+    pace.count([])
+    assert pace.measure() is None
+    pace.count(answer(8))
+    clock.now_s += 30
+    assert pace.measure() == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("for_s", [1, 5, 30, 300])
+def test_a_steady_rate_is_told_from_the_beginning_on(pace: Pace, clock: Clock, for_s: int) -> None:
+    clock.now_s += 90  # while the engine loads
+    answer_steadily(pace, clock, per_s=4, for_s=for_s)
+    assert pace.measure() == pytest.approx((4.0, 20.0))
+
+
+def test_only_the_last_thirty_seconds_count(pace: Pace, clock: Clock) -> None:
+    answer_steadily(pace, clock, per_s=100, for_s=60)
+    answer_steadily(pace, clock, per_s=2, for_s=30)
+    assert pace.measure() == pytest.approx((2.0, 10.0))
+
+
+def test_after_a_rest_the_rate_is_that_of_the_work_at_once(pace: Pace, clock: Clock) -> None:
+    answer_steadily(pace, clock, per_s=4, for_s=60)
+    clock.now_s += 600
+    answer_steadily(pace, clock, per_s=3, for_s=5)
+    assert pace.measure() == pytest.approx((3.0, 15.0))
+
+
+def test_a_sample_without_an_answer_counts_and_has_no_tokens(pace: Pace, clock: Clock) -> None:
+    clock.now_s += 2
+    pace.count([*answer(2), *answer(2, tokens=None)])
+    assert pace.measure() == (2.0, 5.0)
+
+
+@pytest.mark.parametrize("took_s", [0.0, -3600.0])
+def test_neither_answers_at_once_nor_a_clock_set_back_make_a_rate_absurd(pace: Pace, took_s: float) -> None:
+    pace.count(answer(64, took_s=took_s))
+    assert pace.measure() == (64.0, 320.0)
+
+
+def test_threads_that_count_at_once_lose_nothing(pace: Pace) -> None:
+    answered = answer(3, took_s=1.0)
+
+    def use(_: int) -> None:
+        pace.count(answered)
+        pace.measure()
+
+    before_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(use, range(2000)))
+    finally:
+        sys.setswitchinterval(before_s)
+    assert pace.measure() == (6000.0, 30000.0)
+
+
+def test_a_worker_tells_the_pace_of_what_it_answers_itself_and_not_of_what_it_finds_in_a_journal(fleet: Fleet) -> None:
+    fleet.write_profile("tried")
+    run_id = enqueue_rows(fleet, "tried", make_rows(32))
+    with open_slot(fleet, "tried", name="gpu0@test") as slot:
+        assert fleet.workers("tried")[0].samples_per_s is None
+        assert run_chunk(slot, run_id, 0) == "done"
+        wait_until(lambda: fleet.workers("tried")[0].samples_per_s, "the pace to be told")
+        (told,) = fleet.workers("tried")
+        assert told.tokens_per_s == told.samples_per_s, "the echo engine's ok is one token"
+    with open_slot(fleet, "tried", name="gpu1@test") as slot:
+        lease = slot.ledger.acquire(run_id, 1, "dead@test")
+        assert lease is not None
+        slot.ledger.journal(lease, [make_outcome(sample) for sample in read_samples(slot, run_id, 1)])
+        slot.give_back(lease)
+        wait_until(lambda: fleet.status(run_id).state == "done", "the chunk to be taken over")
+        assert slot.pace.measure() is None

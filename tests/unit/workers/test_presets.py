@@ -1,0 +1,119 @@
+"""Engine options by free GPU memory: what is chosen, why, and what the profile keeps for itself."""
+
+from typing import Any
+
+import pytest
+
+from common.errors import ConfigError
+from common.spec import ModelProfile
+from tests.support.shown_gpus import make_gpu
+from workers.engines.hf_model import HfOptions
+from workers.presets import choose_preset
+
+
+def make_profile(engine: str, **options: Any) -> ModelProfile:
+    return ModelProfile(name="some", engine=engine, engine_options=options)
+
+
+def choose(
+    engine: str, *free_gib: float | None, total_gib: float | None = 80.0, replicas: int = 1, **options: Any
+) -> dict[str, Any]:
+    gpus = [make_gpu(index, free_gib=free, total_gib=total_gib) for index, free in enumerate(free_gib)]
+    return choose_preset(make_profile(engine, **options), gpus, replicas=replicas).options
+
+
+@pytest.mark.parametrize(
+    ("free_gib", "size"), [(139.0, 16), (79.1, 16), (22.0, 16), (21.0, 16), (20.9, 8), (14.6, 8), (13.0, 4), (7.6, 4), (6.0, 1)]
+)
+def test_the_batch_of_transformers_goes_by_free_memory(free_gib: float, size: int) -> None:
+    assert choose("hf", free_gib) == {"max_batch_size": size}
+
+
+def test_the_batch_of_transformers_is_an_option_of_that_engine() -> None:
+    assert HfOptions.model_validate(choose("hf", 79.1)).max_batch_size == 16
+
+
+@pytest.mark.parametrize(
+    ("free_gib", "total_gib", "share", "sequences"),
+    [
+        (79.1, 80.0, 0.92, 256),  # idle: no more than vLLM asks for by itself
+        (139.5, 141.0, 0.92, 256),
+        (40.0, 80.0, 0.47, 256),  # somebody else has half of it
+        (23.5, 24.0, 0.89, 128),
+        (14.5, 15.0, 0.83, 64),
+        (7.8, 8.0, 0.72, 32),
+    ],
+)
+def test_vllm_takes_what_is_really_free(free_gib: float, total_gib: float, share: float, sequences: int) -> None:
+    assert choose("vllm", free_gib, total_gib=total_gib) == {"gpu_memory_utilization": share, "max_num_seqs": sequences}
+
+
+def test_a_gpu_without_room_is_left_to_vllm_s_own_words() -> None:
+    assert choose("vllm", 3.0) == {"max_num_seqs": 32}
+
+
+@pytest.mark.parametrize("replicas", [2, 3, 4])
+def test_replicas_together_fit_into_what_is_free_with_a_reserve_for_each(replicas: int) -> None:
+    options = choose("vllm", 79.1, replicas=replicas)
+    assert replicas * (options["gpu_memory_utilization"] * 80.0 + 1.5) <= 79.1
+    assert options["gpu_memory_utilization"] > 0.85 / replicas - 0.02
+    assert choose("hf", 44.0, replicas=2) == {"max_batch_size": 16}
+    assert choose("hf", 44.0, replicas=3) == {"max_batch_size": 8}
+
+
+def test_a_group_is_one_engine_on_all_its_gpus_and_the_fullest_counts() -> None:
+    assert choose("vllm", 79.0, 30.0) == {"tensor_parallel_size": 2, "gpu_memory_utilization": 0.35, "max_num_seqs": 256}
+    assert choose("vllm", 23.6, 23.6, total_gib=24.0)["max_num_seqs"] == 256, "the cache lies on both"
+    text = str(choose_preset(make_profile("vllm"), [make_gpu(1), make_gpu(2, free_gib=60)]))
+    assert text.startswith("60.0 GiB free of 80.0 on each of 2 GPUs: tensor_parallel_size=2 (a group), gpu_memory_utilization=0.7")
+
+
+def test_what_was_chosen_is_told_with_the_reasons() -> None:
+    text = str(choose_preset(make_profile("vllm"), [make_gpu(0)]))
+    assert text == "79.1 GiB free of 80.0: gpu_memory_utilization=0.92 (free memory), max_num_seqs=256 (from 40 GiB up)"
+    text = str(choose_preset(make_profile("hf"), [make_gpu(0, free_gib=12)], replicas=2))
+    assert text == "12.0 GiB free of 80.0, divided among 2: max_batch_size=1 (below 7 GiB)"
+    assert str(choose_preset(make_profile("hf", max_batch_size=3), [make_gpu(0)])) == "79.1 GiB free of 80.0: nothing chosen"
+    assert str(choose_preset(make_profile("hf"), [])) == "no GPU: nothing chosen"
+
+
+def test_the_profile_s_own_options_win() -> None:
+    assert choose("hf", 79.1, max_batch_size=2) == {}
+    assert choose("vllm", 79.1, gpu_memory_utilization=0.5) == {"max_num_seqs": 256}
+    assert choose("vllm", 79.1, 79.1, tensor_parallel_size=2, max_num_seqs=8) == {"gpu_memory_utilization": 0.92}
+    pipeline = {"pipeline_parallel_size": 2, "tensor_parallel_size": 1}
+    assert choose("vllm", 79.1, 79.1, **pipeline) == {"gpu_memory_utilization": 0.92, "max_num_seqs": 256}
+    assert "tensor_parallel_size" not in choose("vllm", 79.1, 79.1, pipeline_parallel_size=2)
+
+
+@pytest.mark.parametrize("free_gib", [(79.1,), ()])
+def test_engines_that_bring_their_own_or_need_none_get_nothing(free_gib: tuple[float, ...]) -> None:
+    assert choose("my_package.my_engine:MyEngine", *free_gib) == {}
+    assert choose("echo", *free_gib) == choose("openai", *free_gib) == {}
+
+
+def test_without_a_gpu_or_without_its_memory_nothing_is_guessed() -> None:
+    assert choose("hf") == choose("vllm") == choose("hf", None, total_gib=None) == choose("vllm", None, total_gib=None) == {}
+    assert choose("vllm", None, None, total_gib=None) == {"tensor_parallel_size": 2}
+    text = str(choose_preset(make_profile("vllm"), [make_gpu(0, free_gib=None, total_gib=None)]))
+    assert text == "NVML does not tell the memory: nothing chosen"
+
+
+@pytest.mark.parametrize("engine", ["hf", "openai", "echo"])
+def test_engines_that_run_on_one_gpu_refuse_a_group(engine: str) -> None:
+    with pytest.raises(ConfigError, match=rf"--gpus 0\+1: the engine {engine} of profile some runs on one GPU.*--gpus 0,1"):
+        choose(engine, 79.1, 79.1)
+
+
+@pytest.mark.parametrize(("size", "free_gib"), [(4, (79.1, 79.1)), (2, (79.1,)), (1, (79.1, 79.1))])
+def test_a_profile_that_asks_for_another_group_is_refused(size: int, free_gib: tuple[float, ...]) -> None:
+    with pytest.raises(ConfigError, match=rf"tensor_parallel_size: {size}, but this slot has {len(free_gib)}; join as many GPUs"):
+        choose("vllm", *free_gib, tensor_parallel_size=size)
+
+
+def test_a_profile_that_asks_for_a_group_may_run_on_the_cpu() -> None:
+    assert choose("vllm", tensor_parallel_size=2) == {}
+
+
+def test_own_engines_may_take_a_group() -> None:
+    assert choose("my_package.my_engine:MyEngine", 79.1, 79.1) == {}

@@ -1,0 +1,96 @@
+"""The built-in model profiles: each can be read, and run as far as can be told without a GPU; `docs/models.md` lists them."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.spec import ModelProfile
+from common.spec_files import BUILT_IN_PROFILES, check_validation, read_profile
+from workers.adapters import load_adapter
+from workers.engines.registry import ENGINES, load_engine
+
+PROFILES = {path.stem: read_profile(path.stem) for path in sorted(BUILT_IN_PROFILES.glob("*.yaml"))}
+FAMILIES = {name: profile for name, profile in PROFILES.items() if name not in ("echo", "tiny")}  # for tests and demos
+PAGE = Path(__file__).parents[3] / "docs" / "models.md"
+
+# What each family is known to get wrong, by adapter: the table in workers/adapters/registry.py.
+VALIDATORS = {
+    "chat": ("non_empty", "no_refusal", "answer_extractable"),
+    "glm4v": ("non_empty", "answer_extractable", "no_repetition", "finished"),
+    "idefics": ("non_empty", "no_refusal", "answer_extractable"),
+    "internvl": ("non_empty", "no_refusal"),
+    "mmada": ("non_empty", "no_image_token"),
+    "qwen": ("non_empty", "answer_extractable"),
+    "thyme": ("non_empty", "answer_extractable"),
+}
+# Those of vLLM's AsyncEngineArgs that profiles may set; vLLM itself is not installed where this test runs.
+VLLM_OPTIONS = {
+    *("enable_expert_parallel", "limit_mm_per_prompt", "max_model_len", "mm_encoder_tp_mode", "mm_processor_kwargs"),
+    "tensor_parallel_size",
+}
+
+
+def read_rows() -> dict[str, list[str]]:
+    """Return the cells of each row of the page's table, by profile."""
+    rows = re.findall(r"^\| `([^`]+)` \| (.*) \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert len({name for name, _ in rows}) == len(rows)
+    return {name: [cell.strip().strip("`") for cell in cells.split("|")] for name, cells in rows}
+
+
+def find_validators(profile: ModelProfile) -> tuple[Any, ...]:
+    return check_validation(profile.validation, profile.name).validators
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_a_profile_is_called_like_its_file_and_has_a_known_adapter(name: str) -> None:
+    assert PROFILES[name].name == name
+    load_adapter(PROFILES[name].adapter)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_family_is_checked_by_its_validators_with_three_retries(name: str) -> None:
+    profile = FAMILIES[name]
+    expected = VALIDATORS[profile.adapter]
+    assert find_validators(profile)[: len(expected)] == expected
+    assert profile.validation["max_attempts"] == 4
+
+
+@pytest.mark.parametrize("name", [name for name, profile in PROFILES.items() if profile.engine != "vllm"])
+def test_the_engine_takes_the_options_of_the_profile(name: str) -> None:
+    load_engine(PROFILES[name], PROFILES[name].weights or name)
+
+
+@pytest.mark.parametrize("name", [name for name, profile in PROFILES.items() if profile.engine == "vllm"])
+def test_a_profile_for_vllm_sets_known_options_only(name: str) -> None:
+    options = PROFILES[name].engine_options
+    assert options.keys() <= VLLM_OPTIONS
+    assert options.keys() >= {"max_model_len", "limit_mm_per_prompt"}  # else vLLM reserves memory for the longest there could be
+
+
+@pytest.mark.parametrize("name", [name for name, profile in PROFILES.items() if profile.engine == "vllm"])
+def test_the_engine_takes_all_frames_of_a_video_and_scales_no_picture_again(name: str) -> None:
+    options, media = PROFILES[name].engine_options, PROFILES[name].media
+    assert options["limit_mm_per_prompt"]["image"] >= media.max_frames
+    assert options.get("mm_processor_kwargs", {}) == media.model_dump(exclude_defaults=True, include={"min_pixels", "max_pixels"})
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_no_family_needs_code_from_the_hub(name: str) -> None:
+    assert not FAMILIES[name].trust_remote_code
+
+
+def test_the_page_lists_exactly_the_profiles() -> None:
+    assert set(read_rows()) == set(PROFILES)
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_the_page_says_what_the_profile_says(name: str) -> None:
+    profile = PROFILES[name]
+    _family, weights, engine, adapter, validators, gpus, _notes = read_rows()[name]
+    shown = profile.engine if profile.engine in ENGINES else profile.engine.partition(":")[2]
+    assert (weights, engine, adapter) == (profile.weights or "–", shown, profile.adapter)
+    assert validators == ", ".join(find_validators(profile))
+    parallel = profile.engine_options.get("tensor_parallel_size", 1)
+    assert gpus == "none" or gpus.startswith(f"{parallel} × ")

@@ -1,0 +1,106 @@
+"""Which workers a launcher runs: each ``--model`` on the slots of its ``--gpus``, several on a slot with ``--replicas``."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count
+
+from common.errors import ConfigError
+from common.spec import ModelProfile
+from common.spec_files import read_profile
+from workers.gpus import Gpu, list_usable_gpus, parse_gpus
+from workers.presets import Preset, choose_preset
+
+
+@dataclass(frozen=True, slots=True)
+class GpuSlot:
+    """Where one worker runs: its name, unique on this machine, its ``CUDA_VISIBLE_DEVICES``, and the hardware for a person.
+
+    The last two are empty without a GPU.
+    """
+
+    name: str
+    devices: str
+    gpu: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """One worker to run: its slot, its model, the profile as the user named it, and what was chosen for the engine."""
+
+    slot: GpuSlot
+    profile: str
+    model: str
+    preset: Preset
+
+
+def pair_models(models: Sequence[str], gpus: Sequence[str]) -> list[tuple[str, str]]:
+    """Return each ``--model`` with the ``--gpus`` at the same place; a single model may go without.  Raises ``ConfigError``."""
+    if len(models) == 1 and not gpus:
+        return [(models[0], "all")]
+    if len(models) != len(gpus):
+        raise ConfigError(
+            f"found --model {len(models)} times and --gpus {len(gpus)} times; expected one --gpus for each --model, in the same "
+            "order: --model A --gpus 0-1 --model B --gpus 2,3"
+        )
+    return list(zip(models, gpus, strict=True))
+
+
+def assign_slots(asked: Sequence[tuple[str, str]], *, replicas: int = 1) -> list[Assignment]:
+    """Return the workers for pairs of a profile and its ``--gpus``.
+
+    Raises ``ConfigError``, also when two models would share a GPU: each would count its free memory as its own.
+    """
+    profiles = [(named, read_profile(named)) for named, _ in asked]
+    usable = [] if all(gpus == "none" for _, gpus in asked) else list_usable_gpus()
+    groups = [parse_gpus(gpus, usable) for _, gpus in asked]
+    _refuse_shared([(profile.name, group) for (_, profile), found in zip(profiles, groups, strict=True) for group in found])
+    names = _name_slots([group for found in groups for group in found], replicas)
+    return [
+        Assignment(GpuSlot(next(names), _list_devices(group), _describe(group)), named, profile.name, preset)
+        for (named, profile), found in zip(profiles, groups, strict=True)
+        for group in found
+        for preset in _choose_for_all(profile, group, replicas)
+    ]
+
+
+def _choose_for_all(profile: ModelProfile, group: Sequence[Gpu], replicas: int) -> list[Preset]:
+    return [choose_preset(profile, group, replicas=replicas if group else 1)] * replicas
+
+
+def _name_slots(groups: Sequence[Sequence[Gpu]], replicas: int) -> Iterator[str]:
+    """Yield a name for each worker: ``gpu0``, ``gpu1+2``, ``gpu0.1`` and ``gpu0.2`` for replicas.
+
+    Without a GPU it is named for this process, because several launchers may run on one machine.
+    """
+    on_cpu = count(1)
+    is_alone = sum(not group for group in groups) * replicas == 1
+    for group in groups:
+        for replica in range(1, replicas + 1):
+            if not group:
+                yield f"cpu{os.getpid()}" + ("" if is_alone else f".{next(on_cpu)}")
+            else:
+                yield "gpu" + _list_devices(group).replace(",", "+") + (f".{replica}" if replicas > 1 else "")
+
+
+def _list_devices(group: Sequence[Gpu]) -> str:
+    return ",".join(str(gpu.index) for gpu in group)
+
+
+def _describe(group: Sequence[Gpu]) -> str:
+    """Return for example ``NVIDIA L4``, or ``2 × NVIDIA L4`` for a group."""
+    counted = Counter(gpu.name for gpu in group)
+    return ", ".join(name if number == 1 else f"{number} × {name}" for name, number in counted.items())
+
+
+def _refuse_shared(wanted: Sequence[tuple[str, Sequence[Gpu]]]) -> None:
+    owners: dict[int, str] = {}
+    for model, group in wanted:
+        for gpu in group:
+            if gpu.index in owners:
+                raise ConfigError(
+                    f"--gpus: GPU {gpu.index} is given to {owners[gpu.index]} and to {model}; both would count its free memory as "
+                    "theirs. Give each model GPUs of its own, or run one after the other"
+                )
+            owners[gpu.index] = model

@@ -1,0 +1,143 @@
+"""Redis and the store, as ``workers check`` sees them: reachable, safe, and set up so that they keep what they are given."""
+
+import ipaddress
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import redis
+from redis.backoff import NoBackoff
+from redis.connection import parse_url
+from redis.retry import Retry
+
+from common.errors import FleetError
+from common.ledger import reaching_redis
+from common.settings import Settings
+from common.store import open_store
+from workers.findings import GIB, Finding, report_fault
+
+_ANSWER_S = 2.0
+_PINGS = 5
+_SLOW_PING_S = 0.05
+_CLOCK_OFF_S = 5.0
+_NEARLY_FULL = 0.9
+_OLDEST_VERSION = (6, 2)
+
+
+def check_redis(settings: Settings) -> list[Finding]:
+    """Return what was found of Redis: whether it answers, who may read along, whether it keeps the ledger, and its clock."""
+    url = settings.redis_url.get_secret_value()
+    # A client of our own: the ledger's waits for a Redis that is being restarted.
+    client = redis.Redis.from_url(url, socket_timeout=_ANSWER_S, socket_connect_timeout=_ANSWER_S, retry=Retry(NoBackoff(), 0))
+    try:
+        with client, reaching_redis(settings):
+            latency_s = statistics.median(_time_ping(client) for _ in range(_PINGS))
+            clock_off_s = _read_clock(client)
+            info: Any = client.info()
+    except FleetError as error:
+        return [report_fault("redis", error)]
+    except redis.RedisError as error:  # such as an ACL that forbids a command
+        return [Finding("redis", "problem", f"refuses a command: {error}", "allow the user of FLEET_REDIS_URL all commands")]
+    return [
+        _judge_answer(info, latency_s),
+        judge_access(url),
+        judge_memory(info),
+        judge_durability(info),
+        judge_clock(clock_off_s),
+    ]
+
+
+def check_store(settings: Settings) -> list[Finding]:
+    """Return what a probe of the store found: written, read back, and an object that exists not created again."""
+    try:
+        probe = open_store(settings.store_url, patience_s=_ANSWER_S).probe()
+    except FleetError as error:
+        return [report_fault("store", error)]
+    shared = "; the producer and every node must see the same folder" if find_store_folder(settings) else ""
+    found = f"{probe.url}: written, read, created only once, in {probe.duration_s * 1000:.0f} ms{shared}"
+    return [Finding("store", "ok", found)]
+
+
+def find_store_folder(settings: Settings) -> Path | None:
+    """Return the folder of a store on a local or shared disk, and ``None`` for object storage."""
+    scheme, separator, rest = settings.store_url.partition("://")
+    if separator and scheme.lower() != "file":
+        return None
+    return Path(rest if separator else settings.store_url).expanduser().absolute()
+
+
+def judge_access(url: str) -> Finding:
+    """Return who could read along or come in, by the address alone."""
+    address = parse_url(url)  # type: ignore[no-untyped-call]  # redis-py has no types here
+    is_sealed, has_password = url.startswith("rediss://"), bool(address.get("password"))
+    found = f"{'TLS' if is_sealed else 'no TLS'}, {'a password' if has_password else 'no password'}"
+    if _is_loopback(str(address.get("host", "localhost"))):
+        return Finding("redis access", "ok", f"{found}, on this machine")
+    if not has_password:
+        return Finding(
+            "redis access", "warning", found, "set requirepass or an ACL user: whoever can write to Redis is an operator"
+        )
+    advice = "" if is_sealed else "use rediss:// unless the network is private"
+    return Finding("redis access", "warning" if advice else "ok", found, advice)
+
+
+def judge_memory(info: dict[str, Any]) -> Finding:
+    """Return whether Redis has room, and whether it would throw the ledger's keys out to make some."""
+    used, most, policy = int(info["used_memory"]), int(info.get("maxmemory", 0)), str(info.get("maxmemory_policy", "noeviction"))
+    found = f"{used / GIB:.2f} GiB used of {f'{most / GIB:.2f}' if most else 'any number'}, {policy}"
+    if most and policy != "noeviction":
+        return Finding("redis memory", "problem", found, "set maxmemory-policy noeviction: others throw leases and journals away")
+    if most and used > _NEARLY_FULL * most:
+        return Finding("redis memory", "warning", found, "raise maxmemory, or forget old runs: full, it makes everybody wait")
+    return Finding("redis memory", "ok", found)
+
+
+def judge_durability(info: dict[str, Any]) -> Finding:
+    """Return whether Redis takes writes and remembers them after a crash."""
+    if info.get("role", "master") != "master":
+        return Finding("redis durability", "problem", "it is a replica", "point FLEET_REDIS_URL at the primary")
+    if not int(info.get("aof_enabled", 0)):
+        advice = "set appendonly yes: otherwise a restart forgets leases and counts, until producer resume RUN --rebuild"
+        return Finding("redis durability", "warning", "no append-only file", advice)
+    if info.get("aof_last_write_status", "ok") != "ok":
+        return Finding("redis durability", "problem", "the append-only file cannot be written", "make room on the disk of Redis")
+    return Finding("redis durability", "ok", "append-only file on")
+
+
+def judge_clock(off_s: float) -> Finding:
+    """Return how far this machine's clock is from that of Redis, by which all leases go; ``off_s`` is positive when ahead."""
+    found = f"{abs(off_s):.2f} s {'ahead of' if off_s > 0 else 'behind'} that of Redis"
+    if abs(off_s) <= _CLOCK_OFF_S:
+        return Finding("clock", "ok", found)
+    return Finding("clock", "warning", found, "run an NTP client: leases do not mind, but times in results and S3 signatures do")
+
+
+def _judge_answer(info: dict[str, Any], latency_s: float) -> Finding:
+    version = str(info.get("redis_version", "0"))
+    found = f"version {version} answers in {latency_s * 1000:.1f} ms"
+    if tuple(map(int, version.split(".")[:2])) < _OLDEST_VERSION:
+        return Finding("redis", "warning", found, "older than any we have tried; use 6.2 or newer")
+    if latency_s > _SLOW_PING_S:
+        return Finding("redis", "warning", found, "every chunk asks it several times; bring it nearer")
+    return Finding("redis", "ok", found)
+
+
+def _time_ping(client: redis.Redis) -> float:
+    begun = time.perf_counter()
+    client.ping()
+    return time.perf_counter() - begun
+
+
+def _read_clock(client: redis.Redis) -> float:
+    before = time.time()
+    answer: Any = client.time()
+    theirs: float = answer[0] + answer[1] / 1e6
+    return (before + time.time()) / 2 - theirs
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,119 @@
+"""The chat-completions format: a request into the body that is sent, the body that comes back into a generation.  Pure."""
+
+import base64
+import json
+from io import BytesIO
+from typing import Any
+
+from PIL.Image import Image
+from pydantic import BaseModel, ValidationError
+
+from common.errors import SampleError
+from common.records import FinishReason
+from workers.engines.base import Generation, Request
+from workers.engines.openai_faults import quote, sort_empty
+from workers.engines.openai_options import OpenAIOptions
+
+# OpenAI's names and those that gateways pass on.  No reason at all counts as stop, any other as error.
+_FINISH_REASONS: dict[str, FinishReason] = {
+    "": "stop", "stop": "stop", "eos": "stop", "end_turn": "stop", "tool_calls": "stop", "function_call": "stop",
+    "length": "length", "max_tokens": "length",
+}  # fmt: skip
+
+
+def write_body(request: Request, model: str, options: OpenAIOptions) -> bytes:
+    """Return the JSON to send, images and all.  Slow for large images: not for the event loop."""
+    settings = request.settings
+    body: dict[str, Any] = {
+        "model": model,
+        "messages": _write_messages(request, options),
+        options.max_tokens_field: settings.max_tokens,
+        # Said even where it is the default: servers have defaults of their own for each model.
+        "temperature": settings.temperature,
+        "top_p": settings.top_p,
+    }
+    if settings.seed is not None:
+        body["seed"] = settings.seed
+    if settings.stop:
+        body["stop"] = list(settings.stop)
+    for name in options.leave_out:
+        body.pop(name, None)
+    body |= options.extra_body
+    if request.template_options:
+        body["chat_template_kwargs"] = {**body.get("chat_template_kwargs", {}), **request.template_options}
+    return json.dumps(body).encode()
+
+
+def read_generation(content: bytes) -> Generation:
+    """Return the generation that the body of a successful answer holds.
+
+    Raises ``EndpointFault`` if there is none in it, and ``SampleError`` when a filter withheld it (``content_filter``) or the
+    model declined in the field that is meant for it (``refused``).
+    """
+    try:
+        answer = _Answer.model_validate_json(content)
+    except ValidationError:
+        raise sort_empty(content) from None
+    if not answer.choices:
+        raise sort_empty(content)
+    choice = answer.choices[0]
+    text = _read_text(choice.message.content)
+    reason = (choice.finish_reason or "").lower()
+    if not text and reason == "content_filter":
+        raise SampleError("content_filter", "the endpoint's filter withheld the answer")
+    if not text and choice.message.refusal:
+        raise SampleError("refused", f"the model declined to answer: {quote(choice.message.refusal)}")
+    finish_reason = _FINISH_REASONS.get(reason, "error")
+    if finish_reason == "error" and reason != "content_filter":
+        raise sort_empty(content)
+    usage = answer.usage or _Usage()
+    return Generation(text, finish_reason, usage.prompt_tokens, usage.completion_tokens)
+
+
+class _Message(BaseModel):
+    content: str | list[dict[str, Any]] | None = None
+    refusal: str | None = None
+
+
+class _Choice(BaseModel):
+    message: _Message
+    finish_reason: str | None = None
+
+
+class _Usage(BaseModel):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+class _Answer(BaseModel):
+    """As much of a chat completion as we read; gateways leave out much of the rest."""
+
+    choices: list[_Choice] | None = None
+    usage: _Usage | None = None
+
+
+def _read_text(content: str | list[dict[str, Any]] | None) -> str:
+    if isinstance(content, list):
+        return "".join(str(part.get("text") or "") for part in content)
+    return content or ""
+
+
+def _write_messages(request: Request, options: OpenAIOptions) -> list[dict[str, Any]]:
+    images = iter(request.images)
+    messages = []
+    for message in request.messages:
+        shown = [{"type": "image_url", "image_url": {"url": write_data_url(next(images), options)}} for _ in range(message.images)]
+        # Plain text where there is no image: servers of text models know nothing else.
+        content = [*shown, {"type": "text", "text": message.text}] if shown else message.text
+        messages.append({"role": message.role, "content": content})
+    return messages
+
+
+def write_data_url(image: Image, options: OpenAIOptions) -> str:
+    """Return an image (RGB) as a data URL: PNG, so that the model sees the very pixels, or JPEG if the options say so."""
+    stream = BytesIO()
+    if options.image_format == "png":
+        image.save(stream, "PNG", compress_level=1)  # of the higher levels each costs more time than it saves on the line
+    else:
+        image.save(stream, "JPEG", quality=options.jpeg_quality, subsampling=0)
+    return f"data:image/{options.image_format};base64,{base64.b64encode(stream.getvalue()).decode()}"

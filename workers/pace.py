@@ -1,0 +1,62 @@
+"""How fast one worker is: samples and tokens a second, of what it has answered anew."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from common.records import Outcome
+
+_WINDOW_S = 30.0
+_SHORTEST_S = 1.0  # a first handful that comes within a moment is no rate
+
+
+class Rate(NamedTuple):
+    """Samples/s, and the tokens/s of their answers."""
+
+    samples_per_s: float
+    tokens_per_s: float
+
+
+class Pace:
+    """Counts outcomes as they come and tells the rate of the last 30 s.  Safe to share between threads."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._recent: deque[tuple[float, int, int]] = deque()  # when, samples, tokens
+        self._since_s: float | None = None
+
+    def count(self, outcomes: Sequence[Outcome]) -> None:
+        """Add outcomes that this worker has just reached, failed ones too; not those that it found in a journal or part."""
+        if not outcomes:
+            return
+        tokens = sum(outcome.output_tokens or 0 for outcome in outcomes)
+        with self._lock:
+            now_s = self._forget()
+            if not self._recent:  # it begins, or has rested: what counts is the time since these samples were begun
+                self._since_s = now_s - max(map(_measure_time, outcomes))
+            self._recent.append((now_s, len(outcomes), tokens))
+
+    def measure(self) -> Rate | None:
+        """Return the rate, over less than 30 s where it began later; ``None`` before the first outcome."""
+        with self._lock:
+            now_s = self._forget()
+            if self._since_s is None:
+                return None
+            span_s = max(min(now_s - self._since_s, _WINDOW_S), _SHORTEST_S)
+            samples = sum(count for _, count, _ in self._recent)
+            return Rate(samples / span_s, sum(tokens for _, _, tokens in self._recent) / span_s)
+
+    def _forget(self) -> float:
+        """Drop what has left the window; return the time."""
+        now_s = self._clock()
+        while self._recent and self._recent[0][0] <= now_s - _WINDOW_S:
+            self._recent.popleft()
+        return now_s
+
+
+def _measure_time(outcome: Outcome) -> float:
+    """Return how long a sample took, in seconds; 0 where the clock of the machine was set back meanwhile."""
+    return max(0.0, (outcome.finished_at or 0.0) - (outcome.started_at or 0.0))
