@@ -22,10 +22,8 @@ def run_chunk(slot: Slot, run_id: str, number: int, *, at_once: bool = False) ->
     """
     chunk = slot.load_run(run_id).index[number]
     with slot.intake.admit(chunk.count, until=lambda: at_once or slot.draining) as place:
-        if slot.draining or (lease := slot.ledger.acquire(run_id, number, slot.name)) is None:
-            return "not needed"
-        with slot.hold(lease) as held:
-            return run_leased(slot, chunk, held, place)
+        with slot.hold(run_id, number) as held:
+            return run_leased(slot, chunk, held, place) if held else "not needed"
 
 
 def run_leased(slot: Slot, chunk: Chunk, held: Held, place: Place) -> str:

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager, suppress
 from functools import lru_cache
 from typing import Any, Literal, NoReturn, Protocol, TypeVar
 from weakref import WeakValueDictionary
@@ -91,6 +91,7 @@ class Slot:
         self._app = app
         self._settings = settings
         self._look = look
+        self._leasing = threading.Lock()
         self._takeovers = ThreadPoolExecutor(MOST_TAKEOVERS, thread_name_prefix="takeover")
         self._taken_over: list[Future[str]] = []
         self._loaded: WeakValueDictionary[str, LoadedRun] = WeakValueDictionary()
@@ -114,6 +115,7 @@ class Slot:
         """Drain, give the accelerator back and vanish from the list of workers."""
         self.drain()
         self._takeovers.shutdown()
+        self._end_leasing()
         self.heartbeat.wait_until_idle()
         self.heartbeat.stop()
         self._watchdog.stop()
@@ -164,19 +166,24 @@ class Slot:
         return self._media.hold(sample.media, run.access, run.spec.model.media)
 
     @contextmanager
-    def hold(self, lease: Lease) -> Iterator[Held]:
-        """Keep a lease renewed.  An engine that dies meanwhile ends this process, every chunk given back.
+    def hold(self, run_id: str, chunk: int) -> Iterator[Held | None]:
+        """Lease a chunk and keep it renewed for as long as the block runs; ``None`` if it is not to be had.
 
-        Whatever else leaves the block, the chunk is given back for a later time.
+        An engine that dies meanwhile ends this process, every chunk given back.  Whatever else leaves the block, the chunk is
+        given back for a later time.
         """
-        with self.heartbeat.keep(lease) as held:
+        with ExitStack() as keeping:
+            with self._leasing:
+                lease = None if self.draining else self.ledger.acquire(run_id, chunk, self.name)
+                held = keeping.enter_context(self.heartbeat.keep(lease)) if lease else None
             try:
                 yield held
             except EngineError as error:
                 self.die(str(error))
             except BaseException:
                 with suppress(RedisError):  # then the lease runs out
-                    self.ledger.release(lease, delay_s=self._settings.lease_s)
+                    if held:
+                        self.ledger.release(held.lease, delay_s=self._settings.lease_s)
                 raise
 
     def give_back(self, lease: Lease) -> None:
@@ -189,11 +196,17 @@ class Slot:
         self.drain(at_once=True)
         self.trouble = why
         try:
+            self._end_leasing()
             for lease in self.heartbeat.leases:
                 self.ledger.release(lease, blame=SUSPECT if self.turns.is_asking(lease) else 0)
             self._tell("stopped")  # the launcher passes on why, should it give this worker up
         finally:
             os._exit(ENGINE_DIED)
+
+    def _end_leasing(self) -> None:
+        """Return once a drain has come through: a lease that was asked for before it is held by now, and none follows."""
+        with self._leasing:
+            assert self.draining
 
     @property
     def room_for_takeovers(self) -> int:

@@ -3,6 +3,8 @@
 import os
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -105,6 +107,39 @@ def test_a_dying_worker_gives_every_chunk_back_and_takes_no_more(slot: Slot, fle
         view = slot.ledger.view_run(run_id)
         assert view is not None
         assert view.holders == {}
+
+
+def test_a_dying_worker_gives_back_a_chunk_that_was_just_being_leased(
+    slot: Slot, fleet: Fleet, exits: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id, asked, answered = enqueue_rows(fleet, "tried", make_rows(40)), threading.Event(), threading.Event()
+    ledger_acquire = slot.ledger.acquire
+
+    def acquire_slowly(*named: Any) -> Lease | None:
+        lease = ledger_acquire(*named)
+        asked.set()
+        assert answered.wait(20)
+        return lease
+
+    def hold() -> None:
+        with slot.hold(run_id, 0):
+            wait_until(lambda: exits, "the worker's end")
+
+    def die() -> None:
+        with pytest.raises(Exited):
+            slot.die("the accelerator fell off the bus")
+
+    monkeypatch.setattr(slot.ledger, "acquire", acquire_slowly)
+    with ThreadPoolExecutor(2) as threads:
+        holding = threads.submit(hold)
+        assert asked.wait(20)
+        dying = threads.submit(die)
+        wait_until(lambda: slot.draining, "the worker to be dying")
+        answered.set()
+        dying.result(20)
+        holding.result(20)
+    assert exits == [ENGINE_DIED]
+    assert slot.ledger.expire_leases(run_id) == [0]
 
 
 def test_a_dying_worker_dies_though_redis_is_gone(slot: Slot, fleet: Fleet, exits: list[int]) -> None:
