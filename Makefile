@@ -6,7 +6,8 @@ BIN := $(VENV)/bin
 
 demo: $(VENV)/.cpu ; $(BIN)/producer demo
 
-test: $(VENV)/.dev $(VENV)/.vllm check ; $(BIN)/python -m pytest
+# Tests mostly wait (for leases to run out, for processes to start), so more of them run than there are cores.
+test: $(VENV)/.dev $(VENV)/.vllm check ; $(BIN)/python -m pytest --numprocesses 3 --dist worksteal
 
 check: $(VENV)/.dev ; $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports && $(BIN)/mypy
 
