@@ -21,9 +21,9 @@ def run_chunk(slot: Slot, run_id: str, number: int, *, at_once: bool = False) ->
     themselves.  Does not return when the engine is gone: the process ends.
     """
     chunk = slot.load_run(run_id).index[number]
-    with slot.intake.admit(chunk.count, until=lambda: at_once or slot.draining) as place:
-        with slot.hold(run_id, number) as held:
-            return run_leased(slot, chunk, held, place) if held else "not needed"
+    room = slot.intake.admit(chunk.count, until=lambda: at_once or slot.draining)
+    with room as place, slot.hold(run_id, number) as held:
+        return run_leased(slot, chunk, held, place) if held else "not needed"
 
 
 def run_leased(slot: Slot, chunk: Chunk, held: Held, place: Place) -> str:
