@@ -3,7 +3,7 @@
 --
 -- Keys of a run (all with the hash tag {run_id}; all expire after `retention_s` without a touch):
 --   KEYS[1] run       HASH    model, state (running|paused|done|cancelled), reason, samples, chunks, chunks_done,
---                             opened_ms, started_ms (first lease), changed_ms,
+--                             opened_ms, opened_by (a token), started_ms (first lease), changed_ms,
 --                             abort_rate, abort_after (when to stop a hopeless run), aborted
 --   KEYS[2] states    STRING  one byte a sample by plan position: 0 unprocessed, 1 failed, 2 invalid, 3 ok
 --   KEYS[3] counts    HASH    "<dataset>:<state>" -> samples of that dataset in that state (never counts state 0)
@@ -69,15 +69,16 @@ end
 
 local commands = {}
 
--- model samples chunks retention_s -> 1 if opened now, 0 if it was open before
-function commands.open(model, samples, chunk_count, retention_s)
-  if redis.call('EXISTS', run) == 1 then return 0 end
+-- model samples chunks token retention_s -> 1 if opened now, 0 if it was open before.  Whoever opened it hears so again when
+-- its answer got lost: only who opens a run tells it what is done.
+function commands.open(model, samples, chunk_count, token, retention_s)
+  if redis.call('EXISTS', run) == 1 then return redis.call('HGET', run, 'opened_by') == token and 1 or 0 end
   local now = now_ms()
   redis.call('DEL', states, counts, chunks, leases, holders, progress, offers)
   redis.call('SETRANGE', states, tonumber(samples) - 1, '\0')
   redis.call('SETRANGE', chunks, tonumber(chunk_count) - 1, '\0')
   redis.call('HSET', run, 'model', model, 'state', 'running', 'samples', samples, 'chunks', chunk_count,
-    'opened_ms', now, 'changed_ms', now)
+    'opened_ms', now, 'opened_by', token, 'changed_ms', now)
   touch(retention_s)
   return 1
 end
@@ -86,7 +87,9 @@ end
 function commands.extend(chunk_count, retention_s)
   local known = redis.call('HGET', run, 'chunks')
   if not known or tonumber(chunk_count) <= tonumber(known) then return 0 end
-  redis.call('SETRANGE', chunks, tonumber(chunk_count) - 1, '\0')
+  if redis.call('STRLEN', chunks) < tonumber(chunk_count) then
+    redis.call('SETRANGE', chunks, tonumber(chunk_count) - 1, '\0')
+  end
   redis.call('HSET', run, 'chunks', chunk_count, 'changed_ms', now_ms())
   if redis.call('HGET', run, 'state') == 'done' then redis.call('HSET', run, 'state', 'running', 'reason', '') end
   touch(retention_s)
@@ -161,12 +164,14 @@ function commands.absolve(chunk, token)
 end
 
 -- chunk positions (u64 each) states (u8 each) datasets (u16 each) tokens failure is_progress retention_s -> samples
--- raised, or -1 if the run is unknown.  `failure` is the commonest error code of the part.
+-- raised, or -1 if the run is unknown, or the chunk: Redis may have lost that the run grew, and counts no chunk that it is
+-- going to be told of again.  `failure` is the commonest error code of the part.
 -- A state only rises (the maximum wins) and the counts move by the difference, so any number of commits in any order
 -- end the same.
 function commands.commit(chunk, positions, new_states, datasets, tokens, failure, is_progress, retention_s)
-  if redis.call('EXISTS', run) == 0 then return -1 end
-  local moves, raised = {}, 0
+  local byte = redis.call('GETRANGE', chunks, chunk, chunk)
+  if redis.call('EXISTS', run) == 0 or byte == '' then return -1 end
+  local moves, raised, was_pending = {}, 0, byte ~= '\1'
   for i = 1, #new_states do
     local position = struct.unpack('<I8', positions, 8 * i - 7)
     local old = string.byte(redis.call('GETRANGE', states, position, position))
@@ -182,7 +187,6 @@ function commands.commit(chunk, positions, new_states, datasets, tokens, failure
   for field, difference in pairs(moves) do redis.call('HINCRBY', counts, field, difference) end
   forget_lease(chunk)
   redis.call('DEL', journal, trial)
-  local was_pending = redis.call('GETRANGE', chunks, chunk, chunk) ~= '\1'
   redis.call('SETRANGE', chunks, chunk, '\1')
   local now = now_ms()
   if was_pending and is_progress == '1' then
@@ -190,7 +194,7 @@ function commands.commit(chunk, positions, new_states, datasets, tokens, failure
     redis.call('LTRIM', progress, 0, 127)
   end
   redis.call('HSET', run, 'changed_ms', now)
-  if was_pending and redis.call('HINCRBY', run, 'chunks_done', 1) == tonumber(redis.call('HGET', run, 'chunks')) then
+  if was_pending and redis.call('HINCRBY', run, 'chunks_done', 1) >= tonumber(redis.call('HGET', run, 'chunks')) then
     redis.call('HSET', run, 'state', 'done', 'reason', '')
   end
   abort_if_hopeless(failure)
@@ -219,19 +223,27 @@ function commands.set_state(state, reason)
   return 1
 end
 
--- limit again_ms -> chunks to be taken over: given back, or of a holder that fell silent.  Each is named once, and once more
--- after `again_ms` if nobody has looked at it: its successor may have died with the name in hand.
-function commands.expire(limit, again_ms)
+-- limit again_ms of_silent -> chunks to be taken over: given back, or (if of_silent is 1) of a holder that fell silent.
+-- Each is named once, and once more after `again_ms` if nobody has looked at it: its successor may have died with the name
+-- in hand.
+function commands.expire(limit, again_ms, of_silent)
   local now, expired = now_ms(), {}
   for _, set in ipairs({leases, offers}) do
-    local found = redis.call('ZRANGEBYSCORE', set, '-inf', now, 'LIMIT', 0, limit - #expired)
-    for _, chunk in ipairs(found) do
-      redis.call('ZREM', leases, chunk)
-      redis.call('ZADD', offers, now + again_ms, chunk)
-      expired[#expired + 1] = chunk
+    for _, chunk in ipairs(redis.call('ZRANGEBYSCORE', set, '-inf', now, 'LIMIT', 0, 4096)) do
+      if #expired >= tonumber(limit) then return expired end
+      if of_silent == '1' or redis.call('HEXISTS', holders, chunk) == 0 then
+        redis.call('ZREM', leases, chunk)
+        redis.call('ZADD', offers, now + again_ms, chunk)
+        expired[#expired + 1] = chunk
+      end
     end
   end
   return expired
+end
+
+-- chunk -> nothing; it was named to a worker that will not begin it, and is offered again at once unless somebody has it
+function commands.offer(chunk)
+  redis.call('ZADD', offers, 'XX', now_ms(), chunk)
 end
 
 -- start limit -> chunks from `start` on that are neither done nor leased, at most `limit`

@@ -88,14 +88,15 @@ _PASSING = (redis.ConnectionError, redis.TimeoutError, redis.OutOfMemoryError, r
 def connect_redis(settings: Settings, *, patience_s: int = 3) -> redis.Redis:
     """Return a client that rides out an outage of about ``patience_s`` seconds, by trying again every second.
 
-    Every command of the ledger may be sent twice.  Raises ``ServiceUnreachable`` when nobody answers and ``ConfigError`` for
-    what is no address.
+    Every command of the ledger may be sent twice, and is when a third of a lease brings no answer: a connection that has gone
+    silent must not cost whoever renews through it its leases.  Raises ``ServiceUnreachable`` when nobody answers and
+    ``ConfigError`` for what is no address.
     """
     url = settings.redis_url.get_secret_value()
     try:
         client = redis.Redis.from_url(
             url,
-            socket_timeout=30,
+            socket_timeout=min(30.0, max(1.0, settings.lease_s / 3)),
             socket_connect_timeout=5,
             health_check_interval=30,
             retry=Retry(ExponentialBackoff(base=0.1, cap=1.0), patience_s + 3),
@@ -147,7 +148,8 @@ class Ledger:
         ``chunks`` counts those of all waves; a run that the ledger knows with fewer grows, and goes on if it was done.
         """
         count = chunks or plan.chunks
-        opened = self._call(plan.run_id, None, "open", model, plan.samples, count, self._settings.retention_s)
+        token = secrets.token_hex(8)
+        opened = self._call(plan.run_id, None, "open", model, plan.samples, count, token, self._settings.retention_s)
         if not opened:
             self._call(plan.run_id, None, "extend", count, self._settings.retention_s)
         self.client.sadd(runs_key(model), plan.run_id)
@@ -205,7 +207,8 @@ class Ledger:
         """Count a part's outcomes and close its chunk, whoever held it; return how many samples rose.
 
         ``datasets`` maps a dataset's name to its number in the plan; without ``is_progress`` it does not count for the
-        rate.  Raises ``LeaseLost`` when the ledger does not know the run: the part stays in the store and a rebuild finds it.
+        rate.  Raises ``LeaseLost`` when the ledger does not know the run, or not that it has grown to this chunk: the part stays
+        in the store, and a rebuild or whoever takes the chunk over finds it.
         """
         outcomes = part.outcomes
         failures = Counter(outcome.error_code for outcome in outcomes if outcome.status == "failed").most_common(1)
@@ -223,7 +226,7 @@ class Ledger:
             self._settings.retention_s,
         )
         if raised < 0:
-            raise LeaseLost(f"the ledger no longer knows run {chunk.run_id}")
+            raise LeaseLost(f"the ledger no longer knows chunk {chunk.number} of {chunk.run_id}")
         return raised
 
     def release(self, lease: Lease, *, blame: int = 0, delay_s: float = 0.0) -> bool:
@@ -249,12 +252,16 @@ class Ledger:
         self.client.sadd(runs_key(model.decode()), run_id)  # last, see `list_runs`
         return True
 
-    def expire_leases(self, run_id: str, *, limit: int = 256) -> list[int]:
-        """Return chunks that were given back or whose holder has been silent for too long.
+    def expire_leases(self, run_id: str, *, limit: int = 256, of_silent: bool = True) -> list[int]:
+        """Return chunks that were given back or, ``of_silent`` holders too, whose holder has been silent for too long.
 
         Each of them once, and again after ``lease_s`` if nobody has tried to lease it since.
         """
-        return [int(chunk) for chunk in self._call(run_id, None, "expire", limit, self._lease_ms)]
+        return [int(chunk) for chunk in self._call(run_id, None, "expire", limit, self._lease_ms, int(of_silent))]
+
+    def offer_again(self, run_id: str, chunk: int) -> None:
+        """Let a chunk that ``expire_leases`` has returned be returned again at once, unless somebody has leased it since."""
+        self._call(run_id, None, "offer", chunk)
 
     def find_pending(self, run_id: str, *, start: int = 0, limit: int = 256) -> list[int]:
         """Return up to ``limit`` chunks from ``start`` on that are neither done nor leased."""

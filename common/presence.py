@@ -4,9 +4,12 @@ from typing import Any, Literal
 
 import redis
 
+from common.masking import mask_text
 from common.records import Record
 
 _PREFIX = "fleet:worker:"
+
+WorkerState = Literal["loading", "ready", "draining", "stopped"]
 
 
 class Presence(Record):
@@ -22,7 +25,7 @@ class Presence(Record):
     device: str
     gpu: str | None = None
     pid: int
-    state: Literal["ready", "draining", "stopped"]
+    state: WorkerState
     holds: tuple[tuple[str, int], ...] = ()
     samples_per_s: float | None = None
     tokens_per_s: float | None = None
@@ -30,7 +33,8 @@ class Presence(Record):
 
 
 def announce_worker(client: redis.Redis, presence: Presence, *, ttl_s: float) -> None:
-    """Say that a worker is there, for ``ttl_s`` seconds."""
+    """Say that a worker is there, for ``ttl_s`` seconds; secrets in its trouble are masked."""
+    presence = presence.model_copy(update={"trouble": presence.trouble and mask_text(presence.trouble)})
     client.set(_PREFIX + presence.worker, presence.model_dump_json(), px=int(ttl_s * 1000))
 
 
@@ -38,9 +42,9 @@ def withdraw_worker(client: redis.Redis, worker: str) -> None:
     client.delete(_PREFIX + worker)
 
 
-def list_workers(client: redis.Redis, model: str) -> list[Presence]:
-    """Return the workers of a model that are there, by name."""
+def list_workers(client: redis.Redis, model: str | None = None) -> list[Presence]:
+    """Return the workers of a model, or of all, that are there, by name."""
     keys: Any = sorted(client.scan_iter(match=_PREFIX + "*", count=1000))
     spoken: Any = client.mget(keys) if keys else []
     present = [Presence.model_validate_json(text) for text in spoken if text]
-    return [presence for presence in present if presence.model == model]
+    return [presence for presence in present if model in (None, presence.model)]

@@ -17,6 +17,7 @@ from workers.check_report import print_findings, to_json
 from workers.findings import find_exit_code
 from workers.launcher import Launcher
 from workers.media_files import find_access
+from workers.names import await_free_names
 from workers.restarts import withdraw_notices
 
 log = structlog.get_logger()
@@ -49,7 +50,7 @@ def start(models: tuple[str, ...], gpus: tuple[str, ...], replicas: int) -> int:
     find_access(settings, [])  # a mistake in FLEET_MEDIA_ROOTS is better told now than by every chunk
     assignments = assign_slots(pair_models(models, gpus), replicas=replicas)
     launcher = Launcher(assignments, settings)
-    _withdraw_notices(settings, assignments)
+    _claim_names(settings, assignments)
     for one in assignments:
         if one.slot.devices or one.preset.choices:
             log.info("engine options chosen", worker=f"{one.slot.name}@{name_node()}", by=str(one.preset))
@@ -82,8 +83,10 @@ def _prepare() -> Settings:
     return settings
 
 
-def _withdraw_notices(settings: Settings, assignments: Sequence[Assignment]) -> None:
+def _claim_names(settings: Settings, assignments: Sequence[Assignment]) -> None:
     with connect_redis(settings) as client:
+        names = [f"{one.slot.name}@{name_node()}" for one in assignments]
+        await_free_names(client, names, patience_s=settings.lease_s)
         for model in {one.model for one in assignments}:
             withdraw_notices(client, model, [one.slot.name for one in assignments if one.model == model])
 

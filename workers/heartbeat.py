@@ -47,6 +47,8 @@ class Heartbeat:
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
     def start(self) -> None:
+        """Beat once, and from then on from a thread."""
+        self._beat()
         self._thread.start()
 
     def stop(self) -> None:
@@ -88,17 +90,20 @@ class Heartbeat:
 
     def _run(self) -> None:
         while not self._stopping.wait(self._settings.renew_s):
-            try:
-                self._renew()
-                self._duties()
-            except RedisError as error:
-                log.warning("Redis is away; leases could not be renewed", error=str(error))
-            except Exception:
-                log.exception("heartbeat failed; it goes on")
+            self._beat()
             if os.getppid() != self._parent:
                 log.warning("the launcher is gone; draining")
                 os.kill(os.getpid(), signal.SIGTERM)
                 self._parent = os.getppid()
+
+    def _beat(self) -> None:
+        try:
+            self._renew()
+            self._duties()
+        except RedisError as error:
+            log.warning("Redis is away; leases could not be renewed", error=str(error))
+        except Exception:
+            log.exception("heartbeat failed; it goes on")
 
     def _renew(self) -> None:
         by_run = sorted(self.leases, key=lambda lease: lease.run_id)

@@ -4,6 +4,7 @@ from typing import Protocol
 
 import structlog
 from celery import Celery
+from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 
 from common.broker import count_waiting, ring
 from common.chunks import ChunkIndex
@@ -29,11 +30,12 @@ class Successor(Protocol):
     def find_index(self, run_id: str) -> ChunkIndex | None: ...
 
 
-def sweep(app: Celery, successor: Successor, settings: Settings, model: str) -> int:
+def sweep(app: Celery, successor: Successor, settings: Settings, model: str, *, trusts_leases: bool = True) -> int:
     """Take over chunks that nobody holds any more and, once the queue is empty, ring for pending ones; return how many.
 
-    What a dead worker held does not go through the queue, where thousands of chunks may wait before it.  One worker of a
-    model sweeps at a time; one that had no room for all leaves the turn to the next at once.
+    What a dead worker held does not go through the queue, where thousands of chunks may wait before it.  Unless
+    ``trusts_leases``, only what was given back is taken: leases may have run out because nobody could renew them.  One worker
+    of a model sweeps at a time; one that had no room for all leaves the turn to the next at once.
     """
     ledger, turn = successor.ledger, f"fleet:janitor:{model}"
     if not ledger.client.set(turn, "1", nx=True, px=int(settings.janitor_s * 1000)):
@@ -41,19 +43,24 @@ def sweep(app: Celery, successor: Successor, settings: Settings, model: str) -> 
     found = 0
     queue_is_empty = count_waiting(ledger.client, model) == 0
     for run_id in ledger.list_runs(model):
-        if expired := _take_over(successor, run_id):
-            found += expired
-        elif queue_is_empty and _is_running(ledger, run_id):
-            pending = ledger.find_pending(run_id, limit=_RING_AT_ONCE)
-            found += ring(app, model, run_id, pending, successor.find_index(run_id))
+        try:
+            if expired := _take_over(successor, run_id, of_silent=trusts_leases):
+                found += expired
+            elif trusts_leases and queue_is_empty and _is_running(ledger, run_id):
+                pending = ledger.find_pending(run_id, limit=_RING_AT_ONCE)
+                found += ring(app, model, run_id, pending, successor.find_index(run_id))
+        except (OutOfMemoryError, ReadOnlyError):
+            raise
+        except ResponseError:  # the other runs are to go on
+            log.exception("Redis cannot use its record of this run; producer resume --rebuild makes it anew", run_id=run_id)
     if not successor.room_for_takeovers:
         ledger.client.delete(turn)
     return found
 
 
-def _take_over(successor: Successor, run_id: str) -> int:
+def _take_over(successor: Successor, run_id: str, *, of_silent: bool) -> int:
     room = successor.room_for_takeovers
-    expired = successor.ledger.expire_leases(run_id, limit=room) if room else []
+    expired = successor.ledger.expire_leases(run_id, limit=room, of_silent=of_silent) if room else []
     for chunk in expired:
         log.info("nobody holds this chunk any more; taking it over", run_id=run_id, chunk=chunk)
         successor.take_over(run_id, chunk)

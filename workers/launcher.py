@@ -56,7 +56,6 @@ class Supervised:
             *("--without-gossip", "--without-mingle", "-l", settings.log_level),
         ]
         self._environment = {
-            "MALLOC_MMAP_THRESHOLD_": str(4 * 2**20),  # freed images go back to the system, not to a thread's heap
             "OMP_NUM_THREADS": str(count_threads(slot, workers)),
             **os.environ,
             "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # CUDA's numbers are then NVML's

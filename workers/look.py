@@ -10,7 +10,6 @@ from obstore.exceptions import BaseError as StoreFailure
 from redis.exceptions import RedisError
 
 from common.errors import ConfigError, IntegrityError, LeaseLost, TransientError
-from common.masking import mask_text
 from common.store import MissingObject
 from workers.chunk import run_chunk
 from workers.slot import Slot
@@ -35,7 +34,7 @@ def look(slot: Slot, run_id: str, chunk: int, *, at_once: bool = False) -> str:
     except (TransientError, RedisError, StoreFailure, OperationalError) as error:
         # Nobody's fault: the chunk is tried again a little later.
         note.warning("service away; the chunk will be tried again", error=str(error))
-        slot.trouble = mask_text(str(error))
+        slot.trouble = str(error)
         return "away"
     except (ConfigError, MissingObject, IntegrityError) as error:
         paused = slot.ledger.pause_run(run_id, f"{slot.name}: {error}")

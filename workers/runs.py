@@ -1,7 +1,8 @@
 """A run as a worker needs it: what was asked, where its chunks lie, which answers are accepted."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from threading import Lock
 
 from common.chunks import ChunkIndex, read_index, read_run
 from common.errors import ConfigError
@@ -22,11 +23,14 @@ class LoadedRun:
     datasets: Mapping[str, int]
     validators: tuple[tuple[str, Validator], ...]
     access: MediaAccess
+    _growing: Lock = field(default_factory=Lock)
 
     def has_chunk(self, store: Store, number: int) -> bool:
         """Return whether the run has a chunk of this number, in a wave planned since, perhaps."""
         if number >= len(self.index):
-            self.index = read_index(store, self.run_id)
+            index = read_index(store, self.run_id)
+            with self._growing:  # another thread may have read a later wave meanwhile
+                self.index = max(self.index, index, key=len)
         return 0 <= number < len(self.index)
 
 
@@ -37,11 +41,11 @@ def load_run(store: Store, run_id: str, profile: ModelProfile, settings: Setting
     ``profile``: two profiles of one name share a queue, and answers of the wrong model must not be recorded.
     """
     spec, plan = read_run(store, run_id)
-    for field in ("engine", "weights", "revision", "adapter"):
-        asked, ours = getattr(spec.model, field), getattr(profile, field)
+    for name in ("engine", "weights", "revision", "adapter"):
+        asked, ours = getattr(spec.model, name), getattr(profile, name)
         if asked != ours:
             raise ConfigError(
-                f"run {run_id} asks for {field} {asked!r} of {profile.name}, this worker's profile has {ours!r}; "
+                f"run {run_id} asks for {name} {asked!r} of {profile.name}, this worker's profile has {ours!r}; "
                 "give one of the two profiles another name"
             )
     datasets = {counts.name: number for number, counts in enumerate(plan.datasets)}

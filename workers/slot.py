@@ -5,10 +5,10 @@ import os
 import threading
 import time
 from collections.abc import Coroutine, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, wait
 from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager, suppress
-from functools import lru_cache
-from typing import Any, Literal, NoReturn, Protocol, TypeVar
+from functools import lru_cache, partial
+from typing import Any, NoReturn, Protocol, TypeVar
 from weakref import WeakValueDictionary
 
 import structlog
@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 from common.chunks import ChunkIndex
 from common.errors import EngineError
 from common.ledger import SUSPECT, Ledger
-from common.presence import Presence, announce_worker, withdraw_worker
+from common.presence import Presence, WorkerState, announce_worker, withdraw_worker
 from common.records import Lease, Sample
 from common.settings import Settings
 from common.spec import ModelProfile
@@ -33,6 +33,7 @@ from workers.media_loader import MediaLoader
 from workers.pace import Pace
 from workers.runs import LoadedRun, load_run
 from workers.silence import Silence
+from workers.takeovers import Takeovers
 from workers.turns import Turns
 from workers.watchdog import Watchdog
 
@@ -42,8 +43,7 @@ log = structlog.get_logger()
 ENGINE_DIED = 70
 CANNOT_START = 2
 
-# Chunks taken over at once: they do not wait for room, and other workers are to have some of a dead one's, too.
-MOST_TAKEOVERS = 4
+_STOP_S = 10.0  # an engine that takes longer to stop is hung; the launcher waits for little more than this
 
 Result = TypeVar("Result")
 
@@ -90,10 +90,10 @@ class Slot:
         self._profile = profile
         self._app = app
         self._settings = settings
-        self._look = look
         self._leasing = threading.Lock()
-        self._takeovers = ThreadPoolExecutor(MOST_TAKEOVERS, thread_name_prefix="takeover")
-        self._taken_over: list[Future[str]] = []
+        self._judging = threading.Lock()
+        self._suspects: frozenset[str] | None = None
+        self._takeovers = Takeovers(ledger, partial(look, self, at_once=True), settings.chunks_in_flight)
         self._loaded: WeakValueDictionary[str, LoadedRun] = WeakValueDictionary()
         self._load_run = lru_cache(maxsize=64)(lambda run_id: load_run(store, run_id, profile, settings))
         self._media = MediaLoader(settings.media_threads, settings.media_memory_mb * 2**20)
@@ -103,23 +103,30 @@ class Slot:
         self._grace_ends_at: float | None = None
 
     def start(self) -> None:
-        """Load the engine, then begin to renew leases.  Raises what ``Engine.start`` raises."""
+        """Load the engine, saying so meanwhile, then begin to renew leases.  Raises what ``Engine.start`` raises."""
         self._loop_thread.start()
-        self.submit(self.engine.start()).result()
-        self._do_duties()
-        self.heartbeat.start()
+        loading = self.submit(self.engine.start())
+        while not loading.done():
+            with suppress(RedisError):  # it may be back by the time it is needed
+                self._tell("loading")
+            wait([loading], timeout=self._settings.renew_s)
+        loading.result()
+        self.ready = True  # from now on there may be leases to give back
         self._watchdog.start()
-        self.ready = True
+        self.heartbeat.start()
 
     def stop(self) -> None:
-        """Drain, give the accelerator back and vanish from the list of workers."""
+        """Drain, give the accelerator back and vanish from the list of workers.  An engine that hangs ends the process."""
         self.drain()
-        self._takeovers.shutdown()
+        self._takeovers.stop()
         self._end_leasing()
         self.heartbeat.wait_until_idle()
         self.heartbeat.stop()
+        try:
+            self.submit(self.engine.stop()).result(_STOP_S)
+        except TimeoutError:
+            self.die(f"the engine did not stop within {_STOP_S:g} s")
         self._watchdog.stop()
-        self.submit(self.engine.stop()).result()
         self._media.stop()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._loop_thread.join()
@@ -148,8 +155,7 @@ class Slot:
 
     def load_run(self, run_id: str) -> LoadedRun:
         """Return a run as read from the store, once.  Raises what ``workers.runs.load_run`` raises."""
-        run = self._loaded[run_id] = self._load_run(run_id)
-        return run
+        return self._loaded.setdefault(run_id, self._load_run(run_id))
 
     def find_index(self, run_id: str) -> ChunkIndex | None:
         """Return a run's chunks if this worker has read them; the janitor, who asks, must never wait for the store."""
@@ -176,6 +182,8 @@ class Slot:
             with self._leasing:
                 lease = None if self.draining else self.ledger.acquire(run_id, chunk, self.name)
                 held = keeping.enter_context(self.heartbeat.keep(lease)) if lease else None
+            if self.draining and not held:
+                self._takeovers.decline(run_id, chunk)
             try:
                 yield held
             except EngineError as error:
@@ -183,25 +191,37 @@ class Slot:
             except BaseException:
                 with suppress(RedisError):  # then the lease runs out
                     if held:
-                        self.ledger.release(held.lease, delay_s=self._settings.lease_s)
+                        self.give_back(held.lease, delay_s=self._settings.lease_s)
                 raise
 
-    def give_back(self, lease: Lease) -> None:
+    def give_back(self, lease: Lease, *, delay_s: float = 0.0) -> None:
         """Release a chunk, its journal intact, for another worker's janitor to take over."""
-        self.ledger.release(lease)
+        self.ledger.release(lease, blame=SUSPECT if lease.token in (self._suspects or ()) else 0, delay_s=delay_s)
 
     def die(self, why: str) -> NoReturn:
         """Give every chunk back and end this process at once; the launcher starts a fresh one."""
         log.error("engine died; this worker restarts", error=why)
-        self.drain(at_once=True)
+        self._end_grace()
         self.trouble = why
         try:
             self._end_leasing()
             for lease in self.heartbeat.leases:
-                self.ledger.release(lease, blame=SUSPECT if self.turns.is_asking(lease) else 0)
+                self.give_back(lease)
+            self._takeovers.decline_all()
             self._tell("stopped")  # the launcher passes on why, should it give this worker up
         finally:
             os._exit(ENGINE_DIED)
+
+    def _end_grace(self) -> None:
+        """Drain at once, having noted who may be to blame: by draining, chunks that wait for their turn or have it lose it.
+
+        In a drain nobody is: whoever told this worker to end may have told its engine, too.
+        """
+        with self._judging:
+            if self._suspects is None:
+                asking = (lease.token for lease in self.heartbeat.leases if self.turns.is_asking(lease))
+                self._suspects = frozenset(() if self.draining else asking)
+                self._grace_ends_at = time.monotonic()
 
     def _end_leasing(self) -> None:
         """Return once a drain has come through: a lease that was asked for before it is held by now, and none follows."""
@@ -211,13 +231,11 @@ class Slot:
     @property
     def room_for_takeovers(self) -> int:
         """How many chunks of others this worker would take over now, beyond those that the queue gives it."""
-        running = sum(not taken.done() for taken in self._taken_over)
-        return 0 if self.draining else min(MOST_TAKEOVERS, self._settings.chunks_in_flight) - running
+        return 0 if self.draining else self._takeovers.room
 
     def take_over(self, run_id: str, chunk: int) -> None:
-        """Run a chunk on a thread of its own, so that it waits neither in the queue nor for a thread of Celery's."""
-        self._taken_over = [taken for taken in self._taken_over if not taken.done()]
-        self._taken_over.append(self._takeovers.submit(self._look, self, run_id, chunk, at_once=True))
+        """Run a chunk that was another worker's."""
+        self._takeovers.begin(run_id, chunk)
 
     def _turn_loop(self) -> None:
         try:
@@ -227,7 +245,7 @@ class Slot:
             log.exception("the engine ended its loop")
             self.die("the engine ended its loop")
 
-    def _tell(self, state: Literal["ready", "draining", "stopped"]) -> None:
+    def _tell(self, state: WorkerState) -> None:
         """Say that this worker is there, what it holds, how fast it is, and what its trouble is."""
         held, rate = ((), None) if state == "stopped" else (self.heartbeat.leases, self.pace.measure())
         presence = Presence(
@@ -245,8 +263,11 @@ class Slot:
         announce_worker(self.ledger.client, presence, ttl_s=self._settings.lease_s)
 
     def _do_duties(self) -> None:
-        self._tell("draining" if self.draining else "ready")
-        if self.heartbeat.trusts_leases() and not self.draining:
-            sweep(self._app, self, self._settings, self._profile.name)
-        if self._silence.length_s > self._settings.engine_stall_s:
-            self.die(f"the engine has answered nothing for {self._settings.engine_stall_s:g} s")
+        try:
+            self._tell("draining" if self.draining else "ready")
+            trusts = self.heartbeat.trusts_leases()
+            if not self.draining:
+                sweep(self._app, self, self._settings, self._profile.name, trusts_leases=trusts)
+        finally:  # an engine that hangs is not to be kept by a Redis that is out of order as well
+            if self._silence.length_s > self._settings.engine_stall_s:
+                self.die(f"the engine has answered nothing for {self._settings.engine_stall_s:g} s")

@@ -188,3 +188,31 @@ def test_a_redis_that_does_not_answer_ends_with_3_and_words(clean_fleet: Fleet) 
     assert f"Redis at 127.0.0.1:{clean_fleet.server.port}" in log
     assert "FLEET_REDIS_URL" in log
     assert "Traceback" not in log
+
+
+def test_a_second_launcher_on_the_same_gpu_is_told_who_has_it(clean_fleet: Fleet) -> None:
+    fleet = clean_fleet
+    environment = with_gpus(fleet.environment(), 1)
+    for model in ("first", "second"):
+        fleet.write_profile(model)
+    with start_launcher(fleet, "--model", "first", "--gpus", "0", environment=environment):
+        (worker,) = fleet.wait_for_workers("first")
+        with start_launcher(fleet, "--model", "second", "--gpus", "0", environment=environment) as launcher:
+            _, log = launcher.communicate(timeout=60)
+            assert launcher.returncode == 2
+            assert f"{worker.worker} is there already: process {worker.pid} runs first on it" in log
+            assert fleet.wait_for_end(enqueue_rows(fleet, "first", make_rows(4))).samples.ok == 4
+
+
+def test_a_node_that_cannot_start_does_not_pause_runs_while_another_loads(clean_fleet: Fleet) -> None:
+    fleet = clean_fleet
+    fleet.write_profile("shared", engine_options={"load_s": 12.0})
+    run_id = enqueue_rows(fleet, "shared", make_rows(4))
+    with start_launcher(fleet, "--model", "shared", "--gpus", "none", environment=fleet.environment()):
+        wait_until(lambda: [one.state for one in fleet.workers("shared")] == ["loading"], "a worker that loads")
+        fleet.write_profile("shared", engine="tests.support.faulty_engines:MisconfiguredEngine")
+        with start_launcher(fleet, "--model", "shared", "--gpus", "none", environment=fleet.environment()) as launcher:
+            launcher.communicate(timeout=30)
+            assert launcher.returncode == 2
+            assert "loading" in {one.state for one in fleet.workers("shared")}, "it loads for longer than the other needs to fail"
+            assert fleet.wait_for_end(run_id).state == "done"

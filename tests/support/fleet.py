@@ -104,7 +104,11 @@ class Fleet:
         return list_workers(self.ledger.client, model)
 
     def wait_for_workers(self, model: str, count: int = 1) -> list[Presence]:
-        return wait_until(lambda: found if len(found := self.workers(model)) >= count else None, f"{count} workers of {model}")
+        """Return the workers of a model once so many have loaded."""
+        return wait_until(
+            lambda: found if len(found := [one for one in self.workers(model) if one.state != "loading"]) >= count else None,
+            f"{count} workers of {model}",
+        )
 
     def status(self, run_id: str) -> RunStatus:
         return read_status(run_id, self.store, self.ledger)

@@ -19,7 +19,7 @@ from tests.support.fleet import Fleet
 from tests.support.slots import open_slot
 from tests.support.waiting import wait_until
 from workers.chunk import run_chunk
-from workers.slot import MOST_TAKEOVERS
+from workers.takeovers import MOST_TAKEOVERS
 
 
 def make_spec(*datasets: str, max_samples: int = 16, seed: int = 0, model: str = "echo") -> RunSpec:

@@ -47,3 +47,10 @@ def test_a_worker_that_withdraws_is_gone_at_once(client: redis.Redis) -> None:
 def test_a_worker_that_falls_silent_vanishes(client: redis.Redis) -> None:
     announce_worker(client, make_presence("gpu0@a"), ttl_s=0.05)
     wait_until(lambda: not list_workers(client, "tiny"), "the key to expire")
+
+
+def test_a_secret_in_what_troubles_a_worker_is_masked(client: redis.Redis) -> None:
+    trouble = "401 for https://me:hunter2@mirror.example/weights"
+    announce_worker(client, make_presence("gpu0@a").model_copy(update={"trouble": trouble}), ttl_s=60)
+    (spoken,) = list_workers(client, "tiny")
+    assert spoken.trouble == "401 for https://***@mirror.example/weights"

@@ -2,6 +2,8 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from common.chunks import read_chunk, read_index
 from tests.support.fleet import Fleet, make_rows
 from tests.support.poison import assert_only_poison_failed, write_poisoned_profile
@@ -60,3 +62,23 @@ def test_a_drain_in_the_middle_of_a_trial_is_no_crash(fleet: Fleet, exits: list[
     lease = wait_until(lambda: fleet.ledger.acquire(run_id, 0, "next@test"), "a lease")
     assert lease.suspect
     assert fleet.ledger.begin_trial(lease, read_chunk(fleet.store, read_index(fleet.store, run_id)[0])[0].sample_id) == 0
+
+
+def test_a_suspect_that_hangs_counts_a_crash_though_its_thread_gives_the_chunk_back_first(
+    fleet: Fleet, exits: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_poisoned_profile(fleet, "hangs")
+    run_id = enqueue_rows(fleet, "poisoned", [{"id": "poison", "question": "poison?", "target": "ok"}], chunk=4)
+    lease = fleet.ledger.acquire(run_id, 0, "died@test")
+    assert lease is not None
+    fleet.ledger.release(lease, blame=2)
+    fleet.ledger.client.set("fleet:janitor:poisoned", "1")  # so that no slot takes the chunk over by itself
+    with open_slot(fleet, "poisoned", janitor_s=600) as slot, ThreadPoolExecutor(1) as pool:
+        running = pool.submit(run_chunk, slot, run_id, 0)
+        wait_until((fleet.folder / "asked").exists, "the sample to run alone")
+        with monkeypatch.context() as patch, pytest.raises(Exited):
+            patch.setattr(slot, "_end_leasing", lambda: running.result(20))
+            slot.die("the engine has answered nothing")
+    assert running.result() == "given back"
+    lease = wait_until(lambda: fleet.ledger.acquire(run_id, 0, "next@test"), "a lease")
+    assert fleet.ledger.begin_trial(lease, read_chunk(fleet.store, read_index(fleet.store, run_id)[0])[0].sample_id) == 1

@@ -1,10 +1,17 @@
 """A worker loads runs of its own model only: a profile of the same name that means something else is refused."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
+from common.chunks import ChunkIndex, read_index
 from common.errors import ConfigError
 from common.spec_files import read_profile
 from tests.support.fleet import Fleet, make_rows
+from common.store import Store
+from tests.support.planning import put_part
+from workers import runs
 from workers.runs import load_run
 
 
@@ -22,3 +29,28 @@ def test_engine_options_may_differ_from_node_to_node(fleet: Fleet) -> None:
     fleet.write_profile("echo")
     run_id = fleet.enqueue(fleet.write_spec("echo", [fleet.write_dataset("rows", make_rows(3))])).run_id
     load_run(fleet.store, run_id, read_profile("echo").model_copy(update={"engine_options": {"delay_s": 1}}), fleet.settings)
+
+
+def test_whoever_read_the_plan_before_it_grew_does_not_make_it_shrink(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet.write_profile("echo")
+    run_id = fleet.enqueue(fleet.write_spec("echo", [fleet.write_dataset("rows", make_rows(3))])).run_id
+    put_part(fleet.store, read_index(fleet.store, run_id)[0], statuses=["failed"])
+    run = load_run(fleet.store, run_id, read_profile("echo"), fleet.settings)
+    has_read, has_grown = threading.Event(), threading.Event()
+
+    def read_early(store: Store, run_id: str) -> ChunkIndex:
+        index = read_index(store, run_id)
+        has_read.set()
+        assert has_grown.wait(20)
+        return index
+
+    with ThreadPoolExecutor(1) as threads:
+        monkeypatch.setattr(runs, "read_index", read_early)
+        early = threads.submit(run.has_chunk, fleet.store, 1)
+        assert has_read.wait(20)
+        monkeypatch.setattr(runs, "read_index", read_index)
+        fleet.run_producer("resume", run_id, "--rebuild", "--retry", "failed")
+        assert run.has_chunk(fleet.store, 1)
+        has_grown.set()
+        early.result(20)
+    assert run.index[1].number == 1

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from redis.exceptions import ResponseError
 
 from common.records import Lease
 from tests.support.fleet import Fleet, make_rows
@@ -150,6 +151,53 @@ def test_a_dying_worker_dies_though_redis_is_gone(slot: Slot, fleet: Fleet, exit
             slot.die("the accelerator fell off the bus")
         fleet.server.restart()
     assert exits == [ENGINE_DIED]
+
+
+def test_a_worker_whose_engine_hangs_while_it_stops_ends(fleet: Fleet, exits: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.slot._STOP_S", 0.2)
+    fleet.write_profile("tried")
+    with open_slot(fleet, "tried") as slot:
+        goes_on = threading.Event()
+        slot._loop.call_soon_threadsafe(goes_on.wait)  # noqa: SLF001  # as synchronous code of an engine's might
+        with pytest.raises(Exited):
+            slot.stop()
+        goes_on.set()
+        assert exits == [ENGINE_DIED]
+        (left,) = fleet.workers("tried")
+        assert (left.state, left.trouble) == ("stopped", "the engine did not stop within 0.2 s")
+        monkeypatch.undo()  # the process would be gone; here it is stopped
+
+
+def test_an_engine_that_hangs_is_found_also_while_redis_is_out_of_order(
+    fleet: Fleet, exits: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet.write_profile("tried")
+    with open_slot(fleet, "tried", engine_stall_s=5) as slot:
+        slot.heartbeat.stop()
+        slot.ledger.client.delete("fleet:janitor:tried")
+        with monkeypatch.context() as patch, pytest.raises(Exited):
+            patch.setattr(slot.ledger, "list_runs", _refuse)
+            patch.setattr("workers.slot.Silence.length_s", 6.0)
+            slot._do_duties()  # noqa: SLF001  # what the heartbeat does
+        assert exits == [ENGINE_DIED]
+
+
+def _refuse(model: str) -> list[str]:
+    raise ResponseError(f"WRONGTYPE {model}")
+
+
+def test_a_worker_says_that_it_loads(fleet: Fleet) -> None:
+    fleet.write_profile("slow", engine_options={"load_s": 1.0})
+    with ThreadPoolExecutor(1) as threads:
+        opened = threads.submit(_open_and_close, fleet)
+        wait_until(lambda: [one.state for one in fleet.workers("slow")] == ["loading"], "a worker that loads")
+        opened.result(20)
+    assert fleet.workers("slow") == []
+
+
+def _open_and_close(fleet: Fleet) -> None:
+    with open_slot(fleet, "slow"):
+        assert [one.state for one in fleet.workers("slow")] == ["ready"]
 
 
 def test_an_engine_that_ends_its_loop_ends_the_worker(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,55 @@
+"""One name, one worker: a launcher waits for the names of its workers, or says who has them."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from common.errors import ConfigError
+from common.presence import Presence, WorkerState, announce_worker
+from workers.names import await_free_names
+
+NAME = "gpu0@here"
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(redis_url) as client:
+        yield client
+
+
+def announce(client: redis.Redis, *, pid: int, state: WorkerState = "ready", ttl_s: float = 60) -> None:
+    announce_worker(client, Presence(worker=NAME, model="other", device="gpu0", pid=pid, state=state), ttl_s=ttl_s)
+
+
+def find_dead_pid() -> int:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+@pytest.mark.parametrize("state", ["loading", "ready"])
+def test_a_name_that_a_living_worker_of_any_model_has_is_refused(client: redis.Redis, state: WorkerState) -> None:
+    announce(client, pid=os.getpid(), state=state)
+    with pytest.raises(ConfigError, match=rf"{NAME} is there already: process {os.getpid()} runs other on it"):
+        await_free_names(client, ["gpu1@here", NAME], patience_s=0)
+    await_free_names(client, ["gpu1@here"], patience_s=0)
+
+
+@pytest.mark.parametrize("state", ["draining", "stopped"])
+def test_a_worker_that_ends_does_not_keep_its_name(client: redis.Redis, state: WorkerState) -> None:
+    announce(client, pid=os.getpid(), state=state)
+    await_free_names(client, [NAME], patience_s=0)
+
+
+def test_what_a_killed_worker_said_last_does_not_keep_its_name(client: redis.Redis) -> None:
+    announce(client, pid=find_dead_pid())
+    await_free_names(client, [NAME], patience_s=0)
+
+
+def test_a_worker_that_falls_silent_is_waited_for(client: redis.Redis) -> None:
+    announce(client, pid=os.getpid(), ttl_s=0.5)
+    await_free_names(client, [NAME], patience_s=60)
