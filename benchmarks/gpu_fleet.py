@@ -26,7 +26,7 @@ from benchmarks.gpu_questions import SAMPLES_IN_FLIGHT, Asking, dictate_length, 
 from benchmarks.gpu_watch import CpuWatch, GpuWatch
 from common.broker import make_app
 from common.embedded_redis import EmbeddedRedis, start_redis
-from common.errors import ConfigError
+from common.errors import ConfigError, FleetError
 from common.ledger import Ledger, LedgerView, connect_redis
 from common.presence import Presence, list_workers
 from common.settings import Settings
@@ -256,7 +256,7 @@ def print_machine(packages: Sequence[str]) -> None:
     """Print what a result is of: machine and versions."""
     try:
         gpus = ", ".join(gpu.name for gpu in list_gpus())
-    except ConfigError:
+    except FleetError:
         gpus = "no GPU"
     print(f"{gpus}; {os.cpu_count()} cores, Python {platform.python_version()}, {socket.gethostname()}")
     print(", ".join(f"{name} {found}" for name in packages if (found := _find_version(name))), flush=True)

@@ -8,15 +8,17 @@ import structlog
 from common.errors import ConfigError
 from common.masking import mask_record
 
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")  # and no other that logging knows: Celery refuses those
+
 
 def configure_log(level: str = "INFO", *, as_json: bool = False) -> None:
     """Send structlog and the standard library's logging through one renderer to standard error.
 
     Coloured lines on a terminal, plain ``key=value`` lines off one, or one JSON object a line with ``as_json``.  Raises
-    ``ConfigError`` for a level that nobody knows.
+    ``ConfigError`` for a level that is none of ``LEVELS``, in whatever case.
     """
-    if level.upper() not in logging.getLevelNamesMapping():
-        raise ConfigError(f"FLEET_LOG_LEVEL: found {level!r}; expected DEBUG, INFO, WARNING or ERROR")
+    if level.upper() not in LEVELS:
+        raise ConfigError(f"FLEET_LOG_LEVEL: found {level!r}; expected {', '.join(LEVELS[:-1])} or {LEVELS[-1]}")
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,

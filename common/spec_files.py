@@ -1,6 +1,7 @@
 """Read run specs and model profiles from YAML.  A mistake names file, field, what was found and what was expected."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -65,7 +66,7 @@ def find_profile(name: str, *, beside: Path | None = None) -> Path:
     for candidate in candidates:
         if os.path.isfile(candidate):  # noqa: PTH113  Path's raises for a name that is too long
             return candidate
-    known = sorted({path.stem for folder in _profile_folders() for path in folder.glob("*.yaml")})
+    known = _list_known()
     raise ConfigError(
         f"model profile {name!r} not found{suggest(name, known)}\n"
         f"  looked at: {', '.join(map(str, candidates))}\n  known profiles: {', '.join(known)}"
@@ -73,12 +74,22 @@ def find_profile(name: str, *, beside: Path | None = None) -> Path:
 
 
 def find_weights(profile: ModelProfile, *, profile_path: Path) -> str:
-    """Return the weights' folder for a path (relative ones start at the profile's file) or the hub id as it stands."""
+    """Return the weights' folder for a path (relative ones start at the profile's file) or the hub id as it stands.
+
+    Raises ``ConfigError`` when there is no such folder, or this user may not look.
+    """
     weights = profile.weights or profile.name
     if not weights.startswith((".", "/")):
         return weights
     folder = (profile_path.parent / weights).resolve()
-    if not folder.is_dir():
+    try:
+        is_folder = folder.is_dir()
+    except OSError as error:
+        raise ConfigError(
+            f"{profile_path}: weights: {folder} cannot be read: {error.strerror}; check its permissions and those of the folders "
+            "above it"
+        ) from error
+    if not is_folder:
         raise ConfigError(f"{profile_path}: weights: {folder} is not a folder; expected the folder of a saved model")
     return str(folder)
 
@@ -202,6 +213,14 @@ _EXPECTED = {
 def _profile_folders() -> list[Path]:
     own = get_settings().profiles_dir
     return [*([own] if own else []), BUILT_IN_PROFILES]
+
+
+def _list_known() -> list[str]:
+    names: set[str] = set()
+    for folder in _profile_folders():
+        with suppress(OSError):  # one that may not be entered shows none
+            names |= {path.stem for path in folder.glob("*.yaml")}
+    return sorted(names)
 
 
 def _list_index(target: list[Any], step: str, change: str) -> int:

@@ -10,7 +10,7 @@ from common.errors import ConfigError
 from common.spec import ModelProfile
 from common.spec_files import read_profile
 from workers.gpus import Gpu, list_usable_gpus, parse_gpus
-from workers.presets import Preset, choose_preset
+from workers.presets import Preset, choose_preset, find_group_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +50,15 @@ def pair_models(models: Sequence[str], gpus: Sequence[str]) -> list[tuple[str, s
 def assign_slots(asked: Sequence[tuple[str, str]], *, replicas: int = 1) -> list[Assignment]:
     """Return the workers for pairs of a profile and its ``--gpus``.
 
-    Raises ``ConfigError``, also when two models would share a GPU: each would count its free memory as its own.
+    ``all`` are slots of as many GPUs as the profile asks for.  Raises ``ConfigError``, also when two models would share a GPU:
+    each would count its free memory as its own.  Raises ``EngineError`` when the GPUs' driver fails.
     """
     profiles = [(named, read_profile(named)) for named, _ in asked]
     usable = [] if all(gpus == "none" for _, gpus in asked) else list_usable_gpus()
-    groups = [parse_gpus(gpus, usable) for _, gpus in asked]
+    groups = [
+        parse_gpus(gpus, usable, group_size=find_group_size(profile) or 1)
+        for (_, gpus), (_, profile) in zip(asked, profiles, strict=True)
+    ]
     _refuse_shared([(profile.name, group) for (_, profile), found in zip(profiles, groups, strict=True) for group in found])
     names = _name_slots([group for found in groups for group in found], replicas)
     return [

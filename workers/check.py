@@ -22,7 +22,7 @@ def check_node(asked: Sequence[tuple[str | None, str | None]], settings: Setting
         partial(check_redis, settings),
         partial(check_store, settings),
         partial(check_gpus, asked, replicas),
-        check_versions,
+        partial(check_versions, asked),
         *(partial(check_model, model) for model in models),
         partial(check_disk, settings),
     ]

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.errors import ConfigError
+from common.errors import ConfigError, FleetError
 from common.settings import Settings
 from workers.assignments import Assignment, assign_slots
 from workers.check_services import find_store_folder
@@ -27,11 +27,11 @@ def check_gpus(asked: Sequence[tuple[str | None, str | None]], replicas: int) ->
     if all(gpus == "none" for _, gpus in asked):
         return [Finding("gpus", "ok", "none asked for"), *_check_slots(asked, replicas)]
     try:
-        driver, usable = read_driver(), list_usable_gpus()
-    except ConfigError as error:
+        driver, there, usable = read_driver(), list_gpus(), list_usable_gpus()
+    except FleetError as error:
         is_wanted = any(gpus not in (None, "none") for _, gpus in asked)
         return [Finding("gpus", "problem" if is_wanted else "warning", str(error))]
-    found = f"driver {driver.version} for CUDA up to {driver.cuda}; {len(usable)} of {len(list_gpus())} GPUs to be used"
+    found = f"driver {driver.version} for CUDA up to {driver.cuda}; {len(usable)} of {len(there)} GPUs to be used"
     try:
         wanted = {gpu.index: gpu for _, gpus in asked for group in parse_gpus(gpus or "all", usable) for gpu in group}
     except ConfigError as error:
@@ -39,14 +39,15 @@ def check_gpus(asked: Sequence[tuple[str | None, str | None]], replicas: int) ->
     return [Finding("driver", "ok", found), *map(_check_gpu, wanted.values()), *_check_slots(asked, replicas)]
 
 
-def check_versions() -> list[Finding]:
-    """Return the versions of what matters, without importing any of it."""
+def check_versions(asked: Sequence[tuple[str | None, str | None]]) -> list[Finding]:
+    """Return the versions of what matters, without importing any of it, and whether they suit the GPUs that are asked for."""
     versions = {name: _find_version(name) for name in _PACKAGES}
     known = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
     absent = ", ".join(name for name, version in versions.items() if not version)
     missing = f"; not installed: {absent}" if absent else ""
     found = [Finding("versions", "ok", f"python {platform.python_version()}, {known}{missing}")]
-    if (versions["torch"] or "").endswith("+cpu") and _has_gpu():
+    wants_gpus = any(gpus != "none" for _, gpus in asked)
+    if wants_gpus and (versions["torch"] or "").endswith("+cpu") and _has_gpu():
         advice = "install a CUDA build: pip install 'vlm-fleet[gpu]' in a fresh environment"
         found.append(Finding("torch", "problem", "it is built for CPUs alone and will not see the GPUs", advice))
     return found
@@ -80,7 +81,7 @@ def judge_gpu(gpu: Gpu, pids: Sequence[int]) -> Finding:
 def _check_gpu(gpu: Gpu) -> Finding:
     try:
         return judge_gpu(gpu, [user.pid for user in list_users(gpu)])
-    except ConfigError as error:
+    except FleetError as error:
         return report_fault(f"gpu{gpu.index}", error)
 
 
@@ -91,7 +92,7 @@ def _check_slots(asked: Sequence[tuple[str | None, str | None]], replicas: int) 
         return []
     try:
         return [_describe_assignment(one) for one in assign_slots(pairs, replicas=replicas)]
-    except ConfigError as error:
+    except FleetError as error:
         return [report_fault("slots", error)]
 
 
@@ -101,11 +102,11 @@ def _describe_assignment(one: Assignment) -> Finding:
 
 
 def _check_place(what: str, folder: Path) -> Finding:
-    there = next(path for path in (folder, *folder.parents) if path.exists())
     try:
+        there = next(path for path in (folder, *folder.parents) if path.exists())
         return judge_space(what, folder, shutil.disk_usage(there).free)
-    except OSError as error:
-        return Finding(f"disk: {what}", "problem", f"{there}: {error.strerror}", "check that it is mounted, and its permissions")
+    except OSError as error:  # somebody else's, too: one above it may not be entered
+        return Finding(f"disk: {what}", "problem", f"{folder}: {error.strerror}", "check that it is mounted, and its permissions")
 
 
 def _find_version(name: str) -> str | None:
@@ -118,5 +119,5 @@ def _find_version(name: str) -> str | None:
 def _has_gpu() -> bool:
     try:
         return bool(list_gpus())
-    except ConfigError:
+    except FleetError:
         return False

@@ -17,29 +17,37 @@ def check_weights(weights: str, revision: str | None) -> Finding:
     """Return whether a model's folder, or what the local cache has of a hub id, is complete."""
     if weights.startswith(("/", ".")):
         return check_folder(Path(weights))
-    folder = _find_in_cache(weights, revision)
-    if folder is not None:
-        return check_folder(folder, hub_id=weights)
-    if any(os.environ.get(name, "").lower() in _YES for name in _OFFLINE):
-        advice = "download it where there is a network: hf download, then copy the cache; or unset HF_HUB_OFFLINE"
-        return Finding("weights", "problem", f"{weights} is not in the local cache, and the hub is switched off", advice)
-    return Finding("weights", "warning", f"{weights} is not in the local cache", f"download it before: hf download {weights}")
-
-
-def check_folder(folder: Path, *, hub_id: str | None = None) -> Finding:
-    """Return whether a saved model is whole: its configuration, and every file that its index names, none of them cut short."""
-    said = f"{hub_id} in the cache" if hub_id else str(folder)
-    advice = f"download it again: hf download {hub_id}" if hub_id else "copy the model again, with all its files"
-    if not folder.is_dir():
-        return Finding("weights", "problem", f"{said}: there is no such folder", advice)
-    if not (folder / "config.json").is_file():
-        return Finding("weights", "problem", f"{said}: there is no config.json in it", advice)
     try:
+        folder = _find_in_cache(weights, revision)
+    except OSError as error:
+        said = f"what the local cache has of {weights} cannot be read: {error.strerror or error}"
+        return Finding("weights", "problem", said, f"check the permissions of {find_hub_cache()}")
+    if folder is not None:
+        return check_folder(folder, hub_id=weights, revision=revision)
+    download = _name_download(weights, revision)
+    if any(os.environ.get(name, "").lower() in _YES for name in _OFFLINE):
+        advice = f"download it where there is a network: {download}, then copy the cache; or unset HF_HUB_OFFLINE"
+        return Finding("weights", "problem", f"{weights} is not in the local cache, and the hub is switched off", advice)
+    return Finding("weights", "warning", f"{weights} is not in the local cache", f"download it before: {download}")
+
+
+def check_folder(folder: Path, *, hub_id: str | None = None, revision: str | None = None) -> Finding:
+    """Return whether a saved model is whole: its configuration, and every file that its index names, none of them cut short.
+
+    ``hub_id`` and ``revision`` say what to download again, if it came from the hub.
+    """
+    said = f"{hub_id} in the cache" if hub_id else str(folder)
+    advice = f"download it again: {_name_download(hub_id, revision)}" if hub_id else "copy the model again, with all its files"
+    try:
+        if not folder.is_dir():
+            return Finding("weights", "problem", f"{said}: there is no such folder", advice)
+        if not (folder / "config.json").is_file():
+            return Finding("weights", "problem", f"{said}: there is no config.json in it", advice)
         files = sorted({path for pattern in _WEIGHT_FILES for path in folder.glob(pattern)})
         fault = _find_missing(folder) or next(filter(None, map(_find_damage, files)), None)
         size = sum(path.stat().st_size for path in files)
     except OSError as error:
-        return Finding("weights", "problem", f"{said}: cannot be read: {error.strerror}", "check the permissions")
+        return Finding("weights", "problem", f"{said}: cannot be read: {error.strerror}", "check the permissions, also above it")
     if fault or not files:
         return Finding("weights", "problem", f"{said}: {fault or 'there are no weights in it'}", advice)
     return Finding("weights", "ok", f"{said}: {len(files)} file{'' if len(files) == 1 else 's'}, {size / GIB:.2f} GiB")
@@ -52,6 +60,10 @@ def find_hub_cache() -> Path | None:
     except ImportError:
         return None
     return Path(constants.HF_HUB_CACHE)
+
+
+def _name_download(hub_id: str, revision: str | None) -> str:
+    return f"hf download {hub_id}" + (f" --revision {revision}" if revision else "")
 
 
 def _find_in_cache(hub_id: str, revision: str | None) -> Path | None:

@@ -22,7 +22,10 @@ from workers.restarts import withdraw_notices
 
 log = structlog.get_logger()
 
-_GPUS_HELP = "none, all, or numbers such as 0, 0-3 or 0,1+2,3: one worker for each, 1+2 is one on two GPUs."
+_GPUS_HELP = (
+    "none, all, or numbers such as 0, 0-3 or 0,1+2,3: one worker for each, 1+2 is one on two GPUs; all is one for each GPU, or for "
+    "each group of as many as the profile asks for."
+)
 _MODEL_HELP = "A model profile, by name or by path. Again, with a --gpus of its own, for another model."
 
 gpus_option = click.option("--gpus", multiple=True, help=f"{_GPUS_HELP}  [default: all]")
@@ -41,7 +44,7 @@ def cli() -> None:
 @gpus_option
 @replicas_option
 def start(models: tuple[str, ...], gpus: tuple[str, ...], replicas: int) -> int:
-    """Start and supervise one worker for each GPU.
+    """Start and supervise one worker for each GPU, or group of GPUs.
 
     Engine options that the profile leaves open are chosen by free GPU memory.  SIGTERM, Ctrl+C, SIGUSR1 or a closed terminal
     drain the workers; a second Ctrl+C kills.

@@ -12,7 +12,7 @@ from typing import Any
 
 import pynvml  # type: ignore[import-untyped]  # NVIDIA ships no types
 
-from common.errors import ConfigError
+from common.errors import ConfigError, EngineError
 
 _VARIABLE = "CUDA_VISIBLE_DEVICES"
 _END_OF_VISIBLE = ("", "-1", "NoDevFiles")  # CUDA looks no further; batch systems write these for "no GPU"
@@ -48,13 +48,17 @@ class Driver:
 
 
 def list_gpus() -> list[Gpu]:
-    """Return the GPUs that the driver lets us see.  Raises ``ConfigError`` when there is no driver or it fails."""
+    """Return the GPUs that the driver lets us see.
+
+    Raises ``ConfigError`` when there is no driver, and ``EngineError`` when it fails: that is the machine's fault, and another
+    one's may be sound.
+    """
     with _nvml():
         return [_read_gpu(index, handle) for index, handle in enumerate(_list_handles())]
 
 
 def list_users(gpu: Gpu) -> list[GpuUser]:
-    """Return the processes that compute on a GPU, as far as NVML tells.  Raises ``ConfigError`` as ``list_gpus`` does."""
+    """Return the processes that compute on a GPU, as far as NVML tells.  Raises as ``list_gpus`` does."""
     with _nvml(), suppress(pynvml.NVMLError_NotSupported, pynvml.NVMLError_NoPermission, pynvml.NVMLError_FunctionNotFound):
         processes = pynvml.nvmlDeviceGetComputeRunningProcesses_v3(pynvml.nvmlDeviceGetHandleByUUID(gpu.uuid))
         return [GpuUser(process.pid, process.usedGpuMemory) for process in processes]
@@ -62,7 +66,7 @@ def list_users(gpu: Gpu) -> list[GpuUser]:
 
 
 def read_driver() -> Driver:
-    """Return the driver's versions.  Raises ``ConfigError`` as ``list_gpus`` does."""
+    """Return the driver's versions.  Raises as ``list_gpus`` does."""
     with _nvml():
         cuda = pynvml.nvmlSystemGetCudaDriverVersion_v2()
         return Driver(pynvml.nvmlSystemGetDriverVersion(), f"{cuda // 1000}.{cuda % 1000 // 10}")
@@ -71,7 +75,7 @@ def read_driver() -> Driver:
 def list_usable_gpus() -> list[Gpu]:
     """Return the GPUs that workers started here may use: a ``CUDA_VISIBLE_DEVICES`` that is set already is a limit.
 
-    Raises ``ConfigError`` when there is none.
+    Raises ``ConfigError`` when there is none, and as ``list_gpus`` does.
     """
     gpus = list_gpus()
     if not gpus:
@@ -99,16 +103,17 @@ def pick_visible(gpus: Sequence[Gpu], visible: str) -> list[Gpu]:
     return picked
 
 
-def parse_gpus(asked: str, gpus: Sequence[Gpu]) -> list[tuple[Gpu, ...]]:
+def parse_gpus(asked: str, gpus: Sequence[Gpu], *, group_size: int = 1) -> list[tuple[Gpu, ...]]:
     """Return the GPUs of each slot that ``--gpus`` asks for, in order of their numbers.
 
-    ``all`` is a slot for each of ``gpus``, which are those that may be used; ``none`` is one slot without a GPU; ``0,1+2``
-    is a slot for GPU 0 and one for 1 and 2 together; ``0-3`` is four slots.  Raises ``ConfigError``.
+    ``all`` is a slot for each ``group_size`` of ``gpus``, which are those that may be used; ``none`` is one slot without a GPU;
+    ``0,1+2`` is a slot for GPU 0 and one for 1 and 2 together; ``0-3`` is four slots.  Raises ``ConfigError``, also when there
+    are GPUs left over that make no group.
     """
     if asked == "none":
         return [()]
     if asked == "all":
-        return [(gpu,) for gpu in gpus]
+        return _divide(sorted(gpus, key=lambda gpu: gpu.index), group_size)
     groups = [group for item in asked.split(",") for group in _read_item(item.strip(), asked)]
     numbers = [number for group in groups for number in group]
     known = {gpu.index: gpu for gpu in gpus}
@@ -124,6 +129,17 @@ def parse_gpus(asked: str, gpus: Sequence[Gpu]) -> list[tuple[Gpu, ...]]:
 
 def describe_gpus(gpus: Sequence[Gpu]) -> str:
     return ", ".join(f"{gpu.index} ({gpu.name})" for gpu in gpus) or "none"
+
+
+def _divide(gpus: Sequence[Gpu], size: int) -> list[tuple[Gpu, ...]]:
+    """Return groups of neighbours: GPUs with numbers next to each other tend to be joined the fastest."""
+    if len(gpus) % size:
+        raise ConfigError(
+            f"--gpus all: {len(gpus)} GPU{'' if len(gpus) == 1 else 's'} cannot be divided into groups of {size}, which "
+            f"engine_options of the profile ask for; make it a multiple of {size} (in a batch system, ask for as many), or name "
+            "the groups, as in --gpus 0+1"
+        )
+    return [tuple(gpus[begin : begin + size]) for begin in range(0, len(gpus), size)]
 
 
 def _read_item(item: str, asked: str) -> list[list[int]]:
@@ -159,7 +175,7 @@ def _nvml() -> Iterator[None]:
             "GPUs (docker run --gpus all) with NVIDIA_DRIVER_CAPABILITIES=compute,utility"
         ) from error
     except pynvml.NVMLError as error:
-        raise ConfigError(f"the NVIDIA driver fails: {error}; does nvidia-smi work? Otherwise use --gpus none") from error
+        raise EngineError(f"the NVIDIA driver fails: {error}; does nvidia-smi work? Otherwise use --gpus none") from error
 
 
 def _list_handles() -> list[Any]:

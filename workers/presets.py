@@ -25,6 +25,7 @@ _VLLM_LEAST = 0.05
 _VLLM_RESERVE = 2 * _GIB
 
 _ONE_GPU_ENGINES = ("echo", "hf", "openai")
+_GROUP_OPTIONS = ("tensor_parallel_size", "pipeline_parallel_size")  # vLLM takes the product of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,20 @@ def choose_preset(profile: ModelProfile, gpus: Sequence[Gpu], *, replicas: int =
     return Preset(describe_memory(gpus, replicas), kept)
 
 
+def find_group_size(profile: ModelProfile) -> int | None:
+    """Return how many GPUs the profile wants for each worker, and ``None`` if it leaves that open.
+
+    Raises ``ConfigError`` for a number that is none.
+    """
+    asked = _list_group_options(profile)
+    for name, size in asked.items():
+        if not isinstance(size, int) or size < 1:
+            raise ConfigError(
+                f"profile {profile.name}: engine_options.{name}: found {size!r}; expected a number of GPUs, 1 or more"
+            )
+    return math.prod(asked.values()) if asked else None
+
+
 def describe_memory(gpus: Sequence[Gpu], replicas: int = 1) -> str:
     """Return for example ``79.1 GiB free of 80.0``; of several GPUs the one with the least free memory speaks."""
     if not gpus:
@@ -84,12 +99,18 @@ def _check_group(profile: ModelProfile, gpus: Sequence[Gpu]) -> None:
             f"--gpus {group}: the engine {profile.engine} of profile {profile.name} runs on one GPU; give them one by one "
             f"(--gpus {group.replace('+', ',')}), or use engine: vllm, which divides a model among GPUs"
         )
-    asked = profile.engine_options.get("tensor_parallel_size", len(gpus))
-    if profile.engine == "vllm" and gpus and asked != len(gpus) and "pipeline_parallel_size" not in profile.engine_options:
+    asked = find_group_size(profile)
+    if gpus and asked is not None and asked != len(gpus):
+        options = " and ".join(f"{name}: {size}" for name, size in _list_group_options(profile).items())
         raise ConfigError(
-            f"--gpus {group}: profile {profile.name} sets engine_options.tensor_parallel_size: {asked}, but this slot has "
-            f"{len(gpus)}; join as many GPUs with + (as in --gpus 0+1), or take the option out of the profile"
+            f"--gpus {group}: profile {profile.name} sets engine_options.{options}, but this slot has {len(gpus)}; use "
+            f"--gpus all, which makes slots of {asked}, join as many GPUs with + (as in --gpus 0+1), or change the profile"
         )
+
+
+def _list_group_options(profile: ModelProfile) -> dict[str, Any]:
+    options = profile.engine_options if profile.engine == "vllm" else {}
+    return {name: options[name] for name in _GROUP_OPTIONS if name in options}
 
 
 def _choose_for_hf(gpus: Sequence[Gpu], replicas: int) -> dict[str, Choice]:

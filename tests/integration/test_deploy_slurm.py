@@ -5,8 +5,9 @@ import signal
 import pytest
 
 from tests.support.asking import count_asked_again, read_asked
-from tests.support.fleet import Fleet, make_rows
+from tests.support.fleet import ROOT, Fleet, make_rows
 from tests.support.leftovers import assert_nothing_is_held, clean_fleet
+from tests.support.shown_gpus import with_gpus
 from tests.support.slots import enqueue_rows
 from tests.support.slurm import ARRAY, Slurm
 from tests.support.soundness import assert_run_is_sound
@@ -17,6 +18,7 @@ __all__ = ["clean_fleet"]  # a fixture
 MODEL = "noting"
 WORKERS = (MODEL, "--gpus", "none")
 ROWS = 80
+ONE_GPU = {**with_gpus({"PYTHONPATH": str(ROOT)}, 1), "CUDA_VISIBLE_DEVICES": "0"}
 
 
 def write_profile(fleet: Fleet, *, delay_s: float) -> None:
@@ -112,17 +114,55 @@ def test_an_element_whose_launcher_dies_is_requeued_alone_and_not_for_ever(
     assert_run_is_sound(fleet, run_id)
 
 
+def test_an_element_whose_gpus_fail_is_requeued_since_another_node_s_may_be_sound(clean_fleet: Fleet, slurm: Slurm) -> None:
+    write_profile(clean_fleet, delay_s=0.01)
+    with slurm.start(5, MODEL, **{**ONE_GPU, "SHOWN_GPUS": "broken"}) as element:
+        assert element.wait() == 1
+        assert "workers: the NVIDIA driver fails: Driver Not Loaded" in element.read_log()
+    assert slurm.read_requeued() == [f"requeue {ARRAY}_5"]
+
+
+@pytest.mark.parametrize(
+    ("variables", "found"),
+    [
+        ({}, "slurm/vlm-fleet-"),
+        ({"HF_HOME": "/shared/weights"}, "HF_HOME=/shared/weights"),
+        ({"HF_HUB_OFFLINE": "1", "HF_HOME": "/shared/weights"}, "HF_HOME=/shared/weights"),
+        ({"HF_HUB_OFFLINE": "1"}, "HF_HOME=unset"),
+        ({"HF_HUB_OFFLINE": "True"}, "HF_HOME=unset"),
+        ({"TRANSFORMERS_OFFLINE": "1"}, "HF_HOME=unset"),
+        ({"HF_HUB_OFFLINE": "0"}, "slurm/vlm-fleet-"),
+    ],
+)
+def test_weights_are_not_looked_for_in_an_empty_folder_of_the_node_when_the_hub_is_switched_off(
+    clean_fleet: Fleet, slurm: Slurm, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], found: str
+) -> None:
+    for name in ("HF_HOME", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    launcher = clean_fleet.folder / "venv" / "bin" / "workers"
+    launcher.parent.mkdir(parents=True)
+    launcher.write_text('#!/bin/sh\necho "HF_HOME=${HF_HOME:-unset} compiled in $VLLM_CACHE_ROOT"\n')
+    launcher.chmod(0o700)
+    with slurm.start(0, *WORKERS, VLM_FLEET_VENV=str(launcher.parents[1]), **variables) as element:
+        assert element.wait() == 0
+        (said,) = [line for line in element.read_log().splitlines() if line.startswith("HF_HOME=")]
+    assert found in said.partition(" compiled in ")[0]
+    assert "slurm/vlm-fleet-" in said.partition(" compiled in ")[2]
+
+
 def test_what_the_user_must_mend_ends_with_2_and_words_and_is_not_requeued(clean_fleet: Fleet, slurm: Slurm) -> None:
     enqueue_moving(clean_fleet)
     empty = clean_fleet.folder / "empty"
     empty.touch(mode=0o600)
     missing = str(clean_fleet.folder / "missing")
+    clean_fleet.write_profile("spans", engine="vllm", engine_options={"tensor_parallel_size": 2})
     said = {
         "did you mean 'noting'": (("notin", "--gpus", "none"), {}),
         "no model; expected: sbatch": ((), {}),
         f"{missing}/bin/workers is missing": (WORKERS, {"VLM_FLEET_VENV": missing}),
         f"{missing} cannot be read": (WORKERS, {"VLM_FLEET_ENV": missing}),
         f"{empty} sets no FLEET_REDIS_URL": (WORKERS, {"VLM_FLEET_ENV": str(empty)}),
+        "1 GPU cannot be divided into groups of 2": (("spans",), ONE_GPU),
     }
     for words, (arguments, variables) in said.items():
         with slurm.start(0, *arguments, **variables) as element:

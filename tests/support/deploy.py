@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -10,15 +11,28 @@ from pathlib import Path
 from typing import Any
 
 import click
+import pytest
 import yaml
 
 from tests.support.fleet import ROOT
 from workers.cli import cli
 
 COMPOSE = ROOT / "docker-compose.yml"
+SBATCH = ROOT / "deploy" / "slurm" / "worker.sbatch"
 SECRETS = {"REDIS_PASSWORD": "0123456789abcdef", "FLOWER_BASIC_AUTH": "ann:correct-horse"}
 
 _INNERMOST = re.compile(r"(?<!\$)\$\{(\w+)(?::([-?])([^${}]*))?\}")
+
+_SUBMISSION = re.compile(r"\bsbatch (?P<options>[^`\n]*?)deploy/slurm/worker\.sbatch (?P<arguments>[a-z][^`#\n]*)")
+_GPUS_PER_NODE = re.compile(r"--gpus-per-node=(\d+)")
+
+
+@dataclass(frozen=True)
+class Submission:
+    """One ``sbatch … worker.sbatch MODEL …`` that a document tells to type: GPUs of each element, and what follows the script."""
+
+    gpus: int
+    arguments: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -53,16 +67,43 @@ def unescape(text: str) -> str:
     return text.replace("$$", "$")
 
 
-def run_compose_config(*profiles: str, **variables: str) -> str | None:
-    """Return what ``docker compose config`` complains of: nothing at all if it passes, or if there is no such command."""
+def run_compose_config(*profiles: str, **variables: str) -> str:
+    """Return what ``docker compose config`` complains of, which is nothing if it passes.
+
+    Skips the test that asks where there is no such command.
+    """
     docker = shutil.which("docker")
     if docker is None or subprocess.run([docker, "compose", "version"], capture_output=True, check=False).returncode:
-        return None
+        pytest.skip("there is no docker compose here, so nobody has asked it about docker-compose.yml")
     options = [option for profile in profiles for option in ("--profile", profile)]
     command = [docker, "compose", "--file", str(COMPOSE), "--env-file", "/dev/null", *options, "config", "--quiet"]
     environment = {name: os.environ[name] for name in ("PATH", "HOME", "DOCKER_CONFIG") if name in os.environ}
     done = subprocess.run(command, env={**environment, **variables}, capture_output=True, text=True, timeout=60, check=False)
-    return done.stderr.strip() or None
+    return done.stderr.strip() or (f"exit code {done.returncode}" if done.returncode else "")
+
+
+def verify_units(units: Sequence[Path]) -> str:
+    """Return what ``systemd-analyze verify`` complains of in these units of one folder, which is nothing if it passes.
+
+    Skips the test that asks where there is no such command.
+    """
+    if (analyze := shutil.which("systemd-analyze")) is None:
+        pytest.skip("there is no systemd-analyze here, so nobody has asked it about the units")
+    command = [analyze, "verify", *map(str, units)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    said = [line for line in done.stderr.splitlines() if line.startswith(str(units[0].parent))]  # the others are of the machine's
+    return "\n".join(said) or (done.stderr if done.returncode else "")
+
+
+def list_submissions(*paths: Path) -> list[Submission]:
+    """Return every ``sbatch`` of our script that these documents tell to type; by itself it asks for what the script says."""
+    (by_default,) = re.findall(r"^#SBATCH --gpus-per-node=(\d+)$", SBATCH.read_text(), re.MULTILINE)
+    found = [match for path in paths for match in _SUBMISSION.finditer(path.read_text())]
+    asked = [_GPUS_PER_NODE.search(match["options"]) for match in found]
+    return [
+        Submission(int(gpus[1] if gpus else by_default), tuple(shlex.split(match["arguments"])))
+        for match, gpus in zip(found, asked, strict=True)
+    ]
 
 
 def read_unit(path: Path) -> dict[str, list[str]]:

@@ -3,8 +3,8 @@
 import json
 import re
 import shutil
-import subprocess
 import tomllib
+from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -18,24 +18,31 @@ from common.settings import Settings
 from common.spec_files import find_profile
 from tests.support.deploy import (
     COMPOSE,
+    SBATCH,
     SECRETS,
+    Submission,
+    list_submissions,
     list_variables,
     parse_start,
     read_compose,
     read_unit,
     run_compose_config,
+    verify_units,
 )
 from tests.support.fleet import ROOT
+from tests.support.shown_gpus import ShownGpu, show_gpus
+from workers.assignments import assign_slots, pair_models
 from workers.launcher import _KILL_AFTER_S
 from workers.signals import DRAINING
 
 DEPLOY = ROOT / "deploy"
 DOCKERFILES = sorted(DEPLOY.glob("Dockerfile.*"))
 UNIT = DEPLOY / "systemd" / "vlm-worker@.service"
-SBATCH = DEPLOY / "slurm" / "worker.sbatch"
+FLOWER_UNIT = DEPLOY / "flower" / "vlm-fleet-flower.service"
 SETTINGS = {f"FLEET_{name.upper()}": field.default for name, field in Settings.model_fields.items()}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PROFILES = ("cpu", "gpu", "monitor", "producer")
+SUBMISSIONS = list_submissions(SBATCH, ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +83,22 @@ def test_the_compose_file_follows_the_compose_specification() -> None:
 
 @pytest.mark.parametrize("profiles", [(), *((profile,) for profile in PROFILES), PROFILES], ids=" ".join)
 def test_docker_compose_config_passes_where_there_is_docker_compose(profiles: tuple[str, ...]) -> None:
-    assert run_compose_config(*profiles, **SECRETS) is None
+    assert run_compose_config(*profiles, **SECRETS) == ""
+
+
+@pytest.mark.parametrize("profiles", [(), *((profile,) for profile in PROFILES), PROFILES], ids=" ".join)
+def test_what_a_service_needs_runs_with_it(services: dict[str, dict[str, Any]], profiles: tuple[str, ...]) -> None:
+    running = {name for name, one in services.items() if not one.get("profiles") or {*one["profiles"]} & {*profiles}}
+    assert running >= {"redis"}
+    assert {needed for name in running for needed in services[name].get("depends_on", ())} <= running
+    assert {profile for one in services.values() for profile in one.get("profiles", ())} == {*PROFILES}
+
+
+@pytest.mark.parametrize("ask", [run_compose_config, lambda: verify_units([UNIT])], ids=["docker", "systemd"])
+def test_without_the_tool_a_test_that_is_about_it_says_so(ask: Callable[[], str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(pytest.skip.Exception, match="nobody has asked it"):
+        ask()
 
 
 @pytest.mark.parametrize("missing", SECRETS)
@@ -216,18 +238,20 @@ def test_the_systemd_unit_is_hardened_as_far_as_cuda_lets_it() -> None:
 
 
 def test_systemd_has_nothing_to_say_about_the_units_where_there_is_systemd(tmp_path: Path) -> None:
-    for path in (UNIT, DEPLOY / "flower" / "vlm-fleet-flower.service"):
+    for path in (UNIT, FLOWER_UNIT):
         text = re.sub(r"(?<=^ExecStart=)\S+", shutil.which("true") or "/bin/true", path.read_text(), flags=re.MULTILINE)
         (tmp_path / path.name.replace("@", "@tiny")).write_text(text)
-    assert ask_systemd(sorted(tmp_path.iterdir())) == ""
+    assert verify_units(sorted(tmp_path.iterdir())) == ""
 
 
-def ask_systemd(units: list[Path]) -> str:
-    if (analyze := shutil.which("systemd-analyze")) is None:
-        return ""
-    command = [analyze, "verify", *map(str, units)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    return "\n".join(line for line in done.stderr.splitlines() if line.startswith(str(units[0].parent)))
+def test_flower_s_unit_starts_flower_without_rights_or_secrets() -> None:
+    unit = read_unit(FLOWER_UNIT)
+    program, *arguments = unit["ExecStart"][0].split()
+    assert program.endswith("/bin/celery")
+    assert arguments == ["-A", "workers.app", "flower"]
+    assert (unit["NoNewPrivileges"], unit["ProtectSystem"], unit["DynamicUser"]) == (["yes"], ["strict"], ["yes"])
+    assert "Environment" not in unit, "its password stands in a file that root alone reads"
+    assert unit["EnvironmentFile"] == ["/etc/vlm-fleet/flower.env"]
 
 
 def test_the_batch_script_is_told_in_time_to_drain_before_slurm_kills() -> None:
@@ -240,7 +264,27 @@ def test_the_batch_script_is_told_in_time_to_drain_before_slurm_kills() -> None:
     assert float(told[2]) > float(grace[1]) + _KILL_AFTER_S
     given = re.findall(r"^#SBATCH (--\S+)", text, re.MULTILINE)
     assert {"--requeue", "--open-mode=append", "--output=vlm-worker-%A_%a.log"} <= set(given)
-    assert float(grace[1]) < 30, "SLURM's own KillWait"
+    waits = re.search(r"^trap 'sleep (\d+); drain .*' TERM", text, re.MULTILINE)
+    assert waits
+    assert float(waits[1]) + float(grace[1]) + _KILL_AFTER_S < 30, "SLURM's own KillWait, after SIGTERM"
+    table = (DEPLOY / "README.md").read_text()
+    assert re.findall(r"^\| SLURM, .* \| (\d+) s \|$", table, re.MULTILINE) == [grace[1], grace[1]]
+
+
+@pytest.mark.parametrize("submission", SUBMISSIONS, ids=str)
+def test_what_the_documents_submit_can_start_on_the_gpus_that_it_asks_for(
+    submission: Submission, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    show_gpus(monkeypatch, [ShownGpu(uuid=f"GPU-{number}") for number in range(submission.gpus)])
+    model, *options = submission.arguments
+    given = parse_start(["start", "--model", model, *(options or ["--gpus", "all"])]).params
+    slots = [one.slot for one in assign_slots(pair_models(given["models"], given["gpus"]), replicas=given["replicas"])]
+    used = [device for slot in slots for device in slot.devices.split(",") if device]
+    assert used == [str(number) for number in range(submission.gpus)], "all that it asks for, and each of them once"
+
+
+def test_the_documents_submit_models_of_one_gpu_and_of_several() -> None:
+    assert {one.arguments[0] for one in SUBMISSIONS} >= {"qwen2.5-vl-32b", "qwen2.5-vl-7b", "tiny"}
 
 
 def test_nothing_to_deploy_names_a_registrys_host() -> None:

@@ -64,7 +64,7 @@ SERVICES = (
         "log level of nobody",
         "FLEET_LOG_LEVEL",
         "loud",
-        "FLEET_LOG_LEVEL: found 'loud'; expected DEBUG, INFO, WARNING or ERROR",
+        "FLEET_LOG_LEVEL: found 'loud'; expected DEBUG, INFO, WARNING, ERROR or CRITICAL",
         starts=True,
     ),
     CommandCase(

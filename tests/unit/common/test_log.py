@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 import structlog
+from celery.bin.base import LogLevel
 
 from common.errors import ConfigError
-from common.log import configure_log
+from common.log import LEVELS, configure_log
 
 
 @pytest.fixture(autouse=True)
@@ -58,8 +59,20 @@ def test_the_level_is_heeded_in_any_case(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_an_unknown_level_is_the_users_to_correct() -> None:
-    with pytest.raises(ConfigError, match="FLEET_LOG_LEVEL: found 'loud'; expected DEBUG, INFO, WARNING or ERROR"):
+    with pytest.raises(ConfigError, match="FLEET_LOG_LEVEL: found 'loud'; expected DEBUG, INFO, WARNING, ERROR or CRITICAL"):
         configure_log("loud")
+
+
+@pytest.mark.parametrize("level", [*LEVELS, "info", "Warning"])
+def test_what_we_accept_celery_takes_for_the_same(level: str) -> None:
+    configure_log(level)
+    assert LogLevel().convert(level, None, None) == logging.getLogger().level
+
+
+@pytest.mark.parametrize("level", ["WARN", "NOTSET", "FATAL", "10", ""])
+def test_levels_that_logging_alone_knows_are_refused_before_a_worker_dies_of_them(level: str) -> None:
+    with pytest.raises(ConfigError, match=f"FLEET_LOG_LEVEL: found '{level}'"):
+        configure_log(level)
 
 
 @pytest.mark.parametrize("as_json", [True, False])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from common.errors import ConfigError
+from common.errors import ConfigError, EngineError
 from common.settings import get_settings
 from tests.support.shown_gpus import ShownGpu, show_gpus
 from workers.assignments import assign_slots, pair_models
@@ -21,7 +21,11 @@ def _four_gpus_and_some_profiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("FLEET_PROFILES_DIR", str(tmp_path))
     get_settings.cache_clear()
     for name, engine in (("a", "hf"), ("b", "vllm"), ("own", "my_package.my_engine:MyEngine")):
-        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump({"name": name, "engine": engine}))
+        write_profile(tmp_path, name, engine)
+
+
+def write_profile(folder: Path, name: str, engine: str, **options: object) -> None:
+    (folder / f"{name}.yaml").write_text(yaml.safe_dump({"name": name, "engine": engine, "engine_options": options}))
 
 
 def name_slots(*asked: tuple[str, str], replicas: int = 1) -> list[tuple[str, str, str]]:
@@ -31,6 +35,38 @@ def name_slots(*asked: tuple[str, str], replicas: int = 1) -> list[tuple[str, st
 def test_one_worker_a_slot_is_named_for_its_gpus() -> None:
     assert name_slots(("b", "0,1+2,3")) == [("b", "gpu0", "0"), ("b", "gpu1+2", "1,2"), ("b", "gpu3", "3")]
     assert name_slots(("a", "none")) == [("a", CPU, "")]
+
+
+@pytest.mark.parametrize(
+    ("options", "slots"),
+    [
+        ({"tensor_parallel_size": 2}, ["0,1", "2,3"]),
+        ({"pipeline_parallel_size": 2}, ["0,1", "2,3"]),
+        ({"tensor_parallel_size": 2, "pipeline_parallel_size": 2}, ["0,1,2,3"]),
+        ({}, ["0", "1", "2", "3"]),
+    ],
+)
+def test_all_gives_each_worker_as_many_gpus_as_its_profile_asks_for(
+    tmp_path: Path, options: dict[str, int], slots: list[str]
+) -> None:
+    write_profile(tmp_path, "spans", "vllm", **options)
+    assert [devices for _, _, devices in name_slots(("spans", "all"))] == slots
+
+
+def test_all_of_what_a_batch_system_shows_is_one_group_for_a_model_of_two_gpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_profile(tmp_path, "spans", "vllm", tensor_parallel_size=2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+    assert name_slots(("spans", "all")) == [("spans", "gpu2+3", "2,3")]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    with pytest.raises(ConfigError, match="--gpus all: 1 GPU cannot be divided into groups of 2"):
+        assign_slots([("spans", "all")])
+
+
+def test_options_of_vllm_group_nothing_for_other_engines(tmp_path: Path) -> None:
+    write_profile(tmp_path, "own", "my_package.my_engine:MyEngine", tensor_parallel_size=2)
+    assert [devices for _, _, devices in name_slots(("own", "all"))] == ["0", "1", "2", "3"]
 
 
 def test_replicas_are_numbered_and_divide_the_memory() -> None:
@@ -85,6 +121,9 @@ def test_mistakes_are_refused_before_anything_starts(monkeypatch: pytest.MonkeyP
     with pytest.raises(ConfigError, match="no NVIDIA driver found"):
         assign_slots([("a", "none"), ("b", "0")])
     assert name_slots(("a", "none")) == [("a", CPU, "")], "no driver is asked for a slot without a GPU"
+    show_gpus(monkeypatch, "broken")
+    with pytest.raises(EngineError, match="the NVIDIA driver fails"):
+        assign_slots([("b", "0")])
 
 
 def test_each_model_goes_with_the_gpus_at_its_place() -> None:

@@ -2,7 +2,6 @@
 
 import io
 import json
-import struct
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,12 @@ from rich.console import Console
 from common.errors import ConfigError, ServiceUnreachable
 from common.settings import Settings, get_settings
 from common.store import StoreFull
+from tests.support.closed_folders import close_folder
 from tests.support.shown_gpus import GIB, ShownGpu, make_gpu, show_gpus
-from workers.check_machine import check_gpus, judge_gpu, judge_space
+from workers.check_machine import check_disk, check_gpus, check_versions, judge_gpu, judge_space
 from workers.check_model import check_model
 from workers.check_report import print_findings, to_json
 from workers.check_services import check_store, find_store_folder, judge_access, judge_clock, judge_durability, judge_memory
-from workers.check_weights import check_folder, check_weights
 from workers.findings import Finding, find_exit_code, report_fault
 
 OK = Finding("store", "ok", "fine")
@@ -147,6 +146,14 @@ def test_a_disk_that_is_nearly_full_is_told(free_gib: float, level: str) -> None
     assert (finding.what, finding.level) == ("disk: store", level)
 
 
+def test_a_disk_below_a_folder_that_may_not_be_entered_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    close_folder(monkeypatch, tmp_path / "closed")
+    findings = {finding.what: finding for finding in check_disk(Settings(store_url=str(tmp_path / "closed" / "store")))}
+    finding = findings["disk: store"]
+    assert (finding.level, finding.found) == ("problem", f"{tmp_path}/closed/store: Permission denied")
+    assert "GiB free" in findings["disk: temporary files"].found, "the others are told all the same"
+
+
 def test_a_gpu_that_somebody_else_uses_is_told_with_who() -> None:
     assert judge_gpu(make_gpu(0), []) == Finding("gpu0", "ok", "NVIDIA H100 80GB HBM3, 79.1 GiB free of 80.0")
     taken = judge_gpu(make_gpu(1, free_gib=30), [7, 8])
@@ -174,6 +181,34 @@ def test_no_gpu_is_a_problem_only_where_one_is_wanted(monkeypatch: pytest.Monkey
     assert levels_of(check_gpus([(None, "all")], 1)) == {"gpus": "problem"}
 
 
+def test_a_driver_that_fails_is_a_problem_and_not_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    show_gpus(monkeypatch, "broken")
+    (finding,) = check_gpus([(None, "all")], 1)
+    assert (finding.what, finding.level, finding.unreachable) == ("gpus", "problem", False)
+    assert "the NVIDIA driver fails: Driver Not Loaded" in finding.found
+    assert levels_of(check_gpus([(None, None)], 1)) == {"gpus": "warning"}
+    assert "torch" not in levels_of(check_versions([(None, "all")]))
+
+
+@pytest.mark.parametrize(
+    ("asked", "version", "is_problem"),
+    [
+        ([(None, "all")], "2.13.0+cpu", True),
+        ([(None, None)], "2.13.0+cpu", True),
+        ([("a", "none"), ("b", "0")], "2.13.0+cpu", True),
+        ([(None, "none")], "2.13.0+cpu", False),
+        ([("a", "none"), ("b", "none")], "2.13.0+cpu", False),
+        ([(None, "all")], "2.13.0", False),
+    ],
+)
+def test_a_torch_for_cpus_is_a_problem_only_where_gpus_are_asked_for(
+    monkeypatch: pytest.MonkeyPatch, asked: list[tuple[str | None, str | None]], version: str, is_problem: bool
+) -> None:
+    show_gpus(monkeypatch, [ShownGpu()])
+    monkeypatch.setattr("importlib.metadata.version", lambda _: version)
+    assert levels_of(check_versions(asked)) == {"versions": "ok", **({"torch": "problem"} if is_problem else {})}
+
+
 @pytest.fixture
 def profiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("FLEET_PROFILES_DIR", str(tmp_path))
@@ -192,6 +227,8 @@ def test_what_would_be_chosen_for_a_model_is_told(monkeypatch: pytest.MonkeyPatc
     findings = check_gpus([(name, "0+1")], 1)
     assert [finding.what for finding in findings] == ["driver", "gpu0", "gpu1", "slot gpu0+1"]
     assert "some: 79.0 GiB free of 80.0 on each of 2 GPUs: tensor_parallel_size=2" in findings[-1].found
+    write_profile(profiles, "vllm", engine_options={"tensor_parallel_size": 2})
+    assert [finding.what for finding in check_gpus([(name, "all")], 1)] == ["driver", "gpu0", "gpu1", "slot gpu0+1"]
     write_profile(profiles, "hf")
     assert levels_of(check_gpus([(name, "0+1")], 1))["slots"] == "problem"
 
@@ -210,6 +247,15 @@ def test_a_model_is_looked_at_from_profile_to_engine(profiles: Path) -> None:
     assert levels_of(check_model("no-such-model")) == {"profile": "problem"}
 
 
+def test_weights_below_a_folder_that_may_not_be_entered_are_a_problem(profiles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = write_profile(profiles, "tests.support.faulty_engines:ParentEngine", weights="./closed/weights")
+    close_folder(monkeypatch, profiles / "closed")
+    findings = {finding.what: finding for finding in check_model(name)}
+    assert findings["weights"].level == "problem"
+    assert "some.yaml: weights: " in findings["weights"].found
+    assert "closed/weights cannot be read: Permission denied" in findings["weights"].found
+
+
 def test_an_endpoint_s_key_is_there_or_not_and_never_shown(profiles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = write_profile(profiles, "openai", engine_options={"api_key_env": "GATEWAY_KEY", "base_url": "http://node7:8000/v1"})
     monkeypatch.delenv("GATEWAY_KEY", raising=False)
@@ -221,95 +267,3 @@ def test_an_endpoint_s_key_is_there_or_not_and_never_shown(profiles: Path, monke
     assert (findings["key"].level, findings["engine"].level) == ("ok", "ok")
     assert "GATEWAY_KEY is set, for http://node7:8000/v1" in findings["key"].found
     assert "a-secret" not in to_json(list(findings.values()))
-
-
-def write_tensors(path: Path, *, size: int = 64) -> None:
-    """Write a safetensors file of one tensor by hand: its length, its header, its bytes."""
-    header = json.dumps(
-        {"w": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}, "__metadata__": {"format": "pt"}}
-    ).encode()
-    path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(size))
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    """Return the folder of a whole model in two files."""
-    folder = tmp_path / "model"
-    folder.mkdir()
-    (folder / "config.json").write_text("{}")
-    for number in (1, 2):
-        write_tensors(folder / f"model-{number}.safetensors")
-    names = {"a": "model-1.safetensors", "b": "model-2.safetensors"}
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
-    return folder
-
-
-def test_a_whole_model_is_told_with_its_size(model: Path) -> None:
-    assert check_folder(model) == Finding("weights", "ok", f"{model}: 2 files, 0.00 GiB")
-    assert check_weights(str(model), None).level == "ok"
-
-
-def damage_pointer(model: Path) -> None:
-    (model / "model-1.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n")
-
-
-def damage_tail(model: Path) -> None:
-    path = model / "model-2.safetensors"
-    path.write_bytes(path.read_bytes()[:-1])
-
-
-def damage_index(model: Path) -> None:
-    (model / "model.safetensors.index.json").write_text('{"weight_map": 3}')
-
-
-def damage_header(model: Path) -> None:
-    (model / "model-1.safetensors").write_bytes(struct.pack("<Q", 4) + b"nope")
-
-
-def remove_weights(model: Path) -> None:
-    for path in model.glob("model*"):
-        path.unlink()
-
-
-FAULTS: dict[str, Any] = {
-    "1 of 2 files are missing, the first is model-2": lambda model: (model / "model-2.safetensors").unlink(),
-    "pointer of Git LFS": damage_pointer,
-    "its header asks for": damage_tail,
-    "model.safetensors.index.json is damaged": damage_index,
-    "has a damaged header": damage_header,
-    "model-1.safetensors is cut short": lambda model: (model / "model-1.safetensors").write_bytes(b"abc"),
-    "there are no weights in it": remove_weights,
-    "there is no config.json": lambda model: (model / "config.json").unlink(),
-    "pytorch_model.bin is empty": lambda model: (model / "pytorch_model.bin").touch(),
-}
-
-
-@pytest.mark.parametrize("said", FAULTS)
-def test_weights_that_are_not_whole_are_told_before_a_worker_loads_them(model: Path, said: str) -> None:
-    FAULTS[said](model)
-    finding = check_folder(model)
-    assert finding.level == "problem"
-    assert said in finding.found
-    assert finding.advice
-
-
-def test_weights_of_the_hub_are_looked_for_in_the_cache_alone(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cache = tmp_path / "hub"
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    monkeypatch.delenv("TRANSFORMERS_OFFLINE", raising=False)
-    absent = check_weights("somebody/model", None)
-    assert (absent.level, absent.advice) == ("warning", "download it before: hf download somebody/model")
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert check_weights("somebody/model", None).level == "problem"
-
-    revision = "0" * 40
-    snapshots = cache / "models--somebody--model" / "snapshots"
-    snapshots.mkdir(parents=True)
-    model.rename(snapshots / revision)
-    (snapshots.parent / "refs").mkdir()
-    (snapshots.parent / "refs" / "main").write_text(revision)
-    assert check_weights("somebody/model", None) == Finding("weights", "ok", "somebody/model in the cache: 2 files, 0.00 GiB")
-    (snapshots / revision / "model-2.safetensors").unlink()
-    cut = check_weights("somebody/model", None)
-    assert (cut.level, cut.advice) == ("problem", "download it again: hf download somebody/model")

@@ -2,15 +2,15 @@
 
 import pytest
 
-from common.errors import ConfigError
+from common.errors import ConfigError, EngineError
 from tests.support.shown_gpus import ShownGpu, make_gpu, show_gpus
 from workers.gpus import Driver, Gpu, GpuUser, list_gpus, list_usable_gpus, list_users, parse_gpus, pick_visible, read_driver
 
 GPUS = [make_gpu(index) for index in range(4)]
 
 
-def parse_numbers(asked: str) -> list[list[int]]:
-    return [[gpu.index for gpu in group] for group in parse_gpus(asked, GPUS)]
+def parse_numbers(asked: str, *, group_size: int = 1) -> list[list[int]]:
+    return [[gpu.index for gpu in group] for group in parse_gpus(asked, GPUS, group_size=group_size)]
 
 
 @pytest.mark.parametrize(
@@ -32,6 +32,24 @@ def parse_numbers(asked: str) -> list[list[int]]:
 )
 def test_what_is_asked_for_becomes_slots_in_order(asked: str, slots: list[list[int]]) -> None:
     assert parse_numbers(asked) == slots
+
+
+@pytest.mark.parametrize(("size", "slots"), [(1, [[0], [1], [2], [3]]), (2, [[0, 1], [2, 3]]), (4, [[0, 1, 2, 3]])])
+def test_all_is_divided_into_groups_of_neighbours(size: int, slots: list[list[int]]) -> None:
+    assert parse_numbers("all", group_size=size) == slots
+    assert parse_numbers("0,1+2", group_size=size) == [[0], [1, 2]], "groups that are named stay as they are"
+    assert parse_numbers("none", group_size=size) == [[]]
+
+
+def test_all_goes_by_the_numbers_however_they_are_shown() -> None:
+    groups = parse_gpus("all", [GPUS[3], GPUS[0], GPUS[2], GPUS[1]], group_size=2)
+    assert [[gpu.index for gpu in group] for group in groups] == [[0, 1], [2, 3]]
+
+
+@pytest.mark.parametrize(("count", "size", "said"), [(3, 2, "3 GPUs cannot"), (1, 4, "1 GPU cannot"), (4, 8, "4 GPUs cannot")])
+def test_gpus_that_make_no_whole_groups_are_refused_with_what_to_do(count: int, size: int, said: str) -> None:
+    with pytest.raises(ConfigError, match=rf"--gpus all: {said} be divided into groups of {size}.*--gpus 0\+1"):
+        parse_gpus("all", GPUS[:count], group_size=size)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +144,6 @@ def test_a_batch_system_s_gpus_are_the_limit(monkeypatch: pytest.MonkeyPatch) ->
     ("shown", "visible", "said"),
     [
         (None, None, "no NVIDIA driver found here.*NVIDIA_DRIVER_CAPABILITIES"),
-        ("broken", None, "the NVIDIA driver fails: Driver Not Loaded"),
         ([], None, "the NVIDIA driver shows no GPU"),
         ([ShownGpu()], "", "CUDA_VISIBLE_DEVICES='' leaves no GPU"),
     ],
@@ -140,3 +157,10 @@ def test_no_gpu_is_said_with_what_to_do(
     with pytest.raises(ConfigError, match=said) as caught:
         list_usable_gpus()
     assert "--gpus none" in str(caught.value)
+
+
+def test_a_driver_that_fails_is_the_machine_s_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    show_gpus(monkeypatch, "broken")
+    for ask in (list_gpus, list_usable_gpus, read_driver, lambda: list_users(GPUS[0])):
+        with pytest.raises(EngineError, match=r"the NVIDIA driver fails: Driver Not Loaded; does nvidia-smi work.*--gpus none"):
+            ask()

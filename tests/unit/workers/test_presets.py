@@ -8,7 +8,7 @@ from common.errors import ConfigError
 from common.spec import ModelProfile
 from tests.support.shown_gpus import make_gpu
 from workers.engines.hf_model import HfOptions
-from workers.presets import choose_preset
+from workers.presets import choose_preset, find_group_size
 
 
 def make_profile(engine: str, **options: Any) -> ModelProfile:
@@ -107,8 +107,39 @@ def test_engines_that_run_on_one_gpu_refuse_a_group(engine: str) -> None:
 
 @pytest.mark.parametrize(("size", "free_gib"), [(4, (79.1, 79.1)), (2, (79.1,)), (1, (79.1, 79.1))])
 def test_a_profile_that_asks_for_another_group_is_refused(size: int, free_gib: tuple[float, ...]) -> None:
-    with pytest.raises(ConfigError, match=rf"tensor_parallel_size: {size}, but this slot has {len(free_gib)}; join as many GPUs"):
+    said = rf"tensor_parallel_size: {size}, but this slot has {len(free_gib)}; use --gpus all, which makes slots of {size}, join"
+    with pytest.raises(ConfigError, match=said):
         choose("vllm", *free_gib, tensor_parallel_size=size)
+
+
+@pytest.mark.parametrize(
+    ("options", "size"),
+    [
+        ({}, None),
+        ({"tensor_parallel_size": 4}, 4),
+        ({"pipeline_parallel_size": 2}, 2),
+        ({"tensor_parallel_size": 4, "pipeline_parallel_size": 2}, 8),
+    ],
+)
+def test_a_profile_asks_for_the_product_of_how_it_divides_the_model(options: dict[str, int], size: int | None) -> None:
+    assert find_group_size(make_profile("vllm", **options)) == size
+    assert find_group_size(make_profile("my_package.my_engine:MyEngine", **options)) is None
+
+
+def test_a_profile_that_divides_the_model_twice_needs_a_gpu_for_each_piece() -> None:
+    pipeline = {"tensor_parallel_size": 4, "pipeline_parallel_size": 2}
+    said = r"--gpus 0\+1: .*tensor_parallel_size: 4 and pipeline_parallel_size: 2, but this slot has 2; .* makes slots of 8"
+    with pytest.raises(ConfigError, match=said):
+        choose("vllm", 79.1, 79.1, **pipeline)
+    with pytest.raises(ConfigError, match="pipeline_parallel_size: 2, but this slot has 1"):
+        choose("vllm", 79.1, pipeline_parallel_size=2)
+    assert choose("vllm", *[79.1] * 8, **pipeline) == {"gpu_memory_utilization": 0.92, "max_num_seqs": 256}
+
+
+@pytest.mark.parametrize("size", [0, -1, "2", 1.5, None])
+def test_a_size_that_is_no_number_of_gpus_is_refused_with_its_field(size: Any) -> None:
+    with pytest.raises(ConfigError, match=r"profile some: engine_options\.tensor_parallel_size: found .*expected a number of GPUs"):
+        find_group_size(make_profile("vllm", tensor_parallel_size=size))
 
 
 def test_a_profile_that_asks_for_a_group_may_run_on_the_cpu() -> None:

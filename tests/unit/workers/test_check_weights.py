@@ -1,0 +1,130 @@
+"""Weights as ``workers check`` sees them: there or not, whole or cut short, and what to do."""
+
+import errno
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.closed_folders import close_folder
+from workers.check_weights import check_folder, check_weights
+from workers.findings import Finding
+
+
+def write_tensors(path: Path, *, size: int = 64) -> None:
+    """Write a safetensors file of one tensor by hand: its length, its header, its bytes."""
+    header = json.dumps(
+        {"w": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}, "__metadata__": {"format": "pt"}}
+    ).encode()
+    path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(size))
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """Return the folder of a whole model in two files."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    for number in (1, 2):
+        write_tensors(folder / f"model-{number}.safetensors")
+    names = {"a": "model-1.safetensors", "b": "model-2.safetensors"}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    return folder
+
+
+def test_a_whole_model_is_told_with_its_size(model: Path) -> None:
+    assert check_folder(model) == Finding("weights", "ok", f"{model}: 2 files, 0.00 GiB")
+    assert check_weights(str(model), None).level == "ok"
+
+
+def damage_pointer(model: Path) -> None:
+    (model / "model-1.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n")
+
+
+def damage_tail(model: Path) -> None:
+    path = model / "model-2.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def damage_index(model: Path) -> None:
+    (model / "model.safetensors.index.json").write_text('{"weight_map": 3}')
+
+
+def damage_header(model: Path) -> None:
+    (model / "model-1.safetensors").write_bytes(struct.pack("<Q", 4) + b"nope")
+
+
+def remove_weights(model: Path) -> None:
+    for path in model.glob("model*"):
+        path.unlink()
+
+
+FAULTS: dict[str, Any] = {
+    "1 of 2 files are missing, the first is model-2": lambda model: (model / "model-2.safetensors").unlink(),
+    "pointer of Git LFS": damage_pointer,
+    "its header asks for": damage_tail,
+    "model.safetensors.index.json is damaged": damage_index,
+    "has a damaged header": damage_header,
+    "model-1.safetensors is cut short": lambda model: (model / "model-1.safetensors").write_bytes(b"abc"),
+    "there are no weights in it": remove_weights,
+    "there is no config.json": lambda model: (model / "config.json").unlink(),
+    "pytorch_model.bin is empty": lambda model: (model / "pytorch_model.bin").touch(),
+}
+
+
+@pytest.mark.parametrize("said", FAULTS)
+def test_weights_that_are_not_whole_are_told_before_a_worker_loads_them(model: Path, said: str) -> None:
+    FAULTS[said](model)
+    finding = check_folder(model)
+    assert finding.level == "problem"
+    assert said in finding.found
+    assert finding.advice
+
+
+def test_weights_of_the_hub_are_looked_for_in_the_cache_alone(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = tmp_path / "hub"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.delenv("TRANSFORMERS_OFFLINE", raising=False)
+    absent = check_weights("somebody/model", None)
+    assert (absent.level, absent.advice) == ("warning", "download it before: hf download somebody/model")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    switched_off = check_weights("somebody/model", "v2")
+    assert switched_off.level == "problem"
+    assert "hf download somebody/model --revision v2, then copy the cache" in switched_off.advice
+
+    revision = "0" * 40
+    snapshots = cache / "models--somebody--model" / "snapshots"
+    snapshots.mkdir(parents=True)
+    model.rename(snapshots / revision)
+    (snapshots.parent / "refs").mkdir()
+    (snapshots.parent / "refs" / "main").write_text(revision)
+    assert check_weights("somebody/model", None) == Finding("weights", "ok", "somebody/model in the cache: 2 files, 0.00 GiB")
+    (snapshots / revision / "model-2.safetensors").unlink()
+    cut = check_weights("somebody/model", None)
+    assert (cut.level, cut.advice) == ("problem", "download it again: hf download somebody/model")
+    pinned = check_weights("somebody/model", revision)
+    assert (pinned.level, pinned.advice) == ("problem", f"download it again: hf download somebody/model --revision {revision}")
+    other = check_weights("somebody/model", "v2")
+    assert "hf download somebody/model --revision v2" in other.advice
+
+
+def test_a_folder_that_may_not_be_entered_is_a_problem_with_what_to_do(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    close_folder(monkeypatch, model.parent)
+    finding = check_weights(str(model), None)
+    assert finding == Finding("weights", "problem", f"{model}: cannot be read: Permission denied", finding.advice)
+    assert "check the permissions" in finding.advice
+
+
+def test_a_cache_that_may_not_be_read_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> str:
+        raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "refs" / "main"))
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
+    finding = check_weights("somebody/model", None)
+    assert finding.level == "problem"
+    assert "local cache has of somebody/model cannot be read: Permission denied" in finding.found
+    assert str(tmp_path) in finding.advice
