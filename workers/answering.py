@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import structlog
@@ -161,7 +162,7 @@ async def _make_attempt(
     prompt = slot.adapter.to_prompt(sample, images=len(images), reminder=plan.reminder)
     request = Request(sample.sample_id, prompt.messages, images, plan.settings, number, prompt.template_options)
     asked_at = time.perf_counter()
-    generation = await slot.generate(request)
+    generation = await _generate(slot, request, run.spec.generation.max_tokens)
     latency_s = time.perf_counter() - asked_at
     text = generation.text.encode(errors="replace").decode()  # lone surrogates cannot be stored
     prediction = slot.adapter.to_prediction(sample, text)
@@ -177,6 +178,18 @@ async def _make_attempt(
         latency_s=latency_s,
     )
     return Made(attempt, answered, generation)
+
+
+async def _generate(slot: Slot, request: Request, first_tokens: int) -> Generation:
+    """Ask the engine.  If it refuses a request that has more room than the first attempt had, ask again with that room."""
+    try:
+        return await slot.generate(request)
+    except SampleError as error:
+        # A cut answer may have come from all the room that an endpoint allows.
+        if error.code != "engine_rejected" or request.settings.max_tokens == first_tokens:
+            raise
+        settings = request.settings.model_copy(update={"max_tokens": first_tokens})
+        return await slot.generate(replace(request, settings=settings))
 
 
 def _describe_answer(made: Made) -> dict[str, Any]:

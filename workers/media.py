@@ -44,7 +44,8 @@ def open_media(media: Media, access: MediaAccess, bounds: MediaBounds) -> Opened
     Raises ``SampleError``, as ``decode`` does, with one of the codes ``media_missing`` (nothing there),
     ``media_unreadable`` (no permission, a folder, a server that does not answer), ``media_forbidden`` (outside the folders,
     or an address that ``access`` does not allow), ``media_corrupt`` (cut off, or not what it should be), ``media_too_large``
-    (over ``MAX_BYTES`` or ``MOST_PIXELS``) and ``media_unsupported`` (URLs where they are off, videos without PyAV).
+    (over ``MAX_BYTES`` or ``MOST_PIXELS``) and ``media_unsupported`` (URLs where they are off, videos without PyAV).  Raises
+    ``TransientError`` when that is the fault of this machine or of a file system that is away.
     """
     content = read_media(media, access)
     name = _name(media)
@@ -64,7 +65,7 @@ _EXPECTED = {"image": "an image", "video": "a video"}
 
 
 def read_media(media: Media, access: MediaAccess) -> bytes:
-    """Return a media's bytes, from wherever they are, at most ``MAX_BYTES``.  Raises ``SampleError``, see ``load_media``."""
+    """Return a media's bytes, from wherever they are, at most ``MAX_BYTES``.  Raises what ``open_media`` raises."""
     if media.data is not None:
         return _decode_base64(media.data, _name(media))
     if media.uri is None:

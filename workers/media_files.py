@@ -4,6 +4,7 @@ A dataset names its media, and whoever wrote the dataset is not the one who runs
 row could have any file that the worker reads shown to the model, and its content told in the answer.
 """
 
+import errno
 import os
 import stat
 from collections.abc import Sequence
@@ -11,12 +12,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from common.errors import ConfigError, SampleError
+from common.errors import ConfigError, SampleError, TransientError
 from common.settings import Settings
 from common.spec import DatasetSource
 
 # A folder on the way need only be searchable, not readable; systems without O_PATH ask for more.
 _FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY
+
+# This machine has no more of something, whatever was to be opened: of descriptors or memory.
+EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+# What the file lies on is away and may come back: an NFS server that restarts, a FUSE mount that was lost, Lustre that threw this
+# machine out (ESHUTDOWN), a lease that somebody holds on the file (EAGAIN).  Not EIO: that may be one bad file for ever.
+_AWAY = EXHAUSTED | {
+    *(errno.ESTALE, errno.ENOTCONN, errno.ESHUTDOWN, errno.ETIMEDOUT, errno.EAGAIN, errno.EHOSTDOWN, errno.EHOSTUNREACH),
+    *(errno.ENETDOWN, errno.ENETUNREACH, errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED),
+}
 
 
 @dataclass(frozen=True)
@@ -54,11 +64,11 @@ def read_file(path: Path, offset: int, length: int | None, name: str, *, roots: 
 
     Raises ``SampleError``: ``media_forbidden`` when the path, its links resolved, lies under none of the ``roots``, whether
     or not there is such a file; ``media_missing``, ``media_unreadable``, ``media_corrupt`` (it ends before the range) and
-    ``media_too_large``.
+    ``media_too_large``.  Raises ``TransientError`` when it cannot be known or read now, by no fault of the file's.
     """
     try:
-        real_path = Path(os.path.realpath(path))
-        real_roots = (Path(os.path.realpath(root)) for root in roots)
+        real_path = _resolve(path)
+        real_roots = map(_resolve, roots)
         root = next((root for root in real_roots if real_path.is_relative_to(root)), None)
         if root is None:
             raise _forbidden(name, roots)
@@ -68,8 +78,23 @@ def read_file(path: Path, offset: int, length: int | None, name: str, *, roots: 
         message = f"{name}: no such file; check the path in the dataset, or set media_root to the folder of the images"
         raise SampleError("media_missing", message) from None
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
+        if isinstance(error, OSError) and error.errno in _AWAY:
+            raise TransientError(f"{name}: cannot be read now: {error.strerror}") from error
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise SampleError("media_unreadable", f"{name}: cannot be read: {reason}; check the path and its permissions") from error
+
+
+def _resolve(path: Path) -> Path:
+    """Return the path with its links followed, whether or not there is such a file.
+
+    ``realpath`` takes what it cannot look at for no link, and so a path or a root that is away for one outside of the roots.
+    """
+    try:
+        return Path(os.path.realpath(path, strict=True))
+    except OSError as error:
+        if error.errno in _AWAY:
+            raise
+        return Path(os.path.realpath(path))
 
 
 def _forbidden(name: str, roots: Sequence[Path]) -> SampleError:

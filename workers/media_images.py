@@ -20,8 +20,8 @@ PIXEL_BYTES = 4  # Pillow pads RGB
 # gap by no more than LANCZOS differs from BICUBIC (1 to 2 of 255 on average).
 _REDUCING_GAP = 2.0
 
-_MOST_16_BITS = 65535
-_FROM_16_BITS = np.rint(np.arange(_MOST_16_BITS + 1) / 257).astype(np.uint8)  # 65535 / 255 = 257
+# From greys of 8, 10, 12, 14 and 16 bits to 8 bits, by the largest value of each depth.
+_TO_8_BITS = {most: np.rint(np.arange(most + 1) * (255 / most)).astype(np.uint8) for most in (255, 1023, 4095, 16383, 65535)}
 
 Image.init()
 # An explicit list: Pillow's EPS plugin runs Ghostscript, others call programs or read whole archives.
@@ -63,6 +63,7 @@ class OpenedImage:
             self.image.load()
             _turn_upright(self.image)
             upright = to_rgb(self.image)
+            upright.info.clear()  # only pixels are asked about; encoders would send comment and profile to an endpoint as well
             if self.target == self.size:
                 return (upright,)
             is_turned = (upright.width > upright.height) != (self.size[0] > self.size[1])
@@ -108,7 +109,7 @@ def resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Return a copy in mode RGB.  Transparency becomes white; greyscale of more than 8 bits is scaled, not clipped."""
+    """Return a copy in mode RGB.  Transparency becomes white; greyscale of more than 8 bits is scaled to 8, not clipped."""
     if image.mode.startswith("I") or image.mode == "F":
         return _scale_to_8_bits(image).convert("RGB")
     if image.has_transparency_data:
@@ -135,7 +136,9 @@ def _name_faults(name: str) -> Iterator[None]:
         yield
     except SampleError:
         raise
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError, MemoryError) as error:
+    except MemoryError as error:
+        raise _too_large(name, "it does not fit into memory; scale it down") from error
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise _too_large(name, f"more than {MOST_PIXELS} pixels, the most that are allowed; scale it down") from error
     except Exception as error:
         # Pillow's decoders raise whatever their parsing stumbles over: OSError, SyntaxError, struct.error, KeyError, ...
@@ -151,10 +154,17 @@ def _recognise(content: bytes) -> str:
 
 
 def _scale_to_8_bits(image: Image.Image) -> Image.Image:
-    """Map 0..65535 onto 0..255; floats, and integers outside of that, from their own minimum and maximum."""
+    """Map greys onto 0..255: integers from the smallest usual depth that holds the largest, others from their own range.
+
+    No file says which depth it holds: a scanner's 12 bits come in 16, a mask's 8 in 32, and would be black taken for all of those.
+    Floats, and integers below 0 or above 65535, have no usual depth, and go from their own minimum to their own maximum.
+    """
     values = np.asarray(image)
-    if image.mode != "F" and values.min() >= 0 and values.max() <= _MOST_16_BITS:
-        return Image.fromarray(_FROM_16_BITS[values])
+    if image.mode != "F" and values.min() >= 0:
+        largest = values.max()
+        table = next((table for most, table in _TO_8_BITS.items() if largest <= most), None)
+        if table is not None:
+            return Image.fromarray(table[values])
     values = np.nan_to_num(values.astype(np.float32), posinf=0.0, neginf=0.0)
     low, high = values.min(), values.max()
     return Image.fromarray(np.rint((values - low) * (255.0 / max(high - low, 1e-30))).astype(np.uint8))

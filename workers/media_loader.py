@@ -13,6 +13,7 @@ from workers.media import Opened, open_media
 from workers.media_budget import MediaBudget
 from workers.media_files import MediaAccess
 from workers.media_images import PIXEL_BYTES
+from workers.media_memory import return_freed_images
 
 
 class MediaLoader:
@@ -24,13 +25,14 @@ class MediaLoader:
     """
 
     def __init__(self, threads: int, memory_bytes: int) -> None:
+        return_freed_images()
         self.budget = MediaBudget(memory_bytes)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="media")
         self._places = asyncio.Semaphore(2 * threads)  # one at work, one to follow it
 
     @asynccontextmanager
     async def hold(self, media: Sequence[Media], access: MediaAccess, bounds: MediaBounds) -> AsyncIterator[tuple[Image, ...]]:
-        """Yield the images of one sample's media, in order; the block must let go of them.  Raises ``SampleError``."""
+        """Yield the images of one sample's media, in order; the block must let go of them.  Raises what ``open_media`` raises."""
         if not media:
             yield ()
             return

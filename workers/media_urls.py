@@ -22,7 +22,8 @@ import httpcore2
 import httpx2
 from typing_extensions import override
 
-from common.errors import SampleError
+from common.errors import SampleError, TransientError
+from workers.media_files import EXHAUSTED
 
 PORT = 443
 MOST_REDIRECTS = 5
@@ -49,7 +50,9 @@ def fetch_url(url: str, *, timeout_s: float, max_bytes: int) -> bytes:
     """Return what lies at an https address, redirects followed, in ``timeout_s`` seconds from name to last byte.
 
     Raises ``SampleError``: ``media_forbidden`` (scheme, port, password or address not allowed), ``media_missing`` (404,
-    410), ``media_too_large`` and ``media_unreadable`` (any other answer, no connection, out of time).
+    410), ``media_too_large`` and ``media_unreadable`` (any other answer, no connection, out of time).  Raises
+    ``TransientError`` when this machine has no descriptors or memory left; a host that is away is the sample's own fault, for
+    among addresses from anywhere some are so for ever.
     """
     deadline = _Deadline(timeout_s)
     name, target = name_url(url), url
@@ -65,6 +68,9 @@ def fetch_url(url: str, *, timeout_s: float, max_bytes: int) -> bytes:
         message = f"took longer than {timeout_s:g} s; download it, or set FLEET_MEDIA_URL_TIMEOUT_S on the workers"
         raise _unreadable(name, message) from None
     except (httpcore2.NetworkError, httpcore2.ProtocolError, OSError, ValueError) as error:
+        cause = error.__cause__ or error  # httpcore2 wraps what the system says
+        if isinstance(cause, OSError) and cause.errno in EXHAUSTED:
+            raise TransientError(f"{name}: cannot be fetched now: {cause.strerror}") from error
         what = "TLS failed" if isinstance(error.__cause__, ssl.SSLError) else "the connection failed"
         raise _unreadable(name, f"{what}: {str(error)[:200]}") from error
     raise _unreadable(name, f"more than {MOST_REDIRECTS} redirects; give the address that they lead to")
@@ -207,6 +213,7 @@ def _resolve(host: str, name: str, deadline: _Deadline) -> list[str]:
     except TimeoutError:
         raise
     except (OSError, ValueError) as error:  # ValueError: a label that is too long
+        socket.socket().close()  # raises if no descriptor is left: then the resolver says of every host that it is not known
         raise _unreadable(name, f"the host {host} is not known; check the address") from error
 
 

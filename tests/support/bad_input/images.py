@@ -118,6 +118,14 @@ ACCEPTED = (
         "16-bit", "a PNG of 16-bit greys", pictures.make_16_bit, "scaled to 8 bits, not clipped", to="x.png", seen="8x6 #646464"
     ),
     _accept(
+        "12-bit",
+        "a PNG of 12-bit greys, as radiographs are kept in 16 bits",
+        pictures.make_12_bit,
+        "scaled from the smallest of 8, 10, 12, 14 and 16 bits that holds its brightest grey",
+        to="chest.png",
+        seen="8x6 #808080",
+    ),
+    _accept(
         "not-a-number pixels", "a TIFF of floats, all NaN", pictures.make_float, "NaN is black", to="nan.tif", seen="8x6 #000000"
     ),
     _accept("palette", "a PNG with a palette", pictures.plain("PNG", "P"), "turned into RGB", to="palette.png"),

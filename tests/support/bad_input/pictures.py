@@ -51,6 +51,11 @@ def make_16_bit() -> bytes:
     return encode(Image.fromarray(np.full(SIZE[::-1], 25_700, dtype=np.uint16)))
 
 
+def make_12_bit() -> bytes:
+    """Return greys of 0 to 4095, as radiographs have them, the first of which is half white."""
+    return encode(Image.fromarray(np.linspace(2048, 4095, SIZE[0] * SIZE[1]).astype(np.uint16).reshape(SIZE[::-1])))
+
+
 def make_float() -> bytes:
     return encode(Image.fromarray(np.full(SIZE[::-1], np.nan, dtype=np.float32)), "TIFF")
 

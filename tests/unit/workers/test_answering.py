@@ -131,6 +131,45 @@ def test_an_answer_that_was_cut_gets_more_room(slot: Slot, fleet: Fleet, validat
     assert (outcome.status, outcome.finish_reason, outcome.output_tokens) == ("ok", "stop", 5)
 
 
+def refuse_over(most: int, code: str = "engine_rejected") -> ScriptedEngine:
+    """Return an engine that allows so many tokens, and answers to the point from the second attempt on."""
+
+    def answer(request: Request) -> str:
+        if request.settings.max_tokens > most:
+            raise SampleError(code, f"max_tokens: at most {most} are allowed")
+        return "five words before the answer" if request.attempt == 1 else "ok"
+
+    return ScriptedEngine(answer)
+
+
+def ask_for_two_tokens(slot: Slot, fleet: Fleet) -> Outcome:
+    validation = {"max_attempts": 4, "validators": ["finished"]}
+    (outcome,) = answer_rows(slot, fleet, ask("long"), validation=validation, generation={"max_tokens": 2}).values()
+    return outcome
+
+
+def test_an_engine_that_refuses_more_room_is_asked_the_same_with_the_room_first_asked_for(slot: Slot, fleet: Fleet) -> None:
+    slot.engine = engine = refuse_over(2)
+    outcome = ask_for_two_tokens(slot, fleet)
+    assert [request.settings.max_tokens for request in engine.asked] == [2, 4, 2]
+    assert engine.asked[1].settings.model_copy(update={"max_tokens": 2}) == engine.asked[2].settings
+    assert engine.asked[1].messages == engine.asked[2].messages
+    assert [(one.number, one.finish_reason, one.temperature) for one in outcome.attempts] == [(1, "length", 0.0), (2, "stop", 0.2)]
+    assert (outcome.status, outcome.prediction, outcome.error_code) == ("ok", "ok", None)
+
+
+@pytest.mark.parametrize(
+    ("most", "code", "asked", "status"), [(2, "content_filter", [2, 4], "invalid"), (1, "engine_rejected", [2], "failed")]
+)
+def test_any_other_refusal_is_not_asked_again(
+    slot: Slot, fleet: Fleet, most: int, code: str, asked: list[int], status: str
+) -> None:
+    slot.engine = engine = refuse_over(most, code)
+    outcome = ask_for_two_tokens(slot, fleet)
+    assert [request.settings.max_tokens for request in engine.asked] == asked
+    assert (outcome.status, outcome.error_code) == (status, code)
+
+
 def test_a_row_that_cannot_be_asked_never_reaches_the_engine(slot: Slot, fleet: Fleet) -> None:
     slot.engine = engine = ScriptedEngine("ok")
     outcomes = answer_rows(slot, fleet, [*ask("good"), {"id": "bad", "target": "ok"}])

@@ -219,6 +219,24 @@ def test_sixteen_bit_greyscale_is_scaled_and_not_clipped(format_name: str) -> No
     assert np.asarray(loaded)[0].tolist() == [[value] * 3 for value in (0, 1, 100, 255)]
 
 
+@pytest.mark.parametrize("most", [255, 1023, 4095, 16383, 65535])
+@pytest.mark.parametrize(("dtype", "format_name"), [(np.uint16, "PNG"), (np.uint16, "TIFF"), (np.int32, "TIFF")])
+def test_greys_of_fewer_bits_than_their_file_has_are_as_bright_as_they_were_meant(most: int, dtype: type, format_name: str) -> None:
+    values: np.ndarray = np.array([[0, most // 2, most - 1, most]], dtype=dtype)
+    loaded = load_image(inline(encode(Image.fromarray(values), format_name)), ANY_FILE)
+    assert np.asarray(loaded)[0, :, 0].tolist() == [0, 127, 254 if most == 255 else 255, 255]
+
+
+def test_greys_just_over_a_depth_count_by_the_next() -> None:
+    values = np.array([[0, 2048, 4095, 4096]], dtype=np.uint16)
+    assert np.asarray(to_rgb(Image.fromarray(values)))[0, :, 0].tolist() == [0, 32, 64, 64]
+
+
+def test_eight_bits_in_thirty_two_stay_as_they_are() -> None:
+    values = np.arange(256, dtype=np.int32).reshape(16, 16)
+    assert np.array_equal(np.asarray(to_rgb(Image.fromarray(values)))[:, :, 0], values)
+
+
 @pytest.mark.parametrize(
     "values", [np.array([[-1.5, 0.0, np.nan, 1.5]], np.float32), np.array([[-70_000, 0, 0, 70_000]], np.int32)]
 )

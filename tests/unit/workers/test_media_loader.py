@@ -243,4 +243,5 @@ def test_files_are_read_in_the_same_threads(tmp_path: Path, monkeypatch: pytest.
             assert images[0].size == (SIDE, SIDE)
 
     run_loader(work)
+    assert threads
     assert all(name.startswith("media") for name in threads)

@@ -1,0 +1,149 @@
+"""Faults of the machine under a media: nobody's, so that the sample is tried again and has no outcome meanwhile."""
+
+import errno
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from common.errors import SampleError, TransientError
+from common.records import Media
+from tests.support.fleet import ROOT
+from tests.support.https_server import PUBLIC
+from tests.support.media import AS_IS, load_image
+from workers.media_files import MediaAccess
+from workers.media_images import open_image
+
+SIZE = (5, 4)
+_STREAM = io.BytesIO()
+Image.new("RGB", SIZE, "red").save(_STREAM, "PNG")
+PNG = _STREAM.getvalue()
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    """Return the path of an image below a root that is a link, as homes on clusters often are."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "a.png").write_bytes(PNG)
+    (tmp_path / "linked").symlink_to("real")
+    return tmp_path / "linked" / "a.png"
+
+
+def load(uri: str | Path, *roots: Path) -> tuple[int, int]:
+    return load_image(Media(uri=str(uri)), MediaAccess(roots, urls=False, url_timeout_s=1)).size
+
+
+def fail_once(monkeypatch: pytest.MonkeyPatch, function: str, number: int, name: str) -> None:
+    """Let a function of ``os`` fail with an error of the system the first time that it comes upon a file of this name."""
+    really: Callable[..., Any] = getattr(os, function)
+    faults = [OSError(number, os.strerror(number))]
+
+    def fail(path: Any, *given: Any, **options: Any) -> Any:
+        if isinstance(path, str | Path) and Path(path).name == name and faults:
+            raise faults.pop()
+        return really(path, *given, **options)
+
+    monkeypatch.setattr(os, function, fail)
+
+
+# A process of its own, which may open nothing more once its imports are done.
+WITHOUT_DESCRIPTORS = """
+import resource, sys
+from pathlib import Path
+from common.errors import SampleError, TransientError
+from common.records import Media
+from tests.support.media import load_image
+from workers.media_files import MediaAccess
+from workers.media_urls import check_url, make_tls
+
+uri, is_warm = sys.argv[1:]
+check_url("https://good.example/", "warm")
+if is_warm == "True":
+    make_tls()
+resource.setrlimit(resource.RLIMIT_NOFILE, (0, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+try:
+    load_image(Media(uri=uri), MediaAccess((Path("/"),), urls=True, url_timeout_s=20))
+except (SampleError, TransientError) as error:
+    print(type(error).__name__, error)
+"""
+
+
+# Files.
+
+AWAY = ["EMFILE", "ENFILE", "ENOMEM", "ESTALE", "ENOTCONN", "ESHUTDOWN", "ETIMEDOUT", "EHOSTDOWN", "ECONNRESET", "EAGAIN"]
+
+
+@pytest.mark.parametrize("error", AWAY)
+def test_what_is_away_is_no_fault_of_the_samples(image: Path, monkeypatch: pytest.MonkeyPatch, error: str) -> None:
+    number = getattr(errno, error)
+    fail_once(monkeypatch, "open", number, "a.png")
+    with pytest.raises(TransientError) as caught:
+        load(image, image.parent)
+    assert str(caught.value) == f"{image}: cannot be read now: {os.strerror(number)}"
+    assert load(image, image.parent) == SIZE
+
+
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [("lstat", "linked"), ("readlink", "linked"), ("lstat", "a.png"), ("open", "real"), ("stat", "a.png")],
+)
+def test_wherever_it_happens_on_the_way_to_the_file(image: Path, monkeypatch: pytest.MonkeyPatch, function: str, name: str) -> None:
+    fail_once(monkeypatch, function, errno.ESTALE, name)
+    with pytest.raises(TransientError, match="cannot be read now"):
+        load(image, image.parent)
+    assert load(image, image.parent) == SIZE
+
+
+def test_a_server_that_goes_away_while_a_file_is_read(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Torn(io.BytesIO):
+        def fileno(self) -> int:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    def tear(descriptor: int, mode: str) -> Torn:
+        os.close(descriptor)
+        return Torn()
+
+    monkeypatch.setattr(os, "fdopen", tear)
+    with pytest.raises(TransientError, match="cannot be read now"):
+        load(image, image.parent)
+
+
+@pytest.mark.parametrize("error", ["EIO", "EACCES", "ENAMETOOLONG"])
+def test_what_may_last_for_ever_stays_the_samples(image: Path, monkeypatch: pytest.MonkeyPatch, error: str) -> None:
+    fail_once(monkeypatch, "open", getattr(errno, error), "a.png")
+    with pytest.raises(SampleError) as caught:
+        load(image, image.parent)
+    assert caught.value.code == "media_unreadable"
+
+
+# No descriptors left.
+
+
+@pytest.mark.parametrize("uri", [__file__, f"https://{PUBLIC}/a.png", "https://unknown.invalid/a.png"])
+@pytest.mark.parametrize("is_warm", [True, False], ids=["authorities known", "at first"])
+def test_a_worker_that_can_open_nothing_blames_neither_files_nor_addresses(uri: str, is_warm: bool) -> None:
+    command = [sys.executable, "-c", WITHOUT_DESCRIPTORS, uri, str(is_warm)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, cwd=ROOT)
+    what = "read" if uri == __file__ else "fetched"
+    assert done.stdout == f"TransientError {uri}: cannot be {what} now: Too many open files\n"
+
+
+# Memory.
+
+
+def test_a_small_image_that_finds_no_memory_is_not_called_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = open_image(PNG, "small.png", AS_IS)
+
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(opened.image, "load", fail)
+    with pytest.raises(SampleError) as caught:
+        opened.decode()
+    assert (caught.value.code, str(caught.value)) == ("media_too_large", "small.png: it does not fit into memory; scale it down")

@@ -1,0 +1,54 @@
+"""What a file tells beside its pixels: it goes to nobody, least of all to an endpoint of somebody else's."""
+
+import base64
+import io
+from typing import Any, Literal
+
+import pytest
+from PIL import Image, ImageCms
+from PIL.PngImagePlugin import PngInfo
+
+from common.spec import MediaBounds
+from workers.engines.openai_options import OpenAIOptions
+from workers.engines.openai_wire import write_data_url
+from workers.media_images import open_image
+
+SIZE = (64, 48)
+PATIENT = "Jane Doe, ward 7"
+PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+_DESCRIPTION, _ORIENTATION = 270, 274
+_TURN_RIGHT = 6
+
+
+def write_telling(format_name: str) -> bytes:
+    """Return a picture that lies on its side, with a comment, EXIF, XMP and a colour profile."""
+    exif = Image.Exif()
+    exif[_DESCRIPTION], exif[_ORIENTATION] = PATIENT, _TURN_RIGHT
+    xmp = f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><a>{PATIENT}</a></x:xmpmeta>'
+    notes = PngInfo()
+    notes.add_text("Comment", PATIENT)
+    notes.add_itxt("XML:com.adobe.xmp", xmp)
+    options: dict[str, Any] = {"pnginfo": notes} if format_name == "PNG" else {"comment": PATIENT, "xmp": xmp.encode()}
+    stream = io.BytesIO()
+    Image.new("RGB", SIZE, "red").save(stream, format_name, exif=exif, icc_profile=PROFILE, dpi=(300, 300), **options)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("bounds", [MediaBounds(), MediaBounds(max_pixels=300)], ids=["as it is", "scaled down"])
+@pytest.mark.parametrize("sent", ["png", "jpeg"])
+@pytest.mark.parametrize("format_name", ["PNG", "JPEG"])
+def test_only_the_pixels_are_sent(format_name: str, sent: Literal["png", "jpeg"], bounds: MediaBounds) -> None:
+    content = write_telling(format_name)
+    told = Image.open(io.BytesIO(content)).info
+    assert {"exif", "icc_profile"} <= told.keys()
+    assert PATIENT in str(told)
+
+    (image,) = open_image(content, "scan", bounds).decode()
+    assert image.height > image.width, "EXIF was read before it was left out"
+    assert (image.info, dict(image.getexif())) == ({}, {})
+    url = write_data_url(image, OpenAIOptions(image_format=sent))
+    uploaded = base64.b64decode(url.partition(",")[2])
+    assert PATIENT.encode() not in uploaded
+    found = Image.open(io.BytesIO(uploaded))
+    assert found.size == image.size
+    assert found.info.keys() <= {"jfif", "jfif_version", "jfif_unit", "jfif_density"}
