@@ -5,17 +5,18 @@
 Starts a Redis, a local store and one launcher for each worker: one of the tiny model on the CPU, the others of an echo engine
 that takes 0.1 s an answer.  Each model has a run at any moment; one that ends is followed by the next.  Faults come from
 ``chaos_faults.FAULTS``; the same seed gives the same sequence of them, as far as the moments allow.  When the minutes
-are over the faults stop and every run is to end.
+are over, or ``--kills`` are done, the faults stop and every run is to end.
 
 At least one echo worker that was not hit is there at any moment.  The tiny model has a single worker, so a takeover
 there includes its restart: those are listed apart and not judged.  A takeover lasts from the death or stop of a holder
 to the next lease of the chunk.  Attempts are redone after a kill, and also after a stop or a rebuild of the ledger.
 
-Exit code 1 on a sample lost or double, a run that did not end or is not sound, and on a 99th percentile of takeover over
-20 s; 130 when interrupted.  Settings come from ``FLEET_*`` variables, as everywhere.
+Exit code 1 on a sample lost or double, a run that did not end or is not sound, a process that outlives the drain, and on a
+99th percentile of takeover over 20 s; 130 when interrupted.  Settings come from ``FLEET_*`` variables, as everywhere.
 """
 
 import argparse
+import math
 import os
 import platform
 import shutil
@@ -50,7 +51,8 @@ _UP_S = 120.0
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--minutes", type=float, default=3.0, help="how long faults come")
+    parser.add_argument("--minutes", type=float, default=3.0, help="how long faults come, at most")
+    parser.add_argument("--kills", type=int, default=math.inf, help="end the faults after so many kills")
     parser.add_argument("--samples", type=int, default=10_000, help="of each run of the echo engine")
     parser.add_argument("--workers", type=int, default=6, help="one of them of the tiny model")
     parser.add_argument("--every", type=float, default=5.0, help="mean seconds from fault to fault")
@@ -103,22 +105,26 @@ def shake(asked: argparse.Namespace, fleet: ChaosFleet) -> list[str]:
         show.stop()
         left = fleet.end()
     print_table(asked, fleet, struck, verdict, left)
-    return find_wrongs(fleet, verdict)
+    return find_wrongs(fleet, verdict, left)
 
 
 def strike(fleet: ChaosFleet, asked: argparse.Namespace, show: "Display") -> Counter[str]:
-    """Wait for two workers, then strike until the time is up; return how often each fault came."""
+    """Wait for two workers, then strike until the time is up or the kills are done; return how often each fault came."""
     wait_for(fleet, show, lambda: len(fleet.find_ready(ECHO)) > 1 and bool(fleet.open_runs), _UP_S)
     struck: Counter[str] = Counter()
+
+    def is_over() -> bool:
+        return show.left_s <= 0 or count_kills(fleet, struck) >= asked.kills
+
     show.begin(struck)
     for draw in draw_faults(asked.seed, asked.every):
-        wait_for(fleet, show, lambda: show.left_s <= 0, draw.pause_s)
-        if show.left_s <= 0:
+        wait_for(fleet, show, is_over, draw.pause_s)
+        if is_over():
             return struck
-        fault = FAULTS[draw.kind]
-        if wait_for(fleet, show, lambda fault=fault, draw=draw: fault.strike(fleet, draw), _PATIENCE_S):  # type: ignore[misc]
+        fault, patience_s = FAULTS[draw.kind], min(_PATIENCE_S, show.left_s)
+        if wait_for(fleet, show, lambda fault=fault, draw=draw: fault.strike(fleet, draw), patience_s):  # type: ignore[misc]
             struck[draw.kind] += 1
-        else:
+        elif not is_over():
             struck["no moment for it"] += 1
     raise AssertionError("faults never end")
 
@@ -197,7 +203,7 @@ class Display:
         there = len(fleet.find_ready(ECHO)) + len(fleet.find_ready(TINY))
         return " · ".join(
             [
-                f"{self._struck.total()} faults, {count_kills(self._struck)} kills",
+                f"{self._struck.total()} faults, {count_kills(fleet, self._struck)} kills",
                 f"{done:,} samples in {len(fleet.runs)} runs, {open_samples:,} to go",
                 f"{there} of {len(fleet.nodes)} workers{'' if fleet.redis_is_up else ', no Redis'}",
                 f"{len(fleet.takeovers.took_s)} takeovers, p99 {format_s(find_percentile(fleet.takeovers.took_s, 0.99))}",
@@ -206,7 +212,7 @@ class Display:
         )
 
 
-def find_wrongs(fleet: ChaosFleet, verdict: Verdict) -> list[str]:
+def find_wrongs(fleet: ChaosFleet, verdict: Verdict, processes_left: int) -> list[str]:
     wrongs = [*verdict.wrongs]
     if verdict.lost or verdict.double:
         wrongs.append(f"{verdict.lost} samples lost, {verdict.double} double")
@@ -214,22 +220,26 @@ def find_wrongs(fleet: ChaosFleet, verdict: Verdict) -> list[str]:
     p99 = find_percentile(fleet.takeovers.took_s, 0.99)
     if p99 is not None and p99 > TAKEOVER_LIMIT_S:
         wrongs.append(f"99th percentile of takeover {p99:.1f} s: more than {TAKEOVER_LIMIT_S:.0f} s")
-    if left := fleet.takeovers.waiting_s:
-        wrongs.append(f"{len(left)} chunks of lost holders were never taken over")
+    if waiting := fleet.takeovers.waiting_s:
+        wrongs.append(f"{len(waiting)} chunks of lost holders were never taken over")
+    if processes_left:
+        wrongs.append(f"{processes_left} processes left after the drain")
     return wrongs
 
 
 def print_table(asked: argparse.Namespace, fleet: ChaosFleet, struck: Counter[str], verdict: Verdict, left: int) -> None:
     packages = ", ".join(f"{name} {version(name)}" for name in ("celery", "kombu", "redis", "obstore", "pyarrow", "pydantic"))
-    print(f"\nseed {asked.seed}, {asked.minutes:g} min of faults, {asked.workers} workers, runs of {asked.samples:,} samples")
+    limits = f"{asked.minutes:g} min of faults" + (f" or {asked.kills} kills" if asked.kills < math.inf else "")
+    print(f"\nseed {asked.seed}, {limits}, {asked.workers} workers, runs of {asked.samples:,} samples")
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[2]:.1f} over 15 min, Python {platform.python_version()}; {packages}\n")
     attempts, redone = count_asked(fleet.folder / "asked")
-    kills = count_kills(struck)
+    kills = count_kills(fleet, struck)
     took, took_alone = fleet.takeovers.took_s, fleet.takeovers.took_alone_s
     rows: list[tuple[str, object]] = [
         *struck.most_common(),
         ("faults", struck.total() - struck["no moment for it"]),
         ("kills", kills),
+        ("producers that ended before theirs", fleet.doomed),
         ("runs", len(fleet.runs)),
         ("runs that Redis forgot", fleet.ledgers_lost),
         ("samples", verdict.samples),
@@ -254,8 +264,9 @@ def describe_takeovers(name: str, took_s: list[float]) -> list[tuple[str, object
     return [(name, len(took_s)), *((f"  {label}", format_s(find_percentile(took_s, share))) for label, share in shares.items())]
 
 
-def count_kills(struck: Counter[str]) -> int:
-    return sum(count for kind, count in struck.items() if kind in FAULTS and FAULTS[kind].is_kill)
+def count_kills(fleet: ChaosFleet, struck: Counter[str]) -> int:
+    """Return how many kills hit somebody."""
+    return sum(count for kind, count in struck.items() if kind in FAULTS and FAULTS[kind].is_kill) - fleet.doomed
 
 
 def format_s(seconds: float | None) -> str:

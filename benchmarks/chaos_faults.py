@@ -116,12 +116,20 @@ def terminate_worker(fleet: ChaosFleet, draw: Draw) -> bool:
 
 
 def kill_producer(fleet: ChaosFleet, draw: Draw) -> bool:
-    """Enqueue a run once more and SIGKILL the producer somewhere on its way."""
+    """Enqueue a run once more and SIGKILL the producer somewhere on its way, unless it has come to its end by then."""
     run = _pick_run(fleet, draw)
-    if run:
-        command = fleet.produce(["enqueue", str(run.spec_path)])
-        fleet.later(2 * draw.amount, command.process.kill)
-    return run is not None
+    if run is None:
+        return False
+    process = fleet.produce(["enqueue", str(run.spec_path)]).process
+    fleet.doomed += 1
+
+    def kill() -> None:
+        if process.poll() is None:
+            process.kill()
+            fleet.doomed -= 1
+
+    fleet.later(2 * draw.amount, kill)
+    return True
 
 
 # Redis

@@ -32,6 +32,7 @@ CHUNK_SAMPLES = 32
 _MOST_TINY_ROWS = 150  # of each of the two example datasets, in one run
 _DRAIN_S = 60.0
 _REPLACE_S = 1.0
+_POLL_S = 0.1
 
 
 @dataclass
@@ -75,7 +76,10 @@ class Command:
 
 @dataclass
 class ChaosFleet:
-    """All that was started, what is to happen later, and what has been seen.  One thread turns it by ``tick``."""
+    """All that was started, what is to happen later, and what has been seen.  One thread turns it by ``tick``.
+
+    ``doomed`` counts producers that were to be killed and have not been: not yet, or they had ended first.
+    """
 
     folder: Path
     server: EmbeddedRedis
@@ -86,6 +90,7 @@ class ChaosFleet:
     runs: list[Run] = field(default_factory=list)
     commands: list[Command] = field(default_factory=list)
     ledgers_lost: int = 0
+    doomed: int = 0
     redis_is_up: bool = True
     no_more_runs: bool = False
 
@@ -244,12 +249,15 @@ class ChaosFleet:
     # The end
 
     def drain(self) -> None:
-        """Stop all launchers as an operator would, and wait for them."""
+        """Stop all launchers as an operator would, and wait for them and for workers that have lost theirs."""
         for node in self.nodes:
             node.launcher.send_signal(signal.SIGTERM)
         for node in self.nodes:
             with suppress(subprocess.TimeoutExpired):
                 node.launcher.wait(_DRAIN_S)
+        ends_at = time.monotonic() + _DRAIN_S
+        while self.find_processes() and time.monotonic() < ends_at:
+            time.sleep(_POLL_S)
 
     def end(self) -> int:
         """Kill whatever of this fleet still runs, Redis apart; return how many processes that were."""

@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 
 import redis
 from celery import Celery
-from kombu.exceptions import OperationalError
+from kombu.exceptions import BatchPublishError, OperationalError
 from kombu.transport import TRANSPORT_ALIASES
 from kombu.utils.url import as_url
 from redis.connection import parse_url
@@ -24,6 +24,9 @@ TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "common.transport:Tr
 def make_app(settings: Settings) -> Celery:
     """Return the Celery app that producers ring with and workers listen with."""
     url = settings.redis_url.get_secret_value()
+    # Without a limit whoever rings through a connection that has gone silent (a failover, a NAT that forgot it) waits for ever,
+    # and a heartbeat rings: less than a lease.  More than the second for which the server holds back an answer to BRPOP.
+    silence_s = min(5.0, max(2.0, settings.lease_s / 3))
     app = Celery("vlm-fleet", broker=read_broker_url(url))
     app.conf.update(
         broker_use_ssl=read_tls_options(url) or False,  # Flower looks here; all others at the address
@@ -42,7 +45,13 @@ def make_app(settings: Settings) -> Celery:
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_channel_error_retry=True,  # an error of Redis, such as "out of memory", must not end the worker
-        broker_transport_options={"visibility_timeout": 3600, "health_check_interval": 10, "socket_keepalive": True},
+        broker_transport_options={
+            "visibility_timeout": 3600,
+            "health_check_interval": 10,
+            "socket_keepalive": True,
+            "socket_timeout": silence_s,
+            "socket_connect_timeout": silence_s,
+        },
     )
     return app
 
@@ -78,7 +87,7 @@ def ring(app: Celery, model: str, run_id: str, chunks: Iterable[int], index: Chu
     """Publish one message for each chunk, in batches; return how many.
 
     With the run's ``index`` Flower shows how many samples each has.  A batch that fails half-way is no loss: a janitor rings
-    again for what is pending.  Raises ``ServiceUnreachable``.
+    again for what is pending.  Raises ``ServiceUnreachable``, also when a connection has gone silent: the next call makes another.
     """
     rung = 0
     try:
@@ -87,8 +96,9 @@ def ring(app: Celery, model: str, run_id: str, chunks: Iterable[int], index: Chu
                 shown = describe_chunk(model, run_id, chunk, index)
                 app.send_task(TASK_NAME, args=(run_id, chunk), queue=queue_name(model), producer=producer, argsrepr=shown)
                 rung += 1
-    except OperationalError as error:
-        raise ServiceUnreachable(f"Redis went away while {run_id} was rung for ({rung} chunks so far): {error}") from error
+    except (OperationalError, BatchPublishError) as error:  # the latter is no kind of the former; why is in its cause alone
+        why = error.__cause__ or error
+        raise ServiceUnreachable(f"Redis failed while {run_id} was rung for (at most {rung} chunks so far): {why}") from error
     return rung
 
 

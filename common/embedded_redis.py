@@ -87,9 +87,11 @@ class EmbeddedRedis:
     def stop(self) -> None:
         """End the server in order, its file written, and wait until it is gone.
 
-        A server that another living process started is shared, and goes on.
+        A server that another living process started is shared, and goes on; so does one whose owner died and that another
+        process took over in the same moment as we did, and was the last to say so.
         """
-        if self._address.owner == os.getpid():
+        address = _read_address(self.folder) or self._address
+        if address.owner == os.getpid():
             self._end(signal.SIGTERM)
 
     def kill(self) -> None:
@@ -118,8 +120,9 @@ class EmbeddedRedis:
         return True
 
     def _own(self, port: int) -> None:
-        self._address = _Address(port, self._address.password, os.getpid())
-        _write_private(self.folder / "redis.json", json.dumps(asdict(self._address)))
+        address = _Address(port, self._address.password, os.getpid())
+        _write_private(self.folder / "redis.json", json.dumps(asdict(address)))
+        self._address = address
 
     def _launch(self, lock: int, port: int | None) -> None:
         """Start our own server under the lock; without a given ``port`` try another when the chosen one was taken meanwhile."""
@@ -260,9 +263,18 @@ def _ask_pid(url: str) -> int | None:
 
 
 def _write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner may read."""
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as stream:
-        stream.write(text)
+    """Write a file that only its owner may read.
+
+    It is replaced whole or stays as it was, whatever happens meanwhile: the password of a server that runs is nowhere else.
+    """
+    new = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+    try:
+        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
+            stream.write(text)
+        new.replace(path)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
 
 
 def _find_free_port() -> int:

@@ -91,7 +91,10 @@ function commands.extend(chunk_count, retention_s)
     redis.call('SETRANGE', chunks, tonumber(chunk_count) - 1, '\0')
   end
   redis.call('HSET', run, 'chunks', chunk_count, 'changed_ms', now_ms())
-  if redis.call('HGET', run, 'state') == 'done' then redis.call('HSET', run, 'state', 'running', 'reason', '') end
+  local state, ended = unpack(redis.call('HMGET', run, 'state', 'chunks_done'))
+  if state == 'done' and tonumber(ended) < tonumber(chunk_count) then
+    redis.call('HSET', run, 'state', 'running', 'reason', '')
+  end
   touch(retention_s)
   return 1
 end
@@ -164,8 +167,8 @@ function commands.absolve(chunk, token)
 end
 
 -- chunk positions (u64 each) states (u8 each) datasets (u16 each) tokens failure is_progress retention_s -> samples
--- raised, or -1 if the run is unknown, or the chunk: Redis may have lost that the run grew, and counts no chunk that it is
--- going to be told of again.  `failure` is the commonest error code of the part.
+-- raised, or -1 if the run or the chunk is unknown: Redis may have lost that the run grew, and will count the chunk once it
+-- hears so again.  `failure` is the commonest error code of the part.
 -- A state only rises (the maximum wins) and the counts move by the difference, so any number of commits in any order
 -- end the same.
 function commands.commit(chunk, positions, new_states, datasets, tokens, failure, is_progress, retention_s)

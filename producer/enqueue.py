@@ -108,9 +108,13 @@ def open_run(run_id: str, store: Store, ledger: Ledger) -> bool:
 
 
 def commit_parts(index: ChunkIndex, plan: Plan, store: Store, ledger: Ledger) -> int:
-    """Commit every part that lies in the store; return how many.  Any number of times gives the same counts."""
+    """Commit every part that lies in the store; return how many.  Any number of times gives the same counts.
+
+    Parts of a wave that was planned after ``index`` was read are left to the workers that have just written them.
+    """
     datasets = {counts.name: number for number, counts in enumerate(plan.datasets)}
-    numbers = iter([parse_part_key(key)[1] for key in store.list_keys(parts_prefix(index.run_id))])
+    listed = [parse_part_key(key)[1] for key in store.list_keys(parts_prefix(index.run_id))]
+    numbers = iter([number for number in listed if number < len(index)])
     committed = 0
     with ThreadPoolExecutor(_READ_AHEAD, thread_name_prefix="rebuild") as pool:
         while ahead := [index[number] for number in islice(numbers, _READ_AHEAD)]:

@@ -107,7 +107,7 @@ def _tell_status(plan: Plan, view: LedgerView, index: ChunkIndex, ledger: Ledger
 
 def _count_retrying(index: ChunkIndex, ledger: Ledger) -> int:
     begin = index.waves[0].end
-    done = ledger.read_done(index.run_id, start=begin)
+    done = ledger.read_done(index.run_id, start=begin)[: len(index) - begin]  # the run may have grown since the index was read
     return sum(index[number].count for number, is_done in enumerate(done, start=begin) if not is_done)
 
 

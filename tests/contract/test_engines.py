@@ -76,6 +76,21 @@ def test_an_answer_that_max_tokens_cuts_ends_with_length(open_any: Open) -> None
     assert generation.output_tokens == 1
 
 
+@pytest.mark.parametrize("open_any", ["hf", "vllm"], indirect=True)  # echo's answers are the table's, whole
+@pytest.mark.parametrize("place", [0, 1, 5])
+def test_an_answer_ends_before_a_stop_string_be_it_its_beginning(open_any: Open, place: int) -> None:
+    async def ask() -> tuple[Generation, Generation]:
+        async with open_any() as engine:
+            whole = await engine.generate(make_request(text="Say it.", max_tokens=24))
+            stop = whole.text[place]
+            return whole, await engine.generate(make_request(text="Say it.", max_tokens=24, stop=(stop,)))
+
+    whole, stopped = run(ask())
+    assert stopped.text == whole.text.partition(whole.text[place])[0]
+    assert stopped.text or place == 0
+    assert stopped.finish_reason == "stop"
+
+
 def test_tokens_are_counted_and_a_longer_prompt_has_more(open_any: Open) -> None:
     async def ask() -> list[Generation]:
         async with open_any() as engine:

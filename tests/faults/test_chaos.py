@@ -4,12 +4,16 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 
-from benchmarks.chaos_faults import FAULTS, draw_faults
+from benchmarks.chaos import count_kills, find_wrongs
+from benchmarks.chaos_faults import FAULTS, Draw, draw_faults, kill_producer
+from benchmarks.chaos_fleet import ChaosFleet, Run
 from benchmarks.chaos_takeover import find_percentile
-from benchmarks.chaos_verdict import judge_run
+from benchmarks.chaos_verdict import Verdict, judge_run
+from common.command import USER_MUST_ACT
 from common.layout import part_key
 from common.ledger import Ledger, run_keys
 from tests.support.fleet import ROOT, Fleet, make_rows
@@ -17,8 +21,8 @@ from tests.support.slots import enqueue_rows, open_slot
 from tests.support.waiting import wait_until
 from workers.chunk import run_chunk
 
-SOAK = ("--seed", "4246", "--minutes", "0.35", "--samples", "1500", "--workers", "4", "--every", "1.2")
 LEAST_KILLS = 4
+SOAK = ("--seed", "4246", "--minutes", "1.5", "--kills", "10", "--samples", "1500", "--workers", "4", "--every", "1.2")
 DEADLINE_S = 240
 
 
@@ -61,6 +65,22 @@ def test_the_soak_notices_samples_without_outcome_and_a_ledger_that_differs(flee
     broken = judge_run(run_id, fleet.store, fleet.ledger)
     assert broken.lost == 16
     assert any("states of the ledger" in wrong for wrong in broken.wrongs)
+
+
+def test_the_soak_notices_a_process_that_is_left_and_counts_no_producer_that_ended_before_its_kill(fleet: Fleet) -> None:
+    (fleet.folder / "soak").mkdir()
+    chaos = ChaosFleet(fleet.folder / "soak", fleet.server, fleet.settings, workers=3, samples=1)
+    assert find_wrongs(chaos, Verdict(), 0) == []
+    assert find_wrongs(chaos, Verdict(), 1) == ["1 processes left after the drain"]
+
+    chaos.runs.append(Run("none", fleet.folder / "none.yaml", run_id="none-0123456789ab"))
+    assert kill_producer(chaos, Draw("producer killed", pause_s=0, pick=0, amount=0))
+    (command,) = chaos.commands
+    assert command.process.wait(timeout=60) == USER_MUST_ACT, "there is no such spec"
+    chaos.redis_is_up = False  # or it would enqueue a run that the ledger does not know
+    chaos.tick()
+    assert chaos.is_quiet
+    assert count_kills(chaos, Counter({"producer killed": 2})) == 1
 
 
 def test_a_chunk_whose_successor_died_before_it_had_leased_it_is_offered_to_the_next(fleet: Fleet) -> None:

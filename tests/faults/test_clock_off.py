@@ -30,7 +30,8 @@ CHUNK_SAMPLES = 8
 SAMPLES = 64
 MINUTE_S, HOUR_S = 60, 3600
 CHUNK_S = 0.8
-SHORT = {"chunks_in_flight": 1, "lease_s": 1.5, "renew_s": 0.3, "janitor_s": 0.3}
+LONG_CHUNK_S = 3.0
+SHORT = {"chunks_in_flight": 1, "lease_s": 4, "renew_s": 0.3, "janitor_s": 0.3}
 WRONG_CLOCK = ROOT / "tests" / "support" / "wrong_clock"
 
 
@@ -43,8 +44,8 @@ class Both(NamedTuple):
 
 
 @contextmanager
-def start_both(fleet: Fleet, *offsets_s: int) -> Iterator[Both]:
-    options = {"asked": str(fleet.folder / "asked"), "delay_s": CHUNK_S}
+def start_both(fleet: Fleet, *offsets_s: int, chunk_s: float = CHUNK_S) -> Iterator[Both]:
+    options = {"asked": str(fleet.folder / "asked"), "delay_s": chunk_s}
     fleet.write_profile(MODEL, engine="tests.support.dying_engine:NotingEngine", engine_options=options)
     clock = {"WRONG_CLOCK_S": ",".join(map(str, offsets_s)), "PYTHONPATH": f"{WRONG_CLOCK}{os.pathsep}{ROOT}"}
     environment = {**fleet.environment(**SHORT), **clock}
@@ -91,16 +92,16 @@ def test_a_clock_that_is_off_costs_no_lease_and_leaves_rate_and_time_left_as_the
 @pytest.mark.parametrize(("dies", "offset_s"), [("wrong", 2 * HOUR_S), ("right", -2 * HOUR_S)])
 def test_a_dead_workers_chunk_is_taken_over_whoever_has_the_wrong_clock(clean_fleet: Fleet, dies: str, offset_s: int) -> None:
     fleet = clean_fleet
-    with start_both(fleet, offset_s) as both:
+    with start_both(fleet, offset_s, chunk_s=LONG_CHUNK_S) as both:  # a chunk does not end between a look at it and the kill
         dead, successor = (both.wrong, both.right) if dies == "wrong" else (both.right, both.wrong)
         launcher = psutil.Process(dead.pid).parent()
         assert launcher is not None
-        run_id = enqueue_rows(fleet, MODEL, make_rows(SAMPLES), chunk=CHUNK_SAMPLES)
+        run_id = enqueue_rows(fleet, MODEL, make_rows(SAMPLES // 2), chunk=CHUNK_SAMPLES)
         wait_until(lambda: find_held(fleet, run_id, dead.worker), "the worker to hold a chunk")
         launcher.kill()
         os.kill(dead.pid, signal.SIGKILL)
         (orphan,) = find_held(fleet, run_id, dead.worker)
-        assert fleet.wait_for_end(run_id).samples.ok == SAMPLES
+        assert fleet.wait_for_end(run_id).samples.ok == SAMPLES // 2
     outcomes = assert_run_is_sound(fleet, run_id)
     assert {outcome.worker for outcome in outcomes[orphan * CHUNK_SAMPLES :][:CHUNK_SAMPLES]} == {successor.worker}
     assert count_asked_again(fleet) <= CHUNK_SAMPLES

@@ -17,6 +17,7 @@ __all__ = ["clean_fleet"]  # a fixture
 MODEL = "stalling"
 CHUNK_SAMPLES = 8
 IN_FLIGHT = 2 * CHUNK_SAMPLES
+STALL_S = 4
 
 
 def write_profile(fleet: Fleet, engine: str, **options: Any) -> None:
@@ -29,10 +30,10 @@ def stall_once(fleet: Fleet, how: Stall, *, lease_s: float) -> str:
     stalled = fleet.folder / "stalled"
     write_profile(fleet, "StallingEngine", how=how, answers=20, stalled=str(stalled), delay_s=0.02)
     run_id = enqueue_rows(fleet, MODEL, make_rows(64), chunk=CHUNK_SAMPLES)
-    fleet.start_workers(MODEL, chunks_in_flight=2, engine_stall_s=1, lease_s=lease_s, drain_grace_s=1)
+    fleet.start_workers(MODEL, chunks_in_flight=2, engine_stall_s=STALL_S, lease_s=lease_s, drain_grace_s=1)
     wait_until(stalled.exists, "the engine to stall")
     kept = note_kept(fleet, run_id)
-    assert fleet.wait_for_end(run_id, deadline_s=30).samples.ok == 64
+    assert fleet.wait_for_end(run_id).samples.ok == 64
     assert_run_is_sound(fleet, run_id)
     assert_not_asked_again(fleet, kept)
     assert count_asked_again(fleet) <= IN_FLIGHT, "more was asked again than what was in flight"
@@ -45,7 +46,7 @@ def test_an_engine_that_falls_silent_is_taken_for_dead_and_its_chunks_are_given_
     fleet = clean_fleet
     stall_once(fleet, how, lease_s=600)  # by far longer than the test: the chunks are given back, not waited for
     log = fleet.read_log()
-    assert log.count("the engine has answered nothing for 1 s") == 1
+    assert log.count(f"the engine has answered nothing for {STALL_S} s") == 1
     assert log.count("exit_code=70") == 1
 
 
@@ -57,9 +58,9 @@ def test_an_engine_that_is_slow_but_answers_now_and_then_is_left_alone(clean_fle
     fleet = clean_fleet
     write_profile(fleet, "SlowEngine", delay_s=0.4)
     run_id = enqueue_rows(fleet, MODEL, make_rows(16), chunk=CHUNK_SAMPLES)
-    fleet.start_workers(MODEL, chunks_in_flight=2, engine_stall_s=2)
+    fleet.start_workers(MODEL, chunks_in_flight=2, engine_stall_s=STALL_S)
     assert fleet.wait_for_end(run_id).samples.ok == 16
     outcomes = assert_run_is_sound(fleet, run_id)
-    assert max(outcome.attempts[0].latency_s for outcome in outcomes) > 2, "somebody waited for longer than a stall"
+    assert max(outcome.attempts[0].latency_s for outcome in outcomes) > STALL_S, "somebody waited for longer than a stall"
     assert set(read_asked(fleet).values()) == {1}
     assert fleet.read_log().count("worker started") == 1

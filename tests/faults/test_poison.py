@@ -12,6 +12,7 @@ from tests.support.slots import enqueue_rows
 __all__ = ["clean_fleet"]  # a fixture
 
 CHUNK_SAMPLES = 8
+STALL_S = {"hangs": 4, "raises": 600, "exits": 600}
 
 
 @pytest.mark.parametrize("how", ["raises", "exits", "hangs"])
@@ -20,7 +21,7 @@ def test_a_sample_that_takes_the_engine_down_twice_alone_fails_and_the_rest_goes
     write_poisoned_profile(fleet, how)
     poison = {"id": "poison", "question": "poison?", "target": "ok"}
     run_id = enqueue_rows(fleet, "poisoned", [*make_rows(39), poison], chunk=CHUNK_SAMPLES)
-    fleet.start_workers("poisoned", chunks_in_flight=2, lease_s=2, engine_stall_s=1)
+    fleet.start_workers("poisoned", chunks_in_flight=2, lease_s=2, engine_stall_s=STALL_S[how])
     fleet.wait_for_end(run_id)
     assert_only_poison_failed(fleet, run_id, {"poison"})
     asked = Counter((fleet.folder / "asked").read_text().split())

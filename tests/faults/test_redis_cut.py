@@ -1,4 +1,4 @@
-"""Redis hangs up on everyone again and again under load: messages come twice, and no sample is asked twice for that."""
+"""Redis hangs up on everyone again and again under load, or its connections fall silent: no sample is asked twice for that."""
 
 import random
 
@@ -7,6 +7,7 @@ from tests.support.asking import count_asked_again
 from tests.support.fleet import Fleet, make_rows
 from tests.support.leftovers import clean_fleet
 from tests.support.redis_faults import NOTING, cut_connections, write_noting
+from tests.support.silent_proxy import start_silent_proxy
 from tests.support.slots import enqueue_rows
 from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
@@ -33,6 +34,26 @@ def test_connections_cut_again_and_again_cost_no_sample(clean_fleet: Fleet) -> N
     assert count_asked_again(fleet) == 0
     assert fleet.read_log().count("worker started") == 2, "a lost connection ends no worker"
     assert cut > CUTS
+
+
+def test_connections_that_go_silent_cost_neither_a_lease_nor_a_sample(clean_fleet: Fleet) -> None:
+    """Nobody hangs up, as after a failover or in a NAT that forgot the connections; whoever connects again is heard."""
+    fleet = clean_fleet
+    write_noting(fleet, delay_s=0.1)
+    run_id = enqueue_rows(fleet, NOTING, make_rows(4 * CHUNKS), chunk=4)
+    with start_silent_proxy(fleet.settings.redis_url.get_secret_value()) as (url, link):
+        for _ in range(2):
+            fleet.start_workers(NOTING, chunks_in_flight=2, redis_url=url, lease_s=9, renew_s=1)
+        fleet.wait_for_workers(NOTING, 2)
+        wait_until(lambda: count_parts(fleet, run_id) >= 20, "20 parts")
+        link.be_silent()
+        assert fleet.wait_for_end(run_id).samples.ok == 4 * CHUNKS
+        fleet.stop_workers()
+    assert_run_is_sound(fleet, run_id)
+    assert count_asked_again(fleet) == 0
+    log = fleet.read_log()
+    assert log.count("worker started") == 2, "a silent connection ends no worker"
+    assert "taking it over" not in log, "nobody was taken for dead"
 
 
 def test_commands_survive_their_connection(clean_fleet: Fleet) -> None:

@@ -16,7 +16,7 @@ from tests.support.waiting import wait_until
 
 __all__ = ["faulty_s3"]  # a fixture
 
-LEASE_S = 1.5
+LEASE_S = 4
 FAULTS = {
     "slow": delay(0.1),
     "cut": cut_answer,

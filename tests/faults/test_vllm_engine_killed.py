@@ -1,4 +1,4 @@
-"""vLLM's engine process is killed or stopped in mid-run: the worker gives its chunks back, and the run ends sound."""
+"""vLLM's engine process is killed, stopped or told to end in mid-run: the worker gives its chunks back, and the run ends sound."""
 
 import math
 import os
@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from common.presence import Presence
+from common.records import Outcome
 from tests.support.asking import find_kept
 from tests.support.engines import TINY
 from tests.support.fleet import ROOT, Fleet
@@ -85,3 +86,33 @@ def test_vllms_engine_process_killed_and_then_stopped_costs_what_was_in_flight_a
     assert f"the engine has answered nothing for {STALL_S} s" in log
     assert log.count("exit_code=70") == len(workers)
     assert log.count("worker started") == len(workers) + 1
+
+
+@pytest.mark.timeout(5 * LOAD_S)
+def test_what_vllms_engine_process_breaks_off_when_told_to_end_is_asked_again_and_never_an_answer(vllm_fleet: Fleet) -> None:
+    fleet = vllm_fleet
+
+    def enqueue(chunk_samples: int) -> str:
+        generation = {"max_tokens": 32, "temperature": 0.0}
+        shapes = {**SHAPES, "limit": SAMPLES // 2}
+        spec = fleet.write_spec(MODEL, [shapes], chunks={"max_samples": chunk_samples}, generation=generation)
+        return fleet.enqueue(spec).run_id
+
+    fleet.start_workers(MODEL, lease_s=FAR)
+    _, core = wait_for_engine(fleet, not_of=set())
+    undisturbed = enqueue(CHUNK_SAMPLES)
+    assert fleet.wait_for_end(undisturbed, deadline_s=LOAD_S).samples.ok == SAMPLES // 2
+    disturbed = enqueue(CHUNK_SAMPLES - 1)
+    wait_for_kept(fleet, disturbed, 40)
+    core.terminate()
+    assert len(find_kept(fleet, disturbed)) < SAMPLES // 2
+
+    assert fleet.wait_for_end(disturbed, deadline_s=LOAD_S).samples.ok == SAMPLES // 2
+    outcomes = assert_run_is_sound(fleet, disturbed)
+    assert {attempt.finish_reason for outcome in outcomes for attempt in outcome.attempts} == {"stop"}
+    assert to_answers(outcomes) == to_answers(fleet.collect(undisturbed))
+    assert "vLLM's engine process is ending: it broke the request off" in fleet.read_log()
+
+
+def to_answers(outcomes: list[Outcome]) -> dict[str, list[str]]:
+    return {outcome.sample_id: [attempt.response for attempt in outcome.attempts] for outcome in outcomes}

@@ -6,10 +6,12 @@ import signal
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from common.chunks import read_chunk, read_index
+from common.ledger import run_keys
 from tests.support.dying_engine import POINTS
 from tests.support.fleet import Fleet, make_rows, start_fleet
 from tests.support.soundness import assert_run_is_sound
@@ -48,21 +50,21 @@ def test_another_worker_takes_over_within_20_seconds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with start_fleet(tmp_path, monkeypatch, lease_s=10, renew_s=2.5, janitor_s=2) as fleet:  # the defaults of a real fleet
-        options = {"delay_s": 0.4, "asked": str(fleet.folder / "asked")}
+        options = {"delay_s": 2, "asked": str(fleet.folder / "asked")}
         fleet.write_profile("slow", engine="tests.support.dying_engine:NotingEngine", engine_options=options)
-        spec = fleet.write_spec("slow", [fleet.write_dataset("rows", make_rows(640))], chunks={"max_samples": CHUNK_SAMPLES})
+        spec = fleet.write_spec("slow", [fleet.write_dataset("rows", make_rows(320))], chunks={"max_samples": CHUNK_SAMPLES})
         for _ in range(2):
             fleet.start_workers("slow", chunks_in_flight=2)
-        fleet.wait_for_workers("slow", 2)
+        victim = fleet.wait_for_workers("slow", 2)[0]
         run_id = fleet.enqueue(spec).run_id
 
-        victim = wait_until(
-            lambda: next((worker for worker in fleet.workers("slow") if worker.holds), None), "a worker with chunks"
-        )
-        held = wait_until(lambda: find_held(fleet, run_id, victim.worker), "a chunk of that worker in the ledger")
+        wait_until(lambda: fleet.status(run_id).samples.ok, "the first chunks to be done")
+        before = find_held(fleet, run_id, victim.worker)
+        wait_until(lambda: find_held(fleet, run_id, victim.worker) - before, "a chunk that it has only just begun")
         os.kill(victim.pid, signal.SIGKILL)
         killed_at = time.monotonic()
-        orphans = held | find_held(fleet, run_id, victim.worker)
+        orphans = find_held(fleet, run_id, victim.worker)
+        assert orphans, "the worker was killed with nothing in its hands"
         wait_until(lambda: not orphans & find_held(fleet, run_id, victim.worker), "a takeover", deadline_s=60)
         takeover_s = time.monotonic() - killed_at
         with capsys.disabled():
@@ -74,11 +76,11 @@ def test_another_worker_takes_over_within_20_seconds(
         assert len(find_asked_again(fleet)) <= 2 * CHUNK_SAMPLES
 
 
-def find_held(fleet: Fleet, run_id: str, worker: str) -> set[int]:
-    """Return the chunks that a worker's leases name and that are not done."""
-    view = fleet.ledger.view_run(run_id)
-    assert view is not None
-    return {chunk for chunk, holder in view.holders.items() if holder == worker}
+def find_held(fleet: Fleet, run_id: str, worker: str) -> set[tuple[int, str]]:
+    """Return the chunks that a worker has leased, each with its token: one that starts anew under its old name is another."""
+    held: Any = fleet.ledger.client.hgetall(run_keys(run_id)[5])
+    holders = {int(chunk): holder.decode().partition(" ") for chunk, holder in held.items()}
+    return {(chunk, token) for chunk, (token, _, name) in holders.items() if name == worker}
 
 
 def find_asked_again(fleet: Fleet) -> set[str]:

@@ -43,7 +43,7 @@ class Started(NamedTuple):
 
 
 def start_workers(fleet: Fleet, count: int) -> list[Started]:
-    settings = {"chunks_in_flight": 1, "lease_s": 1.5, "renew_s": 0.3, "janitor_s": 0.3}
+    settings = {"chunks_in_flight": 1, "lease_s": 4, "renew_s": 0.3, "janitor_s": 0.3}
     launchers = [fleet.start_workers(MODEL, **settings) for _ in range(count)]
     workers = {psutil.Process(worker.pid).ppid(): worker for worker in fleet.wait_for_workers(MODEL, count)}
     return [Started(launcher, workers[launcher.pid]) for launcher in launchers]

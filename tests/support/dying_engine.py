@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,16 @@ from workers.engines.base import Generation, Request
 from workers.engines.echo_engine import EchoEngine
 
 POINTS = ("before_part", "between_part_and_commit", "after_commit")
+
+
+def claim(path: Path, text: str = "") -> bool:
+    """Write down that something happens; return whether it has never before, which one alone of several at once is told."""
+    try:
+        with path.open("x") as stream:
+            stream.write(text)
+    except FileExistsError:
+        return False
+    return True
 
 
 class NotingEngine(EchoEngine):
@@ -41,6 +52,7 @@ class DyingEngine(NotingEngine):
         self._die_at = options.pop("die_at")
         self._alive_for = options.pop("after_chunks")
         self._died_with = Path(options.pop("died_with"))
+        self._lock = threading.Lock()
         super().__init__(profile.model_copy(update={"engine_options": options}), weights)
 
     async def start(self) -> None:
@@ -68,7 +80,7 @@ class DyingEngine(NotingEngine):
         return wrapped
 
     def _die_if_due(self, at: Chunk) -> None:
-        self._alive_for -= 1
-        if self._alive_for < 0 and not self._died_with.exists():
-            self._died_with.write_text(str(at.number))
-            os.kill(os.getpid(), signal.SIGKILL)
+        with self._lock:  # two chunks may be at the point in the same moment
+            self._alive_for -= 1
+            if self._alive_for < 0 and claim(self._died_with, str(at.number)):
+                os.kill(os.getpid(), signal.SIGKILL)

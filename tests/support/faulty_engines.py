@@ -8,7 +8,7 @@ from pathlib import Path
 
 from common.errors import ConfigError, EngineError
 from common.spec import ModelProfile
-from tests.support.dying_engine import NotingEngine
+from tests.support.dying_engine import NotingEngine, claim
 from workers import look
 from workers.chunk import run_chunk
 from workers.engines.base import Generation, Request
@@ -52,8 +52,7 @@ class DiesOnceEngine(NotingEngine):
 
     async def generate(self, request: Request) -> Generation:
         generation = await super().generate(request)
-        if "poison" in request.messages[-1].text and not self._died.exists():
-            self._died.touch()
+        if "poison" in request.messages[-1].text and claim(self._died):
             if self._exits:
                 os._exit(EXIT_CODE)
             raise EngineError("the accelerator fell off the bus")

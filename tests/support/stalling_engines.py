@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from common.spec import ModelProfile
-from tests.support.dying_engine import NotingEngine
+from tests.support.dying_engine import NotingEngine, claim
 from workers.engines.base import Generation, Request
 
 Stall = Literal["silent", "blocked", "locked"]
@@ -32,8 +32,7 @@ class StallingEngine(NotingEngine):
     async def generate(self, request: Request) -> Generation:
         generation = await super().generate(request)
         self._answers -= 1
-        if self._answers < 0 and not self._stalled.exists():
-            self._stalled.touch()
+        if self._answers < 0 and claim(self._stalled):
             self._is_silent = True
             if self._how == "blocked":
                 time.sleep(FOREVER_S)  # the fault

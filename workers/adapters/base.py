@@ -32,8 +32,8 @@ class Adapter(Protocol):
 def ask(sample: Sample) -> str:
     """Return a sample's prompt as VLMEvalKit words it (``docs/conventions.md``).
 
-    Multiple choice lists hint, question, options and asks to select; yes/no, number and short text ask for a single
-    word or phrase where the question kind wants one; free text is the question alone.
+    Multiple choice lists hint, question, options and asks to select; number and short text ask for a single word or
+    phrase; yes/no and free text are the question alone.
     """
     if sample.kind == "multiple_choice" and sample.options:
         hint = f"Hint: {sample.hint}\n" if sample.hint else ""

@@ -1,5 +1,6 @@
 """A transformers model with its processor: renders, prepares and generates batches.  Synchronous; knows no waiting list."""
 
+import copy
 import gc
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -139,7 +140,8 @@ class HfModel:
     def _generate(self, batch: Sequence[Waiting], inputs: Any) -> list[Generation]:
         settings = batch[0].request.settings
         tokenizer = self._processor.tokenizer
-        placed = inputs.to(self._device, dtype=self._model.dtype)
+        # A copy, because ``to`` works in place: should this batch not fit, whoever runs its halves still holds ``inputs``.
+        placed = copy.copy(inputs).to(self._device, dtype=self._model.dtype)
         rows = self._model.generate(
             **placed,
             max_new_tokens=settings.max_tokens,
@@ -176,7 +178,7 @@ class RowSampler(LogitsProcessor):
 
     def __init__(self, rows: Sequence[GenerationSettings], device: torch.device) -> None:
         self._rows = [
-            (row, settings.temperature, TopPLogitsWarper(settings.top_p), _seed_generator(settings.seed, device))
+            (row, settings.temperature, _make_warper(settings.top_p), _seed_generator(settings.seed, device))
             for row, settings in enumerate(rows)
             if settings.temperature > 0
         ]
@@ -184,7 +186,10 @@ class RowSampler(LogitsProcessor):
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Return the scores ``(batch, vocabulary)``, with noise in the rows that sample."""
         for row, temperature, keep_top_p, generator in self._rows:
-            logits = keep_top_p(input_ids, scores[row : row + 1] / temperature)[0]
+            logits = scores[row : row + 1] / temperature
+            if keep_top_p:
+                logits = keep_top_p(input_ids, logits)
+            logits = logits[0]
             noise = torch.empty_like(logits).exponential_(generator=generator)
             scores[row] = logits - noise.clamp_min_(torch.finfo(noise.dtype).tiny).log_()
         return scores
@@ -231,6 +236,11 @@ def _find_device(profile: ModelProfile, options: HfOptions) -> torch.device:
     if device.type == "cuda" and not has_cuda:
         raise ConfigError(f"profile {profile.name}: engine_options: device: torch finds no CUDA device here; use auto or cpu")
     return device
+
+
+def _make_warper(top_p: float) -> TopPLogitsWarper | None:
+    """Return what keeps the likeliest tokens, ``None`` where all are kept: it sorts the vocabulary for every token."""
+    return TopPLogitsWarper(top_p) if top_p < 1 else None
 
 
 def _seed_generator(seed: int | None, device: torch.device) -> torch.Generator:

@@ -114,27 +114,35 @@ class OpenAIEngine:
     async def _weigh_fault(self, fault: EndpointFault, trial: Trial) -> None:
         """Return if the request is to be tried again.
 
-        Where nobody else is asked, a control question tells whether the endpoint is away or fails this request alone.
+        Where nobody else is asked, a control question tells whether the endpoint is away or fails this request alone.  Raises
+        ``SampleError`` for the latter, and for the former, once patience has ended, ``TransientError``, or ``ConfigError``
+        where the user must change something.
         """
         self._tell(fault)
-        if fault.wait_s:
-            self._gate.pause(fault.wait_s)
         trial.note_fault(fault.weight)
         if trial.is_at_fault:
             message = f"the endpoint fails this request again and again, and answers others meanwhile: {fault}"
             raise SampleError("engine_failed", message)
-        if fault.weight and (trial.is_over() or trial.blame or fault.weight == SILENCE):
+        is_alone = trial.is_doubted and await self._ask_control()
+        if fault.wait_s and not is_alone:  # else the pause is meant for this request, which comes to its end now
+            self._gate.pause(fault.wait_s)
+        if not trial.is_doubted and fault.weight and (trial.blame or fault.weight == SILENCE):
             await self._ask_control()
         if trial.is_over():
-            raise TransientError(f"the endpoint has answered nothing for {self._options.patience_s:g} s: {fault}")
+            message = f"the endpoint has answered nothing for {self._options.patience_s:g} s: {fault}"
+            raise fault.if_lasting or TransientError(message)
 
-    async def _ask_control(self) -> None:
-        """Ask something that no endpoint fails at; an answer beats the pulse."""
+    async def _ask_control(self) -> bool:
+        """Ask something that no endpoint fails at.  Return whether there was an answer, which beats the pulse."""
         await self._gate.pass_through()
         try:
             await self._ask(write_body(_CONTROL, self._model, self._options), min(_CONTROL_S, self._options.timeout_s))
-        except (EndpointFault, SampleError) as error:
+        except EndpointFault as error:
             log.debug("control question", error=str(error))
+            return False
+        except SampleError as error:
+            log.debug("control question", error=str(error))
+        return True
 
     async def _ask(self, body: bytes, timeout_s: float) -> Generation:
         """Make one request.  Raises ``EndpointFault``, ``SampleError`` and ``ConfigError``."""

@@ -4,11 +4,13 @@
 the endpoint says                        becomes
 =======================================  =======================================================================
 429, 500 and above, 408, 409, 425, no    ``EndpointFault``: tried again
-connection, no answer in time
+connection, no answer in time, 403 with
+a page, which is a firewall's
 401, 402, 403, 404, 405, 407, no credit  ``ConfigError`` that names what to look at
 left, a certificate that nobody trusts
 content filter, moderation               ``SampleError("content_filter")``
-400, 413, 422 and the rest               ``SampleError("engine_rejected")`` with what the endpoint said
+400, 413, 422 and the rest, and a 429    ``SampleError("engine_rejected")`` with what the endpoint said
+for more tokens than a minute's limit
 =======================================  =======================================================================
 
 OpenAI says 429 also for an account without credit, Gemini 400 for a wrong key, OpenRouter 403 for a flagged input: so the
@@ -46,13 +48,17 @@ class EndpointFault(Exception):
     """Nobody's fault as yet: the endpoint is away, overloaded, or answered nonsense.  ``wait_s`` is the pause it asks for.
 
     ``weight`` is how much it says about the request, should others be answered meanwhile: 0 for a limit or an overload, and
-    for silence twice as much as for a quick error, because it costs so much more time.
+    for silence twice as much as for a quick error, because it costs so much more time.  ``if_lasting`` is the user's fault
+    that it is after all, should the endpoint do so to everybody until patience ends.
     """
 
-    def __init__(self, message: str, *, wait_s: float | None = None, weight: int = 1) -> None:
+    def __init__(
+        self, message: str, *, wait_s: float | None = None, weight: int = 1, if_lasting: ConfigError | None = None
+    ) -> None:
         super().__init__(message)
         self.wait_s = wait_s
         self.weight = weight
+        self.if_lasting = if_lasting
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +121,7 @@ def quote(text: str) -> str:
 
 def _sort_status(response: httpx2.Response, endpoint: Endpoint) -> EndpointFault | ConfigError | SampleError:
     status, text = response.status_code, response.text
+    wait_s = read_wait_s(response.headers, text)
     error = _read_error(text)
     codes = set(_find_codes(error))
     said = f"HTTP {status}: {quote(_find_message(error) or _strip_page(text)) or response.reason_phrase}"
@@ -124,14 +131,18 @@ def _sort_status(response: httpx2.Response, endpoint: Endpoint) -> EndpointFault
         return _blame_user(endpoint, said, f"the account has no credit left: {endpoint.key_advice}, or pay")
     if status == 401 or codes & _BAD_KEY:
         return _blame_user(endpoint, said, f"it does not accept the key: {endpoint.key_advice}")
+    if status == 403 and not error:
+        # No answer of the API.  A firewall before it refuses whoever writes like an attacker: SQL, a table in HTML.
+        advice = "a page refuses every request: look at engine_options.base_url, HTTPS_PROXY and who may go there from here"
+        return EndpointFault(said, wait_s=wait_s, if_lasting=_blame_user(endpoint, said, advice))
     if status == 403:
         return _blame_user(endpoint, said, f"the key may not use model {endpoint.model!r}: {endpoint.key_advice} and weights")
     if status in (404, 405) or status < 400:
         return _blame_user(endpoint, said, f"it has no model {endpoint.model!r}: look at weights and engine_options.base_url")
     if status == 407:
         return _blame_user(endpoint, said, "a proxy wants credentials: look at HTTPS_PROXY and NO_PROXY")
-    if status in _TRANSIENT or status >= 500:
-        return EndpointFault(said, wait_s=read_wait_s(response.headers, text), weight=0 if status in _OVERLOAD else 1)
+    if (status in _TRANSIENT or status >= 500) and not (status == 429 and _is_beyond_limit(error)):
+        return EndpointFault(said, wait_s=wait_s, weight=0 if status in _OVERLOAD else 1)
     return SampleError("engine_rejected", f"the endpoint refused the request: {said}")
 
 
@@ -169,6 +180,12 @@ def _find_codes(error: Mapping[str, Any]) -> Iterator[str]:
 def _is_flagged(error: Mapping[str, Any]) -> bool:
     metadata = error.get("metadata")
     return isinstance(metadata, dict) and "flagged_input" in metadata
+
+
+def _is_beyond_limit(error: Mapping[str, Any]) -> bool:
+    """Return whether a request is larger than the limit of a whole minute, as OpenAI words it: no waiting lets it pass."""
+    told = re.search(r"\bLimit (\d+), Requested (\d+)", _find_message(error))
+    return told is not None and int(told[2]) > int(told[1])
 
 
 def _strip_page(text: str) -> str:

@@ -10,6 +10,7 @@ from common.errors import TransientError
 
 MOST_BLAME = 5  # weight of one request's faults while others were answered, before the fault is its own
 
+_LATE_LIMIT = 2  # weight of a limit or an overload that the endpoint tells a doubted request
 _FIRST_BACKOFF_S = 1.0
 _LONGEST_BACKOFF_S = 30.0
 
@@ -92,12 +93,18 @@ class Trial:
         self._begun_at_s = clock.now_s()
         self._seen = pulse.beats
         self.blame = 0  # the weight of its faults, only of those between which the endpoint answered others
+        self.is_doubted = False  # it has failed to the end of the patience: is it the endpoint at all?
 
     def note_fault(self, weight: int) -> None:
-        """Put a fault to this request's blame if others were answered since the last one."""
+        """Put a fault to this request's blame if others were answered since the last one.
+
+        Limits and overloads, of no weight, are nobody's fault for as long as the patience lasts.  Once it has ended they count
+        too: an endpoint that answers others then, and goes on to refuse this request, refuses it for what it is.
+        """
         if self._pulse.beats > self._seen:
-            self.blame += weight
+            self.blame += weight or (_LATE_LIMIT if self.is_doubted else 0)
         self._seen = self._pulse.beats
+        self.is_doubted = self.is_doubted or self.is_over()
 
     @property
     def is_at_fault(self) -> bool:

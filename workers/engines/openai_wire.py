@@ -14,11 +14,13 @@ from workers.engines.base import Generation, Request
 from workers.engines.openai_faults import quote, sort_empty
 from workers.engines.openai_options import OpenAIOptions
 
-# OpenAI's names and those that gateways pass on.  No reason at all counts as stop, any other as error.
+# OpenAI's names and those that gateways pass on.  No reason at all counts as stop.
 _FINISH_REASONS: dict[str, FinishReason] = {
     "": "stop", "stop": "stop", "eos": "stop", "end_turn": "stop", "tool_calls": "stop", "function_call": "stop",
     "length": "length", "max_tokens": "length",
 }  # fmt: skip
+# OpenAI's name, and Google's, which its own endpoint passes on as they are.
+_FILTERED = frozenset({"content_filter", "safety", "recitation", "prohibited_content", "blocklist", "spii"})
 
 
 def write_body(request: Request, model: str, options: OpenAIOptions) -> bytes:
@@ -57,17 +59,20 @@ def read_generation(content: bytes) -> Generation:
     if not answer.choices:
         raise sort_empty(content)
     choice = answer.choices[0]
-    text = _read_text(choice.message.content)
     reason = (choice.finish_reason or "").lower()
-    if not text and reason == "content_filter":
-        raise SampleError("content_filter", "the endpoint's filter withheld the answer")
-    if not text and choice.message.refusal:
-        raise SampleError("refused", f"the model declined to answer: {quote(choice.message.refusal)}")
-    finish_reason = _FINISH_REASONS.get(reason, "error")
-    if finish_reason == "error" and reason != "content_filter":
+    if choice.message is None and not reason:
+        raise sort_empty(content)
+    message = choice.message or _Message()  # Gemini leaves it out when a filter or max_tokens left nothing to put there
+    text = _read_text(message.content)
+    if not text and reason in _FILTERED:
+        raise SampleError("content_filter", f"the endpoint's filter withheld the answer ({reason})")
+    if not text and message.refusal:
+        raise SampleError("refused", f"the model declined to answer: {quote(message.refusal)}")
+    if reason not in _FINISH_REASONS and reason not in _FILTERED:
         raise sort_empty(content)
     usage = answer.usage or _Usage()
-    return Generation(text, finish_reason, usage.prompt_tokens, usage.completion_tokens)
+    # A text that a filter cut counts as error.
+    return Generation(text, _FINISH_REASONS.get(reason, "error"), usage.prompt_tokens, usage.completion_tokens)
 
 
 class _Message(BaseModel):
@@ -76,7 +81,7 @@ class _Message(BaseModel):
 
 
 class _Choice(BaseModel):
-    message: _Message
+    message: _Message | None = None
     finish_reason: str | None = None
 
 

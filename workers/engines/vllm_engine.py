@@ -15,7 +15,7 @@ from vllm.renderers import ChatParams
 from vllm.sampling_params import RequestOutputKind
 from vllm.usage.usage_lib import UsageContext
 from vllm.v1.engine.async_llm import AsyncLLM
-from vllm.v1.engine.exceptions import EngineDeadError
+from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
 from common.errors import ConfigError, EngineError, OutOfMemory, SampleError
 from common.records import FinishReason
@@ -26,7 +26,8 @@ from workers.engines.base import Generation, Request
 
 # Fields of the profile that vLLM knows by these names.
 _SET_BY_PROFILE = {"model": "weights", "revision": "revision", "trust_remote_code": "trust_remote_code"}
-_FINISH_REASONS: dict[str | None, FinishReason] = {"stop": "stop", "length": "length"}
+# vLLM ends an answer with "repetition" when it goes round in circles, if told to look: cut, as by max_tokens.
+_FINISH_REASONS: dict[str | None, FinishReason] = {"stop": "stop", "length": "length", "repetition": "length"}
 _MESSAGE_CHARACTERS = 500
 
 # Prompts that are rendered at once.  vLLM's threads take them stage by stage: with hundreds, the first would reach the engine
@@ -70,7 +71,11 @@ class VllmEngine:
             raise EngineError(f"{where}: vLLM could not start, its log above says why: {error}") from error
 
     async def generate(self, request: Request) -> Generation:
-        """Return one generation.  A cancelled call takes its request out of vLLM."""
+        """Return one generation.  A cancelled call takes its request out of vLLM.
+
+        Raises ``SampleError`` or ``OutOfMemory`` for a request at fault, and any other ``EngineError`` when vLLM's engine
+        process is gone or going.
+        """
         llm = self._llm
         if llm is None:
             raise EngineError("the vLLM engine is not running")
@@ -104,12 +109,12 @@ class VllmEngine:
         except Exception as error:  # chat templates and processors raise anything; sort_fault tells whose fault it is
             raise sort_fault(error, is_dead=llm.errored) from error
         completion = answer.outputs[0]
-        return Generation(
-            completion.text or llm.renderer.get_tokenizer().decode(completion.token_ids, skip_special_tokens=True),
-            _FINISH_REASONS.get(completion.finish_reason, "error"),
-            len(answer.prompt_token_ids or ()),
-            len(completion.token_ids),
-        )
+        finish_reason = read_finish_reason(completion.finish_reason)
+        # With stop strings vLLM has written the text, without what follows them; it may well be empty.
+        is_written = bool(request.settings.stop)
+        tokenizer = llm.renderer.get_tokenizer()
+        text = completion.text if is_written else tokenizer.decode(completion.token_ids, skip_special_tokens=True)
+        return Generation(text, finish_reason, len(answer.prompt_token_ids or ()), len(completion.token_ids))
 
     async def _render(self, llm: AsyncLLM, request: Request) -> Any:
         """Return the prompt as vLLM's engine takes it: tokens, and images through the model's processor, on vLLM's own threads."""
@@ -162,8 +167,23 @@ def to_sampling_params(settings: GenerationSettings) -> SamplingParams:
     )
 
 
+def read_finish_reason(said: str | None) -> FinishReason:
+    """Return why an answer ended, in our words.  What vLLM broke off is no answer, whatever there is of its text.
+
+    Raises ``EngineError`` where the engine process is ending, and ``SampleError`` where it failed this request alone.
+    """
+    if said == "abort":
+        # Nobody here aborts what is still awaited: the process was told to end (SLURM signals every one), and takes no more.
+        raise EngineError("vLLM's engine process is ending: it broke the request off")
+    if said not in _FINISH_REASONS:
+        raise SampleError("engine_failed", f"vLLM's engine broke the request off; the reason it gives is {said!r}")
+    return _FINISH_REASONS[said]
+
+
 def sort_fault(error: Exception, *, is_dead: bool) -> OutOfMemory | EngineError | SampleError:
     """Return whose fault an exception is: the engine's if its process is gone, this machine's memory's, or else the request's."""
+    while isinstance(error, EngineGenerateError) and isinstance(error.__cause__, Exception):
+        error = error.__cause__  # vLLM's wrapping says nothing
     text = f"{type(error).__name__}: {error}"[:_MESSAGE_CHARACTERS]
     if is_dead or isinstance(error, EngineDeadError):
         return EngineError(f"vLLM's engine process is gone; its log above says why ({text})")

@@ -106,6 +106,19 @@ class VllmHost:
             yield DistantEngine(connection, name)
 
     @asynccontextmanager
+    async def open_stubbed(self, says: str) -> AsyncIterator[Engine]:
+        """Yield our engine over a stub of vLLM's, which ``says`` how each request ends (``tests.support.vllm_cpu.stubbed``)."""
+        async with self._connect() as connection:
+            profile = make_profile("tests.support.vllm_cpu.stubbed:StubbedEngine", {"says": says})
+            await connection.call("stubbed", "load", profile, "")
+            engine = DistantEngine(connection, "stubbed")
+            await engine.start()
+            try:
+                yield engine
+            finally:
+                await engine.stop()
+
+    @asynccontextmanager
     async def open_shared(self) -> AsyncIterator[Engine]:
         """Yield the engine that all tests share: nobody stops it."""
         async with self._connect() as connection:

@@ -12,9 +12,11 @@ import redis
 
 from common.broker import TASK_NAME, count_waiting, make_app, queue_name, read_tls_options, ring
 from common.chunks import ChunkIndex
+from common.errors import ServiceUnreachable
 from common.settings import Settings
 from common.store import open_store
-from tests.support.planning import make_samples, make_spec, plan_samples
+from tests.support.planning import make_samples, make_spec, plan_samples, read_rung
+from tests.support.silent_proxy import start_silent_proxy
 
 
 @pytest.fixture
@@ -69,6 +71,63 @@ def test_more_chunks_than_a_batch_holds_arrive_in_order(client: redis.Redis, red
     assert ring(make_app(Settings(redis_url=redis_url)), "tiny", "tiny-1", range(1000)) == 1000
     bodies = [json.loads(base64.b64decode(message["body"])) for message in read_messages(client, "tiny")]
     assert [body[0][1] for body in bodies] == list(range(1000))
+
+
+def test_ringing_through_a_connection_gone_silent_ends_and_the_next_ring_goes_through(client: redis.Redis, redis_url: str) -> None:
+    """A heartbeat that waited for ever would cost its worker every lease."""
+    with start_silent_proxy(redis_url) as (url, link):
+        app = make_app(Settings(redis_url=url, lease_s=6))
+        ring(app, "tiny", "tiny-1", [0])
+        link.be_silent()
+        with pytest.raises(ServiceUnreachable, match=r"tiny-1 was rung for .*Timeout"):
+            ring(app, "tiny", "tiny-1", [1])
+        assert ring(app, "tiny", "tiny-1", [2]) == 1
+        link.be_silent(for_ever=True)
+        for _ in range(2):  # one through the connection that is there, one that would make another
+            with pytest.raises(ServiceUnreachable, match=r"tiny-1 was rung for .*Timeout"):
+                ring(app, "tiny", "tiny-1", [3])
+    assert read_rung(client, "tiny") == [0, 2]
+
+
+def test_a_connection_is_given_up_before_a_lease_ends_and_after_the_server_may_hold_back_an_answer(redis_url: str) -> None:
+    for lease_s, expected in ((1, 2.0), (10, 10 / 3), (600, 5.0)):
+        app = make_app(Settings(redis_url=redis_url, lease_s=lease_s, renew_s=0.5))
+        with app.connection() as connection:
+            kept = connection.default_channel.client.connection_pool.connection_kwargs
+            assert kept["socket_timeout"] == kept["socket_connect_timeout"] == pytest.approx(expected)
+            assert kept["socket_timeout"] > connection.transport.brpop_timeout
+    with app.connection() as connection:
+        assert connection.default_channel.supports_batch_publish, "an option that tries again would end batches"
+
+
+@pytest.mark.parametrize("after", [0, 1], ids=["the last batch", "a full batch"])
+def test_a_connection_lost_while_messages_are_sent_is_an_unreachable_redis(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    """Exit code 3, not a traceback: kombu has an error of its own for batches."""
+    app = make_app(Settings(redis_url=redis_url))
+    ring(app, "tiny", "tiny-1", [0])
+
+    def fail(_: redis.client.Pipeline) -> None:
+        raise redis.ConnectionError("Connection closed by server.")
+
+    monkeypatch.setattr(redis.client.Pipeline, "execute", fail)
+    chunks = 1500 * after + 2
+    with pytest.raises(ServiceUnreachable, match=r"tiny-1 was rung for .*Connection closed by server"):
+        ring(app, "tiny", "tiny-1", range(chunks))
+    monkeypatch.undo()
+    assert ring(app, "tiny", "tiny-1", range(chunks)) == chunks
+
+
+def test_a_redis_that_is_full_takes_no_messages_and_says_so(client: redis.Redis, redis_url: str) -> None:
+    app = make_app(Settings(redis_url=redis_url))
+    ring(app, "tiny", "tiny-1", [0])
+    client.config_set("maxmemory", 1)
+    try:
+        with pytest.raises(ServiceUnreachable, match="maxmemory"):
+            ring(app, "tiny", "tiny-1", [1])
+    finally:
+        client.config_set("maxmemory", 0)
 
 
 def test_messages_are_acknowledged_early_and_leave_no_results(client: redis.Redis, redis_url: str) -> None:

@@ -1,6 +1,8 @@
 """The ledger's promises, against a real Redis: one holder a chunk, counts that add up whatever comes twice or late."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import redis
@@ -11,6 +13,8 @@ from common.errors import LeaseLost, ServiceUnreachable
 from common.ledger import Ledger, connect_redis, journal_key, run_keys
 from common.records import STATE_BYTES, Chunk, DatasetCounts, Outcome, Part, Plan, Status
 from common.settings import Settings
+from common.spec import AbortIf
+from tests.support.silent_proxy import start_silent_proxy
 from tests.support.waiting import wait_until
 
 RUN = "tiny-0123456789ab"
@@ -47,6 +51,18 @@ def make_part(number: int, statuses: list[Status]) -> Part:
     return Part(run_id=RUN, chunk=number, key="", outcomes=outcomes)
 
 
+def lose_answers(monkeypatch: pytest.MonkeyPatch, *commands: str) -> None:
+    """Let the first answer to each of these commands, every time, get lost on its way, so that it is sent again."""
+    call = Ledger._call  # noqa: SLF001  # below it there is only the network
+
+    def call_again(self: Ledger, run_id: str, chunk: int | None, *arguments: Any) -> Any:
+        if arguments[0] in commands:
+            call(self, run_id, chunk, *arguments)
+        return call(self, run_id, chunk, *arguments)
+
+    monkeypatch.setattr(Ledger, "_call", call_again)
+
+
 @pytest.fixture
 def ledger(redis_url: str) -> Iterator[Ledger]:
     chosen = Settings(redis_url=redis_url, lease_s=30)
@@ -74,6 +90,55 @@ def test_opening_a_run_twice_changes_nothing(ledger: Ledger) -> None:
     assert ledger.list_runs("tiny") == [RUN]
 
 
+def test_whoever_opened_a_run_hears_so_however_often_it_must_ask(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its answer may get lost, and only who opens a run tells it what is done."""
+    lose_answers(monkeypatch, "open")
+    assert ledger.open_run(make_plan(), "tiny")
+    assert not ledger.open_run(make_plan(), "tiny"), "another producer, or another time"
+    ledger.forget_run(RUN)
+    assert ledger.open_run(make_plan(), "tiny")
+
+
+def test_commands_whose_answers_get_lost_do_the_same_when_sent_again(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    lose_answers(monkeypatch, "extend", "set_abort", "acquire", "renew", "journal", "begin_trial", "absolve", "commit", "set_state")
+    ledger.open_run(make_plan(), "tiny", chunks=2)
+    ledger.open_run(make_plan(), "tiny")
+    ledger.set_abort(RUN, AbortIf(failed_rate=1.0, after=100))
+    lease = ledger.acquire(RUN, 0, "gpu0@a")
+    assert lease is not None
+    assert not lease.suspect
+    assert ledger.renew(RUN, [lease]) == []
+    assert ledger.begin_trial(lease, "0-0") == 0
+    ledger.journal(lease, make_part(0, ["ok"]).outcomes)
+    ledger.absolve(lease)
+    ledger.commit(make_chunk(0), make_part(0, ["ok", "failed", "ok", "ok"]), DATASETS)
+    view = ledger.view_run(RUN)
+    assert view is not None
+    assert (view.chunks_done, view.chunks, len(view.progress)) == (1, 3, 1)
+    assert view.counts == {(1, "ok"): 2, (0, "failed"): 1, (0, "ok"): 1}
+    assert ledger.pause_run(RUN, "look")
+    assert ledger.continue_run(RUN)
+    assert ledger.cancel_run(RUN, "enough")
+
+
+def test_a_holder_whose_connection_goes_silent_renews_in_time(redis_url: str, opened: Ledger) -> None:
+    """A failover, or a NAT that forgot the connection: nobody hangs up, and no answer comes."""
+    with start_silent_proxy(redis_url) as (url, link):
+        chosen = Settings(redis_url=url, lease_s=6)
+        with connect_redis(chosen, patience_s=0) as client:
+            holder = Ledger(client, chosen)
+            lease = holder.acquire(RUN, 0, "gpu0@a")
+            assert lease is not None
+            link.be_silent()
+            with ThreadPoolExecutor(1) as pool:
+                renewed = pool.submit(holder.renew, RUN, [lease])
+                ran_out = wait_until(
+                    lambda: opened.expire_leases(RUN) or (renewed.done() and [-1]), "a renewal, or the lease's end"
+                )
+            assert ran_out == [-1], "the renewal came too late"
+            assert renewed.result() == []
+
+
 def test_a_chunk_has_one_holder_and_an_unknown_run_none(opened: Ledger) -> None:
     first = opened.acquire(RUN, 0, "gpu0@a")
     assert first is not None
@@ -98,8 +163,9 @@ def test_an_expired_lease_is_named_once_and_can_be_renewed_until_somebody_takes_
     ledger.open_run(make_plan(), "tiny")
     slow = ledger.acquire(RUN, 0, "slow")
     assert slow is not None
-    assert wait_until(lambda: ledger.expire_leases(RUN), "an expired lease") == [0]
-    assert ledger.expire_leases(RUN) == []
+    patient = Ledger(ledger.client, Settings(redis_url=redis_url, lease_s=600))  # names nothing again within the test
+    assert wait_until(lambda: patient.expire_leases(RUN), "an expired lease") == [0]
+    assert patient.expire_leases(RUN) == []
     assert ledger.renew(RUN, [slow]) == []
     taken = wait_until(lambda: ledger.acquire(RUN, 0, "quick"), "a takeover")
     assert ledger.renew(RUN, [slow, taken]) == [slow]

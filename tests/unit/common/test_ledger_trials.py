@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from common.errors import LeaseLost
-from common.ledger import SUSPECT, Ledger, LedgerView, connect_redis, trial_key
+from common.ledger import SUSPECT, Ledger, LedgerView, connect_redis, run_keys, trial_key
 from common.records import Lease
 from common.settings import Settings
 from common.spec import AbortIf
@@ -176,3 +176,36 @@ def test_a_run_that_was_done_goes_on_when_it_grows(ledger: Ledger) -> None:
     ledger.commit(make_chunk(4).model_copy(update={"scattered": (4, 5, 6, 7)}), make_part(4, ["failed"] * 4), DATASETS)
     assert ledger.read_states(RUN)[4] == 2, "a worse outcome never replaces a better one"
     assert view(ledger).state == "done"
+
+
+def test_a_chunk_that_the_ledger_does_not_know_is_not_counted_and_the_run_still_ends(ledger: Ledger) -> None:
+    """Redis was killed within a second of being told that the run grew, and has lost that."""
+    for number in range(3):
+        ledger.commit(make_chunk(number), make_part(number, ["failed"] * 4), DATASETS)
+    again = make_chunk(3).model_copy(update={"scattered": (1, 4, 9, 11)})
+    with pytest.raises(LeaseLost, match="no longer knows chunk 3"):
+        ledger.commit(again, make_part(3, ["ok"] * 4), DATASETS)
+    assert (view(ledger).state, view(ledger).chunks_done) == ("done", 3)
+    assert ledger.read_done(RUN) == b"\1\1\1"
+    assert ledger.read_states(RUN) == b"\1" * 12
+
+    ledger.open_run(make_plan(), "tiny", chunks=4)
+    assert (view(ledger).state, ledger.find_pending(RUN)) == ("running", [3])
+    ledger.commit(again, make_part(3, ["ok"] * 4), DATASETS)
+    assert (view(ledger).state, view(ledger).chunks_done, view(ledger).chunks) == ("done", 4, 4)
+    assert ledger.read_states(RUN) == bytes([1, 3, 1, 1, 3, 1, 1, 1, 1, 3, 1, 3])
+
+
+def test_growing_undoes_no_chunk_that_was_counted_before(ledger: Ledger) -> None:
+    """A ledger of an earlier version may have counted chunks beyond those that it knew."""
+    for number in range(3):
+        ledger.commit(make_chunk(number), make_part(number, ["failed"] * 4), DATASETS)
+    run, chunks = run_keys(RUN)[0], run_keys(RUN)[3]
+    ledger.client.setrange(chunks, 3, b"\1")
+    ledger.client.hincrby(run, "chunks_done", 1)
+    ledger.open_run(make_plan(), "tiny", chunks=4)
+    assert (view(ledger).state, ledger.read_done(RUN)) == ("done", b"\1" * 4)
+    ledger.open_run(make_plan(), "tiny", chunks=5)
+    assert (view(ledger).state, ledger.find_pending(RUN)) == ("running", [4])
+    ledger.commit(make_chunk(4).model_copy(update={"scattered": (4, 5, 6, 7)}), make_part(4, ["ok"] * 4), DATASETS)
+    assert (view(ledger).state, view(ledger).chunks_done) == ("done", 5)

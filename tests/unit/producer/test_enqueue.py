@@ -18,6 +18,7 @@ from producer.enqueue import Enqueued, commit_parts, enqueue_run, resume_run
 from tests.support.fleet import Fleet, make_rows
 from tests.support.planning import make_samples, make_spec, put_part, read_rung, run_chunks
 from tests.support.soundness import assert_run_is_sound
+from tests.unit.common.test_ledger import lose_answers
 
 
 @pytest.fixture
@@ -165,6 +166,18 @@ def test_resume_with_rebuild_forgets_wrong_counts_and_leases(fleet: Fleet, clien
     assert resume(fleet, run_id, rebuild=True) == 4
     samples = fleet.status(run_id).samples
     assert (samples.ok, samples.in_flight, samples.unprocessed) == (8, 0, 32)
+
+
+def test_a_rebuild_whose_first_answer_from_redis_gets_lost_still_learns_what_is_done(
+    fleet: Fleet, client: redis.Redis, spec_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = fleet.enqueue(spec_path).run_id
+    run_chunks(fleet, "quick", run_id)
+    lose_answers(monkeypatch, "open")
+    assert resume(fleet, run_id, rebuild=True) == 0
+    status = fleet.status(run_id)
+    assert (status.state, status.samples.ok) == ("done", 40)
+    assert_run_is_sound(fleet, run_id)
 
 
 def test_rebuilding_a_run_that_the_store_does_not_know_forgets_nothing(fleet: Fleet, client: redis.Redis, spec_path: Path) -> None:

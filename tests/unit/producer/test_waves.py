@@ -6,12 +6,14 @@ from pathlib import Path
 import pytest
 
 from common.broker import make_app
-from common.chunks import read_chunk, read_index
+from common.chunks import read_chunk, read_index, read_run
 from common.layout import index_key
+from common.ledger import Ledger, LedgerView
 from common.records import Attempt, Outcome, Status
 from common.spec import Chunks
 from producer.collect import collect_outcomes, merge_outcomes
-from producer.enqueue import Resumed, resume_run
+from producer.enqueue import Resumed, commit_parts, resume_run
+from producer.status import prepare_status
 from producer.waves import find_retried, plan_wave
 from tests.support.fleet import Fleet, make_rows
 from tests.support.planning import put_part, run_chunks
@@ -104,6 +106,36 @@ def test_status_counts_what_is_run_again_apart_and_the_five_states_still_add_up(
     run_chunks(fleet, "quick", run_id)
     ended = fleet.status(run_id)
     assert (ended.state, ended.retrying, ended.samples.failed, ended.eta_s) == ("done", 0, 0, 0.0)
+
+
+def test_the_status_of_a_run_that_grows_while_it_is_read_is_that_of_before(
+    fleet: Fleet, run_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resume(fleet, run_id, "failed")
+    tell = prepare_status(run_id, fleet.store, fleet.ledger)
+    view_run = Ledger.view_run
+    grown: list[str] = []
+
+    def view_and_grow(ledger: Ledger, run_id: str) -> LedgerView | None:
+        view = view_run(ledger, run_id)
+        if not grown:
+            grown.append(run_id)
+            resume(fleet, run_id, "invalid")
+        return view
+
+    monkeypatch.setattr(Ledger, "view_run", view_and_grow)
+    assert tell().retrying == len(expected("failed"))
+    assert grown
+    assert tell().retrying == len(expected("failed", "invalid"))
+
+
+def test_a_rebuild_leaves_the_parts_of_a_wave_that_it_does_not_know_yet(fleet: Fleet, run_id: str) -> None:
+    index, (_, plan) = read_index(fleet.store, run_id), read_run(fleet.store, run_id)
+    resume(fleet, run_id, "failed")
+    put_part(fleet.store, read_index(fleet.store, run_id)[5])
+    assert commit_parts(index, plan, fleet.store, fleet.ledger) == 3
+    run_chunks(fleet, "quick", run_id)
+    assert_run_is_sound(fleet, run_id)
 
 
 def test_waves_survive_a_flushed_redis(fleet: Fleet, run_id: str) -> None:

@@ -1,6 +1,8 @@
 """The transformers engine: batches, memory, faults, stop strings.  On the tiny model."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -144,6 +146,45 @@ def test_ends_an_answer_before_a_stop_string(open_hf: Open) -> None:
     assert whole.text.startswith(stopped.text)
     assert stopped.finish_reason == "stop"
     assert stopped.output_tokens < whole.output_tokens
+
+
+def test_leaves_nothing_of_a_batch_that_did_not_fit_on_the_device(open_hf: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    model: Any = transformers.LlavaForConditionalGeneration
+    generate = model.generate
+    pictures: list[weakref.ref[torch.Tensor]] = []
+    left: list[bool] = []
+
+    def watched(self: Any, **inputs: Any) -> Any:
+        gc.collect()
+        left.extend(picture() is not None for picture in pictures)
+        pictures.append(weakref.ref(inputs["pixel_values"]))
+        if len(inputs["input_ids"]) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return generate(self, **inputs)
+
+    monkeypatch.setattr(model, "generate", watched)
+
+    async def ask() -> None:
+        async with open_hf(dtype="bfloat16", max_batch_size=4) as engine:  # of float32 there is no second copy on a CPU
+            await ask_all(engine, [make_request(number) for number in range(4)])
+
+    run(ask())
+    assert left == [False] * 3
+
+
+def test_sorts_the_vocabulary_only_for_a_top_p_that_leaves_something_out(open_hf: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> torch.Tensor:
+        raise ValueError("sorted")
+
+    monkeypatch.setattr(transformers.TopPLogitsWarper, "__call__", fail)
+
+    async def ask() -> Generation:
+        async with open_hf() as engine:
+            with pytest.raises(SampleError, match="sorted"):
+                await engine.generate(make_request(temperature=1.0, top_p=0.9, seed=1))
+            return await engine.generate(make_request(temperature=1.0, top_p=1.0, seed=1))
+
+    assert run(ask()).output_tokens
 
 
 def test_refuses_a_question_that_holds_the_image_marker(open_hf: Open, sizes: list[int]) -> None:

@@ -1,73 +1,24 @@
-"""The openai engine against a real HTTP server: limits, faults, patience, keys, and a stop at any time."""
+"""The openai engine against a real HTTP server: what it asks, limits, keys, and a stop at any time."""
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Coroutine
 from typing import Any
 
 import pytest
 
-from common.errors import ConfigError, EngineError, SampleError, TransientError
+from common.errors import ConfigError, EngineError
 from common.settings import get_settings
 from tests.support.dictated_clock import DictatedClock
 from tests.support.engines import ask_all, make_profile, make_request, run
-from tests.support.openai_server import CUT, HANG, KEY, PAGE, Asked, OpenAIServer, Reply, refuse, say, say_json, serve_openai
+from tests.support.openai_asking import answer_first, ask, clock, open_openai, server, wait_for
+from tests.support.openai_server import HANG, KEY, Asked, OpenAIServer, Reply, say
 from workers.engines import openai_engine
-from workers.engines.base import Engine, Generation
+from workers.engines.base import Generation
 from workers.engines.openai_engine import OpenAIEngine
-from workers.engines.openai_limits import MOST_BLAME, Clock
 from workers.engines.openai_wire import write_body
 
-AWAY = "http://127.0.0.1:1/v1"  # nobody listens on port 1
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenAIServer]:
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    get_settings.cache_clear()
-    with serve_openai() as started:
-        yield started
-    get_settings.cache_clear()
-
-
-@pytest.fixture
-def clock() -> DictatedClock:
-    return DictatedClock()
-
-
-@asynccontextmanager
-async def open_openai(server: OpenAIServer, clock: DictatedClock | None = None, **options: Any) -> AsyncIterator[Engine]:
-    profile = make_profile("openai", {"base_url": server.url, **options})
-    engine = OpenAIEngine(profile, "some-model", clock=clock.as_clock() if clock else Clock(), seed=3)
-    await engine.start()
-    try:
-        yield engine
-    finally:
-        await engine.stop()
-
-
-def ask(server: OpenAIServer, *texts: str, clock: DictatedClock | None = None, **options: Any) -> list[Any]:
-    """Return what becomes of one request for each text: a generation or an error."""
-
-    async def gather() -> list[Any]:
-        async with open_openai(server, clock, **options) as engine:
-            asking = (engine.generate(make_request(number, text, images=0)) for number, text in enumerate(texts))
-            return await asyncio.gather(*asking, return_exceptions=True)
-
-    answers: list[Any] = run(gather())
-    return answers
-
-
-def first(*replies: Reply) -> Callable[[Asked], Reply]:
-    """Return a server's answers: these to the first requests, "ok" to all that follow."""
-    return lambda asked: replies[asked.number] if asked.number < len(replies) else say()
-
-
-async def wait_for(condition: Callable[[], object]) -> None:
-    while not condition():
-        await asyncio.sleep(0.001)
+__all__ = ["clock", "server"]  # fixtures
 
 
 # What is asked and answered.
@@ -146,192 +97,11 @@ def test_requests_start_as_far_apart_as_asked_for(server: OpenAIServer, clock: D
     assert came == [1000, 1002, 1004, 1006, 1008, 1010]
 
 
-# Faults that pass.
-
-
-@pytest.mark.parametrize(
-    "fault",
-    [
-        refuse(500), refuse(503, headers={"Retry-After": "0"}), refuse(429), refuse(408), CUT, PAGE, Reply(),
-        say_json({"choices": []}), say_json({"error": {"message": "upstream", "code": 502}}),
-        Reply(200, b"<html><title>Welcome to our Wi-Fi</title>"),
-        Reply(200, b'{"choices": [', {"Content-Type": "application/json"}), Reply(200, b"\x1f\x8b", {"Content-Encoding": "gzip"}),
-    ],
-)  # fmt: skip
-def test_whatever_passes_is_asked_again_with_the_same_words(server: OpenAIServer, clock: DictatedClock, fault: Reply) -> None:
-    server.reply = first(fault, fault)
-    (generation,) = ask(server, "why?", clock=clock)
-    assert generation.text == "ok"
-    assert [asked.body for asked in server.asked] == [server.asked[0].body] * 3
-    assert all(wait_s <= bound_s for wait_s, bound_s in zip(clock.slept, (1, 2), strict=True))
-
-
-def test_a_request_that_nobody_answers_is_given_up_and_made_again(server: OpenAIServer, clock: DictatedClock) -> None:
-    server.reply = first(HANG)
-    (generation,) = ask(server, "why?", clock=clock, timeout_s=1)
-    assert generation.text == "ok"
-    assert [asked.text for asked in server.asked if asked.text == "why?"] == ["why?"] * 2
-
-
-def test_an_answer_that_drips_for_ever_is_given_up(server: OpenAIServer, clock: DictatedClock) -> None:
-    server.reply = first(Reply(drips=True))
-    (generation,) = ask(server, "why?", clock=clock, timeout_s=1)
-    assert generation.text == "ok"
-
-
-def test_a_pause_that_the_endpoint_asks_for_holds_every_request(server: OpenAIServer, clock: DictatedClock) -> None:
-    came: list[tuple[str, float]] = []
-
-    def reply(asked: Asked) -> Reply:
-        came.append((asked.text, clock.now_s))
-        return first(refuse(429, headers={"Retry-After": "50"}))(asked)
-
-    async def ask_in_turn() -> None:
-        async with open_openai(server, clock) as engine:
-            limited = asyncio.create_task(engine.generate(make_request(text="limited", images=0)))
-            await wait_for(lambda: clock.slept)
-            await engine.generate(make_request(text="other", images=0))
-            await limited
-
-    server.reply = reply
-    run(ask_in_turn())
-    assert came.pop(0) == ("limited", 1000)
-    assert sorted(text for text, _ in came) == ["limited", "other"]
-    assert all(at_s >= 1050 for _, at_s in came)
-
-
-def test_a_pause_beyond_patience_gives_the_chunk_back_at_once_and_the_endpoint_is_left_alone(
-    server: OpenAIServer, clock: DictatedClock
-) -> None:
-    server.reply = lambda _: refuse(429, "daily quota", headers={"Retry-After": "3000"})
-
-    async def ask_twice() -> None:
-        async with open_openai(server, clock) as engine:
-            for number in range(2):
-                with pytest.raises(TransientError, match="asked for a pause"):
-                    await engine.generate(make_request(number, images=0))
-
-    run(ask_twice())
-    assert len(server.asked) == 1
-    assert clock.now_s < 1000 + 300
-
-
-# Faults that stay.
-
-
-@pytest.mark.parametrize("reply", [refuse(503, "melting"), refuse(500, "melting"), refuse(429, "melting"), Reply(502, b"melting")])
-def test_an_endpoint_that_answers_nobody_is_nobodys_fault_once_patience_ends(
-    server: OpenAIServer, clock: DictatedClock, reply: Reply
-) -> None:
-    server.reply = lambda _: reply
-    (error,) = ask(server, "why?", clock=clock, patience_s=200)
-    assert isinstance(error, TransientError)
-    assert "answered nothing for 200 s: HTTP" in str(error)
-    assert "melting" in str(error)
-    assert 1200 <= clock.now_s <= 1200 + 30
-
-
-def test_an_endpoint_that_is_not_there_is_nobodys_fault_once_patience_ends(server: OpenAIServer, clock: DictatedClock) -> None:
-    error, other = ask(server, "why?", "how?", clock=clock, base_url=AWAY)
-    for one in (error, other):
-        assert isinstance(one, TransientError)
-        assert f"{AWAY} cannot be reached" in str(one)
-
-
-def test_who_comes_after_patience_ended_has_patience_of_his_own(server: OpenAIServer, clock: DictatedClock) -> None:
-    async def ask_twice() -> Generation:
-        async with open_openai(server, clock) as engine:
-            server.reply = lambda _: refuse(503)
-            with pytest.raises(TransientError):
-                await engine.generate(make_request(images=0))
-            so_far = len(server.asked)
-            server.reply = lambda asked: refuse(503) if asked.number < so_far + 3 else say()
-            return await engine.generate(make_request(images=0))
-
-    assert run(ask_twice()).text == "ok"
-
-
-def fail_poison(asked: Asked) -> Reply:
-    return refuse(500, "CUDA error") if "poison" in asked.text else say()
-
-
-def test_a_request_that_fails_while_others_are_answered_is_at_fault(server: OpenAIServer, clock: DictatedClock) -> None:
-    server.reply = fail_poison
-
-    async def ask_both() -> None:
-        async with open_openai(server, clock) as engine:
-            poison = asyncio.create_task(engine.generate(make_request(text="poison", images=0)))
-            while not poison.done():
-                await engine.generate(make_request(images=0))
-            with pytest.raises(SampleError, match=r"fails this request again and again.*HTTP 500: CUDA error") as caught:
-                await poison
-            assert caught.value.code == "engine_failed"
-
-    run(ask_both())
-    assert clock.now_s < 1000 + 300
-
-
-def test_a_control_question_tells_a_request_that_fails_alone_from_an_outage(server: OpenAIServer, clock: DictatedClock) -> None:
-    server.reply = fail_poison
-    (error,) = ask(server, "poison", clock=clock)
-    assert isinstance(error, SampleError)
-    assert error.code == "engine_failed"
-    controls = [asked for asked in server.asked if asked.text != "poison"]
-    assert len(controls) == MOST_BLAME
-    assert all(asked.body["max_tokens"] <= 16 and not asked.images for asked in controls)
-
-
-def test_a_request_that_is_never_answered_is_given_up_after_four_tries_even_if_it_is_the_only_one(
-    server: OpenAIServer, clock: DictatedClock
-) -> None:
-    server.reply = lambda asked: HANG if "endless" in asked.text else say()
-    (error,) = ask(server, "endless", clock=clock, timeout_s=1)
-    assert isinstance(error, SampleError)
-    assert error.code == "engine_failed"
-    assert "did not answer within 1 s" in str(error)
-    assert sum(asked.text == "endless" for asked in server.asked) == 4
-
-
-def test_a_limit_is_never_the_requests_fault(server: OpenAIServer, clock: DictatedClock) -> None:
-    server.reply = lambda asked: refuse(429) if "unlucky" in asked.text and asked.number < 60 else say()
-
-    async def ask_both() -> Generation:
-        async with open_openai(server, clock) as engine:
-            unlucky = asyncio.create_task(engine.generate(make_request(text="unlucky", images=0)))
-            while not unlucky.done():
-                await engine.generate(make_request(images=0))
-            return await unlucky
-
-    assert run(ask_both()).text == "ok"
-
-
-@pytest.mark.parametrize(
-    ("reply", "kind", "told"),
-    [
-        (refuse(401, f"Incorrect API key provided: {KEY}"), ConfigError, "environment variable OPENAI_API_KEY"),
-        (refuse(404, "The model `some-model` does not exist"), ConfigError, "weights"),
-        (refuse(429, "quota", code="insufficient_quota"), ConfigError, "no credit"),
-        (refuse(400, f"bad image, by {KEY}"), SampleError, "HTTP 400: bad image, by ***"),
-        (say(None, "content_filter"), SampleError, "withheld"),
-    ],
-)
-def test_what_waiting_does_not_help_is_told_at_once_without_the_key(
-    server: OpenAIServer, reply: Reply, kind: type[Exception], told: str
-) -> None:
-    server.reply = lambda _: reply
-    (error,) = ask(server, "why?")
-    assert isinstance(error, kind)
-    assert told in str(error)
-    assert KEY not in str(error)
-    assert error.__suppress_context__ or error.__context__ is None
-    assert len(server.asked) == 1
-
-
 # Cancelling and stopping.
 
 
 def test_a_cancelled_request_leaves_its_place_to_the_next(server: OpenAIServer) -> None:
-    server.reply = first(HANG)
+    server.reply = answer_first(HANG)
 
     async def cancel() -> Generation:
         async with open_openai(server, concurrency=1) as engine:

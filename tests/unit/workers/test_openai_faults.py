@@ -28,6 +28,13 @@ def wrap(**error: Any) -> dict[str, Any]:
 
 
 GOOGLE_WRONG_KEY = [wrap(code=400, status="INVALID_ARGUMENT", details=[{"reason": "API_KEY_INVALID"}, "odd"])]
+FIREWALL_PAGE = (
+    b"<html><head><title>Attention Required! | Cloudflare</title></head><body>Sorry, you have been blocked</body></html>"
+)
+TOO_LARGE = (
+    "Request too large for gpt-4o in organization org-x on tokens per min (TPM): Limit 30000, Requested 36278. The input or output "
+    "tokens must be reduced in order to run successfully."
+)
 OPENROUTER_FLAGGED = wrap(code=403, metadata={"reasons": ["violence"], "flagged_input": "..."})
 
 
@@ -41,6 +48,27 @@ def test_what_waiting_helps_is_tried_again(status: int) -> None:
 
 
 @pytest.mark.parametrize(
+    "said",
+    ["Rate limit reached: Limit 30000, Used 29000, Requested 3000.", "Limit 30000, Requested 30000.", "Limit none, Requested 5"],
+)
+def test_a_limit_that_waiting_helps_is_no_request_too_large(said: str) -> None:
+    fault = sort(429, wrap(message=said))
+    assert isinstance(fault, EndpointFault)
+    assert fault.weight == 0
+
+
+@pytest.mark.parametrize("content", [FIREWALL_PAGE, b"", b"Forbidden", b'"no"'])
+def test_a_403_that_is_no_answer_of_the_api_is_nobodys_fault_as_yet_and_the_users_if_it_lasts(content: bytes) -> None:
+    fault = sort(403, content, headers={"retry-after": "3"})
+    assert isinstance(fault, EndpointFault)
+    assert (fault.weight, fault.wait_s) == (1, 3)
+    assert str(fault.if_lasting).startswith(
+        "profile gemini: https://host/v1: a page refuses every request: look at engine_options."
+    )
+    assert f"({fault})" in str(fault.if_lasting)
+
+
+@pytest.mark.parametrize(
     ("status", "body", "advice"),
     [
         (401, wrap(code="invalid_api_key"), "does not accept the key: look at the environment variable GEMINI_API_KEY"),
@@ -48,6 +76,7 @@ def test_what_waiting_helps_is_tried_again(status: int) -> None:
         (429, wrap(code="insufficient_quota", type="insufficient_quota"), "no credit left"),
         (402, wrap(), "no credit left"),
         (403, wrap(), "may not use model 'gemini-pro'"),
+        (403, {"message": "Forbidden"}, "may not use model 'gemini-pro'"),
         (404, wrap(code="model_not_found"), "has no model 'gemini-pro': look at weights and engine_options.base_url"),
         (404, b"<html><title>Not Found</title></html>", "look at weights and engine_options.base_url"),
         (405, {"detail": "Method Not Allowed"}, "look at weights and engine_options.base_url"),
@@ -78,6 +107,7 @@ def test_an_endpoint_that_wants_a_key_though_none_was_named_says_so() -> None:
         (400, wrap(code="content_filter"), "content_filter"),
         (400, wrap(code="content_policy_violation"), "content_filter"),
         (403, OPENROUTER_FLAGGED, "content_filter"),
+        (429, wrap(message=TOO_LARGE, type="tokens", code="rate_limit_exceeded"), "engine_rejected"),
     ],
 )
 def test_what_is_wrong_with_the_request_is_the_samples_fault(status: int, body: object, code: str) -> None:

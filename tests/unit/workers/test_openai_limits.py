@@ -137,3 +137,22 @@ def test_a_request_is_at_fault_once_it_failed_often_while_others_were_answered()
         pulse.beat()
         trial.note_fault(1)
     assert trial.is_at_fault
+
+
+def test_limits_count_once_patience_has_ended_and_others_are_answered_all_the_same() -> None:
+    clock = DictatedClock()
+    pulse = Pulse(clock.as_clock())
+    trial = Trial(pulse, 100, clock.as_clock())
+    clock.now_s += 99
+    trial.note_fault(0)
+    doubted_before = trial.is_doubted
+    clock.now_s += 1
+    trial.note_fault(0)
+    assert (doubted_before, trial.is_doubted) == (False, True)
+    trial.note_fault(0)
+    assert trial.blame == 0  # nobody was answered
+    for _ in range(3):
+        assert not trial.is_at_fault
+        pulse.beat()
+        trial.note_fault(0)
+    assert trial.is_at_fault

@@ -14,7 +14,7 @@ from common.records import FinishReason
 from common.spec import Generation as GenerationSettings
 from tests.support.engines import make_request
 from tests.support.openai_server import say, say_json
-from workers.engines.base import Message, Request
+from workers.engines.base import Generation, Message, Request
 from workers.engines.openai_faults import EndpointFault
 from workers.engines.openai_options import OpenAIOptions
 from workers.engines.openai_wire import read_generation, write_body, write_data_url
@@ -103,7 +103,7 @@ def test_any_text_can_be_sent(text: str) -> None:
     ("said", "reason"),
     [
         ("stop", "stop"), ("length", "length"), ("MAX_TOKENS", "length"), ("STOP", "stop"), ("tool_calls", "stop"), (None, "stop"),
-        ("content_filter", "error"),
+        ("content_filter", "error"), ("SAFETY", "error"),
     ],
 )  # fmt: skip
 def test_an_answer_is_read_with_its_reason_and_its_tokens(said: str | None, reason: FinishReason) -> None:
@@ -142,13 +142,30 @@ def test_an_answer_that_was_withheld_or_declined_has_its_own_code() -> None:
     assert read_generation(say("fine", refusal="").content).text == "fine"
 
 
+@pytest.mark.parametrize("choice", [{}, {"message": None}, {"message": {"role": "assistant"}}, {"message": {"content": ""}}])
+@pytest.mark.parametrize(
+    "reason", ["content_filter", "SAFETY", "RECITATION", "PROHIBITED_CONTENT", "BLOCKLIST", "SPII", "Prohibited_Content"]
+)
+def test_whatever_a_filter_calls_itself_and_leaves_it_is_a_filter(choice: dict[str, Any], reason: str) -> None:
+    with pytest.raises(SampleError, match=rf"filter withheld the answer \({reason.lower()}\)") as caught:
+        read_generation(say_json({"choices": [{**choice, "finish_reason": reason, "index": 0}]}).content)
+    assert caught.value.code == "content_filter"
+
+
+@pytest.mark.parametrize(("said", "reason"), [("length", "length"), ("MAX_TOKENS", "length"), ("stop", "stop")])
+def test_a_reason_without_a_message_is_an_empty_answer_with_that_reason(said: str, reason: FinishReason) -> None:
+    body = {"choices": [{"finish_reason": said, "message": None}], "usage": {"prompt_tokens": 7, "completion_tokens": 4}}
+    assert read_generation(say_json(body).content) == Generation("", reason, 7, 4)
+
+
 @pytest.mark.parametrize(
     "content",
     [
         b"", b"null", b"[]", b"{}", b'"ok"', b"\xff\xfe", b"[" * 100_000, b"<html><title>502</title></html>",
         b'{"choices": [', b'{"choices": []}', b'{"choices": null}', b'{"choices": [{}]}', b'{"choices": [{"message": null}]}',
         b'{"choices": [{"message": {"content": 5}}]}', b'{"choices": [{"message": {"content": "half"}, "finish_reason": "error"}]}',
-        b'{"error": {"message": "upstream is gone", "code": 502}}',
+        b'{"error": {"message": "upstream is gone", "code": 502}}', b'{"choices": [{"message": null, "finish_reason": ""}]}',
+        b'{"choices": [{"message": null, "finish_reason": "error"}]}',
     ],
 )  # fmt: skip
 def test_what_is_no_answer_is_nobodys_fault_and_never_an_answer(content: bytes) -> None:

@@ -8,8 +8,8 @@ import pytest
 from common.chunks import ChunkIndex, read_index
 from common.errors import ConfigError
 from common.spec_files import read_profile
-from tests.support.fleet import Fleet, make_rows
 from common.store import Store
+from tests.support.fleet import Fleet, make_rows
 from tests.support.planning import put_part
 from workers import runs
 from workers.runs import load_run

@@ -1,0 +1,59 @@
+"""What vLLM says when it does not answer, and whose fault that is.  vLLM's own types, without a model."""
+
+import re
+
+import pytest
+
+from common.errors import EngineError, OutOfMemory, SampleError
+from common.records import FinishReason
+from tests.support.engines import make_request, run
+from tests.support.vllm_cpu.process import LOAD_S, VllmHost
+from workers.engines.base import Generation
+
+pytestmark = pytest.mark.timeout(2 * LOAD_S)
+
+
+def ask(host: VllmHost, says: str) -> Generation:
+    async def ask_once() -> Generation:
+        async with host.open_stubbed(says) as engine:
+            return await engine.generate(make_request(images=0))
+
+    answer: Generation = run(ask_once())
+    return answer
+
+
+@pytest.mark.parametrize(("said", "reason"), [("stop", "stop"), ("length", "length"), ("repetition", "length")])
+def test_an_answer_is_taken_with_its_reason(vllm_host: VllmHost, said: str, reason: FinishReason) -> None:
+    assert ask(vllm_host, said) == Generation("half an ans", reason, 2, 3)
+
+
+def test_what_the_engine_process_breaks_off_as_it_ends_is_no_answer(vllm_host: VllmHost) -> None:
+    with pytest.raises(EngineError, match="vLLM's engine process is ending: it broke the request off") as caught:
+        ask(vllm_host, "abort")
+    assert caught.type is EngineError
+
+
+@pytest.mark.parametrize("said", ["error", "some day another"])
+def test_what_the_engine_breaks_off_otherwise_is_the_samples_fault_and_no_answer(vllm_host: VllmHost, said: str) -> None:
+    with pytest.raises(SampleError, match=f"the reason it gives is '{said}'") as caught:
+        ask(vllm_host, said)
+    assert caught.value.code == "engine_failed"
+
+
+@pytest.mark.parametrize(
+    ("says", "kind", "told"),
+    [
+        ("a fault", SampleError, "ValueError: the prompt is too long"),
+        ("a wrapped fault", SampleError, "ValueError: the prompt is too long"),
+        ("a fault wrapped twice", SampleError, "ValueError: the prompt is too long"),
+        ("a wrapped nothing", SampleError, "EngineGenerateError: "),
+        ("no memory", OutOfMemory, "MemoryError: no room"),
+        ("wrapped no memory", OutOfMemory, "MemoryError: no room"),
+        ("death", EngineError, "vLLM's engine process is gone"),
+        ("wrapped death", EngineError, "vLLM's engine process is gone"),
+    ],
+)
+def test_an_exception_is_told_by_its_cause(vllm_host: VllmHost, says: str, kind: type[Exception], told: str) -> None:
+    with pytest.raises(kind, match=f"^{re.escape(told)}") as caught:
+        ask(vllm_host, says)
+    assert caught.type is kind

@@ -1,0 +1,64 @@
+"""Asking a test's endpoint through the openai engine."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from common.settings import get_settings
+from tests.support.dictated_clock import DictatedClock
+from tests.support.engines import make_profile, make_request, run
+from tests.support.openai_server import KEY, Asked, OpenAIServer, Reply, say, serve_openai
+from workers.engines.base import Engine
+from workers.engines.openai_engine import OpenAIEngine
+from workers.engines.openai_limits import Clock
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenAIServer]:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    get_settings.cache_clear()
+    with serve_openai() as started:
+        yield started
+    get_settings.cache_clear()
+
+
+@pytest.fixture
+def clock() -> DictatedClock:
+    return DictatedClock()
+
+
+@asynccontextmanager
+async def open_openai(server: OpenAIServer, clock: DictatedClock | None = None, **options: Any) -> AsyncIterator[Engine]:
+    profile = make_profile("openai", {"base_url": server.url, **options})
+    engine = OpenAIEngine(profile, "some-model", clock=clock.as_clock() if clock else Clock(), seed=3)
+    await engine.start()
+    try:
+        yield engine
+    finally:
+        await engine.stop()
+
+
+def ask(server: OpenAIServer, *texts: str, clock: DictatedClock | None = None, **options: Any) -> list[Any]:
+    """Return what becomes of one request for each text: a generation or an error."""
+
+    async def gather() -> list[Any]:
+        async with open_openai(server, clock, **options) as engine:
+            asking = (engine.generate(make_request(number, text, images=0)) for number, text in enumerate(texts))
+            return await asyncio.gather(*asking, return_exceptions=True)
+
+    answers: list[Any] = run(gather())
+    return answers
+
+
+def answer_first(*replies: Reply) -> Callable[[Asked], Reply]:
+    """Return a server's answers: these to the first requests, "ok" to all that follow."""
+    return lambda asked: replies[asked.number] if asked.number < len(replies) else say()
+
+
+async def wait_for(condition: Callable[[], object]) -> None:
+    while not condition():
+        await asyncio.sleep(0.001)

@@ -1,0 +1,69 @@
+"""Our vLLM engine over a stub of vLLM's ``AsyncLLM``, for what the real one says only in trouble.  vLLM's own types throughout."""
+
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any
+
+from vllm.outputs import CompletionOutput, RequestOutput
+from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+from common.spec import ModelProfile
+from workers.engines.vllm_engine import VllmEngine
+
+
+def wrap(error: Exception | None) -> Exception:
+    """Return an exception as ``AsyncLLM.generate`` wraps it."""
+    wrapped: Exception = EngineGenerateError()
+    wrapped.__cause__ = error
+    return wrapped
+
+
+FAULTS: dict[str, Exception] = {
+    "a fault": ValueError("the prompt is too long"),
+    "a wrapped fault": wrap(ValueError("the prompt is too long")),
+    "a fault wrapped twice": wrap(wrap(ValueError("the prompt is too long"))),
+    "a wrapped nothing": wrap(None),
+    "no memory": MemoryError("no room"),
+    "wrapped no memory": wrap(MemoryError("no room")),
+    "death": EngineDeadError(),
+    "wrapped death": wrap(EngineDeadError()),
+}
+
+
+class StubbedLlm:
+    """Ends each request as ``says`` says: with one of ``FAULTS``, or with that finish reason and the tokens so far."""
+
+    errored = False
+
+    def __init__(self, says: str) -> None:
+        self._says = says
+        self.renderer = SimpleNamespace(render_chat_async=self._render, get_tokenizer=lambda: self)
+
+    async def generate(self, prompt: object, settings: object, request_id: str) -> AsyncIterator[RequestOutput]:
+        del prompt, settings
+        if fault := FAULTS.get(self._says):
+            raise fault
+        completion = CompletionOutput(0, "", [5, 6, 7], None, None, finish_reason=self._says)
+        yield RequestOutput(request_id, None, [1, 2], None, [completion], finished=True)
+
+    def decode(self, tokens: list[int], *, skip_special_tokens: bool) -> str:
+        assert skip_special_tokens
+        return "half an ans"[: len(tokens) * 4]
+
+    def shutdown(self) -> None:
+        """Nothing runs."""
+
+    async def _render(self, *_: object) -> tuple[None, list[object]]:
+        return None, [object()]
+
+
+class StubbedEngine(VllmEngine):
+    """Takes the one option ``says``."""
+
+    def __init__(self, profile: ModelProfile, weights: str) -> None:
+        super().__init__(profile.model_copy(update={"engine_options": {}}), weights)
+        self._says = str(profile.engine_options["says"])
+
+    async def start(self) -> None:
+        stub: Any = StubbedLlm(self._says)
+        self._llm = stub
