@@ -12,6 +12,7 @@ from itertools import groupby
 import structlog
 from redis.exceptions import RedisError
 
+from common.errors import ServiceUnreachable
 from common.ledger import Ledger
 from common.records import Lease
 from common.settings import Settings
@@ -100,8 +101,8 @@ class Heartbeat:
         try:
             self._renew()
             self._duties()
-        except RedisError as error:
-            log.warning("Redis is away; leases could not be renewed", error=str(error))
+        except (RedisError, ServiceUnreachable) as error:
+            log.warning("Redis is away; this round of the heartbeat was not finished", error=str(error))
         except Exception:
             log.exception("heartbeat failed; it goes on")
 
