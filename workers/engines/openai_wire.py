@@ -49,8 +49,8 @@ def write_body(request: Request, model: str, options: OpenAIOptions) -> bytes:
 def read_generation(content: bytes) -> Generation:
     """Return the generation that the body of a successful answer holds.
 
-    Raises ``EndpointFault`` if there is none in it, and ``SampleError`` when a filter withheld it (``content_filter``) or the
-    model declined in the field that is meant for it (``refused``).
+    Raises ``EndpointFault`` if there is none in it, and ``SampleError`` when a filter withheld or cut it (``content_filter``) or
+    the model declined in the field that is meant for it (``refused``).
     """
     try:
         answer = _Answer.model_validate_json(content)
@@ -64,15 +64,14 @@ def read_generation(content: bytes) -> Generation:
         raise sort_empty(content)
     message = choice.message or _Message()  # Gemini leaves it out when a filter or max_tokens left nothing to put there
     text = _read_text(message.content)
-    if not text and reason in _FILTERED:
+    if reason in _FILTERED:  # what it left of the text is no answer either
         raise SampleError("content_filter", f"the endpoint's filter withheld the answer ({reason})")
     if not text and message.refusal:
         raise SampleError("refused", f"the model declined to answer: {quote(message.refusal)}")
-    if reason not in _FINISH_REASONS and reason not in _FILTERED:
+    if reason not in _FINISH_REASONS:
         raise sort_empty(content)
     usage = answer.usage or _Usage()
-    # A text that a filter cut counts as error.
-    return Generation(text, _FINISH_REASONS.get(reason, "error"), usage.prompt_tokens, usage.completion_tokens)
+    return Generation(text, _FINISH_REASONS[reason], usage.prompt_tokens, usage.completion_tokens)
 
 
 class _Message(BaseModel):
