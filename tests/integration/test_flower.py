@@ -45,8 +45,9 @@ def test_flower_shows_a_running_fleet_by_its_gpus_and_its_chunks_in_words(fleet:
         fleet.wait_for_end(run_id)
         sizes = [8] * 23 + [4]
         names = {f"watched · {run_id} · chunk {number} · {size} samples" for number, size in enumerate(sizes)}
-        chunks = wait_until(lambda: found if len(found := find_chunks()) >= len(names) else None, "Flower to show every chunk")
-        assert {*chunks} == names
+        chunks = wait_until(lambda: found if names <= {*(found := find_chunks())} else None, "Flower to show every chunk")
+        # A janitor that found the run before it was rung for has rung as well, and knows no sizes yet.
+        assert {*chunks} - names <= {name.rpartition(" · ")[0] for name in names}
         assert {chunk["worker"] for chunk in chunks.values()} == {*gpus}
         assert set(json.loads(flower.ask("api/workers?refresh=1", CREDENTIALS)[1])) == {*gpus}
 
