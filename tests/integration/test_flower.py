@@ -55,7 +55,9 @@ def test_flower_shows_a_running_fleet_by_its_gpus_and_its_chunks_in_words(fleet:
         assert columns == ["args", "state", "result", "received", "runtime", "worker"]
         table = flower.ask("tasks/datatable?draw=1&start=0&length=50&order[0][column]=0&columns[0][data]=args", CREDENTIALS)[1]
         shown = {row["args"] for row in json.loads(table)["data"]}
-        assert shown == {f"chunk {number} · {size} samples · {run_id}" for number, size in enumerate(sizes)}
+        sized = {f"chunk {number} · {size} samples · {run_id}" for number, size in enumerate(sizes)}
+        assert sized <= shown
+        assert not any("samples" in janitors for janitors in shown - sized)
     assert_run_is_sound(fleet, run_id)
 
 
