@@ -23,7 +23,6 @@ from common.spec_files import (
     read_profile,
     read_specs,
 )
-from tests.support.closed_folders import close_folder
 
 
 @pytest.fixture(autouse=True)
@@ -394,25 +393,6 @@ def test_weights_are_a_folder_beside_the_profile_or_a_hub_id(folder: Path) -> No
     write_yaml(path, name="w", engine="hf", weights="./nowhere")
     with pytest.raises(ConfigError, match=r"w\.yaml: weights: .*/profiles/nowhere is not a folder"):
         find_weights(read_profile("w"), profile_path=path)
-
-
-def test_weights_below_a_folder_that_may_not_be_entered_are_the_users_to_mend(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = write_yaml(folder / "profiles" / "w.yaml", name="w", engine="hf", weights=f"{folder}/closed/weights")
-    profile = read_profile("w")
-    close_folder(monkeypatch, folder / "closed")
-    with pytest.raises(ConfigError, match=r"w\.yaml: weights: .*/closed/weights cannot be read: Permission denied; check its perm"):
-        find_weights(profile, profile_path=path)
-
-
-def test_profiles_in_a_folder_that_may_not_be_entered_are_not_there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FLEET_PROFILES_DIR", str(folder / "closed" / "profiles"))
-    get_settings.cache_clear()
-    close_folder(monkeypatch, folder / "closed")
-    assert read_profile("tiny").name == "tiny"
-    with pytest.raises(ConfigError, match=r"model profile 'mine' not found(.|\n)*looked at: .*/closed/profiles/mine\.yaml"):
-        find_profile("mine")
 
 
 def test_load_yaml_returns_the_mapping(folder: Path) -> None:

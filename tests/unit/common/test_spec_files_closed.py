@@ -1,0 +1,37 @@
+"""Weights and profiles below a folder that may not be entered: words for a person instead of a traceback."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from common.errors import ConfigError
+from common.settings import get_settings
+from common.spec_files import find_profile, find_weights, read_profile
+from tests.support.closed_folders import close_folder
+
+
+@pytest.fixture
+def closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Yield a folder that may not be entered."""
+    close_folder(monkeypatch, tmp_path / "closed")
+    get_settings.cache_clear()
+    yield tmp_path / "closed"
+    get_settings.cache_clear()
+
+
+def test_weights_there_are_the_users_to_mend(closed: Path) -> None:
+    path = closed.parent / "w.yaml"
+    path.write_text(yaml.safe_dump({"name": "w", "engine": "hf", "weights": f"{closed}/weights"}))
+    profile = read_profile(str(path))
+    with pytest.raises(ConfigError, match=r"w\.yaml: weights: .*/closed/weights cannot be read: Permission denied; check its perm"):
+        find_weights(profile, profile_path=path)
+
+
+def test_profiles_there_are_not_there(closed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLEET_PROFILES_DIR", str(closed / "profiles"))
+    get_settings.cache_clear()
+    assert read_profile("tiny").name == "tiny"
+    with pytest.raises(ConfigError, match=r"model profile 'mine' not found(.|\n)*looked at: .*/closed/profiles/mine\.yaml"):
+        find_profile("mine")
