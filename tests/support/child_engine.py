@@ -66,15 +66,17 @@ class ChildEngine:
 
     async def _listen(self, child: Process) -> None:
         assert child.stdout is not None
-        async for line in child.stdout:
-            said = json.loads(line)
-            answer = self._answers.pop(said["id"])
-            if not answer.done():
-                answer.set_result(said["text"])
-        self._gone = True
-        for answer in self._answers.values():
-            if not answer.done():
-                answer.set_exception(EngineError(f"the engine's process {child.pid} is gone"))
+        try:
+            async for line in child.stdout:
+                said = json.loads(line)
+                answer = self._answers.pop(said["id"])
+                if not answer.done():
+                    answer.set_result(said["text"])
+        finally:  # whatever the last line was: nobody is to wait for ever
+            self._gone = True
+            for answer in self._answers.values():
+                if not answer.done():
+                    answer.set_exception(EngineError(f"the engine's process {child.pid} is gone"))
 
 
 def write_child_profile(fleet: Fleet, name: str, *, delay_s: float) -> None:
