@@ -63,7 +63,7 @@ def test_the_only_worker_dies_before_and_between_its_journal_entries_and_comes_b
     kept = note_kept(fleet, run_id)
     if point == "loading":
         assert not read_asked(fleet)
-            assert {one.state for one in fleet.workers(MODEL)} <= {"loading"}
+        assert {one.state for one in fleet.workers(MODEL)} <= {"loading"}
     assert (died.at == "") == (point == "loading")
     assert_ends_sound(fleet, run_id, kept, asked_again=0 if point == "loading" else IN_FLIGHT)
     assert fleet.read_log().count("worker started") == 2
