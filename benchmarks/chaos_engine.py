@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 from common.errors import EngineError
-from common.spec import ModelProfile
+from common.spec.models import ModelProfile
 from workers.engines.base import Engine, Generation, Request
 from workers.engines.registry import load_engine
 

@@ -30,7 +30,7 @@ from benchmarks.gpu_questions import SAMPLES_IN_FLIGHT, dictate_length
 from benchmarks.gpu_watch import CpuWatch
 from common.chunks import read_chunk, read_index, read_run
 from common.records import Sample
-from common.spec import RunSpec
+from common.spec.models import RunSpec
 from common.store import Store, open_store
 
 _DECODERS = 4  # threads; a fleet's worker has as many

@@ -30,7 +30,7 @@ from common.errors import ConfigError, FleetError
 from common.ledger import Ledger, LedgerView, connect_redis
 from common.presence import Presence, list_workers
 from common.settings import Settings
-from common.spec_files import read_specs
+from common.spec.files import read_specs
 from common.store import open_store
 from producer.collect import collect_outcomes
 from producer.datasets import read_dataset

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 from common.errors import OutOfMemory
-from common.spec import Generation as GenerationSettings
-from common.spec import ModelProfile
+from common.spec.models import Generation as GenerationSettings
+from common.spec.models import ModelProfile
 from workers.engines.base import Generation, Message, Request
 from workers.engines.hf_batching import BatchLimit, Waiting
 from workers.engines.hf_engine import HfEngine

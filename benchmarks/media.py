@@ -26,7 +26,7 @@ import numpy as np
 from PIL import Image
 
 from common.records import Media
-from common.spec import MediaBounds
+from common.spec.models import MediaBounds
 from workers.media_files import MediaAccess
 from workers.media_loader import MediaLoader
 

@@ -21,7 +21,7 @@ from common.layout import index_key, part_key, parts_prefix, run_key, samples_ke
 from common.masking import mask_record
 from common.parts import decode_part
 from common.records import Chunk, Part, Plan, Sample
-from common.spec import RunSpec
+from common.spec.models import RunSpec
 from common.store import MissingObject, Store
 
 _COLUMNS = ("first", "count", "offset", "length", "crc32")

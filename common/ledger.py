@@ -22,7 +22,7 @@ from common.errors import ConfigError, LeaseLost, ServiceUnreachable
 from common.masking import mask_text
 from common.records import STATE_BYTES, Chunk, Lease, Outcome, Part, Plan
 from common.settings import Settings
-from common.spec import AbortIf
+from common.spec.models import AbortIf
 
 _SCRIPT = (Path(__file__).parent / "ledger.lua").read_text(encoding="utf-8")
 # Points of blame from which a chunk is a suspect; a holder that fell silent brings one (see ``ledger.lua``).

@@ -15,8 +15,8 @@ from common.ledger import Ledger, connect_redis, reaching_redis
 from common.log import configure_log
 from common.records import Outcome, Sample
 from common.settings import get_settings
-from common.spec import RunSpec
-from common.spec_files import read_specs
+from common.spec.files import read_specs
+from common.spec.models import RunSpec
 from common.store import Store, open_store
 from producer.collect import collect_outcomes, write_results
 from producer.datasets import read_dataset

@@ -19,7 +19,7 @@ from common.embedded_redis import start_redis
 from common.errors import ConfigError, FleetError
 from common.ledger import Ledger, connect_redis
 from common.settings import Settings, get_settings
-from common.spec_files import read_specs
+from common.spec.files import read_specs
 from common.store import Store, open_store
 from producer.collect import collect_outcomes, write_results
 from producer.datasets import read_dataset

@@ -13,7 +13,7 @@ from common.layout import parse_part_key, parts_prefix, run_key
 from common.ledger import Ledger
 from common.presence import list_workers
 from common.records import Plan, Record, Sample
-from common.spec import RunSpec
+from common.spec.models import RunSpec
 from common.store import Store
 from producer.plan import plan_run
 from producer.status import RunStatus, prepare_status

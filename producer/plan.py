@@ -14,7 +14,7 @@ from common.chunks import IndexBuilder, encode_run, read_run
 from common.errors import ConfigError, IntegrityError
 from common.layout import index_key, run_key, samples_key
 from common.records import Plan, Sample
-from common.spec import Chunks, RunSpec
+from common.spec.models import Chunks, RunSpec
 from common.store import Store
 from producer.shuffle import Counts, Spread, shuffle_samples
 

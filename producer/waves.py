@@ -15,7 +15,7 @@ from common.identity import digest_bytes
 from common.layout import index_key, wave_samples_key
 from common.ledger import Ledger
 from common.records import STATE_BYTES, Outcome, Sample
-from common.spec import Chunks
+from common.spec.models import Chunks
 from common.store import Store
 from producer.collect import read_outcomes
 from producer.plan import cut_chunks

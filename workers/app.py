@@ -21,8 +21,8 @@ from common.ledger import Ledger, connect_redis
 from common.log import configure_log
 from common.presence import Presence, announce_worker
 from common.settings import get_settings
-from common.spec import ModelProfile
-from common.spec_files import find_profile, find_weights, read_profile
+from common.spec.files import find_profile, find_weights, read_profile
+from common.spec.models import ModelProfile
 from common.store import open_store
 from workers.adapters import load_adapter
 from workers.engines.registry import load_engine

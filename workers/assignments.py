@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from itertools import count
 
 from common.errors import ConfigError
-from common.spec import ModelProfile
-from common.spec_files import read_profile
+from common.spec.files import read_profile
+from common.spec.models import ModelProfile
 from workers.gpus import Gpu, list_usable_gpus, parse_gpus
 from workers.presets import Preset, choose_preset, find_group_size
 

@@ -9,7 +9,7 @@ import sys
 import click
 
 from common.errors import FleetError
-from common.spec_files import read_profile
+from common.spec.files import read_profile
 from workers.engines.registry import load_engine
 
 REFUSED = 2

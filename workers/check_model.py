@@ -6,8 +6,8 @@ import time
 
 from common.errors import ConfigError
 from common.masking import mask_text
-from common.spec import ModelProfile
-from common.spec_files import check, find_profile, find_weights, read_profile
+from common.spec.files import check, find_profile, find_weights, read_profile
+from common.spec.models import ModelProfile
 from workers.check_engine import REFUSED
 from workers.check_weights import check_weights
 from workers.engines.openai_options import OpenAIOptions, find_base_url, read_key

@@ -14,7 +14,7 @@ from PIL import Image
 
 from common.errors import SampleError
 from common.records import Media
-from common.spec import MediaBounds
+from common.spec.models import MediaBounds
 from workers.media_files import MediaAccess, read_file
 from workers.media_images import open_image
 from workers.media_urls import fetch_url, name_url

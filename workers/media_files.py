@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from common.errors import ConfigError, SampleError, TransientError
 from common.settings import Settings
-from common.spec import DatasetSource
+from common.spec.models import DatasetSource
 
 # A folder on the way need only be searchable, not readable; systems without O_PATH ask for more.
 _FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY

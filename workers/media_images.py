@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from common.errors import SampleError
-from common.spec import MOST_PIXELS, MediaBounds
+from common.spec.models import MOST_PIXELS, MediaBounds
 
 PIXEL_BYTES = 4  # Pillow pads RGB
 

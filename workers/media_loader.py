@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from PIL.Image import Image
 
 from common.records import Media
-from common.spec import MediaBounds
+from common.spec.models import MediaBounds
 from workers.media import Opened, open_media
 from workers.media_budget import MediaBudget
 from workers.media_files import MediaAccess

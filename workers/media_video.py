@@ -21,7 +21,7 @@ from av.video.stream import VideoStream
 from PIL import Image
 
 from common.errors import SampleError
-from common.spec import MOST_PIXELS, MediaBounds
+from common.spec.models import MOST_PIXELS, MediaBounds
 from workers.media_images import PIXEL_BYTES, fit_size
 
 MOST_FRAMES = 2_000_000  # 18 hours at 30 a second

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from common.errors import ConfigError
-from common.spec import ModelProfile
+from common.spec.models import ModelProfile
 from workers.gpus import Gpu
 
 _GIB = 2**30

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 from common.identity import digest_record
 from common.records import Sample
-from common.spec import Generation
+from common.spec.models import Generation
 
 TEMPERATURE_FLOORS = {2: 0.2, 3: 0.5, 4: 0.8}
 LAST_FLOOR = 1.0

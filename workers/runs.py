@@ -7,7 +7,7 @@ from threading import Lock
 from common.chunks import ChunkIndex, read_index, read_run
 from common.errors import ConfigError
 from common.settings import Settings
-from common.spec import ModelProfile, RunSpec
+from common.spec.models import ModelProfile, RunSpec
 from common.store import Store
 from workers.media_files import MediaAccess, find_access
 from workers.validators import Validator, build_validators

@@ -22,7 +22,7 @@ from common.ledger import SUSPECT, Ledger
 from common.presence import Presence, WorkerState, announce_worker, withdraw_worker
 from common.records import Lease, Sample
 from common.settings import Settings
-from common.spec import ModelProfile
+from common.spec.models import ModelProfile
 from common.store import Store
 from workers.adapters.base import Adapter
 from workers.engines.base import Engine, Generation, Request

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from common.errors import SampleError
-from common.spec import DatasetSource
+from common.spec.models import DatasetSource
 from producer.datasets.fields import misfit
 from producer.datasets.lines import is_cut, open_text, read_lines
 from producer.datasets.registry import register_reader

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from common.errors import ConfigError
-from common.spec import DatasetSource
+from common.spec.models import DatasetSource
 
 # A line longer than this is no row but a file of another kind (one huge JSON array, say): it is cut, and so at fault.
 LINE_LIMIT_BYTES = 256 * 2**20

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from common.errors import ConfigError
 from common.records import Sample
-from common.spec import DatasetSource
+from common.spec.models import DatasetSource
 from common.spelling import suggest
 from producer.datasets.rows import Row, read_samples
 

@@ -15,7 +15,7 @@ import msgspec
 from common.errors import ConfigError, SampleError
 from common.identity import digest_bytes
 from common.records import Fault, Kind, Sample
-from common.spec import DatasetSource
+from common.spec.models import DatasetSource
 from common.spelling import suggest
 from producer.datasets.fields import infer_kind, to_group, to_index, to_kind, to_letters, to_options, to_target, to_text
 from producer.datasets.media import MediaKind, Place, Reference, read_references

@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from common.errors import ConfigError, SampleError
 from common.records import Fault, Kind
-from common.spec import DatasetSource
+from common.spec.models import DatasetSource
 from common.spelling import suggest
 from producer.datasets.fields import KINDS, are_yes_no, to_target
 from producer.datasets.lines import open_text, skip_bom

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from common.records import Sample
-from common.spec_files import read_specs
+from common.spec.files import read_specs
 from producer.datasets import read_dataset
 from tests.support.engines import TINY, ask_all, open_engine, run
 from tests.support.fleet import ROOT

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from common.spec import ModelProfile
+from common.spec.models import ModelProfile
 from tests.support.asking import assert_not_asked_again, note_kept
 from tests.support.dying_engine import NotingEngine
 from tests.support.fleet import Fleet, make_rows

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from common.errors import EngineError
-from common.spec import ModelProfile
+from common.spec.models import ModelProfile
 from tests.support.fleet import Fleet
 from workers.engines.base import Generation, Request
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from common.ledger import Ledger
 from common.records import Chunk
-from common.spec import ModelProfile
+from common.spec.models import ModelProfile
 from workers import chunk
 from workers.engines.base import Generation, Request
 from workers.engines.echo_engine import EchoEngine

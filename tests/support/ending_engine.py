@@ -6,7 +6,7 @@ import signal
 from pathlib import Path
 
 from common.errors import EngineError
-from common.spec import ModelProfile
+from common.spec.models import ModelProfile
 from tests.support.dying_engine import NotingEngine
 
 

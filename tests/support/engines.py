@@ -8,8 +8,8 @@ from typing import Any
 
 from PIL import Image
 
-from common.spec import Generation as GenerationSettings
-from common.spec import ModelProfile
+from common.spec.models import Generation as GenerationSettings
+from common.spec.models import ModelProfile
 from workers.engines.base import Engine, Generation, Message, Request
 from workers.engines.registry import load_engine
 

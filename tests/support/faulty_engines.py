@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 from common.errors import ConfigError, EngineError
-from common.spec import ModelProfile
+from common.spec.models import ModelProfile
 from tests.support.dying_engine import NotingEngine, claim
 from workers import look
 from workers.chunk import run_chunk

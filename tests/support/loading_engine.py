@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from common.spec import ModelProfile
+from common.spec.models import ModelProfile
 from workers.engines.echo_engine import EchoEngine
 
 

@@ -3,7 +3,7 @@
 from PIL import Image
 
 from common.records import Media
-from common.spec import MediaBounds
+from common.spec.models import MediaBounds
 from workers.media import open_media
 from workers.media_files import MediaAccess
 

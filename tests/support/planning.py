@@ -12,7 +12,7 @@ from common.chunks import ChunkIndex, read_chunk, read_index
 from common.layout import part_key
 from common.parts import encode_part
 from common.records import Chunk, Outcome, Plan, Sample, Status
-from common.spec import Chunks, DatasetSource, Generation, ModelProfile, RunSpec, Shuffle, Validation
+from common.spec.models import Chunks, DatasetSource, Generation, ModelProfile, RunSpec, Shuffle, Validation
 from common.store import Store
 from producer.plan import plan_run
 from tests.support.fleet import Fleet

@@ -5,7 +5,7 @@ import os
 from typing import Any, Literal
 
 from common.errors import EngineError
-from common.spec import ModelProfile
+from common.spec.models import ModelProfile
 from tests.support.dying_engine import NotingEngine
 from tests.support.fleet import Fleet
 from tests.support.soundness import assert_run_is_sound

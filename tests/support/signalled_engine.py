@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from common.ledger import Ledger
 from common.records import Chunk, Lease
-from common.spec import ModelProfile
+from common.spec.models import ModelProfile
 from tests.support.dying_engine import NotingEngine
 from tests.support.fleet import Fleet
 from tests.support.waiting import wait_until

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
-from common.spec import ModelProfile
+from common.spec.models import ModelProfile
 from tests.support.dying_engine import NotingEngine, claim
 from workers.engines.base import Generation, Request
 

@@ -15,7 +15,7 @@ from dotenv import dotenv_values
 
 from common.command import USER_MUST_ACT
 from common.settings import Settings
-from common.spec_files import find_profile
+from common.spec.files import find_profile
 from tests.support.deploy import (
     COMPOSE,
     SBATCH,

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from PIL.Image import Image
 
 from common.records import FinishReason
-from common.spec import Generation as GenerationSettings
+from common.spec.models import Generation as GenerationSettings
 
 
 @dataclass(frozen=True, slots=True)

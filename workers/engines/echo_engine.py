@@ -10,8 +10,8 @@ from pydantic import Field
 
 from common.errors import EngineError, OutOfMemory, SampleError
 from common.records import FinishReason
-from common.spec import ModelProfile, Spec
-from common.spec_files import check, load_yaml
+from common.spec.files import check, load_yaml
+from common.spec.models import ModelProfile, Spec
 from workers.engines.base import Generation, Request
 
 EXIT_CODE = 70  # EX_SOFTWARE of sysexits.h: the worker's process ended as if the engine had crashed

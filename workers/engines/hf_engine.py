@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ParamSpec, TypeVar
 
 from common.errors import EngineError, OutOfMemory, SampleError
-from common.spec import ModelProfile
-from common.spec_files import check
+from common.spec.files import check
+from common.spec.models import ModelProfile
 from workers.engines.base import Generation, Request
 from workers.engines.hf_batching import BatchLimit, Waiting, form_batch
 from workers.engines.hf_model import HfModel, HfOptions

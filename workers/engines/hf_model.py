@@ -18,8 +18,8 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from common.errors import ConfigError, EngineError, OutOfMemory, SampleError
-from common.spec import Generation as GenerationSettings
-from common.spec import ModelProfile, Spec
+from common.spec.models import Generation as GenerationSettings
+from common.spec.models import ModelProfile, Spec
 from workers.engines.base import Generation, Request
 from workers.engines.hf_batching import Waiting, cut_at_end, cut_at_stop
 

@@ -16,8 +16,8 @@ from pydantic import Field, model_validator
 from transformers import AutoTokenizer
 
 from common.errors import ConfigError, EngineError, OutOfMemory, SampleError
-from common.spec import ModelProfile, Spec
-from common.spec_files import check
+from common.spec.files import check
+from common.spec.models import ModelProfile, Spec
 from workers.engines.base import Generation, Request
 from workers.engines.hf_batching import cut_at_end
 from workers.engines.hf_model import sort_fault, to_generation

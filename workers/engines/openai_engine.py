@@ -10,9 +10,9 @@ import structlog
 
 from common.errors import ConfigError, EngineError, SampleError, TransientError
 from common.settings import get_settings
-from common.spec import Generation as GenerationSettings
-from common.spec import ModelProfile
-from common.spec_files import check
+from common.spec.files import check
+from common.spec.models import Generation as GenerationSettings
+from common.spec.models import ModelProfile
 from workers.engines.base import Generation, Message, Request
 from workers.engines.openai_faults import SILENCE, Endpoint, EndpointFault, sort_error
 from workers.engines.openai_limits import Backoff, Clock, Gate, Pulse, Trial

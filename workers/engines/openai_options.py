@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from common.errors import ConfigError
 from common.masking import mask_text
-from common.spec import Spec
+from common.spec.models import Spec
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 

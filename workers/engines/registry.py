@@ -1,7 +1,7 @@
 """Engines by name.  The engine's module is imported only when it is asked for, so that nobody pays for torch in vain."""
 
 from common.errors import ConfigError
-from common.spec import ModelProfile
+from common.spec.models import ModelProfile
 from common.spelling import suggest
 from workers.engines.base import Engine
 from workers.import_strings import import_object

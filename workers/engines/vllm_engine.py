@@ -19,8 +19,8 @@ from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
 from common.errors import ConfigError, EngineError, OutOfMemory, SampleError
 from common.records import FinishReason
-from common.spec import Generation as GenerationSettings
-from common.spec import ModelProfile
+from common.spec.models import Generation as GenerationSettings
+from common.spec.models import ModelProfile
 from common.spelling import suggest
 from workers.engines.base import Generation, Request
 

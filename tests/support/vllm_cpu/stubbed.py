@@ -7,7 +7,7 @@ from typing import Any
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
-from common.spec import ModelProfile
+from common.spec.models import ModelProfile
 from workers.engines.vllm_engine import VllmEngine
 
 

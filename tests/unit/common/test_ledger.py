@@ -13,7 +13,7 @@ from common.errors import LeaseLost, ServiceUnreachable
 from common.ledger import Ledger, connect_redis, journal_key, run_keys
 from common.records import STATE_BYTES, Chunk, DatasetCounts, Outcome, Part, Plan, Status
 from common.settings import Settings
-from common.spec import AbortIf
+from common.spec.models import AbortIf
 from tests.support.silent_proxy import start_silent_proxy
 from tests.support.waiting import wait_until
 

@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors import safe_open
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from common.spec_files import read_specs
+from common.spec.files import read_specs
 from examples.tiny.corpus import render_prompt
 from examples.tiny.digits import split_digits
 from examples.tiny.make_data import KINDS, list_digits, list_shapes, write_digits, write_shapes

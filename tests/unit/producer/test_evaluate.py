@@ -13,7 +13,7 @@ from common.chunks import encode_run
 from common.errors import ConfigError, IntegrityError
 from common.layout import run_key
 from common.records import Attempt, DatasetCounts, Outcome, Plan, Status
-from common.spec import Chunks, DatasetSource, Generation, ModelProfile, RunSpec, Shuffle, Validation
+from common.spec.models import Chunks, DatasetSource, Generation, ModelProfile, RunSpec, Shuffle, Validation
 from common.store import open_store
 from producer.evaluate import DatasetScores, Evaluation, evaluate_outcomes, evaluate_run
 from producer.metrics import wilson_interval

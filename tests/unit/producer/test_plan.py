@@ -15,7 +15,7 @@ from common.chunks import read_chunk, read_index, read_run
 from common.errors import ConfigError, SampleError
 from common.layout import index_key, run_key, samples_key
 from common.records import DatasetCounts, Sample
-from common.spec import Chunks
+from common.spec.models import Chunks
 from common.store import Store, open_store
 from producer.plan import cut_chunks, describe_plan, plan_run
 from producer.shuffle import Counts, Spread, shuffle_samples

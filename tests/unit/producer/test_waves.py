@@ -10,7 +10,7 @@ from common.chunks import read_chunk, read_index, read_run
 from common.layout import index_key
 from common.ledger import Ledger, LedgerView
 from common.records import Attempt, Outcome, Status
-from common.spec import Chunks
+from common.spec.models import Chunks
 from producer.collect import collect_outcomes, merge_outcomes
 from producer.enqueue import Resumed, commit_parts, resume_run
 from producer.status import prepare_status

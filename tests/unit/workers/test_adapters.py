@@ -7,7 +7,7 @@ import yaml
 from common.answers import extract_answer
 from common.errors import ConfigError
 from common.records import Kind, Sample
-from common.spec_files import check_validation, read_profile
+from common.spec.files import check_validation, read_profile
 from workers.adapters import load_adapter
 from workers.adapters.markup import drop_blocks, drop_image_tokens, drop_thinking, take_answer, take_box, take_boxed
 from workers.adapters.registry import ADAPTERS

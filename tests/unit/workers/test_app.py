@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import pytest
 
 from common.settings import get_settings
-from common.spec import Generation
+from common.spec.models import Generation
 from tests.support.fleet import Fleet
 from workers.app import make_slot
 from workers.engines.base import Message, Request

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from common.spec import Generation as GenerationSettings
+from common.spec.models import Generation as GenerationSettings
 from workers.engines.base import Generation, Request
 from workers.engines.hf_batching import BatchLimit, Waiting, cut_at_end, cut_at_stop, form_batch
 

@@ -12,8 +12,8 @@ from PIL import Image
 from pydantic import ValidationError
 
 from common.errors import ConfigError
-from common.spec import MOST_PIXELS, MediaBounds, RunSpec
-from common.spec_files import read_profile, read_specs
+from common.spec.files import read_profile, read_specs
+from common.spec.models import MOST_PIXELS, MediaBounds, RunSpec
 from workers.media_images import fit_size, open_image
 
 DEMO = Path(__file__).parents[3] / "examples" / "demo.yaml"

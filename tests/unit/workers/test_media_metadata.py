@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
-from common.spec import MediaBounds
+from common.spec.models import MediaBounds
 from workers.engines.openai_options import OpenAIOptions
 from workers.engines.openai_wire import write_data_url
 from workers.media_images import open_image

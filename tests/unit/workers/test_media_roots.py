@@ -10,7 +10,7 @@ from PIL import Image
 from common.errors import ConfigError, SampleError
 from common.records import Media
 from common.settings import Settings
-from common.spec import DatasetSource
+from common.spec.models import DatasetSource
 from tests.support.media import load_image
 from workers.media_files import MediaAccess, find_access
 

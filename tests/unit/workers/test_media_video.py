@@ -15,7 +15,7 @@ from PIL import Image
 
 from common.errors import SampleError
 from common.records import Media
-from common.spec import MediaBounds
+from common.spec.models import MediaBounds
 from tests.support.media import AS_IS
 from tests.support.videos import CODECS, SIZE, encode_sound, encode_video, read_number, write_streaming_mp4
 from workers import media_video

@@ -13,7 +13,7 @@ import torch
 from transformers import AutoTokenizer
 
 from common.errors import ConfigError, EngineError, OutOfMemory, SampleError
-from common.spec import ModelProfile
+from common.spec.models import ModelProfile
 from tests.support.engines import TINY, make_request, open_engine, run
 from workers.engines.base import Generation
 from workers.engines.mmada_engine import MmadaEngine

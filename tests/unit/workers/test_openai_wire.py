@@ -11,7 +11,7 @@ from PIL import Image
 
 from common.errors import SampleError
 from common.records import FinishReason
-from common.spec import Generation as GenerationSettings
+from common.spec.models import Generation as GenerationSettings
 from tests.support.engines import make_request
 from tests.support.openai_server import say, say_json
 from workers.engines.base import Generation, Message, Request

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from common.errors import ConfigError
-from common.spec import ModelProfile
+from common.spec.models import ModelProfile
 from tests.support.shown_gpus import make_gpu
 from workers.engines.hf_model import HfOptions
 from workers.presets import choose_preset, find_group_size

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from common.spec import ModelProfile
-from common.spec_files import BUILT_IN_PROFILES, check_validation, read_profile
+from common.spec.files import BUILT_IN_PROFILES, check_validation, read_profile
+from common.spec.models import ModelProfile
 from workers.adapters import load_adapter
 from workers.engines.registry import ENGINES, load_engine
 

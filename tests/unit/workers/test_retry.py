@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.records import Kind, Sample
-from common.spec import Generation
+from common.spec.models import Generation
 from workers.retry import is_chinese, plan_attempt
 
 GREEDY = Generation(max_tokens=32)

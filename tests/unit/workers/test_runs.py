@@ -7,7 +7,7 @@ import pytest
 
 from common.chunks import ChunkIndex, read_index
 from common.errors import ConfigError
-from common.spec_files import read_profile
+from common.spec.files import read_profile
 from common.store import Store
 from tests.support.fleet import Fleet, make_rows
 from tests.support.planning import put_part

@@ -11,7 +11,7 @@ import pytest
 import transformers.dynamic_module_utils
 
 from common.errors import ConfigError
-from common.spec import ModelProfile
+from common.spec.models import ModelProfile
 from tests.support.engines import TINY
 from workers.engines.hf_model import HfModel, HfOptions
 

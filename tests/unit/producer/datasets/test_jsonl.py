@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from common.errors import ConfigError
 from common.records import Media, Sample
-from common.spec import DatasetSource
+from common.spec.models import DatasetSource
 from producer.datasets import lines, read_dataset
 
 GOOD = b'{"question": "Q?"}'

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import ConfigError
-from common.spec import DatasetSource
+from common.spec.models import DatasetSource
 from producer.datasets import read_dataset, registry
 from producer.datasets.rows import Row
 

@@ -11,7 +11,7 @@ import pytest
 
 from common.errors import ConfigError
 from common.records import Media, Sample
-from common.spec import DatasetSource
+from common.spec.models import DatasetSource
 from producer.datasets import read_dataset
 
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from common import yaml_text
 from common.errors import ConfigError
-from common.yaml_text import parse_yaml
+from common.spec import strict_yaml as yaml_text
+from common.spec.strict_yaml import parse_yaml
 
 LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n" for before, name in zip("abcdefgh", "bcdefghi", strict=True)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from common.spec import Chunks, DatasetSource, Generation, ModelProfile, RunFile, RunSpec, Shuffle, Validation
+from common.spec.models import Chunks, DatasetSource, Generation, ModelProfile, RunFile, RunSpec, Shuffle, Validation
 
 
 def make_spec(**changes: Any) -> RunSpec:

@@ -9,11 +9,10 @@ import pytest
 import yaml
 from pydantic import Field
 
-from common import spec_files
 from common.errors import ConfigError
 from common.settings import get_settings
-from common.spec import Spec
-from common.spec_files import (
+from common.spec import files as spec_files
+from common.spec.files import (
     BUILT_IN_PROFILES,
     apply_change,
     check,
@@ -23,6 +22,7 @@ from common.spec_files import (
     read_profile,
     read_specs,
 )
+from common.spec.models import Spec
 
 
 @pytest.fixture(autouse=True)

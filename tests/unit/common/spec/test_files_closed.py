@@ -8,7 +8,7 @@ import yaml
 
 from common.errors import ConfigError
 from common.settings import get_settings
-from common.spec_files import find_profile, find_weights, read_profile
+from common.spec.files import find_profile, find_weights, read_profile
 from tests.support.closed_folders import close_folder
 
 

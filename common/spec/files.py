@@ -11,14 +11,14 @@ from common.errors import ConfigError
 from common.identity import digest_file
 from common.masking import find_secrets, mask_record
 from common.settings import get_settings
-from common.spec import DatasetSource, Generation, ModelProfile, RunFile, RunSpec, Validation
+from common.spec.models import DatasetSource, Generation, ModelProfile, RunFile, RunSpec, Validation
+from common.spec.strict_yaml import MOST_CHARACTERS, parse_yaml
 from common.spelling import suggest
 from common.validator_names import check_validators
-from common.yaml_text import MOST_CHARACTERS, parse_yaml
 
 Model = TypeVar("Model", bound=BaseModel)
 
-BUILT_IN_PROFILES = Path(__file__).resolve().parent.parent / "workers" / "profiles"
+BUILT_IN_PROFILES = Path(__file__).resolve().parents[2] / "workers" / "profiles"
 
 
 def read_specs(path: Path, changes: tuple[str, ...] = ()) -> list[RunSpec]:

@@ -1,6 +1,6 @@
 """What is asked: the run spec that a user writes, the model profile, and the two resolved into a ``RunSpec``.
 
-Reading the files, with errors that speak to a person, is in ``common/spec_files.py``.
+Reading the files, with errors that speak to a person, is in ``common/spec/files.py``.
 """
 
 import re
