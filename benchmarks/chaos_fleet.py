@@ -24,7 +24,7 @@ from common.embedded_redis import EmbeddedRedis
 from common.ledger import Ledger, LedgerView, connect_redis
 from common.presence import list_workers
 from common.settings import Settings
-from common.store import open_store
+from common.storage.store import open_store
 
 ROOT = Path(__file__).resolve().parent.parent
 ECHO, TINY = "chaos-echo", "chaos-tiny"

@@ -3,12 +3,12 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-from common.chunks import read_index, read_run
 from common.errors import FleetError
-from common.layout import parse_part_key, parts_prefix
 from common.ledger import Ledger, journal_key, run_keys
 from common.records import STATE_BYTES, Outcome
-from common.store import Store
+from common.storage.keys import parse_part_key, parts_prefix
+from common.storage.plan_index import read_index, read_run
+from common.storage.store import Store
 from producer.collect import UNPROCESSED, collect_outcomes
 
 

@@ -28,10 +28,10 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from benchmarks.gpu_passes import Pass, make_pass
 from benchmarks.gpu_questions import SAMPLES_IN_FLIGHT, dictate_length
 from benchmarks.gpu_watch import CpuWatch
-from common.chunks import read_chunk, read_index, read_run
 from common.records import Sample
 from common.spec.models import RunSpec
-from common.store import Store, open_store
+from common.storage.plan_index import read_chunk, read_index, read_run
+from common.storage.store import Store, open_store
 
 _DECODERS = 4  # threads; a fleet's worker has as many
 _BATCH = 64

@@ -31,7 +31,7 @@ from common.ledger import Ledger, LedgerView, connect_redis
 from common.presence import Presence, list_workers
 from common.settings import Settings
 from common.spec.files import read_specs
-from common.store import open_store
+from common.storage.store import open_store
 from producer.collect import collect_outcomes
 from producer.datasets import read_dataset
 from producer.enqueue import enqueue_run

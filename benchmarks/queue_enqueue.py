@@ -10,7 +10,7 @@ from common.broker import make_app
 from common.ledger import Ledger, connect_redis
 from common.settings import get_settings
 from common.spec.files import read_specs
-from common.store import open_store
+from common.storage.store import open_store
 from producer.datasets import read_dataset
 from producer.enqueue import enqueue_run
 

@@ -11,9 +11,9 @@ from kombu.transport import TRANSPORT_ALIASES
 from kombu.utils.url import as_url
 from redis.connection import parse_url
 
-from common.chunks import ChunkIndex
 from common.errors import ServiceUnreachable
 from common.settings import Settings
+from common.storage.plan_index import ChunkIndex
 
 TASK_NAME = "fleet.run_chunk"
 

@@ -7,7 +7,7 @@ import click
 
 from common.errors import ConfigError, FleetError, ServiceUnreachable
 from common.masking import mask_text
-from common.store import StoreFull
+from common.storage.store import StoreFull
 
 NOT_ALL_OK = 1
 USER_MUST_ACT = 2

@@ -17,7 +17,7 @@ from common.records import Outcome, Sample
 from common.settings import get_settings
 from common.spec.files import read_specs
 from common.spec.models import RunSpec
-from common.store import Store, open_store
+from common.storage.store import Store, open_store
 from producer.collect import collect_outcomes, write_results
 from producer.datasets import read_dataset
 from producer.demo import run_demo

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from common.chunks import read_chunk, read_index, read_part, read_run
 from common.errors import ConfigError, IntegrityError
-from common.parts import OUTCOME_SCHEMA, to_table
 from common.records import STATE_BYTES, Attempt, Chunk, Outcome, Sample
-from common.store import Store
+from common.storage.parts import OUTCOME_SCHEMA, to_table
+from common.storage.plan_index import read_chunk, read_index, read_part, read_run
+from common.storage.store import Store
 
 UNPROCESSED = "unprocessed"
 _READ_AHEAD = 8  # chunks; a store far away answers each in tens of milliseconds

@@ -20,7 +20,7 @@ from common.errors import ConfigError, FleetError
 from common.ledger import Ledger, connect_redis
 from common.settings import Settings, get_settings
 from common.spec.files import read_specs
-from common.store import Store, open_store
+from common.storage.store import Store, open_store
 from producer.collect import collect_outcomes, write_results
 from producer.datasets import read_dataset
 from producer.enqueue import enqueue_run

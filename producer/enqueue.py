@@ -7,14 +7,14 @@ from itertools import islice
 from celery import Celery
 
 from common.broker import ring
-from common.chunks import ChunkIndex, read_chunk, read_index, read_part, read_run
 from common.errors import ConfigError, IntegrityError
-from common.layout import parse_part_key, parts_prefix, run_key
 from common.ledger import Ledger
 from common.presence import list_workers
 from common.records import Plan, Record, Sample
 from common.spec.models import RunSpec
-from common.store import Store
+from common.storage.keys import parse_part_key, parts_prefix, run_key
+from common.storage.plan_index import ChunkIndex, read_chunk, read_index, read_part, read_run
+from common.storage.store import Store
 from producer.plan import plan_run
 from producer.status import RunStatus, prepare_status
 from producer.waves import find_retried, plan_wave

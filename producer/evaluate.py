@@ -4,10 +4,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import get_args
 
-from common.chunks import read_run
 from common.errors import IntegrityError
 from common.records import Outcome, Record, Status
-from common.store import Store
+from common.storage.plan_index import read_run
+from common.storage.store import Store
 from producer.metrics import mean_or_none, wilson_interval
 from producer.scorers import CONVENTION, score_outcome
 

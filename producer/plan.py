@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from common.chunks import IndexBuilder, encode_run, read_run
 from common.errors import ConfigError, IntegrityError
-from common.layout import index_key, run_key, samples_key
 from common.records import Plan, Sample
 from common.spec.models import Chunks, RunSpec
-from common.store import Store
+from common.storage.keys import index_key, run_key, samples_key
+from common.storage.plan_index import IndexBuilder, encode_run, read_run
+from common.storage.store import Store
 from producer.shuffle import Counts, Spread, shuffle_samples
 
 

@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from typing import Literal
 
-from common.chunks import ChunkIndex, read_index, read_run
 from common.errors import ConfigError
 from common.ledger import Ledger, LedgerView
 from common.presence import Presence, list_workers
 from common.records import DatasetCounts, Plan, Record
-from common.store import Store
+from common.storage.plan_index import ChunkIndex, read_index, read_run
+from common.storage.store import Store
 
 _RATE_WINDOW_S = 30.0
 

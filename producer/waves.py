@@ -10,13 +10,13 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from common.chunks import ChunkIndex, IndexBuilder, read_chunk
 from common.identity import digest_bytes
-from common.layout import index_key, wave_samples_key
 from common.ledger import Ledger
 from common.records import STATE_BYTES, Outcome, Sample
 from common.spec.models import Chunks
-from common.store import Store
+from common.storage.keys import index_key, wave_samples_key
+from common.storage.plan_index import ChunkIndex, IndexBuilder, read_chunk
+from common.storage.store import Store
 from producer.collect import read_outcomes
 from producer.plan import cut_chunks
 from producer.shuffle import Spread, estimate_input_bytes

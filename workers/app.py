@@ -23,7 +23,7 @@ from common.presence import Presence, announce_worker
 from common.settings import get_settings
 from common.spec.files import find_profile, find_weights, read_profile
 from common.spec.models import ModelProfile
-from common.store import open_store
+from common.storage.store import open_store
 from workers.adapters import load_adapter
 from workers.engines.registry import load_engine
 from workers.flower import guard_flower

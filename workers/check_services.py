@@ -14,7 +14,7 @@ from redis.retry import Retry
 from common.errors import FleetError
 from common.ledger import reaching_redis
 from common.settings import Settings
-from common.store import open_store
+from common.storage.store import open_store
 from workers.findings import GIB, Finding, report_fault
 
 _ANSWER_S = 2.0

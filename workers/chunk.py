@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from common.chunks import read_chunk, read_part
 from common.errors import IntegrityError
-from common.layout import part_key
-from common.parts import encode_part
 from common.records import Chunk, Outcome, Part
-from common.store import Store
+from common.storage.keys import part_key
+from common.storage.parts import encode_part
+from common.storage.plan_index import read_chunk, read_part
+from common.storage.store import Store
 from workers.heartbeat import Held
 from workers.intake import Place
 from workers.isolation import answer_chunk

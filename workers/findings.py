@@ -7,7 +7,7 @@ from typing import Literal
 from common.command import UNREACHABLE, USER_MUST_ACT
 from common.errors import FleetError, TransientError
 from common.masking import mask_text
-from common.store import StoreFull
+from common.storage.store import StoreFull
 
 Level = Literal["ok", "warning", "problem"]
 

@@ -10,7 +10,7 @@ from obstore.exceptions import BaseError as StoreFailure
 from redis.exceptions import RedisError
 
 from common.errors import ConfigError, IntegrityError, LeaseLost, TransientError
-from common.store import MissingObject
+from common.storage.store import MissingObject
 from workers.chunk import run_chunk
 from workers.slot import Slot
 

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from threading import Lock
 
-from common.chunks import ChunkIndex, read_index, read_run
 from common.errors import ConfigError
 from common.settings import Settings
 from common.spec.models import ModelProfile, RunSpec
-from common.store import Store
+from common.storage.plan_index import ChunkIndex, read_index, read_run
+from common.storage.store import Store
 from workers.media_files import MediaAccess, find_access
 from workers.validators import Validator, build_validators
 

@@ -16,14 +16,14 @@ from celery import Celery
 from PIL.Image import Image
 from redis.exceptions import RedisError
 
-from common.chunks import ChunkIndex
 from common.errors import EngineError
 from common.ledger import SUSPECT, Ledger
 from common.presence import Presence, WorkerState, announce_worker, withdraw_worker
 from common.records import Lease, Sample
 from common.settings import Settings
 from common.spec.models import ModelProfile
-from common.store import Store
+from common.storage.plan_index import ChunkIndex
+from common.storage.store import Store
 from workers.adapters.base import Adapter
 from workers.engines.base import Engine, Generation, Request
 from workers.heartbeat import Heartbeat, Held

@@ -12,7 +12,7 @@ import obstore
 import pytest
 
 from common.errors import ConfigError, IntegrityError, ServiceUnreachable, TransientError
-from common.store import MissingObject, Store, StoreFull, open_store
+from common.storage.store import MissingObject, Store, StoreFull, open_store
 from tests.support.faulty_s3 import Fault, FaultyS3, answer, cut_answer, faulty_s3, lose_answer, lose_request
 from tests.support.small_disk import SmallDisk, small_disk
 
@@ -119,7 +119,7 @@ def test_list_keys_yields_each_key_below_a_folder_once(store: Store) -> None:
 
 def test_list_keys_reads_page_after_page(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MOTO_S3_DEFAULT_MAX_KEYS", "10")
-    monkeypatch.setattr("common.store._LIST_PAGE", 10)
+    monkeypatch.setattr("common.storage.store._LIST_PAGE", 10)
     keys = {f"many/{number}" for number in range(35)}
     for key in keys:
         store.put(key, b"")
@@ -222,7 +222,7 @@ def test_a_missing_bucket_is_the_users_to_fix(s3_url: str) -> None:
 
 
 def test_plain_http_is_refused_unless_the_endpoint_asks_for_it(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("common.store._ENDPOINT_VARIABLES", ())
+    monkeypatch.setattr("common.storage.store._ENDPOINT_VARIABLES", ())
     with pytest.raises(ConfigError, match="builder error"):
         open_store(s3_url, patience_s=1).probe()
 
@@ -255,8 +255,8 @@ def test_an_operation_that_meets_a_fault_once_is_done_all_the_same(faulty_s3: Fa
 def test_a_store_is_given_as_much_patience_as_was_asked_for(
     faulty_s3: FaultyS3, s3_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("common.store._LONGEST_PAUSE", timedelta(milliseconds=1))
-    monkeypatch.setattr("common.store._FIRST_PAUSE", timedelta(milliseconds=1))
+    monkeypatch.setattr("common.storage.store._LONGEST_PAUSE", timedelta(milliseconds=1))
+    monkeypatch.setattr("common.storage.store._FIRST_PAUSE", timedelta(milliseconds=1))
     faulty_s3.inject(answer(503, "SlowDown"), times=50)
     open_store(s3_url, patience_s=60).put("key", b"content")
     assert len(faulty_s3.met) == 50
@@ -266,7 +266,7 @@ def test_a_listing_that_is_cut_midway_yields_each_key_once(
     faulty_s3: FaultyS3, s3_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MOTO_S3_DEFAULT_MAX_KEYS", "10")
-    monkeypatch.setattr("common.store._LIST_PAGE", 10)
+    monkeypatch.setattr("common.storage.store._LIST_PAGE", 10)
     store = open_store(s3_url)
     keys = [f"many/{number:02}" for number in range(35)]
     for key in [*keys, "more"]:

@@ -11,7 +11,7 @@ import pytest
 
 from common.ledger import Ledger, journal_key, run_keys
 from common.records import Chunk, Outcome, Part
-from common.store import Store
+from common.storage.store import Store
 from tests.support.fleet import Fleet, make_rows
 from tests.support.slots import ScriptedEngine, enqueue_rows, open_slot
 from tests.support.soundness import assert_run_is_sound

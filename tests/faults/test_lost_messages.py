@@ -5,8 +5,8 @@ from collections import Counter
 from typing import Any
 
 from common.broker import TASK_NAME, make_app, queue_name, ring
-from common.chunks import read_run
-from common.layout import parts_prefix
+from common.storage.keys import parts_prefix
+from common.storage.plan_index import read_run
 from producer.enqueue import open_run
 from tests.support.fleet import Fleet, make_rows
 from tests.support.leftovers import clean_fleet

@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 import pytest
 
-from common.chunks import read_chunk, read_index
 from common.errors import IntegrityError
-from common.layout import part_key, parts_prefix
+from common.storage.keys import part_key, parts_prefix
+from common.storage.plan_index import read_chunk, read_index
 from tests.support.fleet import Fleet, make_rows
 from tests.support.leftovers import clean_fleet
 from tests.support.planning import run_chunks

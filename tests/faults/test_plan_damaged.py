@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import ConfigError, IntegrityError
-from common.layout import index_key, parts_prefix, run_key, samples_key
+from common.storage.keys import index_key, parts_prefix, run_key, samples_key
 from tests.support.fleet import Fleet, make_rows
 from tests.support.leftovers import clean_fleet
 from tests.support.planning import run_chunks

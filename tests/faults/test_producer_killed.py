@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from common.chunks import read_index
 from common.spec.files import read_specs
+from common.storage.plan_index import read_index
 from tests.support.fleet import Fleet, make_rows
 from tests.support.planning import put_part, read_rung, run_chunks
 from tests.support.producers import Ended, run_dying

@@ -2,7 +2,7 @@
 
 import random
 
-from common.layout import parts_prefix
+from common.storage.keys import parts_prefix
 from tests.support.asking import count_asked_again
 from tests.support.fleet import Fleet, make_rows
 from tests.support.leftovers import clean_fleet

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from common.layout import parts_prefix
+from common.storage.keys import parts_prefix
 from tests.support.fleet import Fleet, make_rows
 from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until

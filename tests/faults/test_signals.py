@@ -217,7 +217,7 @@ INTERRUPTED = """
 import os, signal
 import producer.collect, producer.enqueue
 from common.ledger import Ledger
-from common.store import Store
+from common.storage.store import Store
 from producer.cli import main
 
 def interrupt_at(owner, name):

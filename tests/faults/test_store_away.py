@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from common.layout import parts_prefix
+from common.storage.keys import parts_prefix
 from tests.support.faulty_s3 import FaultyS3, answer, faulty_s3, lose_answer
 from tests.support.fleet import Fleet, make_rows, start_fleet
 from tests.support.slots import enqueue_rows

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from common.layout import index_key, parts_prefix, run_key, samples_key
 from common.spec.files import read_specs
+from common.storage.keys import index_key, parts_prefix, run_key, samples_key
 from tests.support.fleet import Fleet, make_rows, start_fleet
 from tests.support.planning import run_chunks
 from tests.support.slots import enqueue_rows

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pytest
 
-from common.layout import parts_prefix
+from common.storage.keys import parts_prefix
 from tests.support.faulty_s3 import FaultyS3, answer, faulty_s3
 from tests.support.fleet import Fleet, make_rows, start_fleet
 from tests.support.planning import run_chunks

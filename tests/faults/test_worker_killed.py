@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from common.chunks import read_chunk, read_index
 from common.ledger import run_keys
+from common.storage.plan_index import read_chunk, read_index
 from tests.support.dying_engine import POINTS
 from tests.support.fleet import Fleet, make_rows, start_fleet
 from tests.support.soundness import assert_run_is_sound

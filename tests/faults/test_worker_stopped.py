@@ -10,8 +10,8 @@ from typing import NamedTuple
 import psutil
 import pytest
 
-from common.chunks import read_chunk, read_index
 from common.presence import Presence
+from common.storage.plan_index import read_chunk, read_index
 from tests.support.asking import read_asked
 from tests.support.fleet import Fleet, make_rows
 from tests.support.leftovers import clean_fleet

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from common.broker import queue_name
-from common.chunks import read_index
-from common.layout import index_key, part_key, run_key, samples_key
 from common.spec.files import read_specs
+from common.storage.keys import index_key, part_key, run_key, samples_key
+from common.storage.plan_index import read_index
 from tests.support.dying_producer import POINTS, RUNG_BEFORE_DEATH
 from tests.support.fleet import ROOT, Fleet, make_rows
 from tests.support.planning import put_part, read_rung, run_chunks

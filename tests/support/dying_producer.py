@@ -17,7 +17,7 @@ from celery import Celery
 import producer.enqueue
 import producer.shuffle
 from common.ledger import Ledger
-from common.store import Store, Writer
+from common.storage.store import Store, Writer
 from producer.cli import main
 
 RUNG_BEFORE_DEATH = 1100  # more than one batch of 1000 messages, so that some have been sent and some have not

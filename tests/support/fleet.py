@@ -21,7 +21,7 @@ from common.presence import Presence, list_workers
 from common.records import Outcome
 from common.settings import Settings, get_settings
 from common.spec.files import read_specs
-from common.store import Store, open_store
+from common.storage.store import Store, open_store
 from producer.collect import collect_outcomes
 from producer.datasets import read_dataset
 from producer.enqueue import Enqueued, enqueue_run

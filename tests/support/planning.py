@@ -8,12 +8,12 @@ from typing import Any
 import redis
 
 from common.broker import queue_name
-from common.chunks import ChunkIndex, read_chunk, read_index
-from common.layout import part_key
-from common.parts import encode_part
 from common.records import Chunk, Outcome, Plan, Sample, Status
 from common.spec.models import Chunks, DatasetSource, Generation, ModelProfile, RunSpec, Shuffle, Validation
-from common.store import Store
+from common.storage.keys import part_key
+from common.storage.parts import encode_part
+from common.storage.plan_index import ChunkIndex, read_chunk, read_index
+from common.storage.store import Store
 from producer.plan import plan_run
 from tests.support.fleet import Fleet
 from tests.support.slots import open_slot

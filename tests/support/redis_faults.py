@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from common.layout import parts_prefix
+from common.storage.keys import parts_prefix
 from tests.support.fleet import Fleet
 from tests.support.waiting import wait_until
 

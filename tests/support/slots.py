@@ -7,10 +7,10 @@ from typing import Any, NoReturn
 import pytest
 
 from common.broker import make_app
-from common.chunks import read_chunk
 from common.ledger import Ledger, connect_redis
 from common.records import Sample
 from common.spec.files import read_profile
+from common.storage.plan_index import read_chunk
 from tests.support.fleet import Fleet
 from workers.adapters import load_adapter
 from workers.engines.base import Generation, Request

@@ -3,10 +3,10 @@
 from collections import Counter
 from typing import Any
 
-from common.chunks import read_index, read_run
-from common.layout import parse_part_key, parts_prefix
 from common.ledger import journal_key, run_keys
 from common.records import STATE_BYTES, Outcome
+from common.storage.keys import parse_part_key, parts_prefix
+from common.storage.plan_index import read_index, read_run
 from producer.collect import collect_outcomes
 from tests.support.fleet import Fleet
 

@@ -11,10 +11,10 @@ import pytest
 import redis
 
 from common.broker import TASK_NAME, count_waiting, make_app, queue_name, read_tls_options, ring
-from common.chunks import ChunkIndex
 from common.errors import ServiceUnreachable
 from common.settings import Settings
-from common.store import open_store
+from common.storage.plan_index import ChunkIndex
+from common.storage.store import open_store
 from tests.support.planning import make_samples, make_spec, plan_samples, read_rung
 from tests.support.silent_proxy import start_silent_proxy
 

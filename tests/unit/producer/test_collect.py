@@ -7,12 +7,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from common.chunks import ChunkIndex, read_chunk, read_index
 from common.errors import ConfigError, IntegrityError
-from common.layout import index_key, part_key
-from common.parts import encode_part
 from common.records import Attempt, Outcome
-from common.store import Store, open_store
+from common.storage.keys import index_key, part_key
+from common.storage.parts import encode_part
+from common.storage.plan_index import ChunkIndex, read_chunk, read_index
+from common.storage.store import Store, open_store
 from producer.collect import collect_outcomes, read_outcomes, write_results
 from tests.support.planning import make_outcome, make_sample, make_samples, make_spec, plan_samples, put_part
 

@@ -9,11 +9,11 @@ import pytest
 import redis
 
 from common.broker import make_app, queue_name
-from common.chunks import read_index
 from common.errors import ConfigError, IntegrityError
-from common.layout import part_key
 from common.ledger import Ledger
 from common.records import Sample
+from common.storage.keys import part_key
+from common.storage.plan_index import read_index
 from producer.enqueue import Enqueued, commit_parts, enqueue_run, resume_run
 from tests.support.fleet import Fleet, make_rows
 from tests.support.planning import make_samples, make_spec, put_part, read_rung, run_chunks

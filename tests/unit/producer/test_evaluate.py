@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.chunks import encode_run
 from common.errors import ConfigError, IntegrityError
-from common.layout import run_key
 from common.records import Attempt, DatasetCounts, Outcome, Plan, Status
 from common.spec.models import Chunks, DatasetSource, Generation, ModelProfile, RunSpec, Shuffle, Validation
-from common.store import open_store
+from common.storage.keys import run_key
+from common.storage.plan_index import encode_run
+from common.storage.store import open_store
 from producer.evaluate import DatasetScores, Evaluation, evaluate_outcomes, evaluate_run
 from producer.metrics import wilson_interval
 

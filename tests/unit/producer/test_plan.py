@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.chunks import read_chunk, read_index, read_run
 from common.errors import ConfigError, SampleError
-from common.layout import index_key, run_key, samples_key
 from common.records import DatasetCounts, Sample
 from common.spec.models import Chunks
-from common.store import Store, open_store
+from common.storage.keys import index_key, run_key, samples_key
+from common.storage.plan_index import read_chunk, read_index, read_run
+from common.storage.store import Store, open_store
 from producer.plan import cut_chunks, describe_plan, plan_run
 from producer.shuffle import Counts, Spread, shuffle_samples
 from tests.support.planning import make_sample, make_samples, make_spec, plan_samples

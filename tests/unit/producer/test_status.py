@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.chunks import ChunkIndex, read_part
 from common.errors import ConfigError
 from common.ledger import Commit, Ledger, LedgerView, connect_redis
 from common.presence import Presence, announce_worker
 from common.records import Lease, Plan
 from common.settings import Settings
-from common.store import Store, open_store
+from common.storage.plan_index import ChunkIndex, read_part
+from common.storage.store import Store, open_store
 from producer.enqueue import commit_parts
 from producer.status import RunStatus, SampleCounts, measure_rate, prepare_status, read_status
 from tests.support.planning import make_sample, make_spec, plan_samples, put_part

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from common.broker import make_app
-from common.chunks import read_chunk, read_index, read_run
-from common.layout import index_key
 from common.ledger import Ledger, LedgerView
 from common.records import Attempt, Outcome, Status
 from common.spec.models import Chunks
+from common.storage.keys import index_key
+from common.storage.plan_index import read_chunk, read_index, read_run
 from producer.collect import collect_outcomes, merge_outcomes
 from producer.enqueue import Resumed, commit_parts, resume_run
 from producer.status import prepare_status

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from common.errors import ConfigError, ServiceUnreachable
 from common.settings import Settings, get_settings
-from common.store import StoreFull
+from common.storage.store import StoreFull
 from tests.support.closed_folders import close_folder
 from tests.support.shown_gpus import GIB, ShownGpu, make_gpu, show_gpus
 from workers.check_machine import check_disk, check_gpus, check_versions, judge_gpu, judge_space

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from common.chunks import read_part
 from common.errors import EngineError, TransientError
-from common.layout import part_key
 from common.ledger import SUSPECT
-from common.parts import encode_part
 from common.records import Outcome, Sample
+from common.storage.keys import part_key
+from common.storage.parts import encode_part
+from common.storage.plan_index import read_part
 from tests.support.fleet import Fleet, make_rows
 from tests.support.slots import Exited, ScriptedEngine, enqueue_rows, exits, open_slot, read_samples
 from tests.support.soundness import assert_run_is_sound

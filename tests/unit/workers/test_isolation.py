@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from common.chunks import read_chunk, read_index
+from common.storage.plan_index import read_chunk, read_index
 from tests.support.fleet import Fleet, make_rows
 from tests.support.poison import assert_only_poison_failed, write_poisoned_profile
 from tests.support.slots import Exited, enqueue_rows, exits, open_slot

@@ -9,11 +9,11 @@ import pytest
 from celery import Celery
 
 from common.broker import count_waiting, make_app, queue_name, ring
-from common.chunks import ChunkIndex
 from common.ledger import Ledger, connect_redis
 from common.records import Plan
 from common.settings import Settings
-from common.store import open_store
+from common.storage.plan_index import ChunkIndex
+from common.storage.store import open_store
 from tests.support.planning import make_samples, make_spec, plan_samples
 from tests.support.waiting import wait_until
 from workers.janitor import sweep

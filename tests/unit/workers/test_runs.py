@@ -5,10 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from common.chunks import ChunkIndex, read_index
 from common.errors import ConfigError
 from common.spec.files import read_profile
-from common.store import Store
+from common.storage.plan_index import ChunkIndex, read_index
+from common.storage.store import Store
 from tests.support.fleet import Fleet, make_rows
 from tests.support.planning import put_part
 from workers import runs

@@ -10,7 +10,7 @@ from obstore.exceptions import BaseError as StoreFailure
 from redis.exceptions import ConnectionError as RedisAway
 
 from common.errors import ConfigError, IntegrityError, LeaseLost, ServiceUnreachable
-from common.layout import index_key, samples_key
+from common.storage.keys import index_key, samples_key
 from tests.support.fleet import Fleet, make_rows
 from tests.support.slots import enqueue_rows, open_slot
 from tests.support.soundness import assert_run_is_sound

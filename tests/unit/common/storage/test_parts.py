@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import IntegrityError
-from common.parts import OUTCOME_SCHEMA, decode_part, encode_part, to_table
 from common.records import Attempt, Outcome
+from common.storage.parts import OUTCOME_SCHEMA, decode_part, encode_part, to_table
 
 CONTRACT_COLUMNS = (
     "sample_id, dataset, index, model, status, prediction, answer, target, response, attempts, error_code, error_message, "
@@ -127,10 +127,10 @@ def test_a_part_of_another_chunk_is_refused(run_id: str, chunk: int) -> None:
 
 
 def test_a_part_with_other_rows_than_it_counted_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("common.parts.to_table", lambda rows: to_table(rows[:1]))
+    monkeypatch.setattr("common.storage.parts.to_table", lambda rows: to_table(rows[:1]))
     one_row = encode_part("r", 0, [make_outcome(0), make_outcome(1)])
-    monkeypatch.setattr("common.parts._count_statuses", lambda _: {"ok": 2, "invalid": 0, "failed": 0})
-    monkeypatch.setattr("common.parts.to_table", to_table)
+    monkeypatch.setattr("common.storage.parts._count_statuses", lambda _: {"ok": 2, "invalid": 0, "failed": 0})
+    monkeypatch.setattr("common.storage.parts.to_table", to_table)
     wrong_counts = encode_part("r", 0, [make_outcome(0)])
     monkeypatch.undo()
     for content in (one_row, wrong_counts):

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from common.errors import ConfigError, IntegrityError
 from common.identity import digest_record
-from common.layout import index_key, part_key, parts_prefix, run_key, samples_key
 from common.masking import mask_record
-from common.parts import decode_part
 from common.records import Chunk, Part, Plan, Sample
 from common.spec.models import RunSpec
-from common.store import MissingObject, Store
+from common.storage.keys import index_key, part_key, parts_prefix, run_key, samples_key
+from common.storage.parts import decode_part
+from common.storage.store import MissingObject, Store
 
 _COLUMNS = ("first", "count", "offset", "length", "crc32")
 _WRITE_AGAIN = "delete it if it is there and enqueue the same spec again: that writes the plan again, and what is done stays done"

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common.chunks import ChunkIndex, IndexBuilder, encode_run, read_chunk, read_index, read_part, read_run
 from common.errors import ConfigError, IntegrityError
-from common.layout import index_key, part_key, run_key, samples_key
 from common.records import Chunk, DatasetCounts, Plan
-from common.store import Store, open_store
+from common.storage.keys import index_key, part_key, run_key, samples_key
+from common.storage.plan_index import ChunkIndex, IndexBuilder, encode_run, read_chunk, read_index, read_part, read_run
+from common.storage.store import Store, open_store
 from tests.support.planning import make_samples, make_spec, plan_samples, put_part
 
 
