@@ -21,8 +21,8 @@ import yaml
 from benchmarks.chaos_takeover import Takeovers
 from common.broker import make_app
 from common.embedded_redis import EmbeddedRedis
-from common.ledger import Ledger, LedgerView, connect_redis
-from common.presence import list_workers
+from common.ledger.ledger import Ledger, LedgerView, connect_redis
+from common.ledger.worker_registry import list_workers
 from common.settings import Settings
 from common.storage.store import open_store
 

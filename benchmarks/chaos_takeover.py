@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from common.ledger import Ledger, run_keys
+from common.ledger.ledger import Ledger, run_keys
 
 Place = tuple[str, int]
 TAKEOVER_LIMIT_S = 20.0  # the second promise

@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from common.errors import FleetError
-from common.ledger import Ledger, journal_key, run_keys
+from common.ledger.ledger import Ledger, journal_key, run_keys
 from common.records import STATE_BYTES, Outcome
 from common.storage.keys import parse_part_key, parts_prefix
 from common.storage.plan_index import read_index, read_run

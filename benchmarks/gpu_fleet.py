@@ -27,8 +27,8 @@ from benchmarks.gpu_watch import CpuWatch, GpuWatch
 from common.broker import make_app
 from common.embedded_redis import EmbeddedRedis, start_redis
 from common.errors import ConfigError, FleetError
-from common.ledger import Ledger, LedgerView, connect_redis
-from common.presence import Presence, list_workers
+from common.ledger.ledger import Ledger, LedgerView, connect_redis
+from common.ledger.worker_registry import Presence, list_workers
 from common.settings import Settings
 from common.spec.files import read_specs
 from common.storage.store import open_store

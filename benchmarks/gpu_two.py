@@ -29,7 +29,7 @@ from benchmarks.gpu_passes import Report
 from benchmarks.gpu_questions import Asking
 from benchmarks.gpu_watch import CpuWatch
 from common.errors import ConfigError
-from common.presence import Presence
+from common.ledger.worker_registry import Presence
 from producer.collect import collect_outcomes
 from workers.gpus import list_gpus, list_users
 

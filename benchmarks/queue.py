@@ -24,7 +24,7 @@ from typing import Any
 import yaml
 
 from common.embedded_redis import EmbeddedRedis, start_redis
-from common.ledger import Ledger, connect_redis
+from common.ledger.ledger import Ledger, connect_redis
 from common.settings import Settings
 
 GOALS = {"samples_per_s": 15_000, "enqueued_per_s": 50_000, "redis_mb": 6.4, "producer_mb": 200}

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from common.broker import make_app
-from common.ledger import Ledger, connect_redis
+from common.ledger.ledger import Ledger, connect_redis
 from common.settings import get_settings
 from common.spec.files import read_specs
 from common.storage.store import open_store

@@ -11,7 +11,7 @@ from rich.console import Console
 from common.broker import make_app
 from common.command import NOT_ALL_OK, run_command
 from common.errors import ConfigError
-from common.ledger import Ledger, connect_redis, reaching_redis
+from common.ledger.ledger import Ledger, connect_redis, reaching_redis
 from common.log import configure_log
 from common.records import Outcome, Sample
 from common.settings import get_settings

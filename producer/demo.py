@@ -17,7 +17,7 @@ from rich.console import Console
 from common.broker import make_app
 from common.embedded_redis import start_redis
 from common.errors import ConfigError, FleetError
-from common.ledger import Ledger, connect_redis
+from common.ledger.ledger import Ledger, connect_redis
 from common.settings import Settings, get_settings
 from common.spec.files import read_specs
 from common.storage.store import Store, open_store

@@ -8,8 +8,8 @@ from celery import Celery
 
 from common.broker import ring
 from common.errors import ConfigError, IntegrityError
-from common.ledger import Ledger
-from common.presence import list_workers
+from common.ledger.ledger import Ledger
+from common.ledger.worker_registry import list_workers
 from common.records import Plan, Record, Sample
 from common.spec.models import RunSpec
 from common.storage.keys import parse_part_key, parts_prefix, run_key

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from typing import Literal
 
 from common.errors import ConfigError
-from common.ledger import Ledger, LedgerView
-from common.presence import Presence, list_workers
+from common.ledger.ledger import Ledger, LedgerView
+from common.ledger.worker_registry import Presence, list_workers
 from common.records import DatasetCounts, Plan, Record
 from common.storage.plan_index import ChunkIndex, read_index, read_run
 from common.storage.store import Store

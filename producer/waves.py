@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.identity import digest_bytes
-from common.ledger import Ledger
+from common.ledger.ledger import Ledger
 from common.records import STATE_BYTES, Outcome, Sample
 from common.spec.models import Chunks
 from common.storage.keys import index_key, wave_samples_key

@@ -17,9 +17,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from common.broker import make_app
 from common.errors import ConfigError, FleetError, ServiceUnreachable
-from common.ledger import Ledger, connect_redis
+from common.ledger.ledger import Ledger, connect_redis
+from common.ledger.worker_registry import Presence, announce_worker
 from common.log import configure_log
-from common.presence import Presence, announce_worker
 from common.settings import get_settings
 from common.spec.files import find_profile, find_weights, read_profile
 from common.spec.models import ModelProfile

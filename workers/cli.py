@@ -8,7 +8,7 @@ from rich.console import Console
 
 from common.command import run_command
 from common.identity import name_node
-from common.ledger import connect_redis
+from common.ledger.ledger import connect_redis
 from common.log import configure_log
 from common.settings import Settings, get_settings
 from workers.assignments import Assignment, assign_slots, pair_models

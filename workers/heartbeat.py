@@ -13,7 +13,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from common.errors import ServiceUnreachable
-from common.ledger import Ledger
+from common.ledger.ledger import Ledger
 from common.records import Lease
 from common.settings import Settings
 

@@ -21,7 +21,7 @@ import structlog
 from common.broker import queue_name
 from common.command import INTERRUPTED, NOT_ALL_OK, USER_MUST_ACT
 from common.identity import name_node
-from common.presence import Presence
+from common.ledger.worker_registry import Presence
 from common.settings import Settings
 from workers.assignments import Assignment, GpuSlot
 from workers.restarts import NOT_STARTED, Restarts, describe_giving_up, name_code, tell_given_up

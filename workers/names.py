@@ -7,7 +7,7 @@ from collections.abc import Collection
 import redis
 
 from common.errors import ConfigError
-from common.presence import Presence, list_workers
+from common.ledger.worker_registry import Presence, list_workers
 
 _POLL_S = 0.2
 

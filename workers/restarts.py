@@ -14,8 +14,8 @@ import structlog
 
 from common.errors import FleetError
 from common.identity import name_node
-from common.ledger import Ledger, connect_redis
-from common.presence import Presence, announce_worker, list_workers, withdraw_worker
+from common.ledger.ledger import Ledger, connect_redis
+from common.ledger.worker_registry import Presence, announce_worker, list_workers, withdraw_worker
 from common.settings import Settings
 from workers.slot import CANNOT_START, ENGINE_DIED
 

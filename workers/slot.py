@@ -17,8 +17,8 @@ from PIL.Image import Image
 from redis.exceptions import RedisError
 
 from common.errors import EngineError
-from common.ledger import SUSPECT, Ledger
-from common.presence import Presence, WorkerState, announce_worker, withdraw_worker
+from common.ledger.ledger import SUSPECT, Ledger
+from common.ledger.worker_registry import Presence, WorkerState, announce_worker, withdraw_worker
 from common.records import Lease, Sample
 from common.settings import Settings
 from common.spec.models import ModelProfile

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from redis.exceptions import RedisError
 
-from common.ledger import Ledger
+from common.ledger.ledger import Ledger
 
 # They do not wait for room, and other workers are to have some of a dead one's chunks, too.
 MOST_TAKEOVERS = 4

@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
 
-from common.presence import Presence
+from common.ledger.worker_registry import Presence
 from producer.enqueue import Enqueued, Resumed
 from producer.report.terminal import ABSENT
 from producer.status import RunStatus, SampleCounts

@@ -14,7 +14,7 @@ from benchmarks.chaos_fleet import ChaosFleet, Run
 from benchmarks.chaos_takeover import find_percentile
 from benchmarks.chaos_verdict import Verdict, judge_run
 from common.command import USER_MUST_ACT
-from common.ledger import Ledger, run_keys
+from common.ledger.ledger import Ledger, run_keys
 from common.storage.keys import part_key
 from tests.support.fleet import ROOT, Fleet, make_rows
 from tests.support.slots import enqueue_rows, open_slot

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import psutil
 import pytest
 
-from common.presence import Presence
+from common.ledger.worker_registry import Presence
 from producer.status import RunStatus
 from tests.support.asking import count_asked_again, read_asked
 from tests.support.fleet import ROOT, Fleet, make_rows

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 import pytest
 
-from common.ledger import Ledger, journal_key, run_keys
+from common.ledger.ledger import Ledger, journal_key, run_keys
 from common.records import Chunk, Outcome, Part
 from common.storage.store import Store
 from tests.support.fleet import Fleet, make_rows

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from common.ledger import runs_key
+from common.ledger.ledger import runs_key
 from tests.support.asking import count_asked_again
 from tests.support.fleet import Fleet, make_rows
 from tests.support.leftovers import clean_fleet

@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
-from common.ledger import journal_key
+from common.ledger.ledger import journal_key
 from tests.support.asking import count_asked_again, read_asked
 from tests.support.fleet import ROOT, Fleet, make_rows
 from tests.support.leftovers import assert_nothing_is_held, clean_fleet, find_processes, start_launcher
@@ -216,7 +216,7 @@ def test_sigterm_again_and_again_does_not_hurry_a_worker(clean_fleet: Fleet) -> 
 INTERRUPTED = """
 import os, signal
 import producer.collect, producer.enqueue
-from common.ledger import Ledger
+from common.ledger.ledger import Ledger
 from common.storage.store import Store
 from producer.cli import main
 

@@ -8,7 +8,7 @@ import time
 import psutil
 import pytest
 
-from common.presence import Presence
+from common.ledger.worker_registry import Presence
 from common.records import Outcome
 from tests.support.asking import find_kept
 from tests.support.engines import TINY

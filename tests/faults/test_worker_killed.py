@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from common.ledger import run_keys
+from common.ledger.ledger import run_keys
 from common.storage.plan_index import read_chunk, read_index
 from tests.support.dying_engine import POINTS
 from tests.support.fleet import Fleet, make_rows, start_fleet

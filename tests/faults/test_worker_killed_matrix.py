@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from common.presence import Presence
+from common.ledger.worker_registry import Presence
 from tests.support.asking import assert_not_asked_again, count_asked_again, find_kept, note_kept, read_asked
 from tests.support.fleet import Fleet, make_rows
 from tests.support.leftovers import clean_fleet

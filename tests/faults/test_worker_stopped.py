@@ -10,7 +10,7 @@ from typing import NamedTuple
 import psutil
 import pytest
 
-from common.presence import Presence
+from common.ledger.worker_registry import Presence
 from common.storage.plan_index import read_chunk, read_index
 from tests.support.asking import read_asked
 from tests.support.fleet import Fleet, make_rows

@@ -17,7 +17,7 @@ from pydantic import SecretStr
 
 from common.broker import make_app
 from common.errors import ConfigError
-from common.ledger import connect_redis
+from common.ledger.ledger import connect_redis
 from tests.support.fleet import ROOT, Fleet, make_rows
 from tests.support.flower import CREDENTIALS, start_flower
 from tests.support.soundness import assert_run_is_sound

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from common.ledger import Ledger
+from common.ledger.ledger import Ledger
 from common.records import Chunk
 from common.spec.models import ModelProfile
 from workers import chunk

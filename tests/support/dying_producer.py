@@ -16,7 +16,7 @@ from celery import Celery
 
 import producer.enqueue
 import producer.shuffle
-from common.ledger import Ledger
+from common.ledger.ledger import Ledger
 from common.storage.store import Store, Writer
 from producer.cli import main
 

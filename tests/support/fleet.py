@@ -16,8 +16,8 @@ import yaml
 
 from common.broker import make_app
 from common.embedded_redis import EmbeddedRedis, start_redis
-from common.ledger import Ledger, connect_redis
-from common.presence import Presence, list_workers
+from common.ledger.ledger import Ledger, connect_redis
+from common.ledger.worker_registry import Presence, list_workers
 from common.records import Outcome
 from common.settings import Settings, get_settings
 from common.spec.files import read_specs

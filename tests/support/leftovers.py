@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 import psutil
 import pytest
 
-from common.ledger import run_keys
+from common.ledger.ledger import run_keys
 from tests.support.fleet import ROOT, Fleet
 from tests.support.waiting import wait_until
 

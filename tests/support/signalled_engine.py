@@ -8,7 +8,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from common.ledger import Ledger
+from common.ledger.ledger import Ledger
 from common.records import Chunk, Lease
 from common.spec.models import ModelProfile
 from tests.support.dying_engine import NotingEngine

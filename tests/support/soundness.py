@@ -3,7 +3,7 @@
 from collections import Counter
 from typing import Any
 
-from common.ledger import journal_key, run_keys
+from common.ledger.ledger import journal_key, run_keys
 from common.records import STATE_BYTES, Outcome
 from common.storage.keys import parse_part_key, parts_prefix
 from common.storage.plan_index import read_index, read_run

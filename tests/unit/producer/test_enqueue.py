@@ -10,15 +10,15 @@ import redis
 
 from common.broker import make_app, queue_name
 from common.errors import ConfigError, IntegrityError
-from common.ledger import Ledger
+from common.ledger.ledger import Ledger
 from common.records import Sample
 from common.storage.keys import part_key
 from common.storage.plan_index import read_index
 from producer.enqueue import Enqueued, commit_parts, enqueue_run, resume_run
+from tests.component.common.ledger.test_ledger import lose_answers
 from tests.support.fleet import Fleet, make_rows
 from tests.support.planning import make_samples, make_spec, put_part, read_rung, run_chunks
 from tests.support.soundness import assert_run_is_sound
-from tests.unit.common.test_ledger import lose_answers
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import ConfigError
-from common.ledger import Commit, Ledger, LedgerView, connect_redis
-from common.presence import Presence, announce_worker
+from common.ledger.ledger import Commit, Ledger, LedgerView, connect_redis
+from common.ledger.worker_registry import Presence, announce_worker
 from common.records import Lease, Plan
 from common.settings import Settings
 from common.storage.plan_index import ChunkIndex, read_part

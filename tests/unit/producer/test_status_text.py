@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from common.presence import Presence
+from common.ledger.worker_registry import Presence
 from common.records import DatasetCounts, Plan
 from producer.enqueue import Enqueued
 from producer.report.status_text import print_enqueued, print_status

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from common.broker import make_app
-from common.ledger import Ledger, LedgerView
+from common.ledger.ledger import Ledger, LedgerView
 from common.records import Attempt, Outcome, Status
 from common.spec.models import Chunks
 from common.storage.keys import index_key

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from common.errors import EngineError, TransientError
-from common.ledger import SUSPECT
+from common.ledger.ledger import SUSPECT
 from common.records import Outcome, Sample
 from common.storage.keys import part_key
 from common.storage.parts import encode_part

@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from common.embedded_redis import start_redis
-from common.ledger import Ledger, connect_redis, run_keys
+from common.ledger.ledger import Ledger, connect_redis, run_keys
 from common.records import Lease, Plan
 from common.settings import Settings
 from tests.support.waiting import wait_until

@@ -9,7 +9,7 @@ import pytest
 from celery import Celery
 
 from common.broker import count_waiting, make_app, queue_name, ring
-from common.ledger import Ledger, connect_redis
+from common.ledger.ledger import Ledger, connect_redis
 from common.records import Plan
 from common.settings import Settings
 from common.storage.plan_index import ChunkIndex

@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from common.errors import ConfigError
-from common.presence import Presence, WorkerState, announce_worker
+from common.ledger.worker_registry import Presence, WorkerState, announce_worker
 from workers.names import await_free_names
 
 NAME = "gpu0@here"

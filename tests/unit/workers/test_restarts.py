@@ -6,7 +6,7 @@ import socket
 import pytest
 import redis
 
-from common.presence import Presence, announce_worker, list_workers
+from common.ledger.worker_registry import Presence, announce_worker, list_workers
 from tests.support.fleet import Fleet, make_rows
 from tests.support.slots import enqueue_rows
 from workers.restarts import (

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from common.presence import Presence, announce_worker, list_workers, withdraw_worker
+from common.ledger.worker_registry import Presence, announce_worker, list_workers, withdraw_worker
 from tests.support.waiting import wait_until
 
 

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from common.ledger import Ledger, connect_redis
+from common.ledger.ledger import Ledger, connect_redis
 from common.records import Lease
 from common.settings import Settings
+from tests.component.common.ledger.test_ledger import DATASETS, RUN, make_chunk, make_part, make_plan
 from tests.support.waiting import wait_until
-from tests.unit.common.test_ledger import DATASETS, RUN, make_chunk, make_part, make_plan
 
 
 @pytest.fixture

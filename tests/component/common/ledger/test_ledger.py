@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from common.errors import LeaseLost, ServiceUnreachable
-from common.ledger import Ledger, connect_redis, journal_key, run_keys
+from common.ledger.ledger import Ledger, connect_redis, journal_key, run_keys
 from common.records import STATE_BYTES, Chunk, DatasetCounts, Outcome, Part, Plan, Status
 from common.settings import Settings
 from common.spec.models import AbortIf

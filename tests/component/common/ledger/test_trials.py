@@ -5,12 +5,12 @@ from collections.abc import Iterator
 import pytest
 
 from common.errors import LeaseLost
-from common.ledger import SUSPECT, Ledger, LedgerView, connect_redis, run_keys, trial_key
+from common.ledger.ledger import SUSPECT, Ledger, LedgerView, connect_redis, run_keys, trial_key
 from common.records import Lease
 from common.settings import Settings
 from common.spec.models import AbortIf
+from tests.component.common.ledger.test_ledger import DATASETS, RUN, make_chunk, make_part, make_plan
 from tests.support.waiting import wait_until
-from tests.unit.common.test_ledger import DATASETS, RUN, make_chunk, make_part, make_plan
 
 
 @pytest.fixture
