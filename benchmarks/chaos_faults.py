@@ -14,7 +14,7 @@ import psutil
 import redis
 
 from benchmarks.chaos_fleet import ECHO, TINY, ChaosFleet, Node, Run
-from common.broker import TASK_NAME, queue_name, ring
+from common.broker.app import TASK_NAME, queue_name, ring
 from common.errors import ServiceUnreachable
 
 _SETTLE_S = 0.05  # a killed process's last commands have reached Redis by then

@@ -19,7 +19,7 @@ import redis
 import yaml
 
 from benchmarks.chaos_takeover import Takeovers
-from common.broker import make_app
+from common.broker.app import make_app
 from common.embedded_redis import EmbeddedRedis
 from common.ledger.ledger import Ledger, LedgerView, connect_redis
 from common.ledger.worker_registry import list_workers

@@ -24,7 +24,7 @@ from benchmarks.chaos_verdict import judge_run
 from benchmarks.gpu_passes import Pass, make_pass
 from benchmarks.gpu_questions import SAMPLES_IN_FLIGHT, Asking, dictate_length, write_run
 from benchmarks.gpu_watch import CpuWatch, GpuWatch
-from common.broker import make_app
+from common.broker.app import make_app
 from common.embedded_redis import EmbeddedRedis, start_redis
 from common.errors import ConfigError, FleetError
 from common.ledger.ledger import Ledger, LedgerView, connect_redis

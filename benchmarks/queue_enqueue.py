@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-from common.broker import make_app
+from common.broker.app import make_app
 from common.ledger.ledger import Ledger, connect_redis
 from common.settings import get_settings
 from common.spec.files import read_specs

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from common.broker import make_app
+from common.broker.app import make_app
 from common.command import NOT_ALL_OK, run_command
 from common.errors import ConfigError
 from common.ledger.ledger import Ledger, connect_redis, reaching_redis

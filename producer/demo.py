@@ -14,7 +14,7 @@ from pathlib import Path
 from pydantic import SecretStr
 from rich.console import Console
 
-from common.broker import make_app
+from common.broker.app import make_app
 from common.embedded_redis import start_redis
 from common.errors import ConfigError, FleetError
 from common.ledger.ledger import Ledger, connect_redis

@@ -6,7 +6,7 @@ from itertools import islice
 
 from celery import Celery
 
-from common.broker import ring
+from common.broker.app import ring
 from common.errors import ConfigError, IntegrityError
 from common.ledger.ledger import Ledger
 from common.ledger.worker_registry import list_workers

@@ -15,7 +15,7 @@ from celery.signals import setup_logging
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from common.broker import make_app
+from common.broker.app import make_app
 from common.errors import ConfigError, FleetError, ServiceUnreachable
 from common.ledger.ledger import Ledger, connect_redis
 from common.ledger.worker_registry import Presence, announce_worker

@@ -13,7 +13,7 @@ import click
 import structlog
 from celery.signals import import_modules
 
-from common.broker import TASK_NAME
+from common.broker.app import TASK_NAME
 from common.command import USER_MUST_ACT
 from common.log import configure_log
 from common.settings import get_settings

@@ -6,7 +6,7 @@ import structlog
 from celery import Celery
 from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 
-from common.broker import count_waiting, ring
+from common.broker.app import count_waiting, ring
 from common.ledger.ledger import Ledger
 from common.settings import Settings
 from common.storage.plan_index import ChunkIndex

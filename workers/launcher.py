@@ -18,7 +18,7 @@ from types import FrameType
 
 import structlog
 
-from common.broker import queue_name
+from common.broker.app import queue_name
 from common.command import INTERRUPTED, NOT_ALL_OK, USER_MUST_ACT
 from common.identity import name_node
 from common.ledger.worker_registry import Presence

@@ -1,6 +1,6 @@
 """The one Celery task: look at a chunk."""
 
-from common.broker import TASK_NAME
+from common.broker.app import TASK_NAME
 from workers.app import app, current_slot
 from workers.look import look
 

@@ -4,7 +4,7 @@ import base64
 import json
 from typing import Any
 
-from common.broker import make_app, queue_name
+from common.broker.app import make_app, queue_name
 from producer.enqueue import cancel_run, resume_run
 from tests.support.asking import read_asked
 from tests.support.fleet import Fleet, make_rows

@@ -15,7 +15,7 @@ import trustme
 from kombu.exceptions import OperationalError
 from pydantic import SecretStr
 
-from common.broker import make_app
+from common.broker.app import make_app
 from common.errors import ConfigError
 from common.ledger.ledger import connect_redis
 from tests.support.fleet import ROOT, Fleet, make_rows

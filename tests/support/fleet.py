@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from common.broker import make_app
+from common.broker.app import make_app
 from common.embedded_redis import EmbeddedRedis, start_redis
 from common.ledger.ledger import Ledger, connect_redis
 from common.ledger.worker_registry import Presence, list_workers

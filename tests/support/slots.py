@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from common.broker import make_app
+from common.broker.app import make_app
 from common.ledger.ledger import Ledger, connect_redis
 from common.records import Sample
 from common.spec.files import read_profile

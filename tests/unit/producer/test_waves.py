@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from common.broker import make_app
+from common.broker.app import make_app
 from common.ledger.ledger import Ledger, LedgerView
 from common.records import Attempt, Outcome, Status
 from common.spec.models import Chunks

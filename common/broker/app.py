@@ -18,7 +18,7 @@ from common.storage.plan_index import ChunkIndex
 TASK_NAME = "fleet.run_chunk"
 
 # By the names that addresses begin with, so that kombu reads these as ever, TLS included.
-TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "common.transport:Transport"))
+TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "common.broker.transport:Transport"))
 
 
 def make_app(settings: Settings) -> Celery:
