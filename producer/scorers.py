@@ -3,7 +3,7 @@
 import re
 from decimal import Decimal
 
-from common.answers import normalize_answer
+from common.answers.extract import normalize_answer
 from common.records import Outcome
 
 CONVENTION = "strict"

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import structlog
 from PIL.Image import Image
 
-from common.answers import extract_answer
+from common.answers.extract import extract_answer
+from common.answers.validators import Answered, find_violations
 from common.errors import ConfigError, EngineError, OutOfMemory, SampleError, TransientError
 from common.masking import mask_text
 from common.records import Attempt, Outcome, Sample
@@ -18,7 +19,6 @@ from workers.engines.base import Generation, Request
 from workers.retry import plan_attempt
 from workers.runs import LoadedRun
 from workers.slot import Slot
-from workers.validators import Answered, find_violations
 
 log = structlog.get_logger()
 

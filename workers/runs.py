@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from threading import Lock
 
+from common.answers.validators import Validator, build_validators
 from common.errors import ConfigError
 from common.settings import Settings
 from common.spec.models import ModelProfile, RunSpec
 from common.storage.plan_index import ChunkIndex, read_index, read_run
 from common.storage.store import Store
 from workers.media_files import MediaAccess, find_access
-from workers.validators import Validator, build_validators
 
 
 @dataclass

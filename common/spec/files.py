@@ -7,6 +7,7 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from common.answers.validator_names import check_validators
 from common.errors import ConfigError
 from common.identity import digest_file
 from common.masking import find_secrets, mask_record
@@ -14,7 +15,6 @@ from common.settings import get_settings
 from common.spec.models import DatasetSource, Generation, ModelProfile, RunFile, RunSpec, Validation
 from common.spec.strict_yaml import MOST_CHARACTERS, parse_yaml
 from common.spelling import suggest
-from common.validator_names import check_validators
 
 Model = TypeVar("Model", bound=BaseModel)
 

@@ -6,10 +6,10 @@ them out.
 
 from dataclasses import replace
 
+from common.answers.markup import drop_box_tokens, drop_thinking, take_answer, take_box
 from common.records import Sample
 from workers.adapters.base import Prompt
 from workers.adapters.chat import ChatAdapter
-from workers.adapters.markup import drop_box_tokens, drop_thinking, take_answer, take_box
 
 
 class Glm4vAdapter(ChatAdapter):

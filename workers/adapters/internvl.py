@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
+from common.answers.markup import drop_thinking, take_boxed
 from common.records import Sample
 from workers.adapters.base import Prompt
 from workers.adapters.chat import ChatAdapter
-from workers.adapters.markup import drop_thinking, take_boxed
 from workers.engines.base import Message
 
 _THINK_FIRST = (

@@ -1,8 +1,8 @@
 """MMaDA: plain text, sometimes with its image placeholder echoed; a bare ``<image>`` says nothing."""
 
+from common.answers.markup import drop_image_tokens, drop_thinking, take_boxed
 from common.records import Sample
 from workers.adapters.chat import ChatAdapter
-from workers.adapters.markup import drop_image_tokens, drop_thinking, take_boxed
 
 
 class MmadaAdapter(ChatAdapter):

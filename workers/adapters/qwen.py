@@ -1,8 +1,8 @@
 """Qwen2.5-VL and Qwen3-VL: thoughts are dropped; a short answer may come in LaTeX's box."""
 
+from common.answers.markup import drop_thinking, take_boxed
 from common.records import Sample
 from workers.adapters.chat import ChatAdapter
-from workers.adapters.markup import drop_thinking, take_boxed
 
 
 class QwenAdapter(ChatAdapter):

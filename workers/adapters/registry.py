@@ -15,11 +15,11 @@ thyme     Thyme                                   non_empty, answer_extractable
 ``internvl_thinking`` asks InternVL to think first; ``glm4v_direct`` tells GLM-4.5V not to.
 """
 
+from common.answers.validator_names import IMPORT_STRING
 from common.errors import ConfigError
+from common.plugins import import_object
 from common.spelling import suggest
-from common.validator_names import IMPORT_STRING
 from workers.adapters.base import Adapter
-from workers.import_strings import import_object
 
 ADAPTERS = {
     "chat": "workers.adapters.chat:ChatAdapter",

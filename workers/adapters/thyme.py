@@ -4,10 +4,10 @@ The code is dropped and never run: it was written by a model.  Upstream stops at
 its sandbox returned; here the model is asked to do without.
 """
 
+from common.answers.markup import drop_blocks, drop_thinking, take_answer, take_boxed
 from common.records import Sample
 from workers.adapters.base import Prompt
 from workers.adapters.chat import ChatAdapter
-from workers.adapters.markup import drop_blocks, drop_thinking, take_answer, take_boxed
 
 _FORM = "Do not write code. Reason inside <think> and </think>, then give the final answer inside <answer> and </answer>."
 

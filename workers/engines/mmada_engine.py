@@ -16,12 +16,12 @@ from pydantic import Field, model_validator
 from transformers import AutoTokenizer
 
 from common.errors import ConfigError, EngineError, OutOfMemory, SampleError
+from common.plugins import import_object
 from common.spec.files import check
 from common.spec.models import ModelProfile, Spec
 from workers.engines.base import Generation, Request
 from workers.engines.hf_batching import cut_at_end
 from workers.engines.hf_model import sort_fault, to_generation
-from workers.import_strings import import_object
 
 _ADVICE = (
     "MMaDA is not on PyPI: git clone https://github.com/Gen-Verse/MMaDA && pip install -r MMaDA/requirements.txt (in an "

@@ -1,10 +1,10 @@
 """Engines by name.  The engine's module is imported only when it is asked for, so that nobody pays for torch in vain."""
 
 from common.errors import ConfigError
+from common.plugins import import_object
 from common.spec.models import ModelProfile
 from common.spelling import suggest
 from workers.engines.base import Engine
-from workers.import_strings import import_object
 
 ENGINES = {
     "echo": "workers.engines.echo_engine:EchoEngine",

@@ -4,14 +4,14 @@ from typing import Any
 import pytest
 import yaml
 
-from common.answers import extract_answer
+from common.answers.extract import extract_answer
+from common.answers.markup import drop_blocks, drop_image_tokens, drop_thinking, take_answer, take_box, take_boxed
+from common.answers.validators import Answered, build_validators, find_violations
 from common.errors import ConfigError
 from common.records import Kind, Sample
 from common.spec.files import check_validation, read_profile
 from workers.adapters import load_adapter
-from workers.adapters.markup import drop_blocks, drop_image_tokens, drop_thinking, take_answer, take_box, take_boxed
 from workers.adapters.registry import ADAPTERS
-from workers.validators import Answered, build_validators, find_violations
 
 RAW_ANSWERS: list[dict[str, Any]] = yaml.safe_load((Path(__file__).parent / "raw_answers.yaml").read_text(encoding="utf-8"))
 OPTIONS = {"A": "a blue square", "B": "a red circle", "C": "a green star", "D": "none of the above"}

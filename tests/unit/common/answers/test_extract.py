@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.answers import extract_answer, find_boxed, normalize_answer
+from common.answers.extract import extract_answer, find_boxed, normalize_answer
 from common.records import Kind
 
 OPTIONS = {"A": "a blue square", "B": "a red circle", "C": "a green star", "D": "None of the above"}

@@ -4,7 +4,7 @@ import re
 import unicodedata
 from itertools import zip_longest
 
-from common.answer_numbers import CHINESE_NUMERALS, NUMBER_WORDS, canonicalize_number
+from common.answers.numbers import CHINESE_NUMERALS, NUMBER_WORDS, canonicalize_number
 
 CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 

@@ -7,9 +7,9 @@ No clear answer is ``None``, and counted; two different answers are no answer.  
 import re
 from collections.abc import Callable, Mapping
 
-from common.answer_letters import read_letters
-from common.answer_numbers import read_numbers
-from common.answer_text import (
+from common.answers.letters import read_letters
+from common.answers.numbers import read_numbers
+from common.answers.text import (
     CJK,
     find_boxed,
     find_final_statements,

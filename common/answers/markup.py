@@ -5,7 +5,7 @@ A block that was opened and never closed was cut by ``max_tokens``: it goes as f
 
 import re
 
-from common.answers import find_boxed
+from common.answers.extract import find_boxed
 
 _THINKING = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL | re.IGNORECASE)
 _THOUGHT_END = re.compile(r"</think(?:ing)?>", re.IGNORECASE)

@@ -14,7 +14,7 @@ A letter is a letter only where what follows makes it one: "A dog", "A-frame", "
 import re
 from collections.abc import Callable, Mapping
 
-from common.answer_text import (
+from common.answers.text import (
     CJK,
     find_final_statements,
     find_statements,

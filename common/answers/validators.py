@@ -8,13 +8,13 @@ from typing import Any
 
 from jsonschema.validators import validator_for
 
-from common.answer_text import CJK
-from common.answers import normalize_answer, split_words
+from common.answers.extract import normalize_answer, split_words
+from common.answers.markup import drop_blocks, drop_thinking, has_image_token
+from common.answers.refusals import is_refusal
+from common.answers.text import CJK
+from common.answers.validator_names import IMPORT_STRING, check_validators, split_entry
+from common.plugins import import_object
 from common.records import FinishReason, Sample
-from common.validator_names import IMPORT_STRING, check_validators, split_entry
-from workers.adapters.markup import drop_blocks, drop_thinking, has_image_token
-from workers.import_strings import import_object
-from workers.refusals import is_refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ def no_refusal(answered: Answered) -> bool:
 
 
 def answer_extractable(answered: Answered) -> bool:
-    """Accept a prediction that states an answer of the sample's kind (``common/answers.py``)."""
+    """Accept a prediction that states an answer of the sample's kind (``common/answers/extract.py``)."""
     return answered.answer is not None
 
 

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from common.answers.refusals import is_refusal
+from common.answers.validator_names import VALIDATORS, check_validators
+from common.answers.validators import Answered, build_validators, find_violations
 from common.errors import ConfigError
 from common.records import Sample
-from common.validator_names import VALIDATORS, check_validators
-from workers.refusals import is_refusal
-from workers.validators import Answered, build_validators, find_violations
 
 SCHEMA = {"type": "object", "properties": {"count": {"type": "integer"}}, "required": ["count"]}
 

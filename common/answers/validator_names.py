@@ -1,6 +1,6 @@
 """The names of all validators and what each takes, so that a spec is refused before any worker reads it.
 
-The validators themselves are in ``workers/validators.py``, which the producer does not import.
+The validators themselves are in ``common/answers/validators.py``, which the producer does not import.
 """
 
 import re
