@@ -10,7 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from redis.connection import parse_url
 
 from common.errors import ConfigError
-from common.masking import mask_text
+from common.redaction import mask_text
 
 
 class Settings(BaseSettings):

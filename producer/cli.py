@@ -9,10 +9,10 @@ import click
 from rich.console import Console
 
 from common.broker.app import make_app
-from common.command import NOT_ALL_OK, run_command
+from common.commands import NOT_ALL_OK, run_command
 from common.errors import ConfigError
 from common.ledger.ledger import Ledger, connect_redis, reaching_redis
-from common.log import configure_log
+from common.logging import configure_log
 from common.records import Outcome, Sample
 from common.settings import get_settings
 from common.spec.files import read_specs

@@ -10,7 +10,7 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from common.identity import digest_bytes
+from common.digests import digest_bytes
 from common.ledger.ledger import Ledger
 from common.records import STATE_BYTES, Outcome, Sample
 from common.spec.models import Chunks

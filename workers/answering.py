@@ -13,8 +13,8 @@ from PIL.Image import Image
 from common.answers.extract import extract_answer
 from common.answers.validators import Answered, find_violations
 from common.errors import ConfigError, EngineError, OutOfMemory, SampleError, TransientError
-from common.masking import mask_text
 from common.records import Attempt, Outcome, Sample
+from common.redaction import mask_text
 from workers.engines.base import Generation, Request
 from workers.retry import plan_attempt
 from workers.runs import LoadedRun

@@ -19,7 +19,7 @@ from common.broker.app import make_app
 from common.errors import ConfigError, FleetError, ServiceUnreachable
 from common.ledger.ledger import Ledger, connect_redis
 from common.ledger.worker_registry import Presence, announce_worker
-from common.log import configure_log
+from common.logging import configure_log
 from common.settings import get_settings
 from common.spec.files import find_profile, find_weights, read_profile
 from common.spec.models import ModelProfile

@@ -5,7 +5,7 @@ import sys
 import time
 
 from common.errors import ConfigError
-from common.masking import mask_text
+from common.redaction import mask_text
 from common.spec.files import check, find_profile, find_weights, read_profile
 from common.spec.models import ModelProfile
 from workers.check_engine import REFUSED

@@ -6,10 +6,10 @@ import click
 import structlog
 from rich.console import Console
 
-from common.command import run_command
-from common.identity import name_node
+from common.commands import run_command
+from common.digests import name_node
 from common.ledger.ledger import connect_redis
-from common.log import configure_log
+from common.logging import configure_log
 from common.settings import Settings, get_settings
 from workers.assignments import Assignment, assign_slots, pair_models
 from workers.check import check_node

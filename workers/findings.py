@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from common.command import UNREACHABLE, USER_MUST_ACT
+from common.commands import UNREACHABLE, USER_MUST_ACT
 from common.errors import FleetError, TransientError
-from common.masking import mask_text
+from common.redaction import mask_text
 from common.storage.store import StoreFull
 
 Level = Literal["ok", "warning", "problem"]

@@ -14,8 +14,8 @@ import structlog
 from celery.signals import import_modules
 
 from common.broker.app import TASK_NAME
-from common.command import USER_MUST_ACT
-from common.log import configure_log
+from common.commands import USER_MUST_ACT
+from common.logging import configure_log
 from common.settings import get_settings
 
 log = structlog.get_logger()

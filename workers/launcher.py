@@ -19,8 +19,8 @@ from types import FrameType
 import structlog
 
 from common.broker.app import queue_name
-from common.command import INTERRUPTED, NOT_ALL_OK, USER_MUST_ACT
-from common.identity import name_node
+from common.commands import INTERRUPTED, NOT_ALL_OK, USER_MUST_ACT
+from common.digests import name_node
 from common.ledger.worker_registry import Presence
 from common.settings import Settings
 from workers.assignments import Assignment, GpuSlot

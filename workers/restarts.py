@@ -12,8 +12,8 @@ from collections.abc import Collection
 import redis
 import structlog
 
+from common.digests import name_node
 from common.errors import FleetError
-from common.identity import name_node
 from common.ledger.ledger import Ledger, connect_redis
 from common.ledger.worker_registry import Presence, announce_worker, list_workers, withdraw_worker
 from common.settings import Settings

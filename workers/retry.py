@@ -19,7 +19,7 @@ attempt that samples (temperature above 0) without a seed gets one, too.
 import re
 from dataclasses import dataclass
 
-from common.identity import digest_record
+from common.digests import digest_record
 from common.records import Sample
 from common.spec.models import Generation
 

@@ -19,8 +19,8 @@ from redis.client import Pipeline
 from redis.retry import Retry
 
 from common.errors import ConfigError, LeaseLost, ServiceUnreachable
-from common.masking import mask_text
 from common.records import STATE_BYTES, Chunk, Lease, Outcome, Part, Plan
+from common.redaction import mask_text
 from common.settings import Settings
 from common.spec.models import AbortIf
 

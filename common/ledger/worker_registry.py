@@ -4,8 +4,8 @@ from typing import Any, Literal
 
 import redis
 
-from common.masking import mask_text
 from common.records import Record
+from common.redaction import mask_text
 
 _PREFIX = "fleet:worker:"
 

@@ -8,9 +8,9 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 
 from common.answers.validator_names import check_validators
+from common.digests import digest_file
 from common.errors import ConfigError
-from common.identity import digest_file
-from common.masking import find_secrets, mask_record
+from common.redaction import find_secrets, mask_record
 from common.settings import get_settings
 from common.spec.models import DatasetSource, Generation, ModelProfile, RunFile, RunSpec, Validation
 from common.spec.strict_yaml import MOST_CHARACTERS, parse_yaml

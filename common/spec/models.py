@@ -9,7 +9,7 @@ from typing import Annotated, Any, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from common.identity import digest_record
+from common.digests import digest_record
 from common.records import Kind
 
 # The most pixels that a picture or a frame may have: 256 MB once it is decoded.

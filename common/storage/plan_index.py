@@ -15,10 +15,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from common.digests import digest_record
 from common.errors import ConfigError, IntegrityError
-from common.identity import digest_record
-from common.masking import mask_record
 from common.records import Chunk, Part, Plan, Sample
+from common.redaction import mask_record
 from common.spec.models import RunSpec
 from common.storage.keys import index_key, part_key, parts_prefix, run_key, samples_key
 from common.storage.parts import decode_part

@@ -29,7 +29,7 @@ from obstore.exceptions import (
 from obstore.store import LocalStore, from_url
 
 from common.errors import ConfigError, FleetError, IntegrityError, ServiceUnreachable, TransientError
-from common.masking import mask_text
+from common.redaction import mask_text
 
 if TYPE_CHECKING:  # obstore has these names in its stubs alone
     from obstore import WritableFile

@@ -7,8 +7,8 @@ another folder or machine keeps its ids.
 
 from typing import Any, Literal, NamedTuple
 
+from common.digests import digest_bytes
 from common.errors import SampleError
-from common.identity import digest_bytes
 from common.records import Media
 from producer.datasets.fields import misfit
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import msgspec
 
+from common.digests import digest_bytes
 from common.errors import ConfigError, SampleError
-from common.identity import digest_bytes
 from common.records import Fault, Kind, Sample
 from common.spec.models import DatasetSource
 from common.spelling import suggest

@@ -12,8 +12,8 @@ from typing import BinaryIO
 
 import numpy as np
 
+from common.digests import digest_bytes
 from common.errors import SampleError
-from common.identity import digest_bytes
 from producer.datasets.lines import skip_bom
 from producer.datasets.media import Reference, embed
 from producer.datasets.tsv import Record, Span, read_cell, read_records, split_record

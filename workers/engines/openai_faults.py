@@ -30,7 +30,7 @@ import httpx2
 import openai
 
 from common.errors import ConfigError, SampleError
-from common.masking import mask_text
+from common.redaction import mask_text
 
 _LONGEST_QUOTE = 300  # characters
 _LONGEST_WAIT_S = 3600.0  # whatever the endpoint asks for, it is asked again within the hour

@@ -9,12 +9,12 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from common.errors import ConfigError
-from common.masking import mask_text
+from common.redaction import mask_text
 from common.spec.models import Spec
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 
-# Only values of variables that are named like secrets are masked in logs and records (common/masking.py).
+# Only values of variables that are named like secrets are masked in logs and records (common/redaction.py).
 _KEY_VARIABLE = re.compile(r"[A-Z][A-Z0-9_]*_(KEY|TOKEN|SECRET)")
 _SET_BY_US = frozenset({
     "model", "messages", "max_tokens", "max_completion_tokens", "temperature", "top_p", "seed", "stop", "stream", "n"

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import click
 
 from common.errors import ConfigError, FleetError, ServiceUnreachable
-from common.masking import mask_text
+from common.redaction import mask_text
 from common.storage.store import StoreFull
 
 NOT_ALL_OK = 1

@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from common.identity import name_node
+from common.digests import name_node
 
 
 def test_jobs_of_slurm_on_one_machine_have_names_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from common.masking import find_secrets, mask_record, mask_text
+from common.redaction import find_secrets, mask_record, mask_text
 
 ENVIRONMENT = {
     "FLEET_REDIS_URL": "redis://me:r3d1s%2Fp%40ss@host:6379/0",

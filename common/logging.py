@@ -6,7 +6,7 @@ import sys
 import structlog
 
 from common.errors import ConfigError
-from common.masking import mask_record
+from common.redaction import mask_record
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")  # and no other that logging knows: Celery refuses those
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import click
 import pytest
 
-from common.command import run_command
+from common.commands import run_command
 from common.errors import ConfigError, FleetError, IntegrityError, ServiceUnreachable, TransientError
 
 

@@ -9,7 +9,7 @@ import structlog
 from celery.bin.base import LogLevel
 
 from common.errors import ConfigError
-from common.log import LEVELS, configure_log
+from common.logging import LEVELS, configure_log
 
 
 @pytest.fixture(autouse=True)
