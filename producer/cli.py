@@ -23,7 +23,7 @@ from producer.datasets import read_dataset
 from producer.demo import run_demo
 from producer.enqueue import RETRIED, cancel_run, enqueue_run, resume_run
 from producer.evaluate import evaluate_run
-from producer.plan import describe_plan
+from producer.planning.plan import describe_plan
 from producer.progress import show_progress
 from producer.report.status_text import print_enqueued, print_resumed, print_status
 from producer.report.terminal import print_scores

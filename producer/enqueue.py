@@ -15,9 +15,9 @@ from common.spec.models import RunSpec
 from common.storage.keys import parse_part_key, parts_prefix, run_key
 from common.storage.plan_index import ChunkIndex, read_chunk, read_index, read_part, read_run
 from common.storage.store import Store
-from producer.plan import plan_run
+from producer.planning.plan import plan_run
+from producer.planning.waves import find_retried, plan_wave
 from producer.status import RunStatus, prepare_status
-from producer.waves import find_retried, plan_wave
 
 RETRIED = ("failed", "invalid")
 _READ_AHEAD = 8  # parts; a store far away answers each in tens of milliseconds

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from celery import Celery
 
 import producer.enqueue
-import producer.shuffle
+import producer.planning.shuffle
 from common.ledger.ledger import Ledger
 from common.storage.store import Store, Writer
 from producer.cli import main
@@ -51,7 +51,7 @@ POINTS: dict[str, Callable[[], None]] = {
     "while_ringing": lambda: signal_at(Celery, "send_task", calls=RUNG_BEFORE_DEATH),
 }
 MORE_POINTS: dict[str, Callable[[], None]] = {
-    "while_sorting_samples": lambda: signal_at(producer.shuffle, "estimate_input_bytes", calls=20),
+    "while_sorting_samples": lambda: signal_at(producer.planning.shuffle, "estimate_input_bytes", calls=20),
     "while_writing_samples": lambda: signal_at(Writer, "write", calls=2),
     "after_three_rings": lambda: signal_at(Celery, "send_task", calls=3),
     "after_forgetting": lambda: signal_at(Ledger, "forget_run"),

@@ -14,7 +14,7 @@ from common.storage.keys import part_key
 from common.storage.parts import encode_part
 from common.storage.plan_index import ChunkIndex, read_chunk, read_index
 from common.storage.store import Store
-from producer.plan import plan_run
+from producer.planning.plan import plan_run
 from tests.support.fleet import Fleet
 from tests.support.slots import open_slot
 from tests.support.waiting import wait_until

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.records import DatasetCounts, Fault, Media, Sample
-from producer.shuffle import Counts, Spread, estimate_input_bytes, shuffle_samples
+from producer.planning.shuffle import Counts, Spread, estimate_input_bytes, shuffle_samples
 from tests.support.planning import make_sample, make_samples
 
 # A row: its dataset, its group, and what is in it.  The same three twice are a duplicate.

@@ -16,7 +16,7 @@ from common.spec.models import Chunks, RunSpec
 from common.storage.keys import index_key, run_key, samples_key
 from common.storage.plan_index import IndexBuilder, encode_run, read_run
 from common.storage.store import Store
-from producer.shuffle import Counts, Spread, shuffle_samples
+from producer.planning.shuffle import Counts, Spread, shuffle_samples
 
 
 def plan_run(spec: RunSpec, samples: Iterable[Sample], store: Store) -> Plan:

@@ -17,8 +17,8 @@ from common.spec.models import Chunks
 from common.storage.keys import index_key, run_key, samples_key
 from common.storage.plan_index import read_chunk, read_index, read_run
 from common.storage.store import Store, open_store
-from producer.plan import cut_chunks, describe_plan, plan_run
-from producer.shuffle import Counts, Spread, shuffle_samples
+from producer.planning.plan import cut_chunks, describe_plan, plan_run
+from producer.planning.shuffle import Counts, Spread, shuffle_samples
 from tests.support.planning import make_sample, make_samples, make_spec, plan_samples
 
 SIZES = st.lists(st.lists(st.integers(1, 120), min_size=1, max_size=8), max_size=20)
