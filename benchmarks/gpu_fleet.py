@@ -34,7 +34,7 @@ from common.spec.files import read_specs
 from common.storage.store import open_store
 from producer.collect import collect_outcomes
 from producer.datasets import read_dataset
-from producer.enqueue import enqueue_run
+from producer.runs.enqueue import enqueue_run
 from workers.gpus import list_gpus
 
 ROOT = Path(__file__).resolve().parent.parent

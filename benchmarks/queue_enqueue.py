@@ -12,7 +12,7 @@ from common.settings import get_settings
 from common.spec.files import read_specs
 from common.storage.store import open_store
 from producer.datasets import read_dataset
-from producer.enqueue import enqueue_run
+from producer.runs.enqueue import enqueue_run
 
 
 def main() -> None:

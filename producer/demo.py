@@ -23,10 +23,10 @@ from common.spec.files import read_specs
 from common.storage.store import Store, open_store
 from producer.collect import collect_outcomes, write_results
 from producer.datasets import read_dataset
-from producer.enqueue import enqueue_run
 from producer.evaluate import evaluate_run
 from producer.report.terminal import print_scores
-from producer.status import RunStatus, read_status
+from producer.runs.enqueue import enqueue_run
+from producer.runs.status import RunStatus, read_status
 from producer.watch import watch_run
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from producer.status import RunStatus, SampleCounts
+from producer.runs.status import RunStatus, SampleCounts
 
 _POLL_S = 0.5
 _LINE_S = 5.0

@@ -9,9 +9,9 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from common.ledger.worker_registry import Presence
-from producer.enqueue import Enqueued, Resumed
 from producer.report.terminal import ABSENT
-from producer.status import RunStatus, SampleCounts
+from producer.runs.enqueue import Enqueued, Resumed
+from producer.runs.status import RunStatus, SampleCounts
 from producer.watch import describe_progress, format_rate
 
 _COLUMNS = ("rows", "unique", "duplicates", "ok", "invalid", "failed", "in_flight", "unprocessed")

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from common.ledger.worker_registry import Presence
-from producer.status import RunStatus
+from producer.runs.status import RunStatus
 from tests.support.asking import count_asked_again, read_asked
 from tests.support.fleet import ROOT, Fleet, make_rows
 from tests.support.leftovers import clean_fleet, start_launcher

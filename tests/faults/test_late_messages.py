@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 from common.broker.app import make_app, queue_name
-from producer.enqueue import cancel_run, resume_run
+from producer.runs.enqueue import cancel_run, resume_run
 from tests.support.asking import read_asked
 from tests.support.fleet import Fleet, make_rows
 from tests.support.leftovers import clean_fleet

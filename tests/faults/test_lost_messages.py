@@ -7,7 +7,7 @@ from typing import Any
 from common.broker.app import TASK_NAME, make_app, queue_name, ring
 from common.storage.keys import parts_prefix
 from common.storage.plan_index import read_run
-from producer.enqueue import open_run
+from producer.runs.enqueue import open_run
 from tests.support.fleet import Fleet, make_rows
 from tests.support.leftovers import clean_fleet
 from tests.support.slots import enqueue_rows

@@ -215,7 +215,7 @@ def test_sigterm_again_and_again_does_not_hurry_a_worker(clean_fleet: Fleet) -> 
 # The ``producer`` command, sent Ctrl+C by itself as it comes to a named function.
 INTERRUPTED = """
 import os, signal
-import producer.collect, producer.enqueue
+import producer.collect, producer.runs.enqueue
 from common.ledger.ledger import Ledger
 from common.storage.store import Store
 from producer.cli import main
@@ -233,7 +233,7 @@ main()
 POINTS = {
     "planning": ("enqueue", "Store", "put"),
     "opening": ("enqueue", "Ledger", "open_run"),
-    "ringing": ("enqueue", "producer.enqueue", "ring"),
+    "ringing": ("enqueue", "producer.runs.enqueue", "ring"),
     "collecting": ("collect", "producer.collect", "to_table"),
 }
 

@@ -14,8 +14,8 @@ from typing import Any
 import pyarrow.parquet as pq
 from celery import Celery
 
-import producer.enqueue
 import producer.planning.shuffle
+import producer.runs.enqueue
 from common.ledger.ledger import Ledger
 from common.storage.store import Store, Writer
 from producer.cli import main
@@ -45,7 +45,7 @@ def signal_at(owner: Any, name: str, *, before: bool = False, calls: int = 1) ->
 POINTS: dict[str, Callable[[], None]] = {
     "after_samples": lambda: signal_at(Store, "put", before=True),
     "after_index": lambda: signal_at(Store, "put"),
-    "after_run_record": lambda: signal_at(producer.enqueue, "plan_run"),
+    "after_run_record": lambda: signal_at(producer.runs.enqueue, "plan_run"),
     "after_open": lambda: signal_at(Ledger, "open_run"),
     "while_committing_parts": lambda: signal_at(Ledger, "commit", calls=2),
     "while_ringing": lambda: signal_at(Celery, "send_task", calls=RUNG_BEFORE_DEATH),

@@ -24,8 +24,8 @@ from common.spec.files import read_specs
 from common.storage.store import Store, open_store
 from producer.collect import collect_outcomes
 from producer.datasets import read_dataset
-from producer.enqueue import Enqueued, enqueue_run
-from producer.status import RunStatus, read_status
+from producer.runs.enqueue import Enqueued, enqueue_run
+from producer.runs.status import RunStatus, read_status
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]

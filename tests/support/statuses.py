@@ -3,7 +3,7 @@
 from typing import Any
 
 from common.ledger.worker_registry import Presence
-from producer.status import RunStatus, SampleCounts
+from producer.runs.status import RunStatus, SampleCounts
 
 WORKER = Presence(worker="gpu0@node7:41", model="tiny", device="0", pid=41, state="ready")
 

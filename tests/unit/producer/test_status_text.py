@@ -7,9 +7,9 @@ from rich.console import Console
 
 from common.ledger.worker_registry import Presence
 from common.records import DatasetCounts, Plan
-from producer.enqueue import Enqueued
 from producer.report.status_text import print_enqueued, print_status
-from producer.status import RunStatus
+from producer.runs.enqueue import Enqueued
+from producer.runs.status import RunStatus
 from tests.support.statuses import make_counts, make_status
 
 SMALL = make_counts(1000, duplicates=5, ok=900, invalid=12, failed=3, in_flight=64)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from producer.status import RunStatus
+from producer.runs.status import RunStatus
 from producer.watch import describe_progress, format_duration, watch_run
 from tests.support.statuses import make_counts, make_status
 

@@ -12,9 +12,9 @@ from common.spec.models import Chunks
 from common.storage.keys import index_key
 from common.storage.plan_index import read_chunk, read_index, read_run
 from producer.collect import collect_outcomes, merge_outcomes
-from producer.enqueue import Resumed, commit_parts, resume_run
 from producer.planning.waves import find_retried, plan_wave
-from producer.status import prepare_status
+from producer.runs.enqueue import Resumed, commit_parts, resume_run
+from producer.runs.status import prepare_status
 from tests.support.fleet import Fleet, make_rows
 from tests.support.planning import put_part, run_chunks
 from tests.support.slots import enqueue_rows

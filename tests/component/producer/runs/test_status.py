@@ -15,8 +15,8 @@ from common.records import Lease, Plan
 from common.settings import Settings
 from common.storage.plan_index import ChunkIndex, read_part
 from common.storage.store import Store, open_store
-from producer.enqueue import commit_parts
-from producer.status import RunStatus, SampleCounts, measure_rate, prepare_status, read_status
+from producer.runs.enqueue import commit_parts
+from producer.runs.status import RunStatus, SampleCounts, measure_rate, prepare_status, read_status
 from tests.support.planning import make_sample, make_spec, plan_samples, put_part
 
 SPEC = make_spec("one", "two", max_samples=8)

@@ -14,7 +14,7 @@ from common.ledger.ledger import Ledger
 from common.records import Sample
 from common.storage.keys import part_key
 from common.storage.plan_index import read_index
-from producer.enqueue import Enqueued, commit_parts, enqueue_run, resume_run
+from producer.runs.enqueue import Enqueued, commit_parts, enqueue_run, resume_run
 from tests.component.common.ledger.test_ledger import lose_answers
 from tests.support.fleet import Fleet, make_rows
 from tests.support.planning import make_samples, make_spec, put_part, read_rung, run_chunks

@@ -17,7 +17,7 @@ from common.storage.plan_index import ChunkIndex, read_chunk, read_index, read_p
 from common.storage.store import Store
 from producer.planning.plan import plan_run
 from producer.planning.waves import find_retried, plan_wave
-from producer.status import RunStatus, prepare_status
+from producer.runs.status import RunStatus, prepare_status
 
 RETRIED = ("failed", "invalid")
 _READ_AHEAD = 8  # parts; a store far away answers each in tens of milliseconds

@@ -1,0 +1,1 @@
+"""Runs: enqueue, resume, cancel and rebuild them, and read their status."""
