@@ -9,7 +9,7 @@ from common.records import STATE_BYTES, Outcome
 from common.storage.keys import parse_part_key, parts_prefix
 from common.storage.plan_index import read_index, read_run
 from common.storage.store import Store
-from producer.collect import UNPROCESSED, collect_outcomes
+from producer.results.collect import UNPROCESSED, collect_outcomes
 
 
 @dataclass

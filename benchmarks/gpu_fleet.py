@@ -32,8 +32,8 @@ from common.ledger.worker_registry import Presence, list_workers
 from common.settings import Settings
 from common.spec.files import read_specs
 from common.storage.store import open_store
-from producer.collect import collect_outcomes
 from producer.datasets import read_dataset
+from producer.results.collect import collect_outcomes
 from producer.runs.enqueue import enqueue_run
 from workers.gpus import list_gpus
 

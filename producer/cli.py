@@ -18,7 +18,6 @@ from common.settings import get_settings
 from common.spec.files import read_specs
 from common.spec.models import RunSpec
 from common.storage.store import Store, open_store
-from producer.collect import collect_outcomes, write_results
 from producer.datasets import read_dataset
 from producer.demo import run_demo
 from producer.evaluate import evaluate_run
@@ -26,6 +25,7 @@ from producer.planning.plan import describe_plan
 from producer.progress import show_progress
 from producer.report.status_text import print_enqueued, print_resumed, print_status
 from producer.report.terminal import print_scores
+from producer.results.collect import collect_outcomes, write_results
 from producer.runs.enqueue import RETRIED, cancel_run, enqueue_run, resume_run
 from producer.runs.status import prepare_status, read_status
 from producer.watch import watch_run

@@ -21,10 +21,10 @@ from common.ledger.ledger import Ledger, connect_redis
 from common.settings import Settings, get_settings
 from common.spec.files import read_specs
 from common.storage.store import Store, open_store
-from producer.collect import collect_outcomes, write_results
 from producer.datasets import read_dataset
 from producer.evaluate import evaluate_run
 from producer.report.terminal import print_scores
+from producer.results.collect import collect_outcomes, write_results
 from producer.runs.enqueue import enqueue_run
 from producer.runs.status import RunStatus, read_status
 from producer.watch import watch_run

@@ -17,9 +17,9 @@ from common.spec.models import Chunks
 from common.storage.keys import index_key, wave_samples_key
 from common.storage.plan_index import ChunkIndex, IndexBuilder, read_chunk
 from common.storage.store import Store
-from producer.collect import read_outcomes
 from producer.planning.plan import cut_chunks
 from producer.planning.shuffle import Spread, estimate_input_bytes
+from producer.results.collect import read_outcomes
 
 
 def find_retried(index: ChunkIndex, ledger: Ledger, statuses: Iterable[str]) -> list[int]:

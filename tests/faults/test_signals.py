@@ -215,7 +215,7 @@ def test_sigterm_again_and_again_does_not_hurry_a_worker(clean_fleet: Fleet) -> 
 # The ``producer`` command, sent Ctrl+C by itself as it comes to a named function.
 INTERRUPTED = """
 import os, signal
-import producer.collect, producer.runs.enqueue
+import producer.results.collect, producer.runs.enqueue
 from common.ledger.ledger import Ledger
 from common.storage.store import Store
 from producer.cli import main
@@ -234,7 +234,7 @@ POINTS = {
     "planning": ("enqueue", "Store", "put"),
     "opening": ("enqueue", "Ledger", "open_run"),
     "ringing": ("enqueue", "producer.runs.enqueue", "ring"),
-    "collecting": ("collect", "producer.collect", "to_table"),
+    "collecting": ("collect", "producer.results.collect", "to_table"),
 }
 
 

@@ -22,8 +22,8 @@ from common.records import Outcome
 from common.settings import Settings, get_settings
 from common.spec.files import read_specs
 from common.storage.store import Store, open_store
-from producer.collect import collect_outcomes
 from producer.datasets import read_dataset
+from producer.results.collect import collect_outcomes
 from producer.runs.enqueue import Enqueued, enqueue_run
 from producer.runs.status import RunStatus, read_status
 from tests.support.waiting import wait_until

@@ -7,7 +7,7 @@ from common.ledger.ledger import journal_key, run_keys
 from common.records import STATE_BYTES, Outcome
 from common.storage.keys import parse_part_key, parts_prefix
 from common.storage.plan_index import read_index, read_run
-from producer.collect import collect_outcomes
+from producer.results.collect import collect_outcomes
 from tests.support.fleet import Fleet
 
 # Not the ledger's: Celery's queues and bindings live as long as the fleet, and the set of open runs is pruned by use.

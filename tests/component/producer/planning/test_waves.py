@@ -11,8 +11,8 @@ from common.records import Attempt, Outcome, Status
 from common.spec.models import Chunks
 from common.storage.keys import index_key
 from common.storage.plan_index import read_chunk, read_index, read_run
-from producer.collect import collect_outcomes, merge_outcomes
 from producer.planning.waves import find_retried, plan_wave
+from producer.results.collect import collect_outcomes, merge_outcomes
 from producer.runs.enqueue import Resumed, commit_parts, resume_run
 from producer.runs.status import prepare_status
 from tests.support.fleet import Fleet, make_rows

@@ -13,7 +13,7 @@ from common.storage.keys import index_key, part_key
 from common.storage.parts import encode_part
 from common.storage.plan_index import ChunkIndex, read_chunk, read_index
 from common.storage.store import Store, open_store
-from producer.collect import collect_outcomes, read_outcomes, write_results
+from producer.results.collect import collect_outcomes, read_outcomes, write_results
 from tests.support.planning import make_outcome, make_sample, make_samples, make_spec, plan_samples, put_part
 
 # design.md, "The contract that users and their scripts rely on"
