@@ -20,7 +20,7 @@ from common.spec.models import RunSpec
 from common.storage.store import Store, open_store
 from producer.datasets import read_dataset
 from producer.demo import run_demo
-from producer.evaluate import evaluate_run
+from producer.evaluation.evaluate import evaluate_run
 from producer.planning.plan import describe_plan
 from producer.progress import show_progress
 from producer.report.status_text import print_enqueued, print_resumed, print_status

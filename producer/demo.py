@@ -22,7 +22,7 @@ from common.settings import Settings, get_settings
 from common.spec.files import read_specs
 from common.storage.store import Store, open_store
 from producer.datasets import read_dataset
-from producer.evaluate import evaluate_run
+from producer.evaluation.evaluate import evaluate_run
 from producer.report.terminal import print_scores
 from producer.results.collect import collect_outcomes, write_results
 from producer.runs.enqueue import enqueue_run

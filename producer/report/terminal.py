@@ -6,7 +6,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from producer.evaluate import DatasetScores, Evaluation
+from producer.evaluation.evaluate import DatasetScores, Evaluation
 
 ABSENT = "–"
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from producer.evaluate import DatasetScores, Evaluation
+from producer.evaluation.evaluate import DatasetScores, Evaluation
 from producer.report.terminal import format_failures, print_scores, scores_table
 
 NOTHING = DatasetScores(

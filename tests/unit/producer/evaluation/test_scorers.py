@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.records import Outcome
-from producer.scorers import is_match, score_outcome
+from producer.evaluation.scorers import is_match, score_outcome
 
 
 def make_outcome(**fields: Any) -> Outcome:

@@ -8,8 +8,8 @@ from common.errors import IntegrityError
 from common.records import Outcome, Record, Status
 from common.storage.plan_index import read_run
 from common.storage.store import Store
-from producer.metrics import mean_or_none, wilson_interval
-from producer.scorers import CONVENTION, score_outcome
+from producer.evaluation.metrics import mean_or_none, wilson_interval
+from producer.evaluation.scorers import CONVENTION, score_outcome
 
 OVERALL = "all"
 _REACHED: tuple[str, ...] = get_args(Status)

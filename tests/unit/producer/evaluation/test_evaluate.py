@@ -15,8 +15,8 @@ from common.spec.models import Chunks, DatasetSource, Generation, ModelProfile, 
 from common.storage.keys import run_key
 from common.storage.plan_index import encode_run
 from common.storage.store import open_store
-from producer.evaluate import DatasetScores, Evaluation, evaluate_outcomes, evaluate_run
-from producer.metrics import wilson_interval
+from producer.evaluation.evaluate import DatasetScores, Evaluation, evaluate_outcomes, evaluate_run
+from producer.evaluation.metrics import wilson_interval
 
 
 def make_outcome(dataset: str, status: Status = "ok", attempts: int = 1, **fields: Any) -> Outcome:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producer.metrics import mean_or_none, wilson_interval
+from producer.evaluation.metrics import mean_or_none, wilson_interval
 
 PROPORTIONS = st.integers(1, 10**9).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 

@@ -1,0 +1,1 @@
+"""Evaluation: compare predictions with targets and aggregate the scores."""
