@@ -18,17 +18,17 @@ from common.settings import get_settings
 from common.spec.files import read_specs
 from common.spec.models import RunSpec
 from common.storage.store import Store, open_store
+from producer.console.progress import show_progress
+from producer.console.scores import print_scores
+from producer.console.status import print_enqueued, print_resumed, print_status
+from producer.console.watch import watch_run
 from producer.datasets import read_dataset
 from producer.demo import run_demo
 from producer.evaluation.evaluate import evaluate_run
 from producer.planning.plan import describe_plan
-from producer.progress import show_progress
-from producer.report.status_text import print_enqueued, print_resumed, print_status
-from producer.report.terminal import print_scores
 from producer.results.collect import collect_outcomes, write_results
 from producer.runs.enqueue import RETRIED, cancel_run, enqueue_run, resume_run
 from producer.runs.status import prepare_status, read_status
-from producer.watch import watch_run
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
 run_argument = click.argument("run_id", metavar="RUN")

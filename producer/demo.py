@@ -21,13 +21,13 @@ from common.ledger.ledger import Ledger, connect_redis
 from common.settings import Settings, get_settings
 from common.spec.files import read_specs
 from common.storage.store import Store, open_store
+from producer.console.scores import print_scores
+from producer.console.watch import watch_run
 from producer.datasets import read_dataset
 from producer.evaluation.evaluate import evaluate_run
-from producer.report.terminal import print_scores
 from producer.results.collect import collect_outcomes, write_results
 from producer.runs.enqueue import enqueue_run
 from producer.runs.status import RunStatus, read_status
-from producer.watch import watch_run
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 

@@ -7,15 +7,15 @@ from functools import partial
 import pytest
 from rich.console import Console
 
-from producer import progress
-from producer.progress import show_progress
+from producer.console import progress
+from producer.console.progress import show_progress
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Return a list whose only number is the time."""
     now = [0.0]
-    monkeypatch.setattr("producer.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("producer.console.progress.time.monotonic", lambda: now[0])
     return now
 
 

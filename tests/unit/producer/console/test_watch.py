@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from producer.console.watch import describe_progress, format_duration, watch_run
 from producer.runs.status import RunStatus
-from producer.watch import describe_progress, format_duration, watch_run
 from tests.support.statuses import make_counts, make_status
 
 RUNNING = make_status(make_counts(ok=20, in_flight=16), samples_per_s=12.4, eta_s=65)
@@ -23,8 +23,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     def sleep(seconds: float) -> None:
         now[0] += seconds
 
-    monkeypatch.setattr("producer.watch.time.monotonic", lambda: now[0])
-    monkeypatch.setattr("producer.watch.time.sleep", sleep)
+    monkeypatch.setattr("producer.console.watch.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("producer.console.watch.time.sleep", sleep)
     return now
 
 

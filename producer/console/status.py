@@ -9,10 +9,10 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from common.ledger.worker_registry import Presence
-from producer.report.terminal import ABSENT
+from producer.console.scores import ABSENT
+from producer.console.watch import describe_progress, format_rate
 from producer.runs.enqueue import Enqueued, Resumed
 from producer.runs.status import RunStatus, SampleCounts
-from producer.watch import describe_progress, format_rate
 
 _COLUMNS = ("rows", "unique", "duplicates", "ok", "invalid", "failed", "in_flight", "unprocessed")
 _UNBOUNDED = 1000  # columns; wide enough that no table is squeezed while it is measured

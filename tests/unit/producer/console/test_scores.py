@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from producer.console.scores import format_failures, print_scores, scores_table
 from producer.evaluation.evaluate import DatasetScores, Evaluation
-from producer.report.terminal import format_failures, print_scores, scores_table
 
 NOTHING = DatasetScores(
     dataset="nothing",

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from common.ledger.worker_registry import Presence
 from common.records import DatasetCounts, Plan
-from producer.report.status_text import print_enqueued, print_status
+from producer.console.status import print_enqueued, print_status
 from producer.runs.enqueue import Enqueued
 from producer.runs.status import RunStatus
 from tests.support.statuses import make_counts, make_status
