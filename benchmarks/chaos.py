@@ -38,8 +38,8 @@ from benchmarks.chaos_faults import FAULTS, draw_faults
 from benchmarks.chaos_fleet import ECHO, TINY, ChaosFleet
 from benchmarks.chaos_takeover import TAKEOVER_LIMIT_S, find_percentile
 from benchmarks.chaos_verdict import Verdict, judge_run
-from common.embedded_redis import start_redis
 from common.settings import Settings
+from producer.demo.redis_server import start_redis
 
 _TICK_S = 0.05
 _LINE_S = 5.0

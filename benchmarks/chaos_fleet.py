@@ -20,11 +20,11 @@ import yaml
 
 from benchmarks.chaos_takeover import Takeovers
 from common.broker.app import make_app
-from common.embedded_redis import EmbeddedRedis
 from common.ledger.ledger import Ledger, LedgerView, connect_redis
 from common.ledger.worker_registry import list_workers
 from common.settings import Settings
 from common.storage.store import open_store
+from producer.demo.redis_server import EmbeddedRedis
 
 ROOT = Path(__file__).resolve().parent.parent
 ECHO, TINY = "chaos-echo", "chaos-tiny"

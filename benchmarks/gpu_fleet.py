@@ -25,7 +25,6 @@ from benchmarks.gpu_passes import Pass, make_pass
 from benchmarks.gpu_questions import SAMPLES_IN_FLIGHT, Asking, dictate_length, write_run
 from benchmarks.gpu_watch import CpuWatch, GpuWatch
 from common.broker.app import make_app
-from common.embedded_redis import EmbeddedRedis, start_redis
 from common.errors import ConfigError, FleetError
 from common.ledger.ledger import Ledger, LedgerView, connect_redis
 from common.ledger.worker_registry import Presence, list_workers
@@ -33,6 +32,7 @@ from common.settings import Settings
 from common.spec.files import read_specs
 from common.storage.store import open_store
 from producer.datasets import read_dataset
+from producer.demo.redis_server import EmbeddedRedis, start_redis
 from producer.results.collect import collect_outcomes
 from producer.runs.enqueue import enqueue_run
 from workers.gpus import list_gpus

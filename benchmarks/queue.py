@@ -23,9 +23,9 @@ from typing import Any
 
 import yaml
 
-from common.embedded_redis import EmbeddedRedis, start_redis
 from common.ledger.ledger import Ledger, connect_redis
 from common.settings import Settings
+from producer.demo.redis_server import EmbeddedRedis, start_redis
 
 GOALS = {"samples_per_s": 15_000, "enqueued_per_s": 50_000, "redis_mb": 6.4, "producer_mb": 200}
 

@@ -23,7 +23,7 @@ from producer.console.scores import print_scores
 from producer.console.status import print_enqueued, print_resumed, print_status
 from producer.console.watch import watch_run
 from producer.datasets import read_dataset
-from producer.demo import run_demo
+from producer.demo.demo import run_demo
 from producer.evaluation.evaluate import evaluate_run
 from producer.planning.plan import describe_plan
 from producer.results.collect import collect_outcomes, write_results

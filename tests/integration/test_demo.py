@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from common.embedded_redis import start_redis
 from common.settings import Settings
+from producer.demo.redis_server import start_redis
 from tests.support.fleet import Fleet
 from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until

@@ -10,7 +10,7 @@ import psutil
 import pytest
 import redis
 
-from common.embedded_redis import find_redis_server
+from producer.demo.redis_server import find_redis_server
 from tests.support.deploy import SECRETS, read_compose, unescape
 from tests.support.fleet import Fleet
 from tests.support.flower import start_flower

@@ -15,7 +15,6 @@ import pytest
 import yaml
 
 from common.broker.app import make_app
-from common.embedded_redis import EmbeddedRedis, start_redis
 from common.ledger.ledger import Ledger, connect_redis
 from common.ledger.worker_registry import Presence, list_workers
 from common.records import Outcome
@@ -23,6 +22,7 @@ from common.settings import Settings, get_settings
 from common.spec.files import read_specs
 from common.storage.store import Store, open_store
 from producer.datasets import read_dataset
+from producer.demo.redis_server import EmbeddedRedis, start_redis
 from producer.results.collect import collect_outcomes
 from producer.runs.enqueue import Enqueued, enqueue_run
 from producer.runs.status import RunStatus, read_status

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from common.embedded_redis import EmbeddedRedis, start_redis
+from producer.demo.redis_server import EmbeddedRedis, start_redis
 
 
 @pytest.fixture(scope="session")

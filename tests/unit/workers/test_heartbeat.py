@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import redis
 
-from common.embedded_redis import start_redis
 from common.ledger.ledger import Ledger, connect_redis, run_keys
 from common.records import Lease, Plan
 from common.settings import Settings
+from producer.demo.redis_server import start_redis
 from tests.support.waiting import wait_until
 from workers import heartbeat
 from workers.heartbeat import Heartbeat

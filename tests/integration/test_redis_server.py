@@ -16,14 +16,14 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from common import embedded_redis
-from common.embedded_redis import EmbeddedRedis, find_redis_server, start_redis
 from common.errors import ConfigError
+from producer.demo import redis_server as embedded_redis
+from producer.demo.redis_server import EmbeddedRedis, find_redis_server, start_redis
 
 START_AND_DIE = """
 import os, signal, sys
 from pathlib import Path
-from common.embedded_redis import start_redis
+from producer.demo.redis_server import start_redis
 server = start_redis(Path(sys.argv[1]))
 print(server.pid, server.url, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)

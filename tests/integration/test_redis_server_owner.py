@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from common import embedded_redis
-from common.embedded_redis import start_redis
-from tests.integration.test_embedded_redis import answers, orphan
+from producer.demo import redis_server as embedded_redis
+from producer.demo.redis_server import start_redis
+from tests.integration.test_redis_server import answers, orphan
 
 __all__ = ["orphan"]  # a fixture
 
 TAKE_OVER_AND_FAIL = """
 import os, pathlib, resource, signal, sys
-from common.embedded_redis import start_redis
+from producer.demo.redis_server import start_redis
 
 def die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)

@@ -15,7 +15,6 @@ from pydantic import SecretStr
 from rich.console import Console
 
 from common.broker.app import make_app
-from common.embedded_redis import start_redis
 from common.errors import ConfigError, FleetError
 from common.ledger.ledger import Ledger, connect_redis
 from common.settings import Settings, get_settings
@@ -24,12 +23,13 @@ from common.storage.store import Store, open_store
 from producer.console.scores import print_scores
 from producer.console.watch import watch_run
 from producer.datasets import read_dataset
+from producer.demo.redis_server import start_redis
 from producer.evaluation.evaluate import evaluate_run
 from producer.results.collect import collect_outcomes, write_results
 from producer.runs.enqueue import enqueue_run
 from producer.runs.status import RunStatus, read_status
 
-EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
 def run_demo(folder: Path, console: Console) -> RunStatus:
