@@ -18,7 +18,7 @@ class ConfigError(FleetError):
 
 
 class SampleError(FleetError):
-    """One row is at fault.  Becomes that sample's ``failed`` outcome inside ``workers/chunk.py`` and never leaves it."""
+    """One row is at fault.  Becomes that sample's ``failed`` outcome inside ``workers/execution/chunk.py`` and never leaves it."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)

@@ -26,8 +26,8 @@ from common.spec.models import ModelProfile
 from common.storage.store import open_store
 from workers.adapters import load_adapter
 from workers.engines.registry import load_engine
+from workers.execution.look import look
 from workers.flower import guard_flower
-from workers.look import look
 from workers.restarts import SERVICE_AWAY
 from workers.signals import handle_signals
 from workers.slot import CANNOT_START, ENGINE_DIED, Slot
@@ -153,6 +153,6 @@ def _tell_trouble(worker: str, trouble: str) -> None:
 _SLOTS: list[Slot] = []
 
 app = make_app(get_settings())
-app.conf.update(include=["workers.tasks"], worker_consumer="workers.consumer:Consumer")
+app.conf.update(include=["workers.execution.task"], worker_consumer="workers.consumer:Consumer")
 app.steps["worker"].add(EngineStep)
 guard_flower()

@@ -49,7 +49,7 @@ Result = TypeVar("Result")
 
 
 class Look(Protocol):
-    """Runs a chunk if it is there to be run: ``workers.look.look``."""
+    """Runs a chunk if it is there to be run: ``workers.execution.look.look``."""
 
     def __call__(self, slot: "Slot", run_id: str, chunk: int, *, at_once: bool = False) -> str: ...
 

@@ -19,7 +19,7 @@ from common.storage.keys import part_key
 from tests.support.fleet import ROOT, Fleet, make_rows
 from tests.support.slots import enqueue_rows, open_slot
 from tests.support.waiting import wait_until
-from workers.chunk import run_chunk
+from workers.execution.chunk import run_chunk
 
 LEAST_KILLS = 4
 SOAK = ("--seed", "4246", "--minutes", "1.5", "--kills", "10", "--samples", "1500", "--workers", "4", "--every", "1.2")

@@ -15,8 +15,8 @@ from common.storage.store import Store
 from tests.support.fleet import Fleet, make_rows
 from tests.support.slots import ScriptedEngine, enqueue_rows, open_slot
 from tests.support.soundness import assert_run_is_sound
-from workers import chunk as chunk_module
-from workers.chunk import run_chunk
+from workers.execution import chunk as chunk_module
+from workers.execution.chunk import run_chunk
 from workers.slot import Slot
 
 ROUNDS = 40

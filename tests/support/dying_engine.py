@@ -10,9 +10,9 @@ from typing import Any
 from common.ledger.ledger import Ledger
 from common.records import Chunk
 from common.spec.models import ModelProfile
-from workers import chunk
 from workers.engines.base import Generation, Request
 from workers.engines.echo_engine import EchoEngine
+from workers.execution import chunk
 
 POINTS = ("before_part", "between_part_and_commit", "after_commit")
 

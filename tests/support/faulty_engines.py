@@ -9,10 +9,10 @@ from pathlib import Path
 from common.errors import ConfigError, EngineError
 from common.spec.models import ModelProfile
 from tests.support.dying_engine import NotingEngine, claim
-from workers import look
-from workers.chunk import run_chunk
 from workers.engines.base import Generation, Request
 from workers.engines.echo_engine import EXIT_CODE, EchoEngine
+from workers.execution import look
+from workers.execution.chunk import run_chunk
 from workers.slot import Slot
 
 BASE_EXCEPTIONS: tuple[type[BaseException], ...] = (SystemExit, KeyboardInterrupt, asyncio.CancelledError, MemoryError)

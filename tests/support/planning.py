@@ -18,7 +18,7 @@ from producer.planning.plan import plan_run
 from tests.support.fleet import Fleet
 from tests.support.slots import open_slot
 from tests.support.waiting import wait_until
-from workers.chunk import run_chunk
+from workers.execution.chunk import run_chunk
 from workers.takeovers import MOST_TAKEOVERS
 
 

@@ -14,8 +14,8 @@ from common.spec.models import ModelProfile
 from tests.support.dying_engine import NotingEngine
 from tests.support.fleet import Fleet
 from tests.support.waiting import wait_until
-from workers import chunk
 from workers.engines.base import Generation, Request
+from workers.execution import chunk
 
 
 class Point(NamedTuple):

@@ -15,7 +15,7 @@ from tests.support.fleet import Fleet
 from workers.adapters import load_adapter
 from workers.engines.base import Generation, Request
 from workers.engines.registry import load_engine
-from workers.look import look
+from workers.execution.look import look
 from workers.slot import Slot
 
 

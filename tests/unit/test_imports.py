@@ -16,7 +16,7 @@ def test_the_producer_imports_without_engines_and_without_the_workers_package() 
 def test_the_workers_import_without_engines() -> None:
     blocked = "; ".join(f"sys.modules[{name!r}] = None" for name in BLOCKED[:4])
     done = subprocess.run(
-        [sys.executable, "-c", f"import sys; {blocked}; import workers.app, workers.tasks"],
+        [sys.executable, "-c", f"import sys; {blocked}; import workers.app, workers.execution.task"],
         capture_output=True,
         text=True,
         timeout=60,

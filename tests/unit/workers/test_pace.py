@@ -10,7 +10,7 @@ from tests.support.fleet import Fleet, make_rows
 from tests.support.planning import make_outcome, make_sample
 from tests.support.slots import enqueue_rows, open_slot, read_samples
 from tests.support.waiting import wait_until
-from workers.chunk import run_chunk
+from workers.execution.chunk import run_chunk
 from workers.pace import Pace
 
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from common.records import Kind, Sample
 from common.spec.models import Generation
-from workers.retry import is_chinese, plan_attempt
+from workers.execution.retry_ladder import is_chinese, plan_attempt
 
 GREEDY = Generation(max_tokens=32)
 UNREADABLE = ("answer_extractable",)

@@ -14,9 +14,10 @@ from common.storage.keys import index_key, samples_key
 from tests.support.fleet import Fleet, make_rows
 from tests.support.slots import enqueue_rows, open_slot
 from tests.support.soundness import assert_run_is_sound
-from workers import look, tasks
+from workers.execution import look
+from workers.execution import task as tasks
+from workers.execution.task import look_at_chunk
 from workers.slot import Slot
-from workers.tasks import look_at_chunk
 
 
 @pytest.fixture

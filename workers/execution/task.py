@@ -2,7 +2,7 @@
 
 from common.broker.app import TASK_NAME
 from workers.app import app, current_slot
-from workers.look import look
+from workers.execution.look import look
 
 
 @app.task(name=TASK_NAME)  # type: ignore[untyped-decorator]  # Celery has no types

@@ -15,8 +15,8 @@ from tests.support.fleet import Fleet, make_rows
 from tests.support.slots import Exited, ScriptedEngine, enqueue_rows, exits, open_slot, read_samples
 from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
-from workers.chunk import run_chunk, write_part
 from workers.engines.base import Request
+from workers.execution.chunk import run_chunk, write_part
 from workers.slot import ENGINE_DIED, Slot
 
 __all__ = ["exits"]  # a fixture

@@ -16,9 +16,9 @@ from tests.support.soundness import assert_run_is_sound
 from tests.support.videos import encode_video, paint_number, read_number
 from workers.adapters.base import Prompt
 from workers.adapters.chat import ChatAdapter
-from workers.answering import answer_samples
 from workers.engines.base import Generation, Request
-from workers.look import look
+from workers.execution.look import look
+from workers.execution.sample import answer_samples
 from workers.slot import Slot
 
 __all__ = ["exits"]  # a fixture

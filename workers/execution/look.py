@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 
 from common.errors import ConfigError, IntegrityError, LeaseLost, TransientError
 from common.storage.store import MissingObject
-from workers.chunk import run_chunk
+from workers.execution.chunk import run_chunk
 from workers.slot import Slot
 
 log = structlog.get_logger()

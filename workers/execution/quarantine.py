@@ -11,7 +11,7 @@ import structlog
 
 from common.errors import SampleError
 from common.records import Lease, Outcome, Sample
-from workers.answering import answer_samples, make_outcome
+from workers.execution.sample import answer_samples, make_outcome
 from workers.runs import LoadedRun
 from workers.slot import Slot
 

@@ -11,7 +11,7 @@ attempt  temperature, at least  seed                  reminder
 =======  =====================  ====================  ========
 
 A temperature above the floor stays.  After an answer that was cut, attempt 2 has twice the room, 3 four times, later ones
-eight times; an engine that refuses so much is asked with the room of attempt 1 (``workers/answering.py``).  Seeds come from
+eight times; an engine that refuses so much is asked with the room of attempt 1 (``workers/execution/sample.py``).  Seeds come from
 the sample's id, the run's seed and the attempt's number, so the same inputs give the same run; for the same reason a first
 attempt that samples (temperature above 0) without a seed gets one, too.
 """

@@ -8,9 +8,9 @@ from common.storage.keys import part_key
 from common.storage.parts import encode_part
 from common.storage.plan_index import read_chunk, read_part
 from common.storage.store import Store
+from workers.execution.quarantine import answer_chunk
 from workers.heartbeat import Held
 from workers.intake import Place
-from workers.isolation import answer_chunk
 from workers.slot import Slot
 
 

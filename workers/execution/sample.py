@@ -16,7 +16,7 @@ from common.errors import ConfigError, EngineError, OutOfMemory, SampleError, Tr
 from common.records import Attempt, Outcome, Sample
 from common.redaction import mask_text
 from workers.engines.base import Generation, Request
-from workers.retry import plan_attempt
+from workers.execution.retry_ladder import plan_attempt
 from workers.runs import LoadedRun
 from workers.slot import Slot
 
@@ -27,7 +27,7 @@ log = structlog.get_logger()
 _GATHER_S = 0.05
 _MOST_AT_ONCE = 512  # outcomes in one batch; the journal's script takes some 8 000 arguments, two for each
 
-# What an engine may raise that stops the chunk and not only the sample, the worst first; see ``workers/look.py``.
+# What an engine may raise that stops the chunk and not only the sample, the worst first; see ``workers/execution/look.py``.
 CHUNK_FAULTS = (EngineError, ConfigError, TransientError)
 
 

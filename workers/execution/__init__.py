@@ -1,0 +1,1 @@
+"""A chunk's way through a worker: the task, the chunk, the sample, the retries and the quarantine."""
