@@ -29,8 +29,8 @@ from workers.engines.registry import load_engine
 from workers.execution.look import look
 from workers.flower import guard_flower
 from workers.restarts import SERVICE_AWAY
+from workers.runtime.worker import CANNOT_START, ENGINE_DIED, Slot
 from workers.signals import handle_signals
-from workers.slot import CANNOT_START, ENGINE_DIED, Slot
 
 log = structlog.get_logger()
 

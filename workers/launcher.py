@@ -25,8 +25,8 @@ from common.ledger.worker_registry import Presence
 from common.settings import Settings
 from workers.assignments import Assignment, GpuSlot
 from workers.restarts import NOT_STARTED, Restarts, describe_giving_up, name_code, tell_given_up
+from workers.runtime.worker import CANNOT_START
 from workers.signals import DRAINING
-from workers.slot import CANNOT_START
 
 log = structlog.get_logger()
 

@@ -17,7 +17,7 @@ from common.errors import FleetError
 from common.ledger.ledger import Ledger, connect_redis
 from common.ledger.worker_registry import Presence, announce_worker, list_workers, withdraw_worker
 from common.settings import Settings
-from workers.slot import CANNOT_START, ENGINE_DIED
+from workers.runtime.worker import CANNOT_START, ENGINE_DIED
 
 log = structlog.get_logger()
 

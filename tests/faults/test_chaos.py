@@ -17,8 +17,8 @@ from common.commands import USER_MUST_ACT
 from common.ledger.ledger import Ledger, run_keys
 from common.storage.keys import part_key
 from tests.support.fleet import ROOT, Fleet, make_rows
-from tests.support.slots import enqueue_rows, open_slot
 from tests.support.waiting import wait_until
+from tests.support.workers import enqueue_rows, open_slot
 from workers.execution.chunk import run_chunk
 
 LEAST_KILLS = 4

@@ -19,9 +19,9 @@ from producer.runs.status import RunStatus
 from tests.support.asking import count_asked_again, read_asked
 from tests.support.fleet import ROOT, Fleet, make_rows
 from tests.support.leftovers import clean_fleet, start_launcher
-from tests.support.slots import enqueue_rows
 from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
+from tests.support.workers import enqueue_rows
 
 __all__ = ["clean_fleet"]  # a fixture
 

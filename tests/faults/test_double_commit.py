@@ -13,11 +13,11 @@ from common.ledger.ledger import Ledger, journal_key, run_keys
 from common.records import Chunk, Outcome, Part
 from common.storage.store import Store
 from tests.support.fleet import Fleet, make_rows
-from tests.support.slots import ScriptedEngine, enqueue_rows, open_slot
 from tests.support.soundness import assert_run_is_sound
+from tests.support.workers import ScriptedEngine, enqueue_rows, open_slot
 from workers.execution import chunk as chunk_module
 from workers.execution.chunk import run_chunk
-from workers.slot import Slot
+from workers.runtime.worker import Slot
 
 ROUNDS = 40
 CHUNK_SAMPLES = 4

@@ -7,8 +7,8 @@ import pytest
 from tests.support.faulty_engines import BASE_EXCEPTIONS
 from tests.support.fleet import Fleet, make_rows
 from tests.support.leftovers import clean_fleet
-from tests.support.slots import enqueue_rows
 from tests.support.soundness import assert_run_is_sound
+from tests.support.workers import enqueue_rows
 
 __all__ = ["clean_fleet"]  # a fixture
 

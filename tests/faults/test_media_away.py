@@ -12,9 +12,9 @@ from common.spec.models import ModelProfile
 from tests.support.asking import assert_not_asked_again, note_kept
 from tests.support.dying_engine import NotingEngine
 from tests.support.fleet import Fleet, make_rows
-from tests.support.slots import enqueue_rows
 from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
+from tests.support.workers import enqueue_rows
 
 COUNT = 40
 

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from tests.support.fleet import Fleet, make_rows
-from tests.support.slots import enqueue_rows
 from tests.support.soundness import assert_run_is_sound
+from tests.support.workers import enqueue_rows
 
 SIZE = (4000, 3000)
 DECODED_BYTES = 4 * SIZE[0] * SIZE[1]

@@ -8,9 +8,9 @@ from tests.support.fleet import Fleet, make_rows
 from tests.support.leftovers import clean_fleet
 from tests.support.redis_faults import NOTING, cut_connections, write_noting
 from tests.support.silent_proxy import start_silent_proxy
-from tests.support.slots import enqueue_rows
 from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
+from tests.support.workers import enqueue_rows
 
 __all__ = ["clean_fleet"]  # a fixture
 

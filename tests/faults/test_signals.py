@@ -16,9 +16,9 @@ from tests.support.asking import count_asked_again, read_asked
 from tests.support.fleet import ROOT, Fleet, make_rows
 from tests.support.leftovers import assert_nothing_is_held, clean_fleet, find_processes, start_launcher
 from tests.support.planning import run_chunks
-from tests.support.slots import enqueue_rows
 from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
+from tests.support.workers import enqueue_rows
 
 __all__ = ["clean_fleet"]  # a fixture
 

@@ -10,9 +10,9 @@ import pytest
 from common.storage.keys import parts_prefix
 from tests.support.faulty_s3 import FaultyS3, answer, faulty_s3, lose_answer
 from tests.support.fleet import Fleet, make_rows, start_fleet
-from tests.support.slots import enqueue_rows
 from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
+from tests.support.workers import enqueue_rows
 
 __all__ = ["faulty_s3"]  # a fixture
 

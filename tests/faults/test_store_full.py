@@ -9,10 +9,10 @@ from common.spec.files import read_specs
 from common.storage.keys import index_key, parts_prefix, run_key, samples_key
 from tests.support.fleet import Fleet, make_rows, start_fleet
 from tests.support.planning import run_chunks
-from tests.support.slots import enqueue_rows
 from tests.support.small_disk import SmallDisk, small_disk
 from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
+from tests.support.workers import enqueue_rows
 
 __all__ = ["small_disk"]  # a fixture
 

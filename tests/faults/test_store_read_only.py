@@ -11,10 +11,10 @@ from common.storage.keys import parts_prefix
 from tests.support.faulty_s3 import FaultyS3, answer, faulty_s3
 from tests.support.fleet import Fleet, make_rows, start_fleet
 from tests.support.planning import run_chunks
-from tests.support.slots import enqueue_rows
 from tests.support.small_disk import SmallDisk, small_disk
 from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
+from tests.support.workers import enqueue_rows
 
 __all__ = ["faulty_s3", "small_disk"]  # fixtures
 

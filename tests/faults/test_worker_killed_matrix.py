@@ -11,9 +11,9 @@ from tests.support.asking import assert_not_asked_again, count_asked_again, find
 from tests.support.fleet import Fleet, make_rows
 from tests.support.leftovers import clean_fleet
 from tests.support.signalled_engine import wait_for_signalled, write_signalled_profile
-from tests.support.slots import enqueue_rows
 from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
+from tests.support.workers import enqueue_rows
 
 __all__ = ["clean_fleet"]  # a fixture
 

@@ -13,9 +13,9 @@ import pytest
 from tests.support.fleet import Fleet, make_rows
 from tests.support.leftovers import clean_fleet, find_processes, start_launcher
 from tests.support.shown_gpus import with_gpus
-from tests.support.slots import enqueue_rows
 from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
+from tests.support.workers import enqueue_rows
 
 __all__ = ["clean_fleet"]  # a fixture
 

@@ -13,7 +13,7 @@ from workers.engines.base import Generation, Request
 from workers.engines.echo_engine import EXIT_CODE, EchoEngine
 from workers.execution import look
 from workers.execution.chunk import run_chunk
-from workers.slot import Slot
+from workers.runtime.worker import Slot
 
 BASE_EXCEPTIONS: tuple[type[BaseException], ...] = (SystemExit, KeyboardInterrupt, asyncio.CancelledError, MemoryError)
 

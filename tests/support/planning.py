@@ -16,8 +16,8 @@ from common.storage.plan_index import ChunkIndex, read_chunk, read_index
 from common.storage.store import Store
 from producer.planning.plan import plan_run
 from tests.support.fleet import Fleet
-from tests.support.slots import open_slot
 from tests.support.waiting import wait_until
+from tests.support.workers import open_slot
 from workers.execution.chunk import run_chunk
 from workers.takeovers import MOST_TAKEOVERS
 

@@ -10,8 +10,8 @@ from common.storage.plan_index import read_chunk, read_part
 from common.storage.store import Store
 from workers.execution.quarantine import answer_chunk
 from workers.heartbeat import Held
-from workers.intake import Place
-from workers.slot import Slot
+from workers.runtime.admission import Place
+from workers.runtime.worker import Slot
 
 
 def run_chunk(slot: Slot, run_id: str, number: int, *, at_once: bool = False) -> str:

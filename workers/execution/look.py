@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 from common.errors import ConfigError, IntegrityError, LeaseLost, TransientError
 from common.storage.store import MissingObject
 from workers.execution.chunk import run_chunk
-from workers.slot import Slot
+from workers.runtime.worker import Slot
 
 log = structlog.get_logger()
 

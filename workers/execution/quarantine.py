@@ -12,8 +12,8 @@ import structlog
 from common.errors import SampleError
 from common.records import Lease, Outcome, Sample
 from workers.execution.sample import answer_samples, make_outcome
-from workers.runs import LoadedRun
-from workers.slot import Slot
+from workers.runtime.run_context import LoadedRun
+from workers.runtime.worker import Slot
 
 log = structlog.get_logger()
 

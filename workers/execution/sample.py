@@ -17,8 +17,8 @@ from common.records import Attempt, Outcome, Sample
 from common.redaction import mask_text
 from workers.engines.base import Generation, Request
 from workers.execution.retry_ladder import plan_attempt
-from workers.runs import LoadedRun
-from workers.slot import Slot
+from workers.runtime.run_context import LoadedRun
+from workers.runtime.worker import Slot
 
 log = structlog.get_logger()
 

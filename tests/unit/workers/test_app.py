@@ -11,7 +11,7 @@ from common.spec.models import Generation
 from tests.support.fleet import Fleet
 from workers.app import make_slot
 from workers.engines.base import Message, Request
-from workers.slot import Slot
+from workers.runtime.worker import Slot
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import redis
 
 from common.ledger.worker_registry import Presence, announce_worker, list_workers
 from tests.support.fleet import Fleet, make_rows
-from tests.support.slots import enqueue_rows
+from tests.support.workers import enqueue_rows
 from workers.restarts import (
     NOT_STARTED,
     SERVICE_AWAY,
@@ -18,7 +18,7 @@ from workers.restarts import (
     tell_given_up,
     withdraw_notices,
 )
-from workers.slot import CANNOT_START, ENGINE_DIED
+from workers.runtime.worker import CANNOT_START, ENGINE_DIED
 
 HERE = socket.gethostname()
 

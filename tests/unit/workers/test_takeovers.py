@@ -5,9 +5,9 @@ import threading
 import pytest
 
 from tests.support.fleet import Fleet, make_rows
-from tests.support.slots import Exited, enqueue_rows, exits, open_slot
-from workers import slot as slot_module
+from tests.support.workers import Exited, enqueue_rows, exits, open_slot
 from workers.janitor import sweep
+from workers.runtime import worker as slot_module
 
 __all__ = ["exits"]  # a fixture
 

@@ -17,8 +17,8 @@ from producer.runs.enqueue import Resumed, commit_parts, resume_run
 from producer.runs.status import prepare_status
 from tests.support.fleet import Fleet, make_rows
 from tests.support.planning import put_part, run_chunks
-from tests.support.slots import enqueue_rows
 from tests.support.soundness import assert_run_is_sound
+from tests.support.workers import enqueue_rows
 
 STATUSES: tuple[Status, ...] = ("ok", "failed", "ok", "invalid", "ok")
 

@@ -12,12 +12,12 @@ from common.storage.keys import part_key
 from common.storage.parts import encode_part
 from common.storage.plan_index import read_part
 from tests.support.fleet import Fleet, make_rows
-from tests.support.slots import Exited, ScriptedEngine, enqueue_rows, exits, open_slot, read_samples
 from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
+from tests.support.workers import Exited, ScriptedEngine, enqueue_rows, exits, open_slot, read_samples
 from workers.engines.base import Request
 from workers.execution.chunk import run_chunk, write_part
-from workers.slot import ENGINE_DIED, Slot
+from workers.runtime.worker import ENGINE_DIED, Slot
 
 __all__ = ["exits"]  # a fixture
 

@@ -12,12 +12,12 @@ from redis.exceptions import ConnectionError as RedisAway
 from common.errors import ConfigError, IntegrityError, LeaseLost, ServiceUnreachable
 from common.storage.keys import index_key, samples_key
 from tests.support.fleet import Fleet, make_rows
-from tests.support.slots import enqueue_rows, open_slot
 from tests.support.soundness import assert_run_is_sound
+from tests.support.workers import enqueue_rows, open_slot
 from workers.execution import look
 from workers.execution import task as tasks
 from workers.execution.task import look_at_chunk
-from workers.slot import Slot
+from workers.runtime.worker import Slot
 
 
 @pytest.fixture

@@ -27,14 +27,14 @@ from common.storage.store import Store
 from workers.adapters.base import Adapter
 from workers.engines.base import Engine, Generation, Request
 from workers.heartbeat import Heartbeat, Held
-from workers.intake import Intake
 from workers.janitor import sweep
 from workers.media_loader import MediaLoader
-from workers.pace import Pace
-from workers.runs import LoadedRun, load_run
+from workers.runtime.admission import Intake
+from workers.runtime.engine_lock import Turns
+from workers.runtime.run_context import LoadedRun, load_run
+from workers.runtime.throughput import Pace
 from workers.silence import Silence
 from workers.takeovers import Takeovers
-from workers.turns import Turns
 from workers.watchdog import Watchdog
 
 log = structlog.get_logger()
@@ -154,7 +154,7 @@ class Slot:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def load_run(self, run_id: str) -> LoadedRun:
-        """Return a run as read from the store, once.  Raises what ``workers.runs.load_run`` raises."""
+        """Return a run as read from the store, once.  Raises what ``workers.runtime.run_context.load_run`` raises."""
         return self._loaded.setdefault(run_id, self._load_run(run_id))
 
     def find_index(self, run_id: str) -> ChunkIndex | None:

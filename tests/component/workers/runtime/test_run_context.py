@@ -11,8 +11,8 @@ from common.storage.plan_index import ChunkIndex, read_index
 from common.storage.store import Store
 from tests.support.fleet import Fleet, make_rows
 from tests.support.planning import put_part
-from workers import runs
-from workers.runs import load_run
+from workers.runtime import run_context as runs
+from workers.runtime.run_context import load_run
 
 
 @pytest.mark.parametrize("change", [{"weights": "other"}, {"adapter": "qwen"}, {"revision": "2"}])

@@ -8,7 +8,7 @@ import pytest
 from common.errors import EngineError
 from common.records import Lease
 from tests.support.waiting import wait_until
-from workers.turns import Turns
+from workers.runtime.engine_lock import Turns
 
 
 def make_lease(number: int, *, suspect: bool = False) -> Lease:

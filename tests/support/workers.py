@@ -16,7 +16,7 @@ from workers.adapters import load_adapter
 from workers.engines.base import Generation, Request
 from workers.engines.registry import load_engine
 from workers.execution.look import look
-from workers.slot import Slot
+from workers.runtime.worker import Slot
 
 
 @contextmanager
@@ -68,7 +68,7 @@ def exits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         codes.append(code)
         raise Exited
 
-    monkeypatch.setattr("workers.slot.os._exit", note)
+    monkeypatch.setattr("workers.runtime.worker.os._exit", note)
     return codes
 
 

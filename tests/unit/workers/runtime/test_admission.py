@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.support.waiting import wait_until
-from workers.intake import Intake, Place
+from workers.runtime.admission import Intake, Place
 
 
 class Begun:

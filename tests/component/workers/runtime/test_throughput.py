@@ -8,10 +8,10 @@ import pytest
 from common.records import Outcome
 from tests.support.fleet import Fleet, make_rows
 from tests.support.planning import make_outcome, make_sample
-from tests.support.slots import enqueue_rows, open_slot, read_samples
 from tests.support.waiting import wait_until
+from tests.support.workers import enqueue_rows, open_slot, read_samples
 from workers.execution.chunk import run_chunk
-from workers.pace import Pace
+from workers.runtime.throughput import Pace
 
 
 class Clock:

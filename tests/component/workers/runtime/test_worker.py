@@ -11,9 +11,9 @@ from redis.exceptions import ResponseError
 
 from common.records import Lease
 from tests.support.fleet import Fleet, make_rows
-from tests.support.slots import Exited, enqueue_rows, exits, open_slot
 from tests.support.waiting import wait_until
-from workers.slot import ENGINE_DIED, Slot
+from tests.support.workers import Exited, enqueue_rows, exits, open_slot
+from workers.runtime.worker import ENGINE_DIED, Slot
 
 __all__ = ["exits"]  # a fixture
 
@@ -154,7 +154,7 @@ def test_a_dying_worker_dies_though_redis_is_gone(slot: Slot, fleet: Fleet, exit
 
 
 def test_a_worker_whose_engine_hangs_while_it_stops_ends(fleet: Fleet, exits: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workers.slot._STOP_S", 0.2)
+    monkeypatch.setattr("workers.runtime.worker._STOP_S", 0.2)
     fleet.write_profile("tried")
     with open_slot(fleet, "tried") as slot:
         goes_on = threading.Event()
@@ -177,7 +177,7 @@ def test_an_engine_that_hangs_is_found_also_while_redis_is_out_of_order(
         slot.ledger.client.delete("fleet:janitor:tried")
         with monkeypatch.context() as patch:
             patch.setattr(slot.ledger, "list_runs", _refuse)
-            patch.setattr("workers.slot.Silence.length_s", 6.0)
+            patch.setattr("workers.runtime.worker.Silence.length_s", 6.0)
             with pytest.raises(Exited):
                 slot._do_duties()  # noqa: SLF001  # what the heartbeat does
         assert exits == [ENGINE_DIED]

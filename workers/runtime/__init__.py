@@ -1,0 +1,1 @@
+"""What one worker process holds: the engine, admission, the engine lock, throughput and the run contexts."""
