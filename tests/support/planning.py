@@ -19,7 +19,7 @@ from tests.support.fleet import Fleet
 from tests.support.waiting import wait_until
 from tests.support.workers import open_slot
 from workers.execution.chunk import run_chunk
-from workers.takeovers import MOST_TAKEOVERS
+from workers.recovery.takeover import MOST_TAKEOVERS
 
 
 def make_spec(*datasets: str, max_samples: int = 16, seed: int = 0, model: str = "echo") -> RunSpec:

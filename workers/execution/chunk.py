@@ -9,7 +9,7 @@ from common.storage.parts import encode_part
 from common.storage.plan_index import read_chunk, read_part
 from common.storage.store import Store
 from workers.execution.quarantine import answer_chunk
-from workers.heartbeat import Held
+from workers.recovery.lease_keeper import Held
 from workers.runtime.admission import Place
 from workers.runtime.worker import Slot
 

@@ -26,16 +26,16 @@ from common.storage.plan_index import ChunkIndex
 from common.storage.store import Store
 from workers.adapters.base import Adapter
 from workers.engines.base import Engine, Generation, Request
-from workers.heartbeat import Heartbeat, Held
-from workers.janitor import sweep
 from workers.media_loader import MediaLoader
+from workers.recovery.janitor import sweep
+from workers.recovery.lease_keeper import Heartbeat, Held
+from workers.recovery.stall_detector import Silence
+from workers.recovery.takeover import Takeovers
+from workers.recovery.watchdog import Watchdog
 from workers.runtime.admission import Intake
 from workers.runtime.engine_lock import Turns
 from workers.runtime.run_context import LoadedRun, load_run
 from workers.runtime.throughput import Pace
-from workers.silence import Silence
-from workers.takeovers import Takeovers
-from workers.watchdog import Watchdog
 
 log = structlog.get_logger()
 

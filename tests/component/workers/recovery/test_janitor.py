@@ -16,7 +16,7 @@ from common.storage.plan_index import ChunkIndex
 from common.storage.store import open_store
 from tests.support.planning import make_samples, make_spec, plan_samples
 from tests.support.waiting import wait_until
-from workers.janitor import sweep
+from workers.recovery.janitor import sweep
 
 
 class Swept(NamedTuple):

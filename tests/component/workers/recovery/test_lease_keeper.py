@@ -15,8 +15,8 @@ from common.records import Lease, Plan
 from common.settings import Settings
 from producer.demo.redis_server import start_redis
 from tests.support.waiting import wait_until
-from workers import heartbeat
-from workers.heartbeat import Heartbeat
+from workers.recovery import lease_keeper as heartbeat
+from workers.recovery.lease_keeper import Heartbeat
 
 RUN = "tiny-1"
 LEASES = run_keys(RUN)[4]
@@ -135,8 +135,8 @@ def test_the_worker_is_told_once_to_drain_when_its_launcher_is_gone(redis_url: s
     told: list[tuple[int, int]] = []
     beats: list[int] = []
     with beat(redis_url, lambda: beats.append(1)):
-        monkeypatch.setattr("workers.heartbeat.os.kill", lambda *given: told.append(given))
-        monkeypatch.setattr("workers.heartbeat.os.getppid", lambda: 1)
+        monkeypatch.setattr("workers.recovery.lease_keeper.os.kill", lambda *given: told.append(given))
+        monkeypatch.setattr("workers.recovery.lease_keeper.os.getppid", lambda: 1)
         wait_until(lambda: told, "the signal")
         seen = len(beats)
         wait_until(lambda: len(beats) > seen + 2, "more beats")
@@ -145,7 +145,7 @@ def test_the_worker_is_told_once_to_drain_when_its_launcher_is_gone(redis_url: s
 
 def test_a_launcher_that_was_gone_before_the_first_beat_is_missed_too(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[tuple[int, int]] = []
-    monkeypatch.setattr("workers.heartbeat.os.kill", lambda *given: told.append(given))
+    monkeypatch.setattr("workers.recovery.lease_keeper.os.kill", lambda *given: told.append(given))
     with beat(redis_url, launcher=2**22 + 1):  # no process has such a number
         wait_until(lambda: told, "the signal")
     assert told == [(os.getpid(), signal.SIGTERM)]

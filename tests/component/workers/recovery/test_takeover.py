@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.fleet import Fleet, make_rows
 from tests.support.workers import Exited, enqueue_rows, exits, open_slot
-from workers.janitor import sweep
+from workers.recovery.janitor import sweep
 from workers.runtime import worker as slot_module
 
 __all__ = ["exits"]  # a fixture

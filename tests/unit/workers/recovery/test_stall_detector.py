@@ -2,14 +2,14 @@
 
 import pytest
 
-from workers.silence import Silence
+from workers.recovery.stall_detector import Silence
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Return the time, which stands still until the test moves it."""
     now = [100.0]
-    monkeypatch.setattr("workers.silence.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("workers.recovery.stall_detector.time.monotonic", lambda: now[0])
     return now
 
 
