@@ -35,7 +35,7 @@ from producer.datasets import read_dataset
 from producer.demo.redis_server import EmbeddedRedis, start_redis
 from producer.results.collect import collect_outcomes
 from producer.runs.enqueue import enqueue_run
-from workers.gpus import list_gpus
+from workers.supervisor.gpus import list_gpus
 
 ROOT = Path(__file__).resolve().parent.parent
 _READY_S = 400.0

@@ -31,7 +31,7 @@ from benchmarks.gpu_watch import CpuWatch
 from common.errors import ConfigError
 from common.ledger.worker_registry import Presence
 from producer.results.collect import collect_outcomes
-from workers.gpus import list_gpus, list_users
+from workers.supervisor.gpus import list_gpus, list_users
 
 _KILL_AFTER = 0.25  # of the chunks are done
 _POLL_S = 0.05

@@ -28,9 +28,9 @@ from workers.adapters import load_adapter
 from workers.engines.registry import load_engine
 from workers.execution.look import look
 from workers.flower import guard_flower
-from workers.restarts import SERVICE_AWAY
 from workers.runtime.worker import CANNOT_START, ENGINE_DIED, Slot
-from workers.signals import handle_signals
+from workers.supervisor.restart_policy import SERVICE_AWAY
+from workers.supervisor.signals import handle_signals
 
 log = structlog.get_logger()
 

@@ -12,7 +12,7 @@ from workers.check_engine import REFUSED
 from workers.check_weights import check_weights
 from workers.engines.openai_options import OpenAIOptions, find_base_url, read_key
 from workers.findings import Finding, report_fault
-from workers.restarts import name_code
+from workers.supervisor.restart_policy import name_code
 
 _IMPORT_S = 30.0
 

@@ -11,14 +11,14 @@ from common.digests import name_node
 from common.ledger.ledger import connect_redis
 from common.logging import configure_log
 from common.settings import Settings, get_settings
-from workers.assignments import Assignment, assign_slots, pair_models
 from workers.check import check_node
 from workers.check_report import print_findings, to_json
 from workers.findings import find_exit_code
-from workers.launcher import Launcher
 from workers.media_files import find_access
-from workers.names import await_free_names
-from workers.restarts import withdraw_notices
+from workers.supervisor.launcher import Launcher
+from workers.supervisor.placement import Assignment, assign_slots, pair_models
+from workers.supervisor.restart_policy import withdraw_notices
+from workers.supervisor.worker_names import await_free_names
 
 log = structlog.get_logger()
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.nvml import pynvml as stand_in
-from workers import gpus
-from workers.gpus import Gpu
+from workers.supervisor import gpus
+from workers.supervisor.gpus import Gpu
 
 GIB = 2**30
 _FOLDER = Path(__file__).parent / "nvml"

@@ -31,9 +31,9 @@ from tests.support.deploy import (
 )
 from tests.support.fleet import ROOT
 from tests.support.shown_gpus import ShownGpu, show_gpus
-from workers.assignments import assign_slots, pair_models
-from workers.launcher import _KILL_AFTER_S
-from workers.signals import DRAINING
+from workers.supervisor.launcher import _KILL_AFTER_S
+from workers.supervisor.placement import assign_slots, pair_models
+from workers.supervisor.signals import DRAINING
 
 DEPLOY = ROOT / "deploy"
 DOCKERFILES = sorted(DEPLOY.glob("Dockerfile.*"))

@@ -8,7 +8,7 @@ from common.errors import ConfigError
 from common.spec.models import ModelProfile
 from tests.support.shown_gpus import make_gpu
 from workers.engines.hf_model import HfOptions
-from workers.presets import choose_preset, find_group_size
+from workers.supervisor.engine_presets import choose_preset, find_group_size
 
 
 def make_profile(engine: str, **options: Any) -> ModelProfile:

@@ -9,8 +9,8 @@ from itertools import count
 from common.errors import ConfigError
 from common.spec.files import read_profile
 from common.spec.models import ModelProfile
-from workers.gpus import Gpu, list_usable_gpus, parse_gpus
-from workers.presets import Preset, choose_preset, find_group_size
+from workers.supervisor.engine_presets import Preset, choose_preset, find_group_size
+from workers.supervisor.gpus import Gpu, list_usable_gpus, parse_gpus
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,10 +23,10 @@ from common.commands import INTERRUPTED, NOT_ALL_OK, USER_MUST_ACT
 from common.digests import name_node
 from common.ledger.worker_registry import Presence
 from common.settings import Settings
-from workers.assignments import Assignment, GpuSlot
-from workers.restarts import NOT_STARTED, Restarts, describe_giving_up, name_code, tell_given_up
 from workers.runtime.worker import CANNOT_START
-from workers.signals import DRAINING
+from workers.supervisor.placement import Assignment, GpuSlot
+from workers.supervisor.restart_policy import NOT_STARTED, Restarts, describe_giving_up, name_code, tell_given_up
+from workers.supervisor.signals import DRAINING
 
 log = structlog.get_logger()
 

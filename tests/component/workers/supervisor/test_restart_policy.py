@@ -9,7 +9,8 @@ import redis
 from common.ledger.worker_registry import Presence, announce_worker, list_workers
 from tests.support.fleet import Fleet, make_rows
 from tests.support.workers import enqueue_rows
-from workers.restarts import (
+from workers.runtime.worker import CANNOT_START, ENGINE_DIED
+from workers.supervisor.restart_policy import (
     NOT_STARTED,
     SERVICE_AWAY,
     Restarts,
@@ -18,7 +19,6 @@ from workers.restarts import (
     tell_given_up,
     withdraw_notices,
 )
-from workers.runtime.worker import CANNOT_START, ENGINE_DIED
 
 HERE = socket.gethostname()
 
@@ -117,7 +117,7 @@ def test_what_is_left_of_the_dead_worker_itself_does_not_count_and_its_last_word
 
 
 def test_a_redis_that_is_away_is_logged_and_no_more(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workers.restarts._PATIENCE_S", 0)
+    monkeypatch.setattr("workers.supervisor.restart_policy._PATIENCE_S", 0)
     fleet.server.stop()
     tell_given_up(fleet.settings, make_notice("gpu0@here"), ours=["gpu0@here"])
     fleet.server.restart()

@@ -10,7 +10,7 @@ import redis
 
 from common.errors import ConfigError
 from common.ledger.worker_registry import Presence, WorkerState, announce_worker
-from workers.names import await_free_names
+from workers.supervisor.worker_names import await_free_names
 
 NAME = "gpu0@here"
 

@@ -4,7 +4,17 @@ import pytest
 
 from common.errors import ConfigError, EngineError
 from tests.support.shown_gpus import ShownGpu, make_gpu, show_gpus
-from workers.gpus import Driver, Gpu, GpuUser, list_gpus, list_usable_gpus, list_users, parse_gpus, pick_visible, read_driver
+from workers.supervisor.gpus import (
+    Driver,
+    Gpu,
+    GpuUser,
+    list_gpus,
+    list_usable_gpus,
+    list_users,
+    parse_gpus,
+    pick_visible,
+    read_driver,
+)
 
 GPUS = [make_gpu(index) for index in range(4)]
 

@@ -11,10 +11,10 @@ import pytest
 
 from common.settings import Settings
 from tests.support.waiting import wait_until
-from workers import launcher
-from workers.assignments import Assignment, GpuSlot
-from workers.launcher import Supervised, count_threads
-from workers.presets import Choice, Preset
+from workers.supervisor import launcher
+from workers.supervisor.engine_presets import Choice, Preset
+from workers.supervisor.launcher import Supervised, count_threads
+from workers.supervisor.placement import Assignment, GpuSlot
 
 
 def write_program(path: Path, text: str) -> Path:

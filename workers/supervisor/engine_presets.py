@@ -11,7 +11,7 @@ from typing import Any
 
 from common.errors import ConfigError
 from common.spec.models import ModelProfile
-from workers.gpus import Gpu
+from workers.supervisor.gpus import Gpu
 
 _GIB = 2**30
 
