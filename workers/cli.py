@@ -11,9 +11,9 @@ from common.digests import name_node
 from common.ledger.ledger import connect_redis
 from common.logging import configure_log
 from common.settings import Settings, get_settings
-from workers.check import check_node
-from workers.check_report import print_findings, to_json
-from workers.findings import find_exit_code
+from workers.doctor.finding import find_exit_code
+from workers.doctor.node import check_node
+from workers.doctor.report import print_findings, to_json
 from workers.media_files import find_access
 from workers.supervisor.launcher import Launcher
 from workers.supervisor.placement import Assignment, assign_slots, pair_models

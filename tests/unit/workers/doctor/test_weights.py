@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from tests.support.closed_folders import close_folder
-from workers.check_weights import check_folder, check_weights
-from workers.findings import Finding
+from workers.doctor.finding import Finding
+from workers.doctor.weights import check_folder, check_weights
 
 
 def write_tensors(path: Path, *, size: int = 64) -> None:

@@ -5,10 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from common.settings import Settings
-from workers.check_machine import check_disk, check_gpus, check_versions
-from workers.check_model import check_model
-from workers.check_services import check_redis, check_store
-from workers.findings import Finding
+from workers.doctor.finding import Finding
+from workers.doctor.machine import check_disk, check_gpus, check_versions
+from workers.doctor.model import check_model
+from workers.doctor.services import check_redis, check_store
 
 
 def check_node(asked: Sequence[tuple[str | None, str | None]], settings: Settings, *, replicas: int = 1) -> list[Finding]:

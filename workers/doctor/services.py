@@ -15,7 +15,7 @@ from common.errors import FleetError
 from common.ledger.ledger import reaching_redis
 from common.settings import Settings
 from common.storage.store import open_store
-from workers.findings import GIB, Finding, report_fault
+from workers.doctor.finding import GIB, Finding, report_fault
 
 _ANSWER_S = 2.0
 _PINGS = 5

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from common.errors import ConfigError, FleetError
 from common.settings import Settings
-from workers.check_services import find_store_folder
-from workers.check_weights import find_hub_cache
-from workers.findings import GIB, Finding, report_fault
+from workers.doctor.finding import GIB, Finding, report_fault
+from workers.doctor.services import find_store_folder
+from workers.doctor.weights import find_hub_cache
 from workers.supervisor.engine_presets import describe_memory
 from workers.supervisor.gpus import Gpu, list_gpus, list_usable_gpus, list_users, parse_gpus, read_driver
 from workers.supervisor.placement import Assignment, assign_slots

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from workers.findings import Finding, find_exit_code
+from workers.doctor.finding import Finding, find_exit_code
 
 _STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 

@@ -14,11 +14,11 @@ from common.settings import Settings, get_settings
 from common.storage.store import StoreFull
 from tests.support.closed_folders import close_folder
 from tests.support.shown_gpus import GIB, ShownGpu, make_gpu, show_gpus
-from workers.check_machine import check_disk, check_gpus, check_versions, judge_gpu, judge_space
-from workers.check_model import check_model
-from workers.check_report import print_findings, to_json
-from workers.check_services import check_store, find_store_folder, judge_access, judge_clock, judge_durability, judge_memory
-from workers.findings import Finding, find_exit_code, report_fault
+from workers.doctor.finding import Finding, find_exit_code, report_fault
+from workers.doctor.machine import check_disk, check_gpus, check_versions, judge_gpu, judge_space
+from workers.doctor.model import check_model
+from workers.doctor.report import print_findings, to_json
+from workers.doctor.services import check_store, find_store_folder, judge_access, judge_clock, judge_durability, judge_memory
 
 OK = Finding("store", "ok", "fine")
 WARNING = Finding("clock", "warning", "61.00 s ahead", "run an NTP client")

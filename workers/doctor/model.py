@@ -8,10 +8,10 @@ from common.errors import ConfigError
 from common.redaction import mask_text
 from common.spec.files import check, find_profile, find_weights, read_profile
 from common.spec.models import ModelProfile
-from workers.check_engine import REFUSED
-from workers.check_weights import check_weights
+from workers.doctor.engine_probe import REFUSED
+from workers.doctor.finding import Finding, report_fault
+from workers.doctor.weights import check_weights
 from workers.engines.openai_options import OpenAIOptions, find_base_url, read_key
-from workers.findings import Finding, report_fault
 from workers.supervisor.restart_policy import name_code
 
 _IMPORT_S = 30.0
@@ -40,7 +40,7 @@ def check_model(named: str) -> list[Finding]:
 def check_engine(named: str, profile: ModelProfile) -> Finding:
     """Return whether the engine can be imported, and takes the options of the profile."""
     begun = time.monotonic()
-    command = [sys.executable, "-m", "workers.check_engine", named]
+    command = [sys.executable, "-m", "workers.doctor.engine_probe", named]
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=_IMPORT_S, check=False)  # noqa: S603  # our own
     except subprocess.TimeoutExpired:
@@ -55,7 +55,7 @@ def check_engine(named: str, profile: ModelProfile) -> Finding:
         "engine",
         "problem",
         mask_text(f"{profile.engine} cannot be imported: {last}"),
-        f"see all of it: python -m workers.check_engine {named}",
+        f"see all of it: python -m workers.doctor.engine_probe {named}",
     )
 
 

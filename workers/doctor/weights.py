@@ -4,7 +4,7 @@ import json
 import os
 from pathlib import Path
 
-from workers.findings import GIB, Finding
+from workers.doctor.finding import GIB, Finding
 
 _LENGTH_BYTES = 8
 _LONGEST_HEADER_BYTES = 100_000_000  # the format's own bound
