@@ -27,8 +27,8 @@ from PIL import Image
 
 from common.records import Media
 from common.spec.models import MediaBounds
-from workers.media_files import MediaAccess
-from workers.media_loader import MediaLoader
+from workers.media.files import MediaAccess
+from workers.media.loader import MediaLoader
 
 NO_BUDGET_MB = 64 * 1024
 PHOTO, FRAME = (4000, 3000), (1920, 1080)

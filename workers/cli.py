@@ -14,7 +14,7 @@ from common.settings import Settings, get_settings
 from workers.doctor.finding import find_exit_code
 from workers.doctor.node import check_node
 from workers.doctor.report import print_findings, to_json
-from workers.media_files import find_access
+from workers.media.files import find_access
 from workers.supervisor.launcher import Launcher
 from workers.supervisor.placement import Assignment, assign_slots, pair_models
 from workers.supervisor.restart_policy import withdraw_notices

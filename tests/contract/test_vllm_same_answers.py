@@ -16,7 +16,7 @@ from tests.support.media import load_image
 from tests.support.vllm_cpu.process import LOAD_S, VllmHost
 from workers.adapters import load_adapter
 from workers.engines.base import Engine, Generation, Request
-from workers.media_files import MediaAccess
+from workers.media.files import MediaAccess
 
 EACH = 100  # samples of each of the demo's two datasets
 LEAST_SAME = 0.95

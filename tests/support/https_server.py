@@ -13,7 +13,7 @@ from typing import Any, cast
 import pytest
 import trustme
 
-from workers.media_urls import make_tls
+from workers.media.urls import make_tls
 
 HOSTS = ("good.example", "other.example", "xn--bcher-kva.example", "93.184.215.14")  # those that the certificate names
 PUBLIC = "93.184.215.14"

@@ -4,8 +4,8 @@ from PIL import Image
 
 from common.records import Media
 from common.spec.models import MediaBounds
-from workers.media import open_media
-from workers.media_files import MediaAccess
+from workers.media.files import MediaAccess
+from workers.media.reader import open_media
 
 AS_IS = MediaBounds()
 

@@ -10,7 +10,7 @@ from common.settings import Settings
 from common.spec.models import ModelProfile, RunSpec
 from common.storage.plan_index import ChunkIndex, read_index, read_run
 from common.storage.store import Store
-from workers.media_files import MediaAccess, find_access
+from workers.media.files import MediaAccess, find_access
 
 
 @dataclass

@@ -26,7 +26,7 @@ from common.storage.plan_index import ChunkIndex
 from common.storage.store import Store
 from workers.adapters.base import Adapter
 from workers.engines.base import Engine, Generation, Request
-from workers.media_loader import MediaLoader
+from workers.media.loader import MediaLoader
 from workers.recovery.janitor import sweep
 from workers.recovery.lease_keeper import Heartbeat, Held
 from workers.recovery.stall_detector import Silence

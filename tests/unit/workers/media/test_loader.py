@@ -16,10 +16,10 @@ from common.errors import SampleError
 from common.records import Media
 from tests.support.media import AS_IS
 from tests.support.videos import encode_video, read_number
-from workers import media_loader
-from workers.media import Opened, open_media
-from workers.media_files import MediaAccess
-from workers.media_loader import MediaLoader
+from workers.media import loader as media_loader
+from workers.media.files import MediaAccess
+from workers.media.loader import MediaLoader
+from workers.media.reader import Opened, open_media
 
 NOWHERE = MediaAccess((), urls=False, url_timeout_s=1)
 PLENTY = 2**30

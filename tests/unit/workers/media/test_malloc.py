@@ -25,7 +25,7 @@ def is_mapped():
     return bool(size_and_flags & 2)
 """
 LOADER = """
-from workers.media_loader import MediaLoader
+from workers.media.loader import MediaLoader
 MediaLoader(1, 2**20)
 """
 CHILD = f"""

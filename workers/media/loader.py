@@ -9,11 +9,11 @@ from PIL.Image import Image
 
 from common.records import Media
 from common.spec.models import MediaBounds
-from workers.media import Opened, open_media
-from workers.media_budget import MediaBudget
-from workers.media_files import MediaAccess
-from workers.media_images import PIXEL_BYTES
-from workers.media_memory import return_freed_images
+from workers.media.files import MediaAccess
+from workers.media.images import PIXEL_BYTES
+from workers.media.malloc import return_freed_images
+from workers.media.memory_budget import MediaBudget
+from workers.media.reader import Opened, open_media
 
 
 class MediaLoader:

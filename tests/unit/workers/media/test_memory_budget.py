@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from workers.media_budget import MediaBudget
+from workers.media.memory_budget import MediaBudget
 
 
 async def settle() -> None:

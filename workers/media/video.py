@@ -22,7 +22,7 @@ from PIL import Image
 
 from common.errors import SampleError
 from common.spec.models import MOST_PIXELS, MediaBounds
-from workers.media_images import PIXEL_BYTES, fit_size
+from workers.media.images import PIXEL_BYTES, fit_size
 
 MOST_FRAMES = 2_000_000  # 18 hours at 30 a second
 MOST_S = 60.0  # for decoding one video

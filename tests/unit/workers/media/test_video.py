@@ -18,10 +18,10 @@ from common.records import Media
 from common.spec.models import MediaBounds
 from tests.support.media import AS_IS
 from tests.support.videos import CODECS, SIZE, encode_sound, encode_video, read_number, write_streaming_mp4
-from workers import media_video
-from workers.media import open_media
-from workers.media_files import MediaAccess
-from workers.media_video import Wanted, open_video
+from workers.media import video as media_video
+from workers.media.files import MediaAccess
+from workers.media.reader import open_media
+from workers.media.video import Wanted, open_video
 
 NOWHERE = MediaAccess((), urls=False, url_timeout_s=1)
 
@@ -195,7 +195,7 @@ def test_an_empty_file_says_that_a_video_was_expected() -> None:
 
 
 def test_without_pyav_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "workers.media_video")
+    monkeypatch.delitem(sys.modules, "workers.media.video")
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(SampleError, match=r"pip install 'vlm-fleet\[video\]' on the workers") as caught:
         open_media(Media(kind="video", data="AAAA"), NOWHERE, AS_IS)

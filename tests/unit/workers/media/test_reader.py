@@ -17,9 +17,9 @@ from PIL import Image
 from common.errors import SampleError
 from common.records import Media
 from tests.support.media import AS_IS, load_image
-from workers import media as media_module
-from workers.media_files import MediaAccess
-from workers.media_images import open_image, to_rgb
+from workers.media import reader as media_module
+from workers.media.files import MediaAccess
+from workers.media.images import open_image, to_rgb
 
 RED = (255, 0, 0)
 ANY_FILE = MediaAccess((Path("/"),), urls=False, url_timeout_s=1)  # folders: test_media_roots.py; addresses: test_media_urls.py
@@ -186,7 +186,7 @@ def test_an_image_is_turned_upright_as_its_exif_says() -> None:
     assert load_image(inline(encode(make_red((6, 4)), "JPEG", exif=exif)), ANY_FILE).size == (4, 6)
 
 
-@pytest.mark.filterwarnings("ignore:Corrupt EXIF")  # as workers/media_images.py sets it, over pytest's own filters
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")  # as workers/media/images.py sets it, over pytest's own filters
 def test_a_broken_exif_block_does_not_cost_the_image() -> None:
     assert load_image(inline(encode(make_red(), "JPEG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff broken")), ANY_FILE).size == (6, 4)
 

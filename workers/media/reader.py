@@ -15,9 +15,9 @@ from PIL import Image
 from common.errors import SampleError
 from common.records import Media
 from common.spec.models import MediaBounds
-from workers.media_files import MediaAccess, read_file
-from workers.media_images import open_image
-from workers.media_urls import fetch_url, name_url
+from workers.media.files import MediaAccess, read_file
+from workers.media.images import open_image
+from workers.media.urls import fetch_url, name_url
 
 MAX_BYTES = 128 * 2**20
 
@@ -54,7 +54,7 @@ def open_media(media: Media, access: MediaAccess, bounds: MediaBounds) -> Opened
     if media.kind == "image":
         return open_image(content, name, bounds)
     try:
-        from workers.media_video import open_video
+        from workers.media.video import open_video
     except ImportError as error:
         message = f"{name}: videos need PyAV ({error}); pip install 'vlm-fleet[video]' on the workers"
         raise SampleError("media_unsupported", message) from None

@@ -17,8 +17,8 @@ from common.records import Media
 from tests.support.fleet import ROOT
 from tests.support.https_server import PUBLIC
 from tests.support.media import AS_IS, load_image
-from workers.media_files import MediaAccess
-from workers.media_images import open_image
+from workers.media.files import MediaAccess
+from workers.media.images import open_image
 
 SIZE = (5, 4)
 _STREAM = io.BytesIO()
@@ -59,8 +59,8 @@ from pathlib import Path
 from common.errors import SampleError, TransientError
 from common.records import Media
 from tests.support.media import load_image
-from workers.media_files import MediaAccess
-from workers.media_urls import check_url, make_tls
+from workers.media.files import MediaAccess
+from workers.media.urls import check_url, make_tls
 
 uri, is_warm = sys.argv[1:]
 check_url("https://good.example/", "warm")

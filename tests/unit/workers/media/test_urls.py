@@ -15,9 +15,9 @@ from common.errors import SampleError
 from common.records import Media
 from tests.support.https_server import PUBLIC, PUBLIC_V6, Web, answer, serve_web
 from tests.support.media import load_image
-from workers import media as media_module
-from workers.media_files import MediaAccess
-from workers.media_urls import MOST_REDIRECTS, is_public, make_tls
+from workers.media import reader as media_module
+from workers.media.files import MediaAccess
+from workers.media.urls import MOST_REDIRECTS, is_public, make_tls
 
 SIZE = (5, 4)
 GOOD = "https://good.example/a.png"

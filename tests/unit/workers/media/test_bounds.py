@@ -14,9 +14,9 @@ from pydantic import ValidationError
 from common.errors import ConfigError
 from common.spec.files import read_profile, read_specs
 from common.spec.models import MOST_PIXELS, MediaBounds, RunSpec
-from workers.media_images import fit_size, open_image
+from workers.media.images import fit_size, open_image
 
-DEMO = Path(__file__).parents[3] / "examples" / "demo.yaml"
+DEMO = Path(__file__).parents[4] / "examples" / "demo.yaml"
 
 
 def encode(image: Image.Image, format_name: str = "PNG", **options: object) -> bytes:

@@ -12,7 +12,7 @@ from common.records import Media
 from common.settings import Settings
 from common.spec.models import DatasetSource
 from tests.support.media import load_image
-from workers.media_files import MediaAccess, find_access
+from workers.media.files import MediaAccess, find_access
 
 SIZE = (3, 2)
 

@@ -11,7 +11,7 @@ from PIL.PngImagePlugin import PngInfo
 from common.spec.models import MediaBounds
 from workers.engines.openai_options import OpenAIOptions
 from workers.engines.openai_wire import write_data_url
-from workers.media_images import open_image
+from workers.media.images import open_image
 
 SIZE = (64, 48)
 PATIENT = "Jane Doe, ward 7"

@@ -23,7 +23,7 @@ import httpx2
 from typing_extensions import override
 
 from common.errors import SampleError, TransientError
-from workers.media_files import EXHAUSTED
+from workers.media.files import EXHAUSTED
 
 PORT = 443
 MOST_REDIRECTS = 5
