@@ -4,7 +4,7 @@ from vllm import SamplingParams
 
 from benchmarks.gpu_questions import dictate_length
 from workers.engines.base import Request
-from workers.engines.vllm_engine import VllmEngine
+from workers.engines.vllm import VllmEngine
 
 
 class DictatedLengths(VllmEngine):

@@ -12,9 +12,9 @@ from common.errors import OutOfMemory
 from common.spec.models import Generation as GenerationSettings
 from common.spec.models import ModelProfile
 from workers.engines.base import Generation, Message, Request
-from workers.engines.hf_batching import BatchLimit, Waiting
-from workers.engines.hf_engine import HfEngine
-from workers.engines.hf_model import HfModel
+from workers.engines.hf.batching import BatchLimit, Waiting
+from workers.engines.hf.engine import HfEngine
+from workers.engines.hf.model import HfModel
 
 PROBE_BATCH = 8
 _ROOM = 2  # so many times what a batch of PROBE_BATCH takes; less than that beside the weights is fragmented too soon

@@ -168,7 +168,7 @@ def test_an_unknown_engine_is_named_with_the_nearest_known() -> None:
 
 
 def test_an_engine_may_be_an_import_string() -> None:
-    engine = load_engine(make_profile("workers.engines.echo_engine:EchoEngine"), "")
+    engine = load_engine(make_profile("workers.engines.echo:EchoEngine"), "")
     assert type(engine).__name__ == "EchoEngine"
 
 
@@ -185,7 +185,7 @@ def test_a_missing_package_is_named_with_the_extra_that_holds_it(
         load_engine(make_profile(name), "")
 
 
-@pytest.mark.parametrize("name", ["nowhere.engine:Engine", "workers.engines.echo_engine:NoSuchEngine"])
+@pytest.mark.parametrize("name", ["nowhere.engine:Engine", "workers.engines.echo:NoSuchEngine"])
 def test_an_import_string_that_leads_nowhere_is_a_config_error(name: str) -> None:
     with pytest.raises(ConfigError, match=r"cannot import 'nowhere|'NoSuchEngine' does not exist"):
         load_engine(make_profile(name), "")

@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import dataclass, field
 
-from workers.engines.openai_limits import Clock
+from workers.engines.openai.pacing import Clock
 
 
 @dataclass

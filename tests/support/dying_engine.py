@@ -11,7 +11,7 @@ from common.ledger.ledger import Ledger
 from common.records import Chunk
 from common.spec.models import ModelProfile
 from workers.engines.base import Generation, Request
-from workers.engines.echo_engine import EchoEngine
+from workers.engines.echo import EchoEngine
 from workers.execution import chunk
 
 POINTS = ("before_part", "between_part_and_commit", "after_commit")

@@ -10,7 +10,7 @@ from common.errors import ConfigError, EngineError
 from common.spec.models import ModelProfile
 from tests.support.dying_engine import NotingEngine, claim
 from workers.engines.base import Generation, Request
-from workers.engines.echo_engine import EXIT_CODE, EchoEngine
+from workers.engines.echo import EXIT_CODE, EchoEngine
 from workers.execution import look
 from workers.execution.chunk import run_chunk
 from workers.runtime.worker import Slot

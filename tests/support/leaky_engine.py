@@ -8,7 +8,7 @@ import structlog
 
 from common.errors import SampleError
 from workers.engines.base import Generation, Request
-from workers.engines.echo_engine import EchoEngine
+from workers.engines.echo import EchoEngine
 
 SIGNED = "https://bucket.example.org/image.png?X-Amz-Credential=AKIAABCDEFGHIJKLMNOP&X-Amz-Signature=51gn3d-51gn3d"
 

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from common.spec.models import ModelProfile
-from workers.engines.echo_engine import EchoEngine
+from workers.engines.echo import EchoEngine
 
 
 class LoadingEngine(EchoEngine):

@@ -12,8 +12,8 @@ from tests.support.dictated_clock import DictatedClock
 from tests.support.engines import make_profile, make_request, run
 from tests.support.openai_server import KEY, Asked, OpenAIServer, Reply, say, serve_openai
 from workers.engines.base import Engine
-from workers.engines.openai_engine import OpenAIEngine
-from workers.engines.openai_limits import Clock
+from workers.engines.openai.engine import OpenAIEngine
+from workers.engines.openai.pacing import Clock
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from tests.support.dying_engine import NotingEngine
 from tests.support.fleet import Fleet
 from tests.support.soundness import assert_run_is_sound
 from workers.engines.base import Generation, Request
-from workers.engines.echo_engine import EXIT_CODE
+from workers.engines.echo import EXIT_CODE
 
 
 class PoisonedEngine(NotingEngine):

@@ -11,7 +11,7 @@ from common.spec.models import ModelProfile
 from workers.doctor.engine_probe import REFUSED
 from workers.doctor.finding import Finding, report_fault
 from workers.doctor.weights import check_weights
-from workers.engines.openai_options import OpenAIOptions, find_base_url, read_key
+from workers.engines.openai.options import OpenAIOptions, find_base_url, read_key
 from workers.supervisor.restart_policy import name_code
 
 _IMPORT_S = 30.0

@@ -7,10 +7,10 @@ from common.spelling import suggest
 from workers.engines.base import Engine
 
 ENGINES = {
-    "echo": "workers.engines.echo_engine:EchoEngine",
-    "hf": "workers.engines.hf_engine:HfEngine",
-    "openai": "workers.engines.openai_engine:OpenAIEngine",
-    "vllm": "workers.engines.vllm_engine:VllmEngine",
+    "echo": "workers.engines.echo:EchoEngine",
+    "hf": "workers.engines.hf.engine:HfEngine",
+    "openai": "workers.engines.openai.engine:OpenAIEngine",
+    "vllm": "workers.engines.vllm:VllmEngine",
 }
 
 

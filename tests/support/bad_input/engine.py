@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from PIL.Image import Image
 
 from workers.engines.base import Generation, Request
-from workers.engines.echo_engine import EchoEngine
+from workers.engines.echo import EchoEngine
 
 # linux/capability.h: version 3, and the two capabilities by which root passes over file modes.
 _VERSION = 0x20080522

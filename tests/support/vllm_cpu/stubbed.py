@@ -8,7 +8,7 @@ from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
 from common.spec.models import ModelProfile
-from workers.engines.vllm_engine import VllmEngine
+from workers.engines.vllm import VllmEngine
 
 
 def wrap(error: Exception | None) -> Exception:

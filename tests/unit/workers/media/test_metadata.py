@@ -9,8 +9,8 @@ from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
 from common.spec.models import MediaBounds
-from workers.engines.openai_options import OpenAIOptions
-from workers.engines.openai_wire import write_data_url
+from workers.engines.openai.options import OpenAIOptions
+from workers.engines.openai.wire import write_data_url
 from workers.media.images import open_image
 
 SIZE = (64, 48)

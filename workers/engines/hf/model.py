@@ -21,7 +21,7 @@ from common.errors import ConfigError, EngineError, OutOfMemory, SampleError
 from common.spec.models import Generation as GenerationSettings
 from common.spec.models import ModelProfile, Spec
 from workers.engines.base import Generation, Request
-from workers.engines.hf_batching import Waiting, cut_at_end, cut_at_stop
+from workers.engines.hf.batching import Waiting, cut_at_end, cut_at_stop
 
 
 def _untyped(name: Any) -> Any:

@@ -16,10 +16,10 @@ from common.errors import ConfigError, EngineError, OutOfMemory, SampleError
 from common.spec.models import ModelProfile
 from tests.support.engines import TINY, make_request, open_engine, run
 from workers.engines.base import Generation
-from workers.engines.mmada_engine import MmadaEngine
+from workers.engines.mmada import MmadaEngine
 from workers.engines.registry import load_engine
 
-ENGINE = "workers.engines.mmada_engine:MmadaEngine"
+ENGINE = "workers.engines.mmada:MmadaEngine"
 MARKS = {"<|mmu|>": 7, "<|soi|>": 8, "<|eoi|>": 9}
 MASK = 126336
 IMAGE_CODES = 4

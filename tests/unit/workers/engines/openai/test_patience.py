@@ -10,7 +10,7 @@ from tests.support.engines import make_request, run
 from tests.support.openai_asking import answer_first, ask, clock, open_openai, server, wait_for
 from tests.support.openai_server import CUT, HANG, KEY, PAGE, Asked, OpenAIServer, Reply, refuse, say, say_json
 from workers.engines.base import Generation
-from workers.engines.openai_limits import MOST_BLAME
+from workers.engines.openai.pacing import MOST_BLAME
 
 __all__ = ["clock", "server"]  # fixtures
 

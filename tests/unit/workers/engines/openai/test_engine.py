@@ -13,10 +13,10 @@ from tests.support.dictated_clock import DictatedClock
 from tests.support.engines import ask_all, make_profile, make_request, run
 from tests.support.openai_asking import answer_first, ask, clock, open_openai, server, wait_for
 from tests.support.openai_server import HANG, KEY, Asked, OpenAIServer, Reply, say
-from workers.engines import openai_engine
 from workers.engines.base import Generation
-from workers.engines.openai_engine import OpenAIEngine
-from workers.engines.openai_wire import write_body
+from workers.engines.openai import engine as openai_engine
+from workers.engines.openai.engine import OpenAIEngine
+from workers.engines.openai.wire import write_body
 
 __all__ = ["clock", "server"]  # fixtures
 

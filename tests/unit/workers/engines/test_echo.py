@@ -8,7 +8,7 @@ import pytest
 from common.errors import ConfigError, OutOfMemory, SampleError
 from tests.support.engines import ask_all, make_profile, make_request, open_engine, run
 from workers.engines.base import Generation
-from workers.engines.echo_engine import EXIT_CODE, EchoEngine
+from workers.engines.echo import EXIT_CODE, EchoEngine
 
 
 def test_it_answers_by_the_first_rule_that_matches_and_by_attempt() -> None:

@@ -9,8 +9,8 @@ import pytest
 from common.errors import TransientError
 from tests.support.dictated_clock import DictatedClock
 from tests.support.engines import run
-from workers.engines.openai_limits import MOST_BLAME, Backoff, Gate, Pulse, Trial
-from workers.engines.openai_options import OpenAIOptions
+from workers.engines.openai.options import OpenAIOptions
+from workers.engines.openai.pacing import MOST_BLAME, Backoff, Gate, Pulse, Trial
 
 
 def pass_many(gate: Gate, clock: DictatedClock, count: int) -> list[float]:

@@ -9,8 +9,8 @@ from common.errors import EngineError, OutOfMemory, SampleError
 from common.spec.files import check
 from common.spec.models import ModelProfile
 from workers.engines.base import Generation, Request
-from workers.engines.hf_batching import BatchLimit, Waiting, form_batch
-from workers.engines.hf_model import HfModel, HfOptions
+from workers.engines.hf.batching import BatchLimit, Waiting, form_batch
+from workers.engines.hf.model import HfModel, HfOptions
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -11,7 +11,7 @@ import pytest
 
 from common.errors import ConfigError, SampleError
 from tests.support.openai_server import KEY, PAGE
-from workers.engines.openai_faults import SILENCE, Endpoint, EndpointFault, quote, read_wait_s, sort_empty, sort_error
+from workers.engines.openai.errors import SILENCE, Endpoint, EndpointFault, quote, read_wait_s, sort_empty, sort_error
 
 ENDPOINT = Endpoint("gemini", "gemini-pro", "https://host/v1", "GEMINI_API_KEY")
 REQUEST = httpx2.Request("POST", "https://host/v1/chat/completions")

@@ -11,8 +11,8 @@ from pydantic import BaseModel, ValidationError
 from common.errors import SampleError
 from common.records import FinishReason
 from workers.engines.base import Generation, Request
-from workers.engines.openai_faults import quote, sort_empty
-from workers.engines.openai_options import OpenAIOptions
+from workers.engines.openai.errors import quote, sort_empty
+from workers.engines.openai.options import OpenAIOptions
 
 # OpenAI's names and those that gateways pass on.  No reason at all counts as stop.
 _FINISH_REASONS: dict[str, FinishReason] = {

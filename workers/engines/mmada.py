@@ -20,8 +20,8 @@ from common.plugins import import_object
 from common.spec.files import check
 from common.spec.models import ModelProfile, Spec
 from workers.engines.base import Generation, Request
-from workers.engines.hf_batching import cut_at_end
-from workers.engines.hf_model import sort_fault, to_generation
+from workers.engines.hf.batching import cut_at_end
+from workers.engines.hf.model import sort_fault, to_generation
 
 _ADVICE = (
     "MMaDA is not on PyPI: git clone https://github.com/Gen-Verse/MMaDA && pip install -r MMaDA/requirements.txt (in an "

@@ -10,7 +10,7 @@ from PIL import Image
 
 from common.spec.models import Generation as GenerationSettings
 from workers.engines.base import Generation, Request
-from workers.engines.hf_batching import BatchLimit, Waiting, cut_at_end, cut_at_stop, form_batch
+from workers.engines.hf.batching import BatchLimit, Waiting, cut_at_end, cut_at_stop, form_batch
 
 PIXEL = Image.new("RGB", (1, 1))
 

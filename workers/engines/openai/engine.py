@@ -14,10 +14,10 @@ from common.spec.files import check
 from common.spec.models import Generation as GenerationSettings
 from common.spec.models import ModelProfile
 from workers.engines.base import Generation, Message, Request
-from workers.engines.openai_faults import SILENCE, Endpoint, EndpointFault, sort_error
-from workers.engines.openai_limits import Backoff, Clock, Gate, Pulse, Trial
-from workers.engines.openai_options import OpenAIOptions, find_base_url, read_key
-from workers.engines.openai_wire import read_generation, write_body
+from workers.engines.openai.errors import SILENCE, Endpoint, EndpointFault, sort_error
+from workers.engines.openai.options import OpenAIOptions, find_base_url, read_key
+from workers.engines.openai.pacing import Backoff, Clock, Gate, Pulse, Trial
+from workers.engines.openai.wire import read_generation, write_body
 
 log = structlog.get_logger()
 

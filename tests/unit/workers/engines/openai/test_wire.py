@@ -15,9 +15,9 @@ from common.spec.models import Generation as GenerationSettings
 from tests.support.engines import make_request
 from tests.support.openai_server import say, say_json
 from workers.engines.base import Generation, Message, Request
-from workers.engines.openai_faults import EndpointFault
-from workers.engines.openai_options import OpenAIOptions
-from workers.engines.openai_wire import read_generation, write_body, write_data_url
+from workers.engines.openai.errors import EndpointFault
+from workers.engines.openai.options import OpenAIOptions
+from workers.engines.openai.wire import read_generation, write_body, write_data_url
 
 
 def write(request: Request, **options: Any) -> dict[str, Any]:

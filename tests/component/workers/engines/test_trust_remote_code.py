@@ -13,7 +13,7 @@ import transformers.dynamic_module_utils
 from common.errors import ConfigError
 from common.spec.models import ModelProfile
 from tests.support.engines import TINY
-from workers.engines.hf_model import HfModel, HfOptions
+from workers.engines.hf.model import HfModel, HfOptions
 
 # What a model's folder may bring, by the file that names it and what it names.
 AUTO_MAPS: dict[str, dict[str, Any]] = {
