@@ -25,9 +25,9 @@ from common.spec.files import find_profile, find_weights, read_profile
 from common.spec.models import ModelProfile
 from common.storage.store import open_store
 from workers.adapters import load_adapter
+from workers.celery_ext.flower import guard_flower
 from workers.engines.registry import load_engine
 from workers.execution.look import look
-from workers.flower import guard_flower
 from workers.runtime.worker import CANNOT_START, ENGINE_DIED, Slot
 from workers.supervisor.restart_policy import SERVICE_AWAY
 from workers.supervisor.signals import handle_signals
@@ -153,6 +153,6 @@ def _tell_trouble(worker: str, trouble: str) -> None:
 _SLOTS: list[Slot] = []
 
 app = make_app(get_settings())
-app.conf.update(include=["workers.execution.task"], worker_consumer="workers.consumer:Consumer")
+app.conf.update(include=["workers.execution.task"], worker_consumer="workers.celery_ext.consumer:Consumer")
 app.steps["worker"].add(EngineStep)
 guard_flower()

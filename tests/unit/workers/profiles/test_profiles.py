@@ -13,7 +13,7 @@ from workers.engines.registry import ENGINES, load_engine
 
 PROFILES = {path.stem: read_profile(path.stem) for path in sorted(BUILT_IN_PROFILES.glob("*.yaml"))}
 FAMILIES = {name: profile for name, profile in PROFILES.items() if name not in ("echo", "tiny")}  # for tests and demos
-PAGE = Path(__file__).parents[3] / "docs" / "models.md"
+PAGE = Path(__file__).parents[4] / "docs" / "models.md"
 
 # What each family is known to get wrong, by adapter: the table in workers/adapters/registry.py.
 VALIDATORS = {

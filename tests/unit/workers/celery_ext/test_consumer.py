@@ -5,7 +5,7 @@ import warnings
 import pytest
 
 from workers.app import app
-from workers.consumer import Consumer
+from workers.celery_ext.consumer import Consumer
 
 
 class HalfClosed:
