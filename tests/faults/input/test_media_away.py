@@ -43,7 +43,7 @@ class MountedEngine(NotingEngine):
 def test_a_file_system_that_is_away_for_a_while_fails_no_sample(fleet: Fleet, error: str) -> None:
     unmounted = fleet.folder / "unmounted"
     options = {"delay_s": 0.3, "asked": str(fleet.folder / "asked"), "unmounted": str(unmounted), "error": getattr(errno, error)}
-    fleet.write_profile("mounted", engine="tests.faults.test_media_away:MountedEngine", engine_options=options)
+    fleet.write_profile("mounted", engine="tests.faults.input.test_media_away:MountedEngine", engine_options=options)
     Image.new("RGB", (8, 6), "red").save(fleet.folder / "a.png")
     rows = [{**row, "image": "a.png"} for row in make_rows(COUNT)]
     run_id = enqueue_rows(fleet, "mounted", rows, chunk=4)
