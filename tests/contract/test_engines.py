@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from common.errors import ConfigError, EngineError
-from tests.support.engines import TINY, ask_all, load_own, make_profile, make_request, open_engine, run
-from tests.support.vllm_cpu.process import LOAD_S, VllmHost
+from tests.support.engines.requests import TINY, ask_all, load_own, make_profile, make_request, open_engine, run
+from tests.support.engines.vllm_cpu.process import LOAD_S, VllmHost
 from workers.engines.base import Engine, Generation, Request
 from workers.engines.registry import load_engine
 

@@ -13,8 +13,8 @@ import pytest
 
 from common.errors import ConfigError, IntegrityError, ServiceUnreachable, TransientError
 from common.storage.store import MissingObject, Store, StoreFull, open_store
-from tests.support.faulty_s3 import Fault, FaultyS3, answer, cut_answer, faulty_s3, lose_answer, lose_request
-from tests.support.small_disk import SmallDisk, small_disk
+from tests.support.faults.faulty_s3 import Fault, FaultyS3, answer, cut_answer, faulty_s3, lose_answer, lose_request
+from tests.support.faults.small_disk import SmallDisk, small_disk
 
 __all__ = ["faulty_s3", "small_disk"]  # fixtures
 

@@ -6,8 +6,8 @@ import pytest
 
 from common.errors import EngineError, OutOfMemory, SampleError
 from common.records import FinishReason
-from tests.support.engines import make_request, run
-from tests.support.vllm_cpu.process import LOAD_S, VllmHost
+from tests.support.engines.requests import make_request, run
+from tests.support.engines.vllm_cpu.process import LOAD_S, VllmHost
 from workers.engines.base import Generation
 
 pytestmark = pytest.mark.timeout(2 * LOAD_S)

@@ -10,10 +10,10 @@ import pytest
 from common.records import Sample
 from common.spec.files import read_specs
 from producer.datasets import read_dataset
-from tests.support.engines import TINY, ask_all, open_engine, run
+from tests.support.engines.requests import TINY, ask_all, open_engine, run
+from tests.support.engines.vllm_cpu.process import LOAD_S, VllmHost
 from tests.support.fleet import ROOT
-from tests.support.media import load_image
-from tests.support.vllm_cpu.process import LOAD_S, VllmHost
+from tests.support.media.media import load_image
 from workers.adapters import load_adapter
 from workers.engines.base import Engine, Generation, Request
 from workers.media.files import MediaAccess

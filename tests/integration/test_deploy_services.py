@@ -11,9 +11,9 @@ import pytest
 import redis
 
 from producer.demo.redis_server import find_redis_server
-from tests.support.deploy import SECRETS, read_compose, unescape
+from tests.support.deploy.files import SECRETS, read_compose, unescape
 from tests.support.fleet import Fleet
-from tests.support.flower import start_flower
+from tests.support.servers.flower import start_flower
 from tests.support.waiting import wait_until
 
 PASSWORD = SECRETS["REDIS_PASSWORD"]

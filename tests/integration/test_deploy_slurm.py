@@ -5,10 +5,10 @@ import signal
 import pytest
 
 from tests.support.asking import count_asked_again, read_asked
+from tests.support.deploy.slurm import ARRAY, Slurm
 from tests.support.fleet import ROOT, Fleet, make_rows
+from tests.support.hardware.shown_gpus import with_gpus
 from tests.support.leftovers import assert_nothing_is_held, clean_fleet
-from tests.support.shown_gpus import with_gpus
-from tests.support.slurm import ARRAY, Slurm
 from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
 from tests.support.workers import enqueue_rows
@@ -23,7 +23,7 @@ ONE_GPU = {**with_gpus({"PYTHONPATH": str(ROOT)}, 1), "CUDA_VISIBLE_DEVICES": "0
 
 def write_profile(fleet: Fleet, *, delay_s: float) -> None:
     options = {"asked": str(fleet.folder / "asked"), "delay_s": delay_s}
-    fleet.write_profile(MODEL, engine="tests.support.dying_engine:NotingEngine", engine_options=options)
+    fleet.write_profile(MODEL, engine="tests.support.engines.dying_engine:NotingEngine", engine_options=options)
 
 
 def enqueue_moving(fleet: Fleet, *, delay_s: float = 0.3) -> str:

@@ -11,7 +11,7 @@ import pytest
 from flower.urls import handlers  # type: ignore[import-untyped]  # Flower has no types
 
 from tests.support.fleet import ROOT, Fleet, make_rows
-from tests.support.flower import COMMAND, CREDENTIALS, Flower, start_flower, start_gpu_workers
+from tests.support.servers.flower import COMMAND, CREDENTIALS, Flower, start_flower, start_gpu_workers
 from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
 

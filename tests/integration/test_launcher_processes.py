@@ -11,8 +11,8 @@ import psutil
 import pytest
 
 from tests.support.fleet import Fleet, make_rows
+from tests.support.hardware.shown_gpus import with_gpus
 from tests.support.leftovers import clean_fleet, find_processes, start_launcher
-from tests.support.shown_gpus import with_gpus
 from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
 from tests.support.workers import enqueue_rows
@@ -31,7 +31,7 @@ def is_gone(pid: int) -> bool:
 def test_one_worker_a_gpu_in_a_session_of_its_own_that_dies_whole_and_comes_back(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     notes = fleet.folder / "notes"
-    fleet.write_profile("parent", engine="tests.support.faulty_engines:ParentEngine", engine_options={"notes": str(notes)})
+    fleet.write_profile("parent", engine="tests.support.engines.faulty_engines:ParentEngine", engine_options={"notes": str(notes)})
     with start_launcher(fleet, "--model", "parent", "--gpus", "all", environment=with_gpus(fleet.environment(), 2)) as launcher:
         there = fleet.wait_for_workers("parent", 2)
         host = socket.gethostname()
@@ -57,7 +57,7 @@ def test_one_worker_a_gpu_in_a_session_of_its_own_that_dies_whole_and_comes_back
 
 def test_what_the_user_must_change_is_said_once_and_ends_with_2(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
-    fleet.write_profile("wrong", engine="tests.support.faulty_engines:MisconfiguredEngine")
+    fleet.write_profile("wrong", engine="tests.support.engines.faulty_engines:MisconfiguredEngine")
     with start_launcher(fleet, "--model", "wrong", "--gpus", "none", environment=fleet.environment()) as launcher:
         _, log = launcher.communicate(timeout=30)
     assert launcher.returncode == 2
@@ -118,7 +118,7 @@ def test_replicas_on_one_gpu_load_one_after_the_other(clean_fleet: Fleet) -> Non
     fleet = clean_fleet
     notes = fleet.folder / "notes"
     options = {"notes": str(notes), "load_s": 1.0}
-    fleet.write_profile("slow", engine="tests.support.loading_engine:LoadingEngine", engine_options=options)
+    fleet.write_profile("slow", engine="tests.support.engines.loading_engine:LoadingEngine", engine_options=options)
     arguments = ("--model", "slow", "--gpus", "0-1", "--replicas", "2")
     with start_launcher(fleet, *arguments, environment=with_gpus(fleet.environment(), 2)) as launcher:
         there = fleet.wait_for_workers("slow", 4)
@@ -150,7 +150,7 @@ def test_two_models_on_one_node_each_serve_their_own_queue(clean_fleet: Fleet) -
 
 def test_a_model_that_cannot_start_pauses_its_own_runs_and_costs_the_other_nothing(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
-    fleet.write_profile("wrong", engine="tests.support.faulty_engines:MisconfiguredEngine")
+    fleet.write_profile("wrong", engine="tests.support.engines.faulty_engines:MisconfiguredEngine")
     fleet.write_profile("right")
     hopeless, well = (enqueue_rows(fleet, model, make_rows(8), chunk=4) for model in ("wrong", "right"))
     arguments = ("--model", "wrong", "--gpus", "none", "--model", "right", "--gpus", "none")
@@ -210,7 +210,7 @@ def test_a_node_that_cannot_start_does_not_pause_runs_while_another_loads(clean_
     run_id = enqueue_rows(fleet, "shared", make_rows(4))
     with start_launcher(fleet, "--model", "shared", "--gpus", "none", environment=fleet.environment()):
         wait_until(lambda: [one.state for one in fleet.workers("shared")] == ["loading"], "a worker that loads")
-        fleet.write_profile("shared", engine="tests.support.faulty_engines:MisconfiguredEngine")
+        fleet.write_profile("shared", engine="tests.support.engines.faulty_engines:MisconfiguredEngine")
         with start_launcher(fleet, "--model", "shared", "--gpus", "none", environment=fleet.environment()) as launcher:
             launcher.communicate(timeout=30)
             assert launcher.returncode == 2

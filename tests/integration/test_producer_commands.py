@@ -15,7 +15,7 @@ from common.broker.app import queue_name
 from common.spec.files import read_specs
 from common.storage.keys import index_key, part_key, run_key, samples_key
 from common.storage.plan_index import read_index
-from tests.support.dying_producer import POINTS, RUNG_BEFORE_DEATH
+from tests.support.faults.dying_producer import POINTS, RUNG_BEFORE_DEATH
 from tests.support.fleet import ROOT, Fleet, make_rows
 from tests.support.planning import put_part, read_rung, run_chunks
 from tests.support.soundness import assert_run_is_sound
@@ -242,7 +242,7 @@ def test_a_producer_that_is_killed_goes_on_with_the_same_command(fleet: Fleet, p
             put_part(fleet.store, chunk)
         fleet.ledger.client.flushall()
 
-    dying = start_producer(fleet, point, "enqueue", str(spec), module="tests.support.dying_producer")
+    dying = start_producer(fleet, point, "enqueue", str(spec), module="tests.support.faults.dying_producer")
     _, said = dying.communicate(timeout=60)
     assert dying.returncode == -signal.SIGKILL, said
     assert_died_at(fleet, run_id, point)

@@ -19,9 +19,9 @@ from common.broker.app import make_app
 from common.errors import ConfigError
 from common.ledger.ledger import connect_redis
 from tests.support.fleet import ROOT, Fleet, make_rows
-from tests.support.flower import CREDENTIALS, start_flower
+from tests.support.servers.flower import CREDENTIALS, start_flower
+from tests.support.servers.tls_proxy import start_tls_proxy
 from tests.support.soundness import assert_run_is_sound
-from tests.support.tls_proxy import start_tls_proxy
 from tests.support.waiting import wait_until
 
 PASSWORD = "p@ss:w/ord%;+ ?#"  # noqa: S105  # of a server that lives for one test

@@ -27,7 +27,7 @@ def test_what_failed_and_what_was_invalid_is_run_again_alone_and_both_waves_are_
     fleet = clean_fleet
     table = [{"match": "shy", "answers": [REFUSAL, REFUSAL, REFUSAL, "ok"]}, {"match": "stubborn", "answers": [REFUSAL]}]
     options = {"table": table, "asked": str(fleet.folder / "asked")}
-    fleet.write_profile("moody", engine="tests.support.dying_engine:NotingEngine", engine_options=options)
+    fleet.write_profile("moody", engine="tests.support.engines.dying_engine:NotingEngine", engine_options=options)
     odd = [
         {"id": "lost", "question": "lost?", "target": "ok", "image": "lost.png"},
         {"id": "shy", "question": "shy?", "target": "ok"},
@@ -75,7 +75,7 @@ def test_what_failed_and_what_was_invalid_is_run_again_alone_and_both_waves_are_
 def test_a_cancelled_run_ends_within_one_chunk_keeps_what_is_done_and_can_go_on(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     options = {"delay_s": 0.1, "asked": str(fleet.folder / "asked")}
-    fleet.write_profile("noting", engine="tests.support.dying_engine:NotingEngine", engine_options=options)
+    fleet.write_profile("noting", engine="tests.support.engines.dying_engine:NotingEngine", engine_options=options)
     run_id = enqueue_rows(fleet, "noting", make_rows(400), chunk=4)
     fleet.start_workers("noting", chunks_in_flight=2)
     wait_until(lambda: fleet.status(run_id).samples.ok >= 20, "some chunks")

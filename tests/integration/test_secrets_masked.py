@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import SecretStr
 
+from tests.support.engines.leaky_engine import SIGNED
 from tests.support.fleet import ROOT, Fleet, make_rows
-from tests.support.leaky_engine import SIGNED
 from tests.support.soundness import assert_run_is_sound
 
 REDIS_PASSWORD = "r3d1s/p@ss:%w0rd"  # noqa: S105  # of a server that lives for one test
@@ -67,7 +67,7 @@ def assert_no_secret(said: dict[str, str]) -> None:
 
 
 def test_no_secret_shows_anywhere_at_any_log_level(secretive: Fleet) -> None:
-    secretive.write_profile("leaky", engine="tests.support.leaky_engine:LeakyEngine", engine_options={})
+    secretive.write_profile("leaky", engine="tests.support.engines.leaky_engine:LeakyEngine", engine_options={})
     rows: list[dict[str, object]] = [*make_rows(6), {"id": "leak", "question": "leak?"}]
     spec = str(secretive.write_spec("leaky", [secretive.write_dataset("rows", rows)], chunks={"max_samples": 4}))
     said = {"dry run": run(secretive, "producer", "enqueue", spec, "--dry-run")}

@@ -21,7 +21,7 @@ WORKERS = ("--model", "noting", "--gpus", "none")
 def write_profile(fleet: Fleet, **options: Any) -> None:
     """Write the profile of an engine that notes what it is asked.  Engine options do not count for a run's digest."""
     options = {"asked": str(fleet.folder / "asked"), **options}
-    fleet.write_profile("noting", engine="tests.support.dying_engine:NotingEngine", engine_options=options)
+    fleet.write_profile("noting", engine="tests.support.engines.dying_engine:NotingEngine", engine_options=options)
 
 
 def read_asked(fleet: Fleet) -> Counter[str]:
@@ -116,7 +116,7 @@ def test_a_worker_that_still_loads_its_model_ends_at_once(clean_fleet: Fleet) ->
     fleet = clean_fleet
     notes = fleet.folder / "notes"
     options = {"notes": str(notes), "load_s": 600}
-    fleet.write_profile("loading", engine="tests.support.faulty_engines:ParentEngine", engine_options=options)
+    fleet.write_profile("loading", engine="tests.support.engines.faulty_engines:ParentEngine", engine_options=options)
     environment = fleet.environment(drain_grace_s=600)
     with start_launcher(fleet, "--model", "loading", "--gpus", "none", environment=environment) as launcher:
         wait_until(notes.exists, "the model to be loading")

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from tests.support.fleet import ROOT, Fleet
 
-DYING = "tests.support.dying_producer"
+DYING = "tests.support.faults.dying_producer"
 
 
 class Ended(NamedTuple):
@@ -40,5 +40,5 @@ def run_to_end(fleet: Fleet, *arguments: str) -> Ended:
 
 
 def run_dying(fleet: Fleet, point: str, *arguments: str, by: signal.Signals = signal.SIGKILL) -> Ended:
-    """Run a command that gets a signal at a point named in ``tests/support/dying_producer.py``."""
+    """Run a command that gets a signal at a point named in ``tests/support/faults/dying_producer.py``."""
     return await_end(start_producer(fleet, f"{point}/{by.name}", *arguments, module=DYING))

@@ -16,7 +16,7 @@ from dotenv import dotenv_values
 from common.commands import USER_MUST_ACT
 from common.settings import Settings
 from common.spec.files import find_profile
-from tests.support.deploy import (
+from tests.support.deploy.files import (
     COMPOSE,
     SBATCH,
     SECRETS,
@@ -30,7 +30,7 @@ from tests.support.deploy import (
     verify_units,
 )
 from tests.support.fleet import ROOT
-from tests.support.shown_gpus import ShownGpu, show_gpus
+from tests.support.hardware.shown_gpus import ShownGpu, show_gpus
 from workers.supervisor.launcher import _KILL_AFTER_S
 from workers.supervisor.placement import assign_slots, pair_models
 from workers.supervisor.signals import DRAINING

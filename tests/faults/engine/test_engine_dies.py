@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from tests.support.faulty_engines import BASE_EXCEPTIONS
+from tests.support.engines.faulty_engines import BASE_EXCEPTIONS
 from tests.support.fleet import Fleet, make_rows
 from tests.support.leftovers import clean_fleet
 from tests.support.soundness import assert_run_is_sound
@@ -19,7 +19,7 @@ CHUNK_SAMPLES = 16
 def test_a_worker_whose_engine_dies_is_started_again_and_the_run_ends_sound(clean_fleet: Fleet, exits: bool) -> None:
     fleet = clean_fleet
     options = {"asked": str(fleet.folder / "asked"), "died": str(fleet.folder / "died"), "exits": exits, "delay_s": 0.05}
-    fleet.write_profile("mortal", engine="tests.support.faulty_engines:DiesOnceEngine", engine_options=options)
+    fleet.write_profile("mortal", engine="tests.support.engines.faulty_engines:DiesOnceEngine", engine_options=options)
     poison = {"id": "poison", "question": "poison?", "target": "ok"}
     run_id = enqueue_rows(fleet, "mortal", [*make_rows(99), poison], chunk=CHUNK_SAMPLES)
     # Leases by far longer than the test: chunks of an engine that raises are given back, not waited for.
@@ -39,7 +39,7 @@ def test_a_worker_whose_engine_dies_is_started_again_and_the_run_ends_sound(clea
 def test_whatever_is_raised_in_engine_or_task_costs_neither_worker_nor_slots(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     slots = 2
-    fleet.write_profile("unruly", engine="tests.support.faulty_engines:UnrulyEngine", engine_options={"slots": slots})
+    fleet.write_profile("unruly", engine="tests.support.engines.faulty_engines:UnrulyEngine", engine_options={"slots": slots})
     odd = [{"id": error.__name__, "question": f"raise {error.__name__}!", "target": "ok"} for error in BASE_EXCEPTIONS]
     run_id = enqueue_rows(fleet, "unruly", [*make_rows(96), *odd], chunk=4)
     fleet.start_workers("unruly", chunks_in_flight=slots)

@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from tests.support.asking import assert_not_asked_again, count_asked_again, find_kept, note_kept
-from tests.support.child_engine import Note, read_starts, write_child_profile
+from tests.support.engines.child_engine import Note, read_starts, write_child_profile
 from tests.support.fleet import Fleet, make_rows
 from tests.support.leftovers import clean_fleet
 from tests.support.soundness import assert_run_is_sound

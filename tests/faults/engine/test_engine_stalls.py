@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 from tests.support.asking import assert_not_asked_again, count_asked_again, note_kept, read_asked
+from tests.support.engines.stalling_engines import Stall
 from tests.support.fleet import Fleet, make_rows
 from tests.support.leftovers import clean_fleet
 from tests.support.soundness import assert_run_is_sound
-from tests.support.stalling_engines import Stall
 from tests.support.waiting import wait_until
 from tests.support.workers import enqueue_rows
 
@@ -22,7 +22,7 @@ STALL_S = 4
 
 def write_profile(fleet: Fleet, engine: str, **options: Any) -> None:
     options = {"asked": str(fleet.folder / "asked"), **options}
-    fleet.write_profile(MODEL, engine=f"tests.support.stalling_engines:{engine}", engine_options=options)
+    fleet.write_profile(MODEL, engine=f"tests.support.engines.stalling_engines:{engine}", engine_options=options)
 
 
 def stall_once(fleet: Fleet, how: Stall, *, lease_s: float) -> str:

@@ -11,12 +11,12 @@ import pytest
 from common.ledger.worker_registry import Presence
 from common.records import Outcome
 from tests.support.asking import find_kept
-from tests.support.engines import TINY
+from tests.support.engines.requests import TINY
+from tests.support.engines.vllm_cpu.environment import OPTIONS, vllm_environment
+from tests.support.engines.vllm_cpu.process import LOAD_S
 from tests.support.fleet import ROOT, Fleet
 from tests.support.leftovers import clean_fleet
 from tests.support.soundness import assert_run_is_sound
-from tests.support.vllm_cpu.environment import OPTIONS, vllm_environment
-from tests.support.vllm_cpu.process import LOAD_S
 from tests.support.waiting import wait_until
 
 __all__ = ["clean_fleet"]  # a fixture

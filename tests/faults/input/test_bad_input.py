@@ -1,4 +1,4 @@
-"""Bad input: every case of the tables in ``tests/support/bad_input`` ends as it is told there, and stops nothing else."""
+"""Bad input: every case of the tables in ``tests/support/faults/bad_input`` ends as it is told there, and stops nothing else."""
 
 import os
 import subprocess
@@ -15,17 +15,17 @@ from common.records import Outcome
 from common.settings import get_settings
 from producer.cli import cli
 from producer.datasets import lines
-from tests.support.bad_input.cases import CommandCase, RowCase, is_said, slugify
-from tests.support.bad_input.engine import without_root_powers
-from tests.support.bad_input.page import COMMAND, COMMAND_TOPICS, ROW_TOPICS, list_row_cases, make_page
-from tests.support.bad_input.rows import LONGEST_LINE_BYTES
+from tests.support.faults.bad_input.cases import CommandCase, RowCase, is_said, slugify
+from tests.support.faults.bad_input.engine import without_root_powers
+from tests.support.faults.bad_input.page import COMMAND, COMMAND_TOPICS, ROW_TOPICS, list_row_cases, make_page
+from tests.support.faults.bad_input.rows import LONGEST_LINE_BYTES
 from tests.support.fleet import ROOT, Fleet, start_fleet
 from tests.support.soundness import assert_run_is_sound
 
 PAGE = ROOT / "docs" / "bad-input.md"
 ROW_CASES = list_row_cases()
 COMMAND_CASES = [case for topic in COMMAND_TOPICS for case in topic.cases if isinstance(case, CommandCase)]
-SEEING = "tests.support.bad_input.engine:SeeingEngine"
+SEEING = "tests.support.faults.bad_input.engine:SeeingEngine"
 
 Ended = dict[str, list[Outcome]]
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from common.spec.models import ModelProfile
 from tests.support.asking import assert_not_asked_again, note_kept
-from tests.support.dying_engine import NotingEngine
+from tests.support.engines.dying_engine import NotingEngine
 from tests.support.fleet import Fleet, make_rows
 from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until

@@ -30,7 +30,7 @@ def fleet(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     url = request.getfixturevalue("s3_url") if request.param == "s3" else f"file://{tmp_path}/store"
     with start_fleet(tmp_path, monkeypatch, store_url=url) as started:
         options = {"asked": str(tmp_path / "asked")}
-        started.write_profile("noting", engine="tests.support.dying_engine:NotingEngine", engine_options=options)
+        started.write_profile("noting", engine="tests.support.engines.dying_engine:NotingEngine", engine_options=options)
         yield started
 
 

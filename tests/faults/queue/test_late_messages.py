@@ -29,7 +29,7 @@ def enqueue(fleet: Fleet) -> str:
 
 def write_profile(fleet: Fleet, **options: Any) -> None:
     options = {"asked": str(fleet.folder / "asked"), **options}
-    fleet.write_profile(MODEL, engine="tests.support.dying_engine:NotingEngine", engine_options=options)
+    fleet.write_profile(MODEL, engine="tests.support.engines.dying_engine:NotingEngine", engine_options=options)
 
 
 def hold_back(fleet: Fleet, *chunks: int) -> list[bytes]:

@@ -32,7 +32,7 @@ NONSENSE: list[list[Any]] = [
 
 def write_profile(fleet: Fleet, **options: Any) -> None:
     options = {"asked": str(fleet.folder / "asked"), **options}
-    fleet.write_profile(MODEL, engine="tests.support.dying_engine:NotingEngine", engine_options=options)
+    fleet.write_profile(MODEL, engine="tests.support.engines.dying_engine:NotingEngine", engine_options=options)
 
 
 def count_parts(fleet: Fleet, run_id: str) -> int:

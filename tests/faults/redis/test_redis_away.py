@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.asking import count_asked_again
+from tests.support.faults.redis_faults import NOTING, hanging_redis, read_only_redis, wait_for_parts, write_noting
 from tests.support.fleet import Fleet, make_rows, start_fleet
 from tests.support.leftovers import clean_fleet
-from tests.support.redis_faults import NOTING, hanging_redis, read_only_redis, wait_for_parts, write_noting
 from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
 from tests.support.workers import enqueue_rows

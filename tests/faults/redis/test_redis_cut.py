@@ -4,10 +4,10 @@ import random
 
 from common.storage.keys import parts_prefix
 from tests.support.asking import count_asked_again
+from tests.support.faults.redis_faults import NOTING, cut_connections, write_noting
 from tests.support.fleet import Fleet, make_rows
 from tests.support.leftovers import clean_fleet
-from tests.support.redis_faults import NOTING, cut_connections, write_noting
-from tests.support.silent_proxy import start_silent_proxy
+from tests.support.servers.silent_proxy import start_silent_proxy
 from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
 from tests.support.workers import enqueue_rows

@@ -38,7 +38,7 @@ def delete(fleet: Fleet, key: str) -> None:
 
 def start_run(fleet: Fleet, engine: str = "NotingEngine", **options: object) -> str:
     asked = {"asked": str(fleet.folder / "asked"), **options}
-    fleet.write_profile("noting", engine=f"tests.support.dying_engine:{engine}", engine_options=asked)
+    fleet.write_profile("noting", engine=f"tests.support.engines.dying_engine:{engine}", engine_options=asked)
     return enqueue_rows(fleet, "noting", make_rows(SAMPLES), chunk=CHUNK_SAMPLES)
 
 

@@ -45,7 +45,7 @@ DAMAGES = {"gone": delete, "cut short": cut_short, "a byte flipped": flip_a_byte
 def spec(fleet: Fleet) -> Path:
     """Return a spec of 20 chunks for an engine that notes what it is asked."""
     options = {"delay_s": 0.05, "asked": str(fleet.folder / "asked")}
-    fleet.write_profile("noting", engine="tests.support.dying_engine:NotingEngine", engine_options=options)
+    fleet.write_profile("noting", engine="tests.support.engines.dying_engine:NotingEngine", engine_options=options)
     return fleet.write_spec("noting", [fleet.write_dataset("rows", make_rows(SAMPLES))], chunks={"max_samples": 8})
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from common.storage.keys import parts_prefix
-from tests.support.faulty_s3 import FaultyS3, answer, faulty_s3, lose_answer
+from tests.support.faults.faulty_s3 import FaultyS3, answer, faulty_s3, lose_answer
 from tests.support.fleet import Fleet, make_rows, start_fleet
 from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
@@ -23,7 +23,7 @@ UNANSWERED = "the store does not answer"
 def s3_fleet(faulty_s3: FaultyS3, s3_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fleet]:
     with start_fleet(tmp_path, monkeypatch, store_url=s3_url) as fleet:
         options = {"delay_s": 0.1, "asked": str(fleet.folder / "asked")}
-        fleet.write_profile("noting", engine="tests.support.dying_engine:NotingEngine", engine_options=options)
+        fleet.write_profile("noting", engine="tests.support.engines.dying_engine:NotingEngine", engine_options=options)
         yield fleet
 
 

@@ -7,9 +7,9 @@ import pytest
 
 from common.spec.files import read_specs
 from common.storage.keys import index_key, parts_prefix, run_key, samples_key
+from tests.support.faults.small_disk import SmallDisk, small_disk
 from tests.support.fleet import Fleet, make_rows, start_fleet
 from tests.support.planning import run_chunks
-from tests.support.small_disk import SmallDisk, small_disk
 from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
 from tests.support.workers import enqueue_rows
@@ -29,7 +29,7 @@ def test_a_run_whose_store_gets_full_goes_on_by_itself_once_there_is_room_and_as
 ) -> None:
     with start_fleet(tmp_path, monkeypatch, store_url=f"file://{small_disk.folder}/store") as fleet:
         options = {"delay_s": 0.1, "asked": str(tmp_path / "asked")}
-        fleet.write_profile("noting", engine="tests.support.dying_engine:NotingEngine", engine_options=options)
+        fleet.write_profile("noting", engine="tests.support.engines.dying_engine:NotingEngine", engine_options=options)
         run_id = enqueue_rows(fleet, "noting", make_rows(200), chunk=10)
         fleet.start_workers("noting", chunks_in_flight=2)
         wait_until(lambda: len(list(fleet.store.list_keys(parts_prefix(run_id)))) >= 3, "three parts")

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import pytest
 
 from common.storage.keys import parts_prefix
-from tests.support.faulty_s3 import FaultyS3, answer, faulty_s3
+from tests.support.faults.faulty_s3 import FaultyS3, answer, faulty_s3
+from tests.support.faults.small_disk import SmallDisk, small_disk
 from tests.support.fleet import Fleet, make_rows, start_fleet
 from tests.support.planning import run_chunks
-from tests.support.small_disk import SmallDisk, small_disk
 from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
 from tests.support.workers import enqueue_rows
@@ -47,7 +47,7 @@ def forbidding(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pyte
 def test_a_run_whose_store_turns_read_only_is_paused_with_words_and_ends_after_resume(forbidding: Forbidding) -> None:
     fleet = forbidding.fleet
     options = {"delay_s": 0.1, "asked": str(fleet.folder / "asked")}
-    fleet.write_profile("noting", engine="tests.support.dying_engine:NotingEngine", engine_options=options)
+    fleet.write_profile("noting", engine="tests.support.engines.dying_engine:NotingEngine", engine_options=options)
     run_id = enqueue_rows(fleet, "noting", make_rows(200), chunk=10)
     fleet.start_workers("noting", chunks_in_flight=2)
     wait_until(lambda: len(list(fleet.store.list_keys(parts_prefix(run_id)))) >= 3, "three parts")

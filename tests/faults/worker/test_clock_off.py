@@ -46,7 +46,7 @@ class Both(NamedTuple):
 @contextmanager
 def start_both(fleet: Fleet, *offsets_s: int, chunk_s: float = CHUNK_S) -> Iterator[Both]:
     options = {"asked": str(fleet.folder / "asked"), "delay_s": chunk_s}
-    fleet.write_profile(MODEL, engine="tests.support.dying_engine:NotingEngine", engine_options=options)
+    fleet.write_profile(MODEL, engine="tests.support.engines.dying_engine:NotingEngine", engine_options=options)
     clock = {"WRONG_CLOCK_S": ",".join(map(str, offsets_s)), "PYTHONPATH": f"{WRONG_CLOCK}{os.pathsep}{ROOT}"}
     environment = {**fleet.environment(**SHORT), **clock}
     with start_launcher(fleet, "--model", MODEL, "--gpus", "none", environment=environment) as launcher:

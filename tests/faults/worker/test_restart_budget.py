@@ -10,8 +10,8 @@ import pytest
 
 from tests.support.asking import count_asked_again
 from tests.support.fleet import Fleet, make_rows
+from tests.support.hardware.shown_gpus import with_gpus
 from tests.support.leftovers import clean_fleet, find_processes, start_launcher
-from tests.support.shown_gpus import with_gpus
 from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
 from tests.support.workers import enqueue_rows
@@ -31,7 +31,7 @@ ENDS = {
 def enqueue_for_ending(fleet: Fleet, how: str, **options: Any) -> str:
     """Enqueue 40 samples for workers that end in the way ``how`` until the file ``mended`` is there; return the run's id."""
     options = {"asked": str(fleet.folder / "asked"), "mended": str(fleet.folder / "mended"), "how": how, **options}
-    fleet.write_profile(MODEL, engine="tests.support.ending_engine:EndingEngine", engine_options=options)
+    fleet.write_profile(MODEL, engine="tests.support.engines.ending_engine:EndingEngine", engine_options=options)
     return enqueue_rows(fleet, MODEL, make_rows(40), chunk=8)
 
 
@@ -72,7 +72,7 @@ def test_a_slot_that_used_up_its_budget_is_given_up_and_the_run_is_paused_with_t
 
 def test_what_the_user_must_change_pauses_the_run_with_the_worker_s_own_words(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
-    fleet.write_profile(MODEL, engine="tests.support.faulty_engines:MisconfiguredEngine")
+    fleet.write_profile(MODEL, engine="tests.support.engines.faulty_engines:MisconfiguredEngine")
     run_id = enqueue_rows(fleet, MODEL, make_rows(40), chunk=8)
     with start_launcher(fleet, *WORKERS, environment=fleet.environment()) as launcher:
         told = fleet.run_producer("watch", run_id, code=1)

@@ -12,7 +12,7 @@ import pytest
 
 from common.ledger.ledger import run_keys
 from common.storage.plan_index import read_chunk, read_index
-from tests.support.dying_engine import POINTS
+from tests.support.engines.dying_engine import POINTS
 from tests.support.fleet import Fleet, make_rows, start_fleet
 from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
@@ -30,7 +30,7 @@ def test_the_only_worker_comes_back_and_asks_again_only_what_was_in_flight(fleet
         "asked": str(fleet.folder / "asked"),
         "delay_s": 0.01,
     }
-    fleet.write_profile("mortal", engine="tests.support.dying_engine:DyingEngine", engine_options=options)
+    fleet.write_profile("mortal", engine="tests.support.engines.dying_engine:DyingEngine", engine_options=options)
     spec = fleet.write_spec("mortal", [fleet.write_dataset("rows", make_rows(200))], chunks={"max_samples": CHUNK_SAMPLES})
     run_id = fleet.enqueue(spec).run_id
     fleet.start_workers("mortal", chunks_in_flight=2)
@@ -51,7 +51,7 @@ def test_another_worker_takes_over_within_20_seconds(
 ) -> None:
     with start_fleet(tmp_path, monkeypatch, lease_s=10, renew_s=2.5, janitor_s=2) as fleet:  # the defaults of a real fleet
         options = {"delay_s": 2, "asked": str(fleet.folder / "asked")}
-        fleet.write_profile("slow", engine="tests.support.dying_engine:NotingEngine", engine_options=options)
+        fleet.write_profile("slow", engine="tests.support.engines.dying_engine:NotingEngine", engine_options=options)
         spec = fleet.write_spec("slow", [fleet.write_dataset("rows", make_rows(320))], chunks={"max_samples": CHUNK_SAMPLES})
         for _ in range(2):
             fleet.start_workers("slow", chunks_in_flight=2)

@@ -13,9 +13,9 @@ import pytest
 from common.ledger.worker_registry import Presence
 from common.storage.plan_index import read_chunk, read_index
 from tests.support.asking import read_asked
+from tests.support.engines.signalled_engine import wait_for_signalled, write_signalled_profile
 from tests.support.fleet import Fleet, make_rows
 from tests.support.leftovers import clean_fleet
-from tests.support.signalled_engine import wait_for_signalled, write_signalled_profile
 from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
 from tests.support.workers import enqueue_rows

@@ -16,7 +16,7 @@ from common.settings import Settings
 from common.storage.plan_index import ChunkIndex
 from common.storage.store import open_store
 from tests.support.planning import make_samples, make_spec, plan_samples, read_rung
-from tests.support.silent_proxy import start_silent_proxy
+from tests.support.servers.silent_proxy import start_silent_proxy
 
 
 @pytest.fixture

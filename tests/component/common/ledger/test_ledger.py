@@ -14,7 +14,7 @@ from common.ledger.ledger import Ledger, connect_redis, journal_key, run_keys
 from common.records import STATE_BYTES, Chunk, DatasetCounts, Outcome, Part, Plan, Status
 from common.settings import Settings
 from common.spec.models import AbortIf
-from tests.support.silent_proxy import start_silent_proxy
+from tests.support.servers.silent_proxy import start_silent_proxy
 from tests.support.waiting import wait_until
 
 RUN = "tiny-0123456789ab"

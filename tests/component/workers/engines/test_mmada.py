@@ -14,7 +14,7 @@ from transformers import AutoTokenizer
 
 from common.errors import ConfigError, EngineError, OutOfMemory, SampleError
 from common.spec.models import ModelProfile
-from tests.support.engines import TINY, make_request, open_engine, run
+from tests.support.engines.requests import TINY, make_request, open_engine, run
 from workers.engines.base import Generation
 from workers.engines.mmada import MmadaEngine
 from workers.engines.registry import load_engine

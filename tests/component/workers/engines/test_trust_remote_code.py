@@ -12,7 +12,7 @@ import transformers.dynamic_module_utils
 
 from common.errors import ConfigError
 from common.spec.models import ModelProfile
-from tests.support.engines import TINY
+from tests.support.engines.requests import TINY
 from workers.engines.hf.model import HfModel, HfOptions
 
 # What a model's folder may bring, by the file that names it and what it names.

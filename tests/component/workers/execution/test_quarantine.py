@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from common.storage.plan_index import read_chunk, read_index
+from tests.support.engines.poison import assert_only_poison_failed, write_poisoned_profile
 from tests.support.fleet import Fleet, make_rows
-from tests.support.poison import assert_only_poison_failed, write_poisoned_profile
 from tests.support.waiting import wait_until
 from tests.support.workers import Exited, enqueue_rows, exits, open_slot
 from workers.execution.chunk import run_chunk

@@ -11,8 +11,8 @@ import pytest
 from common.errors import ConfigError, EngineError, OutOfMemory, SampleError, TransientError
 from common.records import Outcome, Sample
 from tests.support.fleet import Fleet, make_rows
+from tests.support.media.videos import encode_video, paint_number, read_number
 from tests.support.soundness import assert_run_is_sound
-from tests.support.videos import encode_video, paint_number, read_number
 from tests.support.workers import ScriptedEngine, enqueue_rows, exits, open_slot, read_samples
 from workers.adapters.base import Prompt
 from workers.adapters.chat import ChatAdapter

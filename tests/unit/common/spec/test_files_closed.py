@@ -9,7 +9,7 @@ import yaml
 from common.errors import ConfigError
 from common.settings import get_settings
 from common.spec.files import find_profile, find_weights, read_profile
-from tests.support.closed_folders import close_folder
+from tests.support.faults.closed_folders import close_folder
 
 
 @pytest.fixture

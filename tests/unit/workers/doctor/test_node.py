@@ -12,8 +12,8 @@ from rich.console import Console
 from common.errors import ConfigError, ServiceUnreachable
 from common.settings import Settings, get_settings
 from common.storage.store import StoreFull
-from tests.support.closed_folders import close_folder
-from tests.support.shown_gpus import GIB, ShownGpu, make_gpu, show_gpus
+from tests.support.faults.closed_folders import close_folder
+from tests.support.hardware.shown_gpus import GIB, ShownGpu, make_gpu, show_gpus
 from workers.doctor.finding import Finding, find_exit_code, report_fault
 from workers.doctor.machine import check_disk, check_gpus, check_versions, judge_gpu, judge_space
 from workers.doctor.model import check_model
@@ -240,7 +240,7 @@ def test_a_model_is_looked_at_from_profile_to_engine(profiles: Path) -> None:
     assert "unknown field" in check_model(name)[-1].found
     write_profile(profiles, "no_such_package.engine:Engine")
     assert "cannot import 'no_such_package.engine'" in check_model(name)[-1].found
-    write_profile(profiles, "tests.support.faulty_engines:ParentEngine", weights="./nothing")
+    write_profile(profiles, "tests.support.engines.faulty_engines:ParentEngine", weights="./nothing")
     findings = {finding.what: finding for finding in check_model(name)}
     assert "nothing is not a folder" in findings["weights"].found
     assert "KeyError: 'notes'" in findings["engine"].found
@@ -248,7 +248,7 @@ def test_a_model_is_looked_at_from_profile_to_engine(profiles: Path) -> None:
 
 
 def test_weights_below_a_folder_that_may_not_be_entered_are_a_problem(profiles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    name = write_profile(profiles, "tests.support.faulty_engines:ParentEngine", weights="./closed/weights")
+    name = write_profile(profiles, "tests.support.engines.faulty_engines:ParentEngine", weights="./closed/weights")
     close_folder(monkeypatch, profiles / "closed")
     findings = {finding.what: finding for finding in check_model(name)}
     assert findings["weights"].level == "problem"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.closed_folders import close_folder
+from tests.support.faults.closed_folders import close_folder
 from workers.doctor.finding import Finding
 from workers.doctor.weights import check_folder, check_weights
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import ConfigError, OutOfMemory, SampleError
-from tests.support.engines import ask_all, make_profile, make_request, open_engine, run
+from tests.support.engines.requests import ask_all, make_profile, make_request, open_engine, run
 from workers.engines.base import Generation
 from workers.engines.echo import EXIT_CODE, EchoEngine
 

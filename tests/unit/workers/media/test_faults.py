@@ -15,8 +15,8 @@ from PIL import Image
 from common.errors import SampleError, TransientError
 from common.records import Media
 from tests.support.fleet import ROOT
-from tests.support.https_server import PUBLIC
-from tests.support.media import AS_IS, load_image
+from tests.support.media.media import AS_IS, load_image
+from tests.support.servers.https_server import PUBLIC
 from workers.media.files import MediaAccess
 from workers.media.images import open_image
 
@@ -58,7 +58,7 @@ import resource, sys
 from pathlib import Path
 from common.errors import SampleError, TransientError
 from common.records import Media
-from tests.support.media import load_image
+from tests.support.media.media import load_image
 from workers.media.files import MediaAccess
 from workers.media.urls import check_url, make_tls
 

@@ -14,8 +14,8 @@ from PIL import Image
 
 from common.errors import SampleError
 from common.records import Media
-from tests.support.media import AS_IS
-from tests.support.videos import encode_video, read_number
+from tests.support.media.media import AS_IS
+from tests.support.media.videos import encode_video, read_number
 from workers.media import loader as media_loader
 from workers.media.files import MediaAccess
 from workers.media.loader import MediaLoader

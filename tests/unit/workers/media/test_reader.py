@@ -16,7 +16,7 @@ from PIL import Image
 
 from common.errors import SampleError
 from common.records import Media
-from tests.support.media import AS_IS, load_image
+from tests.support.media.media import AS_IS, load_image
 from workers.media import reader as media_module
 from workers.media.files import MediaAccess
 from workers.media.images import open_image, to_rgb

@@ -11,7 +11,7 @@ from common.errors import ConfigError, SampleError
 from common.records import Media
 from common.settings import Settings
 from common.spec.models import DatasetSource
-from tests.support.media import load_image
+from tests.support.media.media import load_image
 from workers.media.files import MediaAccess, find_access
 
 SIZE = (3, 2)

@@ -13,8 +13,8 @@ from PIL import Image
 
 from common.errors import SampleError
 from common.records import Media
-from tests.support.https_server import PUBLIC, PUBLIC_V6, Web, answer, serve_web
-from tests.support.media import load_image
+from tests.support.media.media import load_image
+from tests.support.servers.https_server import PUBLIC, PUBLIC_V6, Web, answer, serve_web
 from workers.media import reader as media_module
 from workers.media.files import MediaAccess
 from workers.media.urls import MOST_REDIRECTS, is_public, make_tls

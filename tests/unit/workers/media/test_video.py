@@ -16,8 +16,8 @@ from PIL import Image
 from common.errors import SampleError
 from common.records import Media
 from common.spec.models import MediaBounds
-from tests.support.media import AS_IS
-from tests.support.videos import CODECS, SIZE, encode_sound, encode_video, read_number, write_streaming_mp4
+from tests.support.media.media import AS_IS
+from tests.support.media.videos import CODECS, SIZE, encode_sound, encode_video, read_number, write_streaming_mp4
 from workers.media import video as media_video
 from workers.media.files import MediaAccess
 from workers.media.reader import open_media

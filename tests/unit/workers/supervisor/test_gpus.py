@@ -3,7 +3,7 @@
 import pytest
 
 from common.errors import ConfigError, EngineError
-from tests.support.shown_gpus import ShownGpu, make_gpu, show_gpus
+from tests.support.hardware.shown_gpus import ShownGpu, make_gpu, show_gpus
 from workers.supervisor.gpus import (
     Driver,
     Gpu,

@@ -14,7 +14,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from common.errors import ConfigError, EngineError, OutOfMemory, SampleError
-from tests.support.engines import TINY, ask_all, make_request, open_engine, run
+from tests.support.engines.requests import TINY, ask_all, make_request, open_engine, run
 from workers.engines.base import Engine, Generation, Message, Request
 
 Open = Callable[..., AbstractAsyncContextManager[Engine]]

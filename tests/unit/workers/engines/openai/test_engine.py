@@ -9,10 +9,10 @@ import pytest
 
 from common.errors import ConfigError, EngineError
 from common.settings import get_settings
-from tests.support.dictated_clock import DictatedClock
-from tests.support.engines import ask_all, make_profile, make_request, run
-from tests.support.openai_asking import answer_first, ask, clock, open_openai, server, wait_for
-from tests.support.openai_server import HANG, KEY, Asked, OpenAIServer, Reply, say
+from tests.support.engines.openai_asking import answer_first, ask, clock, open_openai, server, wait_for
+from tests.support.engines.requests import ask_all, make_profile, make_request, run
+from tests.support.faults.dictated_clock import DictatedClock
+from tests.support.servers.openai_server import HANG, KEY, Asked, OpenAIServer, Reply, say
 from workers.engines.base import Generation
 from workers.engines.openai import engine as openai_engine
 from workers.engines.openai.engine import OpenAIEngine

@@ -10,7 +10,7 @@ import openai
 import pytest
 
 from common.errors import ConfigError, SampleError
-from tests.support.openai_server import KEY, PAGE
+from tests.support.servers.openai_server import KEY, PAGE
 from workers.engines.openai.errors import SILENCE, Endpoint, EndpointFault, quote, read_wait_s, sort_empty, sort_error
 
 ENDPOINT = Endpoint("gemini", "gemini-pro", "https://host/v1", "GEMINI_API_KEY")

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from common.errors import ConfigError
-from tests.support.engines import make_profile
-from tests.support.openai_server import KEY
+from tests.support.engines.requests import make_profile
+from tests.support.servers.openai_server import KEY
 from workers.engines.openai.options import DEFAULT_BASE_URL, OpenAIOptions, find_base_url, read_key
 from workers.engines.registry import load_engine
 

@@ -7,8 +7,8 @@ from random import Random
 import pytest
 
 from common.errors import TransientError
-from tests.support.dictated_clock import DictatedClock
-from tests.support.engines import run
+from tests.support.engines.requests import run
+from tests.support.faults.dictated_clock import DictatedClock
 from workers.engines.openai.options import OpenAIOptions
 from workers.engines.openai.pacing import MOST_BLAME, Backoff, Gate, Pulse, Trial
 

@@ -5,10 +5,10 @@ import asyncio
 import pytest
 
 from common.errors import ConfigError, SampleError, TransientError
-from tests.support.dictated_clock import DictatedClock
-from tests.support.engines import make_request, run
-from tests.support.openai_asking import answer_first, ask, clock, open_openai, server, wait_for
-from tests.support.openai_server import CUT, HANG, KEY, PAGE, Asked, OpenAIServer, Reply, refuse, say, say_json
+from tests.support.engines.openai_asking import answer_first, ask, clock, open_openai, server, wait_for
+from tests.support.engines.requests import make_request, run
+from tests.support.faults.dictated_clock import DictatedClock
+from tests.support.servers.openai_server import CUT, HANG, KEY, PAGE, Asked, OpenAIServer, Reply, refuse, say, say_json
 from workers.engines.base import Generation
 from workers.engines.openai.pacing import MOST_BLAME
 

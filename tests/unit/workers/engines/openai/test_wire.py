@@ -12,8 +12,8 @@ from PIL import Image
 from common.errors import SampleError
 from common.records import FinishReason
 from common.spec.models import Generation as GenerationSettings
-from tests.support.engines import make_request
-from tests.support.openai_server import say, say_json
+from tests.support.engines.requests import make_request
+from tests.support.servers.openai_server import say, say_json
 from workers.engines.base import Generation, Message, Request
 from workers.engines.openai.errors import EndpointFault
 from workers.engines.openai.options import OpenAIOptions

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.nvml import pynvml as stand_in
+from tests.support.hardware.nvml import pynvml as stand_in
 from workers.supervisor import gpus
 from workers.supervisor.gpus import Gpu
 

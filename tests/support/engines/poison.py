@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from common.errors import EngineError
 from common.spec.models import ModelProfile
-from tests.support.dying_engine import NotingEngine
+from tests.support.engines.dying_engine import NotingEngine
 from tests.support.fleet import Fleet
 from tests.support.soundness import assert_run_is_sound
 from workers.engines.base import Generation, Request
@@ -34,7 +34,7 @@ class PoisonedEngine(NotingEngine):
 
 def write_poisoned_profile(fleet: Fleet, how: str) -> None:
     options = {"how": how, "asked": str(fleet.folder / "asked")}
-    fleet.write_profile("poisoned", engine="tests.support.poison:PoisonedEngine", engine_options=options)
+    fleet.write_profile("poisoned", engine="tests.support.engines.poison:PoisonedEngine", engine_options=options)
 
 
 def assert_only_poison_failed(fleet: Fleet, run_id: str, poisons: set[str]) -> None:

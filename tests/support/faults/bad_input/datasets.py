@@ -4,8 +4,8 @@ import gzip
 import os
 from pathlib import Path
 
-from tests.support.bad_input.cases import CommandCase, Write, write_nothing
-from tests.support.bad_input.contents import file
+from tests.support.faults.bad_input.cases import CommandCase, Write, write_nothing
+from tests.support.faults.bad_input.contents import file
 
 _AT = "spec.yaml: datasets.0.path: "
 _KNOWN = "known formats: jsonl, … (by ending: .jsonl, …)"

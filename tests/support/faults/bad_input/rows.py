@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from tests.support.bad_input.cases import RowCase
-from tests.support.bad_input.contents import make_lines
+from tests.support.faults.bad_input.cases import RowCase
+from tests.support.faults.bad_input.contents import make_lines
 
 _ROW = "rows.jsonl: line 2: "
 _NO_QUESTION = _ROW + "field 'question': absent, null or blank; expected the question's text"

@@ -1,4 +1,4 @@
-"""A process that holds engines for tests: ``python -m tests.support.vllm_cpu.serve SOCKET``.  Ends when its standard input does."""
+"""A process that holds engines for tests: ``python -m tests.support.engines.vllm_cpu.serve SOCKET``.  Ends when its standard input does."""
 
 import asyncio
 import sys
@@ -6,7 +6,7 @@ import traceback
 from asyncio import StreamReader, StreamWriter
 
 from common.errors import FleetError
-from tests.support.vllm_cpu.wire import Call, read_values, write_value
+from tests.support.engines.vllm_cpu.wire import Call, read_values, write_value
 from workers.engines.base import Engine
 from workers.engines.registry import load_engine
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.support.bad_input.cases import Write
+from tests.support.faults.bad_input.cases import Write
 
 # Rows that must come through untouched, whatever stands between them.
 _BEFORE, _AFTER = ({"question": f"the row {place}?", "neighbour": "yes"} for place in ("before", "after"))

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
-from tests.support.bad_input import pictures
-from tests.support.bad_input.cases import RowCase
-from tests.support.bad_input.contents import file, make_asking
+from tests.support.faults.bad_input import pictures
+from tests.support.faults.bad_input.cases import RowCase
+from tests.support.faults.bad_input.contents import file, make_asking
 
 _UNKNOWN = "{name}: not an image in a known format; expected one of PNG, JPEG, …"
 _DAMAGED = "{name}: cannot be decoded, replace the file: "

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from tests.support.bad_input import datasets, images, places, references, rows, services, specs, tables
-from tests.support.bad_input.cases import Case, RowCase, Topic
+from tests.support.faults.bad_input import datasets, images, places, references, rows, services, specs, tables
+from tests.support.faults.bad_input.cases import Case, RowCase, Topic
 
-COMMAND = "python -m tests.support.bad_input > docs/bad-input.md"
+COMMAND = "python -m tests.support.faults.bad_input > docs/bad-input.md"
 
 ROW_TOPICS = (
     Topic("Images that are refused", images.REFUSED),

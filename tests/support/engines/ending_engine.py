@@ -7,7 +7,7 @@ from pathlib import Path
 
 from common.errors import EngineError
 from common.spec.models import ModelProfile
-from tests.support.dying_engine import NotingEngine
+from tests.support.engines.dying_engine import NotingEngine
 
 
 class EndingEngine(NotingEngine):

@@ -1,6 +1,6 @@
 """Services and settings that are not there, or not what they are said to be."""
 
-from tests.support.bad_input.cases import CommandCase
+from tests.support.faults.bad_input.cases import CommandCase
 
 _ENQUEUE = ("enqueue", "spec.yaml")
 _REDIS_URL = "FLEET_REDIS_URL: expected an address such as redis://:password@host:6379/0, …"

@@ -1,7 +1,7 @@
 """What a row gives as its image: addresses, base64, and values that are neither."""
 
-from tests.support.bad_input.cases import RowCase
-from tests.support.bad_input.contents import make_asking, make_lines
+from tests.support.faults.bad_input.cases import RowCase
+from tests.support.faults.bad_input.contents import make_asking, make_lines
 
 _ADDRESS = "{url}: addresses are not enabled; set FLEET_MEDIA_URLS=1 on the workers, or download it and give its path"
 _ROW = "rows.jsonl: line 2: field 'image': "

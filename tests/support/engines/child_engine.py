@@ -81,7 +81,7 @@ class ChildEngine:
 
 def write_child_profile(fleet: Fleet, name: str, *, delay_s: float) -> None:
     options = {"asked": str(fleet.folder / "asked"), "started": str(fleet.folder / "started"), "delay_s": delay_s}
-    fleet.write_profile(name, engine="tests.support.child_engine:ChildEngine", engine_options=options)
+    fleet.write_profile(name, engine="tests.support.engines.child_engine:ChildEngine", engine_options=options)
 
 
 def read_starts(fleet: Fleet) -> list[Note]:

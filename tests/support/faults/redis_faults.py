@@ -16,7 +16,7 @@ NOTING = "noting"
 def write_noting(fleet: Fleet, **options: Any) -> None:
     """Write the profile of an echo engine that notes what it is asked."""
     options = {"asked": str(fleet.folder / "asked"), **options}
-    fleet.write_profile(NOTING, engine="tests.support.dying_engine:NotingEngine", engine_options=options)
+    fleet.write_profile(NOTING, engine="tests.support.engines.dying_engine:NotingEngine", engine_options=options)
 
 
 def wait_for_parts(fleet: Fleet, run_id: str, count: int) -> None:

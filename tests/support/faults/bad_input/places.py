@@ -5,9 +5,9 @@ import os
 import stat
 from pathlib import Path
 
-from tests.support.bad_input import pictures
-from tests.support.bad_input.cases import RowCase, Write, write_nothing
-from tests.support.bad_input.contents import file, link, make_asking, make_table
+from tests.support.faults.bad_input import pictures
+from tests.support.faults.bad_input.cases import RowCase, Write, write_nothing
+from tests.support.faults.bad_input.contents import file, link, make_asking, make_table
 
 _FORBIDDEN = "…: outside the folders that media may be read from (…); put the file there, set the dataset's media_root, …"
 _MISSING = "…/{name}: no such file; check the path in the dataset, or set media_root to the folder of the images"

@@ -2,9 +2,9 @@
 
 import base64
 
-from tests.support.bad_input import pictures
-from tests.support.bad_input.cases import RowCase
-from tests.support.bad_input.contents import make_table
+from tests.support.faults.bad_input import pictures
+from tests.support.faults.bad_input.cases import RowCase
+from tests.support.faults.bad_input.contents import make_table
 
 _ROW = "rows.tsv: line 3: "
 _RED = base64.b64encode(pictures.plain()())

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from tests.support.engines import TINY, make_profile, run
+from tests.support.engines.requests import TINY, make_profile, run
+from tests.support.engines.vllm_cpu.environment import OPTIONS, vllm_environment
+from tests.support.engines.vllm_cpu.wire import Call, read_values, write_value
 from tests.support.fleet import ROOT
-from tests.support.vllm_cpu.environment import OPTIONS, vllm_environment
-from tests.support.vllm_cpu.wire import Call, read_values, write_value
 from tests.support.waiting import wait_until
 from workers.engines.base import Engine, Generation, Request
 
@@ -91,7 +91,7 @@ class VllmHost:
         self._log = folder / "log"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.support.vllm_cpu.serve", str(self._socket)],
+                [sys.executable, "-m", "tests.support.engines.vllm_cpu.serve", str(self._socket)],
                 env={**os.environ, **vllm_environment()}, cwd=ROOT, stdin=subprocess.PIPE, stdout=log, stderr=log,
                 start_new_session=True,
             )  # fmt: skip
@@ -107,9 +107,9 @@ class VllmHost:
 
     @asynccontextmanager
     async def open_stubbed(self, says: str) -> AsyncIterator[Engine]:
-        """Yield our engine over a stub of vLLM's, which ``says`` how each request ends (``tests.support.vllm_cpu.stubbed``)."""
+        """Yield our engine over a stub of vLLM's, which ``says`` how each request ends (``tests.support.engines.vllm_cpu.stubbed``)."""
         async with self._connect() as connection:
-            profile = make_profile("tests.support.vllm_cpu.stubbed:StubbedEngine", {"says": says})
+            profile = make_profile("tests.support.engines.vllm_cpu.stubbed:StubbedEngine", {"says": says})
             await connection.call("stubbed", "load", profile, "")
             engine = DistantEngine(connection, "stubbed")
             await engine.start()

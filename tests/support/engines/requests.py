@@ -15,7 +15,7 @@ from workers.engines.registry import load_engine
 
 COLOURS = ("red", "green", "blue", "white")
 
-TINY = str(Path(__file__).parents[2] / "examples" / "tiny" / "model")
+TINY = str(Path(__file__).parents[3] / "examples" / "tiny" / "model")
 
 
 @asynccontextmanager

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from common.settings import get_settings
-from tests.support.dictated_clock import DictatedClock
-from tests.support.engines import make_profile, make_request, run
-from tests.support.openai_server import KEY, Asked, OpenAIServer, Reply, say, serve_openai
+from tests.support.engines.requests import make_profile, make_request, run
+from tests.support.faults.dictated_clock import DictatedClock
+from tests.support.servers.openai_server import KEY, Asked, OpenAIServer, Reply, say, serve_openai
 from workers.engines.base import Engine
 from workers.engines.openai.engine import OpenAIEngine
 from workers.engines.openai.pacing import Clock

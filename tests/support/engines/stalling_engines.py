@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from common.spec.models import ModelProfile
-from tests.support.dying_engine import NotingEngine, claim
+from tests.support.engines.dying_engine import NotingEngine, claim
 from workers.engines.base import Generation, Request
 
 Stall = Literal["silent", "blocked", "locked"]

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from tests.support.bad_input.cases import CommandCase, Write, write_nothing
-from tests.support.bad_input.contents import file
+from tests.support.faults.bad_input.cases import CommandCase, Write, write_nothing
+from tests.support.faults.bad_input.contents import file
 
 _GOOD = "model: quick\ndatasets: [{path: rows.jsonl}]\n"
 _LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from common.errors import ConfigError, EngineError
 from common.spec.models import ModelProfile
-from tests.support.dying_engine import NotingEngine, claim
+from tests.support.engines.dying_engine import NotingEngine, claim
 from workers.engines.base import Generation, Request
 from workers.engines.echo import EXIT_CODE, EchoEngine
 from workers.execution import look

@@ -1,7 +1,0 @@
-"""Print the page: ``python -m tests.support.bad_input > docs/bad-input.md``."""
-
-import sys
-
-from tests.support.bad_input.page import make_page
-
-sys.stdout.write(make_page())

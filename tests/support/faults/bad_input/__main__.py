@@ -1,0 +1,7 @@
+"""Print the page: ``python -m tests.support.faults.bad_input > docs/bad-input.md``."""
+
+import sys
+
+from tests.support.faults.bad_input.page import make_page
+
+sys.stdout.write(make_page())
