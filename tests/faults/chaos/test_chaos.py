@@ -9,10 +9,10 @@ from collections import Counter
 import pytest
 
 from benchmarks.chaos import count_kills, find_wrongs
-from benchmarks.chaos_faults import FAULTS, Draw, draw_faults, kill_producer
-from benchmarks.chaos_fleet import ChaosFleet, Run
-from benchmarks.chaos_takeover import find_percentile
-from benchmarks.chaos_verdict import Verdict, judge_run
+from benchmarks.chaos.faults import FAULTS, Draw, draw_faults, kill_producer
+from benchmarks.chaos.fleet import ChaosFleet, Run
+from benchmarks.chaos.takeover import find_percentile
+from benchmarks.chaos.verdict import Verdict, judge_run
 from common.commands import USER_MUST_ACT
 from common.ledger.ledger import Ledger, run_keys
 from common.storage.keys import part_key

@@ -1,6 +1,6 @@
 """The fleet, end to end, beside vLLM driven directly, on one GPU, with a real model's shape and no weights.
 
-    python -m benchmarks.gpu_efficiency [--parts A,B,C] [--samples 2048] [--out FOLDER] [--tiny --gpus none]
+    python -m benchmarks.gpu.efficiency [--parts A,B,C] [--samples 2048] [--out FOLDER] [--tiny --gpus none]
 
 A: samples/s of the fleet over those of ``AsyncLLM`` in a process of its own; 448x448 JPEG files, 64 tokens, two passes.
 B: the same over ``LLM.chat`` in batches of 64, with answers of 16 to 512 tokens (log-normal).
@@ -23,12 +23,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.gpu_fleet import ROOT, GpuFleet, end_tree, make_parser, open_fleet, print_machine, read_options
-from benchmarks.gpu_model import SHAPES, write_model
-from benchmarks.gpu_passes import Pass, Report, read_passes
-from benchmarks.gpu_questions import LONGEST_TOKENS, Asking
+from benchmarks.gpu.fleet import ROOT, GpuFleet, end_tree, make_parser, open_fleet, print_machine, read_options
+from benchmarks.gpu.model import SHAPES, write_model
+from benchmarks.gpu.passes import Pass, Report, read_passes
+from benchmarks.gpu.questions import LONGEST_TOKENS, Asking
 
-ENGINE = "benchmarks.gpu_engine:DictatedLengths"
+ENGINE = "benchmarks.gpu.engine:DictatedLengths"
 _POLL_S = 0.3
 
 
@@ -150,7 +150,7 @@ class Bench:
     def run_direct(self, how: str, askings: Sequence[Asking], *, limit: int | None = None) -> dict[str, Pass]:
         """Return each run's pass, on the same samples in the same order, without the fleet."""
         out = self.fleet.folder / f"{how}-{askings[0].name}.jsonl"
-        command = ["-m", "benchmarks.gpu_direct", "--how", how, "--store", self.fleet.settings.store_url, "--out", str(out)]
+        command = ["-m", "benchmarks.gpu.direct", "--how", how, "--store", self.fleet.settings.store_url, "--out", str(out)]
         command += ["--limit", str(limit)] if limit else []
         runs = [self.fleet.run_ids[one.name] for one in askings]
         devices = {} if self.gpus == "none" else {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": self.gpus}

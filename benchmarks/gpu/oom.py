@@ -1,6 +1,6 @@
 """Out of memory on the GPU: batches that do not fit are halved, the run ends, and no sample is lost.
 
-    python -m benchmarks.gpu_oom [--samples 512] [--out FOLDER] [--tiny --gpus none]
+    python -m benchmarks.gpu.oom [--samples 512] [--out FOLDER] [--tiny --gpus none]
 
 The ``hf`` engine with batches of up to 64, a model of random weights, and a bound on its process's GPU memory under which
 about 16 fit.  ``--tiny`` tries this on a CPU, where the bound is pretended.
@@ -11,12 +11,12 @@ from pathlib import Path
 from transformers import AutoModelForImageTextToText
 from transformers.utils import logging as transformers_logging
 
-from benchmarks.gpu_fleet import make_parser, open_fleet, print_machine, read_options
-from benchmarks.gpu_model import SHAPES, Shape, make_config, write_model
-from benchmarks.gpu_passes import Report
-from benchmarks.gpu_questions import Asking
+from benchmarks.gpu.fleet import make_parser, open_fleet, print_machine, read_options
+from benchmarks.gpu.model import SHAPES, Shape, make_config, write_model
+from benchmarks.gpu.passes import Report
+from benchmarks.gpu.questions import Asking
 
-_ENGINE = "benchmarks.gpu_oom_engine:TightHfEngine"
+_ENGINE = "benchmarks.gpu.oom_engine:TightHfEngine"
 _MOST = 64
 
 

@@ -1,6 +1,6 @@
 """Two GPUs beside one: how much faster, which process sits where, and what happens when one engine is killed.
 
-    python -m benchmarks.gpu_two [--parts rate,kill | both,kill] [--samples 2048,4096] [--out FOLDER] [--tiny --gpus none]
+    python -m benchmarks.gpu.two [--parts rate,kill | both,kill] [--samples 2048,4096] [--out FOLDER] [--tiny --gpus none]
 
 rate: samples/s of ``workers start --gpus 0,1`` over ``--gpus 0``, on pictures that nobody has seen, 64 tokens.
 both: the rate of two alone; with ``kill`` after it, the survivor's rate is that of one, and a worker is loaded once only.
@@ -21,13 +21,13 @@ from statistics import median
 
 import psutil
 
-from benchmarks.chaos_takeover import Takeovers
-from benchmarks.gpu_efficiency import ENGINE, FULL, TINY, Scale
-from benchmarks.gpu_fleet import GpuFleet, make_parser, open_fleet, print_machine, read_options
-from benchmarks.gpu_model import SHAPES, write_model
-from benchmarks.gpu_passes import Report
-from benchmarks.gpu_questions import Asking
-from benchmarks.gpu_watch import CpuWatch
+from benchmarks.chaos.takeover import Takeovers
+from benchmarks.gpu.efficiency import ENGINE, FULL, TINY, Scale
+from benchmarks.gpu.fleet import GpuFleet, make_parser, open_fleet, print_machine, read_options
+from benchmarks.gpu.model import SHAPES, write_model
+from benchmarks.gpu.passes import Report
+from benchmarks.gpu.questions import Asking
+from benchmarks.gpu.watch import CpuWatch
 from common.errors import ConfigError
 from common.ledger.worker_registry import Presence
 from producer.results.collect import collect_outcomes

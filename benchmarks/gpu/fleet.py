@@ -20,10 +20,10 @@ from typing import Any
 import psutil
 import yaml
 
-from benchmarks.chaos_verdict import judge_run
-from benchmarks.gpu_passes import Pass, make_pass
-from benchmarks.gpu_questions import SAMPLES_IN_FLIGHT, Asking, dictate_length, write_run
-from benchmarks.gpu_watch import CpuWatch, GpuWatch
+from benchmarks.chaos.verdict import judge_run
+from benchmarks.gpu.passes import Pass, make_pass
+from benchmarks.gpu.questions import SAMPLES_IN_FLIGHT, Asking, dictate_length, write_run
+from benchmarks.gpu.watch import CpuWatch, GpuWatch
 from common.broker.app import make_app
 from common.errors import ConfigError, FleetError
 from common.ledger.ledger import Ledger, LedgerView, connect_redis
@@ -37,7 +37,7 @@ from producer.results.collect import collect_outcomes
 from producer.runs.enqueue import enqueue_run
 from workers.supervisor.gpus import list_gpus
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 _READY_S = 400.0
 _STOP_S = 15.0
 _POLL_S = 0.1

@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import redis
 
-from benchmarks.chaos_fleet import ECHO, TINY, ChaosFleet, Node, Run
+from benchmarks.chaos.fleet import ECHO, TINY, ChaosFleet, Node, Run
 from common.broker.app import TASK_NAME, queue_name, ring
 from common.errors import ServiceUnreachable
 

@@ -1,6 +1,6 @@
 """A model's folder without weights: a real model's shape, a tokenizer of its size, and nothing learned.
 
-    python -m benchmarks.gpu_model FOLDER [--shape qwen2.5-vl-7b]
+    python -m benchmarks.gpu.model FOLDER [--shape qwen2.5-vl-7b]
 
 An engine that fills in random weights (vLLM's ``load_format: dummy``) then does the real model's work to the last
 multiplication; only what it says means nothing.  ``small`` and ``tiny`` (for a

@@ -2,7 +2,7 @@
 
 from vllm import SamplingParams
 
-from benchmarks.gpu_questions import dictate_length
+from benchmarks.gpu.questions import dictate_length
 from workers.engines.base import Request
 from workers.engines.vllm import VllmEngine
 

@@ -1,8 +1,8 @@
 """vLLM without the fleet, on a planned run's samples in the plan's order: ``AsyncLLM``, or ``LLM.chat`` in batches.
 
-    python -m benchmarks.gpu_direct --how async --store URL --out FILE [--limit N] RUN [RUN ...]
+    python -m benchmarks.gpu.direct --how async --store URL --out FILE [--limit N] RUN [RUN ...]
 
-Part of ``benchmarks.gpu_efficiency``: a process of its own, so that the GPU's memory is free again when it ends.  Engine
+Part of ``benchmarks.gpu.efficiency``: a process of its own, so that the GPU's memory is free again when it ends.  Engine
 options, model folder and lengths are the run's.  Appends a pass to FILE for each run; decoding the pictures is timed, loading
 the model is not.
 """
@@ -25,9 +25,9 @@ from vllm.renderers import ChatParams
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 
-from benchmarks.gpu_passes import Pass, make_pass
-from benchmarks.gpu_questions import SAMPLES_IN_FLIGHT, dictate_length
-from benchmarks.gpu_watch import CpuWatch
+from benchmarks.gpu.passes import Pass, make_pass
+from benchmarks.gpu.questions import SAMPLES_IN_FLIGHT, dictate_length
+from benchmarks.gpu.watch import CpuWatch
 from common.records import Sample
 from common.spec.models import RunSpec
 from common.storage.plan_index import read_chunk, read_index, read_run

@@ -49,7 +49,7 @@ def measure_round(folder: Path, server: EmbeddedRedis, samples: int, number: int
     spec_path = write_run(folder, samples, number)
     environment = {**os.environ, "FLEET_REDIS_URL": server.url, "FLEET_STORE_URL": settings.store_url, "FLEET_LOG_LEVEL": "WARNING"}
     before = used_memory(ledger)
-    enqueued = json.loads(run_python(["-m", "benchmarks.queue_enqueue", str(spec_path)], environment))
+    enqueued = json.loads(run_python(["-m", "benchmarks.queue.enqueue", str(spec_path)], environment))
     redis_mb = (used_memory(ledger) - before) / 1e6
     worker = subprocess.Popen([sys.executable, "-m", "workers", "start", "--model", "echo", "--gpus", "none"], env=environment)
     try:

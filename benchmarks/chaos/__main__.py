@@ -33,11 +33,11 @@ from typing import NoReturn
 
 from rich.console import Console
 
-from benchmarks.chaos_engine import count_asked
-from benchmarks.chaos_faults import FAULTS, draw_faults
-from benchmarks.chaos_fleet import ECHO, TINY, ChaosFleet
-from benchmarks.chaos_takeover import TAKEOVER_LIMIT_S, find_percentile
-from benchmarks.chaos_verdict import Verdict, judge_run
+from benchmarks.chaos.engine import count_asked
+from benchmarks.chaos.faults import FAULTS, draw_faults
+from benchmarks.chaos.fleet import ECHO, TINY, ChaosFleet
+from benchmarks.chaos.takeover import TAKEOVER_LIMIT_S, find_percentile
+from benchmarks.chaos.verdict import Verdict, judge_run
 from common.settings import Settings
 from producer.demo.redis_server import start_redis
 

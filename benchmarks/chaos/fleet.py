@@ -18,7 +18,7 @@ import psutil
 import redis
 import yaml
 
-from benchmarks.chaos_takeover import Takeovers
+from benchmarks.chaos.takeover import Takeovers
 from common.broker.app import make_app
 from common.ledger.ledger import Ledger, LedgerView, connect_redis
 from common.ledger.worker_registry import list_workers
@@ -26,7 +26,7 @@ from common.settings import Settings
 from common.storage.store import open_store
 from producer.demo.redis_server import EmbeddedRedis
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 ECHO, TINY = "chaos-echo", "chaos-tiny"
 CHUNK_SAMPLES = 32
 _MOST_TINY_ROWS = 150  # of each of the two example datasets, in one run
@@ -284,7 +284,7 @@ class ChaosFleet:
     def _write_profile(self, name: str, base: str, options: dict[str, object], at_once: int) -> None:
         profile = yaml.safe_load((ROOT / "workers" / "profiles" / f"{base}.yaml").read_text())
         runs, asked = profile["engine"], str(self.folder / "asked")
-        profile["engine"] = "benchmarks.chaos_engine:ChaosEngine"
+        profile["engine"] = "benchmarks.chaos.engine:ChaosEngine"
         profile["engine_options"] = {"runs": runs, "options": options, "at_once": at_once, "asked": asked}
         profile["weights"] = str(ROOT / "examples" / "tiny" / "model")
         (self.folder / "profiles" / f"{name}.yaml").write_text(yaml.safe_dump({**profile, "name": name}))

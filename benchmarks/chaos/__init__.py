@@ -1,0 +1,1 @@
+"""Seeded faults against a real fleet, counted."""

@@ -1,0 +1,1 @@
+"""The rate of the queue without a model."""
