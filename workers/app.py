@@ -18,7 +18,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from common.broker.app import make_app
 from common.errors import ConfigError, FleetError, ServiceUnreachable
 from common.ledger.ledger import Ledger, connect_redis
-from common.ledger.worker_registry import Presence, announce_worker
+from common.ledger.worker_registry import WorkerRecord, announce_worker
 from common.logging import configure_log
 from common.settings import get_settings
 from common.spec.files import find_profile, find_weights, read_profile
@@ -139,7 +139,7 @@ def _tell_trouble(worker: str, trouble: str) -> None:
     """Say in Redis why this worker ends, if it can be reached: the launcher adds it to its notice."""
     given, settings = WorkerSettings(), get_settings()
     with suppress(FleetError, redis.RedisError), connect_redis(settings, patience_s=0) as client:
-        presence = Presence(
+        presence = WorkerRecord(
             worker=worker,
             model=read_profile(given.profile).name,
             device=given.device,

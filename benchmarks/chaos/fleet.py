@@ -24,7 +24,7 @@ from common.ledger.ledger import Ledger, LedgerView, connect_redis
 from common.ledger.worker_registry import list_workers
 from common.settings import Settings
 from common.storage.store import open_store
-from producer.demo.redis_server import EmbeddedRedis
+from producer.demo.redis_server import RedisServer
 
 ROOT = Path(__file__).resolve().parents[2]
 ECHO, TINY = "chaos-echo", "chaos-tiny"
@@ -82,7 +82,7 @@ class ChaosFleet:
     """
 
     folder: Path
-    server: EmbeddedRedis
+    server: RedisServer
     settings: Settings
     workers: int
     samples: int

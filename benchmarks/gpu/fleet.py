@@ -27,12 +27,12 @@ from benchmarks.gpu.watch import CpuWatch, GpuWatch
 from common.broker.app import make_app
 from common.errors import ConfigError, FleetError
 from common.ledger.ledger import Ledger, LedgerView, connect_redis
-from common.ledger.worker_registry import Presence, list_workers
+from common.ledger.worker_registry import WorkerRecord, list_workers
 from common.settings import Settings
 from common.spec.files import read_specs
 from common.storage.store import open_store
 from producer.datasets import read_dataset
-from producer.demo.redis_server import EmbeddedRedis, start_redis
+from producer.demo.redis_server import RedisServer, start_redis
 from producer.results.collect import collect_outcomes
 from producer.runs.enqueue import enqueue_run
 from workers.supervisor.gpus import list_gpus
@@ -49,7 +49,7 @@ class GpuFleet:
 
     folder: Path
     logs: Path
-    server: EmbeddedRedis
+    server: RedisServer
     settings: Settings
     image_px: int
     watch: GpuWatch
@@ -111,7 +111,7 @@ class GpuFleet:
             time.sleep(_POLL_S)
         return time.monotonic() - begun_at
 
-    def find_ready(self) -> list[Presence]:
+    def find_ready(self) -> list[WorkerRecord]:
         name = self.profile.stem if self.profile else ""
         return [one for one in list_workers(self.ledger.client, name) if one.state == "ready"]
 

@@ -9,8 +9,7 @@ import torch
 from PIL import Image
 
 from common.errors import OutOfMemory
-from common.spec.models import Generation as GenerationSettings
-from common.spec.models import ModelProfile
+from common.spec.models import ModelProfile, SamplingParams
 from workers.engines.base import Generation, Message, Request
 from workers.engines.hf.batching import BatchLimit, Waiting
 from workers.engines.hf.engine import HfEngine
@@ -61,7 +60,7 @@ class TightHfEngine(HfEngine):
 
     def _make_probe(self, number: int) -> Request:
         image = Image.new("RGB", (self._image_px, self._image_px), (number, 0, 0))
-        settings = GenerationSettings(max_tokens=self._max_tokens)
+        settings = SamplingParams(max_tokens=self._max_tokens)
         return Request(f"probe-{number}", (Message("user", "What does this picture show?", images=1),), (image,), settings)
 
 

@@ -29,7 +29,7 @@ from benchmarks.gpu.passes import Report
 from benchmarks.gpu.questions import Asking
 from benchmarks.gpu.watch import CpuWatch
 from common.errors import ConfigError
-from common.ledger.worker_registry import Presence
+from common.ledger.worker_registry import WorkerRecord
 from producer.results.collect import collect_outcomes
 from workers.supervisor.gpus import list_gpus, list_users
 
@@ -116,7 +116,7 @@ class Pair:
         self.fleet.stop_workers()
 
 
-def find_engine(worker: Presence) -> psutil.Process:
+def find_engine(worker: WorkerRecord) -> psutil.Process:
     """Return the process of a worker's engine."""
     children = psutil.Process(worker.pid).children(recursive=True)
     for child in children:

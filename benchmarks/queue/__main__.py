@@ -25,7 +25,7 @@ import yaml
 
 from common.ledger.ledger import Ledger, connect_redis
 from common.settings import Settings
-from producer.demo.redis_server import EmbeddedRedis, start_redis
+from producer.demo.redis_server import RedisServer, start_redis
 
 GOALS = {"samples_per_s": 15_000, "enqueued_per_s": 50_000, "redis_mb": 6.4, "producer_mb": 200}
 
@@ -41,7 +41,7 @@ def main() -> None:
     print_table(asked.samples, rounds, medians)
 
 
-def measure_round(folder: Path, server: EmbeddedRedis, samples: int, number: int) -> dict[str, float]:
+def measure_round(folder: Path, server: RedisServer, samples: int, number: int) -> dict[str, float]:
     """Return this round's numbers, by the names in ``GOALS``."""
     settings = Settings(redis_url=server.url, store_url=f"file://{folder}/store")
     ledger = Ledger(connect_redis(settings), settings)

@@ -12,7 +12,7 @@ _PREFIX = "fleet:worker:"
 WorkerState = Literal["loading", "ready", "draining", "stopped"]
 
 
-class Presence(Record):
+class WorkerRecord(Record):
     """One worker as it last spoke.
 
     ``device`` names its slot, such as ``gpu0``, and ``gpu`` the hardware there, where that is known.  ``holds`` lists
@@ -32,7 +32,7 @@ class Presence(Record):
     trouble: str | None = None
 
 
-def announce_worker(client: redis.Redis, presence: Presence, *, ttl_s: float) -> None:
+def announce_worker(client: redis.Redis, presence: WorkerRecord, *, ttl_s: float) -> None:
     """Say that a worker is there, for ``ttl_s`` seconds; secrets in its trouble are masked."""
     presence = presence.model_copy(update={"trouble": presence.trouble and mask_text(presence.trouble)})
     client.set(_PREFIX + presence.worker, presence.model_dump_json(), px=int(ttl_s * 1000))
@@ -42,9 +42,9 @@ def withdraw_worker(client: redis.Redis, worker: str) -> None:
     client.delete(_PREFIX + worker)
 
 
-def list_workers(client: redis.Redis, model: str | None = None) -> list[Presence]:
+def list_workers(client: redis.Redis, model: str | None = None) -> list[WorkerRecord]:
     """Return the workers of a model, or of all, that are there, by name."""
     keys: Any = sorted(client.scan_iter(match=_PREFIX + "*", count=1000))
     spoken: Any = client.mget(keys) if keys else []
-    present = [Presence.model_validate_json(text) for text in spoken if text]
+    present = [WorkerRecord.model_validate_json(text) for text in spoken if text]
     return [presence for presence in present if model in (None, presence.model)]

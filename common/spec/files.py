@@ -12,7 +12,7 @@ from common.digests import digest_file
 from common.errors import ConfigError
 from common.redaction import find_secrets, mask_record
 from common.settings import get_settings
-from common.spec.models import DatasetSource, Generation, ModelProfile, RunFile, RunSpec, Validation
+from common.spec.models import DatasetSource, ModelProfile, RunFile, RunSpec, SamplingParams, Validation
 from common.spec.strict_yaml import MOST_CHARACTERS, parse_yaml
 from common.spelling import suggest
 
@@ -43,7 +43,7 @@ def read_profile(name: str, *, beside: Path | None = None) -> ModelProfile:
     path = find_profile(name, beside=beside)
     profile = check(ModelProfile, load_yaml(path), str(path))
     _refuse_secrets(profile, str(path))
-    check(Generation, profile.generation, str(path), at="generation")
+    check(SamplingParams, profile.generation, str(path), at="generation")
     check_validation(profile.validation, str(path))
     return profile
 
@@ -252,7 +252,7 @@ def _resolve_run(asked: RunFile, profile: ModelProfile, datasets: tuple[DatasetS
     return RunSpec(
         model=profile,
         datasets=datasets,
-        generation=check(Generation, {**profile.generation, **asked.generation}, where, at="generation"),
+        generation=check(SamplingParams, {**profile.generation, **asked.generation}, where, at="generation"),
         validation=check_validation({**profile.validation, **asked.validation}, where),
         shuffle=asked.shuffle,
         chunks=asked.chunks,

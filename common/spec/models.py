@@ -59,7 +59,7 @@ class DatasetSource(Spec):
         return value
 
 
-class Generation(Spec):
+class SamplingParams(Spec):
     """How an engine samples.  ``max_tokens`` counts new tokens; temperature 0 is greedy."""
 
     max_tokens: int = Field(256, gt=0)
@@ -152,7 +152,7 @@ class RunSpec(Spec):
 
     model: ModelProfile
     datasets: tuple[DatasetSource, ...]
-    generation: Generation
+    generation: SamplingParams
     validation: Validation
     shuffle: Shuffle
     chunks: Chunks

@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
 
-from common.ledger.worker_registry import Presence
+from common.ledger.worker_registry import WorkerRecord
 from producer.console.scores import ABSENT
 from producer.console.watch import describe_progress, format_rate
 from producer.runs.enqueue import Enqueued, Resumed
@@ -78,17 +78,17 @@ def _make_worker_table(status: RunStatus) -> Table:
     return table
 
 
-def _describe_worker(worker: Presence, run_id: str) -> str:
+def _describe_worker(worker: WorkerRecord, run_id: str) -> str:
     parts = [f"{worker.worker} ({worker.state}) on {_describe_device(worker)}: holds {_describe_holds(worker, run_id)}"]
     rates = ((worker.samples_per_s, "samples/s"), (worker.tokens_per_s, "tokens/s"))
     return " · ".join(parts + [f"{format_rate(per_s)} {unit}" for per_s, unit in rates if per_s is not None])
 
 
-def _describe_device(worker: Presence) -> str:
+def _describe_device(worker: WorkerRecord) -> str:
     return f"{worker.device} {worker.gpu}" if worker.gpu else worker.device
 
 
-def _describe_holds(worker: Presence, run_id: str) -> str:
+def _describe_holds(worker: WorkerRecord, run_id: str) -> str:
     """Return ``chunk 12, 14``, and how many chunks it holds of other runs."""
     ours = [str(chunk) for run, chunk in sorted(worker.holds) if run == run_id]
     others = len(worker.holds) - len(ours)

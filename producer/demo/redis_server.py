@@ -48,7 +48,7 @@ class _Address:
         return f"redis://:{self.password}@127.0.0.1:{self.port}/0"
 
 
-class EmbeddedRedis:
+class RedisServer:
     """A running server.  Made by ``start_redis``; the end of its ``with`` block stops it.  Not safe to share among threads."""
 
     def __init__(self, folder: Path, options: Mapping[str, str]) -> None:
@@ -194,7 +194,7 @@ class EmbeddedRedis:
 
 def start_redis(
     folder: Path, *, port: int | None = None, append_only: bool = True, extra: Mapping[str, str] | None = None
-) -> EmbeddedRedis:
+) -> RedisServer:
     """Start a redis-server that keeps its state in ``folder``, and return it when it answers.
 
     It listens on 127.0.0.1, on ``port`` or a free one, writes ``redis.log`` and, with ``append_only``, syncs its file
@@ -204,7 +204,7 @@ def start_redis(
     folder = folder.absolute()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     options = {"appendonly": "yes" if append_only else "no", "appendfsync": "everysec", "save": '""', **(extra or {})}
-    server = EmbeddedRedis(folder, options)
+    server = RedisServer(folder, options)
     server.start(port)
     return server
 

@@ -5,7 +5,7 @@ from typing import Literal
 
 from common.errors import ConfigError
 from common.ledger.ledger import Ledger, LedgerView
-from common.ledger.worker_registry import Presence, list_workers
+from common.ledger.worker_registry import WorkerRecord, list_workers
 from common.records import DatasetCounts, Plan, Record
 from common.storage.plan_index import ChunkIndex, read_index, read_run
 from common.storage.store import Store
@@ -47,7 +47,7 @@ class RunStatus(Record):
     samples_per_s: float
     tokens_per_s: float
     eta_s: float | None
-    workers: tuple[Presence, ...]
+    workers: tuple[WorkerRecord, ...]
 
     @property
     def all_ok(self) -> bool:

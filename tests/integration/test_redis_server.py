@@ -18,7 +18,7 @@ from redis.retry import Retry
 
 from common.errors import ConfigError
 from producer.demo import redis_server as embedded_redis
-from producer.demo.redis_server import EmbeddedRedis, find_redis_server, start_redis
+from producer.demo.redis_server import RedisServer, find_redis_server, start_redis
 
 START_AND_DIE = """
 import os, signal, sys
@@ -31,7 +31,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[EmbeddedRedis]:
+def server(tmp_path: Path) -> Iterator[RedisServer]:
     with start_redis(tmp_path) as running:
         yield running
 
@@ -51,17 +51,17 @@ def answers(url: str) -> bool:
     return embedded_redis._ask_pid(url) is not None  # noqa: SLF001  # a short question that never raises
 
 
-def set_key(server: EmbeddedRedis, key: str) -> None:
+def set_key(server: RedisServer, key: str) -> None:
     with redis.Redis.from_url(server.url) as client:
         client.set(key, "here")
 
 
-def has_key(server: EmbeddedRedis, key: str) -> bool:
+def has_key(server: RedisServer, key: str) -> bool:
     with redis.Redis.from_url(server.url) as client:
         return bool(client.exists(key))
 
 
-def test_a_server_runs_in_its_folder_with_an_append_only_file(server: EmbeddedRedis) -> None:
+def test_a_server_runs_in_its_folder_with_an_append_only_file(server: RedisServer) -> None:
     with redis.Redis.from_url(server.url, decode_responses=True) as client:
         assert client.info("server")["process_id"] == server.pid
         assert client.config_get("dir")["dir"] == str(server.folder)
@@ -70,7 +70,7 @@ def test_a_server_runs_in_its_folder_with_an_append_only_file(server: EmbeddedRe
         assert client.config_get("bind")["bind"] == "127.0.0.1"
 
 
-def test_other_users_can_neither_talk_to_it_nor_read_its_password(server: EmbeddedRedis) -> None:
+def test_other_users_can_neither_talk_to_it_nor_read_its_password(server: RedisServer) -> None:
     with redis.Redis(port=server.port, retry=Retry(NoBackoff(), 0)) as stranger, pytest.raises(redis.AuthenticationError):
         stranger.ping()
     for name in ("redis.json", "redis.conf"):
@@ -96,7 +96,7 @@ def test_stop_ends_it_and_the_next_start_finds_what_it_held(tmp_path: Path) -> N
         assert has_key(second, "kept")
 
 
-def test_a_killed_server_restarts_under_the_same_url_with_what_it_held(server: EmbeddedRedis) -> None:
+def test_a_killed_server_restarts_under_the_same_url_with_what_it_held(server: RedisServer) -> None:
     url, pid = server.url, server.pid
     set_key(server, "kept")
     server.kill()
@@ -106,7 +106,7 @@ def test_a_killed_server_restarts_under_the_same_url_with_what_it_held(server: E
     assert has_key(server, "kept")
 
 
-def test_restart_replaces_a_server_that_runs(server: EmbeddedRedis) -> None:
+def test_restart_replaces_a_server_that_runs(server: RedisServer) -> None:
     pid = server.pid
     set_key(server, "kept")
     server.restart()
@@ -114,7 +114,7 @@ def test_restart_replaces_a_server_that_runs(server: EmbeddedRedis) -> None:
     assert has_key(server, "kept")
 
 
-def test_ctrl_c_in_the_terminal_does_not_reach_it(server: EmbeddedRedis) -> None:
+def test_ctrl_c_in_the_terminal_does_not_reach_it(server: RedisServer) -> None:
     assert os.getsid(server.pid) == server.pid != os.getsid(0)
 
 

@@ -16,13 +16,13 @@ import yaml
 
 from common.broker.app import make_app
 from common.ledger.ledger import Ledger, connect_redis
-from common.ledger.worker_registry import Presence, list_workers
+from common.ledger.worker_registry import WorkerRecord, list_workers
 from common.records import Outcome
 from common.settings import Settings, get_settings
 from common.spec.files import read_specs
 from common.storage.store import Store, open_store
 from producer.datasets import read_dataset
-from producer.demo.redis_server import EmbeddedRedis, start_redis
+from producer.demo.redis_server import RedisServer, start_redis
 from producer.results.collect import collect_outcomes
 from producer.runs.enqueue import Enqueued, enqueue_run
 from producer.runs.status import RunStatus, read_status
@@ -36,7 +36,7 @@ class Fleet:
     """One test's services and folder.  Everything that runs was started here and is ended here."""
 
     folder: Path
-    server: EmbeddedRedis
+    server: RedisServer
     settings: Settings
     _launchers: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
@@ -99,11 +99,11 @@ class Fleet:
         }
         return {**os.environ, **named, "PYTHONPATH": str(ROOT)}
 
-    def workers(self, model: str) -> list[Presence]:
+    def workers(self, model: str) -> list[WorkerRecord]:
         """Return the workers that say they are there."""
         return list_workers(self.ledger.client, model)
 
-    def wait_for_workers(self, model: str, count: int = 1) -> list[Presence]:
+    def wait_for_workers(self, model: str, count: int = 1) -> list[WorkerRecord]:
         """Return the workers of a model once so many have loaded."""
         return wait_until(
             lambda: found if len(found := [one for one in self.workers(model) if one.state != "loading"]) >= count else None,

@@ -9,7 +9,7 @@ import redis
 
 from common.broker.app import queue_name
 from common.records import Chunk, Outcome, Plan, Sample, Status
-from common.spec.models import Chunks, DatasetSource, Generation, ModelProfile, RunSpec, Shuffle, Validation
+from common.spec.models import Chunks, DatasetSource, ModelProfile, RunSpec, SamplingParams, Shuffle, Validation
 from common.storage.keys import part_key
 from common.storage.parts import encode_part
 from common.storage.plan_index import ChunkIndex, read_chunk, read_index
@@ -26,7 +26,7 @@ def make_spec(*datasets: str, max_samples: int = 16, seed: int = 0, model: str =
     return RunSpec(
         model=ModelProfile(name=model, engine="echo"),
         datasets=tuple(DatasetSource(path=f"{name}.jsonl", name=name, digest="0") for name in datasets or ("rows",)),
-        generation=Generation(),
+        generation=SamplingParams(),
         validation=Validation(),
         shuffle=Shuffle(seed=seed),
         chunks=Chunks(max_samples=max_samples),

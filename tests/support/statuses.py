@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from common.ledger.worker_registry import Presence
+from common.ledger.worker_registry import WorkerRecord
 from producer.runs.status import RunStatus, SampleCounts
 
-WORKER = Presence(worker="gpu0@node7:41", model="tiny", device="0", pid=41, state="ready")
+WORKER = WorkerRecord(worker="gpu0@node7:41", model="tiny", device="0", pid=41, state="ready")
 
 
 def make_counts(unique: int = 100, *, duplicates: int = 0, **states: int) -> SampleCounts:

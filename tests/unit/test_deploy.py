@@ -76,7 +76,7 @@ def to_seconds(duration: str) -> float:
 
 
 def test_the_compose_file_follows_the_compose_specification() -> None:
-    schema = json.loads((ROOT / "tests" / "support" / "compose_spec" / "compose-spec.json").read_text())
+    schema = json.loads((ROOT / "tests" / "support" / "deploy" / "compose_spec" / "compose-spec.json").read_text())
     errors = jsonschema.Draft7Validator(schema).iter_errors(read_compose(**SECRETS))
     assert [f"{error.json_path}: {error.message}" for error in errors] == []
 

@@ -1,4 +1,6 @@
-"""Import a profile's engine and give it the profile's options, in a process of its own: ``python -m workers.doctor.engine_probe NAME``.
+"""Import a profile's engine and give it the profile's options, in a separate process.
+
+    python -m workers.doctor.engine_probe NAME
 
 An engine's package may take gigabytes, crash in native code or end the process; that is to happen here.
 """

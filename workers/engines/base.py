@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from PIL.Image import Image
 
 from common.records import FinishReason
-from common.spec.models import Generation as GenerationSettings
+from common.spec.models import SamplingParams
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Request:
     request_id: str
     messages: tuple[Message, ...]
     images: tuple[Image, ...]
-    settings: GenerationSettings
+    settings: SamplingParams
     attempt: int = 1
     template_options: Mapping[str, Any] = field(default_factory=dict)
 

@@ -13,6 +13,15 @@ ENGINES = {
     "vllm": "workers.engines.vllm:VllmEngine",
 }
 
+# Where import strings that stood in profiles lead now.  Run ids cover the string, so profiles keep it.
+MOVED = {
+    "workers.engines.echo_engine:EchoEngine": ENGINES["echo"],
+    "workers.engines.hf_engine:HfEngine": ENGINES["hf"],
+    "workers.engines.mmada_engine:MmadaEngine": "workers.engines.mmada:MmadaEngine",
+    "workers.engines.openai_engine:OpenAIEngine": ENGINES["openai"],
+    "workers.engines.vllm_engine:VllmEngine": ENGINES["vllm"],
+}
+
 
 def load_engine(profile: ModelProfile, weights: str) -> Engine:
     """Return the profile's engine, not started yet.
@@ -21,7 +30,7 @@ def load_engine(profile: ModelProfile, weights: str) -> Engine:
     ``(profile, weights)``.  Raises ``ConfigError`` for a name that nobody knows, a package that is not installed and
     engine options that the engine does not take.
     """
-    path = ENGINES.get(profile.engine, profile.engine)
+    path = ENGINES.get(profile.engine) or MOVED.get(profile.engine, profile.engine)
     if ":" not in path:
         known = sorted(ENGINES)
         raise ConfigError(

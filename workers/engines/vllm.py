@@ -9,7 +9,7 @@ from typing import Any
 os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")  # what a fleet runs is nobody else's business
 
-from vllm import SamplingParams
+import vllm
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.renderers import ChatParams
 from vllm.sampling_params import RequestOutputKind
@@ -19,8 +19,7 @@ from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
 from common.errors import ConfigError, EngineError, OutOfMemory, SampleError
 from common.records import FinishReason
-from common.spec.models import Generation as GenerationSettings
-from common.spec.models import ModelProfile
+from common.spec.models import ModelProfile, SamplingParams
 from common.spelling import suggest
 from workers.engines.base import Generation, Request
 
@@ -122,7 +121,7 @@ class VllmEngine:
         _, (prompt,) = await llm.renderer.render_chat_async([to_conversation(request)], template)
         return prompt
 
-    def make_sampling_params(self, request: Request) -> SamplingParams:
+    def make_sampling_params(self, request: Request) -> vllm.SamplingParams:
         """Return how vLLM is to sample for a request."""
         return to_sampling_params(request.settings)
 
@@ -154,9 +153,9 @@ def to_conversation(request: Request) -> list[Any]:
     ]
 
 
-def to_sampling_params(settings: GenerationSettings) -> SamplingParams:
+def to_sampling_params(settings: SamplingParams) -> vllm.SamplingParams:
     """Return generation settings in vLLM's words."""
-    return SamplingParams(
+    return vllm.SamplingParams(
         max_tokens=settings.max_tokens,
         temperature=settings.temperature,
         top_p=settings.top_p,

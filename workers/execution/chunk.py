@@ -9,8 +9,8 @@ from common.storage.parts import encode_part
 from common.storage.plan_index import read_chunk, read_part
 from common.storage.store import Store
 from workers.execution.quarantine import answer_chunk
-from workers.recovery.lease_keeper import Held
-from workers.runtime.admission import Place
+from workers.recovery.lease_keeper import HeldLease
+from workers.runtime.admission import Permit
 from workers.runtime.worker import Slot
 
 
@@ -26,7 +26,7 @@ def run_chunk(slot: Slot, run_id: str, number: int, *, at_once: bool = False) ->
         return run_leased(slot, chunk, held, place) if held else "not needed"
 
 
-def run_leased(slot: Slot, chunk: Chunk, held: Held, place: Place) -> str:
+def run_leased(slot: Slot, chunk: Chunk, held: HeldLease, place: Permit) -> str:
     """Answer what the chunk's journal lacks, write its part and commit it; see ``run_chunk``."""
     lease, run = held.lease, slot.load_run(chunk.run_id)
     part = read_part(slot.store, chunk)

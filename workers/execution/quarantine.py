@@ -12,7 +12,7 @@ import structlog
 from common.errors import SampleError
 from common.records import Lease, Outcome, Sample
 from workers.execution.sample import answer_samples, make_outcome
-from workers.runtime.run_context import LoadedRun
+from workers.runtime.run_context import RunContext
 from workers.runtime.worker import Slot
 
 log = structlog.get_logger()
@@ -21,7 +21,7 @@ MOST_CRASHES = 2
 
 
 def answer_chunk(
-    slot: Slot, run: LoadedRun, lease: Lease, samples: Sequence[Sample], until: Callable[[], bool]
+    slot: Slot, run: RunContext, lease: Lease, samples: Sequence[Sample], until: Callable[[], bool]
 ) -> Iterator[list[Outcome]]:
     """Yield outcomes of a chunk's samples as they come, in its turn; ends early once ``until()`` holds.
 
@@ -40,7 +40,7 @@ def answer_chunk(
 
 
 def _answer_apart(
-    slot: Slot, run: LoadedRun, lease: Lease, samples: Sequence[Sample], until: Callable[[], bool]
+    slot: Slot, run: RunContext, lease: Lease, samples: Sequence[Sample], until: Callable[[], bool]
 ) -> Generator[list[Outcome], None, Sequence[Sample]]:
     """Run one sample after the other, and return those that are left once the one to blame is known."""
     log.warning("this chunk has taken an engine down; one sample at a time", run_id=lease.run_id, chunk=lease.chunk)
@@ -56,7 +56,7 @@ def _answer_apart(
     return []
 
 
-def convict(slot: Slot, run: LoadedRun, sample: Sample) -> Outcome:
+def convict(slot: Slot, run: RunContext, sample: Sample) -> Outcome:
     """Return the outcome of a sample that takes the engine down."""
     message = f"the engine went down {MOST_CRASHES} times while it ran this sample alone; look for what is special about it"
     return make_outcome(slot, run, sample, time.time(), error=SampleError("engine_crashed", message))

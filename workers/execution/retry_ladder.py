@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 from common.digests import digest_record
 from common.records import Sample
-from common.spec.models import Generation
+from common.spec.models import SamplingParams
 
 TEMPERATURE_FLOORS = {2: 0.2, 3: 0.5, 4: 0.8}
 LAST_FLOOR = 1.0
@@ -42,11 +42,11 @@ _BRIEF_REMINDER = (" Be brief.", "请尽量简短。")
 class AttemptPlan:
     """How to make one attempt: the settings, and what to remind the model of, if anything."""
 
-    settings: Generation
+    settings: SamplingParams
     reminder: str | None
 
 
-def plan_attempt(sample: Sample, generation: Generation, number: int, violations: tuple[str, ...]) -> AttemptPlan:
+def plan_attempt(sample: Sample, generation: SamplingParams, number: int, violations: tuple[str, ...]) -> AttemptPlan:
     """Return the plan of attempt ``number`` (from 1), after one with ``violations``; name ``finished`` among them if it was cut."""
     if number == 1:
         if generation.temperature > 0 and generation.seed is None:

@@ -17,7 +17,7 @@ from common.records import Attempt, Outcome, Sample
 from common.redaction import mask_text
 from workers.engines.base import Generation, Request
 from workers.execution.retry_ladder import plan_attempt
-from workers.runtime.run_context import LoadedRun
+from workers.runtime.run_context import RunContext
 from workers.runtime.worker import Slot
 
 log = structlog.get_logger()
@@ -31,7 +31,7 @@ _MOST_AT_ONCE = 512  # outcomes in one batch; the journal's script takes some 8 
 CHUNK_FAULTS = (EngineError, ConfigError, TransientError)
 
 
-def answer_samples(slot: Slot, run: LoadedRun, samples: Sequence[Sample], until: Callable[[], bool]) -> Iterator[list[Outcome]]:
+def answer_samples(slot: Slot, run: RunContext, samples: Sequence[Sample], until: Callable[[], bool]) -> Iterator[list[Outcome]]:
     """Start all samples on the engine's loop and yield outcomes as they come, as many together as have finished.
 
     Ends early once ``until()`` holds, with the rest cancelled.  Raises, after what was finished, ``EngineError`` when the engine
@@ -58,7 +58,7 @@ def answer_samples(slot: Slot, run: LoadedRun, samples: Sequence[Sample], until:
         answering.cancel()
 
 
-async def _answer_all(slot: Slot, run: LoadedRun, samples: Sequence[Sample], finished: list[Outcome]) -> None:
+async def _answer_all(slot: Slot, run: RunContext, samples: Sequence[Sample], finished: list[Outcome]) -> None:
     async def answer(sample: Sample) -> None:
         finished.append(await answer_sample(slot, run, sample))
 
@@ -75,7 +75,7 @@ def _rank(fault: Exception) -> int:
     return next(place for place, kind in enumerate(CHUNK_FAULTS) if isinstance(fault, kind))
 
 
-async def answer_sample(slot: Slot, run: LoadedRun, sample: Sample) -> Outcome:
+async def answer_sample(slot: Slot, run: RunContext, sample: Sample) -> Outcome:
     """Return the sample's single outcome.  Raises one of ``CHUNK_FAULTS`` for what is no sample's fault.
 
     A fault of its own becomes ``failed``; if it comes after an answer that was not accepted, the outcome stays ``invalid``
@@ -101,7 +101,7 @@ async def answer_sample(slot: Slot, run: LoadedRun, sample: Sample) -> Outcome:
 
 def make_outcome(
     slot: Slot,
-    run: LoadedRun,
+    run: RunContext,
     sample: Sample,
     started_at: float,
     made: Sequence["Made"] = (),
@@ -140,7 +140,7 @@ class Made(NamedTuple):
     generation: Generation
 
 
-async def _ask_until_accepted(slot: Slot, run: LoadedRun, sample: Sample, made: list[Made]) -> None:
+async def _ask_until_accepted(slot: Slot, run: RunContext, sample: Sample, made: list[Made]) -> None:
     """Append attempts to ``made`` until one has no violation or ``max_attempts`` are used up; a later wave has as many again."""
     if sample.fault is not None:
         raise SampleError(sample.fault.code, sample.fault.message)
@@ -156,7 +156,7 @@ async def _ask_until_accepted(slot: Slot, run: LoadedRun, sample: Sample, made: 
 
 
 async def _make_attempt(
-    slot: Slot, run: LoadedRun, sample: Sample, images: tuple[Image, ...], number: int, violations: tuple[str, ...]
+    slot: Slot, run: RunContext, sample: Sample, images: tuple[Image, ...], number: int, violations: tuple[str, ...]
 ) -> Made:
     plan = plan_attempt(sample, run.spec.generation, number, violations)
     prompt = slot.adapter.to_prompt(sample, images=len(images), reminder=plan.reminder)

@@ -12,7 +12,7 @@ from common.spec.models import MediaBounds
 from workers.media.files import MediaAccess
 from workers.media.images import PIXEL_BYTES
 from workers.media.malloc import return_freed_images
-from workers.media.memory_budget import MediaBudget
+from workers.media.memory_budget import MemoryBudget
 from workers.media.reader import Opened, open_media
 
 
@@ -26,7 +26,7 @@ class MediaLoader:
 
     def __init__(self, threads: int, memory_bytes: int) -> None:
         return_freed_images()
-        self.budget = MediaBudget(memory_bytes)
+        self.budget = MemoryBudget(memory_bytes)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="media")
         self._places = asyncio.Semaphore(2 * threads)  # one at work, one to follow it
 

@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 
 
-class MediaBudget:
+class MemoryBudget:
     """So many bytes to be shared out.  For one event loop's coroutines; threads do not touch it.
 
     Whoever waits is served in order of arrival, so that a large share is not passed by for ever by small ones.

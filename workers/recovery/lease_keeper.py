@@ -21,14 +21,14 @@ log = structlog.get_logger()
 
 
 @dataclass
-class Held:
+class HeldLease:
     """A lease in this worker's hands; ``lost`` once another worker has taken the chunk over."""
 
     lease: Lease
     lost: bool = False
 
 
-class Heartbeat:
+class LeaseKeeper:
     """Renews what is held and calls the given ``duties`` every ``renew_s`` until stopped.
 
     While Redis is away it keeps trying and the work goes on: a lease that ran out meanwhile is renewed unless somebody
@@ -39,7 +39,7 @@ class Heartbeat:
         self._ledger = ledger
         self._settings = settings
         self._duties = duties
-        self._held: dict[str, Held] = {}
+        self._held: dict[str, HeldLease] = {}
         self._idle = threading.Condition()
         self._parent = launcher or os.getppid()  # which may have gone before this line was reached
         self._round_at: float | None = None
@@ -74,9 +74,9 @@ class Heartbeat:
         return [held.lease for held in list(self._held.values())]
 
     @contextmanager
-    def keep(self, lease: Lease) -> Iterator[Held]:
+    def keep(self, lease: Lease) -> Iterator[HeldLease]:
         """Renew a lease for as long as the block runs."""
-        held = self._held[lease.token] = Held(lease)
+        held = self._held[lease.token] = HeldLease(lease)
         try:
             yield held
         finally:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class Silence:
+class StallDetector:
     """Begins with a question, and begins anew with every answer.  Written by the engine's loop, read by the heartbeat."""
 
     def __init__(self) -> None:

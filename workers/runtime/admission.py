@@ -7,10 +7,10 @@ from contextlib import contextmanager
 _POLL_S = 0.1
 
 
-class Place:
+class Permit:
     """A chunk's place in the intake: so many of its samples still wait for an answer."""
 
-    def __init__(self, intake: "Intake", samples: int) -> None:
+    def __init__(self, intake: "AdmissionGate", samples: int) -> None:
         self._intake = intake
         self._samples = samples
 
@@ -23,7 +23,7 @@ class Place:
         self.leave(self._samples)
 
 
-class Intake:
+class AdmissionGate:
     """Lets another chunk begin while fewer than ``enough`` samples of this worker wait for an answer.
 
     Counted in samples, not in chunks: the last, long answers of a few chunks would leave a continuously batching engine half
@@ -36,13 +36,13 @@ class Intake:
         self._changed = threading.Condition()
 
     @contextmanager
-    def admit(self, samples: int, until: Callable[[], bool]) -> Iterator[Place]:
+    def admit(self, samples: int, until: Callable[[], bool]) -> Iterator[Permit]:
         """Wait for room, or until ``until()`` holds, and keep a place for ``samples`` for as long as the block runs."""
         with self._changed:
             while self._waiting >= self._enough and not until():
                 self._changed.wait(_POLL_S)
             self._waiting += samples
-        place = Place(self, samples)
+        place = Permit(self, samples)
         try:
             yield place
         finally:

@@ -10,7 +10,7 @@ from common.records import Lease
 _POLL_S = 0.1
 
 
-class Turns:
+class EngineLock:
     """Any number of chunks together, or one suspect alone; a suspect that waits goes before those that come later."""
 
     def __init__(self) -> None:

@@ -14,7 +14,7 @@ from workers.media.files import MediaAccess, find_access
 
 
 @dataclass
-class LoadedRun:
+class RunContext:
     """``datasets`` maps a dataset's name to its number in the plan; ``index`` grows when samples are to be run again."""
 
     run_id: str
@@ -34,7 +34,7 @@ class LoadedRun:
         return 0 <= number < len(self.index)
 
 
-def load_run(store: Store, run_id: str, profile: ModelProfile, settings: Settings) -> LoadedRun:
+def load_run(store: Store, run_id: str, profile: ModelProfile, settings: Settings) -> RunContext:
     """Read a planned run from the store.
 
     Raises ``ConfigError`` when it was never planned there, or was planned for another model than this worker's
@@ -49,7 +49,7 @@ def load_run(store: Store, run_id: str, profile: ModelProfile, settings: Setting
                 "give one of the two profiles another name"
             )
     datasets = {counts.name: number for number, counts in enumerate(plan.datasets)}
-    return LoadedRun(
+    return RunContext(
         run_id=run_id,
         spec=spec,
         index=read_index(store, run_id),

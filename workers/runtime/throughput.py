@@ -19,7 +19,7 @@ class Rate(NamedTuple):
     tokens_per_s: float
 
 
-class Pace:
+class Throughput:
     """Counts outcomes as they come and tells the rate of the last 30 s.  Safe to share between threads."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

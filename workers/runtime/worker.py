@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 
 from common.errors import EngineError
 from common.ledger.ledger import SUSPECT, Ledger
-from common.ledger.worker_registry import Presence, WorkerState, announce_worker, withdraw_worker
+from common.ledger.worker_registry import WorkerRecord, WorkerState, announce_worker, withdraw_worker
 from common.records import Lease, Sample
 from common.settings import Settings
 from common.spec.models import ModelProfile
@@ -28,14 +28,14 @@ from workers.adapters.base import Adapter
 from workers.engines.base import Engine, Generation, Request
 from workers.media.loader import MediaLoader
 from workers.recovery.janitor import sweep
-from workers.recovery.lease_keeper import Heartbeat, Held
-from workers.recovery.stall_detector import Silence
+from workers.recovery.lease_keeper import HeldLease, LeaseKeeper
+from workers.recovery.stall_detector import StallDetector
 from workers.recovery.takeover import Takeovers
 from workers.recovery.watchdog import Watchdog
-from workers.runtime.admission import Intake
-from workers.runtime.engine_lock import Turns
-from workers.runtime.run_context import LoadedRun, load_run
-from workers.runtime.throughput import Pace
+from workers.runtime.admission import AdmissionGate
+from workers.runtime.engine_lock import EngineLock
+from workers.runtime.run_context import RunContext, load_run
+from workers.runtime.throughput import Throughput
 
 log = structlog.get_logger()
 
@@ -78,12 +78,12 @@ class Slot:
         self.adapter = adapter
         self.ledger = ledger
         self.store = store
-        self.heartbeat = Heartbeat(ledger, settings, self._do_duties, launcher)
-        self.intake = Intake(settings.samples_in_flight)
-        self.turns = Turns()
-        self.pace = Pace()
+        self.heartbeat = LeaseKeeper(ledger, settings, self._do_duties, launcher)
+        self.intake = AdmissionGate(settings.samples_in_flight)
+        self.turns = EngineLock()
+        self.pace = Throughput()
         self.trouble: str | None = None
-        self._silence = Silence()
+        self._silence = StallDetector()
         self._watchdog = Watchdog(settings.engine_stall_s)
         self._device = device
         self._gpu = gpu
@@ -94,7 +94,7 @@ class Slot:
         self._judging = threading.Lock()
         self._suspects: frozenset[str] | None = None
         self._takeovers = Takeovers(ledger, partial(look, self, at_once=True), settings.chunks_in_flight)
-        self._loaded: WeakValueDictionary[str, LoadedRun] = WeakValueDictionary()
+        self._loaded: WeakValueDictionary[str, RunContext] = WeakValueDictionary()
         self._load_run = lru_cache(maxsize=64)(lambda run_id: load_run(store, run_id, profile, settings))
         self._media = MediaLoader(settings.media_threads, settings.media_memory_mb * 2**20)
         self._loop = asyncio.new_event_loop()
@@ -153,7 +153,7 @@ class Slot:
         """Run a coroutine on the engine's loop, from any thread."""
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
-    def load_run(self, run_id: str) -> LoadedRun:
+    def load_run(self, run_id: str) -> RunContext:
         """Return a run as read from the store, once.  Raises what ``workers.runtime.run_context.load_run`` raises."""
         return self._loaded.setdefault(run_id, self._load_run(run_id))
 
@@ -167,12 +167,12 @@ class Slot:
         with self._silence.broken_by_answer():
             return await self.engine.generate(request)
 
-    def hold_images(self, sample: Sample, run: LoadedRun) -> AbstractAsyncContextManager[tuple[Image, ...]]:
+    def hold_images(self, sample: Sample, run: RunContext) -> AbstractAsyncContextManager[tuple[Image, ...]]:
         """Return a block in which a sample's images take their share of memory, see ``MediaLoader.hold``."""
         return self._media.hold(sample.media, run.access, run.spec.model.media)
 
     @contextmanager
-    def hold(self, run_id: str, chunk: int) -> Iterator[Held | None]:
+    def hold(self, run_id: str, chunk: int) -> Iterator[HeldLease | None]:
         """Lease a chunk and keep it renewed for as long as the block runs; ``None`` if it is not to be had.
 
         An engine that dies meanwhile ends this process, every chunk given back.  Whatever else leaves the block, the chunk is
@@ -248,7 +248,7 @@ class Slot:
     def _tell(self, state: WorkerState) -> None:
         """Say that this worker is there, what it holds, how fast it is, and what its trouble is."""
         held, rate = ((), None) if state == "stopped" else (self.heartbeat.leases, self.pace.measure())
-        presence = Presence(
+        presence = WorkerRecord(
             worker=self.name,
             model=self._profile.name,
             device=self._device,

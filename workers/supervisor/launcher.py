@@ -21,11 +21,11 @@ import structlog
 from common.broker.app import queue_name
 from common.commands import INTERRUPTED, NOT_ALL_OK, USER_MUST_ACT
 from common.digests import name_node
-from common.ledger.worker_registry import Presence
+from common.ledger.worker_registry import WorkerRecord
 from common.settings import Settings
 from workers.runtime.worker import CANNOT_START
 from workers.supervisor.placement import Assignment, GpuSlot
-from workers.supervisor.restart_policy import NOT_STARTED, Restarts, describe_giving_up, name_code, tell_given_up
+from workers.supervisor.restart_policy import NOT_STARTED, RestartPolicy, describe_giving_up, name_code, tell_given_up
 from workers.supervisor.signals import DRAINING
 
 log = structlog.get_logger()
@@ -35,7 +35,7 @@ _MOST_THREADS_BESIDE_GPU = 4
 _KILL_AFTER_S = 15.0  # on top of the drain's grace
 
 
-class Supervised:
+class WorkerProcess:
     """One slot's worker process: started, watched, killed whole, and started again until its budget is used up.
 
     ``gave_up`` is why it is not started again, for a person.
@@ -67,7 +67,7 @@ class Supervised:
             "FLEET_WORKER_PRESET": json.dumps(assignment.preset.options),
         }
         self._most_restarts = settings.max_restarts
-        self._restarts = Restarts(settings.max_restarts)
+        self._restarts = RestartPolicy(settings.max_restarts)
         self._process: subprocess.Popen[bytes] | None = None
         self._loaded_pipe: int | None = None
         self._started_at = 0.0
@@ -155,7 +155,7 @@ class Launcher:
 
     def __init__(self, assignments: Sequence[Assignment], settings: Settings) -> None:
         self._settings = settings
-        self._workers = [Supervised(assignment, settings, workers=len(assignments)) for assignment in assignments]
+        self._workers = [WorkerProcess(assignment, settings, workers=len(assignments)) for assignment in assignments]
         self._notices: list[threading.Thread] = []
         self._draining = False
         self._killing = False
@@ -185,7 +185,7 @@ class Launcher:
         self._killing = number == signal.SIGQUIT or (self._draining and number in (signal.SIGTERM, signal.SIGINT)) or self._killing
         self._draining = True
 
-    def _is_crowded(self, worker: Supervised) -> bool:
+    def _is_crowded(self, worker: WorkerProcess) -> bool:
         """Return whether another worker is loading on the same GPU: an engine takes what is free while it loads for its own."""
         return any(one.loading for one in self._workers if one.devices and one.devices == worker.devices and one is not worker)
 
@@ -193,9 +193,9 @@ class Launcher:
         """Return whether every worker was given up, and everybody told."""
         return all(worker.gave_up for worker in self._workers) and not any(notice.is_alive() for notice in self._notices)
 
-    def _tell_given_up(self, worker: Supervised) -> None:
+    def _tell_given_up(self, worker: WorkerProcess) -> None:
         """Write the notice from a thread: a Redis that does not answer must not keep the launcher from the others, or signals."""
-        notice = Presence(
+        notice = WorkerRecord(
             worker=worker.name, model=worker.model, device=worker.device, pid=worker.pid, state="stopped", trouble=worker.gave_up
         )
         mates = [one for one in self._workers if one.model == worker.model]

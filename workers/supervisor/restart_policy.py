@@ -15,7 +15,7 @@ import structlog
 from common.digests import name_node
 from common.errors import FleetError
 from common.ledger.ledger import Ledger, connect_redis
-from common.ledger.worker_registry import Presence, announce_worker, list_workers, withdraw_worker
+from common.ledger.worker_registry import WorkerRecord, announce_worker, list_workers, withdraw_worker
 from common.settings import Settings
 from workers.runtime.worker import CANNOT_START, ENGINE_DIED
 
@@ -44,7 +44,7 @@ _MEANINGS = {
 }
 
 
-class Restarts:
+class RestartPolicy:
     """One slot's budget: at most ``most`` new starts in any hour, after pauses that grow.  Times are monotonic seconds."""
 
     def __init__(self, most: int) -> None:
@@ -81,7 +81,7 @@ def describe_giving_up(code: int, most: int) -> str:
     return f"{tried}; last exit code {code} ({name_code(code)})"
 
 
-def tell_given_up(settings: Settings, notice: Presence, *, ours: Collection[str] | None) -> None:
+def tell_given_up(settings: Settings, notice: WorkerRecord, *, ours: Collection[str] | None) -> None:
     """Let ``producer status`` show for a day why a slot has no worker; never raises.
 
     ``ours`` names the launcher's workers once all of them have been given up: then, if nobody else's worker of the model is
@@ -119,13 +119,13 @@ def find_places(device: str) -> set[str]:
     return {"cpu"} if device.startswith("cpu") else set(device.removeprefix("gpu").partition(".")[0].split("+"))
 
 
-def _add_last_words(notice: Presence, there: list[Presence]) -> Presence:
+def _add_last_words(notice: WorkerRecord, there: list[WorkerRecord]) -> WorkerRecord:
     said = next((one.trouble for one in there if (one.worker, one.pid) == (notice.worker, notice.pid)), None)
     trouble = f"{notice.trouble}: {said or 'its log says why'}"
     return notice.model_copy(update={"trouble": trouble})
 
 
-def _pause_runs(ledger: Ledger, notice: Presence) -> None:
+def _pause_runs(ledger: Ledger, notice: WorkerRecord) -> None:
     for run_id in ledger.list_runs(notice.model):
         reason = (
             f"no worker of {notice.model} is left: {notice.worker} {notice.trouble}. Mend that, start workers, "

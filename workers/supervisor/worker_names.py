@@ -7,7 +7,7 @@ from collections.abc import Collection
 import redis
 
 from common.errors import ConfigError
-from common.ledger.worker_registry import Presence, list_workers
+from common.ledger.worker_registry import WorkerRecord, list_workers
 
 _POLL_S = 0.2
 
@@ -28,7 +28,7 @@ def await_free_names(client: redis.Redis, names: Collection[str], *, patience_s:
         time.sleep(_POLL_S)
 
 
-def _is_to_stay(presence: Presence) -> bool:
+def _is_to_stay(presence: WorkerRecord) -> bool:
     """Return whether a worker of this machine works on; what one that was killed had said last stays for a while."""
     if presence.state not in ("loading", "ready"):
         return False

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import pytest
 
 from common.settings import get_settings
-from common.spec.models import Generation
+from common.spec.models import SamplingParams
 from tests.support.fleet import Fleet
 from workers.app import make_slot
 from workers.engines.base import Message, Request
@@ -37,7 +37,7 @@ def start_slot(name: str) -> Iterator[Slot]:
 
 
 def ask(slot: Slot, question: str) -> str:
-    request = Request("1", (Message("user", question),), (), Generation())
+    request = Request("1", (Message("user", question),), (), SamplingParams())
     return slot.submit(slot.generate(request)).result().text
 
 

@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from benchmarks.chaos import count_kills, find_wrongs
+from benchmarks.chaos.__main__ import count_kills, find_wrongs
 from benchmarks.chaos.faults import FAULTS, Draw, draw_faults, kill_producer
 from benchmarks.chaos.fleet import ChaosFleet, Run
 from benchmarks.chaos.takeover import find_percentile

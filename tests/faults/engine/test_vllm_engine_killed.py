@@ -8,7 +8,7 @@ import time
 import psutil
 import pytest
 
-from common.ledger.worker_registry import Presence
+from common.ledger.worker_registry import WorkerRecord
 from common.records import Outcome
 from tests.support.asking import find_kept
 from tests.support.engines.requests import TINY
@@ -40,10 +40,10 @@ def vllm_fleet(clean_fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> Fleet:
     return clean_fleet
 
 
-def wait_for_engine(fleet: Fleet, *, not_of: set[int]) -> tuple[Presence, psutil.Process]:
+def wait_for_engine(fleet: Fleet, *, not_of: set[int]) -> tuple[WorkerRecord, psutil.Process]:
     """Return a worker that was not seen before and its engine's process."""
 
-    def find() -> tuple[Presence, psutil.Process] | None:
+    def find() -> tuple[WorkerRecord, psutil.Process] | None:
         for worker in fleet.workers(MODEL):
             if worker.state == "ready" and worker.pid not in not_of:
                 (core,) = (one for one in psutil.Process(worker.pid).children() if one.name() == "VLLM::EngineCore")

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import psutil
 import pytest
 
-from common.ledger.worker_registry import Presence
+from common.ledger.worker_registry import WorkerRecord
 from producer.runs.status import RunStatus
 from tests.support.asking import count_asked_again, read_asked
 from tests.support.fleet import ROOT, Fleet, make_rows
@@ -32,15 +32,15 @@ MINUTE_S, HOUR_S = 60, 3600
 CHUNK_S = 0.8
 LONG_CHUNK_S = 3.0
 SHORT = {"chunks_in_flight": 1, "lease_s": 4, "renew_s": 0.3, "janitor_s": 0.3}
-WRONG_CLOCK = ROOT / "tests" / "support" / "wrong_clock"
+WRONG_CLOCK = ROOT / "tests" / "support" / "faults" / "wrong_clock"
 
 
 class Both(NamedTuple):
     """Two workers of one model: one whose clock is off, with its launcher, and one whose clock is right."""
 
     launcher: "subprocess.Popen[str]"
-    wrong: Presence
-    right: Presence
+    wrong: WorkerRecord
+    right: WorkerRecord
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from common.ledger.worker_registry import Presence
+from common.ledger.worker_registry import WorkerRecord
 from tests.support.asking import assert_not_asked_again, count_asked_again, find_kept, note_kept, read_asked
 from tests.support.engines.signalled_engine import wait_for_signalled, write_signalled_profile
 from tests.support.fleet import Fleet, make_rows
@@ -36,7 +36,7 @@ def enqueue(fleet: Fleet) -> str:
     return enqueue_rows(fleet, MODEL, make_rows(SAMPLES), chunk=CHUNK_SAMPLES)
 
 
-def wait_for_half_chunks(fleet: Fleet, run_id: str) -> Presence:
+def wait_for_half_chunks(fleet: Fleet, run_id: str) -> WorkerRecord:
     """Return the worker once it waits for the second halves of its two chunks, which hang."""
     wait_until(lambda: len(find_kept(fleet, run_id)) == CHUNK_SAMPLES, "what does not hang to be answered")
     (worker,) = fleet.wait_for_workers(MODEL)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import psutil
 import pytest
 
-from common.ledger.worker_registry import Presence
+from common.ledger.worker_registry import WorkerRecord
 from common.storage.plan_index import read_chunk, read_index
 from tests.support.asking import read_asked
 from tests.support.engines.signalled_engine import wait_for_signalled, write_signalled_profile
@@ -39,7 +39,7 @@ class Started(NamedTuple):
     """A launcher and the worker that it has started."""
 
     launcher: "subprocess.Popen[bytes]"
-    worker: Presence
+    worker: WorkerRecord
 
 
 def start_workers(fleet: Fleet, count: int) -> list[Started]:

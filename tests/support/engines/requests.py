@@ -8,8 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from common.spec.models import Generation as GenerationSettings
-from common.spec.models import ModelProfile
+from common.spec.models import ModelProfile, SamplingParams
 from workers.engines.base import Engine, Generation, Message, Request
 from workers.engines.registry import load_engine
 
@@ -42,7 +41,7 @@ def make_request(number: int = 0, text: str | None = None, *, images: int = 1, a
     """Return a request whose prompt's length varies with its number."""
     question = text if text is not None else f"What is shown in picture {number}? " + "Look well. " * (number % 5)
     pictures = tuple(Image.new("RGB", (40 + number % 3, 30), COLOURS[(number + place) % 4]) for place in range(images))
-    asked = GenerationSettings(**{"max_tokens": 6, **settings})
+    asked = SamplingParams(**{"max_tokens": 6, **settings})
     return Request(f"r{number}", (Message("user", question, images),), pictures, asked, attempt)
 
 

@@ -1,4 +1,6 @@
-"""``python -m tests.support.faults.dying_producer POINT[/SIGNAL] ARGUMENT...``: the ``producer`` command, signalled at a named point.
+"""The ``producer`` command, signalled at a named point.
+
+    python -m tests.support.faults.dying_producer POINT[/SIGNAL] ARGUMENT...
 
 Without a signal's name it is SIGKILL.  SIGINT is what Ctrl+C sends, and the command goes on to end by itself.
 """

@@ -5,18 +5,18 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from producer.demo.redis_server import EmbeddedRedis, start_redis
+from producer.demo.redis_server import RedisServer, start_redis
 
 
 @pytest.fixture(scope="session")
-def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """Yield the session's server.  A test that kills or restarts one starts its own: ``start_redis(tmp_path)``."""
     with start_redis(tmp_path_factory.mktemp("redis"), append_only=False) as server:
         yield server
 
 
 @pytest.fixture
-def redis_url(redis_server: EmbeddedRedis) -> str:
+def redis_url(redis_server: RedisServer) -> str:
     """Return the URL of a server that holds nothing."""
     with redis.Redis.from_url(redis_server.url) as client:
         client.flushall()

@@ -18,8 +18,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from common.errors import ConfigError, EngineError, OutOfMemory, SampleError
-from common.spec.models import Generation as GenerationSettings
-from common.spec.models import ModelProfile, Spec
+from common.spec.models import ModelProfile, SamplingParams, Spec
 from workers.engines.base import Generation, Request
 from workers.engines.hf.batching import Waiting, cut_at_end, cut_at_stop
 
@@ -176,7 +175,7 @@ class RowSampler(LogitsProcessor):
     request's answer does not depend on the requests beside it, up to rounding, and any seeds share a batch.
     """
 
-    def __init__(self, rows: Sequence[GenerationSettings], device: torch.device) -> None:
+    def __init__(self, rows: Sequence[SamplingParams], device: torch.device) -> None:
         self._rows = [
             (row, settings.temperature, _make_warper(settings.top_p), _seed_generator(settings.seed, device))
             for row, settings in enumerate(rows)
@@ -206,7 +205,7 @@ class Abandoned(StoppingCriteria):
         return torch.tensor([future.done() for future in self._futures], device=input_ids.device)
 
 
-def to_generation(text: str, settings: GenerationSettings, prompt_tokens: int, output_tokens: int) -> Generation:
+def to_generation(text: str, settings: SamplingParams, prompt_tokens: int, output_tokens: int) -> Generation:
     """Return an answer's record.  Stop strings and special tokens are not part of its text, end tokens not of its count."""
     text, has_stop = cut_at_stop(text, settings.stop)
     is_cut = output_tokens >= settings.max_tokens and not has_stop

@@ -11,8 +11,7 @@ import structlog
 from common.errors import ConfigError, EngineError, SampleError, TransientError
 from common.settings import get_settings
 from common.spec.files import check
-from common.spec.models import Generation as GenerationSettings
-from common.spec.models import ModelProfile
+from common.spec.models import ModelProfile, SamplingParams
 from workers.engines.base import Generation, Message, Request
 from workers.engines.openai.errors import SILENCE, Endpoint, EndpointFault, sort_error
 from workers.engines.openai.options import OpenAIOptions, find_base_url, read_key
@@ -25,7 +24,7 @@ _CONNECT_S = 10.0
 _CONTROL_S = 30.0  # for the control question, of which any endpoint that is there makes short work
 _QUIET_S = 60.0  # between two lines in the log about an endpoint in trouble
 
-_CONTROL = Request("control", (Message("user", "Say ok."),), (), GenerationSettings(max_tokens=16))
+_CONTROL = Request("control", (Message("user", "Say ok."),), (), SamplingParams(max_tokens=16))
 
 
 class OpenAIEngine:

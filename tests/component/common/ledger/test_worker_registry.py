@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from common.ledger.worker_registry import Presence, announce_worker, list_workers, withdraw_worker
+from common.ledger.worker_registry import WorkerRecord, announce_worker, list_workers, withdraw_worker
 from tests.support.waiting import wait_until
 
 
@@ -15,8 +15,8 @@ def client(redis_url: str) -> Iterator[redis.Redis]:
         yield client
 
 
-def make_presence(worker: str, model: str = "tiny") -> Presence:
-    return Presence(worker=worker, model=model, device="gpu0", pid=7, state="ready", holds=(("tiny-1", 3),))
+def make_presence(worker: str, model: str = "tiny") -> WorkerRecord:
+    return WorkerRecord(worker=worker, model=model, device="gpu0", pid=7, state="ready", holds=(("tiny-1", 3),))
 
 
 def test_workers_of_a_model_are_listed_by_name_as_they_last_spoke(client: redis.Redis) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from common.errors import ConfigError
 from common.ledger.ledger import Commit, Ledger, LedgerView, connect_redis
-from common.ledger.worker_registry import Presence, announce_worker
+from common.ledger.worker_registry import WorkerRecord, announce_worker
 from common.records import Lease, Plan
 from common.settings import Settings
 from common.storage.plan_index import ChunkIndex, read_part
@@ -101,7 +101,7 @@ def test_a_chunk_given_back_is_unprocessed_again(store: Store, ledger: Ledger, p
 
 def test_workers_of_the_model_and_a_pauses_reason_are_told(store: Store, ledger: Ledger, planned: tuple[Plan, ChunkIndex]) -> None:
     for model in ("echo", "other"):
-        presence = Presence(worker=f"gpu0@{model}", model=model, device="gpu0", pid=1, state="ready", holds=((RUN, 2),))
+        presence = WorkerRecord(worker=f"gpu0@{model}", model=model, device="gpu0", pid=1, state="ready", holds=((RUN, 2),))
         announce_worker(ledger.client, presence.model_copy(update={"samples_per_s": 8.5, "tokens_per_s": 68.0}), ttl_s=30)
     ledger.pause_run(RUN, "part 3 is damaged")
     status = read_status(RUN, store, ledger)

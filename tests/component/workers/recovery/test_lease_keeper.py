@@ -16,7 +16,7 @@ from common.settings import Settings
 from producer.demo.redis_server import start_redis
 from tests.support.waiting import wait_until
 from workers.recovery import lease_keeper as heartbeat
-from workers.recovery.lease_keeper import Heartbeat
+from workers.recovery.lease_keeper import LeaseKeeper
 
 RUN = "tiny-1"
 LEASES = run_keys(RUN)[4]
@@ -25,13 +25,13 @@ LEASES = run_keys(RUN)[4]
 @contextmanager
 def beat(
     url: str, duties: Callable[[], None] = lambda: None, *, lease_s: float = 30, launcher: int | None = None
-) -> Iterator[tuple[Heartbeat, Ledger]]:
+) -> Iterator[tuple[LeaseKeeper, Ledger]]:
     """Yield a running heartbeat and its ledger, with an open run of four chunks."""
     chosen = Settings(redis_url=url, lease_s=lease_s, renew_s=0.02)
     with connect_redis(chosen, patience_s=0) as client:
         ledger = Ledger(client, chosen)
         ledger.open_run(Plan(run_id=RUN, samples=4, chunks=4, datasets=()), "tiny")
-        beating = Heartbeat(ledger, chosen, duties, launcher)
+        beating = LeaseKeeper(ledger, chosen, duties, launcher)
         beating.start()
         try:
             yield beating, ledger

@@ -11,7 +11,7 @@ from tests.support.planning import make_outcome, make_sample
 from tests.support.waiting import wait_until
 from tests.support.workers import enqueue_rows, open_slot, read_samples
 from workers.execution.chunk import run_chunk
-from workers.runtime.throughput import Pace
+from workers.runtime.throughput import Throughput
 
 
 class Clock:
@@ -27,8 +27,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def pace(clock: Clock) -> Pace:
-    return Pace(clock)
+def pace(clock: Clock) -> Throughput:
+    return Throughput(clock)
 
 
 def answer(count: int, *, tokens: int | None = 5, took_s: float = 2.0) -> list[Outcome]:
@@ -37,13 +37,13 @@ def answer(count: int, *, tokens: int | None = 5, took_s: float = 2.0) -> list[O
     return [make_outcome(make_sample(number)).model_copy(update=timed) for number in range(count)]
 
 
-def answer_steadily(pace: Pace, clock: Clock, *, per_s: int, for_s: int) -> None:
+def answer_steadily(pace: Throughput, clock: Clock, *, per_s: int, for_s: int) -> None:
     for _ in range(for_s):
         clock.now_s += 1
         pace.count(answer(per_s, took_s=1.0))
 
 
-def test_before_the_first_outcome_there_is_no_rate_and_after_a_long_silence_it_is_zero(pace: Pace, clock: Clock) -> None:
+def test_before_the_first_outcome_there_is_no_rate_and_after_a_long_silence_it_is_zero(pace: Throughput, clock: Clock) -> None:
     clock.now_s += 100
     pace.count([])
     assert pace.measure() is None
@@ -53,38 +53,38 @@ def test_before_the_first_outcome_there_is_no_rate_and_after_a_long_silence_it_i
 
 
 @pytest.mark.parametrize("for_s", [1, 5, 30, 300])
-def test_a_steady_rate_is_told_from_the_beginning_on(pace: Pace, clock: Clock, for_s: int) -> None:
+def test_a_steady_rate_is_told_from_the_beginning_on(pace: Throughput, clock: Clock, for_s: int) -> None:
     clock.now_s += 90  # while the engine loads
     answer_steadily(pace, clock, per_s=4, for_s=for_s)
     assert pace.measure() == pytest.approx((4.0, 20.0))
 
 
-def test_only_the_last_thirty_seconds_count(pace: Pace, clock: Clock) -> None:
+def test_only_the_last_thirty_seconds_count(pace: Throughput, clock: Clock) -> None:
     answer_steadily(pace, clock, per_s=100, for_s=60)
     answer_steadily(pace, clock, per_s=2, for_s=30)
     assert pace.measure() == pytest.approx((2.0, 10.0))
 
 
-def test_after_a_rest_the_rate_is_that_of_the_work_at_once(pace: Pace, clock: Clock) -> None:
+def test_after_a_rest_the_rate_is_that_of_the_work_at_once(pace: Throughput, clock: Clock) -> None:
     answer_steadily(pace, clock, per_s=4, for_s=60)
     clock.now_s += 600
     answer_steadily(pace, clock, per_s=3, for_s=5)
     assert pace.measure() == pytest.approx((3.0, 15.0))
 
 
-def test_a_sample_without_an_answer_counts_and_has_no_tokens(pace: Pace, clock: Clock) -> None:
+def test_a_sample_without_an_answer_counts_and_has_no_tokens(pace: Throughput, clock: Clock) -> None:
     clock.now_s += 2
     pace.count([*answer(2), *answer(2, tokens=None)])
     assert pace.measure() == (2.0, 5.0)
 
 
 @pytest.mark.parametrize("took_s", [0.0, -3600.0])
-def test_neither_answers_at_once_nor_a_clock_set_back_make_a_rate_absurd(pace: Pace, took_s: float) -> None:
+def test_neither_answers_at_once_nor_a_clock_set_back_make_a_rate_absurd(pace: Throughput, took_s: float) -> None:
     pace.count(answer(64, took_s=took_s))
     assert pace.measure() == (64.0, 320.0)
 
 
-def test_threads_that_count_at_once_lose_nothing(pace: Pace) -> None:
+def test_threads_that_count_at_once_lose_nothing(pace: Throughput) -> None:
     answered = answer(3, took_s=1.0)
 
     def use(_: int) -> None:

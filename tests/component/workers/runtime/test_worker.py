@@ -177,7 +177,7 @@ def test_an_engine_that_hangs_is_found_also_while_redis_is_out_of_order(
         slot.ledger.client.delete("fleet:janitor:tried")
         with monkeypatch.context() as patch:
             patch.setattr(slot.ledger, "list_runs", _refuse)
-            patch.setattr("workers.runtime.worker.Silence.length_s", 6.0)
+            patch.setattr("workers.runtime.worker.StallDetector.length_s", 6.0)
             with pytest.raises(Exited):
                 slot._do_duties()  # noqa: SLF001  # what the heartbeat does
         assert exits == [ENGINE_DIED]

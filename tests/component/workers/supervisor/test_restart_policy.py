@@ -6,14 +6,14 @@ import socket
 import pytest
 import redis
 
-from common.ledger.worker_registry import Presence, announce_worker, list_workers
+from common.ledger.worker_registry import WorkerRecord, announce_worker, list_workers
 from tests.support.fleet import Fleet, make_rows
 from tests.support.workers import enqueue_rows
 from workers.runtime.worker import CANNOT_START, ENGINE_DIED
 from workers.supervisor.restart_policy import (
     NOT_STARTED,
     SERVICE_AWAY,
-    Restarts,
+    RestartPolicy,
     describe_giving_up,
     name_code,
     tell_given_up,
@@ -23,12 +23,12 @@ from workers.supervisor.restart_policy import (
 HERE = socket.gethostname()
 
 
-def end_at(restarts: Restarts, ended_s: float, code: int = ENGINE_DIED, *, ran_s: float = 1.0) -> float | None:
+def end_at(restarts: RestartPolicy, ended_s: float, code: int = ENGINE_DIED, *, ran_s: float = 1.0) -> float | None:
     return restarts.plan_next(code, started_s=ended_s - ran_s, ended_s=ended_s)
 
 
 def test_the_budget_is_of_any_hour_and_not_of_the_clock() -> None:
-    restarts = Restarts(3)
+    restarts = RestartPolicy(3)
     assert [end_at(restarts, 1000.0 * number, ran_s=61) for number in range(4)] == [1, 1, 1, None]
     assert end_at(restarts, 3600.0, ran_s=61) == 1, "the first restart is an hour old"
     assert end_at(restarts, 4599.0, ran_s=61) is None
@@ -36,7 +36,7 @@ def test_the_budget_is_of_any_hour_and_not_of_the_clock() -> None:
 
 
 def test_pauses_grow_until_a_worker_was_well_for_a_minute() -> None:
-    restarts = Restarts(20)
+    restarts = RestartPolicy(20)
     assert [end_at(restarts, float(number)) for number in range(7)] == [1, 2, 5, 10, 30, 30, 30]
     assert end_at(restarts, 100.0, ran_s=61) == 1
     assert end_at(restarts, 101.0) == 2
@@ -44,21 +44,21 @@ def test_pauses_grow_until_a_worker_was_well_for_a_minute() -> None:
 
 @pytest.mark.parametrize("code", [0, 1, ENGINE_DIED, NOT_STARTED, -signal.SIGKILL, -signal.SIGTERM])
 def test_every_end_that_nobody_asked_for_counts(code: int) -> None:
-    restarts = Restarts(1)
+    restarts = RestartPolicy(1)
     assert end_at(restarts, 0.0, code) == 1
     assert end_at(restarts, 1.0, code) is None
 
 
 def test_waiting_for_a_service_costs_no_restart_however_long_it_takes() -> None:
-    restarts = Restarts(1)
+    restarts = RestartPolicy(1)
     assert all(end_at(restarts, 60.0 * number, SERVICE_AWAY) for number in range(100))
     assert end_at(restarts, 6000.0) == 30
     assert end_at(restarts, 6001.0) is None
 
 
 def test_what_the_user_must_change_is_not_tried_again() -> None:
-    assert end_at(Restarts(20), 0.0, CANNOT_START) is None
-    assert end_at(Restarts(0), 0.0) is None
+    assert end_at(RestartPolicy(20), 0.0, CANNOT_START) is None
+    assert end_at(RestartPolicy(0), 0.0) is None
 
 
 def test_reasons_are_words_with_the_code_behind_them() -> None:
@@ -72,9 +72,9 @@ def test_reasons_are_words_with_the_code_behind_them() -> None:
     assert name_code(120) == "unexpected"
 
 
-def make_notice(worker: str, model: str = "echo", **fields: object) -> Presence:
+def make_notice(worker: str, model: str = "echo", **fields: object) -> WorkerRecord:
     asked = {"device": worker.partition("@")[0], "pid": 7, "state": "stopped", "trouble": "gave up", **fields}
-    return Presence.model_validate({"worker": worker, "model": model, **asked})
+    return WorkerRecord.model_validate({"worker": worker, "model": model, **asked})
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from common.errors import ConfigError
-from common.ledger.worker_registry import Presence, WorkerState, announce_worker
+from common.ledger.worker_registry import WorkerRecord, WorkerState, announce_worker
 from workers.supervisor.worker_names import await_free_names
 
 NAME = "gpu0@here"
@@ -22,7 +22,7 @@ def client(redis_url: str) -> Iterator[redis.Redis]:
 
 
 def announce(client: redis.Redis, *, pid: int, state: WorkerState = "ready", ttl_s: float = 60) -> None:
-    announce_worker(client, Presence(worker=NAME, model="other", device="gpu0", pid=pid, state=state), ttl_s=ttl_s)
+    announce_worker(client, WorkerRecord(worker=NAME, model="other", device="gpu0", pid=pid, state=state), ttl_s=ttl_s)
 
 
 def find_dead_pid() -> int:

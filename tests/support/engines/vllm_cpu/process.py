@@ -107,7 +107,7 @@ class VllmHost:
 
     @asynccontextmanager
     async def open_stubbed(self, says: str) -> AsyncIterator[Engine]:
-        """Yield our engine over a stub of vLLM's, which ``says`` how each request ends (``tests.support.engines.vllm_cpu.stubbed``)."""
+        """Yield our engine over a stub of vLLM's (``stubbed.py``), which ``says`` how each request ends."""
         async with self._connect() as connection:
             profile = make_profile("tests.support.engines.vllm_cpu.stubbed:StubbedEngine", {"says": says})
             await connection.call("stubbed", "load", profile, "")

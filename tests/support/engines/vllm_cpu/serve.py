@@ -1,4 +1,7 @@
-"""A process that holds engines for tests: ``python -m tests.support.engines.vllm_cpu.serve SOCKET``.  Ends when its standard input does."""
+"""A process that holds engines for tests.  Ends when its standard input does.
+
+python -m tests.support.engines.vllm_cpu.serve SOCKET
+"""
 
 import asyncio
 import sys

@@ -26,8 +26,8 @@ COMMAND_TOPICS = (
 
 _INTRODUCTION = f"""# Bad input: what happens, and what you are told
 
-Each case below is tested as it stands here (`tests/faults/input/test_bad_input.py`): a bad row becomes that sample's outcome and stops no
-other; a bad file, spec or setting ends the command. `…` stands for what differs.
+Each case below is tested as it stands here (`tests/faults/input/test_bad_input.py`): a bad row becomes that sample's
+outcome and stops no other; a bad file, spec or setting ends the command. `…` stands for what differs.
 
 <!-- Made from the test's own tables; do not edit. Make it again with: {COMMAND} -->
 """

@@ -1,7 +1,7 @@
 """Stands for NVIDIA's ``pynvml`` on a machine without a driver: shows the GPUs of the variable ``SHOWN_GPUS``.
 
-See ``tests/support/hardware/shown_gpus.py``.  Unset, there is no driver; ``broken`` is a driver that fails; otherwise a JSON list of
-objects ``{uuid, name, total, free, pids}``, or ``null`` for a GPU that this process may not use.
+See ``tests/support/hardware/shown_gpus.py``.  Unset, there is no driver; ``broken`` is a driver that fails; otherwise a JSON
+list of objects ``{uuid, name, total, free, pids}``, or ``null`` for a GPU that this process may not use.
 """
 
 import json

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from common.spec.models import Chunks, DatasetSource, Generation, ModelProfile, RunFile, RunSpec, Shuffle, Validation
+from common.spec.models import Chunks, DatasetSource, ModelProfile, RunFile, RunSpec, SamplingParams, Shuffle, Validation
 
 
 def make_spec(**changes: Any) -> RunSpec:
@@ -24,7 +24,7 @@ def make_spec(**changes: Any) -> RunSpec:
     return RunSpec(
         model=ModelProfile(**parts["model"]),
         datasets=(DatasetSource(**parts["datasets"]),),
-        generation=Generation(**parts["generation"]),
+        generation=SamplingParams(**parts["generation"]),
         validation=Validation(**parts["validation"]),
         shuffle=Shuffle(**parts["shuffle"]),
         chunks=Chunks(**parts["chunks"]),
@@ -120,9 +120,9 @@ def test_a_file_that_contradicts_itself_is_refused(asked: dict[str, Any], messag
 @pytest.mark.parametrize(
     ("model", "fields"),
     [
-        (Generation, {"max_tokens": 0}),
-        (Generation, {"temperature": -1}),
-        (Generation, {"top_p": 1.5}),
+        (SamplingParams, {"max_tokens": 0}),
+        (SamplingParams, {"temperature": -1}),
+        (SamplingParams, {"top_p": 1.5}),
         (Validation, {"max_attempts": 0}),
         (Validation, {"max_attempts": 21}),
         (Chunks, {"max_samples": 0}),
@@ -131,6 +131,6 @@ def test_a_file_that_contradicts_itself_is_refused(asked: dict[str, Any], messag
         (DatasetSource, {"path": "a", "kind": "essay"}),
     ],
 )
-def test_values_out_of_range_are_refused(model: type[Generation], fields: dict[str, Any]) -> None:
+def test_values_out_of_range_are_refused(model: type[SamplingParams], fields: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         model(**fields)

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from common.ledger.worker_registry import Presence
+from common.ledger.worker_registry import WorkerRecord
 from common.records import DatasetCounts, Plan
 from producer.console.status import print_enqueued, print_status
 from producer.runs.enqueue import Enqueued
@@ -66,15 +66,15 @@ def test_what_fits_no_80_columns_is_told_in_lines_and_never_cut(name: str) -> No
     assert "…" not in "".join(lines)
 
 
-def make_workers(host: str = "node7", *, gpu: str = "NVIDIA H200", trouble: str | None = None) -> list[Presence]:
+def make_workers(host: str = "node7", *, gpu: str = "NVIDIA H200", trouble: str | None = None) -> list[WorkerRecord]:
     """Return one that works, one that has not answered yet, and one that works for another run."""
     run_id, fields = make_status().run_id, {"model": "tiny", "pid": 41, "gpu": gpu}
-    busy = Presence(
+    busy = WorkerRecord(
         worker=f"gpu0@{host}", device="gpu0", state="ready", samples_per_s=1234.4, tokens_per_s=9.96,
         holds=((run_id, 140_123), ("other", 4), (run_id, 97)), trouble=trouble, **fields,
     )  # fmt: skip
-    fresh = Presence(worker=f"gpu1@{host}", device="gpu1", state="draining", **fields)
-    elsewhere = Presence(worker=f"cpu7@{host}", model="tiny", pid=9, device="cpu7", state="ready", holds=(("a", 1), ("b", 1)))
+    fresh = WorkerRecord(worker=f"gpu1@{host}", device="gpu1", state="draining", **fields)
+    elsewhere = WorkerRecord(worker=f"cpu7@{host}", model="tiny", pid=9, device="cpu7", state="ready", holds=(("a", 1), ("b", 1)))
     return [busy, fresh, elsewhere.model_copy(update={"samples_per_s": 0.0, "tokens_per_s": 0.0})]
 
 

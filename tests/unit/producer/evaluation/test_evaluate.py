@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from common.errors import ConfigError, IntegrityError
 from common.records import Attempt, DatasetCounts, Outcome, Plan, Status
-from common.spec.models import Chunks, DatasetSource, Generation, ModelProfile, RunSpec, Shuffle, Validation
+from common.spec.models import Chunks, DatasetSource, ModelProfile, RunSpec, SamplingParams, Shuffle, Validation
 from common.storage.keys import run_key
 from common.storage.plan_index import encode_run
 from common.storage.store import open_store
@@ -144,7 +144,7 @@ def test_a_run_is_evaluated_by_its_plan_in_the_store(tmp_path: Path) -> None:
     spec = RunSpec(
         model=ModelProfile(name="small", engine="echo"),
         datasets=(DatasetSource(path="d.jsonl"),),
-        generation=Generation(),
+        generation=SamplingParams(),
         validation=Validation(),
         shuffle=Shuffle(),
         chunks=Chunks(),

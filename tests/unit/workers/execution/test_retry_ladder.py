@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.records import Kind, Sample
-from common.spec.models import Generation
+from common.spec.models import SamplingParams
 from workers.execution.retry_ladder import is_chinese, plan_attempt
 
-GREEDY = Generation(max_tokens=32)
+GREEDY = SamplingParams(max_tokens=32)
 UNREADABLE = ("answer_extractable",)
 
 
@@ -18,13 +18,13 @@ def make_sample(kind: Kind = "multiple_choice", question: str = "Which shape is 
 
 
 def test_the_first_attempt_is_as_asked() -> None:
-    for generation in (GREEDY, Generation(temperature=0.7, top_p=0.9, seed=5, stop=("</s>",))):
+    for generation in (GREEDY, SamplingParams(temperature=0.7, top_p=0.9, seed=5, stop=("</s>",))):
         plan = plan_attempt(make_sample(), generation, 1, ())
         assert (plan.settings, plan.reminder) == (generation, None)
 
 
 def test_a_first_attempt_that_samples_without_a_seed_gets_one_so_that_the_run_can_be_repeated() -> None:
-    generation = Generation(temperature=0.7)
+    generation = SamplingParams(temperature=0.7)
     first, again = (plan_attempt(make_sample(), generation, 1, ()).settings for _ in range(2))
     other = plan_attempt(make_sample(sample_id="s2"), generation, 1, ()).settings
     assert first == again
@@ -38,12 +38,12 @@ def test_temperature_climbs_the_ladder() -> None:
 
 
 def test_a_temperature_above_the_floor_stays() -> None:
-    assert plan_attempt(make_sample(), Generation(temperature=0.9), 3, UNREADABLE).settings.temperature == 0.9
+    assert plan_attempt(make_sample(), SamplingParams(temperature=0.9), 3, UNREADABLE).settings.temperature == 0.9
 
 
 def test_seeds_differ_by_attempt_sample_and_run_and_repeat() -> None:
     def seed(number: int, sample_id: str = "s1", run_seed: int | None = None) -> int | None:
-        generation = Generation(seed=run_seed)
+        generation = SamplingParams(seed=run_seed)
         return plan_attempt(make_sample(sample_id=sample_id), generation, number, UNREADABLE).settings.seed
 
     seeds = [seed(2), seed(3), seed(4), seed(2, "s2"), seed(2, run_seed=1)]
@@ -97,10 +97,10 @@ def test_japanese_is_not_taken_for_chinese() -> None:
     ),
 )
 def test_every_plan_is_valid_and_repeatable(number: int, violations: list[str], asked: dict[str, Any]) -> None:
-    generation = Generation(**asked)
+    generation = SamplingParams(**asked)
     plan = plan_attempt(make_sample(), generation, number, tuple(violations))
     assert plan == plan_attempt(make_sample(), generation, number, tuple(violations))
-    assert Generation.model_validate(plan.settings.model_dump()) == plan.settings
+    assert SamplingParams.model_validate(plan.settings.model_dump()) == plan.settings
     assert generation.temperature <= plan.settings.temperature
     assert generation.max_tokens <= plan.settings.max_tokens <= 8 * generation.max_tokens
     assert number == 1 or plan.settings.seed is not None

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from workers.media.memory_budget import MediaBudget
+from workers.media.memory_budget import MemoryBudget
 
 
 async def settle() -> None:
@@ -28,7 +28,7 @@ def granted(tasks: list["asyncio.Task[int]"]) -> list[bool]:
 
 def test_shares_are_granted_in_order_of_arrival_and_small_ones_pass_nobody() -> None:
     async def run() -> None:
-        budget = MediaBudget(10)
+        budget = MemoryBudget(10)
         tasks = await begin(budget.take(6), budget.take(6), budget.take(1), budget.take(4))
         assert granted(tasks) == [True, False, False, False]
         budget.give_back(2)
@@ -48,7 +48,7 @@ def test_shares_are_granted_in_order_of_arrival_and_small_ones_pass_nobody() -> 
 
 def test_whoever_needs_more_than_there_is_gets_all_of_it_alone() -> None:
     async def run() -> None:
-        budget = MediaBudget(10)
+        budget = MemoryBudget(10)
         tasks = await begin(budget.take(1), budget.take(1000), budget.take(1))
         assert granted(tasks) == [True, False, False]
         budget.give_back(1)
@@ -65,7 +65,7 @@ def test_whoever_needs_more_than_there_is_gets_all_of_it_alone() -> None:
 @pytest.mark.parametrize("position", [0, 1])
 def test_whoever_stops_waiting_makes_room_for_those_behind(position: int) -> None:
     async def run() -> None:
-        budget = MediaBudget(10)
+        budget = MemoryBudget(10)
         await budget.take(9)
         tasks = await begin(budget.take(5), budget.take(5), budget.take(1))
         tasks[position].cancel()
@@ -80,7 +80,7 @@ def test_whoever_stops_waiting_makes_room_for_those_behind(position: int) -> Non
 
 def test_a_share_that_is_granted_and_called_off_at_once_is_given_back() -> None:
     async def run() -> None:
-        budget = MediaBudget(10)
+        budget = MemoryBudget(10)
         await budget.take(10)
         (task,) = await begin(budget.take(10))
         budget.give_back(10)
@@ -96,7 +96,7 @@ def test_a_share_that_is_granted_and_called_off_at_once_is_given_back() -> None:
 def test_however_many_come_and_go_there_is_never_more_out_than_there_is(seed: int) -> None:
     chance = random.Random(seed)
 
-    async def hold(budget: MediaBudget) -> None:
+    async def hold(budget: MemoryBudget) -> None:
         share = await budget.take(chance.randint(1, 150))
         try:
             for _ in range(chance.randint(0, 4)):
@@ -106,7 +106,7 @@ def test_however_many_come_and_go_there_is_never_more_out_than_there_is(seed: in
             budget.give_back(share)
 
     async def run() -> None:
-        budget = MediaBudget(100)
+        budget = MemoryBudget(100)
         tasks = [asyncio.create_task(hold(budget)) for _ in range(300)]
         while not all(task.done() for task in tasks):
             if chance.random() < 0.2:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from workers.recovery.stall_detector import Silence
+from workers.recovery.stall_detector import StallDetector
 
 
 @pytest.fixture
@@ -14,7 +14,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def test_an_engine_that_is_asked_nothing_is_not_silent(clock: list[float]) -> None:
-    heard = Silence()
+    heard = StallDetector()
     clock[0] += 1000
     assert heard.length_s == 0
     with heard.broken_by_answer():
@@ -25,7 +25,7 @@ def test_an_engine_that_is_asked_nothing_is_not_silent(clock: list[float]) -> No
 
 
 def test_one_answer_among_many_questions_breaks_the_silence(clock: list[float]) -> None:
-    heard = Silence()
+    heard = StallDetector()
     with heard.broken_by_answer():
         clock[0] += 50
         with heard.broken_by_answer():
@@ -37,7 +37,7 @@ def test_one_answer_among_many_questions_breaks_the_silence(clock: list[float]) 
 
 
 def test_a_question_that_fails_is_answered(clock: list[float]) -> None:
-    heard = Silence()
+    heard = StallDetector()
     with pytest.raises(RuntimeError), heard.broken_by_answer():
         raise RuntimeError
     assert heard.length_s == 0

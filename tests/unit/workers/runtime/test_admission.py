@@ -6,14 +6,14 @@ from collections.abc import Callable
 import pytest
 
 from tests.support.waiting import wait_until
-from workers.runtime.admission import Intake, Place
+from workers.runtime.admission import AdmissionGate, Permit
 
 
 class Begun:
     """Chunks that ask for admission, each from a thread of its own, and keep their place until they are let go."""
 
-    def __init__(self, intake: Intake) -> None:
-        self.places: list[Place] = []
+    def __init__(self, intake: AdmissionGate) -> None:
+        self.places: list[Permit] = []
         self._intake = intake
         self._threads: list[threading.Thread] = []
         self._leaving = threading.Event()
@@ -35,7 +35,7 @@ class Begun:
 
 @pytest.fixture
 def begun() -> Begun:
-    return Begun(Intake(100))
+    return Begun(AdmissionGate(100))
 
 
 def test_chunks_begin_until_enough_samples_wait_and_one_more_for_each_room(begun: Begun) -> None:
@@ -77,7 +77,7 @@ def test_who_must_not_wait_does_not(begun: Begun) -> None:
 
 
 def test_a_chunk_that_fails_leaves_its_place() -> None:
-    intake = Intake(1)
+    intake = AdmissionGate(1)
     with pytest.raises(ZeroDivisionError), intake.admit(64, lambda: False) as place:
         place.leave(10 // 0)
     with intake.admit(64, lambda: False):

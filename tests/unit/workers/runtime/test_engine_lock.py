@@ -8,7 +8,7 @@ import pytest
 from common.errors import EngineError
 from common.records import Lease
 from tests.support.waiting import wait_until
-from workers.runtime.engine_lock import Turns
+from workers.runtime.engine_lock import EngineLock
 
 
 def make_lease(number: int, *, suspect: bool = False) -> Lease:
@@ -18,7 +18,7 @@ def make_lease(number: int, *, suspect: bool = False) -> Lease:
 class Asker:
     """A chunk's thread that takes its turn, keeps it until told to end, and notes who had one beside it."""
 
-    def __init__(self, turns: Turns, lease: Lease, until: Callable[[], bool] = lambda: False) -> None:
+    def __init__(self, turns: EngineLock, lease: Lease, until: Callable[[], bool] = lambda: False) -> None:
         self.has_turn, self.may_end = threading.Event(), threading.Event()
         self._turns, self._lease, self._until = turns, lease, until
         self._thread = threading.Thread(target=self._ask, daemon=True)
@@ -36,7 +36,7 @@ class Asker:
 
 
 def test_chunks_ask_together_and_a_suspect_waits_for_them_and_is_then_alone() -> None:
-    turns = Turns()
+    turns = EngineLock()
     first, second = Asker(turns, make_lease(1)), Asker(turns, make_lease(2))
     assert first.has_turn.wait(10)
     assert second.has_turn.wait(10)
@@ -55,7 +55,7 @@ def test_chunks_ask_together_and_a_suspect_waits_for_them_and_is_then_alone() ->
 
 
 def test_two_suspects_go_one_after_the_other() -> None:
-    turns = Turns()
+    turns = EngineLock()
     one, other = Asker(turns, make_lease(1, suspect=True)), Asker(turns, make_lease(2, suspect=True))
     wait_until(lambda: one.has_turn.is_set() or other.has_turn.is_set(), "one of them")
     assert not (one.has_turn.is_set() and other.has_turn.is_set())
@@ -65,7 +65,7 @@ def test_two_suspects_go_one_after_the_other() -> None:
 
 
 def test_a_wait_ends_when_the_chunk_is_to_end() -> None:
-    turns, drained = Turns(), threading.Event()
+    turns, drained = EngineLock(), threading.Event()
     holder = Asker(turns, make_lease(1, suspect=True))
     assert holder.has_turn.wait(10)
     waiting = [Asker(turns, make_lease(number, suspect=number == 2), drained.is_set) for number in (2, 3)]
@@ -77,7 +77,7 @@ def test_a_wait_ends_when_the_chunk_is_to_end() -> None:
 
 
 def test_whoever_learns_that_the_engine_died_stays_among_those_that_may_be_to_blame() -> None:
-    turns, lease = Turns(), make_lease(1)
+    turns, lease = EngineLock(), make_lease(1)
     with pytest.raises(EngineError), turns.take(lease, lambda: False):
         raise EngineError("gone")
     assert turns.is_asking(lease)

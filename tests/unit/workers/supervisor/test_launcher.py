@@ -13,7 +13,7 @@ from common.settings import Settings
 from tests.support.waiting import wait_until
 from workers.supervisor import launcher
 from workers.supervisor.engine_presets import Choice, Preset
-from workers.supervisor.launcher import Supervised, count_threads
+from workers.supervisor.launcher import WorkerProcess, count_threads
 from workers.supervisor.placement import Assignment, GpuSlot
 
 
@@ -40,15 +40,15 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def supervise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, **settings: int) -> Supervised:
+def supervise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, **settings: int) -> WorkerProcess:
     """Return a supervised worker that runs a shell script instead of Celery."""
     monkeypatch.setattr(sys, "executable", str(write_program(tmp_path / "python", program)))
     preset = Preset("memory", {"max_num_seqs": Choice(64, "from 10 GiB up")})
     assignment = Assignment(GpuSlot("gpu1+3", "1,3", "2 × L4"), "./tiny.yaml", "tiny", preset)
-    return Supervised(assignment, Settings().model_copy(update=settings))
+    return WorkerProcess(assignment, Settings().model_copy(update=settings))
 
 
-def run_once(worker: Supervised) -> None:
+def run_once(worker: WorkerProcess) -> None:
     """Let the worker start, unless it runs already, and note that it ended."""
     if not worker.running:
         worker.watch()
@@ -56,12 +56,12 @@ def run_once(worker: Supervised) -> None:
     wait_until(lambda: has_ended(worker), "the worker to end")
 
 
-def has_ended(worker: Supervised) -> bool:
+def has_ended(worker: WorkerProcess) -> bool:
     worker.watch()
     return not worker.running
 
 
-def find_pause(worker: Supervised, clock: Clock) -> float:
+def find_pause(worker: WorkerProcess, clock: Clock) -> float:
     """Return how long the launcher waits before it starts the worker again, to half a second."""
     begun_s = clock.now_s
     while not worker.running:
@@ -158,7 +158,7 @@ def test_a_worker_is_told_its_gpus_and_what_is_expected_of_it(
     worker.kill()
 
 
-def is_loading(worker: Supervised) -> bool:
+def is_loading(worker: WorkerProcess) -> bool:
     return worker.loading  # in a function, because mypy believes that a property stays what it was
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from common.spec.models import Generation as GenerationSettings
+from common.spec.models import SamplingParams
 from workers.engines.base import Generation, Request
 from workers.engines.hf.batching import BatchLimit, Waiting, cut_at_end, cut_at_stop, form_batch
 
@@ -23,7 +23,7 @@ def future() -> Iterator[asyncio.Future[Generation]]:
 
 
 def make_waiting(future: asyncio.Future[Generation], length: int, *, max_tokens: int = 8, images: int = 0) -> Waiting:
-    settings = GenerationSettings(max_tokens=max_tokens)
+    settings = SamplingParams(max_tokens=max_tokens)
     return Waiting(Request("r", (), (PIXEL,) * images, settings), "x" * 4 * length, future)
 
 
@@ -65,13 +65,13 @@ def test_neighbours_by_length_go_together(future: asyncio.Future[Generation]) ->
 
 def test_images_count_towards_the_length(future: asyncio.Future[Generation]) -> None:
     image = Image.new("RGB", (280, 280))
-    one = Waiting(Request("r", (), (image,), GenerationSettings()), "x" * 40, future)
+    one = Waiting(Request("r", (), (image,), SamplingParams()), "x" * 40, future)
     assert one.length == 10 + 100
 
 
 def test_greedy_and_sampled_requests_share_a_batch(future: asyncio.Future[Generation]) -> None:
-    greedy = Waiting(Request("g", (), (), GenerationSettings(max_tokens=8)), "", future)
-    sampled = Waiting(Request("s", (), (), GenerationSettings(max_tokens=8, temperature=1.0, seed=3)), "", future)
+    greedy = Waiting(Request("g", (), (), SamplingParams(max_tokens=8)), "", future)
+    sampled = Waiting(Request("s", (), (), SamplingParams(max_tokens=8, temperature=1.0, seed=3)), "", future)
     assert form_batch([greedy, sampled], 2) == [greedy, sampled]
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from common.errors import SampleError
 from common.records import FinishReason
-from common.spec.models import Generation as GenerationSettings
+from common.spec.models import SamplingParams
 from tests.support.engines.requests import make_request
 from tests.support.servers.openai_server import say, say_json
 from workers.engines.base import Generation, Message, Request
@@ -55,7 +55,7 @@ def test_what_was_not_asked_is_not_said_but_greedy_is() -> None:
 def test_images_stand_before_the_text_of_their_message_in_order() -> None:
     pictures = tuple(Image.new("RGB", (4, 4), colour) for colour in ("red", "green", "blue"))
     messages = (Message("system", "Be brief."), Message("user", "one", 1), Message("assistant", "ok"), Message("user", "two", 2))
-    body = write(Request("r", messages, pictures, GenerationSettings()))
+    body = write(Request("r", messages, pictures, SamplingParams()))
     assert [message["role"] for message in body["messages"]] == ["system", "user", "assistant", "user"]
     assert [body["messages"][place]["content"] for place in (0, 2)] == ["Be brief.", "ok"]
     first, last = body["messages"][1]["content"], body["messages"][3]["content"]
