@@ -4,7 +4,7 @@ Each class has a stable ``code``, which outcomes and logs carry, and the ``exit_
 faults become outcomes, chunk faults are exceptions, machine faults end the process.
 """
 
-from common.exit_codes import ENGINE_DIED, NOT_ALL_OK, UNREACHABLE, USER_MUST_ACT
+from common.exit_codes import NOT_ALL_OK, UNREACHABLE, USER_MUST_ACT
 
 
 class FleetError(Exception):
@@ -46,7 +46,6 @@ class EngineError(FleetError):
     """The machine is at fault: the engine crashed or stopped.  The worker exits and its leases expire."""
 
     code = "engine_error"
-    exit_code = ENGINE_DIED
 
 
 class OutOfMemory(EngineError):
