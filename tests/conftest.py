@@ -28,7 +28,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if marker := _MARKERS.get(fixture):
                 item.add_marker(marker)
         parameters = getattr(getattr(item, "callspec", None), "params", {})
-        if item.path.name.startswith(_VLLM_MODULES) or "vllm" in (value for value in parameters.values() if isinstance(value, str)):
+        engines = [value for value in parameters.values() if isinstance(value, str)] if "contract" in item.path.parts else []
+        if item.path.name.startswith(_VLLM_MODULES) or "vllm" in engines:
             item.add_marker("vllm")
 
 
