@@ -1,24 +1,28 @@
 """Errors, sorted by who must act on them.
 
-Each class has a stable ``code``: outcomes and logs carry the code, people read the message.  Sample faults become
-outcomes, chunk faults are exceptions, machine faults end the process.
+Each class has a stable ``code``, which outcomes and logs carry, and the ``exit_code`` of a command that it ends.  Sample
+faults become outcomes, chunk faults are exceptions, machine faults end the process.
 """
+
+from common.exit_codes import ENGINE_DIED, NOT_ALL_OK, UNREACHABLE, USER_MUST_ACT
 
 
 class FleetError(Exception):
     """Root of every error this project raises on purpose."""
 
     code = "fleet_error"
+    exit_code = NOT_ALL_OK
 
 
 class ConfigError(FleetError):
     """The user must change something; never retried.  The message names file, field and what was expected."""
 
     code = "config_error"
+    exit_code = USER_MUST_ACT
 
 
 class SampleError(FleetError):
-    """One row is at fault.  Becomes that sample's ``failed`` outcome inside ``workers/execution/chunk.py`` and never leaves it."""
+    """One row is at fault.  Becomes that sample's ``failed`` outcome inside ``workers/execution/sample.py`` and never leaves it."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -35,12 +39,14 @@ class ServiceUnreachable(TransientError):
     """Redis or the store does not answer at all; commands end with exit code 3."""
 
     code = "service_unreachable"
+    exit_code = UNREACHABLE
 
 
 class EngineError(FleetError):
     """The machine is at fault: the engine crashed or stopped.  The worker exits and its leases expire."""
 
     code = "engine_error"
+    exit_code = ENGINE_DIED
 
 
 class OutOfMemory(EngineError):

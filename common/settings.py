@@ -7,7 +7,6 @@ from typing import Self
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
-from redis.connection import parse_url
 
 from common.errors import ConfigError
 from common.redaction import mask_text
@@ -46,6 +45,8 @@ class Settings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _is_redis_address(cls, url: SecretStr) -> SecretStr:
+        from redis.connection import parse_url  # only an address from the environment is parsed
+
         try:
             if not url.get_secret_value().startswith("unix://"):  # Celery has another word for these
                 parse_url(url.get_secret_value())  # type: ignore[no-untyped-call]  # redis-py has no types here

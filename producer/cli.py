@@ -1,34 +1,27 @@
-"""The ``producer`` command: each subcommand opens what it needs, calls one module, and prints."""
+"""The ``producer`` command: each subcommand opens what it needs, calls one module, and prints.
+
+Each imports what it needs, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
 
-from common.broker.app import make_app
-from common.commands import NOT_ALL_OK, run_command
-from common.errors import ConfigError
-from common.ledger.ledger import Ledger, connect_redis, reaching_redis
-from common.logging import configure_log
-from common.records import Outcome, Sample
-from common.settings import get_settings
-from common.spec.files import read_specs
-from common.spec.models import RunSpec
-from common.storage.store import Store, open_store
-from producer.console.progress import show_progress
-from producer.console.scores import print_scores
-from producer.console.status import print_enqueued, print_resumed, print_status
-from producer.console.watch import watch_run
-from producer.datasets import read_dataset
-from producer.demo.demo import run_demo
-from producer.evaluation.evaluate import evaluate_run
-from producer.planning.plan import describe_plan
-from producer.results.collect import collect_outcomes, write_results
-from producer.runs.enqueue import RETRIED, cancel_run, enqueue_run, resume_run
-from producer.runs.status import prepare_status, read_status
+from common.commands import run_command
+from common.exit_codes import NOT_ALL_OK
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from common.ledger.ledger import Ledger
+    from common.records import Outcome, Sample
+    from common.spec.models import RunSpec
+    from common.storage.store import Store
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
 run_argument = click.argument("run_id", metavar="RUN")
@@ -37,6 +30,9 @@ run_argument = click.argument("run_id", metavar="RUN")
 @click.group()
 def cli() -> None:
     """Plan and enqueue runs, watch them, collect and score their outcomes."""
+    from common.logging import configure_log
+    from common.settings import get_settings
+
     settings = get_settings()
     configure_log(settings.log_level, as_json=settings.log_json)
 
@@ -51,6 +47,15 @@ def enqueue(spec_path: Path, changes: tuple[str, ...], dry_run: bool, as_json: b
 
     Enqueueing the same spec again rings only for what is missing.
     """
+    from rich.console import Console
+
+    from common.broker.app import make_app
+    from common.settings import get_settings
+    from common.spec.files import read_specs
+    from producer.console.status import print_enqueued
+    from producer.planning.plan import describe_plan
+    from producer.runs.enqueue import enqueue_run
+
     specs = read_specs(spec_path, changes)
     if dry_run:
         click.echo(json.dumps([describe_plan(spec, _read_samples(spec)) for spec in specs], indent=2, ensure_ascii=False))
@@ -71,6 +76,11 @@ def status(run_id: str, as_json: bool) -> None:
 
     Prints states that add up, rate, time left, and who holds what.
     """
+    from rich.console import Console
+
+    from producer.console.status import print_status
+    from producer.runs.status import read_status
+
     with _fleet() as (store, ledger):
         read = read_status(run_id, store, ledger)
     click.echo(read.model_dump_json(indent=2)) if as_json else print_status(read, Console())
@@ -80,6 +90,11 @@ def status(run_id: str, as_json: bool) -> None:
 @run_argument
 def watch(run_id: str) -> int:
     """Follow RUN until it ends.  Ctrl+C stops the watching, not the run."""
+    from rich.console import Console
+
+    from producer.console.watch import watch_run
+    from producer.runs.status import prepare_status
+
     with _fleet() as (store, ledger):
         last = watch_run(prepare_status(run_id, store, ledger), Console())
     return 0 if last.all_ok else NOT_ALL_OK
@@ -96,6 +111,13 @@ def resume(run_id: str, retry: str, rebuild: bool, as_json: bool) -> None:
     Rings for every chunk that is neither done nor held.  With --retry failed,invalid exactly those samples are run again;
     each keeps its outcome until the new one is better.
     """
+    from rich.console import Console
+
+    from common.broker.app import make_app
+    from common.settings import get_settings
+    from producer.console.status import print_resumed
+    from producer.runs.enqueue import resume_run
+
     statuses = _split_statuses(retry)
     with _fleet() as (store, ledger):
         resumed = resume_run(run_id, store, ledger, make_app(get_settings()), retry=statuses, rebuild=rebuild)
@@ -110,6 +132,11 @@ def cancel(run_id: str, as_json: bool) -> None:
 
     Chunks that are being worked on are finished; what is done stays.  `producer resume RUN` lets it go on.
     """
+    from rich.console import Console
+
+    from producer.console.status import print_status
+    from producer.runs.enqueue import cancel_run
+
     with _fleet() as (store, ledger):
         cancelled = cancel_run(run_id, store, ledger)
     click.echo(cancelled.model_dump_json(indent=2)) if as_json else print_status(cancelled, Console())
@@ -124,6 +151,8 @@ def collect(run_id: str, folder: Path | None, as_json: bool) -> int:
 
     One row a sample, also for those that have no outcome yet.
     """
+    from producer.results.collect import write_results
+
     folder = folder or Path("results") / run_id
     statuses = write_results(_collect(run_id), folder)
     if as_json:
@@ -142,6 +171,11 @@ def evaluate(run_id: str, as_json: bool) -> int:
 
     Prints accuracy by dataset with its n and interval, first attempt and after retries.
     """
+    from rich.console import Console
+
+    from producer.console.scores import print_scores
+    from producer.evaluation.evaluate import evaluate_run
+
     evaluation = evaluate_run(run_id, _open_store(), _collect(run_id))
     click.echo(evaluation.model_dump_json(indent=2)) if as_json else print_scores(evaluation, Console())
     return 0 if evaluation.overall.ok == evaluation.overall.unique else NOT_ALL_OK
@@ -154,18 +188,28 @@ def demo(folder: Path) -> None:
 
     Takes the small model and the data of the repository; Ctrl+C at any time, then the same command again, goes on.
     """
+    from rich.console import Console
+
+    from producer.demo.demo import run_demo
+
     run_demo(folder, Console())
 
 
 @contextmanager
 def _fleet() -> Iterator[tuple[Store, Ledger]]:
     """Open store and ledger; a Redis that is lost on the way ends the command with exit code 3."""
+    from common.ledger.ledger import Ledger, connect_redis, reaching_redis
+    from common.settings import get_settings
+
     settings = get_settings()
     with reaching_redis(settings):
         yield _open_store(), Ledger(connect_redis(settings), settings)
 
 
 def _split_statuses(text: str) -> tuple[str, ...]:
+    from common.errors import ConfigError
+    from producer.runs.enqueue import RETRIED
+
     statuses = tuple(status.strip() for status in text.split(",") if status.strip())
     if strange := [status for status in statuses if status not in RETRIED]:
         raise ConfigError(f"--retry {text!r}: {strange[0]!r} cannot be run again; expected failed, invalid or failed,invalid")
@@ -173,15 +217,24 @@ def _split_statuses(text: str) -> tuple[str, ...]:
 
 
 def _open_store() -> Store:
+    from common.settings import get_settings
+    from common.storage.store import open_store
+
     return open_store(get_settings().store_url)
 
 
 def _read_samples(spec: RunSpec) -> Iterator[Sample]:
+    from producer.console.progress import show_progress
+    from producer.datasets import read_dataset
+
     samples = (sample for source in spec.datasets for sample in read_dataset(source))
     return show_progress(samples, "reading samples")
 
 
 def _collect(run_id: str) -> Iterator[Outcome]:
+    from producer.console.progress import show_progress
+    from producer.results.collect import collect_outcomes
+
     return show_progress(collect_outcomes(run_id, _open_store()), "collecting samples")
 
 

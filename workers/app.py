@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from common.broker.app import make_app
 from common.errors import ConfigError, FleetError, ServiceUnreachable
+from common.exit_codes import ENGINE_DIED, UNREACHABLE, USER_MUST_ACT
 from common.ledger.ledger import Ledger, connect_redis
 from common.ledger.worker_registry import WorkerRecord, announce_worker
 from common.logging import configure_log
@@ -26,11 +27,10 @@ from common.spec.models import ModelProfile
 from common.storage.store import open_store
 from workers.adapters import load_adapter
 from workers.celery_ext.flower import guard_flower
+from workers.celery_ext.signals import handle_signals
 from workers.engines.registry import load_engine
 from workers.execution.look import look
-from workers.runtime.worker import CANNOT_START, ENGINE_DIED, Slot
-from workers.supervisor.restart_policy import SERVICE_AWAY
-from workers.supervisor.signals import handle_signals
+from workers.runtime.worker import Slot
 
 log = structlog.get_logger()
 
@@ -131,8 +131,8 @@ def _begin_drain(at_once: bool) -> None:
 
 def _exit_code(error: Exception) -> int:
     if isinstance(error, ConfigError):
-        return CANNOT_START
-    return SERVICE_AWAY if isinstance(error, (ServiceUnreachable, redis.RedisError)) else ENGINE_DIED
+        return USER_MUST_ACT
+    return UNREACHABLE if isinstance(error, (ServiceUnreachable, redis.RedisError)) else ENGINE_DIED
 
 
 def _tell_trouble(worker: str, trouble: str) -> None:

@@ -1,26 +1,18 @@
-"""The ``workers`` command."""
+"""The ``workers`` command.  Each subcommand imports what it needs, so that ``--help`` answers at once."""
 
-from collections.abc import Sequence
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import click
-import structlog
-from rich.console import Console
 
 from common.commands import run_command
-from common.digests import name_node
-from common.ledger.ledger import connect_redis
-from common.logging import configure_log
-from common.settings import Settings, get_settings
-from workers.doctor.finding import find_exit_code
-from workers.doctor.node import check_node
-from workers.doctor.report import print_findings, to_json
-from workers.media.files import find_access
-from workers.supervisor.launcher import Launcher
-from workers.supervisor.placement import Assignment, assign_slots, pair_models
-from workers.supervisor.restart_policy import withdraw_notices
-from workers.supervisor.worker_names import await_free_names
 
-log = structlog.get_logger()
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from common.settings import Settings
+    from workers.supervisor.placement import Assignment
 
 _GPUS_HELP = (
     "none, all, or numbers such as 0, 0-3 or 0,1+2,3: one worker for each, 1+2 is one on two GPUs; all is one for each GPU, or for "
@@ -49,8 +41,16 @@ def start(models: tuple[str, ...], gpus: tuple[str, ...], replicas: int) -> int:
     Engine options that the profile leaves open are chosen by free GPU memory.  SIGTERM, Ctrl+C, SIGUSR1 or a closed terminal
     drain the workers; a second Ctrl+C kills.
     """
+    import structlog
+
+    from common.digests import name_node
+    from workers.media.files import find_access
+    from workers.supervisor.launcher import Launcher
+    from workers.supervisor.placement import assign_slots, pair_models
+
+    log = structlog.get_logger()
     settings = _prepare()
-    find_access(settings, [])  # a mistake in FLEET_MEDIA_ROOTS is better told now than by every chunk
+    find_access(settings, [])  # a mistake in FLEET_MEDIA_ROOTS is reported now instead of by every chunk
     assignments = assign_slots(pair_models(models, gpus), replicas=replicas)
     launcher = Launcher(assignments, settings)
     _claim_names(settings, assignments)
@@ -71,6 +71,13 @@ def check(models: tuple[str, ...], gpus: tuple[str, ...], replicas: int, as_json
     Looks at Redis, store, GPUs, versions, disks and clock, and with --model at its weights and engine.  Exit code 0 if it can,
     2 if something must be changed, 3 if a service does not answer.
     """
+    from rich.console import Console
+
+    from workers.doctor.finding import find_exit_code
+    from workers.doctor.node import check_node
+    from workers.doctor.report import print_findings, to_json
+    from workers.supervisor.placement import pair_models
+
     settings = _prepare()
     asked: list[tuple[str | None, str | None]] = [(None, one) for one in gpus] or [(None, None)]
     if models:
@@ -81,12 +88,20 @@ def check(models: tuple[str, ...], gpus: tuple[str, ...], replicas: int, as_json
 
 
 def _prepare() -> Settings:
+    from common.logging import configure_log
+    from common.settings import get_settings
+
     settings = get_settings()
     configure_log(settings.log_level, as_json=settings.log_json)
     return settings
 
 
 def _claim_names(settings: Settings, assignments: Sequence[Assignment]) -> None:
+    from common.digests import name_node
+    from common.ledger.ledger import connect_redis
+    from workers.supervisor.notices import withdraw_notices
+    from workers.supervisor.worker_names import await_free_names
+
     with connect_redis(settings) as client:
         names = [f"{one.slot.name}@{name_node()}" for one in assignments]
         await_free_names(client, names, patience_s=settings.lease_s)

@@ -14,7 +14,8 @@ import psutil
 import redis
 
 from benchmarks.chaos.fleet import ECHO, TINY, ChaosFleet, Node, Run
-from common.broker.app import TASK_NAME, queue_name, ring
+from common.broker.app import TASK_NAME, ring
+from common.broker.queues import queue_name
 from common.errors import ServiceUnreachable
 
 _SETTLE_S = 0.05  # a killed process's last commands have reached Redis by then

@@ -1,7 +1,7 @@
-"""Strict answer extraction: what a careful reader would accept, and never a guess.
+"""Strict answer extraction: accept only what a careful reader would accept, and never guess.
 
-No clear answer is ``None``, and counted; two different answers are no answer.  The rules of each kind of question are in
-``answer_letters.py``, ``answer_numbers.py`` and here.  VLMEvalKit's looser rules are a scorer's business.
+An unclear answer is ``None`` and is counted. Two different answers count as none. The rules of each kind of question are in
+``letters.py``, ``numbers.py`` and here. VLMEvalKit's looser rules belong to a scorer.
 """
 
 import re
@@ -53,9 +53,9 @@ _WRAPPING = (
 def extract_answer(kind: Kind, text: str, options: Mapping[str, str]) -> str | None:
     """Return the answer that ``text`` states, or ``None`` when there is none or more than one.
 
-    multiple_choice: the upper-case letter of an option.  yes_no: ``Yes`` or ``No``, asked in English or Chinese.
-    number: canonical number text (``1234.5``, ``-3``, ``50%``).  short_text: the text without its wrapping, at most
-    ``SHORT_TEXT_WORDS`` words (two Chinese characters make one).  free_text: the trimmed text.
+    multiple_choice: the upper-case letter of an option. yes_no: ``Yes`` or ``No``, asked in English or Chinese.
+    number: canonical number text (``1234.5``, ``-3``, ``50%``). short_text: the text without its wrapping, at most
+    ``SHORT_TEXT_WORDS`` words (two Chinese characters make one). free_text: the trimmed text.
     """
     if kind == "multiple_choice":
         return _settle(_read_option(text, options))

@@ -77,7 +77,7 @@ def _clean(text: str) -> str:
 
 
 def _read_whole(text: str, texts: Mapping[str, str]) -> Readings:
-    """Read a text that is nothing but a letter (lower case, too) or the text of one option."""
+    """Read a text that is only a letter (lower case, too) or the text of one option."""
     if alone := _ALONE.fullmatch(text):
         return {alone[1].upper()}
     folded = normalize_answer(text)

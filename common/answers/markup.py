@@ -1,4 +1,4 @@
-"""Text surgery that the families share.  All functions are pure and return the text trimmed.
+"""Functions on text that the model families share. All functions are pure and return the text trimmed.
 
 A block that was opened and never closed was cut by ``max_tokens``: it goes as far as the text does.
 """
@@ -22,7 +22,7 @@ _IMAGE_TOKEN = re.compile(
 def drop_thinking(text: str) -> str:
     """Return the text without thoughts: ``<think>…</think>``, all before a lone ``</think>``, all after an unfinished ``<think>``.
 
-    A lone end is what models write whose prompt already opens the block.  If such a one is cut before that end, nothing
+    A lone end is what models write whose prompt already opens the block. If such a one is cut before that end, nothing
     in its text tells thoughts from answer: the validator ``finished`` does.
     """
     return _THOUGHT_END.split(_THINKING.sub("", text))[-1].strip()

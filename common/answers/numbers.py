@@ -1,7 +1,7 @@
 """Read the numbers that a text states: digits, English number words to ninety-nine, Chinese numerals to ten.
 
 A number that no careful reader would call clear (a range, a fraction, a date, "more than 5", "5k") is *unreadable*: it
-is reported as ``None`` beside the readable ones, so that it is never passed over in silence.
+is reported as ``None`` beside the readable ones, so that it is never silently ignored.
 """
 
 import re

@@ -1,7 +1,7 @@
 """Recognize refusals, in English and Chinese, by forms and not by words.
 
 "No", "The patient is unable to walk", "I cannot see any fracture" and the sign that says "Sorry, we're closed" are
-answers.  The forms come from VLMEvalKit's list of refusals and from what the families of ``adapters`` say when they decline.
+answers. The forms come from VLMEvalKit's list of refusals and from what the families of ``adapters`` say when they decline.
 """
 
 import re

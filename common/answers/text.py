@@ -39,7 +39,7 @@ def normalize_answer(text: str) -> str:
     """Return the text folded for comparison; folding twice changes nothing.
 
     NFKC, case, punctuation and space are folded, articles dropped, number words and numbers made canonical (VQA's
-    evaluation folds the same way).  ``-5``, ``0.5``, ``50%``, ``1/2``, ``3:30`` and symbols such as ``+`` keep their meaning.
+    evaluation folds the same way). ``-5``, ``0.5``, ``50%``, ``1/2``, ``3:30`` and symbols such as ``+`` keep their meaning.
     """
     folded = _fold(text)
     while (again := _fold(folded)) != folded:  # rare: a folded character may compose with its new neighbour
@@ -62,7 +62,7 @@ def find_boxed(text: str) -> tuple[str, ...]:
 
 
 def find_final_statements(text: str) -> tuple[str, ...]:
-    r"""Return what is said to be final: each ``\boxed{…}``, and the line after "final answer is"."""
+    r"""Return the statements marked as final: each ``\boxed{…}``, and the line after "final answer is"."""
     return find_boxed(text) + _find_after(_FINAL, text)
 
 

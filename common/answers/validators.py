@@ -1,4 +1,4 @@
-"""Validators: each looks at the form of one answer, never at the target, and says whether it is as it should be."""
+"""Validators: each checks the form of one answer, never the target, and returns whether the answer is valid."""
 
 import json
 import re
@@ -6,15 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from jsonschema.validators import validator_for
-
 from common.answers.extract import normalize_answer, split_words
 from common.answers.markup import drop_blocks, drop_thinking, has_image_token
 from common.answers.refusals import is_refusal
 from common.answers.text import CJK
-from common.answers.validator_names import IMPORT_STRING, check_validators, split_entry
+from common.errors import ConfigError
 from common.plugins import import_object
 from common.records import FinishReason, Sample
+from common.spelling import suggest
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,18 +29,21 @@ class Answered:
 
 Validator = Callable[[Answered], bool]
 
-# A stretch of this many words that is one phrase, said at least so many times in a row, is a loop.
+IMPORT_STRING = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
+
+# A loop is one phrase that repeats at least LOOP_REPEATS times in a row, over at least LOOP_WORDS words in all.
 LOOP_WORDS = 24
 LOOP_REPEATS = 4
 LONGEST_PHRASE_WORDS = 64
 
-_LONG_WORD = 40  # characters; a longer run without a space is looked at character by character
+_MAX_WORDS_EXPECTED = "a whole number from 1, for example {max_words: 30}"
+_LONG_WORD = 40  # characters; a longer run without a space is split into characters
 _WORD = re.compile(rf"[{CJK}]|[^\W_{CJK}]+|[!?@&%^~]")
 _FENCE = re.compile(r"\s*```(?:json)?\s*\n(.*?)\n?\s*```\s*", re.DOTALL | re.IGNORECASE)
 
 
 def non_empty(answered: Answered) -> bool:
-    """Accept a prediction that says something."""
+    """Accept a prediction that is not blank."""
     return bool(answered.prediction.strip())
 
 
@@ -69,7 +71,7 @@ def finished(answered: Answered) -> bool:
 def no_repetition(answered: Answered) -> bool:
     """Accept a text that is not caught in a loop: a phrase of up to 64 words, 4 times or more in a row, over 24 words or more.
 
-    A Chinese character is a word; so is each character of a run of more than 40 without a space.  Thinking is not looked at.
+    A Chinese character is a word; so is each character of a run of more than 40 without a space. Thinking is ignored.
     """
     words = _split_for_loops(drop_thinking(answered.text))
     longest = min(LONGEST_PHRASE_WORDS, len(words) // LOOP_REPEATS)
@@ -89,6 +91,8 @@ def regex(pattern: str) -> Validator:
 
 def json_schema(schema: dict[str, Any]) -> Validator:
     """Accept JSON that fits the schema; it may stand in a ```` ```json ```` fence, with nothing else around it."""
+    from jsonschema.validators import validator_for  # imported here for the reason given in _check_json_schema
+
     validator = validator_for(schema)(schema)
 
     def fits_schema(answered: Answered) -> bool:
@@ -102,21 +106,92 @@ def json_schema(schema: dict[str, Any]) -> Validator:
     return fits_schema
 
 
-_VALIDATORS: dict[str, Validator] = {
-    "non_empty": non_empty,
-    "no_image_token": no_image_token,
-    "no_refusal": no_refusal,
-    "answer_extractable": answer_extractable,
-    "finished": finished,
-    "no_repetition": no_repetition,
-}
-_WITH_ARGUMENT: dict[str, Callable[[Any], Validator]] = {"max_words": max_words, "json_schema": json_schema, "regex": regex}
+def check_validators(entries: tuple[str | dict[str, Any], ...], where: str = "validation.validators") -> None:
+    """Raise ``ConfigError`` for the first entry that names no validator or gives a wrong argument.
+
+    An entry is a name, a name with its argument (``{max_words: 30}``), or the import string of a function of your own
+    (``package.module:function``). This function checks only the form of an import string; it does not import it.
+    """
+    for entry in entries:
+        name, argument = split_entry(entry, where)
+        if IMPORT_STRING.fullmatch(name):
+            if argument is not None:
+                raise ConfigError(f"{where}: {name}: a validator of your own takes no argument, found {argument!r}")
+        else:
+            _check_argument(name, argument, where)
+
+
+def split_entry(entry: str | dict[str, Any], where: str = "validation.validators") -> tuple[str, Any]:
+    """Return an entry's name and argument (``None`` without one). Raises ``ConfigError`` for a mapping of several names."""
+    if isinstance(entry, str):
+        return entry, None
+    if len(entry) != 1:
+        raise ConfigError(f"{where}: found {entry!r}; expected one name with its argument, for example {{max_words: 30}}")
+    [(name, argument)] = entry.items()
+    if argument is None:
+        raise ConfigError(f"{where}: {name}: found no argument after the colon; expected one, or the name alone")
+    return name, argument
+
+
+def _check_argument(name: str, argument: Any, where: str) -> None:
+    if name not in VALIDATORS:
+        known = sorted(VALIDATORS)
+        raise ConfigError(f"{where}: unknown validator {name!r}{suggest(name, known)}; known validators: {', '.join(known)}")
+    entry = VALIDATORS[name]
+    if not isinstance(entry, _WithArgument):
+        if argument is not None:
+            raise ConfigError(f"{where}: {name}: takes no argument, found {argument!r}; write the name alone")
+        return
+    if not isinstance(argument, entry.type) or isinstance(argument, bool):
+        raise ConfigError(f"{where}: {name}: found {argument!r}; expected {entry.expected}")
+    entry.check(argument, where)
+
+
+def _check_max_words(count: int, where: str) -> None:
+    if count < 1:
+        raise ConfigError(f"{where}: max_words: found {count}; expected {_MAX_WORDS_EXPECTED}")
+
+
+def _check_json_schema(schema: dict[str, Any], where: str) -> None:
+    # Imported here: a spec without a schema must not pay for it.
+    from jsonschema.exceptions import SchemaError
+    from jsonschema.validators import validator_for
+    from referencing import Registry
+    from referencing.exceptions import Unresolvable
+    from referencing.jsonschema import DRAFT202012
+
+    try:
+        validator_for(schema).check_schema(schema)
+    except SchemaError as error:
+        raise ConfigError(f"{where}: json_schema: not a valid JSON schema at {error.json_path}: {error.message}") from None
+    resolver = Registry().resolver_with_root(DRAFT202012.create_resource(schema))
+    for reference in _find_references(schema):
+        if not reference.startswith("#"):
+            raise ConfigError(f"{where}: json_schema: $ref {reference!r} leads outside the schema; expected one that begins with #")
+        try:
+            resolver.lookup(reference)
+        except Unresolvable:
+            raise ConfigError(f"{where}: json_schema: $ref {reference!r} leads nowhere in the schema") from None
+
+
+def _check_regex(pattern: str, where: str) -> None:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ConfigError(f"{where}: regex: {pattern!r} is not a valid pattern: {error}") from None
+
+
+def _find_references(node: Any) -> list[str]:
+    if isinstance(node, dict):
+        own = [node["$ref"]] if isinstance(node.get("$ref"), str) else []
+        return own + [found for child in node.values() for found in _find_references(child)]
+    return [found for child in node for found in _find_references(child)] if isinstance(node, list) else []
 
 
 def build_validators(entries: tuple[str | dict[str, Any], ...]) -> tuple[tuple[str, Validator], ...]:
     """Return each entry's name and its validator, in order.
 
-    Raises ``ConfigError`` for an unknown name, a wrong argument, or an import string that leads nowhere.
+    Raises ``ConfigError`` for an unknown name, a wrong argument, or an import string that cannot be imported.
     """
     check_validators(entries)
     return tuple(_build_validator(*split_entry(entry)) for entry in entries)
@@ -131,7 +206,8 @@ def _build_validator(name: str, argument: Any) -> tuple[str, Validator]:
     if IMPORT_STRING.fullmatch(name):
         own: Validator = import_object(name, what="validator")
         return name, own
-    return name, _VALIDATORS[name] if argument is None else _WITH_ARGUMENT[name](argument)
+    entry = VALIDATORS[name]
+    return name, entry.build(argument) if isinstance(entry, _WithArgument) else entry
 
 
 def _split_for_loops(text: str) -> list[str]:
@@ -151,3 +227,29 @@ def _has_loop(words: list[str], period: int) -> bool:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+@dataclass(frozen=True, slots=True)
+class _WithArgument:
+    """A validator with an argument: its type, what messages expect, its check, and the function that builds the validator."""
+
+    type: type
+    expected: str
+    check: Callable[[Any, str], None]
+    build: Callable[[Any], Validator]
+
+
+# Every validator by name. The check of a spec and the building of its validators both use this table.
+VALIDATORS: dict[str, Validator | _WithArgument] = {
+    "non_empty": non_empty,
+    "no_image_token": no_image_token,
+    "no_refusal": no_refusal,
+    "answer_extractable": answer_extractable,
+    "finished": finished,
+    "no_repetition": no_repetition,
+    "max_words": _WithArgument(int, _MAX_WORDS_EXPECTED, _check_max_words, max_words),
+    "json_schema": _WithArgument(
+        dict, "a JSON schema, for example {json_schema: {type: object, required: [answer]}}", _check_json_schema, json_schema
+    ),
+    "regex": _WithArgument(str, "a pattern in quotes, for example {regex: '^[A-D]$'}", _check_regex, regex),
+}

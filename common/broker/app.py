@@ -11,6 +11,7 @@ from kombu.transport import TRANSPORT_ALIASES
 from kombu.utils.url import as_url
 from redis.connection import parse_url
 
+from common.broker.queues import queue_name
 from common.errors import ServiceUnreachable
 from common.settings import Settings
 from common.storage.plan_index import ChunkIndex
@@ -76,11 +77,6 @@ def read_tls_options(url: str) -> dict[str, Any]:
         return {}
     address = parse_url(url)  # type: ignore[no-untyped-call]  # as above
     return {"ssl_cert_reqs": "required", **{name: value for name, value in address.items() if name.startswith("ssl_")}}
-
-
-def queue_name(model: str) -> str:
-    """Return the queue of a model profile; its workers listen to this one only."""
-    return f"fleet.{model}"
 
 
 def ring(app: Celery, model: str, run_id: str, chunks: Iterable[int], index: ChunkIndex | None = None) -> int:

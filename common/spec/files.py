@@ -7,7 +7,7 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from common.answers.validator_names import check_validators
+from common.answers.validators import check_validators
 from common.digests import digest_file
 from common.errors import ConfigError
 from common.redaction import find_secrets, mask_record

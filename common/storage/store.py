@@ -29,6 +29,7 @@ from obstore.exceptions import (
 from obstore.store import LocalStore, from_url
 
 from common.errors import ConfigError, FleetError, IntegrityError, ServiceUnreachable, TransientError
+from common.exit_codes import USER_MUST_ACT
 from common.redaction import mask_text
 
 if TYPE_CHECKING:  # obstore has these names in its stubs alone
@@ -68,6 +69,7 @@ class StoreFull(TransientError):
     """There is no room for the object.  A worker tries again until somebody makes room; a command ends with exit code 2."""
 
     code = "store_full"
+    exit_code = USER_MUST_ACT
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,1 +1,1 @@
-"""Reports show an evaluation to people."""
+"""Console: what a terminal shows of a run: status, scores, progress."""

@@ -1,4 +1,4 @@
-"""Progress of a stream of unknown length: a spinner with count and rate on a terminal, now and then a line off one."""
+"""Progress of a stream of unknown length: a spinner with count and rate on a terminal, a line every ten seconds elsewhere."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -14,7 +14,7 @@ _LOOK_EVERY = 256
 
 
 def show_progress(stream: Iterable[Item], doing: str) -> Iterator[Item]:
-    """Yield the stream unchanged and tell on standard error how much of it has passed; silent while it is quick."""
+    """Yield the stream unchanged and print its progress to standard error. A short stream prints no line."""
     console = Console(stderr=True)
     live = Status(doing, console=console) if console.is_terminal else None
     begun_at = shown_at = time.monotonic()

@@ -1,4 +1,4 @@
-"""An evaluation in a terminal: a table where it fits, plain lines where it does not."""
+"""Print an evaluation to a terminal: a table if it fits, else plain lines."""
 
 from collections.abc import Iterator
 
@@ -48,7 +48,7 @@ def print_scores(evaluation: Evaluation, console: Console) -> None:
 
 
 def scores_table(evaluation: Evaluation) -> Table:
-    """Return the scores as a table, a row a dataset; several datasets end in a row over all their samples."""
+    """Return the scores as a table with one row per dataset. Several datasets are followed by a row over all samples."""
     table = Table(title=_title(evaluation), title_justify="left", box=SIMPLE_HEAD, padding=0)
     table.add_column("dataset", no_wrap=True)
     for heading in _HEADINGS:
@@ -97,7 +97,7 @@ def _score_lines(evaluation: Evaluation) -> Iterator[str]:
 
 
 def _notes(evaluation: Evaluation) -> Iterator[str]:
-    """Yield what a reader must know to read the scores rightly."""
+    """Yield the notes that explain the scores."""
     total = evaluation.overall
     yield "n counts ok and invalid samples that have a target. invalid counts as wrong; failed and unprocessed are not in n."
     if total.retried:
@@ -118,7 +118,7 @@ def _format_accuracy(row: DatasetScores) -> str:
 
 
 def _format_rate(rate: float | None) -> str:
-    """Return a rate to three digits; what is not quite all or nothing does not read as if it were."""
+    """Return a rate to three decimals. A rate that only rounds to 0 or 1 is shown as <0.001 or >0.999."""
     if rate is None:
         return ABSENT
     if 0 < rate < 0.0005:

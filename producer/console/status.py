@@ -1,4 +1,4 @@
-"""A run's status, and what enqueueing did, for a person in a terminal."""
+"""Print a run's status, and the result of enqueueing and resuming, to a terminal."""
 
 from collections.abc import Sequence
 
@@ -19,7 +19,7 @@ _UNBOUNDED = 1000  # columns; wide enough that no table is squeezed while it is 
 
 
 def print_status(status: RunStatus, console: Console) -> None:
-    """Print a run's states by dataset, its pace, and its workers: on which GPU, what they hold, how fast they are."""
+    """Print a run's states by dataset, its throughput, and each worker's GPU, chunks and throughput."""
     _print(console, describe_progress(status))
     rows = [*status.datasets.items(), *([("all", status.samples)] if len(status.datasets) > 1 else [])]
     table = _make_table(rows)
@@ -27,8 +27,8 @@ def print_status(status: RunStatus, console: Console) -> None:
         console.print(table)
     else:
         for name, counts in rows:
-            told = [f"{column.replace('_', ' ')} {cell}" for column, cell in zip(_COLUMNS, _cells(counts), strict=True)]
-            _print(console, f"{name}\n  {', '.join(told[:3])}\n  {', '.join(told[3:])}")
+            parts_shown = [f"{column.replace('_', ' ')} {cell}" for column, cell in zip(_COLUMNS, _cells(counts), strict=True)]
+            _print(console, f"{name}\n  {', '.join(parts_shown[:3])}\n  {', '.join(parts_shown[3:])}")
     _print_workers(status, console)
     if status.state == "running" and not any(worker.state != "stopped" for worker in status.workers):
         _print(console, _advise_workers(status.model))
@@ -45,12 +45,12 @@ def _make_table(rows: list[tuple[str, SampleCounts]]) -> Table:
 
 
 def _measure(table: Table, console: Console) -> Measurement:
-    """Return the widths that a table needs, whatever the console's."""
+    """Return the widths that a table needs, independent of the console's width."""
     return console.measure(table, options=console.options.update(max_width=_UNBOUNDED))
 
 
 def _print_workers(status: RunStatus, console: Console) -> None:
-    """Print a table where it fits a terminal and a line a worker elsewhere; then what troubles them."""
+    """Print the workers as a table if it fits the terminal, else one line each. Then print each worker's trouble."""
     if not status.workers:
         return
     table = _make_worker_table(status)
@@ -65,7 +65,7 @@ def _print_workers(status: RunStatus, console: Console) -> None:
 
 
 def _make_worker_table(status: RunStatus) -> Table:
-    """Return a row a worker; where space is short, a GPU's name and what is held go over several lines."""
+    """Return a table with one row per worker. In a narrow terminal the device and the chunks wrap."""
     table = Table(box=SIMPLE_HEAD, padding=0)
     for column in ("worker", "device", "state", "holds"):
         table.add_column(column, no_wrap=column in ("worker", "state"))
@@ -73,8 +73,8 @@ def _make_worker_table(status: RunStatus) -> Table:
         table.add_column(column, justify="right", no_wrap=True)
     for worker in status.workers:
         rates = (ABSENT if per_s is None else format_rate(per_s) for per_s in (worker.samples_per_s, worker.tokens_per_s))
-        told = (worker.worker, _describe_device(worker), worker.state, _describe_holds(worker, status.run_id), *rates)
-        table.add_row(*map(escape, told))
+        parts_shown = (worker.worker, _describe_device(worker), worker.state, _describe_holds(worker, status.run_id), *rates)
+        table.add_row(*map(escape, parts_shown))
     return table
 
 
@@ -89,13 +89,13 @@ def _describe_device(worker: WorkerRecord) -> str:
 
 
 def _describe_holds(worker: WorkerRecord, run_id: str) -> str:
-    """Return ``chunk 12, 14``, and how many chunks it holds of other runs."""
+    """Return ``chunk 12, 14``, and the number of chunks it holds of other runs."""
     ours = [str(chunk) for run, chunk in sorted(worker.holds) if run == run_id]
     others = len(worker.holds) - len(ours)
-    told = [f"chunk {', '.join(ours)}"] if ours else []
+    parts_shown = [f"chunk {', '.join(ours)}"] if ours else []
     if others:
-        told.append(f"{others} {'chunk' if others == 1 else 'chunks'} of other runs")
-    return ", ".join(told) or "nothing"
+        parts_shown.append(f"{others} {'chunk' if others == 1 else 'chunks'} of other runs")
+    return ", ".join(parts_shown) or "nothing"
 
 
 def print_enqueued(enqueued: Enqueued, console: Console) -> None:
@@ -113,7 +113,7 @@ def print_enqueued(enqueued: Enqueued, console: Console) -> None:
 
 
 def print_resumed(resumed: Resumed, retry: Sequence[str], console: Console) -> None:
-    """Print what resuming did; ``retry`` is what was asked to be run again."""
+    """Print what resuming did; ``retry`` lists the statuses to run again."""
     if retry and not resumed.retried:
         _print(console, f"{resumed.run_id}: no sample is {' or '.join(retry)} and not being run again already")
     elif retry:

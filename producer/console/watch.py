@@ -1,4 +1,4 @@
-"""Watch a run until it ends: a progress bar with rate and time left on a terminal, plain lines off one."""
+"""Watch a run until it ends: a progress bar with rate and time left on a terminal, plain lines elsewhere."""
 
 import time
 from collections.abc import Callable
@@ -20,7 +20,7 @@ def watch_run(read: Callable[[], RunStatus], console: Console) -> RunStatus:
 
 
 def describe_progress(status: RunStatus) -> str:
-    """Return one line: done of all, rate, time left, and what is not ``ok``."""
+    """Return one line: samples done and in all, rate, time left, and the counts that are not ``ok``."""
     parts = [f"{status.run_id}: {_describe_done(status)}", _describe_pace(status)]
     troubles = (("invalid", status.samples.invalid), ("failed", status.samples.failed), ("run again", status.retrying))
     return " · ".join(parts + [f"{count:,} {name}" for name, count in troubles if count])
@@ -78,8 +78,8 @@ def _watch_live(read: Callable[[], RunStatus], console: Console) -> RunStatus:
         console.print(status.run_id, markup=False, highlight=False)
         shown = progress.add_task("", total=status.samples.unique)
         while status.state == "running":
-            told = f"{_describe_done(status)} · {_describe_pace(status)}"
-            progress.update(shown, completed=_count_done(status.samples), description=told)
+            line = f"{_describe_done(status)} · {_describe_pace(status)}"
+            progress.update(shown, completed=_count_done(status.samples), description=line)
             time.sleep(_POLL_S)
             status = read()
     return status

@@ -1,7 +1,7 @@
 """Read one field's raw value: its text, options, targets, index or kind.
 
 Every reader returns the value or raises ``SampleError("bad_field", "found …; expected …")``; the caller adds file, line and
-field.  Values are as JSON gives them: text, number, bool, list, mapping (``None`` never comes here).
+field. Values are as JSON gives them: text, number, bool, list, mapping (``None`` never comes here).
 """
 
 import re
@@ -34,7 +34,7 @@ def to_text(value: Any) -> str:
 
 
 def to_index(value: Any) -> int | str:
-    """Return a row's own name.  Whole numbers beyond 64 bits become text, because tables of results cannot hold them."""
+    """Return a row's own name. Whole numbers beyond 64 bits become text, because tables of results cannot hold them."""
     if isinstance(value, int) and not isinstance(value, bool):
         return value if -(2**63) <= value < 2**63 else str(value)
     if isinstance(value, str) and value.strip():
@@ -55,7 +55,7 @@ def to_kind(value: Any) -> Kind:
 
 
 def to_options(value: Any) -> dict[str, str]:
-    """Return options by letter, from a mapping of letters or a list (A, B, C, …).  Null and blank options are absent."""
+    """Return options by letter, from a mapping of letters or a list (A, B, C, …). Null and blank options are absent."""
     pairs: Iterable[tuple[Any, Any]]
     if isinstance(value, dict):
         if not _LETTERS.issuperset(value):
@@ -77,7 +77,7 @@ def to_options(value: Any) -> dict[str, str]:
 
 
 def to_target(value: Any) -> tuple[str, ...]:
-    """Return the accepted answers: one, or a list of them.  Null and blank ones are absent; bools become Yes and No."""
+    """Return the accepted answers: one, or a list of them. Null and blank ones are absent; bools become Yes and No."""
     if isinstance(value, str):
         return (value,) if value.strip() else ()
     values = value if isinstance(value, list) else [value]
@@ -115,7 +115,7 @@ def infer_kind(options: dict[str, str], target: tuple[str, ...]) -> Kind:
 
 
 def are_yes_no(target: tuple[str, ...]) -> bool:
-    """Say whether there are accepted answers and each is yes or no, in any case."""
+    """Return whether there are accepted answers and each is yes or no, in any case."""
     return bool(target) and all(text.strip().lower() in ("yes", "no") for text in target)
 
 

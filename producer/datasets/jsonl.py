@@ -1,7 +1,7 @@
-"""JSON lines: one object a line, UTF-8.  Blank lines are no rows; a line that is no object is a row at fault.
+"""JSON lines: one object a line, UTF-8. Blank lines are not rows. A line that is not an object is a row at fault.
 
-NaN, Infinity and lone surrogates are no JSON, but Python's json module writes them, so a line that has them is read again by
-that module.  A number that is none becomes ``None`` in metadata and a ``bad_field`` fault in a field that we read; a lone
+NaN, Infinity and lone surrogates are not JSON, but Python's json module writes them, so a line that has them is read again by
+that module. A number that is none becomes ``None`` in metadata and a ``bad_field`` fault in a field that we read; a lone
 surrogate is a ``bad_field`` fault wherever it stands, because no text that we store can hold it.
 """
 
@@ -41,7 +41,7 @@ def read_jsonl(source: DatasetSource) -> Iterator[Row]:
 
 
 def _fill_row(row: Row, source: DatasetSource) -> None:
-    """Set the row's fields.  Raises ``SampleError`` for a line that is no usable object; its fault is the caller's to set."""
+    """Set the row's fields. Raises ``SampleError`` for a line that is no usable object; its fault is the caller's to set."""
     if is_cut(row.content):
         raise SampleError("bad_row", f"longer than {len(row.content):,} bytes; expected one JSON object a line")
     try:
@@ -110,7 +110,7 @@ def _is_utf8(value: Any) -> bool:
 
 
 def _measure_depth(value: Any) -> int:
-    """Return how many lists and objects stand in each other at the deepest place."""
+    """Return the depth of the deepest nesting of lists and objects."""
     depth, level = 0, [value]
     while level := [one for one in level if isinstance(one, list | dict)]:
         depth += 1

@@ -1,4 +1,4 @@
-"""Lines of a dataset file as bytes, with where they lie, in memory that does not grow with the file."""
+"""Read the lines of a dataset file as bytes with their offsets, in memory that does not grow with the file."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,7 +29,7 @@ _OTHER_KINDS = {
 
 @contextmanager
 def open_text(source: DatasetSource) -> Iterator[BinaryIO]:
-    """Open a dataset of text for reading bytes.  Raises ``ConfigError`` for a file that is visibly of another kind."""
+    """Open a dataset of text for reading bytes. Raises ``ConfigError`` for a file that is visibly of another kind."""
     with Path(source.path).open("rb") as stream:
         begin = stream.read(max(map(len, _OTHER_KINDS)))
         if found := next((what for magic, what in _OTHER_KINDS.items() if begin.startswith(magic)), None):
@@ -49,12 +49,12 @@ def read_lines(stream: BinaryIO) -> Iterator[tuple[int, int, bytes]]:
 
 
 def is_cut(line: bytes) -> bool:
-    """Say whether a line is only the beginning of one that is over the limit."""
+    """Return whether a line is cut because it is longer than the limit."""
     return len(line) >= LINE_LIMIT_BYTES and not line.endswith(b"\n")
 
 
 def skip_bom(stream: BinaryIO) -> int:
-    """Step over a byte-order mark at the start of the file; return the offset reached."""
+    """Skip a byte-order mark at the start of the file and return the new offset."""
     if stream.read(len(_BOM)) == _BOM:
         return len(_BOM)
     stream.seek(0)
@@ -62,7 +62,7 @@ def skip_bom(stream: BinaryIO) -> int:
 
 
 def skip_line(stream: BinaryIO) -> int:
-    """Step over what is left of a cut line; return how many bytes that was."""
+    """Skip the rest of a cut line and return its number of bytes."""
     skipped = 0
     while rest := stream.readline(LINE_LIMIT_BYTES):
         skipped += len(rest)

@@ -1,6 +1,6 @@
 """Media of a row: inline base64, a path or URL, or a byte range of the dataset file, each with its content key.
 
-The key goes into ``sample_id`` and ``group``.  For embedded media it is a digest of the base64 text, wherever that lies, so the
+The key goes into ``sample_id`` and ``group``. For embedded media it is a digest of the base64 text, wherever that lies, so the
 same image twice has the same key; for a path or URL it is the reference as the row words it, so a dataset moved to
 another folder or machine keeps its ids.
 """
@@ -36,7 +36,7 @@ class Place(NamedTuple):
 
 
 def read_references(value: Any, kind: MediaKind, place: Place, root: str) -> list[Reference]:
-    """Return the media of a text or a list of texts; blank ones are absent.  Raises ``SampleError``."""
+    """Return the media of a text or a list of texts; blank ones are absent. Raises ``SampleError``."""
     references = []
     for text in value if isinstance(value, list) else (value,):
         if not isinstance(text, str):
@@ -47,7 +47,7 @@ def read_references(value: Any, kind: MediaKind, place: Place, root: str) -> lis
 
 
 def refer(text: str, kind: MediaKind, root: str) -> Reference:
-    """Return the media at a URL, taken as it is, or at a path; relative paths start at ``root``.  Raises ``SampleError``."""
+    """Return the media at a URL, taken as it is, or at a path; relative paths start at ``root``. Raises ``SampleError``."""
     if "\0" in text or len(text) > _PATH_LIMIT:
         found = f"{text[:24]!r}… ({len(text)} characters)"
         raise SampleError("bad_media", f"found {found}; expected a path, a URL, or base64 behind data:image/png;base64,")

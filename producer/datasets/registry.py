@@ -1,7 +1,7 @@
 """The open registry of readers: found by a source's ``format``, else by the ending of its path.
 
 Another package adds a format through the entry-point group ``vlm_fleet.readers``: each entry point names a module (or a
-function in it) whose import runs ``@register_reader(...)``.  These are imported only when the built-in formats do not do.
+function in it) whose import runs ``@register_reader(...)``. They are imported only if no built-in format fits.
 """
 
 from collections.abc import Callable, Iterator
@@ -26,7 +26,7 @@ def register_reader(name: str, *, endings: tuple[str, ...] = ()) -> Callable[[Re
     """Register the decorated function as the reader of format ``name`` and of files with one of ``endings``.
 
     A reader takes a source and yields its rows in file order, those at fault included; the source's ``limit`` and
-    ``fields`` are seen to by ``read_samples``.  Raises ``ConfigError`` if the name or an ending is taken.
+    ``fields`` are applied by ``read_samples``. Raises ``ConfigError`` if the name or an ending is taken.
     """
 
     def register(reader: Reader) -> Reader:
@@ -45,7 +45,7 @@ def register_reader(name: str, *, endings: tuple[str, ...] = ()) -> Callable[[Re
 def read_dataset(source: DatasetSource) -> Iterator[Sample]:
     """Yield one sample a row in file order, at most ``source.limit``, duplicates and rows at fault included.
 
-    ``source`` is resolved: ``path`` and ``media_root`` are absolute.  Raises ``ConfigError`` at once for an unknown format
+    ``source`` is resolved: ``path`` and ``media_root`` are absolute. Raises ``ConfigError`` at once for an unknown format
     or a file that cannot be read; while iterating for a header or a field mapping that does not fit the file.
     """
     reader = find_reader(source)
@@ -58,7 +58,7 @@ def read_dataset(source: DatasetSource) -> Iterator[Sample]:
 
 
 def find_reader(source: DatasetSource) -> Reader:
-    """Return the reader of a source's format.  Raises ``ConfigError`` that names the known formats."""
+    """Return the reader of a source's format. Raises ``ConfigError`` that names the known formats."""
     found = _look_up(source)
     if found is None:
         _import_entry_points()

@@ -1,7 +1,7 @@
 """From a row to a ``Sample``: the part of reading that all formats share.
 
-Names in the file are looked up by ``source.fields``, which maps our names to the file's, else by ``ALIASES``.  All other
-fields go to the sample's metadata.  A row at fault becomes a sample with a ``fault`` that names file, line and field.
+Names in the file are looked up by ``source.fields``, which maps our names to the file's, else by ``ALIASES``. All other
+fields go to the sample's metadata. A row at fault becomes a sample with a ``fault`` that names file, line and field.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -51,9 +51,9 @@ _ENCODER = msgspec.json.Encoder()
 class Row:
     """One row as a format reads it.
 
-    ``number`` counts rows from 0, ``line`` is the 1-based line where the row begins, ``content`` its bytes.  ``offset`` says where
-    these lie in the file, if they lie there as they are: then large base64 need not be copied out of it.  ``fields`` has the
-    row's raw values by the file's names, as JSON would give them, with text that UTF-8 can hold.  A format with rules of its
+    ``number`` counts rows from 0, ``line`` is the 1-based line where the row begins, ``content`` its bytes. ``offset`` says where
+    these lie in the file, if they lie there as they are: then large base64 need not be copied out of it. ``fields`` has the
+    row's raw values by the file's names, as JSON would give them, with text that UTF-8 can hold. A format with rules of its
     own gives ``media``, the ``kind`` of a row that names none, and ``metadata`` besides the fields that are none of ours.
     ``columns`` are the names that a row of the file can have, where ``fields`` does not show them all.
     """
@@ -103,7 +103,7 @@ def read_samples(source: DatasetSource, rows: Iterator[Row]) -> Iterator[Sample]
 
 
 def plan_reading(source: DatasetSource) -> Reading:
-    """Return how to read a source.  Raises ``ConfigError`` if it maps a name that is not ours."""
+    """Return how to read a source. Raises ``ConfigError`` if it maps a name that is not ours."""
     if strange := [name for name in source.fields if name not in ALIASES]:
         raise ConfigError(
             f"dataset {source.name!r}: fields: {strange[0]!r} is none of our field names{suggest(strange[0], list(ALIASES))}; "
@@ -112,7 +112,7 @@ def plan_reading(source: DatasetSource) -> Reading:
     mapped = {ours: (theirs,) for ours, theirs in source.fields.items()}
     names = ALIASES | mapped
     ours = {alias: name for name, aliases in names.items() for alias in aliases}
-    ours |= {theirs: name for name, theirs in source.fields.items()}  # what the user has mapped is taken for nothing else
+    ours |= {theirs: name for name, theirs in source.fields.items()}  # a mapped column has no second meaning
     return Reading(source, source.media_root or str(Path(source.path).parent), names, ours)
 
 
@@ -125,13 +125,13 @@ def explain_unmapped(source: DatasetSource, missing: str, known: list[str]) -> s
 
 
 def find_fault(source: DatasetSource, line: int, error: SampleError, name: str | None = None) -> Fault:
-    """Return the fault of a row, with the place where a person finds it."""
+    """Return the fault of a row, with its place in the file."""
     place = f"{Path(source.path).name}: line {line}" + (f": field {name!r}" if name else "")
     return Fault(code=error.code, message=f"{place}: {error}")
 
 
 def to_sample(row: Row, reading: Reading) -> Sample:
-    """Return a row's sample.  Of several faults the first is kept; what can be read is read all the same."""
+    """Return a row's sample. The first of several faults is kept. The readable fields are still read."""
     source = reading.source
     found, metadata = _sort_fields(row, reading)
     values, fault = _convert_fields(row, found, reading)
@@ -173,7 +173,7 @@ def to_sample(row: Row, reading: Reading) -> Sample:
 
 
 def _sort_fields(row: Row, reading: Reading) -> tuple[dict[str, tuple[str, Any]], dict[str, Any]]:
-    """Return the fields that are ours, by our names and with the file's, and the others.  Null is an absent value."""
+    """Return the fields that are ours, by our names and with the file's, and the others. Null is an absent value."""
     found: dict[str, tuple[str, Any]] = {}
     metadata = row.metadata
     for name, value in row.fields.items():

@@ -1,7 +1,7 @@
 """Tab-separated records as bytes, with quotes, as Python's csv module (``excel-tab``) and pandas read them.
 
-A quote is special only where a cell begins; inside, two quotes are one, and tabs and line ends are text.  What follows the
-closing quote up to the next tab is text.  Nothing is limited in size but a whole record, and nothing is decoded here, so that
+A quote is special only where a cell begins; inside, two quotes are one, and tabs and line ends are text. What follows the
+closing quote up to the next tab is text. Nothing is limited in size but a whole record, and nothing is decoded here, so that
 the byte range of a cell is known.
 """
 

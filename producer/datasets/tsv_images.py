@@ -1,6 +1,6 @@
 """The image cells of a VLMEvalKit TSV: base64, the ``index`` of another row, or a list literal of these.
 
-Small images go into the sample, larger ones stay in the file as byte ranges.  The other rows are found by an index of the
+Small images go into the sample, larger ones stay in the file as byte ranges. The other rows are found by an index of the
 whole file, made when the first is asked for: 16 bytes a row.
 """
 
@@ -26,7 +26,7 @@ _UTF8_BYTES = 4
 
 
 class ImageCells:
-    """Reads the image cells of one file.  ``index_column`` and ``image_column`` are positions in its header."""
+    """Reads the image cells of one file. ``index_column`` and ``image_column`` are positions in its header."""
 
     def __init__(self, path: Path, index_column: int | None, image_column: int | None) -> None:
         self._path = path
@@ -37,7 +37,7 @@ class ImageCells:
         self._find_images = lru_cache(maxsize=256)(self._find_images_of_row)
 
     def read(self, record: Record, span: Span) -> list[Reference]:
-        """Return a cell's images, none if it is empty.  Raises ``SampleError``."""
+        """Return a cell's images, none if it is empty. Raises ``SampleError``."""
         references = []
         for start, end in find_elements(record.content, span):
             if index := _read_index(record.content[start : min(end, start + _UTF8_BYTES * INDEX_LIMIT + 1)]):

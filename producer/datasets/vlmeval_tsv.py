@@ -2,12 +2,12 @@
 
 Columns: ``index``, ``question``, ``hint``, ``A`` … ``Z`` (options, where A and B are among them), ``answer`` (a letter, Yes or No,
 text, or a list literal of accepted texts), ``image`` (base64, another row's index, or a list literal of these) or else
-``image_path``, and our ``group``; the others go to metadata as text.  An empty cell is an absent value.  ``fields`` maps our
+``image_path``, and our ``group``; the others go to metadata as text. An empty cell is an absent value. ``fields`` maps our
 names to other columns.
 
 VLMEvalKit takes the kind from the dataset as a whole; streaming, each row decides: options → multiple choice, answers all
-yes or no → yes/no, otherwise short text.  They differ where a VQA dataset has an answer that happens to be yes or no: set the
-source's ``kind`` there.  A ``kind`` column counts where it holds one of our kinds.
+yes or no → yes/no, otherwise short text. They differ where a VQA dataset has an answer that happens to be yes or no: set the
+source's ``kind`` there. A ``kind`` column counts where it holds one of our kinds.
 """
 
 import ast
@@ -53,7 +53,7 @@ class _Table:
 
 @register_reader("vlmeval_tsv", endings=(".tsv",))
 def read_vlmeval_tsv(source: DatasetSource) -> Iterator[Row]:
-    """Yield the rows of a VLMEvalKit TSV.  Raises ``ConfigError`` for a header without what is needed."""
+    """Yield the rows of a VLMEvalKit TSV. Raises ``ConfigError`` for a header without what is needed."""
     with open_text(source) as stream:
         skip_bom(stream)
         records = read_records(stream)
@@ -153,7 +153,7 @@ def _find_shape_fault(record: Record, cells: int, table: _Table) -> Fault | None
 
 
 def _read_text(row: Row, name: str, span: Span, table: _Table) -> str:
-    """Return a cell's text.  If it is not UTF-8 that is the row's fault."""
+    """Return a cell's text. Text that is not UTF-8 becomes the row's fault."""
     cell = read_cell(row.content, span)
     try:
         return cell.decode("utf-8")
@@ -193,7 +193,7 @@ def _read_list(text: str) -> str | list[str]:
 
 
 def _read_images(row: Row, record: Record, cell: Span | None, paths: str, table: _Table) -> list[Reference]:
-    """Return the images of the ``image`` cell, or else of ``image_path``.  One that cannot be told is the row's fault."""
+    """Return the images of the ``image`` cell, or else of ``image_path``. One that cannot be told is the row's fault."""
     ours = "image"
     try:
         if cell and (images := table.image_cells.read(record, cell)):

@@ -18,11 +18,11 @@ _REACHED: tuple[str, ...] = get_args(Status)
 class DatasetScores(Record):
     """One dataset's scores and counts, or those of the whole run.
 
-    ``unique = ok + invalid + failed + unprocessed`` and ``n + unscored = ok + invalid``, always.  ``n`` counts the
+    ``unique = ok + invalid + failed + unprocessed`` and ``n + unscored = ok + invalid``, always. ``n`` counts the
     answered samples that have a target, and accuracies are over ``n``; ``interval`` is accuracy's 95 % Wilson interval.
-    ``first_attempt_hits`` were accepted at attempt 1 and are right.  ``no_answer`` counts the ``ok`` samples of ``n``
-    from whose prediction no answer could be extracted: misses.  ``retried`` counts samples with more than one attempt.
-    ``failures`` counts the ``failed`` by error code.  A rate over nothing is ``None``.
+    ``first_attempt_hits`` were accepted at attempt 1 and are right. ``no_answer`` counts the ``ok`` samples of ``n``
+    from whose prediction no answer could be extracted: misses. ``retried`` counts samples with more than one attempt.
+    ``failures`` counts the ``failed`` by error code. A rate over nothing is ``None``.
     """
 
     dataset: str
@@ -56,7 +56,7 @@ class Evaluation(Record):
 
 
 def evaluate_run(run_id: str, store: Store, outcomes: Iterable[Outcome]) -> Evaluation:
-    """Score the collected ``outcomes`` of a planned run.  Raises ``ConfigError`` when the store has no such run."""
+    """Score the collected ``outcomes`` of a planned run. Raises ``ConfigError`` when the store has no such run."""
     spec, plan = read_run(store, run_id)
     return evaluate_outcomes(run_id, spec.model.name, outcomes, {counts.name: counts.unique for counts in plan.datasets})
 
@@ -64,8 +64,8 @@ def evaluate_run(run_id: str, store: Store, outcomes: Iterable[Outcome]) -> Eval
 def evaluate_outcomes(run_id: str, model: str, outcomes: Iterable[Outcome], unique: Mapping[str, int]) -> Evaluation:
     """Score a run's outcomes in one pass, in memory that does not grow with their number.
 
-    ``outcomes`` holds each sample once at most; ``unique`` says how many samples each dataset has.  Those that are not
-    there, or only by the collector's ``unprocessed`` placeholder, are ``unprocessed``.  Raises ``IntegrityError`` when
+    ``outcomes`` holds each sample once at most; ``unique`` gives each dataset's number of samples. Samples without an
+    outcome, or with only the collector's ``unprocessed`` placeholder, are ``unprocessed``. Raises ``IntegrityError`` when
     there are outcomes of samples that ``unique`` lacks.
     """
     counts: dict[str, Counter[str]] = {dataset: Counter() for dataset in unique}

@@ -1,4 +1,4 @@
-"""Metrics: aggregates of scores.  Each is reported with its ``n``, and is ``None`` over nothing."""
+"""Metrics: aggregates of scores. Each is reported with its ``n``, and is ``None`` over nothing."""
 
 import math
 
@@ -11,8 +11,8 @@ def mean_or_none(total: float, n: int) -> float | None:
 def wilson_interval(hits: int, n: int, z: float = 1.959964) -> tuple[float, float] | None:
     """Return the Wilson score interval ``(low, high)`` of a proportion, or ``None`` for ``n = 0``.
 
-    The default ``z`` gives 95 %.  Source: Wilson 1927; recommended over the normal approximation, which is wrong near 0
-    and 1 and for small ``n``, by Brown, Cai and DasGupta 2001.  Raises ``ValueError`` unless ``0 <= hits <= n``.
+    The default ``z`` gives 95 %. Source: Wilson 1927; recommended over the normal approximation, which is wrong near 0
+    and 1 and for small ``n``, by Brown, Cai and DasGupta 2001. Raises ``ValueError`` unless ``0 <= hits <= n``.
     """
     if not 0 <= hits <= n:
         raise ValueError(f"hits = {hits}, n = {n}: expected 0 <= hits <= n")

@@ -1,4 +1,4 @@
-"""Scorers compare a sample's answer with its target.  Each belongs to a convention, named beside every score."""
+"""Scorers compare a sample's answer with its target. Each belongs to a convention, named beside every score."""
 
 import re
 from decimal import Decimal
@@ -15,7 +15,7 @@ _NUMBER = re.compile(r"[+-]?(?:(?:\d+|\d{1,3}(?:,\d{3})+)(?:\.\d*)?|\.\d+)(?:e[+
 def score_outcome(outcome: Outcome) -> float | None:
     """Return 1.0 for a hit, 0.0 for a miss, or ``None`` where there is nothing to score (``docs/conventions.md``).
 
-    Nothing to score: the sample has no target, or it ``failed`` and so was never answered.  An ``invalid`` sample was
+    Nothing to score: the sample has no target, or it ``failed`` and so was never answered. An ``invalid`` sample was
     answered, but with nothing that can be accepted, and an ``ok`` one may hold no extractable answer: both are misses.
     """
     if outcome.status not in ("ok", "invalid") or not outcome.target:
@@ -26,7 +26,7 @@ def score_outcome(outcome: Outcome) -> float | None:
 
 
 def is_match(answer: str, accepted: str) -> bool:
-    """Return whether two answers say the same: the same number if both are numbers, else the same normalized text.
+    """Return whether two answers are equal: the same number if both are numbers, else the same normalized text.
 
     Marks alone (``?``, ``...``) fold to nothing, and match only themselves.
     """

@@ -25,7 +25,7 @@ _READ_AHEAD = 8  # chunks; a store far away answers each in tens of milliseconds
 def collect_outcomes(run_id: str, store: Store) -> Iterator[Outcome]:
     """Return an iterator over one outcome for each sample of the plan, in plan order.
 
-    A sample whose chunk has no part yet comes as a placeholder with the status ``unprocessed``.  Raises ``ConfigError``,
+    A sample whose chunk has no part yet comes as a placeholder with the status ``unprocessed``. Raises ``ConfigError``,
     at once, when no such run was planned, and ``IntegrityError`` when plan or part is damaged or a part holds other
     samples than its chunk.
     """
@@ -57,7 +57,7 @@ def _merge_waves(waves: list[Iterator[tuple[int, Outcome]]]) -> Iterator[Outcome
 def merge_outcomes(waves: Sequence[Outcome]) -> Outcome:
     """Return a sample's outcome from what each wave, in order, has reached: the best, and the earliest of equals.
 
-    Its attempts are those of all waves, numbered through.  A wave that got no answer is shown among them, too: without a
+    Its attempts are those of all waves, numbered through. A wave that got no answer is shown among them, too: without a
     response, with finish reason ``error`` and the error's code as violation.
     """
     reached = [outcome for outcome in waves if outcome.status != UNPROCESSED]
@@ -102,7 +102,7 @@ def _hold_place(sample: Sample) -> Outcome:
 def write_results(outcomes: Iterator[Outcome], folder: Path) -> dict[str, int]:
     """Write ``results.parquet`` and ``results.jsonl`` into ``folder``; return how many samples have which status.
 
-    Both appear under their names only when they are whole.  Raises ``ConfigError`` when they cannot be written.
+    Both files get their final names only when they are complete. Raises ``ConfigError`` when they cannot be written.
     """
     try:
         return _write_results(outcomes, folder)

@@ -178,7 +178,7 @@ def test_an_engine_may_be_an_import_string() -> None:
 def test_a_missing_package_is_named_with_the_extra_that_holds_it(
     monkeypatch: pytest.MonkeyPatch, name: str, package: str, extra: str
 ) -> None:
-    for module in [module for module in sys.modules if module.startswith(f"workers.engines.{name}_")]:
+    for module in [module for module in sys.modules if module.startswith(f"workers.engines.{name}")]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ConfigError, match=rf"{package}.*pip install 'vlm-fleet\[{extra}\]'"):

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from common.broker.app import queue_name
+from common.broker.queues import queue_name
 from common.spec.files import read_specs
 from common.storage.keys import index_key, part_key, run_key, samples_key
 from common.storage.plan_index import read_index

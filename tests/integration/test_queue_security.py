@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from kombu.entity import Exchange
 
-from common.broker.app import TASK_NAME, make_app, queue_name
+from common.broker.app import TASK_NAME, make_app
+from common.broker.queues import queue_name
 from tests.support.fleet import Fleet, make_rows
 from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until

@@ -7,7 +7,7 @@ from typing import Any
 
 import redis
 
-from common.broker.app import queue_name
+from common.broker.queues import queue_name
 from common.records import Chunk, Outcome, Plan, Sample, Status
 from common.spec.models import Chunks, DatasetSource, ModelProfile, RunSpec, SamplingParams, Shuffle, Validation
 from common.storage.keys import part_key

@@ -13,7 +13,7 @@ import jsonschema
 import pytest
 from dotenv import dotenv_values
 
-from common.commands import USER_MUST_ACT
+from common.exit_codes import USER_MUST_ACT
 from common.settings import Settings
 from common.spec.files import find_profile
 from tests.support.deploy.files import (

@@ -23,3 +23,18 @@ def test_the_workers_import_without_engines() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_the_launcher_imports_no_service_client() -> None:
+    heavy = "{'celery', 'pyarrow', 'PIL', 'redis', 'workers.runtime', 'workers.engines'}"
+    code = f"import workers.supervisor.launcher, sys; found = {heavy} & set(sys.modules); assert not found, found"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_help_imports_no_service_client() -> None:
+    heavy = "{'celery', 'pyarrow', 'PIL', 'redis', 'numpy', 'pydantic', 'rich'}"
+    for command in ("producer", "workers"):
+        code = f"import {command}.cli, sys; found = {heavy} & set(sys.modules); assert not found, found"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, (command, done.stderr)

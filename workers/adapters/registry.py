@@ -15,7 +15,7 @@ thyme     Thyme                                   non_empty, answer_extractable
 ``internvl_thinking`` asks InternVL to think first; ``glm4v_direct`` tells GLM-4.5V not to.
 """
 
-from common.answers.validator_names import IMPORT_STRING
+from common.answers.validators import IMPORT_STRING
 from common.errors import ConfigError
 from common.plugins import import_object
 from common.spelling import suggest

@@ -14,7 +14,7 @@ import structlog
 from celery.signals import import_modules
 
 from common.broker.app import TASK_NAME
-from common.commands import USER_MUST_ACT
+from common.exit_codes import USER_MUST_ACT
 from common.logging import configure_log
 from common.settings import get_settings
 

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from common.commands import UNREACHABLE, USER_MUST_ACT
 from common.errors import FleetError, TransientError
+from common.exit_codes import UNREACHABLE, USER_MUST_ACT
 from common.redaction import mask_text
 from common.storage.store import StoreFull
 

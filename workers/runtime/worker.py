@@ -17,6 +17,7 @@ from PIL.Image import Image
 from redis.exceptions import RedisError
 
 from common.errors import EngineError
+from common.exit_codes import ENGINE_DIED
 from common.ledger.ledger import SUSPECT, Ledger
 from common.ledger.worker_registry import WorkerRecord, WorkerState, announce_worker, withdraw_worker
 from common.records import Lease, Sample
@@ -38,10 +39,6 @@ from workers.runtime.run_context import RunContext, load_run
 from workers.runtime.throughput import Throughput
 
 log = structlog.get_logger()
-
-# Exit codes for the launcher: it starts a fresh process after the first, and gives up after the second.
-ENGINE_DIED = 70
-CANNOT_START = 2
 
 _STOP_S = 10.0  # an engine that takes longer to stop is hung; the launcher waits for little more than this
 

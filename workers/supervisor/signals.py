@@ -1,33 +1,6 @@
-"""Which signals stop the fleet's processes, and how a worker process takes them.
-
-Celery's own handlers do not fit a pool of threads: its cold shutdown hands messages back while their tasks go on, and on
-SIGHUP it starts the program anew in the middle of its chunks.
-"""
+"""Signals that drain the fleet's processes."""
 
 import signal
-from collections.abc import Callable
-from types import FrameType
 
-from celery.worker import state
-
-# SIGHUP: the terminal was closed.  SIGUSR1: a batch system tells that the time is nearly over (sbatch --signal=USR1@120).
+# SIGHUP: the terminal was closed. SIGUSR1: a batch system announces the end of its time (sbatch --signal=USR1@120).
 DRAINING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
-
-
-def handle_signals(begin_drain: Callable[[bool], None]) -> None:
-    """Make this worker process drain on the first of ``DRAINING``, and at once on SIGQUIT or a second SIGINT.
-
-    ``begin_drain`` is told whether to drain at once, and may be called many times.  Others may come twice: systemd, for
-    one, sends SIGTERM to the launcher and to its workers.
-    """
-    interrupts = 0
-
-    def take(number: int, frame: FrameType | None) -> None:
-        del frame
-        nonlocal interrupts
-        interrupts += number == signal.SIGINT
-        begin_drain(number == signal.SIGQUIT or interrupts > 1)
-        state.should_stop = 0  # Celery looks at this between two messages, and ends with it as exit code
-
-    for number in (*DRAINING, signal.SIGQUIT):
-        signal.signal(number, take)

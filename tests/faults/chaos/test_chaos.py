@@ -13,7 +13,7 @@ from benchmarks.chaos.faults import FAULTS, Draw, draw_faults, kill_producer
 from benchmarks.chaos.fleet import ChaosFleet, Run
 from benchmarks.chaos.takeover import find_percentile
 from benchmarks.chaos.verdict import Verdict, judge_run
-from common.commands import USER_MUST_ACT
+from common.exit_codes import USER_MUST_ACT
 from common.ledger.ledger import Ledger, run_keys
 from common.storage.keys import part_key
 from tests.support.fleet import ROOT, Fleet, make_rows

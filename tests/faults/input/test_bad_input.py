@@ -99,7 +99,7 @@ def desk(shared_fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     for name, value in shared_fleet.environment(store_url=f"file://{tmp_path}/store").items():
         if os.environ.get(name) != value:
             monkeypatch.setenv(name, value)
-    monkeypatch.setattr("producer.cli.configure_log", lambda *_, **__: None)  # the logs of this process are pytest's
+    monkeypatch.setattr("common.logging.configure_log", lambda *_, **__: None)  # the logs of this process are pytest's
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

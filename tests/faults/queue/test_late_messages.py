@@ -4,7 +4,8 @@ import base64
 import json
 from typing import Any
 
-from common.broker.app import make_app, queue_name
+from common.broker.app import make_app
+from common.broker.queues import queue_name
 from producer.runs.enqueue import cancel_run, resume_run
 from tests.support.asking import read_asked
 from tests.support.fleet import Fleet, make_rows

@@ -4,7 +4,8 @@ import json
 from collections import Counter
 from typing import Any
 
-from common.broker.app import TASK_NAME, make_app, queue_name, ring
+from common.broker.app import TASK_NAME, make_app, ring
+from common.broker.queues import queue_name
 from common.storage.keys import parts_prefix
 from common.storage.plan_index import read_run
 from producer.runs.enqueue import open_run

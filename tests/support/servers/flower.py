@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from common.broker.app import queue_name
+from common.broker.queues import queue_name
 from tests.support.fleet import ROOT, Fleet
 from tests.support.waiting import wait_until
 

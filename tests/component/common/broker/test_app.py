@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import redis
 
-from common.broker.app import TASK_NAME, count_waiting, make_app, queue_name, read_tls_options, ring
+from common.broker.app import TASK_NAME, count_waiting, make_app, read_tls_options, ring
+from common.broker.queues import queue_name
 from common.errors import ServiceUnreachable
 from common.settings import Settings
 from common.storage.plan_index import ChunkIndex

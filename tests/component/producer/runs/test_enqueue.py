@@ -8,7 +8,8 @@ from threading import Barrier
 import pytest
 import redis
 
-from common.broker.app import make_app, queue_name
+from common.broker.app import make_app
+from common.broker.queues import queue_name
 from common.errors import ConfigError, IntegrityError
 from common.ledger.ledger import Ledger
 from common.records import Sample

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from common.errors import EngineError, TransientError
+from common.exit_codes import ENGINE_DIED
 from common.ledger.ledger import SUSPECT
 from common.records import Outcome, Sample
 from common.storage.keys import part_key
@@ -17,7 +18,7 @@ from tests.support.waiting import wait_until
 from tests.support.workers import Exited, ScriptedEngine, enqueue_rows, exits, open_slot, read_samples
 from workers.engines.base import Request
 from workers.execution.chunk import run_chunk, write_part
-from workers.runtime.worker import ENGINE_DIED, Slot
+from workers.runtime.worker import Slot
 
 __all__ = ["exits"]  # a fixture
 

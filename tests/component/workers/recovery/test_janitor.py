@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import pytest
 from celery import Celery
 
-from common.broker.app import count_waiting, make_app, queue_name, ring
+from common.broker.app import count_waiting, make_app, ring
+from common.broker.queues import queue_name
 from common.ledger.ledger import Ledger, connect_redis
 from common.records import Plan
 from common.settings import Settings

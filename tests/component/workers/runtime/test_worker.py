@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from redis.exceptions import ResponseError
 
+from common.exit_codes import ENGINE_DIED
 from common.records import Lease
 from tests.support.fleet import Fleet, make_rows
 from tests.support.waiting import wait_until
 from tests.support.workers import Exited, enqueue_rows, exits, open_slot
-from workers.runtime.worker import ENGINE_DIED, Slot
+from workers.runtime.worker import Slot
 
 __all__ = ["exits"]  # a fixture
 

@@ -6,19 +6,12 @@ import socket
 import pytest
 import redis
 
+from common.exit_codes import ENGINE_DIED, NOT_STARTED, UNREACHABLE, USER_MUST_ACT
 from common.ledger.worker_registry import WorkerRecord, announce_worker, list_workers
 from tests.support.fleet import Fleet, make_rows
 from tests.support.workers import enqueue_rows
-from workers.runtime.worker import CANNOT_START, ENGINE_DIED
-from workers.supervisor.restart_policy import (
-    NOT_STARTED,
-    SERVICE_AWAY,
-    RestartPolicy,
-    describe_giving_up,
-    name_code,
-    tell_given_up,
-    withdraw_notices,
-)
+from workers.supervisor.notices import tell_given_up, withdraw_notices
+from workers.supervisor.restart_policy import RestartPolicy, describe_giving_up, name_code
 
 HERE = socket.gethostname()
 
@@ -51,19 +44,19 @@ def test_every_end_that_nobody_asked_for_counts(code: int) -> None:
 
 def test_waiting_for_a_service_costs_no_restart_however_long_it_takes() -> None:
     restarts = RestartPolicy(1)
-    assert all(end_at(restarts, 60.0 * number, SERVICE_AWAY) for number in range(100))
+    assert all(end_at(restarts, 60.0 * number, UNREACHABLE) for number in range(100))
     assert end_at(restarts, 6000.0) == 30
     assert end_at(restarts, 6001.0) is None
 
 
 def test_what_the_user_must_change_is_not_tried_again() -> None:
-    assert end_at(RestartPolicy(20), 0.0, CANNOT_START) is None
+    assert end_at(RestartPolicy(20), 0.0, USER_MUST_ACT) is None
     assert end_at(RestartPolicy(0), 0.0) is None
 
 
 def test_reasons_are_words_with_the_code_behind_them() -> None:
     assert describe_giving_up(ENGINE_DIED, 20) == "gave up after 20 restarts in an hour; last exit code 70 (engine died)"
-    assert describe_giving_up(CANNOT_START, 20) == "cannot start"
+    assert describe_giving_up(USER_MUST_ACT, 20) == "cannot start"
     assert describe_giving_up(0, 0) == "not started again (FLEET_MAX_RESTARTS=0); last exit code 0 (ended by itself)"
     assert "memory ran out" in name_code(-signal.SIGKILL)
     assert name_code(-signal.SIGABRT) == "aborted by native code, SIGABRT"
@@ -117,7 +110,7 @@ def test_what_is_left_of_the_dead_worker_itself_does_not_count_and_its_last_word
 
 
 def test_a_redis_that_is_away_is_logged_and_no_more(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workers.supervisor.restart_policy._PATIENCE_S", 0)
+    monkeypatch.setattr("workers.supervisor.notices._PATIENCE_S", 0)
     fleet.server.stop()
     tell_given_up(fleet.settings, make_notice("gpu0@here"), ours=["gpu0@here"])
     fleet.server.restart()

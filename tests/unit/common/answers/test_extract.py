@@ -90,13 +90,13 @@ def test_letters_are_read_as_a_careful_reader_would(text: str, letter: str | Non
     assert extract_answer("multiple_choice", text, OPTIONS) == letter
 
 
-def test_an_option_that_speaks_of_other_letters_is_read_whole() -> None:
+def test_option_text_naming_letters_is_read_whole() -> None:
     options = {"A": "lung", "B": "heart", "C": "Both A and B"}
     for text in ("Both A and B", "C. Both A and B", "The answer is C. Both A and B", "The answer is both A and B."):
         assert extract_answer("multiple_choice", text, options) == "C"
 
 
-def test_an_abbreviated_name_is_no_letter_when_another_option_has_it() -> None:
+def test_abbreviated_name_is_not_a_letter() -> None:
     options = {"A": "Salmonella", "B": "Clostridium difficile", "C": "Shigella"}
     assert extract_answer("multiple_choice", "C. difficile", options) is None
     assert extract_answer("multiple_choice", "E. coli", {"A": "E. coli", "E": "Shigella"}) == "A"
@@ -307,7 +307,7 @@ def test_folding_twice_changes_nothing(text: str) -> None:
 
 
 @given(st.sampled_from(KINDS), st.text() | st.lists(st.sampled_from([text for text, _ in LETTERS]), max_size=4).map(" ".join))
-def test_extraction_never_fails_and_letters_are_options(kind: Kind, text: str) -> None:
+def test_extraction_never_fails_and_returns_valid_answers(kind: Kind, text: str) -> None:
     answer = extract_answer(kind, text, OPTIONS)
     assert answer is None or answer
     if kind == "multiple_choice":

@@ -51,7 +51,7 @@ def message_of(sample: Sample) -> str:
         (b'{"question": "Q?", "deep": ' + b"[" * 65 + b"]" * 65 + b"}", "nested more than 64 levels deep"),
     ],
 )
-def test_a_line_that_is_no_object_is_a_bad_row_among_good_ones(tmp_path: Path, line: bytes, part: str) -> None:
+def test_line_without_object_is_a_bad_row(tmp_path: Path, line: bytes, part: str) -> None:
     samples = read(tmp_path, b"\n".join([GOOD, line, GOOD]))
     assert faults(samples) == [None, "bad_row", None]
     assert message_of(samples[1]).startswith("set.jsonl: line 2: ")
@@ -70,7 +70,7 @@ def test_blank_lines_are_no_rows_but_count_as_lines(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"\xef\xbb\xbf", b"\n \r\n"])
-def test_a_file_without_rows_is_the_users_to_change(tmp_path: Path, content: bytes) -> None:
+def test_file_without_rows_raises_config_error(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(ConfigError, match=r"dataset 'set': .*set\.jsonl holds no rows; expected at least one"):
         read(tmp_path, content)
 
@@ -90,12 +90,12 @@ def test_a_file_of_another_kind_is_refused_as_a_whole(tmp_path: Path, content: b
         read(tmp_path, content)
 
 
-def test_a_byte_order_mark_and_windows_line_ends_change_nothing(tmp_path: Path) -> None:
+def test_byte_order_mark_and_crlf_are_ignored(tmp_path: Path) -> None:
     plain = read(tmp_path, GOOD + b"\n{}\n")
     assert read(tmp_path, b"\xef\xbb\xbf" + GOOD + b"\r\n{}\r\n") == plain
 
 
-def test_nan_is_none_in_metadata_and_a_fault_in_our_fields(tmp_path: Path) -> None:
+def test_nan_is_none_in_metadata_fault_in_fields(tmp_path: Path) -> None:
     line = b'{"question": "Q?", "score": NaN, "parts": [Infinity, {"x": -Infinity}], "big": 1e999, "fine": 1.5}'
     (sample,) = read(tmp_path, line)
     assert (sample.fault, sample.metadata) == (None, {"score": None, "parts": [None, {"x": None}], "big": None, "fine": 1.5})
@@ -103,7 +103,7 @@ def test_nan_is_none_in_metadata_and_a_fault_in_our_fields(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("field", ["question", "topic", "answer", "image", "id"])
-def test_a_lone_surrogate_is_a_fault_of_its_field_and_of_nothing_else(tmp_path: Path, field: str) -> None:
+def test_lone_surrogate_is_fault_of_its_field_only(tmp_path: Path, field: str) -> None:
     row = {"question": "Q?", "id": 7, "topic": "z", field: "a\ud800b"}
     (sample,) = read(tmp_path, json.dumps(row).encode())
     assert faults([sample]) == ["bad_field"]
@@ -132,7 +132,7 @@ def test_an_overlong_line_is_one_row_at_fault(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize(("name", "value"), [("target", "[1, NaN]"), ("options", '["a", -Infinity]'), ("options", '{"A": NaN}')])
-def test_a_number_that_is_none_inside_a_field_of_ours_is_a_fault_too(tmp_path: Path, name: str, value: str) -> None:
+def test_nan_inside_a_known_field_is_fault(tmp_path: Path, name: str, value: str) -> None:
     (sample,) = read(tmp_path, f'{{"question": "Q?", "{name}": {value}}}'.encode())
     assert faults([sample]) == ["bad_field"]
     assert f"field {name!r}: found" in message_of(sample)
@@ -162,7 +162,7 @@ def test_large_base64_stays_in_the_file_as_a_byte_range(tmp_path: Path) -> None:
         assert content[media.offset : media.offset + media.length] == text.encode()
 
 
-def test_the_same_image_in_another_place_has_the_same_id(tmp_path: Path) -> None:
+def test_same_image_elsewhere_has_same_id(tmp_path: Path) -> None:
     text = make_base64(9000)
     row = {"question": "Q?", "image": f"data:image/png;base64,{text}"}
     first, _, second = read(tmp_path, b"\n".join([json.dumps(row).encode(), GOOD, json.dumps(row | {"id": 9}).encode()]))

@@ -42,7 +42,7 @@ def test_impossible_counts_are_refused(hits: int, n: int) -> None:
 
 
 @given(PROPORTIONS)
-def test_an_interval_lies_within_0_and_1_around_the_proportion(proportion: tuple[int, int]) -> None:
+def test_interval_contains_proportion_within_0_and_1(proportion: tuple[int, int]) -> None:
     hits, n = proportion
     interval = wilson_interval(hits, n)
     assert interval is not None
@@ -51,7 +51,7 @@ def test_an_interval_lies_within_0_and_1_around_the_proportion(proportion: tuple
 
 
 @given(PROPORTIONS)
-def test_the_interval_of_the_misses_mirrors_that_of_the_hits(proportion: tuple[int, int]) -> None:
+def test_interval_of_misses_mirrors_that_of_hits(proportion: tuple[int, int]) -> None:
     hits, n = proportion
     of_hits, of_misses = wilson_interval(hits, n), wilson_interval(n - hits, n)
     assert of_hits is not None
@@ -60,7 +60,7 @@ def test_the_interval_of_the_misses_mirrors_that_of_the_hits(proportion: tuple[i
 
 
 @given(st.integers(0, 1000), st.integers(1, 1000))
-def test_more_samples_at_the_same_rate_narrow_the_interval(hits: int, misses: int) -> None:
+def test_more_samples_narrow_the_interval(hits: int, misses: int) -> None:
     few, many = wilson_interval(hits, hits + misses), wilson_interval(10 * hits, 10 * (hits + misses))
     assert few is not None
     assert many is not None

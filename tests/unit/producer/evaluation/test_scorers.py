@@ -14,23 +14,23 @@ def make_outcome(**fields: Any) -> Outcome:
     return Outcome(**{"sample_id": "s1", "dataset": "d", "index": 1, "model": "tiny", "status": "ok", **fields})
 
 
-def test_an_answer_equal_to_any_accepted_target_is_a_hit() -> None:
+def test_answer_equal_to_any_target_is_hit() -> None:
     assert score_outcome(make_outcome(answer="grey", target=("gray", "grey"))) == 1.0
 
 
-def test_an_answer_equal_to_no_accepted_target_is_a_miss() -> None:
+def test_answer_equal_to_no_target_is_miss() -> None:
     assert score_outcome(make_outcome(answer="blue", target=("gray", "grey"))) == 0.0
 
 
-def test_an_answer_that_only_contains_the_target_is_a_miss() -> None:
+def test_answer_that_only_contains_target_is_miss() -> None:
     assert score_outcome(make_outcome(answer="light grey", target=("grey",))) == 0.0
 
 
-def test_an_ok_sample_without_an_extracted_answer_is_a_miss() -> None:
+def test_ok_sample_without_answer_is_miss() -> None:
     assert score_outcome(make_outcome(answer=None, prediction="Let me think.", target=("A",))) == 0.0
 
 
-def test_an_invalid_sample_is_a_miss_even_if_its_text_is_right() -> None:
+def test_invalid_sample_with_right_text_is_miss() -> None:
     assert score_outcome(make_outcome(status="invalid", answer="A", prediction="A", target=("A",))) == 0.0
 
 

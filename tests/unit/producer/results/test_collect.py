@@ -41,7 +41,7 @@ def collect(store: Store, index: ChunkIndex) -> list[Outcome]:
     return list(collect_outcomes(index.run_id, store))
 
 
-def test_outcomes_come_in_plan_order_with_placeholders_for_chunks_without_a_part(store: Store, index: ChunkIndex) -> None:
+def test_outcomes_follow_plan_order_with_placeholders(store: Store, index: ChunkIndex) -> None:
     done = {0, 3, 9, 24}
     for number in done:
         put_part(store, index[number], statuses=("ok", "invalid", "failed"))
@@ -58,12 +58,12 @@ def test_outcomes_come_in_plan_order_with_placeholders_for_chunks_without_a_part
             assert (outcome.prediction, outcome.answer, outcome.response, outcome.attempts) == (None, None, None, ())
 
 
-def test_an_unknown_run_is_refused_before_anything_is_read_or_written(store: Store) -> None:
+def test_unknown_run_is_refused_at_once(store: Store) -> None:
     with pytest.raises(ConfigError, match="no run 'tiny-0'"):
         collect_outcomes("tiny-0", store)
 
 
-def test_a_damaged_part_is_an_integrity_error_that_names_it(store: Store, index: ChunkIndex) -> None:
+def test_damaged_part_raises_integrity_error_naming_it(store: Store, index: ChunkIndex) -> None:
     put_part(store, index[2])
     key = part_key(index.run_id, 1, 2)
     content = bytearray(store.get(key))
@@ -74,9 +74,7 @@ def test_a_damaged_part_is_an_integrity_error_that_names_it(store: Store, index:
 
 
 @pytest.mark.parametrize("fault", ["other", "fewer", "more", "turned"])
-def test_a_part_with_other_samples_than_its_chunk_is_an_integrity_error_that_names_it(
-    store: Store, index: ChunkIndex, fault: str
-) -> None:
+def test_part_with_wrong_samples_raises_integrity_error(store: Store, index: ChunkIndex, fault: str) -> None:
     outcomes = [make_outcome(sample) for sample in read_chunk(store, index[5])]
     stranger = make_outcome(make_sample(777))
     held = {
@@ -93,14 +91,14 @@ def test_a_part_with_other_samples_than_its_chunk_is_an_integrity_error_that_nam
         read_outcomes(store, index[5])
 
 
-def test_a_part_of_another_chunk_is_an_integrity_error(store: Store, index: ChunkIndex) -> None:
+def test_part_of_another_chunk_raises_integrity_error(store: Store, index: ChunkIndex) -> None:
     put_part(store, index[5])
     store.put(part_key(index.run_id, 1, 6), store.get(part_key(index.run_id, 1, 5)))
     with pytest.raises(IntegrityError, match=r"chunk 6.*chunk 5"):
         collect(store, index)
 
 
-def test_an_index_with_fewer_chunks_than_the_plan_is_an_integrity_error(store: Store, index: ChunkIndex) -> None:
+def test_index_with_too_few_chunks_raises_integrity_error(store: Store, index: ChunkIndex) -> None:
     other = make_spec(max_samples=4, seed=1)
     plan_samples(store, make_samples(8), other)
     store.put(index_key(index.run_id), store.get(index_key(other.run_id)))
@@ -109,7 +107,7 @@ def test_an_index_with_fewer_chunks_than_the_plan_is_an_integrity_error(store: S
         collect(store, index)
 
 
-def test_results_have_exactly_the_columns_of_the_contract_in_order(store: Store, index: ChunkIndex, tmp_path: Path) -> None:
+def test_results_have_the_contract_columns_in_order(store: Store, index: ChunkIndex, tmp_path: Path) -> None:
     put_part(store, index[0], statuses=("ok", "invalid", "failed"))
     statuses = write_results(collect_outcomes(index.run_id, store), tmp_path / "out")
     table = pq.ParquetFile(tmp_path / "out" / "results.parquet").read()
@@ -123,7 +121,7 @@ def test_results_have_exactly_the_columns_of_the_contract_in_order(store: Store,
     assert [row["sample_id"] for row in rows] == [sample.sample_id for chunk in index for sample in read_chunk(store, chunk)]
 
 
-def test_a_result_holds_what_its_outcome_holds(tmp_path: Path) -> None:
+def test_result_row_equals_its_outcome(tmp_path: Path) -> None:
     attempt = Attempt(
         number=1, response="B\n中", violations=("no_refusal",), finish_reason="stop", temperature=0.5, seed=7, latency_s=0.25
     )
@@ -143,7 +141,7 @@ def test_a_result_holds_what_its_outcome_holds(tmp_path: Path) -> None:
     assert (row["started_at"].timestamp(), line["started_at"]) == (1.5, 1.5)
 
 
-def test_results_appear_only_when_they_are_whole(tmp_path: Path) -> None:
+def test_results_appear_only_when_complete(tmp_path: Path) -> None:
     def break_off() -> Iterator[Outcome]:
         for number in range(5000):  # more than one block
             yield make_outcome(make_sample(number))
@@ -156,7 +154,7 @@ def test_results_appear_only_when_they_are_whole(tmp_path: Path) -> None:
     assert list(folder.iterdir()) == []
 
 
-def test_results_that_fail_leave_the_former_ones_as_they_were(tmp_path: Path) -> None:
+def test_failed_write_keeps_earlier_results(tmp_path: Path) -> None:
     def break_off() -> Iterator[Outcome]:
         yield make_outcome(make_sample(2))
         raise IntegrityError("part 0 is damaged")
@@ -169,7 +167,7 @@ def test_results_that_fail_leave_the_former_ones_as_they_were(tmp_path: Path) ->
     assert sorted(before) == ["results.jsonl", "results.parquet"]
 
 
-def test_a_folder_that_cannot_be_written_is_the_users_to_change(tmp_path: Path) -> None:
+def test_unwritable_folder_raises_config_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"results cannot be written to .*/file/out: .*Not a directory"):
         write_results(iter([]), tmp_path / "file" / "out")

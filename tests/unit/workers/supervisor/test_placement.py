@@ -9,8 +9,8 @@ import yaml
 from common.errors import ConfigError, EngineError
 from common.settings import get_settings
 from tests.support.hardware.shown_gpus import ShownGpu, show_gpus
+from workers.supervisor.notices import find_places
 from workers.supervisor.placement import assign_slots, pair_models
-from workers.supervisor.restart_policy import find_places
 
 CPU = f"cpu{os.getpid()}"
 

@@ -11,10 +11,10 @@ import pytest
 
 from common.settings import Settings
 from tests.support.waiting import wait_until
-from workers.supervisor import launcher
+from workers.supervisor import process
 from workers.supervisor.engine_presets import Choice, Preset
-from workers.supervisor.launcher import WorkerProcess, count_threads
 from workers.supervisor.placement import Assignment, GpuSlot
+from workers.supervisor.process import WorkerProcess, count_threads
 
 
 def write_program(path: Path, text: str) -> Path:
@@ -36,7 +36,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(launcher, "time", SimpleNamespace(monotonic=clock.monotonic, sleep=lambda _: None))
+    monkeypatch.setattr(process, "time", SimpleNamespace(monotonic=clock.monotonic, sleep=lambda _: None))
     return clock
 
 

@@ -1,0 +1,10 @@
+"""Exit codes of commands and workers.  Users' scripts and the launcher compare them."""
+
+import os
+
+NOT_ALL_OK = 1  # the run ended with samples that are not ok, or something failed
+USER_MUST_ACT = 2  # the user must change something before a retry can help
+UNREACHABLE = 3  # Redis or the store does not answer
+ENGINE_DIED = 70  # a worker whose engine is gone; the launcher starts a new process
+NOT_STARTED = os.EX_OSERR  # the system could not start a worker process
+INTERRUPTED = 130  # Ctrl+C
