@@ -1,0 +1,25 @@
+"""Run ids stay what they were: a run that exists in a store is found again after an upgrade."""
+
+from pathlib import Path
+
+import pytest
+
+from common.spec.files import read_specs
+
+DEMO = Path(__file__).resolve().parents[4] / "examples" / "demo.yaml"
+
+
+@pytest.mark.parametrize(
+    ("model", "run_id"),
+    [
+        ("tiny", "tiny-d2c64277320a"),
+        ("echo", "echo-70f3c87a9321"),
+        ("mmada-8b", "mmada-8b-bf654fae143e"),  # its engine is an import string, which the id covers
+        ("gemini", "gemini-f256f4881f0d"),
+        ("qwen2.5-vl-7b", "qwen2.5-vl-7b-920a9162eb6a"),
+        ("internvl3-8b", "internvl3-8b-be45df8ea7e3"),
+    ],
+)
+def test_run_ids_stay_the_same(model: str, run_id: str) -> None:
+    (spec,) = read_specs(DEMO, (f"model={model}",))
+    assert spec.run_id == run_id
