@@ -8,6 +8,7 @@ from typing import Any
 import psutil
 import pytest
 
+from common.ledger.worker_registry import WorkerRecord
 from tests.support.asking import count_asked_again
 from tests.support.fleet import Fleet, make_rows
 from tests.support.hardware.shown_gpus import with_gpus
@@ -81,13 +82,19 @@ def test_what_the_user_must_change_pauses_the_run_with_the_worker_s_own_words(cl
     assert fleet.status(run_id).state == "paused"
 
 
+def _find_stopped(fleet: Fleet) -> list[WorkerRecord] | None:
+    """Return both workers once the notice has replaced what the dead one announced while it loaded."""
+    found = fleet.workers(MODEL)
+    return found if len(found) == 2 and any(one.state == "stopped" for one in found) else None
+
+
 def test_one_slot_that_is_given_up_costs_the_others_nothing(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     run_id = enqueue_for_ending(fleet, "SIGKILL", device="0", delay_s=0.05)
     environment = with_gpus(fleet.environment(max_restarts=0), 2)
     with start_launcher(fleet, "--model", MODEL, "--gpus", "all", environment=environment) as launcher:
         assert fleet.wait_for_end(run_id).samples.ok == 40
-        there = wait_until(lambda: found if len(found := fleet.workers(MODEL)) == 2 else None, "the notice and the worker")
+        there = wait_until(lambda: _find_stopped(fleet), "the notice and the worker")
         host = socket.gethostname()
         assert [(one.worker, one.state) for one in there] == [(f"gpu0@{host}", "stopped"), (f"gpu1@{host}", "ready")]
         assert "not started again" in (there[0].trouble or "")
