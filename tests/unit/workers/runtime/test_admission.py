@@ -1,7 +1,7 @@
-"""The intake: another chunk begins while fewer than enough samples wait for an answer."""
+"""AdmissionGate: another chunk begins while fewer than enough samples wait for an answer."""
 
 import threading
-from collections.abc import Callable
+from collections import Counter
 
 import pytest
 
@@ -9,23 +9,40 @@ from tests.support.waiting import wait_until
 from workers.runtime.admission import AdmissionGate, Permit
 
 
-class Begun:
-    """Chunks that ask for admission, each from a thread of its own, and keep their place until they are let go."""
+class Chunks:
+    """Chunks that ask for admission, each from its own thread, and hold their permit until ``end``."""
 
-    def __init__(self, intake: AdmissionGate) -> None:
-        self.places: list[Permit] = []
-        self._intake = intake
+    def __init__(self, gate: AdmissionGate) -> None:
+        self.permits: list[Permit] = []
+        self.refused: Counter[int] = Counter()
+        self._gate = gate
         self._threads: list[threading.Thread] = []
         self._leaving = threading.Event()
 
-    def ask(self, samples: int, until: Callable[[], bool] = lambda: False) -> None:
-        def keep() -> None:
-            with self._intake.admit(samples, lambda: self._leaving.is_set() or until()) as place:
-                self.places.append(place)
-                self._leaving.wait(30)
+    def ask(self, samples: int, *, may_wait: bool = True) -> None:
+        number = len(self._threads)
 
-        self._threads.append(threading.Thread(target=keep))
+        def must_begin() -> bool:
+            self.refused[number] += 1  # the gate asks this only when it has found no room
+            return self._leaving.is_set() or not may_wait
+
+        def hold() -> None:
+            with self._gate.admit(samples, must_begin) as permit:
+                self.permits.append(permit)
+                self._leaving.wait()  # a limit here would let the next chunk begin and hide a gate that is stuck
+
+        self._threads.append(threading.Thread(target=hold))
         self._threads[-1].start()
+
+    def wait_for_refusals(self) -> None:
+        """Block until the gate has found no room, from now on, for each chunk without a permit."""
+        before = self.refused.copy()
+        waiting = len(self._threads) - len(self.permits)
+
+        def all_refused() -> bool:
+            return sum(self.refused[number] > before[number] for number in range(len(self._threads))) >= waiting
+
+        wait_until(all_refused, f"the gate to refuse {waiting} chunks", deadline_s=10)
 
     def end(self) -> None:
         self._leaving.set()
@@ -34,51 +51,58 @@ class Begun:
 
 
 @pytest.fixture
-def begun() -> Begun:
-    return Begun(AdmissionGate(100))
+def chunks() -> Chunks:
+    return Chunks(AdmissionGate(100))
 
 
-def test_chunks_begin_until_enough_samples_wait_and_one_more_for_each_room(begun: Begun) -> None:
+def test_chunks_begin_until_enough_samples_wait(chunks: Chunks) -> None:
     try:
         for _ in range(6):
-            begun.ask(64)
-        wait_until(lambda: len(begun.places) == 2, "two chunks, the second because 64 are not enough")
-        begun.places[0].leave(28)
-        assert len(begun.places) == 2  # 100 wait still
-        begun.places[1].leave(1)
-        wait_until(lambda: len(begun.places) == 3, "a third chunk")
-        begun.places[0].leave(36)
-        assert len(begun.places) == 3  # 63 and 64 wait
-        begun.places[1].leave(63)
-        wait_until(lambda: len(begun.places) == 4, "a fourth chunk")
+            chunks.ask(64)
+        wait_until(lambda: len(chunks.permits) == 2, "two chunks, the second because 64 are not enough")
+        chunks.permits[0].leave(28)
+        chunks.wait_for_refusals()
+        assert len(chunks.permits) == 2, "100 samples still wait"
+        chunks.permits[1].leave(1)
+        wait_until(lambda: len(chunks.permits) == 3, "a third chunk")
+        chunks.permits[0].leave(36)
+        chunks.wait_for_refusals()
+        assert len(chunks.permits) == 3, "63 and 64 samples wait"
+        chunks.permits[1].leave(63)
+        wait_until(lambda: len(chunks.permits) == 4, "a fourth chunk")
     finally:
-        begun.end()
+        chunks.end()
 
 
-def test_a_chunk_larger_than_enough_begins_once_there_is_any_room(begun: Begun) -> None:
+def test_chunk_larger_than_enough_begins_alone(chunks: Chunks) -> None:
     try:
-        begun.ask(4096)
-        wait_until(lambda: len(begun.places) == 1, "the large chunk")
-        begun.ask(1)
-        begun.places[0].leave(3997)
-        wait_until(lambda: len(begun.places) == 2, "the small one")
+        chunks.ask(4096)
+        wait_until(lambda: len(chunks.permits) == 1, "the large chunk")
+        chunks.ask(1)
+        chunks.wait_for_refusals()
+        chunks.permits[0].leave(3997)
+        wait_until(lambda: len(chunks.permits) == 2, "the small chunk")
     finally:
-        begun.end()
+        chunks.end()
 
 
-def test_who_must_not_wait_does_not(begun: Begun) -> None:
+def test_chunk_that_must_not_wait_begins(chunks: Chunks) -> None:
     try:
-        begun.ask(200)
-        wait_until(lambda: len(begun.places) == 1, "a chunk that leaves no room")
-        begun.ask(64, until=lambda: True)
-        wait_until(lambda: len(begun.places) == 2, "the one that does not wait")
+        chunks.ask(200)
+        wait_until(lambda: len(chunks.permits) == 1, "a chunk that leaves no room")
+        chunks.ask(64)
+        chunks.wait_for_refusals()
+        chunks.ask(64, may_wait=False)
+        wait_until(lambda: len(chunks.permits) == 2, "the chunk that does not wait")
+        chunks.wait_for_refusals()
+        assert len(chunks.permits) == 2, "the other chunk waits"
     finally:
-        begun.end()
+        chunks.end()
 
 
-def test_a_chunk_that_fails_leaves_its_place() -> None:
-    intake = AdmissionGate(1)
-    with pytest.raises(ZeroDivisionError), intake.admit(64, lambda: False) as place:
-        place.leave(10 // 0)
-    with intake.admit(64, lambda: False):
-        pass  # would wait for ever
+def test_chunk_that_fails_returns_its_permit() -> None:
+    gate = AdmissionGate(1)
+    with pytest.raises(ZeroDivisionError), gate.admit(64, lambda: False) as permit:
+        permit.leave(10 // 0)
+    with gate.admit(64, lambda: pytest.fail("the permit was kept")):  # the gate asks only when it has found no room
+        pass
