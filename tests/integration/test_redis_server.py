@@ -6,7 +6,6 @@ import signal
 import socket
 import stat
 import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,46 +19,15 @@ from redis.retry import Retry
 from common.errors import ConfigError
 from producer.demo import redis_server as embedded_redis
 from producer.demo.redis_server import RedisServer, find_redis_server, start_redis
+from tests.support.redis_orphans import answers, has_key, orphan, set_key
 
-START_AND_DIE = """
-import os, signal, sys
-from pathlib import Path
-from producer.demo.redis_server import start_redis
-server = start_redis(Path(sys.argv[1]))
-print(server.pid, server.url, flush=True)
-os.kill(os.getpid(), signal.SIGKILL)
-"""
+__all__ = ["orphan"]  # a fixture
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[RedisServer]:
     with start_redis(tmp_path) as running:
         yield running
-
-
-@pytest.fixture
-def orphan(tmp_path: Path) -> Iterator[tuple[int, str]]:
-    """Yield process id and URL of a server in ``tmp_path`` whose parent was killed."""
-    parent = subprocess.run([sys.executable, "-c", START_AND_DIE, tmp_path], capture_output=True, text=True, check=False)
-    assert parent.returncode == -signal.SIGKILL, parent.stderr
-    pid, url = parent.stdout.split()
-    yield int(pid), url
-    if embedded_redis._ask_pid(url) == int(pid):  # noqa: SLF001  # only a test that failed leaves it running
-        os.kill(int(pid), signal.SIGKILL)
-
-
-def answers(url: str) -> bool:
-    return embedded_redis._ask_pid(url) is not None  # noqa: SLF001  # a short question that never raises
-
-
-def set_key(server: RedisServer, key: str) -> None:
-    with redis.Redis.from_url(server.url) as client:
-        client.set(key, "here")
-
-
-def has_key(server: RedisServer, key: str) -> bool:
-    with redis.Redis.from_url(server.url) as client:
-        return bool(client.exists(key))
 
 
 def test_a_server_runs_in_its_folder_with_an_append_only_file(server: RedisServer) -> None:

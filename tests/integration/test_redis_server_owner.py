@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from producer.demo.redis_server import start_redis
-from tests.integration.test_redis_server import answers, has_key, orphan, set_key
+from tests.support.redis_orphans import answers, has_key, orphan, set_key
 
 __all__ = ["orphan"]  # a fixture
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import pytest
 import redis
@@ -11,56 +10,12 @@ from hypothesis import strategies as st
 
 from common.errors import LeaseLost, ServiceUnreachable
 from common.ledger.ledger import Ledger, connect_redis, journal_key, run_keys
-from common.records import STATE_BYTES, Chunk, DatasetCounts, Outcome, Part, Plan, Status
+from common.records import STATE_BYTES, Status
 from common.settings import Settings
 from common.spec.models import AbortIf
+from tests.support.ledger import DATASETS, RUN, lose_answers, make_chunk, make_part, make_plan
 from tests.support.servers.silent_proxy import start_silent_proxy
 from tests.support.waiting import wait_until
-
-RUN = "tiny-0123456789ab"
-DATASETS = {"digits": 0, "shapes": 1}
-
-
-def make_plan(chunks: int = 3, size: int = 4) -> Plan:
-    counts = (
-        DatasetCounts(name="digits", rows=6, unique=6, duplicates=0),
-        DatasetCounts(name="shapes", rows=6, unique=6, duplicates=0),
-    )
-    return Plan(run_id=RUN, samples=chunks * size, chunks=chunks, datasets=counts)
-
-
-def make_chunk(number: int, size: int = 4) -> Chunk:
-    return Chunk(
-        run_id=RUN, number=number, wave=1, first=number * size, count=size,
-        samples_key="", offset=0, length=1, crc32=0, datasets=(2, 2),
-    )  # fmt: skip
-
-
-def make_part(number: int, statuses: list[Status]) -> Part:
-    outcomes = tuple(
-        Outcome(
-            sample_id=f"{number}-{at}",
-            dataset="digits" if at % 2 else "shapes",
-            index=at,
-            model="tiny",
-            status=status,
-            output_tokens=5,
-        )
-        for at, status in enumerate(statuses)
-    )
-    return Part(run_id=RUN, chunk=number, key="", outcomes=outcomes)
-
-
-def lose_answers(monkeypatch: pytest.MonkeyPatch, *commands: str) -> None:
-    """Let the first answer to each of these commands, every time, get lost on its way, so that it is sent again."""
-    call = Ledger._call  # noqa: SLF001  # below it there is only the network
-
-    def call_again(self: Ledger, run_id: str, chunk: int | None, *arguments: Any) -> Any:
-        if arguments[0] in commands:
-            call(self, run_id, chunk, *arguments)
-        return call(self, run_id, chunk, *arguments)
-
-    monkeypatch.setattr(Ledger, "_call", call_again)
 
 
 @pytest.fixture

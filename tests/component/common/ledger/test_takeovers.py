@@ -7,7 +7,7 @@ import pytest
 from common.ledger.ledger import Ledger, connect_redis
 from common.records import Lease
 from common.settings import Settings
-from tests.component.common.ledger.test_ledger import DATASETS, RUN, make_chunk, make_part, make_plan
+from tests.support.ledger import DATASETS, RUN, make_chunk, make_part, make_plan
 from tests.support.waiting import wait_until
 
 

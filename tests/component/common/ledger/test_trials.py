@@ -9,7 +9,7 @@ from common.ledger.ledger import SUSPECT, Ledger, LedgerView, connect_redis, run
 from common.records import Lease
 from common.settings import Settings
 from common.spec.models import AbortIf
-from tests.component.common.ledger.test_ledger import DATASETS, RUN, make_chunk, make_part, make_plan
+from tests.support.ledger import DATASETS, RUN, make_chunk, make_part, make_plan
 from tests.support.waiting import wait_until
 
 

@@ -16,8 +16,8 @@ from common.records import Sample
 from common.storage.keys import part_key
 from common.storage.plan_index import read_index
 from producer.runs.enqueue import Enqueued, commit_parts, enqueue_run, resume_run
-from tests.component.common.ledger.test_ledger import lose_answers
 from tests.support.fleet import Fleet, make_rows
+from tests.support.ledger import lose_answers
 from tests.support.planning import make_samples, make_spec, put_part, read_rung, run_chunks
 from tests.support.soundness import assert_run_is_sound
 
