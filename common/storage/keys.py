@@ -33,10 +33,6 @@ def part_key(run_id: str, wave: int, chunk: int) -> str:
     return f"{parts_prefix(run_id)}w{wave}/{chunk:08d}.parquet"
 
 
-def results_prefix(run_id: str) -> str:
-    return f"runs/{run_id}/results/"
-
-
 def parse_part_key(key: str) -> tuple[int, int]:
     """Return (wave, chunk) of a part's key."""
     wave, _, name = key.rpartition("/parts/w")[2].partition("/")

@@ -1,7 +1,7 @@
 """JSON lines: one object a line, UTF-8. Blank lines are not rows. A line that is not an object is a row at fault.
 
 NaN, Infinity and lone surrogates are not JSON, but Python's json module writes them, so a line that has them is read again by
-that module. A number that is none becomes ``None`` in metadata and a ``bad_field`` fault in a field that we read; a lone
+that module. NaN or infinity becomes ``None`` in metadata and a ``bad_field`` fault in a field that we read; a lone
 surrogate is a ``bad_field`` fault wherever it stands, because no text that we store can hold it.
 """
 
@@ -41,7 +41,7 @@ def read_jsonl(source: DatasetSource) -> Iterator[Row]:
 
 
 def _fill_row(row: Row, source: DatasetSource) -> None:
-    """Set the row's fields. Raises ``SampleError`` for a line that is no usable object; its fault is the caller's to set."""
+    """Set the row's fields. Raises ``SampleError`` if the line is not a usable object; the caller records the fault."""
     if is_cut(row.content):
         raise SampleError("bad_row", f"longer than {len(row.content):,} bytes; expected one JSON object a line")
     try:

@@ -193,7 +193,7 @@ def _read_list(text: str) -> str | list[str]:
 
 
 def _read_images(row: Row, record: Record, cell: Span | None, paths: str, table: _Table) -> list[Reference]:
-    """Return the images of the ``image`` cell, or else of ``image_path``. One that cannot be told is the row's fault."""
+    """Return the images of the ``image`` cell, or else of ``image_path``. An unidentified image is a fault of the row."""
     ours = "image"
     try:
         if cell and (images := table.image_cells.read(record, cell)):

@@ -57,8 +57,8 @@ def _merge_waves(waves: list[Iterator[tuple[int, Outcome]]]) -> Iterator[Outcome
 def merge_outcomes(waves: Sequence[Outcome]) -> Outcome:
     """Return a sample's outcome from what each wave, in order, has reached: the best, and the earliest of equals.
 
-    Its attempts are those of all waves, numbered through. A wave that got no answer is shown among them, too: without a
-    response, with finish reason ``error`` and the error's code as violation.
+    Its attempts are those of all waves, numbered in one sequence. A wave without an answer appears as an attempt that has no
+    response, finish reason ``error`` and the error's code as violation.
     """
     reached = [outcome for outcome in waves if outcome.status != UNPROCESSED]
     if len(reached) < 2:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-# Another time of day for whatever reads it while tests are collected, such as a gzip header.
+# Collection reads another time of day, for example in a gzip header.
 CLOCK = "import time; real = time.time; time.time = lambda: real() + 86_461.5"
 
 

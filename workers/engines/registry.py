@@ -13,7 +13,7 @@ ENGINES = {
     "vllm": "workers.engines.vllm:VllmEngine",
 }
 
-# Where import strings that stood in profiles lead now.  Run ids cover the string, so profiles keep it.
+# Import strings of moved engines. Run ids cover the string in a profile, so old strings must stay valid.
 MOVED = {
     "workers.engines.echo_engine:EchoEngine": ENGINES["echo"],
     "workers.engines.hf_engine:HfEngine": ENGINES["hf"],

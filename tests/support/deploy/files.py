@@ -74,7 +74,7 @@ def run_compose_config(*profiles: str, **variables: str) -> str:
     """
     docker = shutil.which("docker")
     if docker is None or subprocess.run([docker, "compose", "version"], capture_output=True, check=False).returncode:
-        pytest.skip("there is no docker compose here, so nobody has asked it about docker-compose.yml")
+        pytest.skip("docker compose is not installed, so it did not check docker-compose.yml")
     options = [option for profile in profiles for option in ("--profile", profile)]
     command = [docker, "compose", "--file", str(COMPOSE), "--env-file", "/dev/null", *options, "config", "--quiet"]
     environment = {name: os.environ[name] for name in ("PATH", "HOME", "DOCKER_CONFIG") if name in os.environ}
@@ -88,7 +88,7 @@ def verify_units(units: Sequence[Path]) -> str:
     Skips the test that asks where there is no such command.
     """
     if (analyze := shutil.which("systemd-analyze")) is None:
-        pytest.skip("there is no systemd-analyze here, so nobody has asked it about the units")
+        pytest.skip("systemd-analyze is not installed, so it did not check the units")
     command = [analyze, "verify", *map(str, units)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     said = [line for line in done.stderr.splitlines() if line.startswith(str(units[0].parent))]  # the others are of the machine's
