@@ -1,4 +1,4 @@
-"""Collection does not depend on clock, hash seed or temporary folder: pytest-xdist compares the ids of several processes."""
+"""Collection is independent of clock, hash seed and temporary folder, because pytest-xdist compares the ids of its processes."""
 
 import os
 import subprocess
@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-# Collection reads another time of day, for example in a gzip header.
+# A different time of day: a parameter with a timestamp in it, for example a gzip header, gets a different id.
 CLOCK = "import time; real = time.time; time.time = lambda: real() + 86_461.5"
 
 

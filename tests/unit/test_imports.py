@@ -1,4 +1,4 @@
-"""The producer runs on a laptop without any engine's packages, and importing it starts nothing."""
+"""The producer imports without the packages of any engine, and the import starts no thread."""
 
 import subprocess
 import sys
@@ -6,14 +6,14 @@ import sys
 BLOCKED = ("torch", "transformers", "vllm", "openai", "workers")
 
 
-def test_the_producer_imports_without_engines_and_without_the_workers_package() -> None:
+def test_producer_imports_without_engines_and_workers() -> None:
     blocked = "; ".join(f"sys.modules[{name!r}] = None" for name in BLOCKED)
     code = f"import sys; {blocked}; import producer.cli, threading; assert threading.active_count() == 1"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
 
 
-def test_the_workers_import_without_engines() -> None:
+def test_workers_import_without_engines() -> None:
     blocked = "; ".join(f"sys.modules[{name!r}] = None" for name in BLOCKED[:4])
     done = subprocess.run(
         [sys.executable, "-c", f"import sys; {blocked}; import workers.app, workers.execution.task"],
@@ -25,7 +25,7 @@ def test_the_workers_import_without_engines() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_launcher_imports_no_service_client() -> None:
+def test_launcher_imports_no_service_client() -> None:
     heavy = "{'celery', 'pyarrow', 'PIL', 'redis', 'workers.runtime', 'workers.engines'}"
     code = f"import workers.supervisor.launcher, sys; found = {heavy} & set(sys.modules); assert not found, found"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)

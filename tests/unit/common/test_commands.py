@@ -1,4 +1,4 @@
-"""How a command ends: the exit codes of the contract, and words instead of tracebacks."""
+"""Commands end with the exit codes of the contract, and print messages instead of tracebacks."""
 
 from collections.abc import Callable
 
@@ -9,8 +9,8 @@ from common.commands import run_command
 from common.errors import ConfigError, FleetError, IntegrityError, ServiceUnreachable, TransientError
 
 
-def end(body: Callable[[], object]) -> int:
-    """Return the exit code of a command with this body."""
+def run_body(body: Callable[[], object]) -> int:
+    """Run a command with this body and return its exit code."""
 
     @click.command()
     def command() -> object:
@@ -30,8 +30,8 @@ def fail(error: BaseException) -> Callable[[], object]:
 
 
 @pytest.mark.parametrize(("returned", "code"), [(None, 0), (0, 0), (1, 1), ("text", 0)])
-def test_what_a_command_returns_is_its_exit_code(returned: object, code: int, capsys: pytest.CaptureFixture[str]) -> None:
-    assert end(lambda: returned) == code
+def test_return_value_is_the_exit_code(returned: object, code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_body(lambda: returned) == code
     assert capsys.readouterr() == ("", "")
 
 
@@ -45,20 +45,18 @@ def test_what_a_command_returns_is_its_exit_code(returned: object, code: int, ca
         (FleetError("the worker could not start"), 1),
     ],
 )
-def test_an_error_ends_with_its_message_and_the_code_of_who_must_act(
-    error: FleetError, code: int, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert end(fail(error)) == code
+def test_error_prints_its_message_and_exit_code(error: FleetError, code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_body(fail(error)) == code
     assert capsys.readouterr() == ("", f"producer: {error}\n")
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), click.exceptions.Abort()])
-def test_an_interruption_says_that_nothing_is_lost(error: BaseException, capsys: pytest.CaptureFixture[str]) -> None:
-    assert end(fail(error)) == 130
+def test_interrupt_message_states_nothing_is_lost(error: BaseException, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_body(fail(error)) == 130
     assert capsys.readouterr().err.strip() == "interrupted; nothing is lost, the same command goes on"
 
 
-def test_wrong_usage_shows_clicks_advice(capsys: pytest.CaptureFixture[str]) -> None:
+def test_usage_error_shows_the_suggestion_of_click(capsys: pytest.CaptureFixture[str]) -> None:
     @click.group()
     def group() -> None: ...
 
@@ -69,6 +67,6 @@ def test_wrong_usage_shows_clicks_advice(capsys: pytest.CaptureFixture[str]) -> 
     assert "Did you mean 'status'?" in capsys.readouterr().err
 
 
-def test_a_mistake_of_ours_keeps_its_traceback() -> None:
+def test_unexpected_exception_keeps_its_traceback() -> None:
     with pytest.raises(ZeroDivisionError):
-        end(fail(ZeroDivisionError()))
+        run_body(fail(ZeroDivisionError()))

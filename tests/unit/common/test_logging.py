@@ -1,4 +1,4 @@
-"""One renderer for structlog and for the standard library's logging, on standard error."""
+"""One renderer formats structlog and the standard library's logging, on standard error."""
 
 import json
 import logging
@@ -23,11 +23,11 @@ def _restore_logging() -> Iterator[None]:
 
 
 def fail() -> None:
-    secret = "s3cr3t"  # noqa: S105  # what must not be shown
+    secret = "s3cr3t"  # noqa: S105  # must not appear in the log
     raise ValueError(f"wrong length: {len(secret)}")
 
 
-def test_json_is_one_object_a_line_whoever_logs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_log_is_one_object_per_line(capsys: pytest.CaptureFixture[str]) -> None:
     configure_log("INFO", as_json=True)
     structlog.get_logger("ours").info("chunk done", run_id="tiny-1", chunk=3, odd={1, 2}.__class__, text="a\nb 中")
     logging.getLogger("celery").warning("%s is away", "redis")
@@ -39,7 +39,7 @@ def test_json_is_one_object_a_line_whoever_logs(capsys: pytest.CaptureFixture[st
     assert first["timestamp"].endswith("Z")
 
 
-def test_off_a_terminal_lines_are_plain_key_value(capsys: pytest.CaptureFixture[str]) -> None:
+def test_log_without_terminal_is_plain_key_value(capsys: pytest.CaptureFixture[str]) -> None:
     configure_log()
     structlog.get_logger("ours").info("chunk done", run_id="tiny-1", chunk=3)
     logging.getLogger("celery").warning("redis is away")
@@ -50,7 +50,7 @@ def test_off_a_terminal_lines_are_plain_key_value(capsys: pytest.CaptureFixture[
     assert "redis is away" in theirs
 
 
-def test_the_level_is_heeded_in_any_case(capsys: pytest.CaptureFixture[str]) -> None:
+def test_level_is_case_insensitive(capsys: pytest.CaptureFixture[str]) -> None:
     configure_log("warning")
     structlog.get_logger("ours").info("quiet")
     logging.getLogger("celery").info("quiet")
@@ -58,25 +58,26 @@ def test_the_level_is_heeded_in_any_case(capsys: pytest.CaptureFixture[str]) -> 
     assert [line.split()[-1] for line in capsys.readouterr().err.splitlines()] == ["loud"]
 
 
-def test_an_unknown_level_is_the_users_to_correct() -> None:
+def test_unknown_level_is_a_config_error() -> None:
     with pytest.raises(ConfigError, match="FLEET_LOG_LEVEL: found 'loud'; expected DEBUG, INFO, WARNING, ERROR or CRITICAL"):
         configure_log("loud")
 
 
 @pytest.mark.parametrize("level", [*LEVELS, "info", "Warning"])
-def test_what_we_accept_celery_takes_for_the_same(level: str) -> None:
+def test_celery_accepts_the_same_levels(level: str) -> None:
     configure_log(level)
     assert LogLevel().convert(level, None, None) == logging.getLogger().level
 
 
 @pytest.mark.parametrize("level", ["WARN", "NOTSET", "FATAL", "10", ""])
-def test_levels_that_logging_alone_knows_are_refused_before_a_worker_dies_of_them(level: str) -> None:
+def test_levels_unknown_to_celery_are_rejected(level: str) -> None:
+    """Only ``logging`` knows these levels: a worker that passes one to Celery exits."""
     with pytest.raises(ConfigError, match=f"FLEET_LOG_LEVEL: found '{level}'"):
         configure_log(level)
 
 
 @pytest.mark.parametrize("as_json", [True, False])
-def test_a_traceback_is_shown_once_and_without_the_values_of_variables(as_json: bool, capsys: pytest.CaptureFixture[str]) -> None:
+def test_traceback_is_logged_once_without_variable_values(as_json: bool, capsys: pytest.CaptureFixture[str]) -> None:
     configure_log(as_json=as_json)
     for log in (structlog.get_logger("ours"), logging.getLogger("celery")):
         try:
@@ -97,10 +98,10 @@ def test_configuring_twice_logs_once(capsys: pytest.CaptureFixture[str]) -> None
 
 
 @pytest.mark.parametrize("as_json", [True, False])
-def test_secrets_are_masked_whoever_logs_them_and_however(
+def test_secrets_are_masked_in_every_log_call(
     as_json: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    secret = 'quoted "key" of nobody'  # noqa: S105  # what must not be shown
+    secret = 'quoted "key" of nobody'  # noqa: S105  # must not appear in the log
     monkeypatch.setenv("OPENAI_API_KEY", secret)
     configure_log("DEBUG", as_json=as_json)
     structlog.get_logger("ours").info(f"with {secret}", url="redis://:pw1234@host", api_key="pw1234", nested=[{"x": secret}])

@@ -1,4 +1,4 @@
-"""What is a secret and what is not, in texts, records and the environment."""
+"""Secrets are masked in texts, records and values of environment variables; other values are kept."""
 
 from typing import Any
 
@@ -30,28 +30,28 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("text", "masked"),
     [
-        # URLs: credentials and query go whole, wherever they come from.
+        # URLs: credentials and the query are masked whole, from any source.
         ("redis://:pw@h:6379/0 is away", "redis://***@h:6379/0 is away"),
         ("s3://key:secret@bucket/a b", "s3://***@bucket/a b"),
         ("https://token@host/a", "https://***@host/a"),
         ("'https://u:pw@h/a.png?X-Amz-Signature=12&b=3', found", "'https://***@h/a.png?***', found"),
         ("(see https://h/a?sig=12).", "(see https://h/a?***)."),
         ("https://h/a?sig=12: refused", "https://h/a?***: refused"),
-        ("redis://:p@ss:w/ord%@h:1/0", "redis://***@h:1/0"),  # not encoded as it should be
+        ("redis://:p@ss:w/ord%@h:1/0", "redis://***@h:1/0"),  # not percent-encoded
         ("redis://:a@h1,redis://:b@h2", "redis://***@h2"),
-        ("https://h:8080/a@b and me@mail.org", "https://***@b and me@mail.org"),  # too much rather than too little
-        # Values of the environment, in every spelling of a URL.
+        ("https://h:8080/a@b and me@mail.org", "https://***@b and me@mail.org"),  # masks too much rather than too little
+        # Values of environment variables, plain and percent-encoded.
         ("r3d1s/p@ss and r3d1s%2Fp%40ss", "*** and ***"),
         ("wJalr/K7MDENG+bPx or wJalr%2FK7MDENG%2BbPx", "*** or ***"),
         ("multi word secret and more", "***"),
         ("multi word secret, and less", "***, and less"),
         ("ann has anns-own, bob bobs-own", "ann has ***, bob ***"),
         (repr({"pw": "back\\slash"}), "{'pw': '***'}"),
-        # Keys that tell what they are.
+        # Keys with a known prefix.
         ("Authorization: Bearer abc.def-ghi", "Authorization: Bearer ***"),
         ("key sk-proj-abcdefghijklmnop is wrong", "key *** is wrong"),
         ("hf_abcdefghijklmnopqrst AKIAABCDEFGHIJKLMNOP", "*** ***"),
-        # What stays.
+        # Text that is kept.
         ("chunk 1 of run qwen-1f0c92b4d7aa: 12/64", "chunk 1 of run qwen-1f0c92b4d7aa: 12/64"),
         ("https://h:8080/a#b", "https://h:8080/a#b"),
         ("is it? yes: not-a-secret qwertz-layout", "is it? yes: not-a-secret qwertz-layout"),
@@ -59,7 +59,7 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ("", ""),
     ],
 )
-def test_a_text_is_masked(text: str, masked: str) -> None:
+def test_secrets_in_text_are_masked(text: str, masked: str) -> None:
     assert mask_text(text) == masked
     assert mask_text(masked) == masked
 
@@ -68,7 +68,7 @@ def test_a_text_is_masked(text: str, masked: str) -> None:
     "name",
     ["api_key", "apiKey", "API-KEY", "openai_api_key", "password", "Authorization", "token", "hf_token", "client_secret", "X_KEY"],
 )
-def test_what_is_kept_under_a_secret_name_goes_whole(name: str) -> None:
+def test_value_under_secret_name_is_masked_whole(name: str) -> None:
     given: tuple[Any, ...] = ("x", 12345, ["x"], {"y": "x"}, b"x")
     for value in given:
         assert mask_record({"given": [{name: value}]}) == {"given": [{name: "***"}]}
@@ -83,12 +83,12 @@ def test_what_is_kept_under_a_secret_name_goes_whole(name: str) -> None:
     "name",
     ["pad_token", "eos_token_id", "max_tokens", "image_token", "tokenizer", "key", "keys", "monkey", "api_key_env", "secretary"],
 )
-def test_a_name_that_only_looks_alike_is_none(name: str) -> None:
+def test_similar_name_is_not_secret(name: str) -> None:
     assert mask_record({name: "<pad>"}) == {name: "<pad>"}
     assert list(find_secrets({name: "<pad>"})) == []
 
 
-def test_a_record_keeps_its_shape_and_whatever_shows_no_secret() -> None:
+def test_record_keeps_its_shape_and_harmless_values() -> None:
     odd = object()
     record: dict[Any, Any] = {"a": [1, 2.5, None, True, (odd, "b")], 3: {"c": range(2)}}
     assert mask_record(record) == record
@@ -96,7 +96,7 @@ def test_a_record_keeps_its_shape_and_whatever_shows_no_secret() -> None:
     assert mask_record(["HF_TOKEN", {"x": "hub-of-nobody"}]) == ["HF_TOKEN", {"x": "***"}]
 
 
-def test_secrets_that_somebody_wrote_down_are_found() -> None:
+def test_secrets_in_engine_options_are_found() -> None:
     options = {
         "base_url": "https://me:pw@h/v1?api-version=3",
         "headers": [{"x": "Bearer abcdefgh"}],

@@ -1,4 +1,4 @@
-"""Settings come from the environment; a mistake names the variable."""
+"""Settings come from environment variables. An error names the variable."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,14 +17,14 @@ def _fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     get_settings.cache_clear()
 
 
-def test_variables_win_over_the_env_file_and_it_over_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_override_env_file_and_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / ".env").write_text("FLEET_LEASE_S=20\nFLEET_JANITOR_S=4\n")
     monkeypatch.setenv("FLEET_LEASE_S", "30")
     settings = get_settings()
     assert (settings.lease_s, settings.janitor_s, settings.renew_s) == (30, 4, 2.5)
 
 
-def test_a_password_is_not_shown() -> None:
+def test_password_is_not_shown() -> None:
     assert "secret" not in repr(Settings(redis_url="redis://:secret@host:6379/0"))
 
 
@@ -36,9 +36,7 @@ def test_a_password_is_not_shown() -> None:
         ("FLEET_LEASE_S", "2", "FLEET_RENEW_S=2.5 must be less than FLEET_LEASE_S=2"),
     ],
 )
-def test_a_mistake_names_the_variable_what_was_found_and_what_was_expected(
-    monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str
-) -> None:
+def test_error_names_variable_value_and_expectation(monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str) -> None:
     monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match=said):
         get_settings()

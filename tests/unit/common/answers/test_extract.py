@@ -9,7 +9,7 @@ OPTIONS = {"A": "a blue square", "B": "a red circle", "C": "a green star", "D": 
 KINDS: tuple[Kind, ...] = ("multiple_choice", "yes_no", "number", "short_text", "free_text")
 
 LETTERS: list[tuple[str, str | None]] = [
-    # a letter in its usual forms
+    # A letter in its usual forms.
     *[(text, "B") for text in ("B", "(B)", "B.", "**B**", "b", "（Ｂ）", "<B>", "`B`", '"B"', "B)", "[B]")],
     *[(text, "B") for text in ("Answer: B", "answer: b", "The answer is B", "The answer is (B).", "Ans: B", "Answer:\n\n**B**")],
     *[
@@ -25,7 +25,7 @@ LETTERS: list[tuple[str, str | None]] = [
     ("Let's see.\nA. a blue square - no\nC. a green star - yes\n\nTherefore, the answer is C.", "C"),
     ("The answer is " * 500 + "C", "C"),
     ("reasoning in a line\n\nC", "C"),
-    # the text of an option
+    # The text of an option.
     *[
         (text, "B")
         for text in ("a red circle", "A red circle.", "'red circle'", "The shape is a red circle.", "The answer is a red circle.")
@@ -33,14 +33,14 @@ LETTERS: list[tuple[str, str | None]] = [
     ("Based on the picture, the most likely shape is a red circle.", "B"),
     ("None of the above", "D"),
     ("It is a red circle, see the left", "B"),
-    # one letter decided against others
+    # One letter is chosen over others.
     ("Option C is correct because A is wrong", "C"),
     ("A is wrong. B is right.", "B"),
     ("The answer is B, not A", "B"),
     ("B, not A", "B"),
     ("The answer is A. The final answer is B", "B"),
     ("B\n\nExplanation: A is blue.", "B"),
-    # words that look like letters
+    # Words that look like letters.
     ("A dog runs", None),
     ("Answer: A dog", None),
     ("it is A dog", None),
@@ -50,7 +50,7 @@ LETTERS: list[tuple[str, str | None]] = [
     ("The vitamin B level", None),
     ("I", None),
     ("I think so", None),
-    # undecided
+    # No decision between several letters.
     ("A and B", None),
     ("A, B", None),
     ("A/B", None),
@@ -65,11 +65,11 @@ LETTERS: list[tuple[str, str | None]] = [
     (r"\boxed{A} or \boxed{C}", None),
     ("a blue square and a red circle", None),
     ("A blue square or a red circle?", None),
-    # lists of the options
+    # Lists of the options.
     ("A. a blue square\nB. a red circle\nC. a green star", None),
     ("(A) a blue square (B) a red circle", None),
     ("A. a blue square B. a red circle C. a green star", None),
-    # denied, conditional, contradictory, unknown, silent
+    # Negated, conditional, contradictory, unknown or missing answers.
     ("不选B", None),
     ("I don't think the answer is A", None),
     ("If the answer is A, it is blue", None),
@@ -86,7 +86,7 @@ LETTERS: list[tuple[str, str | None]] = [
 
 
 @pytest.mark.parametrize(("text", "letter"), LETTERS)
-def test_letters_are_read_as_a_careful_reader_would(text: str, letter: str | None) -> None:
+def test_letter_is_found_or_answer_is_none(text: str, letter: str | None) -> None:
     assert extract_answer("multiple_choice", text, OPTIONS) == letter
 
 
@@ -102,7 +102,7 @@ def test_abbreviated_name_is_not_a_letter() -> None:
     assert extract_answer("multiple_choice", "E. coli", {"A": "E. coli", "E": "Shigella"}) == "A"
 
 
-def test_a_longer_option_hides_the_shorter_one_in_it() -> None:
+def test_longer_option_wins_over_option_inside_it() -> None:
     options = {"A": "red", "B": "dark red", "C": "No finding"}
     assert extract_answer("multiple_choice", "The circle is dark red", options) == "B"
     assert extract_answer("multiple_choice", "There is no finding.", options) == "C"
@@ -115,7 +115,7 @@ def test_options_in_chinese_are_found_without_spaces() -> None:
     assert extract_answer("multiple_choice", "左肺和右肺", options) is None
 
 
-def test_yes_and_no_as_options_are_read_as_yes_and_no() -> None:
+def test_yes_no_options_follow_yes_no_rules() -> None:
     options = {"A": "Yes", "B": "No"}
     assert extract_answer("multiple_choice", "No, there is none.", options) == "B"
     assert extract_answer("multiple_choice", "There is no circle", options) is None
@@ -125,7 +125,7 @@ def test_number_options_match_number_words() -> None:
     assert extract_answer("multiple_choice", "There are three circles.", {"A": "2", "B": "3"}) == "B"
 
 
-def test_without_options_every_letter_is_one() -> None:
+def test_every_letter_is_valid_without_options() -> None:
     assert extract_answer("multiple_choice", "The answer is E.", {}) == "E"
     assert extract_answer("multiple_choice", "A dog runs", {}) is None
 
@@ -157,7 +157,7 @@ def test_without_options_every_letter_is_one() -> None:
         *[(text, None) for text in ("The answer is not yes", "nothing", "yesterday", "不是很确定")],
     ],
 )
-def test_yes_and_no_are_read_in_english_and_chinese(text: str, answer: str | None) -> None:
+def test_yes_no_is_read_in_english_and_chinese(text: str, answer: str | None) -> None:
     assert extract_answer("yes_no", text, {}) == answer
 
 
@@ -260,7 +260,7 @@ def test_long_numbers_keep_every_digit() -> None:
         ("This is a sentence of more than ten words in all, surely", None),
     ],
 )
-def test_short_text_loses_its_wrapping(text: str, answer: str | None) -> None:
+def test_short_text_is_stripped_of_wrapping(text: str, answer: str | None) -> None:
     assert extract_answer("short_text", text, {}) == answer
 
 
@@ -269,13 +269,13 @@ def test_free_text_is_trimmed() -> None:
     assert extract_answer("free_text", " \n", {}) is None
 
 
-def test_boxes_nest_and_cut_ones_are_left_out() -> None:
+def test_nested_boxes_are_read_unclosed_ones_skipped() -> None:
     assert find_boxed(r"\boxed{\frac{1}{2}} \boxed{\text{B}} \boxed{x") == (r"\frac{1}{2}", "B")
     assert find_boxed(r"\boxed{\{1\}}") == (r"\{1\}",)
 
 
 @pytest.mark.parametrize(
-    ("text", "folded"),
+    ("text", "normalized"),
     [
         ("The Red Circle.", "red circle"),
         ("1,000", "1000"),
@@ -296,14 +296,14 @@ def test_boxes_nest_and_cut_ones_are_left_out() -> None:
         ("Straße", "strasse"),
     ],
 )
-def test_folding_keeps_meaning_and_drops_form(text: str, folded: str) -> None:
-    assert normalize_answer(text) == folded
+def test_normalization_keeps_meaning_and_drops_form(text: str, normalized: str) -> None:
+    assert normalize_answer(text) == normalized
 
 
 @given(st.text() | st.text(alphabet="aA1三.,-%'/: ½½ßthe\n"))
-def test_folding_twice_changes_nothing(text: str) -> None:
-    folded = normalize_answer(text)
-    assert normalize_answer(folded) == folded
+def test_normalization_is_idempotent(text: str) -> None:
+    normalized = normalize_answer(text)
+    assert normalize_answer(normalized) == normalized
 
 
 @given(st.sampled_from(KINDS), st.text() | st.lists(st.sampled_from([text for text, _ in LETTERS]), max_size=4).map(" ".join))
@@ -320,5 +320,5 @@ def test_extraction_never_fails_and_returns_valid_answers(kind: Kind, text: str)
     st.sampled_from(["A", "B", "C", "D"]),
     st.sampled_from(["{}", "({})", "Answer: {}", "The answer is {}.", "答案是{}", "\\boxed{{{}}}"]),
 )
-def test_every_plain_form_reads_back(letter: str, form: str) -> None:
+def test_every_plain_form_is_read_back(letter: str, form: str) -> None:
     assert extract_answer("multiple_choice", form.format(letter), OPTIONS) == letter

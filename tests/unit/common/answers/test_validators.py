@@ -78,21 +78,22 @@ ANSWERS = [
 
 
 @pytest.mark.parametrize("text", REFUSALS)
-def test_a_refusal_is_found(text: str) -> None:
+def test_refusal_is_detected(text: str) -> None:
     assert is_refusal(text)
 
 
 @pytest.mark.parametrize("text", ANSWERS)
-def test_an_answer_is_no_refusal(text: str) -> None:
+def test_answer_is_not_a_refusal(text: str) -> None:
     assert not is_refusal(text)
 
 
-def test_a_refusal_in_the_words_of_an_option_is_an_answer() -> None:
+def test_refusal_equal_to_an_option_is_an_answer() -> None:
     assert violates("no_refusal", "Cannot determine the answer")
     assert not violates("no_refusal", "Cannot determine the answer", options={"D": "cannot determine the answer."})
 
 
-def test_image_tokens_are_looked_for_in_the_raw_text_outside_tool_output() -> None:
+def test_image_tokens_are_found_in_raw_text() -> None:
+    """Tool output is skipped: it may contain image tokens of its own."""
     assert violates("no_image_token", "", text="<image>")
     assert violates("no_image_token", "B", text="B <|image_pad|>")
     assert not violates("no_image_token", "B", text="<sandbox_output><image></sandbox_output>B")
@@ -112,7 +113,7 @@ def test_image_tokens_are_looked_for_in_the_raw_text_outside_tool_output() -> No
         "The quick brown fox jumps over the lazy dog near the old river bank. " * 4,
     ],
 )
-def test_a_loop_is_found(text: str) -> None:
+def test_repetition_is_detected(text: str) -> None:
     assert violates("no_repetition", text)
 
 
@@ -129,11 +130,11 @@ def test_a_loop_is_found(text: str) -> None:
         "",
     ],
 )
-def test_no_loop_is_seen_where_none_is(text: str) -> None:
+def test_text_without_loop_is_not_repetition(text: str) -> None:
     assert not violates("no_repetition", text)
 
 
-def test_a_cut_answer_is_not_finished() -> None:
+def test_truncated_answer_is_not_finished() -> None:
     answered = Answered(make_answered("").sample, "a", "a", "a", "length")
     assert find_violations(build_validators(("finished", "non_empty")), answered) == ("finished",)
 
@@ -158,7 +159,7 @@ def test_max_words_counts_chinese_characters() -> None:
         ("", False),
     ],
 )
-def test_json_must_fit_its_schema(prediction: str, fits: bool) -> None:
+def test_json_must_match_its_schema(prediction: str, fits: bool) -> None:
     assert violates({"json_schema": SCHEMA}, prediction) is not fits
 
 
@@ -167,12 +168,12 @@ def test_regex_searches_the_prediction() -> None:
     assert violates({"regex": "^[A-D]$"}, "B.")
 
 
-def test_a_validator_of_your_own_is_named_by_import_string() -> None:
+def test_custom_validator_is_named_by_import_string() -> None:
     entry = f"{__name__}:accepts_short"
     assert find_violations(build_validators(("non_empty", entry)), make_answered("too long")) == (entry,)
 
 
-def test_violations_come_in_order_and_once() -> None:
+def test_violations_are_ordered_and_unique() -> None:
     validators = build_validators(({"regex": "x"}, "non_empty", {"regex": "y"}))
     assert find_violations(validators, make_answered("")) == ("regex", "non_empty")
 
@@ -203,14 +204,15 @@ def test_every_known_validator_can_be_built() -> None:
         ({"my.package:function": 3}, "a validator of your own takes no argument"),
     ],
 )
-def test_a_wrong_entry_is_explained(entry: str | dict[str, Any], message: str) -> None:
+def test_invalid_entry_is_explained(entry: str | dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
         check_validators((entry,))
     with pytest.raises(ConfigError, match=re.escape(message)):
         build_validators((entry,))
 
 
-def test_the_spec_check_leaves_import_strings_to_the_worker() -> None:
+def test_spec_check_does_not_resolve_import_strings() -> None:
+    """The worker resolves them: the producer may not have the package."""
     check_validators(("no.such.package:function",))
     with pytest.raises(ConfigError, match=r"validator 'no\.such\.package:function': cannot import"):
         build_validators(("no.such.package:function",))

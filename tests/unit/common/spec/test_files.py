@@ -1,4 +1,4 @@
-"""Specs and profiles from YAML: what is found where, what ``--set`` changes, and mistakes that speak to a person."""
+"""Specs and profiles from YAML: where files are searched, what ``--set`` changes, and error messages."""
 
 import re
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ from common.spec.models import Spec
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Yield a folder with a dataset and a folder of profiles, ``mine`` among them; nothing of it is the current folder."""
+    """Yield a folder with a dataset and a folder of profiles that holds ``mine``. The current folder is elsewhere."""
     (tmp_path / "specs").mkdir()
     (tmp_path / "profiles").mkdir()
     (tmp_path / "elsewhere").mkdir()
@@ -51,7 +51,7 @@ def write_spec(folder: Path, **changes: Any) -> Path:
 
 
 def refuse(path: Path, *changes: str) -> str:
-    """Return the message with which a spec is refused."""
+    """Return the error message for an invalid spec."""
     with pytest.raises(ConfigError) as caught:
         read_specs(path, changes)
     return str(caught.value)
@@ -60,20 +60,20 @@ def refuse(path: Path, *changes: str) -> str:
 # Resolving
 
 
-def test_a_spec_is_resolved_from_the_file_the_profile_and_the_defaults_in_this_order(folder: Path) -> None:
+def test_spec_wins_over_profile_and_profile_over_defaults(folder: Path) -> None:
     [spec] = read_specs(write_spec(folder, generation={"max_tokens": 9}, shuffle={"seed": 5}))
     assert (spec.generation.max_tokens, spec.generation.temperature, spec.generation.top_p) == (9, 0.5, 1.0)
     assert (spec.shuffle.seed, spec.chunks.max_samples, spec.validation.validators) == (5, 64, ("non_empty",))
 
 
-def test_several_models_are_one_run_each(folder: Path) -> None:
+def test_each_model_becomes_one_run(folder: Path) -> None:
     specs = read_specs(write_spec(folder, model=..., models=["mine", "echo"]))
     assert [spec.model.name for spec in specs] == ["mine", "echo"]
     assert [spec.generation.max_tokens for spec in specs] == [7, 16]
     assert len({spec.run_id for spec in specs}) == 2
 
 
-def test_the_same_content_in_another_folder_under_another_name_of_file_is_the_same_run(folder: Path) -> None:
+def test_run_id_ignores_dataset_folder_and_file_name(folder: Path) -> None:
     [here] = read_specs(write_spec(folder))
     (folder / "elsewhere" / "copy.jsonl").write_bytes((folder / "specs" / "rows.jsonl").read_bytes())
     [there] = read_specs(write_spec(folder, datasets=[{"path": str(folder / "elsewhere" / "copy.jsonl"), "name": "rows"}]))
@@ -84,7 +84,7 @@ def test_the_same_content_in_another_folder_under_another_name_of_file_is_the_sa
     assert changed.run_id != here.run_id
 
 
-def test_engine_options_of_the_profile_do_not_count(folder: Path) -> None:
+def test_run_id_ignores_engine_options(folder: Path) -> None:
     [before] = read_specs(write_spec(folder))
     write_yaml(
         folder / "profiles" / "mine.yaml",
@@ -98,7 +98,7 @@ def test_engine_options_of_the_profile_do_not_count(folder: Path) -> None:
     assert after.run_id == before.run_id
 
 
-def test_a_datasets_path_starts_at_the_specs_folder_then_at_the_current_one(folder: Path) -> None:
+def test_dataset_path_is_relative_to_spec_then_cwd(folder: Path) -> None:
     (folder / "elsewhere" / "rows.jsonl").write_text("{}\n")
     (folder / "elsewhere" / "only-here.jsonl").write_text("{}\n")
     [spec] = read_specs(write_spec(folder, datasets=[{"path": "rows.jsonl"}, {"path": "only-here.jsonl"}]))
@@ -108,14 +108,14 @@ def test_a_datasets_path_starts_at_the_specs_folder_then_at_the_current_one(fold
     ]
 
 
-def test_relative_media_start_at_the_dataset_and_media_root_is_made_absolute(folder: Path) -> None:
+def test_media_root_is_absolute_default_dataset_folder(folder: Path) -> None:
     [spec] = read_specs(
         write_spec(folder, datasets=[{"path": "rows.jsonl"}, {"path": "rows.jsonl", "name": "b", "media_root": "../m"}])
     )
     assert [source.media_root for source in spec.datasets] == [str(folder / "specs"), str(folder / "m")]
 
 
-def test_a_dataset_that_is_not_there_is_named_with_where_it_was_looked_for(folder: Path) -> None:
+def test_missing_dataset_error_lists_searched_paths(folder: Path) -> None:
     message = refuse(write_spec(folder, datasets=[{"path": "rows.jsonl"}, {"path": "row.jsonl"}]))
     assert message == (
         f"{folder}/specs/spec.yaml: datasets.1.path: no file 'row.jsonl'; "
@@ -132,11 +132,11 @@ def test_a_dataset_that_is_not_there_is_named_with_where_it_was_looked_for(folde
         ({"path": "rows.jsonl", "media_root": "a\0b"}, r"datasets\.0: found a NUL character in path or media_root; .*"),
     ],
 )
-def test_a_path_that_can_lead_to_no_file_is_refused(folder: Path, source: dict[str, Any], message: str) -> None:
+def test_path_that_is_no_file_is_rejected(folder: Path, source: dict[str, Any], message: str) -> None:
     assert re.fullmatch(rf"{folder}/specs/spec\.yaml: {message}", refuse(write_spec(folder, datasets=[source])))
 
 
-def test_a_dataset_that_cannot_be_read_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_dataset_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def deny(path: Path) -> str:
         raise PermissionError(13, "Permission denied", str(path))
 
@@ -144,11 +144,11 @@ def test_a_dataset_that_cannot_be_read_is_named(folder: Path, monkeypatch: pytes
     assert f"datasets.0.path: {folder}/specs/rows.jsonl cannot be read: Permission denied" in refuse(write_spec(folder))
 
 
-def test_a_profiles_name_that_is_too_long_for_a_file_is_not_found(folder: Path) -> None:
+def test_overlong_profile_name_is_not_found(folder: Path) -> None:
     assert "not found" in refuse(write_spec(folder, model="m" * 5000))
 
 
-# Mistakes
+# Errors
 
 
 @pytest.mark.parametrize(
@@ -179,19 +179,17 @@ def test_a_profiles_name_that_is_too_long_for_a_file_is_not_found(folder: Path) 
         ({"chunks": {"max_samples": "x" * 200}}, r"chunks\.max_samples: found 'x{76}\.\.\.; expected: a valid integer.*"),
     ],
 )  # fmt: skip
-def test_a_mistake_names_file_field_what_was_found_and_the_nearest_known_name(
-    folder: Path, asked: dict[str, Any], message: str
-) -> None:
+def test_error_names_file_field_value_and_suggestion(folder: Path, asked: dict[str, Any], message: str) -> None:
     said = refuse(write_spec(folder, **asked))
     assert re.fullmatch(rf"{re.escape(str(folder))}/specs/spec\.yaml: {message}", said), said
 
 
-def test_every_mistake_gets_a_line_of_its_own(folder: Path) -> None:
+def test_every_error_gets_its_own_line(folder: Path) -> None:
     said = refuse(write_spec(folder, datasets=[{"path": "rows.jsonl", "limit": 0, "nam": "a"}], shuffle={"seed": "x"}))
     assert [line.split(": ")[1] for line in said.splitlines()] == ["datasets.0.limit", "datasets.0.nam", "shuffle.seed"]
 
 
-def test_a_value_of_two_possible_types_is_named_without_the_names_of_types(folder: Path) -> None:
+def test_union_error_omits_the_python_types(folder: Path) -> None:
     said = refuse(write_spec(folder, validation={"validators": ["non_empty", 5]}))
     assert [line.partition(": ")[2] for line in said.splitlines()] == [
         "validation.validators.1: found 5; expected: text",
@@ -199,7 +197,7 @@ def test_a_value_of_two_possible_types_is_named_without_the_names_of_types(folde
     ]
 
 
-def test_a_validator_of_ones_own_is_taken_by_its_form(folder: Path) -> None:
+def test_custom_validator_is_accepted_by_its_form(folder: Path) -> None:
     [spec] = read_specs(write_spec(folder, validation={"validators": ["my_package.checks:is_table", {"max_words": 3}]}))
     assert spec.validation.validators == ("my_package.checks:is_table", {"max_words": 3})
 
@@ -215,14 +213,14 @@ def test_a_validator_of_ones_own_is_taken_by_its_form(folder: Path) -> None:
         ({"engine": ...}, "engine: missing"),
     ],
 )
-def test_a_profiles_mistake_is_the_profiles_and_not_the_specs(folder: Path, section: dict[str, Any], message: str) -> None:
+def test_error_in_profile_names_the_profile(folder: Path, section: dict[str, Any], message: str) -> None:
     content = {"name": "wrong", "engine": "echo", **section}
     path = folder / "profiles" / "wrong.yaml"
     write_yaml(path, **{field: value for field, value in content.items() if value is not ...})
     assert refuse(write_spec(folder, model="wrong")).startswith(f"{path}: {message}")
 
 
-def test_an_unknown_adapter_or_engine_is_for_the_worker_to_refuse(folder: Path) -> None:
+def test_unknown_adapter_and_engine_reach_the_worker(folder: Path) -> None:
     write_yaml(folder / "profiles" / "odd.yaml", name="odd", engine="my_package.engine:Engine", adapter="somebody-elses")
     [spec] = read_specs(write_spec(folder, model="odd"))
     assert (spec.model.engine, spec.model.adapter) == ("my_package.engine:Engine", "somebody-elses")
@@ -240,13 +238,13 @@ def test_an_unknown_adapter_or_engine_is_for_the_worker_to_refuse(folder: Path) 
         ("1: a\n", "1: found 1; expected: a field name that is text"),
     ],
 )
-def test_a_file_that_is_no_mapping_is_refused(folder: Path, text: str, message: str) -> None:
+def test_file_without_a_mapping_is_rejected(folder: Path, text: str, message: str) -> None:
     path = folder / "specs" / "spec.yaml"
     path.write_text(text)
     assert f"{path}: {message}" in refuse(path)
 
 
-def test_a_file_that_cannot_be_read_is_named(folder: Path) -> None:
+def test_unreadable_spec_file_is_named(folder: Path) -> None:
     assert refuse(folder / "nope.yaml") == f"{folder}/nope.yaml: no such file"
     assert refuse(folder) == f"{folder}: cannot be read: Is a directory; expected a YAML file"
     (folder / "latin.yaml").write_bytes(b"model: \xe4")
@@ -290,14 +288,14 @@ class Tree(Spec):
         ({"listed": [3, {"sise": 1}]}, ["listed.1.sise: size"]),
     ],
 )
-def test_known_fields_are_found_through_unions_tuples_and_mappings(raw: dict[str, Any], messages: list[str]) -> None:
+def test_known_fields_are_found_in_nested_types(raw: dict[str, Any], messages: list[str]) -> None:
     with pytest.raises(ConfigError) as caught:
         check(Tree, raw, "tree.yaml", at="wood")
     unknown = [line for line in str(caught.value).splitlines() if "unknown field" in line]
     assert [re.sub(r"tree\.yaml: wood\.(\S+:) .*known fields: (.*)", r"\1 \2", line) for line in unknown] == messages
 
 
-def test_check_returns_what_is_right() -> None:
+def test_check_returns_the_valid_model() -> None:
     assert check(Tree, {"either": {"colour": "red"}}, "tree.yaml").either == Other(colour="red")
 
 
@@ -317,7 +315,7 @@ def test_check_returns_what_is_right() -> None:
         ("generation.seed=", {"generation": {"seed": None}}),
     ],
 )
-def test_a_change_reaches_any_field(change: str, expected: dict[str, Any]) -> None:
+def test_set_option_changes_any_field(change: str, expected: dict[str, Any]) -> None:
     raw: dict[str, Any] = {"datasets": [{"path": "a"}, {"path": "b"}], "generation": None}
     apply_change(raw, change)
     assert {name: raw[name] for name in expected} == expected
@@ -338,13 +336,13 @@ def test_a_change_reaches_any_field(change: str, expected: dict[str, Any]) -> No
         ("model=[", "not valid YAML"),
     ],
 )
-def test_a_change_that_cannot_be_made_is_refused(change: str, message: str) -> None:
+def test_impossible_set_option_is_rejected(change: str, message: str) -> None:
     raw = {"model": "tiny", "datasets": [{"path": "a"}, {"path": "b"}]}
     with pytest.raises(ConfigError, match=re.escape(f"--set {change!r}: {message}")):
         apply_change(raw, change)
 
 
-def test_changes_are_checked_like_the_file_and_name_the_run(folder: Path) -> None:
+def test_set_options_are_validated_and_change_run_id(folder: Path) -> None:
     path = write_spec(folder)
     assert f"{path}: generation.max_tokns: unknown field" in refuse(path, "generation.max_tokns=4")
     [plain], [changed], [same] = (read_specs(path, changes) for changes in ((), ("shuffle.seed=1",), ("shuffle.seed=0",)))
@@ -354,7 +352,7 @@ def test_changes_are_checked_like_the_file_and_name_the_run(folder: Path) -> Non
 # Profiles and weights
 
 
-def test_an_unknown_profile_offers_the_nearest_name_and_says_where_it_looked(folder: Path) -> None:
+def test_unknown_profile_suggests_name_and_lists_paths(folder: Path) -> None:
     said = refuse(write_spec(folder, model="eco"))
     assert "model profile 'eco' not found; did you mean 'echo'?" in said
     assert f"looked at: {folder}/profiles/eco.yaml, {BUILT_IN_PROFILES}/eco.yaml" in said
@@ -368,7 +366,7 @@ def test_own_profiles_come_before_the_built_in_ones(folder: Path) -> None:
     assert read_profile("echo").generation == {"max_tokens": 1}
 
 
-def test_a_profile_by_path_starts_at_the_specs_folder_then_at_the_current_one(folder: Path) -> None:
+def test_profile_path_is_relative_to_spec_then_cwd(folder: Path) -> None:
     write_yaml(folder / "elsewhere" / "p.yaml", name="current", engine="echo")
     assert read_specs(write_spec(folder, model="p.yaml"))[0].model.name == "current"
     write_yaml(folder / "specs" / "p.yaml", name="beside", engine="echo")
@@ -376,11 +374,11 @@ def test_a_profile_by_path_starts_at_the_specs_folder_then_at_the_current_one(fo
 
 
 @pytest.mark.parametrize("path", sorted(BUILT_IN_PROFILES.glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_built_in_profile_is_read_and_is_called_like_its_file(path: Path) -> None:
+def test_built_in_profile_is_named_like_its_file(path: Path) -> None:
     assert read_profile(path.stem).name == path.stem
 
 
-def test_weights_are_a_folder_beside_the_profile_or_a_hub_id(folder: Path) -> None:
+def test_weights_are_a_relative_folder_or_hub_id(folder: Path) -> None:
     path = folder / "profiles" / "w.yaml"
     (folder / "weights").mkdir()
     for weights, found in (

@@ -1,4 +1,4 @@
-"""Weights and profiles below a folder that may not be entered: words for a person instead of a traceback."""
+"""Weights and profiles below a folder without access permission: an error message instead of a traceback."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,14 +14,14 @@ from tests.support.faults.closed_folders import close_folder
 
 @pytest.fixture
 def closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Yield a folder that may not be entered."""
+    """Yield a folder without access permission."""
     close_folder(monkeypatch, tmp_path / "closed")
     get_settings.cache_clear()
     yield tmp_path / "closed"
     get_settings.cache_clear()
 
 
-def test_weights_there_are_the_users_to_mend(closed: Path) -> None:
+def test_unreadable_weights_are_a_config_error(closed: Path) -> None:
     path = closed.parent / "w.yaml"
     path.write_text(yaml.safe_dump({"name": "w", "engine": "hf", "weights": f"{closed}/weights"}))
     profile = read_profile(str(path))
@@ -29,7 +29,7 @@ def test_weights_there_are_the_users_to_mend(closed: Path) -> None:
         find_weights(profile, profile_path=path)
 
 
-def test_profiles_there_are_not_there(closed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_profiles_folder_counts_as_empty(closed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLEET_PROFILES_DIR", str(closed / "profiles"))
     get_settings.cache_clear()
     assert read_profile("tiny").name == "tiny"

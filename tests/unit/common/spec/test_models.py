@@ -1,4 +1,4 @@
-"""What is asked: what counts for a run's name, and what a spec refuses."""
+"""Run specs: the fields that determine the run id, and invalid specs."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from common.spec.models import Chunks, DatasetSource, ModelProfile, RunFile, Run
 
 
 def make_spec(**changes: Any) -> RunSpec:
-    """Return a spec; a change of ``model__weights`` reaches into the model, of ``datasets__limit`` into the first dataset."""
+    """Return a spec. ``model__weights`` changes a field of the model, ``datasets__limit`` one of the first dataset."""
     parts: dict[str, dict[str, Any]] = {
         "model": {"name": "tiny", "engine": "hf", "weights": "./model"},
         "datasets": {"path": "/data/digits.tsv", "name": "digits", "media_root": "/data", "digest": "d1"},
@@ -37,13 +37,13 @@ def make_spec(**changes: Any) -> RunSpec:
         {"datasets__path": "/elsewhere/digits-copy.tsv"},
         {"datasets__media_root": "/elsewhere"},
         {"model__engine_options": {"gpu_memory_utilization": 0.5}},
-        {"model__generation": {"max_tokens": 999}},  # a default: only what it led to counts
+        {"model__generation": {"max_tokens": 999}},  # a default: only the resolved value counts
         {"model__validation": {"validators": []}},
         {"generation__temperature": 0},
         {"chunks__max_samples": 64},
     ],
 )
-def test_what_does_not_change_what_was_asked_keeps_the_run(change: dict[str, Any]) -> None:
+def test_change_outside_the_request_keeps_run_id(change: dict[str, Any]) -> None:
     assert make_spec(**change).run_id == make_spec().run_id
 
 
@@ -72,30 +72,30 @@ def test_what_does_not_change_what_was_asked_keeps_the_run(change: dict[str, Any
         {"model__adapter": "qwen"},
     ],
 )
-def test_what_changes_what_was_asked_names_another_run(change: dict[str, Any]) -> None:
+def test_change_of_the_request_changes_run_id(change: dict[str, Any]) -> None:
     assert make_spec(**change).digest() != make_spec().digest()
 
 
-def test_a_run_is_named_by_its_model_and_digest_and_the_same_on_every_machine() -> None:
+def test_run_id_is_model_name_and_stable_digest() -> None:
     spec = make_spec()
     assert spec.run_id == f"tiny-{spec.digest()[:12]}"
     assert spec.digest() == "30b40014263e8d613e465551e2408201"
     assert RunSpec.model_validate_json(spec.model_dump_json()).digest() == spec.digest()
 
 
-def test_a_dataset_is_called_after_its_file_unless_it_has_a_name() -> None:
+def test_dataset_name_defaults_to_the_file_name() -> None:
     assert DatasetSource(path="data/digits.tsv").name == "digits"
     assert DatasetSource(path="data/digits.tsv", name="held-out").name == "held-out"
 
 
 @pytest.mark.parametrize("name", ["", "-a", ".a", "a b", "a/b", "ä", "a\n", "x" * 65])
-def test_a_name_that_is_no_name_is_refused_with_what_was_expected(name: str) -> None:
+def test_invalid_name_is_rejected_with_expected_form(name: str) -> None:
     with pytest.raises(ValidationError, match=r"found .*; expected at most 64 letters, digits, '\.', '_' and '-'"):
         ModelProfile(name=name, engine="echo")
 
 
 @pytest.mark.parametrize("name", ["a", "7b", "Qwen2.5-VL_7B", "x" * 64])
-def test_usual_names_are_taken(name: str) -> None:
+def test_valid_names_are_accepted(name: str) -> None:
     assert ModelProfile(name=name, engine="echo").name == name
 
 
@@ -112,7 +112,7 @@ ROWS = {"path": "rows.jsonl"}
         ({"model": "a", "datasets": [ROWS, {"path": "other/rows.tsv"}]}, "two datasets are called 'rows'"),
     ],
 )
-def test_a_file_that_contradicts_itself_is_refused(asked: dict[str, Any], message: str) -> None:
+def test_contradictory_run_file_is_rejected(asked: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         RunFile.model_validate(asked)
 
@@ -131,6 +131,6 @@ def test_a_file_that_contradicts_itself_is_refused(asked: dict[str, Any], messag
         (DatasetSource, {"path": "a", "kind": "essay"}),
     ],
 )
-def test_values_out_of_range_are_refused(model: type[SamplingParams], fields: dict[str, Any]) -> None:
+def test_values_out_of_range_are_rejected(model: type[SamplingParams], fields: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         model(**fields)

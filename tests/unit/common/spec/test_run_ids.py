@@ -1,4 +1,4 @@
-"""Run ids stay what they were: a run that exists in a store is found again after an upgrade."""
+"""Run ids are stable: an upgraded fleet finds the runs that a store already holds."""
 
 from pathlib import Path
 

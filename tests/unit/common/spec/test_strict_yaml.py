@@ -1,4 +1,4 @@
-"""YAML as we take it: what PyYAML takes in silence is refused, and every mistake has its place."""
+"""Strict YAML: input that PyYAML accepts silently is rejected, and every error names its line."""
 
 import pytest
 
@@ -28,7 +28,7 @@ def refuse(text: str) -> str:
         ("b: &x {c: 1}\na: {<<: *x, c: 2}", {"b": {"c": 1}, "a": {"c": 2}}),
     ],
 )
-def test_what_is_right_comes_out_as_it_is(text: str, value: object) -> None:
+def test_valid_yaml_is_parsed(text: str, value: object) -> None:
     assert parse_yaml(text, "spec.yaml") == value
 
 
@@ -51,14 +51,14 @@ def test_what_is_right_comes_out_as_it_is(text: str, value: object) -> None:
         ("? [a]\n: 1", "not valid YAML (line 1, column 3): while constructing a mapping: found unhashable key"),
     ],
 )
-def test_a_mistake_names_its_place(text: str, message: str) -> None:
+def test_error_names_line_and_field(text: str, message: str) -> None:
     assert refuse(text).startswith(f"spec.yaml: {message}")
 
 
-def test_tabs_get_advice() -> None:
+def test_tab_error_suggests_spaces() -> None:
     assert refuse("a:\n\tb: 1").endswith("; indent with spaces, not with tabs")
 
 
-def test_a_text_that_is_much_too_long_is_not_even_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_overlong_text_is_rejected_before_parsing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(yaml_text, "MOST_CHARACTERS", 10)
     assert refuse("[" * 11) == "spec.yaml: more than 10 characters; expected a spec or a profile, of a few kilobytes"

@@ -1,4 +1,4 @@
-"""Parts hold outcomes exactly, and say so when they do not."""
+"""Parts store outcomes exactly, and a damaged part raises an error."""
 
 import json
 import random
@@ -66,12 +66,12 @@ def make_outcome(number: int = 0, **fields: Any) -> Outcome:
 
 
 @given(st.lists(outcomes, max_size=5))
-def test_outcomes_come_back_as_they_were(given_outcomes: list[Outcome]) -> None:
+def test_outcomes_survive_a_round_trip(given_outcomes: list[Outcome]) -> None:
     content = encode_part("run-1", 7, given_outcomes)
     assert decode_part(content, run_id="run-1", chunk=7) == tuple(given_outcomes)
 
 
-def test_int_and_text_indexes_are_told_apart() -> None:
+def test_int_and_text_indexes_are_distinct() -> None:
     indexes = (7, "7", -1, "-1", "007", "q7", 10**30)
     back = decode_part(encode_part("r", 0, [make_outcome(index=index) for index in indexes]), run_id="r", chunk=0)
     assert tuple(outcome.index for outcome in back) == indexes
@@ -82,7 +82,7 @@ def test_times_are_kept_to_the_microsecond() -> None:
     assert to_table([outcome])["started_at"].cast(pa.int64()).to_pylist() == [1_700_000_000_123_457]
 
 
-def test_the_columns_are_those_of_the_contract() -> None:
+def test_columns_are_those_of_the_contract() -> None:
     attempt = OUTCOME_SCHEMA.field("attempts").type.value_type
     assert ", ".join(OUTCOME_SCHEMA.names) == ", ".join(Outcome.model_fields) == CONTRACT_COLUMNS
     assert ", ".join(field.name for field in attempt) == ", ".join(Attempt.model_fields) == CONTRACT_ATTEMPT
@@ -97,7 +97,7 @@ def test_nan_is_never_written() -> None:
     assert json.loads(row["metadata"]) == {"a": [None, {"b": None}]}
 
 
-def test_text_that_utf8_cannot_hold_is_replaced() -> None:
+def test_text_outside_utf8_is_replaced() -> None:
     lone, pair = "a\ud800b", "\ud83d\ude00"
     attempt = Attempt(number=1, response=lone)
     outcome = make_outcome(index=lone, response=pair, target=(lone, "fine"), attempts=(attempt,), metadata={lone: [lone]})
@@ -107,11 +107,11 @@ def test_text_that_utf8_cannot_hold_is_replaced() -> None:
     assert (back.attempts[0].response, back.metadata) == (replaced, {replaced: [replaced]})
 
 
-def test_values_that_json_does_not_know_become_text() -> None:
+def test_values_unknown_to_json_become_text() -> None:
     assert json.loads(to_table([make_outcome(metadata={"at": complex(1, 2)})])["metadata"][0].as_py()) == {"at": "(1+2j)"}
 
 
-def test_counts_can_be_read_without_the_rows() -> None:
+def test_counts_are_readable_without_the_rows() -> None:
     statuses = ("ok", "ok", "invalid", "failed")
     content = encode_part("run-1", 7, [make_outcome(status=status) for status in statuses])
     notes = pq.ParquetFile(pa.BufferReader(content)).metadata.metadata
@@ -120,13 +120,13 @@ def test_counts_can_be_read_without_the_rows() -> None:
 
 
 @pytest.mark.parametrize(("run_id", "chunk"), [("run-2", 7), ("run-1", 8)])
-def test_a_part_of_another_chunk_is_refused(run_id: str, chunk: int) -> None:
+def test_part_of_another_chunk_is_rejected(run_id: str, chunk: int) -> None:
     content = encode_part("run-1", 7, [make_outcome()])
     with pytest.raises(IntegrityError, match=f"run {run_id}, chunk {chunk}: the object says that it is run run-1, chunk 7"):
         decode_part(content, run_id=run_id, chunk=chunk)
 
 
-def test_a_part_with_other_rows_than_it_counted_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_part_with_wrong_counts_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("common.storage.parts.to_table", lambda rows: to_table(rows[:1]))
     one_row = encode_part("r", 0, [make_outcome(0), make_outcome(1)])
     monkeypatch.setattr("common.storage.parts._count_statuses", lambda _: {"ok": 2, "invalid": 0, "failed": 0})
@@ -138,7 +138,7 @@ def test_a_part_with_other_rows_than_it_counted_is_refused(monkeypatch: pytest.M
             decode_part(content, run_id="r", chunk=0)
 
 
-def test_another_parquet_file_is_refused() -> None:
+def test_other_parquet_file_is_rejected() -> None:
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table({"a": [1]}), sink)
     for content in (sink.getvalue().to_pybytes(), b"", b"PAR1", b"not parquet at all"):
@@ -147,7 +147,7 @@ def test_another_parquet_file_is_refused() -> None:
 
 
 @given(st.randoms(use_true_random=False))
-def test_damage_is_refused_or_changes_nothing(chance: random.Random) -> None:
+def test_damaged_part_is_rejected_or_unchanged(chance: random.Random) -> None:
     rows = tuple(make_outcome(number, metadata={"split": "test"}) for number in range(3))
     content = bytearray(encode_part("run-1", 7, rows))
     content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
@@ -155,4 +155,4 @@ def test_damage_is_refused_or_changes_nothing(chance: random.Random) -> None:
     try:
         assert decode_part(damaged, run_id="run-1", chunk=7) == rows
     except IntegrityError as error:
-        assert "run run-1, chunk 7" in str(error)  # noqa: PT017  # both ends are right; a wrong outcome is not
+        assert "run run-1, chunk 7" in str(error)  # noqa: PT017  # an error and equal rows are both correct; wrong rows are not

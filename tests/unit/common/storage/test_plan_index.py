@@ -1,4 +1,4 @@
-"""Chunks are found by the index and read by one range read; what is damaged is never taken for a plan."""
+"""Chunks are found by the index and read by one range read. A damaged object raises an error."""
 
 import json
 from pathlib import Path
@@ -30,7 +30,7 @@ def flip_byte(store: Store, key: str, at: int) -> None:
     store.put(key, bytes(content))
 
 
-def test_a_chunk_is_read_by_one_range_read(store: Store, index: ChunkIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunk_is_read_by_one_range_read(store: Store, index: ChunkIndex, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     get_range = Store.get_range
 
@@ -43,14 +43,14 @@ def test_a_chunk_is_read_by_one_range_read(store: Store, index: ChunkIndex, monk
     assert asked == [(samples_key(index.run_id), index[1].offset, index[1].length)]
 
 
-def test_a_damaged_samples_object_is_named_with_its_chunk_and_the_others_are_read(store: Store, index: ChunkIndex) -> None:
+def test_damaged_chunk_is_named_and_others_are_read(store: Store, index: ChunkIndex) -> None:
     flip_byte(store, samples_key(index.run_id), index[1].offset + 30)
     with pytest.raises(IntegrityError, match=rf"chunk 1 of {index.run_id}: .*damaged"):
         read_chunk(store, index[1])
     assert [len(read_chunk(store, index[number])) for number in (0, 2)] == [8, 4]
 
 
-def test_a_samples_object_that_is_cut_short_or_gone_is_an_integrity_error(store: Store, index: ChunkIndex, tmp_path: Path) -> None:
+def test_truncated_or_missing_samples_object_is_integrity_error(store: Store, index: ChunkIndex, tmp_path: Path) -> None:
     key = samples_key(index.run_id)
     store.put(key, store.get(key)[:-1])
     with pytest.raises(IntegrityError):
@@ -61,14 +61,14 @@ def test_a_samples_object_that_is_cut_short_or_gone_is_an_integrity_error(store:
 
 
 @pytest.mark.parametrize("kept", [slice(0), slice(-9), slice(9, None)])
-def test_an_index_that_is_not_whole_is_an_integrity_error(store: Store, index: ChunkIndex, kept: slice) -> None:
+def test_truncated_index_is_an_integrity_error(store: Store, index: ChunkIndex, kept: slice) -> None:
     key = index_key(index.run_id)
     store.put(key, store.get(key)[kept])
     with pytest.raises(IntegrityError, match=r"index\.parquet of a planned run cannot be read"):
         read_index(store, index.run_id)
 
 
-def test_a_flipped_bit_anywhere_in_the_index_is_found_or_does_no_harm(store: Store, index: ChunkIndex) -> None:
+def test_flipped_bit_in_index_is_detected_or_harmless(store: Store, index: ChunkIndex) -> None:
     key, chunks = index_key(index.run_id), list(index)
     whole, found = store.get(key), 0
     for at in range(len(whole)):
@@ -81,20 +81,20 @@ def test_a_flipped_bit_anywhere_in_the_index_is_found_or_does_no_harm(store: Sto
     assert found > len(whole) // 2
 
 
-def test_an_index_that_is_gone_is_an_integrity_error(store: Store, index: ChunkIndex, tmp_path: Path) -> None:
+def test_missing_index_is_an_integrity_error(store: Store, index: ChunkIndex, tmp_path: Path) -> None:
     (tmp_path / index_key(index.run_id)).unlink()
     with pytest.raises(IntegrityError, match=r"index\.parquet"):
         read_index(store, index.run_id)
 
 
-def test_a_number_outside_the_plan_is_an_integrity_error(index: ChunkIndex) -> None:
+def test_chunk_number_outside_plan_is_integrity_error(index: ChunkIndex) -> None:
     for number in (-1, 3):
         with pytest.raises(IntegrityError, match=rf"has no chunk {number}: its plan ends at 2"):
             index[number]
     assert [chunk.number for chunk in index] == [0, 1, 2]
 
 
-def test_an_index_of_many_chunks_is_read_back(store: Store) -> None:
+def test_index_of_many_chunks_is_read_back(store: Store) -> None:
     """More chunks than one row group of Parquet holds (1 048 576), and offsets beyond 32 bits."""
     count, length, datasets = 1_050_000, 6, np.array([2, 0, 1], np.uint32)
     builder = IndexBuilder()
@@ -110,7 +110,7 @@ def test_an_index_of_many_chunks_is_read_back(store: Store) -> None:
         assert (chunk.length, chunk.datasets) == (length, (2, 0, 1))
 
 
-def test_datasets_are_counted_chunk_by_chunk(store: Store) -> None:
+def test_datasets_are_counted_per_chunk(store: Store) -> None:
     builder = IndexBuilder()
     for number in range(5):
         builder.append(b"", first=0, offset=0, datasets=np.array([number, 1], np.uint32))
@@ -119,7 +119,7 @@ def test_datasets_are_counted_chunk_by_chunk(store: Store) -> None:
     assert [chunk.count for chunk in read_index(store, "r")] == [number + 1 for number in range(5)]
 
 
-def test_a_part_is_read_whole_absent_or_not_at_all(store: Store, index: ChunkIndex) -> None:
+def test_read_part_returns_part_none_or_raises(store: Store, index: ChunkIndex) -> None:
     chunk = index[0]
     assert read_part(store, chunk) is None
     outcomes = put_part(store, chunk, statuses=("ok", "invalid", "failed"))
@@ -131,7 +131,7 @@ def test_a_part_is_read_whole_absent_or_not_at_all(store: Store, index: ChunkInd
         read_part(store, index[1])
 
 
-def test_a_run_is_read_as_it_was_asked_and_planned(store: Store) -> None:
+def test_run_record_survives_a_round_trip(store: Store) -> None:
     spec = make_spec("one", "two", seed=7)
     counts = tuple(DatasetCounts(name=name, rows=3, unique=2, duplicates=1) for name in ("one", "two"))
     plan = Plan(run_id=spec.run_id, samples=4, chunks=1, datasets=counts)
@@ -141,19 +141,19 @@ def test_a_run_is_read_as_it_was_asked_and_planned(store: Store) -> None:
     assert (record["run_id"], record["created_s"]) == (spec.run_id, 12.5)
 
 
-def test_an_unknown_run_is_the_users_to_correct(store: Store) -> None:
+def test_unknown_run_is_a_config_error(store: Store) -> None:
     with pytest.raises(ConfigError, match=r"no run 'tiny-0' in file://.*is FLEET_STORE_URL the one"):
         read_run(store, "tiny-0")
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b'{"spec": {}, "plan": {}}', b"\xff"])
-def test_a_damaged_record_of_a_run_is_an_integrity_error(store: Store, content: bytes) -> None:
+def test_damaged_run_record_is_an_integrity_error(store: Store, content: bytes) -> None:
     store.put(run_key("tiny-0"), content)
     with pytest.raises(IntegrityError, match=r"runs/tiny-0/run\.json is no record of a run"):
         read_run(store, "tiny-0")
 
 
-def test_positions_are_those_from_the_first_sample_on() -> None:
+def test_positions_start_at_the_first_sample() -> None:
     chunk = Chunk(run_id="r", number=2, wave=1, first=16, count=3, samples_key="", offset=0, length=0, crc32=0, datasets=(3,))
     assert list(chunk.positions) == [16, 17, 18]
     assert list(chunk.model_copy(update={"scattered": (1, 16, 40)}).positions) == [1, 16, 40]
