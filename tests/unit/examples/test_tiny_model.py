@@ -1,4 +1,4 @@
-"""The tiny model and its data, as they lie in the repository: small, loadable, made by the code beside them, and right."""
+"""The tiny model and its data in the repository: small, loadable, reproducible from the code beside them, and accurate."""
 
 import base64
 import csv
@@ -24,7 +24,7 @@ DIGITS = EXAMPLES / "data" / "digits.tsv"
 SHAPES = EXAMPLES / "data" / "shapes.jsonl"
 
 SUBSET = 16
-SUBSET_BAR = 14
+SUBSET_MIN_RIGHT = 14
 
 
 def read_digits(path: Path) -> list[dict[str, Any]]:
@@ -38,12 +38,12 @@ def read_shapes(path: Path) -> list[dict[str, Any]]:
 
 
 def read_pixels(text: str) -> bytes:
-    """Return an image's pixels: two builds of zlib may write the same picture in other bytes."""
+    """Return the pixels of an image. Two builds of zlib may encode the same image in different bytes."""
     with Image.open(io.BytesIO(base64.b64decode(text, validate=True))) as image:
         return image.convert("RGB").tobytes()
 
 
-def test_weights_are_small_bf16_and_named_as_vllm_wants_them() -> None:
+def test_weights_are_small_bf16_with_vllm_names() -> None:
     weights = list(MODEL.glob("*.safetensors"))
     assert [path.name for path in weights] == ["model.safetensors"]
     assert sum(path.stat().st_size for path in weights) <= 11_000_000
@@ -56,7 +56,7 @@ def test_weights_are_small_bf16_and_named_as_vllm_wants_them() -> None:
     assert {name.split(".")[0] for name in names} == {"vision_tower", "multi_modal_projector", "language_model"}
 
 
-def test_every_weight_is_found_and_none_is_left_over() -> None:
+def test_weights_match_the_architecture_exactly() -> None:
     loaded: Any = AutoModelForImageTextToText.from_pretrained(MODEL, dtype="auto", output_loading_info=True)
     _, found = loaded
     assert not found["missing_keys"]
@@ -64,7 +64,7 @@ def test_every_weight_is_found_and_none_is_left_over() -> None:
     assert not found["mismatched_keys"]
 
 
-def test_chat_template_renders_what_the_model_was_trained_on() -> None:
+def test_chat_template_renders_the_training_prompt() -> None:
     processor: Any = AutoProcessor.from_pretrained(MODEL)  # type: ignore[no-untyped-call]  # transformers leaves it untyped
     sample, image = next(list_shapes())
     messages = to_messages(sample)
@@ -81,14 +81,14 @@ def test_tokenizer_encodes_any_text(text: str) -> None:
     assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
 
 
-def test_data_files_are_what_their_seeds_make(tmp_path: Path) -> None:
+def test_data_files_are_reproduced_from_seeds(tmp_path: Path) -> None:
     write_digits(tmp_path / DIGITS.name)
     write_shapes(tmp_path / SHAPES.name)
     assert read_digits(tmp_path / DIGITS.name) == read_digits(DIGITS)
     assert read_shapes(tmp_path / SHAPES.name) == read_shapes(SHAPES)
 
 
-def test_data_files_are_small_and_no_two_rows_ask_the_same() -> None:
+def test_data_files_are_small_without_duplicates() -> None:
     assert DIGITS.stat().st_size + SHAPES.stat().st_size <= 3_000_000
     digits, shapes = read_digits(DIGITS), read_shapes(SHAPES)
     assert (len(digits), len(shapes)) == (500, 1500)
@@ -98,7 +98,7 @@ def test_data_files_are_small_and_no_two_rows_ask_the_same() -> None:
     assert len({row["qid"] for row in shapes}) == len(shapes)
 
 
-def test_questions_about_one_scene_stand_side_by_side() -> None:
+def test_questions_about_one_scene_are_adjacent() -> None:
     shapes = read_shapes(SHAPES)
     for start in range(0, len(shapes), len(KINDS)):
         scene = shapes[start : start + len(KINDS)]
@@ -106,7 +106,7 @@ def test_questions_about_one_scene_stand_side_by_side() -> None:
         assert len({row["image"] for row in scene}) == 1
 
 
-def test_held_out_digits_are_not_trained_on() -> None:
+def test_held_out_digits_are_not_in_training() -> None:
     training, held_out = split_digits()
     assert (len(training), len(held_out)) == (1297, 500)
     assert not {digit.row for digit in training} & {digit.row for digit in held_out}
@@ -124,4 +124,4 @@ def test_model_answers_held_out_samples() -> None:
     asked = samples[:: len(samples) // SUBSET][:SUBSET]
     answers = answer_samples(MODEL, asked, batch_size=SUBSET)
     right = [is_right(sample, answer) for (sample, _), answer in zip(asked, answers, strict=True)]
-    assert sum(right) >= SUBSET_BAR
+    assert sum(right) >= SUBSET_MIN_RIGHT

@@ -1,4 +1,4 @@
-"""Progress of a stream: never in the way of it, a spinner on a terminal, a line now and then off one."""
+"""Progress of a stream: a spinner on a terminal, a line at intervals elsewhere. The stream itself is unchanged."""
 
 import io
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from producer.console.progress import show_progress
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Return a list whose only number is the time."""
+    """Replace the monotonic clock; return a list whose only element is the current time."""
     now = [0.0]
     monkeypatch.setattr("producer.console.progress.time.monotonic", lambda: now[0])
     return now
@@ -21,29 +21,27 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
-    """Return what a terminal of 80 columns shows."""
+    """Return the output of a terminal of 80 columns."""
     shown = io.StringIO()
     monkeypatch.setattr(progress, "Console", partial(Console, file=shown, force_terminal=True, width=80))
     return shown
 
 
 @pytest.mark.parametrize("count", [0, 1, 255, 256, 1000])
-def test_the_stream_passes_unchanged_and_in_silence_while_it_is_quick(count: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fast_stream_passes_unchanged_without_output(count: int, capsys: pytest.CaptureFixture[str]) -> None:
     assert list(show_progress(iter(range(count)), "reading samples")) == list(range(count))
     assert capsys.readouterr() == ("", "")
 
 
-def test_off_a_terminal_a_line_is_told_every_ten_seconds_on_standard_error(
-    clock: list[float], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_terminal_stderr_line_every_ten_seconds(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
     for _ in show_progress(range(256 * 100), "reading samples"):
         clock[0] += 25 / (256 * 100)
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert told.err.splitlines() == ["reading samples: 10,240 (1,024/s)", "reading samples: 20,480 (1,024/s)"]
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.splitlines() == ["reading samples: 10,240 (1,024/s)", "reading samples: 20,480 (1,024/s)"]
 
 
-def test_on_a_terminal_a_spinner_tells_count_and_rate_and_goes_away(clock: list[float], terminal: io.StringIO) -> None:
+def test_terminal_spinner_shows_count_then_clears(clock: list[float], terminal: io.StringIO) -> None:
     for _ in show_progress(range(2000), "reading samples"):
         clock[0] += 0.01
     shown = terminal.getvalue()
@@ -51,24 +49,24 @@ def test_on_a_terminal_a_spinner_tells_count_and_rate_and_goes_away(clock: list[
     assert shown.endswith("\x1b[1A\x1b[2K")  # the line is cleared
 
 
-def test_an_error_of_the_stream_ends_the_spinner_and_goes_on(terminal: io.StringIO) -> None:
+def test_stream_error_stops_spinner_and_propagates(terminal: io.StringIO) -> None:
     def break_off() -> Iterator[int]:
         yield 1
         raise ValueError("row 2")
 
     with pytest.raises(ValueError, match="row 2"):
         list(show_progress(break_off(), "reading samples"))
-    assert "\x1b[?25h" in terminal.getvalue()  # the cursor is back
+    assert "\x1b[?25h" in terminal.getvalue()  # the cursor is visible again
 
 
-def test_a_stream_that_is_left_early_ends_the_spinner(terminal: io.StringIO) -> None:
+def test_closed_stream_stops_the_spinner(terminal: io.StringIO) -> None:
     stream = show_progress(range(10), "reading samples")
     assert next(stream) == 0
     stream.close()  # type: ignore[attr-defined]  # it is a generator
     assert "\x1b[?25h" in terminal.getvalue()
 
 
-def test_nothing_is_read_before_it_is_asked_for() -> None:
+def test_stream_is_read_lazily() -> None:
     source = iter(range(3))
     stream = show_progress(source, "reading samples")
     assert next(stream) == 0

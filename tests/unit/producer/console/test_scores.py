@@ -1,4 +1,4 @@
-"""What a person sees of an evaluation, at several widths."""
+"""The output of an evaluation at several terminal widths."""
 
 import io
 import re
@@ -52,7 +52,7 @@ TWO = make_evaluation(make_scores("digits"), make_scores("shapes"))
 
 
 @pytest.mark.parametrize("width", [80, 120])
-def test_a_terminal_shows_a_row_a_dataset_and_one_over_all(width: int) -> None:
+def test_terminal_shows_rows_per_dataset_and_overall(width: int) -> None:
     shown = show(TWO, width=width)
     for dataset in ("digits", "shapes", "all"):
         assert re.search(rf"{dataset} +500 +0\.968 \[0\.949, 0\.980\] +0\.951 +0\.012 +7 +5 +0\.977", shown)
@@ -60,7 +60,7 @@ def test_a_terminal_shows_a_row_a_dataset_and_one_over_all(width: int) -> None:
 
 
 @pytest.mark.parametrize(("width", "terminal"), [(70, True), (40, False)])
-def test_plain_lines_where_no_table_fits(width: int, terminal: bool) -> None:
+def test_plain_lines_replace_a_table_too_wide(width: int, terminal: bool) -> None:
     shown = " ".join(show(TWO, width=width, terminal=terminal).split())
     numbers = "accuracy 0.968 [0.949, 0.980], first attempt 0.951 invalid rate 0.012, failed 7, unprocessed 5, coverage 0.977"
     for dataset in ("digits", "shapes", "all"):
@@ -69,7 +69,7 @@ def test_plain_lines_where_no_table_fits(width: int, terminal: bool) -> None:
 
 @pytest.mark.parametrize("width", [66, 80, 100, 120])
 @pytest.mark.parametrize("terminal", [True, False])
-def test_no_line_is_too_long_and_no_number_is_cut(width: int, terminal: bool) -> None:
+def test_lines_fit_width_and_numbers_are_whole(width: int, terminal: bool) -> None:
     large = make_scores("a-dataset-with-quite-a-long-name", n=1_000_000, failed=100_000, unprocessed=1_000_000)
     shown = show(make_evaluation(large, make_scores("digits"), n=1_000_500), width=width, terminal=terminal)
     assert all(len(line) <= width for line in shown.splitlines())
@@ -85,23 +85,23 @@ def test_absent_values_are_shown_as_absent() -> None:
     assert "None" not in shown
 
 
-def test_one_dataset_needs_no_row_over_all() -> None:
+def test_single_dataset_has_no_overall_row() -> None:
     assert scores_table(make_evaluation(make_scores("digits"))).row_count == 1
 
 
-def test_what_is_not_quite_all_or_nothing_does_not_read_as_if_it_were() -> None:
+def test_rates_near_0_and_1_are_not_rounded() -> None:
     shown = show(make_evaluation(make_scores("digits", coverage=0.99999, invalid_rate=0.00001)), width=100)
     assert ">0.999" in shown
     assert "<0.001" in shown
 
 
-def test_notes_name_what_lies_outside_the_scores() -> None:
+def test_notes_name_samples_outside_the_scores() -> None:
     shown = show(make_evaluation(make_scores("d"), retried=7, no_answer=4, unscored=3, unprocessed=12), width=200)
     for note in ("retried: 7 (", "no answer: 4 (", "unscored: 3 (", "unprocessed: 12 of 512 ("):
         assert note in shown
 
 
-def test_a_complete_run_has_no_notes_but_the_meaning_of_n() -> None:
+def test_complete_run_notes_only_the_n() -> None:
     shown = show(make_evaluation(make_scores("d"), unprocessed=0), width=200)
     assert "n counts ok and invalid samples" in shown
     for note in ("retried:", "no answer:", "unscored:", "preliminary", "error code"):
@@ -115,10 +115,10 @@ def test_failures_are_listed_by_code_with_advice() -> None:
     assert memory.startswith("  out_of_memory   2  one sample alone did not fit")
 
 
-def test_without_failures_there_is_nothing_to_list() -> None:
+def test_no_failures_give_an_empty_list() -> None:
     assert format_failures(make_evaluation(make_scores("d"))) == []
 
 
-def test_text_that_looks_like_markup_is_shown_as_it_is() -> None:
+def test_markup_in_text_is_not_interpreted() -> None:
     shown = show(make_evaluation(make_scores("d"), failures={"[red]odd[/red]:x:": 1}), width=120)
     assert "[red]odd[/red]:x:" in shown

@@ -1,4 +1,4 @@
-"""A status and what enqueueing did, for a person: whole numbers, advice where something is missing, 80 columns."""
+"""The output of status and enqueue: numbers in full, advice when something is missing, at most 80 columns."""
 
 import io
 
@@ -41,7 +41,7 @@ def show_enqueued(*, planned: bool = True, workers: int = 0, rung: int = 25, sta
     return shown.getvalue()
 
 
-def test_states_are_a_table_with_a_row_a_dataset() -> None:
+def test_states_are_a_table_row_per_dataset() -> None:
     lines = show(make_status(SMALL))
     assert lines[0] == "tiny-1f0c92b4d7aa: 915/1,000 samples · waiting for a chunk to end · 12 invalid · 3 failed"
     assert lines[2].split() == ["dataset", "rows", "unique", "duplicates", "ok", "invalid", "failed", "in", "flight", "unprocessed"]
@@ -49,13 +49,13 @@ def test_states_are_a_table_with_a_row_a_dataset() -> None:
     assert not any(line.startswith("all") for line in lines)
 
 
-def test_several_datasets_end_in_a_row_over_all() -> None:
+def test_several_datasets_end_with_overall_row() -> None:
     lines = show(make_status(SMALL, datasets={"one": SMALL, "two": SMALL}))
     assert [line.split()[0] for line in lines[4:7]] == ["one", "two", "all"]
 
 
 @pytest.mark.parametrize("name", ["rows", "pathvqa-train-with-a-long-name"])
-def test_what_fits_no_80_columns_is_told_in_lines_and_never_cut(name: str) -> None:
+def test_wide_table_becomes_lines_without_truncation(name: str) -> None:
     lines = show(make_status(LARGE, datasets={name: LARGE, "two": LARGE}))
     assert lines[1:4] == [
         name,
@@ -67,7 +67,7 @@ def test_what_fits_no_80_columns_is_told_in_lines_and_never_cut(name: str) -> No
 
 
 def make_workers(host: str = "node7", *, gpu: str = "NVIDIA H200", trouble: str | None = None) -> list[WorkerRecord]:
-    """Return one that works, one that has not answered yet, and one that works for another run."""
+    """Return three workers: a busy one, one without an answer so far, and one with chunks of other runs."""
     run_id, fields = make_status().run_id, {"model": "tiny", "pid": 41, "gpu": gpu}
     busy = WorkerRecord(
         worker=f"gpu0@{host}", device="gpu0", state="ready", samples_per_s=1234.4, tokens_per_s=9.96,
@@ -78,7 +78,8 @@ def make_workers(host: str = "node7", *, gpu: str = "NVIDIA H200", trouble: str 
     return [busy, fresh, elsewhere.model_copy(update={"samples_per_s": 0.0, "tokens_per_s": 0.0})]
 
 
-def test_off_a_terminal_a_line_a_worker_tells_what_it_holds_where_and_how_fast_it_is() -> None:
+def test_without_terminal_workers_are_one_line_each() -> None:
+    """A line shows the chunks, the device and the throughput."""
     assert show(make_status(SMALL, workers=make_workers()))[-3:] == [
         "gpu0@node7 (ready) on gpu0 NVIDIA H200: holds chunk 97, 140123, 1 chunk of other runs · 1,234 samples/s · 10.0 tokens/s",
         "gpu1@node7 (draining) on gpu1 NVIDIA H200: holds nothing",
@@ -86,7 +87,7 @@ def test_off_a_terminal_a_line_a_worker_tells_what_it_holds_where_and_how_fast_i
     ]
 
 
-def test_on_a_terminal_workers_are_a_table() -> None:
+def test_terminal_shows_workers_as_table() -> None:
     lines = show(make_status(SMALL, workers=make_workers()), terminal=True)
     begin = next(number for number, line in enumerate(lines) if line.startswith("worker"))
     table = [line.split() for line in lines[begin:] if line]
@@ -97,7 +98,7 @@ def test_on_a_terminal_workers_are_a_table() -> None:
     assert "…" not in "".join(lines)
 
 
-def test_what_troubles_a_worker_is_told_below_whole_and_with_its_name() -> None:
+def test_worker_trouble_is_shown_whole_with_name() -> None:
     trouble = "the store [away] " * 8
     for terminal in (True, False):
         shown = io.StringIO()
@@ -106,18 +107,18 @@ def test_what_troubles_a_worker_is_told_below_whole_and_with_its_name() -> None:
         assert shown.getvalue().splitlines()[-1] == f"gpu0@node7: {trouble}"
 
 
-def test_a_table_of_workers_that_would_cut_a_name_gives_way_to_lines() -> None:
+def test_long_worker_names_replace_table_by_lines() -> None:
     lines = show(make_status(SMALL, workers=make_workers("node7.of.a.cluster.with-a-long.name.example.org")), terminal=True)
     assert lines[-2] == "gpu1@node7.of.a.cluster.with-a-long.name.example.org (draining) on gpu1 NVIDIA H200: holds nothing"
 
 
-def test_a_run_that_waits_for_workers_says_how_to_start_one_and_one_that_is_done_does_not() -> None:
+def test_only_unfinished_run_suggests_starting_workers() -> None:
     advice = "no worker serves tiny now; on a GPU node: workers start --model tiny"
     assert show(make_status(SMALL, workers=()))[-1] == advice
     assert advice not in show(make_status(SMALL, workers=(), state="done"))
 
 
-def test_enqueueing_tells_what_it_did_and_what_to_do_next() -> None:
+def test_enqueue_prints_counts_and_next_command() -> None:
     assert show_enqueued().splitlines() == [
         "tiny-1: 1,400 rows, 1,390 samples in 25 chunks (planned)",
         "  rang for 25 chunks; follow with: producer watch tiny-1",
@@ -129,7 +130,7 @@ def test_enqueueing_tells_what_it_did_and_what_to_do_next() -> None:
     ]
 
 
-def test_enqueueing_what_is_paused_or_done_says_so_instead_of_asking_for_workers() -> None:
+def test_enqueue_of_paused_or_done_run_states_it() -> None:
     assert show_enqueued(state="done", rung=0).splitlines()[1:] == ["  the run is done"]
     assert show_enqueued(state="paused", rung=0).splitlines()[1:] == [
         "  the run is paused; let it go on with: producer resume tiny-1"

@@ -1,4 +1,4 @@
-"""Watching: until the run has ended, on lines that fit; the last one says how it ended."""
+"""``producer watch`` prints lines that fit until the run ends. The last line states how it ended."""
 
 import io
 from collections.abc import Callable
@@ -17,7 +17,7 @@ DONE = make_status(make_counts(ok=95, invalid=2, failed=3), state="done")
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Let time pass by sleeping alone; return a list whose only number is the time."""
+    """Let only ``sleep`` advance the clock; return a list whose only element is the current time."""
     now = [100.0]
 
     def sleep(seconds: float) -> None:
@@ -38,7 +38,7 @@ def make_console(*, terminal: bool) -> tuple[Console, io.StringIO]:
     return Console(file=shown, width=80, force_terminal=terminal, color_system=None), shown
 
 
-def test_off_a_terminal_a_line_is_printed_every_five_seconds_and_one_at_the_end(clock: list[float]) -> None:
+def test_without_terminal_line_every_five_seconds(clock: list[float]) -> None:
     console, shown = make_console(terminal=False)
     assert watch_run(read_in_turn(*[RUNNING] * 21, DONE), console) == DONE
     assert shown.getvalue().splitlines() == [
@@ -49,7 +49,7 @@ def test_off_a_terminal_a_line_is_printed_every_five_seconds_and_one_at_the_end(
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_a_run_that_has_ended_is_told_once(clock: list[float], terminal: bool) -> None:
+def test_finished_run_is_printed_once(clock: list[float], terminal: bool) -> None:
     console, shown = make_console(terminal=terminal)
     assert watch_run(read_in_turn(DONE), console) == DONE
     assert shown.getvalue().count("100/100 samples · done · 2 invalid · 3 failed\n") == 1
@@ -57,21 +57,21 @@ def test_a_run_that_has_ended_is_told_once(clock: list[float], terminal: bool) -
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_a_pause_ends_the_watching_and_tells_its_reason_as_it_stands(clock: list[float], terminal: bool) -> None:
+def test_pause_ends_watch_and_prints_its_reason(clock: list[float], terminal: bool) -> None:
     console, shown = make_console(terminal=terminal)
     paused = make_status(state="paused", reason="part [3] is damaged")
     assert watch_run(read_in_turn(RUNNING, paused), console) == paused
     assert shown.getvalue().endswith("0/100 samples · paused (part [3] is damaged)\n")
 
 
-def test_a_terminal_of_80_columns_shows_count_rate_and_time_left_of_a_large_run(clock: list[float]) -> None:
+def test_terminal_shows_large_run_in_80_columns(clock: list[float]) -> None:
     console, shown = make_console(terminal=True)
     large = make_counts(12_000_000, ok=9_000_000)
     slow = make_status(large, run_id="qwen2.5-vl-7b-instruct-1f0c92b4d7aa", samples_per_s=12345.6, eta_s=7800)
     watch_run(read_in_turn(slow, slow, slow.model_copy(update={"state": "done"})), console)
     assert " 9,000,000/12,000,000 samples · 12,346 samples/s · 2 h 10 min left" in shown.getvalue()
     assert "━" in shown.getvalue()
-    assert "\x1b[?25h" in shown.getvalue()  # the cursor is back
+    assert "\x1b[?25h" in shown.getvalue()  # the cursor is visible again
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_a_terminal_of_80_columns_shows_count_rate_and_time_left_of_a_large_run(
         ({"state": "cancelled"}, "cancelled"),
     ],
 )
-def test_the_pace_is_told_as_it_is(fields: dict[str, Any], pace: str) -> None:
+def test_progress_shows_state_or_throughput(fields: dict[str, Any], pace: str) -> None:
     assert describe_progress(make_status(**fields)) == f"tiny-1f0c92b4d7aa: 0/100 samples · {pace}"
 
 
@@ -96,5 +96,5 @@ def test_the_pace_is_told_as_it_is(fields: dict[str, Any], pace: str) -> None:
         *((59.5, "1 min 00 s"), (185, "3 min 05 s"), (3599.7, "1 h 00 min"), (7860, "2 h 11 min")),
     ],
 )
-def test_durations_are_told_in_two_units(seconds: float | None, text: str) -> None:
+def test_durations_have_at_most_two_units(seconds: float | None, text: str) -> None:
     assert format_duration(seconds) == text

@@ -1,12 +1,9 @@
-"""JSON lines: what is a row, what is a fault, and how large media stay in the file."""
+"""JSON lines: rows, faults, and byte ranges for large media."""
 
-import base64
 import bz2
 import gzip
 import json
 import lzma
-import random
-import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -17,6 +14,7 @@ from common.errors import ConfigError
 from common.records import Media, Sample
 from common.spec.models import DatasetSource
 from producer.datasets import lines, read_dataset
+from tests.support.datasets import check_memory_is_bounded, make_base64
 
 GOOD = b'{"question": "Q?"}'
 
@@ -59,11 +57,11 @@ def test_line_without_object_is_a_bad_row(tmp_path: Path, line: bytes, part: str
     assert [sample.index for sample in samples] == [0, 1, 2]
 
 
-def test_many_brackets_are_not_depth(tmp_path: Path) -> None:
+def test_brackets_in_text_are_not_nesting(tmp_path: Path) -> None:
     assert faults(read(tmp_path, json.dumps({"question": "[" * 99, "boxes": [[1]] * 99, "deep": "{" * 99}).encode())) == [None]
 
 
-def test_blank_lines_are_no_rows_but_count_as_lines(tmp_path: Path) -> None:
+def test_blank_lines_count_only_as_line_numbers(tmp_path: Path) -> None:
     samples = read(tmp_path, b"\n \t\r\n" + GOOD + b"\r\n\n{}\n\n")
     assert [sample.index for sample in samples] == [0, 1]
     assert message_of(samples[1]).startswith("set.jsonl: line 5: ")
@@ -85,7 +83,7 @@ def test_file_without_rows_raises_config_error(tmp_path: Path, content: bytes) -
         (GOOD.decode().encode("utf-16"), "text in UTF-16; save it in UTF-8"),
     ],
 )
-def test_a_file_of_another_kind_is_refused_as_a_whole(tmp_path: Path, content: bytes, found: str) -> None:
+def test_file_of_another_format_is_rejected(tmp_path: Path, content: bytes, found: str) -> None:
     with pytest.raises(ConfigError, match=rf"dataset 'set': path: .*set\.jsonl is {found}"):
         read(tmp_path, content)
 
@@ -103,7 +101,7 @@ def test_nan_is_none_in_metadata_fault_in_fields(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("field", ["question", "topic", "answer", "image", "id"])
-def test_lone_surrogate_is_fault_of_its_field_only(tmp_path: Path, field: str) -> None:
+def test_lone_surrogate_is_a_fault_of_its_field(tmp_path: Path, field: str) -> None:
     row = {"question": "Q?", "id": 7, "topic": "z", field: "a\ud800b"}
     (sample,) = read(tmp_path, json.dumps(row).encode())
     assert faults([sample]) == ["bad_field"]
@@ -112,18 +110,18 @@ def test_lone_surrogate_is_fault_of_its_field_only(tmp_path: Path, field: str) -
     assert Sample.model_validate_json(sample.model_dump_json()) == sample
 
 
-def test_a_lone_surrogate_in_a_name_is_a_fault_too(tmp_path: Path) -> None:
+def test_lone_surrogate_in_field_name_is_fault(tmp_path: Path) -> None:
     (sample,) = read(tmp_path, b'{"question": "Q?", "to\\ud800pic": {"\\udc00": 1}}')
     assert faults([sample]) == ["bad_field"]
     assert sample.metadata == {"to\ufffdpic": {"\ufffd": 1}}
 
 
-def test_nul_is_text(tmp_path: Path) -> None:
+def test_nul_character_is_kept(tmp_path: Path) -> None:
     (sample,) = read(tmp_path, b'{"question": "a\\u0000b", "topic": "\\u0000"}')
     assert (sample.fault, sample.question) == (None, "a\0b")
 
 
-def test_an_overlong_line_is_one_row_at_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_overlong_line_is_one_bad_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lines, "LINE_LIMIT_BYTES", 64)
     long = json.dumps({"question": "Q?", "topic": "x" * 200}).encode()
     samples = read(tmp_path, b"\n".join([GOOD, long, GOOD, long]))
@@ -139,18 +137,14 @@ def test_nan_inside_a_known_field_is_fault(tmp_path: Path, name: str, value: str
 
 
 @given(st.lists(st.binary(max_size=40).map(lambda line: line.replace(b"\n", b" "))).map(lambda lines: [GOOD, *lines]))
-def test_any_bytes_give_a_sample_a_line(tmp_path_factory: pytest.TempPathFactory, content: list[bytes]) -> None:
+def test_any_bytes_give_one_sample_per_line(tmp_path_factory: pytest.TempPathFactory, content: list[bytes]) -> None:
     samples = read(tmp_path_factory.mktemp("any"), b"\n".join(content).removeprefix(b"\xef\xbb\xbf"))
     assert len(samples) == sum(1 for line in content if line and not line.isspace())
     for sample in samples:
         assert Sample.model_validate_json(sample.model_dump_json()) == sample
 
 
-def make_base64(size: int, seed: int = 0) -> str:
-    return base64.b64encode(random.Random(seed).randbytes(size)).decode()
-
-
-def test_large_base64_stays_in_the_file_as_a_byte_range(tmp_path: Path) -> None:
+def test_large_base64_becomes_a_byte_range(tmp_path: Path) -> None:
     texts = [make_base64(9000, seed) for seed in (1, 2)]
     row = {"question": "ü?", "images": [f"data:image/jpeg;base64,{text}" for text in texts]}
     content = b"\xef\xbb\xbf" + GOOD + b"\n\n" + json.dumps(row, ensure_ascii=False).encode() + b"\n"
@@ -162,7 +156,7 @@ def test_large_base64_stays_in_the_file_as_a_byte_range(tmp_path: Path) -> None:
         assert content[media.offset : media.offset + media.length] == text.encode()
 
 
-def test_same_image_elsewhere_has_same_id(tmp_path: Path) -> None:
+def test_same_image_at_other_offset_has_same_id(tmp_path: Path) -> None:
     text = make_base64(9000)
     row = {"question": "Q?", "image": f"data:image/png;base64,{text}"}
     first, _, second = read(tmp_path, b"\n".join([json.dumps(row).encode(), GOOD, json.dumps(row | {"id": 9}).encode()]))
@@ -170,25 +164,17 @@ def test_same_image_elsewhere_has_same_id(tmp_path: Path) -> None:
     assert (first.sample_id, first.group) == (second.sample_id, second.group)
 
 
-def test_base64_of_eight_kib_or_with_escapes_is_inline(tmp_path: Path) -> None:
+def test_small_or_escaped_base64_is_inline(tmp_path: Path) -> None:
     small, escaped = "A" * 8192, "A" * 8192 + "/AAA"
     line = json.dumps({"question": "Q?", "image": [f"data:;base64,{text}" for text in (small, escaped)]}).replace("/", "\\/")
     (sample,) = read(tmp_path, line.encode())
     assert sample.media == (Media(data=small), Media(data=escaped))
 
 
-def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
+def test_memory_is_independent_of_file_size(tmp_path: Path) -> None:
     path = tmp_path / "set.jsonl"
     text = make_base64(2**21)
     with path.open("w") as stream:
         for number in range(20):
             stream.write(json.dumps({"question": f"{number}?", "image": f"data:image/png;base64,{text}"}) + "\n")
-    tracemalloc.start()
-    try:
-        samples = list(read_dataset(DatasetSource(path=str(path))))
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert len(samples) == 20
-    assert len({sample.group for sample in samples}) == 1
-    assert peak < 30 * 2**20
+    check_memory_is_bounded(path)

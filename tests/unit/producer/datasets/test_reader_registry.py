@@ -1,4 +1,4 @@
-"""Readers are found by format or ending, open to other packages, and what the user must change is said in words."""
+"""Readers are found by format or file ending. Other packages can add readers. Errors state what the user must change."""
 
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
@@ -31,16 +31,16 @@ def read_words(source: DatasetSource) -> Iterator[Row]:
 
 
 @pytest.mark.parametrize("name", ["set.jsonl", "set.NDJSON"])
-def test_the_ending_decides(tmp_path: Path, name: str) -> None:
+def test_reader_is_chosen_by_file_ending(tmp_path: Path, name: str) -> None:
     assert [sample.question for sample in read_dataset(write(tmp_path / name, '{"question": "Q?"}'))] == ["Q?"]
 
 
-def test_the_format_goes_before_the_ending(tmp_path: Path) -> None:
+def test_format_wins_over_file_ending(tmp_path: Path) -> None:
     source = write(tmp_path / "set.tsv", '{"question": "Q?"}').model_copy(update={"format": "jsonl"})
     assert [sample.question for sample in read_dataset(source)] == ["Q?"]
 
 
-def test_a_reader_registers_and_shares_limit_identity_and_faults(tmp_path: Path) -> None:
+def test_registered_reader_shares_limit_and_sample_id(tmp_path: Path) -> None:
     registry.register_reader("words", endings=(".words.jsonl",))(read_words)
     source = write(tmp_path / "set.words.jsonl", "a b a c")
     samples = list(read_dataset(source.model_copy(update={"limit": 3})))
@@ -48,14 +48,14 @@ def test_a_reader_registers_and_shares_limit_identity_and_faults(tmp_path: Path)
     assert samples[0].sample_id == samples[2].sample_id
 
 
-def test_a_name_or_an_ending_is_registered_once() -> None:
+def test_format_and_ending_are_registered_once() -> None:
     with pytest.raises(ConfigError, match="two readers are registered for the format 'jsonl'"):
         registry.register_reader("jsonl")(read_words)
     with pytest.raises(ConfigError, match=r"files ending in \.tsv are already read as 'vlmeval_tsv'"):
         registry.register_reader("words", endings=(".tsv",))(read_words)
 
 
-def test_an_unknown_format_names_the_known_ones(tmp_path: Path) -> None:
+def test_unknown_format_error_lists_known_formats(tmp_path: Path) -> None:
     source = write(tmp_path / "set.x", "")
     with pytest.raises(
         ConfigError, match=r"no reader for files like .*set\.x; give its format: NAME; known formats: jsonl, vlmeval_tsv"
@@ -65,14 +65,14 @@ def test_an_unknown_format_names_the_known_ones(tmp_path: Path) -> None:
         read_dataset(source.model_copy(update={"format": "jsnl"}))
 
 
-def test_a_file_that_cannot_be_read_is_said_at_once(tmp_path: Path) -> None:
+def test_unreadable_file_fails_before_first_sample(tmp_path: Path) -> None:
     (tmp_path / "folder.tsv").mkdir()
     for name in ("missing.jsonl", "folder.tsv"):
         with pytest.raises(ConfigError, match=rf"path: .*{name} cannot be read \(.*\); expected a file"):
             read_dataset(DatasetSource(path=str(tmp_path / name)))
 
 
-def test_another_package_brings_a_reader_by_entry_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_entry_point_of_other_package_adds_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plugin = """
 from producer.datasets.registry import register_reader
 from producer.datasets.rows import Row
@@ -85,7 +85,7 @@ register_reader("extra", endings=(".extra",))(lambda source: iter([Row(0, 1, b""
     assert [sample.question for sample in read_dataset(write(tmp_path / "set.extra", "x"))] == ["Q?"]
 
 
-def test_an_entry_point_that_does_not_load_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_broken_entry_point_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     points = [EntryPoint("extra", "fleet_reader_that_is_missing", registry.ENTRY_POINT_GROUP)]
     monkeypatch.setattr(registry, "entry_points", lambda group: points if group == registry.ENTRY_POINT_GROUP else [])
     with pytest.raises(ConfigError, match=r"reader 'extra' \(fleet_reader_that_is_missing\) of another package does not load"):
@@ -94,7 +94,7 @@ def test_an_entry_point_that_does_not_load_is_named(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize("name", ["digits.tsv", "shapes.jsonl"])
-def test_the_examples_are_read_without_a_fault(name: str) -> None:
+def test_example_datasets_have_no_faults(name: str) -> None:
     samples = list(read_dataset(DatasetSource(path=str(EXAMPLES / name))))
     assert [sample.fault for sample in samples if sample.fault] == []
     assert all(sample.media and sample.question for sample in samples)

@@ -1,4 +1,4 @@
-"""From a row to a sample: identity, kind, group, fields and faults, as every format shares them."""
+"""From a row to a sample: identity, kind, group, fields and faults are the same for every format."""
 
 import json
 from pathlib import Path
@@ -28,7 +28,7 @@ def fault_of(sample: Sample) -> tuple[str, str]:
     return sample.fault.code, sample.fault.message
 
 
-def test_a_row_becomes_a_sample(tmp_path: Path) -> None:
+def test_row_becomes_a_sample(tmp_path: Path) -> None:
     row = {
         "id": "q7",
         "question": "Which?",
@@ -69,13 +69,13 @@ def test_a_row_becomes_a_sample(tmp_path: Path) -> None:
         {"group": "g"},
     ],
 )
-def test_what_the_model_sees_and_the_target_make_the_id(tmp_path: Path, change: dict[str, Any]) -> None:
+def test_sample_id_covers_request_and_target(tmp_path: Path, change: dict[str, Any]) -> None:
     row = {"question": "Q?", "image": "a.png"}
     first, second = read(tmp_path, row, row | change)
     assert first.sample_id != second.sample_id
 
 
-def test_index_metadata_row_number_and_folder_do_not_make_the_id(tmp_path: Path) -> None:
+def test_sample_id_ignores_index_metadata_and_location(tmp_path: Path) -> None:
     row = {"question": "Q?", "image": "a.png"}
     first, second = read(tmp_path, row | {"id": 1, "topic": "x"}, row | {"id": 2})
     (tmp_path / "moved").mkdir()
@@ -84,17 +84,17 @@ def test_index_metadata_row_number_and_folder_do_not_make_the_id(tmp_path: Path)
     assert first.group == second.group == moved.group
 
 
-def test_the_dataset_makes_the_id(tmp_path: Path) -> None:
+def test_sample_id_covers_the_dataset(tmp_path: Path) -> None:
     (one,), (other,) = (read(tmp_path, {"question": "Q?"}, name=name) for name in ("one", "other"))
     assert one.sample_id != other.sample_id
 
 
-def test_ids_are_the_same_every_day(tmp_path: Path) -> None:
+def test_sample_ids_are_stable(tmp_path: Path) -> None:
     (sample,) = read(tmp_path, {"question": "Q?", "options": ["x", "y"], "answer": "A", "image": "a.png"}, name="demo")
     assert (sample.sample_id, sample.group) == ("4456e8a5517be62b160ab4b90315e4d3", "5b20a0875432930d")
 
 
-def test_the_group_is_named_or_made_from_the_media_or_the_sample_alone(tmp_path: Path) -> None:
+def test_group_comes_from_field_media_or_sample(tmp_path: Path) -> None:
     rows = [
         {"question": "1?", "image": "a.png"},
         {"question": "2?", "image": ["a.png"]},
@@ -128,11 +128,11 @@ def test_the_group_is_named_or_made_from_the_media_or_the_sample_alone(tmp_path:
         ({"kind": "number", "options": ["x"]}, "number"),
     ],
 )
-def test_the_kind_is_the_rows_own_or_follows_from_options_and_target(tmp_path: Path, row: dict[str, Any], kind: str) -> None:
+def test_kind_comes_from_row_options_or_target(tmp_path: Path, row: dict[str, Any], kind: str) -> None:
     assert read_one(tmp_path, **row).kind == kind
 
 
-def test_the_sources_kind_goes_before_the_rows(tmp_path: Path) -> None:
+def test_kind_of_source_overrides_kind_of_row(tmp_path: Path) -> None:
     (sample,) = read(tmp_path, {"question": "Q?", "kind": "number"}, kind="free_text")
     assert sample.kind == "free_text"
 
@@ -149,7 +149,7 @@ def test_the_sources_kind_goes_before_the_rows(tmp_path: Path) -> None:
         (["cat", 3, True, None, " "], ("cat", "3", "Yes")),
     ],
 )
-def test_targets_of_all_forms_become_texts(tmp_path: Path, value: Any, target: tuple[str, ...]) -> None:
+def test_targets_of_any_type_become_texts(tmp_path: Path, value: Any, target: tuple[str, ...]) -> None:
     assert read_one(tmp_path, answers=value).target == target
 
 
@@ -171,32 +171,30 @@ def test_options_keep_their_letters(tmp_path: Path, value: Any, options: dict[st
 @pytest.mark.parametrize(
     ("target", "letters"), [("B", ("B",)), ("b", ("B",)), ("Dog ", ("B",)), (["cat", "B"], ("A", "B")), (None, ())]
 )
-def test_a_multiple_choice_target_is_a_letter_whether_the_file_gives_letter_or_text(
-    tmp_path: Path, target: Any, letters: tuple[str, ...]
-) -> None:
+def test_multiple_choice_target_becomes_a_letter(tmp_path: Path, target: Any, letters: tuple[str, ...]) -> None:
     assert read_one(tmp_path, options=["cat", "dog"], target=target).target == letters
 
 
 @pytest.mark.parametrize(("options", "target"), [(["cat", "dog"], "Z"), (["cat", "dog"], "1"), (["cat", "cat"], "cat")])
-def test_a_target_that_names_no_option_or_two_is_a_fault(tmp_path: Path, options: list[str], target: str) -> None:
+def test_target_without_exactly_one_option_is_fault(tmp_path: Path, options: list[str], target: str) -> None:
     fault = read_one(tmp_path, options=options, target=target).fault
     assert fault is not None
     assert fault.code == "bad_field"
     assert "expected one of the letters A, B, or one option's text" in fault.message
 
 
-def test_aliases_have_an_order_and_the_loser_is_metadata(tmp_path: Path) -> None:
+def test_lower_priority_alias_becomes_metadata(tmp_path: Path) -> None:
     sample = read_one(tmp_path, qid="second", id="first", answers=["x"], answer=None, choices=["p", "q"])
     assert (sample.index, sample.target, sample.options) == ("first", ("x",), {"A": "p", "B": "q"})
     assert sample.metadata == {"qid": "second"}
 
 
-def test_a_row_without_an_id_is_named_by_its_number(tmp_path: Path) -> None:
+def test_row_without_id_is_indexed_by_number(tmp_path: Path) -> None:
     samples = read(tmp_path, {"question": "1?"}, {"question": "2?", "id": None}, {"question": "3?", "index": 10**30})
     assert [sample.index for sample in samples] == [0, 1, str(10**30)]
 
 
-def test_fields_map_our_names_to_the_files(tmp_path: Path) -> None:
+def test_fields_map_our_names_to_file_names(tmp_path: Path) -> None:
     row = {"qid": "q1", "id": "inner", "text": "Q?", "gold": "x", "answer": "not this", "picture": "a.png", "question": "not this"}
     fields = {"id": "qid", "question": "text", "target": "gold", "image": "picture"}
     (sample,) = read(tmp_path, row, fields=fields)
@@ -204,24 +202,24 @@ def test_fields_map_our_names_to_the_files(tmp_path: Path) -> None:
     assert sample.metadata == {"id": "inner", "answer": "not this", "question": "not this"}
 
 
-def test_a_mapped_field_may_stand_in_some_rows_only(tmp_path: Path) -> None:
+def test_mapped_field_may_be_missing_in_rows(tmp_path: Path) -> None:
     samples = read(tmp_path, {"question": "1?"}, {"question": "2?", "clue": "h"}, fields={"hint": "clue"})
     assert [sample.hint for sample in samples] == [None, "h"]
 
 
 @pytest.mark.parametrize("limit", [None, 1])
-def test_a_mapped_field_that_no_row_has_is_the_users_to_change(tmp_path: Path, limit: int | None) -> None:
+def test_mapped_field_missing_everywhere_is_config_error(tmp_path: Path, limit: int | None) -> None:
     with pytest.raises(ConfigError, match=r"fields.target: .*set.jsonl has no field 'anwser'; did you mean 'answer'\?"):
         read(tmp_path, {"question": "1?", "answer": "x"}, {"question": "2?"}, fields={"target": "anwser"}, limit=limit)
 
 
-def test_a_mapping_from_a_name_that_is_not_ours_is_the_users_to_change(tmp_path: Path) -> None:
+def test_mapping_of_unknown_name_is_config_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"'questoin' is none of our field names; did you mean 'question'\?"):
         read(tmp_path, {"question": "1?"}, fields={"questoin": "question"})
 
 
 @pytest.mark.parametrize("row", [{}, {"question": None}, {"question": " \n"}])
-def test_a_row_without_a_question_is_at_fault(tmp_path: Path, row: dict[str, Any]) -> None:
+def test_row_without_question_is_a_fault(tmp_path: Path, row: dict[str, Any]) -> None:
     (sample,) = read(tmp_path, row | {"id": "q1", "topic": "z", "target": "x"})
     code, message = fault_of(sample)
     assert (code, sample.index, sample.metadata, sample.target) == ("missing_question", "q1", {"topic": "z"}, ("x",))
@@ -250,7 +248,7 @@ def test_a_row_without_a_question_is_at_fault(tmp_path: Path, row: dict[str, Any
         ("image", [{"path": "a.png"}], "expected a data: URL, a URL or a path"),
     ],
 )
-def test_a_field_of_the_wrong_type_is_a_bad_field(tmp_path: Path, field: str, value: Any, part: str) -> None:
+def test_wrong_field_type_is_a_bad_field(tmp_path: Path, field: str, value: Any, part: str) -> None:
     good = {"question": "Q?", "topic": "z"}
     before, sample, after = read(tmp_path, good, good | {field: value}, good)
     code, message = fault_of(sample)
@@ -265,14 +263,14 @@ def test_a_field_of_the_wrong_type_is_a_bad_field(tmp_path: Path, field: str, va
     "url",
     ["data:image/png;base64", "data:image/png,abc", "data:image/png;base64,", "data:image/png;base64,a?b=", "data:x;base64,ä"],
 )
-def test_a_bad_data_url_is_bad_media(tmp_path: Path, url: str) -> None:
+def test_invalid_data_url_is_bad_media(tmp_path: Path, url: str) -> None:
     code, message = fault_of(read_one(tmp_path, image=url))
     assert code == "bad_media"
     assert message.startswith("set.jsonl: line 1: field 'image': found ")
 
 
 @pytest.mark.parametrize("reference", ["a\0.png", "x" * 5000])
-def test_a_text_that_can_be_no_path_is_bad_media(tmp_path: Path, reference: str) -> None:
+def test_impossible_path_is_bad_media(tmp_path: Path, reference: str) -> None:
     assert fault_of(read_one(tmp_path, image=reference))[0] == "bad_media"
 
 
@@ -288,17 +286,17 @@ def test_media_are_paths_urls_or_inline_base64(tmp_path: Path) -> None:
     )
 
 
-def test_relative_paths_start_at_the_media_root(tmp_path: Path) -> None:
+def test_relative_paths_resolve_against_media_root(tmp_path: Path) -> None:
     (sample,) = read(tmp_path, {"question": "Q?", "image_path": "a.png"}, media_root="/media")
     assert sample.media == (Media(uri="/media/a.png"),)
 
 
-def test_equal_faulty_rows_are_duplicates_and_different_ones_are_not(tmp_path: Path) -> None:
+def test_only_equal_faulty_rows_are_duplicates(tmp_path: Path) -> None:
     first, second, third = read(tmp_path, {"id": 1}, {"id": 1}, {"id": 2})
     assert first.sample_id == second.sample_id != third.sample_id
 
 
-def test_duplicates_are_all_given_in_file_order_up_to_the_limit(tmp_path: Path) -> None:
+def test_duplicates_keep_file_order_and_count_to_limit(tmp_path: Path) -> None:
     rows = [{"question": "1?"}, {"question": "2?"}, {"question": "1?"}, {"question": "3?"}]
     samples = read(tmp_path, *rows, limit=3)
     assert [sample.question for sample in samples] == ["1?", "2?", "1?"]

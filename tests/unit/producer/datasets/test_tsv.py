@@ -1,4 +1,4 @@
-"""The tokenizer of tab-separated records, against Python's csv module."""
+"""The tokenizer of tab-separated records, compared with Python's csv module."""
 
 import csv
 import io
@@ -25,14 +25,14 @@ def tokenize(content: bytes) -> list[list[str]]:
 
 @given(TABLES, QUOTING, st.sampled_from(["\n", "\r\n"]))
 @example([["a\r", "\rb"]], csv.QUOTE_ALL, "\r\n")
-def test_what_csv_writes_is_read_back(table: list[list[str]], quoting: Quoting, end: str) -> None:
+def test_output_of_csv_is_read_back(table: list[list[str]], quoting: Quoting, end: str) -> None:
     stream = io.StringIO()
     csv.writer(stream, delimiter="\t", quoting=quoting, lineterminator=end).writerows(table)
     assert tokenize(stream.getvalue().encode()) == table
 
 
 @given(st.text(alphabet='ab"\t\n', max_size=30))
-def test_stray_quotes_are_read_as_csv_reads_them(text: str) -> None:
+def test_stray_quotes_are_parsed_like_csv(text: str) -> None:
     expected = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter="\t") if row]
     records = list(read_records(io.BytesIO(text.encode())))
     if all(record.is_whole for record in records):
@@ -40,7 +40,7 @@ def test_stray_quotes_are_read_as_csv_reads_them(text: str) -> None:
 
 
 @given(st.text(alphabet='ab"\t\r\n', max_size=40).map(str.encode))
-def test_records_say_where_they_lie(content: bytes) -> None:
+def test_records_have_their_offset_and_line(content: bytes) -> None:
     for record in read_records(io.BytesIO(content)):
         assert content[record.offset : record.offset + len(record.content)] == record.content
         assert content[: record.offset].count(b"\n") == record.line - 1
@@ -50,7 +50,7 @@ def test_records_say_where_they_lie(content: bytes) -> None:
         assert all(after[0] == before[1] + 1 for before, after in pairwise(spans))
 
 
-def test_a_quote_that_nothing_closes_spoils_one_line() -> None:
+def test_unclosed_quote_affects_one_line() -> None:
     assert list(read_records(io.BytesIO(b'a\tb\nc\t"d\ne\tf\n'))) == [
         Record(1, 0, b"a\tb", is_whole=True),
         Record(2, 4, b'c\t"d', is_whole=False),
@@ -58,12 +58,12 @@ def test_a_quote_that_nothing_closes_spoils_one_line() -> None:
     ]
 
 
-def test_a_record_beyond_the_limit_spoils_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_record_over_limit_affects_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tsv, "RECORD_LIMIT_BYTES", 16)
     records = list(read_records(io.BytesIO(b'"a\n' + b"bbbbbbb\n" * 4 + b'c"\n')))
     assert [(record.line, record.is_whole) for record in records][:2] == [(1, False), (2, True)]
 
 
-def test_fields_of_five_megabytes_are_no_trouble() -> None:
+def test_fields_of_five_megabytes_are_read() -> None:
     big = "x" * 5_000_000
     assert tokenize(f'1\t"{big}"\t{big}\n'.encode()) == [["1", big, big]]

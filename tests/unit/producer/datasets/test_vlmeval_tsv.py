@@ -1,9 +1,6 @@
-"""VLMEvalKit's TSV: columns, kinds, images in the row, in another row or beside the file, and rows at fault."""
+"""VLMEvalKit's TSV: columns, kinds, faulty rows, and images in the row, in another row or beside the file."""
 
-import base64
 import csv
-import random
-import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +10,7 @@ from common.errors import ConfigError
 from common.records import Media, Sample
 from common.spec.models import DatasetSource
 from producer.datasets import read_dataset
+from tests.support.datasets import check_memory_is_bounded, make_base64
 
 
 def write(folder: Path, *rows: dict[str, Any]) -> Path:
@@ -34,12 +32,8 @@ def read_bytes(folder: Path, content: bytes, **source: Any) -> list[Sample]:
     return read(folder / "set.tsv", **source)
 
 
-def make_base64(size: int, seed: int = 0) -> str:
-    return base64.b64encode(random.Random(seed).randbytes(size)).decode()
-
-
 def load(media: Media) -> str:
-    """Return a media's base64 text, from wherever it lies."""
+    """Return the base64 text of a media, inline or from its byte range."""
     if media.data is not None:
         return media.data
     assert media.uri is not None
@@ -57,7 +51,7 @@ def message_of(sample: Sample, code: str) -> str:
 SMALL, LARGE = make_base64(300), make_base64(9000, 1)
 
 
-def test_a_row_becomes_a_sample(tmp_path: Path) -> None:
+def test_row_becomes_a_sample(tmp_path: Path) -> None:
     row = {"index": 3, "image": SMALL, "question": "Which\n\tone?", "hint": "h", "A": "x", "B": "y", "C": "", "answer": "B"}
     (sample,) = read(
         write(tmp_path, row | {"category": "k", "l2-category": "l", "split": "dev", "g_index": 3, "empty": ""}), name="demo"
@@ -92,17 +86,17 @@ def test_a_row_becomes_a_sample(tmp_path: Path) -> None:
         ({"answer": "7", "kind": "hard"}, "short_text"),
     ],
 )
-def test_each_row_decides_its_kind(tmp_path: Path, row: dict[str, Any], kind: str) -> None:
+def test_kind_is_derived_for_each_row(tmp_path: Path, row: dict[str, Any], kind: str) -> None:
     (sample,) = read(write(tmp_path, {"index": 0, "question": "Q?", **row}))
     assert (sample.kind, sample.fault) == (kind, None)
 
 
-def test_the_sources_kind_goes_before_the_rows(tmp_path: Path) -> None:
+def test_kind_of_source_overrides_kind_of_row(tmp_path: Path) -> None:
     (sample,) = read(write(tmp_path, {"question": "Q?", "answer": "Yes"}), kind="short_text")
     assert sample.kind == "short_text"
 
 
-def test_a_mapped_kind_that_is_none_is_a_fault_and_another_kind_column_is_metadata(tmp_path: Path) -> None:
+def test_invalid_kind_is_fault_only_if_mapped(tmp_path: Path) -> None:
     path = write(tmp_path, {"question": "Q?", "kind": "hard"})
     assert read(path)[0].metadata == {"kind": "hard"}
     assert "expected one of multiple_choice" in message_of(read(path, fields={"kind": "kind"})[0], "bad_field")
@@ -120,25 +114,25 @@ def test_a_mapped_kind_that_is_none_is_a_fault_and_another_kind_column_is_metada
         ("[]", ("[]",)),
     ],
 )
-def test_an_answer_is_a_text_or_a_list_literal_of_texts(tmp_path: Path, cell: str, target: tuple[str, ...]) -> None:
+def test_answer_is_text_or_list_literal(tmp_path: Path, cell: str, target: tuple[str, ...]) -> None:
     assert read(write(tmp_path, {"question": "Q?", "answer": cell}))[0].target == target
 
 
-def test_an_index_of_digits_is_a_number_any_other_is_text_and_none_is_the_row_number(tmp_path: Path) -> None:
+def test_index_is_number_text_or_row_number(tmp_path: Path) -> None:
     indexes = ["7", "a7", "1" * 19, "", "²"]
     samples = read(write(tmp_path, *({"index": index, "question": "Q?"} for index in indexes)))
     assert [sample.index for sample in samples] == [7, "a7", "1" * 19, 3, "²"]
     assert [sample.index for sample in read(write(tmp_path, {"question": "1?"}, {"question": "2?"}))] == [0, 1]
 
 
-def test_vlmevalkits_names_come_before_other_aliases_and_mapped_ones_before_all(tmp_path: Path) -> None:
+def test_mapped_names_win_over_vlmevalkit_over_aliases(tmp_path: Path) -> None:
     path = write(tmp_path, {"id": "x", "index": 5, "question": "Q?", "target": "t", "answer": "a", "other": "o"})
     (plain,), (mapped,) = read(path), read(path, fields={"id": "id", "target": "other"})
     assert (plain.index, plain.target, plain.metadata) == (5, ("a",), {"id": "x", "target": "t", "other": "o"})
     assert (mapped.index, mapped.target, mapped.metadata) == ("x", ("o",), {"index": "5", "target": "t", "answer": "a"})
 
 
-def test_small_images_are_inline_and_large_ones_stay_in_the_file(tmp_path: Path) -> None:
+def test_only_large_images_are_byte_ranges(tmp_path: Path) -> None:
     for image in (SMALL, LARGE):
         (sample,) = read(write(tmp_path, {"question": "ü?", "image": image}))
         assert [load(media) for media in sample.media] == [image]
@@ -146,13 +140,13 @@ def test_small_images_are_inline_and_large_ones_stay_in_the_file(tmp_path: Path)
 
 
 @pytest.mark.parametrize("literal", ["['{}', '{}']", '["{}", "{}"]', " [{}, {}]"])
-def test_a_list_literal_is_several_images(tmp_path: Path, literal: str) -> None:
+def test_list_literal_is_several_images(tmp_path: Path, literal: str) -> None:
     (sample,) = read(write(tmp_path, {"question": "Q?", "image": literal.format(SMALL, LARGE)}))
     assert [load(media) for media in sample.media] == [SMALL, LARGE]
     assert sample.media[1].encoding == "base64"
 
 
-def test_quotes_byte_order_mark_and_windows_line_ends_change_nothing(tmp_path: Path) -> None:
+def test_quotes_bom_and_crlf_are_ignored(tmp_path: Path) -> None:
     row = f"4\t{LARGE}\tQ?\t{SMALL}"
     plain = read_bytes(tmp_path, f"index\timage\tquestion\tnote\n{row}\n".encode())
     quoted = "\t".join(f'"{cell}"' for cell in row.split("\t"))
@@ -164,7 +158,7 @@ def test_quotes_byte_order_mark_and_windows_line_ends_change_nothing(tmp_path: P
 
 
 @pytest.mark.parametrize("image", [SMALL, LARGE])
-def test_a_short_image_text_is_the_index_of_an_earlier_or_later_row(tmp_path: Path, image: str) -> None:
+def test_short_image_text_references_another_row(tmp_path: Path, image: str) -> None:
     rows: list[dict[str, Any]] = [
         {"index": 9, "image": "page é"},
         {"index": "page é", "image": image},
@@ -177,7 +171,7 @@ def test_a_short_image_text_is_the_index_of_an_earlier_or_later_row(tmp_path: Pa
     assert len({sample.group for sample in samples}) == 2
 
 
-def test_of_two_rows_with_one_index_the_first_is_meant(tmp_path: Path) -> None:
+def test_first_row_of_equal_indexes_is_referenced(tmp_path: Path) -> None:
     rows = [{"index": 1, "image": SMALL}, {"index": 1, "image": LARGE}, {"index": 2, "image": "1"}]
     samples = read(write(tmp_path, *({"question": "Q?", **row} for row in rows)))
     assert samples[2].media == samples[0].media
@@ -187,7 +181,7 @@ def test_of_two_rows_with_one_index_the_first_is_meant(tmp_path: Path) -> None:
     ("image", "part"),
     [("5", "found '5'; expected base64 text, or the index of a row"), ("1", "found '1', a row that has no image")],
 )
-def test_an_image_text_that_means_no_image_is_bad_media(tmp_path: Path, image: str, part: str) -> None:
+def test_reference_without_image_is_bad_media(tmp_path: Path, image: str, part: str) -> None:
     samples = read(
         write(tmp_path, *({"index": number, "question": "Q?", "image": text} for number, text in enumerate([image, "0", SMALL])))
     )
@@ -196,12 +190,13 @@ def test_an_image_text_that_means_no_image_is_bad_media(tmp_path: Path, image: s
 
 
 @pytest.mark.parametrize("image", ["ä" * 70, "https://h.example/" + "a" * 64, f"data:image/png;base64,{SMALL}"])
-def test_what_is_no_base64_is_bad_media(tmp_path: Path, image: str) -> None:
+def test_image_without_base64_is_bad_media(tmp_path: Path, image: str) -> None:
     (sample,) = read(write(tmp_path, {"question": "Q?", "image": image}))
     assert "expected base64 text" in message_of(sample, "bad_media")
 
 
-def test_image_paths_start_at_the_media_root_or_its_folder_for_the_dataset(tmp_path: Path) -> None:
+def test_image_path_prefers_the_images_dataset_folder(tmp_path: Path) -> None:
+    """A file below ``images/<dataset>`` wins over the same path below the media root. The sample id is the same."""
     rows = [{"image_path": "a.png"}, {"image_path": "['b.png', '/abs/c.png']"}, {"image_path": ""}]
     path = write(tmp_path, *({"question": "Q?", **row} for row in rows))
     expected = [[f"{tmp_path}/a.png"], [f"{tmp_path}/b.png", "/abs/c.png"], []]
@@ -215,13 +210,14 @@ def test_image_paths_start_at_the_media_root_or_its_folder_for_the_dataset(tmp_p
     assert [sample.sample_id for sample in after] == [sample.sample_id for sample in before]
 
 
-def test_an_image_in_the_row_goes_before_a_path(tmp_path: Path) -> None:
+def test_image_in_row_wins_over_path(tmp_path: Path) -> None:
     rows = [{"image": SMALL, "image_path": "a.png"}, {"image": "", "image_path": "a.png"}]
     samples = read(write(tmp_path, *({"question": "Q?", **row} for row in rows)))
     assert [sample.media for sample in samples] == [(Media(data=SMALL),), (Media(uri=f"{tmp_path}/a.png"),)]
 
 
-def test_circular_rows_are_no_duplicates_and_equal_rows_are(tmp_path: Path) -> None:
+def test_rotated_rows_are_not_duplicates(tmp_path: Path) -> None:
+    """CircularEval rotates the options of a row. Equal rows still are duplicates."""
     row = {"index": 1, "image": SMALL, "question": "Q?", "A": "x", "B": "y", "answer": "A"}
     rotated = row | {"index": 1_000_001, "image": 1, "A": "y", "B": "x", "answer": "B"}
     first, second, third = read(write(tmp_path, row, rotated, row | {"index": 2}))
@@ -229,7 +225,7 @@ def test_circular_rows_are_no_duplicates_and_equal_rows_are(tmp_path: Path) -> N
     assert first.group == second.group == third.group
 
 
-def test_rows_at_fault_keep_what_can_be_read_and_stop_nothing(tmp_path: Path) -> None:
+def test_faulty_rows_keep_readable_fields(tmp_path: Path) -> None:
     content = b'index\tquestion\tcategory\n1\tQ?\n2\tQ?\tk\tmore\n3\t\tk\n\n4\tn\xff\tk\n5\t"two\nlines"\tk\n'
     samples = read_bytes(tmp_path, content)
     assert [sample.index for sample in samples] == [1, 2, 3, 4, 5]
@@ -241,18 +237,18 @@ def test_rows_at_fault_keep_what_can_be_read_and_stop_nothing(tmp_path: Path) ->
     assert (samples[4].question, samples[4].fault) == ("two\nlines", None)
 
 
-def test_the_header_once_more_is_a_bad_row(tmp_path: Path) -> None:
+def test_repeated_header_is_a_bad_row(tmp_path: Path) -> None:
     samples = read_bytes(tmp_path, b"index\tquestion\n1\tQ?\nindex\tquestion\n2\tQ!\n")
     assert [sample.fault is None for sample in samples] == [True, False, True]
     assert message_of(samples[1], "bad_row").startswith("set.tsv: line 3: found the header once more; expected a row")
 
 
-def test_a_header_without_rows_is_the_users_to_change(tmp_path: Path) -> None:
+def test_header_without_rows_is_config_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"set\.tsv holds no rows; expected at least one"):
         read_bytes(tmp_path, b"index\tquestion\n")
 
 
-def test_a_quote_that_nothing_closes_is_a_bad_row_and_the_rest_goes_on(tmp_path: Path) -> None:
+def test_unclosed_quote_is_one_bad_row(tmp_path: Path) -> None:
     samples = read_bytes(tmp_path, b'index\tquestion\n1\t"Q?\n2\tQ?\n3\tQ?\n')
     assert "a quote that nothing closes" in message_of(samples[0], "bad_row")
     assert [(sample.index, sample.fault) for sample in samples[1:]] == [(2, None), (3, None)]
@@ -269,26 +265,16 @@ def test_a_quote_that_nothing_closes_is_a_bad_row_and_the_rest_goes_on(tmp_path:
         (b"index\tquestion\n", {"qid": "index"}, "'qid' is none of our field names"),
     ],
 )
-def test_a_header_that_does_not_do_is_the_users_to_change(
-    tmp_path: Path, content: bytes, fields: dict[str, str], message: str
-) -> None:
+def test_invalid_header_is_config_error(tmp_path: Path, content: bytes, fields: dict[str, str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         read_bytes(tmp_path, content, fields=fields)
 
 
-def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
+def test_memory_is_independent_of_file_size(tmp_path: Path) -> None:
     image = make_base64(2**21)
     path = tmp_path / "set.tsv"
     with path.open("w") as stream:
         stream.write("index\timage\tquestion\n")
         for number in range(20):
             stream.write(f"{number}\t{image if number else 19}\t{number}?\n")
-    tracemalloc.start()
-    try:
-        samples = read(path)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert len(samples) == 20
-    assert len({sample.group for sample in samples}) == 1
-    assert peak < 30 * 2**20
+    check_memory_is_bounded(path)

@@ -1,4 +1,4 @@
-"""Scores and counts of hand-made outcomes are exactly what they must be."""
+"""Scores and counts of constructed outcomes have exact expected values."""
 
 import tracemalloc
 from collections.abc import Iterator
@@ -55,7 +55,7 @@ def evaluate(outcomes: list[Outcome], **unique: int) -> Evaluation:
     return evaluate_outcomes("r1", "tiny", outcomes, unique)
 
 
-def test_every_count_of_a_mixed_dataset_is_exact() -> None:
+def test_counts_of_mixed_dataset_are_exact() -> None:
     evaluation = evaluate(MIXED, mixed=25)
     assert evaluation.datasets == (
         DatasetScores(
@@ -82,12 +82,12 @@ def test_every_count_of_a_mixed_dataset_is_exact() -> None:
     assert (evaluation.run_id, evaluation.model, evaluation.convention) == ("r1", "tiny", "strict")
 
 
-def test_a_hit_after_retries_counts_in_accuracy_but_not_in_first_attempt_accuracy() -> None:
+def test_hit_after_retry_is_no_first_attempt_hit() -> None:
     scores = evaluate([make_hit("d"), make_hit("d", attempts=2), make_miss("d"), make_miss("d", attempts=2)], d=4).overall
     assert (scores.accuracy, scores.first_attempt_accuracy, scores.retried) == (0.5, 0.25, 2)
 
 
-def test_overall_pools_the_samples_of_all_datasets() -> None:
+def test_overall_pools_samples_of_all_datasets() -> None:
     outcomes = [
         *(make_hit("small") for _ in range(2)),
         *(make_miss("large") for _ in range(8)),
@@ -100,12 +100,12 @@ def test_overall_pools_the_samples_of_all_datasets() -> None:
     assert overall.interval == wilson_interval(2, 10)
 
 
-def test_datasets_keep_the_order_they_were_given_in() -> None:
+def test_datasets_keep_their_given_order() -> None:
     evaluation = evaluate([make_hit("a"), make_hit("z")], z=1, a=1)
     assert [scores.dataset for scores in evaluation.datasets] == ["z", "a"]
 
 
-def test_a_dataset_where_everything_failed_has_no_accuracy() -> None:
+def test_dataset_of_only_failures_has_no_accuracy() -> None:
     scores = evaluate([make_failure("d", "image_corrupt"), make_failure("d", "image_corrupt")], d=2).overall
     assert (scores.n, scores.accuracy, scores.interval, scores.first_attempt_accuracy, scores.invalid_rate) == (
         0,
@@ -117,29 +117,29 @@ def test_a_dataset_where_everything_failed_has_no_accuracy() -> None:
     assert (scores.failed, scores.coverage, scores.failures) == (2, 0.0, {"image_corrupt": 2})
 
 
-def test_a_run_that_has_not_begun_is_all_unprocessed() -> None:
+def test_run_without_outcomes_is_all_unprocessed() -> None:
     scores = evaluate([], d=7).datasets[0]
     assert (scores.unprocessed, scores.n, scores.accuracy, scores.coverage) == (7, 0, None, 0.0)
 
 
-def test_a_run_without_samples_has_no_rates() -> None:
+def test_run_without_samples_has_no_rates() -> None:
     overall = evaluate([]).overall
     assert (overall.unique, overall.n, overall.accuracy, overall.invalid_rate, overall.coverage) == (0, 0, None, None, None)
 
 
-def test_a_dataset_without_targets_is_covered_but_not_scored() -> None:
+def test_dataset_without_targets_is_covered_not_scored() -> None:
     scores = evaluate([make_outcome("d", answer="a dog"), make_outcome("d", "invalid", 4)], d=2).overall
     assert (scores.unscored, scores.n, scores.accuracy, scores.invalid_rate, scores.coverage) == (2, 0, None, 0.5, 1.0)
 
 
-def test_the_collectors_placeholders_are_unprocessed_and_not_scored() -> None:
-    unprocessed: Any = "unprocessed"  # no status of an outcome, on purpose
+def test_placeholders_are_unprocessed_and_not_scored() -> None:
+    unprocessed: Any = "unprocessed"  # deliberately not a status of an outcome
     waiting = Outcome.model_construct(sample_id="s", dataset="d", index=1, model="", status=unprocessed, target=("A",))
     scores = evaluate([make_hit("d"), waiting, waiting], d=3).overall
     assert (scores.unprocessed, scores.ok, scores.n, scores.accuracy, scores.no_answer) == (2, 1, 1, 1.0, 0)
 
 
-def test_a_run_is_evaluated_by_its_plan_in_the_store(tmp_path: Path) -> None:
+def test_stored_run_is_evaluated_by_its_plan(tmp_path: Path) -> None:
     store = open_store(f"file://{tmp_path}")
     spec = RunSpec(
         model=ModelProfile(name="small", engine="echo"),
@@ -159,33 +159,33 @@ def test_a_run_is_evaluated_by_its_plan_in_the_store(tmp_path: Path) -> None:
         evaluate_run("other", store, [])
 
 
-def test_an_outcome_of_an_unknown_dataset_stops_the_evaluation() -> None:
+def test_outcome_of_unknown_dataset_is_integrity_error() -> None:
     with pytest.raises(IntegrityError, match=r"sample s: run r1 has no dataset 'other', only d"):
         evaluate([make_hit("other")], d=1)
 
 
-def test_more_outcomes_than_samples_stop_the_evaluation() -> None:
+def test_more_outcomes_than_samples_is_integrity_error() -> None:
     with pytest.raises(IntegrityError, match="2 outcomes for the 1 samples of dataset 'd'"):
         evaluate([make_hit("d"), make_hit("d")], d=1)
 
 
-def test_an_evaluation_survives_json() -> None:
+def test_evaluation_survives_json_round_trip() -> None:
     evaluation = evaluate(MIXED, mixed=25, empty=0)
     assert Evaluation.model_validate_json(evaluation.model_dump_json()) == evaluation
 
 
-def test_memory_does_not_grow_with_the_number_of_outcomes() -> None:
+def test_memory_is_independent_of_outcome_count() -> None:
     def stream(count: int) -> Iterator[Outcome]:
         return (make_miss("d", attempts=2) for _ in range(count))
 
-    evaluate_outcomes("r1", "tiny", stream(10), {"d": 10})  # caches fill before anything is measured
+    evaluate_outcomes("r1", "tiny", stream(10), {"d": 10})  # fill the caches before the measurement
     tracemalloc.start()
     try:
         evaluate_outcomes("r1", "tiny", stream(5000), {"d": 5000})
         _, peak_bytes = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak_bytes < 200_000  # 5000 outcomes held together would take megabytes
+    assert peak_bytes < 200_000  # 5000 outcomes in memory at once would take megabytes
 
 
 @given(st.lists(st.sampled_from(MIXED)), st.integers(0, 5))

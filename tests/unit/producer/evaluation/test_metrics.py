@@ -1,4 +1,4 @@
-"""Aggregates over known numbers, and over nothing."""
+"""Aggregates over known numbers and over empty input."""
 
 import pytest
 from hypothesis import given
@@ -9,11 +9,11 @@ from producer.evaluation.metrics import mean_or_none, wilson_interval
 PROPORTIONS = st.integers(1, 10**9).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 
 
-def test_a_mean_over_nothing_is_none() -> None:
+def test_mean_of_nothing_is_none() -> None:
     assert mean_or_none(0, 0) is None
 
 
-def test_a_mean_is_the_total_over_the_number() -> None:
+def test_mean_is_total_divided_by_count() -> None:
     assert mean_or_none(3, 4) == 0.75
     assert mean_or_none(0, 4) == 0.0
 
@@ -27,16 +27,16 @@ def test_a_mean_is_the_total_over_the_number() -> None:
         (1, 29, 0.0061, 0.1718),
     ],
 )
-def test_intervals_are_the_published_ones(hits: int, n: int, low: float, high: float) -> None:
+def test_intervals_match_published_values(hits: int, n: int, low: float, high: float) -> None:
     assert wilson_interval(hits, n) == pytest.approx((low, high), abs=5e-5)
 
 
-def test_an_interval_over_nothing_is_none() -> None:
+def test_interval_of_nothing_is_none() -> None:
     assert wilson_interval(0, 0) is None
 
 
 @pytest.mark.parametrize(("hits", "n"), [(3, 2), (-1, 2), (0, -1)])
-def test_impossible_counts_are_refused(hits: int, n: int) -> None:
+def test_impossible_counts_are_rejected(hits: int, n: int) -> None:
     with pytest.raises(ValueError, match="expected 0 <= hits <= n"):
         wilson_interval(hits, n)
 

@@ -1,4 +1,4 @@
-"""The strict convention: what is a hit, what is a miss, and what is not scored."""
+"""The strict convention: hits, misses and samples without a score."""
 
 from typing import Any
 
@@ -35,11 +35,11 @@ def test_invalid_sample_with_right_text_is_miss() -> None:
 
 
 @pytest.mark.parametrize("status", ["ok", "invalid", "failed"])
-def test_a_sample_without_target_is_not_scored(status: str) -> None:
+def test_sample_without_target_is_not_scored(status: str) -> None:
     assert score_outcome(make_outcome(status=status, answer="A")) is None
 
 
-def test_a_failed_sample_is_not_scored() -> None:
+def test_failed_sample_is_not_scored() -> None:
     assert score_outcome(make_outcome(status="failed", target=("A",), error_code="media_corrupt")) is None
 
 
@@ -66,7 +66,7 @@ def test_text_matches_after_normalization(answer: str, accepted: str) -> None:
     assert is_match(answer, accepted)
 
 
-def test_marks_alone_match_only_themselves() -> None:
+def test_punctuation_alone_matches_only_itself() -> None:
     assert is_match(" ?", "?")
     assert not is_match("...", "?")
     assert not is_match("?", "")

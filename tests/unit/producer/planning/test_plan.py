@@ -1,4 +1,4 @@
-"""The plan: the same bytes whenever it is made, chunks within their bounds, whole or not there, and little memory."""
+"""The plan: reproducible bytes, chunks within their bounds, stored completely or not at all, and bounded memory."""
 
 import json
 import tracemalloc
@@ -31,7 +31,7 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture(autouse=True)
 def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Point temporary files to a folder of the test's own, and see that planning leaves nothing there."""
+    """Redirect temporary files to a folder of this test, and check that planning leaves it empty."""
     folder = tmp_path / "scratch"
     folder.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(folder))
@@ -48,9 +48,7 @@ def make_groups(sizes: list[list[int]]) -> list[list[Spread]]:
 
 
 @given(sizes=SIZES, max_samples=st.integers(1, 6), max_input_bytes=st.integers(1, 300))
-def test_chunks_keep_to_their_bounds_and_split_only_groups_that_no_chunk_could_hold(
-    sizes: list[list[int]], max_samples: int, max_input_bytes: int
-) -> None:
+def test_chunks_split_only_groups_over_the_bounds(sizes: list[list[int]], max_samples: int, max_input_bytes: int) -> None:
     groups = make_groups(sizes)
     chunks = list(cut_chunks(groups, Chunks(max_samples=max_samples, max_input_bytes=max_input_bytes)))
     assert [entry for chunk in chunks for entry in chunk] == [entry for group in groups for entry in group]
@@ -64,14 +62,15 @@ def test_chunks_keep_to_their_bounds_and_split_only_groups_that_no_chunk_could_h
 
 
 @given(sizes=SIZES)
-def test_no_two_neighbouring_chunks_could_have_been_one_unless_a_group_would_have_been_split(sizes: list[list[int]]) -> None:
+def test_chunks_are_filled_with_whole_groups(sizes: list[list[int]]) -> None:
+    """Two adjacent chunks could be one chunk only by splitting a group."""
     chunks = list(cut_chunks(make_groups(sizes), Chunks(max_samples=8, max_input_bytes=10**6)))
     for before, after in pairwise(chunks):
         first_group = [entry for entry in after if entry.order == after[0].order]
         assert len(before) + len(first_group) > 8
 
 
-def test_the_stored_samples_read_chunk_by_chunk_are_the_shuffled_samples(store: Store, tmp_path: Path) -> None:
+def test_stored_chunks_hold_the_shuffled_samples(store: Store, tmp_path: Path) -> None:
     samples = [make_sample(number, dataset=name, group=f"page {number // 3}") for number in range(100) for name in ("one", "two")]
     spec = make_spec("one", "two", max_samples=7, seed=3)
     plan, index = plan_samples(store, [*samples, *samples[:20]], spec)
@@ -106,7 +105,7 @@ def test_planning_twice_gives_the_same_bytes(store: Store, tmp_path: Path) -> No
         assert store.get(key) == other.get(key)
 
 
-def test_a_plan_that_died_before_its_last_object_is_planned_anew(store: Store) -> None:
+def test_incomplete_plan_is_planned_again(store: Store) -> None:
     spec = make_spec(max_samples=5)
     store.put(samples_key(spec.run_id), b"half a pl")
     store.put(index_key(spec.run_id), b"of another version")
@@ -115,7 +114,7 @@ def test_a_plan_that_died_before_its_last_object_is_planned_anew(store: Store) -
     assert read_run(store, spec.run_id)[1] == plan
 
 
-def test_the_record_of_the_run_is_written_last_and_by_the_first_only(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_record_is_written_last_and_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = make_spec()
     there = []
     put_new = Store.put_new
@@ -132,13 +131,13 @@ def test_the_record_of_the_run_is_written_last_and_by_the_first_only(store: Stor
     assert store.get(run_key(spec.run_id)) == record
 
 
-def test_nothing_to_run_names_the_datasets_and_leaves_no_object(store: Store) -> None:
+def test_empty_run_names_datasets_and_stores_nothing(store: Store) -> None:
     with pytest.raises(ConfigError, match=r"nothing to run: one\.jsonl, two\.jsonl hold no rows"):
         plan_run(make_spec("one", "two"), [], store)
     assert list(store.list_keys()) == []
 
 
-def test_a_reader_that_breaks_off_leaves_no_object(store: Store) -> None:
+def test_failing_reader_stores_no_object(store: Store) -> None:
     def break_off() -> Iterator[Sample]:
         yield from make_samples(10)
         raise SampleError("bad_row", "the disk is gone")
@@ -148,7 +147,7 @@ def test_a_reader_that_breaks_off_leaves_no_object(store: Store) -> None:
     assert list(store.list_keys()) == []
 
 
-def test_a_dry_run_finds_the_counts_that_planning_finds(store: Store) -> None:
+def test_dry_run_counts_equal_the_plan(store: Store) -> None:
     samples = [*make_samples(30, dataset="one"), *make_samples(8, dataset="one"), *make_samples(9, dataset="two")]
     spec = make_spec("one", "two", max_samples=4)
     described = describe_plan(spec, samples)
@@ -159,12 +158,12 @@ def test_a_dry_run_finds_the_counts_that_planning_finds(store: Store) -> None:
     assert json.loads(json.dumps(described))["spec"]["chunks"]["max_samples"] == 4
 
 
-def test_memory_does_not_grow_with_the_samples(store: Store) -> None:
-    """20 000 more samples of 0.6 KB grow their index (14 KB), a bucket (a 256th of them), and nothing by the 12 MB that they are.
+def test_memory_is_independent_of_sample_count(store: Store) -> None:
+    """20 000 more samples of 0.6 KB (12 MB in all) add only to the index (14 KB) and to one bucket (1/256 of them).
 
-    Both plans fill the 8 MiB that the store's writer holds back, which it may overrun by a write.
+    Both plans fill the 8 MiB buffer of the store's writer, which may exceed it by one write.
     """
-    plan_run(make_spec(seed=1), make_samples(10), store)  # imports and caches
+    plan_run(make_spec(seed=1), make_samples(10), store)  # load imports and fill caches
     small, large = (measure_peak_bytes(store, count) for count in (20_000, 40_000))
     assert large - small < 2 * 2**20
     assert large < 12 * 2**20
@@ -186,7 +185,7 @@ def make_cheap_sample(number: int) -> Sample:
     return Sample.model_construct(**fields)
 
 
-def test_the_index_of_a_run_with_one_chunk_is_read_back(store: Store) -> None:
+def test_index_of_one_chunk_is_read_back(store: Store) -> None:
     spec = make_spec()
     plan_run(spec, make_samples(1), store)
     [chunk] = read_index(store, spec.run_id)

@@ -1,4 +1,4 @@
-"""The shuffle keeps every sample, finds duplicates, and its order hangs on seed and samples alone."""
+"""The shuffle keeps every sample and finds duplicates. Its order depends only on the seed and the samples."""
 
 import tempfile
 from collections import Counter
@@ -15,13 +15,13 @@ from common.records import DatasetCounts, Fault, Media, Sample
 from producer.planning.shuffle import Counts, Spread, estimate_input_bytes, shuffle_samples
 from tests.support.planning import make_sample, make_samples
 
-# A row: its dataset, its group, and what is in it.  The same three twice are a duplicate.
+# A row: its dataset, its group and its content. Two equal rows are duplicates.
 Row = tuple[str, int, int]
 rows = st.lists(st.tuples(st.sampled_from(["one", "two"]), st.integers(0, 3), st.integers(0, 3)), max_size=40)
 
 
 def to_samples(given_rows: Iterable[Row]) -> list[Sample]:
-    """Return samples whose ``index`` tells at which place of the input they stood."""
+    """Return samples. Their ``index`` is their position in the input."""
     return [
         Sample(sample_id=f"g{group}-{content}", dataset=dataset, index=place, group=f"g{group}", question="?")
         for place, (dataset, group, content) in enumerate(given_rows)
@@ -48,7 +48,7 @@ def key_of(sample: Sample) -> tuple[str, str]:
 
 @given(rows)
 @settings(deadline=None)
-def test_every_sample_comes_out_once_as_its_first_row_had_it_and_duplicates_are_counted(given_rows: list[Row]) -> None:
+def test_each_sample_is_its_first_row_once(given_rows: list[Row]) -> None:
     samples = to_samples(given_rows)
     groups, counts = shuffle(samples)
     first_rows: dict[tuple[str, str], Sample] = {}
@@ -66,7 +66,7 @@ def test_every_sample_comes_out_once_as_its_first_row_had_it_and_duplicates_are_
 
 @given(rows)
 @settings(deadline=None)
-def test_a_group_comes_once_and_whole_with_its_samples_in_the_order_of_their_first_rows(given_rows: list[Row]) -> None:
+def test_groups_stay_whole_in_row_order(given_rows: list[Row]) -> None:
     groups, _ = shuffle(to_samples(given_rows))
     names = []
     for group in groups:
@@ -79,9 +79,7 @@ def test_a_group_comes_once_and_whole_with_its_samples_in_the_order_of_their_fir
 
 @given(rows, st.randoms(use_true_random=False), st.integers(0, 2**31))
 @settings(deadline=None)
-def test_the_order_of_groups_hangs_on_the_seed_and_not_on_the_order_of_rows_or_datasets(
-    given_rows: list[Row], random: Random, seed: int
-) -> None:
+def test_order_of_groups_depends_only_on_seed(given_rows: list[Row], random: Random, seed: int) -> None:
     permuted = random.sample(given_rows, len(given_rows))
     groups, _ = shuffle(to_samples(given_rows), seed=seed)
     others, _ = shuffle(to_samples(permuted), seed=seed, datasets=("two", "one"))
@@ -90,8 +88,8 @@ def test_the_order_of_groups_hangs_on_the_seed_and_not_on_the_order_of_rows_or_d
 
 @given(rows)
 @settings(deadline=None)
-def test_files_may_be_read_in_any_order(given_rows: list[Row]) -> None:
-    """Only the rows' order inside each file may show, and that only inside a group."""
+def test_order_of_files_does_not_matter(given_rows: list[Row]) -> None:
+    """Only the order of rows inside a file matters, and only inside a group."""
     samples = to_samples(given_rows)
     by_file = [sample for name in ("two", "one") for sample in samples if sample.dataset == name]
     mixed, _ = shuffle(samples)
@@ -99,7 +97,7 @@ def test_files_may_be_read_in_any_order(given_rows: list[Row]) -> None:
     assert [entry.line for group in mixed for entry in group] == [entry.line for group in in_turn for entry in group]
 
 
-def test_another_seed_gives_another_order() -> None:
+def test_different_seed_gives_different_order() -> None:
     samples = make_samples(50)
     first, again, other = (
         [sample.index for sample in read_samples(shuffle(samples, seed=seed, datasets=("rows",))[0])] for seed in (1, 1, 2)
@@ -116,13 +114,13 @@ def test_samples_of_datasets_are_mixed() -> None:
     assert 30 < half.count("one") < 70
 
 
-def test_a_group_of_one_dataset_is_apart_from_the_same_name_in_another() -> None:
+def test_groups_of_different_datasets_are_separate() -> None:
     samples = [make_sample(number, dataset=dataset, group="page 7") for number in range(5) for dataset in ("one", "two")]
     groups, _ = shuffle(samples)
     assert [len(group) for group in groups] == [5, 5]
 
 
-def test_rows_at_fault_are_counted_and_text_of_any_kind_survives() -> None:
+def test_faults_are_counted_and_text_is_unchanged() -> None:
     odd = make_sample(1, question="line\r\nbreak \u2028 \x85 \x0b 中文 \U0001f600", metadata={"deep": [{"a": None}]})
     faulty = make_sample(2, fault=Fault(code="bad_row", message="not JSON"))
     groups, counts = shuffle([odd, faulty], datasets=("rows",))
@@ -140,5 +138,5 @@ def test_rows_at_fault_are_counted_and_text_of_any_kind_survives() -> None:
         ((Media(uri="a.png"), Media(uri="b.png")), 400_000),
     ],
 )
-def test_the_estimate_of_input_counts_the_line_and_media_that_lie_elsewhere(media: tuple[Media, ...], elsewhere: int) -> None:
+def test_input_estimate_counts_line_and_external_media(media: tuple[Media, ...], elsewhere: int) -> None:
     assert estimate_input_bytes(make_sample(1, media=media), b"x" * 100) == 100 + elsewhere

@@ -1,4 +1,4 @@
-"""Collecting: each sample once in plan order, or an error that names what is wrong; results appear only when whole."""
+"""The collector yields each sample once in plan order or raises an error. Result files appear only when complete."""
 
 import json
 from collections.abc import Iterator
@@ -58,7 +58,7 @@ def test_outcomes_follow_plan_order_with_placeholders(store: Store, index: Chunk
             assert (outcome.prediction, outcome.answer, outcome.response, outcome.attempts) == (None, None, None, ())
 
 
-def test_unknown_run_is_refused_at_once(store: Store) -> None:
+def test_unknown_run_is_rejected_before_iteration(store: Store) -> None:
     with pytest.raises(ConfigError, match="no run 'tiny-0'"):
         collect_outcomes("tiny-0", store)
 
@@ -76,11 +76,11 @@ def test_damaged_part_raises_integrity_error_naming_it(store: Store, index: Chun
 @pytest.mark.parametrize("fault", ["other", "fewer", "more", "turned"])
 def test_part_with_wrong_samples_raises_integrity_error(store: Store, index: ChunkIndex, fault: str) -> None:
     outcomes = [make_outcome(sample) for sample in read_chunk(store, index[5])]
-    stranger = make_outcome(make_sample(777))
+    foreign = make_outcome(make_sample(777))
     held = {
-        "other": [*outcomes[:3], stranger],
+        "other": [*outcomes[:3], foreign],
         "fewer": outcomes[:3],
-        "more": [*outcomes, stranger],
+        "more": [*outcomes, foreign],
         "turned": outcomes[::-1],
     }[fault]
     store.put(part_key(index.run_id, 1, 5), encode_part(index.run_id, 5, held))

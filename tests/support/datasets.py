@@ -1,0 +1,27 @@
+"""Content of dataset files, and a check of the memory that a reader uses."""
+
+import base64
+import random
+import tracemalloc
+from pathlib import Path
+
+from common.spec.models import DatasetSource
+from producer.datasets import read_dataset
+
+
+def make_base64(size: int, seed: int = 0) -> str:
+    """Return the base64 text of ``size`` random bytes, the same for the same seed."""
+    return base64.b64encode(random.Random(seed).randbytes(size)).decode()
+
+
+def check_memory_is_bounded(path: Path) -> None:
+    """Read a dataset of 20 rows that hold the same image of 2 MiB, and check the peak of memory in bytes."""
+    tracemalloc.start()
+    try:
+        samples = list(read_dataset(DatasetSource(path=str(path))))
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(samples) == 20
+    assert len({sample.group for sample in samples}) == 1
+    assert peak_bytes < 30 * 2**20
