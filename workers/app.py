@@ -1,6 +1,6 @@
-"""The Celery app of a worker process: the engine loads in a bootstep before anything is consumed, and drains after.
+"""The Celery app of a worker process.  A bootstep loads the engine before Celery consumes, and drains it afterwards.
 
-Started by ``workers start`` (one process a GPU slot), which passes ``FLEET_WORKER_*``; also what Flower looks at:
+``workers start`` starts one process per GPU slot and passes ``FLEET_WORKER_*``.  Flower uses the same app:
 ``celery -A workers.app flower``.
 """
 
@@ -10,98 +10,139 @@ from typing import Any
 
 import redis
 import structlog
-from celery import bootsteps
+from celery import Celery, bootsteps
 from celery.signals import setup_logging
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from common.broker.app import make_app
+from common.broker.app import TASK_NAME, make_app
 from common.errors import ConfigError, FleetError, ServiceUnreachable
 from common.exit_codes import ENGINE_DIED, UNREACHABLE, USER_MUST_ACT
 from common.ledger.ledger import Ledger, connect_redis
 from common.ledger.worker_registry import WorkerRecord, announce_worker
 from common.logging import configure_log
-from common.settings import get_settings
+from common.settings import Settings, get_settings
 from common.spec.files import find_profile, find_weights, read_profile
 from common.spec.models import ModelProfile
-from common.storage.store import open_store
+from common.storage.store import Store, open_store
 from workers.adapters import load_adapter
 from workers.celery_ext.flower import guard_flower
 from workers.celery_ext.signals import handle_signals
+from workers.engines.base import Engine
 from workers.engines.registry import load_engine
-from workers.execution.look import look
-from workers.runtime.worker import Slot
+from workers.execution.task import run_task
+from workers.media.loader import MediaLoader
+from workers.recovery.janitor import Janitor
+from workers.recovery.takeover import Takeovers
+from workers.runtime.engine_host import EngineHost
+from workers.runtime.run_context import RunCache
+from workers.runtime.worker import Worker
 
 log = structlog.get_logger()
 
 
 class WorkerSettings(BaseSettings):
-    """What the launcher tells the process it starts."""
+    """What the launcher passes to the process that it starts."""
 
     model_config = SettingsConfigDict(env_prefix="FLEET_WORKER_", frozen=True)
 
     profile: str
     device: str = "cpu"
-    gpu: str = Field("", description="the hardware, for a person")
+    gpu: str = Field("", description="the hardware, as shown to a person")
     preset: dict[str, Any] = Field({}, description="engine options, under those of the profile")
-    launcher: int | None = Field(None, description="the process id of the launcher; once it is gone, the worker drains")
-    loaded_pipe: int | None = Field(None, description="the file descriptor to tell on that the engine is loaded")
+    launcher: int | None = Field(None, description="the process id of the launcher; the worker drains when it has exited")
+    loaded_pipe: int | None = Field(None, description="the file descriptor to write to once the engine is loaded")
 
 
 class EngineStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no types
-    """Open ledger and store and load the engine before Celery consumes; on the way out, drain before the pool closes."""
+    """Open ledger and store and load the engine before Celery consumes; at the end, drain before the pool closes."""
 
     requires = ("celery.worker.components:Pool",)
 
     def start(self, parent: Any) -> None:
-        handle_signals(_begin_drain)  # Celery has set its own by now
+        handle_signals(_begin_drain)  # Celery has installed its own handlers by now
         try:
-            _SLOTS.append(make_slot(parent.hostname))
-            current_slot().start()
+            _WORKERS.append(make_worker(parent.hostname))
+            current_worker().start()
         except (FleetError, redis.RedisError) as error:
-            # Celery would log an ordinary exception and exit as if asked to; the launcher must know which kind it was.
-            log.error(  # noqa: TRY400  # the message speaks for itself, a traceback would hide it
-                "this worker cannot start", code=getattr(error, "code", "service_unreachable"), error=str(error)
+            # Celery would log an ordinary exception and exit as if asked to.  The launcher needs to know the kind of error.
+            log.error(  # noqa: TRY400  # the message names the cause, a traceback would hide it
+                "worker.start_failed", code=getattr(error, "code", "service_unreachable"), error=str(error)
             )
-            _tell_trouble(parent.hostname, str(error))
+            _announce_trouble(parent.hostname, str(error))
             os._exit(_exit_code(error))
-        _tell_loaded()
-        log.info("ready", worker=parent.hostname)
+        _signal_loaded()
+        log.info("worker.ready", worker=parent.hostname)
 
     def stop(self, parent: Any) -> None:
         del parent
-        current_slot().stop()
+        current_worker().stop()
 
     terminate = stop
 
 
-def make_slot(name: str) -> Slot:
-    """Return this process's slot, its engine not loaded yet.  Raises ``ConfigError`` or ``ServiceUnreachable``."""
+def make_worker(name: str) -> Worker:
+    """Return this process's worker, its engine not loaded yet.  Raises ``ConfigError`` or ``ServiceUnreachable``."""
     given = WorkerSettings()
     settings = get_settings()
     profile_path = find_profile(given.profile)
     profile = read_profile(given.profile)
     store = open_store(settings.store_url)
     store.probe()
-    return Slot(
-        name=name,
-        device=given.device,
-        profile=profile,
-        engine=load_engine(_complete(profile, given.preset), find_weights(profile, profile_path=profile_path)),
-        adapter=load_adapter(profile.adapter),
-        app=app,
+    weights = find_weights(profile, profile_path=profile_path)
+    return wire_worker(
+        make_record(name, given, profile),
+        profile,
+        load_engine(_complete(profile, given.preset), weights),
+        app,
         ledger=Ledger(connect_redis(settings, patience_s=60), settings),
         store=store,
         settings=settings,
-        look=look,
-        gpu=given.gpu or None,
         launcher=given.launcher,
     )
 
 
-def current_slot() -> Slot:
-    """Return the slot of this process; there is one once the engine's bootstep has begun."""
-    return _SLOTS[-1]
+def make_record(name: str, given: WorkerSettings, profile: ModelProfile, trouble: str | None = None) -> WorkerRecord:
+    """Return the record of a worker that does not run yet."""
+    return WorkerRecord(
+        worker=name,
+        model=profile.name,
+        device=given.device,
+        gpu=given.gpu or None,
+        pid=os.getpid(),
+        state="stopped" if trouble else "loading",
+        trouble=trouble,
+    )
+
+
+def wire_worker(
+    record: WorkerRecord,
+    profile: ModelProfile,
+    engine: Engine,
+    celery: Celery,
+    *,
+    ledger: Ledger,
+    store: Store,
+    settings: Settings,
+    launcher: int | None = None,
+) -> Worker:
+    """Connect the parts of a worker.  The only place that knows all of them."""
+
+    def run_taken_over(run_id: str, chunk: int) -> str:
+        return run_task(worker, run_id, chunk, at_once=True)
+
+    media = MediaLoader(settings.media_threads, settings.media_memory_mb * 2**20)
+    host = EngineHost(record.worker, engine, load_adapter(profile.adapter), media, stall_s=settings.engine_stall_s)
+    runs = RunCache(store, profile, settings)
+    takeovers = Takeovers(ledger, run_taken_over, settings.chunks_in_flight)
+    janitor = Janitor(celery, ledger, takeovers, runs.find_index, profile.name, settings.janitor_s)
+    worker = Worker(record, host, runs, takeovers, janitor, ledger=ledger, store=store, settings=settings, launcher=launcher)
+    return worker
+
+
+def current_worker() -> Worker:
+    """Return the worker of this process; there is one once the engine's bootstep has begun."""
+    return _WORKERS[-1]
 
 
 @setup_logging.connect  # type: ignore[untyped-decorator]  # Celery has no types
@@ -115,18 +156,18 @@ def _complete(profile: ModelProfile, preset: dict[str, Any]) -> ModelProfile:
     return profile.model_copy(update={"engine_options": {**preset, **profile.engine_options}})
 
 
-def _tell_loaded() -> None:
+def _signal_loaded() -> None:
     """Let the launcher start the next worker on this GPU."""
     if (pipe := WorkerSettings().loaded_pipe) is not None:
-        with suppress(OSError):  # the launcher may be gone
+        with suppress(OSError):  # the launcher may have exited
             os.write(pipe, b".")
             os.close(pipe)
 
 
 def _begin_drain(at_once: bool) -> None:
-    if not (_SLOTS and current_slot().ready):
-        os._exit(0)  # nothing is held yet, and loading may take minutes
-    current_slot().drain(at_once=at_once)
+    if not (_WORKERS and current_worker().ready):
+        os._exit(0)  # no chunk is held yet, and loading may take minutes
+    current_worker().leases.drain(at_once=at_once)
 
 
 def _exit_code(error: Exception) -> int:
@@ -135,24 +176,22 @@ def _exit_code(error: Exception) -> int:
     return UNREACHABLE if isinstance(error, (ServiceUnreachable, redis.RedisError)) else ENGINE_DIED
 
 
-def _tell_trouble(worker: str, trouble: str) -> None:
-    """Say in Redis why this worker ends, if it can be reached: the launcher adds it to its notice."""
+def _announce_trouble(worker: str, trouble: str) -> None:
+    """Write to Redis, if it is reachable, why this worker ends.  The launcher adds it to its notice."""
     given, settings = WorkerSettings(), get_settings()
     with suppress(FleetError, redis.RedisError), connect_redis(settings, patience_s=0) as client:
-        presence = WorkerRecord(
-            worker=worker,
-            model=read_profile(given.profile).name,
-            device=given.device,
-            pid=os.getpid(),
-            state="stopped",
-            trouble=trouble,
-        )
-        announce_worker(client, presence, ttl_s=settings.lease_s)
+        announce_worker(client, make_record(worker, given, read_profile(given.profile), trouble), ttl_s=settings.lease_s)
 
 
-_SLOTS: list[Slot] = []
+_WORKERS: list[Worker] = []
 
 app = make_app(get_settings())
-app.conf.update(include=["workers.execution.task"], worker_consumer="workers.celery_ext.consumer:Consumer")
+app.conf.update(worker_consumer="workers.celery_ext.consumer:Consumer")
 app.steps["worker"].add(EngineStep)
 guard_flower()
+
+
+@app.task(name=TASK_NAME)  # type: ignore[untyped-decorator]  # Celery has no types
+def run_chunk_task(run_id: str, chunk: int) -> str:
+    """Run a chunk unless it is done, held or unknown.  Return what became of it in words, for the log and Flower."""
+    return str(run_task(current_worker(), run_id, chunk))

@@ -1,21 +1,43 @@
-"""The Redis transport of kombu, with one fault mended: an acknowledgement that fails must not cost a place for ever.
+"""The Redis transport of kombu, with two faults of kombu 5.7 fixed.
 
-Kombu 5.7 frees a message's place among those that a worker may hold at once only after Redis has confirmed the
-acknowledgement.  Each that meets a lost connection keeps its place, and a worker that has lost all of them never asks for a
-message again, though it is connected and well.
+kombu frees a message's place among those that a worker may hold at once only after Redis has confirmed the acknowledgement.
+Each acknowledgement that meets a lost connection keeps its place, and a worker that has lost all of them never asks for a
+message again, though it is connected and healthy.
+
+After a reconnect, the acknowledgement of a message from the old connection raises ``AttributeError``, which ends the worker.
 """
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from kombu.transport import redis, virtual
 
 
 class QoS(redis.QoS):
-    """Frees the place whatever Redis says; what it did not hear of comes again one day, and is only a doorbell."""
+    """Free the place whatever Redis answers.  An unconfirmed message is delivered again later, and is only a doorbell."""
 
     def ack(self, delivery_tag: str) -> None:
-        try:
+        with self._free_place(delivery_tag):
             super().ack(delivery_tag)  # type: ignore[no-untyped-call]  # kombu has no types here
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        with self._free_place(delivery_tag):
+            super().reject(delivery_tag, requeue)  # type: ignore[no-untyped-call]  # as above
+
+    @contextmanager
+    def _free_place(self, delivery_tag: str) -> Iterator[None]:
+        try:
+            yield
+        except AttributeError:
+            if not self._is_closed():
+                raise
         finally:
-            virtual.QoS.ack(self, delivery_tag)  # type: ignore[no-untyped-call]  # the same; twice is once: a set of places
+            virtual.QoS.ack(self, delivery_tag)  # type: ignore[no-untyped-call]  # as above; twice is once: a set of places
+
+    def _is_closed(self) -> bool:
+        """Return whether the connection of this channel has been closed, so that no command can be sent on it."""
+        connection = self.channel.connection
+        return connection is None or connection.client is None
 
 
 class Channel(redis.Channel):

@@ -17,7 +17,7 @@ from common.storage.store import Store
 from producer.planning.plan import plan_run
 from tests.support.fleet import Fleet
 from tests.support.waiting import wait_until
-from tests.support.workers import open_slot
+from tests.support.workers import open_worker
 from workers.execution.chunk import run_chunk
 from workers.recovery.takeover import MOST_TAKEOVERS
 
@@ -73,11 +73,11 @@ def put_part(store: Store, chunk: Chunk, *, statuses: Sequence[Status] = ("ok",)
 
 def run_chunks(fleet: Fleet, model: str, run_id: str, numbers: Iterable[int] | None = None) -> None:
     """Run these chunks, or all, with a worker's own code inside the test's process."""
-    with open_slot(fleet, model) as slot:
+    with open_worker(fleet, model) as worker:
         for number in range(len(read_index(fleet.store, run_id))) if numbers is None else numbers:
-            run_chunk(slot, run_id, number)
+            run_chunk(worker, run_id, number)
         room = min(MOST_TAKEOVERS, fleet.settings.chunks_in_flight)
-        wait_until(lambda: slot.room_for_takeovers == room, "chunks that the slot took over by itself")
+        wait_until(lambda: worker.takeovers.room == room, "chunks that the worker took over by itself")
 
 
 def read_rung(client: redis.Redis, model: str) -> list[int]:

@@ -1,5 +1,6 @@
-"""A worker's slot inside the test's own process, for tests that look at one step of a chunk's way."""
+"""A worker inside the test's own process, for tests that look at one step of a chunk's way."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -8,41 +9,38 @@ import pytest
 
 from common.broker.app import make_app
 from common.ledger.ledger import Ledger, connect_redis
+from common.ledger.worker_registry import WorkerRecord
 from common.records import Sample
 from common.spec.files import read_profile
 from common.storage.plan_index import read_chunk
 from tests.support.fleet import Fleet
-from workers.adapters import load_adapter
+from workers.app import wire_worker
 from workers.engines.base import Generation, Request
 from workers.engines.registry import load_engine
-from workers.execution.look import look
-from workers.runtime.worker import Slot
+from workers.runtime.worker import Worker
 
 
 @contextmanager
-def open_slot(fleet: Fleet, model: str, *, name: str = "slot@test", **settings: float) -> Iterator[Slot]:
-    """Yield a started slot.  Keyword arguments are ``FLEET_*`` settings, in small letters."""
+def open_worker(fleet: Fleet, model: str, *, name: str = "tried@test", **settings: float) -> Iterator[Worker]:
+    """Yield a started worker.  Keyword arguments are ``FLEET_*`` settings, in small letters."""
     chosen = fleet.settings.model_copy(update=settings)
     profile = read_profile(model)
     with connect_redis(chosen, patience_s=0) as client:
-        slot = Slot(
-            name=name,
-            device="cpu",
-            profile=profile,
-            engine=load_engine(profile, ""),
-            adapter=load_adapter(profile.adapter),
-            app=make_app(chosen),
+        worker = wire_worker(
+            WorkerRecord(worker=name, model=profile.name, device="cpu", pid=os.getpid(), state="loading"),
+            profile,
+            load_engine(profile, ""),
+            make_app(chosen),
             ledger=Ledger(client, chosen),
             store=fleet.store,
             settings=chosen,
-            look=look,
         )
-        slot.start()
+        worker.start()
         try:
-            yield slot
+            yield worker
         finally:
-            slot.drain(at_once=True)
-            slot.stop()
+            worker.leases.drain(at_once=True)
+            worker.stop()
 
 
 def enqueue_rows(fleet: Fleet, model: str, rows: Sequence[Mapping[str, Any]], *, chunk: int = 16, **spec: Any) -> str:
@@ -51,8 +49,8 @@ def enqueue_rows(fleet: Fleet, model: str, rows: Sequence[Mapping[str, Any]], *,
     return fleet.enqueue(path).run_id
 
 
-def read_samples(slot: Slot, run_id: str, number: int = 0) -> list[Sample]:
-    return read_chunk(slot.store, slot.load_run(run_id).index[number])
+def read_samples(worker: Worker, run_id: str, number: int = 0) -> list[Sample]:
+    return read_chunk(worker.store, worker.runs.load(run_id).index[number])
 
 
 class Exited(BaseException):
@@ -61,7 +59,7 @@ class Exited(BaseException):
 
 @pytest.fixture
 def exits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Return the exit codes with which a slot in this process would have ended it."""
+    """Return the exit codes with which a worker in this process would have ended it."""
     codes: list[int] = []
 
     def note(code: int) -> NoReturn:

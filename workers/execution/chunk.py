@@ -1,6 +1,7 @@
-"""A chunk's way through a worker.  Durable order: journal, part, commit; dying between any two loses nothing."""
+"""A chunk's way through a worker.  Durable order: journal, part, commit; a crash between any two of them loses nothing."""
 
 from collections.abc import Sequence
+from enum import StrEnum
 
 from common.errors import IntegrityError
 from common.records import Chunk, Outcome, Part
@@ -11,45 +12,57 @@ from common.storage.store import Store
 from workers.execution.quarantine import answer_chunk
 from workers.recovery.lease_keeper import HeldLease
 from workers.runtime.admission import Permit
-from workers.runtime.worker import Slot
+from workers.runtime.worker import Worker
 
 
-def run_chunk(slot: Slot, run_id: str, number: int, *, at_once: bool = False) -> str:
-    """Run a chunk once there is room for it (``at_once``: without waiting for room); return in a word what became of it.
+class ChunkResult(StrEnum):
+    """What became of a chunk; the words are listed in ``docs/flower.md``."""
 
-    Raises ``LeaseLost`` when the chunk went to another worker and ``IntegrityError`` when plan or part contradict
-    themselves.  Does not return when the engine is gone: the process ends.
+    DONE = "done"
+    NOT_NEEDED = "not needed"
+    GIVEN_BACK = "given back"
+    LOST = "lost"
+    AWAY = "away"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+
+
+def run_chunk(worker: Worker, run_id: str, number: int, *, at_once: bool = False) -> ChunkResult:
+    """Run a chunk once there is room for it (``at_once``: without waiting for room).
+
+    Raises ``LeaseLost`` when another worker took the chunk over and ``IntegrityError`` when plan and part contradict each
+    other.  Does not return when the engine dies: the process ends.
     """
-    chunk = slot.load_run(run_id).index[number]
-    room = slot.intake.admit(chunk.count, until=lambda: at_once or slot.draining)
-    with room as place, slot.hold(run_id, number) as held:
-        return run_leased(slot, chunk, held, place) if held else "not needed"
+    chunk = worker.runs.load(run_id).index[number]
+    admitted = worker.admission.admit(chunk.count, until=lambda: at_once or worker.leases.draining)
+    with admitted as permit, worker.leases.hold(run_id, number) as held, worker.exit_on_engine_error():
+        return run_leased(worker, chunk, held, permit) if held else ChunkResult.NOT_NEEDED
 
 
-def run_leased(slot: Slot, chunk: Chunk, held: HeldLease, place: Permit) -> str:
-    """Answer what the chunk's journal lacks, write its part and commit it; see ``run_chunk``."""
-    lease, run = held.lease, slot.load_run(chunk.run_id)
-    part = read_part(slot.store, chunk)
+def run_leased(worker: Worker, chunk: Chunk, held: HeldLease, permit: Permit) -> ChunkResult:
+    """Answer what the chunk's journal lacks, write its part and commit it.  Raises what ``run_chunk`` raises."""
+    lease, run = held.lease, worker.runs.load(chunk.run_id)
+    part = read_part(worker.store, chunk)
     if part is None:
-        samples = read_chunk(slot.store, chunk)
-        outcomes = slot.ledger.read_journal(lease)
-        place.leave(len(outcomes))
+        samples = read_chunk(worker.store, chunk)
+        outcomes = worker.ledger.read_journal(lease)
+        permit.release(len(outcomes))
         waiting = [sample for sample in samples if sample.sample_id not in outcomes]
-        for finished in answer_chunk(slot, run, lease, waiting, until=lambda: held.lost or slot.grace_over):
-            slot.ledger.journal(lease, finished)
-            slot.pace.count(finished)
+        for finished in answer_chunk(worker, run, lease, waiting, until=lambda: held.lost or worker.leases.grace_over):
+            worker.ledger.journal(lease, finished)
+            worker.throughput.count(finished)
             outcomes.update((outcome.sample_id, outcome) for outcome in finished)
-            place.leave(len(finished))
+            permit.release(len(finished))
         if len(outcomes) < len(samples):
-            slot.give_back(lease)
-            return "given back"
-        part = write_part(slot.store, chunk, [outcomes[sample.sample_id] for sample in samples])
-    slot.ledger.commit(chunk, part, run.datasets)
-    return "done"
+            worker.leases.give_back(lease)
+            return ChunkResult.GIVEN_BACK
+        part = write_part(worker.store, chunk, [outcomes[sample.sample_id] for sample in samples])
+    worker.ledger.commit(chunk, part, run.datasets)
+    return ChunkResult.DONE
 
 
 def write_part(store: Store, chunk: Chunk, outcomes: Sequence[Outcome]) -> Part:
-    """Put the chunk's part in one create-if-absent write; whoever comes second gets the winner's part."""
+    """Put the chunk's part in one create-if-absent write.  Return the existing part if another worker wrote it first."""
     key = part_key(chunk.run_id, chunk.wave, chunk.number)
     if store.put_new(key, encode_part(chunk.run_id, chunk.number, outcomes)):
         return Part(run_id=chunk.run_id, chunk=chunk.number, key=key, outcomes=tuple(outcomes))

@@ -1,7 +1,7 @@
-"""Poison isolation: a chunk that has taken an engine down runs on one sample at a time, each noted before it starts.
+"""Quarantine: a chunk that has killed an engine runs one sample at a time, each recorded before it starts.
 
-A sample during whose run alone the engine went down twice is to blame: it becomes ``failed/engine_crashed``, and the rest
-of its chunk goes on together.
+A sample during whose run alone the engine died twice is the cause: it becomes ``failed/engine_crashed``, and the rest of its
+chunk runs together again.
 """
 
 import time
@@ -13,7 +13,7 @@ from common.errors import SampleError
 from common.records import Lease, Outcome, Sample
 from workers.execution.sample import answer_samples, make_outcome
 from workers.runtime.run_context import RunContext
-from workers.runtime.worker import Slot
+from workers.runtime.worker import Worker
 
 log = structlog.get_logger()
 
@@ -21,42 +21,45 @@ MOST_CRASHES = 2
 
 
 def answer_chunk(
-    slot: Slot, run: RunContext, lease: Lease, samples: Sequence[Sample], until: Callable[[], bool]
+    worker: Worker, run: RunContext, lease: Lease, samples: Sequence[Sample], until: Callable[[], bool]
 ) -> Iterator[list[Outcome]]:
-    """Yield outcomes of a chunk's samples as they come, in its turn; ends early once ``until()`` holds.
+    """Yield outcomes of a chunk's samples as they finish, under the engine lock.  End early once ``until()`` holds.
 
-    Raises what ``answer_samples`` raises, and ``LeaseLost`` when the chunk went to another.  Only an engine that is gone counts
-    against a sample that ran alone: with any other end the chunk is released without blame, and the note with it.
+    Raises what ``answer_samples`` raises, and ``LeaseLost`` when another worker took the chunk over.  Only an engine that died
+    counts against a sample that ran alone: any other end releases the chunk without blame, and deletes the record of the trial.
     """
     if not samples:
         return
     left: Sequence[Sample] = samples
     if lease.suspect:
-        with slot.turns.take(lease, until):
-            left = yield from _answer_apart(slot, run, lease, samples, until)
+        with worker.engine_lock.acquire(lease, until):
+            left = yield from _answer_apart(worker, run, lease, samples, until)
     lease = lease.model_copy(update={"suspect": False})
-    with slot.turns.take(lease, until):
-        yield from answer_samples(slot, run, left, until)
+    with worker.engine_lock.acquire(lease, until):
+        yield from answer_samples(worker.host, run, left, until)
 
 
 def _answer_apart(
-    slot: Slot, run: RunContext, lease: Lease, samples: Sequence[Sample], until: Callable[[], bool]
+    worker: Worker, run: RunContext, lease: Lease, samples: Sequence[Sample], until: Callable[[], bool]
 ) -> Generator[list[Outcome], None, Sequence[Sample]]:
-    """Run one sample after the other, and return those that are left once the one to blame is known."""
-    log.warning("this chunk has taken an engine down; one sample at a time", run_id=lease.run_id, chunk=lease.chunk)
+    """Run one sample after the other until the cause is known.  Return the samples that are left."""
+    log.warning("quarantine.started", run_id=lease.run_id, chunk=lease.chunk, samples=len(samples))
     for number, sample in enumerate(samples):
         if until():
             return samples[number:]
-        if slot.ledger.begin_trial(lease, sample.sample_id) >= MOST_CRASHES:
-            log.error("this sample takes the engine down", run_id=lease.run_id, sample_id=sample.sample_id)
-            yield [convict(slot, run, sample)]
-            slot.ledger.absolve(lease)
+        if worker.ledger.begin_trial(lease, sample.sample_id) >= MOST_CRASHES:
+            log.error("quarantine.sample_failed", run_id=lease.run_id, sample_id=sample.sample_id)
+            yield [make_crash_outcome(worker.name, run, sample)]
+            worker.ledger.absolve(lease)
             return samples[number + 1 :]
-        yield from answer_samples(slot, run, [sample], until)
+        yield from answer_samples(worker.host, run, [sample], until)
     return []
 
 
-def convict(slot: Slot, run: RunContext, sample: Sample) -> Outcome:
-    """Return the outcome of a sample that takes the engine down."""
-    message = f"the engine went down {MOST_CRASHES} times while it ran this sample alone; look for what is special about it"
-    return make_outcome(slot, run, sample, time.time(), error=SampleError("engine_crashed", message))
+def make_crash_outcome(worker: str, run: RunContext, sample: Sample) -> Outcome:
+    """Return the outcome of a sample that kills the engine."""
+    message = (
+        f"the engine died {MOST_CRASHES} times while it ran this sample alone; "
+        "check what is special about it (media size, text length), or run it with another model"
+    )
+    return make_outcome(worker, run, sample, time.time(), error=SampleError("engine_crashed", message))

@@ -1,11 +1,11 @@
-"""Samples to outcomes: media, request, generation, prediction, validation, next attempt.  All at once, no barrier."""
+"""Samples to outcomes: media, request, generation, prediction, validation, next attempt.  All samples concurrently."""
 
 import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import structlog
 from PIL.Image import Image
@@ -17,50 +17,52 @@ from common.records import Attempt, Outcome, Sample
 from common.redaction import mask_text
 from workers.engines.base import Generation, Request
 from workers.execution.retry_ladder import plan_attempt
+from workers.runtime.engine_host import EngineHost
 from workers.runtime.run_context import RunContext
-from workers.runtime.worker import Slot
 
 log = structlog.get_logger()
 
-# How long a chunk's thread leaves finished outcomes to gather.  Waking it for each one would cost more than answering a
-# quick sample; a crash costs those of the last moment as if they were still in flight.
+# How long a chunk's thread lets finished outcomes collect.  Waking it for each outcome would cost more than a quick sample.
+# A crash loses the outcomes of this interval, as it loses those in flight.
 _GATHER_S = 0.05
-_MOST_AT_ONCE = 512  # outcomes in one batch; the journal's script takes some 8 000 arguments, two for each
+_MOST_AT_ONCE = 512  # outcomes in one batch; the journal's script accepts about 8 000 arguments, two per outcome
 
-# What an engine may raise that stops the chunk and not only the sample, the worst first; see ``workers/execution/look.py``.
+# Faults that stop the chunk and not only the sample, the most severe first; ``workers/execution/task.py`` handles them.
 CHUNK_FAULTS = (EngineError, ConfigError, TransientError)
 
 
-def answer_samples(slot: Slot, run: RunContext, samples: Sequence[Sample], until: Callable[[], bool]) -> Iterator[list[Outcome]]:
-    """Start all samples on the engine's loop and yield outcomes as they come, as many together as have finished.
+def answer_samples(
+    host: EngineHost, run: RunContext, samples: Sequence[Sample], until: Callable[[], bool]
+) -> Iterator[list[Outcome]]:
+    """Start all samples on the engine's loop and yield finished outcomes in batches.
 
-    Ends early once ``until()`` holds, with the rest cancelled.  Raises, after what was finished, ``EngineError`` when the engine
-    is gone, ``ConfigError`` when the user must act before it answers, and ``TransientError`` when it is away.
+    Ends early once ``until()`` holds, and cancels the rest.  Raises, after the finished outcomes, ``EngineError`` when the
+    engine died, ``ConfigError`` when the user must act before it answers, and ``TransientError`` when it is unreachable.
     """
     if until():
         return
     finished: list[Outcome] = []
     ended = threading.Event()
-    answering = slot.submit(_answer_all(slot, run, samples, finished))
+    answering = host.submit(_answer_all(host, run, samples, finished))
     answering.add_done_callback(lambda _: ended.set())
     taken = 0
     try:
         while not until():
-            all_through = ended.wait(_GATHER_S)
+            all_ended = ended.wait(_GATHER_S)
             if len(finished) > taken:
                 batch = finished[taken : taken + _MOST_AT_ONCE]
                 taken += len(batch)
                 yield batch
-            if all_through and taken == len(finished):
+            if all_ended and taken == len(finished):
                 answering.result()
                 return
     finally:
         answering.cancel()
 
 
-async def _answer_all(slot: Slot, run: RunContext, samples: Sequence[Sample], finished: list[Outcome]) -> None:
+async def _answer_all(host: EngineHost, run: RunContext, samples: Sequence[Sample], finished: list[Outcome]) -> None:
     async def answer(sample: Sample) -> None:
-        finished.append(await answer_sample(slot, run, sample))
+        finished.append(await answer_sample(host, run, sample))
 
     try:
         async with asyncio.TaskGroup() as group:
@@ -71,101 +73,107 @@ async def _answer_all(slot: Slot, run: RunContext, samples: Sequence[Sample], fi
 
 
 def _rank(fault: Exception) -> int:
-    """Return the place in ``CHUNK_FAULTS``: a dead engine matters more than one that is away."""
+    """Return the place in ``CHUNK_FAULTS``: a dead engine outranks one that is unreachable."""
     return next(place for place, kind in enumerate(CHUNK_FAULTS) if isinstance(fault, kind))
 
 
-async def answer_sample(slot: Slot, run: RunContext, sample: Sample) -> Outcome:
-    """Return the sample's single outcome.  Raises one of ``CHUNK_FAULTS`` for what is no sample's fault.
+async def answer_sample(host: EngineHost, run: RunContext, sample: Sample) -> Outcome:
+    """Return the sample's single outcome.  Raises one of ``CHUNK_FAULTS`` for a fault that is not the sample's.
 
-    A fault of its own becomes ``failed``; if it comes after an answer that was not accepted, the outcome stays ``invalid``
-    and names the fault.
+    The sample's own fault becomes ``failed``.  If it follows an answer that failed validation, the outcome stays ``invalid`` and
+    names the fault.
     """
     started_at = time.time()
     made: list[Made] = []
     error: SampleError | OutOfMemory | None = None
     try:
-        await _ask_until_accepted(slot, run, sample, made)
+        await _ask_until_valid(host, run, sample, made)
     except (SampleError, OutOfMemory) as fault:
-        error = fault.with_traceback(None)  # it leads to the frames that hold what was decoded, and back here
+        error = fault.with_traceback(None)  # its frames keep decoded images alive, and form a cycle
     except CHUNK_FAULTS:
         raise
     except (Exception, SystemExit, KeyboardInterrupt, asyncio.CancelledError) as surprise:
-        # A mistake about one sample, ours or of a package that calls sys.exit, must not stop the others.
+        # An unexpected error in one sample, also a package that calls sys.exit, must not stop the others.
         if _is_cancelled():
             raise asyncio.CancelledError from surprise
-        log.exception("unexpected error", run_id=run.run_id, sample_id=sample.sample_id)
+        log.exception("sample.unexpected_error", run_id=run.run_id, sample_id=sample.sample_id)
         error = SampleError("unexpected_error", f"{type(surprise).__name__}: {surprise}")
-    return make_outcome(slot, run, sample, started_at, made, error)
+    return make_outcome(host.worker, run, sample, started_at, made, error)
 
 
 def make_outcome(
-    slot: Slot,
+    worker: str,
     run: RunContext,
     sample: Sample,
     started_at: float,
     made: Sequence["Made"] = (),
     error: SampleError | OutOfMemory | None = None,
 ) -> Outcome:
-    """Return the outcome of a sample that was ``made`` so many attempts for, the last of which counts."""
-    answered = _describe_answer(made[-1]) if made else {"status": "failed"}
-    failure = {"error_code": error.code, "error_message": mask_text(str(error))} if error else {}
+    """Return the outcome of a sample after its attempts, the last of which counts."""
+    last = made[-1] if made else None
     return Outcome(
         sample_id=sample.sample_id,
         dataset=sample.dataset,
         index=sample.index,
         model=run.spec.model.name,
+        status="failed" if last is None else "invalid" if last.attempt.violations else "ok",
+        prediction=last.answered.prediction if last else None,
+        answer=last.answered.answer if last else None,
         target=sample.target,
+        response=last.answered.text if last else None,
         attempts=tuple(one.attempt for one in made),
-        worker=slot.name,
+        error_code=error.code if error else None,
+        error_message=mask_text(str(error)) if error else None,
+        finish_reason=last.generation.finish_reason if last else None,
+        prompt_tokens=last.generation.prompt_tokens if last else None,
+        output_tokens=last.generation.output_tokens if last else None,
+        worker=worker,
         started_at=started_at,
         finished_at=time.time(),
         metadata=sample.metadata,
-        **answered,
-        **failure,
     )
 
 
 def _is_cancelled() -> bool:
-    """Return whether this task itself was asked to end, and not only something that it awaited."""
+    """Return whether this task itself was cancelled, and not only a task that it awaited."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 
 
 class Made(NamedTuple):
-    """One attempt with all that is known of it."""
+    """One attempt, with the answer as validators see it and the generation it came from."""
 
     attempt: Attempt
     answered: Answered
     generation: Generation
 
 
-async def _ask_until_accepted(slot: Slot, run: RunContext, sample: Sample, made: list[Made]) -> None:
-    """Append attempts to ``made`` until one has no violation or ``max_attempts`` are used up; a later wave has as many again."""
+async def _ask_until_valid(host: EngineHost, run: RunContext, sample: Sample, made: list[Made]) -> None:
+    """Append attempts to ``made`` until one is valid or ``max_attempts`` are used up; a later wave has as many again."""
     if sample.fault is not None:
         raise SampleError(sample.fault.code, sample.fault.message)
     violations = sample.violations_before
-    async with slot.hold_images(sample, run) as images:
+    async with host.hold_images(sample, run) as images:
         for number in range(sample.made_before + 1, sample.made_before + run.spec.validation.max_attempts + 1):
-            made.append(await _make_attempt(slot, run, sample, images, number, violations))
+            made.append(await _make_attempt(host, run, sample, images, number, violations))
             attempt = made[-1].attempt
             if not attempt.violations:
                 return
-            # A cut answer gets more room next time, also where `finished` is not among the validators.
+            # A truncated answer gets more tokens next time, also where `finished` is not among the validators.
             violations = (*attempt.violations, "finished") if attempt.finish_reason == "length" else attempt.violations
 
 
 async def _make_attempt(
-    slot: Slot, run: RunContext, sample: Sample, images: tuple[Image, ...], number: int, violations: tuple[str, ...]
+    host: EngineHost, run: RunContext, sample: Sample, images: tuple[Image, ...], number: int, violations: tuple[str, ...]
 ) -> Made:
     plan = plan_attempt(sample, run.spec.generation, number, violations)
-    prompt = slot.adapter.to_prompt(sample, images=len(images), reminder=plan.reminder)
+    prompt = host.adapter.to_prompt(sample, images=len(images), reminder=plan.reminder)
     request = Request(sample.sample_id, prompt.messages, images, plan.settings, number, prompt.template_options)
     asked_at = time.perf_counter()
-    generation = await _generate(slot, request, run.spec.generation.max_tokens)
+    generation = await _generate(host, request, run.spec.generation.max_tokens)
     latency_s = time.perf_counter() - asked_at
     text = generation.text.encode(errors="replace").decode()  # lone surrogates cannot be stored
-    prediction = slot.adapter.to_prediction(sample, text)
+    prediction = host.adapter.to_prediction(sample, text)
     answer = extract_answer(sample.kind, prediction, sample.options)
     answered = Answered(sample, text, prediction, answer, generation.finish_reason)
     attempt = Attempt(
@@ -180,25 +188,13 @@ async def _make_attempt(
     return Made(attempt, answered, generation)
 
 
-async def _generate(slot: Slot, request: Request, first_tokens: int) -> Generation:
-    """Ask the engine.  If it refuses a request that has more room than the first attempt had, ask again with that room."""
+async def _generate(host: EngineHost, request: Request, first_tokens: int) -> Generation:
+    """Ask the engine.  If it rejects a larger ``max_tokens`` than the first attempt had, ask again with ``first_tokens``."""
     try:
-        return await slot.generate(request)
+        return await host.generate(request)
     except SampleError as error:
-        # A cut answer may have come from all the room that an endpoint allows.
+        # The truncated answer may have used all the tokens that an endpoint allows.
         if error.code != "engine_rejected" or request.settings.max_tokens == first_tokens:
             raise
         settings = request.settings.model_copy(update={"max_tokens": first_tokens})
-        return await slot.generate(replace(request, settings=settings))
-
-
-def _describe_answer(made: Made) -> dict[str, Any]:
-    return {
-        "status": "invalid" if made.attempt.violations else "ok",
-        "prediction": made.answered.prediction,
-        "answer": made.answered.answer,
-        "response": made.answered.text,
-        "finish_reason": made.generation.finish_reason,
-        "prompt_tokens": made.generation.prompt_tokens,
-        "output_tokens": made.generation.output_tokens,
-    }
+        return await host.generate(replace(request, settings=settings))

@@ -1,4 +1,4 @@
-"""The heartbeat: one thread a worker that renews its leases, tells what it is doing and lets the janitor sweep."""
+"""The heartbeat: one thread per worker that renews its leases, then runs duties such as the janitor's sweep."""
 
 import os
 import signal
@@ -22,17 +22,17 @@ log = structlog.get_logger()
 
 @dataclass
 class HeldLease:
-    """A lease in this worker's hands; ``lost`` once another worker has taken the chunk over."""
+    """A lease that this worker holds; ``lost`` once another worker has taken the chunk over."""
 
     lease: Lease
     lost: bool = False
 
 
 class LeaseKeeper:
-    """Renews what is held and calls the given ``duties`` every ``renew_s`` until stopped.
+    """Renew the held leases and call ``duties`` every ``renew_s`` until stopped.
 
-    While Redis is away it keeps trying and the work goes on: a lease that ran out meanwhile is renewed unless somebody
-    took the chunk over.  When the launcher is gone, the worker is told to drain.
+    While Redis is unreachable it keeps trying, and chunks keep running: a lease that expires meanwhile is renewed later
+    unless another worker took the chunk over.  When the launcher has exited, this process drains.
     """
 
     def __init__(self, ledger: Ledger, settings: Settings, duties: Callable[[], None], launcher: int | None = None) -> None:
@@ -41,14 +41,14 @@ class LeaseKeeper:
         self._duties = duties
         self._held: dict[str, HeldLease] = {}
         self._idle = threading.Condition()
-        self._parent = launcher or os.getppid()  # which may have gone before this line was reached
+        self._parent = launcher or os.getppid()  # it may have exited before this line
         self._round_at: float | None = None
         self._trusts_from = 0.0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
     def start(self) -> None:
-        """Beat once, and from then on from a thread."""
+        """Run one heartbeat here, and all later ones on a thread."""
         self._beat()
         self._thread.start()
 
@@ -57,25 +57,25 @@ class LeaseKeeper:
         self._thread.join()
 
     def trusts_leases(self) -> bool:
-        """Return whether leases that have run out tell of dead workers.  Asked once a round, when Redis has answered.
+        """Return whether an expired lease means a dead worker.  Call it once per heartbeat, after Redis has answered.
 
-        When Redis was away, or this process was stopped, those of living workers have run out as well.  Then for the
-        length of a lease nobody's chunks are taken over, so that whoever lives can renew.
+        While Redis was unreachable or this process was stopped, leases of live workers have expired as well.  After that, no
+        chunk is taken over for one lease time, so that live workers can renew.
         """
         now = time.monotonic()
-        silent_s, self._round_at = now - (self._round_at or now), now
-        if silent_s > max(self._settings.lease_s - self._settings.renew_s, 2 * self._settings.renew_s):
+        gap_s, self._round_at = now - (self._round_at or now), now
+        if gap_s > max(self._settings.lease_s - self._settings.renew_s, 2 * self._settings.renew_s):
             self._trusts_from = now + self._settings.lease_s
         return now >= self._trusts_from
 
     @property
     def leases(self) -> list[Lease]:
-        """What is held now."""
+        """The leases that are held now."""
         return [held.lease for held in list(self._held.values())]
 
     @contextmanager
     def keep(self, lease: Lease) -> Iterator[HeldLease]:
-        """Renew a lease for as long as the block runs."""
+        """Renew a lease while the block runs."""
         held = self._held[lease.token] = HeldLease(lease)
         try:
             yield held
@@ -85,7 +85,7 @@ class LeaseKeeper:
                 self._idle.notify_all()
 
     def wait_until_idle(self) -> None:
-        """Return once nothing is held."""
+        """Block until no lease is held."""
         with self._idle:
             self._idle.wait_for(lambda: not self._held)
 
@@ -93,7 +93,7 @@ class LeaseKeeper:
         while not self._stopping.wait(self._settings.renew_s):
             self._beat()
             if os.getppid() != self._parent:
-                log.warning("the launcher is gone; draining")
+                log.warning("launcher.gone", hint="this worker drains")
                 os.kill(os.getpid(), signal.SIGTERM)
                 self._parent = os.getppid()
 
@@ -102,9 +102,9 @@ class LeaseKeeper:
             self._renew()
             self._duties()
         except (RedisError, ServiceUnreachable) as error:
-            log.warning("Redis is away; this round of the heartbeat was not finished", error=str(error))
+            log.warning("heartbeat.incomplete", error=str(error), hint="Redis is unreachable; the next heartbeat tries again")
         except Exception:
-            log.exception("heartbeat failed; it goes on")
+            log.exception("heartbeat.failed", hint="the next heartbeat tries again")
 
     def _renew(self) -> None:
         by_run = sorted(self.leases, key=lambda lease: lease.run_id)

@@ -1,4 +1,4 @@
-"""How long the engine has been silent: asked something, and answering nothing."""
+"""Detect an engine that has pending requests and answers none of them."""
 
 import time
 from collections.abc import Iterator
@@ -6,25 +6,25 @@ from contextlib import contextmanager
 
 
 class StallDetector:
-    """Begins with a question, and begins anew with every answer.  Written by the engine's loop, read by the heartbeat."""
+    """Measure the time since the last answer.  The engine's loop writes it, the heartbeat thread reads it."""
 
     def __init__(self) -> None:
-        self._open = 0
-        self._since = 0.0
+        self._pending = 0
+        self._since_s = 0.0
 
     @contextmanager
-    def broken_by_answer(self) -> Iterator[None]:
-        """Count one question as open for as long as the block runs."""
-        if not self._open:
-            self._since = time.monotonic()
-        self._open += 1
+    def track_request(self) -> Iterator[None]:
+        """Count one request as pending while the block runs.  Both its first request and every end restart the time."""
+        if not self._pending:
+            self._since_s = time.monotonic()
+        self._pending += 1
         try:
             yield
         finally:
-            self._open -= 1
-            self._since = time.monotonic()
+            self._pending -= 1
+            self._since_s = time.monotonic()
 
     @property
-    def length_s(self) -> float:
-        """Return how long nothing has been answered; 0 while nothing is asked."""
-        return time.monotonic() - self._since if self._open else 0.0
+    def stalled_s(self) -> float:
+        """Seconds since the last answer; 0 while no request is pending."""
+        return time.monotonic() - self._since_s if self._pending else 0.0

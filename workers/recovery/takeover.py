@@ -1,51 +1,64 @@
-"""Chunks of others that this worker takes over, each on a thread of its own: they wait neither in the queue nor for Celery's."""
+"""Take-over of other workers' chunks, each on a thread of its own, so that they wait neither in the queue nor for Celery."""
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 
+import structlog
 from redis.exceptions import RedisError
 
 from common.ledger.ledger import Ledger
 
-# They do not wait for room, and other workers are to have some of a dead one's chunks, too.
+log = structlog.get_logger()
+
+# These chunks skip admission, and other workers are to get a share of a dead worker's chunks.
 MOST_TAKEOVERS = 4
 
 
 class Takeovers:
-    """Runs what the ledger has named to this worker.  What it does not begin is offered to others at once."""
+    """Run the chunks that the ledger has offered to this worker.  Offer to others at once what it does not begin."""
 
     def __init__(self, ledger: Ledger, run_chunk: Callable[[str, int], str], most: int) -> None:
         self._ledger = ledger
         self._run_chunk = run_chunk
         self._most = min(MOST_TAKEOVERS, most)
         self._threads = ThreadPoolExecutor(MOST_TAKEOVERS, thread_name_prefix="takeover")
-        self._running: dict[Future[str], tuple[str, int]] = {}
+        self._running: dict[Future[None], tuple[str, int]] = {}
+        self._closed = False
 
     @property
     def room(self) -> int:
-        """How many more may begin now."""
-        return self._most - sum(not taken.done() for taken in self._running)
+        """How many more may begin now; 0 once closed."""
+        return 0 if self._closed else self._most - sum(not taken.done() for taken in self._running)
+
+    def close(self) -> None:
+        """Leave no room for more.  Safe in a signal handler."""
+        self._closed = True
 
     def begin(self, run_id: str, chunk: int) -> None:
         """Run a chunk on a thread of its own."""
         self._running = {taken: named for taken, named in self._running.items() if not taken.done()}
         try:
-            self._running[self._threads.submit(self._run_chunk, run_id, chunk)] = (run_id, chunk)
-        except RuntimeError:  # this worker has begun to end
+            self._running[self._threads.submit(self._run, run_id, chunk)] = (run_id, chunk)
+        except RuntimeError:  # this worker has begun to stop
             self.decline(run_id, chunk)
 
     def decline(self, run_id: str, chunk: int) -> None:
-        """Let another worker have a chunk that this one will not begin; else it would be offered again only after a lease."""
+        """Offer a chunk to other workers at once; without this the ledger offers it again only after a lease."""
         with suppress(RedisError):
             self._ledger.offer_again(run_id, chunk)
 
     def decline_all(self) -> None:
-        """Decline whatever has not begun; for those that have, it means nothing."""
+        """Decline what has not begun.  For a chunk that has begun, this changes nothing."""
         for taken, (run_id, chunk) in list(self._running.items()):
             if not taken.done():
                 self.decline(run_id, chunk)
 
     def stop(self) -> None:
-        """Wait for what runs."""
+        """Wait for running take-overs to end; begin no more."""
         self._threads.shutdown()
+
+    def _run(self, run_id: str, chunk: int) -> None:
+        log.info("chunk.taken_over", run_id=run_id, chunk=chunk)
+        result = self._run_chunk(run_id, chunk)
+        log.info("takeover.finished", run_id=run_id, chunk=chunk, result=result)

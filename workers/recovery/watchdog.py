@@ -1,14 +1,14 @@
-"""The watchdog: ends this process when native code keeps the interpreter's lock, so that no thread of ours runs any more."""
+"""End this process when native code keeps the interpreter's lock, so that no Python thread runs."""
 
 import faulthandler
 import threading
 
 
 class Watchdog:
-    """Proves every now and then that Python threads run; once none has for ``limit_s``, the process ends with exit code 1.
+    """Check that Python threads run.  If none has run for ``limit_s``, end the process with exit code 1.
 
-    ``faulthandler``'s own thread needs no lock of the interpreter's, and leaves the tracebacks of all threads in the log.
-    Apart from the heartbeat, because a beat may wait for Redis for longer than a stall.
+    ``faulthandler``'s own thread does not need the interpreter's lock; it writes the tracebacks of all threads to stderr.
+    This is separate from the heartbeat, because one heartbeat may wait for Redis for longer than ``limit_s``.
     """
 
     def __init__(self, limit_s: float) -> None:

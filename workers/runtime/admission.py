@@ -1,4 +1,4 @@
-"""How much a worker takes in: enough that its engine never waits, and no more, so that other workers get their share."""
+"""How many samples a worker takes: enough that its engine never waits, and no more, so that other workers get a share."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -8,26 +8,26 @@ _POLL_S = 0.1
 
 
 class Permit:
-    """A chunk's place in the intake: so many of its samples still wait for an answer."""
+    """Counts the samples of one admitted chunk that still wait for an outcome."""
 
-    def __init__(self, intake: "AdmissionGate", samples: int) -> None:
-        self._intake = intake
+    def __init__(self, gate: "AdmissionGate", samples: int) -> None:
+        self._gate = gate
         self._samples = samples
 
-    def leave(self, samples: int) -> None:
-        """Take note that so many of the chunk's samples have their outcome."""
+    def release(self, samples: int) -> None:
+        """Record that ``samples`` of the chunk have their outcome."""
         self._samples -= samples
-        self._intake.make_room(samples)
+        self._gate.make_room(samples)
 
-    def leave_all(self) -> None:
-        self.leave(self._samples)
+    def release_all(self) -> None:
+        self.release(self._samples)
 
 
 class AdmissionGate:
-    """Lets another chunk begin while fewer than ``enough`` samples of this worker wait for an answer.
+    """Admit another chunk while fewer than ``enough`` samples of this worker wait for an outcome.
 
-    Counted in samples, not in chunks: the last, long answers of a few chunks would leave a continuously batching engine half
-    empty.  Asked before a chunk is leased: what this worker does not begin, another one may.
+    The gate counts samples, not chunks: the last, long answers of a few chunks would leave a continuously batching engine
+    half empty.  A chunk passes it before it is leased, so that another worker can take a chunk that does not fit here.
     """
 
     def __init__(self, enough: int) -> None:
@@ -37,16 +37,16 @@ class AdmissionGate:
 
     @contextmanager
     def admit(self, samples: int, until: Callable[[], bool]) -> Iterator[Permit]:
-        """Wait for room, or until ``until()`` holds, and keep a place for ``samples`` for as long as the block runs."""
+        """Block until there is room or ``until()`` holds, then count ``samples`` as waiting while the block runs."""
         with self._changed:
             while self._waiting >= self._enough and not until():
                 self._changed.wait(_POLL_S)
             self._waiting += samples
-        place = Permit(self, samples)
+        permit = Permit(self, samples)
         try:
-            yield place
+            yield permit
         finally:
-            place.leave_all()
+            permit.release_all()
 
     def make_room(self, samples: int) -> None:
         with self._changed:

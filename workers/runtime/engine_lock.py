@@ -1,4 +1,4 @@
-"""Whose turn the engine has: chunks share it, but one that has taken an engine down has it alone."""
+"""The shared and exclusive lock on the engine: chunks share it, a suspect (one that has killed an engine) runs alone."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -11,49 +11,50 @@ _POLL_S = 0.1
 
 
 class EngineLock:
-    """Any number of chunks together, or one suspect alone; a suspect that waits goes before those that come later."""
+    """Hold any number of chunks together, or one suspect alone.  A waiting suspect goes before chunks that come later."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._asking: dict[str, Lease] = {}
+        self._holding: dict[str, Lease] = {}
         self._suspects_waiting = 0
 
-    def is_asking(self, lease: Lease) -> bool:
-        """Return whether a chunk has its turn, so that it may be to blame if the engine dies now."""
-        return lease.token in self._asking
+    def is_held_by(self, lease: Lease) -> bool:
+        """Return whether a chunk holds the lock, so that it may be the cause if the engine dies now."""
+        return lease.token in self._holding
 
     @contextmanager
-    def take(self, lease: Lease, until: Callable[[], bool]) -> Iterator[None]:
-        """Wait for a turn and keep it for as long as the block runs; the wait ends, turn or not, once ``until()`` holds.
+    def acquire(self, lease: Lease, until: Callable[[], bool]) -> Iterator[None]:
+        """Hold the lock while the block runs.  The wait ends, with or without the lock, once ``until()`` holds.
 
-        Whoever learns that the engine died keeps the turn: this process ends, and all that have one may be to blame.
+        A chunk whose block ends with ``EngineError`` keeps the lock: this process ends, and every chunk that holds the lock
+        is a suspect.
         """
-        wait = self._wait_alone if lease.suspect else self._wait_together
+        wait = self._wait_exclusive if lease.suspect else self._wait_shared
         with self._changed:
             wait(until)
-            self._asking[lease.token] = lease
+            self._holding[lease.token] = lease
         try:
             yield
         except EngineError:
             raise
         except BaseException:
-            self._end(lease)
+            self._release(lease)
             raise
-        self._end(lease)
+        self._release(lease)
 
-    def _end(self, lease: Lease) -> None:
+    def _release(self, lease: Lease) -> None:
         with self._changed:
-            del self._asking[lease.token]
+            del self._holding[lease.token]
             self._changed.notify_all()
 
-    def _wait_together(self, until: Callable[[], bool]) -> None:
-        while (self._suspects_waiting or any(lease.suspect for lease in self._asking.values())) and not until():
+    def _wait_shared(self, until: Callable[[], bool]) -> None:
+        while (self._suspects_waiting or any(lease.suspect for lease in self._holding.values())) and not until():
             self._changed.wait(_POLL_S)
 
-    def _wait_alone(self, until: Callable[[], bool]) -> None:
+    def _wait_exclusive(self, until: Callable[[], bool]) -> None:
         self._suspects_waiting += 1
         try:
-            while self._asking and not until():
+            while self._holding and not until():
                 self._changed.wait(_POLL_S)
         finally:
             self._suspects_waiting -= 1

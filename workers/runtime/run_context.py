@@ -1,8 +1,10 @@
-"""A run as a worker needs it: what was asked, where its chunks lie, which answers are accepted."""
+"""A run as a worker needs it: its spec, its chunks, its validators.  Read from the store once."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from threading import Lock
+from weakref import WeakValueDictionary
 
 from common.answers.validators import Validator, build_validators
 from common.errors import ConfigError
@@ -15,7 +17,7 @@ from workers.media.files import MediaAccess, find_access
 
 @dataclass
 class RunContext:
-    """``datasets`` maps a dataset's name to its number in the plan; ``index`` grows when samples are to be run again."""
+    """``datasets`` maps a dataset's name to its number in the plan.  ``index`` grows when a wave is planned."""
 
     run_id: str
     spec: RunSpec
@@ -26,7 +28,7 @@ class RunContext:
     _growing: Lock = field(default_factory=Lock)
 
     def has_chunk(self, store: Store, number: int) -> bool:
-        """Return whether the run has a chunk of this number, in a wave planned since, perhaps."""
+        """Return whether the run has a chunk of this number.  Read the index again for a number that is not in it yet."""
         if number >= len(self.index):
             index = read_index(store, self.run_id)
             with self._growing:  # another thread may have read a later wave meanwhile
@@ -37,8 +39,8 @@ class RunContext:
 def load_run(store: Store, run_id: str, profile: ModelProfile, settings: Settings) -> RunContext:
     """Read a planned run from the store.
 
-    Raises ``ConfigError`` when it was never planned there, or was planned for another model than this worker's
-    ``profile``: two profiles of one name share a queue, and answers of the wrong model must not be recorded.
+    Raises ``ConfigError`` if the store has no such run, or if it was planned for another model than this worker's
+    ``profile``.  Two profiles of one name share a queue, and answers of the wrong model must not be recorded.
     """
     spec, plan = read_run(store, run_id)
     for name in ("engine", "weights", "revision", "adapter"):
@@ -57,3 +59,21 @@ def load_run(store: Store, run_id: str, profile: ModelProfile, settings: Setting
         validators=build_validators(spec.validation.validators),
         access=find_access(settings, spec.datasets),
     )
+
+
+class RunCache:
+    """The runs that this worker has read from the store.  Safe to share between threads."""
+
+    def __init__(self, store: Store, profile: ModelProfile, settings: Settings) -> None:
+        # Threads that load a run together must share one context, also after the cache has dropped it.
+        self._loaded: WeakValueDictionary[str, RunContext] = WeakValueDictionary()
+        self._load = lru_cache(maxsize=64)(lambda run_id: load_run(store, run_id, profile, settings))
+
+    def load(self, run_id: str) -> RunContext:
+        """Return a run, read from the store once.  Raises what ``load_run`` raises."""
+        return self._loaded.setdefault(run_id, self._load(run_id))
+
+    def find_index(self, run_id: str) -> ChunkIndex | None:
+        """Return a run's chunks if they have been read.  The janitor asks, and must never wait for the store."""
+        run = self._loaded.get(run_id)
+        return run.index if run else None

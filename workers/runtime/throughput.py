@@ -1,4 +1,4 @@
-"""How fast one worker is: samples and tokens a second, of what it has answered anew."""
+"""The throughput of one worker: samples/s and tokens/s of the outcomes that it has computed itself."""
 
 import threading
 import time
@@ -9,7 +9,7 @@ from typing import NamedTuple
 from common.records import Outcome
 
 _WINDOW_S = 30.0
-_SHORTEST_S = 1.0  # a first handful that comes within a moment is no rate
+_SHORTEST_S = 1.0  # a few samples that finish within milliseconds give no meaningful rate
 
 
 class Rate(NamedTuple):
@@ -20,7 +20,7 @@ class Rate(NamedTuple):
 
 
 class Throughput:
-    """Counts outcomes as they come and tells the rate of the last 30 s.  Safe to share between threads."""
+    """Count outcomes and measure the rate of the last 30 s.  Safe to share between threads."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -29,18 +29,18 @@ class Throughput:
         self._since_s: float | None = None
 
     def count(self, outcomes: Sequence[Outcome]) -> None:
-        """Add outcomes that this worker has just reached, failed ones too; not those that it found in a journal or part."""
+        """Add outcomes that this worker has just computed, failed ones too; not those that it read from a journal or part."""
         if not outcomes:
             return
         tokens = sum(outcome.output_tokens or 0 for outcome in outcomes)
         with self._lock:
             now_s = self._forget()
-            if not self._recent:  # it begins, or has rested: what counts is the time since these samples were begun
+            if not self._recent:  # first samples, or first after a pause: measure from the start of these samples
                 self._since_s = now_s - max(map(_measure_time, outcomes))
             self._recent.append((now_s, len(outcomes), tokens))
 
     def measure(self) -> Rate | None:
-        """Return the rate, over less than 30 s where it began later; ``None`` before the first outcome."""
+        """Return the rate over the last 30 s, or since the first outcome if that is later; ``None`` before the first outcome."""
         with self._lock:
             now_s = self._forget()
             if self._since_s is None:
@@ -50,7 +50,7 @@ class Throughput:
             return Rate(samples / span_s, sum(tokens for _, _, tokens in self._recent) / span_s)
 
     def _forget(self) -> float:
-        """Drop what has left the window; return the time."""
+        """Drop entries older than the window.  Return the current time."""
         now_s = self._clock()
         while self._recent and self._recent[0][0] <= now_s - _WINDOW_S:
             self._recent.popleft()
@@ -58,5 +58,5 @@ class Throughput:
 
 
 def _measure_time(outcome: Outcome) -> float:
-    """Return how long a sample took, in seconds; 0 where the clock of the machine was set back meanwhile."""
+    """Return a sample's duration in seconds; 0 if the system clock was set back meanwhile."""
     return max(0.0, (outcome.finished_at or 0.0) - (outcome.started_at or 0.0))

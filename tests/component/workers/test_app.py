@@ -9,9 +9,9 @@ import pytest
 from common.settings import get_settings
 from common.spec.models import SamplingParams
 from tests.support.fleet import Fleet
-from workers.app import make_slot
+from workers.app import make_worker
 from workers.engines.base import Message, Request
-from workers.runtime.worker import Slot
+from workers.runtime.worker import Worker
 
 
 @pytest.fixture
@@ -27,18 +27,18 @@ def told(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.Monke
 
 
 @contextmanager
-def start_slot(name: str) -> Iterator[Slot]:
-    slot = make_slot(name)
-    slot.start()
+def start_worker(name: str) -> Iterator[Worker]:
+    worker = make_worker(name)
+    worker.start()
     try:
-        yield slot
+        yield worker
     finally:
-        slot.stop()
+        worker.stop()
 
 
-def ask(slot: Slot, question: str) -> str:
+def ask(worker: Worker, question: str) -> str:
     request = Request("1", (Message("user", question),), (), SamplingParams())
-    return slot.submit(slot.generate(request)).result().text
+    return worker.host.submit(worker.host.generate(request)).result().text
 
 
 @pytest.mark.parametrize(("options", "answer"), [({}, "chosen by the launcher"), ({"default": "the profile's"}, "the profile's")])
@@ -48,8 +48,8 @@ def test_the_launcher_s_choice_reaches_the_engine_under_the_profile_s_own_option
     fleet.write_profile("some", engine_options=options)
     told.setenv("FLEET_WORKER_PRESET", '{"default": "chosen by the launcher"}')
     told.setenv("FLEET_WORKER_GPU", "2 × NVIDIA L4")
-    with start_slot("gpu0+1@here") as slot:
-        assert ask(slot, "what?") == answer
+    with start_worker("gpu0+1@here") as worker:
+        assert ask(worker, "what?") == answer
         assert [(worker.worker, worker.gpu) for worker in fleet.workers("some")] == [("gpu0+1@here", "2 × NVIDIA L4")]
 
 
@@ -57,6 +57,6 @@ def test_a_worker_that_no_launcher_started_runs_as_the_profile_says(fleet: Fleet
     fleet.write_profile("some", engine_options={"default": "the profile's"})
     for name in [name for name in os.environ if name.startswith("FLEET_WORKER_") and name != "FLEET_WORKER_PROFILE"]:
         told.delenv(name)
-    with start_slot("cpu@here") as slot:
-        assert ask(slot, "what?") == "the profile's"
+    with start_worker("cpu@here") as worker:
+        assert ask(worker, "what?") == "the profile's"
         assert [worker.gpu for worker in fleet.workers("some")] == [None]

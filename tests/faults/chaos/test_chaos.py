@@ -18,7 +18,7 @@ from common.ledger.ledger import Ledger, run_keys
 from common.storage.keys import part_key
 from tests.support.fleet import ROOT, Fleet, make_rows
 from tests.support.waiting import wait_until
-from tests.support.workers import enqueue_rows, open_slot
+from tests.support.workers import enqueue_rows, open_worker
 from workers.execution.chunk import run_chunk
 
 LEAST_KILLS = 4
@@ -53,9 +53,9 @@ def test_the_soak_notices_samples_without_outcome_and_a_ledger_that_differs(flee
     fleet.write_profile("judged")
     run_id = enqueue_rows(fleet, "judged", make_rows(48))
     assert judge_run(run_id, fleet.store, fleet.ledger).lost == 48
-    with open_slot(fleet, "judged") as slot:
+    with open_worker(fleet, "judged") as worker:
         for chunk in range(3):
-            run_chunk(slot, run_id, chunk)
+            run_chunk(worker, run_id, chunk)
     whole = judge_run(run_id, fleet.store, fleet.ledger)
     assert (whole.outcomes, whole.lost, whole.double, whole.wrongs) == ({"ok": 48}, 0, 0, [])
 

@@ -50,4 +50,4 @@ def test_whatever_is_raised_in_engine_or_task_costs_neither_worker_nor_slots(cle
     assert {one.error_message for one in failed.values()} == {f"{row['id']}: in the engine" for row in odd}
     log = fleet.read_log()
     assert log.count("worker started") == 1
-    assert log.count("chunk failed; it will be tried again") == slots * len(BASE_EXCEPTIONS)
+    assert log.count("chunk.failed") == slots * len(BASE_EXCEPTIONS)

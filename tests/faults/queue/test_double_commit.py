@@ -14,10 +14,10 @@ from common.records import Chunk, Outcome, Part
 from common.storage.store import Store
 from tests.support.fleet import Fleet, make_rows
 from tests.support.soundness import assert_run_is_sound
-from tests.support.workers import ScriptedEngine, enqueue_rows, open_slot
+from tests.support.workers import ScriptedEngine, enqueue_rows, open_worker
 from workers.execution import chunk as chunk_module
 from workers.execution.chunk import run_chunk
-from workers.runtime.worker import Slot
+from workers.runtime.worker import Worker
 
 ROUNDS = 40
 CHUNK_SAMPLES = 4
@@ -87,19 +87,19 @@ def lose_lease_and_journal(fleet: Fleet, run_id: str, number: int) -> None:
     assert fleet.ledger.client.delete(journal_key(run_id, number)) == 1
 
 
-def race(fleet: Fleet, slots: dict[Side, Slot], run_id: str, number: int, this: Round) -> None:
+def race(fleet: Fleet, workers: dict[Side, Worker], run_id: str, number: int, this: Round) -> None:
     """Run a chunk on the left up to its part, lose its lease, run it on the right, and let both go on together."""
     with ThreadPoolExecutor(len(SIDES)) as pool:
-        left = pool.submit(run_named, "left", run_chunk, slots["left"], run_id, number)
+        left = pool.submit(run_named, "left", run_chunk, workers["left"], run_id, number)
         assert this.left_has_answered.wait(DEADLINE_S)
         lose_lease_and_journal(fleet, run_id, number)
-        right = pool.submit(run_named, "right", run_chunk, slots["right"], run_id, number)
+        right = pool.submit(run_named, "right", run_chunk, workers["right"], run_id, number)
         assert (left.result(DEADLINE_S), right.result(DEADLINE_S)) == ("done", "done")
 
 
-def run_named(name: str, function: Callable[[Slot, str, int], str], slot: Slot, run_id: str, number: int) -> str:
+def run_named(name: str, function: Callable[[Worker, str, int], str], worker: Worker, run_id: str, number: int) -> str:
     threading.current_thread().name = name
-    return function(slot, run_id, number)
+    return function(worker, run_id, number)
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -110,14 +110,14 @@ def test_of_two_workers_that_commit_a_chunk_together_one_wins_whole_and_is_count
     run_id = enqueue_rows(fleet, "both", make_rows(ROUNDS * CHUNK_SAMPLES), chunk=CHUNK_SAMPLES, validation={"max_attempts": 1})
     draw = random.Random(seed)
     quiet = {"lease_s": 600, "renew_s": 300}  # no heartbeat, and so no janitor, in the time of the test
-    with open_slot(fleet, "both", name="left", **quiet) as left, open_slot(fleet, "both", name="right", **quiet) as right:
-        slots: dict[Side, Slot] = {"left": left, "right": right}
-        for side, slot in slots.items():
-            slot.engine = ScriptedEngine(lambda request, side=side: say(side, request.request_id))  # type: ignore[misc]  # bound by default
+    with open_worker(fleet, "both", name="left", **quiet) as left, open_worker(fleet, "both", name="right", **quiet) as right:
+        workers: dict[Side, Worker] = {"left": left, "right": right}
+        for side, worker in workers.items():
+            worker.host.engine = ScriptedEngine(lambda request, side=side: say(side, request.request_id))  # type: ignore[misc]  # bound by default
         for number in range(ROUNDS):
             orders = [draw.choice((None, None, *SIDES)) for _ in range(2)]
             rounds[number] = Round(Gate(orders[0]), Gate(orders[1]), [], threading.Event())
-            race(fleet, slots, run_id, number, rounds[number])
+            race(fleet, workers, run_id, number, rounds[number])
             assert sorted(rounds[number].raised) == [0, CHUNK_SAMPLES], "both commits counted, or neither"
 
     outcomes = assert_run_is_sound(fleet, run_id)

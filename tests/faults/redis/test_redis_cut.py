@@ -53,7 +53,7 @@ def test_connections_that_go_silent_cost_neither_a_lease_nor_a_sample(clean_flee
     assert count_asked_again(fleet) == 0
     log = fleet.read_log()
     assert log.count("worker started") == 2, "a silent connection ends no worker"
-    assert "taking it over" not in log, "nobody was taken for dead"
+    assert "chunk.taken_over" not in log, "nobody was taken for dead"
 
 
 def test_commands_survive_their_connection(clean_fleet: Fleet) -> None:

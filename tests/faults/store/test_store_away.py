@@ -73,8 +73,8 @@ def test_a_store_that_is_away_for_longer_than_a_lease_ends_commands_with_3_and_t
             assert UNANSWERED in said
             assert "Traceback" not in said
     assert not (fleet.folder / "out" / "results.parquet").exists()
-    wait_until(lambda: "this worker cannot start" in fleet.read_log(), "a worker that starts while the store is away")
-    wait_until(lambda: "service away; the chunk will be tried again" in fleet.read_log(), "a chunk that could not go on")
+    wait_until(lambda: "worker.start_failed" in fleet.read_log(), "a worker that starts while the store is away")
+    wait_until(lambda: "chunk.postponed" in fleet.read_log(), "a chunk that could not go on")
     view = fleet.ledger.view_run(run_id)
     assert view is not None
     assert view.state == "running", "it is nobody's fault, and nobody has to act"
@@ -98,6 +98,6 @@ def test_answers_that_get_lost_on_their_way_cost_nothing(s3_fleet: Fleet, faulty
 def test_a_part_that_arrived_though_every_answer_got_lost_is_taken_for_what_it_is(s3_fleet: Fleet, faulty_s3: FaultyS3) -> None:
     run_id = start_run(s3_fleet)
     faulty_s3.inject(lose_answer, f"^PUT .*{parts_prefix(run_id)}")
-    wait_until(lambda: "service away; the chunk will be tried again" in s3_fleet.read_log(), "a worker that gave up on its part")
+    wait_until(lambda: "chunk.postponed" in s3_fleet.read_log(), "a worker that gave up on its part")
     faulty_s3.heal()
     assert_it_ends_with_each_sample_asked_once(s3_fleet, run_id)

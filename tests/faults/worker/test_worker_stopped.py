@@ -121,7 +121,7 @@ def test_what_a_woken_worker_says_of_a_chunk_that_went_to_another_is_refused(
         assert {asked[sample] for sample in by} == {1}
     assert max(asked.values()) <= 2
     if point == "before_journal":
-        assert fleet.read_log().count("lease lost") == 1
+        assert fleet.read_log().count("lease.lost") == 1
     assert_serves_on(fleet, stopped.sleeper, 2)
 
 

@@ -11,9 +11,9 @@ from common.spec.models import ModelProfile
 from tests.support.engines.dying_engine import NotingEngine, claim
 from workers.engines.base import Generation, Request
 from workers.engines.echo import EXIT_CODE, EchoEngine
-from workers.execution import look
+from workers.execution import task
 from workers.execution.chunk import run_chunk
-from workers.runtime.worker import Slot
+from workers.runtime.worker import Worker
 
 BASE_EXCEPTIONS: tuple[type[BaseException], ...] = (SystemExit, KeyboardInterrupt, asyncio.CancelledError, MemoryError)
 
@@ -70,7 +70,7 @@ class UnrulyEngine(EchoEngine):
 
     async def start(self) -> None:
         await super().start()
-        look.run_chunk = self._run_chunk  # type: ignore[attr-defined]  # the fault is dictated here
+        setattr(task, "run_chunk", self._run_chunk)  # noqa: B010  # the fault is dictated here; mypy accepts no assignment
 
     async def generate(self, request: Request) -> Generation:
         for error in BASE_EXCEPTIONS:
@@ -78,7 +78,7 @@ class UnrulyEngine(EchoEngine):
                 raise error("in the engine")
         return await super().generate(request)
 
-    def _run_chunk(self, slot: Slot, run_id: str, number: int, *, at_once: bool = False) -> str:
+    def _run_chunk(self, worker: Worker, run_id: str, number: int, *, at_once: bool = False) -> str:
         if self._to_raise:
             raise self._to_raise.pop()
-        return run_chunk(slot, run_id, number, at_once=at_once)
+        return run_chunk(worker, run_id, number, at_once=at_once)

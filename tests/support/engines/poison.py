@@ -43,5 +43,5 @@ def assert_only_poison_failed(fleet: Fleet, run_id: str, poisons: set[str]) -> N
     assert {index for index, outcome in outcomes.items() if outcome.status != "ok"} == poisons
     for index in poisons:
         assert (outcomes[index].status, outcomes[index].error_code) == ("failed", "engine_crashed")
-        assert "went down 2 times while it ran this sample alone" in (outcomes[index].error_message or "")
+        assert "died 2 times while it ran this sample alone" in (outcomes[index].error_message or "")
         assert outcomes[index].response is None

@@ -1,4 +1,4 @@
-"""A chunk's way through a slot: leased, answered, journaled, written, committed; each step where the last one left it."""
+"""A chunk's way through a worker: leased, answered, journaled, written, committed; each step where the last one left it."""
 
 import threading
 from collections.abc import Iterator
@@ -15,19 +15,19 @@ from common.storage.plan_index import read_part
 from tests.support.fleet import Fleet, make_rows
 from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
-from tests.support.workers import Exited, ScriptedEngine, enqueue_rows, exits, open_slot, read_samples
+from tests.support.workers import Exited, ScriptedEngine, enqueue_rows, exits, open_worker, read_samples
 from workers.engines.base import Request
 from workers.execution.chunk import run_chunk, write_part
-from workers.runtime.worker import Slot
+from workers.runtime.worker import Worker
 
 __all__ = ["exits"]  # a fixture
 
 
 @pytest.fixture
-def slot(fleet: Fleet) -> Iterator[Slot]:
+def worker(fleet: Fleet) -> Iterator[Worker]:
     fleet.write_profile("tried", engine_options={"table": [{"match": "slow", "fault": "hang"}]})
-    with open_slot(fleet, "tried", drain_grace_s=600) as slot:
-        yield slot
+    with open_worker(fleet, "tried", drain_grace_s=600) as worker:
+        yield worker
 
 
 def make_outcome(sample: Sample, prediction: str) -> Outcome:
@@ -36,125 +36,125 @@ def make_outcome(sample: Sample, prediction: str) -> Outcome:
     )
 
 
-def test_a_run_of_two_chunks_is_sound(slot: Slot, fleet: Fleet) -> None:
+def test_a_run_of_two_chunks_is_sound(worker: Worker, fleet: Fleet) -> None:
     run_id = enqueue_rows(fleet, "tried", make_rows(20))
-    assert [run_chunk(slot, run_id, number) for number in (1, 0)] == ["done", "done"]
+    assert [run_chunk(worker, run_id, number) for number in (1, 0)] == ["done", "done"]
     assert {outcome.prediction for outcome in assert_run_is_sound(fleet, run_id)} == {"ok"}
-    assert slot.heartbeat.leases == []
+    assert worker.keeper.leases == []
 
 
-def test_a_chunk_that_is_done_held_or_unknown_is_not_needed(slot: Slot, fleet: Fleet) -> None:
+def test_a_chunk_that_is_done_held_or_unknown_is_not_needed(worker: Worker, fleet: Fleet) -> None:
     run_id = enqueue_rows(fleet, "tried", make_rows(20))
-    assert run_chunk(slot, run_id, 0) == "done"
-    assert slot.ledger.acquire(run_id, 1, "another@worker")
-    slot.engine = engine = ScriptedEngine("never")
+    assert run_chunk(worker, run_id, 0) == "done"
+    assert worker.ledger.acquire(run_id, 1, "another@worker")
+    worker.host.engine = engine = ScriptedEngine("never")
     forgotten = enqueue_rows(fleet, "tried", make_rows(21))
-    slot.ledger.forget_run(forgotten)
-    assert [run_chunk(slot, run, number) for run, number in ((run_id, 0), (run_id, 1), (forgotten, 0))] == ["not needed"] * 3
+    worker.ledger.forget_run(forgotten)
+    assert [run_chunk(worker, run, number) for run, number in ((run_id, 0), (run_id, 1), (forgotten, 0))] == ["not needed"] * 3
     assert engine.asked == []
 
 
-def test_a_draining_worker_takes_no_chunk(slot: Slot, fleet: Fleet) -> None:
+def test_a_draining_worker_takes_no_chunk(worker: Worker, fleet: Fleet) -> None:
     run_id = enqueue_rows(fleet, "tried", make_rows(4))
-    slot.drain()
-    assert run_chunk(slot, run_id, 0) == "not needed"
-    assert slot.ledger.acquire(run_id, 0, "another@worker"), "it was never leased"
+    worker.leases.drain()
+    assert run_chunk(worker, run_id, 0) == "not needed"
+    assert worker.ledger.acquire(run_id, 0, "another@worker"), "it was never leased"
 
 
-def test_a_chunk_whose_part_exists_is_committed_without_asking_the_engine(slot: Slot, fleet: Fleet) -> None:
+def test_a_chunk_whose_part_exists_is_committed_without_asking_the_engine(worker: Worker, fleet: Fleet) -> None:
     run_id = enqueue_rows(fleet, "tried", make_rows(4))
-    samples = read_samples(slot, run_id)
-    write_part(slot.store, slot.load_run(run_id).index[0], [make_outcome(sample, "before") for sample in samples])
-    slot.engine = engine = ScriptedEngine("never")
-    assert run_chunk(slot, run_id, 0) == "done"
+    samples = read_samples(worker, run_id)
+    write_part(worker.store, worker.runs.load(run_id).index[0], [make_outcome(sample, "before") for sample in samples])
+    worker.host.engine = engine = ScriptedEngine("never")
+    assert run_chunk(worker, run_id, 0) == "done"
     assert engine.asked == []
     assert {outcome.prediction for outcome in assert_run_is_sound(fleet, run_id)} == {"before"}
 
 
-def test_whoever_comes_second_with_a_part_gets_the_winners(slot: Slot, fleet: Fleet) -> None:
+def test_whoever_comes_second_with_a_part_gets_the_winners(worker: Worker, fleet: Fleet) -> None:
     run_id = enqueue_rows(fleet, "tried", make_rows(4))
-    chunk = slot.load_run(run_id).index[0]
-    first, second = ([make_outcome(sample, answer) for sample in read_samples(slot, run_id)] for answer in ("first", "second"))
-    won, lost = write_part(slot.store, chunk, first), write_part(slot.store, chunk, second)
-    assert won == lost == read_part(slot.store, chunk)
+    chunk = worker.runs.load(run_id).index[0]
+    first, second = ([make_outcome(sample, answer) for sample in read_samples(worker, run_id)] for answer in ("first", "second"))
+    won, lost = write_part(worker.store, chunk, first), write_part(worker.store, chunk, second)
+    assert won == lost == read_part(worker.store, chunk)
     assert {outcome.prediction for outcome in lost.outcomes} == {"first"}
 
 
-def test_a_part_that_appears_while_the_chunk_runs_is_the_one_that_counts(slot: Slot, fleet: Fleet) -> None:
+def test_a_part_that_appears_while_the_chunk_runs_is_the_one_that_counts(worker: Worker, fleet: Fleet) -> None:
     run_id = enqueue_rows(fleet, "tried", make_rows(4))
-    samples = read_samples(slot, run_id)
+    samples = read_samples(worker, run_id)
 
     def answer_too_late(request: Request) -> str:
         outcomes = [make_outcome(sample, "winner") for sample in samples]
-        slot.store.put_new(part_key(run_id, 1, 0), encode_part(run_id, 0, outcomes))
+        worker.store.put_new(part_key(run_id, 1, 0), encode_part(run_id, 0, outcomes))
         return "loser"
 
-    slot.engine = ScriptedEngine(answer_too_late)
-    assert run_chunk(slot, run_id, 0) == "done"
+    worker.host.engine = ScriptedEngine(answer_too_late)
+    assert run_chunk(worker, run_id, 0) == "done"
     assert {outcome.prediction for outcome in assert_run_is_sound(fleet, run_id)} == {"winner"}
 
 
-def test_a_successor_asks_only_for_what_the_journal_lacks(slot: Slot, fleet: Fleet) -> None:
+def test_a_successor_asks_only_for_what_the_journal_lacks(worker: Worker, fleet: Fleet) -> None:
     run_id = enqueue_rows(fleet, "tried", make_rows(8))
-    samples = read_samples(slot, run_id)
-    before = slot.ledger.acquire(run_id, 0, "dead@worker")
+    samples = read_samples(worker, run_id)
+    before = worker.ledger.acquire(run_id, 0, "dead@worker")
     assert before is not None
-    slot.ledger.journal(before, [make_outcome(sample, "before") for sample in samples[:5]])
-    slot.ledger.release(before)
-    slot.engine = engine = ScriptedEngine("after")
-    assert run_chunk(slot, run_id, 0) == "done"
+    worker.ledger.journal(before, [make_outcome(sample, "before") for sample in samples[:5]])
+    worker.ledger.release(before)
+    worker.host.engine = engine = ScriptedEngine("after")
+    assert run_chunk(worker, run_id, 0) == "done"
     assert {request.request_id for request in engine.asked} == {sample.sample_id for sample in samples[5:]}
     assert [outcome.prediction for outcome in assert_run_is_sound(fleet, run_id)] == ["before"] * 5 + ["after"] * 3
 
 
-def test_finished_samples_are_in_the_journal_before_the_slow_one_ends(slot: Slot, fleet: Fleet) -> None:
+def test_finished_samples_are_in_the_journal_before_the_slow_one_ends(worker: Worker, fleet: Fleet) -> None:
     run_id = enqueue_rows(fleet, "tried", [*make_rows(5), {"id": "s", "question": "slow?", "target": "ok"}])
     words: list[str] = []
-    running = threading.Thread(target=lambda: words.append(run_chunk(slot, run_id, 0)))
+    running = threading.Thread(target=lambda: words.append(run_chunk(worker, run_id, 0)))
     running.start()
-    (lease,) = wait_until(lambda: slot.heartbeat.leases, "the chunk to be held")
-    journal = wait_until(lambda: found if len(found := slot.ledger.read_journal(lease)) == 5 else None, "five outcomes")
-    slot.drain(at_once=True)
+    (lease,) = wait_until(lambda: worker.keeper.leases, "the chunk to be held")
+    journal = wait_until(lambda: found if len(found := worker.ledger.read_journal(lease)) == 5 else None, "five outcomes")
+    worker.leases.drain(at_once=True)
     running.join(timeout=20)
     assert words == ["given back"]
-    assert slot.ledger.read_journal(lease) == journal
-    view = slot.ledger.view_run(run_id)
+    assert worker.ledger.read_journal(lease) == journal
+    view = worker.ledger.view_run(run_id)
     assert view is not None
     assert view.holders == {}
 
 
-def test_a_worker_that_lost_its_lease_stops_and_leaves_the_successor_alone(slot: Slot, fleet: Fleet) -> None:
+def test_a_worker_that_lost_its_lease_stops_and_leaves_the_successor_alone(worker: Worker, fleet: Fleet) -> None:
     run_id = enqueue_rows(fleet, "tried", [{"id": "s", "question": "slow?", "target": "ok"}])
     words: list[str] = []
-    running = threading.Thread(target=lambda: words.append(run_chunk(slot, run_id, 0)))
+    running = threading.Thread(target=lambda: words.append(run_chunk(worker, run_id, 0)))
     running.start()
-    (lease,) = wait_until(lambda: slot.heartbeat.leases, "the chunk to be held")
-    slot.ledger.release(lease)
-    successor = slot.ledger.acquire(run_id, 0, "another@worker")
+    (lease,) = wait_until(lambda: worker.keeper.leases, "the chunk to be held")
+    worker.ledger.release(lease)
+    successor = worker.ledger.acquire(run_id, 0, "another@worker")
     assert successor is not None
     running.join(timeout=20)
     assert words == ["given back"]
-    assert slot.ledger.release(successor), "the successor still has its lease"
+    assert worker.ledger.release(successor), "the successor still has its lease"
 
 
 def test_an_engine_that_is_gone_ends_the_process_and_gives_its_chunk_back_with_the_journal(
-    slot: Slot, fleet: Fleet, exits: list[int]
+    worker: Worker, fleet: Fleet, exits: list[int]
 ) -> None:
     def answer(request: Request) -> str:
-        if len(slot.engine.asked) == 4:  # type: ignore[attr-defined]  # a scripted engine
+        if len(worker.host.engine.asked) == 4:  # type: ignore[attr-defined]  # a scripted engine
             raise EngineError("gone")
         return "ok"
 
-    slot.engine = ScriptedEngine(answer)
+    worker.host.engine = ScriptedEngine(answer)
     run_id = enqueue_rows(fleet, "tried", make_rows(4))
     with pytest.raises(Exited):
-        run_chunk(slot, run_id, 0)
+        run_chunk(worker, run_id, 0)
     assert exits == [ENGINE_DIED]
-    assert slot.ledger.expire_leases(run_id) == [0], "it is to be taken over at once"
-    lease = slot.ledger.acquire(run_id, 0, "successor@worker")
+    assert worker.ledger.expire_leases(run_id) == [0], "it is to be taken over at once"
+    lease = worker.ledger.acquire(run_id, 0, "successor@worker")
     assert lease is not None
     assert lease.suspect
-    assert len(slot.ledger.read_journal(lease)) == 3
+    assert len(worker.ledger.read_journal(lease)) == 3
 
 
 def test_an_engine_that_is_away_in_the_middle_of_a_trial_is_no_crash(fleet: Fleet) -> None:
@@ -162,8 +162,8 @@ def test_an_engine_that_is_away_in_the_middle_of_a_trial_is_no_crash(fleet: Flee
         raise TransientError("the endpoint does not answer")
 
     fleet.write_profile("tried")
-    with open_slot(fleet, "tried", lease_s=0.5, renew_s=0.1, janitor_s=600) as slot:
-        slot.engine = engine = ScriptedEngine(answer)
+    with open_worker(fleet, "tried", lease_s=0.5, renew_s=0.1, janitor_s=600) as worker:
+        worker.host.engine = engine = ScriptedEngine(answer)
         run_id = enqueue_rows(fleet, "tried", make_rows(1))  # after the one sweep of its janitor
         before = fleet.ledger.acquire(run_id, 0, "died@test")
         assert before is not None
@@ -171,14 +171,14 @@ def test_an_engine_that_is_away_in_the_middle_of_a_trial_is_no_crash(fleet: Flee
         for times in range(1, 4):
             wait_until(lambda: fleet.ledger.expire_leases(run_id), "the chunk to be offered again")
             with pytest.raises(TransientError):
-                run_chunk(slot, run_id, 0)
+                run_chunk(worker, run_id, 0)
             assert len(engine.asked) == times
     lease = wait_until(lambda: fleet.ledger.acquire(run_id, 0, "next@test"), "a lease")
     assert lease.suspect
     assert fleet.ledger.begin_trial(lease, engine.asked[0].request_id) == 0
 
 
-def test_the_largest_chunk_there_may_be_goes_through(slot: Slot, fleet: Fleet) -> None:
+def test_the_largest_chunk_there_may_be_goes_through(worker: Worker, fleet: Fleet) -> None:
     run_id = enqueue_rows(fleet, "tried", make_rows(4096), chunk=4096)
-    assert run_chunk(slot, run_id, 0) == "done"
+    assert run_chunk(worker, run_id, 0) == "done"
     assert len(assert_run_is_sound(fleet, run_id)) == 4096

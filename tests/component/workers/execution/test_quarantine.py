@@ -1,4 +1,4 @@
-"""Poison isolation, inside the test's process: each death ends one slot, and the next one goes on."""
+"""Poison isolation, inside the test's process: each death ends one worker, and the next one goes on."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -8,19 +8,19 @@ from common.storage.plan_index import read_chunk, read_index
 from tests.support.engines.poison import assert_only_poison_failed, write_poisoned_profile
 from tests.support.fleet import Fleet, make_rows
 from tests.support.waiting import wait_until
-from tests.support.workers import Exited, enqueue_rows, exits, open_slot
+from tests.support.workers import Exited, enqueue_rows, exits, open_worker
 from workers.execution.chunk import run_chunk
 
 __all__ = ["exits"]  # a fixture
 
 
 def finish_run(fleet: Fleet, run_id: str) -> None:
-    """Run what is pending, in one slot after the other, until nothing is."""
+    """Run what is pending, in one worker after the other, until nothing is."""
     while fleet.ledger.find_pending(run_id):
-        with open_slot(fleet, "poisoned", janitor_s=600) as slot:
+        with open_worker(fleet, "poisoned", janitor_s=600) as worker:
             try:
-                for number in slot.ledger.find_pending(run_id):
-                    run_chunk(slot, run_id, number)
+                for number in worker.ledger.find_pending(run_id):
+                    run_chunk(worker, run_id, number)
             except Exited:
                 continue
 
@@ -49,13 +49,13 @@ def test_a_drain_in_the_middle_of_a_trial_is_no_crash(fleet: Fleet, exits: list[
     lease = fleet.ledger.acquire(run_id, 0, "died@test")
     assert lease is not None
     fleet.ledger.release(lease, blame=2)
-    fleet.ledger.client.set("fleet:janitor:poisoned", "1")  # so that no slot takes the chunk over by itself
+    fleet.ledger.client.set("fleet:janitor:poisoned", "1")  # so that no worker takes the chunk over by itself
     asked = fleet.folder / "asked"
     for _ in range(3):
-        with open_slot(fleet, "poisoned", janitor_s=600) as slot, ThreadPoolExecutor(1) as pool:
-            running = pool.submit(run_chunk, slot, run_id, 0)
+        with open_worker(fleet, "poisoned", janitor_s=600) as worker, ThreadPoolExecutor(1) as pool:
+            running = pool.submit(run_chunk, worker, run_id, 0)
             wait_until(asked.exists, "the sample to run alone")
-            slot.drain(at_once=True)
+            worker.leases.drain(at_once=True)
             assert running.result(20) == "given back"
             asked.unlink()
     assert exits == []
@@ -72,14 +72,14 @@ def test_a_suspect_that_hangs_counts_a_crash_though_its_thread_gives_the_chunk_b
     lease = fleet.ledger.acquire(run_id, 0, "died@test")
     assert lease is not None
     fleet.ledger.release(lease, blame=2)
-    fleet.ledger.client.set("fleet:janitor:poisoned", "1")  # so that no slot takes the chunk over by itself
-    with open_slot(fleet, "poisoned", janitor_s=600) as slot, ThreadPoolExecutor(1) as pool:
-        running = pool.submit(run_chunk, slot, run_id, 0)
+    fleet.ledger.client.set("fleet:janitor:poisoned", "1")  # so that no worker takes the chunk over by itself
+    with open_worker(fleet, "poisoned", janitor_s=600) as worker, ThreadPoolExecutor(1) as pool:
+        running = pool.submit(run_chunk, worker, run_id, 0)
         wait_until((fleet.folder / "asked").exists, "the sample to run alone")
         with monkeypatch.context() as patch:
-            patch.setattr(slot, "_end_leasing", lambda: running.result(20))
+            patch.setattr(worker.leases, "wait_for_acquire", lambda: running.result(20))
             with pytest.raises(Exited):
-                slot.die("the engine has answered nothing")
+                worker.die("the engine has answered nothing")
     assert running.result() == "given back"
     lease = wait_until(lambda: fleet.ledger.acquire(run_id, 0, "next@test"), "a lease")
     assert fleet.ledger.begin_trial(lease, read_chunk(fleet.store, read_index(fleet.store, run_id)[0])[0].sample_id) == 1

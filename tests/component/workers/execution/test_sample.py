@@ -1,4 +1,4 @@
-"""Samples to outcomes, on a real slot: no barrier, every attempt kept, and one sample's fault stays its own."""
+"""Samples to outcomes, on a real worker: no barrier, every attempt kept, and one sample's fault stays its own."""
 
 import asyncio
 import threading
@@ -13,13 +13,13 @@ from common.records import Outcome, Sample
 from tests.support.fleet import Fleet, make_rows
 from tests.support.media.videos import encode_video, paint_number, read_number
 from tests.support.soundness import assert_run_is_sound
-from tests.support.workers import ScriptedEngine, enqueue_rows, exits, open_slot, read_samples
+from tests.support.workers import ScriptedEngine, enqueue_rows, exits, open_worker, read_samples
 from workers.adapters.base import Prompt
 from workers.adapters.chat import ChatAdapter
 from workers.engines.base import Generation, Request
-from workers.execution.look import look
 from workers.execution.sample import answer_samples
-from workers.runtime.worker import Slot
+from workers.execution.task import run_task
+from workers.runtime.worker import Worker
 
 __all__ = ["exits"]  # a fixture
 
@@ -27,17 +27,17 @@ REFUSAL = "I'm sorry, I can't help with that."
 
 
 @pytest.fixture
-def slot(fleet: Fleet) -> Iterator[Slot]:
+def worker(fleet: Fleet) -> Iterator[Worker]:
     fleet.write_profile("tried")
-    with open_slot(fleet, "tried") as slot:
-        yield slot
+    with open_worker(fleet, "tried") as worker:
+        yield worker
 
 
-def answer_rows(slot: Slot, fleet: Fleet, rows: list[dict[str, Any]], **spec: Any) -> dict[str, Outcome]:
+def answer_rows(worker: Worker, fleet: Fleet, rows: list[dict[str, Any]], **spec: Any) -> dict[str, Outcome]:
     """Answer a dataset's rows and return the outcomes by question; a question is one word here."""
     run_id = enqueue_rows(fleet, "tried", rows, **spec)
-    samples = read_samples(slot, run_id)
-    outcomes = [one for batch in answer_samples(slot, slot.load_run(run_id), samples, lambda: False) for one in batch]
+    samples = read_samples(worker, run_id)
+    outcomes = [one for batch in answer_samples(worker.host, worker.runs.load(run_id), samples, lambda: False) for one in batch]
     assert len({outcome.sample_id for outcome in outcomes}) == len(outcomes) == len(samples)
     questions = {sample.sample_id: sample.question for sample in samples}
     return {questions[outcome.sample_id]: outcome for outcome in outcomes}
@@ -47,10 +47,10 @@ def ask(*questions: str) -> list[dict[str, Any]]:
     return [{"id": number, "question": question, "target": "ok"} for number, question in enumerate(questions)]
 
 
-def collect_until_dead(slot: Slot, run_id: str, samples: list[Sample]) -> list[Outcome]:
+def collect_until_dead(worker: Worker, run_id: str, samples: list[Sample]) -> list[Outcome]:
     """Return what comes out before the engine is found to be gone."""
     seen: list[Outcome] = []
-    answering = answer_samples(slot, slot.load_run(run_id), samples, lambda: False)
+    answering = answer_samples(worker.host, worker.runs.load(run_id), samples, lambda: False)
     with pytest.raises(EngineError, match="gone"):
         seen.extend(one for batch in answering for one in batch)
     return seen
@@ -78,30 +78,30 @@ class SlowEngine(ScriptedEngine):
         return await super().generate(request)
 
 
-def test_a_slow_sample_keeps_no_other_waiting_and_is_cancelled_once_the_time_is_over(slot: Slot, fleet: Fleet) -> None:
-    slot.engine = engine = SlowEngine()
+def test_a_slow_sample_keeps_no_other_waiting_and_is_cancelled_once_the_time_is_over(worker: Worker, fleet: Fleet) -> None:
+    worker.host.engine = engine = SlowEngine()
     run_id = enqueue_rows(fleet, "tried", [*ask("slow"), *make_rows(9)])
     seen: list[Outcome] = []
-    for batch in answer_samples(slot, slot.load_run(run_id), read_samples(slot, run_id), lambda: len(seen) == 9):
+    for batch in answer_samples(worker.host, worker.runs.load(run_id), read_samples(worker, run_id), lambda: len(seen) == 9):
         seen.extend(batch)
     assert {outcome.status for outcome in seen} == {"ok"}
     assert len(seen) == 9
     assert engine.let_go.wait(20)
 
 
-def test_whoever_stops_reading_stops_the_engine(slot: Slot, fleet: Fleet) -> None:
-    slot.engine = engine = SlowEngine()
+def test_whoever_stops_reading_stops_the_engine(worker: Worker, fleet: Fleet) -> None:
+    worker.host.engine = engine = SlowEngine()
     run_id = enqueue_rows(fleet, "tried", ask("slow", "quick"))
-    answering = answer_samples(slot, slot.load_run(run_id), read_samples(slot, run_id), lambda: False)
+    answering = answer_samples(worker.host, worker.runs.load(run_id), read_samples(worker, run_id), lambda: False)
     assert len(next(answering)) == 1
     answering.close()  # type: ignore[attr-defined]  # it is a generator
     assert engine.let_go.wait(20)
 
 
-def test_every_attempt_is_kept_with_its_violations_temperature_and_seed(slot: Slot, fleet: Fleet) -> None:
-    slot.engine = ScriptedEngine(lambda request: ("", REFUSAL, "ok")[request.attempt - 1])
+def test_every_attempt_is_kept_with_its_violations_temperature_and_seed(worker: Worker, fleet: Fleet) -> None:
+    worker.host.engine = ScriptedEngine(lambda request: ("", REFUSAL, "ok")[request.attempt - 1])
     validation = {"max_attempts": 4, "validators": ["non_empty", "no_refusal"]}
-    (outcome,) = answer_rows(slot, fleet, ask("shy"), validation=validation, generation={"seed": 7}).values()
+    (outcome,) = answer_rows(worker, fleet, ask("shy"), validation=validation, generation={"seed": 7}).values()
     first, second, third = outcome.attempts
     assert [one.number for one in outcome.attempts] == [1, 2, 3]
     assert [one.violations for one in outcome.attempts] == [("non_empty",), ("no_refusal",), ()]
@@ -110,22 +110,22 @@ def test_every_attempt_is_kept_with_its_violations_temperature_and_seed(slot: Sl
     assert first.seed == 7
     assert len({7, second.seed, third.seed, None}) == 4
     assert (outcome.status, outcome.prediction, outcome.response) == ("ok", "ok", "ok")
-    assert outcome.worker == "slot@test"
+    assert outcome.worker == "tried@test"
 
 
-def test_an_answer_that_no_attempt_gets_right_is_invalid_and_still_there(slot: Slot, fleet: Fleet) -> None:
-    slot.engine = ScriptedEngine(REFUSAL)
+def test_an_answer_that_no_attempt_gets_right_is_invalid_and_still_there(worker: Worker, fleet: Fleet) -> None:
+    worker.host.engine = ScriptedEngine(REFUSAL)
     validation = {"max_attempts": 2, "validators": ["no_refusal"]}
-    (outcome,) = answer_rows(slot, fleet, ask("stubborn"), validation=validation).values()
+    (outcome,) = answer_rows(worker, fleet, ask("stubborn"), validation=validation).values()
     assert (outcome.status, outcome.response, outcome.error_code) == ("invalid", REFUSAL, None)
     assert [one.violations for one in outcome.attempts] == [("no_refusal",)] * 2
 
 
 @pytest.mark.parametrize("validators", [["finished"], [{"regex": "five"}]])
-def test_an_answer_that_was_cut_gets_more_room(slot: Slot, fleet: Fleet, validators: list[Any]) -> None:
-    slot.engine = engine = ScriptedEngine("one two three four five")
+def test_an_answer_that_was_cut_gets_more_room(worker: Worker, fleet: Fleet, validators: list[Any]) -> None:
+    worker.host.engine = engine = ScriptedEngine("one two three four five")
     validation = {"max_attempts": 4, "validators": validators}
-    (outcome,) = answer_rows(slot, fleet, ask("long"), validation=validation, generation={"max_tokens": 2}).values()
+    (outcome,) = answer_rows(worker, fleet, ask("long"), validation=validation, generation={"max_tokens": 2}).values()
     assert [request.settings.max_tokens for request in engine.asked] == [2, 4, 8]
     assert [one.finish_reason for one in outcome.attempts] == ["length", "length", "stop"]
     assert (outcome.status, outcome.finish_reason, outcome.output_tokens) == ("ok", "stop", 5)
@@ -142,15 +142,15 @@ def refuse_over(most: int, code: str = "engine_rejected") -> ScriptedEngine:
     return ScriptedEngine(answer)
 
 
-def ask_for_two_tokens(slot: Slot, fleet: Fleet) -> Outcome:
+def ask_for_two_tokens(worker: Worker, fleet: Fleet) -> Outcome:
     validation = {"max_attempts": 4, "validators": ["finished"]}
-    (outcome,) = answer_rows(slot, fleet, ask("long"), validation=validation, generation={"max_tokens": 2}).values()
+    (outcome,) = answer_rows(worker, fleet, ask("long"), validation=validation, generation={"max_tokens": 2}).values()
     return outcome
 
 
-def test_an_engine_that_refuses_more_room_is_asked_the_same_with_the_room_first_asked_for(slot: Slot, fleet: Fleet) -> None:
-    slot.engine = engine = refuse_over(2)
-    outcome = ask_for_two_tokens(slot, fleet)
+def test_an_engine_that_refuses_more_room_is_asked_the_same_with_the_room_first_asked_for(worker: Worker, fleet: Fleet) -> None:
+    worker.host.engine = engine = refuse_over(2)
+    outcome = ask_for_two_tokens(worker, fleet)
     assert [request.settings.max_tokens for request in engine.asked] == [2, 4, 2]
     assert engine.asked[1].settings.model_copy(update={"max_tokens": 2}) == engine.asked[2].settings
     assert engine.asked[1].messages == engine.asked[2].messages
@@ -162,17 +162,17 @@ def test_an_engine_that_refuses_more_room_is_asked_the_same_with_the_room_first_
     ("most", "code", "asked", "status"), [(2, "content_filter", [2, 4], "invalid"), (1, "engine_rejected", [2], "failed")]
 )
 def test_any_other_refusal_is_not_asked_again(
-    slot: Slot, fleet: Fleet, most: int, code: str, asked: list[int], status: str
+    worker: Worker, fleet: Fleet, most: int, code: str, asked: list[int], status: str
 ) -> None:
-    slot.engine = engine = refuse_over(most, code)
-    outcome = ask_for_two_tokens(slot, fleet)
+    worker.host.engine = engine = refuse_over(most, code)
+    outcome = ask_for_two_tokens(worker, fleet)
     assert [request.settings.max_tokens for request in engine.asked] == asked
     assert (outcome.status, outcome.error_code) == (status, code)
 
 
-def test_a_row_that_cannot_be_asked_never_reaches_the_engine(slot: Slot, fleet: Fleet) -> None:
-    slot.engine = engine = ScriptedEngine("ok")
-    outcomes = answer_rows(slot, fleet, [*ask("good"), {"id": "bad", "target": "ok"}])
+def test_a_row_that_cannot_be_asked_never_reaches_the_engine(worker: Worker, fleet: Fleet) -> None:
+    worker.host.engine = engine = ScriptedEngine("ok")
+    outcomes = answer_rows(worker, fleet, [*ask("good"), {"id": "bad", "target": "ok"}])
     assert len(engine.asked) == 1
     assert outcomes["good"].status == "ok"
     failed = outcomes[""]
@@ -181,20 +181,20 @@ def test_a_row_that_cannot_be_asked_never_reaches_the_engine(slot: Slot, fleet: 
 
 
 @pytest.mark.parametrize("fault", [SampleError("engine_rejected", "too odd"), OutOfMemory("too big")])
-def test_a_fault_of_one_request_is_that_samples_outcome(slot: Slot, fleet: Fleet, fault: Exception) -> None:
+def test_a_fault_of_one_request_is_that_samples_outcome(worker: Worker, fleet: Fleet, fault: Exception) -> None:
     def answer(request: Request) -> str:
         if "bad" in request.messages[-1].text:
             raise fault
         return "ok"
 
-    slot.engine = ScriptedEngine(answer)
-    outcomes = answer_rows(slot, fleet, ask("bad", "good"))
+    worker.host.engine = ScriptedEngine(answer)
+    outcomes = answer_rows(worker, fleet, ask("bad", "good"))
     assert outcomes["good"].status == "ok"
     assert (outcomes["bad"].status, outcomes["bad"].error_code) == ("failed", fault.code)  # type: ignore[attr-defined]  # both have one
     assert outcomes["bad"].error_message == str(fault)
 
 
-def test_whatever_an_adapter_raises_for_one_sample_is_that_samples_outcome(slot: Slot, fleet: Fleet, exits: list[int]) -> None:
+def test_whatever_an_adapter_raises_for_one_sample_is_that_samples_outcome(worker: Worker, fleet: Fleet, exits: list[int]) -> None:
     surprises: tuple[type[BaseException], ...] = (
         RuntimeError,
         MemoryError,
@@ -210,8 +210,8 @@ def test_whatever_an_adapter_raises_for_one_sample_is_that_samples_outcome(slot:
                 raise surprise("odd")
             return super().to_prompt(sample, images=images, reminder=reminder)
 
-    slot.adapter = OddAdapter()
-    outcomes = answer_rows(slot, fleet, ask("good", *by_question, "fine"))
+    worker.host.adapter = OddAdapter()
+    outcomes = answer_rows(worker, fleet, ask("good", *by_question, "fine"))
     failed = {question: one for question, one in outcomes.items() if one.status == "failed"}
     assert set(outcomes) - set(failed) == {"good", "fine"}
     assert {one.error_code for one in failed.values()} == {"unexpected_error"}
@@ -219,16 +219,16 @@ def test_whatever_an_adapter_raises_for_one_sample_is_that_samples_outcome(slot:
     assert exits == []
 
 
-def test_a_dead_engine_ends_the_chunk_after_what_was_finished(slot: Slot, fleet: Fleet) -> None:
+def test_a_dead_engine_ends_the_chunk_after_what_was_finished(worker: Worker, fleet: Fleet) -> None:
     def answer(request: Request) -> str:
         if "bad" in request.messages[-1].text:
             raise EngineError("gone")
         return "ok"
 
-    slot.engine = ScriptedEngine(answer)
+    worker.host.engine = ScriptedEngine(answer)
     run_id = enqueue_rows(fleet, "tried", [*make_rows(3), *ask("bad", "bad twice")])
-    samples = sorted(read_samples(slot, run_id), key=lambda sample: "bad" in sample.question)
-    seen = collect_until_dead(slot, run_id, samples)
+    samples = sorted(read_samples(worker, run_id), key=lambda sample: "bad" in sample.question)
+    seen = collect_until_dead(worker, run_id, samples)
     assert {outcome.sample_id for outcome in seen} == {sample.sample_id for sample in samples[:3]}
 
 
@@ -249,26 +249,26 @@ def count_asked(engine: ScriptedEngine) -> Counter[str]:
     return Counter(request.messages[-1].text.split("?")[0] for request in engine.asked)
 
 
-def test_a_chunk_whose_engine_is_away_goes_on_later_where_it_was(slot: Slot, fleet: Fleet) -> None:
-    slot.engine = engine = away_once(TransientError("the endpoint does not answer"))
+def test_a_chunk_whose_engine_is_away_goes_on_later_where_it_was(worker: Worker, fleet: Fleet) -> None:
+    worker.host.engine = engine = away_once(TransientError("the endpoint does not answer"))
     run_id = enqueue_rows(fleet, "tried", [*make_rows(9), *ask("bad?")])
-    assert look(slot, run_id, 0) == "away"
-    assert slot.trouble == "the endpoint does not answer"
+    assert run_task(worker, run_id, 0) == "away"
+    assert worker.trouble == "the endpoint does not answer"
     assert fleet.status(run_id).state == "running"
-    assert fleet.wait_for_end(run_id).samples.ok == 10  # the slot's own janitor takes it over
+    assert fleet.wait_for_end(run_id).samples.ok == 10  # the worker's own janitor takes it over
     assert_run_is_sound(fleet, run_id)
     asked = count_asked(engine)
     assert asked.pop("bad") == 2
     assert set(asked.values()) == {1}, "what was finished is in the journal"
 
 
-def test_a_run_whose_engine_needs_the_user_is_paused_and_goes_on_where_it_was(slot: Slot, fleet: Fleet) -> None:
-    slot.engine = engine = away_once(ConfigError("the endpoint refuses the key; set OPENAI_API_KEY"))
+def test_a_run_whose_engine_needs_the_user_is_paused_and_goes_on_where_it_was(worker: Worker, fleet: Fleet) -> None:
+    worker.host.engine = engine = away_once(ConfigError("the endpoint refuses the key; set OPENAI_API_KEY"))
     run_id = enqueue_rows(fleet, "tried", [*make_rows(9), *ask("bad?")])
-    assert look(slot, run_id, 0) == "failed"
+    assert run_task(worker, run_id, 0) == "failed"
     view = fleet.ledger.view_run(run_id)
     assert view is not None
-    assert (view.state, view.reason) == ("paused", "slot@test: the endpoint refuses the key; set OPENAI_API_KEY")
+    assert (view.state, view.reason) == ("paused", "tried@test: the endpoint refuses the key; set OPENAI_API_KEY")
     fleet.run_producer("resume", run_id)
     assert fleet.wait_for_end(run_id).samples.ok == 10
     assert_run_is_sound(fleet, run_id)
@@ -277,7 +277,7 @@ def test_a_run_whose_engine_needs_the_user_is_paused_and_goes_on_where_it_was(sl
     assert set(asked.values()) == {1}
 
 
-def test_of_several_faults_at_once_the_worst_counts(slot: Slot, fleet: Fleet) -> None:
+def test_of_several_faults_at_once_the_worst_counts(worker: Worker, fleet: Fleet) -> None:
     class FailingEngine(ScriptedEngine):
         async def generate(self, request: Request) -> Generation:
             self.asked.append(request)
@@ -287,13 +287,13 @@ def test_of_several_faults_at_once_the_worst_counts(slot: Slot, fleet: Fleet) ->
                 "gone"
             )
 
-    slot.engine = FailingEngine("never")
+    worker.host.engine = FailingEngine("never")
     run_id = enqueue_rows(fleet, "tried", ask("away?", "refused?", "gone?"))
-    assert collect_until_dead(slot, run_id, read_samples(slot, run_id)) == []
+    assert collect_until_dead(worker, run_id, read_samples(worker, run_id)) == []
 
 
-def test_a_videos_frames_reach_the_engine_as_images_before_the_text(slot: Slot, fleet: Fleet) -> None:
-    slot.engine = engine = ScriptedEngine("ok")
+def test_a_videos_frames_reach_the_engine_as_images_before_the_text(worker: Worker, fleet: Fleet) -> None:
+    worker.host.engine = engine = ScriptedEngine("ok")
     (fleet.folder / "film.mp4").write_bytes(encode_video(5))
     paint_number(7).save(fleet.folder / "a.png")
     rows = [
@@ -301,7 +301,7 @@ def test_a_videos_frames_reach_the_engine_as_images_before_the_text(slot: Slot, 
         {"id": 1, "question": "both", "target": "ok", "video": "film.mp4", "image": "a.png"},
         {"id": 2, "question": "text", "target": "ok"},
     ]
-    outcomes = answer_rows(slot, fleet, rows)
+    outcomes = answer_rows(worker, fleet, rows)
     assert {outcome.status for outcome in outcomes.values()} == {"ok"}
     seen = {request.messages[-1].text.split("\n")[0]: [read_number(image) for image in request.images] for request in engine.asked}
     assert seen == {"film": [0, 1, 2, 3, 4], "both": [7, 0, 1, 2, 3, 4], "text": []}
@@ -314,22 +314,22 @@ def test_bounds_of_the_profile_hold_for_what_the_engine_sees(fleet: Fleet) -> No
     paint_number(7).save(fleet.folder / "a.png")
     row = {"id": 0, "question": "both", "target": "ok", "video": "film.mp4", "image": "a.png"}
     run_id = enqueue_rows(fleet, "small", [row])
-    with open_slot(fleet, "small") as slot:
-        slot.engine = engine = ScriptedEngine("ok")
-        assert look(slot, run_id, 0) == "done"
+    with open_worker(fleet, "small") as worker:
+        worker.host.engine = engine = ScriptedEngine("ok")
+        assert run_task(worker, run_id, 0) == "done"
     assert [(image.size, read_number(image)) for image in engine.asked[0].images] == [((40, 24), 7), ((40, 24), 10), ((40, 24), 30)]
 
 
-def test_images_are_decoded_once_for_all_attempts(slot: Slot, fleet: Fleet) -> None:
-    slot.engine = engine = ScriptedEngine(lambda request: "" if request.attempt < 3 else "ok")
+def test_images_are_decoded_once_for_all_attempts(worker: Worker, fleet: Fleet) -> None:
+    worker.host.engine = engine = ScriptedEngine(lambda request: "" if request.attempt < 3 else "ok")
     paint_number(7).save(fleet.folder / "a.png")
-    answer_rows(slot, fleet, [{"id": 0, "question": "shy", "target": "ok", "image": "a.png"}])
+    answer_rows(worker, fleet, [{"id": 0, "question": "shy", "target": "ok", "image": "a.png"}])
     first, *others = engine.asked
     assert len(others) == 2
     assert all(request.images[0] is first.images[0] for request in others)
 
 
-def test_a_sample_that_meets_its_cancellation_with_another_error_gets_no_outcome(slot: Slot, fleet: Fleet) -> None:
+def test_a_sample_that_meets_its_cancellation_with_another_error_gets_no_outcome(worker: Worker, fleet: Fleet) -> None:
     class ConfusedEngine(ScriptedEngine):
         async def generate(self, request: Request) -> Generation:
             if "bad" in request.messages[-1].text:
@@ -340,16 +340,16 @@ def test_a_sample_that_meets_its_cancellation_with_another_error_gets_no_outcome
                 raise RuntimeError("the engine's stream broke") from None
             return await super().generate(request)
 
-    slot.engine = ConfusedEngine("never")
+    worker.host.engine = ConfusedEngine("never")
     run_id = enqueue_rows(fleet, "tried", [*make_rows(3), *ask("bad")])
-    assert collect_until_dead(slot, run_id, read_samples(slot, run_id)) == []
+    assert collect_until_dead(worker, run_id, read_samples(worker, run_id)) == []
 
 
-def test_no_batch_is_larger_than_the_journal_takes_at_once(slot: Slot, fleet: Fleet) -> None:
+def test_no_batch_is_larger_than_the_journal_takes_at_once(worker: Worker, fleet: Fleet) -> None:
     run_id = enqueue_rows(fleet, "tried", make_rows(1500), chunk=4096)
-    answering = answer_samples(slot, slot.load_run(run_id), read_samples(slot, run_id), lambda: False)
+    answering = answer_samples(worker.host, worker.runs.load(run_id), read_samples(worker, run_id), lambda: False)
     batches = [next(answering)]
-    slot.submit(wait_for_others()).result(60)  # all is finished, and the chunk's thread comes late
+    worker.host.submit(wait_for_others()).result(60)  # all is finished, and the chunk's thread comes late
     batches.extend(answering)
     assert sum(len(batch) for batch in batches) == 1500
     assert max(len(batch) for batch in batches) <= 512

@@ -13,26 +13,26 @@ from common.errors import ConfigError, IntegrityError, LeaseLost, ServiceUnreach
 from common.storage.keys import index_key, samples_key
 from tests.support.fleet import Fleet, make_rows
 from tests.support.soundness import assert_run_is_sound
-from tests.support.workers import enqueue_rows, open_slot
-from workers.execution import look
-from workers.execution import task as tasks
-from workers.execution.task import look_at_chunk
-from workers.runtime.worker import Slot
+from tests.support.workers import enqueue_rows, open_worker
+from workers import app
+from workers.app import run_chunk_task
+from workers.execution import task
+from workers.runtime.worker import Worker
 
 
 @pytest.fixture
-def slot(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> Iterator[Slot]:
+def worker(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
     fleet.write_profile("tried")
-    with open_slot(fleet, "tried") as slot:
-        monkeypatch.setattr(tasks, "current_slot", lambda: slot)
-        yield slot
+    with open_worker(fleet, "tried") as worker:
+        monkeypatch.setattr(app, "current_worker", lambda: worker)
+        yield worker
 
 
 def raise_inside(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     def fail(*_: object, **__: object) -> NoReturn:
         raise error
 
-    monkeypatch.setattr(look, "run_chunk", fail)
+    monkeypatch.setattr(task, "run_chunk", fail)
 
 
 def state_of(fleet: Fleet, run_id: str) -> tuple[str, str]:
@@ -41,50 +41,50 @@ def state_of(fleet: Fleet, run_id: str) -> tuple[str, str]:
     return view.state, view.reason
 
 
-def test_a_message_that_comes_three_times_runs_its_chunk_once(slot: Slot, fleet: Fleet) -> None:
+def test_a_message_that_comes_three_times_runs_its_chunk_once(worker: Worker, fleet: Fleet) -> None:
     run_id = enqueue_rows(fleet, "tried", make_rows(4))
-    assert [look_at_chunk(run_id, 0) for _ in range(3)] == ["done", "not needed", "not needed"]
+    assert [run_chunk_task(run_id, 0) for _ in range(3)] == ["done", "not needed", "not needed"]
     assert_run_is_sound(fleet, run_id)
 
 
-def test_a_message_for_a_chunk_that_there_is_not_harms_no_run(slot: Slot, fleet: Fleet) -> None:
+def test_a_message_for_a_chunk_that_there_is_not_harms_no_run(worker: Worker, fleet: Fleet) -> None:
     run_id = enqueue_rows(fleet, "tried", make_rows(20))
     nonsense: list[Any] = [-1, 2, 10**30, "0", "zero", None, 0.0, [0], {}]
-    assert {look_at_chunk(run_id, number) for number in nonsense} == {"unknown"}
-    assert [look_at_chunk(run_id, number) for number in (0, 1)] == ["done", "done"]
+    assert {run_chunk_task(run_id, number) for number in nonsense} == {"unknown"}
+    assert [run_chunk_task(run_id, number) for number in (0, 1)] == ["done", "done"]
     assert_run_is_sound(fleet, run_id)
 
 
-def test_a_message_for_a_run_that_there_is_not_ends_in_a_word(slot: Slot, fleet: Fleet) -> None:
+def test_a_message_for_a_run_that_there_is_not_ends_in_a_word(worker: Worker, fleet: Fleet) -> None:
     nonsense: list[Any] = ["tried-0123456789ab", "", "../../etc", 7, None, ["tried"], "a\0b"]
-    assert {look_at_chunk(run_id, 0) for run_id in nonsense} == {"unknown", "failed"}
+    assert {run_chunk_task(run_id, 0) for run_id in nonsense} == {"unknown", "failed"}
     assert fleet.ledger.list_runs("tried") == []
     assert [key for key in fleet.ledger.client.scan_iter() if b"}:" in key] == [], "the ledger has keys of a run that is not"
 
 
 @pytest.mark.parametrize("missing", [samples_key, index_key])
-def test_a_run_whose_plan_is_damaged_is_paused_with_the_reason(slot: Slot, fleet: Fleet, missing: Any) -> None:
+def test_a_run_whose_plan_is_damaged_is_paused_with_the_reason(worker: Worker, fleet: Fleet, missing: Any) -> None:
     run_id = enqueue_rows(fleet, "tried", make_rows(4))
     (fleet.folder / "store" / missing(run_id)).unlink()
-    assert look_at_chunk(run_id, 0) == "failed"
+    assert run_chunk_task(run_id, 0) == "failed"
     state, reason = state_of(fleet, run_id)
     assert state == "paused"
-    assert reason.startswith("slot@test: ")
+    assert reason.startswith("tried@test: ")
     assert "plan/w1" in reason
 
 
 @pytest.mark.parametrize("error", [IntegrityError("contradiction"), ConfigError("no such validator")])
 def test_what_a_person_must_look_at_pauses_the_run(
-    slot: Slot, fleet: Fleet, monkeypatch: pytest.MonkeyPatch, error: Exception
+    worker: Worker, fleet: Fleet, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     run_id = enqueue_rows(fleet, "tried", make_rows(4))
     raise_inside(monkeypatch, error)
-    assert look_at_chunk(run_id, 0) == "failed"
-    assert state_of(fleet, run_id) == ("paused", f"slot@test: {error}")
+    assert run_chunk_task(run_id, 0) == "failed"
+    assert state_of(fleet, run_id) == ("paused", f"tried@test: {error}")
 
 
 def test_whatever_is_raised_inside_ends_in_a_word_and_the_run_goes_on(
-    slot: Slot, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+    worker: Worker, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_id = enqueue_rows(fleet, "tried", make_rows(4))
     ends: list[tuple[BaseException, str]] = [
@@ -103,6 +103,6 @@ def test_whatever_is_raised_inside_ends_in_a_word_and_the_run_goes_on(
     for error, word in ends:
         with monkeypatch.context() as patch:
             raise_inside(patch, error)
-            assert look_at_chunk(run_id, 0) == word, repr(error)
+            assert run_chunk_task(run_id, 0) == word, repr(error)
     assert state_of(fleet, run_id) == ("running", "")
-    assert look_at_chunk(run_id, 0) == "done"
+    assert run_chunk_task(run_id, 0) == "done"

@@ -17,30 +17,42 @@ from common.storage.plan_index import ChunkIndex
 from common.storage.store import open_store
 from tests.support.planning import make_samples, make_spec, plan_samples
 from tests.support.waiting import wait_until
-from workers.recovery.janitor import sweep
+from workers.recovery.janitor import Janitor
+from workers.recovery.takeover import Takeovers
+
+
+class RecordedTakeovers(Takeovers):
+    """Record what would be taken over, with a fixed ``room``."""
+
+    def __init__(self, ledger: Ledger, room: int = 2) -> None:
+        super().__init__(ledger, lambda *_: "", room)
+        self.taken: list[tuple[str, int]] = []
+
+    def begin(self, run_id: str, chunk: int) -> None:
+        self.taken.append((run_id, chunk))
 
 
 class Swept(NamedTuple):
     app: Celery
     ledger: Ledger
     settings: Settings
-    taken: list[tuple[str, int]]
+    takeovers: RecordedTakeovers
     known: dict[str, ChunkIndex]
-    room_for_takeovers: int = 2
-
-    def take_over(self, run_id: str, chunk: int) -> None:
-        self.taken.append((run_id, chunk))
-
-    def find_index(self, run_id: str) -> ChunkIndex | None:
-        return self.known.get(run_id)
 
     def open_run(self, run_id: str, chunks: int) -> None:
         self.ledger.open_run(Plan(run_id=run_id, samples=chunks, chunks=chunks, datasets=()), "tiny")
 
+    def make_janitor(self, model: str = "tiny") -> Janitor:
+        return Janitor(self.app, self.ledger, self.takeovers, self.known.get, model, self.settings.janitor_s)
+
     def sweep(self) -> int:
-        """Sweep when it is somebody's turn again."""
+        """Sweep once no other janitor has the turn."""
         wait_until(lambda: not self.ledger.client.exists("fleet:janitor:tiny"), "the turn to pass")
-        return sweep(self.app, self, self.settings, "tiny")
+        return self.make_janitor().sweep()
+
+    @property
+    def taken(self) -> list[tuple[str, int]]:
+        return self.takeovers.taken
 
     @property
     def waiting(self) -> int:
@@ -54,7 +66,8 @@ class Swept(NamedTuple):
 def swept(redis_url: str) -> Iterator[Swept]:
     chosen = Settings(redis_url=redis_url, lease_s=0.05, renew_s=0.01, janitor_s=0.01)
     with connect_redis(chosen) as client:
-        yield Swept(make_app(chosen), Ledger(client, chosen), chosen, [], {})
+        ledger = Ledger(client, chosen)
+        yield Swept(make_app(chosen), ledger, chosen, RecordedTakeovers(ledger), {})
 
 
 def test_it_rings_for_pending_chunks_once_the_queue_is_empty(swept: Swept) -> None:
@@ -96,7 +109,9 @@ def test_it_takes_over_as_many_as_it_has_room_for_and_leaves_the_turn_to_the_nex
     ring(swept.app, "tiny", "tiny-1", [4])
     leases = [swept.ledger.acquire("tiny-1", chunk, "dead@worker") for chunk in range(4)]
     assert all(lease and swept.ledger.release(lease) for lease in leases)
-    full = swept._replace(room_for_takeovers=0, settings=swept.settings.model_copy(update={"janitor_s": 60.0}))
+    full = swept._replace(
+        takeovers=RecordedTakeovers(swept.ledger, room=0), settings=swept.settings.model_copy(update={"janitor_s": 60.0})
+    )
     assert full.sweep() == 0
     assert swept.sweep() == 2, "the full one did not keep the turn for a minute"
     assert swept.sweep() == 2
@@ -109,8 +124,8 @@ def test_one_worker_of_a_model_sweeps_at_a_time(swept: Swept) -> None:
     swept.open_run("tiny-1", 3)
     assert patient.sweep() == 3
     patient.empty_queue()
-    assert sweep(swept.app, swept, swept.settings, "tiny") == 0, "another worker has just swept"
-    assert sweep(swept.app, swept, swept.settings, "other") == 0, "another model's turn, and it has no runs"
+    assert swept.make_janitor().sweep() == 0, "another worker has just swept"
+    assert swept.make_janitor("other").sweep() == 0, "another model's turn, and it has no runs"
     assert swept.ledger.client.pttl("fleet:janitor:tiny") > 0, "a janitor that dies must not keep the turn"
 
 

@@ -9,7 +9,7 @@ from common.records import Outcome
 from tests.support.fleet import Fleet, make_rows
 from tests.support.planning import make_outcome, make_sample
 from tests.support.waiting import wait_until
-from tests.support.workers import enqueue_rows, open_slot, read_samples
+from tests.support.workers import enqueue_rows, open_worker, read_samples
 from workers.execution.chunk import run_chunk
 from workers.runtime.throughput import Throughput
 
@@ -104,16 +104,16 @@ def test_threads_that_count_at_once_lose_nothing(pace: Throughput) -> None:
 def test_a_worker_tells_the_pace_of_what_it_answers_itself_and_not_of_what_it_finds_in_a_journal(fleet: Fleet) -> None:
     fleet.write_profile("tried")
     run_id = enqueue_rows(fleet, "tried", make_rows(32))
-    with open_slot(fleet, "tried", name="gpu0@test") as slot:
+    with open_worker(fleet, "tried", name="gpu0@test") as worker:
         assert fleet.workers("tried")[0].samples_per_s is None
-        assert run_chunk(slot, run_id, 0) == "done"
+        assert run_chunk(worker, run_id, 0) == "done"
         wait_until(lambda: fleet.workers("tried")[0].samples_per_s, "the pace to be told")
         (told,) = fleet.workers("tried")
         assert told.tokens_per_s == told.samples_per_s, "the echo engine's ok is one token"
-    with open_slot(fleet, "tried", name="gpu1@test") as slot:
-        lease = slot.ledger.acquire(run_id, 1, "dead@test")
+    with open_worker(fleet, "tried", name="gpu1@test") as worker:
+        lease = worker.ledger.acquire(run_id, 1, "dead@test")
         assert lease is not None
-        slot.ledger.journal(lease, [make_outcome(sample) for sample in read_samples(slot, run_id, 1)])
-        slot.give_back(lease)
+        worker.ledger.journal(lease, [make_outcome(sample) for sample in read_samples(worker, run_id, 1)])
+        worker.leases.give_back(lease)
         wait_until(lambda: fleet.status(run_id).state == "done", "the chunk to be taken over")
-        assert slot.pace.measure() is None
+        assert worker.throughput.measure() is None

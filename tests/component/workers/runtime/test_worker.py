@@ -13,60 +13,60 @@ from common.exit_codes import ENGINE_DIED
 from common.records import Lease
 from tests.support.fleet import Fleet, make_rows
 from tests.support.waiting import wait_until
-from tests.support.workers import Exited, enqueue_rows, exits, open_slot
-from workers.runtime.worker import Slot
+from tests.support.workers import Exited, enqueue_rows, exits, open_worker
+from workers.runtime.worker import Worker
 
 __all__ = ["exits"]  # a fixture
 
 
 @pytest.fixture
-def slot(fleet: Fleet) -> Iterator[Slot]:
+def worker(fleet: Fleet) -> Iterator[Worker]:
     fleet.write_profile("tried")
-    with open_slot(fleet, "tried", drain_grace_s=600) as slot:
-        yield slot
+    with open_worker(fleet, "tried", drain_grace_s=600) as worker:
+        yield worker
 
 
-def acquire(slot: Slot, run_id: str, number: int) -> Lease:
-    lease = slot.ledger.acquire(run_id, number, slot.name)
+def acquire(worker: Worker, run_id: str, number: int) -> Lease:
+    lease = worker.ledger.acquire(run_id, number, worker.name)
     assert lease is not None
     return lease
 
 
 def test_a_worker_is_there_from_its_start_to_its_end_and_says_what_it_holds(fleet: Fleet) -> None:
     fleet.write_profile("tried")
-    with open_slot(fleet, "tried") as slot:
+    with open_worker(fleet, "tried") as worker:
         (spoken,) = fleet.workers("tried")
-        assert (spoken.worker, spoken.device, spoken.pid, spoken.state) == ("slot@test", "cpu", os.getpid(), "ready")
-        with slot.heartbeat.keep(acquire(slot, enqueue_rows(fleet, "tried", make_rows(4)), 0)) as held:
+        assert (spoken.worker, spoken.device, spoken.pid, spoken.state) == ("tried@test", "cpu", os.getpid(), "ready")
+        with worker.keeper.keep(acquire(worker, enqueue_rows(fleet, "tried", make_rows(4)), 0)) as held:
             wait_until(lambda: fleet.workers("tried")[0].holds == ((held.lease.run_id, 0),), "the chunk to be told of")
-            slot.drain()
+            worker.leases.drain()
             wait_until(lambda: fleet.workers("tried")[0].state == "draining", "the drain to be told of")
     assert fleet.workers("tried") == []
 
 
-def test_a_drain_grants_its_grace_once_and_takes_it_away_when_asked_to_hurry(slot: Slot) -> None:
-    assert (slot.draining, slot.grace_over) == (False, False)
-    slot.drain()
-    slot.drain()
-    assert (slot.draining, slot.grace_over) == (True, False)
-    slot.drain(at_once=True)
-    slot.drain()
-    assert (slot.draining, slot.grace_over) == (True, True)
+def test_a_drain_grants_its_grace_once_and_takes_it_away_when_asked_to_hurry(worker: Worker) -> None:
+    assert (worker.leases.draining, worker.leases.grace_over) == (False, False)
+    worker.leases.drain()
+    worker.leases.drain()
+    assert (worker.leases.draining, worker.leases.grace_over) == (True, False)
+    worker.leases.drain(at_once=True)
+    worker.leases.drain()
+    assert (worker.leases.draining, worker.leases.grace_over) == (True, True)
 
 
 def test_stopping_waits_for_what_is_held(fleet: Fleet) -> None:
     fleet.write_profile("tried")
     run_id = enqueue_rows(fleet, "tried", make_rows(4))
-    with open_slot(fleet, "tried") as slot:
-        with slot.heartbeat.keep(acquire(slot, run_id, 0)):
-            stopping = threading.Thread(target=slot.stop)
+    with open_worker(fleet, "tried") as worker:
+        with worker.keeper.keep(acquire(worker, run_id, 0)):
+            stopping = threading.Thread(target=worker.stop)
             stopping.start()
             wait_until(lambda: fleet.workers("tried")[0].state == "draining", "a beat of the draining worker")
-            assert slot.submit(_answer_of_the_loop()).result(20) == 42, "the engine's loop runs for as long as it is needed"
+            assert worker.host.submit(_answer_of_the_loop()).result(20) == 42, "the engine's loop runs for as long as it is needed"
             assert stopping.is_alive()
         stopping.join(timeout=20)
         assert not stopping.is_alive()
-        slot.stop = lambda: None  # type: ignore[method-assign]  # it was stopped here
+        worker.stop = lambda: None  # type: ignore[method-assign]  # it was stopped here
 
 
 async def _answer_of_the_loop() -> int:
@@ -76,46 +76,46 @@ async def _answer_of_the_loop() -> int:
 def test_a_chunk_that_is_given_back_is_taken_over_once(fleet: Fleet) -> None:
     fleet.write_profile("tried")
     run_id = enqueue_rows(fleet, "tried", make_rows(4))
-    with open_slot(fleet, "tried", janitor_s=600) as slot:  # its one sweep was at its start
-        lease = acquire(slot, run_id, 0)
-        slot.give_back(lease)
-        slot.give_back(lease)
-        assert slot.ledger.expire_leases(run_id) == [0]
-        assert slot.ledger.expire_leases(run_id) == []
-        assert acquire(slot, run_id, 0).token != lease.token
+    with open_worker(fleet, "tried", janitor_s=600) as worker:  # its one sweep was at its start
+        lease = acquire(worker, run_id, 0)
+        worker.leases.give_back(lease)
+        worker.leases.give_back(lease)
+        assert worker.ledger.expire_leases(run_id) == [0]
+        assert worker.ledger.expire_leases(run_id) == []
+        assert acquire(worker, run_id, 0).token != lease.token
 
 
 def test_a_chunk_of_another_worker_is_run_on_a_thread_of_its_own_while_there_is_room(fleet: Fleet) -> None:
     fleet.write_profile("tried", engine_options={"delay_s": 0.2})
     run_id = enqueue_rows(fleet, "tried", make_rows(40), chunk=10)
-    with open_slot(fleet, "tried", chunks_in_flight=2, janitor_s=600) as slot:
-        slot.take_over(run_id, 0)
-        slot.take_over(run_id, 1)
-        assert slot.room_for_takeovers == 0
-        wait_until(lambda: slot.room_for_takeovers == 2, "both to end")
+    with open_worker(fleet, "tried", chunks_in_flight=2, janitor_s=600) as worker:
+        worker.takeovers.begin(run_id, 0)
+        worker.takeovers.begin(run_id, 1)
+        assert worker.takeovers.room == 0
+        wait_until(lambda: worker.takeovers.room == 2, "both to end")
         assert fleet.status(run_id).samples.ok == 20
-        slot.drain()
-        assert slot.room_for_takeovers == 0
+        worker.leases.drain()
+        assert worker.takeovers.room == 0
 
 
-def test_a_dying_worker_gives_every_chunk_back_and_takes_no_more(slot: Slot, fleet: Fleet, exits: list[int]) -> None:
+def test_a_dying_worker_gives_every_chunk_back_and_takes_no_more(worker: Worker, fleet: Fleet, exits: list[int]) -> None:
     run_id = enqueue_rows(fleet, "tried", make_rows(40))
-    with slot.heartbeat.keep(acquire(slot, run_id, 0)), slot.heartbeat.keep(acquire(slot, run_id, 1)):
+    with worker.keeper.keep(acquire(worker, run_id, 0)), worker.keeper.keep(acquire(worker, run_id, 1)):
         with pytest.raises(Exited):
-            slot.die("the accelerator fell off the bus")
+            worker.die("the accelerator fell off the bus")
         assert exits == [ENGINE_DIED]
-        assert slot.grace_over
-        assert sorted(slot.ledger.expire_leases(run_id)) == [0, 1]
-        view = slot.ledger.view_run(run_id)
+        assert worker.leases.grace_over
+        assert sorted(worker.ledger.expire_leases(run_id)) == [0, 1]
+        view = worker.ledger.view_run(run_id)
         assert view is not None
         assert view.holders == {}
 
 
 def test_a_dying_worker_gives_back_a_chunk_that_was_just_being_leased(
-    slot: Slot, fleet: Fleet, exits: list[int], monkeypatch: pytest.MonkeyPatch
+    worker: Worker, fleet: Fleet, exits: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_id, asked, answered = enqueue_rows(fleet, "tried", make_rows(40)), threading.Event(), threading.Event()
-    ledger_acquire = slot.ledger.acquire
+    ledger_acquire = worker.ledger.acquire
 
     def acquire_slowly(*named: Any) -> Lease | None:
         lease = ledger_acquire(*named)
@@ -124,44 +124,44 @@ def test_a_dying_worker_gives_back_a_chunk_that_was_just_being_leased(
         return lease
 
     def hold() -> None:
-        with slot.hold(run_id, 0):
+        with worker.leases.hold(run_id, 0):
             wait_until(lambda: exits, "the worker's end")
 
     def die() -> None:
         with pytest.raises(Exited):
-            slot.die("the accelerator fell off the bus")
+            worker.die("the accelerator fell off the bus")
 
-    monkeypatch.setattr(slot.ledger, "acquire", acquire_slowly)
+    monkeypatch.setattr(worker.ledger, "acquire", acquire_slowly)
     with ThreadPoolExecutor(2) as threads:
         holding = threads.submit(hold)
         assert asked.wait(20)
         dying = threads.submit(die)
-        wait_until(lambda: slot.draining, "the worker to be dying")
+        wait_until(lambda: worker.leases.draining, "the worker to be dying")
         answered.set()
         dying.result(20)
         holding.result(20)
     assert exits == [ENGINE_DIED]
-    assert slot.ledger.expire_leases(run_id) == [0]
+    assert worker.ledger.expire_leases(run_id) == [0]
 
 
-def test_a_dying_worker_dies_though_redis_is_gone(slot: Slot, fleet: Fleet, exits: list[int]) -> None:
+def test_a_dying_worker_dies_though_redis_is_gone(worker: Worker, fleet: Fleet, exits: list[int]) -> None:
     run_id = enqueue_rows(fleet, "tried", make_rows(4))
-    with slot.heartbeat.keep(acquire(slot, run_id, 0)):
+    with worker.keeper.keep(acquire(worker, run_id, 0)):
         fleet.server.kill()
         with pytest.raises(Exited):
-            slot.die("the accelerator fell off the bus")
+            worker.die("the accelerator fell off the bus")
         fleet.server.restart()
     assert exits == [ENGINE_DIED]
 
 
 def test_a_worker_whose_engine_hangs_while_it_stops_ends(fleet: Fleet, exits: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workers.runtime.worker._STOP_S", 0.2)
+    monkeypatch.setattr("workers.runtime.engine_host._STOP_S", 0.2)
     fleet.write_profile("tried")
-    with open_slot(fleet, "tried") as slot:
+    with open_worker(fleet, "tried") as worker:
         goes_on = threading.Event()
-        slot._loop.call_soon_threadsafe(goes_on.wait)  # noqa: SLF001  # as synchronous code of an engine's might
+        worker.host._loop.call_soon_threadsafe(goes_on.wait)  # noqa: SLF001  # as synchronous code of an engine's might
         with pytest.raises(Exited):
-            slot.stop()
+            worker.stop()
         goes_on.set()
         assert exits == [ENGINE_DIED]
         (left,) = fleet.workers("tried")
@@ -173,14 +173,14 @@ def test_an_engine_that_hangs_is_found_also_while_redis_is_out_of_order(
     fleet: Fleet, exits: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fleet.write_profile("tried")
-    with open_slot(fleet, "tried", engine_stall_s=5) as slot:
-        slot.heartbeat.stop()
-        slot.ledger.client.delete("fleet:janitor:tried")
+    with open_worker(fleet, "tried", engine_stall_s=5) as worker:
+        worker.keeper.stop()
+        worker.ledger.client.delete("fleet:janitor:tried")
         with monkeypatch.context() as patch:
-            patch.setattr(slot.ledger, "list_runs", _refuse)
-            patch.setattr("workers.runtime.worker.StallDetector.length_s", 6.0)
+            patch.setattr(worker.ledger, "list_runs", _refuse)
+            patch.setattr("workers.recovery.stall_detector.StallDetector.stalled_s", 6.0)
             with pytest.raises(Exited):
-                slot._do_duties()  # noqa: SLF001  # what the heartbeat does
+                worker.report_and_sweep()
         assert exits == [ENGINE_DIED]
 
 
@@ -198,25 +198,25 @@ def test_a_worker_says_that_it_loads(fleet: Fleet) -> None:
 
 
 def _open_and_close(fleet: Fleet) -> None:
-    with open_slot(fleet, "slow"):
+    with open_worker(fleet, "slow"):
         assert [one.state for one in fleet.workers("slow")] == ["ready"]
 
 
 def test_an_engine_that_ends_its_loop_ends_the_worker(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     died = threading.Event()
+    monkeypatch.setattr(Worker, "die", lambda *_: died.set())
     fleet.write_profile("tried")
-    with open_slot(fleet, "tried") as slot:
-        monkeypatch.setattr(slot, "die", lambda _: died.set())
-        slot._loop.call_soon_threadsafe(_leave)  # noqa: SLF001  # as a task of an engine's own might
+    with open_worker(fleet, "tried") as worker:
+        worker.host._loop.call_soon_threadsafe(_leave)  # noqa: SLF001  # as a task of an engine's own might
         assert died.wait(20)
-        monkeypatch.setattr(slot, "stop", slot.heartbeat.stop)
-    slot._loop.close()  # noqa: SLF001  # its thread has ended
+        monkeypatch.setattr(worker, "stop", worker.keeper.stop)
+    worker.host._loop.close()  # noqa: SLF001  # its thread has ended
 
 
 def _leave() -> None:
     raise SystemExit(3)
 
 
-def test_a_run_is_loaded_once(slot: Slot, fleet: Fleet) -> None:
+def test_a_run_is_loaded_once(worker: Worker, fleet: Fleet) -> None:
     run_id = enqueue_rows(fleet, "tried", make_rows(4))
-    assert slot.load_run(run_id) is slot.load_run(run_id)
+    assert worker.runs.load(run_id) is worker.runs.load(run_id)

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from common.records import Kind, Sample
 from common.spec.models import SamplingParams
-from workers.execution.retry_ladder import is_chinese, plan_attempt
+from workers.execution.reminders import is_chinese
+from workers.execution.retry_ladder import plan_attempt
 
 GREEDY = SamplingParams(max_tokens=32)
 UNREADABLE = ("answer_extractable",)

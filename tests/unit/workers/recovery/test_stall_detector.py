@@ -14,30 +14,30 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def test_an_engine_that_is_asked_nothing_is_not_silent(clock: list[float]) -> None:
-    heard = StallDetector()
+    stalls = StallDetector()
     clock[0] += 1000
-    assert heard.length_s == 0
-    with heard.broken_by_answer():
+    assert stalls.stalled_s == 0
+    with stalls.track_request():
         clock[0] += 5
-        assert heard.length_s == 5
+        assert stalls.stalled_s == 5
     clock[0] += 1000
-    assert heard.length_s == 0
+    assert stalls.stalled_s == 0
 
 
 def test_one_answer_among_many_questions_breaks_the_silence(clock: list[float]) -> None:
-    heard = StallDetector()
-    with heard.broken_by_answer():
+    stalls = StallDetector()
+    with stalls.track_request():
         clock[0] += 50
-        with heard.broken_by_answer():
+        with stalls.track_request():
             clock[0] += 9
-            assert heard.length_s == 59, "a further question is no answer"
-        assert heard.length_s == 0
+            assert stalls.stalled_s == 59, "a further question is no answer"
+        assert stalls.stalled_s == 0
         clock[0] += 3
-        assert heard.length_s == 3
+        assert stalls.stalled_s == 3
 
 
 def test_a_question_that_fails_is_answered(clock: list[float]) -> None:
-    heard = StallDetector()
-    with pytest.raises(RuntimeError), heard.broken_by_answer():
+    stalls = StallDetector()
+    with pytest.raises(RuntimeError), stalls.track_request():
         raise RuntimeError
-    assert heard.length_s == 0
+    assert stalls.stalled_s == 0

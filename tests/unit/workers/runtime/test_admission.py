@@ -60,15 +60,15 @@ def test_chunks_begin_until_enough_samples_wait(chunks: Chunks) -> None:
         for _ in range(6):
             chunks.ask(64)
         wait_until(lambda: len(chunks.permits) == 2, "two chunks, the second because 64 are not enough")
-        chunks.permits[0].leave(28)
+        chunks.permits[0].release(28)
         chunks.wait_for_refusals()
         assert len(chunks.permits) == 2, "100 samples still wait"
-        chunks.permits[1].leave(1)
+        chunks.permits[1].release(1)
         wait_until(lambda: len(chunks.permits) == 3, "a third chunk")
-        chunks.permits[0].leave(36)
+        chunks.permits[0].release(36)
         chunks.wait_for_refusals()
         assert len(chunks.permits) == 3, "63 and 64 samples wait"
-        chunks.permits[1].leave(63)
+        chunks.permits[1].release(63)
         wait_until(lambda: len(chunks.permits) == 4, "a fourth chunk")
     finally:
         chunks.end()
@@ -80,7 +80,7 @@ def test_chunk_larger_than_enough_begins_alone(chunks: Chunks) -> None:
         wait_until(lambda: len(chunks.permits) == 1, "the large chunk")
         chunks.ask(1)
         chunks.wait_for_refusals()
-        chunks.permits[0].leave(3997)
+        chunks.permits[0].release(3997)
         wait_until(lambda: len(chunks.permits) == 2, "the small chunk")
     finally:
         chunks.end()
@@ -103,6 +103,6 @@ def test_chunk_that_must_not_wait_begins(chunks: Chunks) -> None:
 def test_chunk_that_fails_returns_its_permit() -> None:
     gate = AdmissionGate(1)
     with pytest.raises(ZeroDivisionError), gate.admit(64, lambda: False) as permit:
-        permit.leave(10 // 0)
+        permit.release(10 // 0)
     with gate.admit(64, lambda: pytest.fail("the permit was kept")):  # the gate asks only when it has found no room
         pass

@@ -41,7 +41,7 @@ class Asker:
         return self._until()
 
     def _ask(self) -> None:
-        with self._turns.take(self._lease, self._must_begin):
+        with self._turns.acquire(self._lease, self._must_begin):
             self.has_turn.set()
             self.may_end.wait()  # a limit here would free the lock and hide a chunk that is stuck
 
@@ -60,7 +60,7 @@ def test_suspect_waits_for_chunks_and_is_then_alone() -> None:
     second.end()
     assert suspect.has_turn.wait(10), "the suspect waited longer than the later one"
     later.wait_for_refusal()
-    assert (turns.is_asking(make_lease(3)), turns.is_asking(make_lease(4))) == (True, False)
+    assert (turns.is_held_by(make_lease(3)), turns.is_held_by(make_lease(4))) == (True, False)
     suspect.end()
     assert later.has_turn.wait(10)
     later.end()
@@ -93,9 +93,9 @@ def test_a_wait_ends_when_the_chunk_is_to_end() -> None:
 
 def test_chunk_whose_engine_died_keeps_its_turn() -> None:
     turns, lease = EngineLock(), make_lease(1)
-    with pytest.raises(EngineError), turns.take(lease, lambda: False):
+    with pytest.raises(EngineError), turns.acquire(lease, lambda: False):
         raise EngineError("gone")
-    assert turns.is_asking(lease)
-    with pytest.raises(KeyError), turns.take(make_lease(2), lambda: False):
+    assert turns.is_held_by(lease)
+    with pytest.raises(KeyError), turns.acquire(make_lease(2), lambda: False):
         raise KeyError
-    assert not turns.is_asking(make_lease(2))
+    assert not turns.is_held_by(make_lease(2))

@@ -1,0 +1,97 @@
+"""The chunks that this worker holds: it leases them, renews them, gives them back, and takes none while it drains."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+
+from redis.exceptions import RedisError
+
+from common.ledger.ledger import SUSPECT, Ledger
+from common.records import Lease
+from common.settings import Settings
+from workers.recovery.lease_keeper import HeldLease, LeaseKeeper
+from workers.recovery.takeover import Takeovers
+from workers.runtime.engine_lock import EngineLock
+
+
+class ChunkLeases:
+    """Lease chunks for one worker.  Safe to share between threads; ``drain`` is safe in a signal handler."""
+
+    def __init__(
+        self, worker: str, ledger: Ledger, keeper: LeaseKeeper, takeovers: Takeovers, engine_lock: EngineLock, settings: Settings
+    ) -> None:
+        self._worker = worker
+        self._ledger = ledger
+        self._keeper = keeper
+        self._takeovers = takeovers
+        self._engine_lock = engine_lock
+        self._settings = settings
+        self._acquiring = threading.Lock()
+        self._choosing_suspects = threading.Lock()
+        self._suspects: frozenset[str] | None = None
+        self._grace_ends_at: float | None = None
+
+    @contextmanager
+    def hold(self, run_id: str, chunk: int) -> Iterator[HeldLease | None]:
+        """Lease a chunk and keep it renewed while the block runs.  Yield ``None`` if it is done, held or closed.
+
+        If an exception leaves the block, the chunk is given back and offered again after ``lease_s``.
+        """
+        with ExitStack() as keeping:
+            with self._acquiring:
+                lease = None if self.draining else self._ledger.acquire(run_id, chunk, self._worker)
+                held = keeping.enter_context(self._keeper.keep(lease)) if lease else None
+            if self.draining and not held:
+                self._takeovers.decline(run_id, chunk)
+            try:
+                yield held
+            except BaseException:
+                with suppress(RedisError):  # then the lease expires
+                    if held:
+                        self.give_back(held.lease, delay_s=self._settings.lease_s)
+                raise
+
+    def give_back(self, lease: Lease, *, delay_s: float = 0.0) -> None:
+        """Release a chunk, with its journal intact, for another worker's janitor to take over."""
+        self._ledger.release(lease, blame=SUSPECT if lease.token in (self._suspects or ()) else 0, delay_s=delay_s)
+
+    def give_back_all(self) -> None:
+        """Release every chunk, also one whose ``acquire`` is in flight."""
+        self.wait_for_acquire()
+        for lease in self._keeper.leases:
+            self.give_back(lease)
+
+    def drain(self, *, at_once: bool = False) -> None:
+        """Take no more chunks.  Those that run have ``drain_grace_s`` left, or no time if ``at_once``."""
+        self._takeovers.close()
+        if at_once:
+            self._grace_ends_at = time.monotonic()
+        elif self._grace_ends_at is None:
+            self._grace_ends_at = time.monotonic() + self._settings.drain_grace_s
+
+    @property
+    def draining(self) -> bool:
+        return self._grace_ends_at is not None
+
+    @property
+    def grace_over(self) -> bool:
+        """Whether the grace period of a drain has passed, so that running chunks are to be given back."""
+        return self._grace_ends_at is not None and time.monotonic() >= self._grace_ends_at
+
+    def note_suspects_and_drain(self) -> None:
+        """Note which chunks may have killed the engine, then drain at once.
+
+        The order matters: a drain makes chunks leave the engine lock.  A worker that drains already notes none, because the
+        signal that ended it may have reached its engine as well.
+        """
+        with self._choosing_suspects:
+            if self._suspects is None:
+                holding = (lease.token for lease in self._keeper.leases if self._engine_lock.is_held_by(lease))
+                self._suspects = frozenset(() if self.draining else holding)
+                self.drain(at_once=True)
+
+    def wait_for_acquire(self) -> None:
+        """Block until any in-flight ``acquire`` has finished.  None can start after a drain."""
+        with self._acquiring:
+            return

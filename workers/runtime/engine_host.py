@@ -1,0 +1,94 @@
+"""The engine of a worker process, on an event loop and a thread of its own, with what prepares its requests."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future, wait
+from contextlib import AbstractAsyncContextManager
+from typing import Any, TypeVar
+
+import structlog
+from PIL.Image import Image
+
+from common.records import Sample
+from workers.adapters.base import Adapter
+from workers.engines.base import Engine, Generation, Request
+from workers.media.loader import MediaLoader
+from workers.recovery.stall_detector import StallDetector
+from workers.recovery.watchdog import Watchdog
+from workers.runtime.run_context import RunContext
+
+log = structlog.get_logger()
+
+_STOP_S = 10.0  # an engine that takes longer to stop hangs; the launcher waits for little more than this
+
+Result = TypeVar("Result")
+
+
+class EngineHost:
+    """Turn requests into generations.  The task threads of a worker share one host.
+
+    Sample code runs as coroutines on the engine's loop, so that all samples of all chunks reach the engine together.
+    """
+
+    def __init__(self, worker: str, engine: Engine, adapter: Adapter, media: MediaLoader, *, stall_s: float) -> None:
+        self.worker = worker
+        self.engine = engine
+        self.adapter = adapter
+        self._media = media
+        self._stall_s = stall_s
+        self._stalls = StallDetector()
+        self._watchdog = Watchdog(stall_s)
+        self._loop = asyncio.new_event_loop()
+        self._thread: threading.Thread
+
+    def start(self, *, on_loop_end: Callable[[str], object], while_loading: Callable[[], None], every_s: float) -> None:
+        """Load the engine and call ``while_loading`` every ``every_s`` seconds until it has loaded.
+
+        ``on_loop_end`` receives the reason when the engine ends its loop later.  Raises what ``Engine.start`` raises.
+        """
+        self._thread = threading.Thread(target=self._run_loop, args=(on_loop_end,), name="engine", daemon=True)
+        self._thread.start()
+        loading = self.submit(self.engine.start())
+        while not loading.done():
+            while_loading()
+            wait([loading], timeout=every_s)
+        loading.result()
+        self._watchdog.start()
+
+    def stop(self) -> None:
+        """Stop the engine and its loop.  Raises ``TimeoutError``, with both left as they are, when the engine hangs."""
+        try:
+            self.submit(self.engine.stop()).result(_STOP_S)
+        except TimeoutError:
+            raise TimeoutError(f"the engine did not stop within {_STOP_S:g} s") from None
+        self._watchdog.stop()
+        self._media.stop()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def submit(self, work: Coroutine[Any, Any, Result]) -> "Future[Result]":
+        """Run a coroutine on the engine's loop, from any thread."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    async def generate(self, request: Request) -> Generation:
+        """Ask the engine.  Raises what ``Engine.generate`` raises."""
+        with self._stalls.track_request():
+            return await self.engine.generate(request)
+
+    def hold_images(self, sample: Sample, run: RunContext) -> AbstractAsyncContextManager[tuple[Image, ...]]:
+        """Return a block in which a sample's images take their share of memory, see ``MediaLoader.hold``."""
+        return self._media.hold(sample.media, run.access, run.spec.model.media)
+
+    def describe_stall(self) -> str | None:
+        """Return the reason to end the process if the engine has pending requests and answers none; else ``None``."""
+        return f"the engine has answered nothing for {self._stall_s:g} s" if self._stalls.stalled_s > self._stall_s else None
+
+    def _run_loop(self, on_loop_end: Callable[[str], object]) -> None:
+        try:
+            self._loop.run_forever()
+        except (SystemExit, KeyboardInterrupt):
+            # Only these two leave a loop.  Without a loop no chunk would ever end.
+            log.exception("engine.loop_ended")
+            on_loop_end("the engine ended its loop")
