@@ -1,4 +1,4 @@
-"""The files of ``deploy/``, ``docker-compose.yml`` and ``.env.example`` say what the code does, and leave nothing open."""
+"""The files of ``deploy/``, ``docker-compose.yml`` and ``.env.example`` agree with the code and are hardened."""
 
 import json
 import re
@@ -52,7 +52,7 @@ def services() -> dict[str, dict[str, Any]]:
 
 
 def read_env_example() -> dict[str, str | None]:
-    """Return every variable that stands there, those behind a ``#`` as well."""
+    """Return every variable of the file, commented-out ones included."""
     text = re.sub(r"^#(?=\w+=)", "", (ROOT / ".env.example").read_text(), flags=re.MULTILINE)
     return dotenv_values(stream=StringIO(text))
 
@@ -63,7 +63,7 @@ def read_pins(path: Path) -> dict[str, str]:
 
 
 def read_instructions(path: Path) -> list[tuple[str, str]]:
-    """Return a Dockerfile's instructions, each on one line."""
+    """Return the instructions of a Dockerfile, each on one line."""
     text = re.sub(r"\\\n\s*", "", path.read_text())
     return [(name, rest) for name, _, rest in (line.partition(" ") for line in text.splitlines()) if name.isupper()]
 
@@ -75,34 +75,34 @@ def to_seconds(duration: str) -> float:
 # docker-compose.yml
 
 
-def test_the_compose_file_follows_the_compose_specification() -> None:
+def test_compose_file_follows_the_compose_specification() -> None:
     schema = json.loads((ROOT / "tests" / "support" / "deploy" / "compose_spec" / "compose-spec.json").read_text())
     errors = jsonschema.Draft7Validator(schema).iter_errors(read_compose(**SECRETS))
     assert [f"{error.json_path}: {error.message}" for error in errors] == []
 
 
 @pytest.mark.parametrize("profiles", [(), *((profile,) for profile in PROFILES), PROFILES], ids=" ".join)
-def test_docker_compose_config_passes_where_there_is_docker_compose(profiles: tuple[str, ...]) -> None:
+def test_docker_compose_config_accepts_the_file(profiles: tuple[str, ...]) -> None:
     assert run_compose_config(*profiles, **SECRETS) == ""
 
 
 @pytest.mark.parametrize("profiles", [(), *((profile,) for profile in PROFILES), PROFILES], ids=" ".join)
-def test_what_a_service_needs_runs_with_it(services: dict[str, dict[str, Any]], profiles: tuple[str, ...]) -> None:
+def test_services_run_with_their_dependencies(services: dict[str, dict[str, Any]], profiles: tuple[str, ...]) -> None:
     running = {name for name, one in services.items() if not one.get("profiles") or {*one["profiles"]} & {*profiles}}
     assert running >= {"redis"}
     assert {needed for name in running for needed in services[name].get("depends_on", ())} <= running
     assert {profile for one in services.values() for profile in one.get("profiles", ())} == {*PROFILES}
 
 
-@pytest.mark.parametrize("ask", [run_compose_config, lambda: verify_units([UNIT])], ids=["docker", "systemd"])
-def test_without_the_tool_a_test_that_is_about_it_says_so(ask: Callable[[], str], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("require_tool", [run_compose_config, lambda: verify_units([UNIT])], ids=["docker", "systemd"])
+def test_missing_tool_skips_with_a_reason(require_tool: Callable[[], str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(pytest.skip.Exception, match="is not installed"):
-        ask()
+        require_tool()
 
 
 @pytest.mark.parametrize("missing", SECRETS)
-def test_without_a_secret_compose_refuses_to_start(missing: str) -> None:
+def test_compose_without_a_secret_is_rejected(missing: str) -> None:
     with pytest.raises(KeyError, match=f"{missing}: set it in .env"):
         read_compose(**{**SECRETS, missing: ""})
 
@@ -117,12 +117,12 @@ def test_no_secret_has_a_default() -> None:
     assert not any(example[name] for name in example if secret.search(name))
 
 
-def test_every_setting_of_the_code_reaches_the_containers_and_no_other(services: dict[str, dict[str, Any]]) -> None:
+def test_containers_receive_exactly_the_settings(services: dict[str, dict[str, Any]]) -> None:
     for name in ("producer", "flower", "worker-gpu", "worker-cpu"):
         assert {key for key in services[name]["environment"] if key.startswith("FLEET_")} == set(SETTINGS), name
 
 
-def test_every_variable_of_the_compose_file_is_in_the_example_and_no_other() -> None:
+def test_env_example_lists_exactly_the_variables() -> None:
     example = read_env_example()
     passed = {name for service in read_compose(**SECRETS)["services"].values() for name in service["environment"]}
     asked = {variable.name for variable in list_variables()}
@@ -130,12 +130,12 @@ def test_every_variable_of_the_compose_file_is_in_the_example_and_no_other() -> 
     assert set(example) <= asked | passed | {"COMPOSE_PROFILES"}
 
 
-def test_ports_are_published_on_loopback_alone(services: dict[str, dict[str, Any]]) -> None:
+def test_ports_are_published_on_loopback_only(services: dict[str, dict[str, Any]]) -> None:
     ports = {name: service["ports"] for name, service in services.items() if "ports" in service}
     assert ports == {"redis": ["127.0.0.1:6379:6379"], "flower": ["127.0.0.1:5555:5555"]}
 
 
-def test_containers_have_no_rights_and_nothing_to_write_on(services: dict[str, dict[str, Any]]) -> None:
+def test_containers_are_unprivileged_and_read_only(services: dict[str, dict[str, Any]]) -> None:
     for name, service in services.items():
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
@@ -145,7 +145,7 @@ def test_containers_have_no_rights_and_nothing_to_write_on(services: dict[str, d
     assert services["redis"]["user"] == "redis"
 
 
-def test_workers_start_what_there_is_and_have_the_time_to_drain(services: dict[str, dict[str, Any]]) -> None:
+def test_worker_services_start_and_have_drain_time(services: dict[str, dict[str, Any]]) -> None:
     for name, gpus in (("worker-gpu", "all"), ("worker-cpu", "none")):
         given = parse_start(services[name]["command"]).params
         assert given["gpus"] == (gpus,)
@@ -162,7 +162,7 @@ def test_workers_start_what_there_is_and_have_the_time_to_drain(services: dict[s
 # Dockerfiles
 
 
-def test_images_have_fixed_short_names_and_ours_the_projects_version(services: dict[str, dict[str, Any]]) -> None:
+def test_images_have_fixed_tags_and_short_names(services: dict[str, dict[str, Any]]) -> None:
     named = [rest for path in DOCKERFILES for name, rest in read_instructions(path) if name == "FROM"]
     named += [service["image"] for service in services.values()]
     for image in named:
@@ -174,7 +174,7 @@ def test_images_have_fixed_short_names_and_ours_the_projects_version(services: d
 
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
-def test_a_dockerfile_pins_caches_and_does_not_run_as_root(path: Path) -> None:
+def test_dockerfile_pins_versions_and_drops_root(path: Path) -> None:
     instructions = read_instructions(path)
     assert [rest for name, rest in instructions if name == "USER"] == ["fleet"]
     installs = [rest for name, rest in instructions if name == "RUN" and "pip install" in rest]
@@ -185,7 +185,7 @@ def test_a_dockerfile_pins_caches_and_does_not_run_as_root(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
-def test_what_a_dockerfile_copies_is_there_and_the_context_holds_nothing_else(path: Path) -> None:
+def test_build_context_is_what_dockerfiles_copy(path: Path) -> None:
     ignored = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if not line.startswith("#")]
     assert ignored[0] == "*"
     allowed = {line.removeprefix("!") for line in ignored if line.startswith("!")}
@@ -194,7 +194,7 @@ def test_what_a_dockerfile_copies_is_there_and_the_context_holds_nothing_else(pa
     assert all((ROOT / source).exists() for source in allowed)
 
 
-def test_what_the_compose_file_builds_is_there(services: dict[str, dict[str, Any]]) -> None:
+def test_compose_build_arguments_are_known(services: dict[str, dict[str, Any]]) -> None:
     builds = [service["build"] for service in services.values() if "build" in service]
     for build in builds:
         instructions = read_instructions(ROOT / build["dockerfile"])
@@ -205,7 +205,7 @@ def test_what_the_compose_file_builds_is_there(services: dict[str, dict[str, Any
     assert {given["CONSTRAINTS"] for given in workers} == {"constraints.txt", "constraints-gpu.txt"}
 
 
-def test_the_gpu_image_has_our_own_packages_in_the_versions_that_ci_runs_with() -> None:
+def test_gpu_constraints_match_those_of_ci() -> None:
     ours = {re.split(r"[<>=;\[ ]", entry)[0] for entry in PROJECT["dependencies"]}
     here, gpu = read_pins(ROOT / "constraints.txt"), read_pins(DEPLOY / "constraints-gpu.txt")
     assert {name: gpu.get(name) for name in ours & set(here) if gpu.get(name) != here[name]}.keys() == {"numpy"}
@@ -214,7 +214,7 @@ def test_the_gpu_image_has_our_own_packages_in_the_versions_that_ci_runs_with() 
 # systemd and SLURM
 
 
-def test_the_systemd_unit_starts_what_there_is_and_gives_it_the_time_to_drain() -> None:
+def test_systemd_unit_starts_and_has_drain_time() -> None:
     unit = read_unit(UNIT)
     program, *arguments = unit["ExecStart"][0].split()
     assert program.endswith("/bin/workers")
@@ -227,66 +227,64 @@ def test_the_systemd_unit_starts_what_there_is_and_gives_it_the_time_to_drain() 
     assert unit["KillSignal"][0] in {number.name for number in DRAINING}
     assert (unit["KillMode"], unit["Restart"]) == (["mixed"], ["on-failure"])
     assert unit["RestartPreventExitStatus"] == [str(USER_MUST_ACT)]
-    assert unit["OOMPolicy"] == ["continue"], "or one worker's end would be every worker's"
+    assert unit["OOMPolicy"] == ["continue"], "the death of one worker would stop every worker"
 
 
-def test_the_systemd_unit_is_hardened_as_far_as_cuda_lets_it() -> None:
+def test_systemd_unit_is_hardened_within_cuda_limits() -> None:
     unit = read_unit(UNIT)
     assert (unit["NoNewPrivileges"], unit["ProtectSystem"], unit["ProtectHome"]) == (["yes"], ["strict"], ["yes"])
     assert unit["User"] != ["root"]
     assert not {"PrivateDevices", "DeviceAllow", "ProtectClock", "MemoryDenyWriteExecute"} & set(unit)
 
 
-def test_systemd_has_nothing_to_say_about_the_units_where_there_is_systemd(tmp_path: Path) -> None:
+def test_systemd_accepts_the_units(tmp_path: Path) -> None:
     for path in (UNIT, FLOWER_UNIT):
         text = re.sub(r"(?<=^ExecStart=)\S+", shutil.which("true") or "/bin/true", path.read_text(), flags=re.MULTILINE)
         (tmp_path / path.name.replace("@", "@tiny")).write_text(text)
     assert verify_units(sorted(tmp_path.iterdir())) == ""
 
 
-def test_flower_s_unit_starts_flower_without_rights_or_secrets() -> None:
+def test_flower_unit_has_no_privileges_or_secrets() -> None:
     unit = read_unit(FLOWER_UNIT)
     program, *arguments = unit["ExecStart"][0].split()
     assert program.endswith("/bin/celery")
     assert arguments == ["-A", "workers.app", "flower"]
     assert (unit["NoNewPrivileges"], unit["ProtectSystem"], unit["DynamicUser"]) == (["yes"], ["strict"], ["yes"])
-    assert "Environment" not in unit, "its password stands in a file that root alone reads"
+    assert "Environment" not in unit, "its password belongs into a file that only root can read"
     assert unit["EnvironmentFile"] == ["/etc/vlm-fleet/flower.env"]
 
 
-def test_the_batch_script_is_told_in_time_to_drain_before_slurm_kills() -> None:
+def test_slurm_signal_leaves_time_to_drain() -> None:
     text = SBATCH.read_text()
-    told = re.search(r"^#SBATCH --signal=B:(\w+)@(\d+)$", text, re.MULTILINE)
+    signalled = re.search(r"^#SBATCH --signal=B:(\w+)@(\d+)$", text, re.MULTILINE)
     grace = re.search(r"FLEET_DRAIN_GRACE_S:-(\d+)", text)
-    assert told
+    assert signalled
     assert grace
-    assert f"SIG{told[1]}" in {number.name for number in DRAINING}
-    assert float(told[2]) > float(grace[1]) + _KILL_AFTER_S
+    assert f"SIG{signalled[1]}" in {number.name for number in DRAINING}
+    assert float(signalled[2]) > float(grace[1]) + _KILL_AFTER_S
     given = re.findall(r"^#SBATCH (--\S+)", text, re.MULTILINE)
     assert {"--requeue", "--open-mode=append", "--output=vlm-worker-%A_%a.log"} <= set(given)
     waits = re.search(r"^trap 'sleep (\d+); drain .*' TERM", text, re.MULTILINE)
     assert waits
-    assert float(waits[1]) + float(grace[1]) + _KILL_AFTER_S < 30, "SLURM's own KillWait, after SIGTERM"
+    assert float(waits[1]) + float(grace[1]) + _KILL_AFTER_S < 30, "SLURM kills 30 s (KillWait) after SIGTERM"
     table = (DEPLOY / "README.md").read_text()
     assert re.findall(r"^\| SLURM, .* \| (\d+) s \|$", table, re.MULTILINE) == [grace[1], grace[1]]
 
 
 @pytest.mark.parametrize("submission", SUBMISSIONS, ids=str)
-def test_what_the_documents_submit_can_start_on_the_gpus_that_it_asks_for(
-    submission: Submission, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_documented_submissions_use_their_requested_gpus(submission: Submission, monkeypatch: pytest.MonkeyPatch) -> None:
     show_gpus(monkeypatch, [ShownGpu(uuid=f"GPU-{number}") for number in range(submission.gpus)])
     model, *options = submission.arguments
     given = parse_start(["start", "--model", model, *(options or ["--gpus", "all"])]).params
     slots = [one.slot for one in assign_slots(pair_models(given["models"], given["gpus"]), replicas=given["replicas"])]
     used = [device for slot in slots for device in slot.devices.split(",") if device]
-    assert used == [str(number) for number in range(submission.gpus)], "all that it asks for, and each of them once"
+    assert used == [str(number) for number in range(submission.gpus)], "each requested GPU is used exactly once"
 
 
-def test_the_documents_submit_models_of_one_gpu_and_of_several() -> None:
+def test_documents_submit_single_and_multi_gpu_models() -> None:
     assert {one.arguments[0] for one in SUBMISSIONS} >= {"qwen2.5-vl-32b", "qwen2.5-vl-7b", "tiny"}
 
 
-def test_nothing_to_deploy_names_a_registrys_host() -> None:
+def test_deploy_files_name_no_registry_host() -> None:
     for path in [COMPOSE, ROOT / ".env.example", *DOCKERFILES, SBATCH, UNIT]:
         assert not re.search(r"https?://|\b(docker\.io|ghcr\.io|quay\.io|nvcr\.io)\b", path.read_text()), path

@@ -1,4 +1,4 @@
-"""What Celery's consumer must survive beyond what Celery itself does."""
+"""Our consumer survives connection faults that end Celery's own consumer."""
 
 import warnings
 
@@ -9,7 +9,7 @@ from workers.celery_ext.consumer import Consumer
 
 
 class HalfClosed:
-    """A connection whose own end of it is gone already, as kombu leaves one that was cut while messages were in flight."""
+    """A connection without a transport, as kombu leaves one that broke while messages were in flight."""
 
     connection_errors = (ConnectionError,)
     channel_errors = ()
@@ -24,14 +24,14 @@ class HalfClosed:
 
 @pytest.fixture
 def consumer() -> Consumer:
-    made: Consumer = Consumer.__new__(Consumer)  # what Celery builds needs a whole worker; this method needs two fields
+    made: Consumer = Consumer.__new__(Consumer)  # the constructor needs a whole worker; the tested method needs two fields
     made.app = app
     made.connection = HalfClosed()
     return made
 
 
-def test_a_connection_that_cannot_even_be_closed_does_not_end_the_worker(consumer: Consumer) -> None:
+def test_failed_close_of_connection_keeps_worker_running(consumer: Consumer) -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Celery announces a change of a default that does not matter with early acknowledgement
+        warnings.simplefilter("ignore")  # Celery warns of a new default that does not matter with early acknowledgement
         consumer.on_connection_error_after_connected(ConnectionError("cut"))
-    assert consumer.connection is None  # so that Celery connects anew
+    assert consumer.connection is None  # so that Celery connects again

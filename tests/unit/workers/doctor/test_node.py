@@ -1,4 +1,4 @@
-"""What ``workers check`` makes of what it finds.  With real services: ``test_workers_check.py``."""
+"""The findings of ``workers check`` and their levels. With real services: ``test_workers_check.py``."""
 
 import io
 import json
@@ -30,11 +30,11 @@ AWAY = Finding("redis", "problem", "does not answer", unreachable=True)
     ("findings", "code"),
     [([OK], 0), ([OK, WARNING], 0), ([OK, AWAY], 3), ([PROBLEM], 2), ([AWAY, PROBLEM], 2), ([PROBLEM, AWAY, WARNING], 2)],
 )
-def test_the_exit_code_says_who_must_act(findings: list[Finding], code: int) -> None:
+def test_exit_code_reflects_the_worst_finding(findings: list[Finding], code: int) -> None:
     assert find_exit_code(findings) == code
 
 
-def test_errors_become_problems_sorted_by_who_must_act_and_masked() -> None:
+def test_errors_become_masked_problems() -> None:
     assert report_fault("redis", ServiceUnreachable("redis://:hunter2@host:6379/0")) == Finding(
         "redis", "problem", "redis://***@host:6379/0", unreachable=True
     )
@@ -49,7 +49,7 @@ def print_to(*, terminal: bool) -> str:
     return console.file.getvalue()
 
 
-def test_off_a_terminal_each_finding_is_a_line() -> None:
+def test_without_terminal_each_finding_is_a_line() -> None:
     lines = print_to(terminal=False).splitlines()
     assert lines[:3] == [
         "ok       store: fine",
@@ -59,14 +59,14 @@ def test_off_a_terminal_each_finding_is_a_line() -> None:
     assert lines[3].endswith("this node cannot run; problems: 1, warnings: 1")
 
 
-def test_in_a_terminal_they_are_a_table_of_80_columns() -> None:
+def test_terminal_shows_table_of_80_columns() -> None:
     text = print_to(terminal=True)
     assert max(map(len, text.splitlines())) <= 80
     for said in ("problem", "[red]cut short[/red]", "copy it again", "this node cannot run"):
         assert said in text
 
 
-def test_as_json_it_is_one_object() -> None:
+def test_json_report_is_one_object() -> None:
     report = json.loads(to_json([OK, AWAY]))
     assert set(report) == {"host", "exit_code", "findings"}
     assert report["exit_code"] == 3
@@ -87,7 +87,7 @@ def test_as_json_it_is_one_object() -> None:
         ("rediss://:secret@node7:6379/0", "ok", "TLS, a password"),
     ],
 )
-def test_who_could_come_in_is_told_by_the_address(url: str, level: str, found: str) -> None:
+def test_access_is_judged_by_the_address(url: str, level: str, found: str) -> None:
     finding = judge_access(url)
     assert (finding.level, finding.found) == (level, found)
     assert bool(finding.advice) == (level != "ok")
@@ -104,7 +104,7 @@ def test_who_could_come_in_is_told_by_the_address(url: str, level: str, found: s
         ({"maxmemory": GIB, "maxmemory_policy": "noeviction"}, "warning"),
     ],
 )
-def test_a_redis_that_would_throw_keys_away_is_a_problem(info: dict[str, Any], level: str) -> None:
+def test_redis_that_evicts_keys_is_a_problem(info: dict[str, Any], level: str) -> None:
     assert judge_memory({"used_memory": GIB, **info}).level == level
 
 
@@ -118,17 +118,17 @@ def test_a_redis_that_would_throw_keys_away_is_a_problem(info: dict[str, Any], l
         ({"aof_enabled": 1, "aof_last_write_status": "err"}, "problem"),
     ],
 )
-def test_a_redis_that_forgets_or_takes_no_writes_is_told(info: dict[str, Any], level: str) -> None:
+def test_redis_without_persistence_or_writes_is_reported(info: dict[str, Any], level: str) -> None:
     assert judge_durability(info).level == level
 
 
-def test_a_clock_that_is_off_is_told_with_its_direction() -> None:
+def test_clock_offset_is_reported_with_direction() -> None:
     assert judge_clock(-0.25) == Finding("clock", "ok", "0.25 s behind that of Redis")
     assert (judge_clock(61).level, judge_clock(61).found) == ("warning", "61.00 s ahead of that of Redis")
     assert judge_clock(-61).level == "warning"
 
 
-def test_a_store_that_cannot_be_used_is_a_problem_of_the_user_s(tmp_path: Path) -> None:
+def test_unusable_store_is_a_problem(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (finding,) = check_store(Settings(store_url=str(tmp_path / "file" / "store")))
     assert (finding.level, finding.unreachable) == ("problem", False)
@@ -136,25 +136,25 @@ def test_a_store_that_cannot_be_used_is_a_problem_of_the_user_s(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(("url", "folder"), [("file:///a/b", "/a/b"), ("/a/b", "/a/b"), ("s3://bucket/a", None)])
-def test_a_store_s_folder_is_known_where_there_is_one(url: str, folder: str | None) -> None:
+def test_only_local_stores_have_a_folder(url: str, folder: str | None) -> None:
     assert find_store_folder(Settings(store_url=url)) == (folder and Path(folder))
 
 
 @pytest.mark.parametrize(("free_gib", "level"), [(500, "ok"), (9, "warning"), (0.5, "problem")])
-def test_a_disk_that_is_nearly_full_is_told(free_gib: float, level: str) -> None:
+def test_nearly_full_disk_is_reported(free_gib: float, level: str) -> None:
     finding = judge_space("store", Path("/store"), int(free_gib * GIB))
     assert (finding.what, finding.level) == ("disk: store", level)
 
 
-def test_a_disk_below_a_folder_that_may_not_be_entered_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_disk_below_unreadable_folder_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     close_folder(monkeypatch, tmp_path / "closed")
     findings = {finding.what: finding for finding in check_disk(Settings(store_url=str(tmp_path / "closed" / "store")))}
     finding = findings["disk: store"]
     assert (finding.level, finding.found) == ("problem", f"{tmp_path}/closed/store: Permission denied")
-    assert "GiB free" in findings["disk: temporary files"].found, "the others are told all the same"
+    assert "GiB free" in findings["disk: temporary files"].found, "the other findings are reported as well"
 
 
-def test_a_gpu_that_somebody_else_uses_is_told_with_who() -> None:
+def test_gpu_in_use_is_reported_with_processes() -> None:
     assert judge_gpu(make_gpu(0), []) == Finding("gpu0", "ok", "NVIDIA H100 80GB HBM3, 79.1 GiB free of 80.0")
     taken = judge_gpu(make_gpu(1, free_gib=30), [7, 8])
     assert (taken.level, taken.found.endswith("used by processes 7, 8")) == ("warning", True)
@@ -165,7 +165,7 @@ def levels_of(findings: list[Finding]) -> dict[str, str]:
     return {finding.what: finding.level for finding in findings}
 
 
-def test_only_the_gpus_that_are_asked_for_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_requested_gpus_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     show_gpus(monkeypatch, [ShownGpu(uuid="GPU-a"), ShownGpu(uuid="GPU-b", free=GIB, pids=(7,))])
     assert levels_of(check_gpus([(None, None)], 1)) == {"driver": "ok", "gpu0": "ok", "gpu1": "warning"}
     assert levels_of(check_gpus([(None, "0")], 1)) == {"driver": "ok", "gpu0": "ok"}
@@ -174,14 +174,14 @@ def test_only_the_gpus_that_are_asked_for_are_looked_at(monkeypatch: pytest.Monk
     assert found == "driver 580.82.07 for CUDA up to 13.2; 2 of 2 GPUs to be used"
 
 
-def test_no_gpu_is_a_problem_only_where_one_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_gpu_is_problem_only_if_requested(monkeypatch: pytest.MonkeyPatch) -> None:
     show_gpus(monkeypatch, None)
     assert levels_of(check_gpus([(None, None)], 1)) == {"gpus": "warning"}
     assert levels_of(check_gpus([(None, "none")], 1)) == {"gpus": "ok"}
     assert levels_of(check_gpus([(None, "all")], 1)) == {"gpus": "problem"}
 
 
-def test_a_driver_that_fails_is_a_problem_and_not_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failing_driver_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     show_gpus(monkeypatch, "broken")
     (finding,) = check_gpus([(None, "all")], 1)
     assert (finding.what, finding.level, finding.unreachable) == ("gpus", "problem", False)
@@ -201,7 +201,7 @@ def test_a_driver_that_fails_is_a_problem_and_not_a_traceback(monkeypatch: pytes
         ([(None, "all")], "2.13.0", False),
     ],
 )
-def test_a_torch_for_cpus_is_a_problem_only_where_gpus_are_asked_for(
+def test_cpu_torch_is_problem_only_with_gpus(
     monkeypatch: pytest.MonkeyPatch, asked: list[tuple[str | None, str | None]], version: str, is_problem: bool
 ) -> None:
     show_gpus(monkeypatch, [ShownGpu()])
@@ -221,7 +221,7 @@ def write_profile(folder: Path, engine: str, **fields: Any) -> str:
     return "some"
 
 
-def test_what_would_be_chosen_for_a_model_is_told(monkeypatch: pytest.MonkeyPatch, profiles: Path) -> None:
+def test_chosen_engine_options_are_reported(monkeypatch: pytest.MonkeyPatch, profiles: Path) -> None:
     show_gpus(monkeypatch, [ShownGpu(), ShownGpu(uuid="GPU-1")])
     name = write_profile(profiles, "vllm")
     findings = check_gpus([(name, "0+1")], 1)
@@ -233,7 +233,7 @@ def test_what_would_be_chosen_for_a_model_is_told(monkeypatch: pytest.MonkeyPatc
     assert levels_of(check_gpus([(name, "0+1")], 1))["slots"] == "problem"
 
 
-def test_a_model_is_looked_at_from_profile_to_engine(profiles: Path) -> None:
+def test_model_is_checked_from_profile_to_engine(profiles: Path) -> None:
     name = write_profile(profiles, "echo")
     assert levels_of(check_model(name)) == {"profile": "ok", "engine": "ok"}
     write_profile(profiles, "echo", engine_options={"delay": 3})
@@ -247,7 +247,7 @@ def test_a_model_is_looked_at_from_profile_to_engine(profiles: Path) -> None:
     assert levels_of(check_model("no-such-model")) == {"profile": "problem"}
 
 
-def test_weights_below_a_folder_that_may_not_be_entered_are_a_problem(profiles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_below_unreadable_folder_are_a_problem(profiles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = write_profile(profiles, "tests.support.engines.faulty_engines:ParentEngine", weights="./closed/weights")
     close_folder(monkeypatch, profiles / "closed")
     findings = {finding.what: finding for finding in check_model(name)}
@@ -256,7 +256,7 @@ def test_weights_below_a_folder_that_may_not_be_entered_are_a_problem(profiles: 
     assert "closed/weights cannot be read: Permission denied" in findings["weights"].found
 
 
-def test_an_endpoint_s_key_is_there_or_not_and_never_shown(profiles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_endpoint_key_is_checked_and_never_shown(profiles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = write_profile(profiles, "openai", engine_options={"api_key_env": "GATEWAY_KEY", "base_url": "http://node7:8000/v1"})
     monkeypatch.delenv("GATEWAY_KEY", raising=False)
     findings = {finding.what: finding for finding in check_model(name)}

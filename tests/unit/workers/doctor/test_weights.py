@@ -1,4 +1,4 @@
-"""Weights as ``workers check`` sees them: there or not, whole or cut short, and what to do."""
+"""``workers check`` reports missing, truncated and damaged weights with advice."""
 
 import errno
 import json
@@ -14,7 +14,7 @@ from workers.doctor.weights import check_folder, check_weights
 
 
 def write_tensors(path: Path, *, size: int = 64) -> None:
-    """Write a safetensors file of one tensor by hand: its length, its header, its bytes."""
+    """Write a safetensors file of one tensor: the length of the header, the header, the bytes."""
     header = json.dumps(
         {"w": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}, "__metadata__": {"format": "pt"}}
     ).encode()
@@ -23,7 +23,7 @@ def write_tensors(path: Path, *, size: int = 64) -> None:
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    """Return the folder of a whole model in two files."""
+    """Return the folder of a complete model in two files."""
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "config.json").write_text("{}")
@@ -34,7 +34,7 @@ def model(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_whole_model_is_told_with_its_size(model: Path) -> None:
+def test_complete_model_is_reported_with_size(model: Path) -> None:
     assert check_folder(model) == Finding("weights", "ok", f"{model}: 2 files, 0.00 GiB")
     assert check_weights(str(model), None).level == "ok"
 
@@ -75,7 +75,7 @@ FAULTS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("said", FAULTS)
-def test_weights_that_are_not_whole_are_told_before_a_worker_loads_them(model: Path, said: str) -> None:
+def test_incomplete_weights_are_reported_before_loading(model: Path, said: str) -> None:
     FAULTS[said](model)
     finding = check_folder(model)
     assert finding.level == "problem"
@@ -83,7 +83,7 @@ def test_weights_that_are_not_whole_are_told_before_a_worker_loads_them(model: P
     assert finding.advice
 
 
-def test_weights_of_the_hub_are_looked_for_in_the_cache_alone(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hub_weights_are_searched_only_in_cache(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = tmp_path / "hub"
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
@@ -111,14 +111,14 @@ def test_weights_of_the_hub_are_looked_for_in_the_cache_alone(model: Path, tmp_p
     assert "hf download somebody/model --revision v2" in other.advice
 
 
-def test_a_folder_that_may_not_be_entered_is_a_problem_with_what_to_do(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_folder_is_a_problem_with_advice(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     close_folder(monkeypatch, model.parent)
     finding = check_weights(str(model), None)
     assert finding == Finding("weights", "problem", f"{model}: cannot be read: Permission denied", finding.advice)
     assert "check the permissions" in finding.advice
 
 
-def test_a_cache_that_may_not_be_read_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_cache_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> str:
         raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "refs" / "main"))
 

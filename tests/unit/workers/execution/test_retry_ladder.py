@@ -18,13 +18,14 @@ def make_sample(kind: Kind = "multiple_choice", question: str = "Which shape is 
     return Sample(sample_id=sample_id, dataset="d", index=1, kind=kind, question=question, options=options)
 
 
-def test_the_first_attempt_is_as_asked() -> None:
+def test_first_attempt_uses_the_given_settings() -> None:
     for generation in (GREEDY, SamplingParams(temperature=0.7, top_p=0.9, seed=5, stop=("</s>",))):
         plan = plan_attempt(make_sample(), generation, 1, ())
         assert (plan.settings, plan.reminder) == (generation, None)
 
 
-def test_a_first_attempt_that_samples_without_a_seed_gets_one_so_that_the_run_can_be_repeated() -> None:
+def test_sampled_first_attempt_gets_a_stable_seed() -> None:
+    """A first attempt that samples without a seed gets one, so that the run can be repeated."""
     generation = SamplingParams(temperature=0.7)
     first, again = (plan_attempt(make_sample(), generation, 1, ()).settings for _ in range(2))
     other = plan_attempt(make_sample(sample_id="s2"), generation, 1, ()).settings
@@ -33,16 +34,16 @@ def test_a_first_attempt_that_samples_without_a_seed_gets_one_so_that_the_run_ca
     assert first.seed != other.seed
 
 
-def test_temperature_climbs_the_ladder() -> None:
+def test_temperature_rises_with_each_attempt() -> None:
     temperatures = [plan_attempt(make_sample(), GREEDY, number, UNREADABLE).settings.temperature for number in range(1, 7)]
     assert temperatures == [0.0, 0.2, 0.5, 0.8, 1.0, 1.0]
 
 
-def test_a_temperature_above_the_floor_stays() -> None:
+def test_temperature_above_the_floor_is_kept() -> None:
     assert plan_attempt(make_sample(), SamplingParams(temperature=0.9), 3, UNREADABLE).settings.temperature == 0.9
 
 
-def test_seeds_differ_by_attempt_sample_and_run_and_repeat() -> None:
+def test_seeds_are_stable_and_distinct() -> None:
     def seed(number: int, sample_id: str = "s1", run_seed: int | None = None) -> int | None:
         generation = SamplingParams(seed=run_seed)
         return plan_attempt(make_sample(sample_id=sample_id), generation, number, UNREADABLE).settings.seed
@@ -52,13 +53,14 @@ def test_seeds_differ_by_attempt_sample_and_run_and_repeat() -> None:
     assert seed(2) == seed(2)
 
 
-def test_a_cut_answer_gets_more_room_up_to_eight_times_and_no_reminder() -> None:
+def test_truncated_answer_doubles_max_tokens_without_reminder() -> None:
+    """The limit is eight times the original value."""
     plans = [plan_attempt(make_sample(), GREEDY, number, ("finished",)) for number in (2, 3, 4, 5)]
     assert [plan.settings.max_tokens for plan in plans] == [64, 128, 256, 256]
     assert {plan.reminder for plan in plans} == {None}
 
 
-def test_an_answer_that_was_not_cut_gets_the_same_room_and_a_reminder() -> None:
+def test_complete_answer_gets_reminder_and_same_max_tokens() -> None:
     plan = plan_attempt(make_sample(), GREEDY, 3, UNREADABLE)
     assert plan.settings.max_tokens == 32
     assert plan.reminder == "Answer with the letter of one option only: A, B."
@@ -76,16 +78,16 @@ def test_an_answer_that_was_not_cut_gets_the_same_room_and_a_reminder() -> None:
         ("free_text", "Describe it.", ("json_schema", "max_words"), "Answer with valid JSON only."),
     ],
 )
-def test_the_reminder_speaks_the_questions_language(kind: Kind, question: str, violations: tuple[str, ...], reminder: str) -> None:
+def test_reminder_uses_the_language_of_the_question(kind: Kind, question: str, violations: tuple[str, ...], reminder: str) -> None:
     assert plan_attempt(make_sample(kind, question), GREEDY, 2, violations).reminder == reminder
 
 
-def test_a_reminder_without_options_lists_none() -> None:
+def test_reminder_without_options_lists_no_letters() -> None:
     sample = Sample(sample_id="s", dataset="d", index=1, kind="multiple_choice", question="Which?")
     assert plan_attempt(sample, GREEDY, 2, UNREADABLE).reminder == "Answer with the letter of one option only."
 
 
-def test_japanese_is_not_taken_for_chinese() -> None:
+def test_japanese_is_not_chinese() -> None:
     assert not is_chinese("何色ですか")
     assert not is_chinese("")
 

@@ -1,4 +1,4 @@
-"""The built-in model profiles: each can be read, and run as far as can be told without a GPU; `docs/models.md` lists them."""
+"""Built-in model profiles: valid as far as can be checked without a GPU, and listed in `docs/models.md`."""
 
 import re
 from pathlib import Path
@@ -15,7 +15,7 @@ PROFILES = {path.stem: read_profile(path.stem) for path in sorted(BUILT_IN_PROFI
 FAMILIES = {name: profile for name, profile in PROFILES.items() if name not in ("echo", "tiny")}  # for tests and demos
 PAGE = Path(__file__).parents[4] / "docs" / "models.md"
 
-# What each family is known to get wrong, by adapter: the table in workers/adapters/registry.py.
+# The validators for the known weaknesses of each family, by adapter: the table in workers/adapters/registry.py.
 VALIDATORS = {
     "chat": ("non_empty", "no_refusal", "answer_extractable"),
     "glm4v": ("non_empty", "answer_extractable", "no_repetition", "finished"),
@@ -25,7 +25,7 @@ VALIDATORS = {
     "qwen": ("non_empty", "answer_extractable"),
     "thyme": ("non_empty", "answer_extractable"),
 }
-# Those of vLLM's AsyncEngineArgs that profiles may set; vLLM itself is not installed where this test runs.
+# The fields of vLLM's AsyncEngineArgs that profiles may set. vLLM is not installed where this test runs.
 VLLM_OPTIONS = {
     *("enable_expert_parallel", "limit_mm_per_prompt", "max_model_len", "mm_encoder_tp_mode", "mm_processor_kwargs"),
     "tensor_parallel_size",
@@ -33,7 +33,7 @@ VLLM_OPTIONS = {
 
 
 def read_rows() -> dict[str, list[str]]:
-    """Return the cells of each row of the page's table, by profile."""
+    """Return the cells of each row of the table on the page, by profile."""
     rows = re.findall(r"^\| `([^`]+)` \| (.*) \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
     assert len({name for name, _ in rows}) == len(rows)
     return {name: [cell.strip().strip("`") for cell in cells.split("|")] for name, cells in rows}
@@ -44,13 +44,13 @@ def find_validators(profile: ModelProfile) -> tuple[Any, ...]:
 
 
 @pytest.mark.parametrize("name", PROFILES)
-def test_a_profile_is_called_like_its_file_and_has_a_known_adapter(name: str) -> None:
+def test_profile_matches_file_name_and_known_adapter(name: str) -> None:
     assert PROFILES[name].name == name
     load_adapter(PROFILES[name].adapter)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_a_family_is_checked_by_its_validators_with_three_retries(name: str) -> None:
+def test_family_uses_its_validators_with_three_retries(name: str) -> None:
     profile = FAMILIES[name]
     expected = VALIDATORS[profile.adapter]
     assert find_validators(profile)[: len(expected)] == expected
@@ -58,35 +58,35 @@ def test_a_family_is_checked_by_its_validators_with_three_retries(name: str) -> 
 
 
 @pytest.mark.parametrize("name", [name for name, profile in PROFILES.items() if profile.engine != "vllm"])
-def test_the_engine_takes_the_options_of_the_profile(name: str) -> None:
+def test_engine_accepts_the_profile_options(name: str) -> None:
     load_engine(PROFILES[name], PROFILES[name].weights or name)
 
 
 @pytest.mark.parametrize("name", [name for name, profile in PROFILES.items() if profile.engine == "vllm"])
-def test_a_profile_for_vllm_sets_known_options_only(name: str) -> None:
+def test_vllm_profile_sets_only_known_options(name: str) -> None:
     options = PROFILES[name].engine_options
     assert options.keys() <= VLLM_OPTIONS
-    assert options.keys() >= {"max_model_len", "limit_mm_per_prompt"}  # else vLLM reserves memory for the longest there could be
+    assert options.keys() >= {"max_model_len", "limit_mm_per_prompt"}  # else vLLM reserves memory for the longest possible input
 
 
 @pytest.mark.parametrize("name", [name for name, profile in PROFILES.items() if profile.engine == "vllm"])
-def test_the_engine_takes_all_frames_of_a_video_and_scales_no_picture_again(name: str) -> None:
+def test_engine_accepts_all_frames_without_rescaling(name: str) -> None:
     options, media = PROFILES[name].engine_options, PROFILES[name].media
     assert options["limit_mm_per_prompt"]["image"] >= media.max_frames
     assert options.get("mm_processor_kwargs", {}) == media.model_dump(exclude_defaults=True, include={"min_pixels", "max_pixels"})
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_no_family_needs_code_from_the_hub(name: str) -> None:
+def test_no_family_trusts_remote_code(name: str) -> None:
     assert not FAMILIES[name].trust_remote_code
 
 
-def test_the_page_lists_exactly_the_profiles() -> None:
+def test_models_page_lists_exactly_the_profiles() -> None:
     assert set(read_rows()) == set(PROFILES)
 
 
 @pytest.mark.parametrize("name", PROFILES)
-def test_the_page_says_what_the_profile_says(name: str) -> None:
+def test_models_page_matches_each_profile(name: str) -> None:
     profile = PROFILES[name]
     _family, weights, engine, adapter, validators, gpus, _notes = read_rows()[name]
     shown = profile.engine if profile.engine in ENGINES else profile.engine.partition(":")[2]

@@ -1,4 +1,4 @@
-"""How long the engine has been silent: from a question on, and anew from every answer."""
+"""The stall time of the engine starts with a request and restarts with every answer."""
 
 import pytest
 
@@ -7,13 +7,13 @@ from workers.recovery.stall_detector import StallDetector
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Return the time, which stands still until the test moves it."""
+    """Return a list whose only element is the current time. Only the test advances it."""
     now = [100.0]
     monkeypatch.setattr("workers.recovery.stall_detector.time.monotonic", lambda: now[0])
     return now
 
 
-def test_an_engine_that_is_asked_nothing_is_not_silent(clock: list[float]) -> None:
+def test_idle_engine_is_not_stalled(clock: list[float]) -> None:
     stalls = StallDetector()
     clock[0] += 1000
     assert stalls.stalled_s == 0
@@ -24,19 +24,19 @@ def test_an_engine_that_is_asked_nothing_is_not_silent(clock: list[float]) -> No
     assert stalls.stalled_s == 0
 
 
-def test_one_answer_among_many_questions_breaks_the_silence(clock: list[float]) -> None:
+def test_any_answer_resets_the_stall_time(clock: list[float]) -> None:
     stalls = StallDetector()
     with stalls.track_request():
         clock[0] += 50
         with stalls.track_request():
             clock[0] += 9
-            assert stalls.stalled_s == 59, "a further question is no answer"
+            assert stalls.stalled_s == 59, "a further request is not an answer"
         assert stalls.stalled_s == 0
         clock[0] += 3
         assert stalls.stalled_s == 3
 
 
-def test_a_question_that_fails_is_answered(clock: list[float]) -> None:
+def test_failed_request_counts_as_answered(clock: list[float]) -> None:
     stalls = StallDetector()
     with pytest.raises(RuntimeError), stalls.track_request():
         raise RuntimeError

@@ -1,4 +1,4 @@
-"""AdmissionGate: another chunk begins while fewer than enough samples wait for an answer."""
+"""AdmissionGate admits another chunk while fewer samples wait for an answer than its limit."""
 
 import threading
 from collections import Counter
@@ -10,7 +10,7 @@ from workers.runtime.admission import AdmissionGate, Permit
 
 
 class Chunks:
-    """Chunks that ask for admission, each from its own thread, and hold their permit until ``end``."""
+    """Chunks that request admission, each in its own thread, and hold their permit until ``end``."""
 
     def __init__(self, gate: AdmissionGate) -> None:
         self.permits: list[Permit] = []
@@ -23,19 +23,19 @@ class Chunks:
         number = len(self._threads)
 
         def must_begin() -> bool:
-            self.refused[number] += 1  # the gate asks this only when it has found no room
+            self.refused[number] += 1  # the gate calls this only when it has no room
             return self._leaving.is_set() or not may_wait
 
         def hold() -> None:
             with self._gate.admit(samples, must_begin) as permit:
                 self.permits.append(permit)
-                self._leaving.wait()  # a limit here would let the next chunk begin and hide a gate that is stuck
+                self._leaving.wait()  # no timeout: it would let the next chunk begin and hide a gate that blocks
 
         self._threads.append(threading.Thread(target=hold))
         self._threads[-1].start()
 
     def wait_for_refusals(self) -> None:
-        """Block until the gate has found no room, from now on, for each chunk without a permit."""
+        """Block until the gate has refused, after this call, each chunk without a permit."""
         before = self.refused.copy()
         waiting = len(self._threads) - len(self.permits)
 
@@ -59,7 +59,7 @@ def test_chunks_begin_until_enough_samples_wait(chunks: Chunks) -> None:
     try:
         for _ in range(6):
             chunks.ask(64)
-        wait_until(lambda: len(chunks.permits) == 2, "two chunks, the second because 64 are not enough")
+        wait_until(lambda: len(chunks.permits) == 2, "two chunks: 64 samples leave room for the second")
         chunks.permits[0].release(28)
         chunks.wait_for_refusals()
         assert len(chunks.permits) == 2, "100 samples still wait"
@@ -104,5 +104,5 @@ def test_chunk_that_fails_returns_its_permit() -> None:
     gate = AdmissionGate(1)
     with pytest.raises(ZeroDivisionError), gate.admit(64, lambda: False) as permit:
         permit.release(10 // 0)
-    with gate.admit(64, lambda: pytest.fail("the permit was kept")):  # the gate asks only when it has found no room
+    with gate.admit(64, lambda: pytest.fail("the permit was kept")):  # the gate calls it only when it has no room
         pass

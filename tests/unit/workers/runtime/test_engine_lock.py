@@ -1,4 +1,4 @@
-"""EngineLock: chunks share the engine, a suspect has it alone, and every wait ends."""
+"""EngineLock: chunks share the engine, a suspect chunk holds it exclusively, and every wait ends."""
 
 import threading
 from collections.abc import Callable
@@ -15,21 +15,21 @@ def make_lease(number: int, *, suspect: bool = False) -> Lease:
     return Lease(run_id="r", chunk=number, token=str(number), worker="w", suspect=suspect)
 
 
-class Asker:
-    """A chunk's thread that takes its turn and keeps it until ``end``."""
+class ChunkThread:
+    """The thread of a chunk that acquires the lock and holds it until ``end``."""
 
-    def __init__(self, turns: EngineLock, lease: Lease, until: Callable[[], bool] = lambda: False) -> None:
-        self.has_turn, self.may_end = threading.Event(), threading.Event()
+    def __init__(self, lock: EngineLock, lease: Lease, until: Callable[[], bool] = lambda: False) -> None:
+        self.has_lock, self.may_end = threading.Event(), threading.Event()
         self._refused = 0
-        self._turns, self._lease, self._until = turns, lease, until
-        self._thread = threading.Thread(target=self._ask, daemon=True)
+        self._lock, self._lease, self._until = lock, lease, until
+        self._thread = threading.Thread(target=self._hold, daemon=True)
         self._thread.start()
 
     def wait_for_refusal(self) -> None:
-        """Block until the lock has found, from now on, that this chunk must wait."""
+        """Block until the lock has refused this chunk after this call."""
         before = self._refused
         wait_until(lambda: self._refused > before, "the lock to refuse this chunk", deadline_s=10)
-        assert not self.has_turn.is_set()
+        assert not self.has_lock.is_set()
 
     def end(self) -> None:
         self.may_end.set()
@@ -37,65 +37,65 @@ class Asker:
         assert not self._thread.is_alive()
 
     def _must_begin(self) -> bool:
-        self._refused += 1  # the lock asks this only when it has found that the chunk must wait
+        self._refused += 1  # the lock calls this only when the chunk must wait
         return self._until()
 
-    def _ask(self) -> None:
-        with self._turns.acquire(self._lease, self._must_begin):
-            self.has_turn.set()
-            self.may_end.wait()  # a limit here would free the lock and hide a chunk that is stuck
+    def _hold(self) -> None:
+        with self._lock.acquire(self._lease, self._must_begin):
+            self.has_lock.set()
+            self.may_end.wait()  # no timeout: it would release the lock and hide a chunk that blocks
 
 
-def test_suspect_waits_for_chunks_and_is_then_alone() -> None:
-    turns = EngineLock()
-    first, second = Asker(turns, make_lease(1)), Asker(turns, make_lease(2))
-    assert first.has_turn.wait(10)
-    assert second.has_turn.wait(10)
-    suspect = Asker(turns, make_lease(3, suspect=True))
-    wait_until(lambda: turns._suspects_waiting == 1, "the suspect to wait")  # noqa: SLF001  # nothing else shows it
-    later = Asker(turns, make_lease(4))
+def test_suspect_waits_then_runs_alone() -> None:
+    lock = EngineLock()
+    first, second = ChunkThread(lock, make_lease(1)), ChunkThread(lock, make_lease(2))
+    assert first.has_lock.wait(10)
+    assert second.has_lock.wait(10)
+    suspect = ChunkThread(lock, make_lease(3, suspect=True))
+    wait_until(lambda: lock._suspects_waiting == 1, "the suspect to wait")  # noqa: SLF001  # there is no public view of it
+    later = ChunkThread(lock, make_lease(4))
     first.end()
     suspect.wait_for_refusal()
     later.wait_for_refusal()
     second.end()
-    assert suspect.has_turn.wait(10), "the suspect waited longer than the later one"
+    assert suspect.has_lock.wait(10), "the suspect waited longer than the later one"
     later.wait_for_refusal()
-    assert (turns.is_held_by(make_lease(3)), turns.is_held_by(make_lease(4))) == (True, False)
+    assert (lock.is_held_by(make_lease(3)), lock.is_held_by(make_lease(4))) == (True, False)
     suspect.end()
-    assert later.has_turn.wait(10)
+    assert later.has_lock.wait(10)
     later.end()
 
 
-def test_two_suspects_go_one_after_the_other() -> None:
-    turns = EngineLock()
-    one, other = Asker(turns, make_lease(1, suspect=True)), Asker(turns, make_lease(2, suspect=True))
-    wait_until(lambda: one.has_turn.is_set() or other.has_turn.is_set(), "one of them")
-    holder, waiting = (one, other) if one.has_turn.is_set() else (other, one)
+def test_two_suspects_run_one_after_the_other() -> None:
+    lock = EngineLock()
+    one, other = ChunkThread(lock, make_lease(1, suspect=True)), ChunkThread(lock, make_lease(2, suspect=True))
+    wait_until(lambda: one.has_lock.is_set() or other.has_lock.is_set(), "one of them to hold the lock")
+    holder, waiting = (one, other) if one.has_lock.is_set() else (other, one)
     waiting.wait_for_refusal()
     holder.end()
-    assert waiting.has_turn.wait(10)
+    assert waiting.has_lock.wait(10)
     waiting.end()
 
 
-def test_a_wait_ends_when_the_chunk_is_to_end() -> None:
-    turns, drained = EngineLock(), threading.Event()
-    holder = Asker(turns, make_lease(1, suspect=True))
-    assert holder.has_turn.wait(10)
-    waiting = [Asker(turns, make_lease(number, suspect=number == 2), drained.is_set) for number in (2, 3)]
-    for asker in waiting:
-        asker.wait_for_refusal()
+def test_wait_ends_when_the_worker_drains() -> None:
+    lock, drained = EngineLock(), threading.Event()
+    holder = ChunkThread(lock, make_lease(1, suspect=True))
+    assert holder.has_lock.wait(10)
+    waiting = [ChunkThread(lock, make_lease(number, suspect=number == 2), drained.is_set) for number in (2, 3)]
+    for thread in waiting:
+        thread.wait_for_refusal()
     drained.set()
-    for asker in waiting:
-        assert asker.has_turn.wait(10)
-        asker.end()
+    for thread in waiting:
+        assert thread.has_lock.wait(10)
+        thread.end()
     holder.end()
 
 
-def test_chunk_whose_engine_died_keeps_its_turn() -> None:
-    turns, lease = EngineLock(), make_lease(1)
-    with pytest.raises(EngineError), turns.acquire(lease, lambda: False):
+def test_chunk_keeps_lock_after_engine_death() -> None:
+    lock, lease = EngineLock(), make_lease(1)
+    with pytest.raises(EngineError), lock.acquire(lease, lambda: False):
         raise EngineError("gone")
-    assert turns.is_held_by(lease)
-    with pytest.raises(KeyError), turns.acquire(make_lease(2), lambda: False):
+    assert lock.is_held_by(lease)
+    with pytest.raises(KeyError), lock.acquire(make_lease(2), lambda: False):
         raise KeyError
-    assert not turns.is_held_by(make_lease(2))
+    assert not lock.is_held_by(make_lease(2))

@@ -1,4 +1,4 @@
-"""Engine options by free GPU memory: what is chosen, why, and what the profile keeps for itself."""
+"""Engine options by free GPU memory: the chosen values, their reasons, and options that the profile sets itself."""
 
 from typing import Any
 
@@ -25,35 +25,35 @@ def choose(
 @pytest.mark.parametrize(
     ("free_gib", "size"), [(139.0, 16), (79.1, 16), (22.0, 16), (21.0, 16), (20.9, 8), (14.6, 8), (13.0, 4), (7.6, 4), (6.0, 1)]
 )
-def test_the_batch_of_transformers_goes_by_free_memory(free_gib: float, size: int) -> None:
+def test_hf_batch_size_follows_free_memory(free_gib: float, size: int) -> None:
     assert choose("hf", free_gib) == {"max_batch_size": size}
 
 
-def test_the_batch_of_transformers_is_an_option_of_that_engine() -> None:
+def test_hf_preset_is_valid_engine_options() -> None:
     assert HfOptions.model_validate(choose("hf", 79.1)).max_batch_size == 16
 
 
 @pytest.mark.parametrize(
     ("free_gib", "total_gib", "share", "sequences"),
     [
-        (79.1, 80.0, 0.92, 256),  # idle: no more than vLLM asks for by itself
+        (79.1, 80.0, 0.92, 256),  # idle: at most the default of vLLM
         (139.5, 141.0, 0.92, 256),
-        (40.0, 80.0, 0.47, 256),  # somebody else has half of it
+        (40.0, 80.0, 0.47, 256),  # another process uses half of it
         (23.5, 24.0, 0.89, 128),
         (14.5, 15.0, 0.83, 64),
         (7.8, 8.0, 0.72, 32),
     ],
 )
-def test_vllm_takes_what_is_really_free(free_gib: float, total_gib: float, share: float, sequences: int) -> None:
+def test_vllm_memory_share_follows_free_memory(free_gib: float, total_gib: float, share: float, sequences: int) -> None:
     assert choose("vllm", free_gib, total_gib=total_gib) == {"gpu_memory_utilization": share, "max_num_seqs": sequences}
 
 
-def test_a_gpu_without_room_is_left_to_vllm_s_own_words() -> None:
+def test_full_gpu_leaves_error_to_vllm() -> None:
     assert choose("vllm", 3.0) == {"max_num_seqs": 32}
 
 
 @pytest.mark.parametrize("replicas", [2, 3, 4])
-def test_replicas_together_fit_into_what_is_free_with_a_reserve_for_each(replicas: int) -> None:
+def test_replicas_fit_into_free_memory_with_reserves(replicas: int) -> None:
     options = choose("vllm", 79.1, replicas=replicas)
     assert replicas * (options["gpu_memory_utilization"] * 80.0 + 1.5) <= 79.1
     assert options["gpu_memory_utilization"] > 0.85 / replicas - 0.02
@@ -61,14 +61,14 @@ def test_replicas_together_fit_into_what_is_free_with_a_reserve_for_each(replica
     assert choose("hf", 44.0, replicas=3) == {"max_batch_size": 8}
 
 
-def test_a_group_is_one_engine_on_all_its_gpus_and_the_fullest_counts() -> None:
+def test_group_is_sized_by_its_fullest_gpu() -> None:
     assert choose("vllm", 79.0, 30.0) == {"tensor_parallel_size": 2, "gpu_memory_utilization": 0.35, "max_num_seqs": 256}
-    assert choose("vllm", 23.6, 23.6, total_gib=24.0)["max_num_seqs"] == 256, "the cache lies on both"
+    assert choose("vllm", 23.6, 23.6, total_gib=24.0)["max_num_seqs"] == 256, "the cache spans both GPUs"
     text = str(choose_preset(make_profile("vllm"), [make_gpu(1), make_gpu(2, free_gib=60)]))
     assert text.startswith("60.0 GiB free of 80.0 on each of 2 GPUs: tensor_parallel_size=2 (a group), gpu_memory_utilization=0.7")
 
 
-def test_what_was_chosen_is_told_with_the_reasons() -> None:
+def test_preset_text_states_the_reasons() -> None:
     text = str(choose_preset(make_profile("vllm"), [make_gpu(0)]))
     assert text == "79.1 GiB free of 80.0: gpu_memory_utilization=0.92 (free memory), max_num_seqs=256 (from 40 GiB up)"
     text = str(choose_preset(make_profile("hf"), [make_gpu(0, free_gib=12)], replicas=2))
@@ -77,7 +77,7 @@ def test_what_was_chosen_is_told_with_the_reasons() -> None:
     assert str(choose_preset(make_profile("hf"), [])) == "no GPU: nothing chosen"
 
 
-def test_the_profile_s_own_options_win() -> None:
+def test_options_of_profile_win() -> None:
     assert choose("hf", 79.1, max_batch_size=2) == {}
     assert choose("vllm", 79.1, gpu_memory_utilization=0.5) == {"max_num_seqs": 256}
     assert choose("vllm", 79.1, 79.1, tensor_parallel_size=2, max_num_seqs=8) == {"gpu_memory_utilization": 0.92}
@@ -87,12 +87,12 @@ def test_the_profile_s_own_options_win() -> None:
 
 
 @pytest.mark.parametrize("free_gib", [(79.1,), ()])
-def test_engines_that_bring_their_own_or_need_none_get_nothing(free_gib: tuple[float, ...]) -> None:
+def test_other_engines_get_no_preset(free_gib: tuple[float, ...]) -> None:
     assert choose("my_package.my_engine:MyEngine", *free_gib) == {}
     assert choose("echo", *free_gib) == choose("openai", *free_gib) == {}
 
 
-def test_without_a_gpu_or_without_its_memory_nothing_is_guessed() -> None:
+def test_unknown_gpu_memory_gives_no_preset() -> None:
     assert choose("hf") == choose("vllm") == choose("hf", None, total_gib=None) == choose("vllm", None, total_gib=None) == {}
     assert choose("vllm", None, None, total_gib=None) == {"tensor_parallel_size": 2}
     text = str(choose_preset(make_profile("vllm"), [make_gpu(0, free_gib=None, total_gib=None)]))
@@ -100,13 +100,13 @@ def test_without_a_gpu_or_without_its_memory_nothing_is_guessed() -> None:
 
 
 @pytest.mark.parametrize("engine", ["hf", "openai", "echo"])
-def test_engines_that_run_on_one_gpu_refuse_a_group(engine: str) -> None:
+def test_single_gpu_engines_reject_a_group(engine: str) -> None:
     with pytest.raises(ConfigError, match=rf"--gpus 0\+1: the engine {engine} of profile some runs on one GPU.*--gpus 0,1"):
         choose(engine, 79.1, 79.1)
 
 
 @pytest.mark.parametrize(("size", "free_gib"), [(4, (79.1, 79.1)), (2, (79.1,)), (1, (79.1, 79.1))])
-def test_a_profile_that_asks_for_another_group_is_refused(size: int, free_gib: tuple[float, ...]) -> None:
+def test_group_of_wrong_size_is_rejected(size: int, free_gib: tuple[float, ...]) -> None:
     said = rf"tensor_parallel_size: {size}, but this slot has {len(free_gib)}; use --gpus all, which makes slots of {size}, join"
     with pytest.raises(ConfigError, match=said):
         choose("vllm", *free_gib, tensor_parallel_size=size)
@@ -121,12 +121,12 @@ def test_a_profile_that_asks_for_another_group_is_refused(size: int, free_gib: t
         ({"tensor_parallel_size": 4, "pipeline_parallel_size": 2}, 8),
     ],
 )
-def test_a_profile_asks_for_the_product_of_how_it_divides_the_model(options: dict[str, int], size: int | None) -> None:
+def test_group_size_is_product_of_parallel_sizes(options: dict[str, int], size: int | None) -> None:
     assert find_group_size(make_profile("vllm", **options)) == size
     assert find_group_size(make_profile("my_package.my_engine:MyEngine", **options)) is None
 
 
-def test_a_profile_that_divides_the_model_twice_needs_a_gpu_for_each_piece() -> None:
+def test_tensor_and_pipeline_parallel_need_every_gpu() -> None:
     pipeline = {"tensor_parallel_size": 4, "pipeline_parallel_size": 2}
     said = r"--gpus 0\+1: .*tensor_parallel_size: 4 and pipeline_parallel_size: 2, but this slot has 2; .* makes slots of 8"
     with pytest.raises(ConfigError, match=said):
@@ -137,14 +137,14 @@ def test_a_profile_that_divides_the_model_twice_needs_a_gpu_for_each_piece() -> 
 
 
 @pytest.mark.parametrize("size", [0, -1, "2", 1.5, None])
-def test_a_size_that_is_no_number_of_gpus_is_refused_with_its_field(size: Any) -> None:
+def test_invalid_parallel_size_names_its_field(size: Any) -> None:
     with pytest.raises(ConfigError, match=r"profile some: engine_options\.tensor_parallel_size: found .*expected a number of GPUs"):
         find_group_size(make_profile("vllm", tensor_parallel_size=size))
 
 
-def test_a_profile_that_asks_for_a_group_may_run_on_the_cpu() -> None:
+def test_group_profile_may_run_on_cpu() -> None:
     assert choose("vllm", tensor_parallel_size=2) == {}
 
 
-def test_own_engines_may_take_a_group() -> None:
+def test_custom_engines_may_use_a_group() -> None:
     assert choose("my_package.my_engine:MyEngine", 79.1, 79.1) == {}

@@ -1,4 +1,4 @@
-"""What NVML shows, what ``CUDA_VISIBLE_DEVICES`` leaves of it, and what ``--gpus`` asks for."""
+"""GPUs as reported by NVML, limited by ``CUDA_VISIBLE_DEVICES``, and selected by ``--gpus``."""
 
 import pytest
 
@@ -40,24 +40,24 @@ def parse_numbers(asked: str, *, group_size: int = 1) -> list[list[int]]:
         ("0+1+2+3", [[0, 1, 2, 3]]),
     ],
 )
-def test_what_is_asked_for_becomes_slots_in_order(asked: str, slots: list[list[int]]) -> None:
+def test_gpus_option_becomes_slots_in_order(asked: str, slots: list[list[int]]) -> None:
     assert parse_numbers(asked) == slots
 
 
 @pytest.mark.parametrize(("size", "slots"), [(1, [[0], [1], [2], [3]]), (2, [[0, 1], [2, 3]]), (4, [[0, 1, 2, 3]])])
-def test_all_is_divided_into_groups_of_neighbours(size: int, slots: list[list[int]]) -> None:
+def test_all_is_divided_into_adjacent_groups(size: int, slots: list[list[int]]) -> None:
     assert parse_numbers("all", group_size=size) == slots
-    assert parse_numbers("0,1+2", group_size=size) == [[0], [1, 2]], "groups that are named stay as they are"
+    assert parse_numbers("0,1+2", group_size=size) == [[0], [1, 2]], "explicit groups are unchanged"
     assert parse_numbers("none", group_size=size) == [[]]
 
 
-def test_all_goes_by_the_numbers_however_they_are_shown() -> None:
+def test_all_is_sorted_by_gpu_number() -> None:
     groups = parse_gpus("all", [GPUS[3], GPUS[0], GPUS[2], GPUS[1]], group_size=2)
     assert [[gpu.index for gpu in group] for group in groups] == [[0, 1], [2, 3]]
 
 
 @pytest.mark.parametrize(("count", "size", "said"), [(3, 2, "3 GPUs cannot"), (1, 4, "1 GPU cannot"), (4, 8, "4 GPUs cannot")])
-def test_gpus_that_make_no_whole_groups_are_refused_with_what_to_do(count: int, size: int, said: str) -> None:
+def test_incomplete_groups_are_rejected_with_advice(count: int, size: int, said: str) -> None:
     with pytest.raises(ConfigError, match=rf"--gpus all: {said} be divided into groups of {size}.*--gpus 0\+1"):
         parse_gpus("all", GPUS[:count], group_size=size)
 
@@ -65,7 +65,7 @@ def test_gpus_that_make_no_whole_groups_are_refused_with_what_to_do(count: int, 
 @pytest.mark.parametrize(
     "asked", ["", ",", "0,", "one", "-1", "0-", "0;1", "1.0", "²", "٣", "None", "0+", "+1", "0-1+2", "0--1", "1 + 2", "0-99999"]
 )
-def test_nonsense_is_refused_with_what_was_expected(asked: str) -> None:
+def test_invalid_gpus_option_is_rejected(asked: str) -> None:
     with pytest.raises(ConfigError, match=r"expected none, all, or GPU numbers such as 0, 0-3 or 0,1\+2,3") as caught:
         parse_gpus(asked, GPUS)
     assert repr(asked) in str(caught.value)
@@ -84,13 +84,13 @@ def test_nonsense_is_refused_with_what_was_expected(asked: str) -> None:
         ("9", "there is no GPU 9"),
     ],
 )
-def test_what_cannot_be_is_refused_with_what_there_is(monkeypatch: pytest.MonkeyPatch, asked: str, said: str) -> None:
+def test_impossible_gpus_option_lists_available_gpus(monkeypatch: pytest.MonkeyPatch, asked: str, said: str) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     with pytest.raises(ConfigError, match=said):
         parse_gpus(asked, GPUS)
 
 
-def test_a_gpu_that_the_batch_system_did_not_give_is_refused_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpu_outside_visible_devices_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     with pytest.raises(ConfigError, match=r"there is no GPU 0 among those that CUDA_VISIBLE_DEVICES=1 leaves: 1 \("):
         parse_gpus("0", [GPUS[1]])
@@ -108,7 +108,7 @@ def test_a_gpu_that_the_batch_system_did_not_give_is_refused_with_the_reason(mon
         ("1,-1,2", [1]),
     ],
 )
-def test_visible_devices_are_read_as_cuda_reads_them(visible: str, numbers: list[int]) -> None:
+def test_visible_devices_are_parsed_like_cuda(visible: str, numbers: list[int]) -> None:
     assert [gpu.index for gpu in pick_visible(GPUS, visible)] == numbers
 
 
@@ -121,13 +121,13 @@ def test_visible_devices_are_read_as_cuda_reads_them(visible: str, numbers: list
         ("MIG-1111", r"slices of a GPU \(MIG\) are not supported"),
     ],
 )
-def test_visible_devices_that_are_not_there_are_refused(visible: str, said: str) -> None:
+def test_unknown_visible_devices_are_rejected(visible: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said) as caught:
         pick_visible(GPUS, visible)
     assert f"CUDA_VISIBLE_DEVICES={visible!r}" in str(caught.value)
 
 
-def test_gpus_are_what_nvml_tells(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpus_are_read_from_nvml(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = [ShownGpu(uuid="GPU-a", pids=(7, 8)), ShownGpu(uuid="GPU-b", name="NVIDIA GB10", total=None, free=None, pids=None)]
     show_gpus(monkeypatch, shown)
     first, second = list_gpus()
@@ -138,12 +138,13 @@ def test_gpus_are_what_nvml_tells(monkeypatch: pytest.MonkeyPatch) -> None:
     assert read_driver() == Driver("580.82.07", "13.2")
 
 
-def test_gpus_of_others_are_not_counted_as_cuda_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inaccessible_gpus_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA does not number the GPUs that belong to others either."""
     show_gpus(monkeypatch, [None, ShownGpu(uuid="GPU-b"), None, ShownGpu(uuid="GPU-d")])
     assert [(gpu.index, gpu.uuid) for gpu in list_gpus()] == [(0, "GPU-b"), (1, "GPU-d")]
 
 
-def test_a_batch_system_s_gpus_are_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_visible_devices_limit_the_usable_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     show_gpus(monkeypatch, [ShownGpu(uuid=f"GPU-{letter}") for letter in "abc"])
     assert [gpu.index for gpu in list_usable_gpus()] == [0, 1, 2]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-c,0")
@@ -158,7 +159,7 @@ def test_a_batch_system_s_gpus_are_the_limit(monkeypatch: pytest.MonkeyPatch) ->
         ([ShownGpu()], "", "CUDA_VISIBLE_DEVICES='' leaves no GPU"),
     ],
 )
-def test_no_gpu_is_said_with_what_to_do(
+def test_missing_gpu_error_gives_advice(
     monkeypatch: pytest.MonkeyPatch, shown: list[ShownGpu | None] | str | None, visible: str | None, said: str
 ) -> None:
     show_gpus(monkeypatch, shown)
@@ -169,7 +170,7 @@ def test_no_gpu_is_said_with_what_to_do(
     assert "--gpus none" in str(caught.value)
 
 
-def test_a_driver_that_fails_is_the_machine_s_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failing_driver_is_an_engine_error(monkeypatch: pytest.MonkeyPatch) -> None:
     show_gpus(monkeypatch, "broken")
     for ask in (list_gpus, list_usable_gpus, read_driver, lambda: list_users(GPUS[0])):
         with pytest.raises(EngineError, match=r"the NVIDIA driver fails: Driver Not Loaded; does nvidia-smi work.*--gpus none"):

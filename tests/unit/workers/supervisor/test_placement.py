@@ -1,4 +1,4 @@
-"""Which workers ``workers start`` runs: names, devices and presets of each model's slots."""
+"""The workers that ``workers start`` runs: names, devices and presets of the slots of each model."""
 
 import os
 from pathlib import Path
@@ -32,7 +32,7 @@ def name_slots(*asked: tuple[str, str], replicas: int = 1) -> list[tuple[str, st
     return [(one.model, one.slot.name, one.slot.devices) for one in assign_slots(asked, replicas=replicas)]
 
 
-def test_one_worker_a_slot_is_named_for_its_gpus() -> None:
+def test_each_slot_is_named_for_its_gpus() -> None:
     assert name_slots(("b", "0,1+2,3")) == [("b", "gpu0", "0"), ("b", "gpu1+2", "1,2"), ("b", "gpu3", "3")]
     assert name_slots(("a", "none")) == [("a", CPU, "")]
 
@@ -46,16 +46,12 @@ def test_one_worker_a_slot_is_named_for_its_gpus() -> None:
         ({}, ["0", "1", "2", "3"]),
     ],
 )
-def test_all_gives_each_worker_as_many_gpus_as_its_profile_asks_for(
-    tmp_path: Path, options: dict[str, int], slots: list[str]
-) -> None:
+def test_all_groups_gpus_by_parallel_size(tmp_path: Path, options: dict[str, int], slots: list[str]) -> None:
     write_profile(tmp_path, "spans", "vllm", **options)
     assert [devices for _, _, devices in name_slots(("spans", "all"))] == slots
 
 
-def test_all_of_what_a_batch_system_shows_is_one_group_for_a_model_of_two_gpus(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_all_groups_only_visible_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_profile(tmp_path, "spans", "vllm", tensor_parallel_size=2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
     assert name_slots(("spans", "all")) == [("spans", "gpu2+3", "2,3")]
@@ -64,12 +60,12 @@ def test_all_of_what_a_batch_system_shows_is_one_group_for_a_model_of_two_gpus(
         assign_slots([("spans", "all")])
 
 
-def test_options_of_vllm_group_nothing_for_other_engines(tmp_path: Path) -> None:
+def test_vllm_options_group_nothing_for_other_engines(tmp_path: Path) -> None:
     write_profile(tmp_path, "own", "my_package.my_engine:MyEngine", tensor_parallel_size=2)
     assert [devices for _, _, devices in name_slots(("own", "all"))] == ["0", "1", "2", "3"]
 
 
-def test_replicas_are_numbered_and_divide_the_memory() -> None:
+def test_replicas_are_numbered_and_share_memory() -> None:
     assert name_slots(("b", "0,1+2"), replicas=2) == [
         ("b", "gpu0.1", "0"), ("b", "gpu0.2", "0"), ("b", "gpu1+2.1", "1,2"), ("b", "gpu1+2.2", "1,2"),
     ]  # fmt: skip
@@ -78,27 +74,27 @@ def test_replicas_are_numbered_and_divide_the_memory() -> None:
     assert name_slots(("a", "none"), replicas=2) == [("a", f"{CPU}.1", ""), ("a", f"{CPU}.2", "")]
 
 
-def test_a_slot_s_name_tells_where_it_runs_however_it_is_grouped_or_shared() -> None:
+def test_slot_name_gives_its_gpus() -> None:
     slots = assign_slots([("b", "0,1+2")], replicas=2)
     assert [find_places(one.slot.name) for one in slots] == [{"0"}, {"0"}, {"1", "2"}, {"1", "2"}]
     assert [find_places(one.slot.name) for one in assign_slots([("a", "none")], replicas=2)] == [{"cpu"}, {"cpu"}]
 
 
-def test_several_models_have_slots_of_their_own_and_no_two_workers_one_name() -> None:
+def test_models_have_separate_slots_with_unique_names() -> None:
     assert name_slots(("a", "0-1"), ("b", "2+3")) == [("a", "gpu0", "0"), ("a", "gpu1", "1"), ("b", "gpu2+3", "2,3")]
     assert name_slots(("a", "none"), ("b", "none")) == [("a", f"{CPU}.1", ""), ("b", f"{CPU}.2", "")]
     assert name_slots(("a", "none"), ("b", "0")) == [("a", CPU, ""), ("b", "gpu0", "0")]
     assert name_slots(("a", "0"), ("a", "1")) == [("a", "gpu0", "0"), ("a", "gpu1", "1")]
 
 
-def test_a_slot_says_which_hardware_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slot_describes_its_hardware(monkeypatch: pytest.MonkeyPatch) -> None:
     show_gpus(monkeypatch, [ShownGpu(uuid=name, name=name) for name in ("L4", "L4", "H100")])
     assert [one.slot.gpu for one in assign_slots([("b", "0+1,2")])] == ["2 × L4", "H100"]
     assert [one.slot.gpu for one in assign_slots([("b", "0+1+2")])] == ["2 × L4, H100"]
     assert [one.slot.gpu for one in assign_slots([("b", "none")])] == [""]
 
 
-def test_the_profile_stays_as_the_user_named_it(tmp_path: Path) -> None:
+def test_profile_keeps_the_name_given_by_user(tmp_path: Path) -> None:
     path = str(tmp_path / "a.yaml")
     (one,) = assign_slots([(path, "0")])
     assert (one.profile, one.model, one.preset.options) == (path, "a", {"max_batch_size": 16})
@@ -107,12 +103,12 @@ def test_the_profile_stays_as_the_user_named_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("asked", [[("a", "all"), ("b", "3")], [("b", "0,1+2"), ("a", "2")], [("a", "0"), ("a", "0")]])
-def test_a_gpu_is_not_given_to_two_models(asked: list[tuple[str, str]]) -> None:
+def test_gpu_is_not_shared_by_two_models(asked: list[tuple[str, str]]) -> None:
     with pytest.raises(ConfigError, match=r"GPU \d is given to . and to .; both would count its free memory as theirs"):
         assign_slots(asked)
 
 
-def test_mistakes_are_refused_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_assignments_are_rejected_before_start(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="no-such-model"):
         assign_slots([("no-such-model", "0")])
     with pytest.raises(ConfigError, match="runs on one GPU"):
@@ -120,19 +116,19 @@ def test_mistakes_are_refused_before_anything_starts(monkeypatch: pytest.MonkeyP
     show_gpus(monkeypatch, None)
     with pytest.raises(ConfigError, match="no NVIDIA driver found"):
         assign_slots([("a", "none"), ("b", "0")])
-    assert name_slots(("a", "none")) == [("a", CPU, "")], "no driver is asked for a slot without a GPU"
+    assert name_slots(("a", "none")) == [("a", CPU, "")], "a slot without a GPU needs no driver"
     show_gpus(monkeypatch, "broken")
     with pytest.raises(EngineError, match="the NVIDIA driver fails"):
         assign_slots([("b", "0")])
 
 
-def test_each_model_goes_with_the_gpus_at_its_place() -> None:
+def test_models_and_gpus_are_paired_by_position() -> None:
     assert pair_models(["a"], []) == [("a", "all")]
     assert pair_models(["a", "b"], ["0-1", "2,3"]) == [("a", "0-1"), ("b", "2,3")]
 
 
 @pytest.mark.parametrize(("models", "gpus"), [(["a", "b"], []), (["a", "b"], ["all"]), (["a"], ["0", "1"])])
-def test_models_and_gpus_that_do_not_pair_are_refused_with_how(models: list[str], gpus: list[str]) -> None:
+def test_unpaired_models_and_gpus_are_rejected(models: list[str], gpus: list[str]) -> None:
     with pytest.raises(ConfigError, match="--model A --gpus 0-1 --model B --gpus 2,3") as caught:
         pair_models(models, gpus)
     assert f"--model {len(models)} times and --gpus {len(gpus)} times" in str(caught.value)

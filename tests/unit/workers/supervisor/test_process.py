@@ -1,4 +1,4 @@
-"""The launcher: what it tells its workers, and when it starts one again.  Real processes: ``test_launcher_processes.py``."""
+"""Supervised worker processes: environment, command line, and restarts. Real workers: ``test_launcher_processes.py``."""
 
 import json
 import signal
@@ -24,7 +24,7 @@ def write_program(path: Path, text: str) -> Path:
 
 
 class Clock:
-    """The launcher's time, moved by hand."""
+    """The time of the launcher, advanced by the test."""
 
     def __init__(self) -> None:
         self.now_s = 1000.0
@@ -49,7 +49,7 @@ def supervise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, **s
 
 
 def run_once(worker: WorkerProcess) -> None:
-    """Let the worker start, unless it runs already, and note that it ended."""
+    """Start the worker unless it already runs, and wait until it has ended."""
     if not worker.running:
         worker.watch()
         assert worker.running
@@ -62,7 +62,7 @@ def has_ended(worker: WorkerProcess) -> bool:
 
 
 def find_pause(worker: WorkerProcess, clock: Clock) -> float:
-    """Return how long the launcher waits before it starts the worker again, to half a second."""
+    """Return the seconds that the launcher waits before it restarts the worker, in steps of 0.5 s."""
     begun_s = clock.now_s
     while not worker.running:
         clock.now_s += 0.5
@@ -70,9 +70,7 @@ def find_pause(worker: WorkerProcess, clock: Clock) -> float:
     return clock.now_s - begun_s
 
 
-def test_a_worker_that_dies_again_and_again_is_started_after_pauses_that_grow(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock
-) -> None:
+def test_restart_pauses_grow_with_repeated_deaths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
     worker = supervise(tmp_path, monkeypatch, "exit 70")
     pauses = []
     for _ in range(6):
@@ -82,9 +80,7 @@ def test_a_worker_that_dies_again_and_again_is_started_after_pauses_that_grow(
     worker.kill()
 
 
-def test_a_worker_that_was_well_for_a_while_is_started_again_soon(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock
-) -> None:
+def test_healthy_period_resets_the_restart_pause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
     program = f"[ -e {tmp_path}/well ] || exit 70\nwhile [ ! -e {tmp_path}/die ]; do sleep 0.01; done"
     worker = supervise(tmp_path, monkeypatch, program)
     for pause_s in (1, 2):
@@ -100,7 +96,7 @@ def test_a_worker_that_was_well_for_a_while_is_started_again_soon(
     worker.kill()
 
 
-def test_a_worker_that_cannot_start_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+def test_worker_that_cannot_start_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
     worker = supervise(tmp_path, monkeypatch, "exit 2")
     run_once(worker)
     clock.now_s += 3600
@@ -109,7 +105,7 @@ def test_a_worker_that_cannot_start_is_given_up(tmp_path: Path, monkeypatch: pyt
     assert not worker.running
 
 
-def test_a_worker_that_dies_too_often_in_an_hour_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+def test_worker_over_restart_budget_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
     worker = supervise(tmp_path, monkeypatch, "kill -SEGV $$", max_restarts=2)
     for _ in range(2):
         run_once(worker)
@@ -121,9 +117,7 @@ def test_a_worker_that_dies_too_often_in_an_hour_is_given_up(tmp_path: Path, mon
     assert not worker.running
 
 
-def test_a_process_that_the_system_cannot_start_counts_as_one_that_died(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock
-) -> None:
+def test_failed_process_start_counts_as_death(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
     worker = supervise(tmp_path, monkeypatch, "exit 0", max_restarts=1)
     (tmp_path / "python").unlink()
     assert [worker.watch(), worker.gave_up] == [False, None]
@@ -132,22 +126,20 @@ def test_a_process_that_the_system_cannot_start_counts_as_one_that_died(
     assert worker.gave_up == "gave up after 1 restart in an hour; last exit code 71 (the system could not start a process)"
 
 
-def test_a_worker_is_told_its_gpus_and_what_is_expected_of_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock
-) -> None:
+def test_worker_receives_gpus_preset_and_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,3,5")
     monkeypatch.setenv("CUDA_DEVICE_ORDER", "FASTEST_FIRST")
     monkeypatch.setenv("FLEET_WORKER_PRESET", "{}")
-    told = tmp_path / "told"
-    monkeypatch.setenv("FLEET_WORKER_GPU", "somebody else's")
+    received = tmp_path / "received"
+    monkeypatch.setenv("FLEET_WORKER_GPU", "of another worker")
     variables = "$CUDA_VISIBLE_DEVICES $CUDA_DEVICE_ORDER $FLEET_WORKER_PROFILE $FLEET_WORKER_DEVICE"
     worker = supervise(
         tmp_path,
         monkeypatch,
-        f'echo "$FLEET_WORKER_PRESET" > {told}; echo "$FLEET_WORKER_GPU" >> {told}; echo "{variables} $@" >> {told}',
+        f'echo "$FLEET_WORKER_PRESET" > {received}; echo "$FLEET_WORKER_GPU" >> {received}; echo "{variables} $@" >> {received}',
     )
     run_once(worker)
-    preset, gpu, line = told.read_text().splitlines()
+    preset, gpu, line = received.read_text().splitlines()
     assert (json.loads(preset), gpu) == ({"max_num_seqs": 64}, "2 × L4")
     devices, order, profile, device, *command = line.split()
     assert (devices, order, profile, device) == ("1,3", "PCI_BUS_ID", "./tiny.yaml", "gpu1+3")
@@ -159,16 +151,14 @@ def test_a_worker_is_told_its_gpus_and_what_is_expected_of_it(
 
 
 def is_loading(worker: WorkerProcess) -> bool:
-    return worker.loading  # in a function, because mypy believes that a property stays what it was
+    return worker.loading  # a function, because mypy narrows a property and keeps the result
 
 
-def test_a_worker_loads_until_it_says_that_it_is_done_or_ends(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock
-) -> None:
+def test_worker_is_loading_until_it_reports_or_exits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
     done = f"while [ ! -e {tmp_path}/loaded ]; do sleep 0.01; done; echo done > /dev/fd/$FLEET_WORKER_LOADED_PIPE"
     worker = supervise(tmp_path, monkeypatch, f"{done}; while [ ! -e {tmp_path}/die ]; do sleep 0.01; done")
     assert not is_loading(worker)
-    assert [worker.watch(may_start=False), worker.running] == [False, False], "another one is loading on its GPU"
+    assert [worker.watch(may_start=False), worker.running] == [False, False], "another worker is loading on its GPU"
     worker.watch()
     assert is_loading(worker)
     (tmp_path / "loaded").touch()
@@ -179,19 +169,19 @@ def test_a_worker_loads_until_it_says_that_it_is_done_or_ends(
     assert not is_loading(worker)
     (tmp_path / "loaded").unlink()
     find_pause(worker, clock)
-    assert is_loading(worker), "started again, it loads again"
+    assert is_loading(worker), "a restarted worker loads again"
     worker.kill()
     assert not is_loading(worker)
 
 
-def test_nothing_is_signalled_while_no_process_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_signal_without_a_running_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     worker = supervise(tmp_path, monkeypatch, "exit 70")
     worker.send(signal.SIGTERM)
     worker.kill()
     assert worker.reap()
 
 
-def test_workers_share_the_cores_unless_the_user_says_how_many_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_share_cores_unless_threads_are_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(32)))
     on_gpu, on_cpu = GpuSlot("gpu0", "0", "L4"), GpuSlot("cpu7", "", "")
     assert [count_threads(on_cpu, workers) for workers in (1, 2, 64)] == [32, 16, 1]
