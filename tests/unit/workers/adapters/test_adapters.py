@@ -50,14 +50,14 @@ def find_adapter_and_validators(case: dict[str, Any]) -> tuple[str, tuple[str | 
     return profile.adapter, check_validation(profile.validation, profile.name).validators
 
 
-def test_every_family_is_tried_in_every_situation() -> None:
+def test_raw_answers_cover_every_family_and_situation() -> None:
     tried = {case["name"] for case in RAW_ANSWERS}
     assert {f"{family} {situation}" for family in FAMILIES for situation in SITUATIONS} <= tried
     assert all(case["name"].startswith(case.get("profile", "")) for case in RAW_ANSWERS)
 
 
 @pytest.mark.parametrize("name", sorted(ADAPTERS))
-def test_every_adapter_puts_all_images_and_the_reminder_into_one_user_turn(name: str) -> None:
+def test_adapter_puts_images_and_reminder_in_one_turn(name: str) -> None:
     sample = make_sample(hint="Look closely.")
     *before, message = load_adapter(name).to_prompt(sample, images=2, reminder="Answer with a letter.").messages
     assert [(one.role, one.images) for one in before] in ([], [("system", 0)])
@@ -66,13 +66,13 @@ def test_every_adapter_puts_all_images_and_the_reminder_into_one_user_turn(name:
     assert message.text.endswith("\nAnswer with a letter.")
 
 
-def test_multiple_choice_is_asked_as_vlmevalkit_words_it() -> None:
+def test_multiple_choice_uses_the_vlmevalkit_prompt() -> None:
     [message] = load_adapter("chat").to_prompt(make_sample(), images=1).messages
     expected = "A. a blue square\nB. a red circle\nC. a green star\nD. none of the above\nPlease select the correct answer"
     assert message.text == f"Question: Which shape is it?\nOptions:\n{expected} from the options above. \n"
 
 
-def test_thinking_is_switched_by_template_option_or_system_prompt() -> None:
+def test_thinking_is_set_by_option_or_prompt() -> None:
     assert load_adapter("glm4v").to_prompt(make_sample(), images=1).template_options == {}
     assert load_adapter("glm4v_direct").to_prompt(make_sample(), images=1).template_options == {"enable_thinking": False}
     system, user = load_adapter("internvl_thinking").to_prompt(make_sample(), images=1).messages
@@ -80,13 +80,13 @@ def test_thinking_is_switched_by_template_option_or_system_prompt() -> None:
     assert user == load_adapter("internvl").to_prompt(make_sample(), images=1).messages[0]
 
 
-def test_thyme_is_asked_for_its_tags_and_for_no_code() -> None:
+def test_thyme_prompt_requests_tags_without_code() -> None:
     [message] = load_adapter("thyme").to_prompt(make_sample("free_text"), images=1).messages
     assert message.text.startswith("Which shape is it?\nDo not write code. ")
     assert message.text.endswith(" inside <answer> and </answer>.")
 
 
-def test_short_text_asks_for_a_word_and_free_text_and_yes_no_ask_the_question_alone() -> None:
+def test_only_short_text_appends_an_instruction() -> None:
     texts = {
         kind: load_adapter("chat").to_prompt(make_sample(kind), images=1).messages[0].text
         for kind in ("short_text", "free_text", "yes_no")
@@ -96,7 +96,7 @@ def test_short_text_asks_for_a_word_and_free_text_and_yes_no_ask_the_question_al
 
 
 BARE = ("<think>", "</think>", "<answer>", "\\boxed{", "<|begin_of_box|>", "<code>", "<image>")
-# Of the bare markers those that an adapter leaves, because they are none of its family's.
+# The bare markers that an adapter keeps, because they belong to other families.
 LEFT = {
     "chat": BARE,
     "idefics": BARE,
@@ -112,11 +112,11 @@ LEFT = {
 
 @pytest.mark.parametrize("name", sorted(ADAPTERS))
 @pytest.mark.parametrize("raw", ["", " ", *BARE])
-def test_bare_markers_of_its_own_family_say_nothing_to_an_adapter(name: str, raw: str) -> None:
+def test_bare_markers_of_own_family_are_dropped(name: str, raw: str) -> None:
     assert load_adapter(name).to_prediction(make_sample("short_text"), raw) == (raw if raw in LEFT[name] else "")
 
 
-def test_an_adapter_of_your_own_loads_by_import_string() -> None:
+def test_custom_adapter_loads_by_import_string() -> None:
     assert load_adapter("workers.adapters.chat:ChatAdapter").to_prediction(make_sample(), " B ") == "B"
 
 
@@ -130,19 +130,19 @@ def test_an_adapter_of_your_own_loads_by_import_string() -> None:
         ("builtins:dict", "has no method 'to_prompt'"),
     ],
 )
-def test_a_wrong_adapter_is_explained(name: str, message: str) -> None:
+def test_invalid_adapter_is_explained(name: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_adapter(name)
 
 
-def test_thoughts_are_dropped_whole_cut_or_headless() -> None:
+def test_thinking_is_dropped_even_if_truncated() -> None:
     assert drop_thinking("<think>a</think> b <THINK>c</THINK> d") == "b  d"
     assert drop_thinking("a</think>b") == "b"
     assert drop_thinking("a <thinking>b") == "a"
     assert drop_thinking("<think>a <think>b</think> c</think> d") == "d"
 
 
-def test_the_last_answer_and_box_count() -> None:
+def test_last_answer_and_box_are_taken() -> None:
     assert take_answer("<answer>A</answer> no, <answer> B </answer> end") == "B"
     assert take_answer("<answer>A</answer> then <answer>B") == "B"
     assert take_answer(" plain ") == "plain"

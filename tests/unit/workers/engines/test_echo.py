@@ -1,4 +1,4 @@
-"""The echo engine: its table, delays and faults."""
+"""The echo engine: answers, delays and faults from its table."""
 
 import asyncio
 from pathlib import Path
@@ -11,7 +11,7 @@ from workers.engines.base import Generation
 from workers.engines.echo import EXIT_CODE, EchoEngine
 
 
-def test_it_answers_by_the_first_rule_that_matches_and_by_attempt() -> None:
+def test_first_matching_rule_answers_by_attempt() -> None:
     table = [{"match": "^What", "answers": ["no", "yes"]}, {"match": "What", "answers": ["never"]}]
 
     async def ask() -> list[str]:
@@ -22,7 +22,7 @@ def test_it_answers_by_the_first_rule_that_matches_and_by_attempt() -> None:
     assert run(ask()) == ["no", "yes", "yes", "never"]
 
 
-def test_it_reads_its_table_from_a_file(tmp_path: Path) -> None:
+def test_table_is_read_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "table.yaml"
     path.write_text("rules:\n  - {match: cat, answers: [meow], finish_reason: length}\n", encoding="utf-8")
 
@@ -34,7 +34,7 @@ def test_it_reads_its_table_from_a_file(tmp_path: Path) -> None:
     assert (generation.text, generation.finish_reason) == ("meow", "length")
 
 
-def test_it_raises_the_faults_of_its_table() -> None:
+def test_faults_of_the_table_are_raised() -> None:
     table = [{"match": "big", "fault": "out_of_memory"}, {"match": "bad", "fault": "error", "delay_s": 0.001}]
 
     async def ask() -> None:
@@ -48,7 +48,7 @@ def test_it_raises_the_faults_of_its_table() -> None:
     run(ask())
 
 
-def test_it_hangs_until_it_is_cancelled() -> None:
+def test_hang_fault_lasts_until_cancelled() -> None:
     async def ask() -> None:
         async with open_engine("echo", table=[{"match": "", "fault": "hang"}]) as engine:
             task = asyncio.ensure_future(engine.generate(make_request()))
@@ -61,7 +61,7 @@ def test_it_hangs_until_it_is_cancelled() -> None:
     run(ask())
 
 
-def test_it_takes_the_process_down(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exit_fault_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
     def record_exit(code: int) -> None:
         raise SystemError(code)
 
@@ -83,6 +83,6 @@ def test_it_takes_the_process_down(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"match": "a", "fault": "fire"}, "'hang'"),
     ],
 )
-def test_a_mistake_in_a_rule_is_named(rule: dict[str, str], said: str) -> None:
+def test_error_in_a_rule_is_named(rule: dict[str, str], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         EchoEngine(make_profile("echo", {"table": [rule]}), "")

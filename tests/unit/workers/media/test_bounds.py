@@ -1,4 +1,4 @@
-"""Bounds of media: the sizes they lead to, what decoding saves by them, and what they mean for a run's name."""
+"""Bounds of media: the resulting sizes, the savings in decoding, and their part in the run id."""
 
 import io
 from pathlib import Path
@@ -26,7 +26,7 @@ def encode(image: Image.Image, format_name: str = "PNG", **options: object) -> b
 
 
 def make_photo(size: tuple[int, int]) -> Image.Image:
-    """Return a picture of soft noise, as a photo is to a scaler."""
+    """Return an image of smooth noise, which scales like a photo."""
     noise = np.random.default_rng(7).integers(0, 256, (30, 40, 3), dtype=np.uint8)
     return Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)
 
@@ -51,7 +51,7 @@ def load(content: bytes, **bounds: int) -> Image.Image:
         ((1_000_000, 1), {"max_pixels": 100}, (100, 1)),
     ],
 )
-def test_sizes_keep_their_shape_within_the_bounds(size: tuple[int, int], bounds: dict[str, int], fitted: tuple[int, int]) -> None:
+def test_sizes_keep_aspect_ratio_within_bounds(size: tuple[int, int], bounds: dict[str, int], fitted: tuple[int, int]) -> None:
     assert fit_size(size, MediaBounds(**bounds)) == fitted
 
 
@@ -61,7 +61,7 @@ def test_sizes_keep_their_shape_within_the_bounds(size: tuple[int, int], bounds:
     least=st.integers(1, MOST_PIXELS),
     most=st.integers(1, MOST_PIXELS),
 )
-def test_no_size_is_over_the_bound_or_empty(width: int, height: int, least: int, most: int) -> None:
+def test_size_is_never_empty_or_over_bound(width: int, height: int, least: int, most: int) -> None:
     least, most = sorted((least, most))
     fitted = fit_size((width, height), MediaBounds(min_pixels=least, max_pixels=most))
     assert min(fitted) >= 1
@@ -70,11 +70,11 @@ def test_no_size_is_over_the_bound_or_empty(width: int, height: int, least: int,
         assert fitted == (width, height)
 
 
-# Pictures.
+# Images.
 
 
 @pytest.mark.parametrize("format_name", ["JPEG", "PNG", "WEBP"])
-def test_a_large_picture_comes_scaled_down_and_looks_the_same(format_name: str) -> None:
+def test_large_image_is_scaled_down_faithfully(format_name: str) -> None:
     photo = make_photo((1600, 1200))
     small = load(encode(photo, format_name), max_pixels=120_000)
     assert (small.mode, small.size) == ("RGB", (400, 300))
@@ -82,29 +82,29 @@ def test_a_large_picture_comes_scaled_down_and_looks_the_same(format_name: str) 
     assert np.abs(np.asarray(small, dtype=int) - expected).mean() < 3
 
 
-def test_thin_lines_do_not_turn_into_stripes() -> None:
+def test_scaling_down_does_not_alias_thin_lines() -> None:
     lines = np.zeros((1200, 1600, 3), np.uint8)
     lines[:, ::2] = 255
     small = np.asarray(load(encode(Image.fromarray(lines)), max_pixels=120_000), dtype=int)
     assert np.abs(small - 128).max() <= 2
 
 
-def test_a_small_picture_comes_scaled_up() -> None:
+def test_small_image_is_scaled_up() -> None:
     assert load(encode(make_photo((20, 10))), min_pixels=800).size == (40, 20)
 
 
-def test_a_turned_picture_is_bounded_as_it_is_seen() -> None:
+def test_bounds_apply_after_exif_rotation() -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6  # turn a quarter clockwise
+    exif[0x0112] = 6  # rotate by 90° clockwise
     content = encode(make_photo((1600, 800)), "JPEG", exif=exif)
     assert load(content, max_pixels=80_000).size == (200, 400)
     assert load(content, min_pixels=4 * 1600 * 800).size == (1600, 3200)
 
 
-def test_a_jpeg_that_is_scaled_down_is_decoded_small() -> None:
+def test_scaled_down_jpeg_is_decoded_small() -> None:
     content = encode(make_photo((1600, 1200)), "JPEG")
     whole, small = (open_image(content, "photo.jpg", MediaBounds(max_pixels=bound)) for bound in (None, 30_000))
-    assert small.image.size == (400, 300), "within the factor two that leaves its quality as it is"
+    assert small.image.size == (400, 300), "at most twice the final size, which keeps the quality"
     assert small.decode()[0].size == (200, 150)
     assert small.peak_bytes < whole.peak_bytes / 8
 
@@ -117,12 +117,12 @@ def make_spec(media: dict[str, Any]) -> RunSpec:
     return spec.model_copy(update={"model": spec.model.model_copy(update={"media": MediaBounds(**media)})})
 
 
-def test_runs_without_bounds_keep_the_names_they_had() -> None:
+def test_default_bounds_keep_the_run_id() -> None:
     assert make_spec({}).run_id == make_spec({"max_frames": 16}).run_id == "tiny-d2c64277320a"
 
 
 @pytest.mark.parametrize("media", [{"max_pixels": 10**6}, {"min_pixels": 10}, {"max_frames": 8}])
-def test_bounds_name_another_run(media: dict[str, Any]) -> None:
+def test_bounds_change_the_run_id(media: dict[str, Any]) -> None:
     assert make_spec(media).digest() != make_spec({}).digest()
     assert RunSpec.model_validate_json(make_spec(media).model_dump_json()) == make_spec(media)
 
@@ -130,12 +130,12 @@ def test_bounds_name_another_run(media: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "media", [{"max_pixels": 0}, {"max_frames": 0}, {"max_frames": True}, {"min_pixels": 2, "max_pixels": 1}, {"max_pixel": 9}]
 )
-def test_bounds_that_make_no_sense_are_refused(media: dict[str, Any]) -> None:
+def test_invalid_bounds_are_rejected(media: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         MediaBounds(**media)
 
 
-def test_a_mistake_in_a_profile_is_named_with_the_nearest_field(tmp_path: Path) -> None:
+def test_error_in_profile_suggests_nearest_field(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("name: mine\nengine: echo\nmedia: {max_pixel: 1000}\n")
     with pytest.raises(ConfigError, match=r"media\.max_pixel: unknown field .*did you mean 'max_pixels'\?"):

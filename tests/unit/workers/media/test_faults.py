@@ -1,4 +1,4 @@
-"""Faults of the machine under a media: nobody's, so that the sample is tried again and has no outcome meanwhile."""
+"""Faults of the machine while media are read are transient: the sample is retried and has no outcome until then."""
 
 import errno
 import io
@@ -28,7 +28,7 @@ PNG = _STREAM.getvalue()
 
 @pytest.fixture
 def image(tmp_path: Path) -> Path:
-    """Return the path of an image below a root that is a link, as homes on clusters often are."""
+    """Return the path of an image below a root that is a symlink, as home folders on clusters often are."""
     (tmp_path / "real").mkdir()
     (tmp_path / "real" / "a.png").write_bytes(PNG)
     (tmp_path / "linked").symlink_to("real")
@@ -40,7 +40,7 @@ def load(uri: str | Path, *roots: Path) -> tuple[int, int]:
 
 
 def fail_once(monkeypatch: pytest.MonkeyPatch, function: str, number: int, name: str) -> None:
-    """Let a function of ``os`` fail with an error of the system the first time that it comes upon a file of this name."""
+    """Let a function of ``os`` fail once with a system error, at the first file of this name."""
     really: Callable[..., Any] = getattr(os, function)
     faults = [OSError(number, os.strerror(number))]
 
@@ -52,7 +52,7 @@ def fail_once(monkeypatch: pytest.MonkeyPatch, function: str, number: int, name:
     monkeypatch.setattr(os, function, fail)
 
 
-# A process of its own, which may open nothing more once its imports are done.
+# A separate process, which can open no file after its imports.
 WITHOUT_DESCRIPTORS = """
 import resource, sys
 from pathlib import Path
@@ -80,7 +80,7 @@ AWAY = ["EMFILE", "ENFILE", "ENOMEM", "ESTALE", "ENOTCONN", "ESHUTDOWN", "ETIMED
 
 
 @pytest.mark.parametrize("error", AWAY)
-def test_what_is_away_is_no_fault_of_the_samples(image: Path, monkeypatch: pytest.MonkeyPatch, error: str) -> None:
+def test_temporary_system_error_is_transient(image: Path, monkeypatch: pytest.MonkeyPatch, error: str) -> None:
     number = getattr(errno, error)
     fail_once(monkeypatch, "open", number, "a.png")
     with pytest.raises(TransientError) as caught:
@@ -93,14 +93,14 @@ def test_what_is_away_is_no_fault_of_the_samples(image: Path, monkeypatch: pytes
     ("function", "name"),
     [("lstat", "linked"), ("readlink", "linked"), ("lstat", "a.png"), ("open", "real"), ("stat", "a.png")],
 )
-def test_wherever_it_happens_on_the_way_to_the_file(image: Path, monkeypatch: pytest.MonkeyPatch, function: str, name: str) -> None:
+def test_fault_at_any_path_component_is_transient(image: Path, monkeypatch: pytest.MonkeyPatch, function: str, name: str) -> None:
     fail_once(monkeypatch, function, errno.ESTALE, name)
     with pytest.raises(TransientError, match="cannot be read now"):
         load(image, image.parent)
     assert load(image, image.parent) == SIZE
 
 
-def test_a_server_that_goes_away_while_a_file_is_read(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fault_while_reading_file_is_transient(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Torn(io.BytesIO):
         def fileno(self) -> int:
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
@@ -115,7 +115,7 @@ def test_a_server_that_goes_away_while_a_file_is_read(image: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize("error", ["EIO", "EACCES", "ENAMETOOLONG"])
-def test_what_may_last_for_ever_stays_the_samples(image: Path, monkeypatch: pytest.MonkeyPatch, error: str) -> None:
+def test_permanent_system_error_is_a_sample_error(image: Path, monkeypatch: pytest.MonkeyPatch, error: str) -> None:
     fail_once(monkeypatch, "open", getattr(errno, error), "a.png")
     with pytest.raises(SampleError) as caught:
         load(image, image.parent)
@@ -127,7 +127,7 @@ def test_what_may_last_for_ever_stays_the_samples(image: Path, monkeypatch: pyte
 
 @pytest.mark.parametrize("uri", [__file__, f"https://{PUBLIC}/a.png", "https://unknown.invalid/a.png"])
 @pytest.mark.parametrize("is_warm", [True, False], ids=["authorities known", "at first"])
-def test_a_worker_that_can_open_nothing_blames_neither_files_nor_addresses(uri: str, is_warm: bool) -> None:
+def test_lack_of_file_descriptors_is_transient(uri: str, is_warm: bool) -> None:
     command = [sys.executable, "-c", WITHOUT_DESCRIPTORS, uri, str(is_warm)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, cwd=ROOT)
     what = "read" if uri == __file__ else "fetched"
@@ -137,7 +137,7 @@ def test_a_worker_that_can_open_nothing_blames_neither_files_nor_addresses(uri: 
 # Memory.
 
 
-def test_a_small_image_that_finds_no_memory_is_not_called_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_error_message_names_no_size(monkeypatch: pytest.MonkeyPatch) -> None:
     opened = open_image(PNG, "small.png", AS_IS)
 
     def fail(*_: object) -> None:

@@ -1,4 +1,4 @@
-"""Media ahead of the engine: decoded in order, within threads and memory, and every share given back."""
+"""The loader decodes media ahead of the engine, in order, within its threads and memory, and returns every share."""
 
 import asyncio
 import base64
@@ -43,7 +43,7 @@ def hold(loader: MediaLoader, *media: Media) -> AbstractAsyncContextManager[tupl
 
 
 def run_loader(work: Callable[[MediaLoader], Awaitable[None]], *, memory_bytes: int = PLENTY, threads: int = 2) -> MediaLoader:
-    """Run a coroutine with a loader, and see that the whole budget is free at its end."""
+    """Run a coroutine with a loader, and check that the whole budget is free at the end."""
 
     async def run() -> MediaLoader:
         loader = MediaLoader(threads, memory_bytes)
@@ -58,24 +58,24 @@ def run_loader(work: Callable[[MediaLoader], Awaitable[None]], *, memory_bytes: 
 
 
 class Gate:
-    """Keeps decoding threads waiting until it is opened, and counts those that have come."""
+    """Block decoding threads until the gate is open, and count the threads that arrived."""
 
     def __init__(self) -> None:
         self.is_open = threading.Event()
-        self.come = threading.Semaphore(0)
+        self.arrived = threading.Semaphore(0)
 
     def wait(self) -> None:
-        self.come.release()
+        self.arrived.release()
         assert self.is_open.wait(DEADLINE_S)
 
     async def wait_for(self, threads: int) -> None:
         for _ in range(threads):
-            assert await asyncio.to_thread(self.come.acquire, timeout=DEADLINE_S)
+            assert await asyncio.to_thread(self.arrived.acquire, timeout=DEADLINE_S)
 
 
 @pytest.fixture
 def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
-    gate, decode = Gate(), media_loader._decode  # noqa: SLF001  # the place where threads are kept
+    gate, decode = Gate(), media_loader._decode  # noqa: SLF001  # the function that blocks the threads
 
     def decode_later(opened: list[Opened]) -> tuple[Image.Image, ...]:
         gate.wait()
@@ -86,7 +86,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
     gate.is_open.set()
 
 
-def test_images_come_in_order_and_hold_a_share_of_their_size() -> None:
+def test_images_are_ordered_and_hold_their_memory() -> None:
     async def work(loader: MediaLoader) -> None:
         async with hold(loader, make_media(8), make_media(9), make_media(10)) as images:
             assert [image.width for image in images] == [8, 9, 10]
@@ -95,7 +95,7 @@ def test_images_come_in_order_and_hold_a_share_of_their_size() -> None:
     run_loader(work)
 
 
-def test_a_sample_without_media_waits_for_nobody() -> None:
+def test_sample_without_media_does_not_wait() -> None:
     async def work(loader: MediaLoader) -> None:
         async with hold(loader, make_media()), hold(loader) as images:
             assert images == ()
@@ -103,7 +103,7 @@ def test_a_sample_without_media_waits_for_nobody() -> None:
     run_loader(work, memory_bytes=1, threads=1)
 
 
-def test_a_videos_frames_stand_where_the_video_stood() -> None:
+def test_video_frames_keep_the_video_position() -> None:
     video = Media(kind="video", data=base64.b64encode(encode_video(3)).decode())
 
     async def work(loader: MediaLoader) -> None:
@@ -115,7 +115,7 @@ def test_a_videos_frames_stand_where_the_video_stood() -> None:
 
 
 @pytest.mark.parametrize("media", [(BROKEN,), (make_media(), BROKEN), (BROKEN, make_media()), (make_media(), Media())])
-def test_a_fault_gives_the_share_back(media: tuple[Media, ...]) -> None:
+def test_media_fault_returns_the_share(media: tuple[Media, ...]) -> None:
     async def work(loader: MediaLoader) -> None:
         for _ in range(5):
             with pytest.raises(SampleError):
@@ -125,7 +125,7 @@ def test_a_fault_gives_the_share_back(media: tuple[Media, ...]) -> None:
     run_loader(work, memory_bytes=2 * PEAK_BYTES, threads=1)
 
 
-def test_a_file_that_breaks_off_while_it_is_decoded_gives_the_share_back() -> None:
+def test_decoding_fault_returns_the_share() -> None:
     stream = io.BytesIO()
     Image.effect_noise((SIDE, SIDE), 90).save(stream, "PNG")
     cut = Media(data=base64.b64encode(stream.getvalue()[:-900]).decode())
@@ -138,7 +138,7 @@ def test_a_file_that_breaks_off_while_it_is_decoded_gives_the_share_back() -> No
     run_loader(work)
 
 
-def test_whatever_the_block_raises_gives_the_share_back() -> None:
+def test_exception_in_the_block_returns_the_share() -> None:
     async def work(loader: MediaLoader) -> None:
         with pytest.raises(RuntimeError, match="odd"):
             async with hold(loader, make_media()):
@@ -147,7 +147,7 @@ def test_whatever_the_block_raises_gives_the_share_back() -> None:
     run_loader(work)
 
 
-def test_no_more_is_decoded_than_the_budget_holds_and_the_rest_follows_in_order() -> None:
+def test_decoding_stays_within_budget_in_order() -> None:
     begun: list[int] = []
     answers = asyncio.Semaphore(0)
 
@@ -163,7 +163,7 @@ def test_no_more_is_decoded_than_the_budget_holds_and_the_rest_follows_in_order(
                 await asyncio.sleep(0.001)
             await asyncio.sleep(0)
             assert len(begun) == answered + 5
-            assert loader.budget.free_bytes == PEAK_BYTES - IMAGE_BYTES, "less than the next one takes"
+            assert loader.budget.free_bytes == PEAK_BYTES - IMAGE_BYTES, "less than the next sample needs"
             answers.release()
         for _ in range(5):
             answers.release()
@@ -173,7 +173,7 @@ def test_no_more_is_decoded_than_the_budget_holds_and_the_rest_follows_in_order(
     assert begun == list(range(20))
 
 
-def test_a_sample_that_needs_more_than_there_is_runs_alone() -> None:
+def test_oversized_sample_runs_alone() -> None:
     held: list[int] = []
     together: list[int] = []
 
@@ -191,7 +191,7 @@ def test_a_sample_that_needs_more_than_there_is_runs_alone() -> None:
     assert together == [1, 1, 1, 1, 1]
 
 
-def test_a_cancelled_samples_share_is_free_once_its_thread_has_ended(gate: Gate) -> None:
+def test_cancelled_share_is_returned_after_its_thread(gate: Gate) -> None:
     async def ask(loader: MediaLoader) -> None:
         async with hold(loader, make_media()):
             pytest.fail("it was cancelled before")
@@ -203,7 +203,7 @@ def test_a_cancelled_samples_share_is_free_once_its_thread_has_ended(gate: Gate)
             task.cancel()
         assert {type(end) for end in await asyncio.gather(*tasks, return_exceptions=True)} == {asyncio.CancelledError}
         await asyncio.sleep(0)
-        assert PLENTY - loader.budget.free_bytes == 2 * PEAK_BYTES, "what two threads have begun takes memory until they end"
+        assert PLENTY - loader.budget.free_bytes == 2 * PEAK_BYTES, "two running threads hold memory until they end"
         gate.is_open.set()
         while loader.budget.free_bytes < PLENTY:
             await asyncio.sleep(0.001)
@@ -211,7 +211,7 @@ def test_a_cancelled_samples_share_is_free_once_its_thread_has_ended(gate: Gate)
     run_loader(work)
 
 
-def test_as_many_samples_are_at_work_as_there_are_threads_and_as_many_follow(gate: Gate) -> None:
+def test_loader_prefetches_one_sample_per_thread(gate: Gate) -> None:
     async def ask(loader: MediaLoader) -> None:
         async with hold(loader, make_media()):
             pass
@@ -226,7 +226,7 @@ def test_as_many_samples_are_at_work_as_there_are_threads_and_as_many_follow(gat
     run_loader(work, threads=3)
 
 
-def test_files_are_read_in_the_same_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_are_read_in_media_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(base64.b64decode(make_media().data or ""))
     threads: list[str] = []

@@ -1,4 +1,4 @@
-"""What the C library does with freed images: set for a worker's own process, and never over what the user says."""
+"""The malloc setting for freed images applies only to the worker process, and the setting of the user wins."""
 
 import os
 import platform
@@ -9,9 +9,9 @@ import pytest
 
 from tests.support.fleet import ROOT
 
-pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc keeps freed images, and can be told not to")
+pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc keeps freed images, and has a setting for it")
 
-# Whether a block as large as an image still gets a mapping of its own, once one of its size was freed.
+# Whether a block of the size of an image still gets its own mapping after one of that size was freed.
 IS_MAPPED = """
 import ctypes
 libc = ctypes.CDLL(None)
@@ -35,28 +35,28 @@ subprocess.run([sys.executable, "-c", {IS_MAPPED + "print(is_mapped())"!r}], che
 
 
 def run_python(*scripts: str, **environment: str) -> list[str]:
-    """Run scripts in a process whose C library nobody has told anything but ``environment``; return what it printed."""
-    told = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_TUNABLES"))}
+    """Run scripts in a process whose only malloc settings are in ``environment``. Return the words that it printed."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_TUNABLES"))}
     command = [sys.executable, "-c", "\n".join((IS_MAPPED, *scripts))]
-    environment = {**told, **environment}
+    environment = {**inherited, **environment}
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
     return done.stdout.split()
 
 
-def test_freed_images_go_back_to_the_system_once_there_is_a_loader() -> None:
+def test_loader_returns_freed_images_to_the_system() -> None:
     assert run_python("print(is_mapped())", LOADER, "print(is_mapped())") == ["False", "True"]
 
 
-def test_a_process_that_a_worker_starts_keeps_its_own_ways() -> None:
+def test_child_process_keeps_its_malloc_defaults() -> None:
     assert run_python(LOADER, "print(is_mapped(), flush=True)", CHILD) == ["True", "False"]
 
 
 @pytest.mark.parametrize(
     ("name", "value"), [("MALLOC_MMAP_THRESHOLD_", str(2**25)), ("GLIBC_TUNABLES", f"glibc.malloc.mmap_threshold={2**25}")]
 )
-def test_what_the_user_sets_is_left_as_it_is(name: str, value: str) -> None:
+def test_malloc_settings_of_user_are_kept(name: str, value: str) -> None:
     assert run_python(LOADER, "print(is_mapped())", **{name: value}) == ["False"]
 
 
-def test_other_tunables_say_nothing_about_it() -> None:
+def test_unrelated_tunables_do_not_matter() -> None:
     assert run_python(LOADER, "print(is_mapped())", GLIBC_TUNABLES="glibc.malloc.arena_max=4") == ["True"]

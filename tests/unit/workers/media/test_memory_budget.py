@@ -1,4 +1,4 @@
-"""The budget of memory: never more than there is, in order of arrival, and whole again whatever happened."""
+"""The memory budget is never exceeded, is granted in order of arrival, and is complete again after any failure."""
 
 import asyncio
 import random
@@ -11,7 +11,7 @@ from workers.media.memory_budget import MemoryBudget
 
 
 async def settle() -> None:
-    """Let everything that can go on do so."""
+    """Let every task that is ready run."""
     for _ in range(5):
         await asyncio.sleep(0)
 
@@ -26,7 +26,9 @@ def granted(tasks: list["asyncio.Task[int]"]) -> list[bool]:
     return [task.done() and not task.cancelled() for task in tasks]
 
 
-def test_shares_are_granted_in_order_of_arrival_and_small_ones_pass_nobody() -> None:
+def test_shares_are_granted_in_fifo_order() -> None:
+    """A small share does not overtake a large one."""
+
     async def run() -> None:
         budget = MemoryBudget(10)
         tasks = await begin(budget.take(6), budget.take(6), budget.take(1), budget.take(4))
@@ -46,7 +48,7 @@ def test_shares_are_granted_in_order_of_arrival_and_small_ones_pass_nobody() -> 
     asyncio.run(run())
 
 
-def test_whoever_needs_more_than_there_is_gets_all_of_it_alone() -> None:
+def test_oversized_request_gets_the_whole_budget() -> None:
     async def run() -> None:
         budget = MemoryBudget(10)
         tasks = await begin(budget.take(1), budget.take(1000), budget.take(1))
@@ -63,7 +65,7 @@ def test_whoever_needs_more_than_there_is_gets_all_of_it_alone() -> None:
 
 
 @pytest.mark.parametrize("position", [0, 1])
-def test_whoever_stops_waiting_makes_room_for_those_behind(position: int) -> None:
+def test_cancelled_request_lets_the_next_proceed(position: int) -> None:
     async def run() -> None:
         budget = MemoryBudget(10)
         await budget.take(9)
@@ -78,7 +80,7 @@ def test_whoever_stops_waiting_makes_room_for_those_behind(position: int) -> Non
     asyncio.run(run())
 
 
-def test_a_share_that_is_granted_and_called_off_at_once_is_given_back() -> None:
+def test_cancelled_grant_is_returned() -> None:
     async def run() -> None:
         budget = MemoryBudget(10)
         await budget.take(10)
@@ -93,7 +95,7 @@ def test_a_share_that_is_granted_and_called_off_at_once_is_given_back() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_however_many_come_and_go_there_is_never_more_out_than_there_is(seed: int) -> None:
+def test_granted_shares_never_exceed_the_budget(seed: int) -> None:
     chance = random.Random(seed)
 
     async def hold(budget: MemoryBudget) -> None:

@@ -1,4 +1,4 @@
-"""Media into images: every source, every mode, and every way in which a file can be wrong."""
+"""Reading media as images: all sources, all modes, and all kinds of invalid files."""
 
 import base64
 import io
@@ -22,7 +22,7 @@ from workers.media.files import MediaAccess
 from workers.media.images import open_image, to_rgb
 
 RED = (255, 0, 0)
-ANY_FILE = MediaAccess((Path("/"),), urls=False, url_timeout_s=1)  # folders: test_media_roots.py; addresses: test_media_urls.py
+ANY_FILE = MediaAccess((Path("/"),), urls=False, url_timeout_s=1)  # folders: test_roots.py; addresses: test_urls.py
 
 
 def encode(image: Image.Image, format_name: str = "PNG", **options: object) -> bytes:
@@ -45,32 +45,32 @@ def inline(content: bytes) -> Media:
     return Media(data=base64.b64encode(content).decode())
 
 
-def end_of(content: bytes) -> str:
+def decode_result(content: bytes) -> str:
     try:
         return open_image(content, "damaged", AS_IS).decode()[0].mode
     except SampleError as error:
         return error.code
 
 
-# Where media come from.
+# Sources of media.
 
 
 @pytest.mark.parametrize("to_uri", [str, lambda path: path.as_uri(), lambda path: f"file://localhost{path.as_uri()[7:]}"])
-def test_a_path_and_a_file_uri_lead_to_the_image(tmp_path: Path, to_uri: Callable[[Path], str]) -> None:
+def test_path_and_file_uri_are_read(tmp_path: Path, to_uri: Callable[[Path], str]) -> None:
     path = tmp_path / "a red one é.png"
     path.write_bytes(encode(make_red()))
     image = load_image(Media(uri=to_uri(path)), ANY_FILE)
     assert (image.mode, image.size, image.getpixel((0, 0))) == ("RGB", (6, 4), RED)
 
 
-def test_inline_base64_may_be_broken_into_lines() -> None:
+def test_inline_base64_may_contain_line_breaks() -> None:
     text = base64.encodebytes(encode(make_red((40, 40)))).decode()
     assert "\n" in text
     assert load_image(Media(data=text), ANY_FILE).size == (40, 40)
 
 
 @pytest.mark.parametrize("encoding", ["raw", "base64"])
-def test_a_byte_range_of_a_dataset_file_is_read(tmp_path: Path, encoding: str) -> None:
+def test_byte_range_of_dataset_file_is_read(tmp_path: Path, encoding: str) -> None:
     content = encode(make_red())
     stored = base64.b64encode(content) if encoding == "base64" else content
     path = tmp_path / "dataset.tsv"
@@ -82,35 +82,35 @@ def test_a_byte_range_of_a_dataset_file_is_read(tmp_path: Path, encoding: str) -
     assert f"{path}[14:+1000000]: the file ends" in message
 
 
-# What can be wrong.
+# Invalid media.
 
 
-def test_a_missing_file_is_named_with_what_to_do(tmp_path: Path) -> None:
+def test_missing_file_is_named_with_advice(tmp_path: Path) -> None:
     code, message = fault_of(Media(uri=str(tmp_path / "gone.png")))
     assert code == "media_missing"
     assert str(tmp_path / "gone.png") in message
     assert "media_root" in message
 
 
-def test_media_with_no_source_are_missing() -> None:
+def test_media_without_source_are_missing() -> None:
     assert fault_of(Media())[0] == "media_missing"
 
 
-def test_a_folder_a_pipe_and_a_strange_path_are_unreadable(tmp_path: Path) -> None:
+def test_folder_pipe_and_invalid_path_are_unreadable(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "file").touch()
     for path in (str(tmp_path), str(tmp_path / "pipe"), "a\0b", "a\ud800b", "x" * 5000, str(tmp_path / "file" / "in it")):
         assert fault_of(Media(uri=path))[0] == "media_unreadable"
 
 
-def test_a_file_without_permission_is_unreadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_without_permission_is_unreadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(encode(make_red()))
 
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(os, "open", refuse)  # root reads everything, so a mode of 000 would not do
+    monkeypatch.setattr(os, "open", refuse)  # root can read every file, so mode 000 has no effect
     code, message = fault_of(Media(uri=str(path)))
     assert code == "media_unreadable"
     assert "Permission denied" in message
@@ -119,7 +119,7 @@ def test_a_file_without_permission_is_unreadable(tmp_path: Path, monkeypatch: py
 @pytest.mark.parametrize(
     "uri", ["https://example.org/a.png", "http://example.org/a.png", "s3://bucket/a.png", "file://other/a.png"]
 )
-def test_addresses_are_not_enabled(uri: str) -> None:
+def test_urls_are_disabled(uri: str) -> None:
     assert fault_of(Media(uri=uri))[0] == "media_unsupported"
 
 
@@ -127,26 +127,26 @@ EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage
 
 
 @pytest.mark.parametrize("content", [b"", b"not an image", EPS, b"\x89PNG\r\n\x1a\n", b"<svg xmlns='http://www.w3.org/2000/svg'/>"])
-def test_what_is_no_image_is_corrupt(content: bytes) -> None:
+def test_content_without_image_is_corrupt(content: bytes) -> None:
     assert fault_of(inline(content))[0] == "media_corrupt"
 
 
 @pytest.mark.parametrize("text", ["not base64!", "QUJ", "é"])
-def test_what_is_not_base64_is_corrupt(text: str) -> None:
+def test_invalid_base64_is_corrupt(text: str) -> None:
     code, message = fault_of(Media(data=text))
     assert code == "media_corrupt"
     assert "not valid base64" in message
 
 
 @pytest.mark.parametrize("format_name", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "JPEG2000", "AVIF"])
-def test_a_file_that_was_cut_off_is_corrupt(format_name: str) -> None:
+def test_truncated_file_is_corrupt(format_name: str) -> None:
     noise = Image.fromarray(np.random.default_rng(3).integers(0, 256, (64, 64, 3), dtype=np.uint8))
     content = encode(noise, format_name)
     assert load_image(inline(content), ANY_FILE).size == (64, 64)
     assert fault_of(inline(content[: len(content) // 2]))[0] == "media_corrupt"
 
 
-def test_a_bomb_is_refused_before_it_is_decompressed() -> None:
+def test_decompression_bomb_is_rejected_before_decoding() -> None:
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
@@ -156,7 +156,7 @@ def test_a_bomb_is_refused_before_it_is_decompressed() -> None:
         assert fault_of(inline(content))[0] == "media_too_large"
 
 
-def test_a_large_file_is_refused_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_file_is_rejected_before_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = encode(make_red())
     path = tmp_path / "a.png"
     path.write_bytes(content)
@@ -170,24 +170,24 @@ def test_a_large_file_is_refused_before_it_is_read(tmp_path: Path, monkeypatch: 
     format_name=st.sampled_from(["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "ICO", "TGA"]),
     changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=8),
 )
-def test_a_damaged_file_is_an_image_or_a_named_fault(format_name: str, changes: list[tuple[float, int]]) -> None:
+def test_damaged_file_gives_image_or_named_fault(format_name: str, changes: list[tuple[float, int]]) -> None:
     content = bytearray(encode(make_red((16, 16)), format_name))
     for place, byte in changes:
         content[int(place * len(content))] = byte
-    assert end_of(bytes(content)) in {"RGB", "media_corrupt", "media_too_large"}
+    assert decode_result(bytes(content)) in {"RGB", "media_corrupt", "media_too_large"}
 
 
-# What the image becomes.
+# Conversion of the image.
 
 
-def test_an_image_is_turned_upright_as_its_exif_says() -> None:
+def test_exif_orientation_is_applied() -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6  # turn a quarter clockwise
+    exif[0x0112] = 6  # rotate by 90° clockwise
     assert load_image(inline(encode(make_red((6, 4)), "JPEG", exif=exif)), ANY_FILE).size == (4, 6)
 
 
-@pytest.mark.filterwarnings("ignore:Corrupt EXIF")  # as workers/media/images.py sets it, over pytest's own filters
-def test_a_broken_exif_block_does_not_cost_the_image() -> None:
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")  # workers/media/images.py sets this filter, but pytest's filters override it
+def test_broken_exif_block_is_ignored() -> None:
     assert load_image(inline(encode(make_red(), "JPEG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff broken")), ANY_FILE).size == (6, 4)
 
 
@@ -200,11 +200,11 @@ def test_transparency_becomes_white(mode: str) -> None:
     assert seen != (255, 255, 255)
 
 
-def test_half_transparent_colours_mix_with_white() -> None:
+def test_partial_transparency_blends_with_white() -> None:
     assert to_rgb(Image.new("RGBA", (1, 1), (255, 0, 0, 51))).getpixel((0, 0)) == (255, 204, 204)
 
 
-def test_a_palette_with_a_transparent_colour_becomes_white_there() -> None:
+def test_transparent_palette_colour_becomes_white() -> None:
     image = Image.new("P", (2, 1))
     image.putpalette([255, 0, 0, 0, 0, 255])
     image.putpixel((1, 0), 1)
@@ -213,7 +213,7 @@ def test_a_palette_with_a_transparent_colour_becomes_white_there() -> None:
 
 
 @pytest.mark.parametrize("format_name", ["PNG", "TIFF"])
-def test_sixteen_bit_greyscale_is_scaled_and_not_clipped(format_name: str) -> None:
+def test_sixteen_bit_greyscale_is_scaled(format_name: str) -> None:
     values = np.array([[0, 257, 25_700, 65_535]], dtype=np.uint16)
     loaded = load_image(inline(encode(Image.fromarray(values), format_name)), ANY_FILE)
     assert np.asarray(loaded)[0].tolist() == [[value] * 3 for value in (0, 1, 100, 255)]
@@ -221,18 +221,18 @@ def test_sixteen_bit_greyscale_is_scaled_and_not_clipped(format_name: str) -> No
 
 @pytest.mark.parametrize("most", [255, 1023, 4095, 16383, 65535])
 @pytest.mark.parametrize(("dtype", "format_name"), [(np.uint16, "PNG"), (np.uint16, "TIFF"), (np.int32, "TIFF")])
-def test_greys_of_fewer_bits_than_their_file_has_are_as_bright_as_they_were_meant(most: int, dtype: type, format_name: str) -> None:
+def test_greyscale_depth_is_derived_from_values(most: int, dtype: type, format_name: str) -> None:
     values: np.ndarray = np.array([[0, most // 2, most - 1, most]], dtype=dtype)
     loaded = load_image(inline(encode(Image.fromarray(values), format_name)), ANY_FILE)
     assert np.asarray(loaded)[0, :, 0].tolist() == [0, 127, 254 if most == 255 else 255, 255]
 
 
-def test_greys_just_over_a_depth_count_by_the_next() -> None:
+def test_values_over_a_depth_use_the_next() -> None:
     values = np.array([[0, 2048, 4095, 4096]], dtype=np.uint16)
     assert np.asarray(to_rgb(Image.fromarray(values)))[0, :, 0].tolist() == [0, 32, 64, 64]
 
 
-def test_eight_bits_in_thirty_two_stay_as_they_are() -> None:
+def test_eight_bit_values_in_int32_are_unchanged() -> None:
     values = np.arange(256, dtype=np.int32).reshape(16, 16)
     assert np.array_equal(np.asarray(to_rgb(Image.fromarray(values)))[:, :, 0], values)
 
@@ -244,7 +244,7 @@ def test_greyscale_without_a_fixed_range_is_stretched(values: np.ndarray) -> Non
     assert np.asarray(to_rgb(Image.fromarray(values)))[0, :, 0].tolist() == [0, 128, 128, 255]
 
 
-def test_a_constant_float_image_does_not_divide_by_zero() -> None:
+def test_constant_float_image_is_black() -> None:
     assert to_rgb(Image.new("F", (2, 2), 3.5)).getpixel((0, 0)) == (0, 0, 0)
 
 
@@ -254,7 +254,7 @@ def test_other_modes_keep_their_colours(mode: str) -> None:
     assert to_rgb(white).getpixel((1, 1)) == (255, 255, 255)
 
 
-def test_of_an_animation_the_first_frame_is_taken() -> None:
+def test_first_frame_of_animation_is_taken() -> None:
     frames = [make_red(), Image.new("RGB", (6, 4), "blue")]
     loaded = load_image(inline(encode(frames[0], "GIF", save_all=True, append_images=frames[1:])), ANY_FILE)
     assert loaded.getpixel((0, 0)) == RED

@@ -1,4 +1,4 @@
-"""Videos into frames: evenly chosen, bounded, upright; and every way in which a file can be wrong."""
+"""Reading videos as frames: evenly chosen, bounded, upright; and all kinds of invalid files."""
 
 import base64
 import io
@@ -40,26 +40,26 @@ def fault_of(content: bytes) -> tuple[str, str]:
     return caught.value.code, str(caught.value)
 
 
-# Which frames are taken.
+# Choice of frames.
 
 
 @pytest.mark.parametrize("format_name", CODECS)
 @pytest.mark.parametrize("gop", [12, 1000])
-def test_frames_are_the_middles_of_equal_spans_whether_keyframes_are_dense_or_not(format_name: str, gop: int) -> None:
+def test_frames_are_the_middles_of_equal_spans(format_name: str, gop: int) -> None:
     images = load(encode_video(120, format_name, gop=gop), max_frames=4)
     assert [read_number(image) for image in images] == [15, 45, 75, 105]
     assert {(image.mode, image.size) for image in images} == {("RGB", SIZE)}
 
 
-def test_of_a_short_video_all_frames_are_taken() -> None:
+def test_all_frames_of_short_video_are_taken() -> None:
     assert read_numbers(encode_video(5)) == [0, 1, 2, 3, 4]
     assert read_numbers(encode_video(1)) == [0]
     assert len(read_numbers(encode_video(40))) == AS_IS.max_frames
 
 
-def test_dense_keyframes_spare_decoding_what_lies_between(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dense_keyframes_avoid_decoding_between_frames(monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[VideoFrame] = []
-    decode = media_video._decode  # noqa: SLF001  # every frame that is decoded comes out of it
+    decode = media_video._decode  # noqa: SLF001  # it yields every decoded frame
 
     def note_frames(*given: Any) -> Iterator[VideoFrame]:
         for frame in decode(*given):
@@ -71,7 +71,7 @@ def test_dense_keyframes_spare_decoding_what_lies_between(monkeypatch: pytest.Mo
     assert len(decoded) < 50
 
 
-def test_a_seek_that_comes_out_behind_its_frame_is_made_up_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_seek_past_the_frame_is_corrected(monkeypatch: pytest.MonkeyPatch) -> None:
     content = encode_video(120, gop=10)
     choose = media_video._choose  # noqa: SLF001  # an index that points too far ahead
 
@@ -83,10 +83,10 @@ def test_a_seek_that_comes_out_behind_its_frame_is_made_up_for(monkeypatch: pyte
     assert read_numbers(content, max_frames=4) == [15, 45, 75, 105]
 
 
-# What becomes of them.
+# Conversion of frames.
 
 
-def test_frames_are_scaled_into_the_bounds() -> None:
+def test_frames_are_scaled_to_the_bounds() -> None:
     content = encode_video(30)
     small = load(content, max_pixels=SIZE[0] * SIZE[1] // 4, max_frames=3)
     assert [image.size for image in small] == [(SIZE[0] // 2, SIZE[1] // 2)] * 3
@@ -99,7 +99,7 @@ def test_frames_are_scaled_into_the_bounds() -> None:
     ("rotation", "back"),
     [(90, Image.Transpose.ROTATE_270), (180, Image.Transpose.ROTATE_180), (-90, Image.Transpose.ROTATE_90)],
 )
-def test_frames_are_turned_as_the_file_says(rotation: int, back: Image.Transpose) -> None:
+def test_rotation_of_the_file_is_applied(rotation: int, back: Image.Transpose) -> None:
     images = load(encode_video(9, rotation=rotation), max_frames=2)
     assert {image.size for image in images} == {SIZE if rotation == 180 else SIZE[::-1]}
     assert [read_number(image.transpose(back)) for image in images] == [2, 6]
@@ -112,12 +112,12 @@ def test_colours_are_kept() -> None:
     assert max(green, blue) < 24
 
 
-def test_a_video_comes_from_wherever_an_image_may_come_from() -> None:
+def test_video_is_read_from_inline_data() -> None:
     media = Media(kind="video", data=base64.b64encode(encode_video(3)).decode())
     assert [read_number(image) for image in open_media(media, NOWHERE, AS_IS).decode()] == [0, 1, 2]
 
 
-# What can be wrong.
+# Invalid videos.
 
 
 def encode_picture(format_name: str) -> bytes:
@@ -138,17 +138,17 @@ NO_VIDEOS: dict[str, Callable[[], bytes]] = {
 
 
 @pytest.mark.parametrize("make", NO_VIDEOS.values(), ids=NO_VIDEOS)
-def test_what_is_no_video_is_corrupt(make: Callable[[], bytes]) -> None:
+def test_content_without_video_is_corrupt(make: Callable[[], bytes]) -> None:
     code, message = fault_of(make())
     assert code == "media_corrupt"
     assert message.startswith("film.mp4: not a video, cut off, or damaged; replace the file")
 
 
-def test_sound_alone_is_corrupt_and_says_so() -> None:
+def test_audio_only_file_is_corrupt_with_reason() -> None:
     assert fault_of(encode_sound()) == ("media_corrupt", "film.mp4: no video in it, only audio; check the path in the dataset")
 
 
-def test_a_file_that_was_cut_off_behind_its_index_is_corrupt(tmp_path: Path) -> None:
+def test_file_truncated_after_index_is_corrupt(tmp_path: Path) -> None:
     content = write_streaming_mp4(tmp_path / "film.mp4", 120)
     assert read_numbers(content, max_frames=1) == [60]
     code, message = fault_of(content[: len(content) * 2 // 3])
@@ -157,14 +157,14 @@ def test_a_file_that_was_cut_off_behind_its_index_is_corrupt(tmp_path: Path) -> 
 
 
 def claim(count: int) -> bytes:
-    """Return a video whose index says that it holds ``count`` frames, all of one size."""
+    """Return a video whose index claims ``count`` frames of equal size."""
     content = bytearray(encode_video(30))
     at = content.index(b"stsz") + 8
     content[at : at + 8] = (7).to_bytes(4) + count.to_bytes(4)
     return bytes(content)
 
 
-def test_a_file_that_claims_a_thousand_million_frames_is_refused_before_they_are_counted() -> None:
+def test_absurd_frame_count_is_rejected_before_counting() -> None:
     assert fault_of(claim(10**9)) == (
         "media_too_large",
         "film.mp4: it claims 1000000000 frames, at most 2000000 are taken; cut the video",
@@ -172,29 +172,29 @@ def test_a_file_that_claims_a_thousand_million_frames_is_refused_before_they_are
     assert fault_of(claim(100_000))[0] == "media_corrupt"
 
 
-def test_more_packets_than_there_may_be_frames_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_packets_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(media_video, "MOST_FRAMES", 29)
     assert fault_of(encode_video(30, "matroska"))[0] == "media_too_large"
 
 
-def test_frames_that_are_too_large_are_refused_before_one_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_large_frames_are_rejected_before_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(media_video, "MOST_PIXELS", SIZE[0] * SIZE[1] - 1)
     assert fault_of(encode_video(3))[0] == "media_too_large"
 
 
-def test_a_video_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_video_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(media_video, "MOST_S", -1.0)
     code, message = fault_of(encode_video(30))
     assert code == "media_too_large"
     assert "more keyframes" in message
 
 
-def test_an_empty_file_says_that_a_video_was_expected() -> None:
+def test_empty_file_error_expects_a_video() -> None:
     with pytest.raises(SampleError, match=r"it is empty \(0 bytes\); expected a video"):
         open_media(Media(kind="video", data=""), NOWHERE, AS_IS)
 
 
-def test_without_pyav_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_pyav_error_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "workers.media.video")
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(SampleError, match=r"pip install 'vlm-fleet\[video\]' on the workers") as caught:
@@ -210,14 +210,14 @@ WHOLE = {name: encode_video(30, name) for name in ("mp4", "matroska", "avi", "mp
     format_name=st.sampled_from(sorted(WHOLE)),
     changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=8),
 )
-def test_a_damaged_file_gives_frames_or_a_named_fault(format_name: str, changes: list[tuple[float, int]]) -> None:
+def test_damaged_file_gives_frames_or_named_fault(format_name: str, changes: list[tuple[float, int]]) -> None:
     content = bytearray(WHOLE[format_name])
     for place, byte in changes:
         content[int(place * len(content))] = byte
     try:
         images = load(bytes(content), max_frames=3)
     except SampleError as error:
-        assert error.code in {"media_corrupt", "media_too_large", "media_unsupported"}  # noqa: PT017  # either end is right
+        assert error.code in {"media_corrupt", "media_too_large", "media_unsupported"}  # noqa: PT017  # an error and frames are both correct
     else:
         assert 0 < len(images) <= 3
         assert {image.mode for image in images} == {"RGB"}

@@ -1,4 +1,4 @@
-"""Forming batches, the batch limit, and where an answer ends: no model needed."""
+"""Forming batches, the batch limit, and the end of an answer, without a model."""
 
 import asyncio
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ def make_waiting(future: asyncio.Future[Generation], length: int, *, max_tokens:
     rows=st.lists(st.tuples(st.integers(0, 500), st.sampled_from([8, 16]), st.integers(0, 1)), min_size=1, max_size=60),
     limit=st.integers(1, 20),
 )
-def test_a_batch_holds_the_oldest_and_only_requests_that_may_share_it(
+def test_batch_holds_oldest_and_compatible_requests(
     future: asyncio.Future[Generation], rows: list[tuple[int, int, int]], limit: int
 ) -> None:
     waiting = [make_waiting(future, length, max_tokens=most, images=images) for length, most, images in rows]
@@ -44,9 +44,7 @@ def test_a_batch_holds_the_oldest_and_only_requests_that_may_share_it(
 
 
 @given(rows=st.lists(st.tuples(st.integers(0, 500), st.sampled_from([8, 16])), min_size=1, max_size=60), limit=st.integers(1, 9))
-def test_batch_by_batch_every_request_gets_its_turn_once(
-    future: asyncio.Future[Generation], rows: list[tuple[int, int]], limit: int
-) -> None:
+def test_every_request_is_batched_once(future: asyncio.Future[Generation], rows: list[tuple[int, int]], limit: int) -> None:
     waiting = [make_waiting(future, length, max_tokens=most) for length, most in rows]
     left, taken = list(waiting), []
     while left:
@@ -57,13 +55,13 @@ def test_batch_by_batch_every_request_gets_its_turn_once(
     assert set(taken) == set(waiting)
 
 
-def test_neighbours_by_length_go_together(future: asyncio.Future[Generation]) -> None:
+def test_requests_of_similar_length_are_batched(future: asyncio.Future[Generation]) -> None:
     lengths = [50, 1, 49, 400, 51, 2, 300]
     waiting = [make_waiting(future, length) for length in lengths]
     assert [one.length for one in form_batch(waiting, 3)] == [49, 50, 51]
 
 
-def test_images_count_towards_the_length(future: asyncio.Future[Generation]) -> None:
+def test_images_count_towards_length(future: asyncio.Future[Generation]) -> None:
     image = Image.new("RGB", (280, 280))
     one = Waiting(Request("r", (), (image,), SamplingParams()), "x" * 40, future)
     assert one.length == 10 + 100
@@ -75,20 +73,20 @@ def test_greedy_and_sampled_requests_share_a_batch(future: asyncio.Future[Genera
     assert form_batch([greedy, sampled], 2) == [greedy, sampled]
 
 
-def test_the_limit_halves_what_did_not_fit_and_grows_back_slowly() -> None:
+def test_limit_halves_and_grows_back_slowly() -> None:
     limit = BatchLimit(32)
     limit.shrink(32)
     limit.shrink(16)
     assert limit.size == 8
     for _ in range(BatchLimit.GROW_AFTER - 1):
         limit.succeed(8)
-    limit.succeed(3)  # a batch that was not full proves nothing
+    limit.succeed(3)  # only a full batch shows that the limit fits
     assert limit.size == 8
     limit.succeed(8)
     assert limit.size == 9
 
 
-def test_the_limit_stays_between_one_and_the_most() -> None:
+def test_limit_stays_between_one_and_maximum() -> None:
     limit = BatchLimit(2)
     limit.shrink(1)
     assert limit.size == 1
@@ -97,20 +95,20 @@ def test_the_limit_stays_between_one_and_the_most() -> None:
     assert limit.size == 2
 
 
-def test_a_small_batch_that_did_not_fit_lowers_the_limit_below_its_own_half_only() -> None:
+def test_limit_is_half_of_smallest_failed_batch() -> None:
     limit = BatchLimit(32)
     limit.shrink(10)
     limit.shrink(32)  # an older, larger batch must not raise it again
     assert limit.size == 5
 
 
-def test_an_answer_ends_before_its_end_token() -> None:
+def test_answer_ends_before_its_end_token() -> None:
     assert cut_at_end([5, 6, 2, 0, 0], {2, 0}) == [5, 6]
     assert cut_at_end([5, 6, 7], {2, 0}) == [5, 6, 7]
     assert cut_at_end([2], {2}) == []
 
 
-def test_an_answer_ends_before_the_first_stop_string() -> None:
+def test_answer_ends_before_first_stop_string() -> None:
     assert cut_at_stop("one two three", ("three", "two")) == ("one ", True)
     assert cut_at_stop("one", ("two",)) == ("one", False)
     assert cut_at_stop("one", ()) == ("one", False)

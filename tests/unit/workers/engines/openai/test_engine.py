@@ -1,4 +1,4 @@
-"""The openai engine against a real HTTP server: what it asks, limits, keys, and a stop at any time."""
+"""The openai engine against a real HTTP server: requests, limits, keys, and stopping at any time."""
 
 import asyncio
 import threading
@@ -21,10 +21,10 @@ from workers.engines.openai.wire import write_body
 __all__ = ["clock", "server"]  # fixtures
 
 
-# What is asked and answered.
+# Requests and answers.
 
 
-def test_a_request_reaches_the_endpoint_with_key_model_image_and_settings(server: OpenAIServer) -> None:
+def test_request_carries_key_model_image_and_settings(server: OpenAIServer) -> None:
     server.reply = lambda _: say("a circle")
 
     async def ask_once() -> Generation:
@@ -40,16 +40,14 @@ def test_a_request_reaches_the_endpoint_with_key_model_image_and_settings(server
     assert [image[:4] for image in asked.images] == [b"\x89PNG"]
 
 
-def test_an_endpoint_without_a_key_gets_none_whatever_the_environment_holds(
-    server: OpenAIServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_key_is_sent_unless_configured(server: OpenAIServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_ADMIN_KEY", "sk-admin-of-nobody-at-all")
     (generation,) = ask(server, "x", api_key_env=None)
     assert generation.text == "ok"
     assert "authorization" not in server.asked[0].headers
 
 
-def test_a_hundred_requests_get_their_own_answers(server: OpenAIServer) -> None:
+def test_concurrent_requests_get_their_own_answers(server: OpenAIServer) -> None:
     server.reply = lambda asked: say(asked.text[::-1])
     texts = [f"question {number}" for number in range(100)]
     assert [generation.text for generation in ask(server, *texts)] == [text[::-1] for text in texts]
@@ -59,18 +57,18 @@ def test_a_hundred_requests_get_their_own_answers(server: OpenAIServer) -> None:
 
 
 @pytest.mark.parametrize("concurrency", [1, 7])
-def test_no_more_requests_than_asked_for_are_at_the_endpoint_or_encoded(
+def test_concurrency_limits_sent_and_encoded_requests(
     server: OpenAIServer, concurrency: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoded = 0
     lock = threading.Lock()
-    left_over: list[int] = []  # bodies that were written and not yet answered
+    unanswered: list[int] = []  # bodies that are encoded and have no answer so far
 
     def write_and_count(*arguments: Any) -> bytes:
         nonlocal encoded
         with lock:
             encoded += 1
-            left_over.append(encoded - answered)
+            unanswered.append(encoded - answered)
         return write_body(*arguments)
 
     answered = 0
@@ -87,20 +85,20 @@ def test_no_more_requests_than_asked_for_are_at_the_endpoint_or_encoded(
     answers = ask(server, *map(str, range(40)), concurrency=concurrency)
     assert [answer.text for answer in answers] == [str(number) for number in range(40)]
     assert server.most_at_once == concurrency
-    assert max(left_over) == concurrency
+    assert max(unanswered) == concurrency
 
 
-def test_requests_start_as_far_apart_as_asked_for(server: OpenAIServer, clock: DictatedClock) -> None:
-    came: list[float] = []
-    server.reply = lambda _: came.append(clock.now_s) or say()  # type: ignore[func-returns-value]  # that is what `or` is for
+def test_requests_start_at_the_configured_interval(server: OpenAIServer, clock: DictatedClock) -> None:
+    arrived_s: list[float] = []
+    server.reply = lambda _: arrived_s.append(clock.now_s) or say()  # type: ignore[func-returns-value]  # append returns None, so `or` yields the reply
     ask(server, *"abcdef", clock=clock, requests_per_minute=30, request_delay_s=0.5, concurrency=1)
-    assert came == [1000, 1002, 1004, 1006, 1008, 1010]
+    assert arrived_s == [1000, 1002, 1004, 1006, 1008, 1010]
 
 
-# Cancelling and stopping.
+# Cancellation and stop.
 
 
-def test_a_cancelled_request_leaves_its_place_to_the_next(server: OpenAIServer) -> None:
+def test_cancelled_request_frees_its_slot(server: OpenAIServer) -> None:
     server.reply = answer_first(HANG)
 
     async def cancel() -> Generation:
@@ -116,7 +114,7 @@ def test_a_cancelled_request_leaves_its_place_to_the_next(server: OpenAIServer) 
     assert run(cancel()).text == "ok"
 
 
-def test_a_stop_leaves_nobody_waiting_and_refuses_what_comes_later(server: OpenAIServer) -> None:
+def test_stop_fails_waiting_and_later_requests(server: OpenAIServer) -> None:
     server.reply = lambda _: HANG
 
     async def stop() -> list[Any]:
@@ -133,27 +131,27 @@ def test_a_stop_leaves_nobody_waiting_and_refuses_what_comes_later(server: OpenA
     assert all(isinstance(error, EngineError) and "was stopped" in str(error) for error in errors)
 
 
-# Starting.
+# Start.
 
 
 def start(**options: Any) -> Coroutine[Any, Any, None]:
     return OpenAIEngine(make_profile("openai", options), "some-model").start()
 
 
-def test_a_missing_key_stops_the_start_and_names_the_variable(server: OpenAIServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_key_fails_start_and_is_named(server: OpenAIServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY")
     with pytest.raises(ConfigError, match="profile tried: the environment variable OPENAI_API_KEY is not set"):
         run(start())
 
 
-def test_a_patience_that_looks_like_a_stall_stops_the_start(server: OpenAIServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_patience_beyond_stall_limit_fails_start(server: OpenAIServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLEET_ENGINE_STALL_S", "400")
     get_settings.cache_clear()
     with pytest.raises(ConfigError, match=r"patience_s=300 and timeout_s=120 .* may take 510 s, but FLEET_ENGINE_STALL_S=400"):
         run(start())
 
 
-def test_several_engines_share_nothing(server: OpenAIServer) -> None:
+def test_engines_share_no_state(server: OpenAIServer) -> None:
     server.reply = lambda _: server.wait_for(2) or say()  # type: ignore[func-returns-value]  # as above
 
     async def ask_two() -> list[Generation]:

@@ -1,4 +1,4 @@
-"""Whose fault it is that an endpoint did not answer, by what endpoints really say."""
+"""Classification of endpoint errors, by the responses of real endpoints."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -39,7 +39,7 @@ OPENROUTER_FLAGGED = wrap(code=403, metadata={"reasons": ["violence"], "flagged_
 
 
 @pytest.mark.parametrize("status", [408, 409, 425, 429, 500, 502, 503, 504, 520, 524, 529])
-def test_what_waiting_helps_is_tried_again(status: int) -> None:
+def test_temporary_status_is_an_endpoint_fault(status: int) -> None:
     fault = sort(status, wrap())
     assert isinstance(fault, EndpointFault)
     assert str(fault) == f"HTTP {status}: some words"
@@ -51,14 +51,14 @@ def test_what_waiting_helps_is_tried_again(status: int) -> None:
     "said",
     ["Rate limit reached: Limit 30000, Used 29000, Requested 3000.", "Limit 30000, Requested 30000.", "Limit none, Requested 5"],
 )
-def test_a_limit_that_waiting_helps_is_no_request_too_large(said: str) -> None:
+def test_rate_limit_is_not_request_too_large(said: str) -> None:
     fault = sort(429, wrap(message=said))
     assert isinstance(fault, EndpointFault)
     assert fault.weight == 0
 
 
 @pytest.mark.parametrize("content", [FIREWALL_PAGE, b"", b"Forbidden", b'"no"'])
-def test_a_403_that_is_no_answer_of_the_api_is_nobodys_fault_as_yet_and_the_users_if_it_lasts(content: bytes) -> None:
+def test_lasting_403_page_becomes_config_error(content: bytes) -> None:
     fault = sort(403, content, headers={"retry-after": "3"})
     assert isinstance(fault, EndpointFault)
     assert (fault.weight, fault.wait_s) == (1, 3)
@@ -84,7 +84,7 @@ def test_a_403_that_is_no_answer_of_the_api_is_nobodys_fault_as_yet_and_the_user
         (407, b"", "a proxy wants credentials"),
     ],
 )
-def test_what_the_user_must_change_names_the_place(status: int, body: object, advice: str) -> None:
+def test_config_error_names_the_place(status: int, body: object, advice: str) -> None:
     error = sort(status, body)
     assert isinstance(error, ConfigError)
     assert str(error).startswith("profile gemini: https://host/v1: ")
@@ -92,7 +92,7 @@ def test_what_the_user_must_change_names_the_place(status: int, body: object, ad
     assert f"(HTTP {status}: " in str(error)
 
 
-def test_an_endpoint_that_wants_a_key_though_none_was_named_says_so() -> None:
+def test_missing_key_option_is_named() -> None:
     error = sort(401, wrap(), Endpoint("local", "m", "http://host/v1", None))
     assert "name the variable that holds its key in engine_options.api_key_env" in str(error)
 
@@ -110,7 +110,7 @@ def test_an_endpoint_that_wants_a_key_though_none_was_named_says_so() -> None:
         (429, wrap(message=TOO_LARGE, type="tokens", code="rate_limit_exceeded"), "engine_rejected"),
     ],
 )
-def test_what_is_wrong_with_the_request_is_the_samples_fault(status: int, body: object, code: str) -> None:
+def test_rejected_request_is_a_sample_error(status: int, body: object, code: str) -> None:
     error = sort(status, body)
     assert isinstance(error, SampleError)
     assert error.code == code
@@ -135,14 +135,14 @@ def test_what_is_wrong_with_the_request_is_the_samples_fault(status: int, body: 
         (b'{"error": {"message": {"why": "image too small"}}}', "image too small"),
     ],
 )
-def test_whatever_the_shape_what_the_endpoint_said_is_told_in_one_short_line(content: bytes, said: str) -> None:
+def test_error_body_becomes_one_short_line(content: bytes, said: str) -> None:
     error = str(sort(400, content))
     assert said in error
     assert len(error) < 400
     assert "\n" not in error
 
 
-def test_an_echoed_key_is_masked_also_where_the_text_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_echoed_key_is_masked_at_truncation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GEMINI_API_KEY", KEY)
     for status in (400, 401, 429, 500):
         for begin in range(250, 300):
@@ -152,7 +152,7 @@ def test_an_echoed_key_is_masked_also_where_the_text_is_cut(monkeypatch: pytest.
     assert quote(f"a key: {KEY}!") == "a key: ***!"
 
 
-def test_an_answer_without_a_generation_says_what_it_was() -> None:
+def test_error_without_generation_quotes_the_body() -> None:
     assert "holds no generation: 502 Bad Gateway" in str(sort_empty(PAGE.content))
     assert "holds no generation: out of luck" in str(sort_empty(b'{"error": {"message": "out of luck", "code": 502}}'))
     assert "holds no generation: it is empty" in str(sort_empty(b""))
@@ -163,7 +163,7 @@ def raise_from(error: openai.OpenAIError, cause: Exception) -> openai.OpenAIErro
     return error
 
 
-def test_no_connection_is_nobodys_fault_but_a_certificate_is_the_users() -> None:
+def test_connection_faults_except_certificates_are_temporary() -> None:
     refused = raise_from(openai.APIConnectionError(request=REQUEST), httpx2.ConnectError("connection refused"))
     fault = sort_error(refused, ENDPOINT)
     assert isinstance(fault, EndpointFault)
@@ -204,13 +204,13 @@ NOW = datetime(2026, 1, 5, 10, 0, tzinfo=UTC)
         ({}, "", None),
     ],
 )
-def test_how_long_the_endpoint_asks_to_be_left_alone(headers: dict[str, str], body: str, wait_s: float | None) -> None:
+def test_wait_is_read_from_headers_and_body(headers: dict[str, str], body: str, wait_s: float | None) -> None:
     assert read_wait_s(headers, body) == wait_s
     fault = sort(429, body.encode(), headers=headers)
     assert isinstance(fault, EndpointFault)
     assert fault.wait_s == wait_s
 
 
-def test_a_date_of_an_endpoint_without_a_clock_is_read_by_ours() -> None:
+def test_retry_date_without_server_date_uses_our_clock() -> None:
     assert read_wait_s({"retry-after": formatdate(4102444800, usegmt=True)}) == 3600
     assert read_wait_s({"retry-after": formatdate(0, usegmt=True), "date": "whenever"}) == 0

@@ -1,4 +1,4 @@
-"""Options of the openai engine, its key and its address: what is taken, and what is refused with which advice."""
+"""Options of the openai engine, its key and its address: accepted values, and errors with advice."""
 
 from typing import Any
 
@@ -41,20 +41,21 @@ def find_mistake(**options: Any) -> str:
         *[({"base_url": url}, "base_url: found") for url in ADDRESSES],
     ],
 )
-def test_a_mistake_is_told_with_field_and_expectation(options: dict[str, Any], told: str) -> None:
+def test_option_error_names_field_and_expectation(options: dict[str, Any], told: str) -> None:
     said = find_mistake(**options)
     assert said.startswith("profile tried: engine_options")
     assert told in said
 
 
 @pytest.mark.parametrize("written", [KEY, "openai_api_key", "MY_KEYS", "", "A KEY"])
-def test_api_key_env_is_a_name_of_which_logs_mask_the_value_and_never_the_key(written: str) -> None:
+def test_api_key_env_must_be_a_variable_name(written: str) -> None:
+    """Logs mask the value of a variable whose name ends in ``_KEY``. The key itself is rejected and not shown."""
     said = find_mistake(api_key_env=written)
     assert "expected the name of an environment variable that ends in _KEY" in said
     assert KEY not in said
 
 
-def test_the_address_comes_from_the_options_then_the_environment_then_is_openais(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_base_url_prefers_options_over_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     assert find_base_url(OpenAIOptions()) == DEFAULT_BASE_URL
     monkeypatch.setenv("OPENAI_BASE_URL", "http://gateway:4000/v1")
@@ -62,14 +63,14 @@ def test_the_address_comes_from_the_options_then_the_environment_then_is_openais
     assert find_base_url(OpenAIOptions(base_url="http://127.0.0.1:8000/v1")) == "http://127.0.0.1:8000/v1"
 
 
-def test_a_wrong_address_in_the_environment_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_in_environment_url_hides_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", f"https://me:{KEY}@host/v1")
     with pytest.raises(ConfigError, match=r"OPENAI_BASE_URL: found .*expected the address before /chat/completions") as caught:
         find_base_url(OpenAIOptions())
     assert KEY not in str(caught.value)
 
 
-def test_a_missing_key_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_key_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GEMINI_API_KEY", "")
     with pytest.raises(ConfigError, match=r"profile p: the environment variable GEMINI_API_KEY is not set.*api_key_env: null"):
         read_key(OpenAIOptions(api_key_env="GEMINI_API_KEY"), "profile p")
@@ -77,7 +78,7 @@ def test_a_missing_key_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("damage", ["\n", "\r\n", " ", "\u00fc", "\u201d", "\0"])
-def test_a_key_that_no_header_can_hold_is_refused_without_showing_it(damage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_key_invalid_in_header_is_rejected_unseen(damage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.environ", {"OPENAI_API_KEY": KEY + damage})
     with pytest.raises(ConfigError, match="OPENAI_API_KEY holds a space, a line break") as caught:
         read_key(OpenAIOptions(), "profile p")

@@ -1,4 +1,4 @@
-"""Pacing, pauses, backoff and patience, by a dictated clock."""
+"""Pacing, pauses, backoff and patience, with a controlled clock."""
 
 import asyncio
 from itertools import pairwise
@@ -14,7 +14,7 @@ from workers.engines.openai.pacing import MOST_BLAME, Backoff, Gate, Pulse, Tria
 
 
 def pass_many(gate: Gate, clock: DictatedClock, count: int) -> list[float]:
-    """Return when each of ``count`` requests, which come all at once, passes the gate."""
+    """Return the times at which ``count`` concurrent requests pass the gate."""
 
     async def pass_one() -> float:
         await gate.pass_through()
@@ -31,7 +31,7 @@ def pass_many(gate: Gate, clock: DictatedClock, count: int) -> list[float]:
     ("options", "per_minute"),
     [({"requests_per_minute": 10}, 10), ({"requests_per_minute": 10, "request_delay_s": 12}, 5), ({"request_delay_s": 0.05}, 1200)],
 )
-def test_no_minute_sees_more_requests_than_asked_for(options: dict[str, float], per_minute: int) -> None:
+def test_requests_per_minute_is_not_exceeded(options: dict[str, float], per_minute: int) -> None:
     clock = DictatedClock()
     gate = Gate(OpenAIOptions.model_validate(options).interval_s, 300, clock.as_clock())
     starts = pass_many(gate, clock, per_minute + 5)
@@ -40,13 +40,13 @@ def test_no_minute_sees_more_requests_than_asked_for(options: dict[str, float], 
     assert all(later - earlier == pytest.approx(interval_s) for earlier, later in pairwise(starts))
 
 
-def test_without_limits_nobody_waits() -> None:
+def test_no_limit_means_no_wait() -> None:
     clock = DictatedClock()
     assert pass_many(Gate(OpenAIOptions().interval_s, 300, clock.as_clock()), clock, 50) == [1000] * 50
     assert clock.slept == []
 
 
-def test_a_pause_holds_everybody_and_the_longer_of_two_counts() -> None:
+def test_longest_pause_holds_every_request() -> None:
     clock = DictatedClock()
     gate = Gate(2, 300, clock.as_clock())
     gate.pause(30)
@@ -54,14 +54,14 @@ def test_a_pause_holds_everybody_and_the_longer_of_two_counts() -> None:
     assert pass_many(gate, clock, 3) == [1030, 1032, 1034]
 
 
-def test_a_pause_that_comes_while_somebody_waits_holds_him_too() -> None:
+def test_pause_also_holds_a_waiting_request() -> None:
     clock = DictatedClock()
     gate = Gate(10, 300, clock.as_clock())
 
     async def pass_in_turn() -> float:
         await gate.pass_through()
         waiting = asyncio.create_task(gate.pass_through())
-        await asyncio.sleep(0)  # it sleeps
+        await asyncio.sleep(0)  # the request now sleeps
         gate.pause(40)
         await waiting
         return clock.now_s
@@ -69,7 +69,8 @@ def test_a_pause_that_comes_while_somebody_waits_holds_him_too() -> None:
     assert run(pass_in_turn()) == 1050
 
 
-def test_a_pause_longer_than_the_patience_is_told_at_once_and_waited_for_once_it_is_shorter() -> None:
+def test_pause_beyond_patience_fails_at_once() -> None:
+    """The request waits for the pause once the rest of it is within the patience."""
     clock = DictatedClock()
     gate = Gate(0, 300, clock.as_clock())
     gate.pause(3600)
@@ -80,11 +81,11 @@ def test_a_pause_longer_than_the_patience_is_told_at_once_and_waited_for_once_it
     assert pass_many(gate, clock, 1) == [1000 + 3600]
 
 
-def test_whoever_is_cancelled_at_the_gate_leaves_the_turn_to_the_next() -> None:
+def test_cancelled_request_lets_the_next_pass() -> None:
     gate = Gate(0, 300, DictatedClock().as_clock())
 
     async def cancel_first() -> None:
-        async with gate._turn:  # noqa: SLF001  # the turn of somebody who takes his time
+        async with gate._turn:  # noqa: SLF001  # another request holds the turn
             first, second = (asyncio.create_task(gate.pass_through()) for _ in range(2))
             await asyncio.sleep(0)
             first.cancel()
@@ -93,7 +94,7 @@ def test_whoever_is_cancelled_at_the_gate_leaves_the_turn_to_the_next() -> None:
     run(cancel_first())
 
 
-def test_backoff_is_anything_up_to_a_bound_that_doubles_to_half_a_minute() -> None:
+def test_backoff_is_jittered_up_to_doubling_bound() -> None:
     for seed in range(200):
         backoff = Backoff(Random(seed))
         waits = [backoff.next_s() for _ in range(8)]
@@ -103,12 +104,13 @@ def test_backoff_is_anything_up_to_a_bound_that_doubles_to_half_a_minute() -> No
     assert max(firsts) > 0.9
 
 
-def test_the_same_seed_waits_the_same() -> None:
+def test_backoff_is_stable_for_a_seed() -> None:
     one, other = Backoff(Random(5)), Backoff(Random(5))
     assert [one.next_s() for _ in range(9)] == [other.next_s() for _ in range(9)]
 
 
-def test_patience_ends_when_nobody_was_answered_for_so_long_and_an_answer_to_anybody_renews_it() -> None:
+def test_any_answer_renews_patience() -> None:
+    """Patience ends when no request was answered for that long."""
     clock = DictatedClock()
     pulse = Pulse(clock.as_clock())
     trial = Trial(pulse, 100, clock.as_clock())
@@ -119,10 +121,10 @@ def test_patience_ends_when_nobody_was_answered_for_so_long_and_an_answer_to_any
     assert not trial.is_over()
     clock.now_s += 1
     assert trial.is_over()
-    assert not Trial(pulse, 100, clock.as_clock()).is_over()  # who comes later has patience of his own
+    assert not Trial(pulse, 100, clock.as_clock()).is_over()  # a later request has a full patience of its own
 
 
-def test_a_request_is_at_fault_once_it_failed_often_while_others_were_answered() -> None:
+def test_request_failing_alone_is_at_fault() -> None:
     clock = DictatedClock()
     pulse = Pulse(clock.as_clock())
     trial = Trial(pulse, 100, clock.as_clock())
@@ -139,7 +141,7 @@ def test_a_request_is_at_fault_once_it_failed_often_while_others_were_answered()
     assert trial.is_at_fault
 
 
-def test_limits_count_once_patience_has_ended_and_others_are_answered_all_the_same() -> None:
+def test_rate_limits_count_only_after_patience() -> None:
     clock = DictatedClock()
     pulse = Pulse(clock.as_clock())
     trial = Trial(pulse, 100, clock.as_clock())
@@ -150,7 +152,7 @@ def test_limits_count_once_patience_has_ended_and_others_are_answered_all_the_sa
     trial.note_fault(0)
     assert (doubted_before, trial.is_doubted) == (False, True)
     trial.note_fault(0)
-    assert trial.blame == 0  # nobody was answered
+    assert trial.blame == 0  # no request was answered
     for _ in range(3):
         assert not trial.is_at_fault
         pulse.beat()

@@ -1,4 +1,4 @@
-"""The openai engine against an endpoint in trouble: what is asked again, for how long, and whose fault it is in the end."""
+"""The openai engine against a failing endpoint: retries, their duration, and the final classification of the error."""
 
 import asyncio
 
@@ -14,11 +14,11 @@ from workers.engines.openai.pacing import MOST_BLAME
 
 __all__ = ["clock", "server"]  # fixtures
 
-AWAY = "http://127.0.0.1:1/v1"  # nobody listens on port 1
+AWAY = "http://127.0.0.1:1/v1"  # nothing listens on port 1
 FORBIDDEN = Reply(403, b"<html><head><title>403 Forbidden</title></head><body>nginx</body></html>", {"Content-Type": "text/html"})
 
 
-# Faults that pass.
+# Temporary faults.
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ FORBIDDEN = Reply(403, b"<html><head><title>403 Forbidden</title></head><body>ng
         Reply(200, b'{"choices": [', {"Content-Type": "application/json"}), Reply(200, b"\x1f\x8b", {"Content-Encoding": "gzip"}),
     ],
 )  # fmt: skip
-def test_whatever_passes_is_asked_again_with_the_same_words(server: OpenAIServer, clock: DictatedClock, fault: Reply) -> None:
+def test_temporary_fault_is_retried_with_same_body(server: OpenAIServer, clock: DictatedClock, fault: Reply) -> None:
     server.reply = answer_first(fault, fault)
     (generation,) = ask(server, "why?", clock=clock)
     assert generation.text == "ok"
@@ -38,24 +38,24 @@ def test_whatever_passes_is_asked_again_with_the_same_words(server: OpenAIServer
     assert all(wait_s <= bound_s for wait_s, bound_s in zip(clock.slept, (1, 2), strict=True))
 
 
-def test_a_request_that_nobody_answers_is_given_up_and_made_again(server: OpenAIServer, clock: DictatedClock) -> None:
+def test_unanswered_request_times_out_and_is_retried(server: OpenAIServer, clock: DictatedClock) -> None:
     server.reply = answer_first(HANG)
     (generation,) = ask(server, "why?", clock=clock, timeout_s=1)
     assert generation.text == "ok"
     assert [asked.text for asked in server.asked if asked.text == "why?"] == ["why?"] * 2
 
 
-def test_an_answer_that_drips_for_ever_is_given_up(server: OpenAIServer, clock: DictatedClock) -> None:
+def test_endless_slow_answer_times_out(server: OpenAIServer, clock: DictatedClock) -> None:
     server.reply = answer_first(Reply(drips=True))
     (generation,) = ask(server, "why?", clock=clock, timeout_s=1)
     assert generation.text == "ok"
 
 
-def test_a_pause_that_the_endpoint_asks_for_holds_every_request(server: OpenAIServer, clock: DictatedClock) -> None:
-    came: list[tuple[str, float]] = []
+def test_requested_pause_holds_every_request(server: OpenAIServer, clock: DictatedClock) -> None:
+    arrivals: list[tuple[str, float]] = []
 
     def reply(asked: Asked) -> Reply:
-        came.append((asked.text, clock.now_s))
+        arrivals.append((asked.text, clock.now_s))
         return answer_first(refuse(429, headers={"Retry-After": "50"}))(asked)
 
     async def ask_in_turn() -> None:
@@ -67,14 +67,13 @@ def test_a_pause_that_the_endpoint_asks_for_holds_every_request(server: OpenAISe
 
     server.reply = reply
     run(ask_in_turn())
-    assert came.pop(0) == ("limited", 1000)
-    assert sorted(text for text, _ in came) == ["limited", "other"]
-    assert all(at_s >= 1050 for _, at_s in came)
+    assert arrivals.pop(0) == ("limited", 1000)
+    assert sorted(text for text, _ in arrivals) == ["limited", "other"]
+    assert all(at_s >= 1050 for _, at_s in arrivals)
 
 
-def test_a_pause_beyond_patience_gives_the_chunk_back_at_once_and_the_endpoint_is_left_alone(
-    server: OpenAIServer, clock: DictatedClock
-) -> None:
+def test_pause_beyond_patience_releases_the_chunk(server: OpenAIServer, clock: DictatedClock) -> None:
+    """No further request is sent to the endpoint during the pause."""
     server.reply = lambda _: refuse(429, "daily quota", headers={"Retry-After": "3000"})
 
     async def ask_twice() -> None:
@@ -88,13 +87,11 @@ def test_a_pause_beyond_patience_gives_the_chunk_back_at_once_and_the_endpoint_i
     assert clock.now_s < 1000 + 300
 
 
-# Faults that stay.
+# Permanent faults.
 
 
 @pytest.mark.parametrize("reply", [refuse(503, "melting"), refuse(500, "melting"), refuse(429, "melting"), Reply(502, b"melting")])
-def test_an_endpoint_that_answers_nobody_is_nobodys_fault_once_patience_ends(
-    server: OpenAIServer, clock: DictatedClock, reply: Reply
-) -> None:
+def test_failing_endpoint_is_transient_after_patience(server: OpenAIServer, clock: DictatedClock, reply: Reply) -> None:
     server.reply = lambda _: reply
     (error,) = ask(server, "why?", clock=clock, patience_s=200)
     assert isinstance(error, TransientError)
@@ -103,14 +100,14 @@ def test_an_endpoint_that_answers_nobody_is_nobodys_fault_once_patience_ends(
     assert 1200 <= clock.now_s <= 1200 + 30
 
 
-def test_an_endpoint_that_is_not_there_is_nobodys_fault_once_patience_ends(server: OpenAIServer, clock: DictatedClock) -> None:
+def test_unreachable_endpoint_is_transient_after_patience(server: OpenAIServer, clock: DictatedClock) -> None:
     error, other = ask(server, "why?", "how?", clock=clock, base_url=AWAY)
     for one in (error, other):
         assert isinstance(one, TransientError)
         assert f"{AWAY} cannot be reached" in str(one)
 
 
-def test_who_comes_after_patience_ended_has_patience_of_his_own(server: OpenAIServer, clock: DictatedClock) -> None:
+def test_later_request_has_its_own_patience(server: OpenAIServer, clock: DictatedClock) -> None:
     async def ask_twice() -> Generation:
         async with open_openai(server, clock) as engine:
             server.reply = lambda _: refuse(503)
@@ -127,7 +124,7 @@ def fail_poison(asked: Asked) -> Reply:
     return refuse(500, "CUDA error") if "poison" in asked.text else say()
 
 
-def test_a_request_that_fails_while_others_are_answered_is_at_fault(server: OpenAIServer, clock: DictatedClock) -> None:
+def test_request_failing_among_successes_is_at_fault(server: OpenAIServer, clock: DictatedClock) -> None:
     server.reply = fail_poison
 
     async def ask_both() -> None:
@@ -143,7 +140,7 @@ def test_a_request_that_fails_while_others_are_answered_is_at_fault(server: Open
     assert clock.now_s < 1000 + 300
 
 
-def test_a_control_question_tells_a_request_that_fails_alone_from_an_outage(server: OpenAIServer, clock: DictatedClock) -> None:
+def test_control_request_distinguishes_bad_request_from_outage(server: OpenAIServer, clock: DictatedClock) -> None:
     server.reply = fail_poison
     (error,) = ask(server, "poison", clock=clock)
     assert isinstance(error, SampleError)
@@ -153,9 +150,8 @@ def test_a_control_question_tells_a_request_that_fails_alone_from_an_outage(serv
     assert all(asked.body["max_tokens"] <= 16 and not asked.images for asked in controls)
 
 
-def test_a_request_that_is_never_answered_is_given_up_after_four_tries_even_if_it_is_the_only_one(
-    server: OpenAIServer, clock: DictatedClock
-) -> None:
+def test_unanswered_request_fails_after_four_tries(server: OpenAIServer, clock: DictatedClock) -> None:
+    """It fails even if it is the only request."""
     server.reply = lambda asked: HANG if "endless" in asked.text else say()
     (error,) = ask(server, "endless", clock=clock, timeout_s=1)
     assert isinstance(error, SampleError)
@@ -164,7 +160,7 @@ def test_a_request_that_is_never_answered_is_given_up_after_four_tries_even_if_i
     assert sum(asked.text == "endless" for asked in server.asked) == 4
 
 
-def test_a_limit_is_never_the_requests_fault(server: OpenAIServer, clock: DictatedClock) -> None:
+def test_rate_limit_is_not_the_request_fault(server: OpenAIServer, clock: DictatedClock) -> None:
     server.reply = lambda asked: refuse(429) if "unlucky" in asked.text and asked.number < 60 else say()
 
     async def ask_both() -> Generation:
@@ -180,25 +176,23 @@ def test_a_limit_is_never_the_requests_fault(server: OpenAIServer, clock: Dictat
 @pytest.mark.parametrize(
     "fault", [refuse(429, "too large"), refuse(429, headers={"Retry-After": "40"}), refuse(503, "upstream failed")]
 )
-def test_a_limit_that_only_one_request_meets_to_the_end_of_its_patience_is_its_own(
-    server: OpenAIServer, clock: DictatedClock, fault: Reply
-) -> None:
+def test_limit_on_only_one_request_fails_it(server: OpenAIServer, clock: DictatedClock, fault: Reply) -> None:
     server.reply = lambda asked: fault if asked.text == "big" else say()
     (error,) = ask(server, "big", clock=clock, patience_s=200)
     assert isinstance(error, SampleError)
     assert error.code == "engine_failed"
     assert "fails this request again and again, and answers others meanwhile: HTTP" in str(error)
     assert 1200 <= clock.now_s <= 1200 + 40 + 4 * 30
-    assert sum(asked.text != "big" for asked in server.asked) == 3, "control questions before patience ended"
+    assert sum(asked.text != "big" for asked in server.asked) == 3, "no control request is sent before patience ends"
 
 
-def test_a_limit_that_ends_with_the_patience_is_still_nobodys_fault(server: OpenAIServer, clock: DictatedClock) -> None:
+def test_limit_that_ends_with_patience_is_retried(server: OpenAIServer, clock: DictatedClock) -> None:
     server.reply = lambda asked: refuse(429) if asked.text == "big" and clock.now_s < 1200 + 20 else say()
     (generation,) = ask(server, "big", clock=clock, patience_s=200)
     assert generation.text == "ok"
 
 
-def test_a_pause_that_a_doubted_request_is_told_of_holds_nobody_else(server: OpenAIServer, clock: DictatedClock) -> None:
+def test_pause_of_doubted_request_holds_no_other(server: OpenAIServer, clock: DictatedClock) -> None:
     server.reply = lambda asked: refuse(429, headers={"Retry-After": "90"}) if asked.text == "big" else say()
 
     async def ask_both() -> float:
@@ -212,7 +206,7 @@ def test_a_pause_that_a_doubted_request_is_told_of_holds_nobody_else(server: Ope
     assert run(ask_both()) == 0
 
 
-def test_a_pause_that_everybody_is_told_of_as_patience_ends_holds_the_next(server: OpenAIServer, clock: DictatedClock) -> None:
+def test_pause_of_all_requests_holds_the_next(server: OpenAIServer, clock: DictatedClock) -> None:
     server.reply = lambda _: refuse(429, headers={"Retry-After": "90"})
 
     async def ask_twice() -> float:
@@ -227,9 +221,7 @@ def test_a_pause_that_everybody_is_told_of_as_patience_ends_holds_the_next(serve
     assert run(ask_twice()) == 90
 
 
-def test_a_firewalls_page_for_one_question_is_that_samples_fault_and_the_others_are_answered(
-    server: OpenAIServer, clock: DictatedClock
-) -> None:
+def test_firewall_page_for_one_request_fails_it(server: OpenAIServer, clock: DictatedClock) -> None:
     server.reply = lambda asked: FORBIDDEN if "poison" in asked.text else say(asked.text)
     *others, error = ask(server, *map(str, range(6)), "poison", clock=clock)
     assert [other.text for other in others] == [str(number) for number in range(6)]
@@ -238,9 +230,7 @@ def test_a_firewalls_page_for_one_question_is_that_samples_fault_and_the_others_
     assert "HTTP 403: 403 Forbidden" in str(error)
 
 
-def test_a_firewalls_page_for_everybody_is_the_users_to_look_at_once_patience_ends(
-    server: OpenAIServer, clock: DictatedClock
-) -> None:
+def test_firewall_page_for_all_is_config_error(server: OpenAIServer, clock: DictatedClock) -> None:
     server.reply = lambda _: FORBIDDEN
     (error,) = ask(server, "why?", clock=clock)
     assert isinstance(error, ConfigError)
@@ -258,9 +248,7 @@ def test_a_firewalls_page_for_everybody_is_the_users_to_look_at_once_patience_en
         (say(None, "content_filter"), SampleError, "withheld"),
     ],
 )
-def test_what_waiting_does_not_help_is_told_at_once_without_the_key(
-    server: OpenAIServer, reply: Reply, kind: type[Exception], told: str
-) -> None:
+def test_permanent_error_is_raised_without_the_key(server: OpenAIServer, reply: Reply, kind: type[Exception], told: str) -> None:
     server.reply = lambda _: reply
     (error,) = ask(server, "why?")
     assert isinstance(error, kind)

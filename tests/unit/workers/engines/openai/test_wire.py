@@ -1,4 +1,4 @@
-"""The chat-completions format: what a request becomes on the wire, and what the bodies that come back are read as."""
+"""The chat-completions format: request bodies, and how response bodies are parsed."""
 
 import base64
 import json
@@ -32,7 +32,7 @@ def read_image(url: str) -> Image.Image:
     return image
 
 
-def test_a_request_says_all_that_was_asked_and_nothing_else() -> None:
+def test_request_body_has_exactly_the_settings() -> None:
     request = make_request(text="Why?", images=0, max_tokens=9, temperature=0.5, top_p=0.9, seed=2**40, stop=("a", "b"))
     assert write(request) == {
         "model": "some-model",
@@ -45,14 +45,14 @@ def test_a_request_says_all_that_was_asked_and_nothing_else() -> None:
     }
 
 
-def test_what_was_not_asked_is_not_said_but_greedy_is() -> None:
+def test_unset_fields_are_omitted_except_greedy_sampling() -> None:
     body = write(make_request(images=0))
     assert (body["temperature"], body["top_p"]) == (0.0, 1.0)
     assert "seed" not in body
     assert "stop" not in body
 
 
-def test_images_stand_before_the_text_of_their_message_in_order() -> None:
+def test_images_precede_text_of_their_message() -> None:
     pictures = tuple(Image.new("RGB", (4, 4), colour) for colour in ("red", "green", "blue"))
     messages = (Message("system", "Be brief."), Message("user", "one", 1), Message("assistant", "ok"), Message("user", "two", 2))
     body = write(Request("r", messages, pictures, SamplingParams()))
@@ -65,7 +65,7 @@ def test_images_stand_before_the_text_of_their_message_in_order() -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (97, 31)])
-def test_the_model_sees_the_very_pixels_unless_jpeg_was_asked_for(size: tuple[int, int]) -> None:
+def test_pixels_are_lossless_unless_jpeg_is_set(size: tuple[int, int]) -> None:
     pixels = np.random.default_rng(4).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     image = Image.fromarray(pixels)
     assert np.array_equal(np.asarray(read_image(write_data_url(image, OpenAIOptions()))), pixels)
@@ -74,7 +74,7 @@ def test_the_model_sees_the_very_pixels_unless_jpeg_was_asked_for(size: tuple[in
     assert len(coarse) <= len(fine)
 
 
-def test_fields_can_be_renamed_left_out_and_added() -> None:
+def test_fields_can_be_renamed_omitted_and_added() -> None:
     body = write(
         make_request(images=0, seed=1),
         max_tokens_field="max_completion_tokens",
@@ -84,14 +84,14 @@ def test_fields_can_be_renamed_left_out_and_added() -> None:
     assert body.keys() == {"model", "messages", "max_completion_tokens", "top_p", "reasoning_effort", "top_k"}
 
 
-def test_template_options_go_to_the_chat_template_over_those_of_the_profile() -> None:
+def test_template_options_override_those_of_the_profile() -> None:
     extra = {"chat_template_kwargs": {"enable_thinking": True, "other": 1}}
     request = make_request(images=0)
-    thoughtless = Request("r", request.messages, (), request.settings, template_options={"enable_thinking": False})
+    no_thinking = Request("r", request.messages, (), request.settings, template_options={"enable_thinking": False})
     assert "chat_template_kwargs" not in write(request)
     assert write(request, extra_body=extra)["chat_template_kwargs"] == {"enable_thinking": True, "other": 1}
-    assert write(thoughtless)["chat_template_kwargs"] == {"enable_thinking": False}
-    assert write(thoughtless, extra_body=extra)["chat_template_kwargs"] == {"enable_thinking": False, "other": 1}
+    assert write(no_thinking)["chat_template_kwargs"] == {"enable_thinking": False}
+    assert write(no_thinking, extra_body=extra)["chat_template_kwargs"] == {"enable_thinking": False, "other": 1}
 
 
 @pytest.mark.parametrize("text", ["\0", "\ud800", "\u2028 \U0001f600", '"]}'])
@@ -105,7 +105,7 @@ def test_any_text_can_be_sent(text: str) -> None:
         ("stop", "stop"), ("length", "length"), ("MAX_TOKENS", "length"), ("STOP", "stop"), ("tool_calls", "stop"), (None, "stop"),
     ],
 )  # fmt: skip
-def test_an_answer_is_read_with_its_reason_and_its_tokens(said: str | None, reason: FinishReason) -> None:
+def test_answer_is_read_with_reason_and_tokens(said: str | None, reason: FinishReason) -> None:
     generation = read_generation(say("a b c", said).content)
     assert (generation.text, generation.finish_reason) == ("a b c", reason)
     assert (generation.prompt_tokens, generation.output_tokens) == (11, 3)
@@ -113,12 +113,13 @@ def test_an_answer_is_read_with_its_reason_and_its_tokens(said: str | None, reas
 
 @pytest.mark.parametrize("reason", ["stop", "length"])
 @pytest.mark.parametrize("content", [None, ""])
-def test_no_text_is_an_empty_answer_which_validators_judge(content: str | None, reason: str) -> None:
+def test_missing_text_is_an_empty_answer(content: str | None, reason: str) -> None:
+    """Validators judge it."""
     generation = read_generation(say(content, reason).content)
     assert (generation.text, generation.finish_reason) == ("", reason)
 
 
-def test_text_that_comes_in_parts_is_put_together() -> None:
+def test_text_parts_are_joined() -> None:
     parts = [
         {"type": "thinking", "thinking": []},
         {"type": "text", "text": "a"},
@@ -131,7 +132,7 @@ def test_text_that_comes_in_parts_is_put_together() -> None:
     assert generation.prompt_tokens is generation.output_tokens is None
 
 
-def test_an_answer_that_was_withheld_or_declined_has_its_own_code() -> None:
+def test_filtered_and_refused_answers_have_own_codes() -> None:
     with pytest.raises(SampleError, match="filter withheld") as caught:
         read_generation(say(None, "content_filter").content)
     assert caught.value.code == "content_filter"
@@ -148,14 +149,14 @@ CUT = {"message": {"content": "The answer begins"}}
 @pytest.mark.parametrize(
     "reason", ["content_filter", "SAFETY", "RECITATION", "PROHIBITED_CONTENT", "BLOCKLIST", "SPII", "Prohibited_Content"]
 )
-def test_whatever_a_filter_calls_itself_and_leaves_it_is_a_filter(choice: dict[str, Any], reason: str) -> None:
+def test_filter_reasons_of_all_vendors_are_recognized(choice: dict[str, Any], reason: str) -> None:
     with pytest.raises(SampleError, match=rf"filter withheld the answer \({reason.lower()}\)") as caught:
         read_generation(say_json({"choices": [{**choice, "finish_reason": reason, "index": 0}]}).content)
     assert caught.value.code == "content_filter"
 
 
 @pytest.mark.parametrize(("said", "reason"), [("length", "length"), ("MAX_TOKENS", "length"), ("stop", "stop")])
-def test_a_reason_without_a_message_is_an_empty_answer_with_that_reason(said: str, reason: FinishReason) -> None:
+def test_reason_without_message_is_empty_answer(said: str, reason: FinishReason) -> None:
     body = {"choices": [{"finish_reason": said, "message": None}], "usage": {"prompt_tokens": 7, "completion_tokens": 4}}
     assert read_generation(say_json(body).content) == Generation("", reason, 7, 4)
 
@@ -170,6 +171,6 @@ def test_a_reason_without_a_message_is_an_empty_answer_with_that_reason(said: st
         b'{"choices": [{"message": null, "finish_reason": "error"}]}',
     ],
 )  # fmt: skip
-def test_what_is_no_answer_is_nobodys_fault_and_never_an_answer(content: bytes) -> None:
+def test_body_without_generation_is_an_endpoint_fault(content: bytes) -> None:
     with pytest.raises(EndpointFault, match=r"holds no generation: ."):
         read_generation(content)
