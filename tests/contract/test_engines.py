@@ -1,4 +1,4 @@
-"""What every engine promises, on the echo engine, on transformers and on real vLLM, and how an engine is found by its name."""
+"""The contract of every engine, on echo, transformers and real vLLM, and the lookup of engines by name."""
 
 import asyncio
 import random
@@ -20,7 +20,7 @@ Open = Callable[[], AbstractAsyncContextManager[Engine]]
 
 pytestmark = pytest.mark.timeout(2 * LOAD_S)
 
-# The shared options of the contract, for the engines that run in the test's own process.
+# The shared options of the contract, for the engines that run in the process of the test.
 OWN: dict[str, dict[str, Any]] = {
     "echo": {"name": "echo", "table": [{"match": "count to ten", "answers": ["1 2 3 4 5 6 7 8 9 10"]}]},
     "hf": {"name": "hf", "weights": TINY, "dtype": "float32", "max_batch_size": 8},
@@ -30,7 +30,7 @@ ENGINES = [*OWN, "vllm"]
 
 @pytest.fixture(params=ENGINES)
 def open_any(request: pytest.FixtureRequest) -> Open:
-    """Return a function that opens one of the engines; vLLM takes long to load and is loaded once for all tests."""
+    """Return a function that opens one of the engines. vLLM is loaded once for all tests, because loading is slow."""
     if request.param in OWN:
         return partial(open_engine, **OWN[request.param])
     host: VllmHost = request.getfixturevalue("vllm_host")
@@ -39,14 +39,14 @@ def open_any(request: pytest.FixtureRequest) -> Open:
 
 @pytest.fixture(params=ENGINES)
 def load_any(request: pytest.FixtureRequest) -> Open:
-    """Return a function that loads one of the engines, not started, for the test alone."""
+    """Return a function that loads one of the engines, not started, for this test only."""
     if request.param in OWN:
         return partial(load_own, **OWN[request.param])
     host: VllmHost = request.getfixturevalue("vllm_host")
     return host.load
 
 
-def test_a_hundred_requests_at_once_get_the_answers_they_get_alone_in_any_order(open_any: Open) -> None:
+def test_concurrent_answers_equal_single_answers(open_any: Open) -> None:
     requests = [make_request(number, images=number % 3 % 2) for number in range(100)]
     shuffled = random.Random(4).sample(requests, len(requests))
 
@@ -66,7 +66,7 @@ def by_id(requests: list[Request], generations: list[Generation]) -> dict[str, G
     return {request.request_id: generation for request, generation in zip(requests, generations, strict=True)}
 
 
-def test_an_answer_that_max_tokens_cuts_ends_with_length(open_any: Open) -> None:
+def test_answer_cut_by_max_tokens_has_reason_length(open_any: Open) -> None:
     async def ask() -> Generation:
         async with open_any() as engine:
             return await engine.generate(make_request(text="Please count to ten.", max_tokens=1))
@@ -76,9 +76,9 @@ def test_an_answer_that_max_tokens_cuts_ends_with_length(open_any: Open) -> None
     assert generation.output_tokens == 1
 
 
-@pytest.mark.parametrize("open_any", ["hf", "vllm"], indirect=True)  # echo's answers are the table's, whole
+@pytest.mark.parametrize("open_any", ["hf", "vllm"], indirect=True)  # echo returns the whole answer of its table
 @pytest.mark.parametrize("place", [0, 1, 5])
-def test_an_answer_ends_before_a_stop_string_be_it_its_beginning(open_any: Open, place: int) -> None:
+def test_answer_ends_before_a_stop_string(open_any: Open, place: int) -> None:
     async def ask() -> tuple[Generation, Generation]:
         async with open_any() as engine:
             whole = await engine.generate(make_request(text="Say it.", max_tokens=24))
@@ -91,7 +91,7 @@ def test_an_answer_ends_before_a_stop_string_be_it_its_beginning(open_any: Open,
     assert stopped.finish_reason == "stop"
 
 
-def test_tokens_are_counted_and_a_longer_prompt_has_more(open_any: Open) -> None:
+def test_longer_prompt_counts_more_tokens(open_any: Open) -> None:
     async def ask() -> list[Generation]:
         async with open_any() as engine:
             return await ask_all(engine, [make_request(text="Why?"), make_request(text="Why is it so? " * 9)])
@@ -101,7 +101,7 @@ def test_tokens_are_counted_and_a_longer_prompt_has_more(open_any: Open) -> None
     assert all(0 <= generation.output_tokens <= 6 for generation in (short, long))
 
 
-def test_settings_may_differ_within_one_wave(open_any: Open) -> None:
+def test_settings_may_differ_between_concurrent_requests(open_any: Open) -> None:
     requests = [make_request(number, max_tokens=1 + number % 4, temperature=number % 2 / 2, seed=number) for number in range(24)]
 
     async def ask() -> list[Generation]:
@@ -112,7 +112,7 @@ def test_settings_may_differ_within_one_wave(open_any: Open) -> None:
         assert generation.output_tokens <= request.settings.max_tokens
 
 
-def test_a_seed_gives_the_same_answer_alone_and_among_others(open_any: Open) -> None:
+def test_seeded_answer_is_independent_of_other_requests(open_any: Open) -> None:
     requests = [make_request(number, temperature=1.0, top_p=0.9, seed=number // 2) for number in range(12)]
 
     async def ask() -> tuple[list[Generation], list[Generation]]:
@@ -123,7 +123,7 @@ def test_a_seed_gives_the_same_answer_alone_and_among_others(open_any: Open) -> 
     assert together == alone
 
 
-def test_a_cancelled_request_does_not_keep_the_others_waiting(open_any: Open) -> None:
+def test_cancelled_request_does_not_block_the_others(open_any: Open) -> None:
     async def ask() -> list[Generation]:
         async with open_any() as engine:
             tasks = [asyncio.ensure_future(engine.generate(make_request(number))) for number in range(30)]
@@ -135,7 +135,7 @@ def test_a_cancelled_request_does_not_keep_the_others_waiting(open_any: Open) ->
     assert len(run(ask())) == 20
 
 
-def test_stop_leaves_nobody_waiting_and_refuses_what_comes_later(load_any: Open) -> None:
+def test_stop_fails_waiting_and_later_requests(load_any: Open) -> None:
     async def ask() -> list[Generation | BaseException]:
         async with load_any() as engine:
             await engine.start()
@@ -149,7 +149,7 @@ def test_stop_leaves_nobody_waiting_and_refuses_what_comes_later(load_any: Open)
     assert all(isinstance(result, Generation | EngineError) for result in run(ask(), deadline_s=LOAD_S))
 
 
-def test_an_engine_that_was_not_started_refuses_and_stops_cleanly(load_any: Open) -> None:
+def test_unstarted_engine_rejects_requests_and_stops(load_any: Open) -> None:
     async def ask() -> None:
         async with load_any() as engine:
             with pytest.raises(EngineError, match="not running"):
@@ -162,12 +162,12 @@ def test_an_engine_that_was_not_started_refuses_and_stops_cleanly(load_any: Open
 # The registry.
 
 
-def test_an_unknown_engine_is_named_with_the_nearest_known() -> None:
+def test_unknown_engine_suggests_the_nearest_name() -> None:
     with pytest.raises(ConfigError, match="unknown engine 'ehco'; did you mean 'echo'"):
         load_engine(make_profile("ehco"), "")
 
 
-def test_an_engine_may_be_an_import_string() -> None:
+def test_engine_may_be_an_import_string() -> None:
     engine = load_engine(make_profile("workers.engines.echo:EchoEngine"), "")
     assert type(engine).__name__ == "EchoEngine"
 
@@ -175,9 +175,7 @@ def test_an_engine_may_be_an_import_string() -> None:
 @pytest.mark.parametrize(
     ("name", "package", "extra"), [("hf", "torch", "cpu"), ("vllm", "vllm", "gpu"), ("openai", "openai", "api")]
 )
-def test_a_missing_package_is_named_with_the_extra_that_holds_it(
-    monkeypatch: pytest.MonkeyPatch, name: str, package: str, extra: str
-) -> None:
+def test_missing_package_error_names_the_extra(monkeypatch: pytest.MonkeyPatch, name: str, package: str, extra: str) -> None:
     for module in [module for module in sys.modules if module.startswith(f"workers.engines.{name}")]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, package, None)
@@ -186,13 +184,13 @@ def test_a_missing_package_is_named_with_the_extra_that_holds_it(
 
 
 @pytest.mark.parametrize("name", ["nowhere.engine:Engine", "workers.engines.echo:NoSuchEngine"])
-def test_an_import_string_that_leads_nowhere_is_a_config_error(name: str) -> None:
+def test_invalid_import_string_is_a_config_error(name: str) -> None:
     with pytest.raises(ConfigError, match=r"cannot import 'nowhere|'NoSuchEngine' does not exist"):
         load_engine(make_profile(name), "")
 
 
 @pytest.mark.parametrize("name", ["echo", "hf"])
-def test_an_option_that_the_engine_does_not_know_is_a_config_error(name: str) -> None:
+def test_unknown_engine_option_is_a_config_error(name: str) -> None:
     with pytest.raises(ConfigError, match="profile tried: engine_options: bach_size: unknown field"):
         load_engine(make_profile(name, {"bach_size": 4}), "")
 
@@ -204,7 +202,7 @@ def test_an_option_that_the_engine_does_not_know_is_a_config_error(name: str) ->
         ("model", "is set by the profile's own field 'weights'"),
     ],
 )
-def test_an_option_that_vllm_does_not_know_or_that_the_profile_sets_is_refused(vllm_host: VllmHost, option: str, said: str) -> None:
+def test_unknown_or_reserved_vllm_option_is_rejected(vllm_host: VllmHost, option: str, said: str) -> None:
     async def load() -> None:
         async with vllm_host.load({option: 1}):
             """Not reached."""
@@ -213,7 +211,7 @@ def test_an_option_that_vllm_does_not_know_or_that_the_profile_sets_is_refused(v
         run(load())
 
 
-def test_a_value_that_vllm_refuses_is_a_config_error(vllm_host: VllmHost) -> None:
+def test_value_rejected_by_vllm_is_config_error(vllm_host: VllmHost) -> None:
     async def start() -> None:
         async with vllm_host.load({"max_model_len": 10**6}) as engine:
             await engine.start()

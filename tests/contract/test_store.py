@@ -1,4 +1,4 @@
-"""What every store promises, on a local folder and on S3."""
+"""The contract of every store, on a local folder and on S3."""
 
 import os
 import threading
@@ -35,7 +35,7 @@ def store(store_url: str) -> Store:
     return open_store(store_url, patience_s=5)
 
 
-def test_an_object_comes_back_as_it_was_put(store: Store) -> None:
+def test_object_survives_a_round_trip(store: Store) -> None:
     for content in (b"", b"\x00\xff", os.urandom(6 * MIB)):
         store.put("runs/a/one.bin", content)
         assert store.get("runs/a/one.bin") == content
@@ -50,7 +50,7 @@ def test_put_replaces_and_put_new_does_not(store: Store) -> None:
 
 
 @pytest.mark.parametrize("size", [100, 6 * MIB], ids=["small", "larger than one upload part"])
-def test_of_racing_creators_exactly_one_wins_and_its_object_is_whole(store: Store, size: int) -> None:
+def test_exactly_one_concurrent_creator_wins(store: Store, size: int) -> None:
     contents = [bytes([racer]) * size for racer in range(RACERS)]
     for race in range(5 if size < MIB else 1):
         start = threading.Barrier(RACERS)
@@ -65,9 +65,7 @@ def test_of_racing_creators_exactly_one_wins_and_its_object_is_whole(store: Stor
         assert store.get(f"race/{race}") == contents[won.index(True)]
 
 
-def test_put_new_asks_again_when_the_store_reports_a_conflict_but_has_no_object(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_put_new_retries_conflict_without_object(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     real_put, conflicts = obstore.put, [obstore.exceptions.AlreadyExistsError("409 ConditionalRequestConflict")]
 
     def put_with_a_conflict(*arguments: Any, **options: Any) -> Any:
@@ -80,7 +78,7 @@ def test_put_new_asks_again_when_the_store_reports_a_conflict_but_has_no_object(
     assert store.get("key") == b"content"
 
 
-def test_a_range_read_returns_exactly_that_range(store: Store) -> None:
+def test_range_read_returns_exactly_that_range(store: Store) -> None:
     store.put("key", b"0123456789")
     assert store.get_range("key", 3, 4) == b"3456"
     assert store.get_range("key", 9, 1) == b"9"
@@ -88,13 +86,13 @@ def test_a_range_read_returns_exactly_that_range(store: Store) -> None:
 
 
 @pytest.mark.parametrize(("offset", "length"), [(8, 3), (10, 1), (50, 2)])
-def test_a_range_that_the_object_does_not_hold_is_refused(store: Store, offset: int, length: int) -> None:
+def test_range_outside_the_object_is_rejected(store: Store, offset: int, length: int) -> None:
     store.put("key", b"0123456789")
     with pytest.raises(IntegrityError, match="'key'"):
         store.get_range("key", offset, length)
 
 
-def test_a_missing_object_is_named(store: Store) -> None:
+def test_missing_object_is_named(store: Store) -> None:
     store.put("folder/key", b"")
     for key in ("nothing", "folder", "folder/nothing"):
         assert not store.exists(key)
@@ -105,7 +103,7 @@ def test_a_missing_object_is_named(store: Store) -> None:
     assert store.exists("folder/key")
 
 
-def test_list_keys_yields_each_key_below_a_folder_once(store: Store) -> None:
+def test_list_keys_yields_each_key_once(store: Store) -> None:
     inside = {f"runs/a/parts/{number:03}.parquet" for number in range(25)} | {"runs/a/run.json"}
     for key in inside | {"runs/ab/run.json", "other"}:
         store.put(key, b"x")
@@ -132,7 +130,7 @@ def test_list_keys_reads_page_after_page(store: Store, monkeypatch: pytest.Monke
 
 
 def _count_pages(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Count the pages that are taken from obstore: the returned list holds the size of each."""
+    """Return a list that records the size of each page read from obstore."""
     sizes: list[int] = []
     real_list = obstore.list
 
@@ -146,7 +144,7 @@ def _count_pages(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @pytest.mark.parametrize("pieces", [0, 1, 3, 40], ids=["nothing", "one piece", "one buffer", "several uploads"])
-def test_a_writer_publishes_its_object_when_it_closes(store: Store, pieces: int) -> None:
+def test_writer_publishes_object_on_close(store: Store, pieces: int) -> None:
     piece = os.urandom(512 * 1024)
     with store.open_writer("big/object") as writer:
         for _ in range(pieces):
@@ -156,7 +154,7 @@ def test_a_writer_publishes_its_object_when_it_closes(store: Store, pieces: int)
 
 
 @pytest.mark.parametrize("pieces", [0, 1, 40])
-def test_a_writer_that_fails_leaves_no_object_and_says_its_own_error(store: Store, pieces: int) -> None:
+def test_failed_writer_leaves_no_object(store: Store, pieces: int) -> None:
     def write_and_fail() -> None:
         with store.open_writer("big/object") as writer:
             for _ in range(pieces):
@@ -169,20 +167,20 @@ def test_a_writer_that_fails_leaves_no_object_and_says_its_own_error(store: Stor
     assert list(store.list_keys()) == []
 
 
-def test_a_writer_that_fails_leaves_the_older_object_alone(store: Store) -> None:
+def test_failed_writer_keeps_the_older_object(store: Store) -> None:
     store.put("key", b"older")
-    with pytest.raises(RuntimeError), store.open_writer("key") as writer:  # noqa: PT012  # the block is what is tested
+    with pytest.raises(RuntimeError), store.open_writer("key") as writer:  # noqa: PT012  # the test is about the whole block
         writer.write(b"x" * 20 * MIB)
         raise RuntimeError
     assert store.get("key") == b"older"
 
 
-def test_a_probe_passes_and_leaves_nothing(store: Store) -> None:
+def test_probe_passes_and_leaves_no_object(store: Store) -> None:
     assert store.probe().url == store.url
     assert list(store.list_keys()) == []
 
 
-def test_a_probe_refuses_a_store_that_ignores_conditions(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_probe_rejects_store_that_ignores_conditions(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     real_put = obstore.put
     monkeypatch.setattr(obstore, "put", lambda client, key, content, **_: real_put(client, key, content))
     with pytest.raises(ConfigError, match="ignores conditional puts"):
@@ -191,43 +189,43 @@ def test_a_probe_refuses_a_store_that_ignores_conditions(store: Store, monkeypat
 
 
 @pytest.mark.parametrize("key", ["../outside", "a//b", "a/../b"])
-def test_a_key_that_leaves_the_root_is_refused(store: Store, key: str) -> None:
+def test_key_outside_the_root_is_rejected(store: Store, key: str) -> None:
     with pytest.raises(ConfigError, match="refuses"):
         store.put(key, b"")
 
 
-def test_a_local_path_may_be_given_in_three_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_local_path_has_three_spellings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for url in (f"file://{tmp_path}/.fleet/store", "file://.fleet/store", ".fleet/store"):
         open_store(url).put_new("folder/key", url.encode())
     assert (tmp_path / ".fleet/store/folder/key").read_text() == f"file://{tmp_path}/.fleet/store"
 
 
-def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+def test_folder_that_cannot_be_created_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match=r"file/store: cannot make this folder"):
         open_store(f"{tmp_path}/file/store")
 
 
-def test_an_unknown_scheme_names_the_known_ones() -> None:
+def test_unknown_scheme_error_lists_known_schemes() -> None:
     with pytest.raises(ConfigError, match=r"'ftp'.*file://, s3://, gs://, az://"):
         open_store("ftp://user:secret@host/folder")
 
 
-def test_a_missing_bucket_is_the_users_to_fix(s3_url: str) -> None:
+def test_missing_bucket_is_a_config_error(s3_url: str) -> None:
     store = open_store("s3://no-such-bucket/root")
     for operation in (store.probe, lambda: store.get("key"), lambda: list(store.list_keys())):
         with pytest.raises(ConfigError, match="NoSuchBucket"):
             operation()
 
 
-def test_plain_http_is_refused_unless_the_endpoint_asks_for_it(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plain_http_requires_an_http_endpoint(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("common.storage.store._ENDPOINT_VARIABLES", ())
     with pytest.raises(ConfigError, match="builder error"):
         open_store(s3_url, patience_s=1).probe()
 
 
-def test_a_store_that_does_not_answer_is_unreachable(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_store_without_answer_is_unreachable(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://user:secret@127.0.0.1:9")  # port 9, discard: nothing listens there
     store = open_store(s3_url, patience_s=0.2)
     for operation in (store.probe, lambda: list(store.list_keys()), lambda: store.exists("key")):
@@ -238,11 +236,11 @@ def test_a_store_that_does_not_answer_is_unreachable(s3_url: str, monkeypatch: p
         assert "secret" not in str(caught.value)
 
 
-# Faults of the store itself
+# Faults of the store
 
 
 @pytest.mark.parametrize("fault", [lose_request, lose_answer, cut_answer, answer(500, "InternalError"), answer(503, "SlowDown")])
-def test_an_operation_that_meets_a_fault_once_is_done_all_the_same(faulty_s3: FaultyS3, s3_url: str, fault: Fault) -> None:
+def test_single_fault_is_retried(faulty_s3: FaultyS3, s3_url: str, fault: Fault) -> None:
     store = open_store(s3_url)
     for method in ("PUT", "GET", "HEAD"):
         faulty_s3.inject(fault, f"^{method} ", times=1)
@@ -252,9 +250,7 @@ def test_an_operation_that_meets_a_fault_once_is_done_all_the_same(faulty_s3: Fa
     assert [asked.split()[0] for asked in faulty_s3.met] == ["PUT", "GET", "HEAD"]
 
 
-def test_a_store_is_given_as_much_patience_as_was_asked_for(
-    faulty_s3: FaultyS3, s3_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_retries_last_as_long_as_patience(faulty_s3: FaultyS3, s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("common.storage.store._LONGEST_PAUSE", timedelta(milliseconds=1))
     monkeypatch.setattr("common.storage.store._FIRST_PAUSE", timedelta(milliseconds=1))
     faulty_s3.inject(answer(503, "SlowDown"), times=50)
@@ -262,9 +258,7 @@ def test_a_store_is_given_as_much_patience_as_was_asked_for(
     assert len(faulty_s3.met) == 50
 
 
-def test_a_listing_that_is_cut_midway_yields_each_key_once(
-    faulty_s3: FaultyS3, s3_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_interrupted_listing_yields_each_key_once(faulty_s3: FaultyS3, s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MOTO_S3_DEFAULT_MAX_KEYS", "10")
     monkeypatch.setattr("common.storage.store._LIST_PAGE", 10)
     store = open_store(s3_url)
@@ -278,14 +272,14 @@ def test_a_listing_that_is_cut_midway_yields_each_key_once(
     assert len(faulty_s3.met) == 2
 
 
-def test_a_put_whose_answer_got_lost_does_not_say_that_it_won(faulty_s3: FaultyS3, s3_url: str) -> None:
+def test_put_with_lost_answer_does_not_claim_success(faulty_s3: FaultyS3, s3_url: str) -> None:
     store = open_store(s3_url)
     faulty_s3.inject(lose_answer, "^PUT ", times=1)
     assert not store.put_new("key", b"ours")
     assert store.get("key") == b"ours"
 
 
-def test_a_conflict_with_another_writer_is_nobodys_fault(faulty_s3: FaultyS3, s3_url: str) -> None:
+def test_conflict_with_another_writer_is_transient(faulty_s3: FaultyS3, s3_url: str) -> None:
     store = open_store(s3_url, patience_s=0.2)
     faulty_s3.inject(answer(409, "OperationAborted"))
     for operation in (lambda: store.put("key", b""), lambda: store.get("key"), lambda: store.exists("key")):
@@ -293,7 +287,7 @@ def test_a_conflict_with_another_writer_is_nobodys_fault(faulty_s3: FaultyS3, s3
             operation()
 
 
-def test_a_store_that_forbids_or_has_no_room_says_so(faulty_s3: FaultyS3, s3_url: str) -> None:
+def test_forbidden_and_full_store_have_own_errors(faulty_s3: FaultyS3, s3_url: str) -> None:
     store = open_store(s3_url, patience_s=0.2)
     faulty_s3.inject(answer(403, "AccessDenied"), "^PUT ")
     with pytest.raises(ConfigError, match=f"{s3_url}: 'key': the store refuses: .*AccessDenied"):
@@ -304,7 +298,7 @@ def test_a_store_that_forbids_or_has_no_room_says_so(faulty_s3: FaultyS3, s3_url
         store.put_new("key", b"")
 
 
-def test_a_full_disk_takes_no_half_object_and_says_so(small_disk: SmallDisk) -> None:
+def test_full_disk_stores_no_partial_object(small_disk: SmallDisk) -> None:
     store = open_store(str(small_disk.folder / "store"))
     store.put("older", b"o" * 5000)
     small_disk.fill()
@@ -322,7 +316,7 @@ def test_a_full_disk_takes_no_half_object_and_says_so(small_disk: SmallDisk) -> 
     assert store.put_new("new", b"x")
 
 
-def test_a_read_only_disk_is_the_users_to_fix_and_can_be_read(small_disk: SmallDisk) -> None:
+def test_read_only_disk_is_readable_config_error(small_disk: SmallDisk) -> None:
     store = open_store(str(small_disk.folder / "store"))
     store.put("older", b"o")
     small_disk.forbid_writing()

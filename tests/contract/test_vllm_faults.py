@@ -1,4 +1,4 @@
-"""What vLLM says when it does not answer, and whose fault that is.  vLLM's own types, without a model."""
+"""Classification of vLLM's errors, with vLLM's own types and without a model."""
 
 import re
 
@@ -23,18 +23,20 @@ def ask(host: VllmHost, says: str) -> Generation:
 
 
 @pytest.mark.parametrize(("said", "reason"), [("stop", "stop"), ("length", "length"), ("repetition", "length")])
-def test_an_answer_is_taken_with_its_reason(vllm_host: VllmHost, said: str, reason: FinishReason) -> None:
+def test_answer_keeps_its_finish_reason(vllm_host: VllmHost, said: str, reason: FinishReason) -> None:
     assert ask(vllm_host, said) == Generation("half an ans", reason, 2, 3)
 
 
-def test_what_the_engine_process_breaks_off_as_it_ends_is_no_answer(vllm_host: VllmHost) -> None:
+def test_aborted_request_is_an_engine_error(vllm_host: VllmHost) -> None:
+    """An engine process that ends aborts its requests with half an answer."""
     with pytest.raises(EngineError, match="vLLM's engine process is ending: it broke the request off") as caught:
         ask(vllm_host, "abort")
     assert caught.type is EngineError
 
 
 @pytest.mark.parametrize("said", ["error", "some day another"])
-def test_what_the_engine_breaks_off_otherwise_is_the_samples_fault_and_no_answer(vllm_host: VllmHost, said: str) -> None:
+def test_other_interrupted_request_is_a_sample_error(vllm_host: VllmHost, said: str) -> None:
+    """The partial text is never stored as an answer."""
     with pytest.raises(SampleError, match=f"the reason it gives is '{said}'") as caught:
         ask(vllm_host, said)
     assert caught.value.code == "engine_failed"
@@ -53,7 +55,7 @@ def test_what_the_engine_breaks_off_otherwise_is_the_samples_fault_and_no_answer
         ("wrapped death", EngineError, "vLLM's engine process is gone"),
     ],
 )
-def test_an_exception_is_told_by_its_cause(vllm_host: VllmHost, says: str, kind: type[Exception], told: str) -> None:
+def test_exception_is_classified_by_its_cause(vllm_host: VllmHost, says: str, kind: type[Exception], told: str) -> None:
     with pytest.raises(kind, match=f"^{re.escape(told)}") as caught:
         ask(vllm_host, says)
     assert caught.type is kind

@@ -1,4 +1,4 @@
-"""The same weights give the same answers in vLLM as in transformers: what is asked is what the demo asks."""
+"""The same weights give the same answers in vLLM and transformers, for the requests of the demo."""
 
 import random
 from collections.abc import Callable
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.timeout(2 * LOAD_S)
 
 
 def make_demo_requests() -> list[Request]:
-    """Return ``EACH`` of each dataset's samples, seeded, as the demo's adapter and settings ask them."""
+    """Return requests for ``EACH`` random samples of each dataset, seeded, with the demo's adapter and settings."""
     (spec,) = read_specs(ROOT / "examples" / "demo.yaml")
     adapter = load_adapter(spec.model.adapter)
     access = MediaAccess((Path(ROOT),), urls=False, url_timeout_s=1)
@@ -49,7 +49,7 @@ def answer(requests: list[Request], opening: Callable[[], AbstractAsyncContextMa
     return answers
 
 
-def test_vllm_answers_as_transformers_do_at_temperature_0(vllm_host: VllmHost) -> None:
+def test_vllm_and_transformers_give_the_same_answers(vllm_host: VllmHost) -> None:
     requests = make_demo_requests()
     assert len(requests) == 2 * EACH
     ours = answer(requests, lambda: open_engine("hf", TINY, dtype="float32", max_batch_size=32))

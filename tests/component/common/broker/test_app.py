@@ -1,4 +1,4 @@
-"""The doorbell: small messages in the right queue, and settings that the design rests on."""
+"""The Celery app: small messages in the right queue, and settings that the design depends on."""
 
 import base64
 import json
@@ -33,12 +33,12 @@ def index(tmp_path: Path) -> ChunkIndex:
 
 
 def read_messages(client: redis.Redis, model: str) -> list[dict[str, Any]]:
-    """Return a queue's messages, the one that is taken next first."""
+    """Return the messages of a queue, the next one to be taken first."""
     messages: Any = client.lrange(queue_name(model), 0, -1)
     return [json.loads(message) for message in reversed(messages)]
 
 
-def test_a_ring_is_one_message_of_two_ids_a_chunk_in_the_models_own_queue(client: redis.Redis, redis_url: str) -> None:
+def test_ring_sends_two_ids_per_chunk(client: redis.Redis, redis_url: str) -> None:
     assert ring(make_app(Settings(redis_url=redis_url)), "tiny", "tiny-1", iter([4, 2, 9])) == 3
     messages = read_messages(client, "tiny")
     bodies = [json.loads(base64.b64decode(message["body"])) for message in messages]
@@ -49,11 +49,9 @@ def test_a_ring_is_one_message_of_two_ids_a_chunk_in_the_models_own_queue(client
     assert max(len(json.dumps(message)) for message in messages) < 1500
 
 
-def test_what_flower_shows_of_a_message_names_model_run_chunk_and_samples(
-    client: redis.Redis, redis_url: str, index: ChunkIndex
-) -> None:
+def test_flower_shows_model_run_chunk_and_samples(client: redis.Redis, redis_url: str, index: ChunkIndex) -> None:
     app = make_app(Settings(redis_url=redis_url))
-    ring(app, "tiny", "tiny-1", [0, 2, 3], index)  # a later wave's chunk 3 is not in this index
+    ring(app, "tiny", "tiny-1", [0, 2, 3], index)  # chunk 3 belongs to a later wave and is not in this index
     ring(app, "tiny", "tiny-1", [7])
     assert [message["headers"]["argsrepr"] for message in read_messages(client, "tiny")] == [
         "tiny · tiny-1 · chunk 0 · 8 samples",
@@ -63,19 +61,19 @@ def test_what_flower_shows_of_a_message_names_model_run_chunk_and_samples(
     ]
 
 
-def test_ringing_for_nothing_sends_nothing(client: redis.Redis, redis_url: str) -> None:
+def test_ring_without_chunks_sends_nothing(client: redis.Redis, redis_url: str) -> None:
     assert ring(make_app(Settings(redis_url=redis_url)), "tiny", "tiny-1", []) == 0
     assert count_waiting(client, "tiny") == 0
 
 
-def test_more_chunks_than_a_batch_holds_arrive_in_order(client: redis.Redis, redis_url: str) -> None:
+def test_chunks_beyond_one_batch_arrive_in_order(client: redis.Redis, redis_url: str) -> None:
     assert ring(make_app(Settings(redis_url=redis_url)), "tiny", "tiny-1", range(1000)) == 1000
     bodies = [json.loads(base64.b64decode(message["body"])) for message in read_messages(client, "tiny")]
     assert [body[0][1] for body in bodies] == list(range(1000))
 
 
-def test_ringing_through_a_connection_gone_silent_ends_and_the_next_ring_goes_through(client: redis.Redis, redis_url: str) -> None:
-    """A heartbeat that waited for ever would cost its worker every lease."""
+def test_ring_times_out_on_silent_connection(client: redis.Redis, redis_url: str) -> None:
+    """A heartbeat without a timeout would cost its worker every lease. The next ring succeeds."""
     with start_silent_proxy(redis_url) as (url, link):
         app = make_app(Settings(redis_url=url, lease_s=6))
         ring(app, "tiny", "tiny-1", [0])
@@ -84,13 +82,13 @@ def test_ringing_through_a_connection_gone_silent_ends_and_the_next_ring_goes_th
             ring(app, "tiny", "tiny-1", [1])
         assert ring(app, "tiny", "tiny-1", [2]) == 1
         link.be_silent(for_ever=True)
-        for _ in range(2):  # one through the connection that is there, one that would make another
+        for _ in range(2):  # the first uses the open connection, the second would open a new one
             with pytest.raises(ServiceUnreachable, match=r"tiny-1 was rung for .*Timeout"):
                 ring(app, "tiny", "tiny-1", [3])
     assert read_rung(client, "tiny") == [0, 2]
 
 
-def test_a_connection_is_given_up_before_a_lease_ends_and_after_the_server_may_hold_back_an_answer(redis_url: str) -> None:
+def test_socket_timeout_is_between_brpop_and_lease(redis_url: str) -> None:
     for lease_s, expected in ((1, 2.0), (10, 10 / 3), (600, 5.0)):
         app = make_app(Settings(redis_url=redis_url, lease_s=lease_s, renew_s=0.5))
         with app.connection() as connection:
@@ -98,14 +96,12 @@ def test_a_connection_is_given_up_before_a_lease_ends_and_after_the_server_may_h
             assert kept["socket_timeout"] == kept["socket_connect_timeout"] == pytest.approx(expected)
             assert kept["socket_timeout"] > connection.transport.brpop_timeout
     with app.connection() as connection:
-        assert connection.default_channel.supports_batch_publish, "an option that tries again would end batches"
+        assert connection.default_channel.supports_batch_publish, "an option that enables retries disables batches"
 
 
 @pytest.mark.parametrize("after", [0, 1], ids=["the last batch", "a full batch"])
-def test_a_connection_lost_while_messages_are_sent_is_an_unreachable_redis(
-    redis_url: str, monkeypatch: pytest.MonkeyPatch, after: int
-) -> None:
-    """Exit code 3, not a traceback: kombu has an error of its own for batches."""
+def test_connection_lost_while_sending_is_service_unreachable(redis_url: str, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
+    """The exit code is 3 without a traceback, although kombu raises its own error for batches."""
     app = make_app(Settings(redis_url=redis_url))
     ring(app, "tiny", "tiny-1", [0])
 
@@ -120,7 +116,7 @@ def test_a_connection_lost_while_messages_are_sent_is_an_unreachable_redis(
     assert ring(app, "tiny", "tiny-1", range(chunks)) == chunks
 
 
-def test_a_redis_that_is_full_takes_no_messages_and_says_so(client: redis.Redis, redis_url: str) -> None:
+def test_full_redis_rejects_messages_with_reason(client: redis.Redis, redis_url: str) -> None:
     app = make_app(Settings(redis_url=redis_url))
     ring(app, "tiny", "tiny-1", [0])
     client.config_set("maxmemory", 1)
@@ -139,7 +135,7 @@ def test_messages_are_acknowledged_early_and_leave_no_results(client: redis.Redi
     assert conf.broker_connection_max_retries is None
 
 
-def test_only_json_is_written_and_read_whatever_the_channel(redis_url: str) -> None:
+def test_only_json_is_accepted_and_written(redis_url: str) -> None:
     conf = make_app(Settings(redis_url=redis_url)).conf
     assert conf.accept_content == conf.result_accept_content == ["json"]
     assert {conf.task_serializer, conf.event_serializer, conf.result_serializer} == {"json"}
@@ -150,18 +146,18 @@ def test_only_json_is_written_and_read_whatever_the_channel(redis_url: str) -> N
     [
         ("redis://host", ("redis", "host", None, None, None, "0")),
         ("redis://:p%40ss%3Aw%2Ford%25@host:7000/3", ("redis", "host", 7000, None, "p@ss:w/ord%", "3")),
-        ("redis://me:a;b+c@[::1]:7000", ("redis", "::1", 7000, "me", "a;b+c", "0")),  # kombu splits addresses at a ;
+        ("redis://me:a;b+c@[::1]:7000", ("redis", "::1", 7000, "me", "a;b+c", "0")),  # kombu splits addresses at ";"
         ("redis://host:7000?db=3&socket_timeout=5", ("redis", "host", 7000, None, None, "3")),
         ("rediss://:pw@host:6380/1", ("rediss", "host", 6380, None, "pw", "1")),
     ],
 )
-def test_celery_reads_an_address_as_the_ledgers_client_does(url: str, expected: tuple[object, ...]) -> None:
+def test_celery_parses_addresses_like_the_ledger(url: str, expected: tuple[object, ...]) -> None:
     connection = make_app(Settings(redis_url=url)).connection()
     read = (connection.hostname, connection.port, connection.userid, connection.password, connection.virtual_host)
     assert (connection.transport_cls, *read) == expected
 
 
-def test_certificates_are_verified_unless_the_address_says_otherwise() -> None:
+def test_certificates_are_verified_unless_address_disables_it() -> None:
     assert read_tls_options("redis://host") == {}
     assert read_tls_options("rediss://host") == {"ssl_cert_reqs": "required"}
     named = read_tls_options("rediss://host?ssl_ca_certs=/etc/my%20ca.pem")

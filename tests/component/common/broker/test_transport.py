@@ -1,4 +1,4 @@
-"""The faults of kombu's Redis transport that would cost a worker its place or its life."""
+"""Faults of kombu's Redis transport that would stop a worker."""
 
 import pytest
 
@@ -13,6 +13,6 @@ def test_closed_connection_swallows_late_acknowledgement(redis_url: str, answer:
         queue.put({"run_id": "tried-1"})
         message = queue.get(timeout=10)
         connection.collect()  # as Celery does with a lost connection
-        message.channel._disconnect_pools()  # noqa: SLF001  # an outage leaves none; here collect() has reached the server
+        message.channel._disconnect_pools()  # noqa: SLF001  # after an outage there are no pools; here collect() has reached the server
         getattr(message, answer)()  # kombu 5.7 raises AttributeError, which ends Celery's loop
         assert message.acknowledged

@@ -1,4 +1,4 @@
-"""The ledger's promises, against a real Redis: one holder a chunk, counts that add up whatever comes twice or late."""
+"""The ledger against a real Redis: one holder per chunk, and correct counts after duplicate or late messages."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -32,7 +32,7 @@ def opened(ledger: Ledger) -> Ledger:
     return ledger
 
 
-def test_opening_a_run_twice_changes_nothing(ledger: Ledger) -> None:
+def test_opening_a_run_is_idempotent(ledger: Ledger) -> None:
     assert ledger.open_run(make_plan(), "tiny")
     ledger.commit(make_chunk(0), make_part(0, ["ok"] * 4), DATASETS)
     before = ledger.view_run(RUN)
@@ -45,16 +45,16 @@ def test_opening_a_run_twice_changes_nothing(ledger: Ledger) -> None:
     assert ledger.list_runs("tiny") == [RUN]
 
 
-def test_whoever_opened_a_run_hears_so_however_often_it_must_ask(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its answer may get lost, and only who opens a run tells it what is done."""
+def test_opener_of_run_gets_true_after_retry(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer of Redis may get lost, and only the opener of a run commits the parts that are already done."""
     lose_answers(monkeypatch, "open")
     assert ledger.open_run(make_plan(), "tiny")
-    assert not ledger.open_run(make_plan(), "tiny"), "another producer, or another time"
+    assert not ledger.open_run(make_plan(), "tiny"), "another producer, or a second call, does not open the run"
     ledger.forget_run(RUN)
     assert ledger.open_run(make_plan(), "tiny")
 
 
-def test_commands_whose_answers_get_lost_do_the_same_when_sent_again(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retried_commands_are_idempotent(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     lose_answers(monkeypatch, "extend", "set_abort", "acquire", "renew", "journal", "begin_trial", "absolve", "commit", "set_state")
     ledger.open_run(make_plan(), "tiny", chunks=2)
     ledger.open_run(make_plan(), "tiny")
@@ -76,8 +76,8 @@ def test_commands_whose_answers_get_lost_do_the_same_when_sent_again(ledger: Led
     assert ledger.cancel_run(RUN, "enough")
 
 
-def test_a_holder_whose_connection_goes_silent_renews_in_time(redis_url: str, opened: Ledger) -> None:
-    """A failover, or a NAT that forgot the connection: nobody hangs up, and no answer comes."""
+def test_lease_is_renewed_despite_silent_connection(redis_url: str, opened: Ledger) -> None:
+    """After a failover, or when a NAT drops the connection, it stays open and no answer arrives."""
     with start_silent_proxy(redis_url) as (url, link):
         chosen = Settings(redis_url=url, lease_s=6)
         with connect_redis(chosen, patience_s=0) as client:
@@ -88,13 +88,13 @@ def test_a_holder_whose_connection_goes_silent_renews_in_time(redis_url: str, op
             with ThreadPoolExecutor(1) as pool:
                 renewed = pool.submit(holder.renew, RUN, [lease])
                 ran_out = wait_until(
-                    lambda: opened.expire_leases(RUN) or (renewed.done() and [-1]), "a renewal, or the lease's end"
+                    lambda: opened.expire_leases(RUN) or (renewed.done() and [-1]), "a renewal, or the end of the lease"
                 )
             assert ran_out == [-1], "the renewal came too late"
             assert renewed.result() == []
 
 
-def test_a_chunk_has_one_holder_and_an_unknown_run_none(opened: Ledger) -> None:
+def test_chunk_has_at_most_one_holder(opened: Ledger) -> None:
     first = opened.acquire(RUN, 0, "gpu0@a")
     assert first is not None
     assert opened.acquire(RUN, 0, "gpu1@a") is None
@@ -104,7 +104,7 @@ def test_a_chunk_has_one_holder_and_an_unknown_run_none(opened: Ledger) -> None:
     assert view.holders == {0: "gpu0@a"}
 
 
-def test_a_released_chunk_can_be_had_at_once_and_only_its_holder_releases_it(opened: Ledger) -> None:
+def test_only_holder_releases_a_chunk(opened: Ledger) -> None:
     lease = opened.acquire(RUN, 0, "gpu0@a")
     assert lease is not None
     assert not opened.release(lease.model_copy(update={"token": "other"}))
@@ -112,13 +112,13 @@ def test_a_released_chunk_can_be_had_at_once_and_only_its_holder_releases_it(ope
     assert opened.acquire(RUN, 0, "gpu1@a") is not None
 
 
-def test_an_expired_lease_is_named_once_and_can_be_renewed_until_somebody_takes_the_chunk(redis_url: str) -> None:
+def test_expired_lease_is_renewable_until_takeover(redis_url: str) -> None:
     chosen = Settings(redis_url=redis_url, lease_s=0.05, renew_s=0.01)
     ledger = Ledger(connect_redis(chosen), chosen)
     ledger.open_run(make_plan(), "tiny")
     slow = ledger.acquire(RUN, 0, "slow")
     assert slow is not None
-    patient = Ledger(ledger.client, Settings(redis_url=redis_url, lease_s=600))  # names nothing again within the test
+    patient = Ledger(ledger.client, Settings(redis_url=redis_url, lease_s=600))  # lists no chunk twice within the test
     assert wait_until(lambda: patient.expire_leases(RUN), "an expired lease") == [0]
     assert patient.expire_leases(RUN) == []
     assert ledger.renew(RUN, [slow]) == []
@@ -129,7 +129,7 @@ def test_an_expired_lease_is_named_once_and_can_be_renewed_until_somebody_takes_
     ledger.client.close()
 
 
-def test_a_successor_reads_what_the_journal_holds_and_the_commit_deletes_it(opened: Ledger) -> None:
+def test_successor_reads_journal_and_commit_deletes_it(opened: Ledger) -> None:
     lease = opened.acquire(RUN, 1, "gpu0@a")
     assert lease is not None
     outcomes = make_part(1, ["ok", "failed", "ok", "invalid"]).outcomes
@@ -144,7 +144,7 @@ def test_a_successor_reads_what_the_journal_holds_and_the_commit_deletes_it(open
     assert opened.acquire(RUN, 1, "gpu0@a") is None
 
 
-def test_a_paused_run_hands_out_nothing_until_it_goes_on(opened: Ledger) -> None:
+def test_paused_run_grants_no_lease_until_continued(opened: Ledger) -> None:
     assert opened.pause_run(RUN, "part 3 is damaged")
     assert opened.acquire(RUN, 0, "gpu0@a") is None
     view = opened.view_run(RUN)
@@ -161,12 +161,12 @@ def test_pending_chunks_are_those_neither_done_nor_leased(opened: Ledger) -> Non
     assert list(opened.iterate_pending(RUN)) == [2]
 
 
-def test_a_run_of_many_chunks_lists_every_pending_one(ledger: Ledger) -> None:
+def test_every_pending_chunk_of_large_run_is_listed(ledger: Ledger) -> None:
     ledger.open_run(make_plan(chunks=150_000), "tiny")
     assert list(ledger.iterate_pending(RUN)) == list(range(150_000))
 
 
-def test_a_run_is_done_with_its_last_chunk_and_leaves_the_list_of_open_runs(opened: Ledger) -> None:
+def test_last_commit_ends_and_unlists_the_run(opened: Ledger) -> None:
     for number in range(3):
         opened.commit(make_chunk(number), make_part(number, ["ok"] * 4), DATASETS)
     view = opened.view_run(RUN)
@@ -175,14 +175,14 @@ def test_a_run_is_done_with_its_last_chunk_and_leaves_the_list_of_open_runs(open
     assert opened.list_runs("tiny") == []
 
 
-def test_a_commit_to_a_run_that_redis_has_lost_is_a_lost_lease(opened: Ledger) -> None:
+def test_commit_to_unknown_run_raises_lease_lost(opened: Ledger) -> None:
     opened.client.flushall()
     with pytest.raises(LeaseLost, match="no longer knows"):
         opened.commit(make_chunk(0), make_part(0, ["ok"] * 4), DATASETS)
     assert not opened.client.exists(*run_keys(RUN))
 
 
-def test_every_key_of_a_run_vanishes_some_day(opened: Ledger) -> None:
+def test_every_key_of_a_run_expires(opened: Ledger) -> None:
     lease = opened.acquire(RUN, 0, "gpu0@a")
     assert lease is not None
     opened.journal(lease, make_part(0, ["ok"]).outcomes)
@@ -197,9 +197,7 @@ statuses = st.lists(st.sampled_from(["ok", "invalid", "failed"]), min_size=4, ma
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(deliveries=st.lists(st.tuples(st.integers(0, 2), statuses), min_size=1, max_size=12))
-def test_counts_and_states_are_those_of_the_best_delivery_in_any_order(
-    ledger: Ledger, deliveries: list[tuple[int, list[Status]]]
-) -> None:
+def test_best_delivery_wins_in_any_order(ledger: Ledger, deliveries: list[tuple[int, list[Status]]]) -> None:
     ledger.client.flushall()
     ledger.open_run(make_plan(), "tiny")
     best = [0] * 12
@@ -216,7 +214,7 @@ def test_counts_and_states_are_those_of_the_best_delivery_in_any_order(
             assert view.counts.get((dataset, name), 0) == expected
 
 
-def test_an_unreachable_redis_is_named_without_its_password() -> None:
+def test_unreachable_redis_is_named_without_its_password() -> None:
     with pytest.raises(ServiceUnreachable, match=r"127\.0\.0\.1:1/0 does not answer") as caught:
         connect_redis(Settings(redis_url="redis://:secret@127.0.0.1:1/0"))
     assert "secret" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""The ledger on trouble: blame, trials of single samples, hopeless runs, cancelled runs, runs that grow."""
+"""The ledger on faults: strikes, trials of single samples, aborted runs, cancelled runs, and runs that grow."""
 
 from collections.abc import Iterator
 
@@ -15,7 +15,7 @@ from tests.support.waiting import wait_until
 
 @pytest.fixture
 def ledger(redis_url: str) -> Iterator[Ledger]:
-    """Yield a ledger that knows a run of three chunks of four samples, whose leases last for a moment."""
+    """Yield a ledger with a run of three chunks of four samples and leases of 50 ms."""
     chosen = Settings(redis_url=redis_url, lease_s=0.05, renew_s=0.01)
     with connect_redis(chosen) as client:
         ledger = Ledger(client, chosen)
@@ -30,21 +30,21 @@ def view(ledger: Ledger) -> LedgerView:
 
 
 def acquire(ledger: Ledger, chunk: int = 0) -> Lease:
-    """Lease a chunk once nobody holds it."""
+    """Lease a chunk as soon as it has no holder."""
     return wait_until(lambda: ledger.acquire(RUN, chunk, "gpu0@a"), "a lease")
 
 
-def test_a_chunk_is_a_suspect_once_two_holders_fell_silent(ledger: Ledger) -> None:
+def test_chunk_is_suspect_after_two_silent_holders(ledger: Ledger) -> None:
     assert [acquire(ledger).suspect for _ in range(4)] == [False, False, True, True]
     assert not acquire(ledger, 1).suspect
 
 
-def test_a_chunk_whose_holder_knew_that_its_engine_died_is_a_suspect_at_once(ledger: Ledger) -> None:
+def test_chunk_with_engine_death_is_suspect_at_once(ledger: Ledger) -> None:
     assert ledger.release(acquire(ledger), blame=SUSPECT)
     assert acquire(ledger).suspect
 
 
-def test_a_chunk_given_back_is_no_suspect_and_can_be_put_off(ledger: Ledger) -> None:
+def test_released_chunk_is_no_suspect_and_delayable(ledger: Ledger) -> None:
     for _ in range(4):
         assert ledger.release(acquire(ledger))
     lease = acquire(ledger)
@@ -56,7 +56,7 @@ def test_a_chunk_given_back_is_no_suspect_and_can_be_put_off(ledger: Ledger) -> 
     assert 0 not in ledger.find_pending(RUN)
 
 
-def test_a_sample_is_told_how_often_a_holder_was_lost_while_it_ran_alone(ledger: Ledger) -> None:
+def test_begin_trial_counts_deaths_of_earlier_trials(ledger: Ledger) -> None:
     ends = ["crash", "drain", "journal", "crash"]
     crashes = []
     for end in ends:
@@ -71,7 +71,7 @@ def test_a_sample_is_told_how_often_a_holder_was_lost_while_it_ran_alone(ledger:
     assert ledger.begin_trial(lease, "0-2") == 0
 
 
-def test_a_chunk_whose_culprit_is_known_is_no_suspect_any_more(ledger: Ledger) -> None:
+def test_absolved_chunk_is_no_longer_suspect(ledger: Ledger) -> None:
     ledger.release(acquire(ledger), blame=SUSPECT)
     lease = acquire(ledger)
     ledger.absolve(lease)
@@ -79,7 +79,7 @@ def test_a_chunk_whose_culprit_is_known_is_no_suspect_any_more(ledger: Ledger) -
     assert not acquire(ledger).suspect
 
 
-def test_whoever_has_lost_the_chunk_can_note_nothing(ledger: Ledger) -> None:
+def test_former_holder_cannot_record_anything(ledger: Ledger) -> None:
     slow = acquire(ledger)
     acquire(ledger)
     with pytest.raises(LeaseLost):
@@ -87,7 +87,7 @@ def test_whoever_has_lost_the_chunk_can_note_nothing(ledger: Ledger) -> None:
     assert not ledger.release(slow, blame=SUSPECT)
 
 
-def test_a_commit_takes_the_trial_with_it(ledger: Ledger) -> None:
+def test_commit_deletes_the_trial(ledger: Ledger) -> None:
     ledger.release(acquire(ledger), blame=SUSPECT)
     ledger.begin_trial(acquire(ledger), "0-1")
     assert ledger.client.ttl(trial_key(RUN, 0)) > 0
@@ -95,10 +95,10 @@ def test_a_commit_takes_the_trial_with_it(ledger: Ledger) -> None:
     assert not ledger.client.exists(trial_key(RUN, 0))
 
 
-def test_a_hopeless_run_is_paused_with_the_numbers_and_the_commonest_error(ledger: Ledger) -> None:
+def test_failing_run_is_paused_with_numbers_and_error(ledger: Ledger) -> None:
     ledger.set_abort(RUN, AbortIf(failed_rate=0.5, after=8))
     ledger.commit(make_chunk(0), make_part(0, ["failed"] * 4), DATASETS)
-    assert view(ledger).state == "running", "too few to judge by"
+    assert view(ledger).state == "running", "too few samples to abort"
     part = make_part(1, ["ok", "ok", "ok", "failed"])
     outcomes = [outcome.model_copy(update={"error_code": "media_missing"}) for outcome in part.outcomes]
     ledger.commit(make_chunk(1), part.model_copy(update={"outcomes": tuple(outcomes)}), DATASETS)
@@ -108,7 +108,8 @@ def test_a_hopeless_run_is_paused_with_the_numbers_and_the_commonest_error(ledge
     assert ledger.acquire(RUN, 2, "gpu0@a") is None
 
 
-def test_a_run_that_goes_on_after_an_abort_is_not_aborted_again_unless_that_is_asked_for(ledger: Ledger) -> None:
+def test_continued_run_is_not_aborted_again(ledger: Ledger) -> None:
+    """A new ``set_abort`` enables the threshold again."""
     ledger.set_abort(RUN, AbortIf(failed_rate=0.5, after=1))
     ledger.commit(make_chunk(0), make_part(0, ["failed"] * 4), DATASETS)
     assert ledger.continue_run(RUN)
@@ -119,7 +120,7 @@ def test_a_run_that_goes_on_after_an_abort_is_not_aborted_again_unless_that_is_a
     assert view(ledger).state == "paused"
 
 
-def test_a_pause_for_another_reason_leaves_the_threshold(ledger: Ledger) -> None:
+def test_other_pause_keeps_the_abort_threshold(ledger: Ledger) -> None:
     ledger.set_abort(RUN, AbortIf(failed_rate=0.5, after=1))
     ledger.pause_run(RUN, "look at this")
     ledger.continue_run(RUN)
@@ -127,18 +128,18 @@ def test_a_pause_for_another_reason_leaves_the_threshold(ledger: Ledger) -> None
     assert view(ledger).state == "paused"
 
 
-def test_the_last_chunk_ends_a_run_however_many_failed(ledger: Ledger) -> None:
+def test_last_chunk_ends_run_despite_failures(ledger: Ledger) -> None:
     ledger.set_abort(RUN, AbortIf(failed_rate=0.1, after=12))
     for number in range(3):
         ledger.commit(make_chunk(number), make_part(number, ["failed"] * 4), DATASETS)
     assert (view(ledger).state, view(ledger).reason) == ("done", "")
 
 
-def test_a_cancelled_run_hands_out_nothing_keeps_what_comes_in_and_can_go_on(ledger: Ledger) -> None:
+def test_cancelled_run_accepts_commits_and_can_continue(ledger: Ledger) -> None:
     lease = acquire(ledger)
     assert ledger.cancel_run(RUN, "enough")
     assert ledger.acquire(RUN, 1, "gpu0@a") is None
-    assert not ledger.pause_run(RUN, "a worker's trouble does not undo what a person asked for")
+    assert not ledger.pause_run(RUN, "a fault of a worker does not undo a cancellation by the user")
     assert ledger.list_runs("tiny") == []
     ledger.journal(lease, make_part(0, ["ok"]).outcomes)
     ledger.commit(make_chunk(0), make_part(0, ["ok"] * 4), DATASETS)
@@ -148,7 +149,7 @@ def test_a_cancelled_run_hands_out_nothing_keeps_what_comes_in_and_can_go_on(led
     assert ledger.acquire(RUN, 1, "gpu0@a")
 
 
-def test_a_cancelled_run_whose_last_chunk_comes_in_is_done(ledger: Ledger) -> None:
+def test_cancelled_run_is_done_with_last_chunk(ledger: Ledger) -> None:
     for number in (0, 1):
         ledger.commit(make_chunk(number), make_part(number, ["ok"] * 4), DATASETS)
     ledger.cancel_run(RUN, "enough")
@@ -157,14 +158,14 @@ def test_a_cancelled_run_whose_last_chunk_comes_in_is_done(ledger: Ledger) -> No
     assert not ledger.cancel_run(RUN, "too late")
 
 
-def test_a_run_that_was_done_goes_on_when_it_grows(ledger: Ledger) -> None:
+def test_done_run_is_running_after_growth(ledger: Ledger) -> None:
     for number in range(3):
         ledger.commit(make_chunk(number), make_part(number, ["failed"] * 4), DATASETS)
     assert ledger.list_runs("tiny") == []
-    assert ledger.acquire(RUN, 3, "gpu0@a") is None, "there is no such chunk"
+    assert ledger.acquire(RUN, 3, "gpu0@a") is None, "the chunk does not exist"
     for _ in range(2):
         assert not ledger.open_run(make_plan(), "tiny", chunks=5)
-    assert not ledger.open_run(make_plan(), "tiny", chunks=4), "a producer that knows less takes nothing away"
+    assert not ledger.open_run(make_plan(), "tiny", chunks=4), "a producer with an older plan removes no chunks"
     assert (view(ledger).state, view(ledger).chunks) == ("running", 5)
     assert ledger.list_runs("tiny") == [RUN]
     assert ledger.find_pending(RUN) == [3, 4]
@@ -178,8 +179,8 @@ def test_a_run_that_was_done_goes_on_when_it_grows(ledger: Ledger) -> None:
     assert view(ledger).state == "done"
 
 
-def test_a_chunk_that_the_ledger_does_not_know_is_not_counted_and_the_run_still_ends(ledger: Ledger) -> None:
-    """Redis was killed within a second of being told that the run grew, and has lost that."""
+def test_commit_of_unknown_chunk_is_not_counted(ledger: Ledger) -> None:
+    """Redis was killed within a second after the run grew, and lost that write. The run still ends."""
     for number in range(3):
         ledger.commit(make_chunk(number), make_part(number, ["failed"] * 4), DATASETS)
     again = make_chunk(3).model_copy(update={"scattered": (1, 4, 9, 11)})
@@ -196,8 +197,8 @@ def test_a_chunk_that_the_ledger_does_not_know_is_not_counted_and_the_run_still_
     assert ledger.read_states(RUN) == bytes([1, 3, 1, 1, 3, 1, 1, 1, 1, 3, 1, 3])
 
 
-def test_growing_undoes_no_chunk_that_was_counted_before(ledger: Ledger) -> None:
-    """A ledger of an earlier version may have counted chunks beyond those that it knew."""
+def test_growth_keeps_chunks_counted_before(ledger: Ledger) -> None:
+    """A ledger of an earlier version may have counted chunks that it did not know."""
     for number in range(3):
         ledger.commit(make_chunk(number), make_part(number, ["failed"] * 4), DATASETS)
     run, chunks = run_keys(RUN)[0], run_keys(RUN)[3]

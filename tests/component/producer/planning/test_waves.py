@@ -1,4 +1,4 @@
-"""Waves: exactly the samples asked for are run again, the best outcome counts, every wave is shown."""
+"""Waves run exactly the requested samples again. The best outcome counts, and the attempts of every wave are kept."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -25,7 +25,7 @@ STATUSES: tuple[Status, ...] = ("ok", "failed", "ok", "invalid", "ok")
 
 @pytest.fixture
 def run_id(fleet: Fleet) -> str:
-    """Return the id of a run of 40 samples in chunks of 8, the first 24 of which have ended, in the order of STATUSES."""
+    """Return the id of a run of 40 samples in chunks of 8. The first 24 samples are finished, with statuses by STATUSES."""
     fleet.write_profile("quick")
     run_id = enqueue_rows(fleet, "quick", make_rows(40), chunk=8)
     index, ledger = read_index(fleet.store, run_id), fleet.ledger
@@ -48,7 +48,7 @@ def expected(*statuses: str, below: int = 24) -> list[int]:
 
 
 @pytest.mark.parametrize("statuses", [("failed",), ("invalid",), ("failed", "invalid")])
-def test_a_wave_holds_exactly_the_samples_of_the_statuses_asked_for(fleet: Fleet, run_id: str, statuses: tuple[str, ...]) -> None:
+def test_wave_holds_exactly_the_requested_statuses(fleet: Fleet, run_id: str, statuses: tuple[str, ...]) -> None:
     assert resume(fleet, run_id, *statuses).retried == len(expected(*statuses))
     index = read_index(fleet.store, run_id)
     assert [wave.number for wave in index.waves] == [1, 2]
@@ -62,7 +62,7 @@ def test_a_wave_holds_exactly_the_samples_of_the_statuses_asked_for(fleet: Fleet
     ]
 
 
-def test_what_waits_to_be_run_again_is_not_planned_twice(fleet: Fleet, run_id: str) -> None:
+def test_pending_retries_are_not_planned_twice(fleet: Fleet, run_id: str) -> None:
     assert resume(fleet, run_id, "failed").retried == len(expected("failed"))
     assert resume(fleet, run_id, "failed").retried == 0
     assert resume(fleet, run_id, "failed", "invalid").retried == len(expected("invalid"))
@@ -72,18 +72,18 @@ def test_what_waits_to_be_run_again_is_not_planned_twice(fleet: Fleet, run_id: s
     assert resume(fleet, run_id, "failed", "invalid").retried == 0
 
 
-def test_a_producer_that_dies_between_the_plan_and_the_ledger_is_no_loss(fleet: Fleet, run_id: str) -> None:
+def test_wave_survives_producer_death_before_ledger(fleet: Fleet, run_id: str) -> None:
     index = read_index(fleet.store, run_id)
     positions = find_retried(index, fleet.ledger, ["failed"])
     assert plan_wave(index, positions, Chunks(max_samples=8), ["rows"], fleet.store)
     resumed = resume(fleet, run_id, "failed")
-    assert resumed.retried == 0, "they wait in the wave of the one that died"
+    assert resumed.retried == 0, "they wait in the wave of the producer that died"
     assert fleet.status(run_id).retrying == len(positions)
     run_chunks(fleet, "quick", run_id)
     assert_run_is_sound(fleet, run_id)
 
 
-def test_of_two_producers_at_once_one_plans_the_wave_and_the_other_the_rest(fleet: Fleet, run_id: str) -> None:
+def test_concurrent_producers_plan_disjoint_waves(fleet: Fleet, run_id: str) -> None:
     index = read_index(fleet.store, run_id)
     bounds = Chunks(max_samples=8)
     assert plan_wave(index, expected("failed"), bounds, ["rows"], fleet.store)
@@ -93,7 +93,7 @@ def test_of_two_producers_at_once_one_plans_the_wave_and_the_other_the_rest(flee
     assert_run_is_sound(fleet, run_id)
 
 
-def test_status_counts_what_is_run_again_apart_and_the_five_states_still_add_up(fleet: Fleet, run_id: str) -> None:
+def test_retrying_is_counted_apart_from_states(fleet: Fleet, run_id: str) -> None:
     resume(fleet, run_id, "failed")
     again = len(expected("failed"))
     status = fleet.status(run_id)
@@ -108,11 +108,9 @@ def test_status_counts_what_is_run_again_apart_and_the_five_states_still_add_up(
     assert (ended.state, ended.retrying, ended.samples.failed, ended.eta_s) == ("done", 0, 0, 0.0)
 
 
-def test_the_status_of_a_run_that_grows_while_it_is_read_is_that_of_before(
-    fleet: Fleet, run_id: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_status_during_growth_shows_the_old_state(fleet: Fleet, run_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
     resume(fleet, run_id, "failed")
-    tell = prepare_status(run_id, fleet.store, fleet.ledger)
+    read_status = prepare_status(run_id, fleet.store, fleet.ledger)
     view_run = Ledger.view_run
     grown: list[str] = []
 
@@ -124,12 +122,12 @@ def test_the_status_of_a_run_that_grows_while_it_is_read_is_that_of_before(
         return view
 
     monkeypatch.setattr(Ledger, "view_run", view_and_grow)
-    assert tell().retrying == len(expected("failed"))
+    assert read_status().retrying == len(expected("failed"))
     assert grown
-    assert tell().retrying == len(expected("failed", "invalid"))
+    assert read_status().retrying == len(expected("failed", "invalid"))
 
 
-def test_a_rebuild_leaves_the_parts_of_a_wave_that_it_does_not_know_yet(fleet: Fleet, run_id: str) -> None:
+def test_rebuild_ignores_parts_of_unknown_waves(fleet: Fleet, run_id: str) -> None:
     index, (_, plan) = read_index(fleet.store, run_id), read_run(fleet.store, run_id)
     resume(fleet, run_id, "failed")
     put_part(fleet.store, read_index(fleet.store, run_id)[5])
@@ -149,7 +147,7 @@ def test_waves_survive_a_flushed_redis(fleet: Fleet, run_id: str) -> None:
     assert_run_is_sound(fleet, run_id)
 
 
-def test_enqueueing_the_spec_again_knows_of_the_waves(fleet: Fleet, run_id: str) -> None:
+def test_repeated_enqueue_includes_the_waves(fleet: Fleet, run_id: str) -> None:
     resume(fleet, run_id, "failed")
     fleet.ledger.client.flushall()
     enqueued = fleet.enqueue(fleet.folder / "quick.spec.yaml")
@@ -158,7 +156,7 @@ def test_enqueueing_the_spec_again_knows_of_the_waves(fleet: Fleet, run_id: str)
     assert_run_is_sound(fleet, run_id)
 
 
-def test_a_wave_whose_index_is_damaged_is_found(fleet: Fleet, run_id: str) -> None:
+def test_damaged_index_of_wave_is_detected(fleet: Fleet, run_id: str) -> None:
     resume(fleet, run_id, "failed")
     path = Path(fleet.settings.store_url.removeprefix("file://")) / index_key(run_id, 2)
     path.write_bytes(path.read_bytes()[:-20])
@@ -177,15 +175,15 @@ def make_outcome(status: Status, *responses: str, error: str | None = None) -> O
     )
 
 
-def tell(attempts: Iterable[Attempt]) -> list[tuple[int, str, str | None, tuple[str, ...]]]:
+def list_attempts(attempts: Iterable[Attempt]) -> list[tuple[int, str, str | None, tuple[str, ...]]]:
     return [(attempt.number, attempt.response, attempt.finish_reason, attempt.violations) for attempt in attempts]
 
 
-def test_the_best_outcome_counts_and_every_wave_is_among_its_attempts() -> None:
+def test_merge_keeps_best_outcome_and_all_attempts() -> None:
     failed, invalid, ok = make_outcome("failed", error="media_missing"), make_outcome("invalid", "a", "b"), make_outcome("ok", "c")
     merged = merge_outcomes([failed, invalid, ok])
     assert (merged.status, merged.prediction, merged.error_code) == ("ok", "c", None)
-    assert tell(merged.attempts) == [
+    assert list_attempts(merged.attempts) == [
         (1, "", "error", ("media_missing",)),
         (2, "a", None, ()),
         (3, "b", None, ()),
@@ -193,13 +191,13 @@ def test_the_best_outcome_counts_and_every_wave_is_among_its_attempts() -> None:
     ]
 
 
-def test_an_outcome_that_is_no_better_changes_nothing_but_the_attempts() -> None:
+def test_no_better_outcome_only_adds_attempts() -> None:
     merged = merge_outcomes([make_outcome("invalid", "a"), make_outcome("invalid", "b"), make_outcome("failed", error="bad")])
     assert (merged.status, merged.prediction, merged.error_code) == ("invalid", "a", None)
     assert [attempt.response for attempt in merged.attempts] == ["a", "b", ""]
 
 
-def test_one_wave_is_left_as_it_is() -> None:
+def test_outcome_of_single_wave_is_unchanged() -> None:
     failed = make_outcome("failed", error="media_missing")
     waiting = failed.model_copy(update={"status": "unprocessed"})
     assert merge_outcomes([failed, waiting]) is failed

@@ -1,4 +1,4 @@
-"""Enqueueing brings a run to where every chunk is done or rung for, whatever was there before and whoever does it too."""
+"""After enqueue every chunk of a run is done or queued, whatever the state before and despite concurrent producers."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -36,7 +36,7 @@ def spec_path(fleet: Fleet) -> Path:
 
 
 def take_rung(client: redis.Redis) -> list[int]:
-    """Return what was rung for, and empty the queue."""
+    """Return the chunks with a message in the queue, and empty the queue."""
     rung = read_rung(client, "quick")
     client.delete(queue_name("quick"))
     return rung
@@ -46,14 +46,14 @@ def resume(fleet: Fleet, run_id: str, *, rebuild: bool = False) -> int:
     return resume_run(run_id, fleet.store, fleet.ledger, make_app(fleet.settings), rebuild=rebuild).rung
 
 
-def test_a_new_run_is_planned_opened_and_rung_for(fleet: Fleet, client: redis.Redis, spec_path: Path) -> None:
+def test_new_run_is_planned_opened_and_queued(fleet: Fleet, client: redis.Redis, spec_path: Path) -> None:
     enqueued = fleet.enqueue(spec_path)
     assert (enqueued.planned, enqueued.opened, enqueued.rung, enqueued.workers) == (True, True, 5, 0)
     assert (enqueued.plan.samples, enqueued.plan.chunks) == (40, 5)
     assert take_rung(client) == [0, 1, 2, 3, 4]
 
 
-def test_enqueueing_again_rings_only_for_what_is_missing(fleet: Fleet, client: redis.Redis, spec_path: Path) -> None:
+def test_repeated_enqueue_queues_only_missing_chunks(fleet: Fleet, client: redis.Redis, spec_path: Path) -> None:
     run_id = fleet.enqueue(spec_path).run_id
     run_chunks(fleet, "quick", run_id, [1, 3])
     take_rung(client)
@@ -62,7 +62,7 @@ def test_enqueueing_again_rings_only_for_what_is_missing(fleet: Fleet, client: r
     assert take_rung(client) == [0, 2, 4]
 
 
-def test_a_chunk_that_somebody_holds_is_not_rung_for(fleet: Fleet, client: redis.Redis, spec_path: Path) -> None:
+def test_leased_chunk_is_not_queued(fleet: Fleet, client: redis.Redis, spec_path: Path) -> None:
     run_id = fleet.enqueue(spec_path).run_id
     take_rung(client)
     assert fleet.ledger.acquire(run_id, 2, "gpu0@test") is not None
@@ -70,7 +70,7 @@ def test_a_chunk_that_somebody_holds_is_not_rung_for(fleet: Fleet, client: redis
     assert take_rung(client) == [0, 1, 3, 4]
 
 
-def test_a_run_that_is_done_is_rung_for_no_more_and_its_datasets_are_not_read(fleet: Fleet, client: redis.Redis) -> None:
+def test_done_run_is_neither_queued_nor_read(fleet: Fleet, client: redis.Redis) -> None:
     spec = make_spec(max_samples=8)
     fleet.write_profile("echo", weights=None)
     app = make_app(fleet.settings)
@@ -90,7 +90,7 @@ def test_a_run_that_is_done_is_rung_for_no_more_and_its_datasets_are_not_read(fl
     assert_run_is_sound(fleet, run_id)
 
 
-def test_a_ledger_that_lost_the_run_learns_from_the_parts_what_is_done(fleet: Fleet, client: redis.Redis, spec_path: Path) -> None:
+def test_lost_ledger_is_rebuilt_from_parts(fleet: Fleet, client: redis.Redis, spec_path: Path) -> None:
     run_id = fleet.enqueue(spec_path).run_id
     run_chunks(fleet, "quick", run_id, [0, 4])
     client.flushall()
@@ -102,9 +102,7 @@ def test_a_ledger_that_lost_the_run_learns_from_the_parts_what_is_done(fleet: Fl
     assert_run_is_sound(fleet, run_id)
 
 
-def test_a_run_that_was_done_when_the_ledger_was_lost_is_done_again_at_once(
-    fleet: Fleet, client: redis.Redis, spec_path: Path
-) -> None:
+def test_done_run_is_restored_after_ledger_loss(fleet: Fleet, client: redis.Redis, spec_path: Path) -> None:
     run_id = fleet.enqueue(spec_path).run_id
     run_chunks(fleet, "quick", run_id)
     before = client.get(f"fleet:{{{run_id}}}:states")
@@ -114,7 +112,7 @@ def test_a_run_that_was_done_when_the_ledger_was_lost_is_done_again_at_once(
     assert_run_is_sound(fleet, run_id)
 
 
-def test_committing_the_parts_any_number_of_times_gives_the_same_counts(fleet: Fleet, spec_path: Path) -> None:
+def test_repeated_commit_of_parts_is_idempotent(fleet: Fleet, spec_path: Path) -> None:
     enqueued = fleet.enqueue(spec_path)
     index = read_index(fleet.store, enqueued.run_id)
     for chunk in index:
@@ -129,7 +127,7 @@ def test_committing_the_parts_any_number_of_times_gives_the_same_counts(fleet: F
     assert seen == [("done", 5, {(0, "ok"): 15, (0, "invalid"): 15, (0, "failed"): 10})] * 3
 
 
-def test_two_producers_at_once_make_one_sound_run(fleet: Fleet, client: redis.Redis, spec_path: Path) -> None:
+def test_concurrent_producers_make_one_sound_run(fleet: Fleet, client: redis.Redis, spec_path: Path) -> None:
     together = Barrier(4)
 
     def enqueue(_: int) -> Enqueued:
@@ -147,7 +145,7 @@ def test_two_producers_at_once_make_one_sound_run(fleet: Fleet, client: redis.Re
     assert len(assert_run_is_sound(fleet, run_id)) == 40
 
 
-def test_resume_rings_for_what_is_missing_and_lets_a_paused_run_go_on(fleet: Fleet, client: redis.Redis, spec_path: Path) -> None:
+def test_resume_queues_missing_chunks_and_continues_run(fleet: Fleet, client: redis.Redis, spec_path: Path) -> None:
     run_id = fleet.enqueue(spec_path).run_id
     run_chunks(fleet, "quick", run_id, [0])
     fleet.ledger.pause_run(run_id, "part 3 is damaged")
@@ -158,7 +156,7 @@ def test_resume_rings_for_what_is_missing_and_lets_a_paused_run_go_on(fleet: Fle
     assert fleet.status(run_id).reason is None
 
 
-def test_resume_with_rebuild_forgets_wrong_counts_and_leases(fleet: Fleet, client: redis.Redis, spec_path: Path) -> None:
+def test_rebuild_replaces_wrong_counts_and_leases(fleet: Fleet, client: redis.Redis, spec_path: Path) -> None:
     run_id = fleet.enqueue(spec_path).run_id
     run_chunks(fleet, "quick", run_id, [0])
     ledger = fleet.ledger
@@ -169,7 +167,7 @@ def test_resume_with_rebuild_forgets_wrong_counts_and_leases(fleet: Fleet, clien
     assert (samples.ok, samples.in_flight, samples.unprocessed) == (8, 0, 32)
 
 
-def test_a_rebuild_whose_first_answer_from_redis_gets_lost_still_learns_what_is_done(
+def test_rebuild_survives_a_lost_redis_answer(
     fleet: Fleet, client: redis.Redis, spec_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_id = fleet.enqueue(spec_path).run_id
@@ -181,8 +179,8 @@ def test_a_rebuild_whose_first_answer_from_redis_gets_lost_still_learns_what_is_
     assert_run_is_sound(fleet, run_id)
 
 
-def test_rebuilding_a_run_that_the_store_does_not_know_forgets_nothing(fleet: Fleet, client: redis.Redis, spec_path: Path) -> None:
-    """A wrong ``FLEET_STORE_URL`` must not cost what Redis has of a run that goes on elsewhere."""
+def test_rebuild_of_unknown_run_changes_nothing(fleet: Fleet, client: redis.Redis, spec_path: Path) -> None:
+    """A wrong ``FLEET_STORE_URL`` must not delete the Redis state of a run that is active in another store."""
     run_id = fleet.enqueue(spec_path).run_id
     wrong = Fleet(fleet.folder, fleet.server, fleet.settings.model_copy(update={"store_url": f"file://{fleet.folder}/wrong"}))
     with pytest.raises(ConfigError, match=f"no run '{run_id}'"):
@@ -190,7 +188,7 @@ def test_rebuilding_a_run_that_the_store_does_not_know_forgets_nothing(fleet: Fl
     assert fleet.status(run_id).samples.unprocessed == 40
 
 
-def test_a_damaged_part_stops_the_rebuild_with_its_name(fleet: Fleet, client: redis.Redis, spec_path: Path) -> None:
+def test_damaged_part_stops_rebuild_and_is_named(fleet: Fleet, client: redis.Redis, spec_path: Path) -> None:
     run_id = fleet.enqueue(spec_path).run_id
     run_chunks(fleet, "quick", run_id, [0, 1])
     fleet.store.put(part_key(run_id, 1, 1), b"PAR1 nothing")
@@ -199,9 +197,8 @@ def test_a_damaged_part_stops_the_rebuild_with_its_name(fleet: Fleet, client: re
         fleet.enqueue(spec_path)
 
 
-def test_a_run_opened_by_a_producer_that_died_before_it_was_listed_is_listed(
-    fleet: Fleet, client: redis.Redis, spec_path: Path
-) -> None:
+def test_enqueue_lists_run_of_dead_producer(fleet: Fleet, client: redis.Redis, spec_path: Path) -> None:
+    """The producer died after it opened the run and before it added the run to the list."""
     run_id = fleet.enqueue(spec_path).run_id
     client.delete("fleet:runs:quick")
     fleet.enqueue(spec_path)

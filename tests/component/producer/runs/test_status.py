@@ -1,4 +1,4 @@
-"""Status: states that add up at every moment, and rates that the ledger's short memory does not distort."""
+"""Status: states always add up, and rates are correct although the ledger keeps few commits."""
 
 import json
 from collections.abc import Iterator
@@ -63,34 +63,34 @@ def acquire(ledger: Ledger, chunk: int) -> Lease:
     return lease
 
 
-def test_the_states_add_up_at_every_step_of_a_run(store: Store, ledger: Ledger, planned: tuple[Plan, ChunkIndex]) -> None:
+def test_states_add_up_throughout_a_run(store: Store, ledger: Ledger, planned: tuple[Plan, ChunkIndex]) -> None:
     plan, index = planned
-    tell = prepare_status(RUN, store, ledger)
-    assert tell().samples == SampleCounts(rows=85, unique=80, duplicates=5, unprocessed=80)
+    read_again = prepare_status(RUN, store, ledger)
+    assert read_again().samples == SampleCounts(rows=85, unique=80, duplicates=5, unprocessed=80)
     for number, chunk in enumerate(index):
         acquire(ledger, number)
-        held = tell()
+        held = read_again()
         assert_adds_up(held)
         assert held.samples.in_flight == 8
         assert [counts.in_flight for counts in held.datasets.values()] == list(chunk.datasets)
         put_part(store, chunk, statuses=("ok", "invalid", "failed", "ok"))
-        assert tell().samples.in_flight == 8
+        assert read_again().samples.in_flight == 8
         commit_parts(index, plan, store, ledger)
-        assert_adds_up(tell())
-        assert tell().samples.unprocessed == 80 - 8 * (number + 1)
-    ended = tell()
+        assert_adds_up(read_again())
+        assert read_again().samples.unprocessed == 80 - 8 * (number + 1)
+    ended = read_again()
     assert (ended.state, ended.eta_s) == ("done", 0.0)
     assert (ended.samples.ok, ended.samples.invalid, ended.samples.failed) == (40, 20, 20)
     assert not ended.all_ok
 
 
-def test_datasets_are_told_apart(store: Store, ledger: Ledger, planned: tuple[Plan, ChunkIndex]) -> None:
+def test_counts_are_separate_for_each_dataset(store: Store, ledger: Ledger, planned: tuple[Plan, ChunkIndex]) -> None:
     datasets = read_status(RUN, store, ledger).datasets
     assert datasets["one"] == SampleCounts(rows=60, unique=60, duplicates=0, unprocessed=60)
     assert datasets["two"] == SampleCounts(rows=25, unique=20, duplicates=5, unprocessed=20)
 
 
-def test_a_chunk_given_back_is_unprocessed_again(store: Store, ledger: Ledger, planned: tuple[Plan, ChunkIndex]) -> None:
+def test_released_chunk_is_unprocessed_again(store: Store, ledger: Ledger, planned: tuple[Plan, ChunkIndex]) -> None:
     lease = acquire(ledger, 3)
     assert read_status(RUN, store, ledger).samples.in_flight == 8
     ledger.release(lease)
@@ -99,28 +99,28 @@ def test_a_chunk_given_back_is_unprocessed_again(store: Store, ledger: Ledger, p
     assert status.samples.unprocessed == 80
 
 
-def test_workers_of_the_model_and_a_pauses_reason_are_told(store: Store, ledger: Ledger, planned: tuple[Plan, ChunkIndex]) -> None:
+def test_status_includes_workers_and_pause_reason(store: Store, ledger: Ledger, planned: tuple[Plan, ChunkIndex]) -> None:
     for model in ("echo", "other"):
-        presence = WorkerRecord(worker=f"gpu0@{model}", model=model, device="gpu0", pid=1, state="ready", holds=((RUN, 2),))
-        announce_worker(ledger.client, presence.model_copy(update={"samples_per_s": 8.5, "tokens_per_s": 68.0}), ttl_s=30)
+        record = WorkerRecord(worker=f"gpu0@{model}", model=model, device="gpu0", pid=1, state="ready", holds=((RUN, 2),))
+        announce_worker(ledger.client, record.model_copy(update={"samples_per_s": 8.5, "tokens_per_s": 68.0}), ttl_s=30)
     ledger.pause_run(RUN, "part 3 is damaged")
     status = read_status(RUN, store, ledger)
     (worker,) = json.loads(status.model_dump_json())["workers"]
-    told = [worker[name] for name in ("worker", "device", "holds", "samples_per_s", "tokens_per_s")]
-    assert told == ["gpu0@echo", "gpu0", [[RUN, 2]], 8.5, 68.0]
+    shown = [worker[name] for name in ("worker", "device", "holds", "samples_per_s", "tokens_per_s")]
+    assert shown == ["gpu0@echo", "gpu0", [[RUN, 2]], 8.5, 68.0]
     assert (status.state, status.reason) == ("paused", "part 3 is damaged")
 
 
-def test_the_plan_is_read_once_however_often_the_status_is_told(
+def test_plan_is_read_once_for_many_statuses(
     store: Store, ledger: Ledger, planned: tuple[Plan, ChunkIndex], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tell = prepare_status(RUN, store, ledger)
+    read_again = prepare_status(RUN, store, ledger)
     monkeypatch.setattr(Store, "get", None)  # any use of it fails
     acquire(ledger, 0)
-    assert [tell().samples.in_flight for _ in range(3)] == [8, 8, 8]
+    assert [read_again().samples.in_flight for _ in range(3)] == [8, 8, 8]
 
 
-def test_an_unknown_run_and_a_lost_one_are_told_apart(store: Store, ledger: Ledger, planned: tuple[Plan, ChunkIndex]) -> None:
+def test_unknown_and_lost_runs_give_different_errors(store: Store, ledger: Ledger, planned: tuple[Plan, ChunkIndex]) -> None:
     with pytest.raises(ConfigError, match="no run 'tiny-0' in"):
         read_status("tiny-0", store, ledger)
     ledger.client.flushall()
@@ -132,7 +132,7 @@ def test_an_unknown_run_and_a_lost_one_are_told_apart(store: Store, ledger: Ledg
 
 
 def make_view(commits: list[Commit], *, done: int | None = None, state: str = "running", now_s: float = 1060.0) -> LedgerView:
-    """Return a run opened at 1000 s, with these commits, the newest first, of which the ledger keeps the last 128."""
+    """Return a run opened at 1000 s with these commits, newest first. The ledger keeps the last 128."""
     return LedgerView(
         model="tiny",
         state=state,
@@ -150,34 +150,35 @@ def make_view(commits: list[Commit], *, done: int | None = None, state: str = "r
 
 
 def commit_steadily(per_s: float, *, until_s: float = 1060.0, since_s: float = 1000.0) -> list[Commit]:
-    """Return commits of 64 samples and 640 tokens each, the newest first."""
+    """Return commits of 64 samples and 640 tokens each, newest first."""
     count = int((until_s - since_s) * per_s)
     return [Commit(until_s - number / per_s, 64, 640) for number in range(count)]
 
 
 @pytest.mark.parametrize("per_s", [0.5, 1, 4, 10, 200, 5000])
-def test_a_steady_rate_is_told_however_few_of_its_commits_are_kept(per_s: float) -> None:
+def test_steady_rate_is_measured_from_few_commits(per_s: float) -> None:
     samples_per_s, tokens_per_s = measure_rate(make_view(commit_steadily(per_s)))
     assert samples_per_s == pytest.approx(64 * per_s, rel=0.1)
     assert tokens_per_s == pytest.approx(640 * per_s, rel=0.1)
 
 
 @pytest.mark.parametrize("per_s", [0.5, 2, 200])
-def test_a_run_that_is_done_keeps_its_rate_however_long_ago_it_ended(per_s: float) -> None:
+def test_done_run_keeps_its_rate(per_s: float) -> None:
     commits = commit_steadily(per_s)
     rates = [measure_rate(make_view(commits, state="done", now_s=now_s)) for now_s in (1060.0, 9999.0)]
     assert rates[0] == rates[1]
     assert rates[0][0] == pytest.approx(64 * per_s, rel=0.1)
 
 
-def test_only_the_last_thirty_seconds_count_and_silence_lowers_the_rate() -> None:
+def test_rate_covers_only_the_last_thirty_seconds() -> None:
+    """A time without commits lowers the rate."""
     fast_then_slow = [*commit_steadily(0.5, since_s=1030.0), *commit_steadily(4, until_s=1029.0)]
     assert measure_rate(make_view(fast_then_slow))[0] == pytest.approx(32, rel=0.1)
     assert measure_rate(make_view(commit_steadily(200, until_s=1030.0), now_s=1045.0))[0] < 64 * 200 / 10
     assert measure_rate(make_view(commit_steadily(200, until_s=1020.0)))[0] == 0.0
 
 
-def test_a_run_that_has_just_begun_is_measured_from_its_opening() -> None:
+def test_rate_of_new_run_starts_at_opening() -> None:
     assert measure_rate(make_view([Commit(1004.0, 64, 640)], now_s=1004.0)) == (16.0, 160.0)
     assert measure_rate(make_view([], now_s=1000.0)) == (0.0, 0.0)
 
@@ -186,15 +187,14 @@ times = st.lists(st.floats(1000, 1060), max_size=200)
 
 
 @given(at_s=times, dropped=st.integers(0, 500), state=st.sampled_from(["running", "paused", "done", "cancelled"]))
-def test_a_rate_is_never_negative_nor_absurd(at_s: list[float], dropped: int, state: str) -> None:
+def test_rate_is_never_negative_or_absurd(at_s: list[float], dropped: int, state: str) -> None:
     commits = [Commit(moment, 64, 640) for moment in sorted(at_s, reverse=True)]
     samples_per_s, _ = measure_rate(make_view(commits, done=len(commits) + dropped, state=state))
     assert 0 <= samples_per_s <= 64 * KEPT / 1e-3
 
 
-def test_the_time_left_is_what_is_left_over_the_rate_and_unknown_while_nothing_moves(
-    store: Store, ledger: Ledger, planned: tuple[Plan, ChunkIndex]
-) -> None:
+def test_eta_is_remaining_samples_divided_by_rate(store: Store, ledger: Ledger, planned: tuple[Plan, ChunkIndex]) -> None:
+    """It is None as long as the rate is 0."""
     plan, index = planned
     assert read_status(RUN, store, ledger).eta_s is None
     datasets = {counts.name: number for number, counts in enumerate(plan.datasets)}
@@ -211,7 +211,7 @@ def test_the_time_left_is_what_is_left_over_the_rate_and_unknown_while_nothing_m
     assert status.eta_s == pytest.approx(64 / status.samples_per_s)
 
 
-def test_a_rebuild_is_no_progress(store: Store, ledger: Ledger, planned: tuple[Plan, ChunkIndex]) -> None:
+def test_rebuild_does_not_count_as_progress(store: Store, ledger: Ledger, planned: tuple[Plan, ChunkIndex]) -> None:
     plan, index = planned
     for number in (0, 1):
         put_part(store, index[number])

@@ -1,4 +1,4 @@
-"""The MMaDA engine, on a stand-in for MMaDA's package with the names, signatures and checks of the real one."""
+"""The MMaDA engine, on a fake of MMaDA's package with the names, signatures and checks of the real package."""
 
 import asyncio
 import shutil
@@ -20,18 +20,18 @@ from workers.engines.mmada import MmadaEngine
 from workers.engines.registry import load_engine
 
 ENGINE = "workers.engines.mmada:MmadaEngine"
-MARKS = {"<|mmu|>": 7, "<|soi|>": 8, "<|eoi|>": 9}
+MARKERS = {"<|mmu|>": 7, "<|soi|>": 8, "<|eoi|>": 9}
 MASK = 126336
 IMAGE_CODES = 4
 
 
 class MMadaModelLM(torch.nn.Module):
-    """Writes ``answer``, a step at a time, after the checks of the real ``mmu_generate``."""
+    """Generate ``answer`` step by step, after the checks of the real ``mmu_generate``."""
 
     answer: list[int]
     asked: list[dict[str, Any]]
     fault: Exception | None
-    at_work: threading.Event | None  # a step waits until it is cut off
+    at_work: threading.Event | None  # if set, generation runs until it is stopped
 
     @classmethod
     def from_pretrained(cls, weights: str, *, torch_dtype: torch.dtype, revision: str | None, trust_remote_code: bool) -> Self:
@@ -69,7 +69,7 @@ class MMadaModelLM(torch.nn.Module):
 
 
 class MAGVITv2(torch.nn.Module):
-    """Sees an image as the number of its pixels."""
+    """Encode an image as its number of pixels."""
 
     @classmethod
     def from_pretrained(cls, weights: str) -> Self:
@@ -84,7 +84,7 @@ class UniversalPrompting:
     def __init__(self, text_tokenizer: Any, *, use_reserved_token: bool) -> None:
         assert use_reserved_token
         assert text_tokenizer.chat_template
-        self.sptids_dict = {mark: torch.tensor([number]) for mark, number in MARKS.items()}
+        self.sptids_dict = {marker: torch.tensor([number]) for marker, number in MARKERS.items()}
 
 
 def image_transform(image: Any, resolution: int = 256, normalize: bool = True) -> torch.Tensor:
@@ -97,7 +97,7 @@ def image_transform_squash(image: Any, resolution: int = 256, normalize: bool = 
 
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> type[MMadaModelLM]:
-    """Put the stand-in where the package would be and return its model's class, to dictate what it does."""
+    """Install the fake in place of the package, and return the class of its model so that tests control it."""
     parts: dict[str, dict[str, Any]] = {
         "models": {"MMadaModelLM": MMadaModelLM, "MAGVITv2": MAGVITv2},
         "training": {},
@@ -121,7 +121,7 @@ def tokenizer() -> Any:
 
 
 def dictate(model: type[MMadaModelLM], tokenizer: Any, text: str, *, ends: bool = True) -> None:
-    """Let the model answer ``text``; with ``ends``, then its end token and what a diffusion model leaves behind it."""
+    """Let the model answer ``text``. With ``ends``, add the end token and the rest that a diffusion model leaves after it."""
     tokens = tokenizer(text, add_special_tokens=False)["input_ids"]
     model.answer = [*tokens, tokenizer.eos_token_id, *tokens] if ends else tokens * 100
 
@@ -135,7 +135,8 @@ def ask(*requests: Any, **options: Any) -> list[Generation]:
     return generations
 
 
-def test_an_answer_ends_at_its_end_token_and_is_asked_in_whole_blocks(model: type[MMadaModelLM], tokenizer: Any) -> None:
+def test_answer_ends_at_end_token(model: type[MMadaModelLM], tokenizer: Any) -> None:
+    """The engine requests whole blocks."""
     dictate(model, tokenizer, "three")
     [generation] = ask(make_request(max_tokens=70), block_length=64, tokens_per_step=2)
     [asked] = model.asked
@@ -145,35 +146,35 @@ def test_an_answer_ends_at_its_end_token_and_is_asked_in_whole_blocks(model: typ
     assert generation.output_tokens == len(tokenizer("three", add_special_tokens=False)["input_ids"])
 
 
-def test_an_answer_that_fills_its_room_was_cut(model: type[MMadaModelLM], tokenizer: Any) -> None:
+def test_answer_of_max_tokens_is_truncated(model: type[MMadaModelLM], tokenizer: Any) -> None:
     dictate(model, tokenizer, "red circle", ends=False)
     [generation] = ask(make_request(max_tokens=5))
     assert (generation.finish_reason, generation.output_tokens) == ("length", 5)
 
 
-def test_a_stop_string_ends_the_answer(model: type[MMadaModelLM], tokenizer: Any) -> None:
+def test_stop_string_ends_the_answer(model: type[MMadaModelLM], tokenizer: Any) -> None:
     dictate(model, tokenizer, "red circle", ends=False)
     [generation] = ask(make_request(max_tokens=9, stop=("circle",)))
     assert (generation.text.strip(), generation.finish_reason) == ("red", "stop")
 
 
-def test_the_image_stands_between_its_marks_before_the_conversation(model: type[MMadaModelLM], tokenizer: Any) -> None:
+def test_image_precedes_conversation_between_its_markers(model: type[MMadaModelLM], tokenizer: Any) -> None:
     ask(make_request(text="How many?"), make_request(text="How many?", images=0), resolution=64)
     with_image, without = (asked["idx"][0].tolist() for asked in model.asked)
-    assert with_image[:2] == [MARKS["<|mmu|>"], MARKS["<|soi|>"]]
+    assert with_image[:2] == [MARKERS["<|mmu|>"], MARKERS["<|soi|>"]]
     assert with_image[2 : 2 + IMAGE_CODES] == [64 + len(tokenizer)] * IMAGE_CODES
-    assert with_image[2 + IMAGE_CODES :] == [MARKS["<|eoi|>"], *without]
+    assert with_image[2 + IMAGE_CODES :] == [MARKERS["<|eoi|>"], *without]
     assert "How many?" in tokenizer.decode(without)
 
 
 @pytest.mark.parametrize("fit", ["squash", "crop"])
-def test_an_image_is_squashed_or_cropped_as_asked(model: type[MMadaModelLM], monkeypatch: pytest.MonkeyPatch, fit: str) -> None:
+def test_image_is_squashed_or_cropped_by_option(model: type[MMadaModelLM], monkeypatch: pytest.MonkeyPatch, fit: str) -> None:
     other = "image_transform" if fit == "squash" else "image_transform_squash"
     monkeypatch.delattr(sys.modules["training.utils"], other)
     assert len(ask(make_request(), fit=fit)) == 1
 
 
-def test_a_seed_gives_the_same_answer_again_and_another_another(model: type[MMadaModelLM], tokenizer: Any) -> None:
+def test_answer_is_determined_by_the_seed(model: type[MMadaModelLM], tokenizer: Any) -> None:
     dictate(model, tokenizer, "three")
     requests = [make_request(temperature=0.8, seed=seed) for seed in (1, 2, 3, 4, 1)]
     texts = [generation.text for generation in ask(*requests)]
@@ -184,14 +185,12 @@ def test_a_seed_gives_the_same_answer_again_and_another_another(model: type[MMad
 @pytest.mark.parametrize(
     ("request_fields", "message"), [({"images": 2}, "takes one image, the request has 2"), ({"top_p": 0.9}, "has no top_p")]
 )
-def test_what_the_model_cannot_do_is_the_samples_fault(
-    model: type[MMadaModelLM], request_fields: dict[str, Any], message: str
-) -> None:
+def test_unsupported_request_is_a_sample_error(model: type[MMadaModelLM], request_fields: dict[str, Any], message: str) -> None:
     with pytest.raises(SampleError, match=message):
         ask(make_request(**request_fields))
 
 
-def test_a_fault_of_one_request_leaves_the_engine_usable(model: type[MMadaModelLM], tokenizer: Any) -> None:
+def test_engine_survives_fault_of_one_request(model: type[MMadaModelLM], tokenizer: Any) -> None:
     dictate(model, tokenizer, "three")
 
     async def ask_with_faults() -> str:
@@ -206,7 +205,7 @@ def test_a_fault_of_one_request_leaves_the_engine_usable(model: type[MMadaModelL
     assert run(ask_with_faults()) == "three"
 
 
-def test_a_dead_device_ends_the_engine(model: type[MMadaModelLM]) -> None:
+def test_dead_device_ends_the_engine(model: type[MMadaModelLM]) -> None:
     model.fault = RuntimeError("CUDA error: an illegal memory access was encountered")
 
     async def ask_twice() -> None:
@@ -219,7 +218,7 @@ def test_a_dead_device_ends_the_engine(model: type[MMadaModelLM]) -> None:
     run(ask_twice())
 
 
-def test_stop_ends_the_request_at_work_and_those_that_wait(model: type[MMadaModelLM]) -> None:
+def test_stop_fails_running_and_waiting_requests(model: type[MMadaModelLM]) -> None:
     model.at_work = at_work = threading.Event()
 
     async def ask_and_stop() -> list[Any]:
@@ -234,7 +233,7 @@ def test_stop_ends_the_request_at_work_and_those_that_wait(model: type[MMadaMode
     assert len(model.asked) == 1
 
 
-def test_a_cancelled_request_makes_way_for_the_next(model: type[MMadaModelLM], tokenizer: Any) -> None:
+def test_cancelled_request_lets_the_next_run(model: type[MMadaModelLM], tokenizer: Any) -> None:
     dictate(model, tokenizer, "three")
     model.at_work = at_work = threading.Event()
 
@@ -252,7 +251,7 @@ def test_a_cancelled_request_makes_way_for_the_next(model: type[MMadaModelLM], t
 # Loading.
 
 
-def test_an_engine_that_was_not_started_refuses_and_stops_cleanly() -> None:
+def test_unstarted_engine_rejects_requests_and_stops() -> None:
     async def ask_and_stop() -> None:
         engine = MmadaEngine(ModelProfile(name="mmada-8b", engine=ENGINE), TINY)
         with pytest.raises(EngineError, match="not running"):
@@ -262,7 +261,7 @@ def test_an_engine_that_was_not_started_refuses_and_stops_cleanly() -> None:
     run(ask_and_stop())
 
 
-def test_a_missing_package_says_what_to_clone_and_where_to_put_it() -> None:
+def test_missing_package_error_gives_install_steps() -> None:
     with pytest.raises(ConfigError) as caught:
         start_on(Path(TINY))
     message = str(caught.value)
@@ -271,18 +270,18 @@ def test_a_missing_package_says_what_to_clone_and_where_to_put_it() -> None:
     assert 'export PYTHONPATH="$PWD/MMaDA"' in message
 
 
-def test_another_package_of_the_same_name_is_not_taken_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unrelated_package_of_same_name_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "models", ModuleType("models"))
     with pytest.raises(ConfigError, match=r"'MAGVITv2' does not exist in 'models'.*git clone"):
         start_on(Path(TINY))
 
 
-def test_weights_that_do_not_fit_are_a_config_error(model: type[MMadaModelLM], tmp_path: Path) -> None:
+def test_unsuitable_weights_are_a_config_error(model: type[MMadaModelLM], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be loaded"):
         start_on(tmp_path)
 
 
-def test_a_tokenizer_without_chat_template_is_a_config_error(model: type[MMadaModelLM], tmp_path: Path) -> None:
+def test_missing_chat_template_is_a_config_error(model: type[MMadaModelLM], tmp_path: Path) -> None:
     for name in ("tokenizer.json", "tokenizer_config.json", "config.json"):
         shutil.copy(Path(TINY) / name, tmp_path)
     with pytest.raises(ConfigError, match="there is no chat template"):
@@ -296,7 +295,7 @@ def test_a_tokenizer_without_chat_template_is_a_config_error(model: type[MMadaMo
         (AttributeError("all_tied_weights_keys"), ConfigError, "wants transformers 4.46 and fails where .* all_tied_weights_keys"),
     ],
 )
-def test_a_fault_while_loading_says_who_must_act(
+def test_loading_fault_has_its_error_class(
     model: type[MMadaModelLM], monkeypatch: pytest.MonkeyPatch, fault: Exception, expected: type[Exception], message: str
 ) -> None:
     def fail(*args: Any, **kwargs: Any) -> None:
@@ -323,7 +322,7 @@ def start_on(weights: Path) -> None:
         ({"fit": "stretch"}, "engine_options.*fit: found 'stretch'"),
     ],
 )
-def test_a_wrong_option_is_explained(options: dict[str, Any], message: str) -> None:
+def test_invalid_option_is_explained(options: dict[str, Any], message: str) -> None:
     profile = ModelProfile(name="tried", engine=ENGINE, engine_options=options)
     with pytest.raises(ConfigError, match=message):
         load_engine(profile, "")

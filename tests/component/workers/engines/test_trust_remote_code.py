@@ -1,4 +1,4 @@
-"""A model's own code runs only where the profile says so: from its configuration, processor, tokenizer or generation."""
+"""Code in a model's folder runs only if the profile trusts it: configuration, processor, tokenizer or generation."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ from common.spec.models import ModelProfile
 from tests.support.engines.requests import TINY
 from workers.engines.hf.model import HfModel, HfOptions
 
-# What a model's folder may bring, by the file that names it and what it names.
+# The code that a model's folder can bring, by the file that names it.
 AUTO_MAPS: dict[str, dict[str, Any]] = {
     "config.json": {"AutoConfig": "homemade.HomemadeConfig", "AutoModelForImageTextToText": "homemade.HomemadeModel"},
     "processor_config.json": {"AutoProcessor": "homemade.HomemadeProcessor", "AutoImageProcessor": "homemade.HomemadeImages"},
@@ -37,13 +37,13 @@ def generate(model, **inputs): raise RuntimeError("not reached")
 
 @pytest.fixture
 def ran(tmp_path: Path) -> Path:
-    """Return the file that a model's own code makes."""
+    """Return the file that the model's own code creates when it runs."""
     return tmp_path / "ran"
 
 
 @pytest.fixture
 def folder(tmp_path: Path, ran: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the folder of a whole model with Python files of its own, which nothing names yet."""
+    """Return the folder of a complete model with its own Python file, which no configuration names so far."""
     monkeypatch.setattr(transformers.dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
     monkeypatch.setattr(sys, "path", [*sys.path])
     folder = tmp_path / "weights"
@@ -62,7 +62,7 @@ def load(folder: Path, **fields: bool) -> HfModel:
     return HfModel(ModelProfile(name="homemade", engine="hf", **fields), str(folder), HfOptions(dtype="float32", device="cpu"))
 
 
-def test_a_model_that_needs_its_own_code_is_refused_with_words_and_nothing_runs(folder: Path, ran: Path) -> None:
+def test_model_with_required_code_is_rejected(folder: Path, ran: Path) -> None:
     name_code(folder, "config.json", model_type="homemade")
     with pytest.raises(ConfigError, match=r"(?s)profile homemade: .*contains custom code.*trust_remote_code"):
         load(folder)
@@ -70,13 +70,13 @@ def test_a_model_that_needs_its_own_code_is_refused_with_words_and_nothing_runs(
 
 
 @pytest.mark.parametrize("file", AUTO_MAPS)
-def test_code_that_can_be_done_without_does_not_run(folder: Path, ran: Path, file: str) -> None:
+def test_optional_remote_code_does_not_run(folder: Path, ran: Path, file: str) -> None:
     name_code(folder, file)
     load(folder).release()
     assert not ran.exists()
 
 
-def test_a_generation_loop_of_the_models_own_does_not_run(folder: Path, ran: Path) -> None:
+def test_custom_generation_loop_does_not_run(folder: Path, ran: Path) -> None:
     (folder / "custom_generate").mkdir()
     (folder / "homemade.py").rename(folder / "custom_generate" / "generate.py")
     load(folder).release()
@@ -84,8 +84,8 @@ def test_a_generation_loop_of_the_models_own_does_not_run(folder: Path, ran: Pat
 
 
 @pytest.mark.parametrize("file", AUTO_MAPS)
-def test_it_runs_where_the_profile_trusts_it(folder: Path, ran: Path, file: str) -> None:
+def test_remote_code_runs_if_the_profile_trusts_it(folder: Path, ran: Path, file: str) -> None:
     name_code(folder, file)
-    with suppress(ConfigError):  # whether it fits the weights is its own matter
+    with suppress(ConfigError):  # the test does not need code that fits the weights
         load(folder, trust_remote_code=True).release()
     assert ran.exists()

@@ -1,4 +1,4 @@
-"""The restart budget of a slot, and the notice that says why it has no worker any more."""
+"""The restart budget of a slot, and the notice that states why the slot has no worker."""
 
 import signal
 import socket
@@ -20,7 +20,7 @@ def end_at(restarts: RestartPolicy, ended_s: float, code: int = ENGINE_DIED, *, 
     return restarts.plan_next(code, started_s=ended_s - ran_s, ended_s=ended_s)
 
 
-def test_the_budget_is_of_any_hour_and_not_of_the_clock() -> None:
+def test_restart_budget_covers_a_sliding_hour() -> None:
     restarts = RestartPolicy(3)
     assert [end_at(restarts, 1000.0 * number, ran_s=61) for number in range(4)] == [1, 1, 1, None]
     assert end_at(restarts, 3600.0, ran_s=61) == 1, "the first restart is an hour old"
@@ -28,7 +28,7 @@ def test_the_budget_is_of_any_hour_and_not_of_the_clock() -> None:
     assert end_at(restarts, 4600.0, ran_s=61) == 1
 
 
-def test_pauses_grow_until_a_worker_was_well_for_a_minute() -> None:
+def test_pauses_grow_until_a_healthy_minute() -> None:
     restarts = RestartPolicy(20)
     assert [end_at(restarts, float(number)) for number in range(7)] == [1, 2, 5, 10, 30, 30, 30]
     assert end_at(restarts, 100.0, ran_s=61) == 1
@@ -36,25 +36,25 @@ def test_pauses_grow_until_a_worker_was_well_for_a_minute() -> None:
 
 
 @pytest.mark.parametrize("code", [0, 1, ENGINE_DIED, NOT_STARTED, -signal.SIGKILL, -signal.SIGTERM])
-def test_every_end_that_nobody_asked_for_counts(code: int) -> None:
+def test_every_unrequested_exit_counts(code: int) -> None:
     restarts = RestartPolicy(1)
     assert end_at(restarts, 0.0, code) == 1
     assert end_at(restarts, 1.0, code) is None
 
 
-def test_waiting_for_a_service_costs_no_restart_however_long_it_takes() -> None:
+def test_waiting_for_service_uses_no_restart() -> None:
     restarts = RestartPolicy(1)
     assert all(end_at(restarts, 60.0 * number, UNREACHABLE) for number in range(100))
     assert end_at(restarts, 6000.0) == 30
     assert end_at(restarts, 6001.0) is None
 
 
-def test_what_the_user_must_change_is_not_tried_again() -> None:
+def test_config_error_is_not_retried() -> None:
     assert end_at(RestartPolicy(20), 0.0, USER_MUST_ACT) is None
     assert end_at(RestartPolicy(0), 0.0) is None
 
 
-def test_reasons_are_words_with_the_code_behind_them() -> None:
+def test_reason_names_exit_code_and_meaning() -> None:
     assert describe_giving_up(ENGINE_DIED, 20) == "gave up after 20 restarts in an hour; last exit code 70 (engine died)"
     assert describe_giving_up(USER_MUST_ACT, 20) == "cannot start"
     assert describe_giving_up(0, 0) == "not started again (FLEET_MAX_RESTARTS=0); last exit code 0 (ended by itself)"
@@ -76,7 +76,8 @@ def run_id(fleet: Fleet) -> str:
     return enqueue_rows(fleet, "echo", make_rows(4))
 
 
-def test_the_last_worker_that_is_given_up_pauses_the_runs_and_resume_lets_them_go_on(fleet: Fleet, run_id: str) -> None:
+def test_losing_the_last_worker_pauses_its_runs(fleet: Fleet, run_id: str) -> None:
+    """``producer resume`` continues them."""
     announce_worker(fleet.ledger.client, make_notice("gpu7@other"), ttl_s=60)
     tell_given_up(fleet.settings, make_notice("gpu0@here"), ours=["gpu0@here"])
     status = fleet.status(run_id)
@@ -89,18 +90,19 @@ def test_the_last_worker_that_is_given_up_pauses_the_runs_and_resume_lets_them_g
 
 
 @pytest.mark.parametrize("state", ["ready", "draining"])
-def test_runs_go_on_while_another_launcher_has_a_worker(fleet: Fleet, run_id: str, state: str) -> None:
+def test_runs_continue_while_another_launcher_has_workers(fleet: Fleet, run_id: str, state: str) -> None:
     announce_worker(fleet.ledger.client, make_notice("gpu7@other", state=state, trouble=None), ttl_s=60)
     tell_given_up(fleet.settings, make_notice("gpu0@here"), ours=["gpu0@here"])
     assert fleet.status(run_id).state == "running"
 
 
-def test_runs_go_on_while_the_same_launcher_has_not_given_up_another(fleet: Fleet, run_id: str) -> None:
+def test_runs_continue_while_launcher_has_another_worker(fleet: Fleet, run_id: str) -> None:
     tell_given_up(fleet.settings, make_notice("gpu0@here"), ours=None)
     assert fleet.status(run_id).state == "running"
 
 
-def test_what_is_left_of_the_dead_worker_itself_does_not_count_and_its_last_words_are_passed_on(fleet: Fleet, run_id: str) -> None:
+def test_notice_keeps_last_trouble_of_dead_worker(fleet: Fleet, run_id: str) -> None:
+    """The stale record of the dead worker does not count as a running worker."""
     last = make_notice("gpu0@here", state="ready", trouble="CUDA error: device lost")
     announce_worker(fleet.ledger.client, last, ttl_s=60)
     tell_given_up(fleet.settings, make_notice("gpu0@here"), ours=["gpu0@here"])
@@ -109,7 +111,7 @@ def test_what_is_left_of_the_dead_worker_itself_does_not_count_and_its_last_word
     assert fleet.status(run_id).state == "paused"
 
 
-def test_a_redis_that_is_away_is_logged_and_no_more(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_redis_is_only_logged(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("workers.supervisor.notices._PATIENCE_S", 0)
     fleet.server.stop()
     tell_given_up(fleet.settings, make_notice("gpu0@here"), ours=["gpu0@here"])
@@ -117,15 +119,15 @@ def test_a_redis_that_is_away_is_logged_and_no_more(fleet: Fleet, monkeypatch: p
     assert fleet.workers("echo") == []
 
 
-def test_starting_a_slot_again_withdraws_its_notice_and_no_other(redis_url: str) -> None:
+def test_restarted_slot_withdraws_only_its_notice(redis_url: str) -> None:
     names = (f"gpu0@{HERE}", f"gpu1@{HERE}", f"cpu1@{HERE}", "gpu0@elsewhere")
     with redis.Redis.from_url(redis_url) as client:
-        for presence in (
+        for record in (
             *map(make_notice, names),
             make_notice(f"gpu3@{HERE}", state="ready"),
             make_notice(f"cpu9@{HERE}", "other"),
         ):
-            announce_worker(client, presence, ttl_s=60)
+            announce_worker(client, record, ttl_s=60)
         withdraw_notices(client, "echo", ["gpu0", "gpu3"])
         left = {f"gpu1@{HERE}", f"cpu1@{HERE}", "gpu0@elsewhere", f"gpu3@{HERE}"}
         assert {one.worker for one in list_workers(client, "echo")} == left

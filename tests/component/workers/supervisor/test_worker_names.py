@@ -1,4 +1,4 @@
-"""One name, one worker: a launcher waits for the names of its workers, or says who has them."""
+"""Worker names are unique: a launcher waits for a stale name, or reports the worker that uses it."""
 
 import os
 import subprocess
@@ -32,7 +32,7 @@ def find_dead_pid() -> int:
 
 
 @pytest.mark.parametrize("state", ["loading", "ready"])
-def test_a_name_that_a_living_worker_of_any_model_has_is_refused(client: redis.Redis, state: WorkerState) -> None:
+def test_name_of_running_worker_is_rejected(client: redis.Redis, state: WorkerState) -> None:
     announce(client, pid=os.getpid(), state=state)
     with pytest.raises(ConfigError, match=rf"{NAME} is there already: process {os.getpid()} runs other on it"):
         await_free_names(client, ["gpu1@here", NAME], patience_s=0)
@@ -40,16 +40,16 @@ def test_a_name_that_a_living_worker_of_any_model_has_is_refused(client: redis.R
 
 
 @pytest.mark.parametrize("state", ["draining", "stopped"])
-def test_a_worker_that_ends_does_not_keep_its_name(client: redis.Redis, state: WorkerState) -> None:
+def test_ended_worker_frees_its_name(client: redis.Redis, state: WorkerState) -> None:
     announce(client, pid=os.getpid(), state=state)
     await_free_names(client, [NAME], patience_s=0)
 
 
-def test_what_a_killed_worker_said_last_does_not_keep_its_name(client: redis.Redis) -> None:
+def test_record_of_killed_worker_frees_its_name(client: redis.Redis) -> None:
     announce(client, pid=find_dead_pid())
     await_free_names(client, [NAME], patience_s=0)
 
 
-def test_a_worker_that_falls_silent_is_waited_for(client: redis.Redis) -> None:
+def test_name_of_silent_worker_is_awaited(client: redis.Redis) -> None:
     announce(client, pid=os.getpid(), ttl_s=0.5)
     await_free_names(client, [NAME], patience_s=60)

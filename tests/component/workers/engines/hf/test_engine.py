@@ -1,4 +1,4 @@
-"""The transformers engine: batches, memory, faults, stop strings.  On the tiny model."""
+"""The transformers engine on the tiny model: batches, memory, faults, and stop strings."""
 
 import asyncio
 import gc
@@ -27,12 +27,12 @@ def open_hf() -> Open:
 
 @pytest.fixture
 def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Return a list that fills with the size of each batch that the model is asked to run."""
+    """Return a list that records the size of each batch that the model runs."""
     return watch_model(monkeypatch, lambda _size, _tokens: None)
 
 
 def watch_model(monkeypatch: pytest.MonkeyPatch, check: Callable[[int, Any], Exception | None]) -> list[int]:
-    """Wrap the model: note each batch's size, and raise what ``check(size, input_ids)`` returns."""
+    """Wrap the model: record the size of each batch, and raise the error that ``check(size, input_ids)`` returns."""
     model: Any = transformers.LlavaForConditionalGeneration
     generate, seen = model.generate, []
 
@@ -50,7 +50,7 @@ def out_of_memory_above(most: int) -> Callable[[int, Any], Exception | None]:
     return lambda size, _tokens: torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB") if size > most else None
 
 
-def test_forms_full_batches_of_what_waits(open_hf: Open, sizes: list[int]) -> None:
+def test_forms_full_batches_of_waiting_requests(open_hf: Open, sizes: list[int]) -> None:
     async def ask() -> None:
         async with open_hf(max_batch_size=8) as engine:
             await ask_all(engine, [make_request(number) for number in range(20)])
@@ -60,16 +60,14 @@ def test_forms_full_batches_of_what_waits(open_hf: Open, sizes: list[int]) -> No
 
 
 @pytest.mark.parametrize(("most", "settled"), [(1, 1), (3, 2)])
-def test_halves_batches_that_do_not_fit_and_remembers_it(
-    open_hf: Open, monkeypatch: pytest.MonkeyPatch, most: int, settled: int
-) -> None:
+def test_halves_too_large_batches_and_keeps_limit(open_hf: Open, monkeypatch: pytest.MonkeyPatch, most: int, settled: int) -> None:
     seen = watch_model(monkeypatch, out_of_memory_above(most))
     requests = [make_request(number) for number in range(32)]
 
     async def ask() -> tuple[list[Generation], list[Generation]]:
         async with open_hf(max_batch_size=16) as engine:
             first = await ask_all(engine, requests)
-            seen.append(0)  # from here on the limit is known
+            seen.append(0)  # the engine knows its limit from here on
             return first, await ask_all(engine, requests[:9])
 
     first, second = run(ask())
@@ -79,7 +77,7 @@ def test_halves_batches_that_do_not_fit_and_remembers_it(
     assert max(seen[seen.index(0) :]) == settled
 
 
-def test_names_each_request_that_does_not_fit_alone(open_hf: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fails_each_request_too_large_alone(open_hf: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     watch_model(monkeypatch, out_of_memory_above(0))
 
     async def ask() -> list[Any]:
@@ -93,7 +91,7 @@ def test_names_each_request_that_does_not_fit_alone(open_hf: Open, monkeypatch: 
 @pytest.mark.parametrize(
     "text", ["DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes", "CUBLAS_STATUS_ALLOC_FAILED"]
 )
-def test_knows_the_other_allocators_by_their_words(open_hf: Open, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+def test_recognizes_other_allocators_by_their_messages(open_hf: Open, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     seen = watch_model(monkeypatch, lambda size, _tokens: RuntimeError(text) if size > 2 else None)
 
     async def ask() -> list[Generation]:
@@ -121,7 +119,7 @@ def test_finds_the_faulty_request_of_a_batch(open_hf: Open, monkeypatch: pytest.
     assert sum(isinstance(result, Generation) for result in results) == 7
 
 
-def test_fails_everybody_when_the_device_is_dead(open_hf: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fails_every_request_when_device_is_dead(open_hf: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     watch_model(monkeypatch, lambda _size, _tokens: RuntimeError("CUDA error: device-side assert triggered"))
 
     async def ask() -> list[Any]:
@@ -148,7 +146,7 @@ def test_ends_an_answer_before_a_stop_string(open_hf: Open) -> None:
     assert stopped.output_tokens < whole.output_tokens
 
 
-def test_leaves_nothing_of_a_batch_that_did_not_fit_on_the_device(open_hf: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frees_device_memory_of_too_large_batch(open_hf: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     model: Any = transformers.LlavaForConditionalGeneration
     generate = model.generate
     pictures: list[weakref.ref[torch.Tensor]] = []
@@ -165,14 +163,14 @@ def test_leaves_nothing_of_a_batch_that_did_not_fit_on_the_device(open_hf: Open,
     monkeypatch.setattr(model, "generate", watched)
 
     async def ask() -> None:
-        async with open_hf(dtype="bfloat16", max_batch_size=4) as engine:  # of float32 there is no second copy on a CPU
+        async with open_hf(dtype="bfloat16", max_batch_size=4) as engine:  # with float32 a CPU makes no second copy
             await ask_all(engine, [make_request(number) for number in range(4)])
 
     run(ask())
     assert left == [False] * 3
 
 
-def test_sorts_the_vocabulary_only_for_a_top_p_that_leaves_something_out(open_hf: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sorts_vocabulary_only_for_top_p_below_one(open_hf: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> torch.Tensor:
         raise ValueError("sorted")
 
@@ -187,7 +185,7 @@ def test_sorts_the_vocabulary_only_for_a_top_p_that_leaves_something_out(open_hf
     assert run(ask()).output_tokens
 
 
-def test_refuses_a_question_that_holds_the_image_marker(open_hf: Open, sizes: list[int]) -> None:
+def test_rejects_question_with_image_marker(open_hf: Open, sizes: list[int]) -> None:
     async def ask() -> None:
         async with open_hf() as engine:
             with pytest.raises(SampleError, match=r"image marker '<image>' 2 times but comes with 1 images"):
@@ -197,7 +195,7 @@ def test_refuses_a_question_that_holds_the_image_marker(open_hf: Open, sizes: li
     assert sizes == []
 
 
-def test_takes_several_images_and_a_system_message(open_hf: Open) -> None:
+def test_accepts_several_images_and_system_message(open_hf: Open) -> None:
     asked = make_request(3, images=2)
     asked = Request("s", (Message("system", "Be brief."), *asked.messages), asked.images, asked.settings)
 
@@ -226,7 +224,7 @@ def test_writes_nothing_to_the_terminal(open_hf: Open, capfd: pytest.CaptureFixt
         ({"attn_implementation": "no"}, "no"),
     ],
 )
-def test_says_which_option_the_machine_cannot_take(open_hf: Open, options: dict[str, Any], said: str) -> None:
+def test_names_option_unsupported_by_the_machine(open_hf: Open, options: dict[str, Any], said: str) -> None:
     if torch.cuda.is_available() and options.get("device") == "cuda":
         pytest.skip("this machine has a CUDA device")
 
@@ -238,7 +236,7 @@ def test_says_which_option_the_machine_cannot_take(open_hf: Open, options: dict[
         run(ask())
 
 
-def test_refuses_weights_that_are_not_there_or_not_whole(tmp_path: Path) -> None:
+def test_rejects_missing_or_incomplete_weights(tmp_path: Path) -> None:
     for path in Path(TINY).iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     tensors = load_file(tmp_path / "model.safetensors")

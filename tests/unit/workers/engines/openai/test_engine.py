@@ -90,7 +90,7 @@ def test_concurrency_limits_sent_and_encoded_requests(
 
 def test_requests_start_at_the_configured_interval(server: OpenAIServer, clock: DictatedClock) -> None:
     arrived_s: list[float] = []
-    server.reply = lambda _: arrived_s.append(clock.now_s) or say()  # type: ignore[func-returns-value]  # append returns None, so `or` yields the reply
+    server.reply = lambda _: arrived_s.append(clock.now_s) or say()  # type: ignore[func-returns-value]  # append returns None
     ask(server, *"abcdef", clock=clock, requests_per_minute=30, request_delay_s=0.5, concurrency=1)
     assert arrived_s == [1000, 1002, 1004, 1006, 1008, 1010]
 
