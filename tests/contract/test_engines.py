@@ -196,18 +196,18 @@ def test_unknown_engine_option_is_a_config_error(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "said"),
+    ("option", "message"),
     [
         ("max_modle_len", "unknown option of vLLM; did you mean 'max_model_len'"),
         ("model", "is set by the profile's own field 'weights'"),
     ],
 )
-def test_unknown_or_reserved_vllm_option_is_rejected(vllm_host: VllmHost, option: str, said: str) -> None:
+def test_unknown_or_reserved_vllm_option_is_rejected(vllm_host: VllmHost, option: str, message: str) -> None:
     async def load() -> None:
         async with vllm_host.load({option: 1}):
             """Not reached."""
 
-    with pytest.raises(ConfigError, match=f"profile tried: engine_options: {option}: {said}"):
+    with pytest.raises(ConfigError, match=f"profile tried: engine_options: {option}: {message}"):
         run(load())
 
 

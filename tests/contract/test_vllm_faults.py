@@ -22,9 +22,9 @@ def ask(host: VllmHost, says: str) -> Generation:
     return answer
 
 
-@pytest.mark.parametrize(("said", "reason"), [("stop", "stop"), ("length", "length"), ("repetition", "length")])
-def test_answer_keeps_its_finish_reason(vllm_host: VllmHost, said: str, reason: FinishReason) -> None:
-    assert ask(vllm_host, said) == Generation("half an ans", reason, 2, 3)
+@pytest.mark.parametrize(("given", "reason"), [("stop", "stop"), ("length", "length"), ("repetition", "length")])
+def test_answer_keeps_its_finish_reason(vllm_host: VllmHost, given: str, reason: FinishReason) -> None:
+    assert ask(vllm_host, given) == Generation("half an ans", reason, 2, 3)
 
 
 def test_aborted_request_is_an_engine_error(vllm_host: VllmHost) -> None:
@@ -34,16 +34,16 @@ def test_aborted_request_is_an_engine_error(vllm_host: VllmHost) -> None:
     assert caught.type is EngineError
 
 
-@pytest.mark.parametrize("said", ["error", "some day another"])
-def test_other_interrupted_request_is_a_sample_error(vllm_host: VllmHost, said: str) -> None:
-    """The partial text is never stored as an answer."""
-    with pytest.raises(SampleError, match=f"the reason it gives is '{said}'") as caught:
-        ask(vllm_host, said)
+@pytest.mark.parametrize("given", ["error", "some day another"])
+def test_other_interrupted_request_is_a_sample_error(vllm_host: VllmHost, given: str) -> None:
+    """The partial text is not an answer."""
+    with pytest.raises(SampleError, match=f"the reason it gives is '{given}'") as caught:
+        ask(vllm_host, given)
     assert caught.value.code == "engine_failed"
 
 
 @pytest.mark.parametrize(
-    ("says", "kind", "told"),
+    ("says", "kind", "message"),
     [
         ("a fault", SampleError, "ValueError: the prompt is too long"),
         ("a wrapped fault", SampleError, "ValueError: the prompt is too long"),
@@ -55,7 +55,7 @@ def test_other_interrupted_request_is_a_sample_error(vllm_host: VllmHost, said: 
         ("wrapped death", EngineError, "vLLM's engine process is gone"),
     ],
 )
-def test_exception_is_classified_by_its_cause(vllm_host: VllmHost, says: str, kind: type[Exception], told: str) -> None:
-    with pytest.raises(kind, match=f"^{re.escape(told)}") as caught:
+def test_exception_is_classified_by_its_cause(vllm_host: VllmHost, says: str, kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=f"^{re.escape(message)}") as caught:
         ask(vllm_host, says)
     assert caught.type is kind

@@ -250,7 +250,7 @@ def test_flower_unit_has_no_privileges_or_secrets() -> None:
     assert program.endswith("/bin/celery")
     assert arguments == ["-A", "workers.app", "flower"]
     assert (unit["NoNewPrivileges"], unit["ProtectSystem"], unit["DynamicUser"]) == (["yes"], ["strict"], ["yes"])
-    assert "Environment" not in unit, "its password belongs into a file that only root can read"
+    assert "Environment" not in unit, "its password belongs in a file that only root can read"
     assert unit["EnvironmentFile"] == ["/etc/vlm-fleet/flower.env"]
 
 

@@ -84,10 +84,10 @@ def test_traceback_is_logged_once_without_variable_values(as_json: bool, capsys:
             fail()
         except ValueError:
             log.exception("it failed")
-    said = capsys.readouterr().err
-    assert said.count("Traceback (most recent call last)") == 2
-    assert said.count("ValueError: wrong length: 6") == 2
-    assert "s3cr3t" not in said.replace('secret = "s3cr3t"', "")
+    output = capsys.readouterr().err
+    assert output.count("Traceback (most recent call last)") == 2
+    assert output.count("ValueError: wrong length: 6") == 2
+    assert "s3cr3t" not in output.replace('secret = "s3cr3t"', "")
 
 
 def test_configuring_twice_logs_once(capsys: pytest.CaptureFixture[str]) -> None:
@@ -112,9 +112,9 @@ def test_secrets_are_masked_in_every_log_call(
         except ValueError:
             log.exception("it failed")
     structlog.get_logger("ours").info("odd", error=ValueError("redis://:pw1234@host"), stack_info=True)
-    said = capsys.readouterr().err
-    assert "pw1234" not in said
-    assert "of nobody" not in said.replace('raise ValueError(f"', "")
-    assert said.count("Traceback (most recent call last)") == 2
+    output = capsys.readouterr().err
+    assert "pw1234" not in output
+    assert "of nobody" not in output.replace('raise ValueError(f"', "")
+    assert output.count("Traceback (most recent call last)") == 2
     if as_json:
-        assert json.loads(said.splitlines()[0])["nested"] == [{"x": "***"}]
+        assert json.loads(output.splitlines()[0])["nested"] == [{"x": "***"}]

@@ -1,4 +1,4 @@
-"""Secrets are masked in texts, records and values of environment variables; other values are kept."""
+"""Secrets, including values of environment variables, are masked in texts and records. Other values are kept."""
 
 from typing import Any
 

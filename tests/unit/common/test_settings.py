@@ -29,14 +29,14 @@ def test_password_is_not_shown() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "said"),
+    ("name", "value", "message"),
     [
         ("FLEET_LEASE_S", "soon", "FLEET_LEASE_S: found 'soon'; expected a valid number"),
         ("FLEET_CHUNKS_IN_FLIGHT", "0", "FLEET_CHUNKS_IN_FLIGHT: found '0'; expected greater than 0"),
         ("FLEET_LEASE_S", "2", "FLEET_RENEW_S=2.5 must be less than FLEET_LEASE_S=2"),
     ],
 )
-def test_error_names_variable_value_and_expectation(monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str) -> None:
+def test_error_names_variable_value_and_expectation(monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str) -> None:
     monkeypatch.setenv(name, value)
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         get_settings()

@@ -77,7 +77,7 @@ def test_retried_commands_are_idempotent(ledger: Ledger, monkeypatch: pytest.Mon
 
 
 def test_lease_is_renewed_despite_silent_connection(redis_url: str, opened: Ledger) -> None:
-    """After a failover, or when a NAT drops the connection, it stays open and no answer arrives."""
+    """After a failover, or when a NAT drops the connection, the connection stays open but no answer arrives."""
     with start_silent_proxy(redis_url) as (url, link):
         chosen = Settings(redis_url=url, lease_s=6)
         with connect_redis(chosen, patience_s=0) as client:
@@ -90,7 +90,7 @@ def test_lease_is_renewed_despite_silent_connection(redis_url: str, opened: Ledg
                 ran_out = wait_until(
                     lambda: opened.expire_leases(RUN) or (renewed.done() and [-1]), "a renewal, or the end of the lease"
                 )
-            assert ran_out == [-1], "the renewal came too late"
+            assert ran_out == [-1], "the renewal is too late"
             assert renewed.result() == []
 
 
@@ -118,9 +118,9 @@ def test_expired_lease_is_renewable_until_takeover(redis_url: str) -> None:
     ledger.open_run(make_plan(), "tiny")
     slow = ledger.acquire(RUN, 0, "slow")
     assert slow is not None
-    patient = Ledger(ledger.client, Settings(redis_url=redis_url, lease_s=600))  # lists no chunk twice within the test
-    assert wait_until(lambda: patient.expire_leases(RUN), "an expired lease") == [0]
-    assert patient.expire_leases(RUN) == []
+    long_leases = Ledger(ledger.client, Settings(redis_url=redis_url, lease_s=600))  # lists no chunk twice within the test
+    assert wait_until(lambda: long_leases.expire_leases(RUN), "an expired lease") == [0]
+    assert long_leases.expire_leases(RUN) == []
     assert ledger.renew(RUN, [slow]) == []
     taken = wait_until(lambda: ledger.acquire(RUN, 0, "quick"), "a takeover")
     assert ledger.renew(RUN, [slow, taken]) == [slow]

@@ -56,7 +56,7 @@ def test_limit_does_not_count_skipped_silent_holders(ledger: Ledger, short_lease
     assert ledger.expire_leases(RUN, limit=1) == []
 
 
-def test_reoffered_chunk_of_silent_holder_stays_silent(ledger: Ledger, short_leases: Ledger) -> None:
+def test_reoffered_chunk_still_counts_as_silent(ledger: Ledger, short_leases: Ledger) -> None:
     """Until leases can be trusted, the chunk waits, even if its successor never reported."""
     acquire(short_leases, 0)
     assert wait_until(lambda: ledger.expire_leases(RUN), "a lease to expire") == [0]

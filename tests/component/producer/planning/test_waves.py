@@ -31,8 +31,8 @@ def run_id(fleet: Fleet) -> str:
     index, ledger = read_index(fleet.store, run_id), fleet.ledger
     position = 0
     for number in range(3):
-        turned = [STATUSES[(position + at) % 5] for at in range(8)]
-        put_part(fleet.store, index[number], statuses=turned)
+        rotated = [STATUSES[(position + at) % 5] for at in range(8)]
+        put_part(fleet.store, index[number], statuses=rotated)
         position += 8
     ledger.forget_run(run_id)
     resume(fleet, run_id)

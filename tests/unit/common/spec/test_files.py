@@ -108,7 +108,7 @@ def test_dataset_path_is_relative_to_spec_then_cwd(folder: Path) -> None:
     ]
 
 
-def test_media_root_is_absolute_default_dataset_folder(folder: Path) -> None:
+def test_media_root_is_absolute_and_defaults_to_dataset(folder: Path) -> None:
     [spec] = read_specs(
         write_spec(folder, datasets=[{"path": "rows.jsonl"}, {"path": "rows.jsonl", "name": "b", "media_root": "../m"}])
     )

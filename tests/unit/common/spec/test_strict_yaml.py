@@ -6,7 +6,7 @@ from common.errors import ConfigError
 from common.spec import strict_yaml as yaml_text
 from common.spec.strict_yaml import parse_yaml
 
-LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+BILLION_LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n" for before, name in zip("abcdefgh", "bcdefghi", strict=True)
 )
 
@@ -37,7 +37,7 @@ def test_valid_yaml_is_parsed(text: str, value: object) -> None:
     [
         ("a: 1\nb: 2\n'a': 3", "line 3: a: given twice, first in line 1; expected it once"),
         ("a:\n  - b: 1\n    b: 2", "line 3: a.0.b: given twice, first in line 2; expected it once"),
-        (LAUGHS, "line 7: g: its anchors stand for more than 10,000,000 characters; write out what is meant"),
+        (BILLION_LAUGHS, "line 7: g: its anchors stand for more than 10,000,000 characters; write out what is meant"),
         (
             f"a: &x {'y' * 100_000}\nb: [{', '.join(['*x'] * 200)}]",
             "line 2: b: its anchors stand for more than 10,000,000 characters",

@@ -101,7 +101,7 @@ def test_notes_name_samples_outside_the_scores() -> None:
         assert note in shown
 
 
-def test_complete_run_notes_only_the_n() -> None:
+def test_complete_run_notes_only_the_meaning_of_n() -> None:
     shown = show(make_evaluation(make_scores("d"), unprocessed=0), width=200)
     assert "n counts ok and invalid samples" in shown
     for note in ("retried:", "no answer:", "unscored:", "preliminary", "error code"):

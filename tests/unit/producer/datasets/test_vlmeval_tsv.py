@@ -125,7 +125,7 @@ def test_index_is_number_text_or_row_number(tmp_path: Path) -> None:
     assert [sample.index for sample in read(write(tmp_path, {"question": "1?"}, {"question": "2?"}))] == [0, 1]
 
 
-def test_mapped_names_win_over_vlmevalkit_over_aliases(tmp_path: Path) -> None:
+def test_names_rank_mapped_then_vlmevalkit_then_alias(tmp_path: Path) -> None:
     path = write(tmp_path, {"id": "x", "index": 5, "question": "Q?", "target": "t", "answer": "a", "other": "o"})
     (plain,), (mapped,) = read(path), read(path, fields={"id": "id", "target": "other"})
     assert (plain.index, plain.target, plain.metadata) == (5, ("a",), {"id": "x", "target": "t", "other": "o"})
@@ -217,7 +217,7 @@ def test_image_in_row_wins_over_path(tmp_path: Path) -> None:
 
 
 def test_rotated_rows_are_not_duplicates(tmp_path: Path) -> None:
-    """CircularEval rotates the options of a row. Equal rows still are duplicates."""
+    """CircularEval rotates the options of a row. Only equal rows are duplicates."""
     row = {"index": 1, "image": SMALL, "question": "Q?", "A": "x", "B": "y", "answer": "A"}
     rotated = row | {"index": 1_000_001, "image": 1, "A": "y", "B": "x", "answer": "B"}
     first, second, third = read(write(tmp_path, row, rotated, row | {"index": 2}))

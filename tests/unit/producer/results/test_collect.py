@@ -73,7 +73,7 @@ def test_damaged_part_raises_integrity_error_naming_it(store: Store, index: Chun
         collect(store, index)
 
 
-@pytest.mark.parametrize("fault", ["other", "fewer", "more", "turned"])
+@pytest.mark.parametrize("fault", ["other", "fewer", "more", "order"])
 def test_part_with_wrong_samples_raises_integrity_error(store: Store, index: ChunkIndex, fault: str) -> None:
     outcomes = [make_outcome(sample) for sample in read_chunk(store, index[5])]
     foreign = make_outcome(make_sample(777))
@@ -81,10 +81,10 @@ def test_part_with_wrong_samples_raises_integrity_error(store: Store, index: Chu
         "other": [*outcomes[:3], foreign],
         "fewer": outcomes[:3],
         "more": [*outcomes, foreign],
-        "turned": outcomes[::-1],
+        "order": outcomes[::-1],
     }[fault]
     store.put(part_key(index.run_id, 1, 5), encode_part(index.run_id, 5, held))
-    named = {"other": "rows-000777", "fewer": outcomes[3].sample_id, "more": "rows-000777", "turned": outcomes[0].sample_id}[fault]
+    named = {"other": "rows-000777", "fewer": outcomes[3].sample_id, "more": "rows-000777", "order": outcomes[0].sample_id}[fault]
     with pytest.raises(
         IntegrityError, match=rf"parts/w1/00000005\.parquet does not hold its chunk's samples; differing: .*{named}"
     ):

@@ -23,12 +23,19 @@ from workers.doctor.services import check_store, find_store_folder, judge_access
 OK = Finding("store", "ok", "fine")
 WARNING = Finding("clock", "warning", "61.00 s ahead", "run an NTP client")
 PROBLEM = Finding("weights", "problem", "[red]cut short[/red]", "copy it again")
-AWAY = Finding("redis", "problem", "does not answer", unreachable=True)
+UNREACHABLE = Finding("redis", "problem", "does not answer", unreachable=True)
 
 
 @pytest.mark.parametrize(
     ("findings", "code"),
-    [([OK], 0), ([OK, WARNING], 0), ([OK, AWAY], 3), ([PROBLEM], 2), ([AWAY, PROBLEM], 2), ([PROBLEM, AWAY, WARNING], 2)],
+    [
+        ([OK], 0),
+        ([OK, WARNING], 0),
+        ([OK, UNREACHABLE], 3),
+        ([PROBLEM], 2),
+        ([UNREACHABLE, PROBLEM], 2),
+        ([PROBLEM, UNREACHABLE, WARNING], 2),
+    ],
 )
 def test_exit_code_reflects_the_worst_finding(findings: list[Finding], code: int) -> None:
     assert find_exit_code(findings) == code
@@ -62,12 +69,12 @@ def test_without_terminal_each_finding_is_a_line() -> None:
 def test_terminal_shows_table_of_80_columns() -> None:
     text = print_to(terminal=True)
     assert max(map(len, text.splitlines())) <= 80
-    for said in ("problem", "[red]cut short[/red]", "copy it again", "this node cannot run"):
-        assert said in text
+    for part in ("problem", "[red]cut short[/red]", "copy it again", "this node cannot run"):
+        assert part in text
 
 
 def test_json_report_is_one_object() -> None:
-    report = json.loads(to_json([OK, AWAY]))
+    report = json.loads(to_json([OK, UNREACHABLE]))
     assert set(report) == {"host", "exit_code", "findings"}
     assert report["exit_code"] == 3
     assert report["findings"][1] == {

@@ -74,12 +74,12 @@ FAULTS: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("said", FAULTS)
-def test_incomplete_weights_are_reported_before_loading(model: Path, said: str) -> None:
-    FAULTS[said](model)
+@pytest.mark.parametrize("message", FAULTS)
+def test_incomplete_weights_are_reported_before_loading(model: Path, message: str) -> None:
+    FAULTS[message](model)
     finding = check_folder(model)
     assert finding.level == "problem"
-    assert said in finding.found
+    assert message in finding.found
     assert finding.advice
 
 

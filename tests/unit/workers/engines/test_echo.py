@@ -76,13 +76,13 @@ def test_exit_fault_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rule", "said"),
+    ("rule", "message"),
     [
         ({"mtch": "a"}, "did you mean 'match'"),
         ({"match": "("}, "valid regular expression"),
         ({"match": "a", "fault": "fire"}, "'hang'"),
     ],
 )
-def test_error_in_a_rule_is_named(rule: dict[str, str], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_error_in_a_rule_is_named(rule: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         EchoEngine(make_profile("echo", {"table": [rule]}), "")

@@ -76,10 +76,10 @@ except (SampleError, TransientError) as error:
 
 # Files.
 
-AWAY = ["EMFILE", "ENFILE", "ENOMEM", "ESTALE", "ENOTCONN", "ESHUTDOWN", "ETIMEDOUT", "EHOSTDOWN", "ECONNRESET", "EAGAIN"]
+TEMPORARY = ["EMFILE", "ENFILE", "ENOMEM", "ESTALE", "ENOTCONN", "ESHUTDOWN", "ETIMEDOUT", "EHOSTDOWN", "ECONNRESET", "EAGAIN"]
 
 
-@pytest.mark.parametrize("error", AWAY)
+@pytest.mark.parametrize("error", TEMPORARY)
 def test_temporary_system_error_is_transient(image: Path, monkeypatch: pytest.MonkeyPatch, error: str) -> None:
     number = getattr(errno, error)
     fail_once(monkeypatch, "open", number, "a.png")
@@ -137,7 +137,7 @@ def test_lack_of_file_descriptors_is_transient(uri: str, is_warm: bool) -> None:
 # Memory.
 
 
-def test_memory_error_message_names_no_size(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_error_reports_lack_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     opened = open_image(PNG, "small.png", AS_IS)
 
     def fail(*_: object) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.fleet import ROOT
 
-pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc keeps freed images, and has a setting for it")
+pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc keeps freed images and has a setting for it")
 
 # Whether a block of the size of an image still gets its own mapping after one of that size was freed.
 IS_MAPPED = """

@@ -58,7 +58,7 @@ def test_suspect_waits_then_runs_alone() -> None:
     suspect.wait_for_refusal()
     later.wait_for_refusal()
     second.end()
-    assert suspect.has_lock.wait(10), "the suspect waited longer than the later one"
+    assert suspect.has_lock.wait(10), "the suspect waits longer than the later chunk"
     later.wait_for_refusal()
     assert (lock.is_held_by(make_lease(3)), lock.is_held_by(make_lease(4))) == (True, False)
     suspect.end()

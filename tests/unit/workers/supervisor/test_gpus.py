@@ -56,9 +56,9 @@ def test_all_is_sorted_by_gpu_number() -> None:
     assert [[gpu.index for gpu in group] for group in groups] == [[0, 1], [2, 3]]
 
 
-@pytest.mark.parametrize(("count", "size", "said"), [(3, 2, "3 GPUs cannot"), (1, 4, "1 GPU cannot"), (4, 8, "4 GPUs cannot")])
-def test_incomplete_groups_are_rejected_with_advice(count: int, size: int, said: str) -> None:
-    with pytest.raises(ConfigError, match=rf"--gpus all: {said} be divided into groups of {size}.*--gpus 0\+1"):
+@pytest.mark.parametrize(("count", "size", "message"), [(3, 2, "3 GPUs cannot"), (1, 4, "1 GPU cannot"), (4, 8, "4 GPUs cannot")])
+def test_incomplete_groups_are_rejected_with_advice(count: int, size: int, message: str) -> None:
+    with pytest.raises(ConfigError, match=rf"--gpus all: {message} be divided into groups of {size}.*--gpus 0\+1"):
         parse_gpus("all", GPUS[:count], group_size=size)
 
 
@@ -72,7 +72,7 @@ def test_invalid_gpus_option_is_rejected(asked: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "said"),
+    ("asked", "message"),
     [
         ("3-1", "the range 3-1 runs backwards; write 1-3"),
         ("0,0", "GPU 0 stands there twice.*--replicas"),
@@ -84,9 +84,9 @@ def test_invalid_gpus_option_is_rejected(asked: str) -> None:
         ("9", "there is no GPU 9"),
     ],
 )
-def test_impossible_gpus_option_lists_available_gpus(monkeypatch: pytest.MonkeyPatch, asked: str, said: str) -> None:
+def test_impossible_gpus_option_lists_available_gpus(monkeypatch: pytest.MonkeyPatch, asked: str, message: str) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         parse_gpus(asked, GPUS)
 
 
@@ -113,7 +113,7 @@ def test_visible_devices_are_parsed_like_cuda(visible: str, numbers: list[int]) 
 
 
 @pytest.mark.parametrize(
-    ("visible", "said"),
+    ("visible", "message"),
     [
         ("7", r"'7' names no GPU of this machine; there are: 0 \("),
         ("0,GPU-9", "'GPU-9' names no GPU"),
@@ -121,8 +121,8 @@ def test_visible_devices_are_parsed_like_cuda(visible: str, numbers: list[int]) 
         ("MIG-1111", r"slices of a GPU \(MIG\) are not supported"),
     ],
 )
-def test_unknown_visible_devices_are_rejected(visible: str, said: str) -> None:
-    with pytest.raises(ConfigError, match=said) as caught:
+def test_unknown_visible_devices_are_rejected(visible: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
         pick_visible(GPUS, visible)
     assert f"CUDA_VISIBLE_DEVICES={visible!r}" in str(caught.value)
 
@@ -152,7 +152,7 @@ def test_visible_devices_limit_the_usable_gpus(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize(
-    ("shown", "visible", "said"),
+    ("shown", "visible", "message"),
     [
         (None, None, "no NVIDIA driver found here.*NVIDIA_DRIVER_CAPABILITIES"),
         ([], None, "the NVIDIA driver shows no GPU"),
@@ -160,12 +160,12 @@ def test_visible_devices_limit_the_usable_gpus(monkeypatch: pytest.MonkeyPatch) 
     ],
 )
 def test_missing_gpu_error_gives_advice(
-    monkeypatch: pytest.MonkeyPatch, shown: list[ShownGpu | None] | str | None, visible: str | None, said: str
+    monkeypatch: pytest.MonkeyPatch, shown: list[ShownGpu | None] | str | None, visible: str | None, message: str
 ) -> None:
     show_gpus(monkeypatch, shown)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    with pytest.raises(ConfigError, match=said) as caught:
+    with pytest.raises(ConfigError, match=message) as caught:
         list_usable_gpus()
     assert "--gpus none" in str(caught.value)
 

@@ -217,14 +217,14 @@ def test_writes_nothing_to_the_terminal(open_hf: Open, capfd: pytest.CaptureFixt
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"device": "cuda"}, "finds no CUDA device"),
         ({"device": "gpu0"}, "expected auto, cpu or cuda"),
         ({"attn_implementation": "no"}, "no"),
     ],
 )
-def test_names_option_unsupported_by_the_machine(open_hf: Open, options: dict[str, Any], said: str) -> None:
+def test_names_option_unsupported_by_the_machine(open_hf: Open, options: dict[str, Any], message: str) -> None:
     if torch.cuda.is_available() and options.get("device") == "cuda":
         pytest.skip("this machine has a CUDA device")
 
@@ -232,7 +232,7 @@ def test_names_option_unsupported_by_the_machine(open_hf: Open, options: dict[st
         async with open_hf(**options):
             pass
 
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         run(ask())
 
 

@@ -48,11 +48,11 @@ def test_temporary_status_is_an_endpoint_fault(status: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "message",
     ["Rate limit reached: Limit 30000, Used 29000, Requested 3000.", "Limit 30000, Requested 30000.", "Limit none, Requested 5"],
 )
-def test_rate_limit_is_not_request_too_large(said: str) -> None:
-    fault = sort(429, wrap(message=said))
+def test_rate_limit_is_not_request_too_large(message: str) -> None:
+    fault = sort(429, wrap(message=message))
     assert isinstance(fault, EndpointFault)
     assert fault.weight == 0
 
@@ -118,7 +118,7 @@ def test_rejected_request_is_a_sample_error(status: int, body: object, code: str
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b'{"error": {"message": "image too small"}}', "image too small"),
         (b'[{"error": {"message": "image too small"}}]', "image too small"),
@@ -135,9 +135,9 @@ def test_rejected_request_is_a_sample_error(status: int, body: object, code: str
         (b'{"error": {"message": {"why": "image too small"}}}', "image too small"),
     ],
 )
-def test_error_body_becomes_one_short_line(content: bytes, said: str) -> None:
+def test_error_body_becomes_one_short_line(content: bytes, message: str) -> None:
     error = str(sort(400, content))
-    assert said in error
+    assert message in error
     assert len(error) < 400
     assert "\n" not in error
 
@@ -146,8 +146,8 @@ def test_echoed_key_is_masked_at_truncation(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("GEMINI_API_KEY", KEY)
     for status in (400, 401, 429, 500):
         for begin in range(250, 300):
-            said = str(sort(status, wrap(message="x" * begin + KEY)))
-            assert KEY[:6] not in said
+            error = str(sort(status, wrap(message="x" * begin + KEY)))
+            assert KEY[:6] not in error
     assert KEY[:6] not in str(sort_empty(f"no: {KEY}".encode()))
     assert quote(f"a key: {KEY}!") == "a key: ***!"
 

@@ -23,7 +23,7 @@ def find_mistake(**options: Any) -> str:
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ({"base_ulr": "x"}, "base_ulr: unknown field (found 'x'); did you mean 'base_url'"),
         ({"concurrency": 0}, "concurrency: found 0; expected: greater than 0"),
@@ -41,18 +41,18 @@ def find_mistake(**options: Any) -> str:
         *[({"base_url": url}, "base_url: found") for url in ADDRESSES],
     ],
 )
-def test_option_error_names_field_and_expectation(options: dict[str, Any], told: str) -> None:
-    said = find_mistake(**options)
-    assert said.startswith("profile tried: engine_options")
-    assert told in said
+def test_option_error_names_field_and_expectation(options: dict[str, Any], message: str) -> None:
+    error = find_mistake(**options)
+    assert error.startswith("profile tried: engine_options")
+    assert message in error
 
 
 @pytest.mark.parametrize("written", [KEY, "openai_api_key", "MY_KEYS", "", "A KEY"])
 def test_api_key_env_must_be_a_variable_name(written: str) -> None:
     """Logs mask the value of a variable whose name ends in ``_KEY``. The key itself is rejected and not shown."""
-    said = find_mistake(api_key_env=written)
-    assert "expected the name of an environment variable that ends in _KEY" in said
-    assert KEY not in said
+    error = find_mistake(api_key_env=written)
+    assert "expected the name of an environment variable that ends in _KEY" in error
+    assert KEY not in error
 
 
 def test_base_url_prefers_options_over_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,7 +78,7 @@ def test_missing_key_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("damage", ["\n", "\r\n", " ", "\u00fc", "\u201d", "\0"])
-def test_key_invalid_in_header_is_rejected_unseen(damage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_key_is_rejected_without_showing_it(damage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.environ", {"OPENAI_API_KEY": KEY + damage})
     with pytest.raises(ConfigError, match="OPENAI_API_KEY holds a space, a line break") as caught:
         read_key(OpenAIOptions(), "profile p")

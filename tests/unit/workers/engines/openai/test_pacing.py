@@ -70,7 +70,7 @@ def test_pause_also_holds_a_waiting_request() -> None:
 
 
 def test_pause_beyond_patience_fails_at_once() -> None:
-    """The request waits for the pause once the rest of it is within the patience."""
+    """A later request waits, once the rest of the pause is within the patience."""
     clock = DictatedClock()
     gate = Gate(0, 300, clock.as_clock())
     gate.pause(3600)

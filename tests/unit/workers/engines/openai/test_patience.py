@@ -14,7 +14,7 @@ from workers.engines.openai.pacing import MOST_BLAME
 
 __all__ = ["clock", "server"]  # fixtures
 
-AWAY = "http://127.0.0.1:1/v1"  # nothing listens on port 1
+UNREACHABLE = "http://127.0.0.1:1/v1"  # nothing listens on port 1
 FORBIDDEN = Reply(403, b"<html><head><title>403 Forbidden</title></head><body>nginx</body></html>", {"Content-Type": "text/html"})
 
 
@@ -101,10 +101,10 @@ def test_failing_endpoint_is_transient_after_patience(server: OpenAIServer, cloc
 
 
 def test_unreachable_endpoint_is_transient_after_patience(server: OpenAIServer, clock: DictatedClock) -> None:
-    error, other = ask(server, "why?", "how?", clock=clock, base_url=AWAY)
+    error, other = ask(server, "why?", "how?", clock=clock, base_url=UNREACHABLE)
     for one in (error, other):
         assert isinstance(one, TransientError)
-        assert f"{AWAY} cannot be reached" in str(one)
+        assert f"{UNREACHABLE} cannot be reached" in str(one)
 
 
 def test_later_request_has_its_own_patience(server: OpenAIServer, clock: DictatedClock) -> None:
@@ -239,7 +239,7 @@ def test_firewall_page_for_all_is_config_error(server: OpenAIServer, clock: Dict
 
 
 @pytest.mark.parametrize(
-    ("reply", "kind", "told"),
+    ("reply", "kind", "message"),
     [
         (refuse(401, f"Incorrect API key provided: {KEY}"), ConfigError, "environment variable OPENAI_API_KEY"),
         (refuse(404, "The model `some-model` does not exist"), ConfigError, "weights"),
@@ -248,11 +248,11 @@ def test_firewall_page_for_all_is_config_error(server: OpenAIServer, clock: Dict
         (say(None, "content_filter"), SampleError, "withheld"),
     ],
 )
-def test_permanent_error_is_raised_without_the_key(server: OpenAIServer, reply: Reply, kind: type[Exception], told: str) -> None:
+def test_permanent_error_is_raised_without_the_key(server: OpenAIServer, reply: Reply, kind: type[Exception], message: str) -> None:
     server.reply = lambda _: reply
     (error,) = ask(server, "why?")
     assert isinstance(error, kind)
-    assert told in str(error)
+    assert message in str(error)
     assert KEY not in str(error)
     assert error.__suppress_context__ or error.__context__ is None
     assert len(server.asked) == 1

@@ -100,13 +100,13 @@ def test_any_text_can_be_sent(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "reason"),
+    ("given", "reason"),
     [
         ("stop", "stop"), ("length", "length"), ("MAX_TOKENS", "length"), ("STOP", "stop"), ("tool_calls", "stop"), (None, "stop"),
     ],
 )  # fmt: skip
-def test_answer_is_read_with_reason_and_tokens(said: str | None, reason: FinishReason) -> None:
-    generation = read_generation(say("a b c", said).content)
+def test_answer_is_read_with_reason_and_tokens(given: str | None, reason: FinishReason) -> None:
+    generation = read_generation(say("a b c", given).content)
     assert (generation.text, generation.finish_reason) == ("a b c", reason)
     assert (generation.prompt_tokens, generation.output_tokens) == (11, 3)
 
@@ -155,9 +155,9 @@ def test_filter_reasons_of_all_vendors_are_recognized(choice: dict[str, Any], re
     assert caught.value.code == "content_filter"
 
 
-@pytest.mark.parametrize(("said", "reason"), [("length", "length"), ("MAX_TOKENS", "length"), ("stop", "stop")])
-def test_reason_without_message_is_empty_answer(said: str, reason: FinishReason) -> None:
-    body = {"choices": [{"finish_reason": said, "message": None}], "usage": {"prompt_tokens": 7, "completion_tokens": 4}}
+@pytest.mark.parametrize(("given", "reason"), [("length", "length"), ("MAX_TOKENS", "length"), ("stop", "stop")])
+def test_reason_without_message_is_empty_answer(given: str, reason: FinishReason) -> None:
+    body = {"choices": [{"finish_reason": given, "message": None}], "usage": {"prompt_tokens": 7, "completion_tokens": 4}}
     assert read_generation(say_json(body).content) == Generation("", reason, 7, 4)
 
 
