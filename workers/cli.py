@@ -98,7 +98,7 @@ def _prepare() -> Settings:
 
 def _claim_names(settings: Settings, assignments: Sequence[Assignment]) -> None:
     from common.digests import name_node
-    from common.ledger.ledger import connect_redis
+    from common.ledger.connection import connect_redis
     from workers.supervisor.notices import withdraw_notices
     from workers.supervisor.worker_names import await_free_names
 

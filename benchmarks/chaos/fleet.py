@@ -20,7 +20,8 @@ import yaml
 
 from benchmarks.chaos.takeover import Takeovers
 from common.broker.app import make_app
-from common.ledger.ledger import Ledger, LedgerView, connect_redis
+from common.ledger.connection import connect_redis
+from common.ledger.ledger import Ledger, LedgerView
 from common.ledger.worker_registry import list_workers
 from common.settings import Settings
 from common.storage.store import open_store

@@ -5,7 +5,8 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from common.ledger.ledger import Ledger, run_keys
+from common.ledger.keys import run_keys
+from common.ledger.ledger import Ledger
 
 Place = tuple[str, int]
 TAKEOVER_LIMIT_S = 20.0  # the second promise
@@ -45,8 +46,8 @@ class Takeovers:
         done: dict[str, bytes] = {}
         for run_id in run_ids:
             with self._ledger.client.pipeline() as pipe:
-                pipe.hgetall(run_keys(run_id)[5])
-                pipe.get(run_keys(run_id)[3])
+                pipe.hgetall(run_keys(run_id).holders)
+                pipe.get(run_keys(run_id).chunks)
                 held, done_chunks = pipe.execute()
             done[run_id] = done_chunks or b""  # nothing: somebody has Redis forget the run just now
             for chunk, holder in held.items():

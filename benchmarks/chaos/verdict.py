@@ -4,7 +4,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from common.errors import FleetError
-from common.ledger.ledger import Ledger, journal_key, run_keys
+from common.ledger.keys import journal_key, run_keys
+from common.ledger.ledger import Ledger
 from common.records import STATE_BYTES, Outcome
 from common.storage.keys import parse_part_key, parts_prefix
 from common.storage.plan_index import read_index, read_run
@@ -65,7 +66,7 @@ def _find_wrongs(run_id: str, outcomes: list[Outcome], store: Store, ledger: Led
     in_parts = Counter((datasets.index(outcome.dataset), str(outcome.status)) for outcome in outcomes)
     in_ledger = {place: count for place, count in view.counts.items() if count}
     parts = sorted(parse_part_key(key) for key in store.list_keys(parts_prefix(run_id)))
-    _, _, _, _, leases, holders, *_ = run_keys(run_id)
+    keys = run_keys(run_id)
     checks = {
         f"its state is {view.state} ({view.reason})": view.state == "done",
         f"{view.chunks_done} of {view.chunks} chunks are done": view.chunks_done == view.chunks,
@@ -73,8 +74,8 @@ def _find_wrongs(run_id: str, outcomes: list[Outcome], store: Store, ledger: Led
         "states of the ledger are not those of the parts": ledger.read_states(run_id)
         == bytes(STATE_BYTES.get(outcome.status, 0) for outcome in outcomes),
         f"the ledger counts {in_ledger}, the parts {dict(in_parts)}": in_ledger == in_parts,
-        "a lease is left": not ledger.client.zcard(leases),
-        "a holder is left": not ledger.client.hlen(holders),
+        "a lease is left": not ledger.client.zcard(keys.leases),
+        "a holder is left": not ledger.client.hlen(keys.holders),
         "a journal is left": not any(ledger.client.scan_iter(match=journal_key(run_id, "*"), count=1000)),
     }
     return [wrong for wrong, is_right in checks.items() if not is_right]

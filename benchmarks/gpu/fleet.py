@@ -26,7 +26,8 @@ from benchmarks.gpu.questions import SAMPLES_IN_FLIGHT, Asking, dictate_length, 
 from benchmarks.gpu.watch import CpuWatch, GpuWatch
 from common.broker.app import make_app
 from common.errors import ConfigError, FleetError
-from common.ledger.ledger import Ledger, LedgerView, connect_redis
+from common.ledger.connection import connect_redis
+from common.ledger.ledger import Ledger, LedgerView
 from common.ledger.worker_registry import WorkerRecord, list_workers
 from common.settings import Settings
 from common.spec.files import read_specs

@@ -23,7 +23,8 @@ from typing import Any
 
 import yaml
 
-from common.ledger.ledger import Ledger, connect_redis
+from common.ledger.connection import connect_redis
+from common.ledger.ledger import Ledger
 from common.settings import Settings
 from producer.demo.redis_server import RedisServer, start_redis
 

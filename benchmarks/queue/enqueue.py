@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 
 from common.broker.app import make_app
-from common.ledger.ledger import Ledger, connect_redis
+from common.ledger.connection import connect_redis
+from common.ledger.ledger import Ledger
 from common.settings import get_settings
 from common.spec.files import read_specs
 from common.storage.store import open_store

@@ -21,8 +21,9 @@
 local run, states, counts, chunks = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local leases, holders, progress, offers, journal, trial = KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
 
--- A holder that fell silent may only have been preempted: one point.  An engine that is known to have died: two.
-local SILENT, SUSPECT_AT = 1, 2
+-- Points of blame.  A holder that fell silent may only have been preempted: one.  An engine that is known to have died
+-- brings as many as make a suspect; that number is `SUSPECT` in ledger.py, and an argument here.
+local SILENT = 1
 
 local function now_ms()
   local time = redis.call('TIME')
@@ -107,9 +108,9 @@ function commands.set_abort(rate, after)
   return 1
 end
 
--- chunk token worker lease_ms retention_s -> leased | suspect (leased; it has taken an engine down) | unknown | closed |
--- done | held (by another token: an answer that got lost is asked for again)
-function commands.acquire(chunk, token, worker, lease_ms, retention_s)
+-- chunk token worker lease_ms retention_s suspect_at (points) -> leased | suspect (leased; it has taken an engine down) |
+-- unknown | closed | done | held (by another token: an answer that got lost is asked for again)
+function commands.acquire(chunk, token, worker, lease_ms, retention_s, suspect_at)
   local state = redis.call('HGET', run, 'state')
   local byte = redis.call('GETRANGE', chunks, chunk, chunk)
   if not state or byte == '' then return 'unknown' end
@@ -124,7 +125,7 @@ function commands.acquire(chunk, token, worker, lease_ms, retention_s)
   redis.call('ZADD', leases, now + lease_ms, chunk)
   redis.call('HSET', holders, chunk, token .. ' ' .. worker)
   touch(retention_s)
-  return tonumber(redis.call('HGET', trial, 'blame') or 0) >= SUSPECT_AT and 'suspect' or 'leased'
+  return tonumber(redis.call('HGET', trial, 'blame') or 0) >= tonumber(suspect_at) and 'suspect' or 'leased'
 end
 
 -- lease_ms retention_s then chunk token, chunk token, ... -> for each 1 if renewed, 0 if lost

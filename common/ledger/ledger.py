@@ -8,17 +8,16 @@ import secrets
 import struct
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import redis
-from redis.backoff import ExponentialBackoff
 from redis.client import Pipeline
-from redis.retry import Retry
 
-from common.errors import ConfigError, LeaseLost, ServiceUnreachable
+from common.errors import LeaseLost
+from common.ledger.connection import connect_redis as connect_redis  # workers.app imports it from here
+from common.ledger.keys import journal_key, run_keys, runs_key, trial_key
 from common.records import STATE_BYTES, Chunk, Lease, Outcome, Part, Plan
 from common.redaction import mask_text
 from common.settings import Settings
@@ -29,25 +28,6 @@ _SCRIPT = (Path(__file__).parent / "ledger.lua").read_text(encoding="utf-8")
 SUSPECT = 2
 _ENDED = (None, b"done", b"cancelled")  # None: expired, or forgotten
 _STATE_NAMES = {byte: name for name, byte in STATE_BYTES.items()}
-
-
-def runs_key(model: str) -> str:
-    """Return the key of the set of a model's open runs."""
-    return f"fleet:runs:{model}"
-
-
-def run_keys(run_id: str) -> list[str]:
-    """Return the keys of a run, in the order of ``ledger.lua`` and without the journals."""
-    names = ("run", "states", "counts", "chunks", "leases", "holders", "progress", "offers")
-    return [f"fleet:{{{run_id}}}:{name}" for name in names]
-
-
-def journal_key(run_id: str, chunk: int | str) -> str:
-    return f"fleet:{{{run_id}}}:journal:{chunk}"
-
-
-def trial_key(run_id: str, chunk: int | str) -> str:
-    return f"{journal_key(run_id, chunk)}:trial"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,59 +61,6 @@ class LedgerView:
     progress: Sequence[Commit]
 
 
-# Redis is away, has no memory left (maxmemory with noeviction), or is a replica that is about to be promoted.
-_PASSING = (redis.ConnectionError, redis.TimeoutError, redis.OutOfMemoryError, redis.ReadOnlyError)
-
-
-def connect_redis(settings: Settings, *, patience_s: int = 3) -> redis.Redis:
-    """Return a client that rides out an outage of about ``patience_s`` seconds, by trying again every second.
-
-    Every command of the ledger may be sent twice, and is when a third of a lease brings no answer: a connection that has gone
-    silent must not cost whoever renews through it its leases.  Raises ``ServiceUnreachable`` when nobody answers and
-    ``ConfigError`` for what is no address.
-    """
-    url = settings.redis_url.get_secret_value()
-    try:
-        client = redis.Redis.from_url(
-            url,
-            socket_timeout=min(30.0, max(1.0, settings.lease_s / 3)),
-            socket_connect_timeout=5,
-            health_check_interval=30,
-            retry=Retry(ExponentialBackoff(base=0.1, cap=1.0), patience_s + 3),
-            retry_on_error=list(_PASSING),
-        )
-    except ValueError:  # an unknown scheme, a port in letters; what redis says would show the password
-        raise ConfigError("FLEET_REDIS_URL: expected an address such as redis://:password@host:6379/0") from None
-    with reaching_redis(settings):
-        client.ping()
-    return client
-
-
-@contextmanager
-def reaching_redis(settings: Settings) -> Iterator[None]:
-    """Turn a Redis that is lost inside the block, full or read-only into ``ServiceUnreachable``."""
-    try:
-        yield
-    except _PASSING as error:
-        address = mask_text(settings.redis_url.get_secret_value()).partition("://")[2].removeprefix("***@")
-        if isinstance(error, redis.AuthenticationError):
-            raise ConfigError(f"Redis at {address} refuses the user or password of FLEET_REDIS_URL ({error})") from error
-        if "CERTIFICATE_VERIFY_FAILED" in str(error):
-            raise ConfigError(
-                f"Redis at {address}: its certificate does not verify ({error}); if a private authority signed it, "
-                "add ?ssl_ca_certs=FILE with that authority's certificate to FLEET_REDIS_URL"
-            ) from error
-        raise ServiceUnreachable(f"Redis at {address} {_explain(error)}") from error
-
-
-def _explain(error: redis.RedisError) -> str:
-    if isinstance(error, redis.OutOfMemoryError):
-        return "is out of memory: raise its maxmemory, or end and forget old runs; nothing is lost, the same command goes on"
-    if isinstance(error, redis.ReadOnlyError):
-        return "takes no writes: it is a replica, or was made one; is FLEET_REDIS_URL that of the primary?"
-    return f"does not answer ({error.__class__.__name__}); is it running, and is FLEET_REDIS_URL right?"
-
-
 class Ledger:
     """The commands of ``ledger.lua``, with records in and out.  Safe to share between threads."""
 
@@ -163,7 +90,7 @@ class Ledger:
     def acquire(self, run_id: str, chunk: int, worker: str) -> Lease | None:
         """Lease a chunk for ``lease_s``, or return ``None`` if it is done, held by another or not of a run that goes on."""
         token = secrets.token_hex(8)
-        answer = self._call(run_id, chunk, "acquire", chunk, token, worker, self._lease_ms, self._settings.retention_s)
+        answer = self._call(run_id, chunk, "acquire", chunk, token, worker, self._lease_ms, self._settings.retention_s, SUSPECT)
         if answer not in (b"leased", b"suspect"):
             return None
         return Lease(run_id=run_id, chunk=chunk, token=token, worker=worker, suspect=answer == b"suspect")
@@ -248,7 +175,7 @@ class Ledger:
         """Hand out chunks of a paused or cancelled run again.  Returns whether the run is known and not done."""
         if not self._call(run_id, None, "set_state", "running", ""):
             return False
-        model: Any = self.client.hget(run_keys(run_id)[0], "model")
+        model: Any = self.client.hget(run_keys(run_id).run, "model")
         self.client.sadd(runs_key(model.decode()), run_id)  # last, see `list_runs`
         return True
 
@@ -287,7 +214,7 @@ class Ledger:
         named = sorted(run_id.decode() for run_id in members)
         with self.client.pipeline(transaction=False) as pipe:
             for run_id in named:
-                pipe.hget(run_keys(run_id)[0], "state")
+                pipe.hget(run_keys(run_id).run, "state")
             states = pipe.execute()
         ended = [run_id for run_id, state in zip(named, states, strict=True) if state in _ENDED]
         if ended:
@@ -298,22 +225,22 @@ class Ledger:
         """Take ended runs off the list, but none that goes on again at this very moment."""
 
         def prune(pipe: Pipeline) -> None:
-            ended = [run_id for run_id in run_ids if pipe.hget(run_keys(run_id)[0], "state") in _ENDED]
+            ended = [run_id for run_id in run_ids if pipe.hget(run_keys(run_id).run, "state") in _ENDED]
             pipe.multi()
             if ended:
                 pipe.srem(runs_key(model), *ended)
 
-        self.client.transaction(prune, *(run_keys(run_id)[0] for run_id in run_ids))
+        self.client.transaction(prune, *(run_keys(run_id).run for run_id in run_ids))
 
     def view_run(self, run_id: str) -> LedgerView | None:
         """Return the run as it stands, or ``None`` if the ledger does not know it."""
-        run, _, counts, _, leases, holders, progress, _ = run_keys(run_id)
+        keys = run_keys(run_id)
         with self.client.pipeline() as pipe:
-            pipe.hgetall(run)
-            pipe.hgetall(counts)
-            pipe.zrange(leases, 0, -1)
-            pipe.hgetall(holders)
-            pipe.lrange(progress, 0, -1)
+            pipe.hgetall(keys.run)
+            pipe.hgetall(keys.counts)
+            pipe.zrange(keys.leases, 0, -1)
+            pipe.hgetall(keys.holders)
+            pipe.lrange(keys.progress, 0, -1)
             pipe.time()
             fields, counted, leased, held, commits, (seconds, micros) = pipe.execute()
         if not fields:
@@ -335,12 +262,12 @@ class Ledger:
 
     def read_done(self, run_id: str, *, start: int = 0) -> bytes:
         """Return one byte a chunk from ``start`` on: 1 for those that are done."""
-        done: Any = self.client.getrange(run_keys(run_id)[3], start, -1)
+        done: Any = self.client.getrange(run_keys(run_id).chunks, start, -1)
         return done or b""
 
     def read_states(self, run_id: str) -> bytes:
         """Return one byte a sample, by plan position (``STATE_BYTES``)."""
-        states: Any = self.client.get(run_keys(run_id)[1])
+        states: Any = self.client.get(run_keys(run_id).states)
         return states or b""
 
     @property

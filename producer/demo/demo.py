@@ -16,7 +16,8 @@ from rich.console import Console
 
 from common.broker.app import make_app
 from common.errors import ConfigError, FleetError
-from common.ledger.ledger import Ledger, connect_redis
+from common.ledger.connection import connect_redis
+from common.ledger.ledger import Ledger
 from common.settings import Settings, get_settings
 from common.spec.files import read_specs
 from common.storage.store import Store, open_store

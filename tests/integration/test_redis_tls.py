@@ -17,7 +17,7 @@ from pydantic import SecretStr
 
 from common.broker.app import make_app
 from common.errors import ConfigError
-from common.ledger.ledger import connect_redis
+from common.ledger.connection import connect_redis
 from tests.support.fleet import ROOT, Fleet, make_rows
 from tests.support.servers.flower import CREDENTIALS, start_flower
 from tests.support.servers.tls_proxy import start_tls_proxy

@@ -5,7 +5,7 @@ import signal
 from collections import Counter
 from typing import Any
 
-from common.ledger.ledger import journal_key
+from common.ledger.keys import journal_key
 from tests.support.fleet import Fleet, make_rows
 from tests.support.leftovers import assert_nothing_is_held, clean_fleet, find_processes, start_launcher
 from tests.support.planning import run_chunks

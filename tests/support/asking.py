@@ -3,7 +3,7 @@
 from collections import Counter
 from typing import Any
 
-from common.ledger.ledger import journal_key
+from common.ledger.keys import journal_key
 from common.storage.keys import parse_part_key, parts_prefix
 from common.storage.plan_index import read_index, read_part
 from tests.support.fleet import Fleet

@@ -15,7 +15,8 @@ import pytest
 import yaml
 
 from common.broker.app import make_app
-from common.ledger.ledger import Ledger, connect_redis
+from common.ledger.connection import connect_redis
+from common.ledger.ledger import Ledger
 from common.ledger.worker_registry import WorkerRecord, list_workers
 from common.records import Outcome
 from common.settings import Settings, get_settings

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 import psutil
 import pytest
 
-from common.ledger.ledger import run_keys
+from common.ledger.keys import run_keys
 from tests.support.fleet import ROOT, Fleet
 from tests.support.waiting import wait_until
 
@@ -50,7 +50,7 @@ def start_launcher(fleet: Fleet, *arguments: str, environment: Mapping[str, str]
 
 def assert_nothing_is_held(fleet: Fleet, run_id: str, model: str) -> None:
     """Assert that no lease of the run is left and that no worker says it is there."""
-    leases, holders = run_keys(run_id)[4:6]
-    assert fleet.ledger.client.zcard(leases) == 0
-    assert fleet.ledger.client.hlen(holders) == 0
+    keys = run_keys(run_id)
+    assert fleet.ledger.client.zcard(keys.leases) == 0
+    assert fleet.ledger.client.hlen(keys.holders) == 0
     assert fleet.workers(model) == []

@@ -3,7 +3,7 @@
 from collections import Counter
 from typing import Any
 
-from common.ledger.ledger import journal_key, run_keys
+from common.ledger.keys import journal_key, run_keys
 from common.records import STATE_BYTES, Outcome
 from common.storage.keys import parse_part_key, parts_prefix
 from common.storage.plan_index import read_index, read_run
@@ -49,9 +49,9 @@ def _assert_ledger_agrees(fleet: Fleet, run_id: str, outcomes: list[Outcome], da
 
 def _assert_nothing_outlives(fleet: Fleet, run_id: str) -> None:
     client: Any = fleet.ledger.client
-    _, _, _, _, leases, holders, *_ = run_keys(run_id)
-    assert client.zrange(leases, 0, -1) == []
-    assert client.hgetall(holders) == {}
+    keys = run_keys(run_id)
+    assert client.zrange(keys.leases, 0, -1) == []
+    assert client.hgetall(keys.holders) == {}
     assert list(client.scan_iter(match=journal_key(run_id, "*"))) == []
     forever = [key for key in client.scan_iter(count=1000) if client.ttl(key) == -1 and not key.startswith(_WITHOUT_TTL)]
     assert forever == []

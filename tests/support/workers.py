@@ -8,7 +8,8 @@ from typing import Any, NoReturn
 import pytest
 
 from common.broker.app import make_app
-from common.ledger.ledger import Ledger, connect_redis
+from common.ledger.connection import connect_redis
+from common.ledger.ledger import Ledger
 from common.ledger.worker_registry import WorkerRecord
 from common.records import Sample
 from common.spec.files import read_profile

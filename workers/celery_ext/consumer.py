@@ -1,4 +1,4 @@
-"""Celery's consumer, except that neither a message which cannot be read nor a lost connection ends the worker."""
+"""Celery's consumer, except that neither an unreadable message nor a lost connection ends the worker."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,14 +8,15 @@ from celery.worker.consumer import Consumer as CeleryConsumer
 
 log = structlog.get_logger()
 
-# What code raises that is given other values than it expects.  A lost connection is none of these.
+# What code raises when it is given unexpected values.  A lost connection raises none of these.
 _MALFORMED = (TypeError, ValueError, LookupError, AttributeError)
 
 
 class Consumer(CeleryConsumer):  # type: ignore[misc]  # Celery has no types
-    """Logs and acknowledges a message of any wrong shape: it was a doorbell, and the janitor rings again.
+    """Log and acknowledge a malformed message.  It was only a doorbell, and the janitor sends another.
 
-    Celery takes some of them for its own failure: it ends the worker and puts the message back, for the next worker to fall over.
+    Celery treats some malformed messages as failures of its own: it ends the worker and returns the message to the queue, where
+    the next worker fails on it.
     """
 
     def create_task_handler(self) -> Callable[[Any], None]:
@@ -30,8 +31,8 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # Celery has no types
         return read_or_drop
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
-        """Let go of the broken connection.  Celery connects anew after this, whatever became of the old one."""
+        """Close the broken connection.  Celery reconnects afterwards, whether or not closing succeeds."""
         try:
             super().on_connection_error_after_connected(exc)
-        except Exception as error:  # noqa: BLE001  a connection torn down already fails in closing in any way (kombu 5.7: AttributeError)
-            log.debug("the broken connection could not be closed", error=repr(error))
+        except Exception as error:  # noqa: BLE001  closing a connection that is torn down can fail in any way (kombu 5.7: AttributeError)
+            log.debug("broker.close_failed", error=repr(error))

@@ -12,7 +12,7 @@ from redis.connection import parse_url
 from redis.retry import Retry
 
 from common.errors import FleetError
-from common.ledger.ledger import reaching_redis
+from common.ledger.connection import reaching_redis
 from common.settings import Settings
 from common.storage.store import open_store
 from workers.doctor.finding import GIB, Finding, report_fault

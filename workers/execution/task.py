@@ -22,28 +22,28 @@ def run_task(worker: Worker, run_id: str, chunk: int, *, at_once: bool = False) 
 
     ``at_once`` skips admission, for a chunk whose holder died and that has waited long enough.
     """
-    event = log.bind(run_id=run_id, chunk=chunk)
+    chunk_log = log.bind(run_id=run_id, chunk=chunk)
     try:
         if not _is_planned(worker, run_id, chunk):
-            event.warning("message.ignored", reason="the run has no such chunk")
+            chunk_log.warning("message.ignored", reason="the run has no such chunk")
             return ChunkResult.UNKNOWN
         result = run_chunk(worker, run_id, chunk, at_once=at_once)
     except LeaseLost as error:
-        event.info("lease.lost", reason=str(error))
+        chunk_log.info("lease.lost", reason=str(error))
         return ChunkResult.LOST
     except (TransientError, RedisError, StoreFailure, OperationalError) as error:
         # A service is unreachable.  The chunk was given back and is offered again after a lease.
-        event.warning("chunk.postponed", error=str(error))
+        chunk_log.warning("chunk.postponed", error=str(error))
         worker.trouble = str(error)
         return ChunkResult.AWAY
     except (ConfigError, MissingObject, IntegrityError) as error:
         if worker.ledger.pause_run(run_id, f"{worker.name}: {error}"):
-            event.error("run.paused", error=str(error))  # the message names the cause, a traceback would hide it
+            chunk_log.error("run.paused", error=str(error))  # the message names the cause, a traceback would hide it
         else:
-            event.error("message.ignored", reason="no such run", error=str(error))  # as above
+            chunk_log.error("message.ignored", reason="no such run", error=str(error))  # as above
         return ChunkResult.FAILED
     except BaseException as error:  # noqa: BLE001  # what leaves a task kills its thread, see above
-        event.exception("chunk.failed", error_type=type(error).__name__)
+        chunk_log.exception("chunk.failed", error_type=type(error).__name__)
         return ChunkResult.FAILED
     if result == ChunkResult.DONE:
         worker.trouble = None

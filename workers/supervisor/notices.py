@@ -7,7 +7,8 @@ import structlog
 
 from common.digests import name_node
 from common.errors import FleetError
-from common.ledger.ledger import Ledger, connect_redis
+from common.ledger.connection import connect_redis
+from common.ledger.ledger import Ledger
 from common.ledger.worker_registry import WorkerRecord, announce_worker, list_workers, withdraw_worker
 from common.settings import Settings
 

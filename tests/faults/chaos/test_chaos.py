@@ -14,7 +14,8 @@ from benchmarks.chaos.fleet import ChaosFleet, Run
 from benchmarks.chaos.takeover import find_percentile
 from benchmarks.chaos.verdict import Verdict, judge_run
 from common.exit_codes import USER_MUST_ACT
-from common.ledger.ledger import Ledger, run_keys
+from common.ledger.keys import run_keys
+from common.ledger.ledger import Ledger
 from common.storage.keys import part_key
 from tests.support.fleet import ROOT, Fleet, make_rows
 from tests.support.waiting import wait_until
@@ -59,7 +60,7 @@ def test_the_soak_notices_samples_without_outcome_and_a_ledger_that_differs(flee
     whole = judge_run(run_id, fleet.store, fleet.ledger)
     assert (whole.outcomes, whole.lost, whole.double, whole.wrongs) == ({"ok": 48}, 0, 0, [])
 
-    fleet.ledger.client.hincrby(run_keys(run_id)[2], "0:3", 1)
+    fleet.ledger.client.hincrby(run_keys(run_id).counts, "0:3", 1)
     assert judge_run(run_id, fleet.store, fleet.ledger).double == 1
     (fleet.folder / "store" / part_key(run_id, 1, 1)).unlink()
     broken = judge_run(run_id, fleet.store, fleet.ledger)
@@ -96,7 +97,7 @@ def test_a_chunk_whose_successor_died_before_it_had_leased_it_is_offered_to_the_
     wait_until(lambda: ledger.expire_leases(run_id), "the lease of the next to run out")
     ledger.pause_run(run_id, "for this test")
     assert ledger.acquire(run_id, 1, "late@test") is None
-    assert not ledger.client.exists(run_keys(run_id)[7])  # a run that is paused is not offered around
+    assert not ledger.client.exists(run_keys(run_id).offers)  # a run that is paused is not offered around
 
 
 def test_the_same_seed_draws_the_same_faults() -> None:

@@ -9,7 +9,8 @@ from typing import Literal, NamedTuple
 
 import pytest
 
-from common.ledger.ledger import Ledger, journal_key, run_keys
+from common.ledger.keys import journal_key, run_keys
+from common.ledger.ledger import Ledger
 from common.records import Chunk, Outcome, Part
 from common.storage.store import Store
 from tests.support.fleet import Fleet, make_rows
@@ -83,7 +84,7 @@ def rounds(monkeypatch: pytest.MonkeyPatch) -> dict[int, Round]:
 
 def lose_lease_and_journal(fleet: Fleet, run_id: str, number: int) -> None:
     """Make Redis forget its last moments, so that the successor answers everything anew and says something else."""
-    assert fleet.ledger.client.zrem(run_keys(run_id)[4], number) == 1
+    assert fleet.ledger.client.zrem(run_keys(run_id).leases, number) == 1
     assert fleet.ledger.client.delete(journal_key(run_id, number)) == 1
 
 

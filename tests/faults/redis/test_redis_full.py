@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from common.ledger.ledger import runs_key
+from common.ledger.keys import runs_key
 from tests.support.asking import count_asked_again
 from tests.support.faults.redis_faults import NOTING, cut_connections, full_redis, wait_for_parts, write_noting
 from tests.support.fleet import Fleet, make_rows

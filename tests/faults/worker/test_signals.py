@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
-from common.ledger.ledger import journal_key
+from common.ledger.keys import journal_key
 from tests.support.asking import count_asked_again, read_asked
 from tests.support.fleet import ROOT, Fleet, make_rows
 from tests.support.leftovers import assert_nothing_is_held, clean_fleet, find_processes, start_launcher

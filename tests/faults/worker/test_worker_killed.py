@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from common.ledger.ledger import run_keys
+from common.ledger.keys import run_keys
 from common.storage.plan_index import read_chunk, read_index
 from tests.support.engines.dying_engine import POINTS
 from tests.support.fleet import Fleet, make_rows, start_fleet
@@ -78,7 +78,7 @@ def test_another_worker_takes_over_within_20_seconds(
 
 def find_held(fleet: Fleet, run_id: str, worker: str) -> set[tuple[int, str]]:
     """Return the chunks that a worker has leased, each with its token: one that starts anew under its old name is another."""
-    held: Any = fleet.ledger.client.hgetall(run_keys(run_id)[5])
+    held: Any = fleet.ledger.client.hgetall(run_keys(run_id).holders)
     holders = {int(chunk): holder.decode().partition(" ") for chunk, holder in held.items()}
     return {(chunk, token) for chunk, (token, _, name) in holders.items() if name == worker}
 

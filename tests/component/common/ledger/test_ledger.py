@@ -9,7 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from common.errors import LeaseLost, ServiceUnreachable
-from common.ledger.ledger import Ledger, connect_redis, journal_key, run_keys
+from common.ledger.connection import connect_redis
+from common.ledger.keys import journal_key, run_keys
+from common.ledger.ledger import Ledger
 from common.records import STATE_BYTES, Status
 from common.settings import Settings
 from common.spec.models import AbortIf

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from common.ledger.ledger import Ledger, connect_redis
+from common.ledger.connection import connect_redis
+from common.ledger.ledger import Ledger
 from common.records import Lease
 from common.settings import Settings
 from tests.support.ledger import DATASETS, RUN, make_chunk, make_part, make_plan

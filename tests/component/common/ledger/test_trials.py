@@ -5,7 +5,9 @@ from collections.abc import Iterator
 import pytest
 
 from common.errors import LeaseLost
-from common.ledger.ledger import SUSPECT, Ledger, LedgerView, connect_redis, run_keys, trial_key
+from common.ledger.connection import connect_redis
+from common.ledger.keys import run_keys, trial_key
+from common.ledger.ledger import SUSPECT, Ledger, LedgerView
 from common.records import Lease
 from common.settings import Settings
 from common.spec.models import AbortIf
@@ -201,7 +203,7 @@ def test_growth_keeps_chunks_counted_before(ledger: Ledger) -> None:
     """A ledger of an earlier version may have counted chunks that it did not know."""
     for number in range(3):
         ledger.commit(make_chunk(number), make_part(number, ["failed"] * 4), DATASETS)
-    run, chunks = run_keys(RUN)[0], run_keys(RUN)[3]
+    run, chunks = run_keys(RUN).run, run_keys(RUN).chunks
     ledger.client.setrange(chunks, 3, b"\1")
     ledger.client.hincrby(run, "chunks_done", 1)
     ledger.open_run(make_plan(), "tiny", chunks=4)

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import ConfigError
-from common.ledger.ledger import Commit, Ledger, LedgerView, connect_redis
+from common.ledger.connection import connect_redis
+from common.ledger.ledger import Commit, Ledger, LedgerView
 from common.ledger.worker_registry import WorkerRecord, announce_worker
 from common.records import Lease, Plan
 from common.settings import Settings

@@ -10,7 +10,8 @@ from celery import Celery
 
 from common.broker.app import count_waiting, make_app, ring
 from common.broker.queues import queue_name
-from common.ledger.ledger import Ledger, connect_redis
+from common.ledger.connection import connect_redis
+from common.ledger.ledger import Ledger
 from common.records import Plan
 from common.settings import Settings
 from common.storage.plan_index import ChunkIndex

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 import redis
 
-from common.ledger.ledger import Ledger, connect_redis, run_keys
+from common.ledger.connection import connect_redis
+from common.ledger.keys import run_keys
+from common.ledger.ledger import Ledger
 from common.records import Lease, Plan
 from common.settings import Settings
 from producer.demo.redis_server import start_redis
@@ -19,7 +21,7 @@ from workers.recovery import lease_keeper as heartbeat
 from workers.recovery.lease_keeper import LeaseKeeper
 
 RUN = "tiny-1"
-LEASES = run_keys(RUN)[4]
+LEASES = run_keys(RUN).leases
 
 
 @contextmanager

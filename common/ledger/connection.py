@@ -1,0 +1,90 @@
+"""The connection to Redis: a client that retries, and errors that name the address and the remedy."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import redis
+from redis.backoff import ExponentialBackoff
+from redis.retry import Retry
+
+from common.errors import ConfigError, ServiceUnreachable
+from common.redaction import mask_text
+from common.settings import Settings
+
+# Redis is away, has no memory left (maxmemory with noeviction), or is a replica that is about to be promoted.
+_PASSING = (redis.ConnectionError, redis.TimeoutError, redis.OutOfMemoryError, redis.ReadOnlyError)
+
+_HANDSHAKE_S = 1.0
+_PAUSE_S = 0.05
+
+
+def connect_redis(settings: Settings, *, patience_s: int = 3) -> redis.Redis:
+    """Return a client that rides out an outage of about ``patience_s`` seconds, by trying again every second.
+
+    Every command of the ledger may be sent twice, and is when a third of a lease brings no answer: a connection that has gone
+    silent must not cost whoever renews through it its leases.  Raises ``ServiceUnreachable`` when nobody answers and
+    ``ConfigError`` for what is no address.
+    """
+    url = settings.redis_url.get_secret_value()
+    try:
+        pool = _Pool.from_url(
+            url,
+            socket_timeout=min(30.0, max(1.0, settings.lease_s / 3)),
+            socket_connect_timeout=5,
+            health_check_interval=30,
+            retry=Retry(ExponentialBackoff(base=0.1, cap=1.0), patience_s + 3),
+            retry_on_error=list(_PASSING),
+        )
+    except ValueError:  # an unknown scheme, a port in letters; what redis says would show the password
+        raise ConfigError("FLEET_REDIS_URL: expected an address such as redis://:password@host:6379/0") from None
+    client = redis.Redis.from_pool(pool)
+    with reaching_redis(settings):
+        client.ping()
+    return client
+
+
+class _Pool(redis.ConnectionPool):
+    """Retry the handshake of a new connection for ``_HANDSHAKE_S``.
+
+    redis-py 8.1 retries the TCP connect and the command, but not the handshake between them: a connection that Redis closes in
+    that moment would fail a command that can be repeated.
+    """
+
+    def get_connection(self, *args: Any, **options: Any) -> redis.Connection:
+        gives_up_at = time.monotonic() + _HANDSHAKE_S
+        while True:
+            try:
+                return super().get_connection(*args, **options)
+            except redis.AuthenticationError:
+                raise
+            except (redis.ConnectionError, redis.TimeoutError):  # an outage: the TCP connect was retried for longer already
+                if time.monotonic() >= gives_up_at:
+                    raise
+                time.sleep(_PAUSE_S)
+
+
+@contextmanager
+def reaching_redis(settings: Settings) -> Iterator[None]:
+    """Turn a Redis that is lost inside the block, full or read-only into ``ServiceUnreachable``."""
+    try:
+        yield
+    except _PASSING as error:
+        address = mask_text(settings.redis_url.get_secret_value()).partition("://")[2].removeprefix("***@")
+        if isinstance(error, redis.AuthenticationError):
+            raise ConfigError(f"Redis at {address} refuses the user or password of FLEET_REDIS_URL ({error})") from error
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            raise ConfigError(
+                f"Redis at {address}: its certificate does not verify ({error}); if a private authority signed it, "
+                "add ?ssl_ca_certs=FILE with that authority's certificate to FLEET_REDIS_URL"
+            ) from error
+        raise ServiceUnreachable(f"Redis at {address} {_explain(error)}") from error
+
+
+def _explain(error: redis.RedisError) -> str:
+    if isinstance(error, redis.OutOfMemoryError):
+        return "is out of memory: raise its maxmemory, or end and forget old runs; nothing is lost, the same command goes on"
+    if isinstance(error, redis.ReadOnlyError):
+        return "takes no writes: it is a replica, or was made one; is FLEET_REDIS_URL that of the primary?"
+    return f"does not answer ({error.__class__.__name__}); is it running, and is FLEET_REDIS_URL right?"

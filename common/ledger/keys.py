@@ -1,0 +1,36 @@
+"""The names of the ledger's keys in Redis.  ``ledger.lua`` says what each holds."""
+
+from typing import NamedTuple
+
+
+class RunKeys(NamedTuple):
+    """The keys of a run, in the order of ``ledger.lua`` and without those of a chunk (journal and trial)."""
+
+    run: str
+    states: str
+    counts: str
+    chunks: str
+    leases: str
+    holders: str
+    progress: str
+    offers: str
+
+
+def runs_key(model: str) -> str:
+    """Return the key of the set of a model's open runs."""
+    return f"fleet:runs:{model}"
+
+
+def run_keys(run_id: str) -> RunKeys:
+    """Return the keys of a run.  They share a hash tag, so that one script may use them all."""
+    return RunKeys(*(f"fleet:{{{run_id}}}:{name}" for name in RunKeys._fields))
+
+
+def journal_key(run_id: str, chunk: int | str) -> str:
+    """Return the key of a chunk's journal.  With ``"*"`` it is a pattern, which matches trials as well."""
+    return f"fleet:{{{run_id}}}:journal:{chunk}"
+
+
+def trial_key(run_id: str, chunk: int | str) -> str:
+    """Return the key of what is known of a chunk that lost a holder."""
+    return f"{journal_key(run_id, chunk)}:trial"
