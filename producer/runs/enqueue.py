@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import islice
 
 from celery import Celery
@@ -13,7 +14,8 @@ from common.ledger.worker_registry import list_workers
 from common.records import Plan, Record, Sample
 from common.spec.models import RunSpec
 from common.storage.keys import parse_part_key, parts_prefix, run_key
-from common.storage.plan_index import ChunkIndex, read_chunk, read_index, read_part, read_run
+from common.storage.plan_index import read_chunk, read_part
+from common.storage.run_record import PlannedRun, load_planned_run
 from common.storage.store import Store
 from producer.planning.plan import plan_run
 from producer.planning.waves import find_retried, plan_wave
@@ -57,63 +59,63 @@ def enqueue_run(spec: RunSpec, samples: Iterable[Sample], store: Store, ledger: 
     ``samples`` are read only when the store has no plan yet.  A ledger that does not know the run learns from the store's
     parts what is done.
     """
-    planned = not has_plan(spec.run_id, store)
-    plan = plan_run(spec, samples, store) if planned else read_run(store, spec.run_id)[1]
-    opened = open_run(spec.run_id, store, ledger)
-    ledger.set_abort(spec.run_id, spec.abort_if)
+    found = find_planned_run(store, spec.run_id)
+    if found is None:
+        plan_run(spec, samples, store)
+    # `abort_if` is not part of the digest, so the spec of this call decides, not the one in the store.
+    run = replace(found or load_planned_run(store, spec.run_id), spec=spec)
+    opened = open_run(run, store, ledger, resets_abort=True)
     view = ledger.view_run(spec.run_id)
     state = view.state if view else "unknown"
     return Enqueued(
         run_id=spec.run_id,
         model=spec.model.name,
-        plan=plan,
-        planned=planned,
+        plan=run.plan,
+        planned=found is None,
         opened=opened,
         state=state,
         not_ok=sum(count for (_, reached), count in view.counts.items() if reached != "ok") if view else 0,
-        rung=ring_pending(spec.model.name, spec.run_id, store, ledger, app) if state == "running" else 0,
+        rung=ring_pending(run, ledger, app) if state == "running" else 0,
         workers=sum(worker.state != "stopped" for worker in list_workers(ledger.client, spec.model.name)),
     )
 
 
-def has_plan(run_id: str, store: Store) -> bool:
-    """Return whether the run's plan is there, with no object gone, cut short or damaged at first sight.
+def find_planned_run(store: Store, run_id: str) -> PlannedRun | None:
+    """Return the planned run, or None if there is no plan, or an object of it is gone, cut short or damaged at first sight.
 
     Writing it again gives the same bytes, so enqueueing the same spec is how a plan is repaired.
     """
     if not store.exists(run_key(run_id)):
-        return False
+        return None
     try:
-        read_run(store, run_id)
-        index = read_index(store, run_id)
-        read_chunk(store, index[index.waves[0].end - 1])
+        run = load_planned_run(store, run_id)
+        read_chunk(store, run.index[run.index.waves[0].end - 1])
     except IntegrityError:
-        return False
-    return True
+        return None
+    return run
 
 
-def open_run(run_id: str, store: Store, ledger: Ledger) -> bool:
+def open_run(run: PlannedRun, store: Store, ledger: Ledger, *, resets_abort: bool = False) -> bool:
     """Open a planned run in the ledger; one that the ledger did not know gets what its parts say.
 
-    Returns whether it was unknown.  Dying between opening and the last part is no loss: a chunk whose part exists and
-    that is run again ends in the same part.
+    Returns whether it was unknown.  Its ``abort_if`` is set then, or always with ``resets_abort``.  Dying between opening and
+    the last part is no loss: a chunk whose part exists and that is run again ends in the same part.
     """
-    spec, plan = read_run(store, run_id)
-    index = read_index(store, run_id)
-    opened = ledger.open_run(plan, spec.model.name, chunks=len(index))
+    opened = ledger.open_run(run.plan, run.spec.model.name, chunks=len(run.index))
+    if opened or resets_abort:
+        ledger.set_abort(run.run_id, run.spec.abort_if)
     if opened:
-        ledger.set_abort(run_id, spec.abort_if)
-        commit_parts(index, plan, store, ledger)
+        commit_parts(run, store, ledger)
     return opened
 
 
-def commit_parts(index: ChunkIndex, plan: Plan, store: Store, ledger: Ledger) -> int:
+def commit_parts(run: PlannedRun, store: Store, ledger: Ledger) -> int:
     """Commit every part that lies in the store; return how many.  Any number of times gives the same counts.
 
-    Parts of a wave that was planned after ``index`` was read are left to the workers that have just written them.
+    Parts of a wave that was planned after ``run`` was loaded are left to the workers that have just written them.
     """
-    datasets = {counts.name: number for number, counts in enumerate(plan.datasets)}
-    listed = [parse_part_key(key)[1] for key in store.list_keys(parts_prefix(index.run_id))]
+    index, datasets = run.index, run.plan.dataset_numbers
+    listed = [parse_part_key(key)[1] for key in store.list_keys(parts_prefix(run.run_id))]
     numbers = iter([number for number in listed if number < len(index)])
     committed = 0
     with ThreadPoolExecutor(_READ_AHEAD, thread_name_prefix="rebuild") as pool:
@@ -134,29 +136,31 @@ def resume_run(
     one is better.  With ``rebuild`` the ledger first forgets the run and learns it again from plan and parts.  Raises
     ``ConfigError``, and forgets nothing, when no such run was planned.
     """
-    spec, plan = read_run(store, run_id)
+    run = load_planned_run(store, run_id)
     if rebuild:
         ledger.forget_run(run_id)
-    open_run(run_id, store, ledger)
-    retried = retry_samples(spec, plan, retry, store, ledger) if retry else 0
+    open_run(run, store, ledger)
+    retried = 0
+    if retry:
+        run, retried = retry_samples(run, retry, store, ledger)
     ledger.continue_run(run_id)
-    rung = ring_pending(spec.model.name, run_id, store, ledger, app)
+    rung = ring_pending(run, ledger, app)
     view = ledger.view_run(run_id)
     return Resumed(run_id=run_id, state=view.state if view else "unknown", rung=rung, retried=retried)
 
 
-def retry_samples(spec: RunSpec, plan: Plan, statuses: Collection[str], store: Store, ledger: Ledger) -> int:
-    """Plan a wave of the samples in one of ``statuses`` and tell the ledger; return how many.
+def retry_samples(run: PlannedRun, statuses: Collection[str], store: Store, ledger: Ledger) -> tuple[PlannedRun, int]:
+    """Plan a wave of the samples in one of ``statuses`` and tell the ledger; return the run with it, and how many they are.
 
     A producer that was faster has planned a wave of its own: what it does not hold goes into the next one.
     """
-    datasets = [counts.name for counts in plan.datasets]
-    while positions := find_retried(index := read_index(store, plan.run_id), ledger, statuses):
-        is_ours = plan_wave(index, positions, spec.chunks, datasets, store)
-        open_run(plan.run_id, store, ledger)
+    while positions := find_retried(run.index, ledger, statuses):
+        is_ours = plan_wave(run, positions, store)
+        run = run.reload_index(store)
+        open_run(run, store, ledger)
         if is_ours:
-            return len(positions)
-    return 0
+            return run, len(positions)
+    return run, 0
 
 
 def cancel_run(run_id: str, store: Store, ledger: Ledger) -> RunStatus:
@@ -171,6 +175,6 @@ def cancel_run(run_id: str, store: Store, ledger: Ledger) -> RunStatus:
     return tell()
 
 
-def ring_pending(model: str, run_id: str, store: Store, ledger: Ledger, app: Celery) -> int:
+def ring_pending(run: PlannedRun, ledger: Ledger, app: Celery) -> int:
     """Ring for every chunk that is neither done nor leased; return how many."""
-    return ring(app, model, run_id, ledger.iterate_pending(run_id), read_index(store, run_id))
+    return ring(app, run.spec.model.name, run.run_id, ledger.iterate_pending(run.run_id), run.index)

@@ -6,8 +6,9 @@ from typing import Literal
 from common.errors import ConfigError
 from common.ledger.ledger import Ledger, LedgerView
 from common.ledger.worker_registry import WorkerRecord, list_workers
-from common.records import DatasetCounts, Plan, Record
-from common.storage.plan_index import ChunkIndex, read_index, read_run
+from common.records import DatasetCounts, Record
+from common.storage.plan_index import ChunkIndex
+from common.storage.run_record import PlannedRun, load_planned_run
 from common.storage.store import Store
 
 _RATE_WINDOW_S = 30.0
@@ -61,24 +62,24 @@ def read_status(run_id: str, store: Store, ledger: Ledger) -> RunStatus:
 
 def prepare_status(run_id: str, store: Store, ledger: Ledger) -> Callable[[], RunStatus]:
     """Read the run's plan, once, and return a function that reads its status from the ledger as often as it is called."""
-    _, plan = read_run(store, run_id)
-    index = read_index(store, run_id)
+    run = load_planned_run(store, run_id)
 
     def tell() -> RunStatus:
-        nonlocal index
+        nonlocal run
         view = ledger.view_run(run_id)
         if view is None:
             raise ConfigError(
                 f"Redis does not know run {run_id} (was it flushed?); bring it back: producer resume {run_id} --rebuild"
             )
-        if view.chunks > len(index):
-            index = read_index(store, run_id)
-        return _tell_status(plan, view, index, ledger)
+        if view.chunks > len(run.index):
+            run = run.reload_index(store)
+        return _tell_status(run, view, ledger)
 
     return tell
 
 
-def _tell_status(plan: Plan, view: LedgerView, index: ChunkIndex, ledger: Ledger) -> RunStatus:
+def _tell_status(run: PlannedRun, view: LedgerView, ledger: Ledger) -> RunStatus:
+    plan, index = run.plan, run.index
     leased = [chunk.datasets for chunk in map(index.__getitem__, view.holders) if chunk.wave == 1]
     datasets = {
         counts.name: _count_states(counts, number, view, sum(chunk[number] for chunk in leased))
