@@ -116,7 +116,7 @@ def resume(run_id: str, retry: str, rebuild: bool, as_json: bool) -> None:
     from common.broker.app import make_app
     from common.settings import get_settings
     from producer.console.status import print_resumed
-    from producer.runs.enqueue import resume_run
+    from producer.runs.control import resume_run
 
     statuses = _split_statuses(retry)
     with _fleet() as (store, ledger):
@@ -135,7 +135,7 @@ def cancel(run_id: str, as_json: bool) -> None:
     from rich.console import Console
 
     from producer.console.status import print_status
-    from producer.runs.enqueue import cancel_run
+    from producer.runs.control import cancel_run
 
     with _fleet() as (store, ledger):
         cancelled = cancel_run(run_id, store, ledger)
@@ -208,7 +208,7 @@ def _fleet() -> Iterator[tuple[Store, Ledger]]:
 
 def _split_statuses(text: str) -> tuple[str, ...]:
     from common.errors import ConfigError
-    from producer.runs.enqueue import RETRIED
+    from producer.runs.control import RETRIED
 
     statuses = tuple(status.strip() for status in text.split(",") if status.strip())
     if strange := [status for status in statuses if status not in RETRIED]:

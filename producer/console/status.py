@@ -11,7 +11,8 @@ from rich.table import Table
 from common.ledger.worker_registry import WorkerRecord
 from producer.console.scores import ABSENT
 from producer.console.watch import describe_progress, format_rate
-from producer.runs.enqueue import Enqueued, Resumed
+from producer.runs.control import Resumed
+from producer.runs.enqueue import Enqueued
 from producer.runs.status import RunStatus, SampleCounts
 
 _COLUMNS = ("rows", "unique", "duplicates", "ok", "invalid", "failed", "in_flight", "unprocessed")

@@ -8,7 +8,7 @@ from common.broker.app import TASK_NAME, make_app, ring
 from common.broker.queues import queue_name
 from common.storage.keys import parts_prefix
 from common.storage.run_record import load_planned_run, read_run
-from producer.runs.enqueue import open_run
+from producer.runs.rebuild import open_run
 from tests.support.fleet import Fleet, make_rows
 from tests.support.leftovers import clean_fleet
 from tests.support.soundness import assert_run_is_sound

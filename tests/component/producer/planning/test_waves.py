@@ -13,7 +13,8 @@ from common.storage.plan_index import read_chunk, read_index
 from common.storage.run_record import load_planned_run
 from producer.planning.waves import find_retried, plan_wave
 from producer.results.collect import collect_outcomes, merge_outcomes
-from producer.runs.enqueue import Resumed, commit_parts, resume_run
+from producer.runs.control import Resumed, resume_run
+from producer.runs.rebuild import commit_parts
 from producer.runs.status import prepare_status
 from tests.support.fleet import Fleet, make_rows
 from tests.support.planning import put_part, run_chunks

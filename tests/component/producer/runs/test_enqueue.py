@@ -15,7 +15,9 @@ from common.ledger.ledger import Ledger
 from common.records import Sample
 from common.storage.keys import part_key
 from common.storage.run_record import load_planned_run
-from producer.runs.enqueue import Enqueued, commit_parts, enqueue_run, resume_run
+from producer.runs.control import resume_run
+from producer.runs.enqueue import Enqueued, enqueue_run
+from producer.runs.rebuild import commit_parts
 from tests.support.fleet import Fleet, make_rows
 from tests.support.ledger import lose_answers
 from tests.support.planning import make_samples, make_spec, put_part, read_rung, run_chunks

@@ -16,7 +16,7 @@ from common.settings import Settings
 from common.storage.plan_index import ChunkIndex, read_part
 from common.storage.run_record import PlannedRun
 from common.storage.store import Store, open_store
-from producer.runs.enqueue import commit_parts
+from producer.runs.rebuild import commit_parts
 from producer.runs.status import RunStatus, SampleCounts, measure_rate, prepare_status, read_status
 from tests.support.planning import make_sample, make_spec, plan_samples, put_part
 
