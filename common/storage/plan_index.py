@@ -27,7 +27,7 @@ WRITE_AGAIN = "delete it if it is there and enqueue the same spec again: that wr
 class Wave:
     """The chunks of one wave, as columns: 100 million samples in chunks of 64 take 75 MB.
 
-    ``begin`` is the number of its first chunk.  A later wave's ``positions`` are those of all its samples, in rising order;
+    ``begin`` is the number of its first chunk. A later wave's ``positions`` are those of all its samples, in rising order;
     the plan itself, wave 1, has none, because they are all there are.
     """
 
@@ -84,7 +84,7 @@ class ChunkIndex:
 
 
 class IndexBuilder:
-    """Collects a wave's chunks while its samples are written.  Kept as columns, like the index itself."""
+    """Collects a wave's chunks while its samples are written. Kept as columns, like the index itself."""
 
     def __init__(self) -> None:
         self._columns = {name: array("Q") for name in _COLUMNS}
@@ -123,7 +123,7 @@ class IndexBuilder:
 
 
 def read_index(store: Store, run_id: str) -> ChunkIndex:
-    """Return the index of all waves of a run.  Raises ``IntegrityError`` when one is damaged, or the plan's is gone."""
+    """Return the index of all waves of a run. Raises ``IntegrityError`` when one is damaged, or the plan's is gone."""
     waves: list[Wave] = []
     while (content := _find_index(store, run_id, len(waves) + 1)) is not None:
         waves.append(_read_wave(content, run_id, len(waves) + 1, len(waves) and waves[-1].end))
@@ -170,7 +170,7 @@ def _read_wave(content: bytes, run_id: str, number: int, begin: int) -> Wave:
 
 
 def read_chunk(store: Store, chunk: Chunk) -> list[Sample]:
-    """Return a chunk's samples in plan order.  Raises ``IntegrityError`` when the stored bytes are not what was planned."""
+    """Return a chunk's samples in plan order. Raises ``IntegrityError`` when the stored bytes are not what was planned."""
     where = f"chunk {chunk.number} of {chunk.run_id}: the plan's samples object {chunk.samples_key}"
     try:
         content = store.get_range(chunk.samples_key, chunk.offset, chunk.length)
@@ -182,7 +182,7 @@ def read_chunk(store: Store, chunk: Chunk) -> list[Sample]:
 
 
 def read_part(store: Store, chunk: Chunk) -> Part | None:
-    """Return a chunk's part, or ``None`` while there is none.  Raises ``IntegrityError`` when it is damaged."""
+    """Return a chunk's part, or ``None`` while there is none. Raises ``IntegrityError`` when it is damaged."""
     key = part_key(chunk.run_id, chunk.wave, chunk.number)
     try:
         content = store.get(key)

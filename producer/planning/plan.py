@@ -22,9 +22,9 @@ from producer.planning.shuffle import Counts, Spread, shuffle_samples
 def plan_run(spec: RunSpec, samples: Iterable[Sample], store: Store) -> Plan:
     """Shuffle the samples and write samples, index and ``run.json``, in this order; return the plan.
 
-    Memory grows by a 256th of the samples and by their index only.  The same spec and samples give the same bytes, so dying
+    Memory grows by a 256th of the samples and by their index only. The same spec and samples give the same bytes, so dying
     anywhere and planning again, or two producers planning at once, end in the same plan; ``run.json`` comes last and
-    says that it is whole.  Raises ``ConfigError`` when there is no sample at all.
+    says that it is whole. Raises ``ConfigError`` when there is no sample at all.
     """
     counts = Counts([source.name for source in spec.datasets])
     with open_scratch() as scratch, store.open_writer(samples_key(spec.run_id)) as writer:
@@ -40,7 +40,7 @@ def plan_run(spec: RunSpec, samples: Iterable[Sample], store: Store) -> Plan:
 
 @contextmanager
 def open_scratch() -> Iterator[Path]:
-    """Yield an empty folder to sort in.  Raises ``ConfigError`` when it runs out of room."""
+    """Yield an empty folder to sort in. Raises ``ConfigError`` when it runs out of room."""
     try:
         with tempfile.TemporaryDirectory(prefix="vlm-fleet-plan-") as scratch:
             yield Path(scratch)

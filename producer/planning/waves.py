@@ -1,6 +1,6 @@
 """Waves: samples that failed or were answered invalidly are run again, as chunks of their own.
 
-A wave exists once its index does.  The samples object comes first and is named by its content, so two producers that plan
+A wave exists once its index does. The samples object comes first and is named by its content, so two producers that plan
 at once, or one that dies between the two, leave at worst an object that nobody reads.
 """
 
@@ -38,7 +38,7 @@ def find_retried(index: ChunkIndex, ledger: Ledger, statuses: Iterable[str]) -> 
 def plan_wave(run: PlannedRun, positions: Sequence[int], store: Store) -> bool:
     """Plan the next wave, of the samples at these plan positions, which rise; return whether it is ours.
 
-    Another producer may have planned it first; then its wave is the one.  Each sample notes what was made of it before.
+    Another producer may have planned it first; then its wave is the one. Each sample notes what was made of it before.
     """
     wave, numbers = len(run.index.waves) + 1, run.plan.dataset_numbers
     samples = zip(positions, _read_samples(store, run.index, positions), strict=True)

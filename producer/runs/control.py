@@ -1,4 +1,4 @@
-"""Resume and cancel runs, and run samples again that failed or were answered invalidly."""
+"""Resume and cancel runs, and retry samples that ended ``failed`` or ``invalid``."""
 
 from collections.abc import Collection
 
@@ -18,7 +18,11 @@ RETRIED = ("failed", "invalid")
 
 
 class Resumed(Record):
-    """What resuming did: chunks rung for, samples that are run again, and the run's state now."""
+    """The result of resuming a run.
+
+    ``rung`` counts the chunks for which a message was published, ``retried`` the samples to be run again. ``state`` is the
+    run's state afterwards.
+    """
 
     run_id: str
     state: str
@@ -29,11 +33,11 @@ class Resumed(Record):
 def resume_run(
     run_id: str, store: Store, ledger: Ledger, app: Celery, *, retry: Collection[str] = (), rebuild: bool = False
 ) -> Resumed:
-    """Let a run go on that was paused or cancelled, or that Redis has lost.
+    """Resume a run that was paused or cancelled, or that Redis has lost.
 
-    ``retry`` names statuses (``failed``, ``invalid``) whose samples are run again; they keep their outcome until the new
-    one is better.  With ``rebuild`` the ledger first forgets the run and learns it again from plan and parts.  Raises
-    ``ConfigError``, and forgets nothing, when no such run was planned.
+    ``retry`` lists statuses (``failed``, ``invalid``); their samples are run again, and each keeps its outcome until a better
+    one exists. With ``rebuild`` the run is first deleted from the ledger and rebuilt from its plan and parts. Raises
+    ``ConfigError`` if the store has no such run; nothing is deleted then.
     """
     run = load_planned_run(store, run_id)
     if rebuild:
@@ -49,9 +53,10 @@ def resume_run(
 
 
 def retry_samples(run: PlannedRun, statuses: Collection[str], store: Store, ledger: Ledger) -> tuple[PlannedRun, int]:
-    """Plan a wave of the samples in one of ``statuses`` and tell the ledger; return the run with it, and how many they are.
+    """Plan a wave of the samples in one of ``statuses`` and open it in the ledger.
 
-    A producer that was faster has planned a wave of its own: what it does not hold goes into the next one.
+    Return the run with the new wave, and the number of its samples. If another producer plans this wave first, the samples
+    that its wave lacks go into the next one.
     """
     while positions := find_retried(run.index, ledger, statuses):
         is_ours = plan_wave(run, positions, store)
@@ -63,12 +68,12 @@ def retry_samples(run: PlannedRun, statuses: Collection[str], store: Store, ledg
 
 
 def cancel_run(run_id: str, store: Store, ledger: Ledger) -> RunStatus:
-    """Stop a run within one chunk of each worker; return its status.
+    """Cancel a run and return its status. Each worker finishes the chunks that it holds.
 
-    Raises ``ConfigError`` when no such run was planned, the ledger has lost it, or it is done.
+    Raises ``ConfigError`` if the store has no such run, the ledger has lost it, or it is done.
     """
-    tell = prepare_status(run_id, store, ledger)
-    if tell().state == "done":
+    read = prepare_status(run_id, store, ledger)
+    if read().state == "done":
         raise ConfigError(f"run {run_id} is done; there is nothing to cancel")
     ledger.cancel_run(run_id, "by producer cancel")
-    return tell()
+    return read()

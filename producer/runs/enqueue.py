@@ -1,4 +1,4 @@
-"""Enqueue a run: plan it once, open it in the ledger, ring for every chunk that is not done."""
+"""Enqueue a run: plan it once, open it in the ledger, and publish a message for every chunk that is not done."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -20,11 +20,11 @@ from producer.runs.rebuild import open_run
 
 
 class Enqueued(Record):
-    """What enqueueing did.
+    """The result of enqueueing a run.
 
-    ``planned`` and ``opened`` say whether store and ledger saw the run for the first time; ``state`` is the run's,
-    ``not_ok`` counts samples that ended ``failed`` or ``invalid``, ``rung`` the chunks rung for, and ``workers`` those that
-    serve the model now.
+    ``planned`` is true if this call wrote the plan, ``opened`` if the ledger did not know the run before. ``state`` is the
+    run's state. ``not_ok`` counts the samples that ended ``failed`` or ``invalid``, ``rung`` the chunks for which a message
+    was published, and ``workers`` the workers that serve the model now.
     """
 
     run_id: str
@@ -39,15 +39,15 @@ class Enqueued(Record):
 
 
 def enqueue_run(spec: RunSpec, samples: Iterable[Sample], store: Store, ledger: Ledger, app: Celery) -> Enqueued:
-    """Bring a run to where every chunk is done or rung for; safe to call again at any time, and to die in at any point.
+    """Plan and open a run if needed, and publish a message for every chunk that is neither done nor leased.
 
-    ``samples`` are read only when the store has no plan yet.  A ledger that does not know the run learns from the store's
-    parts what is done.
+    Idempotent: call it again at any time, also after an earlier call was killed at any point. ``samples`` are read only if
+    the store has no usable plan. If the ledger does not know the run, finished chunks are restored from the parts in the store.
     """
     found = find_planned_run(store, spec.run_id)
     if found is None:
         plan_run(spec, samples, store)
-    # `abort_if` is not part of the digest, so the spec of this call decides, not the one in the store.
+    # `abort_if` is not part of the digest: the spec of this call may differ from the stored one, and takes precedence.
     run = replace(found or load_planned_run(store, spec.run_id), spec=spec)
     opened = open_run(run, store, ledger, resets_abort=True)
     view = ledger.view_run(spec.run_id)
@@ -66,9 +66,10 @@ def enqueue_run(spec: RunSpec, samples: Iterable[Sample], store: Store, ledger: 
 
 
 def find_planned_run(store: Store, run_id: str) -> PlannedRun | None:
-    """Return the planned run, or None if there is no plan, or an object of it is gone, cut short or damaged at first sight.
+    """Return the planned run, or None if the store has no plan or a quick check finds an object missing, truncated or damaged.
 
-    Writing it again gives the same bytes, so enqueueing the same spec is how a plan is repaired.
+    The check reads the record, the indexes and the last chunk. Planning the same spec again writes the same bytes, so
+    enqueueing repairs a damaged plan.
     """
     if not store.exists(run_key(run_id)):
         return None
@@ -81,5 +82,5 @@ def find_planned_run(store: Store, run_id: str) -> PlannedRun | None:
 
 
 def ring_pending(run: PlannedRun, ledger: Ledger, app: Celery) -> int:
-    """Ring for every chunk that is neither done nor leased; return how many."""
+    """Publish a message for every chunk that is neither done nor leased. Return the number of messages."""
     return ring(app, run.spec.model.name, run.run_id, ledger.iterate_pending(run.run_id), run.index)

@@ -1,4 +1,4 @@
-"""Open a run in the ledger, and rebuild there what the store's parts say is done."""
+"""Open a run in the ledger, and restore its finished chunks from the parts in the store."""
 
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -9,14 +9,14 @@ from common.storage.plan_index import read_part
 from common.storage.run_record import PlannedRun
 from common.storage.store import Store
 
-_READ_AHEAD = 8  # parts; a store far away answers each in tens of milliseconds
+_READ_AHEAD = 8  # parts; a remote store takes tens of milliseconds for each
 
 
 def open_run(run: PlannedRun, store: Store, ledger: Ledger, *, resets_abort: bool = False) -> bool:
-    """Open a planned run in the ledger; one that the ledger did not know gets what its parts say.
+    """Open a planned run in the ledger and return whether the ledger did not know it before.
 
-    Returns whether it was unknown.  Its ``abort_if`` is set then, or always with ``resets_abort``.  Dying between opening and
-    the last part is no loss: a chunk whose part exists and that is run again ends in the same part.
+    For an unknown run, set its ``abort_if`` and commit its parts; with ``resets_abort``, set ``abort_if`` for a known run too.
+    A crash between opening and the last part loses nothing: if a chunk that has a part is run again, the existing part stays.
     """
     opened = ledger.open_run(run.plan, run.spec.model.name, chunks=len(run.index))
     if opened or resets_abort:
@@ -27,9 +27,9 @@ def open_run(run: PlannedRun, store: Store, ledger: Ledger, *, resets_abort: boo
 
 
 def commit_parts(run: PlannedRun, store: Store, ledger: Ledger) -> int:
-    """Commit every part that lies in the store; return how many.  Any number of times gives the same counts.
+    """Commit every part in the store and return their number. Idempotent: repeated calls give the same counts.
 
-    Parts of a wave that was planned after ``run`` was loaded are left to the workers that have just written them.
+    Parts of a wave that was planned after ``run`` was loaded are skipped: the workers that wrote them commit them.
     """
     index, datasets = run.index, run.plan.dataset_numbers
     listed = [parse_part_key(key)[1] for key in store.list_keys(parts_prefix(run.run_id))]
