@@ -125,6 +125,11 @@ class Plan(Record):
     chunks: int
     datasets: tuple[DatasetCounts, ...]
 
+    @property
+    def dataset_numbers(self) -> dict[str, int]:
+        """Return each dataset's number: its place in the order of ``datasets``, by which chunks and ledger count."""
+        return {counts.name: number for number, counts in enumerate(self.datasets)}
+
 
 class Chunk(Record):
     """A fixed short list of a plan's samples: the unit of message, lease and part.

@@ -1,4 +1,4 @@
-"""Watch a run until it ends: a progress bar with rate and time left on a terminal, plain lines elsewhere."""
+"""Watch a run until it ends: show a progress bar with rate and time left on a terminal, and plain lines elsewhere."""
 
 import time
 from collections.abc import Callable
@@ -13,15 +13,15 @@ _LINE_S = 5.0
 
 
 def watch_run(read: Callable[[], RunStatus], console: Console) -> RunStatus:
-    """Show what ``read`` returns until the run has ended or is paused; return the last status."""
+    """Show the status that ``read`` returns until the run has ended or is paused. Return the last status."""
     last = _watch_live(read, console) if console.is_terminal else _watch_lines(read, console)
     _print_progress(last, console)
     return last
 
 
 def describe_progress(status: RunStatus) -> str:
-    """Return one line: samples done and in all, rate, time left, and the counts that are not ``ok``."""
-    parts = [f"{status.run_id}: {_describe_done(status)}", _describe_pace(status)]
+    """Return one line: samples done and in total, rate, time left, and the counts of samples that are not ``ok``."""
+    parts = [f"{status.run_id}: {_describe_done(status)}", _describe_rate(status)]
     troubles = (("invalid", status.samples.invalid), ("failed", status.samples.failed), ("run again", status.retrying))
     return " · ".join(parts + [f"{count:,} {name}" for name, count in troubles if count])
 
@@ -34,7 +34,7 @@ def _describe_done(status: RunStatus) -> str:
     return f"{_count_done(status.samples):,}/{status.samples.unique:,} samples"
 
 
-def _describe_pace(status: RunStatus) -> str:
+def _describe_rate(status: RunStatus) -> str:
     if status.state != "running":
         return f"{status.state}{f' ({status.reason})' if status.reason else ''}"
     if not status.samples_per_s:
@@ -78,7 +78,7 @@ def _watch_live(read: Callable[[], RunStatus], console: Console) -> RunStatus:
         console.print(status.run_id, markup=False, highlight=False)
         shown = progress.add_task("", total=status.samples.unique)
         while status.state == "running":
-            line = f"{_describe_done(status)} · {_describe_pace(status)}"
+            line = f"{_describe_done(status)} · {_describe_rate(status)}"
             progress.update(shown, completed=_count_done(status.samples), description=line)
             time.sleep(_POLL_S)
             status = read()

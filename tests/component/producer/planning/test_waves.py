@@ -8,12 +8,13 @@ import pytest
 from common.broker.app import make_app
 from common.ledger.ledger import Ledger, LedgerView
 from common.records import Attempt, Outcome, Status
-from common.spec.models import Chunks
 from common.storage.keys import index_key
-from common.storage.plan_index import read_chunk, read_index, read_run
+from common.storage.plan_index import read_chunk, read_index
+from common.storage.run_record import load_planned_run
 from producer.planning.waves import find_retried, plan_wave
 from producer.results.collect import collect_outcomes, merge_outcomes
-from producer.runs.enqueue import Resumed, commit_parts, resume_run
+from producer.runs.control import Resumed, resume_run
+from producer.runs.rebuild import commit_parts
 from producer.runs.status import prepare_status
 from tests.support.fleet import Fleet, make_rows
 from tests.support.planning import put_part, run_chunks
@@ -73,9 +74,9 @@ def test_what_waits_to_be_run_again_is_not_planned_twice(fleet: Fleet, run_id: s
 
 
 def test_a_producer_that_dies_between_the_plan_and_the_ledger_is_no_loss(fleet: Fleet, run_id: str) -> None:
-    index = read_index(fleet.store, run_id)
-    positions = find_retried(index, fleet.ledger, ["failed"])
-    assert plan_wave(index, positions, Chunks(max_samples=8), ["rows"], fleet.store)
+    run = load_planned_run(fleet.store, run_id)
+    positions = find_retried(run.index, fleet.ledger, ["failed"])
+    assert plan_wave(run, positions, fleet.store)
     resumed = resume(fleet, run_id, "failed")
     assert resumed.retried == 0, "they wait in the wave of the one that died"
     assert fleet.status(run_id).retrying == len(positions)
@@ -84,10 +85,9 @@ def test_a_producer_that_dies_between_the_plan_and_the_ledger_is_no_loss(fleet: 
 
 
 def test_of_two_producers_at_once_one_plans_the_wave_and_the_other_the_rest(fleet: Fleet, run_id: str) -> None:
-    index = read_index(fleet.store, run_id)
-    bounds = Chunks(max_samples=8)
-    assert plan_wave(index, expected("failed"), bounds, ["rows"], fleet.store)
-    assert not plan_wave(index, expected("failed", "invalid"), bounds, ["rows"], fleet.store)
+    run = load_planned_run(fleet.store, run_id)
+    assert plan_wave(run, expected("failed"), fleet.store)
+    assert not plan_wave(run, expected("failed", "invalid"), fleet.store)
     assert resume(fleet, run_id, "failed", "invalid").retried == len(expected("invalid"))
     run_chunks(fleet, "quick", run_id)
     assert_run_is_sound(fleet, run_id)
@@ -130,10 +130,10 @@ def test_the_status_of_a_run_that_grows_while_it_is_read_is_that_of_before(
 
 
 def test_a_rebuild_leaves_the_parts_of_a_wave_that_it_does_not_know_yet(fleet: Fleet, run_id: str) -> None:
-    index, (_, plan) = read_index(fleet.store, run_id), read_run(fleet.store, run_id)
+    run = load_planned_run(fleet.store, run_id)
     resume(fleet, run_id, "failed")
     put_part(fleet.store, read_index(fleet.store, run_id)[5])
-    assert commit_parts(index, plan, fleet.store, fleet.ledger) == 3
+    assert commit_parts(run, fleet.store, fleet.ledger) == 3
     run_chunks(fleet, "quick", run_id)
     assert_run_is_sound(fleet, run_id)
 

@@ -15,8 +15,9 @@ from common.ledger.worker_registry import WorkerRecord, announce_worker
 from common.records import Lease, Plan
 from common.settings import Settings
 from common.storage.plan_index import ChunkIndex, read_part
+from common.storage.run_record import PlannedRun
 from common.storage.store import Store, open_store
-from producer.runs.enqueue import commit_parts
+from producer.runs.rebuild import commit_parts
 from producer.runs.status import RunStatus, SampleCounts, measure_rate, prepare_status, read_status
 from tests.support.planning import make_sample, make_spec, plan_samples, put_part
 
@@ -76,7 +77,7 @@ def test_the_states_add_up_at_every_step_of_a_run(store: Store, ledger: Ledger, 
         assert [counts.in_flight for counts in held.datasets.values()] == list(chunk.datasets)
         put_part(store, chunk, statuses=("ok", "invalid", "failed", "ok"))
         assert tell().samples.in_flight == 8
-        commit_parts(index, plan, store, ledger)
+        commit_parts(PlannedRun(SPEC, plan, index), store, ledger)
         assert_adds_up(tell())
         assert tell().samples.unprocessed == 80 - 8 * (number + 1)
     ended = tell()
@@ -198,13 +199,12 @@ def test_the_time_left_is_what_is_left_over_the_rate_and_unknown_while_nothing_m
 ) -> None:
     plan, index = planned
     assert read_status(RUN, store, ledger).eta_s is None
-    datasets = {counts.name: number for number, counts in enumerate(plan.datasets)}
     for number in (0, 1):
         acquire(ledger, number)
         put_part(store, index[number])
         part = read_part(store, index[number])
         assert part is not None
-        ledger.commit(index[number], part, datasets)
+        ledger.commit(index[number], part, plan.dataset_numbers)
     acquire(ledger, 2)
     status = read_status(RUN, store, ledger)
     assert status.samples_per_s > 0
@@ -216,6 +216,6 @@ def test_a_rebuild_is_no_progress(store: Store, ledger: Ledger, planned: tuple[P
     plan, index = planned
     for number in (0, 1):
         put_part(store, index[number])
-    assert commit_parts(index, plan, store, ledger) == 2
+    assert commit_parts(PlannedRun(SPEC, plan, index), store, ledger) == 2
     status = read_status(RUN, store, ledger)
     assert (status.samples_per_s, status.eta_s) == (0.0, None)

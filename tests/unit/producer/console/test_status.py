@@ -120,17 +120,17 @@ def test_a_run_that_waits_for_workers_says_how_to_start_one_and_one_that_is_done
 def test_enqueueing_tells_what_it_did_and_what_to_do_next() -> None:
     assert show_enqueued().splitlines() == [
         "tiny-1: 1,400 rows, 1,390 samples in 25 chunks (planned)",
-        "  rang for 25 chunks; follow with: producer watch tiny-1",
+        "  enqueued 25 chunks; follow with: producer watch tiny-1",
         "  no worker serves tiny now; on a GPU node: workers start --model tiny",
     ]
     assert show_enqueued(planned=False, workers=2, rung=0).splitlines() == [
         "tiny-1: 1,400 rows, 1,390 samples in 25 chunks (planned before)",
-        "  rang for 0 chunks; follow with: producer watch tiny-1",
+        "  enqueued 0 chunks; follow with: producer watch tiny-1",
     ]
 
 
 def test_enqueueing_what_is_paused_or_done_says_so_instead_of_asking_for_workers() -> None:
     assert show_enqueued(state="done", rung=0).splitlines()[1:] == ["  the run is done"]
     assert show_enqueued(state="paused", rung=0).splitlines()[1:] == [
-        "  the run is paused; let it go on with: producer resume tiny-1"
+        "  the run is paused; continue it with: producer resume tiny-1"
     ]
