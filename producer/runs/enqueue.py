@@ -10,7 +10,7 @@ from common.broker.app import ring
 from common.errors import ConfigError, IntegrityError
 from common.ledger.ledger import Ledger
 from common.ledger.worker_registry import list_workers
-from common.records import Plan, Record, Sample
+from common.records import Plan, Record, RunState, Sample
 from common.spec.models import RunSpec
 from common.storage.keys import parse_part_key, parts_prefix, run_key
 from common.storage.plan_index import ChunkIndex, read_chunk, read_index, read_part, read_run
@@ -71,7 +71,7 @@ def enqueue_run(spec: RunSpec, samples: Iterable[Sample], store: Store, ledger: 
         opened=opened,
         state=state,
         not_ok=sum(count for (_, reached), count in view.counts.items() if reached != "ok") if view else 0,
-        rung=ring_pending(spec.model.name, spec.run_id, store, ledger, app) if state == "running" else 0,
+        rung=ring_pending(spec.model.name, spec.run_id, store, ledger, app) if state == RunState.RUNNING else 0,
         workers=sum(worker.state != "stopped" for worker in list_workers(ledger.client, spec.model.name)),
     )
 
@@ -165,7 +165,7 @@ def cancel_run(run_id: str, store: Store, ledger: Ledger) -> RunStatus:
     Raises ``ConfigError`` when no such run was planned, the ledger has lost it, or it is done.
     """
     tell = prepare_status(run_id, store, ledger)
-    if tell().state == "done":
+    if tell().state == RunState.DONE:
         raise ConfigError(f"run {run_id} is done; there is nothing to cancel")
     ledger.cancel_run(run_id, "by producer cancel")
     return tell()

@@ -1,12 +1,11 @@
 """How far a run is: states that always add up, rates, and who holds what."""
 
 from collections.abc import Callable
-from typing import Literal
 
 from common.errors import ConfigError
 from common.ledger.ledger import Ledger, LedgerView
 from common.ledger.worker_registry import WorkerRecord, list_workers
-from common.records import DatasetCounts, Plan, Record
+from common.records import DatasetCounts, Plan, Record, RunState
 from common.storage.plan_index import ChunkIndex, read_index, read_run
 from common.storage.store import Store
 
@@ -39,7 +38,7 @@ class RunStatus(Record):
 
     run_id: str
     model: str
-    state: Literal["running", "paused", "done", "cancelled"]
+    state: RunState
     reason: str | None
     samples: SampleCounts
     datasets: dict[str, SampleCounts]
@@ -131,7 +130,7 @@ def measure_rate(view: LedgerView) -> tuple[float, float]:
     The ledger keeps the last commits only; where these reach less far back, the time since the oldest of them counts.
     """
     since_s, until_s = max(view.started_s, view.now_s - _RATE_WINDOW_S), view.now_s
-    if view.state == "done":
+    if view.state == RunState.DONE:
         since_s, until_s = view.started_s, view.changed_s
     if view.chunks_done > len(view.progress) > 0:
         since_s = max(since_s, view.progress[-1].at_s)
