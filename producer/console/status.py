@@ -9,6 +9,7 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from common.ledger.worker_registry import WorkerRecord
+from common.records import RunState
 from producer.console.scores import ABSENT
 from producer.console.watch import describe_progress, format_rate
 from producer.runs.control import Resumed
@@ -31,7 +32,7 @@ def print_status(status: RunStatus, console: Console) -> None:
             labelled = [f"{column.replace('_', ' ')} {cell}" for column, cell in zip(_COLUMNS, _cells(counts), strict=True)]
             _print(console, f"{name}\n  {', '.join(labelled[:3])}\n  {', '.join(labelled[3:])}")
     _print_workers(status, console)
-    if status.state == "running" and not any(worker.state != "stopped" for worker in status.workers):
+    if status.state == RunState.RUNNING and not any(worker.state != "stopped" for worker in status.workers):
         _print(console, _advise_workers(status.model))
 
 
@@ -105,7 +106,7 @@ def print_enqueued(enqueued: Enqueued, console: Console) -> None:
     rows = sum(dataset.rows for dataset in plan.datasets)
     how = "planned" if enqueued.planned else "planned before"
     _print(console, f"{enqueued.run_id}: {rows:,} rows, {plan.samples:,} samples in {plan.chunks:,} chunks ({how})")
-    if enqueued.state != "running":
+    if enqueued.state != RunState.RUNNING:
         _print(console, f"  the run is {enqueued.state}{_advise_resuming(enqueued)}")
         return
     _print(console, f"  enqueued {enqueued.rung:,} chunks; follow with: producer watch {enqueued.run_id}")
@@ -119,14 +120,14 @@ def print_resumed(resumed: Resumed, retry: Sequence[str], console: Console) -> N
         _print(console, f"{resumed.run_id}: no {' or '.join(retry)} sample to run again, apart from those already being run again")
     elif retry:
         _print(console, f"{resumed.run_id}: samples to be run again: {resumed.retried:,}")
-    if resumed.state == "done":
+    if resumed.state == RunState.DONE:
         _print(console, f"{resumed.run_id}: the run is done; there is nothing to enqueue")
     else:
         _print(console, f"{resumed.run_id}: enqueued {resumed.rung:,} chunks; follow with: producer watch {resumed.run_id}")
 
 
 def _advise_resuming(enqueued: Enqueued) -> str:
-    if enqueued.state != "done":
+    if enqueued.state != RunState.DONE:
         return f"; continue it with: producer resume {enqueued.run_id}"
     if not enqueued.not_ok:
         return ""

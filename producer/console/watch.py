@@ -6,6 +6,7 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from common.records import RunState
 from producer.runs.status import RunStatus, SampleCounts
 
 _POLL_S = 0.5
@@ -35,7 +36,7 @@ def _describe_done(status: RunStatus) -> str:
 
 
 def _describe_rate(status: RunStatus) -> str:
-    if status.state != "running":
+    if status.state != RunState.RUNNING:
         return f"{status.state}{f' ({status.reason})' if status.reason else ''}"
     if not status.samples_per_s:
         return "waiting for a chunk to end" if status.workers else "waiting for a worker"
@@ -63,7 +64,7 @@ def _watch_lines(read: Callable[[], RunStatus], console: Console) -> RunStatus:
     shown_at = -_LINE_S
     while True:
         status = read()
-        if status.state != "running":
+        if status.state != RunState.RUNNING:
             return status
         if time.monotonic() - shown_at >= _LINE_S:
             _print_progress(status, console)
@@ -77,7 +78,7 @@ def _watch_live(read: Callable[[], RunStatus], console: Console) -> RunStatus:
         status = read()
         console.print(status.run_id, markup=False, highlight=False)
         shown = progress.add_task("", total=status.samples.unique)
-        while status.state == "running":
+        while status.state == RunState.RUNNING:
             line = f"{_describe_done(status)} · {_describe_rate(status)}"
             progress.update(shown, completed=_count_done(status.samples), description=line)
             time.sleep(_POLL_S)

@@ -18,6 +18,7 @@ from common.broker.app import make_app
 from common.errors import ConfigError, FleetError
 from common.ledger.connection import connect_redis
 from common.ledger.ledger import Ledger
+from common.records import RunState
 from common.settings import Settings, get_settings
 from common.spec.files import read_specs
 from common.storage.store import Store, open_store
@@ -49,7 +50,7 @@ def run_demo(folder: Path, console: Console) -> RunStatus:
         console.print(f"Run {spec.run_id}: {enqueued.plan.samples:,} samples in {enqueued.plan.chunks} chunks.", highlight=False)
         read = prepare_status(spec.run_id, store, ledger)
         status = read()
-        if status.state == "running":
+        if status.state == RunState.RUNNING:
             with one_worker(spec.model.name, settings, folder / "worker.log") as worker:
                 try:
                     status = watch_run(lambda: _read_while_alive(read, worker, folder), console)

@@ -6,7 +6,7 @@ from celery import Celery
 
 from common.errors import ConfigError
 from common.ledger.ledger import Ledger
-from common.records import Record
+from common.records import Record, RunState
 from common.storage.run_record import PlannedRun, load_planned_run
 from common.storage.store import Store
 from producer.planning.waves import find_retried, plan_wave
@@ -73,7 +73,7 @@ def cancel_run(run_id: str, store: Store, ledger: Ledger) -> RunStatus:
     Raises ``ConfigError`` if the store has no such run, the ledger has lost it, or it is done.
     """
     read = prepare_status(run_id, store, ledger)
-    if read().state == "done":
+    if read().state == RunState.DONE:
         raise ConfigError(f"run {run_id} is done; there is nothing to cancel")
     ledger.cancel_run(run_id, "by producer cancel")
     return read()

@@ -9,7 +9,7 @@ from common.broker.app import ring
 from common.errors import IntegrityError
 from common.ledger.ledger import Ledger
 from common.ledger.worker_registry import list_workers
-from common.records import Plan, Record, Sample
+from common.records import Plan, Record, RunState, Sample
 from common.spec.models import RunSpec
 from common.storage.keys import run_key
 from common.storage.plan_index import read_chunk
@@ -60,7 +60,7 @@ def enqueue_run(spec: RunSpec, samples: Iterable[Sample], store: Store, ledger: 
         opened=opened,
         state=state,
         not_ok=sum(count for (_, reached), count in view.counts.items() if reached != "ok") if view else 0,
-        rung=ring_pending(run, ledger, app) if state == "running" else 0,
+        rung=ring_pending(run, ledger, app) if state == RunState.RUNNING else 0,
         workers=sum(worker.state != "stopped" for worker in list_workers(ledger.client, spec.model.name)),
     )
 

@@ -1,12 +1,11 @@
 """The status of a run: samples by state, rates, and the chunks that each worker holds."""
 
 from collections.abc import Callable
-from typing import Literal
 
 from common.errors import ConfigError
 from common.ledger.ledger import Ledger, LedgerView
 from common.ledger.worker_registry import WorkerRecord, list_workers
-from common.records import DatasetCounts, Record
+from common.records import DatasetCounts, Record, RunState
 from common.storage.plan_index import ChunkIndex
 from common.storage.run_record import PlannedRun, load_planned_run
 from common.storage.store import Store
@@ -40,7 +39,7 @@ class RunStatus(Record):
 
     run_id: str
     model: str
-    state: Literal["running", "paused", "done", "cancelled"]
+    state: RunState
     reason: str | None
     samples: SampleCounts
     datasets: dict[str, SampleCounts]
@@ -132,7 +131,7 @@ def measure_rate(view: LedgerView) -> tuple[float, float]:
     The ledger keeps only the latest commits. If they cover less time than that, the rate starts at the oldest one kept.
     """
     since_s, until_s = max(view.started_s, view.now_s - _RATE_WINDOW_S), view.now_s
-    if view.state == "done":
+    if view.state == RunState.DONE:
         since_s, until_s = view.started_s, view.changed_s
     if view.chunks_done > len(view.progress) > 0:
         since_s = max(since_s, view.progress[-1].at_s)

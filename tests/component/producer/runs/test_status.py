@@ -12,7 +12,7 @@ from common.errors import ConfigError
 from common.ledger.connection import connect_redis
 from common.ledger.ledger import Commit, Ledger, LedgerView
 from common.ledger.worker_registry import WorkerRecord, announce_worker
-from common.records import Lease, Plan
+from common.records import Lease, Plan, RunState
 from common.settings import Settings
 from common.storage.plan_index import ChunkIndex, read_part
 from common.storage.run_record import PlannedRun
@@ -137,7 +137,7 @@ def make_view(commits: list[Commit], *, done: int | None = None, state: str = "r
     """Return a run opened at 1000 s, with these commits, the newest first, of which the ledger keeps the last 128."""
     return LedgerView(
         model="tiny",
-        state=state,
+        state=RunState(state),
         reason="",
         samples=10**6,
         chunks=10**5,
