@@ -29,6 +29,15 @@ class SampleError(FleetError):
         self.code = code
 
 
+class OutOfMemory(SampleError):
+    """The accelerator's memory did not hold even a batch of one sample.  The engine goes on, so it is the sample's fault."""
+
+    code = "out_of_memory"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(OutOfMemory.code, message)
+
+
 class TransientError(FleetError):
     """Nobody is at fault and waiting helps: a service is away, a rate limit was hit.  Retried with backoff."""
 
@@ -46,12 +55,6 @@ class EngineError(FleetError):
     """The machine is at fault: the engine crashed or stopped.  The worker exits and its leases expire."""
 
     code = "engine_error"
-
-
-class OutOfMemory(EngineError):
-    """The accelerator's memory did not hold even a batch of one sample."""
-
-    code = "out_of_memory"
 
 
 class LeaseLost(FleetError):

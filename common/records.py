@@ -1,6 +1,7 @@
 """The records that travel between producer, queue, workers and store.  All are immutable."""
 
 from collections.abc import Sequence
+from enum import StrEnum
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -12,6 +13,15 @@ FinishReason = Literal["stop", "length", "error"]
 # A sample's state in the ledger is one byte.  States only ever rise (a lattice merge), so that a message that comes
 # twice, late or out of order changes nothing.
 STATE_BYTES: dict[str, int] = {"unprocessed": 0, "failed": 1, "invalid": 2, "ok": 3}
+
+
+class RunState(StrEnum):
+    """What a run does.  ``ledger.lua`` and ``producer status --json`` use the same words."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    DONE = "done"
+    CANCELLED = "cancelled"
 
 
 class Record(BaseModel):
@@ -124,6 +134,11 @@ class Plan(Record):
     samples: int
     chunks: int
     datasets: tuple[DatasetCounts, ...]
+
+    @property
+    def dataset_numbers(self) -> dict[str, int]:
+        """Return each dataset's number: its place in the order of ``datasets``, by which chunks and ledger count."""
+        return {counts.name: number for number, counts in enumerate(self.datasets)}
 
 
 class Chunk(Record):

@@ -1,6 +1,6 @@
-"""The ``producer`` command: each subcommand opens what it needs, calls one module, and prints.
+"""The ``producer`` command: each subcommand opens what it needs, calls one module, and prints the result.
 
-Each imports what it needs, so that ``--help`` answers at once.
+Imports are local to each subcommand, so that ``--help`` starts fast.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ run_argument = click.argument("run_id", metavar="RUN")
 
 @click.group()
 def cli() -> None:
-    """Plan and enqueue runs, watch them, collect and score their outcomes."""
+    """Plan, enqueue and watch runs; collect and score their outcomes."""
     from common.logging import configure_log
     from common.settings import get_settings
 
@@ -39,13 +39,19 @@ def cli() -> None:
 
 @cli.command()
 @click.argument("spec_path", metavar="SPEC", type=click.Path(path_type=Path))
-@click.option("--set", "changes", metavar="FIELD=VALUE", multiple=True, help="Change any field, as in generation.max_tokens=64.")
-@click.option("--dry-run", is_flag=True, help="Print the resolved spec, its digest and the counts as JSON; write nothing.")
+@click.option(
+    "--set",
+    "changes",
+    metavar="FIELD=VALUE",
+    multiple=True,
+    help="Override any field, for example generation.max_tokens=64.",
+)
+@click.option("--dry-run", is_flag=True, help="Print the resolved spec, its digest and the counts as JSON. Write nothing.")
 @json_option
 def enqueue(spec_path: Path, changes: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
-    """Plan the runs that SPEC describes and ring for every chunk.
+    """Plan and enqueue the runs that SPEC describes.
 
-    Enqueueing the same spec again rings only for what is missing.
+    Enqueueing the same spec again enqueues only the chunks that are missing.
     """
     from rich.console import Console
 
@@ -72,9 +78,9 @@ def enqueue(spec_path: Path, changes: tuple[str, ...], dry_run: bool, as_json: b
 @run_argument
 @json_option
 def status(run_id: str, as_json: bool) -> None:
-    """Tell how far RUN is.
+    """Show the progress of a run.
 
-    Prints states that add up, rate, time left, and who holds what.
+    Prints the samples by state, the rate, the time left, and the chunks that each worker holds.
     """
     from rich.console import Console
 
@@ -89,7 +95,7 @@ def status(run_id: str, as_json: bool) -> None:
 @cli.command()
 @run_argument
 def watch(run_id: str) -> int:
-    """Follow RUN until it ends.  Ctrl+C stops the watching, not the run."""
+    """Follow a run until it ends. Ctrl+C stops watching; the run continues."""
     from rich.console import Console
 
     from producer.console.watch import watch_run
@@ -102,21 +108,21 @@ def watch(run_id: str) -> int:
 
 @cli.command()
 @run_argument
-@click.option("--retry", metavar="STATUSES", default="", help="Run these samples again: failed, invalid or failed,invalid.")
-@click.option("--rebuild", is_flag=True, help="Forget what Redis has of the run and rebuild it from the store.")
+@click.option("--retry", metavar="STATUSES", default="", help="Run samples again by status: failed, invalid or failed,invalid.")
+@click.option("--rebuild", is_flag=True, help="Delete the run from Redis and rebuild it from the store.")
 @json_option
 def resume(run_id: str, retry: str, rebuild: bool, as_json: bool) -> None:
-    """Let RUN go on that was paused or cancelled.
+    """Resume a paused or cancelled run.
 
-    Rings for every chunk that is neither done nor held.  With --retry failed,invalid exactly those samples are run again;
-    each keeps its outcome until the new one is better.
+    Enqueues every chunk that is neither done nor leased. With --retry failed,invalid, exactly those samples are run again.
+    Each keeps its outcome until a better one exists.
     """
     from rich.console import Console
 
     from common.broker.app import make_app
     from common.settings import get_settings
     from producer.console.status import print_resumed
-    from producer.runs.enqueue import resume_run
+    from producer.runs.control import resume_run
 
     statuses = _split_statuses(retry)
     with _fleet() as (store, ledger):
@@ -128,14 +134,14 @@ def resume(run_id: str, retry: str, rebuild: bool, as_json: bool) -> None:
 @run_argument
 @json_option
 def cancel(run_id: str, as_json: bool) -> None:
-    """Stop RUN.
+    """Cancel a run.
 
-    Chunks that are being worked on are finished; what is done stays.  `producer resume RUN` lets it go on.
+    Workers finish the chunks that they hold, and finished chunks are kept. `producer resume RUN` continues the run.
     """
     from rich.console import Console
 
     from producer.console.status import print_status
-    from producer.runs.enqueue import cancel_run
+    from producer.runs.control import cancel_run
 
     with _fleet() as (store, ledger):
         cancelled = cancel_run(run_id, store, ledger)
@@ -149,7 +155,7 @@ def cancel(run_id: str, as_json: bool) -> None:
 def collect(run_id: str, folder: Path | None, as_json: bool) -> int:
     """Write results.parquet and results.jsonl.
 
-    One row a sample, also for those that have no outcome yet.
+    Both have one row per sample, including samples without an outcome yet.
     """
     from producer.results.collect import write_results
 
@@ -167,9 +173,9 @@ def collect(run_id: str, folder: Path | None, as_json: bool) -> int:
 @run_argument
 @json_option
 def evaluate(run_id: str, as_json: bool) -> int:
-    """Score RUN's outcomes.
+    """Score the outcomes of a run.
 
-    Prints accuracy by dataset with its n and interval, first attempt and after retries.
+    Prints the accuracy per dataset with its n and confidence interval, at the first attempt and after retries.
     """
     from rich.console import Console
 
@@ -184,9 +190,9 @@ def evaluate(run_id: str, as_json: bool) -> int:
 @cli.command()
 @click.option("--dir", "folder", type=click.Path(path_type=Path, file_okay=False), default=Path(".fleet/demo"), show_default=True)
 def demo(folder: Path) -> None:
-    """Run the whole flow on this machine.
+    """Run a complete example on this machine.
 
-    Takes the small model and the data of the repository; Ctrl+C at any time, then the same command again, goes on.
+    Uses the small model and the datasets of the repository. After Ctrl+C, the same command continues the run.
     """
     from rich.console import Console
 
@@ -197,7 +203,7 @@ def demo(folder: Path) -> None:
 
 @contextmanager
 def _fleet() -> Iterator[tuple[Store, Ledger]]:
-    """Open store and ledger; a Redis that is lost on the way ends the command with exit code 3."""
+    """Open store and ledger. If Redis becomes unreachable, the command ends with exit code 3."""
     from common.ledger.connection import connect_redis, reaching_redis
     from common.ledger.ledger import Ledger
     from common.settings import get_settings
@@ -209,11 +215,11 @@ def _fleet() -> Iterator[tuple[Store, Ledger]]:
 
 def _split_statuses(text: str) -> tuple[str, ...]:
     from common.errors import ConfigError
-    from producer.runs.enqueue import RETRIED
+    from producer.runs.control import RETRIED
 
     statuses = tuple(status.strip() for status in text.split(",") if status.strip())
-    if strange := [status for status in statuses if status not in RETRIED]:
-        raise ConfigError(f"--retry {text!r}: {strange[0]!r} cannot be run again; expected failed, invalid or failed,invalid")
+    if unknown := [status for status in statuses if status not in RETRIED]:
+        raise ConfigError(f"--retry {text!r}: {unknown[0]!r} cannot be run again; expected failed, invalid or failed,invalid")
     return statuses
 
 

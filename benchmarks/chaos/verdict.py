@@ -8,7 +8,8 @@ from common.ledger.keys import journal_key, run_keys
 from common.ledger.ledger import Ledger
 from common.records import STATE_BYTES, Outcome
 from common.storage.keys import parse_part_key, parts_prefix
-from common.storage.plan_index import read_index, read_run
+from common.storage.plan_index import read_index
+from common.storage.run_record import read_run
 from common.storage.store import Store
 from producer.results.collect import UNPROCESSED, collect_outcomes
 

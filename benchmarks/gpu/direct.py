@@ -30,7 +30,8 @@ from benchmarks.gpu.questions import SAMPLES_IN_FLIGHT, dictate_length
 from benchmarks.gpu.watch import CpuWatch
 from common.records import Sample
 from common.spec.models import RunSpec
-from common.storage.plan_index import read_chunk, read_index, read_run
+from common.storage.plan_index import read_chunk, read_index
+from common.storage.run_record import read_run
 from common.storage.store import Store, open_store
 
 _DECODERS = 4  # threads; a fleet's worker has as many

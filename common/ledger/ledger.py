@@ -18,7 +18,7 @@ from redis.client import Pipeline
 from common.errors import LeaseLost
 from common.ledger.connection import connect_redis as connect_redis  # workers.app imports it from here
 from common.ledger.keys import journal_key, run_keys, runs_key, trial_key
-from common.records import STATE_BYTES, Chunk, Lease, Outcome, Part, Plan
+from common.records import STATE_BYTES, Chunk, Lease, Outcome, Part, Plan, RunState
 from common.redaction import mask_text
 from common.settings import Settings
 from common.spec.models import AbortIf
@@ -26,7 +26,7 @@ from common.spec.models import AbortIf
 _SCRIPT = (Path(__file__).parent / "ledger.lua").read_text(encoding="utf-8")
 # Points of blame from which a chunk is a suspect; a holder that fell silent brings one (see ``ledger.lua``).
 SUSPECT = 2
-_ENDED = (None, b"done", b"cancelled")  # None: expired, or forgotten
+_ENDED = (None, RunState.DONE.encode(), RunState.CANCELLED.encode())  # None: expired, or forgotten
 _STATE_NAMES = {byte: name for name, byte in STATE_BYTES.items()}
 
 
@@ -48,7 +48,7 @@ class LedgerView:
     """
 
     model: str
-    state: str
+    state: RunState
     reason: str
     samples: int
     chunks: int
@@ -165,15 +165,15 @@ class Ledger:
 
     def pause_run(self, run_id: str, reason: str) -> bool:
         """Hand out no more chunks of a run until ``continue_run``; ``reason`` is for a person."""
-        return bool(self._call(run_id, None, "set_state", "paused", mask_text(reason)))
+        return bool(self._call(run_id, None, "set_state", RunState.PAUSED, mask_text(reason)))
 
     def cancel_run(self, run_id: str, reason: str) -> bool:
         """Hand out no more chunks of a run.  Returns whether the run is known and not done."""
-        return bool(self._call(run_id, None, "set_state", "cancelled", reason))
+        return bool(self._call(run_id, None, "set_state", RunState.CANCELLED, reason))
 
     def continue_run(self, run_id: str) -> bool:
         """Hand out chunks of a paused or cancelled run again.  Returns whether the run is known and not done."""
-        if not self._call(run_id, None, "set_state", "running", ""):
+        if not self._call(run_id, None, "set_state", RunState.RUNNING, ""):
             return False
         model: Any = self.client.hget(run_keys(run_id).run, "model")
         self.client.sadd(runs_key(model.decode()), run_id)  # last, see `list_runs`
@@ -247,7 +247,7 @@ class Ledger:
             return None
         return LedgerView(
             model=fields[b"model"].decode(),
-            state=fields[b"state"].decode(),
+            state=RunState(fields[b"state"].decode()),
             reason=fields.get(b"reason", b"").decode(),
             samples=int(fields[b"samples"]),
             chunks=int(fields[b"chunks"]),

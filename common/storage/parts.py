@@ -1,6 +1,6 @@
 """Parquet of outcomes: one schema for the parts and for ``results.parquet``.
 
-A part is encoded in memory and put whole.  Its key-value metadata holds ``run_id``, ``chunk``, ``counts`` (JSON, outcomes
+A part is encoded in memory and put whole. Its key-value metadata holds ``run_id``, ``chunk``, ``counts`` (JSON, outcomes
 by status), ``index_kinds`` (one letter a row, see ``OUTCOME_SCHEMA``) and a ``crc32`` over these.
 """
 
@@ -24,7 +24,7 @@ _STATUSES = get_args(Status)
 _TIMES = ("started_at", "finished_at")
 _MICROSECONDS = 1_000_000  # per second
 
-# Dictionaries, statistics and Arrow's own copy of the schema cost more than they give at the size of a part.  Snappy is
+# Dictionaries, statistics and Arrow's own copy of the schema cost more than they give at the size of a part. Snappy is
 # as fast as no compression and every reader knows it; zstd takes twice as long over pages this small.
 _PART_FORMAT = {
     "compression": "snappy",
@@ -52,7 +52,7 @@ _ATTEMPT = pa.struct(
     ]
 )
 
-# ``index`` is text here: 7 and "7" look the same in results.parquet, as people expect.  A part tells them apart by its
+# ``index`` is text here: 7 and "7" look the same in results.parquet, as people expect. A part tells them apart by its
 # ``index_kinds``: "i" for a row whose index is an int, "s" for a str.
 OUTCOME_SCHEMA = pa.schema(
     [

@@ -1,13 +1,11 @@
 """A plan's chunks: the index that finds them in the store, the samples of one, got by a single range read, and its part."""
 
 import io
-import json
 import zlib
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,24 +13,21 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from common.digests import digest_record
-from common.errors import ConfigError, IntegrityError
-from common.records import Chunk, Part, Plan, Sample
-from common.redaction import mask_record
-from common.spec.models import RunSpec
-from common.storage.keys import index_key, part_key, parts_prefix, run_key, samples_key
+from common.errors import IntegrityError
+from common.records import Chunk, Part, Sample
+from common.storage.keys import index_key, part_key, parts_prefix, samples_key
 from common.storage.parts import decode_part
 from common.storage.store import MissingObject, Store
 
 _COLUMNS = ("first", "count", "offset", "length", "crc32")
-_WRITE_AGAIN = "delete it if it is there and enqueue the same spec again: that writes the plan again, and what is done stays done"
+WRITE_AGAIN = "delete it if it is there and enqueue the same spec again: that writes the plan again, and what is done stays done"
 
 
 @dataclass(frozen=True, slots=True)
 class Wave:
     """The chunks of one wave, as columns: 100 million samples in chunks of 64 take 75 MB.
 
-    ``begin`` is the number of its first chunk.  A later wave's ``positions`` are those of all its samples, in rising order;
+    ``begin`` is the number of its first chunk. A later wave's ``positions`` are those of all its samples, in rising order;
     the plan itself, wave 1, has none, because they are all there are.
     """
 
@@ -89,7 +84,7 @@ class ChunkIndex:
 
 
 class IndexBuilder:
-    """Collects a wave's chunks while its samples are written.  Kept as columns, like the index itself."""
+    """Collects a wave's chunks while its samples are written. Kept as columns, like the index itself."""
 
     def __init__(self) -> None:
         self._columns = {name: array("Q") for name in _COLUMNS}
@@ -128,12 +123,12 @@ class IndexBuilder:
 
 
 def read_index(store: Store, run_id: str) -> ChunkIndex:
-    """Return the index of all waves of a run.  Raises ``IntegrityError`` when one is damaged, or the plan's is gone."""
+    """Return the index of all waves of a run. Raises ``IntegrityError`` when one is damaged, or the plan's is gone."""
     waves: list[Wave] = []
     while (content := _find_index(store, run_id, len(waves) + 1)) is not None:
         waves.append(_read_wave(content, run_id, len(waves) + 1, len(waves) and waves[-1].end))
     if not waves:
-        raise IntegrityError(f"{index_key(run_id)} of a planned run is gone; {_WRITE_AGAIN}")
+        raise IntegrityError(f"{index_key(run_id)} of a planned run is gone; {WRITE_AGAIN}")
     _check_last_wave(store, run_id, len(waves))
     return ChunkIndex(run_id, waves)
 
@@ -169,25 +164,25 @@ def _read_wave(content: bytes, run_id: str, number: int, begin: int) -> Wave:
         if number > 1:
             named, positions = table["samples_key"][0].as_py(), pc.list_flatten(table["positions"]).to_numpy()
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-        way_out = _WRITE_AGAIN if number == 1 else _drop_wave(run_id, number)
+        way_out = WRITE_AGAIN if number == 1 else _drop_wave(run_id, number)
         raise IntegrityError(f"{key} of a planned run cannot be read ({error}); {way_out}") from error
     return Wave(number, begin, named, columns, datasets, positions)
 
 
 def read_chunk(store: Store, chunk: Chunk) -> list[Sample]:
-    """Return a chunk's samples in plan order.  Raises ``IntegrityError`` when the stored bytes are not what was planned."""
+    """Return a chunk's samples in plan order. Raises ``IntegrityError`` when the stored bytes are not what was planned."""
     where = f"chunk {chunk.number} of {chunk.run_id}: the plan's samples object {chunk.samples_key}"
     try:
         content = store.get_range(chunk.samples_key, chunk.offset, chunk.length)
     except (MissingObject, IntegrityError) as error:
-        raise IntegrityError(f"{where} is gone or cut short ({error}); {_WRITE_AGAIN}") from error
+        raise IntegrityError(f"{where} is gone or cut short ({error}); {WRITE_AGAIN}") from error
     if zlib.crc32(content) != chunk.crc32:
-        raise IntegrityError(f"{where} is damaged (checksum differs); {_WRITE_AGAIN}")
+        raise IntegrityError(f"{where} is damaged (checksum differs); {WRITE_AGAIN}")
     return [Sample.model_validate_json(line) for line in content.splitlines()]
 
 
 def read_part(store: Store, chunk: Chunk) -> Part | None:
-    """Return a chunk's part, or ``None`` while there is none.  Raises ``IntegrityError`` when it is damaged."""
+    """Return a chunk's part, or ``None`` while there is none. Raises ``IntegrityError`` when it is damaged."""
     key = part_key(chunk.run_id, chunk.wave, chunk.number)
     try:
         content = store.get(key)
@@ -200,32 +195,3 @@ def read_part(store: Store, chunk: Chunk) -> Part | None:
             f"{error}; delete {key} from {store.url}, then its samples are run again by: producer resume {chunk.run_id} --rebuild"
         ) from error
     return Part(run_id=chunk.run_id, chunk=chunk.number, key=key, outcomes=outcomes)
-
-
-def encode_run(spec: RunSpec, plan: Plan, created_s: float) -> bytes:
-    """Return ``run.json``: what was asked, and the plan in numbers."""
-    record: dict[str, Any] = {
-        "run_id": plan.run_id,
-        "created_s": created_s,
-        "plan": plan.model_dump(mode="json"),
-        "spec": spec.model_dump(mode="json"),
-    }
-    # No part of the digest, so a mask changes no run; a profile that shows a secret is refused before it comes to this.
-    record["spec"]["model"]["engine_options"] = mask_record(spec.model.engine_options)
-    return json.dumps({**record, "digest": digest_record(record)}, indent=2, ensure_ascii=False).encode()
-
-
-def read_run(store: Store, run_id: str) -> tuple[RunSpec, Plan]:
-    """Return what was asked and how it was planned.
-
-    Raises ``ConfigError`` when no such run was planned, and ``IntegrityError`` when its record is damaged.
-    """
-    try:
-        record = json.loads(store.get(run_key(run_id)))
-        if record.pop("digest") != digest_record(record) or record["run_id"] != run_id:
-            raise ValueError("its digest is not that of what it holds")
-        return RunSpec.model_validate(record["spec"]), Plan.model_validate(record["plan"])
-    except MissingObject:
-        raise ConfigError(f"no run {run_id!r} in {store.url}; is FLEET_STORE_URL the one it was enqueued with?") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise IntegrityError(f"{run_key(run_id)} is no record of a run ({error}); {_WRITE_AGAIN}") from error

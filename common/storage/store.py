@@ -1,6 +1,6 @@
 """The store: one root, a local folder or a prefix in object storage, and the few operations that we trust on both.
 
-A key is a path of segments joined by ``/``; on local disk the segments are folders.  An object is seen whole or not at all.
+A key is a path of segments joined by ``/``; on local disk the segments are folders. An object is seen whole or not at all.
 
 An obstore client hangs in a forked child, so open a store after a fork and never while a module is imported.
 """
@@ -60,13 +60,13 @@ _OUT_OF_RANGE = re.compile(r"range was invalid|status code: 416", re.IGNORECASE)
 
 
 class MissingObject(FleetError):
-    """No object has this key.  Whether that is a fault is for the caller to say."""
+    """No object has this key. Whether that is a fault is for the caller to say."""
 
     code = "missing_object"
 
 
 class StoreFull(TransientError):
-    """There is no room for the object.  A worker tries again until somebody makes room; a command ends with exit code 2."""
+    """There is no room for the object. A worker tries again until somebody makes room; a command ends with exit code 2."""
 
     code = "store_full"
     exit_code = USER_MUST_ACT
@@ -81,7 +81,7 @@ class StoreProbe:
 
 
 class Writer:
-    """Takes the bytes of one object, piece by piece.  Made by ``Store.open_writer``."""
+    """Takes the bytes of one object, piece by piece. Made by ``Store.open_writer``."""
 
     def __init__(self, stream: "WritableFile", where: str) -> None:
         self._stream = stream
@@ -94,10 +94,10 @@ class Writer:
 
 
 class Store:
-    """Objects under one root.  Safe to share among threads; made by ``open_store``.
+    """Objects under one root. Safe to share among threads; made by ``open_store``.
 
     Every operation rides out transient errors with backoff for the store's ``patience_s``, then raises
-    ``ServiceUnreachable``.  Where the user must act it raises ``ConfigError`` (no permission, read-only, no such bucket, a bad
+    ``ServiceUnreachable``. Where the user must act it raises ``ConfigError`` (no permission, read-only, no such bucket, a bad
     key) or ``StoreFull``.
     """
 
@@ -106,7 +106,7 @@ class Store:
         self.url = mask_text(url)
 
     def put_new(self, key: str, content: bytes) -> bool:
-        """Create the object if none has this key.  Return True if we won: of any number of racers exactly one does.
+        """Create the object if none has this key. Return True if we won: of any number of racers exactly one does.
 
         False may also mean that an earlier try of our own arrived after all: read the object to know what it holds.
         """
@@ -125,7 +125,7 @@ class Store:
             obstore.put(self._client, key, content)
 
     def get(self, key: str) -> bytes:
-        """Return the whole object.  Raises ``MissingObject``."""
+        """Return the whole object. Raises ``MissingObject``."""
         with self._speaking(key):
             return obstore.get(self._client, key).bytes().to_bytes()
 
@@ -163,7 +163,7 @@ class Store:
                     yield key
                     last = key
             except ServiceUnreachable:
-                # obstore does not ask again for a page that was cut.  Object storage lists in the order of its keys, so we can.
+                # obstore does not ask again for a page that was cut. Object storage lists in the order of its keys, so we can.
                 if not tries_left or isinstance(self._client, LocalStore):
                     raise
             else:
@@ -182,7 +182,7 @@ class Store:
 
     @contextmanager
     def open_writer(self, key: str) -> Iterator[Writer]:
-        """Write one object in pieces.  It appears, in place of any other, when the block ends, and never after an exception."""
+        """Write one object in pieces. It appears, in place of any other, when the block ends, and never after an exception."""
         with self._speaking(key):
             stream = obstore.open_writer(self._client, key, buffer_size=_WRITE_BUFFER_BYTES)
         try:
@@ -226,8 +226,8 @@ class Store:
 def open_store(url: str, *, patience_s: float = 10.0) -> Store:
     """Open the store at ``url``: a path, ``file://`` and a path, ``s3://bucket/prefix``, ``gs://`` or ``az://``.
 
-    A local folder is made if it is missing.  Credentials and endpoints come from the environment, for S3 from ``AWS_*``;
-    plain http is allowed only where the endpoint says ``http://``.  ``patience_s`` bounds the retries of one operation.
+    A local folder is made if it is missing. Credentials and endpoints come from the environment, for S3 from ``AWS_*``;
+    plain http is allowed only where the endpoint says ``http://``. ``patience_s`` bounds the retries of one operation.
     Raises ``ConfigError``; whether the store answers is for ``Store.probe`` to say.
     """
     scheme, separator, rest = url.partition("://")

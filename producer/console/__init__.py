@@ -1,1 +1,1 @@
-"""Console: what a terminal shows of a run: status, scores, progress."""
+"""Console: show the status, scores and progress of a run on a terminal."""

@@ -1,4 +1,7 @@
-"""Progress of a stream of unknown length: a spinner with count and rate on a terminal, a line every ten seconds elsewhere."""
+"""Show the progress of a stream of unknown length.
+
+On a terminal it is a spinner with count and rate; elsewhere it is a line every ten seconds.
+"""
 
 import time
 from collections.abc import Iterable, Iterator

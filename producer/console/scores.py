@@ -6,6 +6,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from common.sample_codes import ADVICE
 from producer.evaluation.evaluate import DatasetScores, Evaluation
 
 ABSENT = "–"
@@ -14,24 +15,6 @@ ABSENT = "–"
 _HEADINGS = ("n", "accuracy\n(95 % interval)", "first\nattempt", "invalid\nrate", "failed", "unprocessed", "coverage")
 _PLAIN_HEADINGS = ("n", "accuracy", "first attempt", "invalid rate", "failed", "unprocessed", "coverage")
 _NATURAL_WIDTH = 1000  # columns; wide enough that no table is squeezed while it is measured
-
-_ROW_AT_FAULT = "correct the row; its error_message names the field"
-_ADVICE = {
-    "bad_field": _ROW_AT_FAULT,
-    "bad_media": _ROW_AT_FAULT,
-    "bad_row": _ROW_AT_FAULT,
-    "engine_crashed": "these take the engine down; look for what is special about them",
-    "engine_rejected": "see the samples' error_message",
-    "media_corrupt": "replace the files",
-    "media_forbidden": "put the files under the dataset's folder, or set media_root, or FLEET_MEDIA_ROOTS on the workers",
-    "media_missing": "check the paths in the dataset, or set media_root",
-    "media_too_large": "scale the images or videos down",
-    "media_unreadable": "check the paths and their permissions",
-    "media_unsupported": "give media as files or inline; videos need pip install 'vlm-fleet[video]' on the workers",
-    "missing_question": _ROW_AT_FAULT,
-    "out_of_memory": "one sample alone did not fit: lower max_tokens",
-    "unexpected_error": "a mistake of ours: see the worker's log",
-}
 
 
 def print_scores(evaluation: Evaluation, console: Console) -> None:
@@ -64,9 +47,7 @@ def format_failures(evaluation: Evaluation) -> list[str]:
     if not failures:
         return []
     code_width, count_width = max(map(len, failures)), len(str(max(failures.values())))
-    lines = (
-        f"  {code:<{code_width}}  {count:>{count_width}}  {_ADVICE.get(code, '')}".rstrip() for code, count in failures.items()
-    )
+    lines = (f"  {code:<{code_width}}  {count:>{count_width}}  {ADVICE.get(code, '')}".rstrip() for code, count in failures.items())
     return ["failed samples by error code:", *lines]
 
 

@@ -9,9 +9,11 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from common.ledger.worker_registry import WorkerRecord
+from common.records import RunState
 from producer.console.scores import ABSENT
 from producer.console.watch import describe_progress, format_rate
-from producer.runs.enqueue import Enqueued, Resumed
+from producer.runs.control import Resumed
+from producer.runs.enqueue import Enqueued
 from producer.runs.status import RunStatus, SampleCounts
 
 _COLUMNS = ("rows", "unique", "duplicates", "ok", "invalid", "failed", "in_flight", "unprocessed")
@@ -27,10 +29,10 @@ def print_status(status: RunStatus, console: Console) -> None:
         console.print(table)
     else:
         for name, counts in rows:
-            parts_shown = [f"{column.replace('_', ' ')} {cell}" for column, cell in zip(_COLUMNS, _cells(counts), strict=True)]
-            _print(console, f"{name}\n  {', '.join(parts_shown[:3])}\n  {', '.join(parts_shown[3:])}")
+            labelled = [f"{column.replace('_', ' ')} {cell}" for column, cell in zip(_COLUMNS, _cells(counts), strict=True)]
+            _print(console, f"{name}\n  {', '.join(labelled[:3])}\n  {', '.join(labelled[3:])}")
     _print_workers(status, console)
-    if status.state == "running" and not any(worker.state != "stopped" for worker in status.workers):
+    if status.state == RunState.RUNNING and not any(worker.state != "stopped" for worker in status.workers):
         _print(console, _advise_workers(status.model))
 
 
@@ -50,7 +52,7 @@ def _measure(table: Table, console: Console) -> Measurement:
 
 
 def _print_workers(status: RunStatus, console: Console) -> None:
-    """Print the workers as a table if it fits the terminal, else one line each. Then print each worker's trouble."""
+    """Print the workers as a table if it fits the terminal, else one line each. Then print the ``trouble`` of each worker."""
     if not status.workers:
         return
     table = _make_worker_table(status)
@@ -73,8 +75,8 @@ def _make_worker_table(status: RunStatus) -> Table:
         table.add_column(column, justify="right", no_wrap=True)
     for worker in status.workers:
         rates = (ABSENT if per_s is None else format_rate(per_s) for per_s in (worker.samples_per_s, worker.tokens_per_s))
-        parts_shown = (worker.worker, _describe_device(worker), worker.state, _describe_holds(worker, status.run_id), *rates)
-        table.add_row(*map(escape, parts_shown))
+        cells = (worker.worker, _describe_device(worker), worker.state, _describe_holds(worker, status.run_id), *rates)
+        table.add_row(*map(escape, cells))
     return table
 
 
@@ -89,13 +91,13 @@ def _describe_device(worker: WorkerRecord) -> str:
 
 
 def _describe_holds(worker: WorkerRecord, run_id: str) -> str:
-    """Return ``chunk 12, 14``, and the number of chunks it holds of other runs."""
+    """Return the worker's chunks of this run, as ``chunk 12, 14``, and the number of its chunks of other runs."""
     ours = [str(chunk) for run, chunk in sorted(worker.holds) if run == run_id]
     others = len(worker.holds) - len(ours)
-    parts_shown = [f"chunk {', '.join(ours)}"] if ours else []
+    held = [f"chunk {', '.join(ours)}"] if ours else []
     if others:
-        parts_shown.append(f"{others} {'chunk' if others == 1 else 'chunks'} of other runs")
-    return ", ".join(parts_shown) or "nothing"
+        held.append(f"{others} {'chunk' if others == 1 else 'chunks'} of other runs")
+    return ", ".join(held) or "nothing"
 
 
 def print_enqueued(enqueued: Enqueued, console: Console) -> None:
@@ -104,10 +106,10 @@ def print_enqueued(enqueued: Enqueued, console: Console) -> None:
     rows = sum(dataset.rows for dataset in plan.datasets)
     how = "planned" if enqueued.planned else "planned before"
     _print(console, f"{enqueued.run_id}: {rows:,} rows, {plan.samples:,} samples in {plan.chunks:,} chunks ({how})")
-    if enqueued.state != "running":
+    if enqueued.state != RunState.RUNNING:
         _print(console, f"  the run is {enqueued.state}{_advise_resuming(enqueued)}")
         return
-    _print(console, f"  rang for {enqueued.rung:,} chunks; follow with: producer watch {enqueued.run_id}")
+    _print(console, f"  enqueued {enqueued.rung:,} chunks; follow with: producer watch {enqueued.run_id}")
     if not enqueued.workers:
         _print(console, f"  {_advise_workers(enqueued.model)}")
 
@@ -115,18 +117,18 @@ def print_enqueued(enqueued: Enqueued, console: Console) -> None:
 def print_resumed(resumed: Resumed, retry: Sequence[str], console: Console) -> None:
     """Print what resuming did; ``retry`` lists the statuses to run again."""
     if retry and not resumed.retried:
-        _print(console, f"{resumed.run_id}: no sample is {' or '.join(retry)} and not being run again already")
+        _print(console, f"{resumed.run_id}: no {' or '.join(retry)} sample to run again, apart from those already being run again")
     elif retry:
         _print(console, f"{resumed.run_id}: samples to be run again: {resumed.retried:,}")
-    if resumed.state == "done":
-        _print(console, f"{resumed.run_id}: is done; nothing to ring for")
+    if resumed.state == RunState.DONE:
+        _print(console, f"{resumed.run_id}: the run is done; there is nothing to enqueue")
     else:
-        _print(console, f"{resumed.run_id}: rang for {resumed.rung:,} chunks; follow with: producer watch {resumed.run_id}")
+        _print(console, f"{resumed.run_id}: enqueued {resumed.rung:,} chunks; follow with: producer watch {resumed.run_id}")
 
 
 def _advise_resuming(enqueued: Enqueued) -> str:
-    if enqueued.state != "done":
-        return f"; let it go on with: producer resume {enqueued.run_id}"
+    if enqueued.state != RunState.DONE:
+        return f"; continue it with: producer resume {enqueued.run_id}"
     if not enqueued.not_ok:
         return ""
     command = f"producer resume {enqueued.run_id} --retry failed,invalid"

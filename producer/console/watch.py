@@ -1,4 +1,4 @@
-"""Watch a run until it ends: a progress bar with rate and time left on a terminal, plain lines elsewhere."""
+"""Watch a run until it ends: show a progress bar with rate and time left on a terminal, and plain lines elsewhere."""
 
 import time
 from collections.abc import Callable
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from common.records import RunState
 from producer.runs.status import RunStatus, SampleCounts
 
 _POLL_S = 0.5
@@ -13,15 +14,15 @@ _LINE_S = 5.0
 
 
 def watch_run(read: Callable[[], RunStatus], console: Console) -> RunStatus:
-    """Show what ``read`` returns until the run has ended or is paused; return the last status."""
+    """Show the status that ``read`` returns until the run has ended or is paused. Return the last status."""
     last = _watch_live(read, console) if console.is_terminal else _watch_lines(read, console)
     _print_progress(last, console)
     return last
 
 
 def describe_progress(status: RunStatus) -> str:
-    """Return one line: samples done and in all, rate, time left, and the counts that are not ``ok``."""
-    parts = [f"{status.run_id}: {_describe_done(status)}", _describe_pace(status)]
+    """Return one line: samples done and in total, rate, time left, and the counts of samples that are not ``ok``."""
+    parts = [f"{status.run_id}: {_describe_done(status)}", _describe_rate(status)]
     troubles = (("invalid", status.samples.invalid), ("failed", status.samples.failed), ("run again", status.retrying))
     return " · ".join(parts + [f"{count:,} {name}" for name, count in troubles if count])
 
@@ -34,8 +35,8 @@ def _describe_done(status: RunStatus) -> str:
     return f"{_count_done(status.samples):,}/{status.samples.unique:,} samples"
 
 
-def _describe_pace(status: RunStatus) -> str:
-    if status.state != "running":
+def _describe_rate(status: RunStatus) -> str:
+    if status.state != RunState.RUNNING:
         return f"{status.state}{f' ({status.reason})' if status.reason else ''}"
     if not status.samples_per_s:
         return "waiting for a chunk to end" if status.workers else "waiting for a worker"
@@ -63,7 +64,7 @@ def _watch_lines(read: Callable[[], RunStatus], console: Console) -> RunStatus:
     shown_at = -_LINE_S
     while True:
         status = read()
-        if status.state != "running":
+        if status.state != RunState.RUNNING:
             return status
         if time.monotonic() - shown_at >= _LINE_S:
             _print_progress(status, console)
@@ -77,8 +78,8 @@ def _watch_live(read: Callable[[], RunStatus], console: Console) -> RunStatus:
         status = read()
         console.print(status.run_id, markup=False, highlight=False)
         shown = progress.add_task("", total=status.samples.unique)
-        while status.state == "running":
-            line = f"{_describe_done(status)} · {_describe_pace(status)}"
+        while status.state == RunState.RUNNING:
+            line = f"{_describe_done(status)} · {_describe_rate(status)}"
             progress.update(shown, completed=_count_done(status.samples), description=line)
             time.sleep(_POLL_S)
             status = read()

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from common.broker.app import make_app
 from common.errors import ConfigError, FleetError
 from common.ledger.connection import connect_redis
 from common.ledger.ledger import Ledger
+from common.records import RunState
 from common.settings import Settings, get_settings
 from common.spec.files import read_specs
 from common.storage.store import Store, open_store
@@ -28,7 +29,7 @@ from producer.demo.redis_server import start_redis
 from producer.evaluation.evaluate import evaluate_run
 from producer.results.collect import collect_outcomes, write_results
 from producer.runs.enqueue import enqueue_run
-from producer.runs.status import RunStatus, read_status
+from producer.runs.status import RunStatus, prepare_status
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -47,11 +48,12 @@ def run_demo(folder: Path, console: Console) -> RunStatus:
         samples = (sample for source in spec.datasets for sample in read_dataset(source))
         enqueued = enqueue_run(spec, samples, store, ledger, make_app(settings))
         console.print(f"Run {spec.run_id}: {enqueued.plan.samples:,} samples in {enqueued.plan.chunks} chunks.", highlight=False)
-        status = read_status(spec.run_id, store, ledger)
-        if status.state == "running":
+        read = prepare_status(spec.run_id, store, ledger)
+        status = read()
+        if status.state == RunState.RUNNING:
             with one_worker(spec.model.name, settings, folder / "worker.log") as worker:
                 try:
-                    status = watch_run(lambda: _read_while_alive(spec.run_id, store, ledger, worker, folder), console)
+                    status = watch_run(lambda: _read_while_alive(read, worker, folder), console)
                 except KeyboardInterrupt:
                     console.print("Stopping; the worker has 5 s for what it holds.", highlight=False)
                     raise
@@ -78,10 +80,10 @@ def one_worker(model: str, settings: Settings, log_path: Path) -> Iterator["subp
             worker.wait()
 
 
-def _read_while_alive(run_id: str, store: Store, ledger: Ledger, worker: "subprocess.Popen[bytes]", folder: Path) -> RunStatus:
+def _read_while_alive(read: Callable[[], RunStatus], worker: "subprocess.Popen[bytes]", folder: Path) -> RunStatus:
     if (code := worker.poll()) is not None:
         raise FleetError(f"the worker could not start (exit code {code}); its log: {folder / 'worker.log'}")
-    return read_status(run_id, store, ledger)
+    return read()
 
 
 def _conclude(status: RunStatus, store: Store, folder: Path, console: Console) -> None:

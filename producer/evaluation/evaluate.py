@@ -6,7 +6,7 @@ from typing import get_args
 
 from common.errors import IntegrityError
 from common.records import Outcome, Record, Status
-from common.storage.plan_index import read_run
+from common.storage.run_record import read_run
 from common.storage.store import Store
 from producer.evaluation.metrics import mean_or_none, wilson_interval
 from producer.evaluation.scorers import CONVENTION, score_outcome

@@ -2,19 +2,19 @@
 
 import errno
 import tempfile
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from common.errors import ConfigError, IntegrityError
+from common.errors import ConfigError
 from common.records import Plan, Sample
 from common.spec.models import Chunks, RunSpec
-from common.storage.keys import index_key, run_key, samples_key
-from common.storage.plan_index import IndexBuilder, encode_run, read_run
+from common.storage.keys import index_key, samples_key
+from common.storage.plan_index import IndexBuilder
+from common.storage.run_record import write_run
 from common.storage.store import Store
 from producer.planning.shuffle import Counts, Spread, shuffle_samples
 
@@ -22,43 +22,25 @@ from producer.planning.shuffle import Counts, Spread, shuffle_samples
 def plan_run(spec: RunSpec, samples: Iterable[Sample], store: Store) -> Plan:
     """Shuffle the samples and write samples, index and ``run.json``, in this order; return the plan.
 
-    Memory grows by a 256th of the samples and by their index only.  The same spec and samples give the same bytes, so dying
+    Memory grows by a 256th of the samples and by their index only. The same spec and samples give the same bytes, so dying
     anywhere and planning again, or two producers planning at once, end in the same plan; ``run.json`` comes last and
-    says that it is whole.  Raises ``ConfigError`` when there is no sample at all.
+    says that it is whole. Raises ``ConfigError`` when there is no sample at all.
     """
     counts = Counts([source.name for source in spec.datasets])
-    index = IndexBuilder()
-    position = offset = 0
     with open_scratch() as scratch, store.open_writer(samples_key(spec.run_id)) as writer:
         groups = shuffle_samples(samples, counts, seed=spec.shuffle.seed, scratch=scratch)
-        for chunk in cut_chunks(groups, spec.chunks):
-            content = b"".join(entry.line for entry in chunk)
-            by_dataset = np.bincount([entry.dataset for entry in chunk], minlength=len(spec.datasets)).astype(np.uint32)
-            index.append(content, first=position, offset=offset, datasets=by_dataset)
-            writer.write(content)
-            position += len(chunk)
-            offset += len(content)
-        if not position:
+        index = write_chunks(groups, spec.chunks, datasets=len(spec.datasets), write=writer.write)
+        if not index:
             raise ConfigError(f"nothing to run: {', '.join(source.path for source in spec.datasets)} hold no rows")
     store.put(index_key(spec.run_id), index.encode())
-    plan = Plan(run_id=spec.run_id, samples=position, chunks=len(index), datasets=counts.to_records())
-    _write_record(spec, plan, store)
+    plan = Plan(run_id=spec.run_id, samples=sum(counts.unique), chunks=len(index), datasets=counts.to_records())
+    write_run(spec, plan, store)
     return plan
-
-
-def _write_record(spec: RunSpec, plan: Plan, store: Store) -> None:
-    """Write ``run.json``.  The first one stays; only a damaged one is written again."""
-    record = encode_run(spec, plan, time.time())
-    if not store.put_new(run_key(spec.run_id), record):
-        try:
-            read_run(store, spec.run_id)
-        except IntegrityError:
-            store.put(run_key(spec.run_id), record)
 
 
 @contextmanager
 def open_scratch() -> Iterator[Path]:
-    """Yield an empty folder to sort in.  Raises ``ConfigError`` when it runs out of room."""
+    """Yield an empty folder to sort in. Raises ``ConfigError`` when it runs out of room."""
     try:
         with tempfile.TemporaryDirectory(prefix="vlm-fleet-plan-") as scratch:
             yield Path(scratch)
@@ -104,3 +86,30 @@ def cut_chunks(groups: Iterable[list[Spread]], bounds: Chunks) -> Iterator[list[
             held_bytes += entry.input_bytes
     if chunk:
         yield chunk
+
+
+def write_chunks(
+    groups: Iterable[list[Spread]],
+    bounds: Chunks,
+    *,
+    datasets: int,
+    write: Callable[[bytes], object],
+    is_scattered: bool = False,
+) -> IndexBuilder:
+    """Cut groups into chunks within ``bounds``, pass the bytes of each chunk to ``write`` and return their index.
+
+    ``datasets`` is the number of datasets. With ``is_scattered``, as in a later wave, an entry's ``row`` is its plan position;
+    otherwise plan positions count up from 0.
+    """
+    index = IndexBuilder()
+    position = offset = 0
+    for chunk in cut_chunks(groups, bounds):
+        content = b"".join(entry.line for entry in chunk)
+        by_dataset = np.bincount([entry.dataset for entry in chunk], minlength=datasets).astype(np.uint32)
+        scattered = [entry.row for entry in chunk] if is_scattered else []
+        first = scattered[0] if is_scattered else position
+        index.append(content, first=first, offset=offset, datasets=by_dataset, scattered=scattered)
+        write(content)
+        position += len(chunk)
+        offset += len(content)
+    return index

@@ -1,7 +1,7 @@
 """The seeded global shuffle: samples of all datasets in one random order, groups kept together, duplicates found.
 
 The order is that of a keyed hash of each sample's group, so it depends on the seed and the samples alone, neither on the
-order of the files nor on the memory at hand.  Sorting happens outside memory: samples are spread over buckets by the
+order of the files nor on the memory at hand. Sorting happens outside memory: samples are spread over buckets by the
 hash's first byte, and only one bucket of 256 is sorted in memory at a time.
 """
 
@@ -22,7 +22,7 @@ _UNKNOWN_MEDIA_BYTES = 200_000  # a media file that nobody has looked at yet
 
 
 class Spread(NamedTuple):
-    """One sample on its way through the shuffle.  ``order`` is the hash of its group; ``line`` its JSON and a newline."""
+    """One sample on its way through the shuffle. ``order`` is the hash of its group; ``line`` its JSON and a newline."""
 
     order: bytes
     row: int

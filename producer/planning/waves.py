@@ -1,6 +1,6 @@
 """Waves: samples that failed or were answered invalidly are run again, as chunks of their own.
 
-A wave exists once its index does.  The samples object comes first and is named by its content, so two producers that plan
+A wave exists once its index does. The samples object comes first and is named by its content, so two producers that plan
 at once, or one that dies between the two, leave at worst an object that nobody reads.
 """
 
@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from common.digests import digest_bytes
 from common.ledger.ledger import Ledger
 from common.records import STATE_BYTES, Outcome, Sample
-from common.spec.models import Chunks
 from common.storage.keys import index_key, wave_samples_key
-from common.storage.plan_index import ChunkIndex, IndexBuilder, read_chunk
+from common.storage.plan_index import ChunkIndex, read_chunk
+from common.storage.run_record import PlannedRun
 from common.storage.store import Store
-from producer.planning.plan import cut_chunks
+from producer.planning.plan import write_chunks
 from producer.planning.shuffle import Spread, estimate_input_bytes
 from producer.results.collect import read_outcomes
 
@@ -35,24 +35,19 @@ def find_retried(index: ChunkIndex, ledger: Ledger, statuses: Iterable[str]) -> 
     return positions
 
 
-def plan_wave(index: ChunkIndex, positions: Sequence[int], bounds: Chunks, datasets: Sequence[str], store: Store) -> bool:
+def plan_wave(run: PlannedRun, positions: Sequence[int], store: Store) -> bool:
     """Plan the next wave, of the samples at these plan positions, which rise; return whether it is ours.
 
-    Another producer may have planned it first; then its wave is the one.  Each sample notes what was made of it before.
+    Another producer may have planned it first; then its wave is the one. Each sample notes what was made of it before.
     """
-    run_id, wave = index.run_id, len(index.waves) + 1
-    numbers = {name: number for number, name in enumerate(datasets)}
-    samples = zip(positions, _read_samples(store, index, positions), strict=True)
-    builder, lines = IndexBuilder(), bytearray()
-    for chunk in cut_chunks(([_spread(position, sample, numbers)] for position, sample in samples), bounds):
-        content = b"".join(entry.line for entry in chunk)
-        by_dataset = np.bincount([entry.dataset for entry in chunk], minlength=len(datasets)).astype(np.uint32)
-        scattered = [entry.row for entry in chunk]
-        builder.append(content, first=scattered[0], offset=len(lines), datasets=by_dataset, scattered=scattered)
-        lines += content
-    key = wave_samples_key(run_id, wave, digest_bytes(bytes(lines)))
+    wave, numbers = len(run.index.waves) + 1, run.plan.dataset_numbers
+    samples = zip(positions, _read_samples(store, run.index, positions), strict=True)
+    groups = ([_spread(position, sample, numbers)] for position, sample in samples)
+    lines = bytearray()
+    builder = write_chunks(groups, run.spec.chunks, datasets=len(numbers), write=lines.extend, is_scattered=True)
+    key = wave_samples_key(run.run_id, wave, digest_bytes(bytes(lines)))
     store.put(key, bytes(lines))
-    return store.put_new(index_key(run_id, wave), builder.encode(key))
+    return store.put_new(index_key(run.run_id, wave), builder.encode(key))
 
 
 def _spread(position: int, sample: Sample, numbers: Mapping[str, int]) -> Spread:

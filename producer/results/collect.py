@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 from common.errors import ConfigError, IntegrityError
 from common.records import STATE_BYTES, Attempt, Chunk, Outcome, Sample
 from common.storage.parts import OUTCOME_SCHEMA, to_table
-from common.storage.plan_index import read_chunk, read_index, read_part, read_run
+from common.storage.plan_index import read_chunk, read_part
+from common.storage.run_record import load_planned_run
 from common.storage.store import Store
 
 UNPROCESSED = "unprocessed"
@@ -29,8 +30,8 @@ def collect_outcomes(run_id: str, store: Store) -> Iterator[Outcome]:
     at once, when no such run was planned, and ``IntegrityError`` when plan or part is damaged or a part holds other
     samples than its chunk.
     """
-    _, plan = read_run(store, run_id)
-    index = read_index(store, run_id)
+    run = load_planned_run(store, run_id)
+    plan, index = run.plan, run.index
     if index.waves[0].end != plan.chunks:
         raise IntegrityError(f"run {run_id}: its plan has {plan.chunks} chunks, but its index has {index.waves[0].end}")
     waves = [_read_wave(store, index.iterate_wave(wave)) for wave in index.waves]

@@ -1,1 +1,1 @@
-"""Runs: enqueue, resume, cancel and rebuild them, and read their status."""
+"""Runs: enqueue, resume, cancel and rebuild runs, and read their status."""

@@ -1,22 +1,22 @@
-"""How far a run is: states that always add up, rates, and who holds what."""
+"""The status of a run: samples by state, rates, and the chunks that each worker holds."""
 
 from collections.abc import Callable
-from typing import Literal
 
 from common.errors import ConfigError
 from common.ledger.ledger import Ledger, LedgerView
 from common.ledger.worker_registry import WorkerRecord, list_workers
-from common.records import DatasetCounts, Plan, Record
-from common.storage.plan_index import ChunkIndex, read_index, read_run
+from common.records import DatasetCounts, Record, RunState
+from common.storage.plan_index import ChunkIndex
+from common.storage.run_record import PlannedRun, load_planned_run
 from common.storage.store import Store
 
 _RATE_WINDOW_S = 30.0
 
 
 class SampleCounts(Record):
-    """Samples by state.  ``rows = unique + duplicates``, and the five states add up to ``unique``.
+    """Samples by state. ``rows = unique + duplicates``, and the five states add up to ``unique``.
 
-    A sample that is run again stays in the state that it had, until the new one is better.
+    A sample that is run again keeps its state until a better one is reached.
     """
 
     rows: int
@@ -30,16 +30,16 @@ class SampleCounts(Record):
 
 
 class RunStatus(Record):
-    """What ``producer status RUN --json`` prints.
+    """The object that ``producer status RUN --json`` prints.
 
-    ``retrying`` counts samples that are being run again.  ``samples_per_s`` and ``tokens_per_s`` are the run's own, by what was
-    committed in the last 30 s; those of ``workers``, by what each has answered, may be for other runs too.  ``eta_s`` (seconds)
-    is ``None`` while nothing moves.
+    ``retrying`` counts samples that are being run again. ``samples_per_s`` and ``tokens_per_s`` cover this run's commits of the
+    last 30 s; the rates of ``workers`` cover everything that a worker answers, also for other runs. ``eta_s`` (seconds) is
+    ``None`` while the rate is 0.
     """
 
     run_id: str
     model: str
-    state: Literal["running", "paused", "done", "cancelled"]
+    state: RunState
     reason: str | None
     samples: SampleCounts
     datasets: dict[str, SampleCounts]
@@ -55,30 +55,30 @@ class RunStatus(Record):
 
 
 def read_status(run_id: str, store: Store, ledger: Ledger) -> RunStatus:
-    """Return a run's status.  Raises ``ConfigError`` when no such run was planned, or the ledger has lost it."""
+    """Return a run's status. Raises ``ConfigError`` if the store has no such run, or the ledger has lost it."""
     return prepare_status(run_id, store, ledger)()
 
 
 def prepare_status(run_id: str, store: Store, ledger: Ledger) -> Callable[[], RunStatus]:
-    """Read the run's plan, once, and return a function that reads its status from the ledger as often as it is called."""
-    _, plan = read_run(store, run_id)
-    index = read_index(store, run_id)
+    """Load the run once and return a function that reads its current status from the ledger at each call."""
+    run = load_planned_run(store, run_id)
 
-    def tell() -> RunStatus:
-        nonlocal index
+    def read() -> RunStatus:
+        nonlocal run
         view = ledger.view_run(run_id)
         if view is None:
             raise ConfigError(
-                f"Redis does not know run {run_id} (was it flushed?); bring it back: producer resume {run_id} --rebuild"
+                f"Redis does not know run {run_id} (was it flushed?); restore it with: producer resume {run_id} --rebuild"
             )
-        if view.chunks > len(index):
-            index = read_index(store, run_id)
-        return _tell_status(plan, view, index, ledger)
+        if view.chunks > len(run.index):
+            run = run.reload_index(store)
+        return _build_status(run, view, ledger)
 
-    return tell
+    return read
 
 
-def _tell_status(plan: Plan, view: LedgerView, index: ChunkIndex, ledger: Ledger) -> RunStatus:
+def _build_status(run: PlannedRun, view: LedgerView, ledger: Ledger) -> RunStatus:
+    plan, index = run.plan, run.index
     leased = [chunk.datasets for chunk in map(index.__getitem__, view.holders) if chunk.wave == 1]
     datasets = {
         counts.name: _count_states(counts, number, view, sum(chunk[number] for chunk in leased))
@@ -126,12 +126,12 @@ def _count_states(counts: DatasetCounts, number: int, view: LedgerView, in_fligh
 
 
 def measure_rate(view: LedgerView) -> tuple[float, float]:
-    """Return samples/s and tokens/s: over the last 30 s of a run that goes on, over the whole of one that is done.
+    """Return samples/s and tokens/s: of the last 30 s of an unfinished run, or of the whole duration of a finished one.
 
-    The ledger keeps the last commits only; where these reach less far back, the time since the oldest of them counts.
+    The ledger keeps only the latest commits. If they cover less time than that, the rate starts at the oldest one kept.
     """
     since_s, until_s = max(view.started_s, view.now_s - _RATE_WINDOW_S), view.now_s
-    if view.state == "done":
+    if view.state == RunState.DONE:
         since_s, until_s = view.started_s, view.changed_s
     if view.chunks_done > len(view.progress) > 0:
         since_s = max(since_s, view.progress[-1].at_s)

@@ -198,13 +198,13 @@ def test_resume_prints_how_many_chunks_it_rang_for(fleet: Fleet, run_id: str) ->
         "rung": 6,
         "retried": 0,
     }
-    assert f"{run_id}: rang for 6 chunks; follow with: producer watch" in fleet.run_producer("resume", run_id, "--rebuild")
+    assert f"{run_id}: enqueued 6 chunks; follow with: producer watch" in fleet.run_producer("resume", run_id, "--rebuild")
 
 
 def test_retry_takes_the_two_statuses_that_can_be_run_again_and_no_other(fleet: Fleet, run_id: str) -> None:
     said = fleet.run_producer("resume", run_id, "--retry", "failed,unprocessed", code=2)
     assert "'unprocessed' cannot be run again; expected failed, invalid or failed,invalid" in said
-    assert "no sample is failed and not being run again already" in fleet.run_producer("resume", run_id, "--retry", "failed")
+    assert "no failed sample to run again" in fleet.run_producer("resume", run_id, "--retry", "failed")
 
 
 def test_a_redis_that_is_away_ends_with_3_and_says_what_to_look_at(fleet: Fleet, spec_path: str) -> None:

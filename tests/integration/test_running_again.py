@@ -66,7 +66,7 @@ def test_what_failed_and_what_was_invalid_is_run_again_alone_and_both_waves_are_
     assert "samples to be run again: 1" in fleet.run_producer("resume", run_id, "--retry", "invalid,failed")
     fleet.wait_for_end(run_id)
     assert len(read_results(fleet, run_id, code=1)["stubborn"]["attempts"]) == 6
-    assert "no sample is failed and not being run again already" in fleet.run_producer("resume", run_id, "--retry", "failed")
+    assert "no failed sample to run again" in fleet.run_producer("resume", run_id, "--retry", "failed")
     scores = json.loads(fleet.run_producer("evaluate", run_id, "--json", code=1))["overall"]
     assert (scores["ok"], scores["invalid"], scores["failed"], scores["retried"]) == (39, 1, 0, 2)
     assert scores["first_attempt_hits"] == 38, "one that could not be asked before was right the first time it was"
@@ -91,7 +91,7 @@ def test_a_cancelled_run_ends_within_one_chunk_keeps_what_is_done_and_can_go_on(
     enqueued = fleet.enqueue(fleet.folder / "noting.spec.yaml")
     assert (enqueued.state, enqueued.rung) == ("cancelled", 0)
 
-    assert "rang for" in fleet.run_producer("resume", run_id)
+    assert "enqueued" in fleet.run_producer("resume", run_id)
     fleet.wait_for_end(run_id)
     assert_run_is_sound(fleet, run_id)
     asked = (fleet.folder / "asked").read_text().split()

@@ -6,7 +6,8 @@ from typing import Any
 from common.ledger.keys import journal_key, run_keys
 from common.records import STATE_BYTES, Outcome
 from common.storage.keys import parse_part_key, parts_prefix
-from common.storage.plan_index import read_index, read_run
+from common.storage.plan_index import read_index
+from common.storage.run_record import read_run
 from producer.results.collect import collect_outcomes
 from tests.support.fleet import Fleet
 

@@ -49,7 +49,7 @@ class Engine(Protocol):
     """Loads once, then answers any number of requests at once.
 
     ``generate`` is called from one event loop and may be called before earlier calls returned: the engine batches
-    whatever is waiting.  It raises ``SampleError`` or ``OutOfMemory`` for a request at fault, and any other
+    whatever is waiting.  It raises ``SampleError`` (``OutOfMemory`` among them) for a request at fault, and
     ``EngineError`` when the engine itself is no longer usable.  An engine that asks others may also raise
     ``TransientError`` (away or limited for long: the chunk is tried later) and ``ConfigError`` (the user must act
     first: the run pauses).

@@ -75,8 +75,6 @@ class MmadaEngine:
             return await asyncio.get_running_loop().run_in_executor(
                 self._thread, self._model.generate, request, (self._stopped, is_over)
             )
-        except (OutOfMemory, SampleError):
-            raise
         except EngineError as fault:
             self._fault = fault
             raise

@@ -72,7 +72,7 @@ class VllmEngine:
     async def generate(self, request: Request) -> Generation:
         """Return one generation.  A cancelled call takes its request out of vLLM.
 
-        Raises ``SampleError`` or ``OutOfMemory`` for a request at fault, and any other ``EngineError`` when vLLM's engine
+        Raises ``SampleError`` (``OutOfMemory`` among them) for a request at fault, and ``EngineError`` when vLLM's engine
         process is gone or going.
         """
         llm = self._llm
@@ -179,7 +179,7 @@ def read_finish_reason(said: str | None) -> FinishReason:
     return _FINISH_REASONS[said]
 
 
-def sort_fault(error: Exception, *, is_dead: bool) -> OutOfMemory | EngineError | SampleError:
+def sort_fault(error: Exception, *, is_dead: bool) -> EngineError | SampleError:
     """Return whose fault an exception is: the engine's if its process is gone, this machine's memory's, or else the request's."""
     while isinstance(error, EngineGenerateError) and isinstance(error.__cause__, Exception):
         error = error.__cause__  # vLLM's wrapping says nothing

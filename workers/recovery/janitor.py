@@ -9,6 +9,7 @@ from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 
 from common.broker.app import count_waiting, ring
 from common.ledger.ledger import Ledger
+from common.records import RunState
 from common.storage.plan_index import ChunkIndex
 from workers.recovery.takeover import Takeovers
 
@@ -65,4 +66,4 @@ class Janitor:
     def _is_running(self, run_id: str) -> bool:
         """Return whether workers may lease the run's chunks; ringing for a paused run would never end."""
         view = self.ledger.view_run(run_id)
-        return view is not None and view.state == "running"
+        return view is not None and view.state == RunState.RUNNING

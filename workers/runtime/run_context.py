@@ -10,7 +10,8 @@ from common.answers.validators import Validator, build_validators
 from common.errors import ConfigError
 from common.settings import Settings
 from common.spec.models import ModelProfile, RunSpec
-from common.storage.plan_index import ChunkIndex, read_index, read_run
+from common.storage.plan_index import ChunkIndex, read_index
+from common.storage.run_record import read_run
 from common.storage.store import Store
 from workers.media.files import MediaAccess, find_access
 
@@ -50,12 +51,11 @@ def load_run(store: Store, run_id: str, profile: ModelProfile, settings: Setting
                 f"run {run_id} asks for {name} {asked!r} of {profile.name}, this worker's profile has {ours!r}; "
                 "give one of the two profiles another name"
             )
-    datasets = {counts.name: number for number, counts in enumerate(plan.datasets)}
     return RunContext(
         run_id=run_id,
         spec=spec,
         index=read_index(store, run_id),
-        datasets=datasets,
+        datasets=plan.dataset_numbers,
         validators=build_validators(spec.validation.validators),
         access=find_access(settings, spec.datasets),
     )

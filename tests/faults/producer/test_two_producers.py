@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from common.storage.keys import index_key, run_key, samples_key
-from common.storage.plan_index import read_run
+from common.storage.run_record import read_run
 from tests.support.fleet import Fleet, make_rows, start_fleet
 from tests.support.producers import DYING, await_end, run_dying, start_producer
 from tests.support.soundness import assert_run_is_sound

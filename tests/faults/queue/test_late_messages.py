@@ -6,7 +6,7 @@ from typing import Any
 
 from common.broker.app import make_app
 from common.broker.queues import queue_name
-from producer.runs.enqueue import cancel_run, resume_run
+from producer.runs.control import cancel_run, resume_run
 from tests.support.asking import read_asked
 from tests.support.fleet import Fleet, make_rows
 from tests.support.leftovers import clean_fleet

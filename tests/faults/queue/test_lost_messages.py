@@ -7,8 +7,8 @@ from typing import Any
 from common.broker.app import TASK_NAME, make_app, ring
 from common.broker.queues import queue_name
 from common.storage.keys import parts_prefix
-from common.storage.plan_index import read_run
-from producer.runs.enqueue import open_run
+from common.storage.run_record import load_planned_run, read_run
+from producer.runs.rebuild import open_run
 from tests.support.fleet import Fleet, make_rows
 from tests.support.leftovers import clean_fleet
 from tests.support.soundness import assert_run_is_sound
@@ -51,7 +51,7 @@ def test_a_run_that_nobody_rang_for_and_whose_queue_vanishes_again_and_again_los
     run_id = enqueue_rows(fleet, MODEL, make_rows(160), chunk=4)
     fleet.ledger.forget_run(run_id)
     fleet.ledger.client.delete(queue_name(MODEL))
-    assert open_run(run_id, fleet.store, fleet.ledger)
+    assert open_run(load_planned_run(fleet.store, run_id), fleet.store, fleet.ledger)
     fleet.start_workers(MODEL, chunks_in_flight=1)
     for parts in (2, 12, 24):
         wait_until(lambda parts=parts: count_parts(fleet, run_id) >= parts, f"{parts} parts")  # type: ignore[misc]  # bound by default

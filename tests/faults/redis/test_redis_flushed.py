@@ -19,7 +19,7 @@ def test_resume_with_rebuild_ends_with_the_same_results_and_runs_no_finished_chu
     fleet.ledger.client.flushall()
     finished = set(fleet.store.list_keys(parts_prefix(run_id)))
     assert "was it flushed?" in fleet.run_producer("status", run_id, code=2)
-    assert f"{run_id}: rang for" in fleet.run_producer("resume", run_id, "--rebuild")
+    assert f"{run_id}: enqueued" in fleet.run_producer("resume", run_id, "--rebuild")
 
     assert fleet.wait_for_end(run_id).samples.ok == 400
     outcomes = assert_run_is_sound(fleet, run_id)

@@ -96,10 +96,10 @@ class HfEngine:
         A batch that does not fit into memory is run again in halves; one that fails otherwise request by request, to
         find the faulty one.  A request that fails alone gets the fault; a dead device fails everybody.
         """
-        fault: OutOfMemory | SampleError
+        fault: SampleError
         try:
             generations = await _call(self._model_thread, model.generate, batch, await prepared)
-        except (OutOfMemory, SampleError) as error:
+        except SampleError as error:
             fault = error
         except Exception as error:  # noqa: BLE001  whatever went wrong, nobody may wait for an answer that never comes
             self._fail(error if isinstance(error, EngineError) else EngineError(f"the engine failed: {error!r}"))
@@ -118,7 +118,7 @@ class HfEngine:
             if awaited := [one for one in part if not one.future.done()]:
                 await self._answer(model, awaited, _call(self._prepare_thread, model.prepare, awaited))
 
-    def _split(self, batch: Sequence[Waiting], fault: OutOfMemory | SampleError) -> list[Sequence[Waiting]]:
+    def _split(self, batch: Sequence[Waiting], fault: SampleError) -> list[Sequence[Waiting]]:
         if isinstance(fault, OutOfMemory):
             self._limit.shrink(len(batch))
             middle = len(batch) // 2

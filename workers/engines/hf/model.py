@@ -212,7 +212,7 @@ def to_generation(text: str, settings: SamplingParams, prompt_tokens: int, outpu
     return Generation(text, "length" if is_cut else "stop", prompt_tokens, output_tokens)
 
 
-def sort_fault(error: Exception) -> OutOfMemory | EngineError | SampleError:
+def sort_fault(error: Exception) -> EngineError | SampleError:
     """Return whose fault an exception of the model is: the memory's, the device's, or else a sample's of the batch."""
     text = f"{type(error).__name__}: {error}"[:_MESSAGE_CHARACTERS]
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or any(part in text for part in _OUT_OF_MEMORY_TEXTS):

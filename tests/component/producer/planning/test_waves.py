@@ -8,12 +8,13 @@ import pytest
 from common.broker.app import make_app
 from common.ledger.ledger import Ledger, LedgerView
 from common.records import Attempt, Outcome, Status
-from common.spec.models import Chunks
 from common.storage.keys import index_key
-from common.storage.plan_index import read_chunk, read_index, read_run
+from common.storage.plan_index import read_chunk, read_index
+from common.storage.run_record import load_planned_run
 from producer.planning.waves import find_retried, plan_wave
 from producer.results.collect import collect_outcomes, merge_outcomes
-from producer.runs.enqueue import Resumed, commit_parts, resume_run
+from producer.runs.control import Resumed, resume_run
+from producer.runs.rebuild import commit_parts
 from producer.runs.status import prepare_status
 from tests.support.fleet import Fleet, make_rows
 from tests.support.planning import put_part, run_chunks
@@ -73,9 +74,9 @@ def test_pending_retries_are_not_planned_twice(fleet: Fleet, run_id: str) -> Non
 
 
 def test_wave_survives_producer_death_before_ledger(fleet: Fleet, run_id: str) -> None:
-    index = read_index(fleet.store, run_id)
-    positions = find_retried(index, fleet.ledger, ["failed"])
-    assert plan_wave(index, positions, Chunks(max_samples=8), ["rows"], fleet.store)
+    run = load_planned_run(fleet.store, run_id)
+    positions = find_retried(run.index, fleet.ledger, ["failed"])
+    assert plan_wave(run, positions, fleet.store)
     resumed = resume(fleet, run_id, "failed")
     assert resumed.retried == 0, "they wait in the wave of the producer that died"
     assert fleet.status(run_id).retrying == len(positions)
@@ -84,10 +85,9 @@ def test_wave_survives_producer_death_before_ledger(fleet: Fleet, run_id: str) -
 
 
 def test_concurrent_producers_plan_disjoint_waves(fleet: Fleet, run_id: str) -> None:
-    index = read_index(fleet.store, run_id)
-    bounds = Chunks(max_samples=8)
-    assert plan_wave(index, expected("failed"), bounds, ["rows"], fleet.store)
-    assert not plan_wave(index, expected("failed", "invalid"), bounds, ["rows"], fleet.store)
+    run = load_planned_run(fleet.store, run_id)
+    assert plan_wave(run, expected("failed"), fleet.store)
+    assert not plan_wave(run, expected("failed", "invalid"), fleet.store)
     assert resume(fleet, run_id, "failed", "invalid").retried == len(expected("invalid"))
     run_chunks(fleet, "quick", run_id)
     assert_run_is_sound(fleet, run_id)
@@ -128,10 +128,10 @@ def test_status_during_growth_shows_the_old_state(fleet: Fleet, run_id: str, mon
 
 
 def test_rebuild_ignores_parts_of_unknown_waves(fleet: Fleet, run_id: str) -> None:
-    index, (_, plan) = read_index(fleet.store, run_id), read_run(fleet.store, run_id)
+    run = load_planned_run(fleet.store, run_id)
     resume(fleet, run_id, "failed")
     put_part(fleet.store, read_index(fleet.store, run_id)[5])
-    assert commit_parts(index, plan, fleet.store, fleet.ledger) == 3
+    assert commit_parts(run, fleet.store, fleet.ledger) == 3
     run_chunks(fleet, "quick", run_id)
     assert_run_is_sound(fleet, run_id)
 

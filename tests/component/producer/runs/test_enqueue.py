@@ -14,8 +14,10 @@ from common.errors import ConfigError, IntegrityError
 from common.ledger.ledger import Ledger
 from common.records import Sample
 from common.storage.keys import part_key
-from common.storage.plan_index import read_index
-from producer.runs.enqueue import Enqueued, commit_parts, enqueue_run, resume_run
+from common.storage.run_record import load_planned_run
+from producer.runs.control import resume_run
+from producer.runs.enqueue import Enqueued, enqueue_run
+from producer.runs.rebuild import commit_parts
 from tests.support.fleet import Fleet, make_rows
 from tests.support.ledger import lose_answers
 from tests.support.planning import make_samples, make_spec, put_part, read_rung, run_chunks
@@ -114,13 +116,13 @@ def test_done_run_is_restored_after_ledger_loss(fleet: Fleet, client: redis.Redi
 
 def test_repeated_commit_of_parts_is_idempotent(fleet: Fleet, spec_path: Path) -> None:
     enqueued = fleet.enqueue(spec_path)
-    index = read_index(fleet.store, enqueued.run_id)
-    for chunk in index:
+    run = load_planned_run(fleet.store, enqueued.run_id)
+    for chunk in run.index:
         put_part(fleet.store, chunk, statuses=("ok", "invalid", "failed"))
     ledger = fleet.ledger
     seen = []
     for _ in range(3):
-        assert commit_parts(index, enqueued.plan, fleet.store, ledger) == 5
+        assert commit_parts(run, fleet.store, ledger) == 5
         view = ledger.view_run(enqueued.run_id)
         assert view is not None
         seen.append((view.state, view.chunks_done, view.counts))

@@ -12,11 +12,12 @@ from common.errors import ConfigError
 from common.ledger.connection import connect_redis
 from common.ledger.ledger import Commit, Ledger, LedgerView
 from common.ledger.worker_registry import WorkerRecord, announce_worker
-from common.records import Lease, Plan
+from common.records import Lease, Plan, RunState
 from common.settings import Settings
 from common.storage.plan_index import ChunkIndex, read_part
+from common.storage.run_record import PlannedRun
 from common.storage.store import Store, open_store
-from producer.runs.enqueue import commit_parts
+from producer.runs.rebuild import commit_parts
 from producer.runs.status import RunStatus, SampleCounts, measure_rate, prepare_status, read_status
 from tests.support.planning import make_sample, make_spec, plan_samples, put_part
 
@@ -76,7 +77,7 @@ def test_states_add_up_throughout_a_run(store: Store, ledger: Ledger, planned: t
         assert [counts.in_flight for counts in held.datasets.values()] == list(chunk.datasets)
         put_part(store, chunk, statuses=("ok", "invalid", "failed", "ok"))
         assert read_again().samples.in_flight == 8
-        commit_parts(index, plan, store, ledger)
+        commit_parts(PlannedRun(SPEC, plan, index), store, ledger)
         assert_adds_up(read_again())
         assert read_again().samples.unprocessed == 80 - 8 * (number + 1)
     ended = read_again()
@@ -136,7 +137,7 @@ def make_view(commits: list[Commit], *, done: int | None = None, state: str = "r
     """Return a run opened at 1000 s with these commits, newest first. The ledger keeps the last 128."""
     return LedgerView(
         model="tiny",
-        state=state,
+        state=RunState(state),
         reason="",
         samples=10**6,
         chunks=10**5,
@@ -198,13 +199,12 @@ def test_eta_is_remaining_samples_divided_by_rate(store: Store, ledger: Ledger, 
     """It is None as long as the rate is 0."""
     plan, index = planned
     assert read_status(RUN, store, ledger).eta_s is None
-    datasets = {counts.name: number for number, counts in enumerate(plan.datasets)}
     for number in (0, 1):
         acquire(ledger, number)
         put_part(store, index[number])
         part = read_part(store, index[number])
         assert part is not None
-        ledger.commit(index[number], part, datasets)
+        ledger.commit(index[number], part, plan.dataset_numbers)
     acquire(ledger, 2)
     status = read_status(RUN, store, ledger)
     assert status.samples_per_s > 0
@@ -216,6 +216,6 @@ def test_rebuild_does_not_count_as_progress(store: Store, ledger: Ledger, planne
     plan, index = planned
     for number in (0, 1):
         put_part(store, index[number])
-    assert commit_parts(index, plan, store, ledger) == 2
+    assert commit_parts(PlannedRun(SPEC, plan, index), store, ledger) == 2
     status = read_status(RUN, store, ledger)
     assert (status.samples_per_s, status.eta_s) == (0.0, None)

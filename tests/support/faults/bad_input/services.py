@@ -78,7 +78,7 @@ SERVICES = (
         "model that no worker serves",
         "`producer enqueue` for a model without workers; `producer status` says the same",
         "quick-…: 1 rows, 1 samples in 1 chunks (planned)\n"
-        "  rang for 1 chunks; follow with: producer watch quick-…\n"
+        "  enqueued 1 chunks; follow with: producer watch quick-…\n"
         "  no worker serves quick now; on a GPU node: workers start --model quick",
         code=0,
         arguments=_ENQUEUE,

@@ -9,7 +9,8 @@ import pytest
 from common.errors import ConfigError, IntegrityError
 from common.records import Chunk, DatasetCounts, Plan
 from common.storage.keys import index_key, part_key, run_key, samples_key
-from common.storage.plan_index import ChunkIndex, IndexBuilder, encode_run, read_chunk, read_index, read_part, read_run
+from common.storage.plan_index import ChunkIndex, IndexBuilder, read_chunk, read_index, read_part
+from common.storage.run_record import encode_run, read_run
 from common.storage.store import Store, open_store
 from tests.support.planning import make_samples, make_spec, plan_samples, put_part
 

@@ -121,17 +121,17 @@ def test_only_unfinished_run_suggests_starting_workers() -> None:
 def test_enqueue_prints_counts_and_next_command() -> None:
     assert show_enqueued().splitlines() == [
         "tiny-1: 1,400 rows, 1,390 samples in 25 chunks (planned)",
-        "  rang for 25 chunks; follow with: producer watch tiny-1",
+        "  enqueued 25 chunks; follow with: producer watch tiny-1",
         "  no worker serves tiny now; on a GPU node: workers start --model tiny",
     ]
     assert show_enqueued(planned=False, workers=2, rung=0).splitlines() == [
         "tiny-1: 1,400 rows, 1,390 samples in 25 chunks (planned before)",
-        "  rang for 0 chunks; follow with: producer watch tiny-1",
+        "  enqueued 0 chunks; follow with: producer watch tiny-1",
     ]
 
 
 def test_enqueue_of_paused_or_done_run_states_it() -> None:
     assert show_enqueued(state="done", rung=0).splitlines()[1:] == ["  the run is done"]
     assert show_enqueued(state="paused", rung=0).splitlines()[1:] == [
-        "  the run is paused; let it go on with: producer resume tiny-1"
+        "  the run is paused; continue it with: producer resume tiny-1"
     ]

@@ -13,7 +13,7 @@ from common.errors import ConfigError, IntegrityError
 from common.records import Attempt, DatasetCounts, Outcome, Plan, Status
 from common.spec.models import Chunks, DatasetSource, ModelProfile, RunSpec, SamplingParams, Shuffle, Validation
 from common.storage.keys import run_key
-from common.storage.plan_index import encode_run
+from common.storage.run_record import encode_run
 from common.storage.store import open_store
 from producer.evaluation.evaluate import DatasetScores, Evaluation, evaluate_outcomes, evaluate_run
 from producer.evaluation.metrics import wilson_interval

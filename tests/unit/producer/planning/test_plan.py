@@ -15,7 +15,8 @@ from common.errors import ConfigError, SampleError
 from common.records import DatasetCounts, Sample
 from common.spec.models import Chunks
 from common.storage.keys import index_key, run_key, samples_key
-from common.storage.plan_index import read_chunk, read_index, read_run
+from common.storage.plan_index import read_chunk, read_index
+from common.storage.run_record import read_run
 from common.storage.store import Store, open_store
 from producer.planning.plan import cut_chunks, describe_plan, plan_run
 from producer.planning.shuffle import Counts, Spread, shuffle_samples

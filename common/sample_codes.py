@@ -1,0 +1,54 @@
+"""The error codes of failed samples, and what a user can do about each.
+
+Outcomes, parts and reports carry the codes as text, so a code must never be renamed.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+
+class SampleCode(StrEnum):
+    """Why a sample failed.  Every ``SampleError`` carries one of these."""
+
+    BAD_FIELD = "bad_field"
+    BAD_MEDIA = "bad_media"
+    BAD_ROW = "bad_row"
+    CONTENT_FILTER = "content_filter"
+    ENGINE_CRASHED = "engine_crashed"
+    ENGINE_FAILED = "engine_failed"
+    ENGINE_REJECTED = "engine_rejected"
+    MEDIA_CORRUPT = "media_corrupt"
+    MEDIA_FORBIDDEN = "media_forbidden"
+    MEDIA_MISSING = "media_missing"
+    MEDIA_TOO_LARGE = "media_too_large"
+    MEDIA_UNREADABLE = "media_unreadable"
+    MEDIA_UNSUPPORTED = "media_unsupported"
+    MISSING_QUESTION = "missing_question"
+    OUT_OF_MEMORY = "out_of_memory"
+    REFUSED = "refused"
+    UNEXPECTED_ERROR = "unexpected_error"
+
+
+_ROW_AT_FAULT = "correct the row; its error_message names the field"
+# Keyed by text: parts of earlier versions may hold codes that are no longer in use.
+ADVICE: Mapping[str, str] = {
+    SampleCode.BAD_FIELD: _ROW_AT_FAULT,
+    SampleCode.BAD_MEDIA: _ROW_AT_FAULT,
+    SampleCode.BAD_ROW: _ROW_AT_FAULT,
+    SampleCode.CONTENT_FILTER: "the endpoint's filter blocked these; change the rows, or ask another endpoint",
+    SampleCode.ENGINE_CRASHED: "these take the engine down; look for what is special about them",
+    SampleCode.ENGINE_FAILED: "see the samples' error_message; try again with producer resume RUN --retry failed",
+    SampleCode.ENGINE_REJECTED: "see the samples' error_message",
+    SampleCode.MEDIA_CORRUPT: "replace the files",
+    SampleCode.MEDIA_FORBIDDEN: (
+        "put the files under the dataset's folder, or set media_root, or FLEET_MEDIA_ROOTS on the workers"
+    ),
+    SampleCode.MEDIA_MISSING: "check the paths in the dataset, or set media_root",
+    SampleCode.MEDIA_TOO_LARGE: "scale the images or videos down",
+    SampleCode.MEDIA_UNREADABLE: "check the paths and their permissions",
+    SampleCode.MEDIA_UNSUPPORTED: "give media as files or inline; videos need pip install 'vlm-fleet[video]' on the workers",
+    SampleCode.MISSING_QUESTION: _ROW_AT_FAULT,
+    SampleCode.OUT_OF_MEMORY: "one sample alone did not fit: lower max_tokens",
+    SampleCode.REFUSED: "the model declined to answer; change the prompt, or ask another model",
+    SampleCode.UNEXPECTED_ERROR: "a bug in vlm-fleet: see the worker's log",
+}
