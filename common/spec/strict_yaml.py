@@ -1,4 +1,4 @@
-"""YAML as we take it: one document, no key twice, no anchors that blow up.  Mistakes name the place and speak to a person."""
+"""Read YAML strictly: one document, no duplicate keys, no aliases.  Errors name file, line and field."""
 
 from typing import Any
 
@@ -6,20 +6,23 @@ import yaml
 
 from common.errors import ConfigError
 
-# A spec has a few kilobytes.  A text of these few kilobytes can stand for terabytes once its anchors are followed.
+# A spec has a few kilobytes.  A longer text is a mistake, such as a dataset given as the spec.
 MOST_CHARACTERS = 10_000_000
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """Return what a YAML text holds; ``where`` is for messages.
+    """Return the value of a YAML text; ``where`` names the text in error messages.
 
-    Raises ``ConfigError``, also for what PyYAML takes in silence: a key given twice (it keeps the last), an anchor that holds
-    itself, and anchors that stand for more than ``MOST_CHARACTERS`` in all.
+    Raises ``ConfigError``, also for what PyYAML accepts: a duplicate key (it keeps the last value) and an alias.
     """
     if len(text) > MOST_CHARACTERS:
         raise ConfigError(f"{where}: more than {MOST_CHARACTERS:,} characters; expected a spec or a profile, of a few kilobytes")
     try:
-        return _load(text, where)
+        loader = _StrictLoader(text, where)
+        try:
+            return loader.get_single_data()
+        finally:
+            loader.dispose()
     except yaml.MarkedYAMLError as error:
         raise ConfigError(_explain_mistake(error, where)) from error
     except yaml.reader.ReaderError as error:
@@ -31,16 +34,47 @@ def parse_yaml(text: str, where: str) -> Any:
         raise ConfigError(f"{where}: not valid YAML: {error}") from error
 
 
-def _load(text: str, where: str) -> Any:
-    loader = yaml.SafeLoader(text)
-    try:
-        node = loader.get_single_node()
-        if node is None:
-            return None
-        _measure(node, where, "", {})
-        return loader.construct_document(node)
-    finally:
-        loader.dispose()
+class _StrictLoader(yaml.SafeLoader):
+    """Refuse aliases and duplicate keys.
+
+    Without aliases a short text cannot expand to terabytes, and no value can contain itself.
+    """
+
+    def __init__(self, text: str, where: str) -> None:
+        super().__init__(text)
+        self._where = where
+        self._path: list[str] = []
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Compose one node below ``parent``; ``index`` is its key's node, its number, or ``None`` for a key or the document."""
+        steps = [] if index is None else [_name_step(index)]
+        self._path += steps
+        if self.check_event(yaml.AliasEvent):
+            alias: Any = self.peek_event()  # type: ignore[no-untyped-call]  # the stubs have no types here
+            message = f"found the alias *{alias.anchor}; write the value out, or quote it if it is text"
+            raise self._mistake(alias, self._path, message)
+        node = super().compose_node(parent, index)
+        self._path = self._path[: len(self._path) - len(steps)]
+        return node
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Compose a mapping whose keys differ."""
+        node = super().compose_mapping_node(anchor)
+        seen: dict[tuple[str, str], yaml.Node] = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and (first := seen.setdefault((key.tag, key.value), key)) is not key:
+                line = first.start_mark.line + 1
+                raise self._mistake(key, [*self._path, key.value], f"given twice, first in line {line}; expected it once")
+        return node
+
+    def _mistake(self, at: Any, path: list[str], message: str) -> ConfigError:
+        place = [self._where, f"line {at.start_mark.line + 1}", ".".join(path), message]
+        return ConfigError(": ".join(filter(None, place)))
+
+
+def _name_step(index: Any) -> str:
+    """Return a node's step in a dotted path: its number in a list, or its key in a mapping."""
+    return str(index) if isinstance(index, int) else index.value if isinstance(index, yaml.ScalarNode) else "?"
 
 
 def _explain_mistake(error: yaml.MarkedYAMLError, where: str) -> str:
@@ -49,41 +83,3 @@ def _explain_mistake(error: yaml.MarkedYAMLError, where: str) -> str:
     said = ": ".join(filter(None, (error.context, error.problem)))
     hint = "; indent with spaces, not with tabs" if "'\\t'" in said else ""
     return f"{where}: not valid YAML{place}: {said}{hint}"
-
-
-def _measure(node: yaml.Node, where: str, at: str, sizes: dict[yaml.Node, int | None]) -> int:
-    """Return how many characters a node stands for, anchors followed; ``at`` is its dotted path.
-
-    ``sizes`` has those of the nodes seen before, ``None`` for those that are being measured.
-    """
-    if node not in sizes:
-        sizes[node] = None
-        own = len(node.value) if isinstance(node, yaml.ScalarNode) else 0
-        sizes[node] = 1 + own + sum(_measure(inner, where, path, sizes) for inner, path in _list_inner(node, where, at))
-    size = sizes[node]
-    place = f"{where}: line {node.start_mark.line + 1}: {at}"
-    if size is None:
-        raise ConfigError(f"{place}: its anchor holds itself; write the value out")
-    if size > MOST_CHARACTERS:
-        raise ConfigError(f"{place}: its anchors stand for more than {MOST_CHARACTERS:,} characters; write out what is meant")
-    return size
-
-
-def _list_inner(node: yaml.Node, where: str, at: str) -> list[tuple[yaml.Node, str]]:
-    """Return the nodes right below, keys among them, with their paths.  Raises ``ConfigError`` for a key given twice."""
-    prefix = f"{at}." if at else ""
-    if isinstance(node, yaml.SequenceNode):
-        return [(inner, f"{prefix}{number}") for number, inner in enumerate(node.value)]
-    if not isinstance(node, yaml.MappingNode):
-        return []
-    inner: list[tuple[yaml.Node, str]] = []
-    lines: dict[tuple[str, str], int] = {}
-    for key, value in node.value:
-        path = prefix + (key.value if isinstance(key, yaml.ScalarNode) else "?")
-        if isinstance(key, yaml.ScalarNode):
-            name, line = (key.tag, key.value), key.start_mark.line + 1
-            if name in lines:
-                raise ConfigError(f"{where}: line {line}: {path}: given twice, first in line {lines[name]}; expected it once")
-            lines[name] = line
-        inner += [(key, path), (value, path)]
-    return inner
