@@ -6,7 +6,8 @@ shapes, and whatever a mapping keeps under a name such as ``api_key``.
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -56,7 +57,7 @@ def find_secrets(value: Any, path: str = "") -> Iterator[str]:
         yield path
 
 
-def _mask_text(text: str, secrets: list[str]) -> str:
+def _mask_text(text: str, secrets: Sequence[str]) -> str:
     for secret in secrets:
         text = text.replace(secret, MASK)
     for pattern, masked in ((_USER_PART, f"{MASK}@"), (_QUERY, rf"\1?{MASK}"), (_KEY_SHAPES, MASK)):
@@ -64,7 +65,7 @@ def _mask_text(text: str, secrets: list[str]) -> str:
     return text
 
 
-def _mask_record(value: Any, secrets: list[str]) -> Any:
+def _mask_record(value: Any, secrets: Sequence[str]) -> Any:
     if isinstance(value, str):
         return _mask_text(value, secrets)
     if isinstance(value, Mapping):
@@ -77,12 +78,18 @@ def _mask_record(value: Any, secrets: list[str]) -> Any:
         return tuple(masked_entries) if isinstance(value, tuple) else masked_entries
     if value is None or isinstance(value, bool | int | float):
         return value
-    masked = _mask_text(repr(value), secrets)
-    return value if masked == repr(value) else masked
+    shown = repr(value)
+    masked = _mask_text(shown, secrets)
+    return value if masked == shown else masked
 
 
 def _is_secret_name(name: object) -> bool:
-    text = str(name).replace("-", "_")
+    return _looks_secret(str(name))
+
+
+@lru_cache(maxsize=1024)  # every log line has the same few names
+def _looks_secret(name: str) -> bool:
+    text = name.replace("-", "_")
     return bool(_SECRET_FIELD.fullmatch(text) or _SECRET_VARIABLE.fullmatch(text))
 
 
@@ -90,15 +97,23 @@ def _is_given(value: object) -> bool:
     return value not in (None, "") and not isinstance(value, bool)
 
 
-def _read_secrets() -> list[str]:
-    """Return the secrets of this process's environment, as they stand, in a URL and in a ``repr``, the longest first."""
+def _read_secrets() -> Sequence[str]:
+    """Return the secrets of this process's environment, as they stand, in a URL and in a ``repr``, the longest first.
+
+    Every log line asks for them.  The list is built once for each environment, so that a secret set later is masked as well.
+    """
+    return _spell_secrets(tuple(os.environ.items()))
+
+
+@lru_cache(maxsize=1)
+def _spell_secrets(environment: tuple[tuple[str, str], ...]) -> Sequence[str]:
     spelled = {
         form
-        for name, value in os.environ.items()
+        for name, value in environment
         for secret in _find_in_variable(name, value)
         for form in (secret, repr(secret)[1:-1], unquote(secret), quote(unquote(secret), safe=""))
     }
-    return sorted((secret for secret in spelled if len(secret) >= _SHORTEST_SECRET), key=len, reverse=True)
+    return tuple(sorted((secret for secret in spelled if len(secret) >= _SHORTEST_SECRET), key=len, reverse=True))
 
 
 def _find_in_variable(name: str, value: str) -> Iterator[str]:
