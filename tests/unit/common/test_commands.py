@@ -55,7 +55,7 @@ def test_an_error_ends_with_its_message_and_the_code_of_who_must_act(
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), click.exceptions.Abort()])
 def test_an_interruption_says_that_nothing_is_lost(error: BaseException, capsys: pytest.CaptureFixture[str]) -> None:
     assert end(fail(error)) == 130
-    assert capsys.readouterr().err.strip() == "interrupted; nothing is lost, the same command goes on"
+    assert capsys.readouterr().err.strip() == "interrupted; nothing is lost, run the same command again"
 
 
 def test_wrong_usage_shows_clicks_advice(capsys: pytest.CaptureFixture[str]) -> None:
