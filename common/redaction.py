@@ -1,7 +1,7 @@
-"""Secrets are masked in whatever a person or a file gets to see: logs, errors, records.
+"""Mask secrets in all output: logs, errors, records.
 
-What counts as a secret: credentials in URLs, values of environment variables that are named like secrets, keys of well-known
-shapes, and whatever a mapping keeps under a name such as ``api_key``.
+Secrets are credentials in URLs, values of environment variables that are named like secrets, keys of well-known shapes, and
+values under a name such as ``api_key`` in a mapping.
 """
 
 import os
@@ -13,17 +13,17 @@ from urllib.parse import quote, unquote
 
 MASK = "***"
 
-# Shorter values are left alone: masking every "1" because of ``SOME_KEY=1`` would make a log unreadable.
+# Shorter values are not masked: masking every "1" because of ``SOME_KEY=1`` would make a log unreadable.
 _SHORTEST_SECRET = 6
 _SECRET_VARIABLE = re.compile(r".+_(KEY|TOKEN|SECRET|PASSWORD|AUTH)")
-# Of tokens only those of access: ``pad_token`` and ``max_tokens`` are no secrets.
+# Only access tokens: ``pad_token`` and ``max_tokens`` are not secrets.
 _SECRET_FIELD = re.compile(
     r"(.*_)?(api_?key|access_?key|secret_?key|private_?key|secret|password|passwd|passphrase|authorization)"
     r"|((.*_)?(api|auth|access|bearer|session|hf|hub)_?)?token",
     re.IGNORECASE,
 )
-# With a colon up to the last @: a password that somebody forgot to percent-encode may hold @ and / itself.  ``:password@``
-# stands in our own messages, to show where it goes.
+# With a colon, match up to the last @: a password that is not percent-encoded may contain @ and /.  Our own messages use
+# ``:password@`` to show where the password goes.
 _USER_PART = re.compile(r"(?<=://)(?!:password@)(?:[^\s/@:\"'<>]*:([^\s\"'<>]*)|[^\s/@\"'<>]+)@")
 _QUERY = re.compile(r"(://[^\s?#\"'<>]*)\?[^\s\"'<>)]*[^\s\"'<>),.:;]")
 _KEY_SHAPES = re.compile(
@@ -32,20 +32,21 @@ _KEY_SHAPES = re.compile(
 
 
 def mask_text(text: str) -> str:
-    """Return ``text`` with ``***`` for every secret in it; of a URL's credentials and query nothing is left."""
+    """Return ``text`` with ``***`` for every secret in it and for every URL's credentials and query."""
     return _mask_text(text, _read_secrets())
 
 
 def mask_record(value: Any) -> Any:
-    """Return a value of mappings, lists and texts with every secret masked; what is under a secret name goes whole.
+    """Return a value of mappings, lists and texts with every secret masked.  A value under a secret name is masked whole.
 
-    Numbers, ``None`` and objects that show no secret are left as they are; an object that does becomes its masked ``repr``.
+    Numbers, ``None`` and objects without a secret in their ``repr`` are returned unchanged.  An object with one becomes its
+    masked ``repr``.
     """
     return _mask_record(value, _read_secrets())
 
 
 def find_secrets(value: Any, path: str = "") -> Iterator[str]:
-    """Yield the dotted path of every secret that somebody wrote into a mapping: under a secret name, or as text."""
+    """Yield the dotted path of every secret in a mapping: a value under a secret name, or text that looks like a secret."""
     if isinstance(value, Mapping | list | tuple):
         for name, entry in value.items() if isinstance(value, Mapping) else enumerate(value):
             here = f"{path}.{name}" if path else str(name)
@@ -98,9 +99,9 @@ def _is_given(value: object) -> bool:
 
 
 def _read_secrets() -> Sequence[str]:
-    """Return the secrets of this process's environment, as they stand, in a URL and in a ``repr``, the longest first.
+    """Return the secrets of this process's environment, longest first, in each spelling: plain, in a URL and in a ``repr``.
 
-    Every log line asks for them.  The list is built once for each environment, so that a secret set later is masked as well.
+    Every log line needs them.  The list is cached until the environment changes, so a secret that is set later is masked too.
     """
     return _spell_secrets(tuple(os.environ.items()))
 
