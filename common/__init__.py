@@ -1,1 +1,1 @@
-"""What producers and workers share: records, settings, the ledger, the store and the broker."""
+"""Code shared by producers and workers: records, settings, the ledger, the store and the broker."""

@@ -1,4 +1,4 @@
-"""What both commands share: an error ends a command with a message and an exit code instead of a traceback."""
+"""Run a command so that an error ends it with a message and an exit code instead of a traceback."""
 
 import sys
 from collections.abc import Callable
@@ -16,14 +16,14 @@ def run_command(name: str, command: Callable[..., object]) -> None:
     """
     try:
         code = command(prog_name=name, standalone_mode=False)
-    except (KeyboardInterrupt, click.exceptions.Abort):  # click makes the second of the first
-        click.echo("interrupted; nothing is lost, the same command goes on", err=True)
+    except (KeyboardInterrupt, click.exceptions.Abort):  # click raises Abort for KeyboardInterrupt
+        click.echo("interrupted; nothing is lost, run the same command again", err=True)
         sys.exit(INTERRUPTED)
     except click.ClickException as error:
         error.show()
         sys.exit(USER_MUST_ACT)
     except FleetError as error:
-        from common.redaction import mask_text  # reads the settings, which `--help` does not need
+        from common.redaction import mask_text  # imported here: `--help` does not need it
 
         click.echo(mask_text(f"{name}: {error}"), err=True)
         sys.exit(error.exit_code)

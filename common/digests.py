@@ -1,4 +1,4 @@
-"""Names made from content: the same inputs get the same ids on every machine and every day."""
+"""Ids made from content: the same input has the same id on every machine, at any time."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ def digest_bytes(content: bytes, *, size: int = 16) -> str:
 
 
 def digest_record(record: Any, *, size: int = 16) -> str:
-    """Return the digest of a JSON-like value, whatever the order of its keys."""
+    """Return the digest of a JSON-like value.  The order of its keys does not matter."""
     text = json.dumps(record, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return digest_bytes(text.encode("utf-8", "surrogatepass"), size=size)
 
@@ -31,9 +31,9 @@ def digest_file(path: Path) -> str:
 
 
 def name_node() -> str:
-    """Return this machine's name in the names of workers: ``node7``, or ``node7.4711`` within job 4711 of SLURM.
+    """Return this machine's name for worker names: ``node7``, or ``node7.4711`` in SLURM job 4711.
 
-    Two jobs on one machine each count their own GPUs from 0, and are not to be taken for each other.
+    Two jobs on one machine both count their GPUs from 0, so the job makes the names of their workers unique.
     """
     job = os.environ.get("SLURM_JOB_ID")
     return f"{socket.gethostname()}.{job}" if job else socket.gethostname()

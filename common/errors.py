@@ -1,14 +1,14 @@
-"""Errors, sorted by who must act on them.
+"""Errors, grouped by who must act on them.
 
-Each class has a stable ``code``, which outcomes and logs carry, and the ``exit_code`` of a command that it ends.  Sample
-faults become outcomes, chunk faults are exceptions, machine faults end the process.
+Each class has a stable ``code`` for outcomes and logs, and the ``exit_code`` of a command that ends with it.  Sample faults
+become outcomes, chunk faults are exceptions, machine faults end the process.
 """
 
 from common.exit_codes import NOT_ALL_OK, UNREACHABLE, USER_MUST_ACT
 
 
 class FleetError(Exception):
-    """Root of every error this project raises on purpose."""
+    """Base of every error that this project raises itself."""
 
     code = "fleet_error"
     exit_code = NOT_ALL_OK
@@ -22,7 +22,10 @@ class ConfigError(FleetError):
 
 
 class SampleError(FleetError):
-    """One row is at fault.  Becomes that sample's ``failed`` outcome inside ``workers/execution/sample.py`` and never leaves it."""
+    """One row is at fault.  ``workers/execution/sample.py`` turns it into the sample's ``failed`` outcome; it goes no further.
+
+    ``code`` is one of ``common.sample_codes.SampleCode``.
+    """
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -30,7 +33,7 @@ class SampleError(FleetError):
 
 
 class OutOfMemory(SampleError):
-    """The accelerator's memory did not hold even a batch of one sample.  The engine goes on, so it is the sample's fault."""
+    """One sample alone does not fit into the accelerator's memory.  The engine keeps running, so the row is at fault."""
 
     code = "out_of_memory"
 
@@ -39,31 +42,31 @@ class OutOfMemory(SampleError):
 
 
 class TransientError(FleetError):
-    """Nobody is at fault and waiting helps: a service is away, a rate limit was hit.  Retried with backoff."""
+    """A service is unreachable or limits the rate.  Waiting helps, and there is no fault to correct: retried with backoff."""
 
     code = "transient_error"
 
 
 class ServiceUnreachable(TransientError):
-    """Redis or the store does not answer at all; commands end with exit code 3."""
+    """Redis or the store does not answer at all.  Commands end with exit code 3."""
 
     code = "service_unreachable"
     exit_code = UNREACHABLE
 
 
 class EngineError(FleetError):
-    """The machine is at fault: the engine crashed or stopped.  The worker exits and its leases expire."""
+    """The machine is at fault: the engine crashed or stopped.  The worker process exits and its leases expire."""
 
     code = "engine_error"
 
 
 class LeaseLost(FleetError):
-    """Another worker holds the chunk now, or the run is gone.  Stop quietly."""
+    """Another worker holds the chunk now, or the run was deleted.  Stop without an error."""
 
     code = "lease_lost"
 
 
 class IntegrityError(FleetError):
-    """Stored evidence contradicts itself: an engineer must look.  Names the samples or the object."""
+    """Stored data contradicts itself: an engineer must look.  The message names the samples or the object."""
 
     code = "integrity_error"

@@ -1,10 +1,10 @@
-"""Exit codes of commands and workers.  Users' scripts and the launcher compare them."""
+"""Exit codes of commands and workers.  The launcher and users' scripts compare them."""
 
 import os
 
-NOT_ALL_OK = 1  # the run ended with samples that are not ok, or something failed
+NOT_ALL_OK = 1  # the run ended with samples that are not ok, or an error occurred
 USER_MUST_ACT = 2  # the user must change something before a retry can help
 UNREACHABLE = 3  # Redis or the store does not answer
-ENGINE_DIED = 70  # a worker whose engine is gone; the launcher starts a new process
+ENGINE_DIED = 70  # the worker's engine crashed; the launcher starts a new process
 NOT_STARTED = os.EX_OSERR  # the system could not start a worker process
 INTERRUPTED = 130  # Ctrl+C

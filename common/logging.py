@@ -1,4 +1,4 @@
-"""Structured logs: ``configure_log`` once per process, then ``structlog.get_logger()`` anywhere.  Secrets are masked."""
+"""Structured logs.  Call ``configure_log`` once per process, then ``structlog.get_logger()``.  Secrets are masked."""
 
 import logging
 import sys
@@ -8,14 +8,14 @@ import structlog
 from common.errors import ConfigError
 from common.redaction import mask_record
 
-LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")  # and no other that logging knows: Celery refuses those
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")  # Celery refuses the other levels of `logging`
 
 
 def configure_log(level: str = "INFO", *, as_json: bool = False) -> None:
     """Send structlog and the standard library's logging through one renderer to standard error.
 
-    Coloured lines on a terminal, plain ``key=value`` lines off one, or one JSON object a line with ``as_json``.  Raises
-    ``ConfigError`` for a level that is none of ``LEVELS``, in whatever case.
+    The format is coloured lines on a terminal, plain ``key=value`` lines elsewhere, and one JSON object per line with
+    ``as_json``.  Raises ``ConfigError`` for a level outside ``LEVELS``; upper and lower case are the same.
     """
     if level.upper() not in LEVELS:
         raise ConfigError(f"FLEET_LOG_LEVEL: found {level!r}; expected {', '.join(LEVELS[:-1])} or {LEVELS[-1]}")
@@ -25,7 +25,7 @@ def configure_log(level: str = "INFO", *, as_json: bool = False) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     render: structlog.typing.Processor = structlog.processors.JSONRenderer()
-    if not as_json:  # plain tracebacks: rich ones show the values of local variables, secrets among them
+    if not as_json:  # plain tracebacks: rich ones show local variables, which may hold secrets
         render = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
@@ -50,7 +50,7 @@ def configure_log(level: str = "INFO", *, as_json: bool = False) -> None:
 
 
 def mask_event(logger: object, name: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Mask the secrets of a log event, whoever logged it; its traceback is text by then."""
+    """Mask the secrets of a log event of any logger.  Runs after the traceback became text."""
     del logger, name
     masked: structlog.typing.EventDict = mask_record(event)
     return masked

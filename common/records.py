@@ -1,4 +1,4 @@
-"""The records that travel between producer, queue, workers and store.  All are immutable."""
+"""The records that producers, workers, the ledger and the store exchange.  All are immutable."""
 
 from collections.abc import Sequence
 from enum import StrEnum
@@ -10,13 +10,13 @@ Kind = Literal["multiple_choice", "yes_no", "number", "short_text", "free_text"]
 Status = Literal["ok", "invalid", "failed"]
 FinishReason = Literal["stop", "length", "error"]
 
-# A sample's state in the ledger is one byte.  States only ever rise (a lattice merge), so that a message that comes
-# twice, late or out of order changes nothing.
+# A sample's state in the ledger is one byte.  States only rise (a lattice merge), so a duplicate, late or reordered message
+# changes nothing.
 STATE_BYTES: dict[str, int] = {"unprocessed": 0, "failed": 1, "invalid": 2, "ok": 3}
 
 
 class RunState(StrEnum):
-    """What a run does.  ``ledger.lua`` and ``producer status --json`` use the same words."""
+    """The state of a run.  ``ledger.lua`` and ``producer status --json`` use the same words."""
 
     RUNNING = "running"
     PAUSED = "paused"
@@ -25,13 +25,13 @@ class RunState(StrEnum):
 
 
 class Record(BaseModel):
-    """Base of all records: frozen, and no field that nobody declared."""
+    """Base of all records: frozen, without undeclared fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Fault(Record):
-    """Why a sample cannot be asked: a stable code and a message for a person."""
+    """Why a sample cannot be asked: a stable code (``common.sample_codes``) and a message for the user."""
 
     code: str
     message: str
@@ -41,7 +41,7 @@ class Media(Record):
     """One image or video: inline bytes, a path or URL, or a byte range of a dataset file.
 
     Exactly one of ``data`` (base64 text) and ``uri`` is set.  With ``offset`` and ``length`` (bytes) the media is that
-    range of the file at ``uri``, and ``encoding`` says whether the range holds base64 text or the bytes themselves.
+    range of the file at ``uri``, and ``encoding`` tells base64 text from raw bytes in it.
     """
 
     kind: Literal["image", "video"] = "image"
@@ -56,8 +56,9 @@ class Sample(Record):
     """One question to a model.
 
     ``sample_id`` is a digest of the dataset's name and the sample's content, so the same row has the same id in every
-    run; ``index`` is the row's own name in its dataset.  ``target`` lists the accepted answers and is empty when none
-    is known.  A row that cannot be asked carries its ``fault`` and still is a sample, so that it is counted.
+    run.  ``index`` is the row's own name in its dataset.  ``target`` lists the accepted answers; it is empty if they are
+    unknown.  A row that cannot be asked is also a sample, with a ``fault``, so that it is counted.  When a later wave asks a
+    sample again, ``made_before`` counts its earlier attempts and ``violations_before`` has the violations of the last one.
     """
 
     sample_id: str
@@ -77,7 +78,7 @@ class Sample(Record):
 
 
 class Attempt(Record):
-    """One generation for one sample.  ``violations`` names the validators it did not pass; ``latency_s`` is in seconds."""
+    """One generation for one sample.  ``violations`` names the validators that it did not pass."""
 
     number: int
     response: str
@@ -91,9 +92,9 @@ class Attempt(Record):
 class Outcome(Record):
     """A sample's single final record.
 
-    ``response`` is the raw text of the last attempt, ``prediction`` the adapter's reading of it (thinking and markers
-    removed), ``answer`` the letter, yes/no, number or text extracted from that, ``None`` if there is none.  ``failed``
-    has an ``error_code`` and no prediction: error text is never an answer.  Times are Unix seconds.
+    ``response`` is the raw text of the last attempt.  ``prediction`` is the adapter's reading of it, without thinking and
+    markers.  ``answer`` is the letter, yes/no, number or text extracted from the prediction, or ``None``.  A ``failed``
+    outcome has an ``error_code`` and no prediction: error text is never an answer.  Times are Unix seconds.
     """
 
     sample_id: str
@@ -119,7 +120,7 @@ class Outcome(Record):
 
 
 class DatasetCounts(Record):
-    """What reading a dataset found: ``rows = unique + duplicates``."""
+    """The counts of a dataset's rows: ``rows = unique + duplicates``."""
 
     name: str
     rows: int
@@ -128,7 +129,7 @@ class DatasetCounts(Record):
 
 
 class Plan(Record):
-    """A run's shuffled samples as they lie in the store: how many there are, and where chunks and datasets begin."""
+    """A run's shuffled samples in the store: the numbers of samples and chunks, and the counts of each dataset."""
 
     run_id: str
     samples: int
@@ -144,9 +145,9 @@ class Plan(Record):
 class Chunk(Record):
     """A fixed short list of a plan's samples: the unit of message, lease and part.
 
-    ``number`` counts over all waves.  ``samples_key`` names the object that holds its samples, ``offset`` and ``length``
-    (bytes) find them there, ``crc32`` verifies them; ``datasets`` counts them by the plan's order of datasets.  ``first`` is
-    the plan position of the first one; in a later wave ``scattered`` names all positions, in rising order.
+    ``number`` counts over all waves.  ``samples_key`` is the key of the object with its samples, at ``offset`` and
+    ``length`` (bytes); ``crc32`` verifies them.  ``datasets`` counts the samples of each dataset, in the plan's order.
+    ``first`` is the plan position of the first sample.  In a later wave ``scattered`` lists all positions, ascending.
     """
 
     run_id: str
@@ -163,7 +164,7 @@ class Chunk(Record):
 
     @property
     def positions(self) -> Sequence[int]:
-        """Return the plan positions of its samples, in order."""
+        """Return the plan positions of the chunk's samples, in order."""
         return self.scattered or range(self.first, self.first + self.count)
 
 
@@ -177,9 +178,9 @@ class Part(Record):
 
 
 class Lease(Record):
-    """A worker's time-limited hold on a chunk.  ``token`` fences off a holder whose lease went to another.
+    """A worker's time-limited hold on a chunk.  ``token`` is a fencing token: it shuts out a holder that lost its lease.
 
-    ``suspect`` says that the chunk has taken an engine down: its samples are to be run one at a time.
+    ``suspect`` means that the chunk may have crashed an engine: run its samples one at a time.
     """
 
     run_id: str

@@ -1,28 +1,29 @@
-"""Secrets are masked in whatever a person or a file gets to see: logs, errors, records.
+"""Mask secrets in all output: logs, errors, records.
 
-What counts as a secret: credentials in URLs, values of environment variables that are named like secrets, keys of well-known
-shapes, and whatever a mapping keeps under a name such as ``api_key``.
+Secrets are credentials in URLs, values of environment variables that are named like secrets, keys of well-known shapes, and
+values under a name such as ``api_key`` in a mapping.
 """
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, unquote
 
 MASK = "***"
 
-# Shorter values are left alone: masking every "1" because of ``SOME_KEY=1`` would make a log unreadable.
+# Shorter values are not masked: masking every "1" because of ``SOME_KEY=1`` would make a log unreadable.
 _SHORTEST_SECRET = 6
 _SECRET_VARIABLE = re.compile(r".+_(KEY|TOKEN|SECRET|PASSWORD|AUTH)")
-# Of tokens only those of access: ``pad_token`` and ``max_tokens`` are no secrets.
+# Only access tokens: ``pad_token`` and ``max_tokens`` are not secrets.
 _SECRET_FIELD = re.compile(
     r"(.*_)?(api_?key|access_?key|secret_?key|private_?key|secret|password|passwd|passphrase|authorization)"
     r"|((.*_)?(api|auth|access|bearer|session|hf|hub)_?)?token",
     re.IGNORECASE,
 )
-# With a colon up to the last @: a password that somebody forgot to percent-encode may hold @ and / itself.  ``:password@``
-# stands in our own messages, to show where it goes.
+# With a colon, match up to the last @: a password that is not percent-encoded may contain @ and /.  Our own messages use
+# ``:password@`` to show where the password goes.
 _USER_PART = re.compile(r"(?<=://)(?!:password@)(?:[^\s/@:\"'<>]*:([^\s\"'<>]*)|[^\s/@\"'<>]+)@")
 _QUERY = re.compile(r"(://[^\s?#\"'<>]*)\?[^\s\"'<>)]*[^\s\"'<>),.:;]")
 _KEY_SHAPES = re.compile(
@@ -31,20 +32,21 @@ _KEY_SHAPES = re.compile(
 
 
 def mask_text(text: str) -> str:
-    """Return ``text`` with ``***`` for every secret in it; of a URL's credentials and query nothing is left."""
+    """Return ``text`` with ``***`` for every secret in it and for every URL's credentials and query."""
     return _mask_text(text, _read_secrets())
 
 
 def mask_record(value: Any) -> Any:
-    """Return a value of mappings, lists and texts with every secret masked; what is under a secret name goes whole.
+    """Return a value of mappings, lists and texts with every secret masked.  A value under a secret name is masked whole.
 
-    Numbers, ``None`` and objects that show no secret are left as they are; an object that does becomes its masked ``repr``.
+    Numbers, ``None`` and objects without a secret in their ``repr`` are returned unchanged.  An object with one becomes its
+    masked ``repr``.
     """
     return _mask_record(value, _read_secrets())
 
 
 def find_secrets(value: Any, path: str = "") -> Iterator[str]:
-    """Yield the dotted path of every secret that somebody wrote into a mapping: under a secret name, or as text."""
+    """Yield the dotted path of every secret in a mapping: a value under a secret name, or text that looks like a secret."""
     if isinstance(value, Mapping | list | tuple):
         for name, entry in value.items() if isinstance(value, Mapping) else enumerate(value):
             here = f"{path}.{name}" if path else str(name)
@@ -56,7 +58,7 @@ def find_secrets(value: Any, path: str = "") -> Iterator[str]:
         yield path
 
 
-def _mask_text(text: str, secrets: list[str]) -> str:
+def _mask_text(text: str, secrets: Sequence[str]) -> str:
     for secret in secrets:
         text = text.replace(secret, MASK)
     for pattern, masked in ((_USER_PART, f"{MASK}@"), (_QUERY, rf"\1?{MASK}"), (_KEY_SHAPES, MASK)):
@@ -64,7 +66,7 @@ def _mask_text(text: str, secrets: list[str]) -> str:
     return text
 
 
-def _mask_record(value: Any, secrets: list[str]) -> Any:
+def _mask_record(value: Any, secrets: Sequence[str]) -> Any:
     if isinstance(value, str):
         return _mask_text(value, secrets)
     if isinstance(value, Mapping):
@@ -77,12 +79,18 @@ def _mask_record(value: Any, secrets: list[str]) -> Any:
         return tuple(masked_entries) if isinstance(value, tuple) else masked_entries
     if value is None or isinstance(value, bool | int | float):
         return value
-    masked = _mask_text(repr(value), secrets)
-    return value if masked == repr(value) else masked
+    shown = repr(value)
+    masked = _mask_text(shown, secrets)
+    return value if masked == shown else masked
 
 
 def _is_secret_name(name: object) -> bool:
-    text = str(name).replace("-", "_")
+    return _looks_secret(str(name))
+
+
+@lru_cache(maxsize=1024)  # every log line has the same few names
+def _looks_secret(name: str) -> bool:
+    text = name.replace("-", "_")
     return bool(_SECRET_FIELD.fullmatch(text) or _SECRET_VARIABLE.fullmatch(text))
 
 
@@ -90,15 +98,23 @@ def _is_given(value: object) -> bool:
     return value not in (None, "") and not isinstance(value, bool)
 
 
-def _read_secrets() -> list[str]:
-    """Return the secrets of this process's environment, as they stand, in a URL and in a ``repr``, the longest first."""
+def _read_secrets() -> Sequence[str]:
+    """Return the secrets of this process's environment, longest first, in each spelling: plain, in a URL and in a ``repr``.
+
+    Every log line needs them.  The list is cached until the environment changes, so a secret that is set later is masked too.
+    """
+    return _spell_secrets(tuple(os.environ.items()))
+
+
+@lru_cache(maxsize=1)
+def _spell_secrets(environment: tuple[tuple[str, str], ...]) -> Sequence[str]:
     spelled = {
         form
-        for name, value in os.environ.items()
+        for name, value in environment
         for secret in _find_in_variable(name, value)
         for form in (secret, repr(secret)[1:-1], unquote(secret), quote(unquote(secret), safe=""))
     }
-    return sorted((secret for secret in spelled if len(secret) >= _SHORTEST_SECRET), key=len, reverse=True)
+    return tuple(sorted((secret for secret in spelled if len(secret) >= _SHORTEST_SECRET), key=len, reverse=True))
 
 
 def _find_in_variable(name: str, value: str) -> Iterator[str]:

@@ -1,11 +1,16 @@
 """Fixtures of all tests live in ``tests/support``, one file a service."""
 
+import signal
 from collections import Counter
 
 import hypothesis
 import pytest
 
 pytest_plugins = ["tests.support.servers.redis_server", "tests.support.servers.s3_server", "tests.support.fleet"]
+
+# A shell that runs the tests in the background, or nohup, lets them ignore these; what the tests start would ignore them as well.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # The same examples on every machine, and no judgement by the clock.
 hypothesis.settings.register_profile("fleet", deadline=None, derandomize=True)

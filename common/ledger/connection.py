@@ -13,7 +13,7 @@ from common.errors import ConfigError, ServiceUnreachable
 from common.redaction import mask_text
 from common.settings import Settings
 
-# Redis is away, has no memory left (maxmemory with noeviction), or is a replica that is about to be promoted.
+# Transient errors: Redis is unreachable, out of memory (maxmemory with noeviction), or a replica before its promotion.
 _PASSING = (redis.ConnectionError, redis.TimeoutError, redis.OutOfMemoryError, redis.ReadOnlyError)
 
 _HANDSHAKE_S = 1.0
@@ -21,11 +21,11 @@ _PAUSE_S = 0.05
 
 
 def connect_redis(settings: Settings, *, patience_s: int = 3) -> redis.Redis:
-    """Return a client that rides out an outage of about ``patience_s`` seconds, by trying again every second.
+    """Return a client that retries for about ``patience_s`` seconds, at most 1 s apart.
 
-    Every command of the ledger may be sent twice, and is when a third of a lease brings no answer: a connection that has gone
-    silent must not cost whoever renews through it its leases.  Raises ``ServiceUnreachable`` when nobody answers and
-    ``ConfigError`` for what is no address.
+    Every command of the ledger is idempotent.  The client sends it again when a third of a lease passes without a reply, so
+    that a worker whose connection hangs does not lose its leases.  Raises ``ServiceUnreachable`` when Redis does not answer
+    and ``ConfigError`` for an invalid address.
     """
     url = settings.redis_url.get_secret_value()
     try:
@@ -37,7 +37,7 @@ def connect_redis(settings: Settings, *, patience_s: int = 3) -> redis.Redis:
             retry=Retry(ExponentialBackoff(base=0.1, cap=1.0), patience_s + 3),
             retry_on_error=list(_PASSING),
         )
-    except ValueError:  # an unknown scheme, a port in letters; what redis says would show the password
+    except ValueError:  # an unknown scheme or port; the message of redis-py would show the password
         raise ConfigError("FLEET_REDIS_URL: expected an address such as redis://:password@host:6379/0") from None
     client = redis.Redis.from_pool(pool)
     with reaching_redis(settings):
@@ -67,7 +67,10 @@ class _Pool(redis.ConnectionPool):
 
 @contextmanager
 def reaching_redis(settings: Settings) -> Iterator[None]:
-    """Turn a Redis that is lost inside the block, full or read-only into ``ServiceUnreachable``."""
+    """Raise ``ServiceUnreachable`` when Redis becomes unreachable, full or read-only inside the block.
+
+    Raises ``ConfigError`` when it refuses the password or its certificate is not valid.
+    """
     try:
         yield
     except _PASSING as error:
@@ -77,14 +80,14 @@ def reaching_redis(settings: Settings) -> Iterator[None]:
         if "CERTIFICATE_VERIFY_FAILED" in str(error):
             raise ConfigError(
                 f"Redis at {address}: its certificate does not verify ({error}); if a private authority signed it, "
-                "add ?ssl_ca_certs=FILE with that authority's certificate to FLEET_REDIS_URL"
+                "add ?ssl_ca_certs=FILE with the authority's certificate to FLEET_REDIS_URL"
             ) from error
         raise ServiceUnreachable(f"Redis at {address} {_explain(error)}") from error
 
 
 def _explain(error: redis.RedisError) -> str:
     if isinstance(error, redis.OutOfMemoryError):
-        return "is out of memory: raise its maxmemory, or end and forget old runs; nothing is lost, the same command goes on"
+        return "is out of memory; nothing is lost. Raise its maxmemory or delete old runs, then run the same command again"
     if isinstance(error, redis.ReadOnlyError):
-        return "takes no writes: it is a replica, or was made one; is FLEET_REDIS_URL that of the primary?"
-    return f"does not answer ({error.__class__.__name__}); is it running, and is FLEET_REDIS_URL right?"
+        return "takes no writes: it is a replica; set FLEET_REDIS_URL to the address of the primary"
+    return f"does not answer ({error.__class__.__name__}); check that it runs and that FLEET_REDIS_URL is right"

@@ -1,28 +1,28 @@
--- The ledger: who holds which chunk of a run, and what is done.  One script; ARGV[1] names the command.
--- Redis runs a script alone, so each command is one step that nothing can interleave with or cut in half.
+-- The ledger: which worker holds which chunk of a run, and which chunks are done.  One script; ARGV[1] names the command.
+-- Redis runs a script without interruption, so each command is atomic.
 --
 -- Keys of a run (all with the hash tag {run_id}; all expire after `retention_s` without a touch):
 --   KEYS[1] run       HASH    model, state (running|paused|done|cancelled), reason, samples, chunks, chunks_done,
 --                             opened_ms, opened_by (a token), started_ms (first lease), changed_ms,
---                             abort_rate, abort_after (when to stop a hopeless run), aborted
+--                             abort_rate, abort_after (when to pause a run with too many failures), aborted
 --   KEYS[2] states    STRING  one byte a sample by plan position: 0 unprocessed, 1 failed, 2 invalid, 3 ok
 --   KEYS[3] counts    HASH    "<dataset>:<state>" -> samples of that dataset in that state (never counts state 0)
 --   KEYS[4] chunks    STRING  one byte a chunk: 0 pending, 1 done (its part exists)
---   KEYS[5] leases    ZSET    chunk -> expiry in ms by the clock of Redis; a chunk that was given back has one, too: from
---                             then on it is to be taken over
---   KEYS[6] holders   HASH    chunk -> "token worker" of the last lease; outlives an expired lease, so that a holder
---                             who was only slow can renew until somebody else takes the chunk over
+--   KEYS[5] leases    ZSET    chunk -> expiry in ms by the clock of Redis.  A chunk that was given back has an expiry too:
+--                             other workers can take it over after that time
+--   KEYS[6] holders   HASH    chunk -> "token worker" of the last lease.  It outlives an expired lease, so that a slow
+--                             holder can renew until another worker takes the chunk over
 --   KEYS[7] progress  LIST    the last 128 commits, newest first: "ms samples tokens"
---   KEYS[8] offers    ZSET    chunk -> when it is offered again, in ms: named to a successor that has not leased it yet
+--   KEYS[8] offers    ZSET    chunk -> when it is offered again, in ms; it was offered to a successor that has not leased it
 --   KEYS[9] journal   HASH    sample_id -> outcome, of one leased chunk; deleted by its commit
---   KEYS[10] trial    HASH    of one chunk that lost a holder; deleted by its commit: blame -> points, sample -> the one that
---                             runs alone now, crashes:<sample_id> -> how often a holder was lost while it ran alone
+--   KEYS[10] trial    HASH    of one chunk that lost a holder; deleted by its commit.  blame -> points, sample -> the sample
+--                             that runs alone now, crashes:<sample_id> -> holders lost while that sample ran alone
 
 local run, states, counts, chunks = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local leases, holders, progress, offers, journal, trial = KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
 
--- Points of blame.  A holder that fell silent may only have been preempted: one.  An engine that is known to have died
--- brings as many as make a suspect; that number is `SUSPECT` in ledger.py, and an argument here.
+-- Points of blame.  A silent holder adds one point only, because it may have been preempted.  An engine that is known to have
+-- died adds enough points to make the chunk a suspect: `SUSPECT` in ledger.py, which is passed in as an argument.
 local SILENT = 1
 
 local function now_ms()
@@ -54,7 +54,7 @@ local function blame(points)
   end
 end
 
--- Pause the run when too many of the samples that reached an end have failed.
+-- Pause the run when too many of the samples with an outcome have failed.
 local function abort_if_hopeless(failure)
   local rate, after = unpack(redis.call('HMGET', run, 'abort_rate', 'abort_after'))
   if not rate or redis.call('HGET', run, 'state') ~= 'running' then return end
@@ -70,8 +70,8 @@ end
 
 local commands = {}
 
--- model samples chunks token retention_s -> 1 if opened now, 0 if it was open before.  Whoever opened it hears so again when
--- its answer got lost: only who opens a run tells it what is done.
+-- model samples chunks token retention_s -> 1 if opened now, 0 if it was open before.  A repeated call with the same token
+-- returns 1 again, because the first reply may have been lost: only the caller that opens a run records which chunks are done.
 function commands.open(model, samples, chunk_count, token, retention_s)
   if redis.call('EXISTS', run) == 1 then return redis.call('HGET', run, 'opened_by') == token and 1 or 0 end
   local now = now_ms()
@@ -84,7 +84,7 @@ function commands.open(model, samples, chunk_count, token, retention_s)
   return 1
 end
 
--- chunks retention_s -> 1 if the run has grown to so many chunks now, 0 if it knew them; a run that was done goes on
+-- chunks retention_s -> 1 if the run now has more chunks, 0 if it had this many before.  A done run that grows is running again.
 function commands.extend(chunk_count, retention_s)
   local known = redis.call('HGET', run, 'chunks')
   if not known or tonumber(chunk_count) <= tonumber(known) then return 0 end
@@ -100,7 +100,7 @@ function commands.extend(chunk_count, retention_s)
   return 1
 end
 
--- rate after ('' '' for never) -> 1, or 0 if the run is unknown
+-- rate after ('' '' for no limit) -> 1, or 0 if the run is unknown
 function commands.set_abort(rate, after)
   if redis.call('EXISTS', run) == 0 then return 0 end
   redis.call('HDEL', run, 'abort_rate', 'abort_after')
@@ -108,8 +108,9 @@ function commands.set_abort(rate, after)
   return 1
 end
 
--- chunk token worker lease_ms retention_s suspect_at (points) -> leased | suspect (leased; it has taken an engine down) |
--- unknown | closed | done | held (by another token: an answer that got lost is asked for again)
+-- chunk token worker lease_ms retention_s suspect_at (points) -> leased | suspect (leased, and the engine may have crashed
+-- because of this chunk) | unknown | closed | done | held (by another token).  A repeated call with the same token gets the
+-- lease again, because the first reply may have been lost.
 function commands.acquire(chunk, token, worker, lease_ms, retention_s, suspect_at)
   local state = redis.call('HGET', run, 'state')
   local byte = redis.call('GETRANGE', chunks, chunk, chunk)
@@ -152,7 +153,7 @@ function commands.journal(chunk, token, retention_s, ...)
   return 1
 end
 
--- chunk token sample_id retention_s -> how many holders were lost while the sample ran alone, or -1 if the lease is lost
+-- chunk token sample_id retention_s -> number of holders lost while the sample ran alone, or -1 if the lease is lost
 function commands.begin_trial(chunk, token, sample_id, retention_s)
   if token_of(chunk) ~= token then return -1 end
   redis.call('HSET', trial, 'sample', sample_id)
@@ -160,7 +161,7 @@ function commands.begin_trial(chunk, token, sample_id, retention_s)
   return tonumber(redis.call('HGET', trial, 'crashes:' .. sample_id) or 0)
 end
 
--- chunk token -> 1 if the chunk is no suspect any more, 0 if the lease is lost
+-- chunk token -> 1 if the chunk is no longer a suspect, 0 if the lease is lost
 function commands.absolve(chunk, token)
   if token_of(chunk) ~= token then return 0 end
   redis.call('HDEL', trial, 'blame')
@@ -168,10 +169,10 @@ function commands.absolve(chunk, token)
 end
 
 -- chunk positions (u64 each) states (u8 each) datasets (u16 each) tokens failure is_progress retention_s -> samples
--- raised, or -1 if the run or the chunk is unknown: Redis may have lost that the run grew, and will count the chunk once it
--- hears so again.  `failure` is the commonest error code of the part.
--- A state only rises (the maximum wins) and the counts move by the difference, so any number of commits in any order
--- end the same.
+-- raised, or -1 if the run or the chunk is unknown: Redis may have lost the command that extended the run.  The chunk is
+-- counted when the run has been extended again.  `failure` is the most frequent error code of the part.
+-- A state only rises (the maximum wins) and the counts change by the difference, so repeated commits in any order give the
+-- same result.
 function commands.commit(chunk, positions, new_states, datasets, tokens, failure, is_progress, retention_s)
   local byte = redis.call('GETRANGE', chunks, chunk, chunk)
   if redis.call('EXISTS', run) == 0 or byte == '' then return -1 end
@@ -206,7 +207,7 @@ function commands.commit(chunk, positions, new_states, datasets, tokens, failure
   return raised
 end
 
--- chunk token blame delay_ms -> 1 if given back, to be taken over after the delay; 0 if it was not held with this token
+-- chunk token blame delay_ms -> 1 if given back, for take-over after the delay; 0 if it was not held with this token
 function commands.release(chunk, token, points, delay_ms)
   if token_of(chunk) ~= token then return 0 end
   if tonumber(points) > 0 then blame(points) else redis.call('HDEL', trial, 'sample') end
@@ -215,8 +216,8 @@ function commands.release(chunk, token, points, delay_ms)
   return 1
 end
 
--- state reason -> 1 if set, 0 if the run is unknown or done, or if a worker's trouble meets a run that a person cancelled.
--- To go on after an abort is to have seen what failed: the run is not aborted again.
+-- state reason -> 1 if set, 0 if the run is unknown or done, or if a worker pauses a run that a person cancelled.
+-- A person who resumes an aborted run has seen what failed, so the run is not aborted again.
 function commands.set_state(state, reason)
   local old = redis.call('HGET', run, 'state')
   if not old or old == 'done' or (old == 'cancelled' and state == 'paused') then return 0 end
@@ -227,9 +228,9 @@ function commands.set_state(state, reason)
   return 1
 end
 
--- limit again_ms of_silent -> chunks to be taken over: given back, or (if of_silent is 1) of a holder that fell silent.
--- Each is named once, and once more after `again_ms` if nobody has looked at it: its successor may have died with the name
--- in hand.
+-- limit again_ms of_silent -> chunks to take over: given back, or (if of_silent is 1) with a holder that fell silent.
+-- Each chunk is returned once, and again after `again_ms` if no worker has tried to lease it: the worker that got it may have
+-- died before it could.
 function commands.expire(limit, again_ms, of_silent)
   local now, expired = now_ms(), {}
   for _, set in ipairs({leases, offers}) do
@@ -245,7 +246,7 @@ function commands.expire(limit, again_ms, of_silent)
   return expired
 end
 
--- chunk -> nothing; it was named to a worker that will not begin it, and is offered again at once unless somebody has it
+-- chunk -> nothing.  The worker that got this chunk from `expire` will not run it.  Offer it again at once, unless it is leased.
 function commands.offer(chunk)
   redis.call('ZADD', offers, 'XX', now_ms(), chunk)
 end
@@ -270,7 +271,8 @@ function commands.pending(start, limit)
   return found
 end
 
--- Redis 6 hides the kind of an error behind words of its own; those that pass are told by their code, as outside a script.
+-- Redis 6 wraps the error of a command in its own text.  Return transient errors with their code first, as outside a script,
+-- so that the client can recognize them.
 local done, answer = pcall(commands[ARGV[1]], unpack(ARGV, 2))
 if done then return answer end
 local said = type(answer) == 'table' and answer.err or tostring(answer)

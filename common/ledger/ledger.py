@@ -1,7 +1,7 @@
-"""The ledger: the Redis record of a run's chunks, leases, journals and counts.  Its keys are explained in ``ledger.lua``.
+"""The ledger: the Redis record of a run's chunks, leases, journals and counts.  ``ledger.lua`` documents its keys.
 
-Correctness rests on this module alone; a Celery message only says where to look.  All times are by the clock of Redis,
-so a worker whose own clock is off changes nothing.
+Correctness depends on this module alone; a Celery message only names a chunk to look at.  All times come from the clock of
+Redis, so a wrong clock on a worker has no effect.
 """
 
 import secrets
@@ -24,15 +24,15 @@ from common.settings import Settings
 from common.spec.models import AbortIf
 
 _SCRIPT = (Path(__file__).parent / "ledger.lua").read_text(encoding="utf-8")
-# Points of blame from which a chunk is a suspect; a holder that fell silent brings one (see ``ledger.lua``).
+# A chunk with this many points of blame is a suspect.  A holder that fell silent adds one point (see ``ledger.lua``).
 SUSPECT = 2
-_ENDED = (None, RunState.DONE.encode(), RunState.CANCELLED.encode())  # None: expired, or forgotten
+_ENDED = (None, RunState.DONE.encode(), RunState.CANCELLED.encode())  # None: the record expired or was deleted
 _STATE_NAMES = {byte: name for name, byte in STATE_BYTES.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """One step of progress: when (Unix seconds by Redis), how many samples, how many output tokens."""
+    """One commit: its time (Unix seconds by the clock of Redis), samples and output tokens."""
 
     at_s: float
     samples: int
@@ -41,10 +41,11 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class LedgerView:
-    """A run as the ledger has it, read in one transaction.
+    """The ledger's record of a run, read in one transaction.
 
     ``counts`` maps (dataset number, state name) to samples; ``holders`` maps a leased chunk to its worker; ``progress``
-    lists recent commits, newest first; ``started_s`` is when the first chunk was leased; ``now_s`` is the time by Redis.
+    lists recent commits, newest first.  Times are Unix seconds by the clock of Redis: ``started_s`` is the first lease and
+    ``now_s`` the time of reading.
     """
 
     model: str
@@ -62,7 +63,7 @@ class LedgerView:
 
 
 class Ledger:
-    """The commands of ``ledger.lua``, with records in and out.  Safe to share between threads."""
+    """Call the commands of ``ledger.lua`` with records.  Thread-safe."""
 
     def __init__(self, client: redis.Redis, settings: Settings) -> None:
         self.client = client
@@ -70,9 +71,10 @@ class Ledger:
         self._script = client.register_script(_SCRIPT)
 
     def open_run(self, plan: Plan, model: str, *, chunks: int | None = None) -> bool:
-        """Record a planned run as running.  Returns whether it was unknown before.
+        """Record a planned run as running.  Return whether it was unknown before.
 
-        ``chunks`` counts those of all waves; a run that the ledger knows with fewer grows, and goes on if it was done.
+        ``chunks`` counts the chunks of all waves.  A run that the ledger has with fewer chunks is extended, and is running
+        again if it was done.
         """
         count = chunks or plan.chunks
         token = secrets.token_hex(8)
@@ -83,12 +85,12 @@ class Ledger:
         return bool(opened)
 
     def set_abort(self, run_id: str, abort_if: AbortIf | None) -> None:
-        """Pause the run once more than this fails; ``None`` lets it go on whatever fails."""
+        """Set the failure rate that pauses the run; with ``None``, failures never pause it."""
         given = (abort_if.failed_rate, abort_if.after) if abort_if else ("", "")
         self._call(run_id, None, "set_abort", *given)
 
     def acquire(self, run_id: str, chunk: int, worker: str) -> Lease | None:
-        """Lease a chunk for ``lease_s``, or return ``None`` if it is done, held by another or not of a run that goes on."""
+        """Lease a chunk for ``lease_s``.  Return ``None`` if it is done, held by another worker, or its run is not running."""
         token = secrets.token_hex(8)
         answer = self._call(run_id, chunk, "acquire", chunk, token, worker, self._lease_ms, self._settings.retention_s, SUSPECT)
         if answer not in (b"leased", b"suspect"):
@@ -96,13 +98,13 @@ class Ledger:
         return Lease(run_id=run_id, chunk=chunk, token=token, worker=worker, suspect=answer == b"suspect")
 
     def renew(self, run_id: str, leases: Sequence[Lease]) -> list[Lease]:
-        """Prolong leases of one run by ``lease_s`` from now; return those that are lost."""
+        """Renew leases of one run until ``lease_s`` from now; return those that are lost."""
         named = [text for lease in leases for text in (lease.chunk, lease.token)]
         renewed = self._call(run_id, None, "renew", self._lease_ms, self._settings.retention_s, *named)
         return [lease for lease, kept in zip(leases, renewed, strict=True) if not kept]
 
     def journal(self, lease: Lease, outcomes: Iterable[Outcome]) -> None:
-        """Keep outcomes of a leased chunk, so that a successor does not redo them.  Raises ``LeaseLost``."""
+        """Store outcomes of a leased chunk, so that a successor does not redo them.  Raises ``LeaseLost``."""
         entries = [text for outcome in outcomes for text in (outcome.sample_id, outcome.model_dump_json(exclude_defaults=True))]
         if entries and not self._call(
             lease.run_id, lease.chunk, "journal", lease.chunk, lease.token, self._settings.retention_s, *entries
@@ -110,14 +112,14 @@ class Ledger:
             raise LeaseLost(f"chunk {lease.chunk} of {lease.run_id} went to another worker")
 
     def read_journal(self, lease: Lease) -> dict[str, Outcome]:
-        """Return the outcomes that earlier holders of the chunk have reached, by sample id."""
+        """Return the outcomes in the chunk's journal by sample id; earlier holders stored them."""
         entries: Any = self.client.hgetall(journal_key(lease.run_id, lease.chunk))
         return {sample_id.decode(): Outcome.model_validate_json(text) for sample_id, text in entries.items()}
 
     def begin_trial(self, lease: Lease, sample_id: str) -> int:
-        """Note that a sample of a suspect chunk runs alone now; return how many holders were lost while it did so before.
+        """Record that a sample of a suspect chunk runs alone now; return how many holders were lost while it ran alone before.
 
-        The note goes with the sample's journal entry.  Raises ``LeaseLost``.
+        The record is removed when the sample's outcome enters the journal.  Raises ``LeaseLost``.
         """
         crashes: int = self._call(
             lease.run_id, lease.chunk, "begin_trial", lease.chunk, lease.token, sample_id, self._settings.retention_s
@@ -127,15 +129,15 @@ class Ledger:
         return crashes
 
     def absolve(self, lease: Lease) -> None:
-        """Take the suspicion off a chunk: the sample that was to blame is known."""
+        """Clear a chunk's blame after the sample that crashed the engine was found."""
         self._call(lease.run_id, lease.chunk, "absolve", lease.chunk, lease.token)
 
     def commit(self, chunk: Chunk, part: Part, datasets: Mapping[str, int], *, is_progress: bool = True) -> int:
-        """Count a part's outcomes and close its chunk, whoever held it; return how many samples rose.
+        """Count a part's outcomes and mark its chunk done, with or without a lease; return how many samples changed state.
 
-        ``datasets`` maps a dataset's name to its number in the plan; without ``is_progress`` it does not count for the
-        rate.  Raises ``LeaseLost`` when the ledger does not know the run, or not that it has grown to this chunk: the part stays
-        in the store, and a rebuild or whoever takes the chunk over finds it.
+        ``datasets`` maps a dataset's name to its number in the plan.  Without ``is_progress`` the commit does not count for
+        the rate.  Raises ``LeaseLost`` when the ledger does not know the run, or knows it with too few chunks.  The part
+        stays in the store: a rebuild, or the worker that takes the chunk over, finds it there.
         """
         outcomes = part.outcomes
         failures = Counter(outcome.error_code for outcome in outcomes if outcome.status == "failed").most_common(1)
@@ -157,41 +159,42 @@ class Ledger:
         return raised
 
     def release(self, lease: Lease, *, blame: int = 0, delay_s: float = 0.0) -> bool:
-        """Give a chunk back, journal and all, to be taken over after ``delay_s``.  Returns whether it was still ours.
+        """Give a chunk back with its journal; others can take it over after ``delay_s``.  Return whether it was still leased.
 
-        ``blame`` says that it may be what took the engine down; with ``SUSPECT`` points its samples run one at a time.
+        ``blame`` are points to add when the chunk may have crashed the engine.  From ``SUSPECT`` points on, its samples run
+        one at a time.
         """
         return bool(self._call(lease.run_id, lease.chunk, "release", lease.chunk, lease.token, blame, int(delay_s * 1000)))
 
     def pause_run(self, run_id: str, reason: str) -> bool:
-        """Hand out no more chunks of a run until ``continue_run``; ``reason`` is for a person."""
+        """Lease no more chunks of a run until ``continue_run``.  ``reason`` is shown to users; secrets in it are masked."""
         return bool(self._call(run_id, None, "set_state", RunState.PAUSED, mask_text(reason)))
 
     def cancel_run(self, run_id: str, reason: str) -> bool:
-        """Hand out no more chunks of a run.  Returns whether the run is known and not done."""
+        """Lease no more chunks of a run.  Return whether the run is known and not done."""
         return bool(self._call(run_id, None, "set_state", RunState.CANCELLED, reason))
 
     def continue_run(self, run_id: str) -> bool:
-        """Hand out chunks of a paused or cancelled run again.  Returns whether the run is known and not done."""
+        """Resume a paused or cancelled run.  Return whether the run is known and not done."""
         if not self._call(run_id, None, "set_state", RunState.RUNNING, ""):
             return False
         model: Any = self.client.hget(run_keys(run_id).run, "model")
-        self.client.sadd(runs_key(model.decode()), run_id)  # last, see `list_runs`
+        self.client.sadd(runs_key(model.decode()), run_id)  # after the state: `list_runs` removes ended runs
         return True
 
     def expire_leases(self, run_id: str, *, limit: int = 256, of_silent: bool = True) -> list[int]:
-        """Return chunks that were given back or, ``of_silent`` holders too, whose holder has been silent for too long.
+        """Return chunks to take over: given back, or (with ``of_silent``) with a holder that was silent for too long.
 
-        Each of them once, and again after ``lease_s`` if nobody has tried to lease it since.
+        Each chunk is returned once, and again after ``lease_s`` if no worker has tried to lease it since.
         """
         return [int(chunk) for chunk in self._call(run_id, None, "expire", limit, self._lease_ms, int(of_silent))]
 
     def offer_again(self, run_id: str, chunk: int) -> None:
-        """Let a chunk that ``expire_leases`` has returned be returned again at once, unless somebody has leased it since."""
+        """Let ``expire_leases`` return a chunk again at once, unless a worker has leased it since."""
         self._call(run_id, None, "offer", chunk)
 
     def find_pending(self, run_id: str, *, start: int = 0, limit: int = 256) -> list[int]:
-        """Return up to ``limit`` chunks from ``start`` on that are neither done nor leased."""
+        """Return up to ``limit`` chunks that are neither done nor leased, from ``start`` on."""
         return [int(chunk) for chunk in self._call(run_id, None, "pending", start, limit)]
 
     def iterate_pending(self, run_id: str) -> Iterator[int]:
@@ -202,14 +205,14 @@ class Ledger:
             start = found[-1] + 1
 
     def forget_run(self, run_id: str) -> None:
-        """Delete what the ledger has of a run, so that it can be rebuilt from the store.
+        """Delete the ledger's record of a run, so that it can be rebuilt from the store.
 
-        Journals stay: they are outcomes, by sample, and whoever runs a chunk again need not redo them.
+        Journals stay: they hold outcomes by sample, so a worker that runs a chunk again does not redo them.
         """
         self.client.delete(*run_keys(run_id))
 
     def list_runs(self, model: str) -> list[str]:
-        """Return the ids of a model's open runs; those that ended or vanished are taken off the list."""
+        """Return the ids of a model's open runs.  Remove runs that ended or expired from the list."""
         members: Any = self.client.smembers(runs_key(model))
         named = sorted(run_id.decode() for run_id in members)
         with self.client.pipeline(transaction=False) as pipe:
@@ -222,7 +225,7 @@ class Ledger:
         return [run_id for run_id in named if run_id not in ended]
 
     def _prune_runs(self, model: str, run_ids: Sequence[str]) -> None:
-        """Take ended runs off the list, but none that goes on again at this very moment."""
+        """Remove ended runs from the list, except those that are resumed at the same time."""
 
         def prune(pipe: Pipeline) -> None:
             ended = [run_id for run_id in run_ids if pipe.hget(run_keys(run_id).run, "state") in _ENDED]
@@ -233,7 +236,7 @@ class Ledger:
         self.client.transaction(prune, *(run_keys(run_id).run for run_id in run_ids))
 
     def view_run(self, run_id: str) -> LedgerView | None:
-        """Return the run as it stands, or ``None`` if the ledger does not know it."""
+        """Return the ledger's record of a run, or ``None`` if it has none."""
         keys = run_keys(run_id)
         with self.client.pipeline() as pipe:
             pipe.hgetall(keys.run)
@@ -261,12 +264,12 @@ class Ledger:
         )
 
     def read_done(self, run_id: str, *, start: int = 0) -> bytes:
-        """Return one byte a chunk from ``start`` on: 1 for those that are done."""
+        """Return one byte per chunk from ``start`` on: 1 if it is done, else 0."""
         done: Any = self.client.getrange(run_keys(run_id).chunks, start, -1)
         return done or b""
 
     def read_states(self, run_id: str) -> bytes:
-        """Return one byte a sample, by plan position (``STATE_BYTES``)."""
+        """Return one byte per sample, by plan position (``STATE_BYTES``)."""
         states: Any = self.client.get(run_keys(run_id).states)
         return states or b""
 

@@ -1,4 +1,4 @@
-"""Which workers are there: each says so every few seconds, under a key that vanishes when it falls silent."""
+"""The list of live workers.  Each worker refreshes its record every few seconds; the record expires when the worker is silent."""
 
 from typing import Any, Literal
 
@@ -13,11 +13,11 @@ WorkerState = Literal["loading", "ready", "draining", "stopped"]
 
 
 class WorkerRecord(Record):
-    """One worker as it last spoke.
+    """The last record that a worker wrote.
 
-    ``device`` names its slot, such as ``gpu0``, and ``gpu`` the hardware there, where that is known.  ``holds`` lists
-    (run_id, chunk).  ``samples_per_s`` and ``tokens_per_s`` (of the answers) are over its last 30 s, ``None`` before its first
-    answer.  ``trouble`` is what keeps it from working, for a person.
+    ``device`` names its place on the node, such as ``gpu0``, and ``gpu`` the hardware, if known.  ``holds`` lists the leased
+    chunks as (run_id, chunk).  ``samples_per_s`` and ``tokens_per_s`` (output tokens) cover its last 30 s and are ``None``
+    before its first answer.  ``trouble`` is a message to the user about why it cannot work.
     """
 
     worker: str
@@ -33,18 +33,19 @@ class WorkerRecord(Record):
 
 
 def announce_worker(client: redis.Redis, presence: WorkerRecord, *, ttl_s: float) -> None:
-    """Say that a worker is there, for ``ttl_s`` seconds; secrets in its trouble are masked."""
+    """Write a worker's record, which expires after ``ttl_s`` seconds.  Secrets in its ``trouble`` are masked."""
     presence = presence.model_copy(update={"trouble": presence.trouble and mask_text(presence.trouble)})
     client.set(_PREFIX + presence.worker, presence.model_dump_json(), px=int(ttl_s * 1000))
 
 
 def withdraw_worker(client: redis.Redis, worker: str) -> None:
+    """Delete a worker's record."""
     client.delete(_PREFIX + worker)
 
 
 def list_workers(client: redis.Redis, model: str | None = None) -> list[WorkerRecord]:
-    """Return the workers of a model, or of all, that are there, by name."""
+    """Return the live workers of a model, or of all models, sorted by name."""
     keys: Any = sorted(client.scan_iter(match=_PREFIX + "*", count=1000))
-    spoken: Any = client.mget(keys) if keys else []
-    present = [WorkerRecord.model_validate_json(text) for text in spoken if text]
+    records: Any = client.mget(keys) if keys else []
+    present = [WorkerRecord.model_validate_json(text) for text in records if text]
     return [presence for presence in present if model in (None, presence.model)]

@@ -50,10 +50,9 @@ class _StrictLoader(yaml.SafeLoader):
         steps = [] if index is None else [_name_step(index)]
         self._path += steps
         if self.check_event(yaml.AliasEvent):
-            alias = self.peek_event()  # type: ignore[no-untyped-call]  # the stubs of PyYAML type check_event only
-            raise self._mistake(
-                alias, self._path, f"found the alias *{alias.anchor}; write the value out, or quote it if it is text"
-            )
+            alias: Any = self.peek_event()  # type: ignore[no-untyped-call]  # the stubs have no types here
+            message = f"found the alias *{alias.anchor}; write the value out, or quote it if it is text"
+            raise self._mistake(alias, self._path, message)
         node = super().compose_node(parent, index)
         self._path = self._path[: len(self._path) - len(steps)]
         return node

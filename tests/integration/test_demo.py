@@ -50,7 +50,7 @@ def test_the_demo_goes_on_after_ctrl_c_and_ends_with_the_table_of_scores(tmp_pat
     interrupted.send_signal(signal.SIGINT)
     _, said = interrupted.communicate(timeout=60)
     assert interrupted.returncode == 130
-    assert "nothing is lost, the same command goes on" in said
+    assert "nothing is lost, run the same command again" in said
     assert "Traceback" not in said
     assert find_processes(folder) == []
     before = find_parts(folder)

@@ -222,7 +222,7 @@ def test_ctrl_c_ends_watching_with_130_and_the_run_goes_on(fleet: Fleet, run_id:
     assert watching.stdout.readline() == f"{run_id}: 0/50 samples · waiting for a worker\n"
     watching.send_signal(signal.SIGINT)
     _, said = watching.communicate(timeout=60)
-    assert (watching.returncode, said.strip()) == (130, "interrupted; nothing is lost, the same command goes on")
+    assert (watching.returncode, said.strip()) == (130, "interrupted; nothing is lost, run the same command again")
     assert fleet.status(run_id).state == "running"
 
 

@@ -35,7 +35,7 @@ def run_id(fleet: Fleet, spec: Path) -> str:
 
 def assert_ended_by(ended: Ended, by: signal.Signals) -> None:
     if by == signal.SIGINT:
-        assert (ended.code, ended.said.strip()) == (130, "interrupted; nothing is lost, the same command goes on")
+        assert (ended.code, ended.said.strip()) == (130, "interrupted; nothing is lost, run the same command again")
     else:
         assert ended.code == -by, ended.said
 

@@ -252,7 +252,7 @@ def test_ctrl_c_ends_a_command_with_130_and_words_and_the_same_command_goes_on(f
         [sys.executable, "-c", INTERRUPTED.format(owner=owner, name=name), *arguments],
         env=fleet.environment(), cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
-    assert (interrupted.returncode, interrupted.stderr.strip()) == (130, "interrupted; nothing is lost, the same command goes on")
+    assert (interrupted.returncode, interrupted.stderr.strip()) == (130, "interrupted; nothing is lost, run the same command again")
     assert not [*fleet.folder.glob("results/*")], "nothing half-written is left"
     fleet.run_producer(*arguments, code=1 if command == "collect" else 0)
     if command == "enqueue":

@@ -53,7 +53,7 @@ def test_error_prints_its_message_and_exit_code(error: FleetError, code: int, ca
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), click.exceptions.Abort()])
 def test_interrupt_message_states_nothing_is_lost(error: BaseException, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_body(fail(error)) == 130
-    assert capsys.readouterr().err.strip() == "interrupted; nothing is lost, the same command goes on"
+    assert capsys.readouterr().err.strip() == "interrupted; nothing is lost, run the same command again"
 
 
 def test_usage_error_shows_the_suggestion_of_click(capsys: pytest.CaptureFixture[str]) -> None:

@@ -96,6 +96,14 @@ def test_record_keeps_its_shape_and_harmless_values() -> None:
     assert mask_record(["HF_TOKEN", {"x": "hub-of-nobody"}]) == ["HF_TOKEN", {"x": "***"}]
 
 
+def test_secret_set_after_the_first_line_is_masked(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert mask_text("a-late-secret") == "a-late-secret"
+    monkeypatch.setenv("LATE_KEY", "a-late-secret")
+    assert mask_text("a-late-secret") == "***"
+    monkeypatch.delenv("LATE_KEY")
+    assert mask_text("a-late-secret") == "a-late-secret"
+
+
 def test_secrets_in_engine_options_are_found() -> None:
     options = {
         "base_url": "https://me:pw@h/v1?api-version=3",
