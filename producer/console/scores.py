@@ -20,7 +20,7 @@ _ADVICE = {
     "bad_field": _ROW_AT_FAULT,
     "bad_media": _ROW_AT_FAULT,
     "bad_row": _ROW_AT_FAULT,
-    "engine_crashed": "these take the engine down; look for what is special about them",
+    "engine_crashed": "these samples crash the engine; check what they have in common",
     "engine_rejected": "see the samples' error_message",
     "media_corrupt": "replace the files",
     "media_forbidden": "put the files under the dataset's folder, or set media_root, or FLEET_MEDIA_ROOTS on the workers",
@@ -29,8 +29,8 @@ _ADVICE = {
     "media_unreadable": "check the paths and their permissions",
     "media_unsupported": "give media as files or inline; videos need pip install 'vlm-fleet[video]' on the workers",
     "missing_question": _ROW_AT_FAULT,
-    "out_of_memory": "one sample alone did not fit: lower max_tokens",
-    "unexpected_error": "a mistake of ours: see the worker's log",
+    "out_of_memory": "the sample did not fit even when run alone; lower max_tokens",
+    "unexpected_error": "a bug in vlm-fleet; see the worker's log and report it",
 }
 
 
@@ -48,7 +48,7 @@ def print_scores(evaluation: Evaluation, console: Console) -> None:
 
 
 def scores_table(evaluation: Evaluation) -> Table:
-    """Return the scores as a table with one row per dataset. Several datasets are followed by a row over all samples."""
+    """Return a table with one row per dataset. With several datasets, the last row covers all samples."""
     table = Table(title=_title(evaluation), title_justify="left", box=SIMPLE_HEAD, padding=0)
     table.add_column("dataset", no_wrap=True)
     for heading in _HEADINGS:
@@ -118,7 +118,7 @@ def _format_accuracy(row: DatasetScores) -> str:
 
 
 def _format_rate(rate: float | None) -> str:
-    """Return a rate to three decimals. A rate that only rounds to 0 or 1 is shown as <0.001 or >0.999."""
+    """Return a rate to three decimals. A rate that is not 0 or 1 but rounds to it is shown as <0.001 or >0.999."""
     if rate is None:
         return ABSENT
     if 0 < rate < 0.0005:
