@@ -36,7 +36,7 @@ ADVICE: Mapping[str, str] = {
     SampleCode.BAD_MEDIA: _ROW_AT_FAULT,
     SampleCode.BAD_ROW: _ROW_AT_FAULT,
     SampleCode.CONTENT_FILTER: "the endpoint's filter blocked these; change the rows, or ask another endpoint",
-    SampleCode.ENGINE_CRASHED: "these take the engine down; look for what is special about them",
+    SampleCode.ENGINE_CRASHED: "these samples crash the engine; check what they have in common",
     SampleCode.ENGINE_FAILED: "see the samples' error_message; try again with producer resume RUN --retry failed",
     SampleCode.ENGINE_REJECTED: "see the samples' error_message",
     SampleCode.MEDIA_CORRUPT: "replace the files",
@@ -48,7 +48,7 @@ ADVICE: Mapping[str, str] = {
     SampleCode.MEDIA_UNREADABLE: "check the paths and their permissions",
     SampleCode.MEDIA_UNSUPPORTED: "give media as files or inline; videos need pip install 'vlm-fleet[video]' on the workers",
     SampleCode.MISSING_QUESTION: _ROW_AT_FAULT,
-    SampleCode.OUT_OF_MEMORY: "one sample alone did not fit: lower max_tokens",
+    SampleCode.OUT_OF_MEMORY: "the sample did not fit even when run alone; lower max_tokens",
     SampleCode.REFUSED: "the model declined to answer; change the prompt, or ask another model",
-    SampleCode.UNEXPECTED_ERROR: "a bug in vlm-fleet: see the worker's log",
+    SampleCode.UNEXPECTED_ERROR: "a bug in vlm-fleet; see the worker's log and report it",
 }

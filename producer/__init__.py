@@ -1,1 +1,1 @@
-"""The producer plans and enqueues runs, tells how far they are, collects their outcomes and scores them."""
+"""The producer: plan and enqueue runs, show their progress, collect and score their outcomes."""

@@ -1,18 +1,21 @@
-"""Where things lie in the store: one function for each kind of object."""
+"""The keys of objects in the store: one function for each kind of object."""
 
 
 def run_key(run_id: str) -> str:
-    """Return the key of the run's spec and plan summary; written last, so its presence says that the plan is whole."""
+    """Return the key of the run record. It is written last, so its presence marks a complete plan."""
     return f"runs/{run_id}/run.json"
 
 
 def samples_key(run_id: str) -> str:
-    """Return the key of the plan's samples in plan order, one JSON object a line."""
+    """Return the key of the plan's samples in plan order, one JSON object per line."""
     return f"{plan_prefix(run_id)}w1.samples.jsonl"
 
 
 def wave_samples_key(run_id: str, wave: int, digest: str) -> str:
-    """Return the key of a later wave's samples; the digest of their bytes keeps two producers out of each other's way."""
+    """Return the key of the samples of a later wave.
+
+    It contains the digest of their bytes, so two producers that plan the wave at once do not overwrite each other's samples.
+    """
     return f"{plan_prefix(run_id)}w{wave}.{digest}.samples.jsonl"
 
 
@@ -21,7 +24,7 @@ def plan_prefix(run_id: str) -> str:
 
 
 def index_key(run_id: str, wave: int = 1) -> str:
-    """Return the key of the wave's chunks: where each begins in the samples object, and what it holds."""
+    """Return the key of the index of a wave: the offset, length and counts of each chunk in the samples object."""
     return f"{plan_prefix(run_id)}w{wave}.index.parquet"
 
 
@@ -34,6 +37,6 @@ def part_key(run_id: str, wave: int, chunk: int) -> str:
 
 
 def parse_part_key(key: str) -> tuple[int, int]:
-    """Return (wave, chunk) of a part's key."""
+    """Return the wave and the chunk number of a part's key."""
     wave, _, name = key.rpartition("/parts/w")[2].partition("/")
     return int(wave), int(name.removesuffix(".parquet"))

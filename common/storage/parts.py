@@ -1,7 +1,7 @@
-"""Parquet of outcomes: one schema for the parts and for ``results.parquet``.
+"""Outcomes as Parquet: one schema for the parts and for ``results.parquet``.
 
-A part is encoded in memory and put whole. Its key-value metadata holds ``run_id``, ``chunk``, ``counts`` (JSON, outcomes
-by status), ``index_kinds`` (one letter a row, see ``OUTCOME_SCHEMA``) and a ``crc32`` over these.
+A part is encoded in memory and written with one put. Its key-value metadata holds ``run_id``, ``chunk``, ``counts`` (JSON, outcomes
+by status), ``index_kinds`` (one letter per row, see ``OUTCOME_SCHEMA``) and a ``crc32`` of these.
 """
 
 import json
@@ -24,8 +24,8 @@ _STATUSES = get_args(Status)
 _TIMES = ("started_at", "finished_at")
 _MICROSECONDS = 1_000_000  # per second
 
-# Dictionaries, statistics and Arrow's own copy of the schema cost more than they give at the size of a part. Snappy is
-# as fast as no compression and every reader knows it; zstd takes twice as long over pages this small.
+# At the size of a part, dictionaries, statistics and Arrow's copy of the schema cost more than they gain. Snappy is as fast
+# as no compression, and every reader supports it; zstd takes twice as long for pages this small.
 _PART_FORMAT = {
     "compression": "snappy",
     "use_dictionary": False,
@@ -52,8 +52,8 @@ _ATTEMPT = pa.struct(
     ]
 )
 
-# ``index`` is text here: 7 and "7" look the same in results.parquet, as people expect. A part tells them apart by its
-# ``index_kinds``: "i" for a row whose index is an int, "s" for a str.
+# ``index`` is text here, so 7 and "7" look the same in results.parquet, as users expect. In a part, ``index_kinds``
+# distinguishes them: "i" for a row with an int index, "s" for a str.
 OUTCOME_SCHEMA = pa.schema(
     [
         _required("sample_id", pa.string()),
@@ -83,16 +83,16 @@ OUTCOME_SCHEMA = pa.schema(
 def to_table(outcomes: Sequence[Outcome]) -> Any:
     """Return the outcomes, in order, as a ``pyarrow.Table`` of ``OUTCOME_SCHEMA``.
 
-    Text that UTF-8 cannot hold (lone surrogates) gets U+FFFD in its place, times are kept to the microsecond, and numbers
-    that are not finite become null: NaN is never written, neither in a column nor inside ``metadata``.
+    Characters that UTF-8 cannot encode (lone surrogates) become U+FFFD. Times are rounded to microseconds. Numbers that are
+    not finite become null: NaN is written neither to a column nor into ``metadata``.
     """
     return pa.Table.from_arrays([_build_column(field, outcomes) for field in OUTCOME_SCHEMA], schema=OUTCOME_SCHEMA)
 
 
 def encode_part(run_id: str, chunk: int, outcomes: Sequence[Outcome]) -> bytes:
-    """Return the Parquet file of a finished chunk's outcomes, with a checksum on every page and on the notes.
+    """Return the outcomes of a finished chunk as a Parquet file, with a checksum of every page and of the metadata.
 
-    Every ``seed`` must fit into 64 bits with its sign.
+    Every ``seed`` must fit into a signed 64-bit integer.
     """
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(sink, OUTCOME_SCHEMA, **_PART_FORMAT) as writer:
@@ -103,25 +103,25 @@ def encode_part(run_id: str, chunk: int, outcomes: Sequence[Outcome]) -> bytes:
 
 
 def decode_part(content: bytes, *, run_id: str, chunk: int) -> tuple[Outcome, ...]:
-    """Return a part's outcomes in the order they were encoded.
+    """Return the outcomes of a part in the order in which they were encoded.
 
-    Raises ``IntegrityError``, which names run and chunk, when the object is damaged, belongs to another chunk, or does not
-    hold what its own counts say.
+    Raises ``IntegrityError`` with the run and chunk if the object is damaged, belongs to another chunk, or holds other counts
+    than its metadata states.
     """
     where = f"part of run {run_id}, chunk {chunk}"
     try:
         part = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True, pre_buffer=False)
         notes = _read_notes(part, where)
         if (notes["run_id"], notes["chunk"]) != (run_id, str(chunk)):
-            raise IntegrityError(f"{where}: the object says that it is run {notes['run_id']}, chunk {notes['chunk']}")
+            raise IntegrityError(f"{where}: the object belongs to run {notes['run_id']}, chunk {notes['chunk']}")
         table = part.read(use_threads=False)
         if not table.schema.equals(OUTCOME_SCHEMA):
-            raise IntegrityError(f"{where}: its columns are not those of an outcome: {', '.join(table.schema.names)}")
+            raise IntegrityError(f"{where}: its columns do not match the outcome schema; found {', '.join(table.schema.names)}")
         outcomes = _to_outcomes(table, notes["index_kinds"])
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         raise IntegrityError(f"{where}: the object cannot be read and may be damaged: {error}") from error
     if json.loads(notes["counts"]) != _count_statuses(outcomes):
-        raise IntegrityError(f"{where}: its counts {notes['counts']} are not those of its {len(outcomes)} rows")
+        raise IntegrityError(f"{where}: its counts {notes['counts']} do not match its {len(outcomes)} rows")
     return outcomes
 
 
@@ -139,12 +139,12 @@ def _read_notes(part: Any, where: str) -> dict[str, str]:
     notes = {key.decode(): value.decode() for key, value in (part.metadata.metadata or {}).items()}
     noted = notes.pop("crc32", None)
     if noted != str(_checksum(notes)):
-        raise IntegrityError(f"{where}: the checksum of the object's notes does not match; found {notes}")
+        raise IntegrityError(f"{where}: the checksum of the object's metadata does not match; found {notes}")
     return notes
 
 
 def _checksum(notes: dict[str, str]) -> int:
-    """Parquet checks its pages; nothing checks its key-value metadata."""
+    """Return a checksum of the notes. Parquet has checksums for its pages, but none for key-value metadata."""
     return zlib.crc32(json.dumps(notes, sort_keys=True).encode())
 
 
@@ -178,7 +178,7 @@ def _build_finite(values: list[float], kind: Any) -> Any:
 
 
 def _build_lists(values: list[tuple[Any, ...]], kind: Any) -> Any:
-    """Lay the lists' elements end to end and point into them: several times faster than lists of Python objects."""
+    """Build a list array from concatenated elements and offsets: several times faster than lists of Python objects."""
     offsets = pa.array(accumulate(map(len, values), initial=0), pa.int32())
     elements = list(chain.from_iterable(values))
     build = _build_attempts if kind.value_type == _ATTEMPT else _build_plain
@@ -190,7 +190,7 @@ def _build_attempts(attempts: Sequence[Any], kind: Any) -> Any:
 
 
 def _build_metadata(values: list[dict[str, Any]], kind: Any) -> Any:
-    """Write JSON; msgspec turns numbers that are not finite into null, and ``str`` turns what JSON does not know into text."""
+    """Encode as JSON. msgspec writes non-finite numbers as null; ``str`` converts types that JSON lacks to text."""
     try:
         return pa.array([msgspec.json.encode(value, enc_hook=str) for value in values], kind)
     except UnicodeEncodeError:
@@ -219,7 +219,7 @@ def _clean(value: Any) -> Any:
 
 
 def _replace_surrogates(text: str) -> str:
-    """Join surrogate pairs into their character and put U+FFFD for each surrogate that stands alone."""
+    """Join surrogate pairs into their character and replace each lone surrogate with U+FFFD."""
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
@@ -237,7 +237,7 @@ def _to_outcomes(table: Any, index_kinds: str) -> tuple[Outcome, ...]:
 
 
 def _to_seconds(column: Any) -> list[float | None]:
-    """Go through microseconds and not through ``datetime``, whose timestamps would be rounded once more."""
+    """Convert via integer microseconds, because ``datetime.timestamp()`` would round once more."""
     return [None if value is None else value / _MICROSECONDS for value in column.cast(pa.int64()).to_pylist()]
 
 

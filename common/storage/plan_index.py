@@ -1,4 +1,4 @@
-"""A plan's chunks: the index that finds them in the store, the samples of one, got by a single range read, and its part."""
+"""The chunks of a plan: their index, and how to read the samples (one range read) and the part of a chunk."""
 
 import io
 import zlib
@@ -20,15 +20,16 @@ from common.storage.parts import decode_part
 from common.storage.store import MissingObject, Store
 
 _COLUMNS = ("first", "count", "offset", "length", "crc32")
-WRITE_AGAIN = "delete it if it is there and enqueue the same spec again: that writes the plan again, and what is done stays done"
+# Advice for a damaged plan.
+WRITE_AGAIN = "delete it if it exists, then enqueue the same spec again: that rewrites the plan and keeps finished chunks"
 
 
 @dataclass(frozen=True, slots=True)
 class Wave:
     """The chunks of one wave, as columns: 100 million samples in chunks of 64 take 75 MB.
 
-    ``begin`` is the number of its first chunk. A later wave's ``positions`` are those of all its samples, in rising order;
-    the plan itself, wave 1, has none, because they are all there are.
+    ``begin`` is the number of its first chunk. ``positions`` are the plan positions of the samples of a later wave, in
+    ascending order. Wave 1 is the plan itself and has none, because it contains every position.
     """
 
     number: int
@@ -61,7 +62,7 @@ class Wave:
 
 
 class ChunkIndex:
-    """The chunks of a run by number, all waves in a row."""
+    """The chunks of a run by number. Numbers continue from wave to wave."""
 
     def __init__(self, run_id: str, waves: Sequence[Wave]) -> None:
         self.run_id = run_id
@@ -84,7 +85,7 @@ class ChunkIndex:
 
 
 class IndexBuilder:
-    """Collects a wave's chunks while its samples are written. Kept as columns, like the index itself."""
+    """Collects the chunks of a wave while its samples are written. It stores columns, as the index does."""
 
     def __init__(self) -> None:
         self._columns = {name: array("Q") for name in _COLUMNS}
@@ -97,9 +98,11 @@ class IndexBuilder:
     def append(
         self, content: bytes, *, first: int, offset: int, datasets: NDArray[np.uint32], scattered: Sequence[int] = ()
     ) -> None:
-        """Add a chunk: its stored bytes, first position, offset in the samples object and samples by dataset number.
+        """Add a chunk.
 
-        Chunks of a later wave name all their positions as ``scattered``.
+        ``content`` is its bytes in the samples object, ``offset`` their place there, ``first`` the plan position of its first
+        sample, and ``datasets`` its number of samples by dataset number. A chunk of a later wave lists all its plan positions
+        in ``scattered``.
         """
         values = (first, int(datasets.sum()), offset, len(content), zlib.crc32(content))
         for name, value in zip(_COLUMNS, values, strict=True):
@@ -108,7 +111,7 @@ class IndexBuilder:
         self._positions.extend(scattered)
 
     def encode(self, samples_key: str = "") -> bytes:
-        """Return the index as Parquet; a later wave's names the object that its offsets are of."""
+        """Return the index as Parquet. The index of a later wave names its samples object, to which the offsets refer."""
         columns = {name: pa.array(np.frombuffer(column, np.uint64)) for name, column in self._columns.items()}
         counts = np.frombuffer(self._datasets, np.uint32)
         begins = np.arange(len(self) + 1, dtype=np.int32) * (len(counts) // len(self))
@@ -123,27 +126,27 @@ class IndexBuilder:
 
 
 def read_index(store: Store, run_id: str) -> ChunkIndex:
-    """Return the index of all waves of a run. Raises ``IntegrityError`` when one is damaged, or the plan's is gone."""
+    """Return the index of all waves of a run. Raises ``IntegrityError`` if one is damaged, or that of wave 1 is missing."""
     waves: list[Wave] = []
     while (content := _find_index(store, run_id, len(waves) + 1)) is not None:
         waves.append(_read_wave(content, run_id, len(waves) + 1, len(waves) and waves[-1].end))
     if not waves:
-        raise IntegrityError(f"{index_key(run_id)} of a planned run is gone; {WRITE_AGAIN}")
+        raise IntegrityError(f"{index_key(run_id)} of a planned run is missing; {WRITE_AGAIN}")
     _check_last_wave(store, run_id, len(waves))
     return ChunkIndex(run_id, waves)
 
 
 def _check_last_wave(store: Store, run_id: str, last: int) -> None:
-    """Raise ``IntegrityError`` when there are parts of a wave after the ``last``: then its index has got lost."""
+    """Raise ``IntegrityError`` if parts exist of a wave after the ``last``: then the index of that wave is missing."""
     key, parts = index_key(run_id, last + 1), f"{parts_prefix(run_id)}w{last + 1}/"
     if next(store.list_keys(parts), None) is not None and not store.exists(key):
-        raise IntegrityError(f"{key} is gone, but parts of that wave are there; {_drop_wave(run_id, last + 1)}")
+        raise IntegrityError(f"{key} is missing, but parts of that wave exist; {_advise_dropping(run_id, last + 1)}")
 
 
-def _drop_wave(run_id: str, wave: int) -> str:
+def _advise_dropping(run_id: str, wave: int) -> str:
     return (
-        f"bring it back, or delete it and {parts_prefix(run_id)}w{wave}/, so that its samples keep what they had reached before, "
-        f"and then: producer resume {run_id} --rebuild"
+        f"restore it; or delete it and {parts_prefix(run_id)}w{wave}/, so that its samples keep their earlier outcomes; "
+        f"then run: producer resume {run_id} --rebuild"
     )
 
 
@@ -164,25 +167,25 @@ def _read_wave(content: bytes, run_id: str, number: int, begin: int) -> Wave:
         if number > 1:
             named, positions = table["samples_key"][0].as_py(), pc.list_flatten(table["positions"]).to_numpy()
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-        way_out = WRITE_AGAIN if number == 1 else _drop_wave(run_id, number)
-        raise IntegrityError(f"{key} of a planned run cannot be read ({error}); {way_out}") from error
+        advice = WRITE_AGAIN if number == 1 else _advise_dropping(run_id, number)
+        raise IntegrityError(f"{key} of a planned run cannot be read ({error}); {advice}") from error
     return Wave(number, begin, named, columns, datasets, positions)
 
 
 def read_chunk(store: Store, chunk: Chunk) -> list[Sample]:
-    """Return a chunk's samples in plan order. Raises ``IntegrityError`` when the stored bytes are not what was planned."""
+    """Return the samples of a chunk in plan order. Raises ``IntegrityError`` if the stored bytes differ from the planned ones."""
     where = f"chunk {chunk.number} of {chunk.run_id}: the plan's samples object {chunk.samples_key}"
     try:
         content = store.get_range(chunk.samples_key, chunk.offset, chunk.length)
     except (MissingObject, IntegrityError) as error:
-        raise IntegrityError(f"{where} is gone or cut short ({error}); {WRITE_AGAIN}") from error
+        raise IntegrityError(f"{where} is missing or cut short ({error}); {WRITE_AGAIN}") from error
     if zlib.crc32(content) != chunk.crc32:
         raise IntegrityError(f"{where} is damaged (checksum differs); {WRITE_AGAIN}")
     return [Sample.model_validate_json(line) for line in content.splitlines()]
 
 
 def read_part(store: Store, chunk: Chunk) -> Part | None:
-    """Return a chunk's part, or ``None`` while there is none. Raises ``IntegrityError`` when it is damaged."""
+    """Return the part of a chunk, or ``None`` if it has none yet. Raises ``IntegrityError`` if the part is damaged."""
     key = part_key(chunk.run_id, chunk.wave, chunk.number)
     try:
         content = store.get(key)
@@ -192,6 +195,6 @@ def read_part(store: Store, chunk: Chunk) -> Part | None:
         outcomes = decode_part(content, run_id=chunk.run_id, chunk=chunk.number)
     except IntegrityError as error:
         raise IntegrityError(
-            f"{error}; delete {key} from {store.url}, then its samples are run again by: producer resume {chunk.run_id} --rebuild"
+            f"{error}; delete {key} from {store.url}, then run its samples again with: producer resume {chunk.run_id} --rebuild"
         ) from error
     return Part(run_id=chunk.run_id, chunk=chunk.number, key=key, outcomes=outcomes)

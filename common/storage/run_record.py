@@ -17,7 +17,7 @@ from common.storage.store import MissingObject, Store
 
 @dataclass(frozen=True, slots=True)
 class PlannedRun:
-    """A planned run: its spec, its plan in numbers, and the index of the chunks of all waves."""
+    """A planned run: its spec, the counts of its plan, and the index of the chunks of all waves."""
 
     spec: RunSpec
     plan: Plan
@@ -28,7 +28,7 @@ class PlannedRun:
         return self.plan.run_id
 
     def reload_index(self, store: Store) -> Self:
-        """Return the run with the index as the store has it now; another producer may have added a wave."""
+        """Return the run with the index as the store has it now. Another producer may have added a wave."""
         return replace(self, index=read_index(store, self.run_id))
 
 
@@ -42,14 +42,15 @@ def load_planned_run(store: Store, run_id: str) -> PlannedRun:
 
 
 def encode_run(spec: RunSpec, plan: Plan, created_s: float) -> bytes:
-    """Return ``run.json``: what was asked, and the plan in numbers."""
+    """Return ``run.json``: the spec, and the counts of the plan."""
     record: dict[str, Any] = {
         "run_id": plan.run_id,
         "created_s": created_s,
         "plan": plan.model_dump(mode="json"),
         "spec": spec.model_dump(mode="json"),
     }
-    # No part of the digest, so a mask changes no run; a profile that shows a secret is refused before it comes to this.
+    # Engine options are not part of the digest, so masking them does not change the run id. A profile that shows a
+    # secret is refused before this point.
     record["spec"]["model"]["engine_options"] = mask_record(spec.model.engine_options)
     return json.dumps({**record, "digest": digest_record(record)}, indent=2, ensure_ascii=False).encode()
 
@@ -65,16 +66,16 @@ def write_run(spec: RunSpec, plan: Plan, store: Store) -> None:
 
 
 def read_run(store: Store, run_id: str) -> tuple[RunSpec, Plan]:
-    """Return what was asked and how it was planned.
+    """Return the spec and the plan of a run.
 
-    Raises ``ConfigError`` when no such run was planned, and ``IntegrityError`` when its record is damaged.
+    Raises ``ConfigError`` if the store has no such run, and ``IntegrityError`` if its record is damaged.
     """
     try:
         record = json.loads(store.get(run_key(run_id)))
         if record.pop("digest") != digest_record(record) or record["run_id"] != run_id:
-            raise ValueError("its digest is not that of what it holds")
+            raise ValueError("its digest does not match its content")
         return RunSpec.model_validate(record["spec"]), Plan.model_validate(record["plan"])
     except MissingObject:
         raise ConfigError(f"no run {run_id!r} in {store.url}; is FLEET_STORE_URL the one it was enqueued with?") from None
     except (ValueError, KeyError, TypeError) as error:
-        raise IntegrityError(f"{run_key(run_id)} is no record of a run ({error}); {WRITE_AGAIN}") from error
+        raise IntegrityError(f"{run_key(run_id)} is not a valid run record ({error}); {WRITE_AGAIN}") from error

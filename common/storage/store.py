@@ -1,8 +1,9 @@
-"""The store: one root, a local folder or a prefix in object storage, and the few operations that we trust on both.
+"""The store: one root (a local folder or a prefix in object storage) and the few operations that work reliably on both.
 
-A key is a path of segments joined by ``/``; on local disk the segments are folders. An object is seen whole or not at all.
+A key is a path of segments joined by ``/``; on local disk the segments are folders. A write is atomic: an object is visible
+whole or not at all.
 
-An obstore client hangs in a forked child, so open a store after a fork and never while a module is imported.
+An obstore client hangs in a forked child: open a store after a fork, and never at import time.
 """
 
 import os
@@ -32,18 +33,18 @@ from common.errors import ConfigError, FleetError, IntegrityError, ServiceUnreac
 from common.exit_codes import USER_MUST_ACT
 from common.redaction import mask_text
 
-if TYPE_CHECKING:  # obstore has these names in its stubs alone
+if TYPE_CHECKING:  # these names exist only in obstore's stubs
     from obstore import WritableFile
     from obstore.store import ObjectStore
 
 KNOWN_SCHEMES = ("file", "s3", "gs", "az")
 
 _ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
-_WRITE_BUFFER_BYTES = 8 * 2**20  # S3 wants at least 5 MiB in each part of a multipart upload
+_WRITE_BUFFER_BYTES = 8 * 2**20  # S3 requires at least 5 MiB per part of a multipart upload
 _LIST_PAGE = 1000
 _CREATE_TRIES = 3
 _LIST_TRIES = 3
-_RETRIES = 10_000  # the store's patience is to end them: obstore's default of 10 would, within 2 s or so
+_RETRIES = 10_000  # so that ``patience_s`` ends the retries; obstore's default of 10 would end them within about 2 s
 _FIRST_PAUSE, _LONGEST_PAUSE = timedelta(seconds=0.1), timedelta(seconds=2)
 _USERS_TO_FIX = (
     ValueError,
@@ -60,13 +61,13 @@ _OUT_OF_RANGE = re.compile(r"range was invalid|status code: 416", re.IGNORECASE)
 
 
 class MissingObject(FleetError):
-    """No object has this key. Whether that is a fault is for the caller to say."""
+    """No object has this key. The caller decides whether that is an error."""
 
     code = "missing_object"
 
 
 class StoreFull(TransientError):
-    """There is no room for the object. A worker tries again until somebody makes room; a command ends with exit code 2."""
+    """The store has no space for the object. A worker retries until there is space; a command ends with exit code 2."""
 
     code = "store_full"
     exit_code = USER_MUST_ACT
@@ -74,31 +75,30 @@ class StoreFull(TransientError):
 
 @dataclass(frozen=True, slots=True)
 class StoreProbe:
-    """What ``Store.probe`` found: every check passed at ``url`` (credentials masked) and took ``duration_s`` in all."""
+    """The result of ``Store.probe``: all checks passed at ``url`` (credentials masked) and took ``duration_s`` in total."""
 
     url: str
     duration_s: float
 
 
 class Writer:
-    """Takes the bytes of one object, piece by piece. Made by ``Store.open_writer``."""
+    """Write one object in pieces. ``Store.open_writer`` creates it."""
 
     def __init__(self, stream: "WritableFile", where: str) -> None:
         self._stream = stream
         self._where = where
 
     def write(self, content: bytes) -> None:
-        """Append ``content``; full buffers of 8 MiB are sent at once."""
-        with _speaking(self._where):
+        """Append ``content``. Each full buffer of 8 MiB is sent immediately."""
+        with _translating(self._where):
             self._stream.write(content)
 
 
 class Store:
-    """Objects under one root. Safe to share among threads; made by ``open_store``.
+    """Objects under one root. Thread-safe. ``open_store`` creates it.
 
-    Every operation rides out transient errors with backoff for the store's ``patience_s``, then raises
-    ``ServiceUnreachable``. Where the user must act it raises ``ConfigError`` (no permission, read-only, no such bucket, a bad
-    key) or ``StoreFull``.
+    Every operation retries transient errors with backoff for up to ``patience_s``, then raises ``ServiceUnreachable``. If the
+    user must act, it raises ``ConfigError`` (no permission, read-only, no such bucket, a bad key) or ``StoreFull``.
     """
 
     def __init__(self, client: "ObjectStore", url: str) -> None:
@@ -106,55 +106,57 @@ class Store:
         self.url = mask_text(url)
 
     def put_new(self, key: str, content: bytes) -> bool:
-        """Create the object if none has this key. Return True if we won: of any number of racers exactly one does.
+        """Create the object if none has this key, and return whether this call created it.
 
-        False may also mean that an earlier try of our own arrived after all: read the object to know what it holds.
+        Among concurrent calls exactly one returns True. False may also mean that an earlier attempt of this call succeeded
+        although its response was lost: read the object to find out what it holds.
         """
         for _ in range(_CREATE_TRIES):
-            with self._speaking(key), suppress(AlreadyExistsError):
+            with self._translating(key), suppress(AlreadyExistsError):
                 obstore.put(self._client, key, content, mode="create")
                 return True
-            # S3 also answers a race with 409 Conflict, which obstore reports in the same way, before anyone has won.
+            # S3 may also answer concurrent creates with 409 Conflict before one of them has succeeded; obstore reports that
+            # in the same way.
             if self.exists(key):
                 return False
-        raise TransientError(f"{self._where(key)}: the store says that the object exists, and then that it does not")
+        raise TransientError(f"{self._where(key)}: the store answers that the object exists, then that it does not")
 
     def put(self, key: str, content: bytes) -> None:
-        """Write the object, in place of any other with this key."""
-        with self._speaking(key):
+        """Write the object and replace any existing one with this key."""
+        with self._translating(key):
             obstore.put(self._client, key, content)
 
     def get(self, key: str) -> bytes:
         """Return the whole object. Raises ``MissingObject``."""
-        with self._speaking(key):
+        with self._translating(key):
             return obstore.get(self._client, key).bytes().to_bytes()
 
     def get_range(self, key: str, offset: int, length: int) -> bytes:
         """Return exactly ``length`` bytes from ``offset``.
 
-        Raises ``MissingObject``, or ``IntegrityError`` where the object ends before that.
+        Raises ``MissingObject``, or ``IntegrityError`` if the object is shorter.
         """
         if length == 0:
             return b""  # obstore refuses empty ranges
-        with self._speaking(key):
+        with self._translating(key):
             content = obstore.get_range(self._client, key, start=offset, length=length).to_bytes()
         if len(content) != length:
             raise IntegrityError(f"{self._where(key)}: expected {length} bytes from offset {offset}, found {len(content)}")
         return content
 
     def exists(self, key: str) -> bool:
-        """Say whether an object has this key."""
+        """Return whether an object has this key."""
         try:
-            with self._speaking(key):
+            with self._translating(key):
                 obstore.head(self._client, key)
         except MissingObject:
             return False
         return True
 
     def list_keys(self, prefix: str = "") -> Iterator[str]:
-        """Yield the keys below the folder ``prefix``, in no promised order, while further pages are still to be read.
+        """Yield the keys below the folder ``prefix``, in no particular order. Pages are read as needed.
 
-        ``runs/a`` and ``runs/a/`` both mean that folder and never ``runs/ab``.
+        ``runs/a`` and ``runs/a/`` both mean that folder, and never ``runs/ab``.
         """
         last: str | None = None
         for tries_left in reversed(range(_LIST_TRIES)):
@@ -163,17 +165,17 @@ class Store:
                     yield key
                     last = key
             except ServiceUnreachable:
-                # obstore does not ask again for a page that was cut. Object storage lists in the order of its keys, so we can.
+                # obstore does not retry a truncated page. Object storage lists keys in order, so listing can resume after `last`.
                 if not tries_left or isinstance(self._client, LocalStore):
                     raise
             else:
                 return
 
     def _list_after(self, last: str | None, prefix: str) -> Iterator[str]:
-        with self._speaking(prefix):
+        with self._translating(prefix):
             pages = iter(obstore.list(self._client, prefix or None, offset=last, chunk_size=_LIST_PAGE))
         while True:
-            with self._speaking(prefix):
+            with self._translating(prefix):
                 page = next(pages, None)
             if page is None:
                 return
@@ -182,53 +184,53 @@ class Store:
 
     @contextmanager
     def open_writer(self, key: str) -> Iterator[Writer]:
-        """Write one object in pieces. It appears, in place of any other, when the block ends, and never after an exception."""
-        with self._speaking(key):
+        """Write one object in pieces. It replaces any existing one when the block ends, and does not appear after an exception."""
+        with self._translating(key):
             stream = obstore.open_writer(self._client, key, buffer_size=_WRITE_BUFFER_BYTES)
         try:
             yield Writer(stream, self._where(key))
         except BaseException as error:
-            with suppress(BaseError):  # the block's own error is the one to hear of
+            with suppress(BaseError):  # keep the error of the block
                 stream.__exit__(type(error), error, error.__traceback__)
             raise
-        with self._speaking(key):
+        with self._translating(key):
             stream.close()
 
     def probe(self) -> StoreProbe:
         """Write an object, read it back, create it twice and delete it, under ``.probe/``.
 
-        Raises ``ConfigError`` if the store creates an object that exists: some S3 servers ignore the condition silently,
-        and there two workers could both believe that their part is the chunk's.
+        Raises ``ConfigError`` if the store creates an object that already exists: some S3 servers silently ignore the
+        condition. With such a store, two workers could both believe that they wrote the part of a chunk.
         """
         started = time.monotonic()
         key, content = f".probe/{secrets.token_hex(8)}", secrets.token_bytes(64)
         created = self.put_new(key, content)
         try:
             if not created or self.get(key) != content:
-                raise ConfigError(f"{self.url}: what was written could not be read back; check the store")
+                raise ConfigError(f"{self.url}: an object that was written could not be read back; check the store")
             if self.put_new(key, b"second"):
                 raise ConfigError(
                     f"{self.url}: this store ignores conditional puts (If-None-Match: *): it created an object that already "
                     "existed. Two workers could overwrite each other's results; use a store that honours the condition"
                 )
         finally:
-            with suppress(BaseError, FileNotFoundError):  # we never delete otherwise: a store that forbids it will do
+            with suppress(BaseError, FileNotFoundError):  # nothing else deletes, so a store that forbids it is usable
                 obstore.delete(self._client, key)
         return StoreProbe(self.url, time.monotonic() - started)
 
     def _where(self, key: str) -> str:
         return f"{self.url}: {key!r}"
 
-    def _speaking(self, key: str) -> AbstractContextManager[None]:
-        return _speaking(self._where(key))
+    def _translating(self, key: str) -> AbstractContextManager[None]:
+        return _translating(self._where(key))
 
 
 def open_store(url: str, *, patience_s: float = 10.0) -> Store:
     """Open the store at ``url``: a path, ``file://`` and a path, ``s3://bucket/prefix``, ``gs://`` or ``az://``.
 
-    A local folder is made if it is missing. Credentials and endpoints come from the environment, for S3 from ``AWS_*``;
-    plain http is allowed only where the endpoint says ``http://``. ``patience_s`` bounds the retries of one operation.
-    Raises ``ConfigError``; whether the store answers is for ``Store.probe`` to say.
+    A missing local folder is created. Credentials and endpoints come from the environment, for S3 from ``AWS_*``. Plain http is
+    allowed only if the endpoint starts with ``http://``. ``patience_s`` limits the retries of one operation. Raises
+    ``ConfigError``. It does not contact the store; ``Store.probe`` does.
     """
     scheme, separator, rest = url.partition("://")
     if not separator or scheme.lower() == "file":
@@ -265,8 +267,8 @@ def _endpoint_is_http() -> bool:
 
 
 @contextmanager
-def _speaking(where: str) -> Iterator[None]:
-    """Turn obstore's errors into ours, sorted by who must act."""
+def _translating(where: str) -> Iterator[None]:
+    """Translate obstore's errors into the error classes of ``common.errors``, by who must act."""
     try:
         yield
     except (BaseError, OSError, ValueError) as error:
@@ -274,23 +276,23 @@ def _speaking(where: str) -> Iterator[None]:
 
 
 def _translate(error: Exception, where: str) -> FleetError:
-    said = _first_line(error)
-    if "169.254.169.254" in said:
-        return ConfigError(f"{where}: no credentials found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY ({said})")
-    if isinstance(error, FileNotFoundError) and "NoSuchBucket" not in said:
+    message = _first_line(error)
+    if "169.254.169.254" in message:
+        return ConfigError(f"{where}: no credentials found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY ({message})")
+    if isinstance(error, FileNotFoundError) and "NoSuchBucket" not in message:
         return MissingObject(f"{where}: no such object")
-    if _FULL.search(said):
-        return StoreFull(f"{where}: the store is full; make room, nothing is lost ({said})")
-    if _OUT_OF_RANGE.search(said):
-        return IntegrityError(f"{where}: the object ends before the range that was asked for ({said})")
-    if isinstance(error, _USERS_TO_FIX) or _REFUSED.search(said):
-        return ConfigError(f"{where}: the store refuses: {said}")
-    if _UNREACHABLE.search(said):
-        return ServiceUnreachable(f"{where}: the store does not answer: {said}")
-    return TransientError(f"{where}: {said}")
+    if _FULL.search(message):
+        return StoreFull(f"{where}: the store is full; make room, nothing is lost ({message})")
+    if _OUT_OF_RANGE.search(message):
+        return IntegrityError(f"{where}: the object ends before the requested range ({message})")
+    if isinstance(error, _USERS_TO_FIX) or _REFUSED.search(message):
+        return ConfigError(f"{where}: the store refuses: {message}")
+    if _UNREACHABLE.search(message):
+        return ServiceUnreachable(f"{where}: the store does not answer: {message}")
+    return TransientError(f"{where}: {message}")
 
 
 def _first_line(error: Exception) -> str:
-    """Return what obstore says before its dump of Rust values, on one line of at most 400 characters."""
-    said = " ".join(str(error).partition("\n\nDebug source:")[0].split())
-    return mask_text(said if len(said) <= 400 else said[:397] + "...")
+    """Return obstore's message without its dump of Rust values, on one line of at most 400 characters."""
+    message = " ".join(str(error).partition("\n\nDebug source:")[0].split())
+    return mask_text(message if len(message) <= 400 else message[:397] + "...")

@@ -31,7 +31,7 @@ def print_scores(evaluation: Evaluation, console: Console) -> None:
 
 
 def scores_table(evaluation: Evaluation) -> Table:
-    """Return the scores as a table with one row per dataset. Several datasets are followed by a row over all samples."""
+    """Return a table with one row per dataset. With several datasets, the last row covers all samples."""
     table = Table(title=_title(evaluation), title_justify="left", box=SIMPLE_HEAD, padding=0)
     table.add_column("dataset", no_wrap=True)
     for heading in _HEADINGS:
@@ -99,7 +99,7 @@ def _format_accuracy(row: DatasetScores) -> str:
 
 
 def _format_rate(rate: float | None) -> str:
-    """Return a rate to three decimals. A rate that only rounds to 0 or 1 is shown as <0.001 or >0.999."""
+    """Return a rate to three decimals. A rate that is not 0 or 1 but rounds to it is shown as <0.001 or >0.999."""
     if rate is None:
         return ABSENT
     if 0 < rate < 0.0005:

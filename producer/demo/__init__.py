@@ -1,1 +1,1 @@
-"""The demo: the whole flow on one machine, with a Redis server of its own."""
+"""The demo: a complete example on one machine, with its own Redis server."""

@@ -1,4 +1,4 @@
-"""Evaluation: one pass over a run's outcomes gives each dataset's scores and counts (``docs/conventions.md``)."""
+"""Evaluate a run: compute the scores and counts of each dataset in one pass over the outcomes (``docs/conventions.md``)."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,13 +16,13 @@ _REACHED: tuple[str, ...] = get_args(Status)
 
 
 class DatasetScores(Record):
-    """One dataset's scores and counts, or those of the whole run.
+    """The scores and counts of one dataset, or of the whole run.
 
-    ``unique = ok + invalid + failed + unprocessed`` and ``n + unscored = ok + invalid``, always. ``n`` counts the
-    answered samples that have a target, and accuracies are over ``n``; ``interval`` is accuracy's 95 % Wilson interval.
-    ``first_attempt_hits`` were accepted at attempt 1 and are right. ``no_answer`` counts the ``ok`` samples of ``n``
-    from whose prediction no answer could be extracted: misses. ``retried`` counts samples with more than one attempt.
-    ``failures`` counts the ``failed`` by error code. A rate over nothing is ``None``.
+    ``unique = ok + invalid + failed + unprocessed`` and ``n + unscored = ok + invalid``, always. ``n`` counts the answered
+    samples that have a target. Accuracies are over ``n``; ``interval`` is the 95 % Wilson interval of the accuracy.
+    ``first_attempt_hits`` counts correct answers that were accepted at attempt 1. ``no_answer`` counts the ``ok`` samples
+    within ``n`` from whose prediction no answer could be extracted; they are misses. ``retried`` counts samples with more
+    than one attempt. ``failures`` counts the ``failed`` samples by error code. A rate is ``None`` if its denominator is 0.
     """
 
     dataset: str
@@ -46,7 +46,7 @@ class DatasetScores(Record):
 
 
 class Evaluation(Record):
-    """A run's scores under one convention; ``overall`` pools the samples of all datasets (a micro average)."""
+    """The scores of a run under one convention. ``overall`` pools the samples of all datasets (micro average)."""
 
     run_id: str
     model: str
@@ -56,17 +56,17 @@ class Evaluation(Record):
 
 
 def evaluate_run(run_id: str, store: Store, outcomes: Iterable[Outcome]) -> Evaluation:
-    """Score the collected ``outcomes`` of a planned run. Raises ``ConfigError`` when the store has no such run."""
+    """Score the collected ``outcomes`` of a planned run. Raises ``ConfigError`` if the store has no such run."""
     spec, plan = read_run(store, run_id)
     return evaluate_outcomes(run_id, spec.model.name, outcomes, {counts.name: counts.unique for counts in plan.datasets})
 
 
 def evaluate_outcomes(run_id: str, model: str, outcomes: Iterable[Outcome], unique: Mapping[str, int]) -> Evaluation:
-    """Score a run's outcomes in one pass, in memory that does not grow with their number.
+    """Score the outcomes of a run in one pass, in constant memory.
 
-    ``outcomes`` holds each sample once at most; ``unique`` gives each dataset's number of samples. Samples without an
-    outcome, or with only the collector's ``unprocessed`` placeholder, are ``unprocessed``. Raises ``IntegrityError`` when
-    there are outcomes of samples that ``unique`` lacks.
+    ``outcomes`` has each sample at most once. ``unique`` gives the number of samples of each dataset. Samples without an
+    outcome, or with the collector's ``unprocessed`` placeholder, count as ``unprocessed``. Raises ``IntegrityError`` if there
+    are outcomes of a dataset that ``unique`` lacks, or more outcomes than samples.
     """
     counts: dict[str, Counter[str]] = {dataset: Counter() for dataset in unique}
     failures: dict[str, Counter[str]] = {dataset: Counter() for dataset in unique}
@@ -95,10 +95,10 @@ def evaluate_outcomes(run_id: str, model: str, outcomes: Iterable[Outcome], uniq
 
 
 def _facts_of(outcome: Outcome) -> Iterator[str]:
-    """Yield the name of every count that this outcome belongs to."""
+    """Yield the name of each count that this outcome adds to."""
     yield "seen"
     yield outcome.status
-    answered = [attempt for attempt in outcome.attempts if attempt.finish_reason != "error"]  # a wave may have got no answer
+    answered = [attempt for attempt in outcome.attempts if attempt.finish_reason != "error"]  # a wave without an answer
     if len(answered) > 1:
         yield "retried"
     if outcome.status == "failed":

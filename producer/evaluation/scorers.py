@@ -1,4 +1,4 @@
-"""Scorers compare a sample's answer with its target. Each belongs to a convention, named beside every score."""
+"""Scorers compare the answer of a sample with its target. Each belongs to a convention, which is reported with every score."""
 
 import re
 from decimal import Decimal
@@ -8,15 +8,15 @@ from common.records import Outcome
 
 CONVENTION = "strict"
 
-# Digits, with commas only where they part thousands; exponents are bounded, so that no text becomes an infinity.
+# Digits, with commas only as thousands separators. Exponents are bounded, so that no text becomes infinity.
 _NUMBER = re.compile(r"[+-]?(?:(?:\d+|\d{1,3}(?:,\d{3})+)(?:\.\d*)?|\.\d+)(?:e[+-]?\d{1,3})?", re.IGNORECASE)
 
 
 def score_outcome(outcome: Outcome) -> float | None:
-    """Return 1.0 for a hit, 0.0 for a miss, or ``None`` where there is nothing to score (``docs/conventions.md``).
+    """Return 1.0 for a hit, 0.0 for a miss, or ``None`` if the sample is not scored (``docs/conventions.md``).
 
-    Nothing to score: the sample has no target, or it ``failed`` and so was never answered. An ``invalid`` sample was
-    answered, but with nothing that can be accepted, and an ``ok`` one may hold no extractable answer: both are misses.
+    A sample is not scored if it has no target, or if it ``failed``, because then it has no answer. An ``invalid`` sample
+    (answered, but no attempt passed validation) and an ``ok`` sample without an extractable answer are misses.
     """
     if outcome.status not in ("ok", "invalid") or not outcome.target:
         return None
@@ -28,7 +28,7 @@ def score_outcome(outcome: Outcome) -> float | None:
 def is_match(answer: str, accepted: str) -> bool:
     """Return whether two answers are equal: the same number if both are numbers, else the same normalized text.
 
-    Marks alone (``?``, ``...``) fold to nothing, and match only themselves.
+    Text that consists only of punctuation (``?``, ``...``) normalizes to the empty string and matches only itself.
     """
     if answer.strip() == accepted.strip():
         return True
@@ -40,6 +40,6 @@ def is_match(answer: str, accepted: str) -> bool:
 
 
 def _read_number(text: str) -> Decimal | None:
-    """Return the number that ``text`` is, exactly, or ``None``; a unit or a percent sign makes it text."""
+    """Return the exact number that ``text`` spells, or ``None``. Text with a unit or a percent sign is not a number."""
     plain = text.strip().replace("\N{MINUS SIGN}", "-")
     return Decimal(plain.replace(",", "")) if _NUMBER.fullmatch(plain) else None

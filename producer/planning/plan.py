@@ -1,4 +1,4 @@
-"""The plan: a run's samples in shuffled order, cut into chunks and written once to the store."""
+"""Plan a run: shuffle its samples, cut them into chunks, and write them to the store once."""
 
 import errno
 import tempfile
@@ -20,18 +20,20 @@ from producer.planning.shuffle import Counts, Spread, shuffle_samples
 
 
 def plan_run(spec: RunSpec, samples: Iterable[Sample], store: Store) -> Plan:
-    """Shuffle the samples and write samples, index and ``run.json``, in this order; return the plan.
+    """Shuffle the samples and write samples, index and ``run.json``, in this order. Return the plan.
 
-    Memory grows by a 256th of the samples and by their index only. The same spec and samples give the same bytes, so dying
-    anywhere and planning again, or two producers planning at once, end in the same plan; ``run.json`` comes last and
-    says that it is whole. Raises ``ConfigError`` when there is no sample at all.
+    Memory holds one bucket (about a 256th of the samples) and the index. The same spec and samples give the same bytes, so a
+    crash followed by planning again, or two producers at once, give the same plan. ``run.json`` is written last: its presence
+    marks a complete plan. Raises ``ConfigError`` if there is no sample.
     """
     counts = Counts([source.name for source in spec.datasets])
     with open_scratch() as scratch, store.open_writer(samples_key(spec.run_id)) as writer:
         groups = shuffle_samples(samples, counts, seed=spec.shuffle.seed, scratch=scratch)
         index = write_chunks(groups, spec.chunks, datasets=len(spec.datasets), write=writer.write)
         if not index:
-            raise ConfigError(f"nothing to run: {', '.join(source.path for source in spec.datasets)} hold no rows")
+            raise ConfigError(
+                f"nothing to run: {', '.join(source.path for source in spec.datasets)} hold no rows; expected at least one"
+            )
     store.put(index_key(spec.run_id), index.encode())
     plan = Plan(run_id=spec.run_id, samples=sum(counts.unique), chunks=len(index), datasets=counts.to_records())
     write_run(spec, plan, store)
@@ -40,7 +42,7 @@ def plan_run(spec: RunSpec, samples: Iterable[Sample], store: Store) -> Plan:
 
 @contextmanager
 def open_scratch() -> Iterator[Path]:
-    """Yield an empty folder to sort in. Raises ``ConfigError`` when it runs out of room."""
+    """Yield an empty temporary folder to sort in. Raises ``ConfigError`` if its disk is full."""
     try:
         with tempfile.TemporaryDirectory(prefix="vlm-fleet-plan-") as scratch:
             yield Path(scratch)
@@ -48,12 +50,12 @@ def open_scratch() -> Iterator[Path]:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise ConfigError(
-            f"{tempfile.gettempdir()}: {error.strerror}; samples are sorted there; set TMPDIR to a folder with room for them"
+            f"{tempfile.gettempdir()}: {error.strerror}; samples are sorted there; set TMPDIR to a folder with enough free space"
         ) from error
 
 
 def describe_plan(spec: RunSpec, samples: Iterable[Sample]) -> dict[str, Any]:
-    """Return the resolved spec, its digest and the counts that ``plan_run`` would find, without writing anything."""
+    """Return the resolved spec, its digest and the counts that ``plan_run`` would find. Write nothing to the store."""
     counts = Counts([source.name for source in spec.datasets])
     with open_scratch() as scratch:
         groups = shuffle_samples(samples, counts, seed=spec.shuffle.seed, scratch=scratch)
@@ -70,7 +72,7 @@ def describe_plan(spec: RunSpec, samples: Iterable[Sample]) -> dict[str, Any]:
 
 
 def cut_chunks(groups: Iterable[list[Spread]], bounds: Chunks) -> Iterator[list[Spread]]:
-    """Cut shuffled groups into chunks within ``bounds``; a group is split only when no single chunk could hold it."""
+    """Cut shuffled groups into chunks within ``bounds``. A group is split only if it does not fit into one chunk."""
     chunk: list[Spread] = []
     held_bytes = 0
     for group in groups:
@@ -96,10 +98,10 @@ def write_chunks(
     write: Callable[[bytes], object],
     is_scattered: bool = False,
 ) -> IndexBuilder:
-    """Cut groups into chunks within ``bounds``, pass the bytes of each chunk to ``write`` and return their index.
+    """Cut groups into chunks within ``bounds``, pass the bytes of each chunk to ``write``, and return the chunks' index.
 
-    ``datasets`` is the number of datasets. With ``is_scattered``, as in a later wave, an entry's ``row`` is its plan position;
-    otherwise plan positions count up from 0.
+    ``datasets`` is the number of datasets. With ``is_scattered`` (a later wave), the ``row`` of an entry is its plan position;
+    without it, plan positions count up from 0.
     """
     index = IndexBuilder()
     position = offset = 0

@@ -1,8 +1,8 @@
-"""The seeded global shuffle: samples of all datasets in one random order, groups kept together, duplicates found.
+"""The seeded global shuffle: put the samples of all datasets in one random order, keep groups together, drop duplicates.
 
-The order is that of a keyed hash of each sample's group, so it depends on the seed and the samples alone, neither on the
-order of the files nor on the memory at hand. Sorting happens outside memory: samples are spread over buckets by the
-hash's first byte, and only one bucket of 256 is sorted in memory at a time.
+Samples are sorted by a seeded hash of their group, so the order depends only on the seed and the samples, not on the order
+of the files or the available memory. The sort is external: samples are written to 256 buckets on disk by the first byte of
+the hash, and one bucket at a time is sorted in memory.
 """
 
 import hashlib
@@ -18,11 +18,11 @@ from typing import BinaryIO, NamedTuple
 from common.records import DatasetCounts, Sample
 
 _HEADER = struct.Struct("<16sQHQHI")
-_UNKNOWN_MEDIA_BYTES = 200_000  # a media file that nobody has looked at yet
+_UNKNOWN_MEDIA_BYTES = 200_000  # assumed for a media file of unknown size; planning opens no media files
 
 
 class Spread(NamedTuple):
-    """One sample on its way through the shuffle. ``order`` is the hash of its group; ``line`` its JSON and a newline."""
+    """One sample in the shuffle. ``order`` is the hash of its group, ``line`` its JSON with a newline."""
 
     order: bytes
     row: int
@@ -34,7 +34,7 @@ class Spread(NamedTuple):
 
 @dataclass
 class Counts:
-    """Rows and unique samples of each dataset, by its number; filled while the shuffle runs."""
+    """Rows and unique samples of each dataset, by dataset number. The shuffle fills them while it runs."""
 
     names: list[str]
     rows: list[int] = field(init=False)
@@ -53,9 +53,9 @@ class Counts:
 
 
 def shuffle_samples(samples: Iterable[Sample], counts: Counts, *, seed: int, scratch: Path) -> Iterator[list[Spread]]:
-    """Yield groups in shuffled order, each as its samples in the order of their rows, without duplicates.
+    """Yield groups in shuffled order. A group lists its samples in row order, without duplicates.
 
-    ``scratch`` is an empty folder on a local disk with room for the samples as JSON.
+    ``scratch`` is an empty folder on a local disk with enough free space for the samples as JSON.
     """
     _spread(samples, counts, seed, scratch)
     for bucket in sorted(scratch.iterdir()):
@@ -70,7 +70,7 @@ def shuffle_samples(samples: Iterable[Sample], counts: Counts, *, seed: int, scr
 
 
 def _spread(samples: Iterable[Sample], counts: Counts, seed: int, scratch: Path) -> None:
-    """Write each sample to the bucket that its group's hash falls into."""
+    """Write each sample to the bucket of its group's hash."""
     numbers = {name: number for number, name in enumerate(counts.names)}
     with ExitStack() as stack:
         buckets: dict[int, BinaryIO] = {}
@@ -105,5 +105,5 @@ def _hash_group(seed: int, sample: Sample) -> bytes:
 
 
 def estimate_input_bytes(sample: Sample, line: bytes) -> int:
-    """Return about how many bytes a worker must hold to ask the sample: its line, and its media that lie elsewhere."""
+    """Estimate the bytes that a worker holds in memory for the sample: its line, and its media that are not inline."""
     return len(line) + sum((media.length or _UNKNOWN_MEDIA_BYTES) for media in sample.media if media.data is None)

@@ -1,7 +1,7 @@
-"""Waves: samples that failed or were answered invalidly are run again, as chunks of their own.
+"""Plan waves: samples that ended ``failed`` or ``invalid`` are run again, in chunks of their own.
 
-A wave exists once its index does. The samples object comes first and is named by its content, so two producers that plan
-at once, or one that dies between the two, leave at worst an object that nobody reads.
+A wave exists when its index exists. The samples object is written before the index, and its key contains a digest of its
+content. So two producers that plan at once, or one that dies between the two writes, leave at most an unused object.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,7 +23,10 @@ from producer.results.collect import read_outcomes
 
 
 def find_retried(index: ChunkIndex, ledger: Ledger, statuses: Iterable[str]) -> list[int]:
-    """Return the plan positions, rising, of samples in one of ``statuses`` (``failed``, ``invalid``) that wait in no chunk."""
+    """Return the plan positions, ascending, of samples in one of ``statuses`` that no unfinished wave contains.
+
+    ``statuses`` are ``failed`` and ``invalid``.
+    """
     states = np.frombuffer(ledger.read_states(index.run_id), np.uint8)
     wanted = np.isin(states, [STATE_BYTES[status] for status in statuses])
     done = ledger.read_done(index.run_id)
@@ -36,9 +39,10 @@ def find_retried(index: ChunkIndex, ledger: Ledger, statuses: Iterable[str]) -> 
 
 
 def plan_wave(run: PlannedRun, positions: Sequence[int], store: Store) -> bool:
-    """Plan the next wave, of the samples at these plan positions, which rise; return whether it is ours.
+    """Plan the next wave from the samples at these plan positions, in ascending order. Return whether it was created.
 
-    Another producer may have planned it first; then its wave is the one. Each sample notes what was made of it before.
+    It is not created if another producer has planned this wave first. Each sample of the wave records the number of its
+    earlier attempts and the violations of the last one.
     """
     wave, numbers = len(run.index.waves) + 1, run.plan.dataset_numbers
     samples = zip(positions, _read_samples(store, run.index, positions), strict=True)
@@ -57,7 +61,7 @@ def _spread(position: int, sample: Sample, numbers: Mapping[str, int]) -> Spread
 
 
 def _read_samples(store: Store, index: ChunkIndex, positions: Sequence[int]) -> Iterator[Sample]:
-    """Yield the samples at these positions, each with what the waves so far have made of it."""
+    """Yield the samples at these positions, each with a record of its attempts in the earlier waves."""
     plan, later = index.waves[0], index.waves[1:]
     reached = {wave.number: dict(_read_reached(store, index, wave.number, positions)) for wave in later}
     numbers = np.searchsorted(plan.columns["first"], np.asarray(positions, np.uint64), side="right") - 1

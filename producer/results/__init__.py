@@ -1,1 +1,1 @@
-"""Results: the outcomes of a run, collected from its parts and written to files."""
+"""Results: collect the outcomes of a run from its parts and write them to files."""

@@ -1,4 +1,4 @@
-"""Collect a run's outcomes from the store: each sample exactly once, or an ``IntegrityError`` that names it."""
+"""Collect the outcomes of a run from the store: each sample exactly once, or an ``IntegrityError`` that names it."""
 
 import heapq
 import json
@@ -20,15 +20,15 @@ from common.storage.run_record import load_planned_run
 from common.storage.store import Store
 
 UNPROCESSED = "unprocessed"
-_READ_AHEAD = 8  # chunks; a store far away answers each in tens of milliseconds
+_READ_AHEAD = 8  # chunks; a remote store takes tens of milliseconds for each
 
 
 def collect_outcomes(run_id: str, store: Store) -> Iterator[Outcome]:
     """Return an iterator over one outcome for each sample of the plan, in plan order.
 
-    A sample whose chunk has no part yet comes as a placeholder with the status ``unprocessed``. Raises ``ConfigError``,
-    at once, when no such run was planned, and ``IntegrityError`` when plan or part is damaged or a part holds other
-    samples than its chunk.
+    A sample whose chunk has no part yet is a placeholder with the status ``unprocessed``. Raises ``ConfigError`` immediately if
+    the store has no such run, and ``IntegrityError`` if the plan or a part is damaged, or a part holds samples other than
+    those of its chunk.
     """
     run = load_planned_run(store, run_id)
     plan, index = run.plan, run.index
@@ -41,7 +41,7 @@ def collect_outcomes(run_id: str, store: Store) -> Iterator[Outcome]:
 
 
 def _read_wave(store: Store, chunks: Iterator[Chunk]) -> Iterator[tuple[int, Outcome]]:
-    """Yield (plan position, outcome) of a wave's samples; positions rise."""
+    """Yield (plan position, outcome) for the samples of a wave, in ascending order of position."""
     with ThreadPoolExecutor(_READ_AHEAD, thread_name_prefix="collect") as pool:
         while ahead := list(islice(chunks, _READ_AHEAD)):
             for chunk, outcomes in zip(ahead, pool.map(lambda chunk: read_outcomes(store, chunk), ahead), strict=True):
@@ -56,10 +56,10 @@ def _merge_waves(waves: list[Iterator[tuple[int, Outcome]]]) -> Iterator[Outcome
 
 
 def merge_outcomes(waves: Sequence[Outcome]) -> Outcome:
-    """Return a sample's outcome from what each wave, in order, has reached: the best, and the earliest of equals.
+    """Merge a sample's outcomes, in the order of the waves: return the best one, and the earliest among equals.
 
-    Its attempts are those of all waves, numbered in one sequence. A wave without an answer appears as an attempt that has no
-    response, finish reason ``error`` and the error's code as violation.
+    Its attempts are those of all waves, numbered in one sequence. A wave without an answer becomes an attempt with an empty
+    response, the finish reason ``error``, and the error code as its violation.
     """
     reached = [outcome for outcome in waves if outcome.status != UNPROCESSED]
     if len(reached) < 2:
@@ -83,12 +83,12 @@ def read_outcomes(store: Store, chunk: Chunk) -> list[Outcome]:
     found = [outcome.sample_id for outcome in part.outcomes]
     if planned != found:
         differing = sorted(set(planned) ^ set(found)) or planned
-        raise IntegrityError(f"{part.key} does not hold its chunk's samples; differing: {', '.join(differing[:5])}")
+        raise IntegrityError(f"{part.key} does not hold the samples of its chunk; differing: {', '.join(differing[:5])}")
     return list(part.outcomes)
 
 
 def _hold_place(sample: Sample) -> Outcome:
-    # Not a valid outcome on purpose: `unprocessed` exists in collected tables alone.
+    # Not a valid outcome on purpose: `unprocessed` occurs only in collected tables.
     return Outcome.model_construct(
         sample_id=sample.sample_id,
         dataset=sample.dataset,
@@ -101,14 +101,16 @@ def _hold_place(sample: Sample) -> Outcome:
 
 
 def write_results(outcomes: Iterator[Outcome], folder: Path) -> dict[str, int]:
-    """Write ``results.parquet`` and ``results.jsonl`` into ``folder``; return how many samples have which status.
+    """Write ``results.parquet`` and ``results.jsonl`` into ``folder``. Return the number of samples by status.
 
-    Both files get their final names only when they are complete. Raises ``ConfigError`` when they cannot be written.
+    Both files get their final names only when they are complete. Raises ``ConfigError`` if they cannot be written.
     """
     try:
         return _write_results(outcomes, folder)
     except OSError as error:
-        raise ConfigError(f"results cannot be written to {folder}: {error}") from error
+        raise ConfigError(
+            f"results cannot be written to {folder}: {error}; check permissions and free space, or choose another folder"
+        ) from error
 
 
 def _write_results(outcomes: Iterator[Outcome], folder: Path) -> dict[str, int]:

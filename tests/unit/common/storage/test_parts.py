@@ -122,7 +122,7 @@ def test_counts_are_readable_without_the_rows() -> None:
 @pytest.mark.parametrize(("run_id", "chunk"), [("run-2", 7), ("run-1", 8)])
 def test_part_of_another_chunk_is_rejected(run_id: str, chunk: int) -> None:
     content = encode_part("run-1", 7, [make_outcome()])
-    with pytest.raises(IntegrityError, match=f"run {run_id}, chunk {chunk}: the object says that it is run run-1, chunk 7"):
+    with pytest.raises(IntegrityError, match=f"run {run_id}, chunk {chunk}: the object belongs to run run-1, chunk 7"):
         decode_part(content, run_id=run_id, chunk=chunk)
 
 

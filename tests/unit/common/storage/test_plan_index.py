@@ -57,7 +57,7 @@ def test_truncated_or_missing_samples_object_is_integrity_error(store: Store, in
     with pytest.raises(IntegrityError):
         read_chunk(store, index[2])
     (tmp_path / key).unlink()
-    with pytest.raises(IntegrityError, match="is gone"):
+    with pytest.raises(IntegrityError, match="is missing"):
         read_chunk(store, index[0])
 
 
@@ -150,7 +150,7 @@ def test_unknown_run_is_a_config_error(store: Store) -> None:
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b'{"spec": {}, "plan": {}}', b"\xff"])
 def test_damaged_run_record_is_an_integrity_error(store: Store, content: bytes) -> None:
     store.put(run_key("tiny-0"), content)
-    with pytest.raises(IntegrityError, match=r"runs/tiny-0/run\.json is no record of a run"):
+    with pytest.raises(IntegrityError, match=r"runs/tiny-0/run\.json is not a valid run record"):
         read_run(store, "tiny-0")
 
 

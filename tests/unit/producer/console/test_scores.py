@@ -112,7 +112,7 @@ def test_failures_are_listed_by_code_with_advice() -> None:
     heading, corrupt, memory = format_failures(make_evaluation(failures={"some_code": 30, "out_of_memory": 2}))
     assert heading == "failed samples by error code:"
     assert corrupt == "  some_code      30"
-    assert memory.startswith("  out_of_memory   2  one sample alone did not fit")
+    assert memory.startswith("  out_of_memory   2  the sample did not fit")
 
 
 def test_no_failures_give_an_empty_list() -> None:

@@ -86,7 +86,7 @@ def test_part_with_wrong_samples_raises_integrity_error(store: Store, index: Chu
     store.put(part_key(index.run_id, 1, 5), encode_part(index.run_id, 5, held))
     named = {"other": "rows-000777", "fewer": outcomes[3].sample_id, "more": "rows-000777", "order": outcomes[0].sample_id}[fault]
     with pytest.raises(
-        IntegrityError, match=rf"parts/w1/00000005\.parquet does not hold its chunk's samples; differing: .*{named}"
+        IntegrityError, match=rf"parts/w1/00000005\.parquet does not hold the samples of its chunk; differing: .*{named}"
     ):
         read_outcomes(store, index[5])
 
