@@ -22,7 +22,11 @@ _MODEL_HELP = "A model profile, by name or by path. Repeat it, with one --gpus f
 
 gpus_option = click.option("--gpus", multiple=True, help=f"{_GPUS_HELP}  [default: all]")
 replicas_option = click.option(
-    "--replicas", type=click.IntRange(1, 64), default=1, show_default=True, help="Workers on each slot; they share its GPU memory equally."
+    "--replicas",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="Workers on each slot; they share its memory.",
 )
 
 

@@ -123,8 +123,8 @@ def test_a_redis_that_forgets_or_takes_no_writes_is_told(info: dict[str, Any], l
 
 
 def test_a_clock_that_is_off_is_told_with_its_direction() -> None:
-    assert judge_clock(-0.25) == Finding("clock", "ok", "0.25 s behind that of Redis")
-    assert (judge_clock(61).level, judge_clock(61).found) == ("warning", "61.00 s ahead of that of Redis")
+    assert judge_clock(-0.25) == Finding("clock", "ok", "0.25 s behind the clock of Redis")
+    assert (judge_clock(61).level, judge_clock(61).found) == ("warning", "61.00 s ahead of the clock of Redis")
     assert judge_clock(-61).level == "warning"
 
 
@@ -171,7 +171,7 @@ def test_only_the_gpus_that_are_asked_for_are_looked_at(monkeypatch: pytest.Monk
     assert levels_of(check_gpus([(None, "0")], 1)) == {"driver": "ok", "gpu0": "ok"}
     assert levels_of(check_gpus([(None, "0-7")], 1)) == {"driver": "ok", "gpus": "problem"}
     found = check_gpus([(None, None)], 1)[0].found
-    assert found == "driver 580.82.07 for CUDA up to 13.2; 2 of 2 GPUs to be used"
+    assert found == "driver 580.82.07 for CUDA up to 13.2; 2 of 2 GPUs usable"
 
 
 def test_no_gpu_is_a_problem_only_where_one_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
