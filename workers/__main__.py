@@ -1,4 +1,4 @@
-"""``python -m workers``."""
+"""Entry point of ``python -m workers``."""
 
 from workers.cli import main
 

@@ -1,4 +1,4 @@
-"""The ``workers`` command.  Each subcommand imports what it needs, so that ``--help`` answers at once."""
+"""The ``workers`` command.  Each subcommand imports its modules lazily, so that ``--help`` is fast."""
 
 from __future__ import annotations
 
@@ -15,20 +15,24 @@ if TYPE_CHECKING:
     from workers.supervisor.placement import Assignment
 
 _GPUS_HELP = (
-    "none, all, or numbers such as 0, 0-3 or 0,1+2,3: one worker for each, 1+2 is one on two GPUs; all is one for each GPU, or for "
-    "each group of as many as the profile asks for."
+    "none, all, or GPU numbers such as 0, 0-3 or 0,1+2,3. Each number gets one worker; 1+2 is one worker on two GPUs. all starts "
+    "one worker for each GPU, or for each group of GPUs if the profile requires groups."
 )
-_MODEL_HELP = "A model profile, by name or by path. Again, with a --gpus of its own, for another model."
+_MODEL_HELP = "A model profile, by name or by path. Repeat it, with one --gpus for each, to run several models."
 
 gpus_option = click.option("--gpus", multiple=True, help=f"{_GPUS_HELP}  [default: all]")
 replicas_option = click.option(
-    "--replicas", type=click.IntRange(1, 64), default=1, show_default=True, help="Workers on each slot; they divide its memory."
+    "--replicas",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="Workers on each slot; they share its memory.",
 )
 
 
 @click.group()
 def cli() -> None:
-    """GPU-pinned workers that run the fleet's chunks."""
+    """Run GPU-pinned workers that process the fleet's chunks."""
 
 
 @cli.command()
@@ -38,8 +42,8 @@ def cli() -> None:
 def start(models: tuple[str, ...], gpus: tuple[str, ...], replicas: int) -> int:
     """Start and supervise one worker for each GPU, or group of GPUs.
 
-    Engine options that the profile leaves open are chosen by free GPU memory.  SIGTERM, Ctrl+C, SIGUSR1 or a closed terminal
-    drain the workers; a second Ctrl+C kills.
+    Engine options that the profile does not set are chosen from the free GPU memory.  SIGTERM, Ctrl+C, SIGUSR1 or a closed
+    terminal drain the workers; a second SIGTERM or Ctrl+C kills them.
     """
     import structlog
 
@@ -50,13 +54,13 @@ def start(models: tuple[str, ...], gpus: tuple[str, ...], replicas: int) -> int:
 
     log = structlog.get_logger()
     settings = _prepare()
-    find_access(settings, [])  # a mistake in FLEET_MEDIA_ROOTS is reported now instead of by every chunk
+    find_access(settings, [])  # report a mistake in FLEET_MEDIA_ROOTS now instead of once for every chunk
     assignments = assign_slots(pair_models(models, gpus), replicas=replicas)
     launcher = Launcher(assignments, settings)
     _claim_names(settings, assignments)
     for one in assignments:
         if one.slot.devices or one.preset.choices:
-            log.info("engine options chosen", worker=f"{one.slot.name}@{name_node()}", by=str(one.preset))
+            log.info("engine_options.chosen", worker=f"{one.slot.name}@{name_node()}", preset=str(one.preset))
     return launcher.run()
 
 
@@ -66,10 +70,10 @@ def start(models: tuple[str, ...], gpus: tuple[str, ...], replicas: int) -> int:
 @replicas_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
 def check(models: tuple[str, ...], gpus: tuple[str, ...], replicas: int, as_json: bool) -> int:
-    """Tell whether this node can run.
+    """Check whether this node can run workers.
 
-    Looks at Redis, store, GPUs, versions, disks and clock, and with --model at its weights and engine.  Exit code 0 if it can,
-    2 if something must be changed, 3 if a service does not answer.
+    Checks Redis, the store, GPUs, package versions, disks and the clock, and with --model its weights and engine.  The exit
+    code is 0 if the node can run, 2 if you must change something, and 3 if a service does not answer.
     """
     from rich.console import Console
 
@@ -79,10 +83,10 @@ def check(models: tuple[str, ...], gpus: tuple[str, ...], replicas: int, as_json
     from workers.supervisor.placement import pair_models
 
     settings = _prepare()
-    asked: list[tuple[str | None, str | None]] = [(None, one) for one in gpus] or [(None, None)]
+    pairs: list[tuple[str | None, str | None]] = [(None, one) for one in gpus] or [(None, None)]
     if models:
-        asked = [*pair_models(models, gpus)]
-    findings = check_node(asked, settings, replicas=replicas)
+        pairs = [*pair_models(models, gpus)]
+    findings = check_node(pairs, settings, replicas=replicas)
     click.echo(to_json(findings)) if as_json else print_findings(findings, Console())
     return find_exit_code(findings)
 

@@ -172,7 +172,7 @@ def test_what_was_chosen_for_each_slot_is_logged_once_with_the_reason(clean_flee
     assert launcher.returncode == 2
     chosen = [json.loads(line) for line in log.splitlines() if '"engine options chosen"' in line]
     host = socket.gethostname()
-    assert {line["worker"]: line["by"] for line in chosen} == {
+    assert {line["worker"]: line["preset"] for line in chosen} == {
         f"gpu{number}@{host}": "79.0 GiB free of 80.0: max_batch_size=16 (from 21 GiB up)" for number in (0, 1)
     }
     assert len(chosen) == 2

@@ -1,1 +1,1 @@
-"""`workers check`: what this node has, what a model needs, and what is missing."""
+"""`workers check`: compare what this node has with what a model needs."""

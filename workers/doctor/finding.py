@@ -1,4 +1,4 @@
-"""What ``workers check`` has to say: one finding a thing it looked at, and the exit code of all of them."""
+"""The findings of ``workers check``: one for each check, and the exit code that follows from all of them."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,9 +16,9 @@ GIB = 2**30
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at: what was found, and what to do about it where something is to be done.
+    """The result of one check: what was checked, what was found, and ``advice`` on what to do if the level is not ``ok``.
 
-    ``unreachable`` is a problem of a service that does not answer: waiting may help, changing settings need not.
+    ``unreachable`` marks the problem of a service that does not answer.  Waiting may solve it without a change of settings.
     """
 
     what: str
@@ -29,13 +29,13 @@ class Finding:
 
 
 def report_fault(what: str, error: FleetError) -> Finding:
-    """Return an error as a problem; our errors say themselves what to do."""
-    is_away = isinstance(error, TransientError) and not isinstance(error, StoreFull)
-    return Finding(what, "problem", mask_text(str(error)), unreachable=is_away)
+    """Return an error as a problem without advice: the message of a ``FleetError`` says what to do."""
+    is_unreachable = isinstance(error, TransientError) and not isinstance(error, StoreFull)
+    return Finding(what, "problem", mask_text(str(error)), unreachable=is_unreachable)
 
 
 def find_exit_code(findings: Iterable[Finding]) -> int:
-    """Return 0, 2 when the user must change something, or 3 when only a service that is away stands in the way."""
+    """Return 0 without a problem, 2 if the user must change something, or 3 if the only problems are unreachable services."""
     problems = [finding for finding in findings if finding.level == "problem"]
     if any(not finding.unreachable for finding in problems):
         return USER_MUST_ACT

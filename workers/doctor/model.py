@@ -1,4 +1,4 @@
-"""One model, as ``workers check`` sees it: its profile, its weights or key, and whether its engine can be imported here."""
+"""The checks of one model: its profile, its weights or API key, and whether its engine can be imported on this machine."""
 
 import subprocess
 import sys
@@ -17,45 +17,45 @@ from workers.supervisor.restart_policy import name_code
 _IMPORT_S = 30.0
 
 
-def check_model(named: str) -> list[Finding]:
-    """Return what was found of a profile, by name or path: itself, its weights or key, its engine."""
+def check_model(name_or_path: str) -> list[Finding]:
+    """Check a profile, given by name or path: the file itself, its weights or API key, and its engine."""
     try:
-        path, profile = find_profile(named), read_profile(named)
+        path, profile = find_profile(name_or_path), read_profile(name_or_path)
     except ConfigError as error:
         return [report_fault("profile", error)]
-    said = f"{profile.name} of {path}: engine {profile.engine}, adapter {profile.adapter}"
-    found = [Finding("profile", "ok", said)]
+    summary = f"{profile.name} of {path}: engine {profile.engine}, adapter {profile.adapter}"
+    found = [Finding("profile", "ok", summary)]
     if profile.engine == "openai":
         found.append(_check_key(profile))
         if found[-1].level == "problem":
-            return found  # the engine would say the same
+            return found  # the engine would report the same problem
     elif profile.engine in ("hf", "vllm") or (profile.weights and profile.engine != "echo"):
         try:
             found.append(check_weights(find_weights(profile, profile_path=path), profile.revision))
         except ConfigError as error:
             found.append(report_fault("weights", error))
-    return [*found, check_engine(named, profile)]
+    return [*found, check_engine(name_or_path, profile)]
 
 
-def check_engine(named: str, profile: ModelProfile) -> Finding:
-    """Return whether the engine can be imported, and takes the options of the profile."""
-    begun = time.monotonic()
-    command = [sys.executable, "-m", "workers.doctor.engine_probe", named]
+def check_engine(name_or_path: str, profile: ModelProfile) -> Finding:
+    """Check that the engine can be imported and accepts the options of the profile, in a process of its own."""
+    started_at = time.monotonic()
+    command = [sys.executable, "-m", "workers.doctor.engine_probe", name_or_path]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=_IMPORT_S, check=False)  # noqa: S603  # our own
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=_IMPORT_S, check=False)  # noqa: S603
     except subprocess.TimeoutExpired:
-        advice = "try again: the first import from a slow disk takes long"
+        advice = "try again: the first import from a slow disk takes longer"
         return Finding("engine", "warning", f"{profile.engine} was not imported within {_IMPORT_S:.0f} s", advice)
     if done.returncode == 0:
-        return Finding("engine", "ok", f"{profile.engine} can be imported, in {time.monotonic() - begun:.1f} s")
-    if done.returncode == REFUSED and (said := done.stdout.strip()):
-        return Finding("engine", "problem", mask_text(said))
-    last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode} ({name_code(done.returncode)})"])[-1]
+        return Finding("engine", "ok", f"{profile.engine} can be imported, in {time.monotonic() - started_at:.1f} s")
+    if done.returncode == REFUSED and (message := done.stdout.strip()):
+        return Finding("engine", "problem", mask_text(message))
+    last_line = (done.stderr.strip().splitlines() or [f"exit code {done.returncode} ({name_code(done.returncode)})"])[-1]
     return Finding(
         "engine",
         "problem",
-        mask_text(f"{profile.engine} cannot be imported: {last}"),
-        f"see all of it: python -m workers.doctor.engine_probe {named}",
+        mask_text(f"{profile.engine} cannot be imported: {last_line}"),
+        f"see the full output: python -m workers.doctor.engine_probe {name_or_path}",
     )
 
 
@@ -66,4 +66,4 @@ def _check_key(profile: ModelProfile) -> Finding:
         key, url = read_key(options, where), mask_text(find_base_url(options))
     except ConfigError as error:
         return report_fault("key", error)
-    return Finding("key", "ok", f"{f'{options.api_key_env} is set' if key else 'none is sent'}, for {url}")
+    return Finding("key", "ok", f"{f'{options.api_key_env} is set' if key else 'no key is sent'}, for {url}")

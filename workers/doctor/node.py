@@ -1,4 +1,7 @@
-"""``workers check``: can this node run?  Looks at everything at once, changes nothing but a probe object, ends within seconds."""
+"""Run all checks of ``workers check`` concurrently.
+
+The checks end within seconds.  They write nothing except a probe object in the store.
+"""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,18 +14,18 @@ from workers.doctor.model import check_model
 from workers.doctor.services import check_redis, check_store
 
 
-def check_node(asked: Sequence[tuple[str | None, str | None]], settings: Settings, *, replicas: int = 1) -> list[Finding]:
-    """Return what was found of services, GPUs, versions, disks and, for each model, its weights, engine and preset.
+def check_node(pairs: Sequence[tuple[str | None, str | None]], settings: Settings, *, replicas: int = 1) -> list[Finding]:
+    """Return the findings about services, GPUs, versions and disks, and about the weights, engine and preset of each model.
 
-    ``asked`` are pairs of a profile and its ``--gpus``; without a model ``None``, and ``None`` for GPUs that nobody asked
-    for: then their absence is no problem.
+    ``pairs`` are a profile and its ``--gpus``.  The profile is ``None`` if no model was given.  The GPUs are ``None`` if the
+    user requested none explicitly: a machine without GPUs is then no problem.
     """
-    models = [model for model, _ in asked if model is not None]
+    models = [model for model, _ in pairs if model is not None]
     sections: list[Callable[[], list[Finding]]] = [
         partial(check_redis, settings),
         partial(check_store, settings),
-        partial(check_gpus, asked, replicas),
-        partial(check_versions, asked),
+        partial(check_gpus, pairs, replicas),
+        partial(check_versions, pairs),
         *(partial(check_model, model) for model in models),
         partial(check_disk, settings),
     ]

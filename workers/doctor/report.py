@@ -1,4 +1,4 @@
-"""What ``workers check`` found, for a person (a table in a terminal, lines off it) and for a script (one JSON object)."""
+"""Print the findings of ``workers check``: a table in a terminal, plain lines elsewhere, and one JSON object for scripts."""
 
 import json
 import socket
@@ -15,7 +15,7 @@ _STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 
 
 def print_findings(findings: Sequence[Finding], console: Console) -> None:
-    """Print each finding with what to do, and last whether this node can run."""
+    """Print each finding with its advice, and on the last line whether this node can run."""
     if console.is_terminal:
         console.print(findings_table(findings))
     else:
@@ -26,20 +26,20 @@ def print_findings(findings: Sequence[Finding], console: Console) -> None:
 
 
 def findings_table(findings: Sequence[Finding]) -> Table:
-    """Return the findings, what to do on a line of its own below what was found."""
+    """Return the findings as a table with the columns level, check and result.  Advice is on a separate line of the result."""
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
     for is_long in (False, False, True):
         table.add_column(no_wrap=not is_long, overflow="fold")
     for finding in findings:
-        told = Text(finding.found)
+        result = Text(finding.found)
         if finding.advice:
-            told.append(f"\n{finding.advice}", style="bold")
-        table.add_row(Text(finding.level, style=_STYLES[finding.level]), Text(finding.what), told)
+            result.append(f"\n{finding.advice}", style="bold")
+        table.add_row(Text(finding.level, style=_STYLES[finding.level]), Text(finding.what), result)
     return table
 
 
 def summarize(findings: Sequence[Finding]) -> str:
-    """Return whether this node can run, on one line."""
+    """Return one line: whether this node can run, and the numbers of problems and warnings."""
     levels = [finding.level for finding in findings]
     verdict = "cannot" if "problem" in levels else "can"
     return (
@@ -48,7 +48,10 @@ def summarize(findings: Sequence[Finding]) -> str:
 
 
 def to_json(findings: Sequence[Finding]) -> str:
-    """Return one object: ``host``, ``exit_code`` and ``findings``, each with ``what, level, found, advice, unreachable``."""
+    """Return a JSON object with ``host``, ``exit_code`` and ``findings``.
+
+    Each finding has the keys ``what``, ``level``, ``found``, ``advice`` and ``unreachable``.
+    """
     report = {"host": socket.gethostname(), "exit_code": find_exit_code(findings), "findings": [asdict(one) for one in findings]}
     return json.dumps(report, indent=2, ensure_ascii=False)
 

@@ -1,4 +1,4 @@
-"""Redis and the store, as ``workers check`` sees them: reachable, safe, and set up so that they keep what they are given."""
+"""The checks of Redis and the store: whether they are reachable, secured, and configured for durability."""
 
 import ipaddress
 import statistics
@@ -26,9 +26,9 @@ _OLDEST_VERSION = (6, 2)
 
 
 def check_redis(settings: Settings) -> list[Finding]:
-    """Return what was found of Redis: whether it answers, who may read along, whether it keeps the ledger, and its clock."""
+    """Check whether Redis answers, who can access it, whether it keeps the ledger, and how far its clock is off."""
     url = settings.redis_url.get_secret_value()
-    # A client of our own: the ledger's waits for a Redis that is being restarted.
+    # A separate client, because the ledger's client waits for a Redis that is being restarted.
     client = redis.Redis.from_url(url, socket_timeout=_ANSWER_S, socket_connect_timeout=_ANSWER_S, retry=Retry(NoBackoff(), 0))
     try:
         with client, reaching_redis(settings):
@@ -37,8 +37,8 @@ def check_redis(settings: Settings) -> list[Finding]:
             info: Any = client.info()
     except FleetError as error:
         return [report_fault("redis", error)]
-    except redis.RedisError as error:  # such as an ACL that forbids a command
-        return [Finding("redis", "problem", f"refuses a command: {error}", "allow the user of FLEET_REDIS_URL all commands")]
+    except redis.RedisError as error:  # for example an ACL that forbids a command
+        return [Finding("redis", "problem", f"refuses a command: {error}", "allow all commands for the user of FLEET_REDIS_URL")]
     return [
         _judge_answer(info, latency_s),
         judge_access(url),
@@ -49,7 +49,7 @@ def check_redis(settings: Settings) -> list[Finding]:
 
 
 def check_store(settings: Settings) -> list[Finding]:
-    """Return what a probe of the store found: written, read back, and an object that exists not created again."""
+    """Check that the store can write an object, read it back, and refuse to create it a second time."""
     try:
         probe = open_store(settings.store_url, patience_s=_ANSWER_S).probe()
     except FleetError as error:
@@ -60,7 +60,7 @@ def check_store(settings: Settings) -> list[Finding]:
 
 
 def find_store_folder(settings: Settings) -> Path | None:
-    """Return the folder of a store on a local or shared disk, and ``None`` for object storage."""
+    """Return the folder of a store on a local or shared disk, or ``None`` for object storage."""
     scheme, separator, rest = settings.store_url.partition("://")
     if separator and scheme.lower() != "file":
         return None
@@ -68,72 +68,78 @@ def find_store_folder(settings: Settings) -> Path | None:
 
 
 def judge_access(url: str) -> Finding:
-    """Return who could read along or come in, by the address alone."""
+    """Judge who can read the traffic of Redis or connect to it, from the URL alone."""
     address = parse_url(url)  # type: ignore[no-untyped-call]  # redis-py has no types here
-    is_sealed, has_password = url.startswith("rediss://"), bool(address.get("password"))
-    found = f"{'TLS' if is_sealed else 'no TLS'}, {'a password' if has_password else 'no password'}"
+    has_tls, has_password = url.startswith("rediss://"), bool(address.get("password"))
+    found = f"{'TLS' if has_tls else 'no TLS'}, {'a password' if has_password else 'no password'}"
     if _is_loopback(str(address.get("host", "localhost"))):
         return Finding("redis access", "ok", f"{found}, on this machine")
     if not has_password:
         return Finding(
-            "redis access", "warning", found, "set requirepass or an ACL user: whoever can write to Redis is an operator"
+            "redis access", "warning", found, "set requirepass or an ACL user: a client that can write to Redis controls the fleet"
         )
-    advice = "" if is_sealed else "use rediss:// unless the network is private"
+    advice = "" if has_tls else "use rediss:// unless the network is private"
     return Finding("redis access", "warning" if advice else "ok", found, advice)
 
 
 def judge_memory(info: dict[str, Any]) -> Finding:
-    """Return whether Redis has room, and whether it would throw the ledger's keys out to make some."""
-    used, most, policy = int(info["used_memory"]), int(info.get("maxmemory", 0)), str(info.get("maxmemory_policy", "noeviction"))
-    found = f"{used / GIB:.2f} GiB used of {f'{most / GIB:.2f}' if most else 'any number'}, {policy}"
-    if most and policy != "noeviction":
-        return Finding("redis memory", "problem", found, "set maxmemory-policy noeviction: others throw leases and journals away")
-    if most and used > _NEARLY_FULL * most:
-        return Finding("redis memory", "warning", found, "raise maxmemory, or forget old runs: full, it makes everybody wait")
+    """Judge whether Redis has free memory, and whether it would evict the ledger's keys.  ``info`` is the answer of INFO."""
+    used, limit, policy = int(info["used_memory"]), int(info.get("maxmemory", 0)), str(info.get("maxmemory_policy", "noeviction"))
+    found = f"{used / GIB:.2f} GiB used of {f'{limit / GIB:.2f}' if limit else 'no limit'}, {policy}"
+    if limit and policy != "noeviction":
+        return Finding("redis memory", "problem", found, "set maxmemory-policy noeviction: others evict leases and journals")
+    if limit and used > _NEARLY_FULL * limit:
+        return Finding("redis memory", "warning", found, "raise maxmemory, or delete old runs: a full Redis blocks all workers")
     return Finding("redis memory", "ok", found)
 
 
 def judge_durability(info: dict[str, Any]) -> Finding:
-    """Return whether Redis takes writes and remembers them after a crash."""
+    """Judge whether Redis accepts writes and keeps them after a crash.  ``info`` is the answer of INFO."""
     if info.get("role", "master") != "master":
         return Finding("redis durability", "problem", "it is a replica", "point FLEET_REDIS_URL at the primary")
     if not int(info.get("aof_enabled", 0)):
-        advice = "set appendonly yes: otherwise a restart forgets leases and counts, until producer resume RUN --rebuild"
+        advice = "set appendonly yes: otherwise a restart loses leases and counts, until producer resume RUN --rebuild"
         return Finding("redis durability", "warning", "no append-only file", advice)
     if info.get("aof_last_write_status", "ok") != "ok":
-        return Finding("redis durability", "problem", "the append-only file cannot be written", "make room on the disk of Redis")
+        return Finding("redis durability", "problem", "the append-only file cannot be written", "free space on the disk of Redis")
     return Finding("redis durability", "ok", "append-only file on")
 
 
 def judge_clock(off_s: float) -> Finding:
-    """Return how far this machine's clock is from that of Redis, by which all leases go; ``off_s`` is positive when ahead."""
-    found = f"{abs(off_s):.2f} s {'ahead of' if off_s > 0 else 'behind'} that of Redis"
+    """Judge how far this machine's clock is from the clock of Redis, which times all leases.
+
+    ``off_s`` is in seconds, and positive if this machine's clock is ahead.
+    """
+    found = f"{abs(off_s):.2f} s {'ahead of' if off_s > 0 else 'behind'} the clock of Redis"
     if abs(off_s) <= _CLOCK_OFF_S:
         return Finding("clock", "ok", found)
-    return Finding("clock", "warning", found, "run an NTP client: leases do not mind, but times in results and S3 signatures do")
+    return Finding(
+        "clock", "warning", found, "run an NTP client: leases are not affected, but times in results and S3 signatures are"
+    )
 
 
 def _judge_answer(info: dict[str, Any], latency_s: float) -> Finding:
     version = str(info.get("redis_version", "0"))
     found = f"version {version} answers in {latency_s * 1000:.1f} ms"
     if tuple(map(int, version.split(".")[:2])) < _OLDEST_VERSION:
-        return Finding("redis", "warning", found, "older than any we have tried; use 6.2 or newer")
+        return Finding("redis", "warning", found, "this version is not tested; use 6.2 or newer")
     if latency_s > _SLOW_PING_S:
-        return Finding("redis", "warning", found, "every chunk asks it several times; bring it nearer")
+        return Finding("redis", "warning", found, "every chunk needs several round trips; run Redis closer to the workers")
     return Finding("redis", "ok", found)
 
 
 def _time_ping(client: redis.Redis) -> float:
-    begun = time.perf_counter()
+    started_at = time.perf_counter()
     client.ping()
-    return time.perf_counter() - begun
+    return time.perf_counter() - started_at
 
 
 def _read_clock(client: redis.Redis) -> float:
+    """Return how many seconds this machine's clock is ahead of the clock of Redis."""
     before = time.time()
     answer: Any = client.time()
-    theirs: float = answer[0] + answer[1] / 1e6
-    return (before + time.time()) / 2 - theirs
+    redis_time: float = answer[0] + answer[1] / 1e6
+    return (before + time.time()) / 2 - redis_time
 
 
 def _is_loopback(host: str) -> bool:

@@ -1,4 +1,7 @@
-"""Are a model's weights there, and whole?  Reads names, sizes and the headers of safetensors files, never the weights."""
+"""Check that the weights of a model are present and complete.
+
+Only names, sizes and the headers of safetensors files are read, never the weights.
+"""
 
 import json
 import os
@@ -7,54 +10,55 @@ from pathlib import Path
 from workers.doctor.finding import GIB, Finding
 
 _LENGTH_BYTES = 8
-_LONGEST_HEADER_BYTES = 100_000_000  # the format's own bound
+_LONGEST_HEADER_BYTES = 100_000_000  # the limit that the format sets
 _WEIGHT_FILES = ("*.safetensors", "*.bin", "*.pt", "*.gguf")
 _OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
-_YES = ("1", "true", "yes", "on")
+_TRUE_VALUES = ("1", "true", "yes", "on")
 
 
 def check_weights(weights: str, revision: str | None) -> Finding:
-    """Return whether a model's folder, or what the local cache has of a hub id, is complete."""
+    """Check that a model is complete.  ``weights`` is a folder, or a hub id that is looked up in the local cache."""
     if weights.startswith(("/", ".")):
         return check_folder(Path(weights))
     try:
         folder = _find_in_cache(weights, revision)
     except OSError as error:
-        said = f"what the local cache has of {weights} cannot be read: {error.strerror or error}"
-        return Finding("weights", "problem", said, f"check the permissions of {find_hub_cache()}")
+        found = f"the copy of {weights} in the local cache cannot be read: {error.strerror or error}"
+        return Finding("weights", "problem", found, f"check the permissions of {find_hub_cache()}")
     if folder is not None:
         return check_folder(folder, hub_id=weights, revision=revision)
     download = _name_download(weights, revision)
-    if any(os.environ.get(name, "").lower() in _YES for name in _OFFLINE):
-        advice = f"download it where there is a network: {download}, then copy the cache; or unset HF_HUB_OFFLINE"
-        return Finding("weights", "problem", f"{weights} is not in the local cache, and the hub is switched off", advice)
-    return Finding("weights", "warning", f"{weights} is not in the local cache", f"download it before: {download}")
+    if any(os.environ.get(name, "").lower() in _TRUE_VALUES for name in _OFFLINE):
+        advice = f"download it on a machine with a network: {download}, then copy the cache; or unset HF_HUB_OFFLINE"
+        return Finding("weights", "problem", f"{weights} is not in the local cache, and HF_HUB_OFFLINE forbids a download", advice)
+    return Finding("weights", "warning", f"{weights} is not in the local cache", f"download it first: {download}")
 
 
 def check_folder(folder: Path, *, hub_id: str | None = None, revision: str | None = None) -> Finding:
-    """Return whether a saved model is whole: its configuration, and every file that its index names, none of them cut short.
+    """Check that a saved model is complete: its configuration, and every file that its index names, at full length.
 
-    ``hub_id`` and ``revision`` say what to download again, if it came from the hub.
+    ``hub_id`` and ``revision`` identify a model from the hub, for the advice on what to download again.
     """
-    said = f"{hub_id} in the cache" if hub_id else str(folder)
+    place = f"{hub_id} in the cache" if hub_id else str(folder)
     advice = f"download it again: {_name_download(hub_id, revision)}" if hub_id else "copy the model again, with all its files"
     try:
         if not folder.is_dir():
-            return Finding("weights", "problem", f"{said}: there is no such folder", advice)
+            return Finding("weights", "problem", f"{place}: the folder does not exist", advice)
         if not (folder / "config.json").is_file():
-            return Finding("weights", "problem", f"{said}: there is no config.json in it", advice)
+            return Finding("weights", "problem", f"{place}: there is no config.json in it", advice)
         files = sorted({path for pattern in _WEIGHT_FILES for path in folder.glob(pattern)})
         fault = _find_missing(folder) or next(filter(None, map(_find_damage, files)), None)
         size = sum(path.stat().st_size for path in files)
     except OSError as error:
-        return Finding("weights", "problem", f"{said}: cannot be read: {error.strerror}", "check the permissions, also above it")
+        advice = "check the permissions of the folder and of its parents"
+        return Finding("weights", "problem", f"{place}: cannot be read: {error.strerror}", advice)
     if fault or not files:
-        return Finding("weights", "problem", f"{said}: {fault or 'there are no weights in it'}", advice)
-    return Finding("weights", "ok", f"{said}: {len(files)} file{'' if len(files) == 1 else 's'}, {size / GIB:.2f} GiB")
+        return Finding("weights", "problem", f"{place}: {fault or 'there are no weights in it'}", advice)
+    return Finding("weights", "ok", f"{place}: {len(files)} file{'' if len(files) == 1 else 's'}, {size / GIB:.2f} GiB")
 
 
 def find_hub_cache() -> Path | None:
-    """Return where the hub's library keeps what it downloads, or ``None`` without that library."""
+    """Return the download cache of ``huggingface_hub``, or ``None`` if that package is not installed."""
     try:
         from huggingface_hub import constants
     except ImportError:
@@ -79,7 +83,7 @@ def _find_in_cache(hub_id: str, revision: str | None) -> Path | None:
 
 
 def _find_missing(folder: Path) -> str | None:
-    """Return which files an index names that are not there."""
+    """Describe the files that an index names and that do not exist, or return ``None`` if all exist."""
     named: set[str] = set()
     for index in folder.glob("*.index.json"):
         try:
@@ -91,21 +95,24 @@ def _find_missing(folder: Path) -> str | None:
 
 
 def _find_damage(path: Path) -> str | None:
-    """Return what is wrong with a weights file.  https://huggingface.co/docs/safetensors: length, JSON header, tensors."""
+    """Describe the damage of a weights file, or return ``None`` if it is complete.
+
+    A safetensors file has the header's length, a JSON header and the tensors: https://huggingface.co/docs/safetensors
+    """
     size = path.stat().st_size
     with path.open("rb") as stream:
         begin = stream.read(_LENGTH_BYTES)
         if begin == b"version ":
-            return f"{path.name} is a pointer of Git LFS; fetch the file: git lfs pull"
+            return f"{path.name} is a Git LFS pointer; fetch the file: git lfs pull"
         if path.suffix != ".safetensors":
             return None if size else f"{path.name} is empty"
         length = int.from_bytes(begin, "little")
         if len(begin) < _LENGTH_BYTES or length > min(size, _LONGEST_HEADER_BYTES):
-            return f"{path.name} is cut short or no safetensors file"
+            return f"{path.name} is cut short or not a safetensors file"
         try:
             header = json.loads(stream.read(length))
             tensors_bytes = max((tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"), default=0)
         except (ValueError, KeyError, AttributeError, TypeError, IndexError):
             return f"{path.name} has a damaged header"
     expected = _LENGTH_BYTES + length + tensors_bytes
-    return None if size == expected else f"{path.name} has {size:,} bytes; its header asks for {expected:,}"
+    return None if size == expected else f"{path.name} has {size:,} bytes; its header requires {expected:,}"

@@ -1,1 +1,1 @@
-"""Media: read, fetch and decode images and videos within a memory budget."""
+"""Read, fetch and decode images and videos within a memory budget."""

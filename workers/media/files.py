@@ -1,7 +1,7 @@
-"""Media from files: which folders they may lie in, and reading a file or a byte range of it.
+"""Media from files: check that a file is in an allowed folder, and read it or a byte range of it.
 
-A dataset names its media, and whoever wrote the dataset is not the one who runs the worker: without roots, a path in a
-row could have any file that the worker reads shown to the model, and its content told in the answer.
+A dataset names its media, and the author of a dataset is usually not the operator of the worker.  Without allowed folders
+(roots), a path in a row could show the model any file that the worker can read, and the answer could disclose its content.
 """
 
 import errno
@@ -16,14 +16,15 @@ from common.errors import ConfigError, SampleError, TransientError
 from common.settings import Settings
 from common.spec.models import DatasetSource
 
-# A folder on the way need only be searchable, not readable; systems without O_PATH ask for more.
+# With O_PATH a parent folder needs only search permission; systems without O_PATH require read permission as well.
 _FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY
 
-# This machine has no more of something, whatever was to be opened: of descriptors or memory.
+# This machine has run out of descriptors or memory; the file or address is not at fault.
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
-# What the file lies on is away and may come back: an NFS server that restarts, a FUSE mount that was lost, Lustre that threw this
-# machine out (ESHUTDOWN), a lease that somebody holds on the file (EAGAIN).  Not EIO: that may be one bad file for ever.
-_AWAY = EXHAUSTED | {
+# The file system is unavailable and may come back: an NFS server that restarts, a lost FUSE mount, Lustre that evicted this
+# machine (ESHUTDOWN), a lease of another process on the file (EAGAIN).  EIO is not in the set, because it may be permanent for
+# one bad file.
+_UNAVAILABLE = EXHAUSTED | {
     *(errno.ESTALE, errno.ENOTCONN, errno.ESHUTDOWN, errno.ETIMEDOUT, errno.EAGAIN, errno.EHOSTDOWN, errno.EHOSTUNREACH),
     *(errno.ENETDOWN, errno.ENETUNREACH, errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED),
 }
@@ -31,7 +32,10 @@ _AWAY = EXHAUSTED | {
 
 @dataclass(frozen=True)
 class MediaAccess:
-    """Where media may come from: files below ``roots``, and https addresses if ``urls``, ``url_timeout_s`` for each in all."""
+    """The allowed sources of media: files below ``roots``, and https addresses if ``urls`` is true.
+
+    ``url_timeout_s`` is the total time for one address, in seconds.
+    """
 
     roots: tuple[Path, ...]
     urls: bool
@@ -39,10 +43,10 @@ class MediaAccess:
 
 
 def find_access(settings: Settings, datasets: Sequence[DatasetSource]) -> MediaAccess:
-    """Return where a run's media may come from.
+    """Return the allowed media sources of a run.
 
-    ``FLEET_MEDIA_ROOTS`` is the operator's last word; where it is not set, the folders of the run's own datasets count.
-    Raises ``ConfigError`` when it names a folder that is not absolute, or none.
+    ``FLEET_MEDIA_ROOTS`` takes precedence.  If it is not set, the folders of the run's own datasets are allowed.  Raises
+    ``ConfigError`` if it names a folder that is not absolute, or no folder.
     """
     named = tuple(Path(folder) for source in datasets for folder in (source.media_root, Path(source.path).parent) if folder)
     roots = _read_roots(settings.media_roots) if settings.media_roots else tuple(dict.fromkeys(named))
@@ -60,11 +64,14 @@ def _read_roots(text: str) -> tuple[Path, ...]:
 
 
 def read_file(path: Path, offset: int, length: int | None, name: str, *, roots: Sequence[Path], max_bytes: int) -> bytes:
-    """Return ``length`` bytes of a file from ``offset`` on, by default all to its end; ``name`` is for messages.
+    """Return ``length`` bytes of a file from ``offset``, or all bytes to its end if ``length`` is ``None``.
 
-    Raises ``SampleError``: ``media_forbidden`` when the path, its links resolved, lies under none of the ``roots``, whether
-    or not there is such a file; ``media_missing``, ``media_unreadable``, ``media_corrupt`` (it ends before the range) and
-    ``media_too_large``.  Raises ``TransientError`` when it cannot be known or read now, by no fault of the file's.
+    ``name`` names the file in error messages.
+
+    Raises ``SampleError`` with one of these codes: ``media_forbidden`` if the path, with its links resolved, is outside of all
+    ``roots``, whether or not the file exists; ``media_missing``; ``media_unreadable``; ``media_corrupt`` if the file ends
+    before the range; ``media_too_large`` above ``max_bytes``.  Raises ``TransientError`` if the file system or this machine
+    prevents the reading now and the file is not at fault.
     """
     try:
         real_path = _resolve(path)
@@ -77,22 +84,23 @@ def read_file(path: Path, offset: int, length: int | None, name: str, *, roots: 
     except FileNotFoundError:
         message = f"{name}: no such file; check the path in the dataset, or set media_root to the folder of the images"
         raise SampleError("media_missing", message) from None
-    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
-        if isinstance(error, OSError) and error.errno in _AWAY:
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+        if isinstance(error, OSError) and error.errno in _UNAVAILABLE:
             raise TransientError(f"{name}: cannot be read now: {error.strerror}") from error
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise SampleError("media_unreadable", f"{name}: cannot be read: {reason}; check the path and its permissions") from error
 
 
 def _resolve(path: Path) -> Path:
-    """Return the path with its links followed, whether or not there is such a file.
+    """Return the path with its links followed, whether or not the file exists.
 
-    ``realpath`` takes what it cannot look at for no link, and so a path or a root that is away for one outside of the roots.
+    Without ``strict``, ``realpath`` treats a component that it cannot inspect as not being a link.  A path or a root on an
+    unavailable file system would then seem to be outside of the roots, so those errors are raised here.
     """
     try:
         return Path(os.path.realpath(path, strict=True))
     except OSError as error:
-        if error.errno in _AWAY:
+        if error.errno in _UNAVAILABLE:
             raise
         return Path(os.path.realpath(path))
 
@@ -107,7 +115,10 @@ def _forbidden(name: str, roots: Sequence[Path]) -> SampleError:
 
 
 def _open_below(root: Path, path: Path, name: str) -> int:
-    """Return a descriptor of the file.  Both paths are resolved: a link met here was put in since, and is not followed."""
+    """Return a descriptor of the file.  Both paths must be resolved.
+
+    A link found here was created after the path was resolved, so it is not followed.
+    """
     *folders, last = path.relative_to(root).parts or (".",)
     folder = os.open(root, _FOLDER)
     try:
@@ -115,26 +126,27 @@ def _open_below(root: Path, path: Path, name: str) -> int:
             inner = os.open(part, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
             os.close(folder)
             folder = inner
-        _check_file(os.stat(last, dir_fd=folder, follow_symlinks=False), name)  # before it is opened: that can start a device
+        _check_file(os.stat(last, dir_fd=folder, follow_symlinks=False), name)  # before open: opening a device can start it
         return os.open(last, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
     finally:
         os.close(folder)
 
 
 def _check_file(found: os.stat_result, name: str) -> None:
-    if not stat.S_ISREG(found.st_mode):  # a named pipe would block for ever
+    if not stat.S_ISREG(found.st_mode):  # reading a named pipe would block without limit
         raise SampleError("media_unreadable", f"{name}: not a file; expected the path of an image")
 
 
 def _read_range(stream: BinaryIO, offset: int, length: int | None, name: str, max_bytes: int) -> bytes:
     found = os.fstat(stream.fileno())
     _check_file(found, name)
-    present = max(0, found.st_size - offset)
-    wanted = present if length is None else length
-    if wanted > max_bytes:
-        raise SampleError("media_too_large", f"{name}: {wanted} bytes, at most {max_bytes} are allowed; scale it down")
-    if wanted > present:
-        message = f"{name}: the file ends {wanted - present} bytes before the range; was it replaced after the run was planned?"
+    available = max(0, found.st_size - offset)
+    requested = available if length is None else length
+    if requested > max_bytes:
+        raise SampleError("media_too_large", f"{name}: {requested} bytes, at most {max_bytes} are allowed; scale it down")
+    if requested > available:
+        missing = requested - available
+        message = f"{name}: the file ends {missing} bytes before the range; was it replaced after the run was planned?"
         raise SampleError("media_corrupt", message)
     stream.seek(offset)
-    return stream.read(wanted)
+    return stream.read(requested)

@@ -1,4 +1,4 @@
-"""Media decoded ahead of the engine: as many threads and as much memory as the settings allow."""
+"""Decode media ahead of the engine, within the limits on threads and memory that the settings give."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -13,31 +13,34 @@ from workers.media.files import MediaAccess
 from workers.media.images import PIXEL_BYTES
 from workers.media.malloc import return_freed_images
 from workers.media.memory_budget import MemoryBudget
-from workers.media.reader import Opened, open_media
+from workers.media.reader import OpenedMedia, open_media
 
 
 class MediaLoader:
-    """Decodes one sample's media a thread, as far ahead of the engine as the budget of memory allows.
+    """Decodes the media of one sample in each thread, as far ahead of the engine as the memory budget allows.
 
-    A sample takes its share before it is decoded and gives it back when its images are let go, so that all images that the
-    engine has, or waits for, fit into ``memory_bytes``.  A sample that needs more runs while no other has a share.  Beside
-    that, the files of at most twice as many samples as threads wait for their turn.
+    A sample takes its share of the budget before it is decoded and gives it back when its images are released.  All images
+    that the engine holds or waits for therefore fit into ``memory_bytes``.  A sample that needs more runs while no other
+    sample has a share.  In addition to the budget, the files of at most twice as many samples as threads wait in memory.
     """
 
     def __init__(self, threads: int, memory_bytes: int) -> None:
         return_freed_images()
         self.budget = MemoryBudget(memory_bytes)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="media")
-        self._places = asyncio.Semaphore(2 * threads)  # one at work, one to follow it
+        self._open_samples = asyncio.Semaphore(2 * threads)  # for each thread one being decoded, and the next one
 
     @asynccontextmanager
     async def hold(self, media: Sequence[Media], access: MediaAccess, bounds: MediaBounds) -> AsyncIterator[tuple[Image, ...]]:
-        """Yield the images of one sample's media, in order; the block must let go of them.  Raises what ``open_media`` raises."""
+        """Yield the images of one sample's media, in order, in mode RGB.  The caller must not keep them after the block.
+
+        Raises the errors of ``open_media``.
+        """
         if not media:
             yield ()
             return
-        async with self._places:
-            share, decoding = await self._begin(media, access, bounds)
+        async with self._open_samples:
+            share, decoding = await self._start_decoding(media, access, bounds)
             try:
                 images = await asyncio.wrap_future(decoding)
             except BaseException:
@@ -51,26 +54,26 @@ class MediaLoader:
             self.budget.give_back(kept)
 
     def stop(self) -> None:
-        """Wait for what is being decoded; begin no more."""
+        """Wait for the media that are being decoded, and start no more."""
         self._threads.shutdown(cancel_futures=True)
 
-    async def _begin(
+    async def _start_decoding(
         self, media: Sequence[Media], access: MediaAccess, bounds: MediaBounds
     ) -> tuple[int, "Future[tuple[Image, ...]]"]:
-        """Return the share that was taken for a sample's media and the decoding that has begun."""
+        """Start to decode a sample's media.  Return the share of the budget in bytes and the future of the images."""
         opening = self._threads.submit(lambda: [open_media(one, access, bounds) for one in media])
         opened = await asyncio.wrap_future(opening)
         share = await self.budget.take(sum(one.peak_bytes for one in opened))
         return share, self._threads.submit(_decode, opened)
 
     def _give_back_after(self, decoding: "Future[tuple[Image, ...]]", share: int) -> None:
-        """Return a share once its thread has ended: what one has begun cannot be stopped, and takes memory until then."""
+        """Return a share once its thread has finished: decoding cannot be cancelled, and takes memory until it ends."""
         call_soon = asyncio.get_running_loop().call_soon_threadsafe
         decoding.add_done_callback(lambda _: call_soon(self.budget.give_back, share))
 
 
-def _decode(opened: list[Opened]) -> tuple[Image, ...]:
-    """Return the images of a sample's media; each file is let go of once it is decoded."""
+def _decode(opened: list[OpenedMedia]) -> tuple[Image, ...]:
+    """Return the images of a sample's media.  Each file is released from memory as soon as it is decoded."""
     images: list[Image] = []
     opened.reverse()
     try:

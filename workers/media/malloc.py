@@ -1,10 +1,10 @@
-"""What this process keeps of the memory that images took."""
+"""Return the memory of freed images to the system."""
 
 import ctypes
 import os
 from contextlib import suppress
 
-# Images are larger, nearly all else is smaller; glibc takes at most 32 MiB here.
+# Images are larger than this, and nearly all other blocks are smaller.  glibc accepts at most 32 MiB.
 THRESHOLD_BYTES = 4 * 2**20
 
 _M_MMAP_THRESHOLD = -3  # malloc.h
@@ -12,11 +12,16 @@ _VARIABLE, _TUNABLE = "MALLOC_MMAP_THRESHOLD_", "glibc.malloc.mmap_threshold"
 
 
 def return_freed_images() -> None:
-    """Have freed blocks of ``THRESHOLD_BYTES`` or more go back to the system at once, unless the user's environment says how.
+    """Make glibc return freed blocks of ``THRESHOLD_BYTES`` or more to the system at once.
 
-    By default glibc raises its own threshold to the largest block that was freed, up to 32 MiB, and the threads' heaps keep up
-    to as much again as the budget of media.  For this process alone and not through its environment: a process that it starts
-    for its engine makes tensors of this size all the time, and mapping each anew cost vLLM 30 % more CPU a sample.
+    If the environment already sets the threshold (``MALLOC_MMAP_THRESHOLD_`` or ``GLIBC_TUNABLES``), it is left unchanged.
+
+    By default glibc raises its threshold to the largest block that was freed, up to 32 MiB.  The heaps of the threads then
+    keep up to as much memory as the media budget, in addition to it.
+
+    The threshold is set for this process with ``mallopt`` and not through the environment, which child processes inherit.
+    The engine's process allocates tensors of this size all the time, and mapping each of them again cost vLLM 30 % more CPU
+    for each sample.
     """
     if _VARIABLE in os.environ or _TUNABLE in os.environ.get("GLIBC_TUNABLES", ""):
         return

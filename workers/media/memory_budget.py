@@ -1,13 +1,13 @@
-"""A budget of memory that samples share, first come, first served."""
+"""A memory budget that samples share in first-in, first-out order."""
 
 import asyncio
 from collections import deque
 
 
 class MemoryBudget:
-    """So many bytes to be shared out.  For one event loop's coroutines; threads do not touch it.
+    """A number of bytes that the coroutines of one event loop share.  It is not thread-safe.
 
-    Whoever waits is served in order of arrival, so that a large share is not passed by for ever by small ones.
+    Requests are served in order of arrival, so that small requests cannot starve a large one.
     """
 
     def __init__(self, capacity_bytes: int) -> None:
@@ -16,7 +16,10 @@ class MemoryBudget:
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     async def take(self, wanted_bytes: int) -> int:
-        """Wait for a share and return its size: what is wanted, or the whole budget if that is less, to be alone with it."""
+        """Wait for a share and return its size in bytes.
+
+        A request for more than the whole budget gets the whole budget, so that its holder has the budget alone.
+        """
         share = min(wanted_bytes, self.capacity_bytes)
         granted = asyncio.get_running_loop().create_future()
         self._waiting.append((share, granted))
@@ -24,14 +27,14 @@ class MemoryBudget:
         try:
             await granted
         except asyncio.CancelledError:
-            if not granted.cancelled():  # it was granted in the same turn of the loop
+            if not granted.cancelled():  # it was granted in the same iteration of the event loop
                 self.give_back(share)
-            self._grant()  # those behind may fit
+            self._grant()  # the requests behind this one may fit now
             raise
         return share
 
     def give_back(self, share_bytes: int) -> None:
-        """Return a share, or a part of it that is no longer needed."""
+        """Return a share to the budget, or the part of it that is no longer needed."""
         self.free_bytes += share_bytes
         self._grant()
 

@@ -1,6 +1,7 @@
-"""Media into images.  Synchronous: the worker calls it in a bounded pool of threads, in two steps.
+"""Turn media into images.  The functions are synchronous: the worker calls them in a bounded thread pool, in two steps.
 
-The first reads a file and its header and says what decoding takes; the second decodes, once there is memory for it.
+The first step reads a file and its header and returns how much memory decoding takes.  The second step decodes, once that
+memory is available.
 """
 
 import base64
@@ -24,28 +25,33 @@ MAX_BYTES = 128 * 2**20
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
 
 
-class Opened(Protocol):
-    """A media whose header was read and whose pixels were not."""
+class OpenedMedia(Protocol):
+    """An image or a video whose header was read and whose pixels were not decoded."""
 
     @property
     def peak_bytes(self) -> int:
-        """The most bytes of memory that decoding takes, its file and its images included."""
+        """The peak memory in bytes that decoding takes, including the file and the images."""
 
     def decode(self) -> tuple[Image.Image, ...]:
-        """Return its images in mode RGB: one, or a video's frames.  Raises ``SampleError``."""
+        """Return the images in mode RGB: one image, or the frames of a video.  Raises ``SampleError``."""
 
 
-def open_media(media: Media, access: MediaAccess, bounds: MediaBounds) -> Opened:
-    """Read a media and its header.
+def open_media(media: Media, access: MediaAccess, bounds: MediaBounds) -> OpenedMedia:
+    """Read an image or a video and its header.
 
-    An image will come upright, on white where it was transparent, the first frame if it moves; a video as frames that lie
-    evenly over its length; both within ``bounds``.
+    ``decode`` returns an image upright, with transparency replaced by white, and only the first frame of an animation.  It
+    returns a video as frames at equal distances over its length.  Both are within ``bounds``.
 
-    Raises ``SampleError``, as ``decode`` does, with one of the codes ``media_missing`` (nothing there),
-    ``media_unreadable`` (no permission, a folder, a server that does not answer), ``media_forbidden`` (outside the folders,
-    or an address that ``access`` does not allow), ``media_corrupt`` (cut off, or not what it should be), ``media_too_large``
-    (over ``MAX_BYTES`` or ``MOST_PIXELS``) and ``media_unsupported`` (URLs where they are off, videos without PyAV).  Raises
-    ``TransientError`` when that is the fault of this machine or of a file system that is away.
+    Raises ``SampleError``, as ``decode`` does, with one of these codes:
+
+    - ``media_missing``: the file or address does not exist.
+    - ``media_unreadable``: no permission, a folder, or a server that does not answer.
+    - ``media_forbidden``: outside the allowed folders, or an address that ``access`` does not allow.
+    - ``media_corrupt``: cut off, or not of the expected kind.
+    - ``media_too_large``: more than ``MAX_BYTES`` or ``MOST_PIXELS``.
+    - ``media_unsupported``: a URL where they are disabled, or a video without PyAV.
+
+    Raises ``TransientError`` if this machine or an unavailable file system is at fault.
     """
     content = read_media(media, access)
     name = _name(media)
@@ -65,7 +71,10 @@ _EXPECTED = {"image": "an image", "video": "a video"}
 
 
 def read_media(media: Media, access: MediaAccess) -> bytes:
-    """Return a media's bytes, from wherever they are, at most ``MAX_BYTES``.  Raises what ``open_media`` raises."""
+    """Return the bytes of a media, at most ``MAX_BYTES``, from inline data, a file or an address.
+
+    Raises the errors of ``open_media``.
+    """
     if media.data is not None:
         return _decode_base64(media.data, _name(media))
     if media.uri is None:
@@ -80,9 +89,9 @@ def _decode_base64(text: str | bytes, name: str) -> bytes:
     if len(text) // 4 * 3 > MAX_BYTES:
         raise _too_large(name, f"{len(text) // 4 * 3} bytes, at most {MAX_BYTES} are allowed")
     try:
-        # Line breaks are allowed, as in MIME; any other strange character means that this is not base64.
-        packed = text.encode("ascii") if isinstance(text, str) else text
-        return base64.b64decode(b"".join(packed.split()), validate=True)
+        # Line breaks are allowed, as in MIME.  Any other character outside of the alphabet means that this is not base64.
+        encoded = text.encode("ascii") if isinstance(text, str) else text
+        return base64.b64decode(b"".join(encoded.split()), validate=True)
     except (binascii.Error, ValueError) as error:
         raise SampleError("media_corrupt", f"{name}: not valid base64: {error}") from None
 
@@ -98,7 +107,9 @@ def _read_uri(uri: str, media: Media, access: MediaAccess) -> bytes:
         )
         raise SampleError("media_unsupported", message)
     if media.offset is not None or media.length is not None:
-        raise SampleError("media_unsupported", f"{_name(media)}: a byte range of an address is not read; expected one of a file")
+        raise SampleError(
+            "media_unsupported", f"{_name(media)}: a byte range of an address is not supported; expected a range of a file"
+        )
     return fetch_url(uri, timeout_s=access.url_timeout_s, max_bytes=MAX_BYTES)
 
 

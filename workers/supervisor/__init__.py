@@ -1,1 +1,1 @@
-"""The parent process: it places one worker on each GPU, starts it, watches it and restarts it."""
+"""The supervisor: the parent process that places one worker on each GPU, starts it, monitors it and restarts it."""

@@ -1,7 +1,8 @@
-"""Presets: engine options chosen by free GPU memory where the model profile sets none.  Pure: NVML is asked in ``gpus.py``.
+"""Presets: engine options chosen from the free GPU memory where the model profile sets none.
 
-A profile's own option always wins.  Engines named by import string choose for themselves, and how much an endpoint bears
-(``openai``) is no matter of our GPUs.
+This module is pure: ``gpus.py`` queries NVML.  An option that the profile sets always takes precedence.  Two kinds of engine
+have no preset: an engine named by an import string chooses its own defaults, and the capacity of an endpoint (``openai``)
+does not depend on the GPUs of this machine.
 """
 
 import math
@@ -15,22 +16,25 @@ from workers.supervisor.gpus import Gpu
 
 _GIB = 2**30
 
-# From so many GiB free for one worker, largest first.  Cards of 24, 16 and 8 GB show at least 21, 14 and 7 when idle.
+# Pairs (GiB free for one worker, batch size), largest first.  Idle GPUs of 24, 16 and 8 GB report at least 21, 14 and 7 GiB
+# free.
 _HF_BATCH = ((21, 16), (14, 8), (7, 4), (0, 1))
-# The same of all the GPUs of a worker together: the cache of a group lies on each of them in part.
+# Pairs (GiB free, sequences).  The GiB are the sum over all GPUs of a worker, because each GPU of a group holds a part of the
+# cache.
 _VLLM_SEQUENCES = ((40, 256), (20, 128), (10, 64), (0, 32))
-# vLLM takes its share of the whole GPU and refuses to start when that is not free.  By then CUDA's own memory is taken.
-_VLLM_MOST = 0.92
-_VLLM_LEAST = 0.05
-_VLLM_RESERVE = 2 * _GIB
+# vLLM takes its share of the total GPU memory and refuses to start if that much is not free.  It checks after CUDA has
+# allocated its own memory, so a reserve is subtracted.
+_VLLM_MAX_SHARE = 0.92
+_VLLM_MIN_SHARE = 0.05
+_VLLM_RESERVE_BYTES = 2 * _GIB
 
 _ONE_GPU_ENGINES = ("echo", "hf", "openai")
-_GROUP_OPTIONS = ("tensor_parallel_size", "pipeline_parallel_size")  # vLLM takes the product of them
+_GROUP_OPTIONS = ("tensor_parallel_size", "pipeline_parallel_size")  # vLLM uses their product as the number of GPUs
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One engine option, and why it has this value, for a person."""
+    """The value of one engine option, and ``why`` it was chosen, as text for the log."""
 
     value: int | float
     why: str
@@ -38,7 +42,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """What was chosen for one worker's engine.  ``memory`` is what it was chosen by, for a person."""
+    """The engine options chosen for one worker.  ``memory`` describes the memory that they were chosen from, for the log."""
 
     memory: str
     choices: Mapping[str, Choice]
@@ -53,58 +57,58 @@ class Preset:
 
 
 def choose_preset(profile: ModelProfile, gpus: Sequence[Gpu], *, replicas: int = 1) -> Preset:
-    """Return the options for each of ``replicas`` workers that share ``gpus`` (none: a CPU slot).
+    """Return the options for each of ``replicas`` workers that share ``gpus``.  An empty ``gpus`` is a CPU slot.
 
-    Raises ``ConfigError`` when the profile's engine cannot run on as many GPUs.
+    Raises ``ConfigError`` if the profile's engine cannot run on that number of GPUs.
     """
     _check_group(profile, gpus)
     choose = _CHOOSERS.get(profile.engine)
     choices = choose(gpus, replicas) if choose else {}
     if "pipeline_parallel_size" in profile.engine_options:
-        choices.pop("tensor_parallel_size", None)  # the profile says how the group is divided
+        choices.pop("tensor_parallel_size", None)  # the profile defines how the model is divided among the group
     kept = {name: choice for name, choice in choices.items() if name not in profile.engine_options}
     return Preset(describe_memory(gpus, replicas), kept)
 
 
 def find_group_size(profile: ModelProfile) -> int | None:
-    """Return how many GPUs the profile wants for each worker, and ``None`` if it leaves that open.
+    """Return the number of GPUs that the profile requires for each worker, or ``None`` if it sets none.
 
-    Raises ``ConfigError`` for a number that is none.
+    Raises ``ConfigError`` if an option is not a positive integer.
     """
-    asked = _list_group_options(profile)
-    for name, size in asked.items():
+    sizes = _list_group_options(profile)
+    for name, size in sizes.items():
         if not isinstance(size, int) or size < 1:
             raise ConfigError(
                 f"profile {profile.name}: engine_options.{name}: found {size!r}; expected a number of GPUs, 1 or more"
             )
-    return math.prod(asked.values()) if asked else None
+    return math.prod(sizes.values()) if sizes else None
 
 
 def describe_memory(gpus: Sequence[Gpu], replicas: int = 1) -> str:
-    """Return for example ``79.1 GiB free of 80.0``; of several GPUs the one with the least free memory speaks."""
+    """Return a description such as ``79.1 GiB free of 80.0``, for the GPU with the least free memory."""
     if not gpus:
         return "no GPU"
     gpu = min(gpus, key=lambda one: one.free_bytes or 0)
     if gpu.free_bytes is None or gpu.total_bytes is None:
-        return "NVML does not tell the memory"
-    each = f" on each of {len(gpus)} GPUs" if len(gpus) > 1 else ""
-    among = f", divided among {replicas}" if replicas > 1 else ""
-    return f"{gpu.free_bytes / _GIB:.1f} GiB free of {gpu.total_bytes / _GIB:.1f}{each}{among}"
+        return "NVML does not report the memory"
+    per_gpu = f" on each of {len(gpus)} GPUs" if len(gpus) > 1 else ""
+    divided = f", divided among {replicas}" if replicas > 1 else ""
+    return f"{gpu.free_bytes / _GIB:.1f} GiB free of {gpu.total_bytes / _GIB:.1f}{per_gpu}{divided}"
 
 
 def _check_group(profile: ModelProfile, gpus: Sequence[Gpu]) -> None:
     group = "+".join(str(gpu.index) for gpu in gpus)
     if len(gpus) > 1 and profile.engine in _ONE_GPU_ENGINES:
         raise ConfigError(
-            f"--gpus {group}: the engine {profile.engine} of profile {profile.name} runs on one GPU; give them one by one "
-            f"(--gpus {group.replace('+', ',')}), or use engine: vllm, which divides a model among GPUs"
+            f"--gpus {group}: the engine {profile.engine} of profile {profile.name} runs on one GPU; separate the GPUs "
+            f"with commas (--gpus {group.replace('+', ',')}), or use engine: vllm, which divides a model among GPUs"
         )
-    asked = find_group_size(profile)
-    if gpus and asked is not None and asked != len(gpus):
+    required = find_group_size(profile)
+    if gpus and required is not None and required != len(gpus):
         options = " and ".join(f"{name}: {size}" for name, size in _list_group_options(profile).items())
         raise ConfigError(
             f"--gpus {group}: profile {profile.name} sets engine_options.{options}, but this slot has {len(gpus)}; use "
-            f"--gpus all, which makes slots of {asked}, join as many GPUs with + (as in --gpus 0+1), or change the profile"
+            f"--gpus all, which makes slots of {required}, join {required} GPUs with + (as in --gpus 0+1), or change the profile"
         )
 
 
@@ -114,18 +118,18 @@ def _list_group_options(profile: ModelProfile) -> dict[str, Any]:
 
 
 def _choose_for_hf(gpus: Sequence[Gpu], replicas: int) -> dict[str, Choice]:
-    room = _find_room(gpus, replicas)
-    return {} if room is None else {"max_batch_size": _look_up(_HF_BATCH, room)}
+    available_bytes = _find_available_bytes(gpus, replicas)
+    return {} if available_bytes is None else {"max_batch_size": _look_up(_HF_BATCH, available_bytes)}
 
 
 def _choose_for_vllm(gpus: Sequence[Gpu], replicas: int) -> dict[str, Choice]:
     choices = {"tensor_parallel_size": Choice(len(gpus), "a group")} if len(gpus) > 1 else {}
-    if (room := _find_room(gpus, replicas)) is None:
+    if (available_bytes := _find_available_bytes(gpus, replicas)) is None:
         return choices
     share = min(_find_share(gpu, replicas) for gpu in gpus)
-    if share >= _VLLM_LEAST:  # otherwise vLLM's own words say best what is missing
+    if share >= _VLLM_MIN_SHARE:  # otherwise keep vLLM's default: its own error message explains best what is missing
         choices["gpu_memory_utilization"] = Choice(share, "free memory")
-    return {**choices, "max_num_seqs": _look_up(_VLLM_SEQUENCES, room * len(gpus))}
+    return {**choices, "max_num_seqs": _look_up(_VLLM_SEQUENCES, available_bytes * len(gpus))}
 
 
 _CHOOSERS: dict[str, Callable[[Sequence[Gpu], int], dict[str, Choice]]] = {
@@ -134,21 +138,21 @@ _CHOOSERS: dict[str, Callable[[Sequence[Gpu], int], dict[str, Choice]]] = {
 }
 
 
-def _find_room(gpus: Sequence[Gpu], replicas: int) -> float | None:
-    """Return the bytes that one worker has on each of its GPUs, if that is known."""
+def _find_available_bytes(gpus: Sequence[Gpu], replicas: int) -> float | None:
+    """Return the bytes that one worker may use on each of its GPUs, or ``None`` if a GPU does not report its memory."""
     free = [gpu.free_bytes for gpu in gpus if gpu.free_bytes is not None]
     return min(free) / replicas if free and len(free) == len(gpus) else None
 
 
 def _find_share(gpu: Gpu, replicas: int) -> float:
-    """Return which part of a GPU's whole memory one worker may take, rounded down to hundredths."""
+    """Return the fraction of a GPU's total memory that one worker may take, rounded down to hundredths."""
     free, total = gpu.free_bytes or 0, gpu.total_bytes or 1
-    share = min(free / replicas - _VLLM_RESERVE, _VLLM_MOST * total / replicas) / total
+    share = min(free / replicas - _VLLM_RESERVE_BYTES, _VLLM_MAX_SHARE * total / replicas) / total
     return math.floor(share * 100 + 1e-9) / 100
 
 
-def _look_up(table: Sequence[tuple[int, int]], room_bytes: float) -> Choice:
+def _look_up(table: Sequence[tuple[int, int]], available_bytes: float) -> Choice:
     for gib, value in table:
-        if room_bytes >= gib * _GIB:
+        if available_bytes >= gib * _GIB:
             return Choice(value, f"from {gib} GiB up" if gib else f"below {table[-2][0]} GiB")
     raise AssertionError("a table ends with 0 GiB")

@@ -1,6 +1,7 @@
-"""The GPUs of this machine as NVML shows them, and what ``--gpus`` asks for.
+"""List the GPUs of this machine through NVML, and parse the ``--gpus`` option.
 
-A GPU's number is CUDA's under ``CUDA_DEVICE_ORDER=PCI_BUS_ID``, which the launcher sets: NVML counts by PCI bus as well.
+A GPU's index is its CUDA index under ``CUDA_DEVICE_ORDER=PCI_BUS_ID``.  The launcher sets that variable because NVML orders
+GPUs by PCI bus as well.
 """
 
 import os
@@ -15,14 +16,14 @@ import pynvml  # type: ignore[import-untyped]  # NVIDIA ships no types
 from common.errors import ConfigError, EngineError
 
 _VARIABLE = "CUDA_VISIBLE_DEVICES"
-_END_OF_VISIBLE = ("", "-1", "NoDevFiles")  # CUDA looks no further; batch systems write these for "no GPU"
+_END_OF_VISIBLE = ("", "-1", "NoDevFiles")  # CUDA ignores all entries after one of these; batch systems write them for "no GPU"
 _RANGE = re.compile(r"([0-9]{1,4})-([0-9]{1,4})")
 _GROUP = re.compile(r"[0-9]{1,4}(?:\+[0-9]{1,4})*")
 
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One GPU.  Its memory is in bytes, and ``None`` where NVML cannot tell (it is shared with the CPU)."""
+    """One GPU.  Its memory sizes are ``None`` where NVML does not report them, because the CPU shares the memory."""
 
     index: int
     uuid: str
@@ -33,7 +34,7 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class GpuUser:
-    """A process that holds memory of a GPU; NVML does not tell how much to everybody."""
+    """A process that holds GPU memory.  ``used_bytes`` is ``None`` where NVML does not let this user read it."""
 
     pid: int
     used_bytes: int | None
@@ -41,24 +42,27 @@ class GpuUser:
 
 @dataclass(frozen=True, slots=True)
 class Driver:
-    """Versions: of the driver, and of the newest CUDA that it runs, for example ``13.0``."""
+    """The version of the NVIDIA driver, and the newest CUDA version that it supports, for example ``13.0``."""
 
     version: str
     cuda: str
 
 
 def list_gpus() -> list[Gpu]:
-    """Return the GPUs that the driver lets us see.
+    """Return the GPUs that the driver lets this process see.
 
-    Raises ``ConfigError`` when there is no driver, and ``EngineError`` when it fails: that is the machine's fault, and another
-    one's may be sound.
+    Raises ``ConfigError`` if there is no driver, and ``EngineError`` if the driver fails: that is a fault of this machine, and
+    other machines may work.
     """
     with _nvml():
         return [_read_gpu(index, handle) for index, handle in enumerate(_list_handles())]
 
 
 def list_users(gpu: Gpu) -> list[GpuUser]:
-    """Return the processes that compute on a GPU, as far as NVML tells.  Raises as ``list_gpus`` does."""
+    """Return the compute processes on a GPU, or an empty list if NVML does not report them.
+
+    Raises the errors of ``list_gpus``.
+    """
     with _nvml(), suppress(pynvml.NVMLError_NotSupported, pynvml.NVMLError_NoPermission, pynvml.NVMLError_FunctionNotFound):
         processes = pynvml.nvmlDeviceGetComputeRunningProcesses_v3(pynvml.nvmlDeviceGetHandleByUUID(gpu.uuid))
         return [GpuUser(process.pid, process.usedGpuMemory) for process in processes]
@@ -66,16 +70,16 @@ def list_users(gpu: Gpu) -> list[GpuUser]:
 
 
 def read_driver() -> Driver:
-    """Return the driver's versions.  Raises as ``list_gpus`` does."""
+    """Return the versions of the driver and of CUDA.  Raises the errors of ``list_gpus``."""
     with _nvml():
         cuda = pynvml.nvmlSystemGetCudaDriverVersion_v2()
         return Driver(pynvml.nvmlSystemGetDriverVersion(), f"{cuda // 1000}.{cuda % 1000 // 10}")
 
 
 def list_usable_gpus() -> list[Gpu]:
-    """Return the GPUs that workers started here may use: a ``CUDA_VISIBLE_DEVICES`` that is set already is a limit.
+    """Return the GPUs that the workers may use.  If ``CUDA_VISIBLE_DEVICES`` is set in the environment, only those it names.
 
-    Raises ``ConfigError`` when there is none, and as ``list_gpus`` does.
+    Raises ``ConfigError`` if no GPU remains, and the errors of ``list_gpus``.
     """
     gpus = list_gpus()
     if not gpus:
@@ -83,12 +87,15 @@ def list_usable_gpus() -> list[Gpu]:
     visible = os.environ.get(_VARIABLE)
     usable = gpus if visible is None else pick_visible(gpus, visible)
     if not usable:
-        raise ConfigError(f"{_VARIABLE}={visible!r} leaves no GPU to be used; unset it, or use --gpus none")
+        raise ConfigError(f"{_VARIABLE}={visible!r} leaves no usable GPU; unset it, or use --gpus none")
     return usable
 
 
 def pick_visible(gpus: Sequence[Gpu], visible: str) -> list[Gpu]:
-    """Return the GPUs that a ``CUDA_VISIBLE_DEVICES`` names, by number or by UUID or its beginning.  Raises ``ConfigError``."""
+    """Return the GPUs that a value of ``CUDA_VISIBLE_DEVICES`` names, by index, by UUID or by UUID prefix.
+
+    Raises ``ConfigError`` if an entry does not name exactly one GPU.
+    """
     picked: list[Gpu] = []
     for entry in map(str.strip, visible.split(",")):
         if entry in _END_OF_VISIBLE:
@@ -104,11 +111,13 @@ def pick_visible(gpus: Sequence[Gpu], visible: str) -> list[Gpu]:
 
 
 def parse_gpus(asked: str, gpus: Sequence[Gpu], *, group_size: int = 1) -> list[tuple[Gpu, ...]]:
-    """Return the GPUs of each slot that ``--gpus`` asks for, in order of their numbers.
+    """Return the GPUs of each slot that ``--gpus`` requests, in order of their indexes.  ``gpus`` are the usable GPUs.
 
-    ``all`` is a slot for each ``group_size`` of ``gpus``, which are those that may be used; ``none`` is one slot without a GPU;
-    ``0,1+2`` is a slot for GPU 0 and one for 1 and 2 together; ``0-3`` is four slots.  Raises ``ConfigError``, also when there
-    are GPUs left over that make no group.
+    ``all`` is one slot for each ``group_size`` of ``gpus``; ``none`` is one slot without a GPU; ``0,1+2`` is one slot with
+    GPU 0 and one with GPUs 1 and 2; ``0-3`` is four slots.
+
+    Raises ``ConfigError`` if the text cannot be parsed, if it names a GPU twice or one that is not usable, or if the number of
+    GPUs is not a multiple of ``group_size``.
     """
     if asked == "none":
         return [()]
@@ -118,7 +127,7 @@ def parse_gpus(asked: str, gpus: Sequence[Gpu], *, group_size: int = 1) -> list[
     numbers = [number for group in groups for number in group]
     known = {gpu.index: gpu for gpu in gpus}
     if doubled := sorted({number for number in numbers if numbers.count(number) > 1}):
-        raise ConfigError(f"--gpus {asked!r}: GPU {doubled[0]} stands there twice; for several workers on a GPU use --replicas")
+        raise ConfigError(f"--gpus {asked!r}: GPU {doubled[0]} is named twice; for several workers on a GPU use --replicas")
     if missing := sorted(set(numbers) - set(known)):
         limit = f" that {_VARIABLE}={os.environ[_VARIABLE]} leaves" if _VARIABLE in os.environ else ""
         raise ConfigError(
@@ -132,11 +141,11 @@ def describe_gpus(gpus: Sequence[Gpu]) -> str:
 
 
 def _divide(gpus: Sequence[Gpu], size: int) -> list[tuple[Gpu, ...]]:
-    """Return groups of neighbours: GPUs with numbers next to each other tend to be joined the fastest."""
+    """Return groups of GPUs with adjacent indexes: these tend to have the fastest interconnect."""
     if len(gpus) % size:
         raise ConfigError(
             f"--gpus all: {len(gpus)} GPU{'' if len(gpus) == 1 else 's'} cannot be divided into groups of {size}, which "
-            f"engine_options of the profile ask for; make it a multiple of {size} (in a batch system, ask for as many), or name "
+            f"the profile's engine_options require; use a multiple of {size} GPUs (request as many from a batch system), or name "
             "the groups, as in --gpus 0+1"
         )
     return [tuple(gpus[begin : begin + size]) for begin in range(0, len(gpus), size)]
@@ -146,7 +155,7 @@ def _read_item(item: str, asked: str) -> list[list[int]]:
     if bounds := _RANGE.fullmatch(item):
         first, last = map(int, bounds.groups())
         if first > last:
-            raise ConfigError(f"--gpus {asked!r}: the range {item} runs backwards; write {last}-{first}")
+            raise ConfigError(f"--gpus {asked!r}: the range {item} is descending; write {last}-{first}")
         return [[number] for number in range(first, last + 1)]
     if _GROUP.fullmatch(item):
         return [[int(number) for number in item.split("+")]]
@@ -171,15 +180,18 @@ def _nvml() -> Iterator[None]:
             pynvml.nvmlShutdown()
     except pynvml.NVMLError_LibraryNotFound as error:
         raise ConfigError(
-            "no NVIDIA driver found here (libnvidia-ml.so.1): use --gpus none, or install the driver; in a container give it the "
-            "GPUs (docker run --gpus all) with NVIDIA_DRIVER_CAPABILITIES=compute,utility"
+            "no NVIDIA driver found here (libnvidia-ml.so.1): use --gpus none, or install the driver; in a container, "
+            "pass the GPUs through (docker run --gpus all) with NVIDIA_DRIVER_CAPABILITIES=compute,utility"
         ) from error
     except pynvml.NVMLError as error:
         raise EngineError(f"the NVIDIA driver fails: {error}; does nvidia-smi work? Otherwise use --gpus none") from error
 
 
 def _list_handles() -> list[Any]:
-    """Return the GPUs that we may use.  NVML counts the others too (control groups of a batch system); CUDA does not."""
+    """Return the NVML handles of the GPUs that this process may use.
+
+    NVML also counts the GPUs that a batch system's control groups forbid; CUDA does not, so they are skipped here.
+    """
     handles = []
     for number in range(pynvml.nvmlDeviceGetCount()):
         with suppress(pynvml.NVMLError_NoPermission):

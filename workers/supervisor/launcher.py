@@ -1,7 +1,7 @@
-"""The node launcher: one supervised Celery worker process for each assignment, of one model or several.
+"""The node launcher: it supervises one Celery worker process for each assignment, of one model or several.
 
-Each worker leads its own session, so that Ctrl+C in the terminal reaches the launcher alone, and so that killing the
-worker's process group also ends an engine's child processes, which would otherwise keep the GPU's memory.
+Each worker leads its own session, for two reasons.  Ctrl+C in the terminal then reaches only the launcher.  Killing the
+worker's process group then also kills the child processes of its engine, which would otherwise keep the GPU memory.
 """
 
 import signal
@@ -21,14 +21,16 @@ from workers.supervisor.signals import DRAINING
 log = structlog.get_logger()
 
 _POLL_S = 0.2
-_KILL_AFTER_S = 15.0  # on top of the drain's grace
+_KILL_AFTER_S = 15.0  # in addition to drain_grace_s
+_KILL_HINT = "signal again to kill"
+_LEASE_HINT = "the journals are kept; the leases expire and other workers take the chunks over"
 
 
 class Launcher:
-    """Keeps every assignment's worker running until told to stop.
+    """Keeps the worker of every assignment running until a signal stops it.
 
-    SIGTERM, Ctrl+C, SIGHUP (its terminal was closed) and SIGUSR1 (a batch system's time is nearly over) drain.  SIGQUIT, or a
-    second SIGTERM or Ctrl+C, kills: journals stay, and the leases run out.
+    SIGTERM, Ctrl+C, SIGHUP (the terminal was closed) and SIGUSR1 (a batch system announces the time limit) drain the workers.
+    SIGQUIT, or a second SIGTERM or Ctrl+C, kills them: their journals are kept, and their leases expire.
     """
 
     def __init__(self, assignments: Sequence[Assignment], settings: Settings) -> None:
@@ -39,61 +41,64 @@ class Launcher:
         self._killing = False
 
     def run(self) -> int:
-        """Supervise until stopped, and return the exit code.
+        """Supervise the workers until a signal arrives or all are given up, and return the exit code.
 
-        0 after a drain, 130 when killed, 2 when every worker was given up because it cannot start, 1 when some were because
-        they died too often.
+        The code is 0 after a drain, 130 after a kill, 2 if every worker was given up because it cannot start, and 1 if every
+        worker was given up and at least one died too often.
         """
         for number in (*DRAINING, signal.SIGQUIT):
-            # Under nohup SIGHUP is ignored, and is to stay so.
+            # nohup ignores SIGHUP; keep it ignored.
             if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, self._take_signal)
-        while not (self._draining or self._is_hopeless()):
+                signal.signal(number, self._handle_signal)
+        while not (self._draining or self._all_gave_up()):
             for worker in self._workers:
-                if worker.watch(may_start=not self._is_crowded(worker)):
-                    self._tell_given_up(worker)
+                if worker.watch(may_start=not self._is_gpu_loading(worker)):
+                    self._publish_notice(worker)
             time.sleep(_POLL_S)
         if self._draining:
             return self._drain()
         return USER_MUST_ACT if all(worker.last_code == USER_MUST_ACT for worker in self._workers) else NOT_ALL_OK
 
-    def _take_signal(self, number: int, frame: FrameType | None) -> None:
+    def _handle_signal(self, number: int, frame: FrameType | None) -> None:
         del frame
-        # systemd may send SIGHUP right after SIGTERM: that is no second demand.
+        # systemd may send SIGHUP right after SIGTERM: this must not count as a second request.
         self._killing = number == signal.SIGQUIT or (self._draining and number in (signal.SIGTERM, signal.SIGINT)) or self._killing
         self._draining = True
 
-    def _is_crowded(self, worker: WorkerProcess) -> bool:
-        """Return whether another worker is loading on the same GPU: an engine takes what is free while it loads for its own."""
+    def _is_gpu_loading(self, worker: WorkerProcess) -> bool:
+        """Return whether another worker is loading on the same GPU.
+
+        While an engine loads, it treats all free memory as its own, so two engines must not load on one GPU at once.
+        """
         return any(one.loading for one in self._workers if one.devices and one.devices == worker.devices and one is not worker)
 
-    def _is_hopeless(self) -> bool:
-        """Return whether every worker was given up, and everybody told."""
+    def _all_gave_up(self) -> bool:
+        """Return whether every worker was given up and every notice has been written or has failed."""
         return all(worker.gave_up for worker in self._workers) and not any(notice.is_alive() for notice in self._notices)
 
-    def _tell_given_up(self, worker: WorkerProcess) -> None:
-        """Write the notice from a thread: a Redis that does not answer must not keep the launcher from the others, or signals."""
+    def _publish_notice(self, worker: WorkerProcess) -> None:
+        """Write the notice in a thread: a Redis that does not answer must not block the other workers or the signals."""
         # Imported here: a launcher needs Redis only for notices, and starts without it.
         from common.ledger.worker_registry import WorkerRecord
-        from workers.supervisor.notices import tell_given_up
+        from workers.supervisor.notices import publish_notice
 
         notice = WorkerRecord(
             worker=worker.name, model=worker.model, device=worker.device, pid=worker.pid, state="stopped", trouble=worker.gave_up
         )
-        mates = [one for one in self._workers if one.model == worker.model]
-        ours = [one.name for one in mates] if all(one.gave_up for one in mates) else None
-        telling = threading.Thread(target=tell_given_up, args=(self._settings, notice), kwargs={"ours": ours}, daemon=True)
-        telling.start()
-        self._notices.append(telling)
+        same_model = [one for one in self._workers if one.model == worker.model]
+        gave_up = [one.name for one in same_model] if all(one.gave_up for one in same_model) else None
+        thread = threading.Thread(target=publish_notice, args=(self._settings, notice), kwargs={"gave_up": gave_up}, daemon=True)
+        thread.start()
+        self._notices.append(thread)
 
     def _drain(self) -> int:
-        log.info("draining; once more to kill", grace_s=self._settings.drain_grace_s)
+        log.info("launcher.draining", grace_s=self._settings.drain_grace_s, hint=_KILL_HINT)
         for worker in self._workers:
             worker.send(signal.SIGTERM)
         deadline = time.monotonic() + self._settings.drain_grace_s + _KILL_AFTER_S
-        while not all([worker.reap() for worker in self._workers]):  # noqa: C419  # every one is to be reaped
+        while not all([worker.reap() for worker in self._workers]):  # noqa: C419  # the list reaps every worker
             if self._killing or time.monotonic() > deadline:
-                log.warning("killing what still runs; its journals stay, and its leases run out", asked=self._killing)
+                log.warning("launcher.killing", requested=self._killing, hint=_LEASE_HINT)
                 for worker in self._workers:
                     worker.kill()
                 return INTERRUPTED

@@ -1,4 +1,4 @@
-"""Notices in Redis about workers that the launcher gave up, for ``producer status``."""
+"""Notices in Redis about workers that the launcher gave up.  ``producer status`` shows them."""
 
 from collections.abc import Collection
 
@@ -15,58 +15,57 @@ from common.settings import Settings
 log = structlog.get_logger()
 
 _NOTICE_S = 86400.0
-_PATIENCE_S = 60  # no caller waits for a notice, so wait for a Redis that is being restarted
+_PATIENCE_S = 60  # no caller waits for a notice, so there is time for a Redis that is being restarted
 
 
-def tell_given_up(settings: Settings, notice: WorkerRecord, *, ours: Collection[str] | None) -> None:
-    """Let ``producer status`` show for a day why a slot has no worker; never raises.
+def publish_notice(settings: Settings, notice: WorkerRecord, *, gave_up: Collection[str] | None) -> None:
+    """Record for one day why a slot has no worker, for ``producer status``.  Never raises; a failure is logged.
 
-    ``ours`` names the launcher's workers once all of them have been given up: then, if nobody else's worker of the model is
-    there, its open runs are paused with the reason, so that whoever watches them is not left waiting.  What the worker itself
-    said last is added to the notice.
+    ``gave_up`` names the launcher's workers of this model once all of them were given up, and is ``None`` before.  If no
+    other worker of the model runs by then, the open runs of the model are paused with the reason, so that a user who watches
+    them does not wait in vain.  The last error that the worker itself recorded is added to the notice.
     """
     try:
         with connect_redis(settings, patience_s=_PATIENCE_S) as client:
-            there = list_workers(client, notice.model)
-            notice = _add_last_words(notice, there)
+            workers = list_workers(client, notice.model)
+            notice = _add_last_error(notice, workers)
             announce_worker(client, notice, ttl_s=_NOTICE_S)
-            if ours is not None and not any(one.state != "stopped" and one.worker not in ours for one in there):
+            if gave_up is not None and not any(one.state != "stopped" and one.worker not in gave_up for one in workers):
                 _pause_runs(Ledger(client, settings), notice)
     except (FleetError, redis.RedisError) as error:
-        log.warning(
-            "could not tell in Redis that a worker was given up", worker=notice.worker, trouble=notice.trouble, error=str(error)
-        )
+        log.warning("notice.failed", worker=notice.worker, trouble=notice.trouble, error=str(error))
 
 
 def withdraw_notices(client: redis.Redis, model: str, devices: Collection[str]) -> None:
-    """Forget what earlier launchers of this machine told about the GPUs of the slots that are started now.
+    """Delete the notices that earlier launchers of this machine left about the GPUs of the slots that start now.
 
-    They may have been grouped or shared in another way.  A slot without a GPU is named for its launcher's process, so any such
-    slot of the machine and model stands for it.
+    Notices are matched by GPU and not by slot name, because an earlier launcher may have grouped or shared the GPUs in another
+    way.  The name of a slot without a GPU contains the process id of its launcher, so all such slots of the machine and model
+    match each other.
     """
-    taken = {place for device in devices for place in find_places(device)}
-    for presence in list_workers(client, model):
-        is_here = presence.worker.endswith(f"@{name_node()}")
-        if presence.state == "stopped" and is_here and taken & find_places(presence.device):
-            withdraw_worker(client, presence.worker)
+    started = {place for device in devices for place in find_places(device)}
+    for record in list_workers(client, model):
+        is_here = record.worker.endswith(f"@{name_node()}")
+        if record.state == "stopped" and is_here and started & find_places(record.device):
+            withdraw_worker(client, record.worker)
 
 
 def find_places(device: str) -> set[str]:
-    """Return what a slot's name says of where it runs: for ``gpu1+2.1`` the GPUs 1 and 2, without a GPU the CPU."""
+    """Return the hardware that a slot's name denotes: ``{"1", "2"}`` for ``gpu1+2.1``, and ``{"cpu"}`` without a GPU."""
     return {"cpu"} if device.startswith("cpu") else set(device.removeprefix("gpu").partition(".")[0].split("+"))
 
 
-def _add_last_words(notice: WorkerRecord, there: list[WorkerRecord]) -> WorkerRecord:
-    said = next((one.trouble for one in there if (one.worker, one.pid) == (notice.worker, notice.pid)), None)
-    trouble = f"{notice.trouble}: {said or 'its log says why'}"
+def _add_last_error(notice: WorkerRecord, workers: list[WorkerRecord]) -> WorkerRecord:
+    error = next((one.trouble for one in workers if (one.worker, one.pid) == (notice.worker, notice.pid)), None)
+    trouble = f"{notice.trouble}: {error or 'see its log for the reason'}"
     return notice.model_copy(update={"trouble": trouble})
 
 
 def _pause_runs(ledger: Ledger, notice: WorkerRecord) -> None:
     for run_id in ledger.list_runs(notice.model):
         reason = (
-            f"no worker of {notice.model} is left: {notice.worker} {notice.trouble}. Mend that, start workers, "
+            f"no worker of {notice.model} is left: {notice.worker} {notice.trouble}. Fix that, start workers, "
             f"then: producer resume {run_id}"
         )
         if ledger.pause_run(run_id, reason):
-            log.warning("run paused", run_id=run_id, reason=reason)
+            log.warning("run.paused", run_id=run_id, reason=reason)

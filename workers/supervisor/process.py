@@ -1,4 +1,4 @@
-"""One supervised worker process: its command and environment, its start, its end and its next start."""
+"""One supervised worker process: its command, its environment, its start, its exit and its restart."""
 
 import json
 import os
@@ -20,13 +20,14 @@ from workers.supervisor.restart_policy import RestartPolicy, describe_giving_up,
 
 log = structlog.get_logger()
 
-_MOST_THREADS_BESIDE_GPU = 4
+_MAX_THREADS_WITH_GPU = 4
 
 
 class WorkerProcess:
-    """One slot's worker process: started, watched, killed whole, and started again until its budget is used up.
+    """The worker process of one slot.  It is restarted until its restart budget is used up.
 
-    ``gave_up`` is why it is not started again, for a person.
+    ``gave_up`` is the reason why it is not started again, as text for the user, or ``None`` while it may start.  ``workers``
+    is the number of workers on this machine, which share its CPU cores.
     """
 
     def __init__(self, assignment: Assignment, settings: Settings, *, workers: int = 1) -> None:
@@ -46,7 +47,7 @@ class WorkerProcess:
         self._environment = {
             "OMP_NUM_THREADS": str(count_threads(slot, workers)),
             **os.environ,
-            "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # CUDA's numbers are then NVML's
+            "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # makes CUDA's indexes equal to NVML's
             "CUDA_VISIBLE_DEVICES": slot.devices,
             "FLEET_WORKER_PROFILE": assignment.profile,
             "FLEET_WORKER_DEVICE": slot.name,
@@ -54,7 +55,7 @@ class WorkerProcess:
             "FLEET_WORKER_LAUNCHER": str(os.getpid()),
             "FLEET_WORKER_PRESET": json.dumps(assignment.preset.options),
         }
-        self._most_restarts = settings.max_restarts
+        self._max_restarts = settings.max_restarts
         self._restarts = RestartPolicy(settings.max_restarts)
         self._process: subprocess.Popen[bytes] | None = None
         self._loaded_pipe: int | None = None
@@ -67,36 +68,39 @@ class WorkerProcess:
 
     @property
     def loading(self) -> bool:
-        """Whether the process runs and has not said yet that its engine is loaded."""
+        """Whether the process runs and has not reported yet that its engine is loaded."""
         return self._loaded_pipe is not None and not select.select([self._loaded_pipe], [], [], 0)[0]
 
     def watch(self, *, may_start: bool = True) -> bool:
-        """Start the process if it is due and ``may_start``, or note its end.  Returns whether it was given up just now."""
+        """Start the process if its start is due and ``may_start``, or handle its exit.
+
+        Return whether this call gave the worker up.
+        """
         if self._process is not None:
             code = self._process.poll()
-            return code is not None and self._note_end(code)
+            return code is not None and self._handle_exit(code)
         if self.gave_up or not may_start or time.monotonic() < self._start_at:
             return False
         try:
             self._start()
         except OSError as error:
-            log.warning("the system cannot start a worker", worker=self.name, error=str(error))
-            return self._note_end(NOT_STARTED)
+            log.warning("worker.spawn_failed", worker=self.name, error=str(error))
+            return self._handle_exit(NOT_STARTED)
         return False
 
     def send(self, number: signal.Signals) -> None:
-        """Signal the worker process alone."""
+        """Send a signal to the worker process, and not to its children."""
         if self._process is not None:
             self._process.send_signal(number)
 
     def reap(self) -> bool:
-        """Return whether the process has ended, its whole group killed by then."""
+        """Return whether the process has exited.  If it has, kill the rest of its process group first."""
         if self._process is not None and self._process.poll() is not None:
             self.kill()
         return self._process is None
 
     def kill(self) -> None:
-        """End the worker and everything it started, at once."""
+        """Kill the worker and all processes that it started, with SIGKILL to its process group."""
         if self._process is not None:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -108,37 +112,37 @@ class WorkerProcess:
 
     def _start(self) -> None:
         self._started_at = time.monotonic()
-        self._loaded_pipe, for_worker = os.pipe()
-        environment = {**self._environment, "FLEET_WORKER_LOADED_PIPE": str(for_worker)}
+        self._loaded_pipe, write_end = os.pipe()
+        environment = {**self._environment, "FLEET_WORKER_LOADED_PIPE": str(write_end)}
         try:
-            self._process = subprocess.Popen(  # noqa: S603  # our own command
-                self._command, env=environment, start_new_session=True, pass_fds=(for_worker,)
+            self._process = subprocess.Popen(  # noqa: S603  # the command is built by this module
+                self._command, env=environment, start_new_session=True, pass_fds=(write_end,)
             )
         finally:
-            os.close(for_worker)
+            os.close(write_end)
         self.pid = self._process.pid
-        log.info("worker started", worker=self.name, pid=self.pid)
+        log.info("worker.started", worker=self.name, pid=self.pid)
 
-    def _note_end(self, code: int) -> bool:
-        """Plan the next start of a worker that ended with ``code``; return whether there is none."""
+    def _handle_exit(self, code: int) -> bool:
+        """Schedule the restart of a worker that exited with ``code``.  Return whether it is given up instead."""
         self.kill()
         self.last_code = code
         ended_at = time.monotonic()
         pause_s = self._restarts.plan_next(code, started_s=self._started_at, ended_s=ended_at)
-        log.warning("worker ended", worker=self.name, exit_code=code, meaning=name_code(code), again_in_s=pause_s)
+        log.warning("worker.exited", worker=self.name, exit_code=code, meaning=name_code(code), restart_in_s=pause_s)
         if pause_s is None:
-            self.gave_up = describe_giving_up(code, self._most_restarts)
-            log.error("worker given up", worker=self.name, reason=self.gave_up)
+            self.gave_up = describe_giving_up(code, self._max_restarts)
+            log.error("worker.gave_up", worker=self.name, reason=self.gave_up)
             return True
         self._start_at = ended_at + pause_s
         return False
 
 
 def count_threads(slot: GpuSlot, workers: int) -> int:
-    """Return how many threads each library of a worker may compute with, if the user says nothing: its share of the cores.
+    """Return the default ``OMP_NUM_THREADS`` of a worker: its share of the CPU cores, and at most four with a GPU.
 
-    By default every worker takes all cores, and their threads mostly wait for each other.  Beside a GPU there is little to
-    compute on the CPU.
+    Without this limit every worker would use all cores, and their threads would mostly wait for each other.  A worker with a
+    GPU computes little on the CPU.
     """
     share = max(1, len(os.sched_getaffinity(0)) // workers)
-    return min(share, _MOST_THREADS_BESIDE_GPU) if slot.devices else share
+    return min(share, _MAX_THREADS_WITH_GPU) if slot.devices else share

@@ -1,7 +1,8 @@
-"""When a worker that ended starts again.
+"""The restart policy: when a worker that exited is started again.
 
-Every end counts that the launcher did not ask for, an orderly one (exit code 0: the worker itself was signalled) too: a
-worker that ends twenty times in an hour makes no progress.  Only waiting for a service does not count, however long it takes.
+Every exit that the launcher did not request counts, including an orderly one (exit code 0: the worker itself received a
+signal), because a worker that exits twenty times in an hour makes no progress.  An exit because a service does not answer
+does not count, however long the service is away.
 """
 
 import signal
@@ -12,6 +13,7 @@ from common.exit_codes import ENGINE_DIED, NOT_STARTED, UNREACHABLE, USER_MUST_A
 _BACKOFF_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 _HEALTHY_AFTER_S = 60.0
 _WINDOW_S = 3600.0
+_RESTARTS_DISABLED = "not started again (FLEET_MAX_RESTARTS=0)"
 
 _MEANINGS = {
     0: "ended by itself",
@@ -27,21 +29,24 @@ _MEANINGS = {
 
 
 class RestartPolicy:
-    """One slot's budget: at most ``most`` new starts in any hour, after pauses that grow.  Times are monotonic seconds."""
+    """The restart budget of one slot: at most ``max_restarts`` in any hour, with backoff.  Times are monotonic seconds."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, max_restarts: int) -> None:
+        self._max_restarts = max_restarts
         self._restarted_s: deque[float] = deque()
         self._failures = 0
 
     def plan_next(self, code: int, *, started_s: float, ended_s: float) -> float | None:
-        """Return after which pause a worker that ended with ``code`` starts again, or ``None`` if it does not."""
+        """Return the pause in seconds before the restart of a worker that exited with ``code``, or ``None`` to give it up.
+
+        The backoff starts from the beginning after a worker has run for longer than a minute.
+        """
         if code == USER_MUST_ACT:
             return None
         while self._restarted_s and self._restarted_s[0] <= ended_s - _WINDOW_S:
             self._restarted_s.popleft()
         if code != UNREACHABLE:
-            if len(self._restarted_s) >= self._most:
+            if len(self._restarted_s) >= self._max_restarts:
                 return None
             self._restarted_s.append(ended_s)
         self._failures = 1 if ended_s - started_s > _HEALTHY_AFTER_S else self._failures + 1
@@ -49,18 +54,17 @@ class RestartPolicy:
 
 
 def name_code(code: int) -> str:
-    """Return what an exit code means; negative ones are signals, as ``subprocess`` has them."""
+    """Return the meaning of an exit code.  A negative code is the number of a signal, as in ``subprocess``."""
     return _MEANINGS.get(code) or (f"killed by {_name_signal(-code)}" if code < 0 else "unexpected")
 
 
-def describe_giving_up(code: int, most: int) -> str:
-    """Return why a slot has no worker any more, for a person."""
+def describe_giving_up(code: int, max_restarts: int) -> str:
+    """Return the reason why a slot has no worker any more, as text for the user."""
     if code == USER_MUST_ACT:
         return "cannot start"
-    tried = (
-        f"gave up after {most} restart{'' if most == 1 else 's'} in an hour" if most else "not started again (FLEET_MAX_RESTARTS=0)"
-    )
-    return f"{tried}; last exit code {code} ({name_code(code)})"
+    plural = "" if max_restarts == 1 else "s"
+    reason = f"gave up after {max_restarts} restart{plural} in an hour" if max_restarts else _RESTARTS_DISABLED
+    return f"{reason}; last exit code {code} ({name_code(code)})"
 
 
 def _name_signal(number: int) -> str:

@@ -1,4 +1,7 @@
-"""Workers' names: who has one has it alone, or two would speak for each other in the list of workers."""
+"""Keep worker names unique across the fleet.
+
+Two workers with the same name would overwrite each other's entry in the list of workers.
+"""
 
 import os
 import time
@@ -13,27 +16,30 @@ _POLL_S = 0.2
 
 
 def await_free_names(client: redis.Redis, names: Collection[str], *, patience_s: float) -> None:
-    """Return once no other worker that is to stay has one of these names.
+    """Block until no other running worker has one of these names.
 
-    One whose launcher has died a moment ago soon drains, and then does not count.  Raises ``ConfigError`` for one that still
-    works after ``patience_s``.
+    A worker whose launcher died a moment ago drains soon, and a draining worker does not count.  Raises ``ConfigError`` if a
+    worker with one of the names still runs after ``patience_s`` seconds.
     """
     ends_at = time.monotonic() + patience_s
-    while taken := next((one for one in list_workers(client) if one.worker in names and _is_to_stay(one)), None):
+    while taken := next((one for one in list_workers(client) if one.worker in names and _is_running(one)), None):
         if time.monotonic() >= ends_at:
             raise ConfigError(
-                f"--gpus: {taken.worker} is there already: process {taken.pid} runs {taken.model} on it. Name other GPUs, end that "
-                "launcher first, or start it with --replicas for several workers on a GPU"
+                f"--gpus: {taken.worker} is there already: process {taken.pid} runs {taken.model} on it. Name other GPUs, stop "
+                "that launcher first, or start it with --replicas for several workers on a GPU"
             )
         time.sleep(_POLL_S)
 
 
-def _is_to_stay(presence: WorkerRecord) -> bool:
-    """Return whether a worker of this machine works on; what one that was killed had said last stays for a while."""
-    if presence.state not in ("loading", "ready"):
+def _is_running(record: WorkerRecord) -> bool:
+    """Return whether a worker of this machine runs and is not draining.
+
+    The process is checked as well, because the record of a killed worker stays in Redis for a while.
+    """
+    if record.state not in ("loading", "ready"):
         return False
     try:
-        os.kill(presence.pid, 0)
+        os.kill(record.pid, 0)
     except OSError as error:
-        return isinstance(error, PermissionError)  # somebody else's process
+        return isinstance(error, PermissionError)  # the process exists and belongs to another user
     return True

@@ -130,8 +130,8 @@ def test_redis_without_persistence_or_writes_is_reported(info: dict[str, Any], l
 
 
 def test_clock_offset_is_reported_with_direction() -> None:
-    assert judge_clock(-0.25) == Finding("clock", "ok", "0.25 s behind that of Redis")
-    assert (judge_clock(61).level, judge_clock(61).found) == ("warning", "61.00 s ahead of that of Redis")
+    assert judge_clock(-0.25) == Finding("clock", "ok", "0.25 s behind the clock of Redis")
+    assert (judge_clock(61).level, judge_clock(61).found) == ("warning", "61.00 s ahead of the clock of Redis")
     assert judge_clock(-61).level == "warning"
 
 
@@ -178,7 +178,7 @@ def test_only_requested_gpus_are_checked(monkeypatch: pytest.MonkeyPatch) -> Non
     assert levels_of(check_gpus([(None, "0")], 1)) == {"driver": "ok", "gpu0": "ok"}
     assert levels_of(check_gpus([(None, "0-7")], 1)) == {"driver": "ok", "gpus": "problem"}
     found = check_gpus([(None, None)], 1)[0].found
-    assert found == "driver 580.82.07 for CUDA up to 13.2; 2 of 2 GPUs to be used"
+    assert found == "driver 580.82.07 for CUDA up to 13.2; 2 of 2 GPUs usable"
 
 
 def test_missing_gpu_is_problem_only_if_requested(monkeypatch: pytest.MonkeyPatch) -> None:

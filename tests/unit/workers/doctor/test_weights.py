@@ -63,8 +63,8 @@ def remove_weights(model: Path) -> None:
 
 FAULTS: dict[str, Any] = {
     "1 of 2 files are missing, the first is model-2": lambda model: (model / "model-2.safetensors").unlink(),
-    "pointer of Git LFS": damage_pointer,
-    "its header asks for": damage_tail,
+    "is a Git LFS pointer": damage_pointer,
+    "its header requires": damage_tail,
     "model.safetensors.index.json is damaged": damage_index,
     "has a damaged header": damage_header,
     "model-1.safetensors is cut short": lambda model: (model / "model-1.safetensors").write_bytes(b"abc"),
@@ -89,7 +89,7 @@ def test_hub_weights_are_searched_only_in_cache(model: Path, tmp_path: Path, mon
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.delenv("TRANSFORMERS_OFFLINE", raising=False)
     absent = check_weights("somebody/model", None)
-    assert (absent.level, absent.advice) == ("warning", "download it before: hf download somebody/model")
+    assert (absent.level, absent.advice) == ("warning", "download it first: hf download somebody/model")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     switched_off = check_weights("somebody/model", "v2")
     assert switched_off.level == "problem"
@@ -126,5 +126,5 @@ def test_unreadable_cache_is_a_problem(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
     finding = check_weights("somebody/model", None)
     assert finding.level == "problem"
-    assert "local cache has of somebody/model cannot be read: Permission denied" in finding.found
+    assert "copy of somebody/model in the local cache cannot be read: Permission denied" in finding.found
     assert str(tmp_path) in finding.advice

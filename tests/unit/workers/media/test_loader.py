@@ -19,7 +19,7 @@ from tests.support.media.videos import encode_video, read_number
 from workers.media import loader as media_loader
 from workers.media.files import MediaAccess
 from workers.media.loader import MediaLoader
-from workers.media.reader import Opened, open_media
+from workers.media.reader import OpenedMedia, open_media
 
 NOWHERE = MediaAccess((), urls=False, url_timeout_s=1)
 PLENTY = 2**30
@@ -77,7 +77,7 @@ class Gate:
 def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
     gate, decode = Gate(), media_loader._decode  # noqa: SLF001  # the function that blocks the threads
 
-    def decode_later(opened: list[Opened]) -> tuple[Image.Image, ...]:
+    def decode_later(opened: list[OpenedMedia]) -> tuple[Image.Image, ...]:
         gate.wait()
         return decode(opened)
 
@@ -231,7 +231,7 @@ def test_files_are_read_in_media_threads(tmp_path: Path, monkeypatch: pytest.Mon
     path.write_bytes(base64.b64decode(make_media().data or ""))
     threads: list[str] = []
 
-    def note_thread(*given: Any) -> Opened:
+    def note_thread(*given: Any) -> OpenedMedia:
         threads.append(threading.current_thread().name)
         return open_media(*given)
 

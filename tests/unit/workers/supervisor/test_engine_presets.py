@@ -96,7 +96,7 @@ def test_unknown_gpu_memory_gives_no_preset() -> None:
     assert choose("hf") == choose("vllm") == choose("hf", None, total_gib=None) == choose("vllm", None, total_gib=None) == {}
     assert choose("vllm", None, None, total_gib=None) == {"tensor_parallel_size": 2}
     text = str(choose_preset(make_profile("vllm"), [make_gpu(0, free_gib=None, total_gib=None)]))
-    assert text == "NVML does not tell the memory: nothing chosen"
+    assert text == "NVML does not report the memory: nothing chosen"
 
 
 @pytest.mark.parametrize("engine", ["hf", "openai", "echo"])

@@ -74,12 +74,12 @@ def test_invalid_gpus_option_is_rejected(asked: str) -> None:
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ("3-1", "the range 3-1 runs backwards; write 1-3"),
-        ("0,0", "GPU 0 stands there twice.*--replicas"),
-        ("1,01", "GPU 1 stands there twice"),
-        ("0-2,2", "GPU 2 stands there twice"),
-        ("1+1", "GPU 1 stands there twice"),
-        ("0,1+2,2+3", "GPU 2 stands there twice"),
+        ("3-1", "the range 3-1 is descending; write 1-3"),
+        ("0,0", "GPU 0 is named twice.*--replicas"),
+        ("1,01", "GPU 1 is named twice"),
+        ("0-2,2", "GPU 2 is named twice"),
+        ("1+1", "GPU 1 is named twice"),
+        ("0,1+2,2+3", "GPU 2 is named twice"),
         ("0-7", r"there is no GPU 4 among those of this machine: 0 \(NVIDIA H100 80GB HBM3\), 1 .*, 3 \("),
         ("9", "there is no GPU 9"),
     ],
@@ -156,7 +156,7 @@ def test_visible_devices_limit_the_usable_gpus(monkeypatch: pytest.MonkeyPatch) 
     [
         (None, None, "no NVIDIA driver found here.*NVIDIA_DRIVER_CAPABILITIES"),
         ([], None, "the NVIDIA driver shows no GPU"),
-        ([ShownGpu()], "", "CUDA_VISIBLE_DEVICES='' leaves no GPU"),
+        ([ShownGpu()], "", "CUDA_VISIBLE_DEVICES='' leaves no usable GPU"),
     ],
 )
 def test_missing_gpu_error_gives_advice(
