@@ -39,7 +39,7 @@ def run_soak(environment: dict[str, str]) -> tuple[int, str]:
 
 
 @pytest.mark.timeout(300)  # it starts a good dozen of processes, one after the other, as fast as the machine can
-def test_nothing_is_lost_or_doubled_while_everything_is_killed_at_random() -> None:
+def test_random_kills_lose_or_double_no_sample() -> None:
     settings = {"FLEET_LEASE_S": "2", "FLEET_RENEW_S": "0.5", "FLEET_JANITOR_S": "0.5"}
     code, said = run_soak({**os.environ, **settings})
     assert code == 0, said
@@ -49,7 +49,7 @@ def test_nothing_is_lost_or_doubled_while_everything_is_killed_at_random() -> No
     assert table["processes left after the drain"] == "0", said
 
 
-def test_the_soak_notices_samples_without_outcome_and_a_ledger_that_differs(fleet: Fleet) -> None:
+def test_soak_reports_lost_samples_and_differing_ledger(fleet: Fleet) -> None:
     fleet.write_profile("judged")
     run_id = enqueue_rows(fleet, "judged", make_rows(48))
     assert judge_run(run_id, fleet.store, fleet.ledger).lost == 48
@@ -67,7 +67,7 @@ def test_the_soak_notices_samples_without_outcome_and_a_ledger_that_differs(flee
     assert any("states of the ledger" in wrong for wrong in broken.wrongs)
 
 
-def test_the_soak_notices_a_process_that_is_left_and_counts_no_producer_that_ended_before_its_kill(fleet: Fleet) -> None:
+def test_soak_reports_leftover_process_and_counts_real_kills(fleet: Fleet) -> None:
     (fleet.folder / "soak").mkdir()
     chaos = ChaosFleet(fleet.folder / "soak", fleet.server, fleet.settings, workers=3, samples=1)
     assert find_wrongs(chaos, Verdict(), 0) == []
@@ -83,7 +83,7 @@ def test_the_soak_notices_a_process_that_is_left_and_counts_no_producer_that_end
     assert count_kills(chaos, Counter({"producer killed": 2})) == 1
 
 
-def test_a_chunk_whose_successor_died_before_it_had_leased_it_is_offered_to_the_next(fleet: Fleet) -> None:
+def test_chunk_is_offered_again_after_successor_dies(fleet: Fleet) -> None:
     settings = fleet.settings.model_copy(update={"lease_s": 0.2, "renew_s": 0.1})
     ledger = Ledger(fleet.ledger.client, settings)
     fleet.write_profile("orphaned")
@@ -99,7 +99,7 @@ def test_a_chunk_whose_successor_died_before_it_had_leased_it_is_offered_to_the_
     assert not ledger.client.exists(run_keys(run_id)[7])  # a run that is paused is not offered around
 
 
-def test_the_same_seed_draws_the_same_faults() -> None:
+def test_same_seed_draws_the_same_faults() -> None:
     first, again, other = (draw_faults(seed, 5.0) for seed in (7, 7, 8))
     drawn = [next(first) for _ in range(200)]
     assert drawn == [next(again) for _ in range(200)]
@@ -107,7 +107,7 @@ def test_the_same_seed_draws_the_same_faults() -> None:
     assert {draw.kind for draw in drawn} == set(FAULTS)
 
 
-def test_a_percentile_is_one_of_the_values() -> None:
+def test_percentile_is_one_of_the_values() -> None:
     values = [float(number) for number in range(1, 101)]
     assert [find_percentile(values, share) for share in (0.5, 0.99, 1.0)] == [50.0, 99.0, 100.0]
     assert find_percentile([], 0.99) is None

@@ -16,7 +16,7 @@ CHUNK_SAMPLES = 16
 
 
 @pytest.mark.parametrize("exits", [False, True], ids=["raises EngineError", "ends its process"])
-def test_a_worker_whose_engine_dies_is_started_again_and_the_run_ends_sound(clean_fleet: Fleet, exits: bool) -> None:
+def test_worker_with_dead_engine_restarts(clean_fleet: Fleet, exits: bool) -> None:
     fleet = clean_fleet
     options = {"asked": str(fleet.folder / "asked"), "died": str(fleet.folder / "died"), "exits": exits, "delay_s": 0.05}
     fleet.write_profile("mortal", engine="tests.support.engines.faulty_engines:DiesOnceEngine", engine_options=options)
@@ -36,7 +36,7 @@ def test_a_worker_whose_engine_dies_is_started_again_and_the_run_ends_sound(clea
     assert {len(outcome.attempts) for outcome in outcomes} == {1}
 
 
-def test_whatever_is_raised_in_engine_or_task_costs_neither_worker_nor_slots(clean_fleet: Fleet) -> None:
+def test_base_exceptions_cost_neither_worker_nor_slots(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     slots = 2
     fleet.write_profile("unruly", engine="tests.support.engines.faulty_engines:UnrulyEngine", engine_options={"slots": slots})

@@ -37,7 +37,7 @@ def is_gone(pid: int) -> bool:
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_an_engine_process_killed_under_load_costs_what_was_in_flight_and_nothing_more(clean_fleet: Fleet, seed: int) -> None:
+def test_killed_engine_costs_only_samples_in_flight(clean_fleet: Fleet, seed: int) -> None:
     fleet = clean_fleet
     write_child_profile(fleet, MODEL, delay_s=0.02)
     run_id = enqueue_rows(fleet, MODEL, make_rows(240), chunk=CHUNK_SAMPLES)
@@ -61,7 +61,7 @@ def test_an_engine_process_killed_under_load_costs_what_was_in_flight_and_nothin
     assert all(is_gone(start.child) for start in read_starts(fleet)[:-1])
 
 
-def test_an_engine_process_killed_while_nothing_is_asked_is_found_dead_by_the_next_chunk(clean_fleet: Fleet) -> None:
+def test_next_chunk_detects_engine_killed_while_idle(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     write_child_profile(fleet, MODEL, delay_s=0.001)
     fleet.start_workers(MODEL, chunks_in_flight=2, lease_s=FAR)
@@ -75,7 +75,7 @@ def test_an_engine_process_killed_while_nothing_is_asked_is_found_dead_by_the_ne
     assert count_asked_again(fleet) <= IN_FLIGHT
 
 
-def test_a_killed_worker_leaves_no_engine_process_behind(clean_fleet: Fleet) -> None:
+def test_killed_worker_leaves_no_engine_process(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     write_child_profile(fleet, MODEL, delay_s=0.02)
     run_id = enqueue_rows(fleet, MODEL, make_rows(160), chunk=CHUNK_SAMPLES)

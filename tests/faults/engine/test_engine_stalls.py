@@ -42,7 +42,7 @@ def stall_once(fleet: Fleet, how: Stall, *, lease_s: float) -> str:
 
 
 @pytest.mark.parametrize("how", ["silent", "blocked"])
-def test_an_engine_that_falls_silent_is_taken_for_dead_and_its_chunks_are_given_back(clean_fleet: Fleet, how: Stall) -> None:
+def test_stalled_engine_gives_its_chunks_back(clean_fleet: Fleet, how: Stall) -> None:
     fleet = clean_fleet
     stall_once(fleet, how, lease_s=600)  # by far longer than the test: the chunks are given back, not waited for
     log = fleet.read_log()
@@ -50,11 +50,11 @@ def test_an_engine_that_falls_silent_is_taken_for_dead_and_its_chunks_are_given_
     assert log.count("exit_code=70") == 1
 
 
-def test_an_engine_that_keeps_every_thread_of_its_worker_from_running_is_ended_too(clean_fleet: Fleet) -> None:
+def test_engine_that_blocks_every_thread_is_killed(clean_fleet: Fleet) -> None:
     stall_once(clean_fleet, "locked", lease_s=1.5)  # its heartbeat cannot give anything back: the leases run out
 
 
-def test_an_engine_that_is_slow_but_answers_now_and_then_is_left_alone(clean_fleet: Fleet) -> None:
+def test_slow_engine_is_not_restarted(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     write_profile(fleet, "SlowEngine", delay_s=0.4)
     run_id = enqueue_rows(fleet, MODEL, make_rows(16), chunk=CHUNK_SAMPLES)

@@ -16,7 +16,7 @@ STALL_S = {"hangs": 4, "raises": 600, "exits": 600}
 
 
 @pytest.mark.parametrize("how", ["raises", "exits", "hangs"])
-def test_a_sample_that_takes_the_engine_down_twice_alone_fails_and_the_rest_goes_on(clean_fleet: Fleet, how: str) -> None:
+def test_only_sample_that_crashes_the_engine_fails(clean_fleet: Fleet, how: str) -> None:
     fleet = clean_fleet
     write_poisoned_profile(fleet, how)
     poison = {"id": "poison", "question": "poison?", "target": "ok"}

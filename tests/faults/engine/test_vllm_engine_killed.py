@@ -58,7 +58,7 @@ def wait_for_kept(fleet: Fleet, run_id: str, count: int) -> None:
 
 
 @pytest.mark.timeout(5 * LOAD_S)
-def test_vllms_engine_process_killed_and_then_stopped_costs_what_was_in_flight_and_nothing_more(vllm_fleet: Fleet) -> None:
+def test_killed_or_stopped_vllm_costs_only_in_flight(vllm_fleet: Fleet) -> None:
     fleet = vllm_fleet
     generation = {"max_tokens": 32, "temperature": 0.0}
     spec = fleet.write_spec(MODEL, [SHAPES], chunks={"max_samples": CHUNK_SAMPLES}, generation=generation)
@@ -89,7 +89,7 @@ def test_vllms_engine_process_killed_and_then_stopped_costs_what_was_in_flight_a
 
 
 @pytest.mark.timeout(5 * LOAD_S)
-def test_what_vllms_engine_process_breaks_off_when_told_to_end_is_asked_again_and_never_an_answer(vllm_fleet: Fleet) -> None:
+def test_requests_aborted_by_terminated_vllm_are_retried(vllm_fleet: Fleet) -> None:
     fleet = vllm_fleet
 
     def enqueue(chunk_samples: int) -> str:

@@ -70,7 +70,7 @@ def write_case(folder: Path, case: RowCase) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("case", ROW_CASES, ids=lambda case: slugify(case.name))
-def test_a_bad_row_gets_its_outcome_and_stops_no_other(shared_fleet: Fleet, run_id: str, ended: Ended, case: RowCase) -> None:
+def test_bad_row_fails_without_stopping_others(shared_fleet: Fleet, run_id: str, ended: Ended, case: RowCase) -> None:
     outcomes = ended[slugify(case.name)]
     neighbours = [outcome for outcome in outcomes if outcome.metadata.get("neighbour") == "yes"]
     assert [neighbour.status for neighbour in neighbours] == ["ok", "ok"]
@@ -122,7 +122,7 @@ def run_producer(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -
 
 
 @pytest.mark.parametrize("case", COMMAND_CASES, ids=lambda case: slugify(case.name))
-def test_a_command_says_what_is_wrong(
+def test_command_reports_what_is_wrong(
     desk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], case: CommandCase
 ) -> None:
     (desk / "rows.jsonl").write_text('{"question": "Why?"}\n')
@@ -136,7 +136,7 @@ def test_a_command_says_what_is_wrong(
     assert is_said(case.message, said), said
 
 
-def test_the_status_says_that_no_worker_serves_the_model(shared_fleet: Fleet) -> None:
+def test_status_reports_model_without_workers(shared_fleet: Fleet) -> None:
     rows = shared_fleet.write_dataset("waiting", [{"question": "Is anybody there?"}])
     run_id = shared_fleet.enqueue(shared_fleet.write_spec("quick", [rows])).run_id
     said = shared_fleet.run_producer("status", run_id)
@@ -144,12 +144,12 @@ def test_the_status_says_that_no_worker_serves_the_model(shared_fleet: Fleet) ->
     assert "no worker serves quick now; on a GPU node: workers start --model quick" in said
 
 
-def test_there_are_at_least_60_cases_and_each_has_a_name_of_its_own() -> None:
+def test_at_least_60_cases_have_unique_names() -> None:
     names = [slugify(case.name) for case in ROW_CASES] + [slugify(case.name) for case in COMMAND_CASES]
     assert len(names) >= 60
     assert sorted(names) == sorted(set(names))
     assert len(names) == sum(len(topic.cases) for topic in (*ROW_TOPICS, *COMMAND_TOPICS))
 
 
-def test_the_page_is_what_the_tables_make() -> None:
+def test_page_matches_the_tables() -> None:
     assert PAGE.read_text(encoding="utf-8") == make_page(), f"docs/bad-input.md is stale; run: {COMMAND}"

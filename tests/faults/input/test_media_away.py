@@ -40,7 +40,7 @@ class MountedEngine(NotingEngine):
 
 
 @pytest.mark.parametrize("error", ["ESTALE", "EMFILE"])
-def test_a_file_system_that_is_away_for_a_while_fails_no_sample(fleet: Fleet, error: str) -> None:
+def test_temporarily_unavailable_file_system_fails_no_sample(fleet: Fleet, error: str) -> None:
     unmounted = fleet.folder / "unmounted"
     options = {"delay_s": 0.3, "asked": str(fleet.folder / "asked"), "unmounted": str(unmounted), "error": getattr(errno, error)}
     fleet.write_profile("mounted", engine="tests.faults.input.test_media_away:MountedEngine", engine_options=options)

@@ -35,7 +35,7 @@ def read_bytes(pid: int, field: str) -> int:
 
 
 @pytest.mark.parametrize("bounds", [{}, {"max_pixels": 1_000_000}], ids=["as they are", "scaled down"])
-def test_many_large_images_at_once_do_not_fill_the_memory(fleet: Fleet, bounds: dict[str, int]) -> None:
+def test_many_large_images_stay_within_memory_budget(fleet: Fleet, bounds: dict[str, int]) -> None:
     names = write_photos(fleet.folder)
     fleet.write_profile("seeing", engine_options={"delay_s": 1.0}, media=bounds)
     fleet.start_workers("seeing", media_memory_mb=BUDGET_MB)

@@ -47,7 +47,7 @@ def put_some_parts(fleet: Fleet, run_id: str) -> None:
 
 @BY
 @pytest.mark.parametrize("point", [*PLANNING, "after_open", "while_committing_parts", "after_three_rings"])
-def test_enqueue_goes_on_with_the_same_command(fleet: Fleet, spec: Path, point: str, by: signal.Signals) -> None:
+def test_repeated_enqueue_completes_an_interrupted_one(fleet: Fleet, spec: Path, point: str, by: signal.Signals) -> None:
     [asked] = read_specs(spec)
     if point == "while_committing_parts":  # these are there when Redis has lost a run
         put_some_parts(fleet, fleet.enqueue(spec).run_id)
@@ -63,7 +63,7 @@ def test_enqueue_goes_on_with_the_same_command(fleet: Fleet, spec: Path, point: 
 
 @BY
 @pytest.mark.parametrize("point", ["after_forgetting", "after_open", "while_committing_parts", "after_three_rings"])
-def test_rebuilding_goes_on_with_the_same_command(fleet: Fleet, run_id: str, point: str, by: signal.Signals) -> None:
+def test_repeated_rebuild_completes_an_interrupted_one(fleet: Fleet, run_id: str, point: str, by: signal.Signals) -> None:
     run_chunks(fleet, "quick", run_id, [1, 2, 5])
     put_some_parts(fleet, run_id)
     assert_ended_by(run_dying(fleet, point, "resume", run_id, "--rebuild", by=by), by)
@@ -78,7 +78,7 @@ def test_rebuilding_goes_on_with_the_same_command(fleet: Fleet, run_id: str, poi
 
 @BY
 @pytest.mark.parametrize("point", ["while_reading_parts", "while_writing_results", "before_results_appear", "between_two_results"])
-def test_collect_leaves_no_half_results_under_their_names(fleet: Fleet, run_id: str, point: str, by: signal.Signals) -> None:
+def test_interrupted_collect_leaves_no_partial_results(fleet: Fleet, run_id: str, point: str, by: signal.Signals) -> None:
     out = fleet.folder / "out"
     collect = ["collect", run_id, "--out", str(out)]
     run_chunks(fleet, "quick", run_id, range(5))
@@ -102,7 +102,7 @@ def read_results(folder: Path) -> dict[str, bytes]:
 
 
 @BY
-def test_evaluate_changes_nothing(fleet: Fleet, run_id: str, by: signal.Signals) -> None:
+def test_interrupted_evaluate_changes_nothing(fleet: Fleet, run_id: str, by: signal.Signals) -> None:
     run_chunks(fleet, "quick", run_id)
     before = {key: fleet.store.get(key) for key in fleet.store.list_keys()}
     assert_ended_by(run_dying(fleet, "while_reading_parts", "evaluate", run_id, by=by), by)

@@ -49,7 +49,7 @@ def assert_the_run_ends_with_one_outcome_each(fleet: Fleet, run_id: str) -> None
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_two_that_both_live_end_well_and_make_one_run(fleet: Fleet, seed: int) -> None:
+def test_two_producers_of_one_spec_make_one_run(fleet: Fleet, seed: int) -> None:
     spec = str(write_spec(fleet, seed))
     both = [start_producer(fleet, "enqueue", spec, "--json") for _ in range(2)]
     ended = [await_end(one) for one in both]
@@ -66,7 +66,7 @@ def test_two_that_both_live_end_well_and_make_one_run(fleet: Fleet, seed: int) -
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_one_that_is_killed_does_not_harm_the_other(fleet: Fleet, seed: int) -> None:
+def test_killed_producer_does_not_harm_the_other(fleet: Fleet, seed: int) -> None:
     chosen = random.Random(seed)
     death, rest = chosen.choice(DEATHS), chosen.choice(RESTS)
     spec = str(write_spec(fleet, seed))

@@ -103,9 +103,7 @@ def run_named(name: str, function: Callable[[Slot, str, int], str], slot: Slot, 
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_of_two_workers_that_commit_a_chunk_together_one_wins_whole_and_is_counted_once(
-    fleet: Fleet, rounds: dict[int, Round], seed: int
-) -> None:
+def test_simultaneous_commits_are_counted_once(fleet: Fleet, rounds: dict[int, Round], seed: int) -> None:
     fleet.write_profile("both")
     run_id = enqueue_rows(fleet, "both", make_rows(ROUNDS * CHUNK_SAMPLES), chunk=CHUNK_SAMPLES, validation={"max_attempts": 1})
     draw = random.Random(seed)

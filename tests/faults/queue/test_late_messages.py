@@ -73,7 +73,7 @@ def assert_nothing_broke(fleet: Fleet, *, workers: int = 1) -> None:
     assert "[error" not in log
 
 
-def test_a_message_for_a_chunk_that_is_done_is_not_needed_while_the_run_goes_on_and_when_it_is_done(clean_fleet: Fleet) -> None:
+def test_message_for_a_finished_chunk_is_ignored(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     run_id = enqueue(fleet)
     copies = copy_messages(fleet)
@@ -90,7 +90,7 @@ def test_a_message_for_a_chunk_that_is_done_is_not_needed_while_the_run_goes_on_
     assert_nothing_broke(fleet)
 
 
-def test_a_message_that_comes_after_somebody_else_rang_for_its_chunk_is_not_needed(clean_fleet: Fleet) -> None:
+def test_message_after_janitor_republished_is_ignored(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     run_id = enqueue(fleet)
     late = hold_back(fleet, 1, 4)
@@ -102,7 +102,7 @@ def test_a_message_that_comes_after_somebody_else_rang_for_its_chunk_is_not_need
     assert_nothing_broke(fleet)
 
 
-def test_a_message_of_a_cancelled_run_starts_nothing(clean_fleet: Fleet) -> None:
+def test_message_of_a_cancelled_run_starts_nothing(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     run_id = enqueue(fleet)
     late = hold_back(fleet, *range(CHUNKS))
@@ -118,7 +118,7 @@ def test_a_message_of_a_cancelled_run_starts_nothing(clean_fleet: Fleet) -> None
     assert_nothing_broke(fleet)
 
 
-def test_a_message_of_a_run_that_redis_has_forgotten_starts_nothing_and_brings_nothing_back(clean_fleet: Fleet) -> None:
+def test_message_of_a_forgotten_run_starts_nothing(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     run_id = enqueue(fleet)
     late = hold_back(fleet, 1, 4)
@@ -135,7 +135,7 @@ def test_a_message_of_a_run_that_redis_has_forgotten_starts_nothing_and_brings_n
     assert_nothing_broke(fleet)
 
 
-def test_a_message_of_the_first_wave_that_comes_in_the_second_asks_nothing_again(clean_fleet: Fleet) -> None:
+def test_first_wave_message_is_ignored_in_second_wave(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     write_profile(fleet, table=[{"match": "[02468]\\?", "fault": "error"}])
     run_id = enqueue_rows(fleet, MODEL, make_rows(SAMPLES), chunk=CHUNK_SAMPLES)
@@ -159,7 +159,7 @@ def test_a_message_of_the_first_wave_that_comes_in_the_second_asks_nothing_again
     assert_nothing_broke(fleet, workers=2)
 
 
-def test_a_message_that_comes_to_the_next_worker_is_as_good_as_one_in_time(clean_fleet: Fleet) -> None:
+def test_next_worker_processes_late_message(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     run_id = enqueue(fleet)
     late = hold_back(fleet, 1, 4)

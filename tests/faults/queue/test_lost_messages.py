@@ -45,7 +45,7 @@ def assert_nothing_was_asked_twice(fleet: Fleet) -> None:
     assert set(asked.values()) == {1}
 
 
-def test_a_run_that_nobody_rang_for_and_whose_queue_vanishes_again_and_again_loses_nothing(clean_fleet: Fleet) -> None:
+def test_run_without_queue_messages_completes(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     write_profile(fleet, delay_s=0.1)
     run_id = enqueue_rows(fleet, MODEL, make_rows(160), chunk=4)
@@ -61,7 +61,7 @@ def test_a_run_that_nobody_rang_for_and_whose_queue_vanishes_again_and_again_los
     assert_nothing_was_asked_twice(fleet)
 
 
-def test_messages_that_make_no_sense_or_come_three_times_harm_neither_worker_nor_run(clean_fleet: Fleet) -> None:
+def test_invalid_or_repeated_messages_are_harmless(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     write_profile(fleet, delay_s=0.02)
     run_id = enqueue_rows(fleet, MODEL, make_rows(160), chunk=4)
@@ -85,7 +85,7 @@ def test_messages_that_make_no_sense_or_come_three_times_harm_neither_worker_nor
     assert fleet.ledger.list_runs(MODEL) == []
 
 
-def test_garbage_in_the_queue_does_not_keep_a_run_from_its_end(clean_fleet: Fleet) -> None:
+def test_garbage_in_the_queue_does_not_stop_run(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     write_profile(fleet)
     run_id = enqueue_rows(fleet, MODEL, make_rows(40))

@@ -44,7 +44,7 @@ def assert_nothing_was_lost(fleet: Fleet, run_id: str, count: int, *, workers: i
         pytest.param({"lease_s": 10, "renew_s": 2.5, "janitor_s": 2}, 30, id="the defaults", marks=pytest.mark.timeout(240)),
     ],
 )
-def test_an_outage_longer_than_a_lease_costs_no_sample(
+def test_outage_longer_than_lease_costs_no_sample(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lease: dict[str, float], away_s: float
 ) -> None:
     with start_fleet(tmp_path, monkeypatch, **lease) as fleet:
@@ -60,7 +60,7 @@ def test_an_outage_longer_than_a_lease_costs_no_sample(
         assert_nothing_was_lost(fleet, run_id, 160, workers=2)
 
 
-def test_a_redis_that_hangs_for_longer_than_a_lease_costs_no_sample(clean_fleet: Fleet) -> None:
+def test_redis_hang_longer_than_lease_costs_no_sample(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     write_noting(fleet, delay_s=0.5)
     run_id = enqueue_rows(fleet, NOTING, make_rows(160), chunk=8)
@@ -73,7 +73,7 @@ def test_a_redis_that_hangs_for_longer_than_a_lease_costs_no_sample(clean_fleet:
     assert_nothing_was_lost(fleet, run_id, 160, workers=2)
 
 
-def test_a_redis_that_takes_no_writes_for_a_while_costs_no_sample(clean_fleet: Fleet) -> None:
+def test_read_only_redis_costs_no_sample(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     write_noting(fleet, delay_s=0.5)
     run_id = enqueue_rows(fleet, NOTING, make_rows(160), chunk=8)

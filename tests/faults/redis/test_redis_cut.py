@@ -18,7 +18,7 @@ CHUNKS = 80
 CUTS = 25
 
 
-def test_connections_cut_again_and_again_cost_no_sample(clean_fleet: Fleet) -> None:
+def test_repeatedly_closed_connections_cost_no_sample(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     write_noting(fleet, delay_s=0.1)
     run_id = enqueue_rows(fleet, NOTING, make_rows(4 * CHUNKS), chunk=4)
@@ -36,7 +36,7 @@ def test_connections_cut_again_and_again_cost_no_sample(clean_fleet: Fleet) -> N
     assert cut > CUTS
 
 
-def test_connections_that_go_silent_cost_neither_a_lease_nor_a_sample(clean_fleet: Fleet) -> None:
+def test_silent_connections_cost_no_lease_or_sample(clean_fleet: Fleet) -> None:
     """Nobody hangs up, as after a failover or in a NAT that forgot the connections; whoever connects again is heard."""
     fleet = clean_fleet
     write_noting(fleet, delay_s=0.1)
@@ -56,7 +56,7 @@ def test_connections_that_go_silent_cost_neither_a_lease_nor_a_sample(clean_flee
     assert "taking it over" not in log, "nobody was taken for dead"
 
 
-def test_commands_survive_their_connection(clean_fleet: Fleet) -> None:
+def test_ledger_commands_survive_connection_loss(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     write_noting(fleet)
     run_id = enqueue_rows(fleet, NOTING, make_rows(40), chunk=4)

@@ -8,7 +8,7 @@ from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
 
 
-def test_resume_with_rebuild_ends_with_the_same_results_and_runs_no_finished_chunk_again(fleet: Fleet) -> None:
+def test_rebuild_after_flush_repeats_no_finished_chunk(fleet: Fleet) -> None:
     options = {"delay_s": 0.05, "asked": str(fleet.folder / "asked")}
     fleet.write_profile("noting", engine="tests.support.engines.dying_engine:NotingEngine", engine_options=options)
     spec = fleet.write_spec("noting", [fleet.write_dataset("rows", make_rows(400))], chunks={"max_samples": 16})

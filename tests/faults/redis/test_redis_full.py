@@ -14,7 +14,7 @@ from tests.support.workers import enqueue_rows
 __all__ = ["clean_fleet"]  # a fixture
 
 
-def test_workers_wait_for_memory_and_no_sample_is_asked_twice(clean_fleet: Fleet) -> None:
+def test_workers_wait_while_redis_is_full(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     write_noting(fleet, delay_s=0.3)
     run_id = enqueue_rows(fleet, NOTING, make_rows(160), chunk=8)
@@ -31,7 +31,7 @@ def test_workers_wait_for_memory_and_no_sample_is_asked_twice(clean_fleet: Fleet
     assert log.count("worker started") == 1
 
 
-def test_a_worker_that_starts_while_redis_is_full_waits_for_memory(clean_fleet: Fleet) -> None:
+def test_worker_started_with_full_redis_waits(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     write_noting(fleet)
     run_id = enqueue_rows(fleet, NOTING, make_rows(40), chunk=8)
@@ -50,7 +50,7 @@ def count_refused(fleet: Fleet) -> int:
     return int(stats.get("errorstat_OOM", {}).get("count", 0))
 
 
-def test_a_producer_says_that_redis_is_full_and_the_same_command_goes_on(clean_fleet: Fleet) -> None:
+def test_producer_reports_full_redis_and_can_continue(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     write_noting(fleet)
     spec = fleet.write_spec(NOTING, [fleet.write_dataset("rows", make_rows(40))], chunks={"max_samples": 8})

@@ -11,7 +11,7 @@ from tests.support.waiting import wait_until
 
 
 @pytest.mark.parametrize("how", ["kill", "stop"])
-def test_an_outage_of_redis_costs_no_sample_that_was_in_the_engine(fleet: Fleet, how: str) -> None:
+def test_redis_restart_repeats_no_sample_in_flight(fleet: Fleet, how: str) -> None:
     options = {"delay_s": 0.3, "asked": str(fleet.folder / "asked")}
     fleet.write_profile("noting", engine="tests.support.engines.dying_engine:NotingEngine", engine_options=options)
     spec = fleet.write_spec("noting", [fleet.write_dataset("rows", make_rows(320))], chunks={"max_samples": 16})

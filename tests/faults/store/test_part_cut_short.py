@@ -63,7 +63,7 @@ def assert_names_part_and_way_out(said: str, run_id: str, number: int) -> None:
 
 
 @pytest.mark.parametrize("how", DAMAGES)
-def test_a_damaged_part_of_a_run_that_is_done_is_found_when_it_is_collected(fleet: Fleet, how: str) -> None:
+def test_collect_detects_damaged_part(fleet: Fleet, how: str) -> None:
     run_id = start_run(fleet)
     run_chunks(fleet, "noting", run_id)
     damage(fleet, part_key(run_id, 1, 3), how)
@@ -72,7 +72,7 @@ def test_a_damaged_part_of_a_run_that_is_done_is_found_when_it_is_collected(flee
     assert_names_part_and_way_out(str(caught.value), run_id, 3)
 
 
-def test_a_part_of_another_chunk_or_run_is_not_taken_for_this_ones(fleet: Fleet) -> None:
+def test_part_of_another_chunk_or_run_is_rejected(fleet: Fleet) -> None:
     run_id = start_run(fleet)
     run_chunks(fleet, "noting", run_id)
     another = enqueue_rows(fleet, "noting", make_rows(SAMPLES), chunk=CHUNK_SAMPLES, shuffle={"seed": 1})
@@ -84,7 +84,7 @@ def test_a_part_of_another_chunk_or_run_is_not_taken_for_this_ones(fleet: Fleet)
         assert_names_part_and_way_out(str(caught.value), run_id, 3)
 
 
-def test_a_part_that_is_cut_short_after_its_commit_costs_its_own_samples_alone(clean_fleet: Fleet) -> None:
+def test_truncated_committed_part_costs_only_its_samples(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     run_id = start_run(fleet, delay_s=0.1)
     fleet.start_workers("noting", chunks_in_flight=2)
@@ -108,9 +108,7 @@ def test_a_part_that_is_cut_short_after_its_commit_costs_its_own_samples_alone(c
 
 
 @pytest.mark.parametrize(("how", "resume"), [("cut short", []), ("empty", ["--rebuild"])], ids=["cut short", "empty"])
-def test_a_part_that_is_damaged_between_a_workers_death_and_its_commit_pauses_the_run_until_it_is_deleted(
-    clean_fleet: Fleet, how: str, resume: list[str]
-) -> None:
+def test_damaged_uncommitted_part_pauses_run_until_deleted(clean_fleet: Fleet, how: str, resume: list[str]) -> None:
     fleet = clean_fleet
     died_with = fleet.folder / "died_with"
     run_id = start_run(

@@ -85,7 +85,7 @@ def assert_each_was_asked_once(fleet: Fleet) -> None:
 
 @pytest.mark.parametrize("how", DAMAGES)
 @pytest.mark.parametrize("name", OBJECTS)
-def test_a_damaged_plan_is_named_by_whatever_reads_it_and_written_again(fleet: Fleet, spec: Path, name: str, how: str) -> None:
+def test_damaged_plan_is_reported_and_rewritten(fleet: Fleet, spec: Path, name: str, how: str) -> None:
     run_id = fleet.enqueue(spec).run_id
     whole = {key: fleet.store.get(key(run_id)) for key in (samples_key, index_key)}
     run_chunks(fleet, "noting", run_id, [0, 1, 2])
@@ -104,7 +104,7 @@ def test_a_damaged_plan_is_named_by_whatever_reads_it_and_written_again(fleet: F
 
 
 @pytest.mark.parametrize("name", OBJECTS)
-def test_commands_end_with_words_and_rebuilding_from_a_damaged_plan_loses_nothing(fleet: Fleet, spec: Path, name: str) -> None:
+def test_commands_report_truncated_plan_and_lose_nothing(fleet: Fleet, spec: Path, name: str) -> None:
     run_id = fleet.enqueue(spec).run_id
     run_chunks(fleet, "noting", run_id, [0, 1, 2])
     DAMAGES["cut short"](find_object(fleet, run_id, name))
@@ -120,7 +120,7 @@ def test_commands_end_with_words_and_rebuilding_from_a_damaged_plan_loses_nothin
 
 
 @pytest.mark.parametrize(("name", "how"), [("index", "gone"), ("run.json", "a byte flipped"), ("run.json", "gone")])
-def test_a_worker_that_has_not_read_the_plan_yet_pauses_the_run(clean_fleet: Fleet, spec: Path, name: str, how: str) -> None:
+def test_damaged_plan_pauses_run_at_first_read(clean_fleet: Fleet, spec: Path, name: str, how: str) -> None:
     fleet = clean_fleet
     run_id = fleet.enqueue(spec).run_id
     DAMAGES[how](find_object(fleet, run_id, name))
@@ -135,9 +135,7 @@ def test_a_worker_that_has_not_read_the_plan_yet_pauses_the_run(clean_fleet: Fle
 
 
 @pytest.mark.parametrize("how", DAMAGES)
-def test_a_worker_that_loses_the_samples_in_mid_run_pauses_it_and_goes_on_when_they_are_back(
-    clean_fleet: Fleet, spec: Path, how: str
-) -> None:
+def test_damaged_samples_pause_run_until_repaired(clean_fleet: Fleet, spec: Path, how: str) -> None:
     fleet = clean_fleet
     run_id = start_run(fleet, spec)
     DAMAGES[how](find_object(fleet, run_id, "samples"))
@@ -150,7 +148,7 @@ def test_a_worker_that_loses_the_samples_in_mid_run_pauses_it_and_goes_on_when_t
 
 
 @pytest.mark.parametrize("name", ["index", "run.json"])
-def test_a_worker_that_has_read_the_plan_ends_the_run_without_it(clean_fleet: Fleet, spec: Path, name: str) -> None:
+def test_worker_with_loaded_plan_finishes_without_it(clean_fleet: Fleet, spec: Path, name: str) -> None:
     fleet = clean_fleet
     run_id = start_run(fleet, spec)
     find_object(fleet, run_id, name).unlink()
@@ -162,7 +160,7 @@ def test_a_worker_that_has_read_the_plan_ends_the_run_without_it(clean_fleet: Fl
 
 
 @pytest.mark.parametrize("how", DAMAGES)
-def test_a_later_wave_without_its_index_is_named_and_can_be_dropped(fleet: Fleet, how: str) -> None:
+def test_wave_with_damaged_index_can_be_deleted(fleet: Fleet, how: str) -> None:
     rows: list[dict[str, object]] = [*make_rows(20), {"id": "bad", "target": "ok"}]  # a sample without a question fails each time
     fleet.write_profile("quick")
     run_id = enqueue_rows(fleet, "quick", rows, chunk=8)

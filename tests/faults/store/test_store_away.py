@@ -46,7 +46,7 @@ def assert_it_ends_with_each_sample_asked_once(fleet: Fleet, run_id: str) -> Non
     assert set(asked.values()) == {1}, "the journal was not used"
 
 
-def test_a_short_outage_is_ridden_out_without_a_word(s3_fleet: Fleet, faulty_s3: FaultyS3) -> None:
+def test_short_outage_is_retried_without_log_message(s3_fleet: Fleet, faulty_s3: FaultyS3) -> None:
     run_id = start_run(s3_fleet)
     faulty_s3.inject(answer(503, "SlowDown"), times=12)
     wait_until(lambda: len(faulty_s3.met) == 12, "12 requests in vain")
@@ -54,9 +54,7 @@ def test_a_short_outage_is_ridden_out_without_a_word(s3_fleet: Fleet, faulty_s3:
     assert UNANSWERED not in s3_fleet.read_log()
 
 
-def test_a_store_that_is_away_for_longer_than_a_lease_ends_commands_with_3_and_the_run_goes_on_once_it_is_back(
-    s3_fleet: Fleet, faulty_s3: FaultyS3
-) -> None:
+def test_run_continues_after_long_store_outage(s3_fleet: Fleet, faulty_s3: FaultyS3) -> None:
     fleet = s3_fleet
     run_id = start_run(fleet)
     faulty_s3.shut()
@@ -85,7 +83,7 @@ def test_a_store_that_is_away_for_longer_than_a_lease_ends_commands_with_3_and_t
 
 @pytest.mark.parametrize("point", ["runs/.*/parts/", "runs/.*/plan/"], ids=["parts", "plan"])
 @pytest.mark.parametrize("method", ["GET", "PUT"])
-def test_answers_that_get_lost_on_their_way_cost_nothing(s3_fleet: Fleet, faulty_s3: FaultyS3, method: str, point: str) -> None:
+def test_lost_store_responses_cost_nothing(s3_fleet: Fleet, faulty_s3: FaultyS3, method: str, point: str) -> None:
     faulty_s3.inject(lose_answer, f"^{method} .*{point}", times=3)
     run_id = enqueue_rows(s3_fleet, "noting", make_rows(60), chunk=10)
     s3_fleet.start_workers("noting", chunks_in_flight=2)
@@ -95,7 +93,7 @@ def test_answers_that_get_lost_on_their_way_cost_nothing(s3_fleet: Fleet, faulty
     assert len(faulty_s3.met) == 3 if point.endswith("parts/") else faulty_s3.met
 
 
-def test_a_part_that_arrived_though_every_answer_got_lost_is_taken_for_what_it_is(s3_fleet: Fleet, faulty_s3: FaultyS3) -> None:
+def test_part_stored_despite_lost_responses_is_accepted(s3_fleet: Fleet, faulty_s3: FaultyS3) -> None:
     run_id = start_run(s3_fleet)
     faulty_s3.inject(lose_answer, f"^PUT .*{parts_prefix(run_id)}")
     wait_until(lambda: "service away; the chunk will be tried again" in s3_fleet.read_log(), "a worker that gave up on its part")

@@ -24,9 +24,7 @@ def count_blocks(content: bytes) -> int:
     return -(-len(content) // BLOCK_BYTES)
 
 
-def test_a_run_whose_store_gets_full_goes_on_by_itself_once_there_is_room_and_asks_nobody_again(
-    small_disk: SmallDisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_run_continues_after_store_was_full(small_disk: SmallDisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with start_fleet(tmp_path, monkeypatch, store_url=f"file://{small_disk.folder}/store") as fleet:
         options = {"delay_s": 0.1, "asked": str(tmp_path / "asked")}
         fleet.write_profile("noting", engine="tests.support.engines.dying_engine:NotingEngine", engine_options=options)
@@ -47,7 +45,7 @@ def test_a_run_whose_store_gets_full_goes_on_by_itself_once_there_is_room_and_as
 
 
 @pytest.mark.parametrize("fits", ["nothing", "samples", "samples and index"])
-def test_a_plan_that_does_not_fit_is_written_by_the_same_command_once_there_is_room(
+def test_enqueue_on_full_disk_succeeds_when_repeated(
     small_disk: SmallDisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fits: str
 ) -> None:
     with start_fleet(tmp_path, monkeypatch) as fleet:
@@ -74,9 +72,7 @@ def test_a_plan_that_does_not_fit_is_written_by_the_same_command_once_there_is_r
         assert len(assert_run_is_sound(fleet, run_id)) == 300
 
 
-def test_scratch_files_that_do_not_fit_end_enqueue_with_words(
-    small_disk: SmallDisk, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_enqueue_reports_full_scratch_disk(small_disk: SmallDisk, fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     fleet.write_profile("quick")
     spec = fleet.write_spec("quick", [fleet.write_dataset("rows", make_rows(300))])
     [asked] = read_specs(spec)
@@ -93,9 +89,7 @@ def test_scratch_files_that_do_not_fit_end_enqueue_with_words(
 
 
 @pytest.mark.parametrize("free_blocks", [0, 3], ids=["nothing fits", "a beginning fits"])
-def test_results_that_do_not_fit_leave_the_older_ones_and_no_half_file(
-    small_disk: SmallDisk, fleet: Fleet, free_blocks: int
-) -> None:
+def test_failed_collect_on_full_disk_keeps_older_results(small_disk: SmallDisk, fleet: Fleet, free_blocks: int) -> None:
     fleet.write_profile("quick")
     run_id = enqueue_rows(fleet, "quick", make_rows(300), chunk=50)
     out = small_disk.folder / "out"

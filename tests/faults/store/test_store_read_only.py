@@ -44,7 +44,7 @@ def forbidding(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pyte
         yield Forbidding(fleet, forbid, allow, words)
 
 
-def test_a_run_whose_store_turns_read_only_is_paused_with_words_and_ends_after_resume(forbidding: Forbidding) -> None:
+def test_read_only_store_pauses_run_until_resume(forbidding: Forbidding) -> None:
     fleet = forbidding.fleet
     options = {"delay_s": 0.1, "asked": str(fleet.folder / "asked")}
     fleet.write_profile("noting", engine="tests.support.engines.dying_engine:NotingEngine", engine_options=options)
@@ -68,7 +68,7 @@ def test_a_run_whose_store_turns_read_only_is_paused_with_words_and_ends_after_r
     assert set(asked.values()) == {1}, "the journal was not used"
 
 
-def test_enqueueing_into_a_read_only_store_ends_with_2_and_says_which_store_refuses(forbidding: Forbidding) -> None:
+def test_enqueue_into_read_only_store_exits_with_2(forbidding: Forbidding) -> None:
     fleet = forbidding.fleet
     fleet.write_profile("quick")
     spec = fleet.write_spec("quick", [fleet.write_dataset("rows", make_rows(40))])
@@ -85,7 +85,7 @@ def test_enqueueing_into_a_read_only_store_ends_with_2_and_says_which_store_refu
     fleet.run_producer("enqueue", str(spec))
 
 
-def test_a_read_only_store_can_still_be_told_of_and_collected(forbidding: Forbidding) -> None:
+def test_read_only_store_supports_status_and_collect(forbidding: Forbidding) -> None:
     fleet = forbidding.fleet
     fleet.write_profile("quick")
     run_id = enqueue_rows(fleet, "quick", make_rows(40), chunk=10)

@@ -35,7 +35,7 @@ def s3_fleet(faulty_s3: FaultyS3, s3_url: str, tmp_path: Path, monkeypatch: pyte
         yield fleet
 
 
-def test_leases_are_kept_while_a_part_takes_longer_than_a_lease_to_write(s3_fleet: Fleet, faulty_s3: FaultyS3) -> None:
+def test_slow_part_writes_do_not_lose_leases(s3_fleet: Fleet, faulty_s3: FaultyS3) -> None:
     run_id = enqueue_rows(s3_fleet, "noting", make_rows(60), chunk=10)
     faulty_s3.inject(delay(2 * LEASE_S), f"^PUT .*{parts_prefix(run_id)}", times=4)
     for _ in range(2):
@@ -49,7 +49,7 @@ def test_leases_are_kept_while_a_part_takes_longer_than_a_lease_to_write(s3_flee
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_a_run_over_a_bad_line_ends_sound_and_asks_nobody_again(s3_fleet: Fleet, faulty_s3: FaultyS3, seed: int) -> None:
+def test_run_over_unreliable_network_repeats_no_sample(s3_fleet: Fleet, faulty_s3: FaultyS3, seed: int) -> None:
     chosen = random.Random(seed)
     run_id = enqueue_rows(s3_fleet, "noting", make_rows(200), chunk=10)
 

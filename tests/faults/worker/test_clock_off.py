@@ -67,7 +67,7 @@ def find_held(fleet: Fleet, run_id: str, worker: str) -> set[int]:
 
 
 @pytest.mark.parametrize("offset_s", [-2 * HOUR_S, 3 * MINUTE_S])
-def test_a_clock_that_is_off_costs_no_lease_and_leaves_rate_and_time_left_as_they_are(clean_fleet: Fleet, offset_s: int) -> None:
+def test_wrong_clock_keeps_leases_rate_and_eta(clean_fleet: Fleet, offset_s: int) -> None:
     fleet = clean_fleet
     with start_both(fleet, offset_s) as both:
         began_s = time.time()
@@ -90,7 +90,7 @@ def test_a_clock_that_is_off_costs_no_lease_and_leaves_rate_and_time_left_as_the
 
 # If leases went by workers' clocks, these two would never run out.
 @pytest.mark.parametrize(("dies", "offset_s"), [("wrong", 2 * HOUR_S), ("right", -2 * HOUR_S)])
-def test_a_dead_workers_chunk_is_taken_over_whoever_has_the_wrong_clock(clean_fleet: Fleet, dies: str, offset_s: int) -> None:
+def test_dead_workers_chunk_is_taken_over_despite_clocks(clean_fleet: Fleet, dies: str, offset_s: int) -> None:
     fleet = clean_fleet
     with start_both(fleet, offset_s, chunk_s=LONG_CHUNK_S) as both:  # a chunk does not end between a look at it and the kill
         dead, successor = (both.wrong, both.right) if dies == "wrong" else (both.right, both.wrong)
@@ -107,7 +107,7 @@ def test_a_dead_workers_chunk_is_taken_over_whoever_has_the_wrong_clock(clean_fl
     assert count_asked_again(fleet) <= CHUNK_SAMPLES
 
 
-def test_a_clock_that_jumps_to_and_fro_in_mid_run_costs_nothing(clean_fleet: Fleet) -> None:
+def test_jumping_clock_repeats_no_sample(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     with start_both(fleet, 0, 2 * HOUR_S, -2 * HOUR_S) as both:
         run_id = enqueue_rows(fleet, MODEL, make_rows(SAMPLES), chunk=CHUNK_SAMPLES)

@@ -45,7 +45,7 @@ def finish_run(fleet: Fleet, run_id: str) -> None:
 
 
 @pytest.mark.parametrize("how", ENDS)
-def test_a_slot_that_used_up_its_budget_is_given_up_and_the_run_is_paused_with_the_reason(clean_fleet: Fleet, how: str) -> None:
+def test_exhausted_restart_budget_pauses_run_with_reason(clean_fleet: Fleet, how: str) -> None:
     fleet = clean_fleet
     run_id = enqueue_for_ending(fleet, how)
     with start_launcher(fleet, *WORKERS, environment=fleet.environment(max_restarts=1)) as launcher:
@@ -71,7 +71,7 @@ def test_a_slot_that_used_up_its_budget_is_given_up_and_the_run_is_paused_with_t
     assert [one.state for one in fleet.workers(MODEL)] == ["ready"], "the new launcher withdrew the notice of the old one"
 
 
-def test_what_the_user_must_change_pauses_the_run_with_the_worker_s_own_words(clean_fleet: Fleet) -> None:
+def test_configuration_error_pauses_run_with_worker_message(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     fleet.write_profile(MODEL, engine="tests.support.engines.faulty_engines:MisconfiguredEngine")
     run_id = enqueue_rows(fleet, MODEL, make_rows(40), chunk=8)
@@ -88,7 +88,7 @@ def _find_stopped(fleet: Fleet) -> list[WorkerRecord] | None:
     return found if len(found) == 2 and any(one.state == "stopped" for one in found) else None
 
 
-def test_one_slot_that_is_given_up_costs_the_others_nothing(clean_fleet: Fleet) -> None:
+def test_abandoned_worker_does_not_affect_others(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     run_id = enqueue_for_ending(fleet, "SIGKILL", device="0", delay_s=0.05)
     environment = with_gpus(fleet.environment(max_restarts=0), 2)
@@ -103,7 +103,7 @@ def test_one_slot_that_is_given_up_costs_the_others_nothing(clean_fleet: Fleet) 
     assert_run_is_sound(fleet, run_id)
 
 
-def test_a_redis_that_is_away_when_a_worker_is_given_up_is_told_once_it_is_back(clean_fleet: Fleet) -> None:
+def test_launcher_notifies_redis_after_it_returns(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     (fleet.folder / "mended").touch()
     run_id = enqueue_for_ending(fleet, "SIGKILL", table=[{"match": "", "fault": "hang"}])
@@ -125,7 +125,7 @@ def test_a_redis_that_is_away_when_a_worker_is_given_up_is_told_once_it_is_back(
     finish_run(fleet, run_id)
 
 
-def test_signals_reach_a_launcher_that_waits_for_a_redis_that_hangs(clean_fleet: Fleet) -> None:
+def test_launcher_waiting_for_redis_handles_signals(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     enqueue_for_ending(fleet, "SIGKILL", load_s=600)
     launcher = fleet.start_workers(MODEL, max_restarts=0)

@@ -75,9 +75,7 @@ def finish_run(fleet: Fleet, run_id: str) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1], ids=lambda number: number.name)
-def test_a_launcher_drains_on_sighup_and_sigusr1_and_sighup_again_is_no_second_demand(
-    clean_fleet: Fleet, number: signal.Signals
-) -> None:
+def test_launcher_drains_on_sighup_and_sigusr1(clean_fleet: Fleet, number: signal.Signals) -> None:
     fleet = clean_fleet
     run_id = enqueue_moving(fleet)
     with start_launcher(fleet, *WORKERS, environment=fleet.environment(chunks_in_flight=2)) as launcher:
@@ -96,7 +94,7 @@ def test_a_launcher_drains_on_sighup_and_sigusr1_and_sighup_again_is_no_second_d
     [(signal.SIGQUIT,), (signal.SIGINT, signal.SIGINT), (signal.SIGUSR1, signal.SIGTERM)],
     ids=lambda numbers: " ".join(number.name for number in numbers),
 )
-def test_a_launcher_stops_at_once_on_sigquit_and_on_a_second_demand(clean_fleet: Fleet, numbers: Signals) -> None:
+def test_launcher_stops_on_sigquit_or_second_signal(clean_fleet: Fleet, numbers: Signals) -> None:
     fleet = clean_fleet
     run_id = enqueue_stuck(fleet)
     with start_launcher(fleet, *WORKERS, environment=fleet.environment(drain_grace_s=600)) as launcher:
@@ -115,7 +113,7 @@ def test_a_launcher_stops_at_once_on_sigquit_and_on_a_second_demand(clean_fleet:
     assert count_asked_again(fleet) == 2, "the two that were never answered"
 
 
-def test_a_closed_terminal_drains_the_launcher_that_ran_in_it(clean_fleet: Fleet) -> None:
+def test_closed_terminal_drains_its_launcher(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     run_id = enqueue_moving(fleet)
     terminal, slave = pty.openpty()
@@ -137,7 +135,7 @@ def test_a_closed_terminal_drains_the_launcher_that_ran_in_it(clean_fleet: Fleet
     finish_run(fleet, run_id)
 
 
-def test_under_nohup_a_closed_terminal_changes_nothing(clean_fleet: Fleet) -> None:
+def test_nohup_launcher_ignores_closed_terminal(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     run_id = enqueue_moving(fleet)
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # what nohup does; a child inherits it
@@ -156,9 +154,7 @@ def test_under_nohup_a_closed_terminal_changes_nothing(clean_fleet: Fleet) -> No
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1], ids=lambda number: number.name)
-def test_a_worker_that_is_signalled_itself_drains_and_the_launcher_starts_another(
-    clean_fleet: Fleet, number: signal.Signals
-) -> None:
+def test_signalled_worker_drains_and_is_replaced(clean_fleet: Fleet, number: signal.Signals) -> None:
     fleet = clean_fleet
     run_id = enqueue_moving(fleet)
     fleet.start_workers(MODEL, chunks_in_flight=2)
@@ -178,7 +174,7 @@ def test_a_worker_that_is_signalled_itself_drains_and_the_launcher_starts_anothe
     [(signal.SIGQUIT,), (signal.SIGINT, signal.SIGINT)],
     ids=lambda numbers: " ".join(number.name for number in numbers),
 )
-def test_a_worker_gives_its_chunks_back_at_once_on_sigquit_and_on_a_second_ctrl_c(clean_fleet: Fleet, numbers: Signals) -> None:
+def test_worker_releases_chunks_on_sigquit_or_second_sigint(clean_fleet: Fleet, numbers: Signals) -> None:
     fleet = clean_fleet
     run_id = enqueue_stuck(fleet)
     # Leases by far longer than the test: what is not given back would never end.
@@ -196,7 +192,7 @@ def test_a_worker_gives_its_chunks_back_at_once_on_sigquit_and_on_a_second_ctrl_
     assert not psutil.pid_exists(worker.pid)
 
 
-def test_sigterm_again_and_again_does_not_hurry_a_worker(clean_fleet: Fleet) -> None:
+def test_repeated_sigterm_does_not_interrupt_drain(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     run_id = enqueue_moving(fleet)
     fleet.start_workers(MODEL, chunks_in_flight=2)
@@ -239,7 +235,7 @@ POINTS = {
 
 
 @pytest.mark.parametrize("point", POINTS)
-def test_ctrl_c_ends_a_command_with_130_and_words_and_the_same_command_goes_on(fleet: Fleet, point: str) -> None:
+def test_interrupted_command_exits_with_130_and_can_continue(fleet: Fleet, point: str) -> None:
     write_profile(fleet)
     spec = fleet.write_spec(MODEL, [fleet.write_dataset("rows", make_rows(ROWS))], chunks={"max_samples": CHUNK_SAMPLES})
     command, owner, name = POINTS[point]

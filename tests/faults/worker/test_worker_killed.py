@@ -22,7 +22,7 @@ CHUNK_SAMPLES = 16
 
 
 @pytest.mark.parametrize("point", POINTS)
-def test_the_only_worker_comes_back_and_asks_again_only_what_was_in_flight(fleet: Fleet, point: str) -> None:
+def test_restarted_worker_repeats_only_samples_in_flight(fleet: Fleet, point: str) -> None:
     options = {
         "die_at": point,
         "after_chunks": random.Random(f"kill {point}").randint(2, 6),

@@ -52,9 +52,7 @@ def assert_ends_sound(fleet: Fleet, run_id: str, kept: dict[str, int], *, asked_
 
 
 @pytest.mark.parametrize(("point", "after"), [("loading", 0), ("after_acquire", 3), ("between_journals", 2)])
-def test_the_only_worker_dies_before_and_between_its_journal_entries_and_comes_back(
-    clean_fleet: Fleet, point: str, after: int
-) -> None:
+def test_worker_killed_around_journal_entries_comes_back(clean_fleet: Fleet, point: str, after: int) -> None:
     fleet = clean_fleet
     write_profile(fleet, point, SOME_LATER, after=after)
     run_id = enqueue(fleet)
@@ -70,7 +68,7 @@ def test_the_only_worker_dies_before_and_between_its_journal_entries_and_comes_b
 
 
 @pytest.mark.parametrize("point", ["told_of_the_expired", "after_takeover"])
-def test_a_successor_dies_while_it_takes_a_dead_workers_chunk_over(clean_fleet: Fleet, point: str) -> None:
+def test_successor_killed_during_takeover_loses_nothing(clean_fleet: Fleet, point: str) -> None:
     fleet = clean_fleet
     write_profile(fleet, point, HANG)
     run_id = enqueue(fleet)
@@ -86,7 +84,7 @@ def test_a_successor_dies_while_it_takes_a_dead_workers_chunk_over(clean_fleet: 
 
 
 @pytest.mark.parametrize("point", ["running on", "giving_back"])
-def test_a_worker_dies_while_it_drains_and_the_next_one_goes_on(clean_fleet: Fleet, point: str) -> None:
+def test_worker_killed_during_drain_loses_nothing(clean_fleet: Fleet, point: str) -> None:
     fleet = clean_fleet
     write_profile(fleet, point, HANG)
     run_id = enqueue(fleet)

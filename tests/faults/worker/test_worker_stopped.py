@@ -97,9 +97,7 @@ def assert_serves_on(fleet: Fleet, worker: str, workers: int) -> None:
         ("between_part_and_commit", "done"),
     ],
 )
-def test_what_a_woken_worker_says_of_a_chunk_that_went_to_another_is_refused(
-    clean_fleet: Fleet, point: str, successor: str
-) -> None:
+def test_woken_worker_cannot_write_to_reassigned_chunk(clean_fleet: Fleet, point: str, successor: str) -> None:
     fleet = clean_fleet
     write_signalled_profile(fleet, MODEL, point, signal.SIGSTOP, after=1, delay_s=0.5)
     started = start_workers(fleet, 2)
@@ -125,7 +123,7 @@ def test_what_a_woken_worker_says_of_a_chunk_that_went_to_another_is_refused(
     assert_serves_on(fleet, stopped.sleeper, 2)
 
 
-def test_a_woken_worker_that_nobody_succeeded_goes_on_with_what_it_holds(clean_fleet: Fleet) -> None:
+def test_woken_worker_without_successor_keeps_its_chunks(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     write_signalled_profile(fleet, MODEL, "asking", signal.SIGSTOP, after=1, delay_s=0.2)
     started = start_workers(fleet, 1)
