@@ -50,7 +50,7 @@ def ended(fleet: Fleet) -> str:
     return run_id
 
 
-def test_every_count_is_exact_in_status_results_and_evaluation(fleet: Fleet, ended: str) -> None:
+def test_status_results_and_evaluation_show_exact_counts(fleet: Fleet, ended: str) -> None:
     expected = {"rows": 100, "unique": 95, "duplicates": 5, "ok": 87, "invalid": 2, "failed": 6, "in_flight": 0, "unprocessed": 0}
     status = json.loads(fleet.run_producer("status", ended, "--json"))
     assert status["state"] == "done"
@@ -84,6 +84,6 @@ def test_every_count_is_exact_in_status_results_and_evaluation(fleet: Fleet, end
     assert (scores["retried"], scores["failures"]) == (6, {"media_corrupt": 3, "missing_question": 2, "media_missing": 1})
 
 
-def test_enqueueing_the_ended_run_again_rings_for_nothing(fleet: Fleet, ended: str) -> None:
+def test_enqueue_of_finished_run_publishes_nothing(fleet: Fleet, ended: str) -> None:
     again = fleet.enqueue(fleet.folder / "moody.spec.yaml")
     assert (again.run_id, again.planned, again.opened, again.rung) == (ended, False, False, 0)

@@ -43,7 +43,7 @@ def find_processes(folder: Path) -> list[psutil.Process]:
 
 
 @pytest.mark.timeout(300)
-def test_the_demo_goes_on_after_ctrl_c_and_ends_with_the_table_of_scores(tmp_path: Path) -> None:
+def test_demo_continues_after_ctrl_c_and_prints_scores(tmp_path: Path) -> None:
     folder = tmp_path / "demo"
     interrupted = start_demo(folder)
     wait_until(lambda: len(find_parts(folder)) >= 4, "four parts", deadline_s=120)

@@ -45,7 +45,7 @@ def is_up(client: redis.Redis) -> bool:
         return False
 
 
-def test_redis_asks_for_its_password_shows_it_to_nobody_and_loses_nothing(tmp_path: Path) -> None:
+def test_redis_service_is_protected_and_persistent(tmp_path: Path) -> None:
     service = read_compose(**SECRETS)["services"]["redis"]
     server, port = find_redis_server(), find_free_port()
     stand_in(tmp_path, "redis-server", f'{server} "$@" --port {port} --bind 127.0.0.1 --dir {tmp_path}')

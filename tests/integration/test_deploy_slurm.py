@@ -44,7 +44,7 @@ def slurm(clean_fleet: Fleet) -> Slurm:
     return slurm
 
 
-def test_elements_share_one_queue_and_one_leaves_before_its_time_is_over(clean_fleet: Fleet, slurm: Slurm) -> None:
+def test_elements_share_one_queue_and_one_leaves_early(clean_fleet: Fleet, slurm: Slurm) -> None:
     fleet = clean_fleet
     write_profile(fleet, delay_s=1.0)
     with slurm.start(0, *WORKERS) as stays, slurm.start(1, *WORKERS) as leaves:
@@ -64,9 +64,7 @@ def test_elements_share_one_queue_and_one_leaves_before_its_time_is_over(clean_f
     assert slurm.read_requeued() == []
 
 
-def test_a_preempted_element_drains_although_everybody_gets_sigterm_and_goes_on_when_it_is_requeued(
-    clean_fleet: Fleet, slurm: Slurm
-) -> None:
+def test_preempted_element_drains_and_continues_when_requeued(clean_fleet: Fleet, slurm: Slurm) -> None:
     fleet = clean_fleet
     run_id = enqueue_moving(fleet)
     with slurm.start(3, *WORKERS) as preempted:
@@ -87,7 +85,7 @@ def test_a_preempted_element_drains_although_everybody_gets_sigterm_and_goes_on_
     assert slurm.read_requeued() == [], "SLURM has done that itself"
 
 
-def test_an_element_that_is_told_to_leave_before_its_launcher_listens_leaves_with_0(clean_fleet: Fleet, slurm: Slurm) -> None:
+def test_element_signalled_before_launcher_starts_exits_with_0(clean_fleet: Fleet, slurm: Slurm) -> None:
     run_id = enqueue_moving(clean_fleet)
     with slurm.start(0, *WORKERS) as element:
         wait_until(lambda: "start 0 of noting" in element.read_log(), "the shell to listen")
@@ -97,7 +95,7 @@ def test_an_element_that_is_told_to_leave_before_its_launcher_listens_leaves_wit
 
 
 @pytest.mark.parametrize(("restarts", "requeued"), [("0", [f"requeue {ARRAY}_5"]), ("3", [])])
-def test_an_element_whose_launcher_dies_is_requeued_alone_and_not_for_ever(
+def test_element_with_killed_launcher_is_requeued_within_limit(
     clean_fleet: Fleet, slurm: Slurm, restarts: str, requeued: list[str]
 ) -> None:
     fleet = clean_fleet
@@ -114,7 +112,7 @@ def test_an_element_whose_launcher_dies_is_requeued_alone_and_not_for_ever(
     assert_run_is_sound(fleet, run_id)
 
 
-def test_an_element_whose_gpus_fail_is_requeued_since_another_node_s_may_be_sound(clean_fleet: Fleet, slurm: Slurm) -> None:
+def test_element_with_failing_gpus_is_requeued(clean_fleet: Fleet, slurm: Slurm) -> None:
     write_profile(clean_fleet, delay_s=0.01)
     with slurm.start(5, MODEL, **{**ONE_GPU, "SHOWN_GPUS": "broken"}) as element:
         assert element.wait() == 1
@@ -134,7 +132,7 @@ def test_an_element_whose_gpus_fail_is_requeued_since_another_node_s_may_be_soun
         ({"HF_HUB_OFFLINE": "0"}, "slurm/vlm-fleet-"),
     ],
 )
-def test_weights_are_not_looked_for_in_an_empty_folder_of_the_node_when_the_hub_is_switched_off(
+def test_offline_hub_keeps_the_callers_weights_folder(
     clean_fleet: Fleet, slurm: Slurm, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], found: str
 ) -> None:
     for name in ("HF_HOME", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
@@ -150,7 +148,7 @@ def test_weights_are_not_looked_for_in_an_empty_folder_of_the_node_when_the_hub_
     assert "slurm/vlm-fleet-" in said.partition(" compiled in ")[2]
 
 
-def test_what_the_user_must_mend_ends_with_2_and_words_and_is_not_requeued(clean_fleet: Fleet, slurm: Slurm) -> None:
+def test_user_error_exits_with_2_without_requeue(clean_fleet: Fleet, slurm: Slurm) -> None:
     enqueue_moving(clean_fleet)
     empty = clean_fleet.folder / "empty"
     empty.touch(mode=0o600)

@@ -28,7 +28,7 @@ def list_changing_paths() -> list[str]:
     )
 
 
-def test_flower_shows_a_running_fleet_by_its_gpus_and_its_chunks_in_words(fleet: Fleet) -> None:
+def test_flower_shows_workers_by_gpu_and_readable_chunks(fleet: Fleet) -> None:
     fleet.write_profile("watched", engine_options={"delay_s": 0.2})
     spec = fleet.write_spec("watched", [fleet.write_dataset("rows", make_rows(188))], chunks={"max_samples": 8})
     gpus = ("gpu0@node1", "gpu1@node1")
@@ -61,7 +61,7 @@ def test_flower_shows_a_running_fleet_by_its_gpus_and_its_chunks_in_words(fleet:
     assert_run_is_sound(fleet, run_id)
 
 
-def test_flower_is_shut_without_a_password_and_can_change_nothing_with_one(fleet: Fleet) -> None:
+def test_flower_requires_password_and_is_read_only(fleet: Fleet) -> None:
     fleet.write_profile("watched")
     run_id = fleet.enqueue(fleet.write_spec("watched", [fleet.write_dataset("rows", make_rows(8))])).run_id
     with start_flower(fleet, FLOWER_BASIC_AUTH=CREDENTIALS) as flower:
@@ -97,13 +97,13 @@ def test_flower_is_shut_without_a_password_and_can_change_nothing_with_one(fleet
     assert_run_is_sound(fleet, run_id)
 
 
-def test_metrics_and_health_are_open_to_whoever_reaches_the_port(fleet: Fleet) -> None:
+def test_metrics_and_health_need_no_password(fleet: Fleet) -> None:
     with start_flower(fleet, FLOWER_BASIC_AUTH=CREDENTIALS) as flower:
         assert flower.ask("healthcheck") == (200, "OK")
         assert flower.ask("metrics")[0] == 200  # which is why Flower listens on loopback
 
 
-def test_what_the_user_asks_for_wins_and_an_open_address_is_warned_of(fleet: Fleet) -> None:
+def test_user_options_win_and_open_address_is_warned(fleet: Fleet) -> None:
     with start_flower(fleet, "--address=0.0.0.0", "--read_only=false", FLOWER_BASIC_AUTH=CREDENTIALS) as flower:  # the point
         assert flower.ask("api/worker/shutdown/nobody", CREDENTIALS, "POST")[0] == 404
         assert "can be reached from other machines" in flower.read_log()
@@ -117,7 +117,7 @@ def test_what_the_user_asks_for_wins_and_an_open_address_is_warned_of(fleet: Fle
         ({"FLOWER_BASIC_AUTH": "user:"}, "expected user:password"),
     ],
 )
-def test_off_a_terminal_flower_does_not_start_without_credentials(fleet: Fleet, given: dict[str, str], words: str) -> None:
+def test_flower_without_terminal_requires_credentials(fleet: Fleet, given: dict[str, str], words: str) -> None:
     environment = {**fleet.environment(), **given}
     done = subprocess.run(COMMAND, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
@@ -126,7 +126,7 @@ def test_off_a_terminal_flower_does_not_start_without_credentials(fleet: Fleet, 
     assert "only-a-password" not in done.stdout + done.stderr
 
 
-def test_on_a_terminal_flower_makes_up_a_password_and_shows_it_once(fleet: Fleet) -> None:
+def test_flower_on_terminal_shows_generated_password_once(fleet: Fleet) -> None:
     ours, terminal = pty.openpty()
     log = fleet.folder / "flower.log"
     with log.open("wb") as stream:

@@ -28,7 +28,7 @@ def is_gone(pid: int) -> bool:
     return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
-def test_one_worker_a_gpu_in_a_session_of_its_own_that_dies_whole_and_comes_back(clean_fleet: Fleet) -> None:
+def test_each_gpu_worker_owns_a_session_and_restarts(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     notes = fleet.folder / "notes"
     fleet.write_profile("parent", engine="tests.support.engines.faulty_engines:ParentEngine", engine_options={"notes": str(notes)})
@@ -55,7 +55,7 @@ def test_one_worker_a_gpu_in_a_session_of_its_own_that_dies_whole_and_comes_back
         assert fleet.workers("parent") == []
 
 
-def test_what_the_user_must_change_is_said_once_and_ends_with_2(clean_fleet: Fleet) -> None:
+def test_configuration_error_is_logged_once_with_exit_2(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     fleet.write_profile("wrong", engine="tests.support.engines.faulty_engines:MisconfiguredEngine")
     with start_launcher(fleet, "--model", "wrong", "--gpus", "none", environment=fleet.environment()) as launcher:
@@ -78,7 +78,7 @@ def test_what_the_user_must_change_is_said_once_and_ends_with_2(clean_fleet: Fle
         (("--gpus", "none"), "Missing option '--model'"),
     ],
 )
-def test_a_wrong_command_ends_with_2_and_words(clean_fleet: Fleet, arguments: tuple[str, ...], said: str) -> None:
+def test_wrong_command_exits_with_2_and_message(clean_fleet: Fleet, arguments: tuple[str, ...], said: str) -> None:
     clean_fleet.write_profile("parent")
     with start_launcher(clean_fleet, *arguments, environment=with_gpus(clean_fleet.environment(), 2)) as launcher:
         _, log = launcher.communicate(timeout=30)
@@ -87,7 +87,7 @@ def test_a_wrong_command_ends_with_2_and_words(clean_fleet: Fleet, arguments: tu
     assert "Traceback" not in log
 
 
-def test_a_machine_without_a_driver_is_told_what_to_do(clean_fleet: Fleet) -> None:
+def test_missing_driver_error_gives_advice(clean_fleet: Fleet) -> None:
     clean_fleet.write_profile("parent")
     environment = with_gpus(clean_fleet.environment(), 0)
     with start_launcher(clean_fleet, "--model", "parent", environment=environment) as launcher:
@@ -98,7 +98,7 @@ def test_a_machine_without_a_driver_is_told_what_to_do(clean_fleet: Fleet) -> No
     assert "Traceback" not in log
 
 
-def test_replicas_serve_one_queue_under_names_of_their_own(clean_fleet: Fleet) -> None:
+def test_replicas_serve_one_queue_under_unique_names(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     fleet.write_profile("twice", engine_options={"delay_s": 0.2})
     run_id = enqueue_rows(fleet, "twice", make_rows(64), chunk=2)
@@ -114,7 +114,7 @@ def test_replicas_serve_one_queue_under_names_of_their_own(clean_fleet: Fleet) -
     assert fleet.workers("twice") == []
 
 
-def test_replicas_on_one_gpu_load_one_after_the_other(clean_fleet: Fleet) -> None:
+def test_replicas_on_one_gpu_load_sequentially(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     notes = fleet.folder / "notes"
     options = {"notes": str(notes), "load_s": 1.0}
@@ -131,7 +131,7 @@ def test_replicas_on_one_gpu_load_one_after_the_other(clean_fleet: Fleet) -> Non
         assert launcher.wait(timeout=30) == 0
 
 
-def test_two_models_on_one_node_each_serve_their_own_queue(clean_fleet: Fleet) -> None:
+def test_two_models_serve_their_own_queues(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     runs = {}
     for model in ("first", "second"):
@@ -148,7 +148,7 @@ def test_two_models_on_one_node_each_serve_their_own_queue(clean_fleet: Fleet) -
         assert launcher.wait(timeout=30) == 0
 
 
-def test_a_model_that_cannot_start_pauses_its_own_runs_and_costs_the_other_nothing(clean_fleet: Fleet) -> None:
+def test_failing_model_pauses_only_its_own_runs(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     fleet.write_profile("wrong", engine="tests.support.engines.faulty_engines:MisconfiguredEngine")
     fleet.write_profile("right")
@@ -163,7 +163,7 @@ def test_a_model_that_cannot_start_pauses_its_own_runs_and_costs_the_other_nothi
         assert launcher.wait(timeout=30) == 0
 
 
-def test_what_was_chosen_for_each_slot_is_logged_once_with_the_reason(clean_fleet: Fleet) -> None:
+def test_chosen_engine_options_are_logged_once_with_reason(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     fleet.write_profile("missing", engine="hf", weights="/nonexistent")
     environment = with_gpus(fleet.environment(log_json="true"), 2)
@@ -178,7 +178,7 @@ def test_what_was_chosen_for_each_slot_is_logged_once_with_the_reason(clean_flee
     assert len(chosen) == 2
 
 
-def test_a_redis_that_does_not_answer_ends_with_3_and_words(clean_fleet: Fleet) -> None:
+def test_unreachable_redis_exits_with_3_and_advice(clean_fleet: Fleet) -> None:
     clean_fleet.write_profile("parent")
     clean_fleet.server.stop()
     with start_launcher(clean_fleet, "--model", "parent", "--gpus", "none", environment=clean_fleet.environment()) as launcher:
@@ -190,7 +190,7 @@ def test_a_redis_that_does_not_answer_ends_with_3_and_words(clean_fleet: Fleet) 
     assert "Traceback" not in log
 
 
-def test_a_second_launcher_on_the_same_gpu_is_told_who_has_it(clean_fleet: Fleet) -> None:
+def test_second_launcher_on_one_gpu_is_refused(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     environment = with_gpus(fleet.environment(), 1)
     for model in ("first", "second"):
@@ -204,7 +204,7 @@ def test_a_second_launcher_on_the_same_gpu_is_told_who_has_it(clean_fleet: Fleet
             assert fleet.wait_for_end(enqueue_rows(fleet, "first", make_rows(4))).samples.ok == 4
 
 
-def test_a_node_that_cannot_start_does_not_pause_runs_while_another_loads(clean_fleet: Fleet) -> None:
+def test_failing_node_pauses_nothing_while_another_loads(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     fleet.write_profile("shared", engine_options={"load_s": 12.0})
     run_id = enqueue_rows(fleet, "shared", make_rows(4))

@@ -54,9 +54,7 @@ def read_everything(fleet: Fleet) -> bytes:
     return b"\n".join(texts)
 
 
-def test_a_run_over_an_endpoint_gives_every_sample_its_outcome_and_leaves_the_key_nowhere(
-    clean_fleet: Fleet, server: OpenAIServer
-) -> None:
+def test_endpoint_run_completes_without_storing_the_key(clean_fleet: Fleet, server: OpenAIServer) -> None:
     fleet = clean_fleet
     Image.fromarray(PIXELS).save(fleet.folder / "shown.png")
     odd = [
@@ -98,7 +96,7 @@ def test_a_run_over_an_endpoint_gives_every_sample_its_outcome_and_leaves_the_ke
         assert spelling not in everything
 
 
-def test_a_key_that_is_not_accepted_pauses_the_run_with_the_variable_to_look_at(clean_fleet: Fleet, server: OpenAIServer) -> None:
+def test_rejected_api_key_pauses_run_and_names_variable(clean_fleet: Fleet, server: OpenAIServer) -> None:
     fleet = clean_fleet
     server.reply = lambda _: refuse(401, f"Incorrect API key provided: {KEY}", code="invalid_api_key")
     run_id = enqueue(fleet, server, make_rows(40))
@@ -116,7 +114,7 @@ def test_a_key_that_is_not_accepted_pauses_the_run_with_the_variable_to_look_at(
     assert "HTTP Request" not in fleet.read_log(), "a line for every request"
 
 
-def test_an_endpoint_that_is_away_only_delays_a_run_and_the_worker_says_so(clean_fleet: Fleet, server: OpenAIServer) -> None:
+def test_unavailable_endpoint_delays_run_and_is_reported(clean_fleet: Fleet, server: OpenAIServer) -> None:
     fleet = clean_fleet
     server.reply = lambda _: refuse(503, "back in a minute")
     run_id = enqueue(fleet, server, make_rows(40), timeout_s=0.5, patience_s=1)

@@ -73,7 +73,7 @@ def list_everything(fleet: Fleet) -> tuple[list[str], int]:
 # Help
 
 
-def test_help_names_every_command_in_whole_sentences_and_each_explains_itself(fleet: Fleet) -> None:
+def test_help_describes_every_command(fleet: Fleet) -> None:
     (_, overview, _), *explained = run_each(fleet, ["--help"], *([command, "--help"] for command in COMMANDS))
     assert all(f"\n  {command} " in overview for command in COMMANDS)
     assert "..." not in overview.partition("Commands:")[2], "a summary was cut"
@@ -87,7 +87,7 @@ def test_help_names_every_command_in_whole_sentences_and_each_explains_itself(fl
 # Enqueue
 
 
-def test_a_dry_run_prints_spec_digest_and_counts_and_writes_nothing(fleet: Fleet, spec_path: str) -> None:
+def test_dry_run_prints_digest_and_writes_nothing(fleet: Fleet, spec_path: str) -> None:
     [described] = read_json(fleet, "enqueue", spec_path, "--dry-run", "--set", "generation.max_tokens=9")
     assert described["run_id"] == f"quick-{described['digest'][:12]}"
     assert described["datasets"] == [{"name": "rows", "rows": 60, "unique": 50, "duplicates": 10}]
@@ -96,7 +96,7 @@ def test_a_dry_run_prints_spec_digest_and_counts_and_writes_nothing(fleet: Fleet
     assert list_everything(fleet) == ([], 0)
 
 
-def test_enqueue_prints_what_it_did_as_text_and_as_json(fleet: Fleet, spec_path: str) -> None:
+def test_enqueue_prints_its_result_as_text_and_json(fleet: Fleet, spec_path: str) -> None:
     first = read_json(fleet, "enqueue", spec_path, "--json")
     assert (first["planned"], first["opened"], first["rung"], first["plan"]["samples"]) == (True, True, 7, 50)
     said = fleet.run_producer("enqueue", spec_path)
@@ -107,12 +107,12 @@ def test_enqueue_prints_what_it_did_as_text_and_as_json(fleet: Fleet, spec_path:
     assert changed["plan"]["samples"] == 20
 
 
-def test_several_models_print_a_line_of_json_each(fleet: Fleet, spec_path: str) -> None:
+def test_each_model_prints_one_line_of_json(fleet: Fleet, spec_path: str) -> None:
     said = fleet.run_producer("enqueue", spec_path, "--set", "model=", "--set", "models=[quick, echo]", "--json")
     assert [json.loads(line)["model"] for line in said.splitlines()] == ["quick", "echo"]
 
 
-def test_what_the_user_must_change_ends_with_2_and_advice(fleet: Fleet, spec_path: str) -> None:
+def test_user_error_exits_with_2_and_advice(fleet: Fleet, spec_path: str) -> None:
     cases = {
         ("enqueue", "nowhere.yaml"): "producer: nowhere.yaml: no such file",
         ("enqueue", spec_path, "--set", "generation.max_tokns=9"): f"producer: {spec_path}: generation.max_tokns: unknown field",
@@ -126,7 +126,7 @@ def test_what_the_user_must_change_ends_with_2_and_advice(fleet: Fleet, spec_pat
     assert list_everything(fleet) == ([], 0)
 
 
-def test_an_unknown_run_ends_every_command_with_2_and_changes_nothing(fleet: Fleet) -> None:
+def test_unknown_run_exits_with_2_and_changes_nothing(fleet: Fleet) -> None:
     folder = fleet.folder / "out"
     cases = [["status"], ["watch"], ["resume"], ["resume", "--rebuild"], ["collect", "--out", str(folder)], ["evaluate"]]
     for code, out, said in run_each(fleet, *([*case, "quick-0"] for case in cases)):
@@ -140,7 +140,7 @@ def test_an_unknown_run_ends_every_command_with_2_and_changes_nothing(fleet: Fle
 # Status, watch, collect, evaluate
 
 
-def test_the_status_of_a_run_on_its_way_adds_up(fleet: Fleet, run_id: str) -> None:
+def test_status_counts_of_running_run_add_up(fleet: Fleet, run_id: str) -> None:
     run_chunks(fleet, "quick", run_id, [0, 1])
     fleet.ledger.acquire(run_id, 2, "gpu0@test")
     status = read_json(fleet, "status", run_id, "--json")
@@ -154,7 +154,7 @@ def test_the_status_of_a_run_on_its_way_adds_up(fleet: Fleet, run_id: str) -> No
     assert "16/50 samples" in fleet.run_producer("status", run_id)
 
 
-def test_what_is_not_all_ok_ends_with_1_and_what_is_with_0(fleet: Fleet, run_id: str) -> None:
+def test_only_complete_runs_exit_with_0(fleet: Fleet, run_id: str) -> None:
     out = ["--out", str(fleet.folder / "out")]
     run_chunks(fleet, "quick", run_id, range(6))
     assert read_json(fleet, "collect", run_id, *out, "--json", code=1)["samples"] == {"ok": 48, "unprocessed": 2}
@@ -167,20 +167,20 @@ def test_what_is_not_all_ok_ends_with_1_and_what_is_with_0(fleet: Fleet, run_id:
     assert_run_is_sound(fleet, run_id)
 
 
-def test_watch_ends_with_1_when_samples_are_not_ok(fleet: Fleet, run_id: str) -> None:
+def test_watch_exits_with_1_after_failed_samples(fleet: Fleet, run_id: str) -> None:
     for chunk in read_index(fleet.store, run_id):
         put_part(fleet.store, chunk, statuses=("ok", "failed"))
     fleet.run_producer("resume", run_id, "--rebuild")
     assert fleet.run_producer("watch", run_id, code=1) == f"{run_id}: 50/50 samples · done · 25 failed\n"
 
 
-def test_collect_says_where_it_cannot_write(fleet: Fleet, run_id: str, spec_path: str) -> None:
+def test_collect_reports_unwritable_folder(fleet: Fleet, run_id: str, spec_path: str) -> None:
     assert f"results cannot be written to {spec_path}/out" in fleet.run_producer(
         "collect", run_id, "--out", f"{spec_path}/out", code=2
     )
 
 
-def test_a_damaged_part_ends_a_command_with_its_name_and_without_a_traceback(fleet: Fleet, run_id: str) -> None:
+def test_collect_reports_damaged_part_without_traceback(fleet: Fleet, run_id: str) -> None:
     run_chunks(fleet, "quick", run_id)
     fleet.store.put(part_key(run_id, 1, 3), b"PAR1 nothing PAR1")
     [(code, _, said)] = run_each(fleet, ["collect", run_id, "--out", str(fleet.folder / "out")])
@@ -190,7 +190,7 @@ def test_a_damaged_part_ends_a_command_with_its_name_and_without_a_traceback(fle
     assert list((fleet.folder / "out").iterdir()) == []
 
 
-def test_resume_prints_how_many_chunks_it_rang_for(fleet: Fleet, run_id: str) -> None:
+def test_resume_prints_how_many_chunks_it_published(fleet: Fleet, run_id: str) -> None:
     run_chunks(fleet, "quick", run_id, [0])
     assert read_json(fleet, "resume", run_id, "--json") == {
         "run_id": run_id,
@@ -201,13 +201,13 @@ def test_resume_prints_how_many_chunks_it_rang_for(fleet: Fleet, run_id: str) ->
     assert f"{run_id}: rang for 6 chunks; follow with: producer watch" in fleet.run_producer("resume", run_id, "--rebuild")
 
 
-def test_retry_takes_the_two_statuses_that_can_be_run_again_and_no_other(fleet: Fleet, run_id: str) -> None:
+def test_retry_accepts_only_failed_and_invalid(fleet: Fleet, run_id: str) -> None:
     said = fleet.run_producer("resume", run_id, "--retry", "failed,unprocessed", code=2)
     assert "'unprocessed' cannot be run again; expected failed, invalid or failed,invalid" in said
     assert "no sample is failed and not being run again already" in fleet.run_producer("resume", run_id, "--retry", "failed")
 
 
-def test_a_redis_that_is_away_ends_with_3_and_says_what_to_look_at(fleet: Fleet, spec_path: str) -> None:
+def test_unreachable_redis_exits_with_3_and_advice(fleet: Fleet, spec_path: str) -> None:
     for code, _, said in run_each(fleet, ["status", "quick-0"], ["enqueue", spec_path], redis_url="redis://:hidden@127.0.0.1:1/0"):
         assert code == 3
         assert "Redis at 127.0.0.1:1/0 does not answer" in said
@@ -216,7 +216,7 @@ def test_a_redis_that_is_away_ends_with_3_and_says_what_to_look_at(fleet: Fleet,
         assert "Traceback" not in said
 
 
-def test_ctrl_c_ends_watching_with_130_and_the_run_goes_on(fleet: Fleet, run_id: str) -> None:
+def test_interrupted_watch_exits_with_130(fleet: Fleet, run_id: str) -> None:
     watching = start_producer(fleet, "watch", run_id)
     assert watching.stdout is not None
     assert watching.stdout.readline() == f"{run_id}: 0/50 samples · waiting for a worker\n"
@@ -230,7 +230,7 @@ def test_ctrl_c_ends_watching_with_130_and_the_run_goes_on(fleet: Fleet, run_id:
 
 
 @pytest.mark.parametrize("point", POINTS)
-def test_a_producer_that_is_killed_goes_on_with_the_same_command(fleet: Fleet, point: str) -> None:
+def test_killed_enqueue_completes_when_repeated(fleet: Fleet, point: str) -> None:
     fleet.write_profile("quick")
     count = 2 * RUNG_BEFORE_DEATH + 50 if point == "while_ringing" else 60
     spec = fleet.write_spec("quick", [fleet.write_dataset("rows", make_rows(count))], chunks={"max_samples": 2})
@@ -266,7 +266,7 @@ def assert_died_at(fleet: Fleet, run_id: str, point: str) -> None:
     assert rung == (list(range(1000)) if point == "while_ringing" else []), "whole batches have been sent, and no other"
 
 
-def test_two_producers_at_once_make_one_sound_run(fleet: Fleet, spec_path: str) -> None:
+def test_two_simultaneous_producers_make_one_run(fleet: Fleet, spec_path: str) -> None:
     told = [json.loads(out) for _, out, _ in run_each(fleet, *[["enqueue", spec_path, "--json"]] * 2)]
     assert told[0]["run_id"] == told[1]["run_id"]
     assert sorted([told[0]["opened"], told[1]["opened"]]) == [False, True]

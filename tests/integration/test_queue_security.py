@@ -76,7 +76,7 @@ def run_to_the_end(fleet: Fleet, run_id: str) -> int:
     return worker.pid
 
 
-def test_what_is_no_json_is_refused_unread_and_the_worker_lives_on(fleet: Fleet, run_id: str, tmp_path: Path) -> None:
+def test_message_that_is_not_json_is_refused(fleet: Fleet, run_id: str, tmp_path: Path) -> None:
     made = tmp_path / "made"
     for content_type, body in make_exploits(made).items():
         publish(fleet, body, content_type, **HEADERS)
@@ -90,7 +90,7 @@ def test_what_is_no_json_is_refused_unread_and_the_worker_lives_on(fleet: Fleet,
     assert f"invalid task message: {refused}" in fleet.read_log()
 
 
-def test_an_event_that_is_no_json_is_refused_unread(fleet: Fleet, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_event_that_is_not_json_is_refused(fleet: Fleet, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     made = tmp_path / "made"
     app = make_app(fleet.settings)
     with app.connection() as connection, app.events.Receiver(connection).consumer_context(wakeup=False) as (listening, _, _):
@@ -101,7 +101,7 @@ def test_an_event_that_is_no_json_is_refused_unread(fleet: Fleet, tmp_path: Path
     assert not made.exists()
 
 
-def test_a_message_of_a_wrong_shape_is_dropped_and_the_worker_lives_on(fleet: Fleet, run_id: str) -> None:
+def test_malformed_message_is_dropped_without_worker_restart(fleet: Fleet, run_id: str) -> None:
     for body in (b"[[", b"5", b"null", b'"text"', b"[]", b"[1, 2]", b"\xff\xfe", b"[" * 100_000, b'[["run", 1], {}, {"chord": 3}]'):
         publish(fleet, body, **HEADERS)
     wrong: list[dict[str, Any]] = [{}, {"task": None}, {"task": TASK_NAME}, {"task": "os.system"}, {**HEADERS, "eta": "x", "id": 3}]
@@ -112,6 +112,6 @@ def test_a_message_of_a_wrong_shape_is_dropped_and_the_worker_lives_on(fleet: Fl
 
 
 @pytest.mark.parametrize("garbage", [b"\x80\x04garbage", b'{"body": 1}'])
-def test_what_is_no_message_at_all_costs_a_restart_at_most(fleet: Fleet, run_id: str, garbage: bytes) -> None:
+def test_garbage_in_queue_costs_at_most_one_restart(fleet: Fleet, run_id: str, garbage: bytes) -> None:
     fleet.ledger.client.lpush(queue_name("wary"), garbage)
     run_to_the_end(fleet, run_id)

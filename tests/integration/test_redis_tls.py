@@ -63,7 +63,7 @@ def assert_no_password(*said: str) -> None:
         assert all(spelling not in text for text in said)
 
 
-def test_a_run_goes_over_tls_from_end_to_end_and_flower_sees_it(fleet: Fleet, authority: trustme.CA, ca_file: Path) -> None:
+def test_run_and_flower_work_over_tls(fleet: Fleet, authority: trustme.CA, ca_file: Path) -> None:
     with over_tls(fleet, authority, ca_file) as sealed:
         run_id = json.loads(sealed.run_producer(*enqueue_something(sealed), "--json"))["run_id"]
         sealed.start_workers("sealed", log_level="DEBUG")
@@ -83,7 +83,7 @@ def test_a_run_goes_over_tls_from_end_to_end_and_flower_sees_it(fleet: Fleet, au
     assert "insecure" not in fleet.read_log()
 
 
-def test_a_certificate_that_does_not_verify_is_refused_with_words(fleet: Fleet, authority: trustme.CA) -> None:
+def test_unverified_certificate_is_refused_with_advice(fleet: Fleet, authority: trustme.CA) -> None:
     with over_tls(fleet, authority, None) as sealed:
         said = sealed.run_producer(*enqueue_something(sealed), code=2)
         command = [sys.executable, "-m", "workers", "start", "--model", "sealed", "--gpus", "none"]
@@ -99,7 +99,7 @@ def test_a_certificate_that_does_not_verify_is_refused_with_words(fleet: Fleet, 
 
 
 @pytest.mark.parametrize("fault", ["unknown authority", "another host"])
-def test_celery_verifies_the_certificate_as_the_ledger_does(fleet: Fleet, authority: trustme.CA, ca_file: Path, fault: str) -> None:
+def test_celery_and_ledger_verify_the_certificate(fleet: Fleet, authority: trustme.CA, ca_file: Path, fault: str) -> None:
     name = "redis.example.org" if fault == "another host" else "127.0.0.1"
     with over_tls(fleet, authority, None if fault == "unknown authority" else ca_file, name=name) as sealed:
         with pytest.raises(OperationalError, match="certificate verify failed"):  # left alone it would take any
@@ -108,7 +108,7 @@ def test_celery_verifies_the_certificate_as_the_ledger_does(fleet: Fleet, author
             connect_redis(sealed.settings, patience_s=0)
 
 
-def test_a_wrong_password_is_refused_with_words(fleet: Fleet) -> None:
+def test_wrong_password_is_refused_with_advice(fleet: Fleet) -> None:
     locked = use_address(fleet, fleet.server.port, scheme="redis", password="wr@ng/one")  # noqa: S106  # the fault
     said = locked.run_producer(*enqueue_something(locked), code=2)
     assert "refuses the user or password of FLEET_REDIS_URL" in said
@@ -120,7 +120,7 @@ def test_a_wrong_password_is_refused_with_words(fleet: Fleet) -> None:
 @pytest.mark.parametrize(
     "url", ["redis://:hunter2/p@ss:word@127.0.0.1:6379/0", "redis://:hunter2@host:port/0", "unix:///hunter2.sock", "hunter2"]
 )
-def test_what_is_no_address_is_refused_without_quoting_it(fleet: Fleet, url: str) -> None:
+def test_invalid_redis_url_is_refused_without_being_shown(fleet: Fleet, url: str) -> None:
     broken = replace(fleet, settings=fleet.settings.model_copy(update={"redis_url": SecretStr(url)}))
     said = broken.run_producer("status", "sealed-0", code=2)
     assert "FLEET_REDIS_URL: expected an address such as redis://:password@host:6379/0" in said

@@ -23,7 +23,7 @@ def read_results(fleet: Fleet, run_id: str, *, code: int) -> dict[Any, Any]:
     return {row["index"]: row for row in map(json.loads, lines)}
 
 
-def test_what_failed_and_what_was_invalid_is_run_again_alone_and_both_waves_are_shown(clean_fleet: Fleet) -> None:
+def test_retry_repeats_only_failed_and_invalid_samples(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     table = [{"match": "shy", "answers": [REFUSAL, REFUSAL, REFUSAL, "ok"]}, {"match": "stubborn", "answers": [REFUSAL]}]
     options = {"table": table, "asked": str(fleet.folder / "asked")}
@@ -72,7 +72,7 @@ def test_what_failed_and_what_was_invalid_is_run_again_alone_and_both_waves_are_
     assert scores["first_attempt_hits"] == 38, "one that could not be asked before was right the first time it was"
 
 
-def test_a_cancelled_run_ends_within_one_chunk_keeps_what_is_done_and_can_go_on(clean_fleet: Fleet) -> None:
+def test_cancelled_run_keeps_outcomes_and_can_resume(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     options = {"delay_s": 0.1, "asked": str(fleet.folder / "asked")}
     fleet.write_profile("noting", engine="tests.support.engines.dying_engine:NotingEngine", engine_options=options)
@@ -99,7 +99,7 @@ def test_a_cancelled_run_ends_within_one_chunk_keeps_what_is_done_and_can_go_on(
     assert f"run {run_id} is done; there is nothing to cancel" in fleet.run_producer("cancel", run_id, code=2)
 
 
-def test_a_hopeless_run_stops_with_the_reason_and_goes_on_only_when_told_to(clean_fleet: Fleet) -> None:
+def test_aborted_run_continues_only_after_resume(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     fleet.write_profile("echoing")
     rows = [{**row, "image": "nowhere.png"} if number % 2 else row for number, row in enumerate(make_rows(200))]

@@ -104,7 +104,7 @@ def test_no_secret_shows_anywhere_at_any_log_level(secretive: Fleet) -> None:
         ({"api_key": "sk-1234"}, "api_key: unknown field"),
     ],
 )
-def test_a_profile_with_a_secret_is_refused_without_showing_it(fleet: Fleet, written: dict[str, Any], field: str) -> None:
+def test_profile_with_secret_is_refused_without_showing_it(fleet: Fleet, written: dict[str, Any], field: str) -> None:
     fleet.write_profile("keyed", **written)
     spec = fleet.write_spec("keyed", [fleet.write_dataset("rows", make_rows(1))])
     said = fleet.run_producer("enqueue", str(spec), code=2)
@@ -113,7 +113,7 @@ def test_a_profile_with_a_secret_is_refused_without_showing_it(fleet: Fleet, wri
     assert list(fleet.store.list_keys()) == []
 
 
-def test_a_broken_setting_is_refused_without_showing_secrets(fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_setting_is_refused_without_showing_secrets(fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLEET_OTHER_PASSWORD", "correct-horse")
     monkeypatch.setenv("FLEET_LEASE_S", "correct-horse")
     said = run(

@@ -44,7 +44,7 @@ def journaled(fleet: Fleet, run_id: str, chunk: int = 0) -> int:
     return int(count)
 
 
-def test_sigterm_and_ctrl_c_let_running_chunks_finish_and_start_no_other(clean_fleet: Fleet) -> None:
+def test_drain_finishes_running_chunks_and_starts_none(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     write_profile(fleet, delay_s=0.6)
     run_id = enqueue_rows(fleet, "noting", make_rows(200), chunk=4)
@@ -64,7 +64,7 @@ def test_sigterm_and_ctrl_c_let_running_chunks_finish_and_start_no_other(clean_f
     assert set(read_asked(fleet).values()) == {1}
 
 
-def test_a_chunk_that_does_not_finish_in_time_is_given_back_with_its_journal(clean_fleet: Fleet) -> None:
+def test_unfinished_chunk_is_released_with_its_journal(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     write_profile(fleet, table=[{"match": "slow", "fault": "hang"}])
     slow = {"id": "slow", "question": "slow?", "target": "ok"}
@@ -84,7 +84,7 @@ def test_a_chunk_that_does_not_finish_in_time_is_given_back_with_its_journal(cle
     assert all(asked[outcome.sample_id] == (2 if outcome.index == "slow" else 1) for outcome in outcomes)
 
 
-def test_a_second_signal_kills_and_the_lease_runs_out(clean_fleet: Fleet) -> None:
+def test_second_signal_kills_workers_and_leases_expire(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     write_profile(fleet, table=[{"match": "", "fault": "hang"}])
     run_id = enqueue_rows(fleet, "noting", make_rows(4))
@@ -112,7 +112,7 @@ def test_workers_whose_launcher_was_killed_drain_themselves(clean_fleet: Fleet) 
     assert fleet.status(run_id).samples.ok == len(read_asked(fleet))
 
 
-def test_a_worker_that_still_loads_its_model_ends_at_once(clean_fleet: Fleet) -> None:
+def test_loading_worker_stops_at_once(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     notes = fleet.folder / "notes"
     options = {"notes": str(notes), "load_s": 600}

@@ -32,7 +32,7 @@ def check_as_json(environment: Mapping[str, str], *arguments: str, code: int) ->
     return {finding["what"]: finding for finding in report["findings"]}
 
 
-def test_a_node_that_can_run_says_so(fleet: Fleet) -> None:
+def test_ready_node_reports_success(fleet: Fleet) -> None:
     fleet.write_profile("some")
     found = check_as_json(fleet.environment(), "--model", "some", "--gpus", "none", code=0)
     assert {what: found[what]["level"] for what in PASSED_ON} == dict.fromkeys(PASSED_ON, "ok")
@@ -44,7 +44,7 @@ def test_a_node_that_can_run_says_so(fleet: Fleet) -> None:
     assert fleet.server.url.split("@")[0].rpartition(":")[2] not in text, "the password"
 
 
-def test_gpus_and_what_would_be_chosen_on_them_are_told(fleet: Fleet) -> None:
+def test_gpus_and_chosen_options_are_reported(fleet: Fleet) -> None:
     fleet.write_profile("some", engine="hf", weights=str(ROOT / "examples" / "tiny" / "model"))
     is_for_cpus = version("torch").endswith("+cpu")
     environment = with_gpus(fleet.environment(), 2)
@@ -57,7 +57,7 @@ def test_gpus_and_what_would_be_chosen_on_them_are_told(fleet: Fleet) -> None:
 
 
 @pytest.mark.parametrize("fault", ["down", "hanging"])
-def test_a_redis_that_is_away_ends_with_3_and_the_rest_is_told_all_the_same(fleet: Fleet, fault: str) -> None:
+def test_unreachable_redis_exits_with_3_after_all_checks(fleet: Fleet, fault: str) -> None:
     fleet.write_profile("some")
     if fault == "down":
         fleet.server.stop()
@@ -75,7 +75,7 @@ def test_a_redis_that_is_away_ends_with_3_and_the_rest_is_told_all_the_same(flee
     assert found["store"]["level"] == found["engine"]["level"] == "ok"
 
 
-def test_a_store_that_is_away_ends_with_3(fleet: Fleet) -> None:
+def test_unreachable_store_exits_with_3(fleet: Fleet) -> None:
     environment = {
         **fleet.environment(store_url="s3://bucket/fleet"),
         "AWS_ENDPOINT_URL": "http://127.0.0.1:9",  # the port that nobody listens on
@@ -87,7 +87,7 @@ def test_a_store_that_is_away_ends_with_3(fleet: Fleet) -> None:
     assert found["redis"]["level"] == "ok"
 
 
-def test_what_the_user_must_change_ends_with_2_however_much_is_away(fleet: Fleet) -> None:
+def test_user_error_takes_precedence_over_unreachable_service(fleet: Fleet) -> None:
     fleet.ledger.client.config_set("maxmemory", "1gb")
     fleet.ledger.client.config_set("maxmemory-policy", "allkeys-lru")
     found = check_as_json(fleet.environment(), "--gpus", "none", code=2)
@@ -99,7 +99,7 @@ def test_what_the_user_must_change_ends_with_2_however_much_is_away(fleet: Fleet
     assert "model profile 'no-such-model' not found" in found["profile"]["found"]
 
 
-def test_a_wrong_password_is_the_user_s_to_mend_and_not_shown(fleet: Fleet) -> None:
+def test_wrong_password_exits_with_2_and_is_hidden(fleet: Fleet) -> None:
     environment = {**fleet.environment(), "FLEET_REDIS_URL": f"redis://:hunter2@127.0.0.1:{fleet.server.port}/0"}
     text = run_check(environment, "--gpus", "none", code=2)
     assert "refuses the user or password of FLEET_REDIS_URL" in text
