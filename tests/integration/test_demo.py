@@ -48,10 +48,10 @@ def test_demo_continues_after_ctrl_c_and_prints_scores(tmp_path: Path) -> None:
     interrupted = start_demo(folder)
     wait_until(lambda: len(find_parts(folder)) >= 4, "four parts", deadline_s=120)
     interrupted.send_signal(signal.SIGINT)
-    _, said = interrupted.communicate(timeout=60)
+    _, output = interrupted.communicate(timeout=60)
     assert interrupted.returncode == 130
-    assert "nothing is lost, the same command goes on" in said
-    assert "Traceback" not in said
+    assert "nothing is lost, the same command goes on" in output
+    assert "Traceback" not in output
     assert find_processes(folder) == []
     before = find_parts(folder)
 

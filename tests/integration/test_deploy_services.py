@@ -24,7 +24,7 @@ print("PONG" if redis.Redis(port=int(sys.argv[1]), password=os.environ["REDISCLI
 """
 
 
-def stand_in(folder: Path, name: str, command: str) -> None:
+def write_wrapper(folder: Path, name: str, command: str) -> None:
     """Put a program on the folder's PATH that runs the real one with options of the test."""
     path = folder / name
     path.write_text(f"#!/bin/sh\nexec {command}\n")
@@ -48,8 +48,8 @@ def is_up(client: redis.Redis) -> bool:
 def test_redis_service_is_protected_and_persistent(tmp_path: Path) -> None:
     service = read_compose(**SECRETS)["services"]["redis"]
     server, port = find_redis_server(), find_free_port()
-    stand_in(tmp_path, "redis-server", f'{server} "$@" --port {port} --bind 127.0.0.1 --dir {tmp_path}')
-    stand_in(tmp_path, "redis-cli", f"{sys.executable} -c '{PING}' {port}")  # a server's package may bring no redis-cli
+    write_wrapper(tmp_path, "redis-server", f'{server} "$@" --port {port} --bind 127.0.0.1 --dir {tmp_path}')
+    write_wrapper(tmp_path, "redis-cli", f"{sys.executable} -c '{PING}' {port}")  # a server's package may bring no redis-cli
     environment = {**service["environment"], "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
     command = [unescape(word) for word in service["command"]]
     process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)

@@ -4,18 +4,18 @@ import signal
 
 import pytest
 
-from tests.support.asking import count_asked_again, read_asked
+from tests.support.asked_samples import count_asked_again, read_asked
 from tests.support.deploy.slurm import ARRAY, Slurm
 from tests.support.fleet import ROOT, Fleet, make_rows
+from tests.support.fleet_processes import assert_no_leases_held, clean_fleet
 from tests.support.hardware.shown_gpus import with_gpus
-from tests.support.leftovers import assert_nothing_is_held, clean_fleet
 from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
 from tests.support.workers import enqueue_rows
 
 __all__ = ["clean_fleet"]  # a fixture
 
-MODEL = "noting"
+MODEL = "recording"
 WORKERS = (MODEL, "--gpus", "none")
 ROWS = 80
 ONE_GPU = {**with_gpus({"PYTHONPATH": str(ROOT)}, 1), "CUDA_VISIBLE_DEVICES": "0"}
@@ -23,10 +23,10 @@ ONE_GPU = {**with_gpus({"PYTHONPATH": str(ROOT)}, 1), "CUDA_VISIBLE_DEVICES": "0
 
 def write_profile(fleet: Fleet, *, delay_s: float) -> None:
     options = {"asked": str(fleet.folder / "asked"), "delay_s": delay_s}
-    fleet.write_profile(MODEL, engine="tests.support.engines.dying_engine:NotingEngine", engine_options=options)
+    fleet.write_profile(MODEL, engine="tests.support.engines.dying_engine:RecordingEngine", engine_options=options)
 
 
-def enqueue_moving(fleet: Fleet, *, delay_s: float = 0.3) -> str:
+def enqueue_slow(fleet: Fleet, *, delay_s: float = 0.3) -> str:
     """Enqueue a run of chunks of 4 samples that take a while each; return its id."""
     write_profile(fleet, delay_s=delay_s)
     return enqueue_rows(fleet, MODEL, make_rows(ROWS), chunk=4)
@@ -49,7 +49,7 @@ def test_elements_share_one_queue_and_one_leaves_early(clean_fleet: Fleet, slurm
     write_profile(fleet, delay_s=1.0)
     with slurm.start(0, *WORKERS) as stays, slurm.start(1, *WORKERS) as leaves:
         there = fleet.wait_for_workers(MODEL, 2)
-        run_id = enqueue_moving(fleet, delay_s=1.0)
+        run_id = enqueue_slow(fleet, delay_s=1.0)
         wait_until(lambda: sum(bool(worker.holds) for worker in fleet.workers(MODEL)) == 2, "both to work on the run")
         leaves.signal_shell(signal.SIGUSR1)
         assert leaves.wait() == 0
@@ -66,32 +66,32 @@ def test_elements_share_one_queue_and_one_leaves_early(clean_fleet: Fleet, slurm
 
 def test_preempted_element_drains_and_continues_when_requeued(clean_fleet: Fleet, slurm: Slurm) -> None:
     fleet = clean_fleet
-    run_id = enqueue_moving(fleet)
+    run_id = enqueue_slow(fleet)
     with slurm.start(3, *WORKERS) as preempted:
         wait_for_asked(fleet, 8)
         preempted.signal_all(signal.SIGTERM)
         assert preempted.wait() == 0
         assert "draining: cancelled or preempted" in preempted.read_log()
-    assert_nothing_is_held(fleet, run_id, MODEL)
+    assert_no_leases_held(fleet, run_id, MODEL)
     assert 8 <= fleet.status(run_id).samples.ok == len(read_asked(fleet)) < ROWS
     with slurm.start(3, *WORKERS, SLURM_RESTART_COUNT="1") as again:
         assert fleet.wait_for_end(run_id).samples.ok == ROWS
         again.signal_all(signal.SIGTERM)
         assert again.wait() == 0
-        assert "start 0 of noting" in again.read_log()
-        assert "start 1 of noting" in again.read_log(), "one log, appended to"
+        assert "start 0 of recording" in again.read_log()
+        assert "start 1 of recording" in again.read_log(), "one log, appended to"
     assert_run_is_sound(fleet, run_id)
     assert count_asked_again(fleet) == 0
     assert slurm.read_requeued() == [], "SLURM has done that itself"
 
 
 def test_element_signalled_before_launcher_starts_exits_with_0(clean_fleet: Fleet, slurm: Slurm) -> None:
-    run_id = enqueue_moving(clean_fleet)
+    run_id = enqueue_slow(clean_fleet)
     with slurm.start(0, *WORKERS) as element:
-        wait_until(lambda: "start 0 of noting" in element.read_log(), "the shell to listen")
+        wait_until(lambda: "start 0 of recording" in element.read_log(), "the shell to listen")
         element.signal_shell(signal.SIGUSR1)
         assert element.wait() == 0
-    assert_nothing_is_held(clean_fleet, run_id, MODEL)
+    assert_no_leases_held(clean_fleet, run_id, MODEL)
 
 
 @pytest.mark.parametrize(("restarts", "requeued"), [("0", [f"requeue {ARRAY}_5"]), ("3", [])])
@@ -99,7 +99,7 @@ def test_element_with_killed_launcher_is_requeued_within_limit(
     clean_fleet: Fleet, slurm: Slurm, restarts: str, requeued: list[str]
 ) -> None:
     fleet = clean_fleet
-    run_id = enqueue_moving(fleet, delay_s=0.01)
+    run_id = enqueue_slow(fleet, delay_s=0.01)
     with slurm.start(5, *WORKERS, SLURM_RESTART_COUNT=restarts) as dies:
         fleet.wait_for_workers(MODEL)
         dies.find_launcher().kill()
@@ -143,26 +143,26 @@ def test_offline_hub_keeps_the_callers_weights_folder(
     launcher.chmod(0o700)
     with slurm.start(0, *WORKERS, VLM_FLEET_VENV=str(launcher.parents[1]), **variables) as element:
         assert element.wait() == 0
-        (said,) = [line for line in element.read_log().splitlines() if line.startswith("HF_HOME=")]
-    assert found in said.partition(" compiled in ")[0]
-    assert "slurm/vlm-fleet-" in said.partition(" compiled in ")[2]
+        (output,) = [line for line in element.read_log().splitlines() if line.startswith("HF_HOME=")]
+    assert found in output.partition(" compiled in ")[0]
+    assert "slurm/vlm-fleet-" in output.partition(" compiled in ")[2]
 
 
 def test_user_error_exits_with_2_without_requeue(clean_fleet: Fleet, slurm: Slurm) -> None:
-    enqueue_moving(clean_fleet)
+    enqueue_slow(clean_fleet)
     empty = clean_fleet.folder / "empty"
     empty.touch(mode=0o600)
     missing = str(clean_fleet.folder / "missing")
     clean_fleet.write_profile("spans", engine="vllm", engine_options={"tensor_parallel_size": 2})
-    said = {
-        "did you mean 'noting'": (("notin", "--gpus", "none"), {}),
+    output = {
+        "did you mean 'recording'": (("recordin", "--gpus", "none"), {}),
         "no model; expected: sbatch": ((), {}),
         f"{missing}/bin/workers is missing": (WORKERS, {"VLM_FLEET_VENV": missing}),
         f"{missing} cannot be read": (WORKERS, {"VLM_FLEET_ENV": missing}),
         f"{empty} sets no FLEET_REDIS_URL": (WORKERS, {"VLM_FLEET_ENV": str(empty)}),
         "1 GPU cannot be divided into groups of 2": (("spans",), ONE_GPU),
     }
-    for words, (arguments, variables) in said.items():
+    for words, (arguments, variables) in output.items():
         with slurm.start(0, *arguments, **variables) as element:
             assert element.wait() == 2, element.read_log()
             assert words in element.read_log()

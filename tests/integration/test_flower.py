@@ -138,10 +138,10 @@ def test_flower_on_terminal_shows_generated_password_once(fleet: Fleet) -> None:
                 copy.write(screen.read(4096))
                 copy.flush()
             flower = Flower(process, log)
-            told = re.findall(r"user (\S+), password (\S+), for this start alone", flower.read_log())
-            assert len(told) == 1
+            credentials = re.findall(r"user (\S+), password (\S+), for this start alone", flower.read_log())
+            assert len(credentials) == 1
             assert flower.ask("workers")[0] == 401
-            assert flower.ask("workers", ":".join(told[0]))[0] == 200
+            assert flower.ask("workers", ":".join(credentials[0]))[0] == 200
         finally:
             process.terminate()
             process.wait(timeout=20)

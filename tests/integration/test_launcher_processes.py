@@ -11,8 +11,8 @@ import psutil
 import pytest
 
 from tests.support.fleet import Fleet, make_rows
+from tests.support.fleet_processes import clean_fleet, find_processes, start_launcher
 from tests.support.hardware.shown_gpus import with_gpus
-from tests.support.leftovers import clean_fleet, find_processes, start_launcher
 from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
 from tests.support.workers import enqueue_rows
@@ -67,7 +67,7 @@ def test_configuration_error_is_logged_once_with_exit_2(clean_fleet: Fleet) -> N
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "output"),
     [
         (("--model", "parrent", "--gpus", "none"), "did you mean 'parent'"),
         (("--model", "parent", "--gpus", "two"), "--gpus 'two': expected none, all, or GPU numbers"),
@@ -78,12 +78,12 @@ def test_configuration_error_is_logged_once_with_exit_2(clean_fleet: Fleet) -> N
         (("--gpus", "none"), "Missing option '--model'"),
     ],
 )
-def test_wrong_command_exits_with_2_and_message(clean_fleet: Fleet, arguments: tuple[str, ...], said: str) -> None:
+def test_wrong_command_exits_with_2_and_message(clean_fleet: Fleet, arguments: tuple[str, ...], output: str) -> None:
     clean_fleet.write_profile("parent")
     with start_launcher(clean_fleet, *arguments, environment=with_gpus(clean_fleet.environment(), 2)) as launcher:
         _, log = launcher.communicate(timeout=30)
     assert launcher.returncode == 2
-    assert said in log
+    assert output in log
     assert "Traceback" not in log
 
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.support.fleet import Fleet, make_rows
-from tests.support.leftovers import clean_fleet
+from tests.support.fleet_processes import clean_fleet
 from tests.support.servers.openai_server import CUT, KEY, PAGE, Asked, OpenAIServer, Reply, refuse, say, serve_openai
 from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until

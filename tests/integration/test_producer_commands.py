@@ -15,7 +15,7 @@ from common.broker.queues import queue_name
 from common.spec.files import read_specs
 from common.storage.keys import index_key, part_key, run_key, samples_key
 from common.storage.plan_index import read_index
-from tests.support.faults.dying_producer import POINTS, RUNG_BEFORE_DEATH
+from tests.support.faults.signalled_producer import MESSAGES_BEFORE_SIGNAL, POINTS
 from tests.support.fleet import ROOT, Fleet, make_rows
 from tests.support.planning import put_part, read_rung, run_chunks
 from tests.support.soundness import assert_run_is_sound
@@ -77,11 +77,11 @@ def test_help_describes_every_command(fleet: Fleet) -> None:
     (_, overview, _), *explained = run_each(fleet, ["--help"], *([command, "--help"] for command in COMMANDS))
     assert all(f"\n  {command} " in overview for command in COMMANDS)
     assert "..." not in overview.partition("Commands:")[2], "a summary was cut"
-    for command, (code, said, _) in zip(COMMANDS, explained, strict=True):
+    for command, (code, output, _) in zip(COMMANDS, explained, strict=True):
         assert code == 0
-        assert said.startswith(f"Usage: producer {command} [OPTIONS]")
-        assert ("--json" in said) == (command not in ("watch", "demo"))
-        assert max(map(len, said.splitlines())) <= 80
+        assert output.startswith(f"Usage: producer {command} [OPTIONS]")
+        assert ("--json" in output) == (command not in ("watch", "demo"))
+        assert max(map(len, output.splitlines())) <= 80
 
 
 # Enqueue
@@ -99,17 +99,17 @@ def test_dry_run_prints_digest_and_writes_nothing(fleet: Fleet, spec_path: str) 
 def test_enqueue_prints_its_result_as_text_and_json(fleet: Fleet, spec_path: str) -> None:
     first = read_json(fleet, "enqueue", spec_path, "--json")
     assert (first["planned"], first["opened"], first["rung"], first["plan"]["samples"]) == (True, True, 7, 50)
-    said = fleet.run_producer("enqueue", spec_path)
-    assert f"{first['run_id']}: 60 rows, 50 samples in 7 chunks (planned before)" in said
-    assert f"producer watch {first['run_id']}" in said
+    output = fleet.run_producer("enqueue", spec_path)
+    assert f"{first['run_id']}: 60 rows, 50 samples in 7 chunks (planned before)" in output
+    assert f"producer watch {first['run_id']}" in output
     changed = read_json(fleet, "enqueue", spec_path, "--set", "shuffle.seed=1", "--set", "datasets.0.limit=20", "--json")
     assert changed["run_id"] != first["run_id"]
     assert changed["plan"]["samples"] == 20
 
 
 def test_each_model_prints_one_line_of_json(fleet: Fleet, spec_path: str) -> None:
-    said = fleet.run_producer("enqueue", spec_path, "--set", "model=", "--set", "models=[quick, echo]", "--json")
-    assert [json.loads(line)["model"] for line in said.splitlines()] == ["quick", "echo"]
+    output = fleet.run_producer("enqueue", spec_path, "--set", "model=", "--set", "models=[quick, echo]", "--json")
+    assert [json.loads(line)["model"] for line in output.splitlines()] == ["quick", "echo"]
 
 
 def test_user_error_exits_with_2_and_advice(fleet: Fleet, spec_path: str) -> None:
@@ -120,19 +120,19 @@ def test_user_error_exits_with_2_and_advice(fleet: Fleet, spec_path: str) -> Non
         ("enqueue",): "Missing argument 'SPEC'",
         ("statsu",): "Did you mean 'status'?",
     }
-    for (code, out, said), expected in zip(run_each(fleet, *cases), cases.values(), strict=True):
+    for (code, out, output), expected in zip(run_each(fleet, *cases), cases.values(), strict=True):
         assert (code, out) == (2, "")
-        assert expected in said
+        assert expected in output
     assert list_everything(fleet) == ([], 0)
 
 
 def test_unknown_run_exits_with_2_and_changes_nothing(fleet: Fleet) -> None:
     folder = fleet.folder / "out"
     cases = [["status"], ["watch"], ["resume"], ["resume", "--rebuild"], ["collect", "--out", str(folder)], ["evaluate"]]
-    for code, out, said in run_each(fleet, *([*case, "quick-0"] for case in cases)):
+    for code, out, output in run_each(fleet, *([*case, "quick-0"] for case in cases)):
         assert (code, out) == (2, "")
-        assert "no run 'quick-0' in file://" in said
-        assert "FLEET_STORE_URL" in said
+        assert "no run 'quick-0' in file://" in output
+        assert "FLEET_STORE_URL" in output
     assert not folder.exists()
     assert list_everything(fleet) == ([], 0)
 
@@ -183,10 +183,10 @@ def test_collect_reports_unwritable_folder(fleet: Fleet, run_id: str, spec_path:
 def test_collect_reports_damaged_part_without_traceback(fleet: Fleet, run_id: str) -> None:
     run_chunks(fleet, "quick", run_id)
     fleet.store.put(part_key(run_id, 1, 3), b"PAR1 nothing PAR1")
-    [(code, _, said)] = run_each(fleet, ["collect", run_id, "--out", str(fleet.folder / "out")])
+    [(code, _, output)] = run_each(fleet, ["collect", run_id, "--out", str(fleet.folder / "out")])
     assert code == 1
-    assert f"producer: part of run {run_id}, chunk 3" in said
-    assert "Traceback" not in said
+    assert f"producer: part of run {run_id}, chunk 3" in output
+    assert "Traceback" not in output
     assert list((fleet.folder / "out").iterdir()) == []
 
 
@@ -202,18 +202,20 @@ def test_resume_prints_how_many_chunks_it_published(fleet: Fleet, run_id: str) -
 
 
 def test_retry_accepts_only_failed_and_invalid(fleet: Fleet, run_id: str) -> None:
-    said = fleet.run_producer("resume", run_id, "--retry", "failed,unprocessed", code=2)
-    assert "'unprocessed' cannot be run again; expected failed, invalid or failed,invalid" in said
+    output = fleet.run_producer("resume", run_id, "--retry", "failed,unprocessed", code=2)
+    assert "'unprocessed' cannot be run again; expected failed, invalid or failed,invalid" in output
     assert "no sample is failed and not being run again already" in fleet.run_producer("resume", run_id, "--retry", "failed")
 
 
 def test_unreachable_redis_exits_with_3_and_advice(fleet: Fleet, spec_path: str) -> None:
-    for code, _, said in run_each(fleet, ["status", "quick-0"], ["enqueue", spec_path], redis_url="redis://:hidden@127.0.0.1:1/0"):
+    for code, _, output in run_each(
+        fleet, ["status", "quick-0"], ["enqueue", spec_path], redis_url="redis://:hidden@127.0.0.1:1/0"
+    ):
         assert code == 3
-        assert "Redis at 127.0.0.1:1/0 does not answer" in said
-        assert "FLEET_REDIS_URL" in said
-        assert "hidden" not in said
-        assert "Traceback" not in said
+        assert "Redis at 127.0.0.1:1/0 does not answer" in output
+        assert "FLEET_REDIS_URL" in output
+        assert "hidden" not in output
+        assert "Traceback" not in output
 
 
 def test_interrupted_watch_exits_with_130(fleet: Fleet, run_id: str) -> None:
@@ -221,8 +223,8 @@ def test_interrupted_watch_exits_with_130(fleet: Fleet, run_id: str) -> None:
     assert watching.stdout is not None
     assert watching.stdout.readline() == f"{run_id}: 0/50 samples · waiting for a worker\n"
     watching.send_signal(signal.SIGINT)
-    _, said = watching.communicate(timeout=60)
-    assert (watching.returncode, said.strip()) == (130, "interrupted; nothing is lost, the same command goes on")
+    _, output = watching.communicate(timeout=60)
+    assert (watching.returncode, output.strip()) == (130, "interrupted; nothing is lost, the same command goes on")
     assert fleet.status(run_id).state == "running"
 
 
@@ -232,7 +234,7 @@ def test_interrupted_watch_exits_with_130(fleet: Fleet, run_id: str) -> None:
 @pytest.mark.parametrize("point", POINTS)
 def test_killed_enqueue_completes_when_repeated(fleet: Fleet, point: str) -> None:
     fleet.write_profile("quick")
-    count = 2 * RUNG_BEFORE_DEATH + 50 if point == "while_ringing" else 60
+    count = 2 * MESSAGES_BEFORE_SIGNAL + 50 if point == "while_ringing" else 60
     spec = fleet.write_spec("quick", [fleet.write_dataset("rows", make_rows(count))], chunks={"max_samples": 2})
     [asked] = read_specs(spec)
     run_id = asked.run_id
@@ -242,9 +244,9 @@ def test_killed_enqueue_completes_when_repeated(fleet: Fleet, point: str) -> Non
             put_part(fleet.store, chunk)
         fleet.ledger.client.flushall()
 
-    dying = start_producer(fleet, point, "enqueue", str(spec), module="tests.support.faults.dying_producer")
-    _, said = dying.communicate(timeout=60)
-    assert dying.returncode == -signal.SIGKILL, said
+    dying = start_producer(fleet, point, "enqueue", str(spec), module="tests.support.faults.signalled_producer")
+    _, output = dying.communicate(timeout=60)
+    assert dying.returncode == -signal.SIGKILL, output
     assert_died_at(fleet, run_id, point)
 
     again = read_json(fleet, "enqueue", str(spec), "--json")
@@ -267,10 +269,10 @@ def assert_died_at(fleet: Fleet, run_id: str, point: str) -> None:
 
 
 def test_two_simultaneous_producers_make_one_run(fleet: Fleet, spec_path: str) -> None:
-    told = [json.loads(out) for _, out, _ in run_each(fleet, *[["enqueue", spec_path, "--json"]] * 2)]
-    assert told[0]["run_id"] == told[1]["run_id"]
-    assert sorted([told[0]["opened"], told[1]["opened"]]) == [False, True]
-    run_id = told[0]["run_id"]
+    results = [json.loads(out) for _, out, _ in run_each(fleet, *[["enqueue", spec_path, "--json"]] * 2)]
+    assert results[0]["run_id"] == results[1]["run_id"]
+    assert sorted([results[0]["opened"], results[1]["opened"]]) == [False, True]
+    run_id = results[0]["run_id"]
     assert set(read_rung(fleet.ledger.client, "quick")) == set(range(7))
     fleet.ledger.client.delete(queue_name("quick"))
     run_chunks(fleet, "quick", run_id)

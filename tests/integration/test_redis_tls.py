@@ -58,9 +58,9 @@ def enqueue_something(fleet: Fleet) -> tuple[str, str]:
     return "enqueue", str(fleet.write_spec("sealed", [fleet.write_dataset("rows", make_rows(8))]))
 
 
-def assert_no_password(*said: str) -> None:
+def assert_no_password(*output: str) -> None:
     for spelling in (PASSWORD, quote(PASSWORD, safe=""), quote(PASSWORD), repr(PASSWORD)[1:-1]):
-        assert all(spelling not in text for text in said)
+        assert all(spelling not in text for text in output)
 
 
 def test_run_and_flower_work_over_tls(fleet: Fleet, authority: trustme.CA, ca_file: Path) -> None:
@@ -85,17 +85,17 @@ def test_run_and_flower_work_over_tls(fleet: Fleet, authority: trustme.CA, ca_fi
 
 def test_unverified_certificate_is_refused_with_advice(fleet: Fleet, authority: trustme.CA) -> None:
     with over_tls(fleet, authority, None) as sealed:
-        said = sealed.run_producer(*enqueue_something(sealed), code=2)
+        output = sealed.run_producer(*enqueue_something(sealed), code=2)
         command = [sys.executable, "-m", "workers", "start", "--model", "sealed", "--gpus", "none"]
         worker = subprocess.run(
             command, env=sealed.environment(), cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
         )  # fmt: skip
     assert worker.returncode == 2
-    for text in (said, worker.stderr):
+    for text in (output, worker.stderr):
         assert "its certificate does not verify" in text
         assert "ssl_ca_certs=FILE" in text
         assert "Traceback" not in text
-    assert_no_password(said, worker.stdout, worker.stderr)
+    assert_no_password(output, worker.stdout, worker.stderr)
 
 
 @pytest.mark.parametrize("fault", ["unknown authority", "another host"])
@@ -110,11 +110,11 @@ def test_celery_and_ledger_verify_the_certificate(fleet: Fleet, authority: trust
 
 def test_wrong_password_is_refused_with_advice(fleet: Fleet) -> None:
     locked = use_address(fleet, fleet.server.port, scheme="redis", password="wr@ng/one")  # noqa: S106  # the fault
-    said = locked.run_producer(*enqueue_something(locked), code=2)
-    assert "refuses the user or password of FLEET_REDIS_URL" in said
-    assert "Traceback" not in said
-    assert "wr@ng/one" not in said
-    assert quote("wr@ng/one", safe="") not in said
+    output = locked.run_producer(*enqueue_something(locked), code=2)
+    assert "refuses the user or password of FLEET_REDIS_URL" in output
+    assert "Traceback" not in output
+    assert "wr@ng/one" not in output
+    assert quote("wr@ng/one", safe="") not in output
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_wrong_password_is_refused_with_advice(fleet: Fleet) -> None:
 )
 def test_invalid_redis_url_is_refused_without_being_shown(fleet: Fleet, url: str) -> None:
     broken = replace(fleet, settings=fleet.settings.model_copy(update={"redis_url": SecretStr(url)}))
-    said = broken.run_producer("status", "sealed-0", code=2)
-    assert "FLEET_REDIS_URL: expected an address such as redis://:password@host:6379/0" in said
-    assert "Traceback" not in said
-    assert "hunter2" not in said
+    output = broken.run_producer("status", "sealed-0", code=2)
+    assert "FLEET_REDIS_URL: expected an address such as redis://:password@host:6379/0" in output
+    assert "Traceback" not in output
+    assert "hunter2" not in output

@@ -6,7 +6,7 @@ from typing import Any
 from PIL import Image
 
 from tests.support.fleet import Fleet, make_rows
-from tests.support.leftovers import clean_fleet
+from tests.support.fleet_processes import clean_fleet
 from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
 from tests.support.workers import enqueue_rows
@@ -27,7 +27,7 @@ def test_retry_repeats_only_failed_and_invalid_samples(clean_fleet: Fleet) -> No
     fleet = clean_fleet
     table = [{"match": "shy", "answers": [REFUSAL, REFUSAL, REFUSAL, "ok"]}, {"match": "stubborn", "answers": [REFUSAL]}]
     options = {"table": table, "asked": str(fleet.folder / "asked")}
-    fleet.write_profile("moody", engine="tests.support.engines.dying_engine:NotingEngine", engine_options=options)
+    fleet.write_profile("moody", engine="tests.support.engines.dying_engine:RecordingEngine", engine_options=options)
     odd = [
         {"id": "lost", "question": "lost?", "target": "ok", "image": "lost.png"},
         {"id": "shy", "question": "shy?", "target": "ok"},
@@ -75,12 +75,12 @@ def test_retry_repeats_only_failed_and_invalid_samples(clean_fleet: Fleet) -> No
 def test_cancelled_run_keeps_outcomes_and_can_resume(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     options = {"delay_s": 0.1, "asked": str(fleet.folder / "asked")}
-    fleet.write_profile("noting", engine="tests.support.engines.dying_engine:NotingEngine", engine_options=options)
-    run_id = enqueue_rows(fleet, "noting", make_rows(400), chunk=4)
-    fleet.start_workers("noting", chunks_in_flight=2)
+    fleet.write_profile("recording", engine="tests.support.engines.dying_engine:RecordingEngine", engine_options=options)
+    run_id = enqueue_rows(fleet, "recording", make_rows(400), chunk=4)
+    fleet.start_workers("recording", chunks_in_flight=2)
     wait_until(lambda: fleet.status(run_id).samples.ok >= 20, "some chunks")
-    said = fleet.run_producer("cancel", run_id)
-    assert "cancelled" in said
+    output = fleet.run_producer("cancel", run_id)
+    assert "cancelled" in output
     asked_by_then = len((fleet.folder / "asked").read_text().split())
     wait_until(lambda: fleet.status(run_id).samples.in_flight == 0, "the chunks in hand to end")
     stopped = fleet.status(run_id)
@@ -88,7 +88,7 @@ def test_cancelled_run_keeps_outcomes_and_can_resume(clean_fleet: Fleet) -> None
     assert stopped.samples.ok + stopped.samples.unprocessed == 400
     assert len((fleet.folder / "asked").read_text().split()) <= asked_by_then + 2 * 4, "another chunk was begun"
     assert "cancelled" in fleet.run_producer("watch", run_id, code=1)
-    enqueued = fleet.enqueue(fleet.folder / "noting.spec.yaml")
+    enqueued = fleet.enqueue(fleet.folder / "recording.spec.yaml")
     assert (enqueued.state, enqueued.rung) == ("cancelled", 0)
 
     assert "rang for" in fleet.run_producer("resume", run_id)
@@ -108,9 +108,9 @@ def test_aborted_run_continues_only_after_resume(clean_fleet: Fleet) -> None:
     stopped = fleet.wait_for_end(run_id)
     assert stopped.state == "paused"
     assert stopped.samples.unprocessed > 0
-    said = fleet.run_producer("status", run_id)
-    assert "aborted: " in said
-    assert "samples failed (abort_if: failed_rate 0.3, after 40), lately with media_missing" in said
+    output = fleet.run_producer("status", run_id)
+    assert "aborted: " in output
+    assert "samples failed (abort_if: failed_rate 0.3, after 40), lately with media_missing" in output
     fleet.run_producer("resume", run_id)
     assert fleet.wait_for_end(run_id).samples.failed == 100
     assert_run_is_sound(fleet, run_id)

@@ -14,7 +14,7 @@ import pytest
 from tests.support.fleet import ROOT, Fleet
 from tests.support.hardware.shown_gpus import with_gpus
 
-PASSED_ON = ("redis", "redis access", "redis memory", "redis durability", "clock", "store", "versions", "profile", "engine")
+ALWAYS_CHECKED = ("redis", "redis access", "redis memory", "redis durability", "clock", "store", "versions", "profile", "engine")
 
 
 def run_check(environment: Mapping[str, str], *arguments: str, code: int) -> str:
@@ -35,7 +35,7 @@ def check_as_json(environment: Mapping[str, str], *arguments: str, code: int) ->
 def test_ready_node_reports_success(fleet: Fleet) -> None:
     fleet.write_profile("some")
     found = check_as_json(fleet.environment(), "--model", "some", "--gpus", "none", code=0)
-    assert {what: found[what]["level"] for what in PASSED_ON} == dict.fromkeys(PASSED_ON, "ok")
+    assert {what: found[what]["level"] for what in ALWAYS_CHECKED} == dict.fromkeys(ALWAYS_CHECKED, "ok")
     assert found["redis access"]["found"] == "no TLS, a password, on this machine"
     assert found["redis durability"]["found"] == "append-only file on"
     assert fleet.settings.store_url in found["store"]["found"]

@@ -21,7 +21,7 @@ from tests.support.waiting import wait_until
 from tests.support.workers import enqueue_rows, open_slot
 from workers.execution.chunk import run_chunk
 
-LEAST_KILLS = 4
+MIN_KILLS = 4
 SOAK = ("--seed", "4246", "--minutes", "1.5", "--kills", "10", "--samples", "1500", "--workers", "4", "--every", "1.2")
 DEADLINE_S = 240
 
@@ -31,22 +31,22 @@ def run_soak(environment: dict[str, str]) -> tuple[int, str]:
     command = [sys.executable, "-m", "benchmarks.chaos", *SOAK]
     with subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as soak:
         try:
-            said, _ = soak.communicate(timeout=DEADLINE_S)
+            output, _ = soak.communicate(timeout=DEADLINE_S)
         except subprocess.TimeoutExpired:
             soak.terminate()
-            said, _ = soak.communicate()
-        return soak.returncode, said
+            output, _ = soak.communicate()
+        return soak.returncode, output
 
 
 @pytest.mark.timeout(300)  # it starts a good dozen of processes, one after the other, as fast as the machine can
 def test_random_kills_lose_or_double_no_sample() -> None:
     settings = {"FLEET_LEASE_S": "2", "FLEET_RENEW_S": "0.5", "FLEET_JANITOR_S": "0.5"}
-    code, said = run_soak({**os.environ, **settings})
-    assert code == 0, said
-    table = {name.strip(): value for name, value in re.findall(r"^(.+?) {2,}(\S.*)$", said, re.MULTILINE)}
-    assert (table["lost"], table["double"]) == ("0", "0"), said
-    assert int(table["kills"]) >= LEAST_KILLS, said
-    assert table["processes left after the drain"] == "0", said
+    code, output = run_soak({**os.environ, **settings})
+    assert code == 0, output
+    table = {name.strip(): value for name, value in re.findall(r"^(.+?) {2,}(\S.*)$", output, re.MULTILINE)}
+    assert (table["lost"], table["double"]) == ("0", "0"), output
+    assert int(table["kills"]) >= MIN_KILLS, output
+    assert table["processes left after the drain"] == "0", output
 
 
 def test_soak_reports_lost_samples_and_differing_ledger(fleet: Fleet) -> None:

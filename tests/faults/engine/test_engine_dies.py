@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.engines.faulty_engines import BASE_EXCEPTIONS
 from tests.support.fleet import Fleet, make_rows
-from tests.support.leftovers import clean_fleet
+from tests.support.fleet_processes import clean_fleet
 from tests.support.soundness import assert_run_is_sound
 from tests.support.workers import enqueue_rows
 
@@ -39,7 +39,7 @@ def test_worker_with_dead_engine_restarts(clean_fleet: Fleet, exits: bool) -> No
 def test_base_exceptions_cost_neither_worker_nor_slots(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     slots = 2
-    fleet.write_profile("unruly", engine="tests.support.engines.faulty_engines:UnrulyEngine", engine_options={"slots": slots})
+    fleet.write_profile("unruly", engine="tests.support.engines.faulty_engines:RaisingEngine", engine_options={"slots": slots})
     odd = [{"id": error.__name__, "question": f"raise {error.__name__}!", "target": "ok"} for error in BASE_EXCEPTIONS]
     run_id = enqueue_rows(fleet, "unruly", [*make_rows(96), *odd], chunk=4)
     fleet.start_workers("unruly", chunks_in_flight=slots)

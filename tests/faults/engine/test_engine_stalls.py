@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from tests.support.asking import assert_not_asked_again, count_asked_again, note_kept, read_asked
+from tests.support.asked_samples import assert_not_asked_again, count_asked_again, read_asked, read_stored_counts
 from tests.support.engines.stalling_engines import Stall
 from tests.support.fleet import Fleet, make_rows
-from tests.support.leftovers import clean_fleet
+from tests.support.fleet_processes import clean_fleet
 from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
 from tests.support.workers import enqueue_rows
@@ -32,10 +32,10 @@ def stall_once(fleet: Fleet, how: Stall, *, lease_s: float) -> str:
     run_id = enqueue_rows(fleet, MODEL, make_rows(64), chunk=CHUNK_SAMPLES)
     fleet.start_workers(MODEL, chunks_in_flight=2, engine_stall_s=STALL_S, lease_s=lease_s, drain_grace_s=1)
     wait_until(stalled.exists, "the engine to stall")
-    kept = note_kept(fleet, run_id)
+    stored = read_stored_counts(fleet, run_id)
     assert fleet.wait_for_end(run_id).samples.ok == 64
     assert_run_is_sound(fleet, run_id)
-    assert_not_asked_again(fleet, kept)
+    assert_not_asked_again(fleet, stored)
     assert count_asked_again(fleet) <= IN_FLIGHT, "more was asked again than what was in flight"
     assert fleet.read_log().count("worker started") == 2
     return run_id

@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.engines.poison import assert_only_poison_failed, write_poisoned_profile
 from tests.support.fleet import Fleet, make_rows
-from tests.support.leftovers import clean_fleet
+from tests.support.fleet_processes import clean_fleet
 from tests.support.workers import enqueue_rows
 
 __all__ = ["clean_fleet"]  # a fixture

@@ -15,7 +15,7 @@ from common.records import Outcome
 from common.settings import get_settings
 from producer.cli import cli
 from producer.datasets import lines
-from tests.support.faults.bad_input.cases import CommandCase, RowCase, is_said, slugify
+from tests.support.faults.bad_input.cases import CommandCase, RowCase, matches_message, slugify
 from tests.support.faults.bad_input.engine import without_root_powers
 from tests.support.faults.bad_input.page import COMMAND, COMMAND_TOPICS, ROW_TOPICS, list_row_cases, make_page
 from tests.support.faults.bad_input.rows import LONGEST_LINE_BYTES
@@ -25,7 +25,7 @@ from tests.support.soundness import assert_run_is_sound
 PAGE = ROOT / "docs" / "bad-input.md"
 ROW_CASES = list_row_cases()
 COMMAND_CASES = [case for topic in COMMAND_TOPICS for case in topic.cases if isinstance(case, CommandCase)]
-SEEING = "tests.support.faults.bad_input.engine:SeeingEngine"
+DESCRIBING = "tests.support.faults.bad_input.engine:DescribingEngine"
 
 Ended = dict[str, list[Outcome]]
 
@@ -34,7 +34,7 @@ Ended = dict[str, list[Outcome]]
 def shared_fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     with pytest.MonkeyPatch.context() as monkeypatch, start_fleet(tmp_path_factory.mktemp("fleet"), monkeypatch) as fleet:
         fleet.write_profile("quick")
-        fleet.write_profile("seeing", engine=SEEING)
+        fleet.write_profile("seeing", engine=DESCRIBING)
         yield fleet
 
 
@@ -77,24 +77,24 @@ def test_bad_row_fails_without_stopping_others(shared_fleet: Fleet, run_id: str,
     own = [outcome for outcome in outcomes if outcome not in neighbours]
     assert len(own) == case.samples
     for outcome in own:
-        assert_ended_as_told(case, outcome)
+        assert_ends_as_expected(case, outcome)
     counts = shared_fleet.status(run_id).datasets[slugify(case.name)]
     is_failed = case.outcome != "ok"
     assert (counts.unique, counts.duplicates, counts.failed) == (2 + case.samples, case.duplicates, case.samples * is_failed)
 
 
-def assert_ended_as_told(case: RowCase, outcome: Outcome) -> None:
+def assert_ends_as_expected(case: RowCase, outcome: Outcome) -> None:
     if case.outcome == "ok":
         assert (outcome.status, outcome.error_message) == ("ok", None)
-        assert is_said(case.seen or "ok", outcome.response or "")
+        assert matches_message(case.seen or "ok", outcome.response or "")
     else:
         assert (outcome.status, outcome.error_code) == ("failed", case.outcome), outcome.error_message
-        assert is_said(case.message, outcome.error_message or ""), outcome.error_message
+        assert matches_message(case.message, outcome.error_message or ""), outcome.error_message
         assert outcome.prediction is None
 
 
 @pytest.fixture
-def desk(shared_fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def work_folder(shared_fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Stand in an empty folder, with the fleet's settings in the environment and a store of its own."""
     for name, value in shared_fleet.environment(store_url=f"file://{tmp_path}/store").items():
         if os.environ.get(name) != value:
@@ -116,32 +116,32 @@ def run_producer(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -
     capsys.readouterr()
     with pytest.raises(SystemExit) as ended, without_root_powers():
         run_command("producer", partial(cli, list(arguments)))
-    said = capsys.readouterr()
+    output = capsys.readouterr()
     assert isinstance(ended.value.code, int)
-    return ended.value.code, said.out + said.err
+    return ended.value.code, output.out + output.err
 
 
 @pytest.mark.parametrize("case", COMMAND_CASES, ids=lambda case: slugify(case.name))
 def test_command_reports_what_is_wrong(
-    desk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], case: CommandCase
+    work_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], case: CommandCase
 ) -> None:
-    (desk / "rows.jsonl").write_text('{"question": "Why?"}\n')
-    (desk / "spec.yaml").write_bytes(case.spec if isinstance(case.spec, bytes) else case.spec.encode())
-    case.prepare(desk)
+    (work_folder / "rows.jsonl").write_text('{"question": "Why?"}\n')
+    (work_folder / "spec.yaml").write_bytes(case.spec if isinstance(case.spec, bytes) else case.spec.encode())
+    case.prepare(work_folder)
     for name, value in case.environment.items():
         monkeypatch.setenv(name, value)
-    code, said = start_producer(case.arguments) if case.starts else run_producer(case.arguments, capsys)
-    said = said.replace(f"{desk}/", "")
-    assert code == case.code, said
-    assert is_said(case.message, said), said
+    code, output = start_producer(case.arguments) if case.starts else run_producer(case.arguments, capsys)
+    output = output.replace(f"{work_folder}/", "")
+    assert code == case.code, output
+    assert matches_message(case.message, output), output
 
 
 def test_status_reports_model_without_workers(shared_fleet: Fleet) -> None:
     rows = shared_fleet.write_dataset("waiting", [{"question": "Is anybody there?"}])
     run_id = shared_fleet.enqueue(shared_fleet.write_spec("quick", [rows])).run_id
-    said = shared_fleet.run_producer("status", run_id)
-    assert "waiting for a worker" in said
-    assert "no worker serves quick now; on a GPU node: workers start --model quick" in said
+    output = shared_fleet.run_producer("status", run_id)
+    assert "waiting for a worker" in output
+    assert "no worker serves quick now; on a GPU node: workers start --model quick" in output
 
 
 def test_at_least_60_cases_have_unique_names() -> None:

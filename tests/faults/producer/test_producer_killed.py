@@ -12,7 +12,7 @@ from common.spec.files import read_specs
 from common.storage.plan_index import read_index
 from tests.support.fleet import Fleet, make_rows
 from tests.support.planning import put_part, read_rung, run_chunks
-from tests.support.producers import Ended, run_dying
+from tests.support.producers import Ended, run_signalled
 from tests.support.soundness import assert_run_is_sound
 
 SAMPLES = 60
@@ -35,9 +35,9 @@ def run_id(fleet: Fleet, spec: Path) -> str:
 
 def assert_ended_by(ended: Ended, by: signal.Signals) -> None:
     if by == signal.SIGINT:
-        assert (ended.code, ended.said.strip()) == (130, "interrupted; nothing is lost, the same command goes on")
+        assert (ended.code, ended.stderr.strip()) == (130, "interrupted; nothing is lost, the same command goes on")
     else:
-        assert ended.code == -by, ended.said
+        assert ended.code == -by, ended.stderr
 
 
 def put_some_parts(fleet: Fleet, run_id: str) -> None:
@@ -52,7 +52,7 @@ def test_repeated_enqueue_completes_an_interrupted_one(fleet: Fleet, spec: Path,
     if point == "while_committing_parts":  # these are there when Redis has lost a run
         put_some_parts(fleet, fleet.enqueue(spec).run_id)
         fleet.ledger.client.flushall()
-    assert_ended_by(run_dying(fleet, point, "enqueue", str(spec), by=by), by)
+    assert_ended_by(run_signalled(fleet, point, "enqueue", str(spec), by=by), by)
     assert (fleet.ledger.view_run(asked.run_id) is None) == (point in PLANNING)
 
     fleet.run_producer("enqueue", str(spec))
@@ -66,7 +66,7 @@ def test_repeated_enqueue_completes_an_interrupted_one(fleet: Fleet, spec: Path,
 def test_repeated_rebuild_completes_an_interrupted_one(fleet: Fleet, run_id: str, point: str, by: signal.Signals) -> None:
     run_chunks(fleet, "quick", run_id, [1, 2, 5])
     put_some_parts(fleet, run_id)
-    assert_ended_by(run_dying(fleet, point, "resume", run_id, "--rebuild", by=by), by)
+    assert_ended_by(run_signalled(fleet, point, "resume", run_id, "--rebuild", by=by), by)
 
     fleet.run_producer("resume", run_id, "--rebuild")
     done = {0, 3, 6, 9} | {1, 2, 5}
@@ -85,7 +85,7 @@ def test_interrupted_collect_leaves_no_partial_results(fleet: Fleet, run_id: str
     fleet.run_producer(*collect, code=1)
     older = read_results(out)
     run_chunks(fleet, "quick", run_id)
-    assert_ended_by(run_dying(fleet, point, *collect, by=by), by)
+    assert_ended_by(run_signalled(fleet, point, *collect, by=by), by)
     left = read_results(out)
     if by == signal.SIGINT:
         assert {path.name for path in out.iterdir()} == set(left), "unfinished files are left behind"
@@ -105,7 +105,7 @@ def read_results(folder: Path) -> dict[str, bytes]:
 def test_interrupted_evaluate_changes_nothing(fleet: Fleet, run_id: str, by: signal.Signals) -> None:
     run_chunks(fleet, "quick", run_id)
     before = {key: fleet.store.get(key) for key in fleet.store.list_keys()}
-    assert_ended_by(run_dying(fleet, "while_reading_parts", "evaluate", run_id, by=by), by)
+    assert_ended_by(run_signalled(fleet, "while_reading_parts", "evaluate", run_id, by=by), by)
     assert {key: fleet.store.get(key) for key in fleet.store.list_keys()} == before
     fleet.run_producer("evaluate", run_id)
     assert_run_is_sound(fleet, run_id)

@@ -31,30 +31,30 @@ def say(side: str, sample_id: str) -> str:
     return "" if side == "right" and int(sample_id[:8], 16) % 3 == 0 else side
 
 
-class Gate:
+class OrderedBarrier:
     """Lets both sides through at the same moment, or the ``first`` one before the other."""
 
     def __init__(self, first: Side | None) -> None:
         self.first = first
-        self._both_are_here = threading.Barrier(len(SIDES))
-        self._first_is_through = threading.Event()
+        self._both_arrived = threading.Barrier(len(SIDES))
+        self._first_passed = threading.Event()
 
     @contextmanager
     def pass_through(self) -> Iterator[None]:
         side = threading.current_thread().name
-        self._both_are_here.wait(DEADLINE_S)
+        self._both_arrived.wait(DEADLINE_S)
         if self.first not in (None, side):
-            assert self._first_is_through.wait(DEADLINE_S)
+            assert self._first_passed.wait(DEADLINE_S)
         yield
         if side == self.first:
-            self._first_is_through.set()
+            self._first_passed.set()
 
 
 class Round(NamedTuple):
     """One chunk's race: the order at the part and at the commit, and what each commit has raised."""
 
-    before_part: Gate
-    before_commit: Gate
+    before_part: OrderedBarrier
+    before_commit: OrderedBarrier
     raised: list[int]
     left_has_answered: threading.Event
 
@@ -114,7 +114,7 @@ def test_simultaneous_commits_are_counted_once(fleet: Fleet, rounds: dict[int, R
             slot.engine = ScriptedEngine(lambda request, side=side: say(side, request.request_id))  # type: ignore[misc]  # bound by default
         for number in range(ROUNDS):
             orders = [draw.choice((None, None, *SIDES)) for _ in range(2)]
-            rounds[number] = Round(Gate(orders[0]), Gate(orders[1]), [], threading.Event())
+            rounds[number] = Round(OrderedBarrier(orders[0]), OrderedBarrier(orders[1]), [], threading.Event())
             race(fleet, slots, run_id, number, rounds[number])
             assert sorted(rounds[number].raised) == [0, CHUNK_SAMPLES], "both commits counted, or neither"
 
@@ -124,7 +124,7 @@ def test_simultaneous_commits_are_counted_once(fleet: Fleet, rounds: dict[int, R
         assert winners in ([{this.before_part.first}] if this.before_part.first else [{"left"}, {"right"}])
     assert {outcome.worker for outcome in outcomes} == set(SIDES)
     for outcome in outcomes:
-        said = say(outcome.worker or "", outcome.sample_id)
-        assert (outcome.response, outcome.status) == (said, "ok" if said else "invalid")
+        expected = say(outcome.worker or "", outcome.sample_id)
+        assert (outcome.response, outcome.status) == (expected, "ok" if expected else "invalid")
     counted = fleet.status(run_id).samples
     assert (counted.ok, counted.invalid) == tuple(sum(one.status == status for one in outcomes) for status in ("ok", "invalid"))

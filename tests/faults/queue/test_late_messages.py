@@ -7,16 +7,16 @@ from typing import Any
 from common.broker.app import make_app
 from common.broker.queues import queue_name
 from producer.runs.enqueue import cancel_run, resume_run
-from tests.support.asking import read_asked
+from tests.support.asked_samples import read_asked
 from tests.support.fleet import Fleet, make_rows
-from tests.support.leftovers import clean_fleet
+from tests.support.fleet_processes import clean_fleet
 from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
 from tests.support.workers import enqueue_rows
 
 __all__ = ["clean_fleet"]  # a fixture
 
-MODEL = "noting"
+MODEL = "recording"
 CHUNK_SAMPLES = 4
 SAMPLES = 24
 CHUNKS = SAMPLES // CHUNK_SAMPLES
@@ -30,10 +30,10 @@ def enqueue(fleet: Fleet) -> str:
 
 def write_profile(fleet: Fleet, **options: Any) -> None:
     options = {"asked": str(fleet.folder / "asked"), **options}
-    fleet.write_profile(MODEL, engine="tests.support.engines.dying_engine:NotingEngine", engine_options=options)
+    fleet.write_profile(MODEL, engine="tests.support.engines.dying_engine:RecordingEngine", engine_options=options)
 
 
-def hold_back(fleet: Fleet, *chunks: int) -> list[bytes]:
+def withhold_messages(fleet: Fleet, *chunks: int) -> list[bytes]:
     """Take these chunks' messages off the queue and return them."""
     client: Any = fleet.ledger.client
     held = [message for message in client.lrange(queue_name(MODEL), 0, -1) if read_chunk_number(message) in chunks]
@@ -77,7 +77,7 @@ def test_message_for_a_finished_chunk_is_ignored(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     run_id = enqueue(fleet)
     copies = copy_messages(fleet)
-    (last,) = hold_back(fleet, CHUNKS - 1)
+    (last,) = withhold_messages(fleet, CHUNKS - 1)
     fleet.start_workers(MODEL, **NO_JANITOR)
     wait_until(lambda: fleet.status(run_id).samples.ok == SAMPLES - CHUNK_SAMPLES, "what was not held back")
     deliver(fleet, [message for message in copies if message != last])
@@ -93,7 +93,7 @@ def test_message_for_a_finished_chunk_is_ignored(clean_fleet: Fleet) -> None:
 def test_message_after_janitor_republished_is_ignored(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     run_id = enqueue(fleet)
-    late = hold_back(fleet, 1, 4)
+    late = withhold_messages(fleet, 1, 4)
     fleet.start_workers(MODEL, chunks_in_flight=2)
     assert fleet.wait_for_end(run_id).samples.ok == SAMPLES  # the janitor rang for the two once the queue was empty
     deliver(fleet, late)
@@ -105,7 +105,7 @@ def test_message_after_janitor_republished_is_ignored(clean_fleet: Fleet) -> Non
 def test_message_of_a_cancelled_run_starts_nothing(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     run_id = enqueue(fleet)
-    late = hold_back(fleet, *range(CHUNKS))
+    late = withhold_messages(fleet, *range(CHUNKS))
     cancel_run(run_id, fleet.store, fleet.ledger)
     fleet.start_workers(MODEL, chunks_in_flight=2)
     deliver(fleet, late)
@@ -121,7 +121,7 @@ def test_message_of_a_cancelled_run_starts_nothing(clean_fleet: Fleet) -> None:
 def test_message_of_a_forgotten_run_starts_nothing(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     run_id = enqueue(fleet)
-    late = hold_back(fleet, 1, 4)
+    late = withhold_messages(fleet, 1, 4)
     fleet.start_workers(MODEL, **NO_JANITOR)
     wait_until(lambda: fleet.status(run_id).samples.ok == SAMPLES - 2 * CHUNK_SAMPLES, "what was not held back")
     fleet.ledger.forget_run(run_id)
@@ -162,7 +162,7 @@ def test_first_wave_message_is_ignored_in_second_wave(clean_fleet: Fleet) -> Non
 def test_next_worker_processes_late_message(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     run_id = enqueue(fleet)
-    late = hold_back(fleet, 1, 4)
+    late = withhold_messages(fleet, 1, 4)
     launcher = fleet.start_workers(MODEL, **NO_JANITOR)
     wait_until(lambda: fleet.status(run_id).samples.ok == SAMPLES - 2 * CHUNK_SAMPLES, "what was not held back")
     launcher.terminate()

@@ -10,21 +10,21 @@ from common.storage.keys import parts_prefix
 from common.storage.plan_index import read_run
 from producer.runs.enqueue import open_run
 from tests.support.fleet import Fleet, make_rows
-from tests.support.leftovers import clean_fleet
+from tests.support.fleet_processes import clean_fleet
 from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
 from tests.support.workers import enqueue_rows
 
 __all__ = ["clean_fleet"]  # a fixture
 
-MODEL = "noting"
+MODEL = "recording"
 
 # Positional arguments that no producer of ours sends, and those that name nothing.
-NONSENSE: list[list[Any]] = [
+INVALID_ARGUMENTS: list[list[Any]] = [
     [],
     ["only-a-run"],
-    ["noting-0123456789ab", 0],
-    ["noting-0123456789ab", "zero"],
+    ["recording-0123456789ab", 0],
+    ["recording-0123456789ab", "zero"],
     [None, None],
     [["a", "list"], {"a": "mapping"}],
     [1, 2, 3],
@@ -33,14 +33,14 @@ NONSENSE: list[list[Any]] = [
 
 def write_profile(fleet: Fleet, **options: Any) -> None:
     options = {"asked": str(fleet.folder / "asked"), **options}
-    fleet.write_profile(MODEL, engine="tests.support.engines.dying_engine:NotingEngine", engine_options=options)
+    fleet.write_profile(MODEL, engine="tests.support.engines.dying_engine:RecordingEngine", engine_options=options)
 
 
 def count_parts(fleet: Fleet, run_id: str) -> int:
     return len(list(fleet.store.list_keys(parts_prefix(run_id))))
 
 
-def assert_nothing_was_asked_twice(fleet: Fleet) -> None:
+def assert_nothing_asked_twice(fleet: Fleet) -> None:
     asked = Counter((fleet.folder / "asked").read_text().split())
     assert set(asked.values()) == {1}
 
@@ -58,7 +58,7 @@ def test_run_without_queue_messages_completes(clean_fleet: Fleet) -> None:
         fleet.ledger.client.delete(queue_name(MODEL))
     assert fleet.wait_for_end(run_id).samples.ok == 160
     assert_run_is_sound(fleet, run_id)
-    assert_nothing_was_asked_twice(fleet)
+    assert_nothing_asked_twice(fleet)
 
 
 def test_invalid_or_repeated_messages_are_harmless(clean_fleet: Fleet) -> None:
@@ -69,7 +69,7 @@ def test_invalid_or_repeated_messages_are_harmless(clean_fleet: Fleet) -> None:
     chunks = read_run(fleet.store, run_id)[1].chunks
     for number in (-1, chunks, 10**12, "0", None, 0.5):
         app.send_task(TASK_NAME, args=[run_id, number], queue=queue_name(MODEL))
-    for arguments in NONSENSE:
+    for arguments in INVALID_ARGUMENTS:
         app.send_task(TASK_NAME, args=arguments, queue=queue_name(MODEL))
     app.send_task(TASK_NAME, kwargs={"chunk": 0, "colour": "red"}, queue=queue_name(MODEL))
     app.send_task("no.such_task", args=[run_id, 0], queue=queue_name(MODEL))
@@ -80,7 +80,7 @@ def test_invalid_or_repeated_messages_are_harmless(clean_fleet: Fleet) -> None:
     assert fleet.wait_for_end(run_id).samples.ok == 160
     wait_until(lambda: fleet.ledger.client.llen(queue_name(MODEL)) == 0, "the messages for done chunks to be taken")
     assert_run_is_sound(fleet, run_id)
-    assert_nothing_was_asked_twice(fleet)
+    assert_nothing_asked_twice(fleet)
     assert [one.pid for one in fleet.workers(MODEL)] == [worker.pid], "it is the worker that began"
     assert fleet.ledger.list_runs(MODEL) == []
 

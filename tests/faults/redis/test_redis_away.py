@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.asking import count_asked_again
-from tests.support.faults.redis_faults import NOTING, hanging_redis, read_only_redis, wait_for_parts, write_noting
+from tests.support.asked_samples import count_asked_again
+from tests.support.faults.redis_faults import RECORDING, hanging_redis, read_only_redis, wait_for_parts, write_recording_profile
 from tests.support.fleet import Fleet, make_rows, start_fleet
-from tests.support.leftovers import clean_fleet
+from tests.support.fleet_processes import clean_fleet
 from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
 from tests.support.workers import enqueue_rows
@@ -48,11 +48,11 @@ def test_outage_longer_than_lease_costs_no_sample(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lease: dict[str, float], away_s: float
 ) -> None:
     with start_fleet(tmp_path, monkeypatch, **lease) as fleet:
-        write_noting(fleet, delay_s=1)
-        run_id = enqueue_rows(fleet, NOTING, make_rows(160), chunk=8)
+        write_recording_profile(fleet, delay_s=1)
+        run_id = enqueue_rows(fleet, RECORDING, make_rows(160), chunk=8)
         for _ in range(2):
-            fleet.start_workers(NOTING, chunks_in_flight=2)
-        fleet.wait_for_workers(NOTING, 2)
+            fleet.start_workers(RECORDING, chunks_in_flight=2)
+        fleet.wait_for_workers(RECORDING, 2)
         wait_for_parts(fleet, run_id, 3)
         fleet.server.kill()
         wait_for_time(away_s)
@@ -62,11 +62,11 @@ def test_outage_longer_than_lease_costs_no_sample(
 
 def test_redis_hang_longer_than_lease_costs_no_sample(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
-    write_noting(fleet, delay_s=0.5)
-    run_id = enqueue_rows(fleet, NOTING, make_rows(160), chunk=8)
+    write_recording_profile(fleet, delay_s=0.5)
+    run_id = enqueue_rows(fleet, RECORDING, make_rows(160), chunk=8)
     for _ in range(2):
-        fleet.start_workers(NOTING, chunks_in_flight=2, lease_s=LEASE_S, renew_s=0.2)
-    fleet.wait_for_workers(NOTING, 2)
+        fleet.start_workers(RECORDING, chunks_in_flight=2, lease_s=LEASE_S, renew_s=0.2)
+    fleet.wait_for_workers(RECORDING, 2)
     wait_for_parts(fleet, run_id, 3)
     with hanging_redis(fleet):
         wait_for_time(AWAY_S)
@@ -75,16 +75,16 @@ def test_redis_hang_longer_than_lease_costs_no_sample(clean_fleet: Fleet) -> Non
 
 def test_read_only_redis_costs_no_sample(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
-    write_noting(fleet, delay_s=0.5)
-    run_id = enqueue_rows(fleet, NOTING, make_rows(160), chunk=8)
+    write_recording_profile(fleet, delay_s=0.5)
+    run_id = enqueue_rows(fleet, RECORDING, make_rows(160), chunk=8)
     for _ in range(2):
-        fleet.start_workers(NOTING, chunks_in_flight=2)
-    fleet.wait_for_workers(NOTING, 2)
+        fleet.start_workers(RECORDING, chunks_in_flight=2)
+    fleet.wait_for_workers(RECORDING, 2)
     wait_for_parts(fleet, run_id, 3)
     with read_only_redis(fleet):
-        said = fleet.run_producer("resume", run_id, code=3)
-        assert "takes no writes" in said
-        assert "FLEET_REDIS_URL" in said
-        assert "Traceback" not in said
-        wait_until(lambda: not fleet.workers(NOTING), "the presences to run out")
+        output = fleet.run_producer("resume", run_id, code=3)
+        assert "takes no writes" in output
+        assert "FLEET_REDIS_URL" in output
+        assert "Traceback" not in output
+        wait_until(lambda: not fleet.workers(RECORDING), "the presences to run out")
     assert_nothing_was_lost(fleet, run_id, 160, workers=2)

@@ -10,7 +10,7 @@ import pytest
 from common.errors import ConfigError, IntegrityError
 from common.storage.keys import index_key, parts_prefix, run_key, samples_key
 from tests.support.fleet import Fleet, make_rows
-from tests.support.leftovers import clean_fleet
+from tests.support.fleet_processes import clean_fleet
 from tests.support.planning import run_chunks
 from tests.support.producers import run_to_end
 from tests.support.soundness import assert_run_is_sound
@@ -45,22 +45,22 @@ DAMAGES = {"gone": delete, "cut short": cut_short, "a byte flipped": flip_a_byte
 def spec(fleet: Fleet) -> Path:
     """Return a spec of 20 chunks for an engine that notes what it is asked."""
     options = {"delay_s": 0.05, "asked": str(fleet.folder / "asked")}
-    fleet.write_profile("noting", engine="tests.support.engines.dying_engine:NotingEngine", engine_options=options)
-    return fleet.write_spec("noting", [fleet.write_dataset("rows", make_rows(SAMPLES))], chunks={"max_samples": 8})
+    fleet.write_profile("recording", engine="tests.support.engines.dying_engine:RecordingEngine", engine_options=options)
+    return fleet.write_spec("recording", [fleet.write_dataset("rows", make_rows(SAMPLES))], chunks={"max_samples": 8})
 
 
 def find_object(fleet: Fleet, run_id: str, name: str) -> Path:
     return fleet.folder / "store" / OBJECTS[name](run_id)
 
 
-def assert_names_object_and_way_out(said: str, fleet: Fleet, run_id: str, name: str) -> None:
-    told = " ".join(said.split())
+def assert_names_object_and_remedy(output: str, fleet: Fleet, run_id: str, name: str) -> None:
+    text = " ".join(output.split())
     if name == "run.json" and not find_object(fleet, run_id, name).exists():
-        assert f"no run '{run_id}' in {fleet.store.url}" in told
+        assert f"no run '{run_id}' in {fleet.store.url}" in text
     else:
-        assert OBJECTS[name](run_id) in told
-        assert "enqueue the same spec again" in told
-    assert "Traceback" not in told
+        assert OBJECTS[name](run_id) in text
+        assert "enqueue the same spec again" in text
+    assert "Traceback" not in text
 
 
 def is_seen_at_once(name: str, how: str) -> bool:
@@ -72,9 +72,9 @@ def repair(fleet: Fleet, spec: Path, run_id: str, name: str, how: str) -> str:
     """Do what the message says; return what enqueueing printed."""
     if not is_seen_at_once(name, how):
         find_object(fleet, run_id, name).unlink()
-    said = fleet.run_producer("enqueue", str(spec))
-    assert "(planned before)" not in said
-    return said
+    output = fleet.run_producer("enqueue", str(spec))
+    assert "(planned before)" not in output
+    return output
 
 
 def assert_each_was_asked_once(fleet: Fleet) -> None:
@@ -88,17 +88,17 @@ def assert_each_was_asked_once(fleet: Fleet) -> None:
 def test_damaged_plan_is_reported_and_rewritten(fleet: Fleet, spec: Path, name: str, how: str) -> None:
     run_id = fleet.enqueue(spec).run_id
     whole = {key: fleet.store.get(key(run_id)) for key in (samples_key, index_key)}
-    run_chunks(fleet, "noting", run_id, [0, 1, 2])
+    run_chunks(fleet, "recording", run_id, [0, 1, 2])
     DAMAGES[how](find_object(fleet, run_id, name))
     readers: list[Callable[[str], object]] = [fleet.collect] if name == "samples" else [fleet.collect, fleet.status]
     for read in readers:
         with pytest.raises(ConfigError if (name, how) == ("run.json", "gone") else IntegrityError) as caught:
             read(run_id)
-        assert_names_object_and_way_out(str(caught.value), fleet, run_id, name)
+        assert_names_object_and_remedy(str(caught.value), fleet, run_id, name)
 
     repair(fleet, spec, run_id, name, how)
     assert {key: fleet.store.get(key(run_id)) for key in (samples_key, index_key)} == whole
-    run_chunks(fleet, "noting", run_id)
+    run_chunks(fleet, "recording", run_id)
     assert_run_is_sound(fleet, run_id)
     assert_each_was_asked_once(fleet)
 
@@ -106,15 +106,15 @@ def test_damaged_plan_is_reported_and_rewritten(fleet: Fleet, spec: Path, name: 
 @pytest.mark.parametrize("name", OBJECTS)
 def test_commands_report_truncated_plan_and_lose_nothing(fleet: Fleet, spec: Path, name: str) -> None:
     run_id = fleet.enqueue(spec).run_id
-    run_chunks(fleet, "noting", run_id, [0, 1, 2])
+    run_chunks(fleet, "recording", run_id, [0, 1, 2])
     DAMAGES["cut short"](find_object(fleet, run_id, name))
     commands = [["collect", run_id, "--out", str(fleet.folder / "out")], ["evaluate", run_id]]
     for command in commands if name == "samples" else [*commands, ["status", run_id], ["resume", run_id, "--rebuild"]]:
-        code, _, said = run_to_end(fleet, *command)
+        code, _, output = run_to_end(fleet, *command)
         assert code == 1, command
-        assert_names_object_and_way_out(said, fleet, run_id, name)
+        assert_names_object_and_remedy(output, fleet, run_id, name)
     repair(fleet, spec, run_id, name, "cut short")
-    run_chunks(fleet, "noting", run_id)
+    run_chunks(fleet, "recording", run_id)
     assert_run_is_sound(fleet, run_id)
     assert_each_was_asked_once(fleet)
 
@@ -124,10 +124,10 @@ def test_damaged_plan_pauses_run_at_first_read(clean_fleet: Fleet, spec: Path, n
     fleet = clean_fleet
     run_id = fleet.enqueue(spec).run_id
     DAMAGES[how](find_object(fleet, run_id, name))
-    fleet.start_workers("noting", chunks_in_flight=2)
-    assert_names_object_and_way_out(wait_for_pause(fleet, run_id), fleet, run_id, name)
-    said = repair(fleet, spec, run_id, name, how)
-    assert f"producer resume {run_id}" in said
+    fleet.start_workers("recording", chunks_in_flight=2)
+    assert_names_object_and_remedy(wait_for_pause(fleet, run_id), fleet, run_id, name)
+    output = repair(fleet, spec, run_id, name, how)
+    assert f"producer resume {run_id}" in output
     fleet.run_producer("resume", run_id)
     fleet.wait_for_end(run_id)
     assert_run_is_sound(fleet, run_id)
@@ -139,7 +139,7 @@ def test_damaged_samples_pause_run_until_repaired(clean_fleet: Fleet, spec: Path
     fleet = clean_fleet
     run_id = start_run(fleet, spec)
     DAMAGES[how](find_object(fleet, run_id, "samples"))
-    assert_names_object_and_way_out(wait_for_pause(fleet, run_id), fleet, run_id, "samples")
+    assert_names_object_and_remedy(wait_for_pause(fleet, run_id), fleet, run_id, "samples")
     repair(fleet, spec, run_id, "samples", how)
     fleet.run_producer("resume", run_id)
     fleet.wait_for_end(run_id)
@@ -170,10 +170,10 @@ def test_wave_with_damaged_index_can_be_deleted(fleet: Fleet, how: str) -> None:
     run_chunks(fleet, "quick", run_id)
     DAMAGES[how](fleet.folder / "store" / index_key(run_id, 2))
     for command in (["collect", run_id, "--out", str(fleet.folder / "out")], ["resume", run_id, "--rebuild"]):
-        code, _, said = run_to_end(fleet, *command)
+        code, _, output = run_to_end(fleet, *command)
         assert code == 1, command
-        for told in (index_key(run_id, 2), f"{parts_prefix(run_id)}w2/", f"producer resume {run_id} --rebuild"):
-            assert told in " ".join(said.split())
+        for text in (index_key(run_id, 2), f"{parts_prefix(run_id)}w2/", f"producer resume {run_id} --rebuild"):
+            assert text in " ".join(output.split())
 
     for key in (index_key(run_id, 2), f"{parts_prefix(run_id)}w2"):
         path = fleet.folder / "store" / key
@@ -185,7 +185,7 @@ def test_wave_with_damaged_index_can_be_deleted(fleet: Fleet, how: str) -> None:
 def start_run(fleet: Fleet, spec: Path) -> str:
     """Return the id of a run of which a worker has written three parts."""
     run_id = fleet.enqueue(spec).run_id
-    fleet.start_workers("noting", chunks_in_flight=2)
+    fleet.start_workers("recording", chunks_in_flight=2)
     wait_until(lambda: len(list(fleet.store.list_keys(parts_prefix(run_id)))) >= 3, "three parts")
     return run_id
 

@@ -27,9 +27,9 @@ def count_blocks(content: bytes) -> int:
 def test_run_continues_after_store_was_full(small_disk: SmallDisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with start_fleet(tmp_path, monkeypatch, store_url=f"file://{small_disk.folder}/store") as fleet:
         options = {"delay_s": 0.1, "asked": str(tmp_path / "asked")}
-        fleet.write_profile("noting", engine="tests.support.engines.dying_engine:NotingEngine", engine_options=options)
-        run_id = enqueue_rows(fleet, "noting", make_rows(200), chunk=10)
-        fleet.start_workers("noting", chunks_in_flight=2)
+        fleet.write_profile("recording", engine="tests.support.engines.dying_engine:RecordingEngine", engine_options=options)
+        run_id = enqueue_rows(fleet, "recording", make_rows(200), chunk=10)
+        fleet.start_workers("recording", chunks_in_flight=2)
         wait_until(lambda: len(list(fleet.store.list_keys(parts_prefix(run_id)))) >= 3, "three parts")
 
         small_disk.fill()
@@ -60,9 +60,9 @@ def test_enqueue_on_full_disk_succeeds_when_repeated(
     with start_fleet(tmp_path / "small", monkeypatch, store_url=f"file://{small_disk.folder}/store") as fleet:
         fleet.write_profile("quick")
         small_disk.fill(leave_bytes=max(blocks, 2) * BLOCK_BYTES)  # the probe of the store, which comes first, takes two
-        said = fleet.run_producer("enqueue", str(spec), code=2)
-        assert REFUSED in said
-        assert run_id in said, "the message names the object"
+        output = fleet.run_producer("enqueue", str(spec), code=2)
+        assert REFUSED in output
+        assert run_id in output, "the message names the object"
         assert not fleet.store.exists(run_key(run_id))
         assert fleet.ledger.view_run(run_id) is None
 
@@ -78,10 +78,10 @@ def test_enqueue_reports_full_scratch_disk(small_disk: SmallDisk, fleet: Fleet, 
     [asked] = read_specs(spec)
     small_disk.fill(leave_bytes=2 * BLOCK_BYTES)
     monkeypatch.setenv("TMPDIR", str(small_disk.folder))
-    said = fleet.run_producer("enqueue", str(spec), code=2)
-    assert "No space left on device" in said
-    assert "TMPDIR" in said
-    assert "Traceback" not in said
+    output = fleet.run_producer("enqueue", str(spec), code=2)
+    assert "No space left on device" in output
+    assert "TMPDIR" in output
+    assert "Traceback" not in output
     assert not fleet.store.exists(run_key(asked.run_id))
     assert [path.name for path in small_disk.folder.iterdir()] == ["filler"]
     small_disk.make_room()
@@ -99,9 +99,9 @@ def test_failed_collect_on_full_disk_keeps_older_results(small_disk: SmallDisk, 
     run_chunks(fleet, "quick", run_id)
 
     small_disk.fill(leave_bytes=free_blocks * BLOCK_BYTES)
-    said = fleet.run_producer("collect", run_id, "--out", str(out), code=2)
-    assert f"results cannot be written to {out}" in said
-    assert "No space left on device" in said
+    output = fleet.run_producer("collect", run_id, "--out", str(out), code=2)
+    assert f"results cannot be written to {out}" in output
+    assert "No space left on device" in output
     assert {path.name: path.read_bytes() for path in out.iterdir()} == older
 
     small_disk.make_room()

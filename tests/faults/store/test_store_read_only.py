@@ -47,18 +47,18 @@ def forbidding(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pyte
 def test_read_only_store_pauses_run_until_resume(forbidding: Forbidding) -> None:
     fleet = forbidding.fleet
     options = {"delay_s": 0.1, "asked": str(fleet.folder / "asked")}
-    fleet.write_profile("noting", engine="tests.support.engines.dying_engine:NotingEngine", engine_options=options)
-    run_id = enqueue_rows(fleet, "noting", make_rows(200), chunk=10)
-    fleet.start_workers("noting", chunks_in_flight=2)
+    fleet.write_profile("recording", engine="tests.support.engines.dying_engine:RecordingEngine", engine_options=options)
+    run_id = enqueue_rows(fleet, "recording", make_rows(200), chunk=10)
+    fleet.start_workers("recording", chunks_in_flight=2)
     wait_until(lambda: len(list(fleet.store.list_keys(parts_prefix(run_id)))) >= 3, "three parts")
 
     forbidding.forbid()
     status = wait_until(lambda: found if (found := fleet.status(run_id)).state == "paused" else None, "a paused run")
     assert status.reason is not None
-    for said in (status.reason, fleet.run_producer("status", run_id)):
-        assert f"{fleet.store.url}: 'runs/{run_id}/parts/" in "".join(said.split("\n"))
-        assert "the store refuses" in " ".join(said.split())
-        assert forbidding.words in " ".join(said.split())
+    for output in (status.reason, fleet.run_producer("status", run_id)):
+        assert f"{fleet.store.url}: 'runs/{run_id}/parts/" in "".join(output.split("\n"))
+        assert "the store refuses" in " ".join(output.split())
+        assert forbidding.words in " ".join(output.split())
 
     forbidding.allow()
     fleet.run_producer("resume", run_id)
@@ -74,11 +74,11 @@ def test_enqueue_into_read_only_store_exits_with_2(forbidding: Forbidding) -> No
     spec = fleet.write_spec("quick", [fleet.write_dataset("rows", make_rows(40))])
     assert list(fleet.store.list_keys()) == []
     forbidding.forbid()
-    said = fleet.run_producer("enqueue", str(spec), code=2)
-    assert f"producer: {fleet.store.url}" in said
-    assert "the store refuses" in said
-    assert forbidding.words in said
-    assert "Traceback" not in said
+    output = fleet.run_producer("enqueue", str(spec), code=2)
+    assert f"producer: {fleet.store.url}" in output
+    assert "the store refuses" in output
+    assert forbidding.words in output
+    assert "Traceback" not in output
     forbidding.allow()
     assert list(fleet.store.list_keys()) == []
     assert fleet.ledger.client.dbsize() == 0

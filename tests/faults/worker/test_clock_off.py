@@ -16,26 +16,26 @@ import pytest
 
 from common.ledger.worker_registry import WorkerRecord
 from producer.runs.status import RunStatus
-from tests.support.asking import count_asked_again, read_asked
+from tests.support.asked_samples import count_asked_again, read_asked
 from tests.support.fleet import ROOT, Fleet, make_rows
-from tests.support.leftovers import clean_fleet, start_launcher
+from tests.support.fleet_processes import clean_fleet, start_launcher
 from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
 from tests.support.workers import enqueue_rows
 
 __all__ = ["clean_fleet"]  # a fixture
 
-MODEL = "noting"
+MODEL = "recording"
 CHUNK_SAMPLES = 8
 SAMPLES = 64
 MINUTE_S, HOUR_S = 60, 3600
 CHUNK_S = 0.8
 LONG_CHUNK_S = 3.0
-SHORT = {"chunks_in_flight": 1, "lease_s": 4, "renew_s": 0.3, "janitor_s": 0.3}
+SHORT_LEASES = {"chunks_in_flight": 1, "lease_s": 4, "renew_s": 0.3, "janitor_s": 0.3}
 WRONG_CLOCK = ROOT / "tests" / "support" / "faults" / "wrong_clock"
 
 
-class Both(NamedTuple):
+class ClockPair(NamedTuple):
     """Two workers of one model: one whose clock is off, with its launcher, and one whose clock is right."""
 
     launcher: "subprocess.Popen[str]"
@@ -44,16 +44,16 @@ class Both(NamedTuple):
 
 
 @contextmanager
-def start_both(fleet: Fleet, *offsets_s: int, chunk_s: float = CHUNK_S) -> Iterator[Both]:
+def start_clock_pair(fleet: Fleet, *offsets_s: int, chunk_s: float = CHUNK_S) -> Iterator[ClockPair]:
     options = {"asked": str(fleet.folder / "asked"), "delay_s": chunk_s}
-    fleet.write_profile(MODEL, engine="tests.support.engines.dying_engine:NotingEngine", engine_options=options)
+    fleet.write_profile(MODEL, engine="tests.support.engines.dying_engine:RecordingEngine", engine_options=options)
     clock = {"WRONG_CLOCK_S": ",".join(map(str, offsets_s)), "PYTHONPATH": f"{WRONG_CLOCK}{os.pathsep}{ROOT}"}
-    environment = {**fleet.environment(**SHORT), **clock}
+    environment = {**fleet.environment(**SHORT_LEASES), **clock}
     with start_launcher(fleet, "--model", MODEL, "--gpus", "none", environment=environment) as launcher:
-        fleet.start_workers(MODEL, **SHORT)
+        fleet.start_workers(MODEL, **SHORT_LEASES)
         parents = {psutil.Process(worker.pid).ppid(): worker for worker in fleet.wait_for_workers(MODEL, 2)}
         wrong = parents.pop(launcher.pid)
-        yield Both(launcher, wrong, *parents.values())
+        yield ClockPair(launcher, wrong, *parents.values())
 
 
 def wait_for_ok(fleet: Fleet, run_id: str, count: int) -> RunStatus:
@@ -69,7 +69,7 @@ def find_held(fleet: Fleet, run_id: str, worker: str) -> set[int]:
 @pytest.mark.parametrize("offset_s", [-2 * HOUR_S, 3 * MINUTE_S])
 def test_wrong_clock_keeps_leases_rate_and_eta(clean_fleet: Fleet, offset_s: int) -> None:
     fleet = clean_fleet
-    with start_both(fleet, offset_s) as both:
+    with start_clock_pair(fleet, offset_s) as both:
         began_s = time.time()
         run_id = enqueue_rows(fleet, MODEL, make_rows(SAMPLES), chunk=CHUNK_SAMPLES)
         status = wait_for_ok(fleet, run_id, 2 * CHUNK_SAMPLES)
@@ -92,7 +92,7 @@ def test_wrong_clock_keeps_leases_rate_and_eta(clean_fleet: Fleet, offset_s: int
 @pytest.mark.parametrize(("dies", "offset_s"), [("wrong", 2 * HOUR_S), ("right", -2 * HOUR_S)])
 def test_dead_workers_chunk_is_taken_over_despite_clocks(clean_fleet: Fleet, dies: str, offset_s: int) -> None:
     fleet = clean_fleet
-    with start_both(fleet, offset_s, chunk_s=LONG_CHUNK_S) as both:  # a chunk does not end between a look at it and the kill
+    with start_clock_pair(fleet, offset_s, chunk_s=LONG_CHUNK_S) as both:  # a chunk does not end between a look at it and the kill
         dead, successor = (both.wrong, both.right) if dies == "wrong" else (both.right, both.wrong)
         launcher = psutil.Process(dead.pid).parent()
         assert launcher is not None
@@ -109,7 +109,7 @@ def test_dead_workers_chunk_is_taken_over_despite_clocks(clean_fleet: Fleet, die
 
 def test_jumping_clock_repeats_no_sample(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
-    with start_both(fleet, 0, 2 * HOUR_S, -2 * HOUR_S) as both:
+    with start_clock_pair(fleet, 0, 2 * HOUR_S, -2 * HOUR_S) as both:
         run_id = enqueue_rows(fleet, MODEL, make_rows(SAMPLES), chunk=CHUNK_SAMPLES)
         assert fleet.wait_for_end(run_id).samples.ok == SAMPLES
         both.launcher.terminate()

@@ -9,10 +9,10 @@ import psutil
 import pytest
 
 from common.ledger.worker_registry import WorkerRecord
-from tests.support.asking import count_asked_again
+from tests.support.asked_samples import count_asked_again
 from tests.support.fleet import Fleet, make_rows
+from tests.support.fleet_processes import clean_fleet, find_processes, start_launcher
 from tests.support.hardware.shown_gpus import with_gpus
-from tests.support.leftovers import clean_fleet, find_processes, start_launcher
 from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
 from tests.support.workers import enqueue_rows
@@ -22,17 +22,17 @@ __all__ = ["clean_fleet"]  # a fixture
 MODEL = "ending"
 WORKERS = ("--model", MODEL, "--gpus", "none")
 
-ENDS = {
+EXIT_REASONS = {
     "error": "exit code 70 (engine died)",
     "SIGKILL": "exit code -9 (killed by SIGKILL, perhaps by the system because memory ran out)",
     "SIGSEGV": "exit code -11 (crashed in native code, SIGSEGV)",
 }
 
 
-def enqueue_for_ending(fleet: Fleet, how: str, **options: Any) -> str:
-    """Enqueue 40 samples for workers that end in the way ``how`` until the file ``mended`` is there; return the run's id."""
-    options = {"asked": str(fleet.folder / "asked"), "mended": str(fleet.folder / "mended"), "how": how, **options}
-    fleet.write_profile(MODEL, engine="tests.support.engines.ending_engine:EndingEngine", engine_options=options)
+def enqueue_for_crashes(fleet: Fleet, how: str, **options: Any) -> str:
+    """Enqueue 40 samples for workers that end in the way ``how`` until the file ``repaired`` is there; return the run's id."""
+    options = {"asked": str(fleet.folder / "asked"), "repaired": str(fleet.folder / "repaired"), "how": how, **options}
+    fleet.write_profile(MODEL, engine="tests.support.engines.crashing_engine:CrashingEngine", engine_options=options)
     return enqueue_rows(fleet, MODEL, make_rows(40), chunk=8)
 
 
@@ -44,17 +44,17 @@ def finish_run(fleet: Fleet, run_id: str) -> None:
     assert count_asked_again(fleet) == 0
 
 
-@pytest.mark.parametrize("how", ENDS)
+@pytest.mark.parametrize("how", EXIT_REASONS)
 def test_exhausted_restart_budget_pauses_run_with_reason(clean_fleet: Fleet, how: str) -> None:
     fleet = clean_fleet
-    run_id = enqueue_for_ending(fleet, how)
+    run_id = enqueue_for_crashes(fleet, how)
     with start_launcher(fleet, *WORKERS, environment=fleet.environment(max_restarts=1)) as launcher:
-        told = fleet.run_producer("watch", run_id, code=1)
+        output = fleet.run_producer("watch", run_id, code=1)
         assert launcher.wait(timeout=60) == 1
         _, log = launcher.communicate()
         assert find_processes(fleet) == []
-    trouble = f"gave up after 1 restart in an hour; last {ENDS[how]}"
-    assert trouble in told
+    trouble = f"gave up after 1 restart in an hour; last {EXIT_REASONS[how]}"
+    assert trouble in output
     assert log.count("worker started") == 2
     status = fleet.status(run_id)
     assert (status.state, status.samples.unprocessed) == ("paused", 40)
@@ -65,7 +65,7 @@ def test_exhausted_restart_budget_pauses_run_with_reason(clean_fleet: Fleet, how
     assert trouble in (worker.trouble or "")
     assert f"producer resume {run_id}" in (status.reason or "")
 
-    (fleet.folder / "mended").touch()
+    (fleet.folder / "repaired").touch()
     fleet.run_producer("resume", run_id)
     finish_run(fleet, run_id)
     assert [one.state for one in fleet.workers(MODEL)] == ["ready"], "the new launcher withdrew the notice of the old one"
@@ -76,9 +76,9 @@ def test_configuration_error_pauses_run_with_worker_message(clean_fleet: Fleet) 
     fleet.write_profile(MODEL, engine="tests.support.engines.faulty_engines:MisconfiguredEngine")
     run_id = enqueue_rows(fleet, MODEL, make_rows(40), chunk=8)
     with start_launcher(fleet, *WORKERS, environment=fleet.environment()) as launcher:
-        told = fleet.run_producer("watch", run_id, code=1)
+        output = fleet.run_producer("watch", run_id, code=1)
         assert launcher.wait(timeout=60) == 2
-    assert "cannot start: profile wrong: engine_options.depth: expected 1 to 8, found 9" in told
+    assert "cannot start: profile wrong: engine_options.depth: expected 1 to 8, found 9" in output
     assert fleet.status(run_id).state == "paused"
 
 
@@ -90,7 +90,7 @@ def _find_stopped(fleet: Fleet) -> list[WorkerRecord] | None:
 
 def test_abandoned_worker_does_not_affect_others(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
-    run_id = enqueue_for_ending(fleet, "SIGKILL", device="0", delay_s=0.05)
+    run_id = enqueue_for_crashes(fleet, "SIGKILL", device="0", delay_s=0.05)
     environment = with_gpus(fleet.environment(max_restarts=0), 2)
     with start_launcher(fleet, "--model", MODEL, "--gpus", "all", environment=environment) as launcher:
         assert fleet.wait_for_end(run_id).samples.ok == 40
@@ -105,8 +105,8 @@ def test_abandoned_worker_does_not_affect_others(clean_fleet: Fleet) -> None:
 
 def test_launcher_notifies_redis_after_it_returns(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
-    (fleet.folder / "mended").touch()
-    run_id = enqueue_for_ending(fleet, "SIGKILL", table=[{"match": "", "fault": "hang"}])
+    (fleet.folder / "repaired").touch()
+    run_id = enqueue_for_crashes(fleet, "SIGKILL", table=[{"match": "", "fault": "hang"}])
     launcher = fleet.start_workers(MODEL, max_restarts=0)
     (worker,) = fleet.wait_for_workers(MODEL)
     fleet.server.kill()
@@ -120,14 +120,14 @@ def test_launcher_notifies_redis_after_it_returns(clean_fleet: Fleet) -> None:
     assert "killed by SIGKILL" in (status.reason or "")
 
     (fleet.folder / "asked").unlink(missing_ok=True)  # what hung was asked for and never answered
-    enqueue_for_ending(fleet, "SIGKILL")
+    enqueue_for_crashes(fleet, "SIGKILL")
     fleet.run_producer("resume", run_id)
     finish_run(fleet, run_id)
 
 
 def test_launcher_waiting_for_redis_handles_signals(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
-    enqueue_for_ending(fleet, "SIGKILL", load_s=600)
+    enqueue_for_crashes(fleet, "SIGKILL", load_s=600)
     launcher = fleet.start_workers(MODEL, max_restarts=0)
     wait_until(lambda: "worker started" in fleet.read_log(), "the worker to be started")
     os.kill(fleet.server.pid, signal.SIGSTOP)

@@ -12,9 +12,9 @@ import psutil
 import pytest
 
 from common.ledger.ledger import journal_key
-from tests.support.asking import count_asked_again, read_asked
+from tests.support.asked_samples import count_asked_again, read_asked
 from tests.support.fleet import ROOT, Fleet, make_rows
-from tests.support.leftovers import assert_nothing_is_held, clean_fleet, find_processes, start_launcher
+from tests.support.fleet_processes import assert_no_leases_held, clean_fleet, find_processes, start_launcher
 from tests.support.planning import run_chunks
 from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
@@ -22,7 +22,7 @@ from tests.support.workers import enqueue_rows
 
 __all__ = ["clean_fleet"]  # a fixture
 
-MODEL = "noting"
+MODEL = "recording"
 WORKERS = ("--model", MODEL, "--gpus", "none")
 ROWS = 60
 CHUNK_SAMPLES = 4
@@ -32,16 +32,16 @@ Signals = Sequence[signal.Signals]
 
 def write_profile(fleet: Fleet, **options: Any) -> None:
     options = {"asked": str(fleet.folder / "asked"), **options}
-    fleet.write_profile(MODEL, engine="tests.support.engines.dying_engine:NotingEngine", engine_options=options)
+    fleet.write_profile(MODEL, engine="tests.support.engines.dying_engine:RecordingEngine", engine_options=options)
 
 
-def enqueue_moving(fleet: Fleet) -> str:
+def enqueue_slow(fleet: Fleet) -> str:
     """Enqueue a run of chunks that take a while each; return its id."""
     write_profile(fleet, delay_s=0.3)
     return enqueue_rows(fleet, MODEL, make_rows(ROWS), chunk=CHUNK_SAMPLES)
 
 
-def enqueue_stuck(fleet: Fleet) -> str:
+def enqueue_hanging(fleet: Fleet) -> str:
     """Enqueue a run of two chunks each of which has one sample that is never answered; return its id."""
     write_profile(fleet, table=[{"match": "slow", "fault": "hang"}])
     slow = [{"id": f"slow {number}", "question": f"slow {number}?", "target": "ok"} for number in range(2)]
@@ -59,7 +59,7 @@ def count_journaled(fleet: Fleet, run_id: str) -> int:
     return sum(counts)
 
 
-def wait_for_stuck(fleet: Fleet, run_id: str) -> None:
+def wait_for_hanging(fleet: Fleet, run_id: str) -> None:
     wait_until(lambda: count_journaled(fleet, run_id) == 2 * CHUNK_SAMPLES - 2, "all but the slow ones to be journaled")
 
 
@@ -77,14 +77,14 @@ def finish_run(fleet: Fleet, run_id: str) -> None:
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1], ids=lambda number: number.name)
 def test_launcher_drains_on_sighup_and_sigusr1(clean_fleet: Fleet, number: signal.Signals) -> None:
     fleet = clean_fleet
-    run_id = enqueue_moving(fleet)
+    run_id = enqueue_slow(fleet)
     with start_launcher(fleet, *WORKERS, environment=fleet.environment(chunks_in_flight=2)) as launcher:
         wait_for_asked(fleet, 2 * CHUNK_SAMPLES)
         launcher.send_signal(number)
         launcher.send_signal(signal.SIGHUP)
         assert launcher.wait(timeout=30) == 0
         assert find_processes(fleet) == []
-    assert_nothing_is_held(fleet, run_id, MODEL)
+    assert_no_leases_held(fleet, run_id, MODEL)
     assert 2 * CHUNK_SAMPLES <= fleet.status(run_id).samples.ok == len(read_asked(fleet)) < ROWS
     finish_run(fleet, run_id)
 
@@ -96,9 +96,9 @@ def test_launcher_drains_on_sighup_and_sigusr1(clean_fleet: Fleet, number: signa
 )
 def test_launcher_stops_on_sigquit_or_second_signal(clean_fleet: Fleet, numbers: Signals) -> None:
     fleet = clean_fleet
-    run_id = enqueue_stuck(fleet)
+    run_id = enqueue_hanging(fleet)
     with start_launcher(fleet, *WORKERS, environment=fleet.environment(drain_grace_s=600)) as launcher:
-        wait_for_stuck(fleet, run_id)
+        wait_for_hanging(fleet, run_id)
         for place, number in enumerate(numbers):
             if place:
                 wait_until(lambda: [one for one in fleet.workers(MODEL) if one.state == "draining"], "the drain to begin")
@@ -115,7 +115,7 @@ def test_launcher_stops_on_sigquit_or_second_signal(clean_fleet: Fleet, numbers:
 
 def test_closed_terminal_drains_its_launcher(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
-    run_id = enqueue_moving(fleet)
+    run_id = enqueue_slow(fleet)
     terminal, slave = pty.openpty()
     # The shell leads a session without a terminal: the first that it opens becomes its own, and the launcher's.
     in_terminal = ["sh", "-c", 'exec "$@" < "$0" > "$0" 2>&1', os.ttyname(slave)]
@@ -130,14 +130,14 @@ def test_closed_terminal_drains_its_launcher(clean_fleet: Fleet) -> None:
         os.close(slave)
     assert launcher.wait(timeout=30) == 0
     assert find_processes(fleet) == []
-    assert_nothing_is_held(fleet, run_id, MODEL)
+    assert_no_leases_held(fleet, run_id, MODEL)
     assert 2 * CHUNK_SAMPLES <= fleet.status(run_id).samples.ok == len(read_asked(fleet)) < ROWS
     finish_run(fleet, run_id)
 
 
 def test_nohup_launcher_ignores_closed_terminal(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
-    run_id = enqueue_moving(fleet)
+    run_id = enqueue_slow(fleet)
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # what nohup does; a child inherits it
     try:
         launcher = fleet.start_workers(MODEL)
@@ -156,7 +156,7 @@ def test_nohup_launcher_ignores_closed_terminal(clean_fleet: Fleet) -> None:
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1], ids=lambda number: number.name)
 def test_signalled_worker_drains_and_is_replaced(clean_fleet: Fleet, number: signal.Signals) -> None:
     fleet = clean_fleet
-    run_id = enqueue_moving(fleet)
+    run_id = enqueue_slow(fleet)
     fleet.start_workers(MODEL, chunks_in_flight=2)
     (worker,) = fleet.wait_for_workers(MODEL)
     wait_for_asked(fleet, 2 * CHUNK_SAMPLES)
@@ -176,11 +176,11 @@ def test_signalled_worker_drains_and_is_replaced(clean_fleet: Fleet, number: sig
 )
 def test_worker_releases_chunks_on_sigquit_or_second_sigint(clean_fleet: Fleet, numbers: Signals) -> None:
     fleet = clean_fleet
-    run_id = enqueue_stuck(fleet)
+    run_id = enqueue_hanging(fleet)
     # Leases by far longer than the test: what is not given back would never end.
     fleet.start_workers(MODEL, drain_grace_s=600, lease_s=600)
     (worker,) = fleet.wait_for_workers(MODEL)
-    wait_for_stuck(fleet, run_id)
+    wait_for_hanging(fleet, run_id)
     write_profile(fleet)
     for place, number in enumerate(numbers):
         if place:
@@ -194,7 +194,7 @@ def test_worker_releases_chunks_on_sigquit_or_second_sigint(clean_fleet: Fleet, 
 
 def test_repeated_sigterm_does_not_interrupt_drain(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
-    run_id = enqueue_moving(fleet)
+    run_id = enqueue_slow(fleet)
     fleet.start_workers(MODEL, chunks_in_flight=2)
     (worker,) = fleet.wait_for_workers(MODEL)
     wait_for_asked(fleet, 2 * CHUNK_SAMPLES)

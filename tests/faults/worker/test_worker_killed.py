@@ -51,7 +51,7 @@ def test_another_worker_takes_over_within_20_seconds(
 ) -> None:
     with start_fleet(tmp_path, monkeypatch, lease_s=10, renew_s=2.5, janitor_s=2) as fleet:  # the defaults of a real fleet
         options = {"delay_s": 2, "asked": str(fleet.folder / "asked")}
-        fleet.write_profile("slow", engine="tests.support.engines.dying_engine:NotingEngine", engine_options=options)
+        fleet.write_profile("slow", engine="tests.support.engines.dying_engine:RecordingEngine", engine_options=options)
         spec = fleet.write_spec("slow", [fleet.write_dataset("rows", make_rows(320))], chunks={"max_samples": CHUNK_SAMPLES})
         for _ in range(2):
             fleet.start_workers("slow", chunks_in_flight=2)

@@ -12,10 +12,10 @@ import pytest
 
 from common.ledger.worker_registry import WorkerRecord
 from common.storage.plan_index import read_chunk, read_index
-from tests.support.asking import read_asked
+from tests.support.asked_samples import read_asked
 from tests.support.engines.signalled_engine import wait_for_signalled, write_signalled_profile
 from tests.support.fleet import Fleet, make_rows
-from tests.support.leftovers import clean_fleet
+from tests.support.fleet_processes import clean_fleet
 from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
 from tests.support.workers import enqueue_rows
@@ -30,7 +30,7 @@ SAMPLES = 6 * CHUNK_SAMPLES
 class Stopped(NamedTuple):
     """A worker that has stopped itself, by name, the chunk it was at, and the name of the worker beside it."""
 
-    sleeper: str
+    worker: str
     chunk: int
     other: str
 
@@ -53,10 +53,10 @@ def start_workers(fleet: Fleet, count: int) -> list[Started]:
 def stop_one(fleet: Fleet, run_id: str, started: list[Started]) -> Iterator[Stopped]:
     """Yield while a worker is stopped; then wake it up, wait for the run's end and drain the worker beside it."""
     signalled = wait_for_signalled(fleet)
-    (sleeper,) = (one.worker.worker for one in started if one.worker.pid == signalled.pid)
+    (worker,) = (one.worker.worker for one in started if one.worker.pid == signalled.pid)
     others = [one for one in started if one.worker.pid != signalled.pid]
     try:
-        yield Stopped(sleeper, find_chunk(fleet, run_id, signalled.at), others[0].worker.worker if others else "")
+        yield Stopped(worker, find_chunk(fleet, run_id, signalled.at), others[0].worker.worker if others else "")
     finally:
         os.kill(signalled.pid, signal.SIGCONT)
     assert fleet.wait_for_end(run_id).samples.ok == SAMPLES
@@ -112,15 +112,15 @@ def test_woken_worker_cannot_write_to_reassigned_chunk(clean_fleet: Fleet, point
     by = {outcome.sample_id: outcome.worker for outcome in outcomes}
     if point in {"asking", "before_journal"}:
         # What the woken worker got no entry in the journal for before it was stopped is the successor's.
-        assert by == {sample: stopped.other if asked[sample] == 2 else stopped.sleeper for sample in by}
+        assert by == {sample: stopped.other if asked[sample] == 2 else stopped.worker for sample in by}
         assert stopped.other in by.values()
     else:
-        assert by == dict.fromkeys(by, stopped.sleeper), "the successor did not take what was in the journal"
+        assert by == dict.fromkeys(by, stopped.worker), "the successor did not take what was in the journal"
         assert {asked[sample] for sample in by} == {1}
     assert max(asked.values()) <= 2
     if point == "before_journal":
         assert fleet.read_log().count("lease lost") == 1
-    assert_serves_on(fleet, stopped.sleeper, 2)
+    assert_serves_on(fleet, stopped.worker, 2)
 
 
 def test_woken_worker_without_successor_keeps_its_chunks(clean_fleet: Fleet) -> None:
@@ -133,4 +133,4 @@ def test_woken_worker_without_successor_keeps_its_chunks(clean_fleet: Fleet) -> 
         wait_until(lambda: not fleet.workers(MODEL), "the worker to be missed")
     assert_run_is_sound(fleet, run_id)
     assert set(read_asked(fleet).values()) == {1}
-    assert_serves_on(fleet, stopped.sleeper, 1)
+    assert_serves_on(fleet, stopped.worker, 1)
