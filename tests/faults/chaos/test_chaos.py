@@ -1,4 +1,4 @@
-"""The chaos soak, a short one; and that it would notice what it looks for.  A long one is in ``benchmarks/results``."""
+"""A short chaos soak, and proof that it detects the faults it looks for.  A long one is in ``benchmarks/results``."""
 
 import os
 import re
@@ -27,7 +27,7 @@ DEADLINE_S = 240
 
 
 def run_soak(environment: dict[str, str]) -> tuple[int, str]:
-    """Return the soak's exit code and what it printed; one that takes too long is told to end all that it started."""
+    """Return the soak's exit code and output.  SIGTERM ends one that takes too long, so that it stops what it started."""
     command = [sys.executable, "-m", "benchmarks.chaos", *SOAK]
     with subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as soak:
         try:
@@ -38,7 +38,7 @@ def run_soak(environment: dict[str, str]) -> tuple[int, str]:
         return soak.returncode, output
 
 
-@pytest.mark.timeout(300)  # it starts a good dozen of processes, one after the other, as fast as the machine can
+@pytest.mark.timeout(300)  # it starts more than a dozen processes, one after the other, as fast as the machine can
 def test_random_kills_lose_or_double_no_sample() -> None:
     settings = {"FLEET_LEASE_S": "2", "FLEET_RENEW_S": "0.5", "FLEET_JANITOR_S": "0.5"}
     code, output = run_soak({**os.environ, **settings})
@@ -76,8 +76,8 @@ def test_soak_reports_leftover_process_and_counts_real_kills(fleet: Fleet) -> No
     chaos.runs.append(Run("none", fleet.folder / "none.yaml", run_id="none-0123456789ab"))
     assert kill_producer(chaos, Draw("producer killed", pause_s=0, pick=0, amount=0))
     (command,) = chaos.commands
-    assert command.process.wait(timeout=60) == USER_MUST_ACT, "there is no such spec"
-    chaos.redis_is_up = False  # or it would enqueue a run that the ledger does not know
+    assert command.process.wait(timeout=60) == USER_MUST_ACT, "the spec does not exist"
+    chaos.redis_is_up = False  # otherwise it would enqueue a run that the ledger does not know
     chaos.tick()
     assert chaos.is_quiet
     assert count_kills(chaos, Counter({"producer killed": 2})) == 1
@@ -89,14 +89,15 @@ def test_chunk_is_offered_again_after_successor_dies(fleet: Fleet) -> None:
     fleet.write_profile("orphaned")
     run_id = enqueue_rows(fleet, "orphaned", make_rows(32))
     assert ledger.acquire(run_id, 1, "dead@test")
-    assert wait_until(lambda: ledger.expire_leases(run_id), "the lease to run out") == [1]
-    # The successor dies here, or the connection is cut before it has the answer.  The queue is not empty: nobody will ring.
+    assert wait_until(lambda: ledger.expire_leases(run_id), "the lease to expire") == [1]
+    # The successor dies here, or loses its connection before it has the answer.  The queue is not empty, so that no janitor
+    # publishes the chunk again.
     assert wait_until(lambda: ledger.expire_leases(run_id), "the chunk to be offered again") == [1]
     assert ledger.acquire(run_id, 1, "next@test")
-    wait_until(lambda: ledger.expire_leases(run_id), "the lease of the next to run out")
+    wait_until(lambda: ledger.expire_leases(run_id), "the next worker's lease to expire")
     ledger.pause_run(run_id, "for this test")
     assert ledger.acquire(run_id, 1, "late@test") is None
-    assert not ledger.client.exists(run_keys(run_id)[7])  # a run that is paused is not offered around
+    assert not ledger.client.exists(run_keys(run_id)[7])  # a paused run is not offered to workers
 
 
 def test_same_seed_draws_the_same_faults() -> None:

@@ -1,4 +1,4 @@
-"""Engines that die, and code under us that raises what nobody expects: the worker restarts or goes on, the run ends sound."""
+"""Engines die, and libraries raise unexpected exceptions: the worker restarts or continues, and the run ends sound."""
 
 from collections import Counter
 
@@ -22,7 +22,7 @@ def test_worker_with_dead_engine_restarts(clean_fleet: Fleet, exits: bool) -> No
     fleet.write_profile("mortal", engine="tests.support.engines.faulty_engines:DiesOnceEngine", engine_options=options)
     poison = {"id": "poison", "question": "poison?", "target": "ok"}
     run_id = enqueue_rows(fleet, "mortal", [*make_rows(99), poison], chunk=CHUNK_SAMPLES)
-    # Leases by far longer than the test: chunks of an engine that raises are given back, not waited for.
+    # Leases much longer than the test: an engine that raises must give its chunks back, because its leases do not expire.
     fleet.start_workers("mortal", chunks_in_flight=2, lease_s=3 if exits else 600)
     assert fleet.wait_for_end(run_id).samples.ok == 100
     outcomes = assert_run_is_sound(fleet, run_id)

@@ -1,4 +1,4 @@
-"""The engine's own process is killed with SIGKILL, or its worker is: what was in flight is asked again, and no process is left."""
+"""The engine's process or its worker gets SIGKILL: only the samples in flight are asked again, and no process is left."""
 
 import os
 import random
@@ -20,7 +20,7 @@ __all__ = ["clean_fleet"]  # a fixture
 MODEL = "parent"
 CHUNK_SAMPLES = 16
 IN_FLIGHT = 2 * CHUNK_SAMPLES
-LONG_LEASE_S = 600  # s; leases longer than the test: chunks must be given back, not waited for
+LONG_LEASE_S = 600  # longer than the test: chunks must be given back, because their leases do not expire in time
 
 
 def wait_for_start(fleet: Fleet, count: int) -> Note:
@@ -29,7 +29,7 @@ def wait_for_start(fleet: Fleet, count: int) -> Note:
 
 
 def wait_for_stored(fleet: Fleet, run_id: str, count: int) -> None:
-    wait_until(lambda: len(find_stored(fleet, run_id)) >= count, f"{count} samples to be stored")
+    wait_until(lambda: len(find_stored(fleet, run_id)) >= count, f"{count} samples in journals or parts")
 
 
 def is_gone(pid: int) -> bool:
@@ -47,7 +47,7 @@ def test_killed_engine_costs_only_samples_in_flight(clean_fleet: Fleet, seed: in
     for start, moment in enumerate(moments, start=1):
         child = wait_for_start(fleet, start).child
         wait_for_stored(fleet, run_id, moment)
-        stored = read_stored_counts(fleet, run_id) | stored  # what is stored since an earlier kill counts from then
+        stored = read_stored_counts(fleet, run_id) | stored  # a sample that was stored at an earlier kill keeps its count of that time
         os.kill(child, signal.SIGKILL)
         wait_for_start(fleet, start + 1)
 

@@ -1,4 +1,4 @@
-"""An engine answers nothing any more: its worker restarts and the run ends sound.  One that is only slow is left alone."""
+"""An engine stops answering: its worker restarts and the run ends sound.  An engine that is only slow is not restarted."""
 
 from typing import Any
 
@@ -44,14 +44,14 @@ def stall_once(fleet: Fleet, how: Stall, *, lease_s: float) -> str:
 @pytest.mark.parametrize("how", ["silent", "blocked"])
 def test_stalled_engine_gives_its_chunks_back(clean_fleet: Fleet, how: Stall) -> None:
     fleet = clean_fleet
-    stall_once(fleet, how, lease_s=600)  # by far longer than the test: the chunks are given back, not waited for
+    stall_once(fleet, how, lease_s=600)  # longer than the test: the chunks are given back, because their leases do not expire
     log = fleet.read_log()
     assert log.count(f"the engine has answered nothing for {STALL_S} s") == 1
     assert log.count("exit_code=70") == 1
 
 
 def test_engine_that_blocks_every_thread_is_killed(clean_fleet: Fleet) -> None:
-    stall_once(clean_fleet, "locked", lease_s=1.5)  # its heartbeat cannot give anything back: the leases run out
+    stall_once(clean_fleet, "locked", lease_s=1.5)  # its heartbeat cannot give anything back: the leases must expire
 
 
 def test_slow_engine_is_not_restarted(clean_fleet: Fleet) -> None:
@@ -61,6 +61,6 @@ def test_slow_engine_is_not_restarted(clean_fleet: Fleet) -> None:
     fleet.start_workers(MODEL, chunks_in_flight=2, engine_stall_s=STALL_S)
     assert fleet.wait_for_end(run_id).samples.ok == 16
     outcomes = assert_run_is_sound(fleet, run_id)
-    assert max(outcome.attempts[0].latency_s for outcome in outcomes) > STALL_S, "somebody waited for longer than a stall"
+    assert max(outcome.attempts[0].latency_s for outcome in outcomes) > STALL_S, "some sample must wait for longer than a stall"
     assert set(read_asked(fleet).values()) == {1}
     assert fleet.read_log().count("worker started") == 1

@@ -1,4 +1,4 @@
-"""A sample that takes the engine down every time: it is found, it alone fails, and the run goes on."""
+"""A sample crashes the engine every time: it is identified, only it fails, and the run continues."""
 
 from collections import Counter
 
@@ -25,7 +25,7 @@ def test_only_sample_that_crashes_the_engine_fails(clean_fleet: Fleet, how: str)
     fleet.wait_for_end(run_id)
     assert_only_poison_failed(fleet, run_id, {"poison"})
     asked = Counter((fleet.folder / "asked").read_text().split())
-    deaths = 3 if how != "exits" else 4  # one among others, two alone; nobody knew that the first to vanish had crashed
+    deaths = 3 if how != "exits" else 4  # one among others, two alone; an exit leaves no record, so the first is not attributed
     assert fleet.read_log().count("worker started") == deaths + 1
     assert max(asked.values()) <= deaths
     assert sum(times > 1 for times in asked.values()) <= 2 * CHUNK_SAMPLES, "more was asked again than what was in flight"

@@ -1,4 +1,4 @@
-"""vLLM's engine process is killed, stopped or told to end in mid-run: the worker gives its chunks back, and the run ends sound."""
+"""vLLM's engine process gets SIGKILL, SIGSTOP or SIGTERM during a run: the worker gives its chunks back, the run ends sound."""
 
 import math
 import os
@@ -24,24 +24,24 @@ __all__ = ["clean_fleet"]  # a fixture
 MODEL = "seeing"
 SAMPLES = 600
 CHUNK_SAMPLES = 16
-LONG_LEASE_S = 600  # s; leases longer than the test: chunks must be given back, not waited for
+LONG_LEASE_S = 600  # longer than the test: chunks must be given back, because their leases do not expire in time
 STALL_S = 15
 SHAPES = {"path": str(ROOT / "examples" / "data" / "shapes.jsonl"), "limit": SAMPLES, "fields": {"id": "qid", "target": "answer"}}
 
 
 @pytest.fixture
 def vllm_fleet(clean_fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> Fleet:
-    """Return a fleet whose workers have real vLLM, with a model that sees."""
+    """Return a fleet whose workers run real vLLM with a vision model."""
     plain = clean_fleet.environment
     monkeypatch.setattr(clean_fleet, "environment", lambda **settings: {**plain(**settings), **vllm_environment()})
-    # Few at once, so that the engine is in the midst of the run when it dies.
+    # Few requests at once, so that the engine dies in the middle of the run.
     options = {**OPTIONS, "max_num_seqs": 4}
     clean_fleet.write_profile(MODEL, engine="vllm", weights=TINY, adapter="chat", engine_options=options)
     return clean_fleet
 
 
 def wait_for_engine(fleet: Fleet, *, not_of: set[int]) -> tuple[WorkerRecord, psutil.Process]:
-    """Return a worker that was not seen before and its engine's process."""
+    """Return a worker whose pid is not in ``not_of``, and its engine's process."""
 
     def find() -> tuple[WorkerRecord, psutil.Process] | None:
         for worker in fleet.workers(MODEL):
@@ -54,7 +54,7 @@ def wait_for_engine(fleet: Fleet, *, not_of: set[int]) -> tuple[WorkerRecord, ps
 
 
 def wait_for_stored(fleet: Fleet, run_id: str, count: int) -> None:
-    wait_until(lambda: len(find_stored(fleet, run_id)) >= count, f"{count} samples to be stored", deadline_s=LOAD_S)
+    wait_until(lambda: len(find_stored(fleet, run_id)) >= count, f"{count} samples in journals or parts", deadline_s=LOAD_S)
 
 
 @pytest.mark.timeout(5 * LOAD_S)
@@ -69,7 +69,7 @@ def test_killed_or_stopped_vllm_costs_only_in_flight(vllm_fleet: Fleet) -> None:
     for sent in (signal.SIGKILL, signal.SIGSTOP):
         worker, core = wait_for_engine(fleet, not_of=workers)
         workers.add(worker.pid)
-        assert os.getpgid(core.pid) == worker.pid, "what ends the worker's group must end the engine"
+        assert os.getpgid(core.pid) == worker.pid, "the engine must be in the worker's process group, which is killed with it"
         wait_for_stored(fleet, run_id, len(stored_at) + 40)
         core.send_signal(sent)
         stored, noted_at = find_stored(fleet, run_id), time.time()

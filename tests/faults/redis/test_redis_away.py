@@ -1,4 +1,4 @@
-"""Redis is away for longer than a lease, hangs, or takes no writes: what is in the workers' hands is not lost, and all goes on."""
+"""Redis is unreachable for longer than a lease, hangs, or takes no writes: no sample in flight is lost, and the run continues."""
 
 import re
 import time
@@ -16,20 +16,20 @@ from tests.support.workers import enqueue_rows
 
 __all__ = ["clean_fleet"]  # a fixture
 
-# After an outage nobody's chunks are taken over for the length of a lease.  Until then every worker must have connected anew,
-# which it tries once a second, and renewed.
+# After an outage no chunk is taken over for the length of a lease.  Within that time every worker must reconnect, which it
+# tries once a second, and renew its leases.
 LEASE_S = 4
 AWAY_S = 6
 
 
 def wait_for_time(seconds: float) -> None:
-    """Let a fault last; nothing else tells that its time is over."""
+    """Let a fault last for a fixed time.  No event marks its end."""
     ends_at = time.monotonic() + seconds
     wait_until(lambda: time.monotonic() >= ends_at, "the end of the fault", deadline_s=seconds + 10)
 
 
 def assert_nothing_was_lost(fleet: Fleet, run_id: str, count: int, *, workers: int) -> None:
-    """Assert that a run ended sound, without a new worker, and that no sample was asked for twice."""
+    """Assert that a run ended sound without a new worker, and that no sample was asked twice."""
     assert fleet.wait_for_end(run_id).samples.ok == count
     assert_run_is_sound(fleet, run_id)
     assert count_asked_again(fleet) == 0
@@ -86,5 +86,5 @@ def test_read_only_redis_costs_no_sample(clean_fleet: Fleet) -> None:
         assert "takes no writes" in output
         assert "FLEET_REDIS_URL" in output
         assert "Traceback" not in output
-        wait_until(lambda: not fleet.workers(RECORDING), "the presences to run out")
+        wait_until(lambda: not fleet.workers(RECORDING), "the workers' presence to expire")
     assert_nothing_was_lost(fleet, run_id, 160, workers=2)

@@ -1,4 +1,4 @@
-"""Redis loses everything in mid-run: the store is the evidence, and the ledger is rebuilt from it."""
+"""Redis loses all data during a run: the store is the evidence, and the ledger is rebuilt from it."""
 
 from collections import Counter
 

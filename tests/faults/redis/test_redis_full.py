@@ -1,4 +1,4 @@
-"""Redis is out of memory (``maxmemory``, ``noeviction``): everybody waits or is told, and goes on with memory again."""
+"""Redis is out of memory (``maxmemory``, ``noeviction``): workers wait, commands report it, and both continue with memory."""
 
 from typing import Any
 
@@ -22,8 +22,8 @@ def test_workers_wait_while_redis_is_full(clean_fleet: Fleet) -> None:
 
     wait_for_parts(fleet, run_id, 3)
     with full_redis(fleet):
-        cut_connections(fleet)  # whoever connects again finds it still full
-        wait_until(lambda: not fleet.workers(RECORDING), "the worker's presence to run out")
+        cut_connections(fleet)  # a worker that reconnects still finds Redis full
+        wait_until(lambda: not fleet.workers(RECORDING), "the worker's presence to expire")
     assert fleet.wait_for_end(run_id).samples.ok == 160
     assert_run_is_sound(fleet, run_id)
     assert count_asked_again(fleet) == 0

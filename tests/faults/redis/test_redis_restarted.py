@@ -1,4 +1,4 @@
-"""Redis dies or is restarted under a running fleet: workers wait for it and the work in their hands is not lost."""
+"""Redis dies or restarts under a running fleet: workers wait for it, and the samples in flight are not lost."""
 
 from collections import Counter
 

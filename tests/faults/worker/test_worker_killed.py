@@ -1,4 +1,4 @@
-"""A worker is killed with SIGKILL: the launcher brings it back, or another worker takes over; nothing is lost or doubled."""
+"""A worker gets SIGKILL: the launcher restarts it, or another worker takes over; no sample is lost or counted twice."""
 
 import os
 import random
@@ -60,11 +60,11 @@ def test_another_worker_takes_over_within_20_seconds(
 
         wait_until(lambda: fleet.status(run_id).samples.ok, "the first chunks to be done")
         before = find_held(fleet, run_id, victim.worker)
-        wait_until(lambda: find_held(fleet, run_id, victim.worker) - before, "a chunk that it has only just begun")
+        wait_until(lambda: find_held(fleet, run_id, victim.worker) - before, "a chunk that the worker has just started")
         os.kill(victim.pid, signal.SIGKILL)
         killed_at = time.monotonic()
         orphans = find_held(fleet, run_id, victim.worker)
-        assert orphans, "the worker was killed with nothing in its hands"
+        assert orphans, "the killed worker held no chunk"
         wait_until(lambda: not orphans & find_held(fleet, run_id, victim.worker), "a takeover", deadline_s=60)
         takeover_s = time.monotonic() - killed_at
         with capsys.disabled():
@@ -77,7 +77,7 @@ def test_another_worker_takes_over_within_20_seconds(
 
 
 def find_held(fleet: Fleet, run_id: str, worker: str) -> set[tuple[int, str]]:
-    """Return the chunks that a worker has leased, each with its token: one that starts anew under its old name is another."""
+    """Return the chunks that a worker has leased, with their tokens, because a restarted worker keeps its name."""
     held: Any = fleet.ledger.client.hgetall(run_keys(run_id)[5])
     holders = {int(chunk): holder.decode().partition(" ") for chunk, holder in held.items()}
     return {(chunk, token) for chunk, (token, _, name) in holders.items() if name == worker}

@@ -1,4 +1,4 @@
-"""A worker is killed with SIGKILL before it has done anything, half-way through a chunk, as a successor, and while it drains."""
+"""A worker gets SIGKILL before its first chunk, in the middle of a chunk, during a takeover, and while it drains."""
 
 import os
 import signal
@@ -21,14 +21,14 @@ MODEL = "mortal"
 CHUNK_SAMPLES = 8
 IN_FLIGHT = 2 * CHUNK_SAMPLES
 SAMPLES = 64
-# Every chunk has answers that come at once and answers that come later, so that its journal grows in steps.
+# Every chunk has immediate and delayed answers, so that its journal grows in steps.
 SOME_LATER = [{"match": r"[13579]\?", "delay_s": 0.4}]
 HANG = [{"match": r"[13579]\?", "fault": "hang"}]
 SHORT_LEASES = {"chunks_in_flight": 2, "lease_s": 1.5, "renew_s": 0.3, "janitor_s": 0.3}
 
 
 def write_profile(fleet: Fleet, point: str, table: list[dict[str, Any]], *, after: int = 0) -> None:
-    """Write the profile.  Engine options do not count for a run's digest, so it may be another in mid-run."""
+    """Write the profile.  Engine options are no part of a run's digest, so that they may change during the run."""
     write_signalled_profile(fleet, MODEL, point, signal.SIGKILL, after=after, table=table)
 
 
@@ -37,8 +37,8 @@ def enqueue(fleet: Fleet) -> str:
 
 
 def wait_for_half_chunks(fleet: Fleet, run_id: str) -> WorkerRecord:
-    """Return the worker once it waits for the second halves of its two chunks, which hang."""
-    wait_until(lambda: len(find_stored(fleet, run_id)) == CHUNK_SAMPLES, "what does not hang to be answered")
+    """Return the worker once only the hanging halves of its two chunks are left."""
+    wait_until(lambda: len(find_stored(fleet, run_id)) == CHUNK_SAMPLES, "the samples that do not hang to be answered")
     (worker,) = fleet.wait_for_workers(MODEL)
     return worker
 

@@ -1,4 +1,4 @@
-"""A worker is stopped (SIGSTOP) and wakes up after its lease went to another: what it then says is refused, and it serves on."""
+"""A worker is stopped (SIGSTOP) and continues after its lease went to another: its writes are refused, and it keeps serving."""
 
 import os
 import signal
@@ -28,7 +28,7 @@ SAMPLES = 6 * CHUNK_SAMPLES
 
 
 class Stopped(NamedTuple):
-    """A worker that has stopped itself, by name, the chunk it was at, and the name of the worker beside it."""
+    """The name of a worker that has stopped itself, the chunk that it was working on, and the name of the other worker."""
 
     worker: str
     chunk: int
@@ -51,7 +51,7 @@ def start_workers(fleet: Fleet, count: int) -> list[Started]:
 
 @contextmanager
 def stop_one(fleet: Fleet, run_id: str, started: list[Started]) -> Iterator[Stopped]:
-    """Yield while a worker is stopped; then wake it up, wait for the run's end and drain the worker beside it."""
+    """Yield while a worker is stopped; then send SIGCONT, wait for the run's end and drain the other worker."""
     signalled = wait_for_signalled(fleet)
     (worker,) = (one.worker.worker for one in started if one.worker.pid == signalled.pid)
     others = [one for one in started if one.worker.pid != signalled.pid]
@@ -66,7 +66,7 @@ def stop_one(fleet: Fleet, run_id: str, started: list[Started]) -> Iterator[Stop
 
 
 def find_chunk(fleet: Fleet, run_id: str, at: str) -> int:
-    """Return the chunk of that number, or the one that holds that sample."""
+    """Return the chunk that ``at`` names: its number, or the id of one of its samples."""
     index = read_index(fleet.store, run_id)
     return next(one.number for one in index if at in {str(one.number), *(read.sample_id for read in read_chunk(fleet.store, one))})
 
@@ -81,7 +81,7 @@ def is_done(fleet: Fleet, run_id: str, chunk: int) -> bool:
 
 
 def assert_serves_on(fleet: Fleet, worker: str, workers: int) -> None:
-    """Assert that the one worker that is left works on another run, and that no process was started anew."""
+    """Assert that the remaining worker completes another run, and that no process was restarted."""
     run_id = enqueue_rows(fleet, MODEL, make_rows(2 * CHUNK_SAMPLES, dataset="more"), chunk=CHUNK_SAMPLES)
     assert fleet.wait_for_end(run_id).samples.ok == 2 * CHUNK_SAMPLES
     assert {outcome.worker for outcome in assert_run_is_sound(fleet, run_id)} == {worker}
@@ -111,11 +111,11 @@ def test_woken_worker_cannot_write_to_reassigned_chunk(clean_fleet: Fleet, point
     asked = read_asked(fleet)
     by = {outcome.sample_id: outcome.worker for outcome in outcomes}
     if point in {"asking", "before_journal"}:
-        # What the woken worker got no entry in the journal for before it was stopped is the successor's.
+        # Samples that were not in the journal when the worker was stopped belong to the successor.
         assert by == {sample: stopped.other if asked[sample] == 2 else stopped.worker for sample in by}
         assert stopped.other in by.values()
     else:
-        assert by == dict.fromkeys(by, stopped.worker), "the successor did not take what was in the journal"
+        assert by == dict.fromkeys(by, stopped.worker), "the successor must take the outcomes from the journal"
         assert {asked[sample] for sample in by} == {1}
     assert max(asked.values()) <= 2
     if point == "before_journal":
@@ -129,8 +129,8 @@ def test_woken_worker_without_successor_keeps_its_chunks(clean_fleet: Fleet) -> 
     started = start_workers(fleet, 1)
     run_id = enqueue_rows(fleet, MODEL, make_rows(SAMPLES), chunk=CHUNK_SAMPLES)
     with stop_one(fleet, run_id, started) as stopped:
-        wait_until(lambda: stopped.chunk in fleet.ledger.find_pending(run_id), "the lease to run out")
-        wait_until(lambda: not fleet.workers(MODEL), "the worker to be missed")
+        wait_until(lambda: stopped.chunk in fleet.ledger.find_pending(run_id), "the lease to expire")
+        wait_until(lambda: not fleet.workers(MODEL), "the worker's presence to expire")
     assert_run_is_sound(fleet, run_id)
     assert set(read_asked(fleet).values()) == {1}
     assert_serves_on(fleet, stopped.worker, 1)
