@@ -46,6 +46,7 @@ def is_up(client: redis.Redis) -> bool:
 
 
 def test_redis_service_is_protected_and_persistent(tmp_path: Path) -> None:
+    """It requires a password, does not show it in its command line, and loses no data."""
     service = read_compose(**SECRETS)["services"]["redis"]
     server, port = find_redis_server(), find_free_port()
     write_wrapper(tmp_path, "redis-server", f'{server} "$@" --port {port} --bind 127.0.0.1 --dir {tmp_path}')

@@ -65,6 +65,7 @@ def test_elements_share_one_queue_and_one_leaves_early(clean_fleet: Fleet, slurm
 
 
 def test_preempted_element_drains_and_continues_when_requeued(clean_fleet: Fleet, slurm: Slurm) -> None:
+    """SLURM sends SIGTERM to every process of the element at once."""
     fleet = clean_fleet
     run_id = enqueue_slow(fleet)
     with slurm.start(3, *WORKERS) as preempted:
@@ -98,6 +99,7 @@ def test_element_signalled_before_launcher_starts_exits_with_0(clean_fleet: Flee
 def test_element_with_killed_launcher_is_requeued_within_limit(
     clean_fleet: Fleet, slurm: Slurm, restarts: str, requeued: list[str]
 ) -> None:
+    """Only this element of the array is requeued, and only a limited number of times."""
     fleet = clean_fleet
     run_id = enqueue_slow(fleet, delay_s=0.01)
     with slurm.start(5, *WORKERS, SLURM_RESTART_COUNT=restarts) as dies:
@@ -113,6 +115,7 @@ def test_element_with_killed_launcher_is_requeued_within_limit(
 
 
 def test_element_with_failing_gpus_is_requeued(clean_fleet: Fleet, slurm: Slurm) -> None:
+    """The GPUs of another node may work."""
     write_profile(clean_fleet, delay_s=0.01)
     with slurm.start(5, MODEL, **{**ONE_GPU, "SHOWN_GPUS": "broken"}) as element:
         assert element.wait() == 1
@@ -135,6 +138,7 @@ def test_element_with_failing_gpus_is_requeued(clean_fleet: Fleet, slurm: Slurm)
 def test_offline_hub_keeps_the_callers_weights_folder(
     clean_fleet: Fleet, slurm: Slurm, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], found: str
 ) -> None:
+    """Without the hub, weights must not be looked for in the node's own folder, which is empty."""
     for name in ("HF_HOME", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
     launcher = clean_fleet.folder / "venv" / "bin" / "workers"

@@ -29,6 +29,7 @@ def is_gone(pid: int) -> bool:
 
 
 def test_each_gpu_worker_owns_a_session_and_restarts(clean_fleet: Fleet) -> None:
+    """A killed worker takes its child processes with it."""
     fleet = clean_fleet
     notes = fleet.folder / "notes"
     fleet.write_profile("parent", engine="tests.support.engines.faulty_engines:ParentEngine", engine_options={"notes": str(notes)})

@@ -24,6 +24,7 @@ def read_results(fleet: Fleet, run_id: str, *, code: int) -> dict[Any, Any]:
 
 
 def test_retry_repeats_only_failed_and_invalid_samples(clean_fleet: Fleet) -> None:
+    """Results show the attempts of both waves."""
     fleet = clean_fleet
     table = [{"match": "shy", "answers": [REFUSAL, REFUSAL, REFUSAL, "ok"]}, {"match": "stubborn", "answers": [REFUSAL]}]
     options = {"table": table, "asked": str(fleet.folder / "asked")}
@@ -73,6 +74,7 @@ def test_retry_repeats_only_failed_and_invalid_samples(clean_fleet: Fleet) -> No
 
 
 def test_cancelled_run_keeps_outcomes_and_can_resume(clean_fleet: Fleet) -> None:
+    """It stops after the chunks in flight."""
     fleet = clean_fleet
     options = {"delay_s": 0.1, "asked": str(fleet.folder / "asked")}
     fleet.write_profile("recording", engine="tests.support.engines.dying_engine:RecordingEngine", engine_options=options)

@@ -45,6 +45,7 @@ def journaled(fleet: Fleet, run_id: str, chunk: int = 0) -> int:
 
 
 def test_drain_finishes_running_chunks_and_starts_none(clean_fleet: Fleet) -> None:
+    """SIGTERM and SIGINT to the launcher's process group both start the drain."""
     fleet = clean_fleet
     write_profile(fleet, delay_s=0.6)
     run_id = enqueue_rows(fleet, "recording", make_rows(200), chunk=4)

@@ -88,6 +88,7 @@ def test_unreachable_store_exits_with_3(fleet: Fleet) -> None:
 
 
 def test_user_error_takes_precedence_over_unreachable_service(fleet: Fleet) -> None:
+    """The exit code is 2, not 3, if the user must change something as well."""
     fleet.ledger.client.config_set("maxmemory", "1gb")
     fleet.ledger.client.config_set("maxmemory-policy", "allkeys-lru")
     found = check_as_json(fleet.environment(), "--gpus", "none", code=2)

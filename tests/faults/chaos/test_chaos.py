@@ -68,6 +68,7 @@ def test_soak_reports_lost_samples_and_differing_ledger(fleet: Fleet) -> None:
 
 
 def test_soak_reports_leftover_process_and_counts_real_kills(fleet: Fleet) -> None:
+    """A producer that ended before its kill does not count as killed."""
     (fleet.folder / "soak").mkdir()
     chaos = ChaosFleet(fleet.folder / "soak", fleet.server, fleet.settings, workers=3, samples=1)
     assert find_wrongs(chaos, Verdict(), 0) == []
@@ -84,6 +85,7 @@ def test_soak_reports_leftover_process_and_counts_real_kills(fleet: Fleet) -> No
 
 
 def test_chunk_is_offered_again_after_successor_dies(fleet: Fleet) -> None:
+    """The successor dies before it has the lease."""
     settings = fleet.settings.model_copy(update={"lease_s": 0.2, "renew_s": 0.1})
     ledger = Ledger(fleet.ledger.client, settings)
     fleet.write_profile("orphaned")

@@ -59,6 +59,7 @@ def wait_for_stored(fleet: Fleet, run_id: str, count: int) -> None:
 
 @pytest.mark.timeout(5 * LOAD_S)
 def test_killed_or_stopped_vllm_costs_only_in_flight(vllm_fleet: Fleet) -> None:
+    """The engine process gets SIGKILL, and that of the next worker SIGSTOP."""
     fleet = vllm_fleet
     generation = {"max_tokens": 32, "temperature": 0.0}
     spec = fleet.write_spec(MODEL, [SHAPES], chunks={"max_samples": CHUNK_SAMPLES}, generation=generation)
@@ -90,6 +91,7 @@ def test_killed_or_stopped_vllm_costs_only_in_flight(vllm_fleet: Fleet) -> None:
 
 @pytest.mark.timeout(5 * LOAD_S)
 def test_requests_aborted_by_terminated_vllm_are_retried(vllm_fleet: Fleet) -> None:
+    """VLLM answers SIGTERM by ending its requests with half an answer, which must never become an outcome."""
     fleet = vllm_fleet
 
     def enqueue(chunk_samples: int) -> str:

@@ -74,6 +74,7 @@ def assert_nothing_broke(fleet: Fleet, *, workers: int = 1) -> None:
 
 
 def test_message_for_a_finished_chunk_is_ignored(clean_fleet: Fleet) -> None:
+    """Check it while the run continues, for its last chunk, and after the run is done."""
     fleet = clean_fleet
     run_id = enqueue(fleet)
     copies = copy_messages(fleet)
@@ -119,6 +120,7 @@ def test_message_of_a_cancelled_run_starts_nothing(clean_fleet: Fleet) -> None:
 
 
 def test_message_of_a_forgotten_run_starts_nothing(clean_fleet: Fleet) -> None:
+    """The message must not create keys of a run that Redis has forgotten, either."""
     fleet = clean_fleet
     run_id = enqueue(fleet)
     late = withhold_messages(fleet, 1, 4)
@@ -160,6 +162,7 @@ def test_first_wave_message_is_ignored_in_second_wave(clean_fleet: Fleet) -> Non
 
 
 def test_next_worker_processes_late_message(clean_fleet: Fleet) -> None:
+    """A message that was late for one worker is in time for the next."""
     fleet = clean_fleet
     run_id = enqueue(fleet)
     late = withhold_messages(fleet, 1, 4)

@@ -46,6 +46,7 @@ def assert_nothing_asked_twice(fleet: Fleet) -> None:
 
 
 def test_run_without_queue_messages_completes(clean_fleet: Fleet) -> None:
+    """No message is published at first, and the queue is deleted several times during the run."""
     fleet = clean_fleet
     write_profile(fleet, delay_s=0.1)
     run_id = enqueue_rows(fleet, MODEL, make_rows(160), chunk=4)

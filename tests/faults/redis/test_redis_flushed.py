@@ -9,6 +9,7 @@ from tests.support.waiting import wait_until
 
 
 def test_rebuild_after_flush_repeats_no_finished_chunk(fleet: Fleet) -> None:
+    """The results are the same as without the loss."""
     options = {"delay_s": 0.05, "asked": str(fleet.folder / "asked")}
     fleet.write_profile("recording", engine="tests.support.engines.dying_engine:RecordingEngine", engine_options=options)
     spec = fleet.write_spec("recording", [fleet.write_dataset("rows", make_rows(400))], chunks={"max_samples": 16})

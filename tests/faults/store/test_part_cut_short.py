@@ -109,6 +109,7 @@ def test_truncated_committed_part_costs_only_its_samples(clean_fleet: Fleet) -> 
 
 @pytest.mark.parametrize(("how", "resume"), [("cut short", []), ("empty", ["--rebuild"])], ids=["cut short", "empty"])
 def test_damaged_uncommitted_part_pauses_run_until_deleted(clean_fleet: Fleet, how: str, resume: list[str]) -> None:
+    """The worker dies after it wrote the part and before it committed it."""
     fleet = clean_fleet
     died_with = fleet.folder / "died_with"
     run_id = start_run(

@@ -149,6 +149,7 @@ def test_damaged_samples_pause_run_until_repaired(clean_fleet: Fleet, spec: Path
 
 @pytest.mark.parametrize("name", ["index", "run.json"])
 def test_worker_with_loaded_plan_finishes_without_it(clean_fleet: Fleet, spec: Path, name: str) -> None:
+    """Only commands need the missing object afterwards."""
     fleet = clean_fleet
     run_id = start_run(fleet, spec)
     find_object(fleet, run_id, name).unlink()

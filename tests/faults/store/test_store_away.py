@@ -47,6 +47,7 @@ def assert_each_sample_asked_once(fleet: Fleet, run_id: str) -> None:
 
 
 def test_short_outage_is_retried_without_log_message(s3_fleet: Fleet, faulty_s3: FaultyS3) -> None:
+    """The store client's own retries are enough."""
     run_id = start_run(s3_fleet)
     faulty_s3.inject(answer(503, "SlowDown"), times=12)
     wait_until(lambda: len(faulty_s3.met) == 12, "12 requests in vain")
@@ -55,6 +56,7 @@ def test_short_outage_is_retried_without_log_message(s3_fleet: Fleet, faulty_s3:
 
 
 def test_run_continues_after_long_store_outage(s3_fleet: Fleet, faulty_s3: FaultyS3) -> None:
+    """During the outage, which is longer than a lease, commands exit with 3; the run continues by itself."""
     fleet = s3_fleet
     run_id = start_run(fleet)
     faulty_s3.shut()
@@ -94,6 +96,7 @@ def test_lost_store_responses_cost_nothing(s3_fleet: Fleet, faulty_s3: FaultyS3,
 
 
 def test_part_stored_despite_lost_responses_is_accepted(s3_fleet: Fleet, faulty_s3: FaultyS3) -> None:
+    """The part arrived although every response was lost, so that its writer gave up."""
     run_id = start_run(s3_fleet)
     faulty_s3.inject(lose_answer, f"^PUT .*{parts_prefix(run_id)}")
     wait_until(lambda: "service away; the chunk will be tried again" in s3_fleet.read_log(), "a worker that gave up on its part")

@@ -45,6 +45,7 @@ def forbidding(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pyte
 
 
 def test_read_only_store_pauses_run_until_resume(forbidding: Forbidding) -> None:
+    """The reason of the pause names the store and the error."""
     fleet = forbidding.fleet
     options = {"delay_s": 0.1, "asked": str(fleet.folder / "asked")}
     fleet.write_profile("recording", engine="tests.support.engines.dying_engine:RecordingEngine", engine_options=options)
@@ -69,6 +70,7 @@ def test_read_only_store_pauses_run_until_resume(forbidding: Forbidding) -> None
 
 
 def test_enqueue_into_read_only_store_exits_with_2(forbidding: Forbidding) -> None:
+    """The message names the store, and nothing is left behind."""
     fleet = forbidding.fleet
     fleet.write_profile("quick")
     spec = fleet.write_spec("quick", [fleet.write_dataset("rows", make_rows(40))])

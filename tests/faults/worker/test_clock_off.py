@@ -91,6 +91,7 @@ def test_wrong_clock_keeps_leases_rate_and_eta(clean_fleet: Fleet, offset_s: int
 # If leases went by workers' clocks, these two would never run out.
 @pytest.mark.parametrize(("dies", "offset_s"), [("wrong", 2 * HOUR_S), ("right", -2 * HOUR_S)])
 def test_dead_workers_chunk_is_taken_over_despite_clocks(clean_fleet: Fleet, dies: str, offset_s: int) -> None:
+    """Either the dead worker or its successor has the wrong clock."""
     fleet = clean_fleet
     with start_clock_pair(fleet, offset_s, chunk_s=LONG_CHUNK_S) as both:  # a chunk does not end between a look at it and the kill
         dead, successor = (both.wrong, both.right) if dies == "wrong" else (both.right, both.wrong)

@@ -104,6 +104,7 @@ def test_abandoned_worker_does_not_affect_others(clean_fleet: Fleet) -> None:
 
 
 def test_launcher_notifies_redis_after_it_returns(clean_fleet: Fleet) -> None:
+    """Redis is unreachable when the launcher gives up on a worker."""
     fleet = clean_fleet
     (fleet.folder / "repaired").touch()
     run_id = enqueue_for_crashes(fleet, "SIGKILL", table=[{"match": "", "fault": "hang"}])

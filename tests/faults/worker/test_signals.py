@@ -76,6 +76,7 @@ def finish_run(fleet: Fleet, run_id: str) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1], ids=lambda number: number.name)
 def test_launcher_drains_on_sighup_and_sigusr1(clean_fleet: Fleet, number: signal.Signals) -> None:
+    """A repeated SIGHUP does not count as the second signal that kills."""
     fleet = clean_fleet
     run_id = enqueue_slow(fleet)
     with start_launcher(fleet, *WORKERS, environment=fleet.environment(chunks_in_flight=2)) as launcher:
