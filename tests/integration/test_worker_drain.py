@@ -97,7 +97,7 @@ def test_second_signal_kills_workers_and_leases_expire(clean_fleet: Fleet) -> No
         launcher.terminate()
         assert launcher.wait(timeout=30) == 130
         assert find_processes(fleet) == []
-    assert wait_until(lambda: fleet.ledger.expire_leases(run_id), "the lease to run out") == [0]
+    assert wait_until(lambda: fleet.ledger.expire_leases(run_id), "the lease to expire") == [0]
     wait_until(lambda: not fleet.workers("recording"), "the killed worker to vanish")
 
 

@@ -31,7 +31,7 @@ def test_worker_with_dead_engine_restarts(clean_fleet: Fleet, exits: bool) -> No
     assert log.count("exit_code=70") == 1
     assert ("the accelerator fell off the bus" in log) == (not exits)
     asked = Counter((fleet.folder / "asked").read_text().split())
-    assert sum(asked.values()) - 100 <= 2 * CHUNK_SAMPLES, "more was asked again than what was in flight"
+    assert sum(asked.values()) - 100 <= 2 * CHUNK_SAMPLES, "only samples in flight may be asked again"
     assert max(asked.values()) == 2
     assert {len(outcome.attempts) for outcome in outcomes} == {1}
 

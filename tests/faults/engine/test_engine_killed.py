@@ -56,7 +56,7 @@ def test_killed_engine_costs_only_samples_in_flight(clean_fleet: Fleet, seed: in
     assert fleet.wait_for_end(run_id).samples.ok == 240
     assert_run_is_sound(fleet, run_id)
     assert_not_asked_again(fleet, stored)
-    assert count_asked_again(fleet) <= len(moments) * IN_FLIGHT, "more was asked again than what was in flight"
+    assert count_asked_again(fleet) <= len(moments) * IN_FLIGHT, "only samples in flight may be asked again"
     log = fleet.read_log()
     assert log.count("exit_code=70") == len(moments)
     assert log.count("worker started") == len(moments) + 1

@@ -36,7 +36,7 @@ def stall_once(fleet: Fleet, how: Stall, *, lease_s: float) -> str:
     assert fleet.wait_for_end(run_id).samples.ok == 64
     assert_run_is_sound(fleet, run_id)
     assert_not_asked_again(fleet, stored)
-    assert count_asked_again(fleet) <= IN_FLIGHT, "more was asked again than what was in flight"
+    assert count_asked_again(fleet) <= IN_FLIGHT, "only samples in flight may be asked again"
     assert fleet.read_log().count("worker started") == 2
     return run_id
 

@@ -28,4 +28,4 @@ def test_only_sample_that_crashes_the_engine_fails(clean_fleet: Fleet, how: str)
     deaths = 3 if how != "exits" else 4  # one among others, two alone; an exit leaves no record, so the first is not attributed
     assert fleet.read_log().count("worker started") == deaths + 1
     assert max(asked.values()) <= deaths
-    assert sum(times > 1 for times in asked.values()) <= 2 * CHUNK_SAMPLES, "more was asked again than what was in flight"
+    assert sum(times > 1 for times in asked.values()) <= 2 * CHUNK_SAMPLES, "only samples in flight may be asked again"

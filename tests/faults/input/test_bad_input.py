@@ -1,4 +1,4 @@
-"""Bad input: every case of the tables in ``tests/support/faults/bad_input`` ends as it is told there, and stops nothing else."""
+"""Bad input: every case in ``tests/support/faults/bad_input`` has the outcome given there, and does not affect other samples."""
 
 import os
 import subprocess
@@ -40,7 +40,7 @@ def shared_fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 
 @pytest.fixture(scope="module")
 def run_id(shared_fleet: Fleet) -> str:
-    """Run all row cases at once, a dataset each, to their sound end."""
+    """Run all row cases in one run, each as a dataset of its own, until it ends sound; return the run's id."""
     sources = [write_case(shared_fleet.folder / "cases" / slugify(case.name), case) for case in ROW_CASES]
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(lines, "LINE_LIMIT_BYTES", LONGEST_LINE_BYTES)
@@ -95,7 +95,7 @@ def assert_ends_as_expected(case: RowCase, outcome: Outcome) -> None:
 
 @pytest.fixture
 def work_folder(shared_fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Stand in an empty folder, with the fleet's settings in the environment and a store of its own."""
+    """Return an empty working folder, with the fleet's settings in the environment and a separate store."""
     for name, value in shared_fleet.environment(store_url=f"file://{tmp_path}/store").items():
         if os.environ.get(name) != value:
             monkeypatch.setenv(name, value)
@@ -105,13 +105,13 @@ def work_folder(shared_fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def start_producer(arguments: Sequence[str]) -> tuple[int, str]:
-    """Run a command in a process of its own; return its exit code and what it said."""
+    """Run a command in a new process; return its exit code and output."""
     done = subprocess.run([sys.executable, "-m", "producer", *arguments], capture_output=True, text=True, timeout=60, check=False)
     return done.returncode, done.stdout + done.stderr
 
 
 def run_producer(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
-    """Run a command in this process, where it is quicker; return its exit code and what it said."""
+    """Run a command in this process, which is faster; return its exit code and output."""
     get_settings.cache_clear()
     capsys.readouterr()
     with pytest.raises(SystemExit) as ended, without_root_powers():

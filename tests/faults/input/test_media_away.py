@@ -1,4 +1,4 @@
-"""The file system that images lie on goes away in mid-run: no sample is blamed, and the run goes on once it is back."""
+"""The file system with the images is unavailable for a time: no sample fails, and the run continues once it is back."""
 
 import errno
 import os
@@ -20,7 +20,7 @@ COUNT = 40
 
 
 class FaultyFilesEngine(RecordingEngine):
-    """In its process no image can be opened for as long as the file ``unmounted`` is there; ``error`` is what the system says."""
+    """Lets its process open no image while the file ``unmounted`` exists; ``error`` is the error number that is raised."""
 
     def __init__(self, profile: ModelProfile, weights: str) -> None:
         options = dict(profile.engine_options)
@@ -53,7 +53,9 @@ def test_temporarily_unavailable_file_system_fails_no_sample(fleet: Fleet, error
     unmounted.touch()
     stored = read_stored_counts(fleet, run_id)
     message = f"a.png: cannot be read now: {os.strerror(getattr(errno, error))}"
-    wait_until(lambda: any(message in (worker.trouble or "") for worker in fleet.workers("mounted")), "a worker's trouble")
+    wait_until(
+        lambda: any(message in (worker.trouble or "") for worker in fleet.workers("mounted")), "a worker that reports the error"
+    )
     status = fleet.status(run_id)
     assert (status.state, status.samples.failed, status.samples.invalid) == ("running", 0, 0)
     assert status.samples.ok < COUNT

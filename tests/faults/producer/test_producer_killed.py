@@ -1,6 +1,6 @@
-"""Commands that are killed, or stopped by Ctrl+C, in each of their steps: the same command again ends what they began.
+"""Commands get SIGKILL or SIGINT in each of their steps: the same command, repeated, completes the work.
 
-Enqueueing that dies by SIGKILL is in ``tests/integration/test_producer_commands.py`` as well, with what it leaves behind.
+``tests/integration/test_producer_commands.py`` kills ``enqueue`` as well, and checks what it leaves behind.
 """
 
 import signal
@@ -29,7 +29,7 @@ def spec(fleet: Fleet) -> Path:
 
 @pytest.fixture
 def run_id(fleet: Fleet, spec: Path) -> str:
-    """Return the id of that run, enqueued."""
+    """Enqueue that spec and return the run's id."""
     return fleet.enqueue(spec).run_id
 
 
@@ -49,7 +49,7 @@ def put_some_parts(fleet: Fleet, run_id: str) -> None:
 @pytest.mark.parametrize("point", [*PLANNING, "after_open", "while_committing_parts", "after_three_rings"])
 def test_repeated_enqueue_completes_an_interrupted_one(fleet: Fleet, spec: Path, point: str, by: signal.Signals) -> None:
     [asked] = read_specs(spec)
-    if point == "while_committing_parts":  # these are there when Redis has lost a run
+    if point == "while_committing_parts":  # only a run that Redis has lost has parts when it is enqueued
         put_some_parts(fleet, fleet.enqueue(spec).run_id)
         fleet.ledger.client.flushall()
     assert_ended_by(run_signalled(fleet, point, "enqueue", str(spec), by=by), by)
@@ -88,7 +88,7 @@ def test_interrupted_collect_leaves_no_partial_results(fleet: Fleet, run_id: str
     assert_ended_by(run_signalled(fleet, point, *collect, by=by), by)
     left = read_results(out)
     if by == signal.SIGINT:
-        assert {path.name for path in out.iterdir()} == set(left), "unfinished files are left behind"
+        assert {path.name for path in out.iterdir()} == set(left), "no unfinished file may be left"
 
     assert "60 ok" in fleet.run_producer(*collect)
     newer = read_results(out)

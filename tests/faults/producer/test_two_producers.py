@@ -1,4 +1,4 @@
-"""Two producers enqueue the same spec at the same time: one plan, one run, one outcome each."""
+"""Two producers enqueue the same spec at the same time: one plan, one run, one outcome for each sample."""
 
 import json
 import random
@@ -21,7 +21,7 @@ SAMPLES, ROWS = 300, 340
 DEATHS = sorted(
     {"while_sorting_samples", "while_writing_samples", "after_samples", "after_index", "after_run_record", "after_open"}
 )
-# Here the other one has not recorded the run yet, so that there is everything left to do for the one that dies.
+# At these points the other producer has not recorded the run yet, so that the producer that dies has all steps to do.
 RESTS = ["while_sorting_samples", "while_writing_samples", "after_samples"]
 
 
@@ -35,7 +35,7 @@ def fleet(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def write_spec(fleet: Fleet, seed: int) -> Path:
-    rows = [*make_rows(SAMPLES), *make_rows(ROWS - SAMPLES)]  # the last ones are duplicates
+    rows = [*make_rows(SAMPLES), *make_rows(ROWS - SAMPLES)]  # the last rows are duplicates
     return fleet.write_spec("recording", [fleet.write_dataset("rows", rows)], chunks={"max_samples": 10}, shuffle={"seed": seed})
 
 
@@ -72,7 +72,10 @@ def test_killed_producer_does_not_harm_the_other(fleet: Fleet, seed: int) -> Non
     spec = str(write_spec(fleet, seed))
     with start_producer(fleet, f"{rest}/SIGSTOP", "enqueue", spec, "--json", module=SIGNALLED_PRODUCER) as living:
         try:
-            wait_until(lambda: psutil.Process(living.pid).status() == psutil.STATUS_STOPPED, "one to be in the middle of it")
+            wait_until(
+                lambda: psutil.Process(living.pid).status() == psutil.STATUS_STOPPED,
+                "one producer to stop in the middle of planning",
+            )
             died = run_signalled(fleet, death, "enqueue", spec)
             assert died.code == -signal.SIGKILL, died
             living.send_signal(signal.SIGCONT)

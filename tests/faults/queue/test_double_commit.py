@@ -1,4 +1,4 @@
-"""Two workers write and commit the same chunk at the same moment: one part wins whole, and the ledger counts it once."""
+"""Two workers write and commit the same chunk at the same moment: one complete part wins, and the ledger counts it once."""
 
 import random
 import threading
@@ -27,12 +27,12 @@ SIDES: tuple[Side, Side] = ("left", "right")
 
 
 def say(side: str, sample_id: str) -> str:
-    """Return a side's answer: its name, or for a third of what the right one is asked nothing, which is invalid."""
+    """Return a side's answer: its name.  For a third of the samples the right side answers nothing, which is invalid."""
     return "" if side == "right" and int(sample_id[:8], 16) % 3 == 0 else side
 
 
 class OrderedBarrier:
-    """Lets both sides through at the same moment, or the ``first`` one before the other."""
+    """A barrier that releases both sides at the same moment, or the ``first`` one before the other."""
 
     def __init__(self, first: Side | None) -> None:
         self.first = first
@@ -51,7 +51,7 @@ class OrderedBarrier:
 
 
 class Round(NamedTuple):
-    """One chunk's race: the order at the part and at the commit, and what each commit has raised."""
+    """One chunk's race: the order at the part and at the commit, and the number that each commit has counted."""
 
     before_part: OrderedBarrier
     before_commit: OrderedBarrier
@@ -61,7 +61,7 @@ class Round(NamedTuple):
 
 @pytest.fixture
 def rounds(monkeypatch: pytest.MonkeyPatch) -> dict[int, Round]:
-    """Return the races by chunk number; both sides wait for each other at the gates of theirs."""
+    """Return the races by chunk number; both sides wait for each other at the barriers of a race."""
     races: dict[int, Round] = {}
     write_part, commit = chunk_module.write_part, Ledger.commit
 
@@ -82,13 +82,13 @@ def rounds(monkeypatch: pytest.MonkeyPatch) -> dict[int, Round]:
 
 
 def lose_lease_and_journal(fleet: Fleet, run_id: str, number: int) -> None:
-    """Make Redis forget its last moments, so that the successor answers everything anew and says something else."""
+    """Delete the lease and the journal of a chunk, so that the successor answers every sample again, and differently."""
     assert fleet.ledger.client.zrem(run_keys(run_id)[4], number) == 1
     assert fleet.ledger.client.delete(journal_key(run_id, number)) == 1
 
 
 def race(fleet: Fleet, slots: dict[Side, Slot], run_id: str, number: int, this: Round) -> None:
-    """Run a chunk on the left up to its part, lose its lease, run it on the right, and let both go on together."""
+    """Run a chunk on the left up to its part, delete its lease, run it on the right, and let both continue together."""
     with ThreadPoolExecutor(len(SIDES)) as pool:
         left = pool.submit(run_named, "left", run_chunk, slots["left"], run_id, number)
         assert this.left_has_answered.wait(DEADLINE_S)
@@ -107,7 +107,7 @@ def test_simultaneous_commits_are_counted_once(fleet: Fleet, rounds: dict[int, R
     fleet.write_profile("both")
     run_id = enqueue_rows(fleet, "both", make_rows(ROUNDS * CHUNK_SAMPLES), chunk=CHUNK_SAMPLES, validation={"max_attempts": 1})
     draw = random.Random(seed)
-    quiet = {"lease_s": 600, "renew_s": 300}  # no heartbeat, and so no janitor, in the time of the test
+    quiet = {"lease_s": 600, "renew_s": 300}  # no heartbeat, and therefore no janitor, during the test
     with open_slot(fleet, "both", name="left", **quiet) as left, open_slot(fleet, "both", name="right", **quiet) as right:
         slots: dict[Side, Slot] = {"left": left, "right": right}
         for side, slot in slots.items():
@@ -116,7 +116,7 @@ def test_simultaneous_commits_are_counted_once(fleet: Fleet, rounds: dict[int, R
             orders = [draw.choice((None, None, *SIDES)) for _ in range(2)]
             rounds[number] = Round(OrderedBarrier(orders[0]), OrderedBarrier(orders[1]), [], threading.Event())
             race(fleet, slots, run_id, number, rounds[number])
-            assert sorted(rounds[number].raised) == [0, CHUNK_SAMPLES], "both commits counted, or neither"
+            assert sorted(rounds[number].raised) == [0, CHUNK_SAMPLES], "exactly one commit must count the chunk"
 
     outcomes = assert_run_is_sound(fleet, run_id)
     for number, this in rounds.items():

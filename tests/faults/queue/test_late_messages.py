@@ -1,4 +1,4 @@
-"""Messages come an hour late: the chunk, the run or the worker is not what it was.  Nothing is asked again, nothing breaks."""
+"""Messages arrive late, when the state of the chunk, the run or the worker has changed.  No sample is asked again."""
 
 import base64
 import json
@@ -20,7 +20,7 @@ MODEL = "recording"
 CHUNK_SAMPLES = 4
 SAMPLES = 24
 CHUNKS = SAMPLES // CHUNK_SAMPLES
-NO_JANITOR = {"chunks_in_flight": 2, "janitor_s": 600}  # nobody rings again in the time of the test
+NO_JANITOR = {"chunks_in_flight": 2, "janitor_s": 600}  # no janitor publishes a chunk again during the test
 
 
 def enqueue(fleet: Fleet) -> str:
@@ -34,7 +34,7 @@ def write_profile(fleet: Fleet, **options: Any) -> None:
 
 
 def withhold_messages(fleet: Fleet, *chunks: int) -> list[bytes]:
-    """Take these chunks' messages off the queue and return them."""
+    """Remove the messages of these chunks from the queue and return them."""
     client: Any = fleet.ledger.client
     held = [message for message in client.lrange(queue_name(MODEL), 0, -1) if read_chunk_number(message) in chunks]
     assert len(held) == len(chunks)
@@ -55,7 +55,7 @@ def read_chunk_number(message: bytes) -> int:
 
 
 def deliver(fleet: Fleet, messages: list[bytes], *, became: str = "not needed") -> None:
-    """Put messages where the worker takes the next one from, and wait until it has looked at each and said in a word."""
+    """Put messages at the head of the queue, and wait until the worker has logged the result ``became`` for each."""
     before = fleet.read_log().count(f"'{became}'")
     fleet.ledger.client.rpush(queue_name(MODEL), *messages)
     wait_until(lambda: fleet.read_log().count(f"'{became}'") >= before + len(messages), f"late messages to be {became}")
@@ -96,7 +96,7 @@ def test_message_after_janitor_republished_is_ignored(clean_fleet: Fleet) -> Non
     run_id = enqueue(fleet)
     late = withhold_messages(fleet, 1, 4)
     fleet.start_workers(MODEL, chunks_in_flight=2)
-    assert fleet.wait_for_end(run_id).samples.ok == SAMPLES  # the janitor rang for the two once the queue was empty
+    assert fleet.wait_for_end(run_id).samples.ok == SAMPLES  # the janitor published the two again once the queue was empty
     deliver(fleet, late)
     assert_run_is_sound(fleet, run_id)
     assert_asked_once(fleet)

@@ -1,4 +1,4 @@
-"""Messages get lost, come three times, or make no sense: they are doorbells, and the run ends sound all the same."""
+"""Messages are lost, repeated or invalid: correctness never depends on a message, and the run ends sound."""
 
 import json
 from collections import Counter
@@ -19,7 +19,7 @@ __all__ = ["clean_fleet"]  # a fixture
 
 MODEL = "recording"
 
-# Positional arguments that no producer of ours sends, and those that name nothing.
+# Positional arguments that the producer never sends, and arguments that name no run or chunk.
 INVALID_ARGUMENTS: list[list[Any]] = [
     [],
     ["only-a-run"],
@@ -82,7 +82,7 @@ def test_invalid_or_repeated_messages_are_harmless(clean_fleet: Fleet) -> None:
     wait_until(lambda: fleet.ledger.client.llen(queue_name(MODEL)) == 0, "the messages for done chunks to be taken")
     assert_run_is_sound(fleet, run_id)
     assert_nothing_asked_twice(fleet)
-    assert [one.pid for one in fleet.workers(MODEL)] == [worker.pid], "it is the worker that began"
+    assert [one.pid for one in fleet.workers(MODEL)] == [worker.pid], "the first worker must still run"
     assert fleet.ledger.list_runs(MODEL) == []
 
 
@@ -92,7 +92,7 @@ def test_garbage_in_the_queue_does_not_stop_run(clean_fleet: Fleet) -> None:
     run_id = enqueue_rows(fleet, MODEL, make_rows(40))
     garbage: list[bytes] = [b"\xff\x00 not even text", json.dumps({"body": "!", "headers": {}, "properties": {}}).encode()]
     for one in garbage:
-        fleet.ledger.client.rpush(queue_name(MODEL), one)  # the end that is taken from first
+        fleet.ledger.client.rpush(queue_name(MODEL), one)  # the head of the queue
     fleet.start_workers(MODEL)
     fleet.wait_for_end(run_id)
     assert_run_is_sound(fleet, run_id)

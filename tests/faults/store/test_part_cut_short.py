@@ -1,4 +1,4 @@
-"""A part is damaged in the store: it is never counted, its name and the way out are told, and nothing else is run again."""
+"""A part is damaged in the store: it is never counted, the error names it and the remedy, and no other chunk is run again."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -48,7 +48,7 @@ def find_asked_again(fleet: Fleet) -> set[str]:
 
 
 def run_failing(fleet: Fleet, *arguments: str) -> str:
-    """Run a command that must end with 1; return what it said."""
+    """Run a command that must exit with 1; return its error output."""
     ended = run_to_end(fleet, *arguments)
     assert ended.code == 1, ended
     return ended.stderr
@@ -116,7 +116,7 @@ def test_damaged_uncommitted_part_pauses_run_until_deleted(clean_fleet: Fleet, h
         fleet, "DyingEngine", delay_s=0.02, die_at="between_part_and_commit", after_chunks=2, died_with=str(died_with)
     )
     fleet.start_workers("recording", chunks_in_flight=1, lease_s=5)
-    wait_until(lambda: died_with.exists() and died_with.read_text(), "a worker that died with its part written")
+    wait_until(lambda: died_with.exists() and died_with.read_text(), "a worker that died after it wrote its part")
     number = int(died_with.read_text())
     damage(fleet, part_key(run_id, 1, number), how)
 
@@ -128,4 +128,4 @@ def test_damaged_uncommitted_part_pauses_run_until_deleted(clean_fleet: Fleet, h
     fleet.run_producer("resume", run_id, *resume)
     assert fleet.wait_for_end(run_id).samples.ok == SAMPLES
     assert_run_is_sound(fleet, run_id)
-    assert find_asked_again(fleet) == set(), "the journal was not used"
+    assert find_asked_again(fleet) == set(), "the journal must be used"

@@ -1,4 +1,4 @@
-"""An object of the plan is gone or damaged: nothing hangs, the object is named, and enqueueing the same spec writes it again."""
+"""An object of the plan is missing or damaged: nothing hangs, the error names it, and the same enqueue writes it again."""
 
 import shutil
 from collections import Counter
@@ -43,7 +43,7 @@ DAMAGES = {"gone": delete, "cut short": cut_short, "a byte flipped": flip_a_byte
 
 @pytest.fixture
 def spec(fleet: Fleet) -> Path:
-    """Return a spec of 20 chunks for an engine that notes what it is asked."""
+    """Return a spec of 20 chunks for an engine that records its requests."""
     options = {"delay_s": 0.05, "asked": str(fleet.folder / "asked")}
     fleet.write_profile("recording", engine="tests.support.engines.dying_engine:RecordingEngine", engine_options=options)
     return fleet.write_spec("recording", [fleet.write_dataset("rows", make_rows(SAMPLES))], chunks={"max_samples": 8})
@@ -64,12 +64,12 @@ def assert_names_object_and_remedy(output: str, fleet: Fleet, run_id: str, name:
 
 
 def is_seen_at_once(name: str, how: str) -> bool:
-    """Return whether the producer sees the damage by itself; it does not read all samples to find a flipped byte."""
+    """Return whether ``enqueue`` detects the damage: it does not read all samples, and so finds no flipped byte in them."""
     return (name, how) != ("samples", "a byte flipped")
 
 
 def repair(fleet: Fleet, spec: Path, run_id: str, name: str, how: str) -> str:
-    """Do what the message says; return what enqueueing printed."""
+    """Repair the plan as the message says; return what ``enqueue`` printed."""
     if not is_seen_at_once(name, how):
         find_object(fleet, run_id, name).unlink()
     output = fleet.run_producer("enqueue", str(spec))
@@ -162,7 +162,7 @@ def test_worker_with_loaded_plan_finishes_without_it(clean_fleet: Fleet, spec: P
 
 @pytest.mark.parametrize("how", DAMAGES)
 def test_wave_with_damaged_index_can_be_deleted(fleet: Fleet, how: str) -> None:
-    rows: list[dict[str, object]] = [*make_rows(20), {"id": "bad", "target": "ok"}]  # a sample without a question fails each time
+    rows: list[dict[str, object]] = [*make_rows(20), {"id": "bad", "target": "ok"}]  # a sample without a question always fails
     fleet.write_profile("quick")
     run_id = enqueue_rows(fleet, "quick", rows, chunk=8)
     run_chunks(fleet, "quick", run_id)
@@ -184,7 +184,7 @@ def test_wave_with_damaged_index_can_be_deleted(fleet: Fleet, how: str) -> None:
 
 
 def start_run(fleet: Fleet, spec: Path) -> str:
-    """Return the id of a run of which a worker has written three parts."""
+    """Start a run; return its id once a worker has written three parts."""
     run_id = fleet.enqueue(spec).run_id
     fleet.start_workers("recording", chunks_in_flight=2)
     wait_until(lambda: len(list(fleet.store.list_keys(parts_prefix(run_id)))) >= 3, "three parts")
@@ -192,7 +192,7 @@ def start_run(fleet: Fleet, spec: Path) -> str:
 
 
 def wait_for_pause(fleet: Fleet, run_id: str) -> str:
-    """Return the reason for which the run is paused."""
+    """Return the reason of the run's pause."""
     return wait_until(
         lambda: view.reason if (view := fleet.ledger.view_run(run_id)) and view.state == "paused" else None, "a paused run"
     )

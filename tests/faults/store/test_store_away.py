@@ -1,4 +1,4 @@
-"""Object storage that does not answer, and answers that get lost: the run goes on by itself, and no part is written twice."""
+"""Object storage does not respond, or its responses are lost: the run continues by itself, and no part is written twice."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ def s3_fleet(faulty_s3: FaultyS3, s3_url: str, tmp_path: Path, monkeypatch: pyte
 
 
 def start_run(fleet: Fleet) -> str:
-    """Enqueue 200 samples in chunks of 10 and return the run's id once three parts are written."""
+    """Enqueue 200 samples in chunks of 10; return the run's id once three parts are written."""
     run_id = enqueue_rows(fleet, "recording", make_rows(200), chunk=10)
     fleet.start_workers("recording", chunks_in_flight=2)
     wait_until(lambda: count_parts(fleet, run_id) >= 3, "three parts")
@@ -43,14 +43,14 @@ def assert_each_sample_asked_once(fleet: Fleet, run_id: str) -> None:
     assert fleet.wait_for_end(run_id).samples.ok == 200
     assert len(assert_run_is_sound(fleet, run_id)) == 200
     asked = Counter((fleet.folder / "asked").read_text().split())
-    assert set(asked.values()) == {1}, "the journal was not used"
+    assert set(asked.values()) == {1}, "the journal must be used"
 
 
 def test_short_outage_is_retried_without_log_message(s3_fleet: Fleet, faulty_s3: FaultyS3) -> None:
     """The store client's own retries are enough."""
     run_id = start_run(s3_fleet)
     faulty_s3.inject(answer(503, "SlowDown"), times=12)
-    wait_until(lambda: len(faulty_s3.met) == 12, "12 requests in vain")
+    wait_until(lambda: len(faulty_s3.met) == 12, "12 failed requests")
     assert_each_sample_asked_once(s3_fleet, run_id)
     assert UNANSWERED not in s3_fleet.read_log()
 
@@ -60,7 +60,7 @@ def test_run_continues_after_long_store_outage(s3_fleet: Fleet, faulty_s3: Fault
     fleet = s3_fleet
     run_id = start_run(fleet)
     faulty_s3.shut()
-    fleet.start_workers("recording", chunks_in_flight=2)  # this one cannot even start
+    fleet.start_workers("recording", chunks_in_flight=2)  # this worker cannot start yet
     commands = [
         ["status", run_id],
         ["resume", run_id],
@@ -73,11 +73,11 @@ def test_run_continues_after_long_store_outage(s3_fleet: Fleet, faulty_s3: Fault
             assert UNANSWERED in output
             assert "Traceback" not in output
     assert not (fleet.folder / "out" / "results.parquet").exists()
-    wait_until(lambda: "this worker cannot start" in fleet.read_log(), "a worker that starts while the store is away")
-    wait_until(lambda: "service away; the chunk will be tried again" in fleet.read_log(), "a chunk that could not go on")
+    wait_until(lambda: "this worker cannot start" in fleet.read_log(), "a worker that starts during the outage")
+    wait_until(lambda: "service away; the chunk will be tried again" in fleet.read_log(), "a chunk that is postponed")
     view = fleet.ledger.view_run(run_id)
     assert view is not None
-    assert view.state == "running", "it is nobody's fault, and nobody has to act"
+    assert view.state == "running", "a transient error must not pause the run: no user has to act"
 
     faulty_s3.open()
     assert_each_sample_asked_once(fleet, run_id)

@@ -1,4 +1,4 @@
-"""The disk of the store, of the results or of the producer's scratch files gets full: nothing is lost, and room is all it takes."""
+"""The disk of the store, of the results or of the producer's scratch files is full: nothing is lost, and free space is enough."""
 
 from collections import Counter
 from pathlib import Path
@@ -34,14 +34,14 @@ def test_run_continues_after_store_was_full(small_disk: SmallDisk, tmp_path: Pat
         wait_until(lambda: len(list(fleet.store.list_keys(parts_prefix(run_id)))) >= 3, "three parts")
 
         small_disk.fill()
-        wait_until(lambda: fleet.read_log().count(REFUSED) >= 3, "a chunk that is tried again, in vain")
+        wait_until(lambda: fleet.read_log().count(REFUSED) >= 3, "a chunk that failed several times")
         assert fleet.status(run_id).state == "running"
         small_disk.make_room()
 
         assert fleet.wait_for_end(run_id).samples.ok == 200
         assert_run_is_sound(fleet, run_id)
         asked = Counter((tmp_path / "asked").read_text().split())
-        assert set(asked.values()) == {1}, "the journal was not used"
+        assert set(asked.values()) == {1}, "the journal must be used"
         assert fleet.read_log().count("worker started") == 1
 
 
@@ -53,17 +53,19 @@ def test_enqueue_on_full_disk_succeeds_when_repeated(
         fleet.write_profile("quick")
         spec = fleet.write_spec("quick", [fleet.write_dataset("rows", make_rows(300))], chunks={"max_samples": 10})
         written = {"nothing": [], "samples": [samples_key], "samples and index": [samples_key, index_key]}[fits]
-        run_id = fleet.enqueue(spec).run_id  # into another store, to learn how much room a plan takes
+        run_id = fleet.enqueue(spec).run_id  # into another store, to measure the size of the plan
         blocks = sum(count_blocks(fleet.store.get(key(run_id))) for key in written)
         fleet.ledger.client.flushall()
 
     (tmp_path / "small").mkdir()
     with start_fleet(tmp_path / "small", monkeypatch, store_url=f"file://{small_disk.folder}/store") as fleet:
         fleet.write_profile("quick")
-        small_disk.fill(leave_bytes=max(blocks, 2) * BLOCK_BYTES)  # the probe of the store, which comes first, takes two
+        small_disk.fill(
+            leave_bytes=max(blocks, 2) * BLOCK_BYTES
+        )  # the probe of the store, which is written first, takes two blocks
         output = fleet.run_producer("enqueue", str(spec), code=2)
         assert REFUSED in output
-        assert run_id in output, "the message names the object"
+        assert run_id in output, "the message must name the object"
         assert not fleet.store.exists(run_key(run_id))
         assert fleet.ledger.view_run(run_id) is None
 

@@ -1,4 +1,4 @@
-"""A store that lets nobody write: the run pauses and says which store refuses, and goes on after ``producer resume``."""
+"""A read-only store: the run pauses with a reason that names the store, and continues after ``producer resume``."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ __all__ = ["faulty_s3", "small_disk"]  # fixtures
 
 
 class Forbidding(NamedTuple):
-    """A fleet whose store can be made to refuse what is written, and the words with which it does."""
+    """A fleet whose store can be made read-only, and the error text of that store."""
 
     fleet: Fleet
     forbid: Callable[[], None]
@@ -66,7 +66,7 @@ def test_read_only_store_pauses_run_until_resume(forbidding: Forbidding) -> None
     assert fleet.wait_for_end(run_id).samples.ok == 200
     assert_run_is_sound(fleet, run_id)
     asked = Counter((fleet.folder / "asked").read_text().split())
-    assert set(asked.values()) == {1}, "the journal was not used"
+    assert set(asked.values()) == {1}, "the journal must be used"
 
 
 def test_enqueue_into_read_only_store_exits_with_2(forbidding: Forbidding) -> None:

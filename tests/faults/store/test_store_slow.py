@@ -1,4 +1,4 @@
-"""A slow store, and one on a bad line: leases are kept while a write takes its time, and the run ends sound."""
+"""A slow store, and a store behind an unreliable network: leases are kept during a slow write, and the run ends sound."""
 
 import random
 from collections import Counter
@@ -44,7 +44,7 @@ def test_slow_part_writes_do_not_lose_leases(s3_fleet: Fleet, faulty_s3: FaultyS
     assert s3_fleet.wait_for_end(run_id).samples.ok == 60
     assert_run_is_sound(s3_fleet, run_id)
     assert set(Counter((s3_fleet.folder / "asked").read_text().split()).values()) == {1}
-    assert len(set(faulty_s3.met)) == 4, "a chunk whose part was being written was run by another, too"
+    assert len(set(faulty_s3.met)) == 4, "no second worker may run a chunk whose part is being written"
     assert "lease lost" not in s3_fleet.read_log()
 
 

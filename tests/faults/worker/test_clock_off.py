@@ -1,6 +1,6 @@
-"""The clock of a worker is off by minutes or hours, or jumps: leases go by the clock of Redis, and nothing is lost or doubled.
+"""The clock of a worker is wrong by minutes or hours, or jumps: leases use the clock of Redis, and no sample is lost or repeated.
 
-What a worker writes into outcomes (``started_at``, ``finished_at``) is by its own clock, right or wrong.
+The times that a worker writes into outcomes (``started_at``, ``finished_at``) come from its own clock, right or wrong.
 """
 
 import os
@@ -36,7 +36,7 @@ WRONG_CLOCK = ROOT / "tests" / "support" / "faults" / "wrong_clock"
 
 
 class ClockPair(NamedTuple):
-    """Two workers of one model: one whose clock is off, with its launcher, and one whose clock is right."""
+    """Two workers of one model: one with a wrong clock, with its launcher, and one with a right clock."""
 
     launcher: "subprocess.Popen[str]"
     wrong: WorkerRecord
@@ -73,13 +73,13 @@ def test_wrong_clock_keeps_leases_rate_and_eta(clean_fleet: Fleet, offset_s: int
         began_s = time.time()
         run_id = enqueue_rows(fleet, MODEL, make_rows(SAMPLES), chunk=CHUNK_SAMPLES)
         status = wait_for_ok(fleet, run_id, 2 * CHUNK_SAMPLES)
-        assert 0 < status.samples_per_s <= 2 * CHUNK_SAMPLES / CHUNK_S, "faster than two workers can be"
+        assert 0 < status.samples_per_s <= 2 * CHUNK_SAMPLES / CHUNK_S, "two workers cannot be that fast"
         assert status.samples_per_s > 0.1 * status.samples.ok / (time.time() - began_s)
         assert status.eta_s == pytest.approx((status.samples.in_flight + status.samples.unprocessed) / status.samples_per_s)
         fleet.wait_for_end(run_id)
         ended_s = time.time()
     outcomes = assert_run_is_sound(fleet, run_id)
-    assert set(read_asked(fleet).values()) == {1}, "a chunk was taken over early"
+    assert set(read_asked(fleet).values()) == {1}, "no chunk may be taken over early"
     assert {outcome.worker for outcome in outcomes} == {both.wrong.worker, both.right.worker}
     for outcome in outcomes:
         off_s = offset_s if outcome.worker == both.wrong.worker else 0
@@ -88,12 +88,12 @@ def test_wrong_clock_keeps_leases_rate_and_eta(clean_fleet: Fleet, offset_s: int
         assert began_s + off_s <= outcome.started_at <= outcome.finished_at <= ended_s + off_s
 
 
-# If leases went by workers' clocks, these two would never run out.
+# If leases used the workers' clocks, these two would never expire.
 @pytest.mark.parametrize(("dies", "offset_s"), [("wrong", 2 * HOUR_S), ("right", -2 * HOUR_S)])
 def test_dead_workers_chunk_is_taken_over_despite_clocks(clean_fleet: Fleet, dies: str, offset_s: int) -> None:
     """Either the dead worker or its successor has the wrong clock."""
     fleet = clean_fleet
-    with start_clock_pair(fleet, offset_s, chunk_s=LONG_CHUNK_S) as both:  # a chunk does not end between a look at it and the kill
+    with start_clock_pair(fleet, offset_s, chunk_s=LONG_CHUNK_S) as both:  # no chunk ends between its lookup and the kill
         dead, successor = (both.wrong, both.right) if dies == "wrong" else (both.right, both.wrong)
         launcher = psutil.Process(dead.pid).parent()
         assert launcher is not None
@@ -117,7 +117,7 @@ def test_jumping_clock_repeats_no_sample(clean_fleet: Fleet) -> None:
         assert both.launcher.wait(timeout=30) == 0
     outcomes = assert_run_is_sound(fleet, run_id)
     assert set(read_asked(fleet).values()) == {1}
-    assert all(outcome.attempts[0].latency_s >= CHUNK_S for outcome in outcomes), "how long it took is by no clock that jumps"
+    assert all(outcome.attempts[0].latency_s >= CHUNK_S for outcome in outcomes), "latency must come from a monotonic clock"
     served = [outcome for outcome in outcomes if outcome.worker == both.wrong.worker]
     noted = [at_s for outcome in served for at_s in (outcome.started_at, outcome.finished_at) if at_s]
-    assert max(noted) - min(noted) > HOUR_S, "the clock did not jump"
+    assert max(noted) - min(noted) > HOUR_S, "the worker's clock must have jumped"

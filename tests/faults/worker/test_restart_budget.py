@@ -1,4 +1,4 @@
-"""Workers that die again and again are given up, everybody is told why, and a run that they leave goes on once that is mended."""
+"""The launcher gives up on workers that keep dying; run and status show the reason, and the run continues after the repair."""
 
 import os
 import signal
@@ -30,14 +30,14 @@ EXIT_REASONS = {
 
 
 def enqueue_for_crashes(fleet: Fleet, how: str, **options: Any) -> str:
-    """Enqueue 40 samples for workers that end in the way ``how`` until the file ``repaired`` is there; return the run's id."""
+    """Enqueue 40 samples for workers that die in the way ``how`` until the file ``repaired`` exists; return the run's id."""
     options = {"asked": str(fleet.folder / "asked"), "repaired": str(fleet.folder / "repaired"), "how": how, **options}
     fleet.write_profile(MODEL, engine="tests.support.engines.crashing_engine:CrashingEngine", engine_options=options)
     return enqueue_rows(fleet, MODEL, make_rows(40), chunk=8)
 
 
 def finish_run(fleet: Fleet, run_id: str) -> None:
-    """End a run with workers that live, each sample asked once in all."""
+    """Complete a run with working workers; assert that each sample was asked once in total."""
     fleet.start_workers(MODEL)
     assert fleet.wait_for_end(run_id).samples.ok == 40
     assert_run_is_sound(fleet, run_id)
@@ -68,7 +68,7 @@ def test_exhausted_restart_budget_pauses_run_with_reason(clean_fleet: Fleet, how
     (fleet.folder / "repaired").touch()
     fleet.run_producer("resume", run_id)
     finish_run(fleet, run_id)
-    assert [one.state for one in fleet.workers(MODEL)] == ["ready"], "the new launcher withdrew the notice of the old one"
+    assert [one.state for one in fleet.workers(MODEL)] == ["ready"], "the new launcher must remove the notice of the old one"
 
 
 def test_configuration_error_pauses_run_with_worker_message(clean_fleet: Fleet) -> None:
@@ -83,7 +83,7 @@ def test_configuration_error_pauses_run_with_worker_message(clean_fleet: Fleet) 
 
 
 def _find_stopped(fleet: Fleet) -> list[WorkerRecord] | None:
-    """Return both workers once the notice has replaced what the dead one announced while it loaded."""
+    """Return both workers once the notice has replaced the record that the dead one wrote while it loaded."""
     found = fleet.workers(MODEL)
     return found if len(found) == 2 and any(one.state == "stopped" for one in found) else None
 
@@ -99,7 +99,7 @@ def test_abandoned_worker_does_not_affect_others(clean_fleet: Fleet) -> None:
         assert [(one.worker, one.state) for one in there] == [(f"gpu0@{host}", "stopped"), (f"gpu1@{host}", "ready")]
         assert "not started again" in (there[0].trouble or "")
         launcher.terminate()
-        assert launcher.wait(timeout=60) == 0, "one worker was drained in order"
+        assert launcher.wait(timeout=60) == 0, "one worker was drained and exited normally"
     assert_run_is_sound(fleet, run_id)
 
 
@@ -120,7 +120,7 @@ def test_launcher_notifies_redis_after_it_returns(clean_fleet: Fleet) -> None:
     assert status.state == "paused"
     assert "killed by SIGKILL" in (status.reason or "")
 
-    (fleet.folder / "asked").unlink(missing_ok=True)  # what hung was asked for and never answered
+    (fleet.folder / "asked").unlink(missing_ok=True)  # the hanging samples were asked and never answered
     enqueue_for_crashes(fleet, "SIGKILL")
     fleet.run_producer("resume", run_id)
     finish_run(fleet, run_id)

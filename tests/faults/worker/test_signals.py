@@ -1,4 +1,4 @@
-"""Signals to the launcher, to a worker process and to the producer's commands: what runs ends in order, and nothing is lost."""
+"""Signals to the launcher, to a worker process and to the producer's commands: each ends in order, and nothing is lost."""
 
 import os
 import pty
@@ -36,13 +36,13 @@ def write_profile(fleet: Fleet, **options: Any) -> None:
 
 
 def enqueue_slow(fleet: Fleet) -> str:
-    """Enqueue a run of chunks that take a while each; return its id."""
+    """Enqueue a run of slow chunks; return its id."""
     write_profile(fleet, delay_s=0.3)
     return enqueue_rows(fleet, MODEL, make_rows(ROWS), chunk=CHUNK_SAMPLES)
 
 
 def enqueue_hanging(fleet: Fleet) -> str:
-    """Enqueue a run of two chunks each of which has one sample that is never answered; return its id."""
+    """Enqueue a run of two chunks, each with one sample that is never answered; return its id."""
     write_profile(fleet, table=[{"match": "slow", "fault": "hang"}])
     slow = [{"id": f"slow {number}", "question": f"slow {number}?", "target": "ok"} for number in range(2)]
     asked: list[dict[str, Any]] = [*make_rows(2 * CHUNK_SAMPLES - 2), *slow]
@@ -60,11 +60,11 @@ def count_journaled(fleet: Fleet, run_id: str) -> int:
 
 
 def wait_for_hanging(fleet: Fleet, run_id: str) -> None:
-    wait_until(lambda: count_journaled(fleet, run_id) == 2 * CHUNK_SAMPLES - 2, "all but the slow ones to be journaled")
+    wait_until(lambda: count_journaled(fleet, run_id) == 2 * CHUNK_SAMPLES - 2, "all samples but the hanging ones in the journal")
 
 
 def finish_run(fleet: Fleet, run_id: str) -> None:
-    """Run what was given back in this process: each sample was asked once in all."""
+    """Run the chunks that were given back in this process; assert that each sample was asked once in total."""
     write_profile(fleet)
     run_chunks(fleet, MODEL, run_id)
     assert_run_is_sound(fleet, run_id)
@@ -107,18 +107,18 @@ def test_launcher_stops_on_sigquit_or_second_signal(clean_fleet: Fleet, numbers:
         assert launcher.wait(timeout=30) == 130
         assert find_processes(fleet) == []
     assert count_journaled(fleet, run_id) == 2 * CHUNK_SAMPLES - 2
-    wait_until(lambda: len(fleet.ledger.find_pending(run_id)) == 2, "the leases to run out")
+    wait_until(lambda: len(fleet.ledger.find_pending(run_id)) == 2, "the leases to expire")
     write_profile(fleet)
     run_chunks(fleet, MODEL, run_id)
     assert_run_is_sound(fleet, run_id)
-    assert count_asked_again(fleet) == 2, "the two that were never answered"
+    assert count_asked_again(fleet) == 2, "only the two samples that were never answered"
 
 
 def test_closed_terminal_drains_its_launcher(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     run_id = enqueue_slow(fleet)
     terminal, slave = pty.openpty()
-    # The shell leads a session without a terminal: the first that it opens becomes its own, and the launcher's.
+    # The shell leads a session without a terminal: the first terminal that it opens becomes its own, and the launcher's.
     in_terminal = ["sh", "-c", 'exec "$@" < "$0" > "$0" 2>&1', os.ttyname(slave)]
     command = [*in_terminal, sys.executable, "-m", "workers", "start", *WORKERS]
     environment = fleet.environment(chunks_in_flight=2, log_level="DEBUG")
@@ -127,7 +127,7 @@ def test_closed_terminal_drains_its_launcher(clean_fleet: Fleet) -> None:
         wait_for_asked(fleet, 2 * CHUNK_SAMPLES)
         assert b"worker started" in os.read(terminal, 65536)
     finally:
-        os.close(terminal)  # from now on, whatever is written fails with EIO
+        os.close(terminal)  # from now on every write fails with EIO
         os.close(slave)
     assert launcher.wait(timeout=30) == 0
     assert find_processes(fleet) == []
@@ -139,7 +139,7 @@ def test_closed_terminal_drains_its_launcher(clean_fleet: Fleet) -> None:
 def test_nohup_launcher_ignores_closed_terminal(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     run_id = enqueue_slow(fleet)
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # what nohup does; a child inherits it
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does; a child process inherits it
     try:
         launcher = fleet.start_workers(MODEL)
     finally:
@@ -151,7 +151,7 @@ def test_nohup_launcher_ignores_closed_terminal(clean_fleet: Fleet) -> None:
     assert_run_is_sound(fleet, run_id)
 
 
-# A worker process itself
+# A worker process
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1], ids=lambda number: number.name)
@@ -164,7 +164,7 @@ def test_signalled_worker_drains_and_is_replaced(clean_fleet: Fleet, number: sig
     os.kill(worker.pid, number)
     assert fleet.wait_for_end(run_id).samples.ok == ROWS
     assert_run_is_sound(fleet, run_id)
-    assert count_asked_again(fleet) == 0, "its chunks came to their end"
+    assert count_asked_again(fleet) == 0, "its chunks must be finished before it exits"
     assert not psutil.pid_exists(worker.pid)
     log = fleet.read_log()
     assert (log.count("worker started"), log.count("exit_code=0")) == (2, 1)
@@ -178,7 +178,7 @@ def test_signalled_worker_drains_and_is_replaced(clean_fleet: Fleet, number: sig
 def test_worker_releases_chunks_on_sigquit_or_second_sigint(clean_fleet: Fleet, numbers: Signals) -> None:
     fleet = clean_fleet
     run_id = enqueue_hanging(fleet)
-    # Leases by far longer than the test: what is not given back would never end.
+    # Leases much longer than the test: a chunk that is not given back would never end.
     fleet.start_workers(MODEL, drain_grace_s=600, lease_s=600)
     (worker,) = fleet.wait_for_workers(MODEL)
     wait_for_hanging(fleet, run_id)
@@ -209,7 +209,7 @@ def test_repeated_sigterm_does_not_interrupt_drain(clean_fleet: Fleet) -> None:
 
 # The producer
 
-# The ``producer`` command, sent Ctrl+C by itself as it comes to a named function.
+# The ``producer`` command, which sends itself SIGINT when it calls a named function.
 INTERRUPTED = """
 import os, signal
 import producer.results.collect, producer.runs.enqueue
@@ -250,7 +250,7 @@ def test_interrupted_command_exits_with_130_and_can_continue(fleet: Fleet, point
         env=fleet.environment(), cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert (interrupted.returncode, interrupted.stderr.strip()) == (130, "interrupted; nothing is lost, the same command goes on")
-    assert not [*fleet.folder.glob("results/*")], "nothing half-written is left"
+    assert not [*fleet.folder.glob("results/*")], "no partial file may be left"
     fleet.run_producer(*arguments, code=1 if command == "collect" else 0)
     if command == "enqueue":
         run_id = fleet.enqueue(spec).run_id

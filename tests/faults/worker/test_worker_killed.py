@@ -41,8 +41,8 @@ def test_restarted_worker_repeats_only_samples_in_flight(fleet: Fleet, point: st
     died_with = int((fleet.folder / "died_with").read_text())
     asked_again = find_asked_again(fleet)
     finished_before = {sample.sample_id for sample in read_chunk(fleet.store, read_index(fleet.store, run_id)[died_with])}
-    assert not asked_again & finished_before, "a chunk whose samples were all in the journal was asked again"
-    assert len(asked_again) <= CHUNK_SAMPLES, "more was asked again than the other chunk in flight"
+    assert not asked_again & finished_before, "no chunk with all samples in the journal may be asked again"
+    assert len(asked_again) <= CHUNK_SAMPLES, "only the other chunk in flight may be asked again"
     assert all(len(outcome.attempts) == 1 for outcome in fleet.collect(run_id))
 
 

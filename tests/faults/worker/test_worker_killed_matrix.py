@@ -48,7 +48,7 @@ def assert_ends_sound(fleet: Fleet, run_id: str, stored: dict[str, int], *, aske
     outcomes = assert_run_is_sound(fleet, run_id)
     assert {len(outcome.attempts) for outcome in outcomes} == {1}
     assert_not_asked_again(fleet, stored)
-    assert count_asked_again(fleet) <= asked_again, "more was asked again than what was in flight"
+    assert count_asked_again(fleet) <= asked_again, "only samples in flight may be asked again"
 
 
 @pytest.mark.parametrize(("point", "after"), [("loading", 0), ("after_acquire", 3), ("between_journals", 2)])
