@@ -1,4 +1,4 @@
-"""A dataset with every kind of trouble: each count, in every place that shows one, is exactly what it must be."""
+"""A dataset with every kind of fault: every count is exact, wherever it is shown."""
 
 import base64
 import io
@@ -24,7 +24,7 @@ def encode_image(shade: int) -> str:
 
 
 def make_troubled_rows() -> Rows:
-    """Return 100 rows: 83 plain (10 of them with a target that is missed) and 17 with the troubles of the issue."""
+    """Return 100 rows: 83 plain ones, 10 of them with a target that the answer misses, and 17 duplicates and faulty ones."""
     plain: Rows = [{"question": f"plain {n}?", "target": "no" if n < 10 else "ok", "image": encode_image(n)} for n in range(83)]
     corrupt: Rows = [{"question": f"corrupt {n}?", "target": "ok", "image": encode_image(n)[:-40] + "A" * 16} for n in range(3)]
     missing: Rows = [{"question": "missing?", "target": "ok", "image": "nowhere.png"}]
@@ -38,7 +38,7 @@ def make_troubled_rows() -> Rows:
 
 @pytest.fixture
 def ended(fleet: Fleet) -> str:
-    """Run the dataset to its sound end and return the run's id."""
+    """Run the dataset until the run ends sound; return the run's id."""
     table = [{"match": "shy", "answers": [REFUSAL, REFUSAL, "ok"]}, {"match": "stubborn", "answers": [REFUSAL]}]
     fleet.write_profile("moody", engine_options={"table": table})
     validation = {"max_attempts": 4, "validators": ["non_empty", "no_refusal"]}

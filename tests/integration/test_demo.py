@@ -1,4 +1,4 @@
-"""The demo, as a newcomer runs it: the real model on real data, stopped with Ctrl+C and started again."""
+"""The demo as a new user runs it: the real model on real data, stopped with Ctrl+C and started again."""
 
 import os
 import re
@@ -29,7 +29,7 @@ def find_parts(folder: Path) -> dict[str, bytes]:
 
 
 def find_processes(folder: Path) -> list[psutil.Process]:
-    """Return the living processes that name the folder in their command line or environment, other than ours."""
+    """Return the running processes, except this one, that name the folder in their command line or environment."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -59,7 +59,7 @@ def test_demo_continues_after_ctrl_c_and_prints_scores(tmp_path: Path) -> None:
     shown, complained = finished.communicate(timeout=200)
     assert finished.returncode == 0, complained
     assert {name: content for name, content in find_parts(folder).items() if name in before} == before, (
-        "a finished part was written again"
+        "no finished part may be written again"
     )
     for dataset, n, bar in (("digits", 500, 0.95), ("shapes", 1500, 0.90)):
         scores = re.search(rf"{dataset} +{n} +([01]\.\d+) \[", shown)
@@ -71,6 +71,6 @@ def test_demo_continues_after_ctrl_c_and_prints_scores(tmp_path: Path) -> None:
     again = start_demo(folder)
     assert again.communicate(timeout=60)[0].count("coverage") == 1
     (run_folder,) = (folder / "store" / "runs").iterdir()
-    with start_redis(folder / "redis") as server:  # what its append-only file kept of the ledger
+    with start_redis(folder / "redis") as server:  # with the ledger from its append-only file
         fleet = Fleet(folder, server, Settings(redis_url=server.url, store_url=f"file://{folder}/store"))
         assert len(assert_run_is_sound(fleet, run_folder.name)) == 2000

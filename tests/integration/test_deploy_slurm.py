@@ -1,4 +1,4 @@
-"""The elements of a SLURM array: each joins the one queue and leaves it, and whatever SLURM does, no sample is lost."""
+"""The elements of a SLURM array share one queue, and no action of SLURM loses a sample."""
 
 import signal
 
@@ -27,7 +27,7 @@ def write_profile(fleet: Fleet, *, delay_s: float) -> None:
 
 
 def enqueue_slow(fleet: Fleet, *, delay_s: float = 0.3) -> str:
-    """Enqueue a run of chunks of 4 samples that take a while each; return its id."""
+    """Enqueue a run of slow chunks of 4 samples; return its id."""
     write_profile(fleet, delay_s=delay_s)
     return enqueue_rows(fleet, MODEL, make_rows(ROWS), chunk=4)
 
@@ -53,7 +53,7 @@ def test_elements_share_one_queue_and_one_leaves_early(clean_fleet: Fleet, slurm
         wait_until(lambda: sum(bool(worker.holds) for worker in fleet.workers(MODEL)) == 2, "both to work on the run")
         leaves.signal_shell(signal.SIGUSR1)
         assert leaves.wait() == 0
-        wait_until(lambda: len(fleet.workers(MODEL)) == 1, "the other to be alone")
+        wait_until(lambda: len(fleet.workers(MODEL)) == 1, "the other element to be alone")
         assert stays.shell.poll() is None
         assert fleet.wait_for_end(run_id).samples.ok == ROWS
         stays.signal_shell(signal.SIGUSR1)
@@ -80,16 +80,16 @@ def test_preempted_element_drains_and_continues_when_requeued(clean_fleet: Fleet
         again.signal_all(signal.SIGTERM)
         assert again.wait() == 0
         assert "start 0 of recording" in again.read_log()
-        assert "start 1 of recording" in again.read_log(), "one log, appended to"
+        assert "start 1 of recording" in again.read_log(), "both starts must be in one log"
     assert_run_is_sound(fleet, run_id)
     assert count_asked_again(fleet) == 0
-    assert slurm.read_requeued() == [], "SLURM has done that itself"
+    assert slurm.read_requeued() == [], "SLURM requeues a preempted element itself"
 
 
 def test_element_signalled_before_launcher_starts_exits_with_0(clean_fleet: Fleet, slurm: Slurm) -> None:
     run_id = enqueue_slow(clean_fleet)
     with slurm.start(0, *WORKERS) as element:
-        wait_until(lambda: "start 0 of recording" in element.read_log(), "the shell to listen")
+        wait_until(lambda: "start 0 of recording" in element.read_log(), "the shell to handle signals")
         element.signal_shell(signal.SIGUSR1)
         assert element.wait() == 0
     assert_no_leases_held(clean_fleet, run_id, MODEL)

@@ -1,4 +1,4 @@
-"""Flower as a user starts it: a running fleet in words, shut without a password, on loopback alone, unable to change anything."""
+"""Flower as a user starts it: readable names, a password, only the loopback address, and no way to change anything."""
 
 import json
 import os
@@ -19,7 +19,7 @@ STATES = ("workers", "tasks", "worker/", "broker", "api/workers?refresh=1", "api
 
 
 def list_changing_paths() -> list[str]:
-    """Return every address of Flower's API that takes a POST, with something in place of names."""
+    """Return every path of Flower's API that accepts POST, with a placeholder for names."""
     named = [(entry.regex.pattern, entry.handler_class) if hasattr(entry, "regex") else entry[:2] for entry in handlers]
     return sorted(
         pattern.strip("^$").lstrip("/").replace("(.+)", "somebody")
@@ -33,20 +33,22 @@ def test_flower_shows_workers_by_gpu_and_readable_chunks(fleet: Fleet) -> None:
     spec = fleet.write_spec("watched", [fleet.write_dataset("rows", make_rows(188))], chunks={"max_samples": 8})
     gpus = ("gpu0@node1", "gpu1@node1")
     with start_flower(fleet, FLOWER_BASIC_AUTH=CREDENTIALS) as flower, start_gpu_workers(fleet, "watched", *gpus):
-        wait_until(lambda: all(gpu in flower.ask("workers?json=1", CREDENTIALS)[1] for gpu in gpus), "Flower to hear the workers")
+        wait_until(lambda: all(gpu in flower.ask("workers?json=1", CREDENTIALS)[1] for gpu in gpus), "Flower to list the workers")
         run_id = fleet.enqueue(spec).run_id
 
         def find_chunks() -> dict[str, dict[str, str]]:
             chunks = json.loads(flower.ask("api/tasks", CREDENTIALS)[1]).values()
             return {chunk["args"]: chunk for chunk in chunks if chunk["state"] == "SUCCESS"}
 
-        wait_until(lambda: all(one.samples_per_s for one in fleet.status(run_id).workers), "both workers to tell their pace")
+        wait_until(
+            lambda: all(one.samples_per_s for one in fleet.status(run_id).workers), "both workers to report their throughput"
+        )
         assert [(one.worker, one.device) for one in fleet.status(run_id).workers] == [(gpu, gpu[:4]) for gpu in gpus]
         fleet.wait_for_end(run_id)
         sizes = [8] * 23 + [4]
         names = {f"watched · {run_id} · chunk {number} · {size} samples" for number, size in enumerate(sizes)}
         chunks = wait_until(lambda: found if names <= {*(found := find_chunks())} else None, "Flower to show every chunk")
-        # A janitor that found the run before it was rung for has rung as well, and knows no sizes yet.
+        # A janitor that found the run before its messages were published has published them as well, without sizes.
         assert {*chunks} - names <= {name.rpartition(" · ")[0] for name in names}
         assert {chunk["worker"] for chunk in chunks.values()} == {*gpus}
         assert set(json.loads(flower.ask("api/workers?refresh=1", CREDENTIALS)[1])) == {*gpus}
@@ -104,7 +106,9 @@ def test_metrics_and_health_need_no_password(fleet: Fleet) -> None:
 
 
 def test_user_options_win_and_open_address_is_warned(fleet: Fleet) -> None:
-    with start_flower(fleet, "--address=0.0.0.0", "--read_only=false", FLOWER_BASIC_AUTH=CREDENTIALS) as flower:  # the point
+    with start_flower(
+        fleet, "--address=0.0.0.0", "--read_only=false", FLOWER_BASIC_AUTH=CREDENTIALS
+    ) as flower:  # the options under test
         assert flower.ask("api/worker/shutdown/nobody", CREDENTIALS, "POST")[0] == 404
         assert "can be reached from other machines" in flower.read_log()
 

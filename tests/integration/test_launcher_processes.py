@@ -1,4 +1,4 @@
-"""``workers start`` with real processes: who is started, who dies with whom, and how it ends when it cannot begin."""
+"""``workers start`` with real processes: which processes it starts, which die together, and how a failed start ends."""
 
 import json
 import os
@@ -45,7 +45,7 @@ def test_each_gpu_worker_owns_a_session_and_restarts(clean_fleet: Fleet) -> None
         victim, other = by_gpu["0"], by_gpu["1"]
         os.kill(victim["pid"], signal.SIGKILL)
         wait_until(lambda: is_gone(victim["child"]), "the killed worker's child to end")
-        wait_until(lambda: len(read_notes(notes)) == 3, "the worker to come back")
+        wait_until(lambda: len(read_notes(notes)) == 3, "the worker to restart")
         assert read_notes(notes)[-1]["devices"] == "0"
         assert not is_gone(other["pid"])
         assert not is_gone(other["child"])
@@ -215,5 +215,7 @@ def test_failing_node_pauses_nothing_while_another_loads(clean_fleet: Fleet) -> 
         with start_launcher(fleet, "--model", "shared", "--gpus", "none", environment=fleet.environment()) as launcher:
             launcher.communicate(timeout=30)
             assert launcher.returncode == 2
-            assert "loading" in {one.state for one in fleet.workers("shared")}, "it loads for longer than the other needs to fail"
+            assert "loading" in {one.state for one in fleet.workers("shared")}, (
+                "the first node must still load when the other fails"
+            )
             assert fleet.wait_for_end(run_id).state == "done"

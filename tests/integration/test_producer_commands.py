@@ -1,4 +1,4 @@
-"""The producer's commands as a user runs them: what they print, how they end, and what a ``kill -9`` of one costs."""
+"""The producer's commands as a user runs them: their output, their exit codes, and what a ``kill -9`` of one costs."""
 
 import json
 import signal
@@ -25,7 +25,7 @@ COMMANDS = ("enqueue", "status", "watch", "resume", "cancel", "collect", "evalua
 
 @pytest.fixture
 def spec_path(fleet: Fleet) -> str:
-    """Return a spec of 60 rows, 10 of them twice, in chunks of 8."""
+    """Return a spec of 60 rows, 10 of them duplicates, in chunks of 8."""
     fleet.write_profile("quick")
     rows = [*make_rows(50), *make_rows(10)]
     return str(fleet.write_spec("quick", [fleet.write_dataset("rows", rows)], chunks={"max_samples": 8}))
@@ -33,7 +33,7 @@ def spec_path(fleet: Fleet) -> str:
 
 @pytest.fixture
 def run_id(fleet: Fleet, spec_path: str) -> str:
-    """Return the id of that run, enqueued."""
+    """Enqueue that spec and return the run's id."""
     return fleet.enqueue(Path(spec_path)).run_id
 
 
@@ -66,7 +66,7 @@ def read_json(fleet: Fleet, *arguments: str, code: int = 0) -> Any:
 
 
 def list_everything(fleet: Fleet) -> tuple[list[str], int]:
-    """Return what the store and Redis hold."""
+    """Return the keys of the store and the number of keys in Redis."""
     return sorted(fleet.store.list_keys()), int(fleet.ledger.client.dbsize())
 
 
@@ -76,7 +76,7 @@ def list_everything(fleet: Fleet) -> tuple[list[str], int]:
 def test_help_describes_every_command(fleet: Fleet) -> None:
     (_, overview, _), *explained = run_each(fleet, ["--help"], *([command, "--help"] for command in COMMANDS))
     assert all(f"\n  {command} " in overview for command in COMMANDS)
-    assert "..." not in overview.partition("Commands:")[2], "a summary was cut"
+    assert "..." not in overview.partition("Commands:")[2], "no summary may be cut"
     for command, (code, output, _) in zip(COMMANDS, explained, strict=True):
         assert code == 0
         assert output.startswith(f"Usage: producer {command} [OPTIONS]")
@@ -238,7 +238,7 @@ def test_killed_enqueue_completes_when_repeated(fleet: Fleet, point: str) -> Non
     spec = fleet.write_spec("quick", [fleet.write_dataset("rows", make_rows(count))], chunks={"max_samples": 2})
     [asked] = read_specs(spec)
     run_id = asked.run_id
-    if point == "while_committing_parts":  # these are there when Redis has lost a run
+    if point == "while_committing_parts":  # only a run that Redis has lost has parts when it is enqueued
         fleet.enqueue(spec)
         for chunk in [*read_index(fleet.store, run_id)][::5]:
             put_part(fleet.store, chunk)
@@ -265,7 +265,7 @@ def assert_died_at(fleet: Fleet, run_id: str, point: str) -> None:
     is_open = fleet.ledger.view_run(run_id) is not None
     assert is_open == (point in ("after_open", "while_committing_parts", "while_ringing"))
     rung = read_rung(fleet.ledger.client, "quick")
-    assert rung == (list(range(1000)) if point == "while_ringing" else []), "whole batches have been sent, and no other"
+    assert rung == (list(range(1000)) if point == "while_ringing" else []), "only complete batches may have been sent"
 
 
 def test_two_simultaneous_producers_make_one_run(fleet: Fleet, spec_path: str) -> None:

@@ -1,4 +1,4 @@
-"""The embedded Redis against a real redis-server: its deaths, its parent's death, and two starts in one folder."""
+"""The embedded Redis with a real redis-server: crashes, a killed parent, and two starts in one folder."""
 
 import importlib.util
 import os
@@ -146,7 +146,7 @@ def test_port_taken_meanwhile_is_replaced(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(embedded_redis, "_ANSWER_S", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = other.getsockname()[1]
-        find_free_port, offered = embedded_redis._find_free_port, [taken, taken]  # noqa: SLF001  # the race is made certain
+        find_free_port, offered = embedded_redis._find_free_port, [taken, taken]  # noqa: SLF001  # makes the race certain
         monkeypatch.setattr(embedded_redis, "_find_free_port", lambda: offered.pop() if offered else find_free_port())
         with start_redis(tmp_path) as server:
             assert server.port != taken
@@ -162,7 +162,7 @@ def test_occupied_port_is_named_in_the_error(tmp_path: Path, monkeypatch: pytest
 def test_failed_server_start_reports_its_reason(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no-such-setting"):
         start_redis(tmp_path, extra={"no-such-setting": "1"})
-    with start_redis(tmp_path) as server:  # and holds the folder no longer
+    with start_redis(tmp_path) as server:  # the failed start has released the folder
         assert answers(server.url)
 
 

@@ -1,4 +1,4 @@
-"""Redis over TLS: the certificate is verified by every client, and the password shows nowhere."""
+"""Redis over TLS: every client verifies the certificate, and no output shows the password."""
 
 import json
 import subprocess
@@ -24,7 +24,7 @@ from tests.support.servers.tls_proxy import start_tls_proxy
 from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
 
-PASSWORD = "p@ss:w/ord%;+ ?#"  # noqa: S105  # of a server that lives for one test
+PASSWORD = "p@ss:w/ord%;+ ?#"  # noqa: S105  # of a server that exists for one test
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def authority() -> trustme.CA:
 
 
 def use_address(fleet: Fleet, port: int, *, scheme: str = "rediss", password: str = PASSWORD, ca_file: Path | None = None) -> Fleet:
-    """Return the fleet with another address of its Redis, which takes ``PASSWORD`` from now on."""
+    """Make Redis accept ``PASSWORD`` as well; return the fleet with another address of its Redis."""
     fleet.ledger.client.acl_setuser("default", enabled=True, passwords=[f"+{PASSWORD}"])
     query = f"?ssl_ca_certs={quote(str(ca_file))}" if ca_file else ""
     url = f"{scheme}://:{quote(password, safe='')}@127.0.0.1:{port}/0{query}"
@@ -102,7 +102,7 @@ def test_unverified_certificate_is_refused_with_advice(fleet: Fleet, authority: 
 def test_celery_and_ledger_verify_the_certificate(fleet: Fleet, authority: trustme.CA, ca_file: Path, fault: str) -> None:
     name = "redis.example.org" if fault == "another host" else "127.0.0.1"
     with over_tls(fleet, authority, None if fault == "unknown authority" else ca_file, name=name) as sealed:
-        with pytest.raises(OperationalError, match="certificate verify failed"):  # left alone it would take any
+        with pytest.raises(OperationalError, match="certificate verify failed"):  # by default Celery accepts any certificate
             make_app(sealed.settings).connection().ensure_connection(max_retries=1, interval_start=0)
         with pytest.raises(ConfigError, match="its certificate does not verify"):
             connect_redis(sealed.settings, patience_s=0)

@@ -1,4 +1,4 @@
-"""Running again what failed or was invalid, and stopping a run: with real workers, as a user does it."""
+"""Retrying failed and invalid samples, and stopping a run: with real workers, as a user does it."""
 
 import json
 from typing import Any
@@ -17,7 +17,7 @@ REFUSAL = "I'm sorry, I can't help with that."
 
 
 def read_results(fleet: Fleet, run_id: str, *, code: int) -> dict[Any, Any]:
-    """Collect as a user does; return the rows by their index."""
+    """Run ``producer collect``; return the rows by their index."""
     fleet.run_producer("collect", run_id, "--out", str(fleet.folder / "out"), code=code)
     lines = (fleet.folder / "out" / "results.jsonl").read_text().splitlines()
     return {row["index"]: row for row in map(json.loads, lines)}
@@ -49,7 +49,7 @@ def test_retry_repeats_only_failed_and_invalid_samples(clean_fleet: Fleet) -> No
     assert_run_is_sound(fleet, run_id)
     second = read_results(fleet, run_id, code=1)
     odd_ids = {first[row["id"]]["sample_id"] for row in odd}
-    assert set((fleet.folder / "asked").read_text().split()[len(asked_once) :]) == odd_ids, "others were asked again"
+    assert set((fleet.folder / "asked").read_text().split()[len(asked_once) :]) == odd_ids, "no other sample may be asked again"
     assert [second[number] for number in range(37)] == [first[number] for number in range(37)]
 
     lost = second["lost"]
@@ -57,7 +57,7 @@ def test_retry_repeats_only_failed_and_invalid_samples(clean_fleet: Fleet) -> No
     assert [(one["finish_reason"], one["violations"]) for one in lost["attempts"]] == [("error", ["media_missing"]), ("stop", [])]
     shy = second["shy"]
     assert (shy["status"], [one["response"] for one in shy["attempts"]]) == ("ok", [REFUSAL, REFUSAL, REFUSAL, "ok"])
-    assert [one["number"] for one in shy["attempts"]] == [1, 2, 3, 4], "the ladder goes on where it ended"
+    assert [one["number"] for one in shy["attempts"]] == [1, 2, 3, 4], "the retry ladder must continue where it ended"
     temperatures = [one["temperature"] for one in shy["attempts"]]
     assert temperatures == sorted(set(temperatures))
     stubborn = second["stubborn"]
@@ -70,7 +70,7 @@ def test_retry_repeats_only_failed_and_invalid_samples(clean_fleet: Fleet) -> No
     assert "no sample is failed and not being run again already" in fleet.run_producer("resume", run_id, "--retry", "failed")
     scores = json.loads(fleet.run_producer("evaluate", run_id, "--json", code=1))["overall"]
     assert (scores["ok"], scores["invalid"], scores["failed"], scores["retried"]) == (39, 1, 0, 2)
-    assert scores["first_attempt_hits"] == 38, "one that could not be asked before was right the first time it was"
+    assert scores["first_attempt_hits"] == 38, "the first answer counts, also after an attempt without an answer"
 
 
 def test_cancelled_run_keeps_outcomes_and_can_resume(clean_fleet: Fleet) -> None:
@@ -84,11 +84,11 @@ def test_cancelled_run_keeps_outcomes_and_can_resume(clean_fleet: Fleet) -> None
     output = fleet.run_producer("cancel", run_id)
     assert "cancelled" in output
     asked_by_then = len((fleet.folder / "asked").read_text().split())
-    wait_until(lambda: fleet.status(run_id).samples.in_flight == 0, "the chunks in hand to end")
+    wait_until(lambda: fleet.status(run_id).samples.in_flight == 0, "the chunks in flight to end")
     stopped = fleet.status(run_id)
     assert (stopped.state, stopped.reason) == ("cancelled", "by producer cancel")
     assert stopped.samples.ok + stopped.samples.unprocessed == 400
-    assert len((fleet.folder / "asked").read_text().split()) <= asked_by_then + 2 * 4, "another chunk was begun"
+    assert len((fleet.folder / "asked").read_text().split()) <= asked_by_then + 2 * 4, "no further chunk may be started"
     assert "cancelled" in fleet.run_producer("watch", run_id, code=1)
     enqueued = fleet.enqueue(fleet.folder / "recording.spec.yaml")
     assert (enqueued.state, enqueued.rung) == ("cancelled", 0)
@@ -97,7 +97,7 @@ def test_cancelled_run_keeps_outcomes_and_can_resume(clean_fleet: Fleet) -> None
     fleet.wait_for_end(run_id)
     assert_run_is_sound(fleet, run_id)
     asked = (fleet.folder / "asked").read_text().split()
-    assert len(asked) == len(set(asked)) == 400, "what was done is not asked again"
+    assert len(asked) == len(set(asked)) == 400, "no finished sample may be asked again"
     assert f"run {run_id} is done; there is nothing to cancel" in fleet.run_producer("cancel", run_id, code=2)
 
 

@@ -1,4 +1,4 @@
-"""The whole flow with its store on S3, spoken by a real S3 protocol server: the same code, the same promises."""
+"""The whole flow with its store on a real S3 server: the same code, the same promises."""
 
 from pathlib import Path
 

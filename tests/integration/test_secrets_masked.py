@@ -1,4 +1,4 @@
-"""No secret of the environment shows anywhere: not in what commands print, in logs, in records, or in the store."""
+"""No secret of the environment appears in command output, logs, records or the store."""
 
 import io
 import json
@@ -17,7 +17,7 @@ from tests.support.engines.leaky_engine import SIGNED
 from tests.support.fleet import ROOT, Fleet, make_rows
 from tests.support.soundness import assert_run_is_sound
 
-REDIS_PASSWORD = "r3d1s/p@ss:%w0rd"  # noqa: S105  # of a server that lives for one test
+REDIS_PASSWORD = "r3d1s/p@ss:%w0rd"  # noqa: S105  # of a server that exists for one test
 SECRETS = {
     "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI/K7MDENG+bPxRfiCY",
     "AWS_SESSION_TOKEN": "FwoGZXIvYXdzE-session",
@@ -29,7 +29,7 @@ SECRETS = {
 
 @pytest.fixture
 def secret_fleet(fleet: Fleet, s3_url: str, monkeypatch: pytest.MonkeyPatch) -> Fleet:
-    """Return a fleet on S3 whose environment is full of secrets, and which logs all it can."""
+    """Return a fleet on S3 with many secrets in its environment, at log level DEBUG."""
     for name, secret in SECRETS.items():
         monkeypatch.setenv(name, secret)
     monkeypatch.setenv("FLEET_LOG_LEVEL", "DEBUG")
@@ -39,7 +39,7 @@ def secret_fleet(fleet: Fleet, s3_url: str, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def run(fleet: Fleet, *command: str, code: int = 0) -> str:
-    """Return all that a command says, on both streams."""
+    """Return a command's standard output and standard error."""
     done = subprocess.run(
         [sys.executable, "-m", *command], env=fleet.environment(), cwd=ROOT, capture_output=True, text=True, timeout=90, check=False
     )
@@ -48,7 +48,7 @@ def run(fleet: Fleet, *command: str, code: int = 0) -> str:
 
 
 def read_everything(fleet: Fleet) -> str:
-    """Return what lies in the store, tables as text."""
+    """Return the content of the store, with tables as text."""
     texts = []
     for key in fleet.store.list_keys():
         content = fleet.store.get(key)
@@ -63,7 +63,7 @@ def assert_no_secret(outputs: dict[str, str]) -> None:
     for where, text in outputs.items():
         for secret in secrets:
             for spelling in (secret, quote(secret, safe=""), repr(secret)[1:-1], json.dumps(secret)[1:-1]):
-                assert spelling not in text, f"{spelling} shows in {where}"
+                assert spelling not in text, f"{spelling} appears in {where}"
 
 
 def test_no_secret_shows_anywhere_at_any_log_level(secret_fleet: Fleet) -> None:

@@ -1,4 +1,4 @@
-"""Stopping workers: what runs may finish, what cannot is given back with its journal, and nobody is left behind."""
+"""Stopping workers: running chunks may finish, the others are given back with their journal, and no process is left."""
 
 import os
 import signal
@@ -19,13 +19,13 @@ WORKERS = ("--model", "recording", "--gpus", "none")
 
 
 def write_profile(fleet: Fleet, **options: Any) -> None:
-    """Write the profile of an engine that notes what it is asked.  Engine options do not count for a run's digest."""
+    """Write the profile of an engine that records its requests.  Engine options are no part of a run's digest."""
     options = {"asked": str(fleet.folder / "asked"), **options}
     fleet.write_profile("recording", engine="tests.support.engines.dying_engine:RecordingEngine", engine_options=options)
 
 
 def read_asked(fleet: Fleet) -> Counter[str]:
-    """Return how often each sample was asked for."""
+    """Return how often each sample was asked."""
     path = fleet.folder / "asked"
     return Counter(path.read_text().split()) if path.exists() else Counter()
 
@@ -35,7 +35,7 @@ def wait_for_asked(fleet: Fleet, count: int) -> None:
 
 
 def finish_run(fleet: Fleet, run_id: str) -> None:
-    """Run what is left of a run, in this process."""
+    """Run the remaining chunks of a run in this process."""
     run_chunks(fleet, "recording", run_id)
 
 
@@ -57,7 +57,7 @@ def test_drain_finishes_running_chunks_and_starts_none(clean_fleet: Fleet) -> No
             assert find_processes(fleet) == []
         assert_no_leases_held(fleet, run_id, "recording")
         samples = fleet.status(run_id).samples
-        assert samples.ok == len(read_asked(fleet)) >= 8 * number, "every sample that was asked for is committed"
+        assert samples.ok == len(read_asked(fleet)) >= 8 * number, "every sample that was asked must be committed"
         assert samples.unprocessed == 200 - samples.ok > 0
     write_profile(fleet)
     finish_run(fleet, run_id)
@@ -71,11 +71,11 @@ def test_unfinished_chunk_is_released_with_its_journal(clean_fleet: Fleet) -> No
     slow = {"id": "slow", "question": "slow?", "target": "ok"}
     run_id = enqueue_rows(fleet, "recording", [*make_rows(7), slow], chunk=8)
     with start_launcher(fleet, *WORKERS, environment=fleet.environment(drain_grace_s=0.3)) as launcher:
-        wait_until(lambda: journaled(fleet, run_id) == 7, "all but the slow one to be journaled")
+        wait_until(lambda: journaled(fleet, run_id) == 7, "all samples but the slow one in the journal")
         launcher.terminate()
         assert launcher.wait(timeout=30) == 0
         assert find_processes(fleet) == []
-    assert fleet.ledger.expire_leases(run_id) == [0], "it was given back, for anyone to take over at once"
+    assert fleet.ledger.expire_leases(run_id) == [0], "any worker must be able to take the chunk over at once"
     assert fleet.workers("recording") == []
     assert journaled(fleet, run_id) == 7
     write_profile(fleet)
@@ -98,7 +98,7 @@ def test_second_signal_kills_workers_and_leases_expire(clean_fleet: Fleet) -> No
         assert launcher.wait(timeout=30) == 130
         assert find_processes(fleet) == []
     assert wait_until(lambda: fleet.ledger.expire_leases(run_id), "the lease to expire") == [0]
-    wait_until(lambda: not fleet.workers("recording"), "the killed worker to vanish")
+    wait_until(lambda: not fleet.workers("recording"), "the killed worker's presence to expire")
 
 
 def test_workers_whose_launcher_was_killed_drain_themselves(clean_fleet: Fleet) -> None:
@@ -120,7 +120,7 @@ def test_loading_worker_stops_at_once(clean_fleet: Fleet) -> None:
     fleet.write_profile("loading", engine="tests.support.engines.faulty_engines:ParentEngine", engine_options=options)
     environment = fleet.environment(drain_grace_s=600)
     with start_launcher(fleet, "--model", "loading", "--gpus", "none", environment=environment) as launcher:
-        wait_until(notes.exists, "the model to be loading")
+        wait_until(notes.exists, "the model to start loading")
         launcher.terminate()
         assert launcher.wait(timeout=30) == 0
         assert find_processes(fleet) == []

@@ -1,4 +1,4 @@
-"""``workers check`` as a user calls it: a node that can run, one whose Redis is away, one that must be changed."""
+"""``workers check`` as a user calls it: on a ready node, with an unreachable service, and with settings that must change."""
 
 import json
 import os
@@ -26,7 +26,7 @@ def run_check(environment: Mapping[str, str], *arguments: str, code: int) -> str
 
 
 def check_as_json(environment: Mapping[str, str], *arguments: str, code: int) -> dict[str, Any]:
-    """Return the findings by what they are about."""
+    """Return the findings by their subject."""
     report = json.loads(run_check(environment, *arguments, "--json", code=code))
     assert report["exit_code"] == code
     return {finding["what"]: finding for finding in report["findings"]}
@@ -53,7 +53,7 @@ def test_gpus_and_chosen_options_are_reported(fleet: Fleet) -> None:
     assert [what for what in found if what.startswith(("driver", "gpu", "slot"))] == ["driver", "gpu0", "gpu1", *slots]
     assert found["slot gpu0.1"]["found"] == "some: 79.0 GiB free of 80.0, divided among 2: max_batch_size=16 (from 21 GiB up)"
     assert found["weights"]["level"] == found["engine"]["level"] == "ok"
-    assert ("torch" in found) == is_for_cpus, "a build without CUDA on a machine with GPUs"
+    assert ("torch" in found) == is_for_cpus, "only a build without CUDA on a machine with GPUs is reported"
 
 
 @pytest.mark.parametrize("fault", ["down", "hanging"])
@@ -78,7 +78,7 @@ def test_unreachable_redis_exits_with_3_after_all_checks(fleet: Fleet, fault: st
 def test_unreachable_store_exits_with_3(fleet: Fleet) -> None:
     environment = {
         **fleet.environment(store_url="s3://bucket/fleet"),
-        "AWS_ENDPOINT_URL": "http://127.0.0.1:9",  # the port that nobody listens on
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:9",  # a port without a listener
         "AWS_ACCESS_KEY_ID": "nobody", "AWS_SECRET_ACCESS_KEY": "hunter2-hunter2", "AWS_REGION": "us-east-1",
     }  # fmt: skip
     found = check_as_json(environment, "--gpus", "none", code=3)
