@@ -1,4 +1,4 @@
-"""A dataset with every kind of trouble: each count, in every place that shows one, is exactly what it must be."""
+"""A dataset with every kind of fault: every count is exact, wherever it is shown."""
 
 import base64
 import io
@@ -24,7 +24,7 @@ def encode_image(shade: int) -> str:
 
 
 def make_troubled_rows() -> Rows:
-    """Return 100 rows: 83 plain (10 of them with a target that is missed) and 17 with the troubles of the issue."""
+    """Return 100 rows: 83 plain ones, 10 of them with a target that the answer misses, and 17 duplicates and faulty ones."""
     plain: Rows = [{"question": f"plain {n}?", "target": "no" if n < 10 else "ok", "image": encode_image(n)} for n in range(83)]
     corrupt: Rows = [{"question": f"corrupt {n}?", "target": "ok", "image": encode_image(n)[:-40] + "A" * 16} for n in range(3)]
     missing: Rows = [{"question": "missing?", "target": "ok", "image": "nowhere.png"}]
@@ -38,7 +38,7 @@ def make_troubled_rows() -> Rows:
 
 @pytest.fixture
 def ended(fleet: Fleet) -> str:
-    """Run the dataset to its sound end and return the run's id."""
+    """Run the dataset until the run ends sound; return the run's id."""
     table = [{"match": "shy", "answers": [REFUSAL, REFUSAL, "ok"]}, {"match": "stubborn", "answers": [REFUSAL]}]
     fleet.write_profile("moody", engine_options={"table": table})
     validation = {"max_attempts": 4, "validators": ["non_empty", "no_refusal"]}
@@ -50,7 +50,7 @@ def ended(fleet: Fleet) -> str:
     return run_id
 
 
-def test_every_count_is_exact_in_status_results_and_evaluation(fleet: Fleet, ended: str) -> None:
+def test_status_results_and_evaluation_show_exact_counts(fleet: Fleet, ended: str) -> None:
     expected = {"rows": 100, "unique": 95, "duplicates": 5, "ok": 87, "invalid": 2, "failed": 6, "in_flight": 0, "unprocessed": 0}
     status = json.loads(fleet.run_producer("status", ended, "--json"))
     assert status["state"] == "done"
@@ -84,6 +84,6 @@ def test_every_count_is_exact_in_status_results_and_evaluation(fleet: Fleet, end
     assert (scores["retried"], scores["failures"]) == (6, {"media_corrupt": 3, "missing_question": 2, "media_missing": 1})
 
 
-def test_enqueueing_the_ended_run_again_rings_for_nothing(fleet: Fleet, ended: str) -> None:
+def test_enqueue_of_finished_run_publishes_nothing(fleet: Fleet, ended: str) -> None:
     again = fleet.enqueue(fleet.folder / "moody.spec.yaml")
     assert (again.run_id, again.planned, again.opened, again.rung) == (ended, False, False, 0)

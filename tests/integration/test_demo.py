@@ -1,4 +1,4 @@
-"""The demo, as a newcomer runs it: the real model on real data, stopped with Ctrl+C and started again."""
+"""The demo as a new user runs it: the real model on real data, stopped with Ctrl+C and started again."""
 
 import os
 import re
@@ -29,7 +29,7 @@ def find_parts(folder: Path) -> dict[str, bytes]:
 
 
 def find_processes(folder: Path) -> list[psutil.Process]:
-    """Return the living processes that name the folder in their command line or environment, other than ours."""
+    """Return the running processes, except this one, that name the folder in their command line or environment."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -43,15 +43,15 @@ def find_processes(folder: Path) -> list[psutil.Process]:
 
 
 @pytest.mark.timeout(300)
-def test_the_demo_goes_on_after_ctrl_c_and_ends_with_the_table_of_scores(tmp_path: Path) -> None:
+def test_demo_continues_after_ctrl_c_and_prints_scores(tmp_path: Path) -> None:
     folder = tmp_path / "demo"
     interrupted = start_demo(folder)
     wait_until(lambda: len(find_parts(folder)) >= 4, "four parts", deadline_s=120)
     interrupted.send_signal(signal.SIGINT)
-    _, said = interrupted.communicate(timeout=60)
+    _, output = interrupted.communicate(timeout=60)
     assert interrupted.returncode == 130
-    assert "nothing is lost, run the same command again" in said
-    assert "Traceback" not in said
+    assert "nothing is lost, run the same command again" in output
+    assert "Traceback" not in output
     assert find_processes(folder) == []
     before = find_parts(folder)
 
@@ -59,7 +59,7 @@ def test_the_demo_goes_on_after_ctrl_c_and_ends_with_the_table_of_scores(tmp_pat
     shown, complained = finished.communicate(timeout=200)
     assert finished.returncode == 0, complained
     assert {name: content for name, content in find_parts(folder).items() if name in before} == before, (
-        "a finished part was written again"
+        "no finished part may be written again"
     )
     for dataset, n, bar in (("digits", 500, 0.95), ("shapes", 1500, 0.90)):
         scores = re.search(rf"{dataset} +{n} +([01]\.\d+) \[", shown)
@@ -71,6 +71,6 @@ def test_the_demo_goes_on_after_ctrl_c_and_ends_with_the_table_of_scores(tmp_pat
     again = start_demo(folder)
     assert again.communicate(timeout=60)[0].count("coverage") == 1
     (run_folder,) = (folder / "store" / "runs").iterdir()
-    with start_redis(folder / "redis") as server:  # what its append-only file kept of the ledger
+    with start_redis(folder / "redis") as server:  # with the ledger from its append-only file
         fleet = Fleet(folder, server, Settings(redis_url=server.url, store_url=f"file://{folder}/store"))
         assert len(assert_run_is_sound(fleet, run_folder.name)) == 2000

@@ -1,4 +1,4 @@
-"""The services of ``docker-compose.yml``, started as it says but without containers."""
+"""The services of ``docker-compose.yml``, started with its commands but without containers."""
 
 import os
 import socket
@@ -24,8 +24,8 @@ print("PONG" if redis.Redis(port=int(sys.argv[1]), password=os.environ["REDISCLI
 """
 
 
-def stand_in(folder: Path, name: str, command: str) -> None:
-    """Put a program on the folder's PATH that runs the real one with options of the test."""
+def write_wrapper(folder: Path, name: str, command: str) -> None:
+    """Write a script into the folder that runs the real program with the test's options."""
     path = folder / name
     path.write_text(f"#!/bin/sh\nexec {command}\n")
     path.chmod(0o700)
@@ -45,11 +45,12 @@ def is_up(client: redis.Redis) -> bool:
         return False
 
 
-def test_redis_asks_for_its_password_shows_it_to_nobody_and_loses_nothing(tmp_path: Path) -> None:
+def test_redis_service_is_protected_and_persistent(tmp_path: Path) -> None:
+    """It requires a password, does not show it in its command line, and loses no data."""
     service = read_compose(**SECRETS)["services"]["redis"]
     server, port = find_redis_server(), find_free_port()
-    stand_in(tmp_path, "redis-server", f'{server} "$@" --port {port} --bind 127.0.0.1 --dir {tmp_path}')
-    stand_in(tmp_path, "redis-cli", f"{sys.executable} -c '{PING}' {port}")  # a server's package may bring no redis-cli
+    write_wrapper(tmp_path, "redis-server", f'{server} "$@" --port {port} --bind 127.0.0.1 --dir {tmp_path}')
+    write_wrapper(tmp_path, "redis-cli", f"{sys.executable} -c '{PING}' {port}")  # the server's package may have no redis-cli
     environment = {**service["environment"], "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
     command = [unescape(word) for word in service["command"]]
     process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
@@ -61,7 +62,7 @@ def test_redis_asks_for_its_password_shows_it_to_nobody_and_loses_nothing(tmp_pa
             assert {name: settings[name] for name in wanted} == wanted
             with pytest.raises(redis.AuthenticationError):
                 stranger.ping()
-        assert psutil.Process(process.pid).name() == server.name, "no shell stands between it and its signals"
+        assert psutil.Process(process.pid).name() == server.name, "signals must reach the server itself, not a shell"
         assert PASSWORD not in " ".join(psutil.Process(process.pid).cmdline())
         kind, check = service["healthcheck"]["test"]
         assert kind == "CMD-SHELL"

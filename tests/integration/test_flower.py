@@ -1,4 +1,4 @@
-"""Flower as a user starts it: a running fleet in words, shut without a password, on loopback alone, unable to change anything."""
+"""Flower as a user starts it: readable names, a password, only the loopback address, and no way to change anything."""
 
 import json
 import os
@@ -19,7 +19,7 @@ STATES = ("workers", "tasks", "worker/", "broker", "api/workers?refresh=1", "api
 
 
 def list_changing_paths() -> list[str]:
-    """Return every address of Flower's API that takes a POST, with something in place of names."""
+    """Return every path of Flower's API that accepts POST, with a placeholder for names."""
     named = [(entry.regex.pattern, entry.handler_class) if hasattr(entry, "regex") else entry[:2] for entry in handlers]
     return sorted(
         pattern.strip("^$").lstrip("/").replace("(.+)", "somebody")
@@ -28,25 +28,27 @@ def list_changing_paths() -> list[str]:
     )
 
 
-def test_flower_shows_a_running_fleet_by_its_gpus_and_its_chunks_in_words(fleet: Fleet) -> None:
+def test_flower_shows_workers_by_gpu_and_readable_chunks(fleet: Fleet) -> None:
     fleet.write_profile("watched", engine_options={"delay_s": 0.2})
     spec = fleet.write_spec("watched", [fleet.write_dataset("rows", make_rows(188))], chunks={"max_samples": 8})
     gpus = ("gpu0@node1", "gpu1@node1")
     with start_flower(fleet, FLOWER_BASIC_AUTH=CREDENTIALS) as flower, start_gpu_workers(fleet, "watched", *gpus):
-        wait_until(lambda: all(gpu in flower.ask("workers?json=1", CREDENTIALS)[1] for gpu in gpus), "Flower to hear the workers")
+        wait_until(lambda: all(gpu in flower.ask("workers?json=1", CREDENTIALS)[1] for gpu in gpus), "Flower to list the workers")
         run_id = fleet.enqueue(spec).run_id
 
         def find_chunks() -> dict[str, dict[str, str]]:
             chunks = json.loads(flower.ask("api/tasks", CREDENTIALS)[1]).values()
             return {chunk["args"]: chunk for chunk in chunks if chunk["state"] == "SUCCESS"}
 
-        wait_until(lambda: all(one.samples_per_s for one in fleet.status(run_id).workers), "both workers to tell their pace")
+        wait_until(
+            lambda: all(one.samples_per_s for one in fleet.status(run_id).workers), "both workers to report their throughput"
+        )
         assert [(one.worker, one.device) for one in fleet.status(run_id).workers] == [(gpu, gpu[:4]) for gpu in gpus]
         fleet.wait_for_end(run_id)
         sizes = [8] * 23 + [4]
         names = {f"watched · {run_id} · chunk {number} · {size} samples" for number, size in enumerate(sizes)}
         chunks = wait_until(lambda: found if names <= {*(found := find_chunks())} else None, "Flower to show every chunk")
-        # A janitor that found the run before it was rung for has rung as well, and knows no sizes yet.
+        # A janitor that found the run before its messages were published has published them as well, without sizes.
         assert {*chunks} - names <= {name.rpartition(" · ")[0] for name in names}
         assert {chunk["worker"] for chunk in chunks.values()} == {*gpus}
         assert set(json.loads(flower.ask("api/workers?refresh=1", CREDENTIALS)[1])) == {*gpus}
@@ -61,7 +63,7 @@ def test_flower_shows_a_running_fleet_by_its_gpus_and_its_chunks_in_words(fleet:
     assert_run_is_sound(fleet, run_id)
 
 
-def test_flower_is_shut_without_a_password_and_can_change_nothing_with_one(fleet: Fleet) -> None:
+def test_flower_requires_password_and_is_read_only(fleet: Fleet) -> None:
     fleet.write_profile("watched")
     run_id = fleet.enqueue(fleet.write_spec("watched", [fleet.write_dataset("rows", make_rows(8))])).run_id
     with start_flower(fleet, FLOWER_BASIC_AUTH=CREDENTIALS) as flower:
@@ -97,14 +99,16 @@ def test_flower_is_shut_without_a_password_and_can_change_nothing_with_one(fleet
     assert_run_is_sound(fleet, run_id)
 
 
-def test_metrics_and_health_are_open_to_whoever_reaches_the_port(fleet: Fleet) -> None:
+def test_metrics_and_health_need_no_password(fleet: Fleet) -> None:
     with start_flower(fleet, FLOWER_BASIC_AUTH=CREDENTIALS) as flower:
         assert flower.ask("healthcheck") == (200, "OK")
         assert flower.ask("metrics")[0] == 200  # which is why Flower listens on loopback
 
 
-def test_what_the_user_asks_for_wins_and_an_open_address_is_warned_of(fleet: Fleet) -> None:
-    with start_flower(fleet, "--address=0.0.0.0", "--read_only=false", FLOWER_BASIC_AUTH=CREDENTIALS) as flower:  # the point
+def test_user_options_win_and_open_address_is_warned(fleet: Fleet) -> None:
+    with start_flower(
+        fleet, "--address=0.0.0.0", "--read_only=false", FLOWER_BASIC_AUTH=CREDENTIALS
+    ) as flower:  # the options under test
         assert flower.ask("api/worker/shutdown/nobody", CREDENTIALS, "POST")[0] == 404
         assert "can be reached from other machines" in flower.read_log()
 
@@ -117,7 +121,7 @@ def test_what_the_user_asks_for_wins_and_an_open_address_is_warned_of(fleet: Fle
         ({"FLOWER_BASIC_AUTH": "user:"}, "expected user:password"),
     ],
 )
-def test_off_a_terminal_flower_does_not_start_without_credentials(fleet: Fleet, given: dict[str, str], words: str) -> None:
+def test_flower_without_terminal_requires_credentials(fleet: Fleet, given: dict[str, str], words: str) -> None:
     environment = {**fleet.environment(), **given}
     done = subprocess.run(COMMAND, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
@@ -126,7 +130,7 @@ def test_off_a_terminal_flower_does_not_start_without_credentials(fleet: Fleet, 
     assert "only-a-password" not in done.stdout + done.stderr
 
 
-def test_on_a_terminal_flower_makes_up_a_password_and_shows_it_once(fleet: Fleet) -> None:
+def test_flower_on_terminal_shows_generated_password_once(fleet: Fleet) -> None:
     ours, terminal = pty.openpty()
     log = fleet.folder / "flower.log"
     with log.open("wb") as stream:
@@ -138,10 +142,10 @@ def test_on_a_terminal_flower_makes_up_a_password_and_shows_it_once(fleet: Fleet
                 copy.write(screen.read(4096))
                 copy.flush()
             flower = Flower(process, log)
-            told = re.findall(r"user (\S+), password (\S+), for this start alone", flower.read_log())
-            assert len(told) == 1
+            credentials = re.findall(r"user (\S+), password (\S+), for this start alone", flower.read_log())
+            assert len(credentials) == 1
             assert flower.ask("workers")[0] == 401
-            assert flower.ask("workers", ":".join(told[0]))[0] == 200
+            assert flower.ask("workers", ":".join(credentials[0]))[0] == 200
         finally:
             process.terminate()
             process.wait(timeout=20)

@@ -1,4 +1,4 @@
-"""``workers start`` with real processes: who is started, who dies with whom, and how it ends when it cannot begin."""
+"""``workers start`` with real processes: which processes it starts, which die together, and how a failed start ends."""
 
 import json
 import os
@@ -11,8 +11,8 @@ import psutil
 import pytest
 
 from tests.support.fleet import Fleet, make_rows
+from tests.support.fleet_processes import clean_fleet, find_processes, start_launcher
 from tests.support.hardware.shown_gpus import with_gpus
-from tests.support.leftovers import clean_fleet, find_processes, start_launcher
 from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
 from tests.support.workers import enqueue_rows
@@ -28,7 +28,8 @@ def is_gone(pid: int) -> bool:
     return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
-def test_one_worker_a_gpu_in_a_session_of_its_own_that_dies_whole_and_comes_back(clean_fleet: Fleet) -> None:
+def test_each_gpu_worker_owns_a_session_and_restarts(clean_fleet: Fleet) -> None:
+    """A killed worker takes its child processes with it."""
     fleet = clean_fleet
     notes = fleet.folder / "notes"
     fleet.write_profile("parent", engine="tests.support.engines.faulty_engines:ParentEngine", engine_options={"notes": str(notes)})
@@ -44,7 +45,7 @@ def test_one_worker_a_gpu_in_a_session_of_its_own_that_dies_whole_and_comes_back
         victim, other = by_gpu["0"], by_gpu["1"]
         os.kill(victim["pid"], signal.SIGKILL)
         wait_until(lambda: is_gone(victim["child"]), "the killed worker's child to end")
-        wait_until(lambda: len(read_notes(notes)) == 3, "the worker to come back")
+        wait_until(lambda: len(read_notes(notes)) == 3, "the worker to restart")
         assert read_notes(notes)[-1]["devices"] == "0"
         assert not is_gone(other["pid"])
         assert not is_gone(other["child"])
@@ -55,19 +56,19 @@ def test_one_worker_a_gpu_in_a_session_of_its_own_that_dies_whole_and_comes_back
         assert fleet.workers("parent") == []
 
 
-def test_what_the_user_must_change_is_said_once_and_ends_with_2(clean_fleet: Fleet) -> None:
+def test_configuration_error_is_logged_once_with_exit_2(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     fleet.write_profile("wrong", engine="tests.support.engines.faulty_engines:MisconfiguredEngine")
     with start_launcher(fleet, "--model", "wrong", "--gpus", "none", environment=fleet.environment()) as launcher:
         _, log = launcher.communicate(timeout=30)
     assert launcher.returncode == 2
     assert log.count("engine_options.depth: expected 1 to 8, found 9") == 1
-    assert log.count("worker started") == 1
+    assert log.count("worker.started") == 1
     assert "Traceback" not in log
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "output"),
     [
         (("--model", "parrent", "--gpus", "none"), "did you mean 'parent'"),
         (("--model", "parent", "--gpus", "two"), "--gpus 'two': expected none, all, or GPU numbers"),
@@ -78,16 +79,16 @@ def test_what_the_user_must_change_is_said_once_and_ends_with_2(clean_fleet: Fle
         (("--gpus", "none"), "Missing option '--model'"),
     ],
 )
-def test_a_wrong_command_ends_with_2_and_words(clean_fleet: Fleet, arguments: tuple[str, ...], said: str) -> None:
+def test_wrong_command_exits_with_2_and_message(clean_fleet: Fleet, arguments: tuple[str, ...], output: str) -> None:
     clean_fleet.write_profile("parent")
     with start_launcher(clean_fleet, *arguments, environment=with_gpus(clean_fleet.environment(), 2)) as launcher:
         _, log = launcher.communicate(timeout=30)
     assert launcher.returncode == 2
-    assert said in log
+    assert output in log
     assert "Traceback" not in log
 
 
-def test_a_machine_without_a_driver_is_told_what_to_do(clean_fleet: Fleet) -> None:
+def test_missing_driver_error_gives_advice(clean_fleet: Fleet) -> None:
     clean_fleet.write_profile("parent")
     environment = with_gpus(clean_fleet.environment(), 0)
     with start_launcher(clean_fleet, "--model", "parent", environment=environment) as launcher:
@@ -98,7 +99,7 @@ def test_a_machine_without_a_driver_is_told_what_to_do(clean_fleet: Fleet) -> No
     assert "Traceback" not in log
 
 
-def test_replicas_serve_one_queue_under_names_of_their_own(clean_fleet: Fleet) -> None:
+def test_replicas_serve_one_queue_under_unique_names(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     fleet.write_profile("twice", engine_options={"delay_s": 0.2})
     run_id = enqueue_rows(fleet, "twice", make_rows(64), chunk=2)
@@ -114,7 +115,7 @@ def test_replicas_serve_one_queue_under_names_of_their_own(clean_fleet: Fleet) -
     assert fleet.workers("twice") == []
 
 
-def test_replicas_on_one_gpu_load_one_after_the_other(clean_fleet: Fleet) -> None:
+def test_replicas_on_one_gpu_load_sequentially(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     notes = fleet.folder / "notes"
     options = {"notes": str(notes), "load_s": 1.0}
@@ -131,7 +132,7 @@ def test_replicas_on_one_gpu_load_one_after_the_other(clean_fleet: Fleet) -> Non
         assert launcher.wait(timeout=30) == 0
 
 
-def test_two_models_on_one_node_each_serve_their_own_queue(clean_fleet: Fleet) -> None:
+def test_two_models_serve_their_own_queues(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     runs = {}
     for model in ("first", "second"):
@@ -148,7 +149,7 @@ def test_two_models_on_one_node_each_serve_their_own_queue(clean_fleet: Fleet) -
         assert launcher.wait(timeout=30) == 0
 
 
-def test_a_model_that_cannot_start_pauses_its_own_runs_and_costs_the_other_nothing(clean_fleet: Fleet) -> None:
+def test_failing_model_pauses_only_its_own_runs(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     fleet.write_profile("wrong", engine="tests.support.engines.faulty_engines:MisconfiguredEngine")
     fleet.write_profile("right")
@@ -163,14 +164,14 @@ def test_a_model_that_cannot_start_pauses_its_own_runs_and_costs_the_other_nothi
         assert launcher.wait(timeout=30) == 0
 
 
-def test_what_was_chosen_for_each_slot_is_logged_once_with_the_reason(clean_fleet: Fleet) -> None:
+def test_chosen_engine_options_are_logged_once_with_reason(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     fleet.write_profile("missing", engine="hf", weights="/nonexistent")
     environment = with_gpus(fleet.environment(log_json="true"), 2)
     with start_launcher(fleet, "--model", "missing", "--gpus", "0-1", environment=environment) as launcher:
         _, log = launcher.communicate(timeout=60)
     assert launcher.returncode == 2
-    chosen = [json.loads(line) for line in log.splitlines() if '"engine options chosen"' in line]
+    chosen = [json.loads(line) for line in log.splitlines() if '"engine_options.chosen"' in line]
     host = socket.gethostname()
     assert {line["worker"]: line["preset"] for line in chosen} == {
         f"gpu{number}@{host}": "79.0 GiB free of 80.0: max_batch_size=16 (from 21 GiB up)" for number in (0, 1)
@@ -178,7 +179,7 @@ def test_what_was_chosen_for_each_slot_is_logged_once_with_the_reason(clean_flee
     assert len(chosen) == 2
 
 
-def test_a_redis_that_does_not_answer_ends_with_3_and_words(clean_fleet: Fleet) -> None:
+def test_unreachable_redis_exits_with_3_and_advice(clean_fleet: Fleet) -> None:
     clean_fleet.write_profile("parent")
     clean_fleet.server.stop()
     with start_launcher(clean_fleet, "--model", "parent", "--gpus", "none", environment=clean_fleet.environment()) as launcher:
@@ -190,7 +191,7 @@ def test_a_redis_that_does_not_answer_ends_with_3_and_words(clean_fleet: Fleet) 
     assert "Traceback" not in log
 
 
-def test_a_second_launcher_on_the_same_gpu_is_told_who_has_it(clean_fleet: Fleet) -> None:
+def test_second_launcher_on_one_gpu_is_refused(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     environment = with_gpus(fleet.environment(), 1)
     for model in ("first", "second"):
@@ -204,7 +205,7 @@ def test_a_second_launcher_on_the_same_gpu_is_told_who_has_it(clean_fleet: Fleet
             assert fleet.wait_for_end(enqueue_rows(fleet, "first", make_rows(4))).samples.ok == 4
 
 
-def test_a_node_that_cannot_start_does_not_pause_runs_while_another_loads(clean_fleet: Fleet) -> None:
+def test_failing_node_pauses_nothing_while_another_loads(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     fleet.write_profile("shared", engine_options={"load_s": 12.0})
     run_id = enqueue_rows(fleet, "shared", make_rows(4))
@@ -214,5 +215,7 @@ def test_a_node_that_cannot_start_does_not_pause_runs_while_another_loads(clean_
         with start_launcher(fleet, "--model", "shared", "--gpus", "none", environment=fleet.environment()) as launcher:
             launcher.communicate(timeout=30)
             assert launcher.returncode == 2
-            assert "loading" in {one.state for one in fleet.workers("shared")}, "it loads for longer than the other needs to fail"
+            assert "loading" in {one.state for one in fleet.workers("shared")}, (
+                "the first node must still load when the other fails"
+            )
             assert fleet.wait_for_end(run_id).state == "done"

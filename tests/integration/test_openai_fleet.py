@@ -1,4 +1,4 @@
-"""A real fleet that asks an endpoint over HTTP: outcomes, what pauses a run, what only delays it, and where the key is not."""
+"""A real fleet with an HTTP endpoint: outcomes, errors that pause or only delay a run, and no trace of the API key."""
 
 import base64
 import io
@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.support.fleet import Fleet, make_rows
-from tests.support.leftovers import clean_fleet
+from tests.support.fleet_processes import clean_fleet
 from tests.support.servers.openai_server import CUT, KEY, PAGE, Asked, OpenAIServer, Reply, refuse, say, serve_openai
 from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
@@ -26,7 +26,7 @@ PIXELS = np.random.default_rng(7).integers(0, 256, (31, 47, 3), dtype=np.uint8)
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenAIServer]:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setenv("FLEET_LOG_LEVEL", "DEBUG")  # the SDK and its HTTP client are talkative then
+    monkeypatch.setenv("FLEET_LOG_LEVEL", "DEBUG")  # the SDK and its HTTP client log most at this level
     with serve_openai() as started:
         yield started
 
@@ -38,7 +38,7 @@ def enqueue(fleet: Fleet, server: OpenAIServer, rows: list[dict[str, Any]], **op
 
 
 def read_everything(fleet: Fleet) -> bytes:
-    """Return all files of the fleet (store, log, Redis' append-only file) and, once more as text, what parts and keys hold."""
+    """Return all files of the fleet (store, log, Redis' append-only file), and the parts and Redis keys as text."""
     client: Any = fleet.ledger.client
     readers = {
         b"string": client.get,
@@ -54,9 +54,7 @@ def read_everything(fleet: Fleet) -> bytes:
     return b"\n".join(texts)
 
 
-def test_a_run_over_an_endpoint_gives_every_sample_its_outcome_and_leaves_the_key_nowhere(
-    clean_fleet: Fleet, server: OpenAIServer
-) -> None:
+def test_endpoint_run_completes_without_storing_the_key(clean_fleet: Fleet, server: OpenAIServer) -> None:
     fleet = clean_fleet
     Image.fromarray(PIXELS).save(fleet.folder / "shown.png")
     odd = [
@@ -98,7 +96,7 @@ def test_a_run_over_an_endpoint_gives_every_sample_its_outcome_and_leaves_the_ke
         assert spelling not in everything
 
 
-def test_a_key_that_is_not_accepted_pauses_the_run_with_the_variable_to_look_at(clean_fleet: Fleet, server: OpenAIServer) -> None:
+def test_rejected_api_key_pauses_run_and_names_variable(clean_fleet: Fleet, server: OpenAIServer) -> None:
     fleet = clean_fleet
     server.reply = lambda _: refuse(401, f"Incorrect API key provided: {KEY}", code="invalid_api_key")
     run_id = enqueue(fleet, server, make_rows(40))
@@ -113,22 +111,22 @@ def test_a_key_that_is_not_accepted_pauses_the_run_with_the_variable_to_look_at(
     fleet.run_producer("resume", run_id)
     assert fleet.wait_for_end(run_id).samples.ok == 40
     assert_run_is_sound(fleet, run_id)
-    assert "HTTP Request" not in fleet.read_log(), "a line for every request"
+    assert "HTTP Request" not in fleet.read_log(), "the log must not have a line for every request"
 
 
-def test_an_endpoint_that_is_away_only_delays_a_run_and_the_worker_says_so(clean_fleet: Fleet, server: OpenAIServer) -> None:
+def test_unavailable_endpoint_delays_run_and_is_reported(clean_fleet: Fleet, server: OpenAIServer) -> None:
     fleet = clean_fleet
     server.reply = lambda _: refuse(503, "back in a minute")
     run_id = enqueue(fleet, server, make_rows(40), timeout_s=0.5, patience_s=1)
     fleet.start_workers("remote")
     (worker,) = fleet.wait_for_workers("remote")
     trouble = wait_until(
-        lambda: next((one.trouble for one in fleet.workers("remote") if one.trouble), None), "the worker's trouble"
+        lambda: next((one.trouble for one in fleet.workers("remote") if one.trouble), None), "a worker that reports the error"
     )
     assert "the endpoint has answered nothing for 1 s: HTTP 503: back in a minute" in trouble
     assert fleet.status(run_id).samples.failed == 0
 
     server.reply = lambda _: say()
     assert fleet.wait_for_end(run_id).samples.ok == 40
-    assert [one.pid for one in fleet.workers("remote")] == [worker.pid], "the worker was taken for dead"
+    assert [one.pid for one in fleet.workers("remote")] == [worker.pid], "the worker must not be taken for dead"
     assert_run_is_sound(fleet, run_id)

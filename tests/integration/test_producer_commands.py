@@ -1,4 +1,4 @@
-"""The producer's commands as a user runs them: what they print, how they end, and what a ``kill -9`` of one costs."""
+"""The producer's commands as a user runs them: their output, their exit codes, and what a ``kill -9`` of one costs."""
 
 import json
 import signal
@@ -15,7 +15,7 @@ from common.broker.queues import queue_name
 from common.spec.files import read_specs
 from common.storage.keys import index_key, part_key, run_key, samples_key
 from common.storage.plan_index import read_index
-from tests.support.faults.dying_producer import POINTS, RUNG_BEFORE_DEATH
+from tests.support.faults.signalled_producer import MESSAGES_BEFORE_SIGNAL, POINTS
 from tests.support.fleet import ROOT, Fleet, make_rows
 from tests.support.planning import put_part, read_rung, run_chunks
 from tests.support.soundness import assert_run_is_sound
@@ -25,7 +25,7 @@ COMMANDS = ("enqueue", "status", "watch", "resume", "cancel", "collect", "evalua
 
 @pytest.fixture
 def spec_path(fleet: Fleet) -> str:
-    """Return a spec of 60 rows, 10 of them twice, in chunks of 8."""
+    """Return a spec of 60 rows, 10 of them duplicates, in chunks of 8."""
     fleet.write_profile("quick")
     rows = [*make_rows(50), *make_rows(10)]
     return str(fleet.write_spec("quick", [fleet.write_dataset("rows", rows)], chunks={"max_samples": 8}))
@@ -33,7 +33,7 @@ def spec_path(fleet: Fleet) -> str:
 
 @pytest.fixture
 def run_id(fleet: Fleet, spec_path: str) -> str:
-    """Return the id of that run, enqueued."""
+    """Enqueue that spec and return the run's id."""
     return fleet.enqueue(Path(spec_path)).run_id
 
 
@@ -66,28 +66,28 @@ def read_json(fleet: Fleet, *arguments: str, code: int = 0) -> Any:
 
 
 def list_everything(fleet: Fleet) -> tuple[list[str], int]:
-    """Return what the store and Redis hold."""
+    """Return the keys of the store and the number of keys in Redis."""
     return sorted(fleet.store.list_keys()), int(fleet.ledger.client.dbsize())
 
 
 # Help
 
 
-def test_help_names_every_command_in_whole_sentences_and_each_explains_itself(fleet: Fleet) -> None:
+def test_help_describes_every_command(fleet: Fleet) -> None:
     (_, overview, _), *explained = run_each(fleet, ["--help"], *([command, "--help"] for command in COMMANDS))
     assert all(f"\n  {command} " in overview for command in COMMANDS)
-    assert "..." not in overview.partition("Commands:")[2], "a summary was cut"
-    for command, (code, said, _) in zip(COMMANDS, explained, strict=True):
+    assert "..." not in overview.partition("Commands:")[2], "no summary may be cut"
+    for command, (code, output, _) in zip(COMMANDS, explained, strict=True):
         assert code == 0
-        assert said.startswith(f"Usage: producer {command} [OPTIONS]")
-        assert ("--json" in said) == (command not in ("watch", "demo"))
-        assert max(map(len, said.splitlines())) <= 80
+        assert output.startswith(f"Usage: producer {command} [OPTIONS]")
+        assert ("--json" in output) == (command not in ("watch", "demo"))
+        assert max(map(len, output.splitlines())) <= 80
 
 
 # Enqueue
 
 
-def test_a_dry_run_prints_spec_digest_and_counts_and_writes_nothing(fleet: Fleet, spec_path: str) -> None:
+def test_dry_run_prints_digest_and_writes_nothing(fleet: Fleet, spec_path: str) -> None:
     [described] = read_json(fleet, "enqueue", spec_path, "--dry-run", "--set", "generation.max_tokens=9")
     assert described["run_id"] == f"quick-{described['digest'][:12]}"
     assert described["datasets"] == [{"name": "rows", "rows": 60, "unique": 50, "duplicates": 10}]
@@ -96,23 +96,23 @@ def test_a_dry_run_prints_spec_digest_and_counts_and_writes_nothing(fleet: Fleet
     assert list_everything(fleet) == ([], 0)
 
 
-def test_enqueue_prints_what_it_did_as_text_and_as_json(fleet: Fleet, spec_path: str) -> None:
+def test_enqueue_prints_its_result_as_text_and_json(fleet: Fleet, spec_path: str) -> None:
     first = read_json(fleet, "enqueue", spec_path, "--json")
     assert (first["planned"], first["opened"], first["rung"], first["plan"]["samples"]) == (True, True, 7, 50)
-    said = fleet.run_producer("enqueue", spec_path)
-    assert f"{first['run_id']}: 60 rows, 50 samples in 7 chunks (planned before)" in said
-    assert f"producer watch {first['run_id']}" in said
+    output = fleet.run_producer("enqueue", spec_path)
+    assert f"{first['run_id']}: 60 rows, 50 samples in 7 chunks (planned before)" in output
+    assert f"producer watch {first['run_id']}" in output
     changed = read_json(fleet, "enqueue", spec_path, "--set", "shuffle.seed=1", "--set", "datasets.0.limit=20", "--json")
     assert changed["run_id"] != first["run_id"]
     assert changed["plan"]["samples"] == 20
 
 
-def test_several_models_print_a_line_of_json_each(fleet: Fleet, spec_path: str) -> None:
-    said = fleet.run_producer("enqueue", spec_path, "--set", "model=", "--set", "models=[quick, echo]", "--json")
-    assert [json.loads(line)["model"] for line in said.splitlines()] == ["quick", "echo"]
+def test_each_model_prints_one_line_of_json(fleet: Fleet, spec_path: str) -> None:
+    output = fleet.run_producer("enqueue", spec_path, "--set", "model=", "--set", "models=[quick, echo]", "--json")
+    assert [json.loads(line)["model"] for line in output.splitlines()] == ["quick", "echo"]
 
 
-def test_what_the_user_must_change_ends_with_2_and_advice(fleet: Fleet, spec_path: str) -> None:
+def test_user_error_exits_with_2_and_advice(fleet: Fleet, spec_path: str) -> None:
     cases = {
         ("enqueue", "nowhere.yaml"): "producer: nowhere.yaml: no such file",
         ("enqueue", spec_path, "--set", "generation.max_tokns=9"): f"producer: {spec_path}: generation.max_tokns: unknown field",
@@ -120,19 +120,19 @@ def test_what_the_user_must_change_ends_with_2_and_advice(fleet: Fleet, spec_pat
         ("enqueue",): "Missing argument 'SPEC'",
         ("statsu",): "Did you mean 'status'?",
     }
-    for (code, out, said), expected in zip(run_each(fleet, *cases), cases.values(), strict=True):
+    for (code, out, output), expected in zip(run_each(fleet, *cases), cases.values(), strict=True):
         assert (code, out) == (2, "")
-        assert expected in said
+        assert expected in output
     assert list_everything(fleet) == ([], 0)
 
 
-def test_an_unknown_run_ends_every_command_with_2_and_changes_nothing(fleet: Fleet) -> None:
+def test_unknown_run_exits_with_2_and_changes_nothing(fleet: Fleet) -> None:
     folder = fleet.folder / "out"
     cases = [["status"], ["watch"], ["resume"], ["resume", "--rebuild"], ["collect", "--out", str(folder)], ["evaluate"]]
-    for code, out, said in run_each(fleet, *([*case, "quick-0"] for case in cases)):
+    for code, out, output in run_each(fleet, *([*case, "quick-0"] for case in cases)):
         assert (code, out) == (2, "")
-        assert "no run 'quick-0' in file://" in said
-        assert "FLEET_STORE_URL" in said
+        assert "no run 'quick-0' in file://" in output
+        assert "FLEET_STORE_URL" in output
     assert not folder.exists()
     assert list_everything(fleet) == ([], 0)
 
@@ -140,7 +140,7 @@ def test_an_unknown_run_ends_every_command_with_2_and_changes_nothing(fleet: Fle
 # Status, watch, collect, evaluate
 
 
-def test_the_status_of_a_run_on_its_way_adds_up(fleet: Fleet, run_id: str) -> None:
+def test_status_counts_of_running_run_add_up(fleet: Fleet, run_id: str) -> None:
     run_chunks(fleet, "quick", run_id, [0, 1])
     fleet.ledger.acquire(run_id, 2, "gpu0@test")
     status = read_json(fleet, "status", run_id, "--json")
@@ -154,7 +154,7 @@ def test_the_status_of_a_run_on_its_way_adds_up(fleet: Fleet, run_id: str) -> No
     assert "16/50 samples" in fleet.run_producer("status", run_id)
 
 
-def test_what_is_not_all_ok_ends_with_1_and_what_is_with_0(fleet: Fleet, run_id: str) -> None:
+def test_only_complete_runs_exit_with_0(fleet: Fleet, run_id: str) -> None:
     out = ["--out", str(fleet.folder / "out")]
     run_chunks(fleet, "quick", run_id, range(6))
     assert read_json(fleet, "collect", run_id, *out, "--json", code=1)["samples"] == {"ok": 48, "unprocessed": 2}
@@ -167,30 +167,30 @@ def test_what_is_not_all_ok_ends_with_1_and_what_is_with_0(fleet: Fleet, run_id:
     assert_run_is_sound(fleet, run_id)
 
 
-def test_watch_ends_with_1_when_samples_are_not_ok(fleet: Fleet, run_id: str) -> None:
+def test_watch_exits_with_1_after_failed_samples(fleet: Fleet, run_id: str) -> None:
     for chunk in read_index(fleet.store, run_id):
         put_part(fleet.store, chunk, statuses=("ok", "failed"))
     fleet.run_producer("resume", run_id, "--rebuild")
     assert fleet.run_producer("watch", run_id, code=1) == f"{run_id}: 50/50 samples · done · 25 failed\n"
 
 
-def test_collect_says_where_it_cannot_write(fleet: Fleet, run_id: str, spec_path: str) -> None:
+def test_collect_reports_unwritable_folder(fleet: Fleet, run_id: str, spec_path: str) -> None:
     assert f"results cannot be written to {spec_path}/out" in fleet.run_producer(
         "collect", run_id, "--out", f"{spec_path}/out", code=2
     )
 
 
-def test_a_damaged_part_ends_a_command_with_its_name_and_without_a_traceback(fleet: Fleet, run_id: str) -> None:
+def test_collect_reports_damaged_part_without_traceback(fleet: Fleet, run_id: str) -> None:
     run_chunks(fleet, "quick", run_id)
     fleet.store.put(part_key(run_id, 1, 3), b"PAR1 nothing PAR1")
-    [(code, _, said)] = run_each(fleet, ["collect", run_id, "--out", str(fleet.folder / "out")])
+    [(code, _, output)] = run_each(fleet, ["collect", run_id, "--out", str(fleet.folder / "out")])
     assert code == 1
-    assert f"producer: part of run {run_id}, chunk 3" in said
-    assert "Traceback" not in said
+    assert f"producer: part of run {run_id}, chunk 3" in output
+    assert "Traceback" not in output
     assert list((fleet.folder / "out").iterdir()) == []
 
 
-def test_resume_prints_how_many_chunks_it_rang_for(fleet: Fleet, run_id: str) -> None:
+def test_resume_prints_how_many_chunks_it_published(fleet: Fleet, run_id: str) -> None:
     run_chunks(fleet, "quick", run_id, [0])
     assert read_json(fleet, "resume", run_id, "--json") == {
         "run_id": run_id,
@@ -201,28 +201,30 @@ def test_resume_prints_how_many_chunks_it_rang_for(fleet: Fleet, run_id: str) ->
     assert f"{run_id}: enqueued 6 chunks; follow with: producer watch" in fleet.run_producer("resume", run_id, "--rebuild")
 
 
-def test_retry_takes_the_two_statuses_that_can_be_run_again_and_no_other(fleet: Fleet, run_id: str) -> None:
-    said = fleet.run_producer("resume", run_id, "--retry", "failed,unprocessed", code=2)
-    assert "'unprocessed' cannot be run again; expected failed, invalid or failed,invalid" in said
+def test_retry_accepts_only_failed_and_invalid(fleet: Fleet, run_id: str) -> None:
+    output = fleet.run_producer("resume", run_id, "--retry", "failed,unprocessed", code=2)
+    assert "'unprocessed' cannot be run again; expected failed, invalid or failed,invalid" in output
     assert "no failed sample to run again" in fleet.run_producer("resume", run_id, "--retry", "failed")
 
 
-def test_a_redis_that_is_away_ends_with_3_and_says_what_to_look_at(fleet: Fleet, spec_path: str) -> None:
-    for code, _, said in run_each(fleet, ["status", "quick-0"], ["enqueue", spec_path], redis_url="redis://:hidden@127.0.0.1:1/0"):
+def test_unreachable_redis_exits_with_3_and_advice(fleet: Fleet, spec_path: str) -> None:
+    for code, _, output in run_each(
+        fleet, ["status", "quick-0"], ["enqueue", spec_path], redis_url="redis://:hidden@127.0.0.1:1/0"
+    ):
         assert code == 3
-        assert "Redis at 127.0.0.1:1/0 does not answer" in said
-        assert "FLEET_REDIS_URL" in said
-        assert "hidden" not in said
-        assert "Traceback" not in said
+        assert "Redis at 127.0.0.1:1/0 does not answer" in output
+        assert "FLEET_REDIS_URL" in output
+        assert "hidden" not in output
+        assert "Traceback" not in output
 
 
-def test_ctrl_c_ends_watching_with_130_and_the_run_goes_on(fleet: Fleet, run_id: str) -> None:
+def test_interrupted_watch_exits_with_130(fleet: Fleet, run_id: str) -> None:
     watching = start_producer(fleet, "watch", run_id)
     assert watching.stdout is not None
     assert watching.stdout.readline() == f"{run_id}: 0/50 samples · waiting for a worker\n"
     watching.send_signal(signal.SIGINT)
-    _, said = watching.communicate(timeout=60)
-    assert (watching.returncode, said.strip()) == (130, "interrupted; nothing is lost, run the same command again")
+    _, output = watching.communicate(timeout=60)
+    assert (watching.returncode, output.strip()) == (130, "interrupted; nothing is lost, run the same command again")
     assert fleet.status(run_id).state == "running"
 
 
@@ -230,21 +232,21 @@ def test_ctrl_c_ends_watching_with_130_and_the_run_goes_on(fleet: Fleet, run_id:
 
 
 @pytest.mark.parametrize("point", POINTS)
-def test_a_producer_that_is_killed_goes_on_with_the_same_command(fleet: Fleet, point: str) -> None:
+def test_killed_enqueue_completes_when_repeated(fleet: Fleet, point: str) -> None:
     fleet.write_profile("quick")
-    count = 2 * RUNG_BEFORE_DEATH + 50 if point == "while_ringing" else 60
+    count = 2 * MESSAGES_BEFORE_SIGNAL + 50 if point == "while_ringing" else 60
     spec = fleet.write_spec("quick", [fleet.write_dataset("rows", make_rows(count))], chunks={"max_samples": 2})
     [asked] = read_specs(spec)
     run_id = asked.run_id
-    if point == "while_committing_parts":  # these are there when Redis has lost a run
+    if point == "while_committing_parts":  # only a run that Redis has lost has parts when it is enqueued
         fleet.enqueue(spec)
         for chunk in [*read_index(fleet.store, run_id)][::5]:
             put_part(fleet.store, chunk)
         fleet.ledger.client.flushall()
 
-    dying = start_producer(fleet, point, "enqueue", str(spec), module="tests.support.faults.dying_producer")
-    _, said = dying.communicate(timeout=60)
-    assert dying.returncode == -signal.SIGKILL, said
+    dying = start_producer(fleet, point, "enqueue", str(spec), module="tests.support.faults.signalled_producer")
+    _, output = dying.communicate(timeout=60)
+    assert dying.returncode == -signal.SIGKILL, output
     assert_died_at(fleet, run_id, point)
 
     again = read_json(fleet, "enqueue", str(spec), "--json")
@@ -263,14 +265,14 @@ def assert_died_at(fleet: Fleet, run_id: str, point: str) -> None:
     is_open = fleet.ledger.view_run(run_id) is not None
     assert is_open == (point in ("after_open", "while_committing_parts", "while_ringing"))
     rung = read_rung(fleet.ledger.client, "quick")
-    assert rung == (list(range(1000)) if point == "while_ringing" else []), "whole batches have been sent, and no other"
+    assert rung == (list(range(1000)) if point == "while_ringing" else []), "only complete batches may have been sent"
 
 
-def test_two_producers_at_once_make_one_sound_run(fleet: Fleet, spec_path: str) -> None:
-    told = [json.loads(out) for _, out, _ in run_each(fleet, *[["enqueue", spec_path, "--json"]] * 2)]
-    assert told[0]["run_id"] == told[1]["run_id"]
-    assert sorted([told[0]["opened"], told[1]["opened"]]) == [False, True]
-    run_id = told[0]["run_id"]
+def test_two_simultaneous_producers_make_one_run(fleet: Fleet, spec_path: str) -> None:
+    results = [json.loads(out) for _, out, _ in run_each(fleet, *[["enqueue", spec_path, "--json"]] * 2)]
+    assert results[0]["run_id"] == results[1]["run_id"]
+    assert sorted([results[0]["opened"], results[1]["opened"]]) == [False, True]
+    run_id = results[0]["run_id"]
     assert set(read_rung(fleet.ledger.client, "quick")) == set(range(7))
     fleet.ledger.client.delete(queue_name("quick"))
     run_chunks(fleet, "quick", run_id)

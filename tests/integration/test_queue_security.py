@@ -1,4 +1,4 @@
-"""Only JSON is read off the queue, and whatever else lies there harms neither the worker nor the run."""
+"""Workers read only JSON from the queue; any other content harms neither the worker nor the run."""
 
 import os
 import pickle
@@ -20,7 +20,7 @@ HEADERS = {"task": TASK_NAME, "id": "of-a-stranger", "lang": "py", "argsrepr": "
 
 
 class Exploit:
-    """Makes a folder when it is unpickled."""
+    """Creates a folder when it is unpickled."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -30,7 +30,7 @@ class Exploit:
 
 
 def make_exploits(folder: Path) -> dict[str, bytes]:
-    """Return message bodies by content type; whoever reads the first two by their own rules makes the folder."""
+    """Return message bodies by content type.  Deserializing one of the first two creates the folder."""
     return {
         PICKLE: pickle.dumps(([Exploit(folder), 1], {}, {})),
         "application/x-yaml": f"!!python/object/apply:os.mkdir ['{folder}']".encode(),
@@ -41,7 +41,7 @@ def make_exploits(folder: Path) -> dict[str, bytes]:
 
 
 def publish(fleet: Fleet, body: bytes, content_type: str = "application/json", *, to: str = "", **headers: Any) -> None:
-    """Send a message as it stands, to the queue of the model ``wary`` or to the fanout exchange and topic ``to``."""
+    """Send a message unchanged, to the queue of the model ``wary`` or to the fanout exchange and topic ``to``."""
     exchange, _, topic = to.partition("/")
     where = Exchange(exchange, type="fanout") if to else None  # type: ignore[no-untyped-call]  # kombu has no types
     with make_app(fleet.settings).connection() as connection, connection.Producer() as producer:
@@ -58,7 +58,7 @@ def publish(fleet: Fleet, body: bytes, content_type: str = "application/json", *
 
 @pytest.fixture
 def run_id(fleet: Fleet) -> Iterator[str]:
-    """Yield the id of a run, enqueued; assert that the worker which was there at first did it all, and soundly."""
+    """Enqueue a run and yield its id; assert afterwards that the run ended sound."""
     fleet.write_profile("wary")
     rows = fleet.write_dataset("rows", make_rows(16))
     run_id = fleet.enqueue(fleet.write_spec("wary", [rows], chunks={"max_samples": 4})).run_id
@@ -67,7 +67,7 @@ def run_id(fleet: Fleet) -> Iterator[str]:
 
 
 def run_to_the_end(fleet: Fleet, run_id: str) -> int:
-    """Run with one worker until queue and run are through; return its pid."""
+    """Start one worker, wait until the run is done and the queue is empty; return the worker's pid."""
     fleet.start_workers("wary")
     (worker,) = fleet.wait_for_workers("wary")
     fleet.wait_for_end(run_id)
@@ -76,12 +76,12 @@ def run_to_the_end(fleet: Fleet, run_id: str) -> int:
     return worker.pid
 
 
-def test_what_is_no_json_is_refused_unread_and_the_worker_lives_on(fleet: Fleet, run_id: str, tmp_path: Path) -> None:
+def test_message_that_is_not_json_is_refused(fleet: Fleet, run_id: str, tmp_path: Path) -> None:
     made = tmp_path / "made"
     for content_type, body in make_exploits(made).items():
         publish(fleet, body, content_type, **HEADERS)
     pid = run_to_the_end(fleet, run_id)
-    publish(fleet, make_exploits(made)[PICKLE], PICKLE, to="celery.pidbox")  # remote control comes by another way
+    publish(fleet, make_exploits(made)[PICKLE], PICKLE, to="celery.pidbox")  # remote control uses another queue
     refused = "Refusing to deserialize untrusted content of type pickle"
     wait_until(lambda: fleet.read_log().count(f"Can't decode message body: ContentDisallowed('{refused}"), "the refusal")
     assert make_app(fleet.settings).control.inspect(timeout=2).ping()
@@ -90,18 +90,18 @@ def test_what_is_no_json_is_refused_unread_and_the_worker_lives_on(fleet: Fleet,
     assert f"invalid task message: {refused}" in fleet.read_log()
 
 
-def test_an_event_that_is_no_json_is_refused_unread(fleet: Fleet, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_event_that_is_not_json_is_refused(fleet: Fleet, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     made = tmp_path / "made"
     app = make_app(fleet.settings)
     with app.connection() as connection, app.events.Receiver(connection).consumer_context(wakeup=False) as (listening, _, _):
-        listening.drain_events(timeout=20)  # the answer to its subscription
+        listening.drain_events(timeout=20)  # the reply to the subscription
         publish(fleet, make_exploits(made)[PICKLE], PICKLE, to="celeryev/worker.heartbeat")
         listening.drain_events(timeout=20)
     assert "Refusing to deserialize untrusted content of type pickle" in caplog.text
     assert not made.exists()
 
 
-def test_a_message_of_a_wrong_shape_is_dropped_and_the_worker_lives_on(fleet: Fleet, run_id: str) -> None:
+def test_malformed_message_is_dropped_without_worker_restart(fleet: Fleet, run_id: str) -> None:
     for body in (b"[[", b"5", b"null", b'"text"', b"[]", b"[1, 2]", b"\xff\xfe", b"[" * 100_000, b'[["run", 1], {}, {"chord": 3}]'):
         publish(fleet, body, **HEADERS)
     wrong: list[dict[str, Any]] = [{}, {"task": None}, {"task": TASK_NAME}, {"task": "os.system"}, {**HEADERS, "eta": "x", "id": 3}]
@@ -112,6 +112,6 @@ def test_a_message_of_a_wrong_shape_is_dropped_and_the_worker_lives_on(fleet: Fl
 
 
 @pytest.mark.parametrize("garbage", [b"\x80\x04garbage", b'{"body": 1}'])
-def test_what_is_no_message_at_all_costs_a_restart_at_most(fleet: Fleet, run_id: str, garbage: bytes) -> None:
+def test_garbage_in_queue_costs_at_most_one_restart(fleet: Fleet, run_id: str, garbage: bytes) -> None:
     fleet.ledger.client.lpush(queue_name("wary"), garbage)
     run_to_the_end(fleet, run_id)

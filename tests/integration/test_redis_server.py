@@ -1,4 +1,4 @@
-"""The embedded Redis against a real redis-server: its deaths, its parent's death, and two starts in one folder."""
+"""The embedded Redis with a real redis-server: crashes, a killed parent, and two starts in one folder."""
 
 import importlib.util
 import os
@@ -30,7 +30,7 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
         yield running
 
 
-def test_a_server_runs_in_its_folder_with_an_append_only_file(server: RedisServer) -> None:
+def test_server_uses_its_folder_and_append_only_file(server: RedisServer) -> None:
     with redis.Redis.from_url(server.url, decode_responses=True) as client:
         assert client.info("server")["process_id"] == server.pid
         assert client.config_get("dir")["dir"] == str(server.folder)
@@ -39,7 +39,7 @@ def test_a_server_runs_in_its_folder_with_an_append_only_file(server: RedisServe
         assert client.config_get("bind")["bind"] == "127.0.0.1"
 
 
-def test_other_users_can_neither_talk_to_it_nor_read_its_password(server: RedisServer) -> None:
+def test_other_users_cannot_access_the_server(server: RedisServer) -> None:
     with redis.Redis(port=server.port, retry=Retry(NoBackoff(), 0)) as stranger, pytest.raises(redis.AuthenticationError):
         stranger.ping()
     for name in ("redis.json", "redis.conf"):
@@ -55,7 +55,7 @@ def test_settings_of_the_caller_are_used(tmp_path: Path) -> None:
         assert client.config_get("appendonly") == {"appendonly": "no"}
 
 
-def test_stop_ends_it_and_the_next_start_finds_what_it_held(tmp_path: Path) -> None:
+def test_next_start_after_stop_keeps_the_data(tmp_path: Path) -> None:
     with start_redis(tmp_path / "new" / "folder") as first:
         set_key(first, "kept")
     assert not answers(first.url)
@@ -65,7 +65,7 @@ def test_stop_ends_it_and_the_next_start_finds_what_it_held(tmp_path: Path) -> N
         assert has_key(second, "kept")
 
 
-def test_a_killed_server_restarts_under_the_same_url_with_what_it_held(server: RedisServer) -> None:
+def test_killed_server_restarts_with_same_url_and_data(server: RedisServer) -> None:
     url, pid = server.url, server.pid
     set_key(server, "kept")
     server.kill()
@@ -75,7 +75,7 @@ def test_a_killed_server_restarts_under_the_same_url_with_what_it_held(server: R
     assert has_key(server, "kept")
 
 
-def test_restart_replaces_a_server_that_runs(server: RedisServer) -> None:
+def test_restart_replaces_a_running_server(server: RedisServer) -> None:
     pid = server.pid
     set_key(server, "kept")
     server.restart()
@@ -83,7 +83,7 @@ def test_restart_replaces_a_server_that_runs(server: RedisServer) -> None:
     assert has_key(server, "kept")
 
 
-def test_ctrl_c_in_the_terminal_does_not_reach_it(server: RedisServer) -> None:
+def test_server_is_detached_from_the_terminal(server: RedisServer) -> None:
     assert os.getsid(server.pid) == server.pid != os.getsid(0)
 
 
@@ -109,7 +109,7 @@ def test_stopped_server_of_a_killed_parent_is_replaced(
         assert (server.url, server.pid != orphan[0]) == (orphan[1], True)
 
 
-def test_foreign_process_in_the_pid_file_lives_on(tmp_path: Path) -> None:
+def test_foreign_process_in_pid_file_is_not_killed(tmp_path: Path) -> None:
     with subprocess.Popen(["sleep", "60"]) as other:
         (tmp_path / "redis.pid").write_text(f"{other.pid}\n")
         with start_redis(tmp_path) as server:
@@ -142,27 +142,27 @@ def test_racing_starts_in_one_folder_make_one_server(tmp_path: Path) -> None:
     assert not answers(servers[0].url)
 
 
-def test_a_port_that_is_taken_meanwhile_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_port_taken_meanwhile_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedded_redis, "_ANSWER_S", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = other.getsockname()[1]
-        find_free_port, offered = embedded_redis._find_free_port, [taken, taken]  # noqa: SLF001  # the race is made certain
+        find_free_port, offered = embedded_redis._find_free_port, [taken, taken]  # noqa: SLF001  # makes the race certain
         monkeypatch.setattr(embedded_redis, "_find_free_port", lambda: offered.pop() if offered else find_free_port())
         with start_redis(tmp_path) as server:
             assert server.port != taken
             assert answers(server.url)
 
 
-def test_a_given_port_that_is_taken_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_occupied_port_is_named_in_the_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedded_redis, "_ANSWER_S", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as other, pytest.raises(ConfigError, match=rf"port {other.getsockname()[1]}"):
         start_redis(tmp_path, port=other.getsockname()[1])
 
 
-def test_a_server_that_gives_up_says_why(tmp_path: Path) -> None:
+def test_failed_server_start_reports_its_reason(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no-such-setting"):
         start_redis(tmp_path, extra={"no-such-setting": "1"})
-    with start_redis(tmp_path) as server:  # and holds the folder no longer
+    with start_redis(tmp_path) as server:  # the failed start has released the folder
         assert answers(server.url)
 
 
@@ -192,13 +192,13 @@ def test_missing_server_error_says_what_to_install(monkeypatch: pytest.MonkeyPat
         start_redis(tmp_path)
 
 
-def test_the_shared_fixture_hands_out_an_empty_server(redis_url: str) -> None:
+def test_shared_server_is_empty(redis_url: str) -> None:
     with redis.Redis.from_url(redis_url) as client:
         assert client.dbsize() == 0
         client.set("left", "behind")
 
 
-def test_the_shared_fixture_hands_out_an_empty_server_again(redis_url: str) -> None:
+def test_shared_server_is_emptied_between_tests(redis_url: str) -> None:
     with redis.Redis.from_url(redis_url) as client:
         assert client.dbsize() == 0
         client.set("left", "behind")

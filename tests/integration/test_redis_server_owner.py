@@ -1,4 +1,4 @@
-"""The embedded server: starts that fail halfway, and files that are cut short or missing."""
+"""The embedded server: starts that fail in the middle, and truncated or missing files."""
 
 import signal
 import subprocess

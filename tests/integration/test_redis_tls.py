@@ -1,4 +1,4 @@
-"""Redis over TLS: the certificate is verified by every client, and the password shows nowhere."""
+"""Redis over TLS: every client verifies the certificate, and no output shows the password."""
 
 import json
 import subprocess
@@ -24,7 +24,7 @@ from tests.support.servers.tls_proxy import start_tls_proxy
 from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
 
-PASSWORD = "p@ss:w/ord%;+ ?#"  # noqa: S105  # of a server that lives for one test
+PASSWORD = "p@ss:w/ord%;+ ?#"  # noqa: S105  # of a server that exists for one test
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def authority() -> trustme.CA:
 
 
 def use_address(fleet: Fleet, port: int, *, scheme: str = "rediss", password: str = PASSWORD, ca_file: Path | None = None) -> Fleet:
-    """Return the fleet with another address of its Redis, which takes ``PASSWORD`` from now on."""
+    """Make Redis accept ``PASSWORD`` as well; return the fleet with another address of its Redis."""
     fleet.ledger.client.acl_setuser("default", enabled=True, passwords=[f"+{PASSWORD}"])
     query = f"?ssl_ca_certs={quote(str(ca_file))}" if ca_file else ""
     url = f"{scheme}://:{quote(password, safe='')}@127.0.0.1:{port}/0{query}"
@@ -58,12 +58,12 @@ def enqueue_something(fleet: Fleet) -> tuple[str, str]:
     return "enqueue", str(fleet.write_spec("sealed", [fleet.write_dataset("rows", make_rows(8))]))
 
 
-def assert_no_password(*said: str) -> None:
+def assert_no_password(*output: str) -> None:
     for spelling in (PASSWORD, quote(PASSWORD, safe=""), quote(PASSWORD), repr(PASSWORD)[1:-1]):
-        assert all(spelling not in text for text in said)
+        assert all(spelling not in text for text in output)
 
 
-def test_a_run_goes_over_tls_from_end_to_end_and_flower_sees_it(fleet: Fleet, authority: trustme.CA, ca_file: Path) -> None:
+def test_run_and_flower_work_over_tls(fleet: Fleet, authority: trustme.CA, ca_file: Path) -> None:
     with over_tls(fleet, authority, ca_file) as sealed:
         run_id = json.loads(sealed.run_producer(*enqueue_something(sealed), "--json"))["run_id"]
         sealed.start_workers("sealed", log_level="DEBUG")
@@ -83,46 +83,46 @@ def test_a_run_goes_over_tls_from_end_to_end_and_flower_sees_it(fleet: Fleet, au
     assert "insecure" not in fleet.read_log()
 
 
-def test_a_certificate_that_does_not_verify_is_refused_with_words(fleet: Fleet, authority: trustme.CA) -> None:
+def test_unverified_certificate_is_refused_with_advice(fleet: Fleet, authority: trustme.CA) -> None:
     with over_tls(fleet, authority, None) as sealed:
-        said = sealed.run_producer(*enqueue_something(sealed), code=2)
+        output = sealed.run_producer(*enqueue_something(sealed), code=2)
         command = [sys.executable, "-m", "workers", "start", "--model", "sealed", "--gpus", "none"]
         worker = subprocess.run(
             command, env=sealed.environment(), cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
         )  # fmt: skip
     assert worker.returncode == 2
-    for text in (said, worker.stderr):
+    for text in (output, worker.stderr):
         assert "its certificate does not verify" in text
         assert "ssl_ca_certs=FILE" in text
         assert "Traceback" not in text
-    assert_no_password(said, worker.stdout, worker.stderr)
+    assert_no_password(output, worker.stdout, worker.stderr)
 
 
 @pytest.mark.parametrize("fault", ["unknown authority", "another host"])
-def test_celery_verifies_the_certificate_as_the_ledger_does(fleet: Fleet, authority: trustme.CA, ca_file: Path, fault: str) -> None:
+def test_celery_and_ledger_verify_the_certificate(fleet: Fleet, authority: trustme.CA, ca_file: Path, fault: str) -> None:
     name = "redis.example.org" if fault == "another host" else "127.0.0.1"
     with over_tls(fleet, authority, None if fault == "unknown authority" else ca_file, name=name) as sealed:
-        with pytest.raises(OperationalError, match="certificate verify failed"):  # left alone it would take any
+        with pytest.raises(OperationalError, match="certificate verify failed"):  # by default Celery accepts any certificate
             make_app(sealed.settings).connection().ensure_connection(max_retries=1, interval_start=0)
         with pytest.raises(ConfigError, match="its certificate does not verify"):
             connect_redis(sealed.settings, patience_s=0)
 
 
-def test_a_wrong_password_is_refused_with_words(fleet: Fleet) -> None:
+def test_wrong_password_is_refused_with_advice(fleet: Fleet) -> None:
     locked = use_address(fleet, fleet.server.port, scheme="redis", password="wr@ng/one")  # noqa: S106  # the fault
-    said = locked.run_producer(*enqueue_something(locked), code=2)
-    assert "refuses the user or password of FLEET_REDIS_URL" in said
-    assert "Traceback" not in said
-    assert "wr@ng/one" not in said
-    assert quote("wr@ng/one", safe="") not in said
+    output = locked.run_producer(*enqueue_something(locked), code=2)
+    assert "refuses the user or password of FLEET_REDIS_URL" in output
+    assert "Traceback" not in output
+    assert "wr@ng/one" not in output
+    assert quote("wr@ng/one", safe="") not in output
 
 
 @pytest.mark.parametrize(
     "url", ["redis://:hunter2/p@ss:word@127.0.0.1:6379/0", "redis://:hunter2@host:port/0", "unix:///hunter2.sock", "hunter2"]
 )
-def test_what_is_no_address_is_refused_without_quoting_it(fleet: Fleet, url: str) -> None:
+def test_invalid_redis_url_is_refused_without_being_shown(fleet: Fleet, url: str) -> None:
     broken = replace(fleet, settings=fleet.settings.model_copy(update={"redis_url": SecretStr(url)}))
-    said = broken.run_producer("status", "sealed-0", code=2)
-    assert "FLEET_REDIS_URL: expected an address such as redis://:password@host:6379/0" in said
-    assert "Traceback" not in said
-    assert "hunter2" not in said
+    output = broken.run_producer("status", "sealed-0", code=2)
+    assert "FLEET_REDIS_URL: expected an address such as redis://:password@host:6379/0" in output
+    assert "Traceback" not in output
+    assert "hunter2" not in output

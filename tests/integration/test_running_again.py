@@ -1,4 +1,4 @@
-"""Running again what failed or was invalid, and stopping a run: with real workers, as a user does it."""
+"""Retrying failed and invalid samples, and stopping a run: with real workers, as a user does it."""
 
 import json
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from PIL import Image
 
 from tests.support.fleet import Fleet, make_rows
-from tests.support.leftovers import clean_fleet
+from tests.support.fleet_processes import clean_fleet
 from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
 from tests.support.workers import enqueue_rows
@@ -17,17 +17,18 @@ REFUSAL = "I'm sorry, I can't help with that."
 
 
 def read_results(fleet: Fleet, run_id: str, *, code: int) -> dict[Any, Any]:
-    """Collect as a user does; return the rows by their index."""
+    """Run ``producer collect``; return the rows by their index."""
     fleet.run_producer("collect", run_id, "--out", str(fleet.folder / "out"), code=code)
     lines = (fleet.folder / "out" / "results.jsonl").read_text().splitlines()
     return {row["index"]: row for row in map(json.loads, lines)}
 
 
-def test_what_failed_and_what_was_invalid_is_run_again_alone_and_both_waves_are_shown(clean_fleet: Fleet) -> None:
+def test_retry_repeats_only_failed_and_invalid_samples(clean_fleet: Fleet) -> None:
+    """Results show the attempts of both waves."""
     fleet = clean_fleet
     table = [{"match": "shy", "answers": [REFUSAL, REFUSAL, REFUSAL, "ok"]}, {"match": "stubborn", "answers": [REFUSAL]}]
     options = {"table": table, "asked": str(fleet.folder / "asked")}
-    fleet.write_profile("moody", engine="tests.support.engines.dying_engine:NotingEngine", engine_options=options)
+    fleet.write_profile("moody", engine="tests.support.engines.dying_engine:RecordingEngine", engine_options=options)
     odd = [
         {"id": "lost", "question": "lost?", "target": "ok", "image": "lost.png"},
         {"id": "shy", "question": "shy?", "target": "ok"},
@@ -48,7 +49,7 @@ def test_what_failed_and_what_was_invalid_is_run_again_alone_and_both_waves_are_
     assert_run_is_sound(fleet, run_id)
     second = read_results(fleet, run_id, code=1)
     odd_ids = {first[row["id"]]["sample_id"] for row in odd}
-    assert set((fleet.folder / "asked").read_text().split()[len(asked_once) :]) == odd_ids, "others were asked again"
+    assert set((fleet.folder / "asked").read_text().split()[len(asked_once) :]) == odd_ids, "no other sample may be asked again"
     assert [second[number] for number in range(37)] == [first[number] for number in range(37)]
 
     lost = second["lost"]
@@ -56,7 +57,7 @@ def test_what_failed_and_what_was_invalid_is_run_again_alone_and_both_waves_are_
     assert [(one["finish_reason"], one["violations"]) for one in lost["attempts"]] == [("error", ["media_missing"]), ("stop", [])]
     shy = second["shy"]
     assert (shy["status"], [one["response"] for one in shy["attempts"]]) == ("ok", [REFUSAL, REFUSAL, REFUSAL, "ok"])
-    assert [one["number"] for one in shy["attempts"]] == [1, 2, 3, 4], "the ladder goes on where it ended"
+    assert [one["number"] for one in shy["attempts"]] == [1, 2, 3, 4], "the retry ladder must continue where it ended"
     temperatures = [one["temperature"] for one in shy["attempts"]]
     assert temperatures == sorted(set(temperatures))
     stubborn = second["stubborn"]
@@ -69,37 +70,38 @@ def test_what_failed_and_what_was_invalid_is_run_again_alone_and_both_waves_are_
     assert "no failed sample to run again" in fleet.run_producer("resume", run_id, "--retry", "failed")
     scores = json.loads(fleet.run_producer("evaluate", run_id, "--json", code=1))["overall"]
     assert (scores["ok"], scores["invalid"], scores["failed"], scores["retried"]) == (39, 1, 0, 2)
-    assert scores["first_attempt_hits"] == 38, "one that could not be asked before was right the first time it was"
+    assert scores["first_attempt_hits"] == 38, "the first answer counts, also after an attempt without an answer"
 
 
-def test_a_cancelled_run_ends_within_one_chunk_keeps_what_is_done_and_can_go_on(clean_fleet: Fleet) -> None:
+def test_cancelled_run_keeps_outcomes_and_can_resume(clean_fleet: Fleet) -> None:
+    """It stops after the chunks in flight."""
     fleet = clean_fleet
     options = {"delay_s": 0.1, "asked": str(fleet.folder / "asked")}
-    fleet.write_profile("noting", engine="tests.support.engines.dying_engine:NotingEngine", engine_options=options)
-    run_id = enqueue_rows(fleet, "noting", make_rows(400), chunk=4)
-    fleet.start_workers("noting", chunks_in_flight=2)
+    fleet.write_profile("recording", engine="tests.support.engines.dying_engine:RecordingEngine", engine_options=options)
+    run_id = enqueue_rows(fleet, "recording", make_rows(400), chunk=4)
+    fleet.start_workers("recording", chunks_in_flight=2)
     wait_until(lambda: fleet.status(run_id).samples.ok >= 20, "some chunks")
-    said = fleet.run_producer("cancel", run_id)
-    assert "cancelled" in said
+    output = fleet.run_producer("cancel", run_id)
+    assert "cancelled" in output
     asked_by_then = len((fleet.folder / "asked").read_text().split())
-    wait_until(lambda: fleet.status(run_id).samples.in_flight == 0, "the chunks in hand to end")
+    wait_until(lambda: fleet.status(run_id).samples.in_flight == 0, "the chunks in flight to end")
     stopped = fleet.status(run_id)
     assert (stopped.state, stopped.reason) == ("cancelled", "by producer cancel")
     assert stopped.samples.ok + stopped.samples.unprocessed == 400
-    assert len((fleet.folder / "asked").read_text().split()) <= asked_by_then + 2 * 4, "another chunk was begun"
+    assert len((fleet.folder / "asked").read_text().split()) <= asked_by_then + 2 * 4, "no further chunk may be started"
     assert "cancelled" in fleet.run_producer("watch", run_id, code=1)
-    enqueued = fleet.enqueue(fleet.folder / "noting.spec.yaml")
+    enqueued = fleet.enqueue(fleet.folder / "recording.spec.yaml")
     assert (enqueued.state, enqueued.rung) == ("cancelled", 0)
 
     assert "enqueued" in fleet.run_producer("resume", run_id)
     fleet.wait_for_end(run_id)
     assert_run_is_sound(fleet, run_id)
     asked = (fleet.folder / "asked").read_text().split()
-    assert len(asked) == len(set(asked)) == 400, "what was done is not asked again"
+    assert len(asked) == len(set(asked)) == 400, "no finished sample may be asked again"
     assert f"run {run_id} is done; there is nothing to cancel" in fleet.run_producer("cancel", run_id, code=2)
 
 
-def test_a_hopeless_run_stops_with_the_reason_and_goes_on_only_when_told_to(clean_fleet: Fleet) -> None:
+def test_aborted_run_continues_only_after_resume(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     fleet.write_profile("echoing")
     rows = [{**row, "image": "nowhere.png"} if number % 2 else row for number, row in enumerate(make_rows(200))]
@@ -108,9 +110,9 @@ def test_a_hopeless_run_stops_with_the_reason_and_goes_on_only_when_told_to(clea
     stopped = fleet.wait_for_end(run_id)
     assert stopped.state == "paused"
     assert stopped.samples.unprocessed > 0
-    said = fleet.run_producer("status", run_id)
-    assert "aborted: " in said
-    assert "samples failed (abort_if: failed_rate 0.3, after 40), lately with media_missing" in said
+    output = fleet.run_producer("status", run_id)
+    assert "aborted: " in output
+    assert "samples failed (abort_if: failed_rate 0.3, after 40), lately with media_missing" in output
     fleet.run_producer("resume", run_id)
     assert fleet.wait_for_end(run_id).samples.failed == 100
     assert_run_is_sound(fleet, run_id)

@@ -1,4 +1,4 @@
-"""The whole flow with its store on S3, spoken by a real S3 protocol server: the same code, the same promises."""
+"""The whole flow with its store on a real S3 server: the same code, the same promises."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from tests.support.fleet import make_rows, start_fleet
 from tests.support.soundness import assert_run_is_sound
 
 
-def test_a_run_on_s3_ends_sound_and_is_collected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s3_url: str) -> None:
+def test_run_on_s3_completes_and_is_collected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s3_url: str) -> None:
     with start_fleet(tmp_path, monkeypatch, store_url=s3_url) as fleet:
         fleet.write_profile("echo")
         spec = fleet.write_spec("echo", [fleet.write_dataset("rows", make_rows(150))], chunks={"max_samples": 16})

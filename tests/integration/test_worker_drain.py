@@ -1,4 +1,4 @@
-"""Stopping workers: what runs may finish, what cannot is given back with its journal, and nobody is left behind."""
+"""Stopping workers: running chunks may finish, the others are given back with their journal, and no process is left."""
 
 import os
 import signal
@@ -7,7 +7,7 @@ from typing import Any
 
 from common.ledger.keys import journal_key
 from tests.support.fleet import Fleet, make_rows
-from tests.support.leftovers import assert_nothing_is_held, clean_fleet, find_processes, start_launcher
+from tests.support.fleet_processes import assert_no_leases_held, clean_fleet, find_processes, start_launcher
 from tests.support.planning import run_chunks
 from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
@@ -15,17 +15,17 @@ from tests.support.workers import enqueue_rows
 
 __all__ = ["clean_fleet"]  # a fixture
 
-WORKERS = ("--model", "noting", "--gpus", "none")
+WORKERS = ("--model", "recording", "--gpus", "none")
 
 
 def write_profile(fleet: Fleet, **options: Any) -> None:
-    """Write the profile of an engine that notes what it is asked.  Engine options do not count for a run's digest."""
+    """Write the profile of an engine that records its requests.  Engine options are no part of a run's digest."""
     options = {"asked": str(fleet.folder / "asked"), **options}
-    fleet.write_profile("noting", engine="tests.support.engines.dying_engine:NotingEngine", engine_options=options)
+    fleet.write_profile("recording", engine="tests.support.engines.dying_engine:RecordingEngine", engine_options=options)
 
 
 def read_asked(fleet: Fleet) -> Counter[str]:
-    """Return how often each sample was asked for."""
+    """Return how often each sample was asked."""
     path = fleet.folder / "asked"
     return Counter(path.read_text().split()) if path.exists() else Counter()
 
@@ -35,8 +35,8 @@ def wait_for_asked(fleet: Fleet, count: int) -> None:
 
 
 def finish_run(fleet: Fleet, run_id: str) -> None:
-    """Run what is left of a run, in this process."""
-    run_chunks(fleet, "noting", run_id)
+    """Run the remaining chunks of a run in this process."""
+    run_chunks(fleet, "recording", run_id)
 
 
 def journaled(fleet: Fleet, run_id: str, chunk: int = 0) -> int:
@@ -44,19 +44,20 @@ def journaled(fleet: Fleet, run_id: str, chunk: int = 0) -> int:
     return int(count)
 
 
-def test_sigterm_and_ctrl_c_let_running_chunks_finish_and_start_no_other(clean_fleet: Fleet) -> None:
+def test_drain_finishes_running_chunks_and_starts_none(clean_fleet: Fleet) -> None:
+    """SIGTERM and SIGINT to the launcher's process group both start the drain."""
     fleet = clean_fleet
     write_profile(fleet, delay_s=0.6)
-    run_id = enqueue_rows(fleet, "noting", make_rows(200), chunk=4)
+    run_id = enqueue_rows(fleet, "recording", make_rows(200), chunk=4)
     for number, signal_number in enumerate((signal.SIGTERM, signal.SIGINT), start=1):
         with start_launcher(fleet, *WORKERS, environment=fleet.environment(chunks_in_flight=2)) as launcher:
             wait_for_asked(fleet, len(read_asked(fleet)) + 8)
             os.killpg(launcher.pid, signal_number)
             assert launcher.wait(timeout=30) == 0, launcher.stderr and launcher.stderr.read()
             assert find_processes(fleet) == []
-        assert_nothing_is_held(fleet, run_id, "noting")
+        assert_no_leases_held(fleet, run_id, "recording")
         samples = fleet.status(run_id).samples
-        assert samples.ok == len(read_asked(fleet)) >= 8 * number, "every sample that was asked for is committed"
+        assert samples.ok == len(read_asked(fleet)) >= 8 * number, "every sample that was asked must be committed"
         assert samples.unprocessed == 200 - samples.ok > 0
     write_profile(fleet)
     finish_run(fleet, run_id)
@@ -64,18 +65,18 @@ def test_sigterm_and_ctrl_c_let_running_chunks_finish_and_start_no_other(clean_f
     assert set(read_asked(fleet).values()) == {1}
 
 
-def test_a_chunk_that_does_not_finish_in_time_is_given_back_with_its_journal(clean_fleet: Fleet) -> None:
+def test_unfinished_chunk_is_released_with_its_journal(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     write_profile(fleet, table=[{"match": "slow", "fault": "hang"}])
     slow = {"id": "slow", "question": "slow?", "target": "ok"}
-    run_id = enqueue_rows(fleet, "noting", [*make_rows(7), slow], chunk=8)
+    run_id = enqueue_rows(fleet, "recording", [*make_rows(7), slow], chunk=8)
     with start_launcher(fleet, *WORKERS, environment=fleet.environment(drain_grace_s=0.3)) as launcher:
-        wait_until(lambda: journaled(fleet, run_id) == 7, "all but the slow one to be journaled")
+        wait_until(lambda: journaled(fleet, run_id) == 7, "all samples but the slow one in the journal")
         launcher.terminate()
         assert launcher.wait(timeout=30) == 0
         assert find_processes(fleet) == []
-    assert fleet.ledger.expire_leases(run_id) == [0], "it was given back, for anyone to take over at once"
-    assert fleet.workers("noting") == []
+    assert fleet.ledger.expire_leases(run_id) == [0], "any worker must be able to take the chunk over at once"
+    assert fleet.workers("recording") == []
     assert journaled(fleet, run_id) == 7
     write_profile(fleet)
     finish_run(fleet, run_id)
@@ -84,42 +85,42 @@ def test_a_chunk_that_does_not_finish_in_time_is_given_back_with_its_journal(cle
     assert all(asked[outcome.sample_id] == (2 if outcome.index == "slow" else 1) for outcome in outcomes)
 
 
-def test_a_second_signal_kills_and_the_lease_runs_out(clean_fleet: Fleet) -> None:
+def test_second_signal_kills_workers_and_leases_expire(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     write_profile(fleet, table=[{"match": "", "fault": "hang"}])
-    run_id = enqueue_rows(fleet, "noting", make_rows(4))
+    run_id = enqueue_rows(fleet, "recording", make_rows(4))
     environment = fleet.environment(drain_grace_s=600, lease_s=1, renew_s=0.2)
     with start_launcher(fleet, *WORKERS, environment=environment) as launcher:
         wait_for_asked(fleet, 4)
         launcher.terminate()
-        wait_until(lambda: [one for one in fleet.workers("noting") if one.state == "draining"], "the drain to begin")
+        wait_until(lambda: [one for one in fleet.workers("recording") if one.state == "draining"], "the drain to begin")
         launcher.terminate()
         assert launcher.wait(timeout=30) == 130
         assert find_processes(fleet) == []
-    assert wait_until(lambda: fleet.ledger.expire_leases(run_id), "the lease to run out") == [0]
-    wait_until(lambda: not fleet.workers("noting"), "the killed worker to vanish")
+    assert wait_until(lambda: fleet.ledger.expire_leases(run_id), "the lease to expire") == [0]
+    wait_until(lambda: not fleet.workers("recording"), "the killed worker's presence to expire")
 
 
 def test_workers_whose_launcher_was_killed_drain_themselves(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     write_profile(fleet, delay_s=0.6)
-    run_id = enqueue_rows(fleet, "noting", make_rows(200), chunk=4)
+    run_id = enqueue_rows(fleet, "recording", make_rows(200), chunk=4)
     with start_launcher(fleet, *WORKERS, environment=fleet.environment(chunks_in_flight=2)) as launcher:
         wait_for_asked(fleet, 8)
         launcher.kill()
         wait_until(lambda: not find_processes(fleet), "the worker to end by itself")
-    assert_nothing_is_held(fleet, run_id, "noting")
+    assert_no_leases_held(fleet, run_id, "recording")
     assert fleet.status(run_id).samples.ok == len(read_asked(fleet))
 
 
-def test_a_worker_that_still_loads_its_model_ends_at_once(clean_fleet: Fleet) -> None:
+def test_loading_worker_stops_at_once(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     notes = fleet.folder / "notes"
     options = {"notes": str(notes), "load_s": 600}
     fleet.write_profile("loading", engine="tests.support.engines.faulty_engines:ParentEngine", engine_options=options)
     environment = fleet.environment(drain_grace_s=600)
     with start_launcher(fleet, "--model", "loading", "--gpus", "none", environment=environment) as launcher:
-        wait_until(notes.exists, "the model to be loading")
+        wait_until(notes.exists, "the model to start loading")
         launcher.terminate()
         assert launcher.wait(timeout=30) == 0
         assert find_processes(fleet) == []

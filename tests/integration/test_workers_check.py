@@ -1,4 +1,4 @@
-"""``workers check`` as a user calls it: a node that can run, one whose Redis is away, one that must be changed."""
+"""``workers check`` as a user calls it: on a ready node, with an unreachable service, and with settings that must change."""
 
 import json
 import os
@@ -14,7 +14,7 @@ import pytest
 from tests.support.fleet import ROOT, Fleet
 from tests.support.hardware.shown_gpus import with_gpus
 
-PASSED_ON = ("redis", "redis access", "redis memory", "redis durability", "clock", "store", "versions", "profile", "engine")
+ALWAYS_CHECKED = ("redis", "redis access", "redis memory", "redis durability", "clock", "store", "versions", "profile", "engine")
 
 
 def run_check(environment: Mapping[str, str], *arguments: str, code: int) -> str:
@@ -26,16 +26,16 @@ def run_check(environment: Mapping[str, str], *arguments: str, code: int) -> str
 
 
 def check_as_json(environment: Mapping[str, str], *arguments: str, code: int) -> dict[str, Any]:
-    """Return the findings by what they are about."""
+    """Return the findings by their subject."""
     report = json.loads(run_check(environment, *arguments, "--json", code=code))
     assert report["exit_code"] == code
     return {finding["what"]: finding for finding in report["findings"]}
 
 
-def test_a_node_that_can_run_says_so(fleet: Fleet) -> None:
+def test_ready_node_reports_success(fleet: Fleet) -> None:
     fleet.write_profile("some")
     found = check_as_json(fleet.environment(), "--model", "some", "--gpus", "none", code=0)
-    assert {what: found[what]["level"] for what in PASSED_ON} == dict.fromkeys(PASSED_ON, "ok")
+    assert {what: found[what]["level"] for what in ALWAYS_CHECKED} == dict.fromkeys(ALWAYS_CHECKED, "ok")
     assert found["redis access"]["found"] == "no TLS, a password, on this machine"
     assert found["redis durability"]["found"] == "append-only file on"
     assert fleet.settings.store_url in found["store"]["found"]
@@ -44,7 +44,7 @@ def test_a_node_that_can_run_says_so(fleet: Fleet) -> None:
     assert fleet.server.url.split("@")[0].rpartition(":")[2] not in text, "the password"
 
 
-def test_gpus_and_what_would_be_chosen_on_them_are_told(fleet: Fleet) -> None:
+def test_gpus_and_chosen_options_are_reported(fleet: Fleet) -> None:
     fleet.write_profile("some", engine="hf", weights=str(ROOT / "examples" / "tiny" / "model"))
     is_for_cpus = version("torch").endswith("+cpu")
     environment = with_gpus(fleet.environment(), 2)
@@ -53,11 +53,11 @@ def test_gpus_and_what_would_be_chosen_on_them_are_told(fleet: Fleet) -> None:
     assert [what for what in found if what.startswith(("driver", "gpu", "slot"))] == ["driver", "gpu0", "gpu1", *slots]
     assert found["slot gpu0.1"]["found"] == "some: 79.0 GiB free of 80.0, divided among 2: max_batch_size=16 (from 21 GiB up)"
     assert found["weights"]["level"] == found["engine"]["level"] == "ok"
-    assert ("torch" in found) == is_for_cpus, "a build without CUDA on a machine with GPUs"
+    assert ("torch" in found) == is_for_cpus, "only a build without CUDA on a machine with GPUs is reported"
 
 
 @pytest.mark.parametrize("fault", ["down", "hanging"])
-def test_a_redis_that_is_away_ends_with_3_and_the_rest_is_told_all_the_same(fleet: Fleet, fault: str) -> None:
+def test_unreachable_redis_exits_with_3_after_all_checks(fleet: Fleet, fault: str) -> None:
     fleet.write_profile("some")
     if fault == "down":
         fleet.server.stop()
@@ -75,10 +75,10 @@ def test_a_redis_that_is_away_ends_with_3_and_the_rest_is_told_all_the_same(flee
     assert found["store"]["level"] == found["engine"]["level"] == "ok"
 
 
-def test_a_store_that_is_away_ends_with_3(fleet: Fleet) -> None:
+def test_unreachable_store_exits_with_3(fleet: Fleet) -> None:
     environment = {
         **fleet.environment(store_url="s3://bucket/fleet"),
-        "AWS_ENDPOINT_URL": "http://127.0.0.1:9",  # the port that nobody listens on
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:9",  # a port without a listener
         "AWS_ACCESS_KEY_ID": "nobody", "AWS_SECRET_ACCESS_KEY": "hunter2-hunter2", "AWS_REGION": "us-east-1",
     }  # fmt: skip
     found = check_as_json(environment, "--gpus", "none", code=3)
@@ -87,7 +87,8 @@ def test_a_store_that_is_away_ends_with_3(fleet: Fleet) -> None:
     assert found["redis"]["level"] == "ok"
 
 
-def test_what_the_user_must_change_ends_with_2_however_much_is_away(fleet: Fleet) -> None:
+def test_user_error_takes_precedence_over_unreachable_service(fleet: Fleet) -> None:
+    """The exit code is 2, not 3, if the user must change something as well."""
     fleet.ledger.client.config_set("maxmemory", "1gb")
     fleet.ledger.client.config_set("maxmemory-policy", "allkeys-lru")
     found = check_as_json(fleet.environment(), "--gpus", "none", code=2)
@@ -99,7 +100,7 @@ def test_what_the_user_must_change_ends_with_2_however_much_is_away(fleet: Fleet
     assert "model profile 'no-such-model' not found" in found["profile"]["found"]
 
 
-def test_a_wrong_password_is_the_user_s_to_mend_and_not_shown(fleet: Fleet) -> None:
+def test_wrong_password_exits_with_2_and_is_hidden(fleet: Fleet) -> None:
     environment = {**fleet.environment(), "FLEET_REDIS_URL": f"redis://:hunter2@127.0.0.1:{fleet.server.port}/0"}
     text = run_check(environment, "--gpus", "none", code=2)
     assert "refuses the user or password of FLEET_REDIS_URL" in text

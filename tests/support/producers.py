@@ -7,15 +7,15 @@ from typing import NamedTuple
 
 from tests.support.fleet import ROOT, Fleet
 
-DYING = "tests.support.faults.dying_producer"
+SIGNALLED_PRODUCER = "tests.support.faults.signalled_producer"
 
 
 class Ended(NamedTuple):
     """What a command left behind: exit code (negative: the signal that ended it), standard output, standard error."""
 
     code: int
-    out: str
-    said: str
+    stdout: str
+    stderr: str
 
 
 def start_producer(fleet: Fleet, *arguments: str, module: str = "producer") -> "subprocess.Popen[str]":
@@ -30,8 +30,8 @@ def start_producer(fleet: Fleet, *arguments: str, module: str = "producer") -> "
 
 
 def await_end(started: "subprocess.Popen[str]") -> Ended:
-    out, said = started.communicate(timeout=90)
-    return Ended(started.returncode, out, said)
+    stdout, stderr = started.communicate(timeout=90)
+    return Ended(started.returncode, stdout, stderr)
 
 
 def run_to_end(fleet: Fleet, *arguments: str) -> Ended:
@@ -39,6 +39,6 @@ def run_to_end(fleet: Fleet, *arguments: str) -> Ended:
     return await_end(start_producer(fleet, *arguments))
 
 
-def run_dying(fleet: Fleet, point: str, *arguments: str, by: signal.Signals = signal.SIGKILL) -> Ended:
-    """Run a command that gets a signal at a point named in ``tests/support/faults/dying_producer.py``."""
-    return await_end(start_producer(fleet, f"{point}/{by.name}", *arguments, module=DYING))
+def run_signalled(fleet: Fleet, point: str, *arguments: str, by: signal.Signals = signal.SIGKILL) -> Ended:
+    """Run a command that gets a signal at a point named in ``tests/support/faults/signalled_producer.py``."""
+    return await_end(start_producer(fleet, f"{point}/{by.name}", *arguments, module=SIGNALLED_PRODUCER))

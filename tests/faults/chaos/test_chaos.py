@@ -1,4 +1,4 @@
-"""The chaos soak, a short one; and that it would notice what it looks for.  A long one is in ``benchmarks/results``."""
+"""A short chaos soak, and proof that it detects the faults it looks for.  A long one is in ``benchmarks/results``."""
 
 import os
 import re
@@ -22,35 +22,35 @@ from tests.support.waiting import wait_until
 from tests.support.workers import enqueue_rows, open_worker
 from workers.execution.chunk import run_chunk
 
-LEAST_KILLS = 4
+MIN_KILLS = 4
 SOAK = ("--seed", "4246", "--minutes", "1.5", "--kills", "10", "--samples", "1500", "--workers", "4", "--every", "1.2")
 DEADLINE_S = 240
 
 
 def run_soak(environment: dict[str, str]) -> tuple[int, str]:
-    """Return the soak's exit code and what it printed; one that takes too long is told to end all that it started."""
+    """Return the soak's exit code and output.  SIGTERM ends one that takes too long, so that it stops what it started."""
     command = [sys.executable, "-m", "benchmarks.chaos", *SOAK]
     with subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as soak:
         try:
-            said, _ = soak.communicate(timeout=DEADLINE_S)
+            output, _ = soak.communicate(timeout=DEADLINE_S)
         except subprocess.TimeoutExpired:
             soak.terminate()
-            said, _ = soak.communicate()
-        return soak.returncode, said
+            output, _ = soak.communicate()
+        return soak.returncode, output
 
 
-@pytest.mark.timeout(300)  # it starts a good dozen of processes, one after the other, as fast as the machine can
-def test_nothing_is_lost_or_doubled_while_everything_is_killed_at_random() -> None:
+@pytest.mark.timeout(300)  # it starts more than a dozen processes, one after the other, as fast as the machine can
+def test_random_kills_lose_or_double_no_sample() -> None:
     settings = {"FLEET_LEASE_S": "2", "FLEET_RENEW_S": "0.5", "FLEET_JANITOR_S": "0.5"}
-    code, said = run_soak({**os.environ, **settings})
-    assert code == 0, said
-    table = {name.strip(): value for name, value in re.findall(r"^(.+?) {2,}(\S.*)$", said, re.MULTILINE)}
-    assert (table["lost"], table["double"]) == ("0", "0"), said
-    assert int(table["kills"]) >= LEAST_KILLS, said
-    assert table["processes left after the drain"] == "0", said
+    code, output = run_soak({**os.environ, **settings})
+    assert code == 0, output
+    table = {name.strip(): value for name, value in re.findall(r"^(.+?) {2,}(\S.*)$", output, re.MULTILINE)}
+    assert (table["lost"], table["double"]) == ("0", "0"), output
+    assert int(table["kills"]) >= MIN_KILLS, output
+    assert table["processes left after the drain"] == "0", output
 
 
-def test_the_soak_notices_samples_without_outcome_and_a_ledger_that_differs(fleet: Fleet) -> None:
+def test_soak_reports_lost_samples_and_differing_ledger(fleet: Fleet) -> None:
     fleet.write_profile("judged")
     run_id = enqueue_rows(fleet, "judged", make_rows(48))
     assert judge_run(run_id, fleet.store, fleet.ledger).lost == 48
@@ -68,7 +68,8 @@ def test_the_soak_notices_samples_without_outcome_and_a_ledger_that_differs(flee
     assert any("states of the ledger" in wrong for wrong in broken.wrongs)
 
 
-def test_the_soak_notices_a_process_that_is_left_and_counts_no_producer_that_ended_before_its_kill(fleet: Fleet) -> None:
+def test_soak_reports_leftover_process_and_counts_real_kills(fleet: Fleet) -> None:
+    """A producer that ended before its kill does not count as killed."""
     (fleet.folder / "soak").mkdir()
     chaos = ChaosFleet(fleet.folder / "soak", fleet.server, fleet.settings, workers=3, samples=1)
     assert find_wrongs(chaos, Verdict(), 0) == []
@@ -77,30 +78,32 @@ def test_the_soak_notices_a_process_that_is_left_and_counts_no_producer_that_end
     chaos.runs.append(Run("none", fleet.folder / "none.yaml", run_id="none-0123456789ab"))
     assert kill_producer(chaos, Draw("producer killed", pause_s=0, pick=0, amount=0))
     (command,) = chaos.commands
-    assert command.process.wait(timeout=60) == USER_MUST_ACT, "there is no such spec"
-    chaos.redis_is_up = False  # or it would enqueue a run that the ledger does not know
+    assert command.process.wait(timeout=60) == USER_MUST_ACT, "the spec does not exist"
+    chaos.redis_is_up = False  # otherwise it would enqueue a run that the ledger does not know
     chaos.tick()
     assert chaos.is_quiet
     assert count_kills(chaos, Counter({"producer killed": 2})) == 1
 
 
-def test_a_chunk_whose_successor_died_before_it_had_leased_it_is_offered_to_the_next(fleet: Fleet) -> None:
+def test_chunk_is_offered_again_after_successor_dies(fleet: Fleet) -> None:
+    """The successor dies before it has the lease."""
     settings = fleet.settings.model_copy(update={"lease_s": 0.2, "renew_s": 0.1})
     ledger = Ledger(fleet.ledger.client, settings)
     fleet.write_profile("orphaned")
     run_id = enqueue_rows(fleet, "orphaned", make_rows(32))
     assert ledger.acquire(run_id, 1, "dead@test")
-    assert wait_until(lambda: ledger.expire_leases(run_id), "the lease to run out") == [1]
-    # The successor dies here, or the connection is cut before it has the answer.  The queue is not empty: nobody will ring.
+    assert wait_until(lambda: ledger.expire_leases(run_id), "the lease to expire") == [1]
+    # The successor dies here, or loses its connection before it has the answer.  The queue is not empty, so that no janitor
+    # publishes the chunk again.
     assert wait_until(lambda: ledger.expire_leases(run_id), "the chunk to be offered again") == [1]
     assert ledger.acquire(run_id, 1, "next@test")
-    wait_until(lambda: ledger.expire_leases(run_id), "the lease of the next to run out")
+    wait_until(lambda: ledger.expire_leases(run_id), "the next worker's lease to expire")
     ledger.pause_run(run_id, "for this test")
     assert ledger.acquire(run_id, 1, "late@test") is None
-    assert not ledger.client.exists(run_keys(run_id).offers)  # a run that is paused is not offered around
+    assert not ledger.client.exists(run_keys(run_id).offers)  # a paused run is not offered to workers
 
 
-def test_the_same_seed_draws_the_same_faults() -> None:
+def test_same_seed_draws_the_same_faults() -> None:
     first, again, other = (draw_faults(seed, 5.0) for seed in (7, 7, 8))
     drawn = [next(first) for _ in range(200)]
     assert drawn == [next(again) for _ in range(200)]
@@ -108,7 +111,7 @@ def test_the_same_seed_draws_the_same_faults() -> None:
     assert {draw.kind for draw in drawn} == set(FAULTS)
 
 
-def test_a_percentile_is_one_of_the_values() -> None:
+def test_percentile_is_one_of_the_values() -> None:
     values = [float(number) for number in range(1, 101)]
     assert [find_percentile(values, share) for share in (0.5, 0.99, 1.0)] == [50.0, 99.0, 100.0]
     assert find_percentile([], 0.99) is None

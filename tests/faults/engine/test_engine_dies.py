@@ -1,4 +1,4 @@
-"""Engines that die, and code under us that raises what nobody expects: the worker restarts or goes on, the run ends sound."""
+"""Engines die, and libraries raise unexpected exceptions: the worker restarts or continues, and the run ends sound."""
 
 from collections import Counter
 
@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.engines.faulty_engines import BASE_EXCEPTIONS
 from tests.support.fleet import Fleet, make_rows
-from tests.support.leftovers import clean_fleet
+from tests.support.fleet_processes import clean_fleet
 from tests.support.soundness import assert_run_is_sound
 from tests.support.workers import enqueue_rows
 
@@ -16,30 +16,30 @@ CHUNK_SAMPLES = 16
 
 
 @pytest.mark.parametrize("exits", [False, True], ids=["raises EngineError", "ends its process"])
-def test_a_worker_whose_engine_dies_is_started_again_and_the_run_ends_sound(clean_fleet: Fleet, exits: bool) -> None:
+def test_worker_with_dead_engine_restarts(clean_fleet: Fleet, exits: bool) -> None:
     fleet = clean_fleet
     options = {"asked": str(fleet.folder / "asked"), "died": str(fleet.folder / "died"), "exits": exits, "delay_s": 0.05}
     fleet.write_profile("mortal", engine="tests.support.engines.faulty_engines:DiesOnceEngine", engine_options=options)
     poison = {"id": "poison", "question": "poison?", "target": "ok"}
     run_id = enqueue_rows(fleet, "mortal", [*make_rows(99), poison], chunk=CHUNK_SAMPLES)
-    # Leases by far longer than the test: chunks of an engine that raises are given back, not waited for.
+    # Leases much longer than the test: an engine that raises must give its chunks back, because its leases do not expire.
     fleet.start_workers("mortal", chunks_in_flight=2, lease_s=3 if exits else 600)
     assert fleet.wait_for_end(run_id).samples.ok == 100
     outcomes = assert_run_is_sound(fleet, run_id)
     log = fleet.read_log()
-    assert log.count("worker started") == 2
+    assert log.count("worker.started") == 2
     assert log.count("exit_code=70") == 1
     assert ("the accelerator fell off the bus" in log) == (not exits)
     asked = Counter((fleet.folder / "asked").read_text().split())
-    assert sum(asked.values()) - 100 <= 2 * CHUNK_SAMPLES, "more was asked again than what was in flight"
+    assert sum(asked.values()) - 100 <= 2 * CHUNK_SAMPLES, "only samples in flight may be asked again"
     assert max(asked.values()) == 2
     assert {len(outcome.attempts) for outcome in outcomes} == {1}
 
 
-def test_whatever_is_raised_in_engine_or_task_costs_neither_worker_nor_slots(clean_fleet: Fleet) -> None:
+def test_base_exceptions_cost_neither_worker_nor_slots(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     slots = 2
-    fleet.write_profile("unruly", engine="tests.support.engines.faulty_engines:UnrulyEngine", engine_options={"slots": slots})
+    fleet.write_profile("unruly", engine="tests.support.engines.faulty_engines:RaisingEngine", engine_options={"slots": slots})
     odd = [{"id": error.__name__, "question": f"raise {error.__name__}!", "target": "ok"} for error in BASE_EXCEPTIONS]
     run_id = enqueue_rows(fleet, "unruly", [*make_rows(96), *odd], chunk=4)
     fleet.start_workers("unruly", chunks_in_flight=slots)
@@ -49,5 +49,5 @@ def test_whatever_is_raised_in_engine_or_task_costs_neither_worker_nor_slots(cle
     assert {index: one.error_code for index, one in failed.items()} == {row["id"]: "unexpected_error" for row in odd}
     assert {one.error_message for one in failed.values()} == {f"{row['id']}: in the engine" for row in odd}
     log = fleet.read_log()
-    assert log.count("worker started") == 1
+    assert log.count("worker.started") == 1
     assert log.count("chunk.failed") == slots * len(BASE_EXCEPTIONS)

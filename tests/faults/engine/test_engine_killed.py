@@ -1,4 +1,4 @@
-"""The engine's own process is killed with SIGKILL, or its worker is: what was in flight is asked again, and no process is left."""
+"""The engine's process or its worker gets SIGKILL: only the samples in flight are asked again, and no process is left."""
 
 import os
 import random
@@ -7,10 +7,10 @@ import signal
 import psutil
 import pytest
 
-from tests.support.asking import assert_not_asked_again, count_asked_again, find_kept, note_kept
+from tests.support.asked_samples import assert_not_asked_again, count_asked_again, find_stored, read_stored_counts
 from tests.support.engines.child_engine import Note, read_starts, write_child_profile
 from tests.support.fleet import Fleet, make_rows
-from tests.support.leftovers import clean_fleet
+from tests.support.fleet_processes import clean_fleet
 from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
 from tests.support.workers import enqueue_rows
@@ -20,7 +20,7 @@ __all__ = ["clean_fleet"]  # a fixture
 MODEL = "parent"
 CHUNK_SAMPLES = 16
 IN_FLIGHT = 2 * CHUNK_SAMPLES
-FAR = 600  # s; leases longer than the test: chunks must be given back, not waited for
+LONG_LEASE_S = 600  # longer than the test: chunks must be given back, because their leases do not expire in time
 
 
 def wait_for_start(fleet: Fleet, count: int) -> Note:
@@ -28,8 +28,8 @@ def wait_for_start(fleet: Fleet, count: int) -> Note:
     return wait_until(lambda: starts[count - 1] if len(starts := read_starts(fleet)) >= count else None, f"start {count}")
 
 
-def wait_for_kept(fleet: Fleet, run_id: str, count: int) -> None:
-    wait_until(lambda: len(find_kept(fleet, run_id)) >= count, f"{count} samples to be kept")
+def wait_for_stored(fleet: Fleet, run_id: str, count: int) -> None:
+    wait_until(lambda: len(find_stored(fleet, run_id)) >= count, f"{count} samples in journals or parts")
 
 
 def is_gone(pid: int) -> bool:
@@ -37,34 +37,36 @@ def is_gone(pid: int) -> bool:
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_an_engine_process_killed_under_load_costs_what_was_in_flight_and_nothing_more(clean_fleet: Fleet, seed: int) -> None:
+def test_killed_engine_costs_only_samples_in_flight(clean_fleet: Fleet, seed: int) -> None:
     fleet = clean_fleet
     write_child_profile(fleet, MODEL, delay_s=0.02)
     run_id = enqueue_rows(fleet, MODEL, make_rows(240), chunk=CHUNK_SAMPLES)
-    fleet.start_workers(MODEL, chunks_in_flight=2, lease_s=FAR)
-    kept: dict[str, int] = {}
+    fleet.start_workers(MODEL, chunks_in_flight=2, lease_s=LONG_LEASE_S)
+    stored: dict[str, int] = {}
     moments = sorted(random.Random(seed).sample(range(8, 120), 2))
     for start, moment in enumerate(moments, start=1):
         child = wait_for_start(fleet, start).child
-        wait_for_kept(fleet, run_id, moment)
-        kept = note_kept(fleet, run_id) | kept  # what is kept since an earlier kill counts from then
+        wait_for_stored(fleet, run_id, moment)
+        stored = (
+            read_stored_counts(fleet, run_id) | stored
+        )  # a sample that was stored at an earlier kill keeps its count of that time
         os.kill(child, signal.SIGKILL)
         wait_for_start(fleet, start + 1)
 
     assert fleet.wait_for_end(run_id).samples.ok == 240
     assert_run_is_sound(fleet, run_id)
-    assert_not_asked_again(fleet, kept)
-    assert count_asked_again(fleet) <= len(moments) * IN_FLIGHT, "more was asked again than what was in flight"
+    assert_not_asked_again(fleet, stored)
+    assert count_asked_again(fleet) <= len(moments) * IN_FLIGHT, "only samples in flight may be asked again"
     log = fleet.read_log()
     assert log.count("exit_code=70") == len(moments)
-    assert log.count("worker started") == len(moments) + 1
+    assert log.count("worker.started") == len(moments) + 1
     assert all(is_gone(start.child) for start in read_starts(fleet)[:-1])
 
 
-def test_an_engine_process_killed_while_nothing_is_asked_is_found_dead_by_the_next_chunk(clean_fleet: Fleet) -> None:
+def test_next_chunk_detects_engine_killed_while_idle(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     write_child_profile(fleet, MODEL, delay_s=0.001)
-    fleet.start_workers(MODEL, chunks_in_flight=2, lease_s=FAR)
+    fleet.start_workers(MODEL, chunks_in_flight=2, lease_s=LONG_LEASE_S)
     fleet.wait_for_workers(MODEL)
     os.kill(wait_for_start(fleet, 1).child, signal.SIGKILL)
     run_id = enqueue_rows(fleet, MODEL, make_rows(64), chunk=CHUNK_SAMPLES)
@@ -75,20 +77,20 @@ def test_an_engine_process_killed_while_nothing_is_asked_is_found_dead_by_the_ne
     assert count_asked_again(fleet) <= IN_FLIGHT
 
 
-def test_a_killed_worker_leaves_no_engine_process_behind(clean_fleet: Fleet) -> None:
+def test_killed_worker_leaves_no_engine_process(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     write_child_profile(fleet, MODEL, delay_s=0.02)
     run_id = enqueue_rows(fleet, MODEL, make_rows(160), chunk=CHUNK_SAMPLES)
     fleet.start_workers(MODEL, chunks_in_flight=2, lease_s=1.5)
     first = wait_for_start(fleet, 1)
-    wait_for_kept(fleet, run_id, random.Random("worker").randint(8, 60))
+    wait_for_stored(fleet, run_id, random.Random("worker").randint(8, 60))
     assert os.getpgid(first.child) == first.worker
-    kept = note_kept(fleet, run_id)
+    stored = read_stored_counts(fleet, run_id)
     os.kill(first.worker, signal.SIGKILL)
 
     wait_until(lambda: is_gone(first.child), "the killed worker's engine process to end")
     assert fleet.wait_for_end(run_id).samples.ok == 160
     assert_run_is_sound(fleet, run_id)
-    assert_not_asked_again(fleet, kept)
+    assert_not_asked_again(fleet, stored)
     assert count_asked_again(fleet) <= IN_FLIGHT
     assert len(read_starts(fleet)) == 2

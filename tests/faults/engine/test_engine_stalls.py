@@ -1,13 +1,13 @@
-"""An engine answers nothing any more: its worker restarts and the run ends sound.  One that is only slow is left alone."""
+"""An engine stops answering: its worker restarts and the run ends sound.  An engine that is only slow is not restarted."""
 
 from typing import Any
 
 import pytest
 
-from tests.support.asking import assert_not_asked_again, count_asked_again, note_kept, read_asked
+from tests.support.asked_samples import assert_not_asked_again, count_asked_again, read_asked, read_stored_counts
 from tests.support.engines.stalling_engines import Stall
 from tests.support.fleet import Fleet, make_rows
-from tests.support.leftovers import clean_fleet
+from tests.support.fleet_processes import clean_fleet
 from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
 from tests.support.workers import enqueue_rows
@@ -32,35 +32,35 @@ def stall_once(fleet: Fleet, how: Stall, *, lease_s: float) -> str:
     run_id = enqueue_rows(fleet, MODEL, make_rows(64), chunk=CHUNK_SAMPLES)
     fleet.start_workers(MODEL, chunks_in_flight=2, engine_stall_s=STALL_S, lease_s=lease_s, drain_grace_s=1)
     wait_until(stalled.exists, "the engine to stall")
-    kept = note_kept(fleet, run_id)
+    stored = read_stored_counts(fleet, run_id)
     assert fleet.wait_for_end(run_id).samples.ok == 64
     assert_run_is_sound(fleet, run_id)
-    assert_not_asked_again(fleet, kept)
-    assert count_asked_again(fleet) <= IN_FLIGHT, "more was asked again than what was in flight"
-    assert fleet.read_log().count("worker started") == 2
+    assert_not_asked_again(fleet, stored)
+    assert count_asked_again(fleet) <= IN_FLIGHT, "only samples in flight may be asked again"
+    assert fleet.read_log().count("worker.started") == 2
     return run_id
 
 
 @pytest.mark.parametrize("how", ["silent", "blocked"])
-def test_an_engine_that_falls_silent_is_taken_for_dead_and_its_chunks_are_given_back(clean_fleet: Fleet, how: Stall) -> None:
+def test_stalled_engine_gives_its_chunks_back(clean_fleet: Fleet, how: Stall) -> None:
     fleet = clean_fleet
-    stall_once(fleet, how, lease_s=600)  # by far longer than the test: the chunks are given back, not waited for
+    stall_once(fleet, how, lease_s=600)  # longer than the test: the chunks are given back, because their leases do not expire
     log = fleet.read_log()
     assert log.count(f"the engine has answered nothing for {STALL_S} s") == 1
     assert log.count("exit_code=70") == 1
 
 
-def test_an_engine_that_keeps_every_thread_of_its_worker_from_running_is_ended_too(clean_fleet: Fleet) -> None:
-    stall_once(clean_fleet, "locked", lease_s=1.5)  # its heartbeat cannot give anything back: the leases run out
+def test_engine_that_blocks_every_thread_is_killed(clean_fleet: Fleet) -> None:
+    stall_once(clean_fleet, "locked", lease_s=1.5)  # its heartbeat cannot give anything back: the leases must expire
 
 
-def test_an_engine_that_is_slow_but_answers_now_and_then_is_left_alone(clean_fleet: Fleet) -> None:
+def test_slow_engine_is_not_restarted(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     write_profile(fleet, "SlowEngine", delay_s=0.4)
     run_id = enqueue_rows(fleet, MODEL, make_rows(16), chunk=CHUNK_SAMPLES)
     fleet.start_workers(MODEL, chunks_in_flight=2, engine_stall_s=STALL_S)
     assert fleet.wait_for_end(run_id).samples.ok == 16
     outcomes = assert_run_is_sound(fleet, run_id)
-    assert max(outcome.attempts[0].latency_s for outcome in outcomes) > STALL_S, "somebody waited for longer than a stall"
+    assert max(outcome.attempts[0].latency_s for outcome in outcomes) > STALL_S, "some sample must wait for longer than a stall"
     assert set(read_asked(fleet).values()) == {1}
-    assert fleet.read_log().count("worker started") == 1
+    assert fleet.read_log().count("worker.started") == 1

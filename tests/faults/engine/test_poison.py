@@ -1,4 +1,4 @@
-"""A sample that takes the engine down every time: it is found, it alone fails, and the run goes on."""
+"""A sample crashes the engine every time: it is identified, only it fails, and the run continues."""
 
 from collections import Counter
 
@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.engines.poison import assert_only_poison_failed, write_poisoned_profile
 from tests.support.fleet import Fleet, make_rows
-from tests.support.leftovers import clean_fleet
+from tests.support.fleet_processes import clean_fleet
 from tests.support.workers import enqueue_rows
 
 __all__ = ["clean_fleet"]  # a fixture
@@ -16,7 +16,7 @@ STALL_S = {"hangs": 4, "raises": 600, "exits": 600}
 
 
 @pytest.mark.parametrize("how", ["raises", "exits", "hangs"])
-def test_a_sample_that_takes_the_engine_down_twice_alone_fails_and_the_rest_goes_on(clean_fleet: Fleet, how: str) -> None:
+def test_only_sample_that_crashes_the_engine_fails(clean_fleet: Fleet, how: str) -> None:
     fleet = clean_fleet
     write_poisoned_profile(fleet, how)
     poison = {"id": "poison", "question": "poison?", "target": "ok"}
@@ -25,7 +25,7 @@ def test_a_sample_that_takes_the_engine_down_twice_alone_fails_and_the_rest_goes
     fleet.wait_for_end(run_id)
     assert_only_poison_failed(fleet, run_id, {"poison"})
     asked = Counter((fleet.folder / "asked").read_text().split())
-    deaths = 3 if how != "exits" else 4  # one among others, two alone; nobody knew that the first to vanish had crashed
-    assert fleet.read_log().count("worker started") == deaths + 1
+    deaths = 3 if how != "exits" else 4  # one among others, two alone; an exit leaves no record, so the first is not attributed
+    assert fleet.read_log().count("worker.started") == deaths + 1
     assert max(asked.values()) <= deaths
-    assert sum(times > 1 for times in asked.values()) <= 2 * CHUNK_SAMPLES, "more was asked again than what was in flight"
+    assert sum(times > 1 for times in asked.values()) <= 2 * CHUNK_SAMPLES, "only samples in flight may be asked again"

@@ -1,4 +1,4 @@
-"""vLLM's engine process is killed, stopped or told to end in mid-run: the worker gives its chunks back, and the run ends sound."""
+"""vLLM's engine process gets SIGKILL, SIGSTOP or SIGTERM during a run: the worker gives its chunks back, the run ends sound."""
 
 import math
 import os
@@ -10,12 +10,12 @@ import pytest
 
 from common.ledger.worker_registry import WorkerRecord
 from common.records import Outcome
-from tests.support.asking import find_kept
+from tests.support.asked_samples import find_stored
 from tests.support.engines.requests import TINY
 from tests.support.engines.vllm_cpu.environment import OPTIONS, vllm_environment
 from tests.support.engines.vllm_cpu.process import LOAD_S
 from tests.support.fleet import ROOT, Fleet
-from tests.support.leftovers import clean_fleet
+from tests.support.fleet_processes import clean_fleet
 from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
 
@@ -24,24 +24,24 @@ __all__ = ["clean_fleet"]  # a fixture
 MODEL = "seeing"
 SAMPLES = 600
 CHUNK_SAMPLES = 16
-FAR = 600  # s; leases longer than the test: chunks must be given back, not waited for
+LONG_LEASE_S = 600  # longer than the test: chunks must be given back, because their leases do not expire in time
 STALL_S = 15
 SHAPES = {"path": str(ROOT / "examples" / "data" / "shapes.jsonl"), "limit": SAMPLES, "fields": {"id": "qid", "target": "answer"}}
 
 
 @pytest.fixture
 def vllm_fleet(clean_fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> Fleet:
-    """Return a fleet whose workers have real vLLM, with a model that sees."""
+    """Return a fleet whose workers run real vLLM with a vision model."""
     plain = clean_fleet.environment
     monkeypatch.setattr(clean_fleet, "environment", lambda **settings: {**plain(**settings), **vllm_environment()})
-    # Few at once, so that the engine is in the midst of the run when it dies.
+    # Few requests at once, so that the engine dies in the middle of the run.
     options = {**OPTIONS, "max_num_seqs": 4}
     clean_fleet.write_profile(MODEL, engine="vllm", weights=TINY, adapter="chat", engine_options=options)
     return clean_fleet
 
 
 def wait_for_engine(fleet: Fleet, *, not_of: set[int]) -> tuple[WorkerRecord, psutil.Process]:
-    """Return a worker that was not seen before and its engine's process."""
+    """Return a worker whose pid is not in ``not_of``, and its engine's process."""
 
     def find() -> tuple[WorkerRecord, psutil.Process] | None:
         for worker in fleet.workers(MODEL):
@@ -53,43 +53,45 @@ def wait_for_engine(fleet: Fleet, *, not_of: set[int]) -> tuple[WorkerRecord, ps
     return wait_until(find, "a worker with vLLM", deadline_s=LOAD_S)
 
 
-def wait_for_kept(fleet: Fleet, run_id: str, count: int) -> None:
-    wait_until(lambda: len(find_kept(fleet, run_id)) >= count, f"{count} samples to be kept", deadline_s=LOAD_S)
+def wait_for_stored(fleet: Fleet, run_id: str, count: int) -> None:
+    wait_until(lambda: len(find_stored(fleet, run_id)) >= count, f"{count} samples in journals or parts", deadline_s=LOAD_S)
 
 
 @pytest.mark.timeout(5 * LOAD_S)
-def test_vllms_engine_process_killed_and_then_stopped_costs_what_was_in_flight_and_nothing_more(vllm_fleet: Fleet) -> None:
+def test_killed_or_stopped_vllm_costs_only_in_flight(vllm_fleet: Fleet) -> None:
+    """The engine process gets SIGKILL, and that of the next worker SIGSTOP."""
     fleet = vllm_fleet
     generation = {"max_tokens": 32, "temperature": 0.0}
     spec = fleet.write_spec(MODEL, [SHAPES], chunks={"max_samples": CHUNK_SAMPLES}, generation=generation)
     run_id = fleet.enqueue(spec).run_id
-    fleet.start_workers(MODEL, lease_s=FAR, engine_stall_s=STALL_S)
-    kept_at: dict[str, float] = {}
+    fleet.start_workers(MODEL, lease_s=LONG_LEASE_S, engine_stall_s=STALL_S)
+    stored_at: dict[str, float] = {}
     workers: set[int] = set()
-    for blow in (signal.SIGKILL, signal.SIGSTOP):
+    for sent in (signal.SIGKILL, signal.SIGSTOP):
         worker, core = wait_for_engine(fleet, not_of=workers)
         workers.add(worker.pid)
-        assert os.getpgid(core.pid) == worker.pid, "what ends the worker's group must end the engine"
-        wait_for_kept(fleet, run_id, len(kept_at) + 40)
-        core.send_signal(blow)
-        kept, noted_at = find_kept(fleet, run_id), time.time()
-        kept_at = {sample_id: kept_at.get(sample_id, noted_at) for sample_id in kept}
-        assert len(kept_at) < SAMPLES
+        assert os.getpgid(core.pid) == worker.pid, "the engine must be in the worker's process group, which is killed with it"
+        wait_for_stored(fleet, run_id, len(stored_at) + 40)
+        core.send_signal(sent)
+        stored, noted_at = find_stored(fleet, run_id), time.time()
+        stored_at = {sample_id: stored_at.get(sample_id, noted_at) for sample_id in stored}
+        assert len(stored_at) < SAMPLES
 
     samples = fleet.wait_for_end(run_id, deadline_s=LOAD_S).samples
     assert (samples.unique, samples.failed) == (SAMPLES, 0)
     outcomes = {outcome.sample_id: outcome for outcome in assert_run_is_sound(fleet, run_id)}
-    asked_again = {name for name, at in kept_at.items() if (outcomes[name].finished_at or math.inf) > at}
+    asked_again = {name for name, at in stored_at.items() if (outcomes[name].finished_at or math.inf) > at}
     assert asked_again == set()
     log = fleet.read_log()
     assert "vLLM's engine process is gone" in log
     assert f"the engine has answered nothing for {STALL_S} s" in log
     assert log.count("exit_code=70") == len(workers)
-    assert log.count("worker started") == len(workers) + 1
+    assert log.count("worker.started") == len(workers) + 1
 
 
 @pytest.mark.timeout(5 * LOAD_S)
-def test_what_vllms_engine_process_breaks_off_when_told_to_end_is_asked_again_and_never_an_answer(vllm_fleet: Fleet) -> None:
+def test_requests_aborted_by_terminated_vllm_are_retried(vllm_fleet: Fleet) -> None:
+    """VLLM answers SIGTERM by ending its requests with half an answer, which must never become an outcome."""
     fleet = vllm_fleet
 
     def enqueue(chunk_samples: int) -> str:
@@ -98,14 +100,14 @@ def test_what_vllms_engine_process_breaks_off_when_told_to_end_is_asked_again_an
         spec = fleet.write_spec(MODEL, [shapes], chunks={"max_samples": chunk_samples}, generation=generation)
         return fleet.enqueue(spec).run_id
 
-    fleet.start_workers(MODEL, lease_s=FAR)
+    fleet.start_workers(MODEL, lease_s=LONG_LEASE_S)
     _, core = wait_for_engine(fleet, not_of=set())
     undisturbed = enqueue(CHUNK_SAMPLES)
     assert fleet.wait_for_end(undisturbed, deadline_s=LOAD_S).samples.ok == SAMPLES // 2
     disturbed = enqueue(CHUNK_SAMPLES - 1)
-    wait_for_kept(fleet, disturbed, 40)
+    wait_for_stored(fleet, disturbed, 40)
     core.terminate()
-    assert len(find_kept(fleet, disturbed)) < SAMPLES // 2
+    assert len(find_stored(fleet, disturbed)) < SAMPLES // 2
 
     assert fleet.wait_for_end(disturbed, deadline_s=LOAD_S).samples.ok == SAMPLES // 2
     outcomes = assert_run_is_sound(fleet, disturbed)

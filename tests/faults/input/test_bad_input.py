@@ -1,4 +1,4 @@
-"""Bad input: every case of the tables in ``tests/support/faults/bad_input`` ends as it is told there, and stops nothing else."""
+"""Bad input: every case in ``tests/support/faults/bad_input`` has the outcome given there, and does not affect other samples."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ from common.records import Outcome
 from common.settings import get_settings
 from producer.cli import cli
 from producer.datasets import lines
-from tests.support.faults.bad_input.cases import CommandCase, RowCase, is_said, slugify
+from tests.support.faults.bad_input.cases import CommandCase, RowCase, matches_message, slugify
 from tests.support.faults.bad_input.engine import without_root_powers
 from tests.support.faults.bad_input.page import COMMAND, COMMAND_TOPICS, ROW_TOPICS, list_row_cases, make_page
 from tests.support.faults.bad_input.rows import LONGEST_LINE_BYTES
@@ -25,7 +25,7 @@ from tests.support.soundness import assert_run_is_sound
 PAGE = ROOT / "docs" / "bad-input.md"
 ROW_CASES = list_row_cases()
 COMMAND_CASES = [case for topic in COMMAND_TOPICS for case in topic.cases if isinstance(case, CommandCase)]
-SEEING = "tests.support.faults.bad_input.engine:SeeingEngine"
+DESCRIBING = "tests.support.faults.bad_input.engine:DescribingEngine"
 
 Ended = dict[str, list[Outcome]]
 
@@ -34,13 +34,13 @@ Ended = dict[str, list[Outcome]]
 def shared_fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     with pytest.MonkeyPatch.context() as monkeypatch, start_fleet(tmp_path_factory.mktemp("fleet"), monkeypatch) as fleet:
         fleet.write_profile("quick")
-        fleet.write_profile("seeing", engine=SEEING)
+        fleet.write_profile("seeing", engine=DESCRIBING)
         yield fleet
 
 
 @pytest.fixture(scope="module")
 def run_id(shared_fleet: Fleet) -> str:
-    """Run all row cases at once, a dataset each, to their sound end."""
+    """Run all row cases in one run, each as a dataset of its own, until it ends sound; return the run's id."""
     sources = [write_case(shared_fleet.folder / "cases" / slugify(case.name), case) for case in ROW_CASES]
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(lines, "LINE_LIMIT_BYTES", LONGEST_LINE_BYTES)
@@ -70,32 +70,32 @@ def write_case(folder: Path, case: RowCase) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("case", ROW_CASES, ids=lambda case: slugify(case.name))
-def test_a_bad_row_gets_its_outcome_and_stops_no_other(shared_fleet: Fleet, run_id: str, ended: Ended, case: RowCase) -> None:
+def test_bad_row_fails_without_stopping_others(shared_fleet: Fleet, run_id: str, ended: Ended, case: RowCase) -> None:
     outcomes = ended[slugify(case.name)]
     neighbours = [outcome for outcome in outcomes if outcome.metadata.get("neighbour") == "yes"]
     assert [neighbour.status for neighbour in neighbours] == ["ok", "ok"]
     own = [outcome for outcome in outcomes if outcome not in neighbours]
     assert len(own) == case.samples
     for outcome in own:
-        assert_ended_as_told(case, outcome)
+        assert_ends_as_expected(case, outcome)
     counts = shared_fleet.status(run_id).datasets[slugify(case.name)]
     is_failed = case.outcome != "ok"
     assert (counts.unique, counts.duplicates, counts.failed) == (2 + case.samples, case.duplicates, case.samples * is_failed)
 
 
-def assert_ended_as_told(case: RowCase, outcome: Outcome) -> None:
+def assert_ends_as_expected(case: RowCase, outcome: Outcome) -> None:
     if case.outcome == "ok":
         assert (outcome.status, outcome.error_message) == ("ok", None)
-        assert is_said(case.seen or "ok", outcome.response or "")
+        assert matches_message(case.seen or "ok", outcome.response or "")
     else:
         assert (outcome.status, outcome.error_code) == ("failed", case.outcome), outcome.error_message
-        assert is_said(case.message, outcome.error_message or ""), outcome.error_message
+        assert matches_message(case.message, outcome.error_message or ""), outcome.error_message
         assert outcome.prediction is None
 
 
 @pytest.fixture
-def desk(shared_fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Stand in an empty folder, with the fleet's settings in the environment and a store of its own."""
+def work_folder(shared_fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return an empty working folder, with the fleet's settings in the environment and a separate store."""
     for name, value in shared_fleet.environment(store_url=f"file://{tmp_path}/store").items():
         if os.environ.get(name) != value:
             monkeypatch.setenv(name, value)
@@ -105,51 +105,51 @@ def desk(shared_fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def start_producer(arguments: Sequence[str]) -> tuple[int, str]:
-    """Run a command in a process of its own; return its exit code and what it said."""
+    """Run a command in a new process; return its exit code and output."""
     done = subprocess.run([sys.executable, "-m", "producer", *arguments], capture_output=True, text=True, timeout=60, check=False)
     return done.returncode, done.stdout + done.stderr
 
 
 def run_producer(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
-    """Run a command in this process, where it is quicker; return its exit code and what it said."""
+    """Run a command in this process, which is faster; return its exit code and output."""
     get_settings.cache_clear()
     capsys.readouterr()
     with pytest.raises(SystemExit) as ended, without_root_powers():
         run_command("producer", partial(cli, list(arguments)))
-    said = capsys.readouterr()
+    output = capsys.readouterr()
     assert isinstance(ended.value.code, int)
-    return ended.value.code, said.out + said.err
+    return ended.value.code, output.out + output.err
 
 
 @pytest.mark.parametrize("case", COMMAND_CASES, ids=lambda case: slugify(case.name))
-def test_a_command_says_what_is_wrong(
-    desk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], case: CommandCase
+def test_command_reports_what_is_wrong(
+    work_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], case: CommandCase
 ) -> None:
-    (desk / "rows.jsonl").write_text('{"question": "Why?"}\n')
-    (desk / "spec.yaml").write_bytes(case.spec if isinstance(case.spec, bytes) else case.spec.encode())
-    case.prepare(desk)
+    (work_folder / "rows.jsonl").write_text('{"question": "Why?"}\n')
+    (work_folder / "spec.yaml").write_bytes(case.spec if isinstance(case.spec, bytes) else case.spec.encode())
+    case.prepare(work_folder)
     for name, value in case.environment.items():
         monkeypatch.setenv(name, value)
-    code, said = start_producer(case.arguments) if case.starts else run_producer(case.arguments, capsys)
-    said = said.replace(f"{desk}/", "")
-    assert code == case.code, said
-    assert is_said(case.message, said), said
+    code, output = start_producer(case.arguments) if case.starts else run_producer(case.arguments, capsys)
+    output = output.replace(f"{work_folder}/", "")
+    assert code == case.code, output
+    assert matches_message(case.message, output), output
 
 
-def test_the_status_says_that_no_worker_serves_the_model(shared_fleet: Fleet) -> None:
+def test_status_reports_model_without_workers(shared_fleet: Fleet) -> None:
     rows = shared_fleet.write_dataset("waiting", [{"question": "Is anybody there?"}])
     run_id = shared_fleet.enqueue(shared_fleet.write_spec("quick", [rows])).run_id
-    said = shared_fleet.run_producer("status", run_id)
-    assert "waiting for a worker" in said
-    assert "no worker serves quick now; on a GPU node: workers start --model quick" in said
+    output = shared_fleet.run_producer("status", run_id)
+    assert "waiting for a worker" in output
+    assert "no worker serves quick now; on a GPU node: workers start --model quick" in output
 
 
-def test_there_are_at_least_60_cases_and_each_has_a_name_of_its_own() -> None:
+def test_at_least_60_cases_have_unique_names() -> None:
     names = [slugify(case.name) for case in ROW_CASES] + [slugify(case.name) for case in COMMAND_CASES]
     assert len(names) >= 60
     assert sorted(names) == sorted(set(names))
     assert len(names) == sum(len(topic.cases) for topic in (*ROW_TOPICS, *COMMAND_TOPICS))
 
 
-def test_the_page_is_what_the_tables_make() -> None:
+def test_page_matches_the_tables() -> None:
     assert PAGE.read_text(encoding="utf-8") == make_page(), f"docs/bad-input.md is stale; run: {COMMAND}"

@@ -1,4 +1,4 @@
-"""The file system that images lie on goes away in mid-run: no sample is blamed, and the run goes on once it is back."""
+"""The file system with the images is unavailable for a time: no sample fails, and the run continues once it is back."""
 
 import errno
 import os
@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from common.spec.models import ModelProfile
-from tests.support.asking import assert_not_asked_again, note_kept
-from tests.support.engines.dying_engine import NotingEngine
+from tests.support.asked_samples import assert_not_asked_again, read_stored_counts
+from tests.support.engines.dying_engine import RecordingEngine
 from tests.support.fleet import Fleet, make_rows
 from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
@@ -19,8 +19,8 @@ from tests.support.workers import enqueue_rows
 COUNT = 40
 
 
-class MountedEngine(NotingEngine):
-    """In its process no image can be opened for as long as the file ``unmounted`` is there; ``error`` is what the system says."""
+class FaultyFilesEngine(RecordingEngine):
+    """Lets its process open no image while the file ``unmounted`` exists; ``error`` is the error number that is raised."""
 
     def __init__(self, profile: ModelProfile, weights: str) -> None:
         options = dict(profile.engine_options)
@@ -40,10 +40,10 @@ class MountedEngine(NotingEngine):
 
 
 @pytest.mark.parametrize("error", ["ESTALE", "EMFILE"])
-def test_a_file_system_that_is_away_for_a_while_fails_no_sample(fleet: Fleet, error: str) -> None:
+def test_temporarily_unavailable_file_system_fails_no_sample(fleet: Fleet, error: str) -> None:
     unmounted = fleet.folder / "unmounted"
     options = {"delay_s": 0.3, "asked": str(fleet.folder / "asked"), "unmounted": str(unmounted), "error": getattr(errno, error)}
-    fleet.write_profile("mounted", engine="tests.faults.input.test_media_away:MountedEngine", engine_options=options)
+    fleet.write_profile("mounted", engine="tests.faults.input.test_media_away:FaultyFilesEngine", engine_options=options)
     Image.new("RGB", (8, 6), "red").save(fleet.folder / "a.png")
     rows = [{**row, "image": "a.png"} for row in make_rows(COUNT)]
     run_id = enqueue_rows(fleet, "mounted", rows, chunk=4)
@@ -51,9 +51,11 @@ def test_a_file_system_that_is_away_for_a_while_fails_no_sample(fleet: Fleet, er
     wait_until(lambda: fleet.status(run_id).samples.ok >= 8, "two chunks")
 
     unmounted.touch()
-    kept = note_kept(fleet, run_id)
-    said = f"a.png: cannot be read now: {os.strerror(getattr(errno, error))}"
-    wait_until(lambda: any(said in (worker.trouble or "") for worker in fleet.workers("mounted")), "a worker's trouble")
+    stored = read_stored_counts(fleet, run_id)
+    message = f"a.png: cannot be read now: {os.strerror(getattr(errno, error))}"
+    wait_until(
+        lambda: any(message in (worker.trouble or "") for worker in fleet.workers("mounted")), "a worker that reports the error"
+    )
     status = fleet.status(run_id)
     assert (status.state, status.samples.failed, status.samples.invalid) == ("running", 0, 0)
     assert status.samples.ok < COUNT
@@ -61,4 +63,4 @@ def test_a_file_system_that_is_away_for_a_while_fails_no_sample(fleet: Fleet, er
 
     assert fleet.wait_for_end(run_id).samples.ok == COUNT
     assert_run_is_sound(fleet, run_id)
-    assert_not_asked_again(fleet, kept)
+    assert_not_asked_again(fleet, stored)

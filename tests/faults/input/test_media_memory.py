@@ -1,4 +1,4 @@
-"""Far more images than fit into memory: the worker's memory stays near its budget, whatever the chunks hold."""
+"""Many more images than fit into memory: the worker's memory stays near its budget for any content of the chunks."""
 
 import os
 from pathlib import Path
@@ -14,11 +14,11 @@ SIZE = (4000, 3000)
 DECODED_BYTES = 4 * SIZE[0] * SIZE[1]
 COUNT = 36
 BUDGET_MB = 256
-SLACK_BYTES = 48 * 2**20  # files of samples that wait for their turn, the samples themselves
+SLACK_BYTES = 48 * 2**20  # files of samples that wait for admission, and the samples themselves
 
 
 def write_photos(folder: Path) -> list[str]:
-    """Write a large JPEG under as many names as there are samples; every sixth one breaks off in its middle."""
+    """Write a large JPEG under one name for each sample; every sixth file is truncated at its middle."""
     photo, cut = folder / "photo", folder / "cut"
     Image.radial_gradient("L").convert("RGB").resize(SIZE).save(photo, "JPEG")
     cut.write_bytes(photo.read_bytes()[: photo.stat().st_size // 2])
@@ -29,19 +29,19 @@ def write_photos(folder: Path) -> list[str]:
 
 
 def read_bytes(pid: int, field: str) -> int:
-    """Return one of the numbers of memory that Linux keeps of a process."""
+    """Return one of the memory figures in ``/proc/PID/status``."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
 
 
 @pytest.mark.parametrize("bounds", [{}, {"max_pixels": 1_000_000}], ids=["as they are", "scaled down"])
-def test_many_large_images_at_once_do_not_fill_the_memory(fleet: Fleet, bounds: dict[str, int]) -> None:
+def test_many_large_images_stay_within_memory_budget(fleet: Fleet, bounds: dict[str, int]) -> None:
     names = write_photos(fleet.folder)
     fleet.write_profile("seeing", engine_options={"delay_s": 1.0}, media=bounds)
     fleet.start_workers("seeing", media_memory_mb=BUDGET_MB)
-    fleet.wait_for_end(enqueue_rows(fleet, "seeing", make_rows(20)))  # all is imported and warm
+    fleet.wait_for_end(enqueue_rows(fleet, "seeing", make_rows(20)))  # every module is imported and every cache is warm
     (worker,) = fleet.workers("seeing")
-    Path(f"/proc/{worker.pid}/clear_refs").write_text("5")  # its peak is what it has now
+    Path(f"/proc/{worker.pid}/clear_refs").write_text("5")  # resets the peak to the current size
     before = read_bytes(worker.pid, "VmHWM")
 
     rows = [{"id": name, "question": f"{name}?", "target": "ok", "image": name} for name in names]
@@ -52,6 +52,6 @@ def test_many_large_images_at_once_do_not_fill_the_memory(fleet: Fleet, bounds: 
     assert (samples.ok, samples.failed) == (COUNT * 5 // 6, COUNT // 6)
     codes = {outcome.error_code for outcome in assert_run_is_sound(fleet, run_id) if outcome.status == "failed"}
     assert codes == {"media_corrupt"}
-    assert COUNT * DECODED_BYTES > 6 * BUDGET_MB * 2**20, "far more than the budget, were it decoded at once"
+    assert COUNT * DECODED_BYTES > 6 * BUDGET_MB * 2**20, "the decoded images must exceed the budget many times"
     assert grown <= BUDGET_MB * 2**20 + SLACK_BYTES, f"grew by {grown / 2**20:.0f} MiB"
-    assert [found.pid for found in fleet.workers("seeing")] == [worker.pid], "it never died"
+    assert [found.pid for found in fleet.workers("seeing")] == [worker.pid], "the worker must not have died"

@@ -1,6 +1,6 @@
-"""Commands that are killed, or stopped by Ctrl+C, in each of their steps: the same command again ends what they began.
+"""Commands get SIGKILL or SIGINT in each of their steps: the same command, repeated, completes the work.
 
-Enqueueing that dies by SIGKILL is in ``tests/integration/test_producer_commands.py`` as well, with what it leaves behind.
+``tests/integration/test_producer_commands.py`` kills ``enqueue`` as well, and checks what it leaves behind.
 """
 
 import signal
@@ -12,7 +12,7 @@ from common.spec.files import read_specs
 from common.storage.plan_index import read_index
 from tests.support.fleet import Fleet, make_rows
 from tests.support.planning import put_part, read_rung, run_chunks
-from tests.support.producers import Ended, run_dying
+from tests.support.producers import Ended, run_signalled
 from tests.support.soundness import assert_run_is_sound
 
 SAMPLES = 60
@@ -29,15 +29,15 @@ def spec(fleet: Fleet) -> Path:
 
 @pytest.fixture
 def run_id(fleet: Fleet, spec: Path) -> str:
-    """Return the id of that run, enqueued."""
+    """Enqueue that spec and return the run's id."""
     return fleet.enqueue(spec).run_id
 
 
 def assert_ended_by(ended: Ended, by: signal.Signals) -> None:
     if by == signal.SIGINT:
-        assert (ended.code, ended.said.strip()) == (130, "interrupted; nothing is lost, run the same command again")
+        assert (ended.code, ended.stderr.strip()) == (130, "interrupted; nothing is lost, run the same command again")
     else:
-        assert ended.code == -by, ended.said
+        assert ended.code == -by, ended.stderr
 
 
 def put_some_parts(fleet: Fleet, run_id: str) -> None:
@@ -47,12 +47,12 @@ def put_some_parts(fleet: Fleet, run_id: str) -> None:
 
 @BY
 @pytest.mark.parametrize("point", [*PLANNING, "after_open", "while_committing_parts", "after_three_rings"])
-def test_enqueue_goes_on_with_the_same_command(fleet: Fleet, spec: Path, point: str, by: signal.Signals) -> None:
+def test_repeated_enqueue_completes_an_interrupted_one(fleet: Fleet, spec: Path, point: str, by: signal.Signals) -> None:
     [asked] = read_specs(spec)
-    if point == "while_committing_parts":  # these are there when Redis has lost a run
+    if point == "while_committing_parts":  # only a run that Redis has lost has parts when it is enqueued
         put_some_parts(fleet, fleet.enqueue(spec).run_id)
         fleet.ledger.client.flushall()
-    assert_ended_by(run_dying(fleet, point, "enqueue", str(spec), by=by), by)
+    assert_ended_by(run_signalled(fleet, point, "enqueue", str(spec), by=by), by)
     assert (fleet.ledger.view_run(asked.run_id) is None) == (point in PLANNING)
 
     fleet.run_producer("enqueue", str(spec))
@@ -63,10 +63,10 @@ def test_enqueue_goes_on_with_the_same_command(fleet: Fleet, spec: Path, point: 
 
 @BY
 @pytest.mark.parametrize("point", ["after_forgetting", "after_open", "while_committing_parts", "after_three_rings"])
-def test_rebuilding_goes_on_with_the_same_command(fleet: Fleet, run_id: str, point: str, by: signal.Signals) -> None:
+def test_repeated_rebuild_completes_an_interrupted_one(fleet: Fleet, run_id: str, point: str, by: signal.Signals) -> None:
     run_chunks(fleet, "quick", run_id, [1, 2, 5])
     put_some_parts(fleet, run_id)
-    assert_ended_by(run_dying(fleet, point, "resume", run_id, "--rebuild", by=by), by)
+    assert_ended_by(run_signalled(fleet, point, "resume", run_id, "--rebuild", by=by), by)
 
     fleet.run_producer("resume", run_id, "--rebuild")
     done = {0, 3, 6, 9} | {1, 2, 5}
@@ -78,17 +78,17 @@ def test_rebuilding_goes_on_with_the_same_command(fleet: Fleet, run_id: str, poi
 
 @BY
 @pytest.mark.parametrize("point", ["while_reading_parts", "while_writing_results", "before_results_appear", "between_two_results"])
-def test_collect_leaves_no_half_results_under_their_names(fleet: Fleet, run_id: str, point: str, by: signal.Signals) -> None:
+def test_interrupted_collect_leaves_no_partial_results(fleet: Fleet, run_id: str, point: str, by: signal.Signals) -> None:
     out = fleet.folder / "out"
     collect = ["collect", run_id, "--out", str(out)]
     run_chunks(fleet, "quick", run_id, range(5))
     fleet.run_producer(*collect, code=1)
     older = read_results(out)
     run_chunks(fleet, "quick", run_id)
-    assert_ended_by(run_dying(fleet, point, *collect, by=by), by)
+    assert_ended_by(run_signalled(fleet, point, *collect, by=by), by)
     left = read_results(out)
     if by == signal.SIGINT:
-        assert {path.name for path in out.iterdir()} == set(left), "unfinished files are left behind"
+        assert {path.name for path in out.iterdir()} == set(left), "no unfinished file may be left"
 
     assert "60 ok" in fleet.run_producer(*collect)
     newer = read_results(out)
@@ -102,10 +102,10 @@ def read_results(folder: Path) -> dict[str, bytes]:
 
 
 @BY
-def test_evaluate_changes_nothing(fleet: Fleet, run_id: str, by: signal.Signals) -> None:
+def test_interrupted_evaluate_changes_nothing(fleet: Fleet, run_id: str, by: signal.Signals) -> None:
     run_chunks(fleet, "quick", run_id)
     before = {key: fleet.store.get(key) for key in fleet.store.list_keys()}
-    assert_ended_by(run_dying(fleet, "while_reading_parts", "evaluate", run_id, by=by), by)
+    assert_ended_by(run_signalled(fleet, "while_reading_parts", "evaluate", run_id, by=by), by)
     assert {key: fleet.store.get(key) for key in fleet.store.list_keys()} == before
     fleet.run_producer("evaluate", run_id)
     assert_run_is_sound(fleet, run_id)

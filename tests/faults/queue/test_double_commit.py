@@ -1,4 +1,4 @@
-"""Two workers write and commit the same chunk at the same moment: one part wins whole, and the ledger counts it once."""
+"""Two workers write and commit the same chunk at the same moment: one complete part wins, and the ledger counts it once."""
 
 import random
 import threading
@@ -28,41 +28,41 @@ SIDES: tuple[Side, Side] = ("left", "right")
 
 
 def say(side: str, sample_id: str) -> str:
-    """Return a side's answer: its name, or for a third of what the right one is asked nothing, which is invalid."""
+    """Return a side's answer: its name.  For a third of the samples the right side answers nothing, which is invalid."""
     return "" if side == "right" and int(sample_id[:8], 16) % 3 == 0 else side
 
 
-class Gate:
-    """Lets both sides through at the same moment, or the ``first`` one before the other."""
+class OrderedBarrier:
+    """A barrier that releases both sides at the same moment, or the ``first`` one before the other."""
 
     def __init__(self, first: Side | None) -> None:
         self.first = first
-        self._both_are_here = threading.Barrier(len(SIDES))
-        self._first_is_through = threading.Event()
+        self._both_arrived = threading.Barrier(len(SIDES))
+        self._first_passed = threading.Event()
 
     @contextmanager
     def pass_through(self) -> Iterator[None]:
         side = threading.current_thread().name
-        self._both_are_here.wait(DEADLINE_S)
+        self._both_arrived.wait(DEADLINE_S)
         if self.first not in (None, side):
-            assert self._first_is_through.wait(DEADLINE_S)
+            assert self._first_passed.wait(DEADLINE_S)
         yield
         if side == self.first:
-            self._first_is_through.set()
+            self._first_passed.set()
 
 
 class Round(NamedTuple):
-    """One chunk's race: the order at the part and at the commit, and what each commit has raised."""
+    """One chunk's race: the order at the part and at the commit, and the number that each commit has counted."""
 
-    before_part: Gate
-    before_commit: Gate
+    before_part: OrderedBarrier
+    before_commit: OrderedBarrier
     raised: list[int]
     left_has_answered: threading.Event
 
 
 @pytest.fixture
 def rounds(monkeypatch: pytest.MonkeyPatch) -> dict[int, Round]:
-    """Return the races by chunk number; both sides wait for each other at the gates of theirs."""
+    """Return the races by chunk number; both sides wait for each other at the barriers of a race."""
     races: dict[int, Round] = {}
     write_part, commit = chunk_module.write_part, Ledger.commit
 
@@ -83,13 +83,13 @@ def rounds(monkeypatch: pytest.MonkeyPatch) -> dict[int, Round]:
 
 
 def lose_lease_and_journal(fleet: Fleet, run_id: str, number: int) -> None:
-    """Make Redis forget its last moments, so that the successor answers everything anew and says something else."""
+    """Delete the lease and the journal of a chunk, so that the successor answers every sample again, and differently."""
     assert fleet.ledger.client.zrem(run_keys(run_id).leases, number) == 1
     assert fleet.ledger.client.delete(journal_key(run_id, number)) == 1
 
 
 def race(fleet: Fleet, workers: dict[Side, Worker], run_id: str, number: int, this: Round) -> None:
-    """Run a chunk on the left up to its part, lose its lease, run it on the right, and let both go on together."""
+    """Run a chunk on the left up to its part, delete its lease, run it on the right, and let both continue together."""
     with ThreadPoolExecutor(len(SIDES)) as pool:
         left = pool.submit(run_named, "left", run_chunk, workers["left"], run_id, number)
         assert this.left_has_answered.wait(DEADLINE_S)
@@ -104,22 +104,20 @@ def run_named(name: str, function: Callable[[Worker, str, int], str], worker: Wo
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_of_two_workers_that_commit_a_chunk_together_one_wins_whole_and_is_counted_once(
-    fleet: Fleet, rounds: dict[int, Round], seed: int
-) -> None:
+def test_simultaneous_commits_are_counted_once(fleet: Fleet, rounds: dict[int, Round], seed: int) -> None:
     fleet.write_profile("both")
     run_id = enqueue_rows(fleet, "both", make_rows(ROUNDS * CHUNK_SAMPLES), chunk=CHUNK_SAMPLES, validation={"max_attempts": 1})
     draw = random.Random(seed)
-    quiet = {"lease_s": 600, "renew_s": 300}  # no heartbeat, and so no janitor, in the time of the test
+    quiet = {"lease_s": 600, "renew_s": 300}  # no heartbeat, and therefore no janitor, during the test
     with open_worker(fleet, "both", name="left", **quiet) as left, open_worker(fleet, "both", name="right", **quiet) as right:
         workers: dict[Side, Worker] = {"left": left, "right": right}
         for side, worker in workers.items():
             worker.host.engine = ScriptedEngine(lambda request, side=side: say(side, request.request_id))  # type: ignore[misc]  # bound by default
         for number in range(ROUNDS):
             orders = [draw.choice((None, None, *SIDES)) for _ in range(2)]
-            rounds[number] = Round(Gate(orders[0]), Gate(orders[1]), [], threading.Event())
+            rounds[number] = Round(OrderedBarrier(orders[0]), OrderedBarrier(orders[1]), [], threading.Event())
             race(fleet, workers, run_id, number, rounds[number])
-            assert sorted(rounds[number].raised) == [0, CHUNK_SAMPLES], "both commits counted, or neither"
+            assert sorted(rounds[number].raised) == [0, CHUNK_SAMPLES], "exactly one commit must count the chunk"
 
     outcomes = assert_run_is_sound(fleet, run_id)
     for number, this in rounds.items():
@@ -127,7 +125,7 @@ def test_of_two_workers_that_commit_a_chunk_together_one_wins_whole_and_is_count
         assert winners in ([{this.before_part.first}] if this.before_part.first else [{"left"}, {"right"}])
     assert {outcome.worker for outcome in outcomes} == set(SIDES)
     for outcome in outcomes:
-        said = say(outcome.worker or "", outcome.sample_id)
-        assert (outcome.response, outcome.status) == (said, "ok" if said else "invalid")
+        expected = say(outcome.worker or "", outcome.sample_id)
+        assert (outcome.response, outcome.status) == (expected, "ok" if expected else "invalid")
     counted = fleet.status(run_id).samples
     assert (counted.ok, counted.invalid) == tuple(sum(one.status == status for one in outcomes) for status in ("ok", "invalid"))

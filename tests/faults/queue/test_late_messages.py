@@ -1,4 +1,4 @@
-"""Messages come an hour late: the chunk, the run or the worker is not what it was.  Nothing is asked again, nothing breaks."""
+"""Messages arrive late, when the state of the chunk, the run or the worker has changed.  No sample is asked again."""
 
 import base64
 import json
@@ -7,20 +7,20 @@ from typing import Any
 from common.broker.app import make_app
 from common.broker.queues import queue_name
 from producer.runs.control import cancel_run, resume_run
-from tests.support.asking import read_asked
+from tests.support.asked_samples import read_asked
 from tests.support.fleet import Fleet, make_rows
-from tests.support.leftovers import clean_fleet
+from tests.support.fleet_processes import clean_fleet
 from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
 from tests.support.workers import enqueue_rows
 
 __all__ = ["clean_fleet"]  # a fixture
 
-MODEL = "noting"
+MODEL = "recording"
 CHUNK_SAMPLES = 4
 SAMPLES = 24
 CHUNKS = SAMPLES // CHUNK_SAMPLES
-NO_JANITOR = {"chunks_in_flight": 2, "janitor_s": 600}  # nobody rings again in the time of the test
+NO_JANITOR = {"chunks_in_flight": 2, "janitor_s": 600}  # no janitor publishes a chunk again during the test
 
 
 def enqueue(fleet: Fleet) -> str:
@@ -30,11 +30,11 @@ def enqueue(fleet: Fleet) -> str:
 
 def write_profile(fleet: Fleet, **options: Any) -> None:
     options = {"asked": str(fleet.folder / "asked"), **options}
-    fleet.write_profile(MODEL, engine="tests.support.engines.dying_engine:NotingEngine", engine_options=options)
+    fleet.write_profile(MODEL, engine="tests.support.engines.dying_engine:RecordingEngine", engine_options=options)
 
 
-def hold_back(fleet: Fleet, *chunks: int) -> list[bytes]:
-    """Take these chunks' messages off the queue and return them."""
+def withhold_messages(fleet: Fleet, *chunks: int) -> list[bytes]:
+    """Remove the messages of these chunks from the queue and return them."""
     client: Any = fleet.ledger.client
     held = [message for message in client.lrange(queue_name(MODEL), 0, -1) if read_chunk_number(message) in chunks]
     assert len(held) == len(chunks)
@@ -55,7 +55,7 @@ def read_chunk_number(message: bytes) -> int:
 
 
 def deliver(fleet: Fleet, messages: list[bytes], *, became: str = "not needed") -> None:
-    """Put messages where the worker takes the next one from, and wait until it has looked at each and said in a word."""
+    """Put messages at the head of the queue, and wait until the worker has logged the result ``became`` for each."""
     before = fleet.read_log().count(f"'{became}'")
     fleet.ledger.client.rpush(queue_name(MODEL), *messages)
     wait_until(lambda: fleet.read_log().count(f"'{became}'") >= before + len(messages), f"late messages to be {became}")
@@ -68,16 +68,17 @@ def assert_asked_once(fleet: Fleet) -> None:
 
 def assert_nothing_broke(fleet: Fleet, *, workers: int = 1) -> None:
     log = fleet.read_log()
-    assert log.count("worker started") == workers
+    assert log.count("worker.started") == workers
     assert "Traceback" not in log
     assert "[error" not in log
 
 
-def test_a_message_for_a_chunk_that_is_done_is_not_needed_while_the_run_goes_on_and_when_it_is_done(clean_fleet: Fleet) -> None:
+def test_message_for_a_finished_chunk_is_ignored(clean_fleet: Fleet) -> None:
+    """Check it while the run continues, for its last chunk, and after the run is done."""
     fleet = clean_fleet
     run_id = enqueue(fleet)
     copies = copy_messages(fleet)
-    (last,) = hold_back(fleet, CHUNKS - 1)
+    (last,) = withhold_messages(fleet, CHUNKS - 1)
     fleet.start_workers(MODEL, **NO_JANITOR)
     wait_until(lambda: fleet.status(run_id).samples.ok == SAMPLES - CHUNK_SAMPLES, "what was not held back")
     deliver(fleet, [message for message in copies if message != last])
@@ -90,22 +91,22 @@ def test_a_message_for_a_chunk_that_is_done_is_not_needed_while_the_run_goes_on_
     assert_nothing_broke(fleet)
 
 
-def test_a_message_that_comes_after_somebody_else_rang_for_its_chunk_is_not_needed(clean_fleet: Fleet) -> None:
+def test_message_after_janitor_republished_is_ignored(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     run_id = enqueue(fleet)
-    late = hold_back(fleet, 1, 4)
+    late = withhold_messages(fleet, 1, 4)
     fleet.start_workers(MODEL, chunks_in_flight=2)
-    assert fleet.wait_for_end(run_id).samples.ok == SAMPLES  # the janitor rang for the two once the queue was empty
+    assert fleet.wait_for_end(run_id).samples.ok == SAMPLES  # the janitor published the two again once the queue was empty
     deliver(fleet, late)
     assert_run_is_sound(fleet, run_id)
     assert_asked_once(fleet)
     assert_nothing_broke(fleet)
 
 
-def test_a_message_of_a_cancelled_run_starts_nothing(clean_fleet: Fleet) -> None:
+def test_message_of_a_cancelled_run_starts_nothing(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     run_id = enqueue(fleet)
-    late = hold_back(fleet, *range(CHUNKS))
+    late = withhold_messages(fleet, *range(CHUNKS))
     cancel_run(run_id, fleet.store, fleet.ledger)
     fleet.start_workers(MODEL, chunks_in_flight=2)
     deliver(fleet, late)
@@ -118,10 +119,11 @@ def test_a_message_of_a_cancelled_run_starts_nothing(clean_fleet: Fleet) -> None
     assert_nothing_broke(fleet)
 
 
-def test_a_message_of_a_run_that_redis_has_forgotten_starts_nothing_and_brings_nothing_back(clean_fleet: Fleet) -> None:
+def test_message_of_a_forgotten_run_starts_nothing(clean_fleet: Fleet) -> None:
+    """The message must not create keys of a run that Redis has forgotten, either."""
     fleet = clean_fleet
     run_id = enqueue(fleet)
-    late = hold_back(fleet, 1, 4)
+    late = withhold_messages(fleet, 1, 4)
     fleet.start_workers(MODEL, **NO_JANITOR)
     wait_until(lambda: fleet.status(run_id).samples.ok == SAMPLES - 2 * CHUNK_SAMPLES, "what was not held back")
     fleet.ledger.forget_run(run_id)
@@ -135,7 +137,7 @@ def test_a_message_of_a_run_that_redis_has_forgotten_starts_nothing_and_brings_n
     assert_nothing_broke(fleet)
 
 
-def test_a_message_of_the_first_wave_that_comes_in_the_second_asks_nothing_again(clean_fleet: Fleet) -> None:
+def test_first_wave_message_is_ignored_in_second_wave(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     write_profile(fleet, table=[{"match": "[02468]\\?", "fault": "error"}])
     run_id = enqueue_rows(fleet, MODEL, make_rows(SAMPLES), chunk=CHUNK_SAMPLES)
@@ -159,10 +161,11 @@ def test_a_message_of_the_first_wave_that_comes_in_the_second_asks_nothing_again
     assert_nothing_broke(fleet, workers=2)
 
 
-def test_a_message_that_comes_to_the_next_worker_is_as_good_as_one_in_time(clean_fleet: Fleet) -> None:
+def test_next_worker_processes_late_message(clean_fleet: Fleet) -> None:
+    """A message that was late for one worker is in time for the next."""
     fleet = clean_fleet
     run_id = enqueue(fleet)
-    late = hold_back(fleet, 1, 4)
+    late = withhold_messages(fleet, 1, 4)
     launcher = fleet.start_workers(MODEL, **NO_JANITOR)
     wait_until(lambda: fleet.status(run_id).samples.ok == SAMPLES - 2 * CHUNK_SAMPLES, "what was not held back")
     launcher.terminate()

@@ -1,4 +1,4 @@
-"""Messages get lost, come three times, or make no sense: they are doorbells, and the run ends sound all the same."""
+"""Messages are lost, repeated or invalid: correctness never depends on a message, and the run ends sound."""
 
 import json
 from collections import Counter
@@ -10,21 +10,21 @@ from common.storage.keys import parts_prefix
 from common.storage.run_record import load_planned_run, read_run
 from producer.runs.rebuild import open_run
 from tests.support.fleet import Fleet, make_rows
-from tests.support.leftovers import clean_fleet
+from tests.support.fleet_processes import clean_fleet
 from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
 from tests.support.workers import enqueue_rows
 
 __all__ = ["clean_fleet"]  # a fixture
 
-MODEL = "noting"
+MODEL = "recording"
 
-# Positional arguments that no producer of ours sends, and those that name nothing.
-NONSENSE: list[list[Any]] = [
+# Positional arguments that the producer never sends, and arguments that name no run or chunk.
+INVALID_ARGUMENTS: list[list[Any]] = [
     [],
     ["only-a-run"],
-    ["noting-0123456789ab", 0],
-    ["noting-0123456789ab", "zero"],
+    ["recording-0123456789ab", 0],
+    ["recording-0123456789ab", "zero"],
     [None, None],
     [["a", "list"], {"a": "mapping"}],
     [1, 2, 3],
@@ -33,19 +33,20 @@ NONSENSE: list[list[Any]] = [
 
 def write_profile(fleet: Fleet, **options: Any) -> None:
     options = {"asked": str(fleet.folder / "asked"), **options}
-    fleet.write_profile(MODEL, engine="tests.support.engines.dying_engine:NotingEngine", engine_options=options)
+    fleet.write_profile(MODEL, engine="tests.support.engines.dying_engine:RecordingEngine", engine_options=options)
 
 
 def count_parts(fleet: Fleet, run_id: str) -> int:
     return len(list(fleet.store.list_keys(parts_prefix(run_id))))
 
 
-def assert_nothing_was_asked_twice(fleet: Fleet) -> None:
+def assert_nothing_asked_twice(fleet: Fleet) -> None:
     asked = Counter((fleet.folder / "asked").read_text().split())
     assert set(asked.values()) == {1}
 
 
-def test_a_run_that_nobody_rang_for_and_whose_queue_vanishes_again_and_again_loses_nothing(clean_fleet: Fleet) -> None:
+def test_run_without_queue_messages_completes(clean_fleet: Fleet) -> None:
+    """No message is published at first, and the queue is deleted several times during the run."""
     fleet = clean_fleet
     write_profile(fleet, delay_s=0.1)
     run_id = enqueue_rows(fleet, MODEL, make_rows(160), chunk=4)
@@ -58,10 +59,10 @@ def test_a_run_that_nobody_rang_for_and_whose_queue_vanishes_again_and_again_los
         fleet.ledger.client.delete(queue_name(MODEL))
     assert fleet.wait_for_end(run_id).samples.ok == 160
     assert_run_is_sound(fleet, run_id)
-    assert_nothing_was_asked_twice(fleet)
+    assert_nothing_asked_twice(fleet)
 
 
-def test_messages_that_make_no_sense_or_come_three_times_harm_neither_worker_nor_run(clean_fleet: Fleet) -> None:
+def test_invalid_or_repeated_messages_are_harmless(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     write_profile(fleet, delay_s=0.02)
     run_id = enqueue_rows(fleet, MODEL, make_rows(160), chunk=4)
@@ -69,7 +70,7 @@ def test_messages_that_make_no_sense_or_come_three_times_harm_neither_worker_nor
     chunks = read_run(fleet.store, run_id)[1].chunks
     for number in (-1, chunks, 10**12, "0", None, 0.5):
         app.send_task(TASK_NAME, args=[run_id, number], queue=queue_name(MODEL))
-    for arguments in NONSENSE:
+    for arguments in INVALID_ARGUMENTS:
         app.send_task(TASK_NAME, args=arguments, queue=queue_name(MODEL))
     app.send_task(TASK_NAME, kwargs={"chunk": 0, "colour": "red"}, queue=queue_name(MODEL))
     app.send_task("no.such_task", args=[run_id, 0], queue=queue_name(MODEL))
@@ -80,18 +81,18 @@ def test_messages_that_make_no_sense_or_come_three_times_harm_neither_worker_nor
     assert fleet.wait_for_end(run_id).samples.ok == 160
     wait_until(lambda: fleet.ledger.client.llen(queue_name(MODEL)) == 0, "the messages for done chunks to be taken")
     assert_run_is_sound(fleet, run_id)
-    assert_nothing_was_asked_twice(fleet)
-    assert [one.pid for one in fleet.workers(MODEL)] == [worker.pid], "it is the worker that began"
+    assert_nothing_asked_twice(fleet)
+    assert [one.pid for one in fleet.workers(MODEL)] == [worker.pid], "the first worker must still run"
     assert fleet.ledger.list_runs(MODEL) == []
 
 
-def test_garbage_in_the_queue_does_not_keep_a_run_from_its_end(clean_fleet: Fleet) -> None:
+def test_garbage_in_the_queue_does_not_stop_run(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     write_profile(fleet)
     run_id = enqueue_rows(fleet, MODEL, make_rows(40))
     garbage: list[bytes] = [b"\xff\x00 not even text", json.dumps({"body": "!", "headers": {}, "properties": {}}).encode()]
     for one in garbage:
-        fleet.ledger.client.rpush(queue_name(MODEL), one)  # the end that is taken from first
+        fleet.ledger.client.rpush(queue_name(MODEL), one)  # the head of the queue
     fleet.start_workers(MODEL)
     fleet.wait_for_end(run_id)
     assert_run_is_sound(fleet, run_id)

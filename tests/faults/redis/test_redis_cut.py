@@ -1,12 +1,12 @@
-"""Redis hangs up on everyone again and again under load, or its connections fall silent: no sample is asked twice for that."""
+"""Redis closes its connections repeatedly under load, or they go silent: no sample is asked twice because of that."""
 
 import random
 
 from common.storage.keys import parts_prefix
-from tests.support.asking import count_asked_again
-from tests.support.faults.redis_faults import NOTING, cut_connections, write_noting
+from tests.support.asked_samples import count_asked_again
+from tests.support.faults.redis_faults import RECORDING, cut_connections, write_recording_profile
 from tests.support.fleet import Fleet, make_rows
-from tests.support.leftovers import clean_fleet
+from tests.support.fleet_processes import clean_fleet
 from tests.support.servers.silent_proxy import start_silent_proxy
 from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
@@ -18,13 +18,13 @@ CHUNKS = 80
 CUTS = 25
 
 
-def test_connections_cut_again_and_again_cost_no_sample(clean_fleet: Fleet) -> None:
+def test_repeatedly_closed_connections_cost_no_sample(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
-    write_noting(fleet, delay_s=0.1)
-    run_id = enqueue_rows(fleet, NOTING, make_rows(4 * CHUNKS), chunk=4)
+    write_recording_profile(fleet, delay_s=0.1)
+    run_id = enqueue_rows(fleet, RECORDING, make_rows(4 * CHUNKS), chunk=4)
     for _ in range(2):
-        fleet.start_workers(NOTING, chunks_in_flight=2)
-    fleet.wait_for_workers(NOTING, 2)
+        fleet.start_workers(RECORDING, chunks_in_flight=2)
+    fleet.wait_for_workers(RECORDING, 2)
     cut = 0
     for parts in sorted(random.Random(3).sample(range(1, CHUNKS - 8), CUTS)):
         wait_until(lambda parts=parts: count_parts(fleet, run_id) >= parts, f"{parts} parts")  # type: ignore[misc]  # bound by default
@@ -32,19 +32,19 @@ def test_connections_cut_again_and_again_cost_no_sample(clean_fleet: Fleet) -> N
     assert fleet.wait_for_end(run_id).samples.ok == 4 * CHUNKS
     assert_run_is_sound(fleet, run_id)
     assert count_asked_again(fleet) == 0
-    assert fleet.read_log().count("worker started") == 2, "a lost connection ends no worker"
+    assert fleet.read_log().count("worker.started") == 2, "a lost connection must not stop a worker"
     assert cut > CUTS
 
 
-def test_connections_that_go_silent_cost_neither_a_lease_nor_a_sample(clean_fleet: Fleet) -> None:
-    """Nobody hangs up, as after a failover or in a NAT that forgot the connections; whoever connects again is heard."""
+def test_silent_connections_cost_no_lease_or_sample(clean_fleet: Fleet) -> None:
+    """The connections stay open, as after a failover or a NAT timeout; a new connection works."""
     fleet = clean_fleet
-    write_noting(fleet, delay_s=0.1)
-    run_id = enqueue_rows(fleet, NOTING, make_rows(4 * CHUNKS), chunk=4)
+    write_recording_profile(fleet, delay_s=0.1)
+    run_id = enqueue_rows(fleet, RECORDING, make_rows(4 * CHUNKS), chunk=4)
     with start_silent_proxy(fleet.settings.redis_url.get_secret_value()) as (url, link):
         for _ in range(2):
-            fleet.start_workers(NOTING, chunks_in_flight=2, redis_url=url, lease_s=9, renew_s=1)
-        fleet.wait_for_workers(NOTING, 2)
+            fleet.start_workers(RECORDING, chunks_in_flight=2, redis_url=url, lease_s=9, renew_s=1)
+        fleet.wait_for_workers(RECORDING, 2)
         wait_until(lambda: count_parts(fleet, run_id) >= 20, "20 parts")
         link.be_silent()
         assert fleet.wait_for_end(run_id).samples.ok == 4 * CHUNKS
@@ -52,14 +52,14 @@ def test_connections_that_go_silent_cost_neither_a_lease_nor_a_sample(clean_flee
     assert_run_is_sound(fleet, run_id)
     assert count_asked_again(fleet) == 0
     log = fleet.read_log()
-    assert log.count("worker started") == 2, "a silent connection ends no worker"
-    assert "chunk.taken_over" not in log, "nobody was taken for dead"
+    assert log.count("worker.started") == 2, "a silent connection must not stop a worker"
+    assert "chunk.taken_over" not in log, "no live worker may be taken for dead"
 
 
-def test_commands_survive_their_connection(clean_fleet: Fleet) -> None:
+def test_ledger_commands_survive_connection_loss(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
-    write_noting(fleet)
-    run_id = enqueue_rows(fleet, NOTING, make_rows(40), chunk=4)
+    write_recording_profile(fleet)
+    run_id = enqueue_rows(fleet, RECORDING, make_rows(40), chunk=4)
     ledger = fleet.ledger
     for number in range(10):
         cut_connections(fleet)
@@ -69,7 +69,7 @@ def test_commands_survive_their_connection(clean_fleet: Fleet) -> None:
         assert ledger.renew(run_id, [lease]) == []
         cut_connections(fleet)
         assert ledger.release(lease)
-    fleet.start_workers(NOTING)
+    fleet.start_workers(RECORDING)
     fleet.wait_for_end(run_id)
     assert_run_is_sound(fleet, run_id)
 

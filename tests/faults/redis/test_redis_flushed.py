@@ -1,4 +1,4 @@
-"""Redis loses everything in mid-run: the store is the evidence, and the ledger is rebuilt from it."""
+"""Redis loses all data during a run: the store is the evidence, and the ledger is rebuilt from it."""
 
 from collections import Counter
 
@@ -8,12 +8,13 @@ from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
 
 
-def test_resume_with_rebuild_ends_with_the_same_results_and_runs_no_finished_chunk_again(fleet: Fleet) -> None:
+def test_rebuild_after_flush_repeats_no_finished_chunk(fleet: Fleet) -> None:
+    """The results are the same as without the loss."""
     options = {"delay_s": 0.05, "asked": str(fleet.folder / "asked")}
-    fleet.write_profile("noting", engine="tests.support.engines.dying_engine:NotingEngine", engine_options=options)
-    spec = fleet.write_spec("noting", [fleet.write_dataset("rows", make_rows(400))], chunks={"max_samples": 16})
+    fleet.write_profile("recording", engine="tests.support.engines.dying_engine:RecordingEngine", engine_options=options)
+    spec = fleet.write_spec("recording", [fleet.write_dataset("rows", make_rows(400))], chunks={"max_samples": 16})
     run_id = fleet.enqueue(spec).run_id
-    fleet.start_workers("noting", chunks_in_flight=2)
+    fleet.start_workers("recording", chunks_in_flight=2)
     wait_until(lambda: len(list(fleet.store.list_keys(parts_prefix(run_id)))) >= 5, "five parts")
 
     fleet.ledger.client.flushall()

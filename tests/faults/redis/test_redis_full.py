@@ -1,12 +1,12 @@
-"""Redis is out of memory (``maxmemory``, ``noeviction``): everybody waits or is told, and goes on with memory again."""
+"""Redis is out of memory (``maxmemory``, ``noeviction``): workers wait, commands report it, and both continue with memory."""
 
 from typing import Any
 
 from common.ledger.keys import runs_key
-from tests.support.asking import count_asked_again
-from tests.support.faults.redis_faults import NOTING, cut_connections, full_redis, wait_for_parts, write_noting
+from tests.support.asked_samples import count_asked_again
+from tests.support.faults.redis_faults import RECORDING, cut_connections, full_redis, wait_for_parts, write_recording_profile
 from tests.support.fleet import Fleet, make_rows
-from tests.support.leftovers import clean_fleet
+from tests.support.fleet_processes import clean_fleet
 from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
 from tests.support.workers import enqueue_rows
@@ -14,34 +14,34 @@ from tests.support.workers import enqueue_rows
 __all__ = ["clean_fleet"]  # a fixture
 
 
-def test_workers_wait_for_memory_and_no_sample_is_asked_twice(clean_fleet: Fleet) -> None:
+def test_workers_wait_while_redis_is_full(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
-    write_noting(fleet, delay_s=0.3)
-    run_id = enqueue_rows(fleet, NOTING, make_rows(160), chunk=8)
-    fleet.start_workers(NOTING, chunks_in_flight=2)
+    write_recording_profile(fleet, delay_s=0.3)
+    run_id = enqueue_rows(fleet, RECORDING, make_rows(160), chunk=8)
+    fleet.start_workers(RECORDING, chunks_in_flight=2)
 
     wait_for_parts(fleet, run_id, 3)
     with full_redis(fleet):
-        cut_connections(fleet)  # whoever connects again finds it still full
-        wait_until(lambda: not fleet.workers(NOTING), "the worker's presence to run out")
+        cut_connections(fleet)  # a worker that reconnects still finds Redis full
+        wait_until(lambda: not fleet.workers(RECORDING), "the worker's presence to expire")
     assert fleet.wait_for_end(run_id).samples.ok == 160
     assert_run_is_sound(fleet, run_id)
     assert count_asked_again(fleet) == 0
     log = fleet.read_log()
-    assert log.count("worker started") == 1
+    assert log.count("worker.started") == 1
 
 
-def test_a_worker_that_starts_while_redis_is_full_waits_for_memory(clean_fleet: Fleet) -> None:
+def test_worker_started_with_full_redis_waits(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
-    write_noting(fleet)
-    run_id = enqueue_rows(fleet, NOTING, make_rows(40), chunk=8)
+    write_recording_profile(fleet)
+    run_id = enqueue_rows(fleet, RECORDING, make_rows(40), chunk=8)
     with full_redis(fleet):
-        fleet.start_workers(NOTING, max_restarts=0)
+        fleet.start_workers(RECORDING, max_restarts=0)
         wait_until(lambda: count_refused(fleet) > 3, "the worker to be refused")
     assert fleet.wait_for_end(run_id).samples.ok == 40
     assert_run_is_sound(fleet, run_id)
     assert count_asked_again(fleet) == 0
-    assert fleet.read_log().count("worker started") == 1
+    assert fleet.read_log().count("worker.started") == 1
 
 
 def count_refused(fleet: Fleet) -> int:
@@ -50,18 +50,18 @@ def count_refused(fleet: Fleet) -> int:
     return int(stats.get("errorstat_OOM", {}).get("count", 0))
 
 
-def test_a_producer_says_that_redis_is_full_and_the_same_command_goes_on(clean_fleet: Fleet) -> None:
+def test_producer_reports_full_redis_and_can_continue(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
-    write_noting(fleet)
-    spec = fleet.write_spec(NOTING, [fleet.write_dataset("rows", make_rows(40))], chunks={"max_samples": 8})
+    write_recording_profile(fleet)
+    spec = fleet.write_spec(RECORDING, [fleet.write_dataset("rows", make_rows(40))], chunks={"max_samples": 8})
     with full_redis(fleet):
-        said = fleet.run_producer("enqueue", str(spec), code=3)
-        assert "Traceback" not in said
-        assert "out of memory" in said
-        assert "maxmemory" in said
-        assert not fleet.ledger.client.exists(runs_key(NOTING))
+        output = fleet.run_producer("enqueue", str(spec), code=3)
+        assert "Traceback" not in output
+        assert "out of memory" in output
+        assert "maxmemory" in output
+        assert not fleet.ledger.client.exists(runs_key(RECORDING))
     fleet.run_producer("enqueue", str(spec))
-    (run_id,) = fleet.ledger.list_runs(NOTING)
-    fleet.start_workers(NOTING)
+    (run_id,) = fleet.ledger.list_runs(RECORDING)
+    fleet.start_workers(RECORDING)
     fleet.wait_for_end(run_id)
     assert_run_is_sound(fleet, run_id)

@@ -1,4 +1,4 @@
-"""Redis dies or is restarted under a running fleet: workers wait for it and the work in their hands is not lost."""
+"""Redis dies or restarts under a running fleet: workers wait for it, and the samples in flight are not lost."""
 
 from collections import Counter
 
@@ -11,12 +11,12 @@ from tests.support.waiting import wait_until
 
 
 @pytest.mark.parametrize("how", ["kill", "stop"])
-def test_an_outage_of_redis_costs_no_sample_that_was_in_the_engine(fleet: Fleet, how: str) -> None:
+def test_redis_restart_repeats_no_sample_in_flight(fleet: Fleet, how: str) -> None:
     options = {"delay_s": 0.3, "asked": str(fleet.folder / "asked")}
-    fleet.write_profile("noting", engine="tests.support.engines.dying_engine:NotingEngine", engine_options=options)
-    spec = fleet.write_spec("noting", [fleet.write_dataset("rows", make_rows(320))], chunks={"max_samples": 16})
+    fleet.write_profile("recording", engine="tests.support.engines.dying_engine:RecordingEngine", engine_options=options)
+    spec = fleet.write_spec("recording", [fleet.write_dataset("rows", make_rows(320))], chunks={"max_samples": 16})
     run_id = fleet.enqueue(spec).run_id
-    fleet.start_workers("noting", chunks_in_flight=2)
+    fleet.start_workers("recording", chunks_in_flight=2)
     wait_until(lambda: len(list(fleet.store.list_keys(parts_prefix(run_id)))) >= 3, "three parts")
 
     if how == "kill":

@@ -1,4 +1,4 @@
-"""An object of the plan is gone or damaged: nothing hangs, the object is named, and enqueueing the same spec writes it again."""
+"""An object of the plan is missing or damaged: nothing hangs, the error names it, and the same enqueue writes it again."""
 
 import shutil
 from collections import Counter
@@ -10,7 +10,7 @@ import pytest
 from common.errors import ConfigError, IntegrityError
 from common.storage.keys import index_key, parts_prefix, run_key, samples_key
 from tests.support.fleet import Fleet, make_rows
-from tests.support.leftovers import clean_fleet
+from tests.support.fleet_processes import clean_fleet
 from tests.support.planning import run_chunks
 from tests.support.producers import run_to_end
 from tests.support.soundness import assert_run_is_sound
@@ -43,38 +43,38 @@ DAMAGES = {"gone": delete, "cut short": cut_short, "a byte flipped": flip_a_byte
 
 @pytest.fixture
 def spec(fleet: Fleet) -> Path:
-    """Return a spec of 20 chunks for an engine that notes what it is asked."""
+    """Return a spec of 20 chunks for an engine that records its requests."""
     options = {"delay_s": 0.05, "asked": str(fleet.folder / "asked")}
-    fleet.write_profile("noting", engine="tests.support.engines.dying_engine:NotingEngine", engine_options=options)
-    return fleet.write_spec("noting", [fleet.write_dataset("rows", make_rows(SAMPLES))], chunks={"max_samples": 8})
+    fleet.write_profile("recording", engine="tests.support.engines.dying_engine:RecordingEngine", engine_options=options)
+    return fleet.write_spec("recording", [fleet.write_dataset("rows", make_rows(SAMPLES))], chunks={"max_samples": 8})
 
 
 def find_object(fleet: Fleet, run_id: str, name: str) -> Path:
     return fleet.folder / "store" / OBJECTS[name](run_id)
 
 
-def assert_names_object_and_way_out(said: str, fleet: Fleet, run_id: str, name: str) -> None:
-    told = " ".join(said.split())
+def assert_names_object_and_remedy(output: str, fleet: Fleet, run_id: str, name: str) -> None:
+    text = " ".join(output.split())
     if name == "run.json" and not find_object(fleet, run_id, name).exists():
-        assert f"no run '{run_id}' in {fleet.store.url}" in told
+        assert f"no run '{run_id}' in {fleet.store.url}" in text
     else:
-        assert OBJECTS[name](run_id) in told
-        assert "enqueue the same spec again" in told
-    assert "Traceback" not in told
+        assert OBJECTS[name](run_id) in text
+        assert "enqueue the same spec again" in text
+    assert "Traceback" not in text
 
 
 def is_seen_at_once(name: str, how: str) -> bool:
-    """Return whether the producer sees the damage by itself; it does not read all samples to find a flipped byte."""
+    """Return whether ``enqueue`` detects the damage: it does not read all samples, and so finds no flipped byte in them."""
     return (name, how) != ("samples", "a byte flipped")
 
 
 def repair(fleet: Fleet, spec: Path, run_id: str, name: str, how: str) -> str:
-    """Do what the message says; return what enqueueing printed."""
+    """Repair the plan as the message says; return what ``enqueue`` printed."""
     if not is_seen_at_once(name, how):
         find_object(fleet, run_id, name).unlink()
-    said = fleet.run_producer("enqueue", str(spec))
-    assert "(planned before)" not in said
-    return said
+    output = fleet.run_producer("enqueue", str(spec))
+    assert "(planned before)" not in output
+    return output
 
 
 def assert_each_was_asked_once(fleet: Fleet) -> None:
@@ -85,49 +85,49 @@ def assert_each_was_asked_once(fleet: Fleet) -> None:
 
 @pytest.mark.parametrize("how", DAMAGES)
 @pytest.mark.parametrize("name", OBJECTS)
-def test_a_damaged_plan_is_named_by_whatever_reads_it_and_written_again(fleet: Fleet, spec: Path, name: str, how: str) -> None:
+def test_damaged_plan_is_reported_and_rewritten(fleet: Fleet, spec: Path, name: str, how: str) -> None:
     run_id = fleet.enqueue(spec).run_id
     whole = {key: fleet.store.get(key(run_id)) for key in (samples_key, index_key)}
-    run_chunks(fleet, "noting", run_id, [0, 1, 2])
+    run_chunks(fleet, "recording", run_id, [0, 1, 2])
     DAMAGES[how](find_object(fleet, run_id, name))
     readers: list[Callable[[str], object]] = [fleet.collect] if name == "samples" else [fleet.collect, fleet.status]
     for read in readers:
         with pytest.raises(ConfigError if (name, how) == ("run.json", "gone") else IntegrityError) as caught:
             read(run_id)
-        assert_names_object_and_way_out(str(caught.value), fleet, run_id, name)
+        assert_names_object_and_remedy(str(caught.value), fleet, run_id, name)
 
     repair(fleet, spec, run_id, name, how)
     assert {key: fleet.store.get(key(run_id)) for key in (samples_key, index_key)} == whole
-    run_chunks(fleet, "noting", run_id)
+    run_chunks(fleet, "recording", run_id)
     assert_run_is_sound(fleet, run_id)
     assert_each_was_asked_once(fleet)
 
 
 @pytest.mark.parametrize("name", OBJECTS)
-def test_commands_end_with_words_and_rebuilding_from_a_damaged_plan_loses_nothing(fleet: Fleet, spec: Path, name: str) -> None:
+def test_commands_report_truncated_plan_and_lose_nothing(fleet: Fleet, spec: Path, name: str) -> None:
     run_id = fleet.enqueue(spec).run_id
-    run_chunks(fleet, "noting", run_id, [0, 1, 2])
+    run_chunks(fleet, "recording", run_id, [0, 1, 2])
     DAMAGES["cut short"](find_object(fleet, run_id, name))
     commands = [["collect", run_id, "--out", str(fleet.folder / "out")], ["evaluate", run_id]]
     for command in commands if name == "samples" else [*commands, ["status", run_id], ["resume", run_id, "--rebuild"]]:
-        code, _, said = run_to_end(fleet, *command)
+        code, _, output = run_to_end(fleet, *command)
         assert code == 1, command
-        assert_names_object_and_way_out(said, fleet, run_id, name)
+        assert_names_object_and_remedy(output, fleet, run_id, name)
     repair(fleet, spec, run_id, name, "cut short")
-    run_chunks(fleet, "noting", run_id)
+    run_chunks(fleet, "recording", run_id)
     assert_run_is_sound(fleet, run_id)
     assert_each_was_asked_once(fleet)
 
 
 @pytest.mark.parametrize(("name", "how"), [("index", "gone"), ("run.json", "a byte flipped"), ("run.json", "gone")])
-def test_a_worker_that_has_not_read_the_plan_yet_pauses_the_run(clean_fleet: Fleet, spec: Path, name: str, how: str) -> None:
+def test_damaged_plan_pauses_run_at_first_read(clean_fleet: Fleet, spec: Path, name: str, how: str) -> None:
     fleet = clean_fleet
     run_id = fleet.enqueue(spec).run_id
     DAMAGES[how](find_object(fleet, run_id, name))
-    fleet.start_workers("noting", chunks_in_flight=2)
-    assert_names_object_and_way_out(wait_for_pause(fleet, run_id), fleet, run_id, name)
-    said = repair(fleet, spec, run_id, name, how)
-    assert f"producer resume {run_id}" in said
+    fleet.start_workers("recording", chunks_in_flight=2)
+    assert_names_object_and_remedy(wait_for_pause(fleet, run_id), fleet, run_id, name)
+    output = repair(fleet, spec, run_id, name, how)
+    assert f"producer resume {run_id}" in output
     fleet.run_producer("resume", run_id)
     fleet.wait_for_end(run_id)
     assert_run_is_sound(fleet, run_id)
@@ -135,13 +135,11 @@ def test_a_worker_that_has_not_read_the_plan_yet_pauses_the_run(clean_fleet: Fle
 
 
 @pytest.mark.parametrize("how", DAMAGES)
-def test_a_worker_that_loses_the_samples_in_mid_run_pauses_it_and_goes_on_when_they_are_back(
-    clean_fleet: Fleet, spec: Path, how: str
-) -> None:
+def test_damaged_samples_pause_run_until_repaired(clean_fleet: Fleet, spec: Path, how: str) -> None:
     fleet = clean_fleet
     run_id = start_run(fleet, spec)
     DAMAGES[how](find_object(fleet, run_id, "samples"))
-    assert_names_object_and_way_out(wait_for_pause(fleet, run_id), fleet, run_id, "samples")
+    assert_names_object_and_remedy(wait_for_pause(fleet, run_id), fleet, run_id, "samples")
     repair(fleet, spec, run_id, "samples", how)
     fleet.run_producer("resume", run_id)
     fleet.wait_for_end(run_id)
@@ -150,7 +148,8 @@ def test_a_worker_that_loses_the_samples_in_mid_run_pauses_it_and_goes_on_when_t
 
 
 @pytest.mark.parametrize("name", ["index", "run.json"])
-def test_a_worker_that_has_read_the_plan_ends_the_run_without_it(clean_fleet: Fleet, spec: Path, name: str) -> None:
+def test_worker_with_loaded_plan_finishes_without_it(clean_fleet: Fleet, spec: Path, name: str) -> None:
+    """Only commands need the missing object afterwards."""
     fleet = clean_fleet
     run_id = start_run(fleet, spec)
     find_object(fleet, run_id, name).unlink()
@@ -162,8 +161,8 @@ def test_a_worker_that_has_read_the_plan_ends_the_run_without_it(clean_fleet: Fl
 
 
 @pytest.mark.parametrize("how", DAMAGES)
-def test_a_later_wave_without_its_index_is_named_and_can_be_dropped(fleet: Fleet, how: str) -> None:
-    rows: list[dict[str, object]] = [*make_rows(20), {"id": "bad", "target": "ok"}]  # a sample without a question fails each time
+def test_wave_with_damaged_index_can_be_deleted(fleet: Fleet, how: str) -> None:
+    rows: list[dict[str, object]] = [*make_rows(20), {"id": "bad", "target": "ok"}]  # a sample without a question always fails
     fleet.write_profile("quick")
     run_id = enqueue_rows(fleet, "quick", rows, chunk=8)
     run_chunks(fleet, "quick", run_id)
@@ -172,10 +171,10 @@ def test_a_later_wave_without_its_index_is_named_and_can_be_dropped(fleet: Fleet
     run_chunks(fleet, "quick", run_id)
     DAMAGES[how](fleet.folder / "store" / index_key(run_id, 2))
     for command in (["collect", run_id, "--out", str(fleet.folder / "out")], ["resume", run_id, "--rebuild"]):
-        code, _, said = run_to_end(fleet, *command)
+        code, _, output = run_to_end(fleet, *command)
         assert code == 1, command
-        for told in (index_key(run_id, 2), f"{parts_prefix(run_id)}w2/", f"producer resume {run_id} --rebuild"):
-            assert told in " ".join(said.split())
+        for text in (index_key(run_id, 2), f"{parts_prefix(run_id)}w2/", f"producer resume {run_id} --rebuild"):
+            assert text in " ".join(output.split())
 
     for key in (index_key(run_id, 2), f"{parts_prefix(run_id)}w2"):
         path = fleet.folder / "store" / key
@@ -185,15 +184,15 @@ def test_a_later_wave_without_its_index_is_named_and_can_be_dropped(fleet: Fleet
 
 
 def start_run(fleet: Fleet, spec: Path) -> str:
-    """Return the id of a run of which a worker has written three parts."""
+    """Start a run; return its id once a worker has written three parts."""
     run_id = fleet.enqueue(spec).run_id
-    fleet.start_workers("noting", chunks_in_flight=2)
+    fleet.start_workers("recording", chunks_in_flight=2)
     wait_until(lambda: len(list(fleet.store.list_keys(parts_prefix(run_id)))) >= 3, "three parts")
     return run_id
 
 
 def wait_for_pause(fleet: Fleet, run_id: str) -> str:
-    """Return the reason for which the run is paused."""
+    """Return the reason of the run's pause."""
     return wait_until(
         lambda: view.reason if (view := fleet.ledger.view_run(run_id)) and view.state == "paused" else None, "a paused run"
     )

@@ -1,4 +1,4 @@
-"""Object storage that does not answer, and answers that get lost: the run goes on by itself, and no part is written twice."""
+"""Object storage does not respond, or its responses are lost: the run continues by itself, and no part is written twice."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -23,14 +23,14 @@ UNANSWERED = "the store does not answer"
 def s3_fleet(faulty_s3: FaultyS3, s3_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fleet]:
     with start_fleet(tmp_path, monkeypatch, store_url=s3_url) as fleet:
         options = {"delay_s": 0.1, "asked": str(fleet.folder / "asked")}
-        fleet.write_profile("noting", engine="tests.support.engines.dying_engine:NotingEngine", engine_options=options)
+        fleet.write_profile("recording", engine="tests.support.engines.dying_engine:RecordingEngine", engine_options=options)
         yield fleet
 
 
 def start_run(fleet: Fleet) -> str:
-    """Enqueue 200 samples in chunks of 10 and return the run's id once three parts are written."""
-    run_id = enqueue_rows(fleet, "noting", make_rows(200), chunk=10)
-    fleet.start_workers("noting", chunks_in_flight=2)
+    """Enqueue 200 samples in chunks of 10; return the run's id once three parts are written."""
+    run_id = enqueue_rows(fleet, "recording", make_rows(200), chunk=10)
+    fleet.start_workers("recording", chunks_in_flight=2)
     wait_until(lambda: count_parts(fleet, run_id) >= 3, "three parts")
     return run_id
 
@@ -39,65 +39,66 @@ def count_parts(fleet: Fleet, run_id: str) -> int:
     return len(list(fleet.store.list_keys(parts_prefix(run_id))))
 
 
-def assert_it_ends_with_each_sample_asked_once(fleet: Fleet, run_id: str) -> None:
+def assert_each_sample_asked_once(fleet: Fleet, run_id: str) -> None:
     assert fleet.wait_for_end(run_id).samples.ok == 200
     assert len(assert_run_is_sound(fleet, run_id)) == 200
     asked = Counter((fleet.folder / "asked").read_text().split())
-    assert set(asked.values()) == {1}, "the journal was not used"
+    assert set(asked.values()) == {1}, "the journal must be used"
 
 
-def test_a_short_outage_is_ridden_out_without_a_word(s3_fleet: Fleet, faulty_s3: FaultyS3) -> None:
+def test_short_outage_is_retried_without_log_message(s3_fleet: Fleet, faulty_s3: FaultyS3) -> None:
+    """The store client's own retries are enough."""
     run_id = start_run(s3_fleet)
     faulty_s3.inject(answer(503, "SlowDown"), times=12)
-    wait_until(lambda: len(faulty_s3.met) == 12, "12 requests in vain")
-    assert_it_ends_with_each_sample_asked_once(s3_fleet, run_id)
+    wait_until(lambda: len(faulty_s3.met) == 12, "12 failed requests")
+    assert_each_sample_asked_once(s3_fleet, run_id)
     assert UNANSWERED not in s3_fleet.read_log()
 
 
-def test_a_store_that_is_away_for_longer_than_a_lease_ends_commands_with_3_and_the_run_goes_on_once_it_is_back(
-    s3_fleet: Fleet, faulty_s3: FaultyS3
-) -> None:
+def test_run_continues_after_long_store_outage(s3_fleet: Fleet, faulty_s3: FaultyS3) -> None:
+    """During the outage, which is longer than a lease, commands exit with 3; the run continues by itself."""
     fleet = s3_fleet
     run_id = start_run(fleet)
     faulty_s3.shut()
-    fleet.start_workers("noting", chunks_in_flight=2)  # this one cannot even start
+    fleet.start_workers("recording", chunks_in_flight=2)  # this worker cannot start yet
     commands = [
         ["status", run_id],
         ["resume", run_id],
-        ["enqueue", str(fleet.folder / "noting.spec.yaml")],
+        ["enqueue", str(fleet.folder / "recording.spec.yaml")],
         ["collect", run_id, "--out", str(fleet.folder / "out")],
     ]
     with ThreadPoolExecutor(len(commands)) as pool:
-        for said in pool.map(lambda command: fleet.run_producer(*command, code=3), commands):
-            assert f"producer: {fleet.store.url}" in said
-            assert UNANSWERED in said
-            assert "Traceback" not in said
+        for output in pool.map(lambda command: fleet.run_producer(*command, code=3), commands):
+            assert f"producer: {fleet.store.url}" in output
+            assert UNANSWERED in output
+            assert "Traceback" not in output
     assert not (fleet.folder / "out" / "results.parquet").exists()
-    wait_until(lambda: "worker.start_failed" in fleet.read_log(), "a worker that starts while the store is away")
-    wait_until(lambda: "chunk.postponed" in fleet.read_log(), "a chunk that could not go on")
+    wait_until(lambda: "worker.start_failed" in fleet.read_log(), "a worker that starts during the outage")
+    wait_until(lambda: "chunk.postponed" in fleet.read_log(), "a chunk that is postponed")
     view = fleet.ledger.view_run(run_id)
     assert view is not None
-    assert view.state == "running", "it is nobody's fault, and nobody has to act"
+    assert view.state == "running", "a transient error must not pause the run: no user has to act"
 
     faulty_s3.open()
-    assert_it_ends_with_each_sample_asked_once(fleet, run_id)
+    assert_each_sample_asked_once(fleet, run_id)
 
 
 @pytest.mark.parametrize("point", ["runs/.*/parts/", "runs/.*/plan/"], ids=["parts", "plan"])
 @pytest.mark.parametrize("method", ["GET", "PUT"])
-def test_answers_that_get_lost_on_their_way_cost_nothing(s3_fleet: Fleet, faulty_s3: FaultyS3, method: str, point: str) -> None:
+def test_lost_store_responses_cost_nothing(s3_fleet: Fleet, faulty_s3: FaultyS3, method: str, point: str) -> None:
     faulty_s3.inject(lose_answer, f"^{method} .*{point}", times=3)
-    run_id = enqueue_rows(s3_fleet, "noting", make_rows(60), chunk=10)
-    s3_fleet.start_workers("noting", chunks_in_flight=2)
+    run_id = enqueue_rows(s3_fleet, "recording", make_rows(60), chunk=10)
+    s3_fleet.start_workers("recording", chunks_in_flight=2)
     assert s3_fleet.wait_for_end(run_id).samples.ok == 60
     assert_run_is_sound(s3_fleet, run_id)
     assert set(Counter((s3_fleet.folder / "asked").read_text().split()).values()) == {1}
     assert len(faulty_s3.met) == 3 if point.endswith("parts/") else faulty_s3.met
 
 
-def test_a_part_that_arrived_though_every_answer_got_lost_is_taken_for_what_it_is(s3_fleet: Fleet, faulty_s3: FaultyS3) -> None:
+def test_part_stored_despite_lost_responses_is_accepted(s3_fleet: Fleet, faulty_s3: FaultyS3) -> None:
+    """The part arrived although every response was lost, so that its writer gave up."""
     run_id = start_run(s3_fleet)
     faulty_s3.inject(lose_answer, f"^PUT .*{parts_prefix(run_id)}")
     wait_until(lambda: "chunk.postponed" in s3_fleet.read_log(), "a worker that gave up on its part")
     faulty_s3.heal()
-    assert_it_ends_with_each_sample_asked_once(s3_fleet, run_id)
+    assert_each_sample_asked_once(s3_fleet, run_id)

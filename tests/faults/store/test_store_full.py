@@ -1,4 +1,4 @@
-"""The disk of the store, of the results or of the producer's scratch files gets full: nothing is lost, and room is all it takes."""
+"""The disk of the store, of the results or of the producer's scratch files is full: nothing is lost, and free space is enough."""
 
 from collections import Counter
 from pathlib import Path
@@ -24,47 +24,48 @@ def count_blocks(content: bytes) -> int:
     return -(-len(content) // BLOCK_BYTES)
 
 
-def test_a_run_whose_store_gets_full_goes_on_by_itself_once_there_is_room_and_asks_nobody_again(
-    small_disk: SmallDisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_run_continues_after_store_was_full(small_disk: SmallDisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run continues without a command once there is space, and no sample is asked twice."""
     with start_fleet(tmp_path, monkeypatch, store_url=f"file://{small_disk.folder}/store") as fleet:
         options = {"delay_s": 0.1, "asked": str(tmp_path / "asked")}
-        fleet.write_profile("noting", engine="tests.support.engines.dying_engine:NotingEngine", engine_options=options)
-        run_id = enqueue_rows(fleet, "noting", make_rows(200), chunk=10)
-        fleet.start_workers("noting", chunks_in_flight=2)
+        fleet.write_profile("recording", engine="tests.support.engines.dying_engine:RecordingEngine", engine_options=options)
+        run_id = enqueue_rows(fleet, "recording", make_rows(200), chunk=10)
+        fleet.start_workers("recording", chunks_in_flight=2)
         wait_until(lambda: len(list(fleet.store.list_keys(parts_prefix(run_id)))) >= 3, "three parts")
 
         small_disk.fill()
-        wait_until(lambda: fleet.read_log().count(REFUSED) >= 3, "a chunk that is tried again, in vain")
+        wait_until(lambda: fleet.read_log().count(REFUSED) >= 3, "a chunk that failed several times")
         assert fleet.status(run_id).state == "running"
         small_disk.make_room()
 
         assert fleet.wait_for_end(run_id).samples.ok == 200
         assert_run_is_sound(fleet, run_id)
         asked = Counter((tmp_path / "asked").read_text().split())
-        assert set(asked.values()) == {1}, "the journal was not used"
-        assert fleet.read_log().count("worker started") == 1
+        assert set(asked.values()) == {1}, "the journal must be used"
+        assert fleet.read_log().count("worker.started") == 1
 
 
 @pytest.mark.parametrize("fits", ["nothing", "samples", "samples and index"])
-def test_a_plan_that_does_not_fit_is_written_by_the_same_command_once_there_is_room(
+def test_enqueue_on_full_disk_succeeds_when_repeated(
     small_disk: SmallDisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fits: str
 ) -> None:
     with start_fleet(tmp_path, monkeypatch) as fleet:
         fleet.write_profile("quick")
         spec = fleet.write_spec("quick", [fleet.write_dataset("rows", make_rows(300))], chunks={"max_samples": 10})
         written = {"nothing": [], "samples": [samples_key], "samples and index": [samples_key, index_key]}[fits]
-        run_id = fleet.enqueue(spec).run_id  # into another store, to learn how much room a plan takes
+        run_id = fleet.enqueue(spec).run_id  # into another store, to measure the size of the plan
         blocks = sum(count_blocks(fleet.store.get(key(run_id))) for key in written)
         fleet.ledger.client.flushall()
 
     (tmp_path / "small").mkdir()
     with start_fleet(tmp_path / "small", monkeypatch, store_url=f"file://{small_disk.folder}/store") as fleet:
         fleet.write_profile("quick")
-        small_disk.fill(leave_bytes=max(blocks, 2) * BLOCK_BYTES)  # the probe of the store, which comes first, takes two
-        said = fleet.run_producer("enqueue", str(spec), code=2)
-        assert REFUSED in said
-        assert run_id in said, "the message names the object"
+        small_disk.fill(
+            leave_bytes=max(blocks, 2) * BLOCK_BYTES
+        )  # the probe of the store, which is written first, takes two blocks
+        output = fleet.run_producer("enqueue", str(spec), code=2)
+        assert REFUSED in output
+        assert run_id in output, "the message must name the object"
         assert not fleet.store.exists(run_key(run_id))
         assert fleet.ledger.view_run(run_id) is None
 
@@ -74,18 +75,16 @@ def test_a_plan_that_does_not_fit_is_written_by_the_same_command_once_there_is_r
         assert len(assert_run_is_sound(fleet, run_id)) == 300
 
 
-def test_scratch_files_that_do_not_fit_end_enqueue_with_words(
-    small_disk: SmallDisk, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_enqueue_reports_full_scratch_disk(small_disk: SmallDisk, fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     fleet.write_profile("quick")
     spec = fleet.write_spec("quick", [fleet.write_dataset("rows", make_rows(300))])
     [asked] = read_specs(spec)
     small_disk.fill(leave_bytes=2 * BLOCK_BYTES)
     monkeypatch.setenv("TMPDIR", str(small_disk.folder))
-    said = fleet.run_producer("enqueue", str(spec), code=2)
-    assert "No space left on device" in said
-    assert "TMPDIR" in said
-    assert "Traceback" not in said
+    output = fleet.run_producer("enqueue", str(spec), code=2)
+    assert "No space left on device" in output
+    assert "TMPDIR" in output
+    assert "Traceback" not in output
     assert not fleet.store.exists(run_key(asked.run_id))
     assert [path.name for path in small_disk.folder.iterdir()] == ["filler"]
     small_disk.make_room()
@@ -93,9 +92,7 @@ def test_scratch_files_that_do_not_fit_end_enqueue_with_words(
 
 
 @pytest.mark.parametrize("free_blocks", [0, 3], ids=["nothing fits", "a beginning fits"])
-def test_results_that_do_not_fit_leave_the_older_ones_and_no_half_file(
-    small_disk: SmallDisk, fleet: Fleet, free_blocks: int
-) -> None:
+def test_failed_collect_on_full_disk_keeps_older_results(small_disk: SmallDisk, fleet: Fleet, free_blocks: int) -> None:
     fleet.write_profile("quick")
     run_id = enqueue_rows(fleet, "quick", make_rows(300), chunk=50)
     out = small_disk.folder / "out"
@@ -105,9 +102,9 @@ def test_results_that_do_not_fit_leave_the_older_ones_and_no_half_file(
     run_chunks(fleet, "quick", run_id)
 
     small_disk.fill(leave_bytes=free_blocks * BLOCK_BYTES)
-    said = fleet.run_producer("collect", run_id, "--out", str(out), code=2)
-    assert f"results cannot be written to {out}" in said
-    assert "No space left on device" in said
+    output = fleet.run_producer("collect", run_id, "--out", str(out), code=2)
+    assert f"results cannot be written to {out}" in output
+    assert "No space left on device" in output
     assert {path.name: path.read_bytes() for path in out.iterdir()} == older
 
     small_disk.make_room()

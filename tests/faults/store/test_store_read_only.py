@@ -1,4 +1,4 @@
-"""A store that lets nobody write: the run pauses and says which store refuses, and goes on after ``producer resume``."""
+"""A read-only store: the run pauses with a reason that names the store, and continues after ``producer resume``."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ __all__ = ["faulty_s3", "small_disk"]  # fixtures
 
 
 class Forbidding(NamedTuple):
-    """A fleet whose store can be made to refuse what is written, and the words with which it does."""
+    """A fleet whose store can be made read-only, and the error text of that store."""
 
     fleet: Fleet
     forbid: Callable[[], None]
@@ -44,48 +44,50 @@ def forbidding(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pyte
         yield Forbidding(fleet, forbid, allow, words)
 
 
-def test_a_run_whose_store_turns_read_only_is_paused_with_words_and_ends_after_resume(forbidding: Forbidding) -> None:
+def test_read_only_store_pauses_run_until_resume(forbidding: Forbidding) -> None:
+    """The reason of the pause names the store and the error."""
     fleet = forbidding.fleet
     options = {"delay_s": 0.1, "asked": str(fleet.folder / "asked")}
-    fleet.write_profile("noting", engine="tests.support.engines.dying_engine:NotingEngine", engine_options=options)
-    run_id = enqueue_rows(fleet, "noting", make_rows(200), chunk=10)
-    fleet.start_workers("noting", chunks_in_flight=2)
+    fleet.write_profile("recording", engine="tests.support.engines.dying_engine:RecordingEngine", engine_options=options)
+    run_id = enqueue_rows(fleet, "recording", make_rows(200), chunk=10)
+    fleet.start_workers("recording", chunks_in_flight=2)
     wait_until(lambda: len(list(fleet.store.list_keys(parts_prefix(run_id)))) >= 3, "three parts")
 
     forbidding.forbid()
     status = wait_until(lambda: found if (found := fleet.status(run_id)).state == "paused" else None, "a paused run")
     assert status.reason is not None
-    for said in (status.reason, fleet.run_producer("status", run_id)):
-        assert f"{fleet.store.url}: 'runs/{run_id}/parts/" in "".join(said.split("\n"))
-        assert "the store refuses" in " ".join(said.split())
-        assert forbidding.words in " ".join(said.split())
+    for output in (status.reason, fleet.run_producer("status", run_id)):
+        assert f"{fleet.store.url}: 'runs/{run_id}/parts/" in "".join(output.split("\n"))
+        assert "the store refuses" in " ".join(output.split())
+        assert forbidding.words in " ".join(output.split())
 
     forbidding.allow()
     fleet.run_producer("resume", run_id)
     assert fleet.wait_for_end(run_id).samples.ok == 200
     assert_run_is_sound(fleet, run_id)
     asked = Counter((fleet.folder / "asked").read_text().split())
-    assert set(asked.values()) == {1}, "the journal was not used"
+    assert set(asked.values()) == {1}, "the journal must be used"
 
 
-def test_enqueueing_into_a_read_only_store_ends_with_2_and_says_which_store_refuses(forbidding: Forbidding) -> None:
+def test_enqueue_into_read_only_store_exits_with_2(forbidding: Forbidding) -> None:
+    """The message names the store, and nothing is left behind."""
     fleet = forbidding.fleet
     fleet.write_profile("quick")
     spec = fleet.write_spec("quick", [fleet.write_dataset("rows", make_rows(40))])
     assert list(fleet.store.list_keys()) == []
     forbidding.forbid()
-    said = fleet.run_producer("enqueue", str(spec), code=2)
-    assert f"producer: {fleet.store.url}" in said
-    assert "the store refuses" in said
-    assert forbidding.words in said
-    assert "Traceback" not in said
+    output = fleet.run_producer("enqueue", str(spec), code=2)
+    assert f"producer: {fleet.store.url}" in output
+    assert "the store refuses" in output
+    assert forbidding.words in output
+    assert "Traceback" not in output
     forbidding.allow()
     assert list(fleet.store.list_keys()) == []
     assert fleet.ledger.client.dbsize() == 0
     fleet.run_producer("enqueue", str(spec))
 
 
-def test_a_read_only_store_can_still_be_told_of_and_collected(forbidding: Forbidding) -> None:
+def test_read_only_store_supports_status_and_collect(forbidding: Forbidding) -> None:
     fleet = forbidding.fleet
     fleet.write_profile("quick")
     run_id = enqueue_rows(fleet, "quick", make_rows(40), chunk=10)

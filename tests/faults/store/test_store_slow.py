@@ -1,4 +1,4 @@
-"""A slow store, and one on a bad line: leases are kept while a write takes its time, and the run ends sound."""
+"""A slow store, and a store behind an unreliable network: leases are kept during a slow write, and the run ends sound."""
 
 import random
 from collections import Counter
@@ -31,37 +31,37 @@ FAULTS = {
 def s3_fleet(faulty_s3: FaultyS3, s3_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fleet]:
     with start_fleet(tmp_path, monkeypatch, store_url=s3_url, lease_s=LEASE_S, renew_s=0.3, janitor_s=0.3) as fleet:
         options = {"delay_s": 0.05, "asked": str(fleet.folder / "asked")}
-        fleet.write_profile("noting", engine="tests.support.engines.dying_engine:NotingEngine", engine_options=options)
+        fleet.write_profile("recording", engine="tests.support.engines.dying_engine:RecordingEngine", engine_options=options)
         yield fleet
 
 
-def test_leases_are_kept_while_a_part_takes_longer_than_a_lease_to_write(s3_fleet: Fleet, faulty_s3: FaultyS3) -> None:
-    run_id = enqueue_rows(s3_fleet, "noting", make_rows(60), chunk=10)
+def test_slow_part_writes_do_not_lose_leases(s3_fleet: Fleet, faulty_s3: FaultyS3) -> None:
+    run_id = enqueue_rows(s3_fleet, "recording", make_rows(60), chunk=10)
     faulty_s3.inject(delay(2 * LEASE_S), f"^PUT .*{parts_prefix(run_id)}", times=4)
     for _ in range(2):
-        s3_fleet.start_workers("noting", chunks_in_flight=2)
+        s3_fleet.start_workers("recording", chunks_in_flight=2)
     wait_until(lambda: len(faulty_s3.met) >= 4, "four slow writes")
     assert s3_fleet.wait_for_end(run_id).samples.ok == 60
     assert_run_is_sound(s3_fleet, run_id)
     assert set(Counter((s3_fleet.folder / "asked").read_text().split()).values()) == {1}
-    assert len(set(faulty_s3.met)) == 4, "a chunk whose part was being written was run by another, too"
+    assert len(set(faulty_s3.met)) == 4, "no second worker may run a chunk whose part is being written"
     assert "lease.lost" not in s3_fleet.read_log()
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_a_run_over_a_bad_line_ends_sound_and_asks_nobody_again(s3_fleet: Fleet, faulty_s3: FaultyS3, seed: int) -> None:
+def test_run_over_unreliable_network_repeats_no_sample(s3_fleet: Fleet, faulty_s3: FaultyS3, seed: int) -> None:
     chosen = random.Random(seed)
-    run_id = enqueue_rows(s3_fleet, "noting", make_rows(200), chunk=10)
+    run_id = enqueue_rows(s3_fleet, "recording", make_rows(200), chunk=10)
 
-    def strike() -> None:
+    def inject_random_fault() -> None:
         faulty_s3.inject(FAULTS[chosen.choice(sorted(FAULTS))], chosen.choice(["^GET ", "^HEAD ", "^PUT ", "parts/"]), times=1)
 
     for _ in range(20):
-        strike()
-    s3_fleet.start_workers("noting", chunks_in_flight=2)
+        inject_random_fault()
+    s3_fleet.start_workers("recording", chunks_in_flight=2)
     wait_until(lambda: len(list(s3_fleet.store.list_keys(parts_prefix(run_id)))) >= 8, "eight parts")
     for _ in range(20):
-        strike()
+        inject_random_fault()
     assert s3_fleet.wait_for_end(run_id).samples.ok == 200
     faulty_s3.heal()
     assert_run_is_sound(s3_fleet, run_id)

@@ -1,6 +1,6 @@
-"""The clock of a worker is off by minutes or hours, or jumps: leases go by the clock of Redis, and nothing is lost or doubled.
+"""The clock of a worker is wrong by minutes or hours, or jumps: leases use the clock of Redis, and no sample is lost or repeated.
 
-What a worker writes into outcomes (``started_at``, ``finished_at``) is by its own clock, right or wrong.
+The times that a worker writes into outcomes (``started_at``, ``finished_at``) come from its own clock, right or wrong.
 """
 
 import os
@@ -16,27 +16,27 @@ import pytest
 
 from common.ledger.worker_registry import WorkerRecord
 from producer.runs.status import RunStatus
-from tests.support.asking import count_asked_again, read_asked
+from tests.support.asked_samples import count_asked_again, read_asked
 from tests.support.fleet import ROOT, Fleet, make_rows
-from tests.support.leftovers import clean_fleet, start_launcher
+from tests.support.fleet_processes import clean_fleet, start_launcher
 from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
 from tests.support.workers import enqueue_rows
 
 __all__ = ["clean_fleet"]  # a fixture
 
-MODEL = "noting"
+MODEL = "recording"
 CHUNK_SAMPLES = 8
 SAMPLES = 64
 MINUTE_S, HOUR_S = 60, 3600
 CHUNK_S = 0.8
 LONG_CHUNK_S = 3.0
-SHORT = {"chunks_in_flight": 1, "lease_s": 4, "renew_s": 0.3, "janitor_s": 0.3}
+SHORT_LEASES = {"chunks_in_flight": 1, "lease_s": 4, "renew_s": 0.3, "janitor_s": 0.3}
 WRONG_CLOCK = ROOT / "tests" / "support" / "faults" / "wrong_clock"
 
 
-class Both(NamedTuple):
-    """Two workers of one model: one whose clock is off, with its launcher, and one whose clock is right."""
+class ClockPair(NamedTuple):
+    """Two workers of one model: one with a wrong clock, with its launcher, and one with a right clock."""
 
     launcher: "subprocess.Popen[str]"
     wrong: WorkerRecord
@@ -44,16 +44,16 @@ class Both(NamedTuple):
 
 
 @contextmanager
-def start_both(fleet: Fleet, *offsets_s: int, chunk_s: float = CHUNK_S) -> Iterator[Both]:
+def start_clock_pair(fleet: Fleet, *offsets_s: int, chunk_s: float = CHUNK_S) -> Iterator[ClockPair]:
     options = {"asked": str(fleet.folder / "asked"), "delay_s": chunk_s}
-    fleet.write_profile(MODEL, engine="tests.support.engines.dying_engine:NotingEngine", engine_options=options)
+    fleet.write_profile(MODEL, engine="tests.support.engines.dying_engine:RecordingEngine", engine_options=options)
     clock = {"WRONG_CLOCK_S": ",".join(map(str, offsets_s)), "PYTHONPATH": f"{WRONG_CLOCK}{os.pathsep}{ROOT}"}
-    environment = {**fleet.environment(**SHORT), **clock}
+    environment = {**fleet.environment(**SHORT_LEASES), **clock}
     with start_launcher(fleet, "--model", MODEL, "--gpus", "none", environment=environment) as launcher:
-        fleet.start_workers(MODEL, **SHORT)
+        fleet.start_workers(MODEL, **SHORT_LEASES)
         parents = {psutil.Process(worker.pid).ppid(): worker for worker in fleet.wait_for_workers(MODEL, 2)}
         wrong = parents.pop(launcher.pid)
-        yield Both(launcher, wrong, *parents.values())
+        yield ClockPair(launcher, wrong, *parents.values())
 
 
 def wait_for_ok(fleet: Fleet, run_id: str, count: int) -> RunStatus:
@@ -67,19 +67,19 @@ def find_held(fleet: Fleet, run_id: str, worker: str) -> set[int]:
 
 
 @pytest.mark.parametrize("offset_s", [-2 * HOUR_S, 3 * MINUTE_S])
-def test_a_clock_that_is_off_costs_no_lease_and_leaves_rate_and_time_left_as_they_are(clean_fleet: Fleet, offset_s: int) -> None:
+def test_wrong_clock_keeps_leases_rate_and_eta(clean_fleet: Fleet, offset_s: int) -> None:
     fleet = clean_fleet
-    with start_both(fleet, offset_s) as both:
+    with start_clock_pair(fleet, offset_s) as both:
         began_s = time.time()
         run_id = enqueue_rows(fleet, MODEL, make_rows(SAMPLES), chunk=CHUNK_SAMPLES)
         status = wait_for_ok(fleet, run_id, 2 * CHUNK_SAMPLES)
-        assert 0 < status.samples_per_s <= 2 * CHUNK_SAMPLES / CHUNK_S, "faster than two workers can be"
+        assert 0 < status.samples_per_s <= 2 * CHUNK_SAMPLES / CHUNK_S, "two workers cannot be that fast"
         assert status.samples_per_s > 0.1 * status.samples.ok / (time.time() - began_s)
         assert status.eta_s == pytest.approx((status.samples.in_flight + status.samples.unprocessed) / status.samples_per_s)
         fleet.wait_for_end(run_id)
         ended_s = time.time()
     outcomes = assert_run_is_sound(fleet, run_id)
-    assert set(read_asked(fleet).values()) == {1}, "a chunk was taken over early"
+    assert set(read_asked(fleet).values()) == {1}, "no chunk may be taken over early"
     assert {outcome.worker for outcome in outcomes} == {both.wrong.worker, both.right.worker}
     for outcome in outcomes:
         off_s = offset_s if outcome.worker == both.wrong.worker else 0
@@ -88,11 +88,12 @@ def test_a_clock_that_is_off_costs_no_lease_and_leaves_rate_and_time_left_as_the
         assert began_s + off_s <= outcome.started_at <= outcome.finished_at <= ended_s + off_s
 
 
-# If leases went by workers' clocks, these two would never run out.
+# If leases used the workers' clocks, these two would never expire.
 @pytest.mark.parametrize(("dies", "offset_s"), [("wrong", 2 * HOUR_S), ("right", -2 * HOUR_S)])
-def test_a_dead_workers_chunk_is_taken_over_whoever_has_the_wrong_clock(clean_fleet: Fleet, dies: str, offset_s: int) -> None:
+def test_dead_workers_chunk_is_taken_over_despite_clocks(clean_fleet: Fleet, dies: str, offset_s: int) -> None:
+    """Either the dead worker or its successor has the wrong clock."""
     fleet = clean_fleet
-    with start_both(fleet, offset_s, chunk_s=LONG_CHUNK_S) as both:  # a chunk does not end between a look at it and the kill
+    with start_clock_pair(fleet, offset_s, chunk_s=LONG_CHUNK_S) as both:  # no chunk ends between its lookup and the kill
         dead, successor = (both.wrong, both.right) if dies == "wrong" else (both.right, both.wrong)
         launcher = psutil.Process(dead.pid).parent()
         assert launcher is not None
@@ -107,16 +108,16 @@ def test_a_dead_workers_chunk_is_taken_over_whoever_has_the_wrong_clock(clean_fl
     assert count_asked_again(fleet) <= CHUNK_SAMPLES
 
 
-def test_a_clock_that_jumps_to_and_fro_in_mid_run_costs_nothing(clean_fleet: Fleet) -> None:
+def test_jumping_clock_repeats_no_sample(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
-    with start_both(fleet, 0, 2 * HOUR_S, -2 * HOUR_S) as both:
+    with start_clock_pair(fleet, 0, 2 * HOUR_S, -2 * HOUR_S) as both:
         run_id = enqueue_rows(fleet, MODEL, make_rows(SAMPLES), chunk=CHUNK_SAMPLES)
         assert fleet.wait_for_end(run_id).samples.ok == SAMPLES
         both.launcher.terminate()
         assert both.launcher.wait(timeout=30) == 0
     outcomes = assert_run_is_sound(fleet, run_id)
     assert set(read_asked(fleet).values()) == {1}
-    assert all(outcome.attempts[0].latency_s >= CHUNK_S for outcome in outcomes), "how long it took is by no clock that jumps"
+    assert all(outcome.attempts[0].latency_s >= CHUNK_S for outcome in outcomes), "latency must come from a monotonic clock"
     served = [outcome for outcome in outcomes if outcome.worker == both.wrong.worker]
     noted = [at_s for outcome in served for at_s in (outcome.started_at, outcome.finished_at) if at_s]
-    assert max(noted) - min(noted) > HOUR_S, "the clock did not jump"
+    assert max(noted) - min(noted) > HOUR_S, "the worker's clock must have jumped"

@@ -1,4 +1,4 @@
-"""Workers that die again and again are given up, everybody is told why, and a run that they leave goes on once that is mended."""
+"""The launcher gives up on workers that keep dying; run and status show the reason, and the run continues after the repair."""
 
 import os
 import signal
@@ -9,10 +9,10 @@ import psutil
 import pytest
 
 from common.ledger.worker_registry import WorkerRecord
-from tests.support.asking import count_asked_again
+from tests.support.asked_samples import count_asked_again
 from tests.support.fleet import Fleet, make_rows
+from tests.support.fleet_processes import clean_fleet, find_processes, start_launcher
 from tests.support.hardware.shown_gpus import with_gpus
-from tests.support.leftovers import clean_fleet, find_processes, start_launcher
 from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
 from tests.support.workers import enqueue_rows
@@ -22,40 +22,40 @@ __all__ = ["clean_fleet"]  # a fixture
 MODEL = "ending"
 WORKERS = ("--model", MODEL, "--gpus", "none")
 
-ENDS = {
+EXIT_REASONS = {
     "error": "exit code 70 (engine died)",
     "SIGKILL": "exit code -9 (killed by SIGKILL, perhaps by the system because memory ran out)",
     "SIGSEGV": "exit code -11 (crashed in native code, SIGSEGV)",
 }
 
 
-def enqueue_for_ending(fleet: Fleet, how: str, **options: Any) -> str:
-    """Enqueue 40 samples for workers that end in the way ``how`` until the file ``mended`` is there; return the run's id."""
-    options = {"asked": str(fleet.folder / "asked"), "mended": str(fleet.folder / "mended"), "how": how, **options}
-    fleet.write_profile(MODEL, engine="tests.support.engines.ending_engine:EndingEngine", engine_options=options)
+def enqueue_for_crashes(fleet: Fleet, how: str, **options: Any) -> str:
+    """Enqueue 40 samples for workers that die in the way ``how`` until the file ``repaired`` exists; return the run's id."""
+    options = {"asked": str(fleet.folder / "asked"), "repaired": str(fleet.folder / "repaired"), "how": how, **options}
+    fleet.write_profile(MODEL, engine="tests.support.engines.crashing_engine:CrashingEngine", engine_options=options)
     return enqueue_rows(fleet, MODEL, make_rows(40), chunk=8)
 
 
 def finish_run(fleet: Fleet, run_id: str) -> None:
-    """End a run with workers that live, each sample asked once in all."""
+    """Complete a run with working workers; assert that each sample was asked once in total."""
     fleet.start_workers(MODEL)
     assert fleet.wait_for_end(run_id).samples.ok == 40
     assert_run_is_sound(fleet, run_id)
     assert count_asked_again(fleet) == 0
 
 
-@pytest.mark.parametrize("how", ENDS)
-def test_a_slot_that_used_up_its_budget_is_given_up_and_the_run_is_paused_with_the_reason(clean_fleet: Fleet, how: str) -> None:
+@pytest.mark.parametrize("how", EXIT_REASONS)
+def test_exhausted_restart_budget_pauses_run_with_reason(clean_fleet: Fleet, how: str) -> None:
     fleet = clean_fleet
-    run_id = enqueue_for_ending(fleet, how)
+    run_id = enqueue_for_crashes(fleet, how)
     with start_launcher(fleet, *WORKERS, environment=fleet.environment(max_restarts=1)) as launcher:
-        told = fleet.run_producer("watch", run_id, code=1)
+        output = fleet.run_producer("watch", run_id, code=1)
         assert launcher.wait(timeout=60) == 1
         _, log = launcher.communicate()
         assert find_processes(fleet) == []
-    trouble = f"gave up after 1 restart in an hour; last {ENDS[how]}"
-    assert trouble in told
-    assert log.count("worker started") == 2
+    trouble = f"gave up after 1 restart in an hour; last {EXIT_REASONS[how]}"
+    assert trouble in output
+    assert log.count("worker.started") == 2
     status = fleet.status(run_id)
     assert (status.state, status.samples.unprocessed) == ("paused", 40)
     (worker,) = status.workers
@@ -65,32 +65,32 @@ def test_a_slot_that_used_up_its_budget_is_given_up_and_the_run_is_paused_with_t
     assert trouble in (worker.trouble or "")
     assert f"producer resume {run_id}" in (status.reason or "")
 
-    (fleet.folder / "mended").touch()
+    (fleet.folder / "repaired").touch()
     fleet.run_producer("resume", run_id)
     finish_run(fleet, run_id)
-    assert [one.state for one in fleet.workers(MODEL)] == ["ready"], "the new launcher withdrew the notice of the old one"
+    assert [one.state for one in fleet.workers(MODEL)] == ["ready"], "the new launcher must remove the notice of the old one"
 
 
-def test_what_the_user_must_change_pauses_the_run_with_the_worker_s_own_words(clean_fleet: Fleet) -> None:
+def test_configuration_error_pauses_run_with_worker_message(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     fleet.write_profile(MODEL, engine="tests.support.engines.faulty_engines:MisconfiguredEngine")
     run_id = enqueue_rows(fleet, MODEL, make_rows(40), chunk=8)
     with start_launcher(fleet, *WORKERS, environment=fleet.environment()) as launcher:
-        told = fleet.run_producer("watch", run_id, code=1)
+        output = fleet.run_producer("watch", run_id, code=1)
         assert launcher.wait(timeout=60) == 2
-    assert "cannot start: profile wrong: engine_options.depth: expected 1 to 8, found 9" in told
+    assert "cannot start: profile wrong: engine_options.depth: expected 1 to 8, found 9" in output
     assert fleet.status(run_id).state == "paused"
 
 
 def _find_stopped(fleet: Fleet) -> list[WorkerRecord] | None:
-    """Return both workers once the notice has replaced what the dead one announced while it loaded."""
+    """Return both workers once the notice has replaced the record that the dead one wrote while it loaded."""
     found = fleet.workers(MODEL)
     return found if len(found) == 2 and any(one.state == "stopped" for one in found) else None
 
 
-def test_one_slot_that_is_given_up_costs_the_others_nothing(clean_fleet: Fleet) -> None:
+def test_abandoned_worker_does_not_affect_others(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
-    run_id = enqueue_for_ending(fleet, "SIGKILL", device="0", delay_s=0.05)
+    run_id = enqueue_for_crashes(fleet, "SIGKILL", device="0", delay_s=0.05)
     environment = with_gpus(fleet.environment(max_restarts=0), 2)
     with start_launcher(fleet, "--model", MODEL, "--gpus", "all", environment=environment) as launcher:
         assert fleet.wait_for_end(run_id).samples.ok == 40
@@ -99,19 +99,20 @@ def test_one_slot_that_is_given_up_costs_the_others_nothing(clean_fleet: Fleet) 
         assert [(one.worker, one.state) for one in there] == [(f"gpu0@{host}", "stopped"), (f"gpu1@{host}", "ready")]
         assert "not started again" in (there[0].trouble or "")
         launcher.terminate()
-        assert launcher.wait(timeout=60) == 0, "one worker was drained in order"
+        assert launcher.wait(timeout=60) == 0, "one worker was drained and exited normally"
     assert_run_is_sound(fleet, run_id)
 
 
-def test_a_redis_that_is_away_when_a_worker_is_given_up_is_told_once_it_is_back(clean_fleet: Fleet) -> None:
+def test_launcher_notifies_redis_after_it_returns(clean_fleet: Fleet) -> None:
+    """Redis is unreachable when the launcher gives up on a worker."""
     fleet = clean_fleet
-    (fleet.folder / "mended").touch()
-    run_id = enqueue_for_ending(fleet, "SIGKILL", table=[{"match": "", "fault": "hang"}])
+    (fleet.folder / "repaired").touch()
+    run_id = enqueue_for_crashes(fleet, "SIGKILL", table=[{"match": "", "fault": "hang"}])
     launcher = fleet.start_workers(MODEL, max_restarts=0)
     (worker,) = fleet.wait_for_workers(MODEL)
     fleet.server.kill()
     os.kill(worker.pid, signal.SIGKILL)
-    wait_until(lambda: "worker given up" in fleet.read_log(), "the worker to be given up")
+    wait_until(lambda: "worker.gave_up" in fleet.read_log(), "the worker to be given up")
     assert launcher.poll() is None, "it waits for Redis"
     fleet.server.restart()
     assert launcher.wait(timeout=60) == 1
@@ -119,22 +120,22 @@ def test_a_redis_that_is_away_when_a_worker_is_given_up_is_told_once_it_is_back(
     assert status.state == "paused"
     assert "killed by SIGKILL" in (status.reason or "")
 
-    (fleet.folder / "asked").unlink(missing_ok=True)  # what hung was asked for and never answered
-    enqueue_for_ending(fleet, "SIGKILL")
+    (fleet.folder / "asked").unlink(missing_ok=True)  # the hanging samples were asked and never answered
+    enqueue_for_crashes(fleet, "SIGKILL")
     fleet.run_producer("resume", run_id)
     finish_run(fleet, run_id)
 
 
-def test_signals_reach_a_launcher_that_waits_for_a_redis_that_hangs(clean_fleet: Fleet) -> None:
+def test_launcher_waiting_for_redis_handles_signals(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
-    enqueue_for_ending(fleet, "SIGKILL", load_s=600)
+    enqueue_for_crashes(fleet, "SIGKILL", load_s=600)
     launcher = fleet.start_workers(MODEL, max_restarts=0)
-    wait_until(lambda: "worker started" in fleet.read_log(), "the worker to be started")
+    wait_until(lambda: "worker.started" in fleet.read_log(), "the worker to be started")
     os.kill(fleet.server.pid, signal.SIGSTOP)
     try:
         (worker,) = psutil.Process(launcher.pid).children()
         worker.kill()
-        wait_until(lambda: "worker given up" in fleet.read_log(), "the worker to be given up")
+        wait_until(lambda: "worker.gave_up" in fleet.read_log(), "the worker to be given up")
         assert launcher.poll() is None, "it waits for Redis"
         launcher.terminate()
         assert launcher.wait(timeout=20) == 0

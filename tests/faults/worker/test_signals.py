@@ -1,4 +1,4 @@
-"""Signals to the launcher, to a worker process and to the producer's commands: what runs ends in order, and nothing is lost."""
+"""Signals to the launcher, to a worker process and to the producer's commands: each ends in order, and nothing is lost."""
 
 import os
 import pty
@@ -12,9 +12,9 @@ import psutil
 import pytest
 
 from common.ledger.keys import journal_key
-from tests.support.asking import count_asked_again, read_asked
+from tests.support.asked_samples import count_asked_again, read_asked
 from tests.support.fleet import ROOT, Fleet, make_rows
-from tests.support.leftovers import assert_nothing_is_held, clean_fleet, find_processes, start_launcher
+from tests.support.fleet_processes import assert_no_leases_held, clean_fleet, find_processes, start_launcher
 from tests.support.planning import run_chunks
 from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
@@ -22,7 +22,7 @@ from tests.support.workers import enqueue_rows
 
 __all__ = ["clean_fleet"]  # a fixture
 
-MODEL = "noting"
+MODEL = "recording"
 WORKERS = ("--model", MODEL, "--gpus", "none")
 ROWS = 60
 CHUNK_SAMPLES = 4
@@ -32,17 +32,17 @@ Signals = Sequence[signal.Signals]
 
 def write_profile(fleet: Fleet, **options: Any) -> None:
     options = {"asked": str(fleet.folder / "asked"), **options}
-    fleet.write_profile(MODEL, engine="tests.support.engines.dying_engine:NotingEngine", engine_options=options)
+    fleet.write_profile(MODEL, engine="tests.support.engines.dying_engine:RecordingEngine", engine_options=options)
 
 
-def enqueue_moving(fleet: Fleet) -> str:
-    """Enqueue a run of chunks that take a while each; return its id."""
+def enqueue_slow(fleet: Fleet) -> str:
+    """Enqueue a run of slow chunks; return its id."""
     write_profile(fleet, delay_s=0.3)
     return enqueue_rows(fleet, MODEL, make_rows(ROWS), chunk=CHUNK_SAMPLES)
 
 
-def enqueue_stuck(fleet: Fleet) -> str:
-    """Enqueue a run of two chunks each of which has one sample that is never answered; return its id."""
+def enqueue_hanging(fleet: Fleet) -> str:
+    """Enqueue a run of two chunks, each with one sample that is never answered; return its id."""
     write_profile(fleet, table=[{"match": "slow", "fault": "hang"}])
     slow = [{"id": f"slow {number}", "question": f"slow {number}?", "target": "ok"} for number in range(2)]
     asked: list[dict[str, Any]] = [*make_rows(2 * CHUNK_SAMPLES - 2), *slow]
@@ -59,12 +59,12 @@ def count_journaled(fleet: Fleet, run_id: str) -> int:
     return sum(counts)
 
 
-def wait_for_stuck(fleet: Fleet, run_id: str) -> None:
-    wait_until(lambda: count_journaled(fleet, run_id) == 2 * CHUNK_SAMPLES - 2, "all but the slow ones to be journaled")
+def wait_for_hanging(fleet: Fleet, run_id: str) -> None:
+    wait_until(lambda: count_journaled(fleet, run_id) == 2 * CHUNK_SAMPLES - 2, "all samples but the hanging ones in the journal")
 
 
 def finish_run(fleet: Fleet, run_id: str) -> None:
-    """Run what was given back in this process: each sample was asked once in all."""
+    """Run the chunks that were given back in this process; assert that each sample was asked once in total."""
     write_profile(fleet)
     run_chunks(fleet, MODEL, run_id)
     assert_run_is_sound(fleet, run_id)
@@ -75,18 +75,17 @@ def finish_run(fleet: Fleet, run_id: str) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1], ids=lambda number: number.name)
-def test_a_launcher_drains_on_sighup_and_sigusr1_and_sighup_again_is_no_second_demand(
-    clean_fleet: Fleet, number: signal.Signals
-) -> None:
+def test_launcher_drains_on_sighup_and_sigusr1(clean_fleet: Fleet, number: signal.Signals) -> None:
+    """A repeated SIGHUP does not count as the second signal that kills."""
     fleet = clean_fleet
-    run_id = enqueue_moving(fleet)
+    run_id = enqueue_slow(fleet)
     with start_launcher(fleet, *WORKERS, environment=fleet.environment(chunks_in_flight=2)) as launcher:
         wait_for_asked(fleet, 2 * CHUNK_SAMPLES)
         launcher.send_signal(number)
         launcher.send_signal(signal.SIGHUP)
         assert launcher.wait(timeout=30) == 0
         assert find_processes(fleet) == []
-    assert_nothing_is_held(fleet, run_id, MODEL)
+    assert_no_leases_held(fleet, run_id, MODEL)
     assert 2 * CHUNK_SAMPLES <= fleet.status(run_id).samples.ok == len(read_asked(fleet)) < ROWS
     finish_run(fleet, run_id)
 
@@ -96,11 +95,11 @@ def test_a_launcher_drains_on_sighup_and_sigusr1_and_sighup_again_is_no_second_d
     [(signal.SIGQUIT,), (signal.SIGINT, signal.SIGINT), (signal.SIGUSR1, signal.SIGTERM)],
     ids=lambda numbers: " ".join(number.name for number in numbers),
 )
-def test_a_launcher_stops_at_once_on_sigquit_and_on_a_second_demand(clean_fleet: Fleet, numbers: Signals) -> None:
+def test_launcher_stops_on_sigquit_or_second_signal(clean_fleet: Fleet, numbers: Signals) -> None:
     fleet = clean_fleet
-    run_id = enqueue_stuck(fleet)
+    run_id = enqueue_hanging(fleet)
     with start_launcher(fleet, *WORKERS, environment=fleet.environment(drain_grace_s=600)) as launcher:
-        wait_for_stuck(fleet, run_id)
+        wait_for_hanging(fleet, run_id)
         for place, number in enumerate(numbers):
             if place:
                 wait_until(lambda: [one for one in fleet.workers(MODEL) if one.state == "draining"], "the drain to begin")
@@ -108,39 +107,39 @@ def test_a_launcher_stops_at_once_on_sigquit_and_on_a_second_demand(clean_fleet:
         assert launcher.wait(timeout=30) == 130
         assert find_processes(fleet) == []
     assert count_journaled(fleet, run_id) == 2 * CHUNK_SAMPLES - 2
-    wait_until(lambda: len(fleet.ledger.find_pending(run_id)) == 2, "the leases to run out")
+    wait_until(lambda: len(fleet.ledger.find_pending(run_id)) == 2, "the leases to expire")
     write_profile(fleet)
     run_chunks(fleet, MODEL, run_id)
     assert_run_is_sound(fleet, run_id)
-    assert count_asked_again(fleet) == 2, "the two that were never answered"
+    assert count_asked_again(fleet) == 2, "only the two samples that were never answered"
 
 
-def test_a_closed_terminal_drains_the_launcher_that_ran_in_it(clean_fleet: Fleet) -> None:
+def test_closed_terminal_drains_its_launcher(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
-    run_id = enqueue_moving(fleet)
+    run_id = enqueue_slow(fleet)
     terminal, slave = pty.openpty()
-    # The shell leads a session without a terminal: the first that it opens becomes its own, and the launcher's.
+    # The shell leads a session without a terminal: the first terminal that it opens becomes its own, and the launcher's.
     in_terminal = ["sh", "-c", 'exec "$@" < "$0" > "$0" 2>&1', os.ttyname(slave)]
     command = [*in_terminal, sys.executable, "-m", "workers", "start", *WORKERS]
     environment = fleet.environment(chunks_in_flight=2, log_level="DEBUG")
     launcher = subprocess.Popen(command, env=environment, cwd=ROOT, start_new_session=True)
     try:
         wait_for_asked(fleet, 2 * CHUNK_SAMPLES)
-        assert b"worker started" in os.read(terminal, 65536)
+        assert b"worker.started" in os.read(terminal, 65536)
     finally:
-        os.close(terminal)  # from now on, whatever is written fails with EIO
+        os.close(terminal)  # from now on every write fails with EIO
         os.close(slave)
     assert launcher.wait(timeout=30) == 0
     assert find_processes(fleet) == []
-    assert_nothing_is_held(fleet, run_id, MODEL)
+    assert_no_leases_held(fleet, run_id, MODEL)
     assert 2 * CHUNK_SAMPLES <= fleet.status(run_id).samples.ok == len(read_asked(fleet)) < ROWS
     finish_run(fleet, run_id)
 
 
-def test_under_nohup_a_closed_terminal_changes_nothing(clean_fleet: Fleet) -> None:
+def test_nohup_launcher_ignores_closed_terminal(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
-    run_id = enqueue_moving(fleet)
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # what nohup does; a child inherits it
+    run_id = enqueue_slow(fleet)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does; a child process inherits it
     try:
         launcher = fleet.start_workers(MODEL)
     finally:
@@ -152,25 +151,23 @@ def test_under_nohup_a_closed_terminal_changes_nothing(clean_fleet: Fleet) -> No
     assert_run_is_sound(fleet, run_id)
 
 
-# A worker process itself
+# A worker process
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1], ids=lambda number: number.name)
-def test_a_worker_that_is_signalled_itself_drains_and_the_launcher_starts_another(
-    clean_fleet: Fleet, number: signal.Signals
-) -> None:
+def test_signalled_worker_drains_and_is_replaced(clean_fleet: Fleet, number: signal.Signals) -> None:
     fleet = clean_fleet
-    run_id = enqueue_moving(fleet)
+    run_id = enqueue_slow(fleet)
     fleet.start_workers(MODEL, chunks_in_flight=2)
     (worker,) = fleet.wait_for_workers(MODEL)
     wait_for_asked(fleet, 2 * CHUNK_SAMPLES)
     os.kill(worker.pid, number)
     assert fleet.wait_for_end(run_id).samples.ok == ROWS
     assert_run_is_sound(fleet, run_id)
-    assert count_asked_again(fleet) == 0, "its chunks came to their end"
+    assert count_asked_again(fleet) == 0, "its chunks must be finished before it exits"
     assert not psutil.pid_exists(worker.pid)
     log = fleet.read_log()
-    assert (log.count("worker started"), log.count("exit_code=0")) == (2, 1)
+    assert (log.count("worker.started"), log.count("exit_code=0")) == (2, 1)
 
 
 @pytest.mark.parametrize(
@@ -178,13 +175,13 @@ def test_a_worker_that_is_signalled_itself_drains_and_the_launcher_starts_anothe
     [(signal.SIGQUIT,), (signal.SIGINT, signal.SIGINT)],
     ids=lambda numbers: " ".join(number.name for number in numbers),
 )
-def test_a_worker_gives_its_chunks_back_at_once_on_sigquit_and_on_a_second_ctrl_c(clean_fleet: Fleet, numbers: Signals) -> None:
+def test_worker_releases_chunks_on_sigquit_or_second_sigint(clean_fleet: Fleet, numbers: Signals) -> None:
     fleet = clean_fleet
-    run_id = enqueue_stuck(fleet)
-    # Leases by far longer than the test: what is not given back would never end.
+    run_id = enqueue_hanging(fleet)
+    # Leases much longer than the test: a chunk that is not given back would never end.
     fleet.start_workers(MODEL, drain_grace_s=600, lease_s=600)
     (worker,) = fleet.wait_for_workers(MODEL)
-    wait_for_stuck(fleet, run_id)
+    wait_for_hanging(fleet, run_id)
     write_profile(fleet)
     for place, number in enumerate(numbers):
         if place:
@@ -196,9 +193,9 @@ def test_a_worker_gives_its_chunks_back_at_once_on_sigquit_and_on_a_second_ctrl_
     assert not psutil.pid_exists(worker.pid)
 
 
-def test_sigterm_again_and_again_does_not_hurry_a_worker(clean_fleet: Fleet) -> None:
+def test_repeated_sigterm_does_not_interrupt_drain(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
-    run_id = enqueue_moving(fleet)
+    run_id = enqueue_slow(fleet)
     fleet.start_workers(MODEL, chunks_in_flight=2)
     (worker,) = fleet.wait_for_workers(MODEL)
     wait_for_asked(fleet, 2 * CHUNK_SAMPLES)
@@ -212,7 +209,7 @@ def test_sigterm_again_and_again_does_not_hurry_a_worker(clean_fleet: Fleet) -> 
 
 # The producer
 
-# The ``producer`` command, sent Ctrl+C by itself as it comes to a named function.
+# The ``producer`` command, which sends itself SIGINT when it calls a named function.
 INTERRUPTED = """
 import os, signal
 import producer.results.collect, producer.runs.enqueue
@@ -239,7 +236,7 @@ POINTS = {
 
 
 @pytest.mark.parametrize("point", POINTS)
-def test_ctrl_c_ends_a_command_with_130_and_words_and_the_same_command_goes_on(fleet: Fleet, point: str) -> None:
+def test_interrupted_command_exits_with_130_and_can_continue(fleet: Fleet, point: str) -> None:
     write_profile(fleet)
     spec = fleet.write_spec(MODEL, [fleet.write_dataset("rows", make_rows(ROWS))], chunks={"max_samples": CHUNK_SAMPLES})
     command, owner, name = POINTS[point]
@@ -253,7 +250,7 @@ def test_ctrl_c_ends_a_command_with_130_and_words_and_the_same_command_goes_on(f
         env=fleet.environment(), cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert (interrupted.returncode, interrupted.stderr.strip()) == (130, "interrupted; nothing is lost, run the same command again")
-    assert not [*fleet.folder.glob("results/*")], "nothing half-written is left"
+    assert not [*fleet.folder.glob("results/*")], "no partial file may be left"
     fleet.run_producer(*arguments, code=1 if command == "collect" else 0)
     if command == "enqueue":
         run_id = fleet.enqueue(spec).run_id

@@ -1,4 +1,4 @@
-"""A worker is killed with SIGKILL: the launcher brings it back, or another worker takes over; nothing is lost or doubled."""
+"""A worker gets SIGKILL: the launcher restarts it, or another worker takes over; no sample is lost or counted twice."""
 
 import os
 import random
@@ -22,7 +22,7 @@ CHUNK_SAMPLES = 16
 
 
 @pytest.mark.parametrize("point", POINTS)
-def test_the_only_worker_comes_back_and_asks_again_only_what_was_in_flight(fleet: Fleet, point: str) -> None:
+def test_restarted_worker_repeats_only_samples_in_flight(fleet: Fleet, point: str) -> None:
     options = {
         "die_at": point,
         "after_chunks": random.Random(f"kill {point}").randint(2, 6),
@@ -41,8 +41,8 @@ def test_the_only_worker_comes_back_and_asks_again_only_what_was_in_flight(fleet
     died_with = int((fleet.folder / "died_with").read_text())
     asked_again = find_asked_again(fleet)
     finished_before = {sample.sample_id for sample in read_chunk(fleet.store, read_index(fleet.store, run_id)[died_with])}
-    assert not asked_again & finished_before, "a chunk whose samples were all in the journal was asked again"
-    assert len(asked_again) <= CHUNK_SAMPLES, "more was asked again than the other chunk in flight"
+    assert not asked_again & finished_before, "no chunk with all samples in the journal may be asked again"
+    assert len(asked_again) <= CHUNK_SAMPLES, "only the other chunk in flight may be asked again"
     assert all(len(outcome.attempts) == 1 for outcome in fleet.collect(run_id))
 
 
@@ -51,7 +51,7 @@ def test_another_worker_takes_over_within_20_seconds(
 ) -> None:
     with start_fleet(tmp_path, monkeypatch, lease_s=10, renew_s=2.5, janitor_s=2) as fleet:  # the defaults of a real fleet
         options = {"delay_s": 2, "asked": str(fleet.folder / "asked")}
-        fleet.write_profile("slow", engine="tests.support.engines.dying_engine:NotingEngine", engine_options=options)
+        fleet.write_profile("slow", engine="tests.support.engines.dying_engine:RecordingEngine", engine_options=options)
         spec = fleet.write_spec("slow", [fleet.write_dataset("rows", make_rows(320))], chunks={"max_samples": CHUNK_SAMPLES})
         for _ in range(2):
             fleet.start_workers("slow", chunks_in_flight=2)
@@ -60,11 +60,11 @@ def test_another_worker_takes_over_within_20_seconds(
 
         wait_until(lambda: fleet.status(run_id).samples.ok, "the first chunks to be done")
         before = find_held(fleet, run_id, victim.worker)
-        wait_until(lambda: find_held(fleet, run_id, victim.worker) - before, "a chunk that it has only just begun")
+        wait_until(lambda: find_held(fleet, run_id, victim.worker) - before, "a chunk that the worker has just started")
         os.kill(victim.pid, signal.SIGKILL)
         killed_at = time.monotonic()
         orphans = find_held(fleet, run_id, victim.worker)
-        assert orphans, "the worker was killed with nothing in its hands"
+        assert orphans, "the killed worker held no chunk"
         wait_until(lambda: not orphans & find_held(fleet, run_id, victim.worker), "a takeover", deadline_s=60)
         takeover_s = time.monotonic() - killed_at
         with capsys.disabled():
@@ -77,7 +77,7 @@ def test_another_worker_takes_over_within_20_seconds(
 
 
 def find_held(fleet: Fleet, run_id: str, worker: str) -> set[tuple[int, str]]:
-    """Return the chunks that a worker has leased, each with its token: one that starts anew under its old name is another."""
+    """Return the chunks that a worker has leased, with their tokens, because a restarted worker keeps its name."""
     held: Any = fleet.ledger.client.hgetall(run_keys(run_id).holders)
     holders = {int(chunk): holder.decode().partition(" ") for chunk, holder in held.items()}
     return {(chunk, token) for chunk, (token, _, name) in holders.items() if name == worker}

@@ -1,4 +1,4 @@
-"""A worker is killed with SIGKILL before it has done anything, half-way through a chunk, as a successor, and while it drains."""
+"""A worker gets SIGKILL before its first chunk, in the middle of a chunk, during a takeover, and while it drains."""
 
 import os
 import signal
@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from common.ledger.worker_registry import WorkerRecord
-from tests.support.asking import assert_not_asked_again, count_asked_again, find_kept, note_kept, read_asked
+from tests.support.asked_samples import assert_not_asked_again, count_asked_again, find_stored, read_asked, read_stored_counts
 from tests.support.engines.signalled_engine import wait_for_signalled, write_signalled_profile
 from tests.support.fleet import Fleet, make_rows
-from tests.support.leftovers import clean_fleet
+from tests.support.fleet_processes import clean_fleet
 from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
 from tests.support.workers import enqueue_rows
@@ -21,14 +21,14 @@ MODEL = "mortal"
 CHUNK_SAMPLES = 8
 IN_FLIGHT = 2 * CHUNK_SAMPLES
 SAMPLES = 64
-# Every chunk has answers that come at once and answers that come later, so that its journal grows in steps.
+# Every chunk has immediate and delayed answers, so that its journal grows in steps.
 SOME_LATER = [{"match": r"[13579]\?", "delay_s": 0.4}]
 HANG = [{"match": r"[13579]\?", "fault": "hang"}]
-SHORT = {"chunks_in_flight": 2, "lease_s": 1.5, "renew_s": 0.3, "janitor_s": 0.3}
+SHORT_LEASES = {"chunks_in_flight": 2, "lease_s": 1.5, "renew_s": 0.3, "janitor_s": 0.3}
 
 
 def write_profile(fleet: Fleet, point: str, table: list[dict[str, Any]], *, after: int = 0) -> None:
-    """Write the profile.  Engine options do not count for a run's digest, so it may be another in mid-run."""
+    """Write the profile.  Engine options are no part of a run's digest, so that they may change during the run."""
     write_signalled_profile(fleet, MODEL, point, signal.SIGKILL, after=after, table=table)
 
 
@@ -37,60 +37,58 @@ def enqueue(fleet: Fleet) -> str:
 
 
 def wait_for_half_chunks(fleet: Fleet, run_id: str) -> WorkerRecord:
-    """Return the worker once it waits for the second halves of its two chunks, which hang."""
-    wait_until(lambda: len(find_kept(fleet, run_id)) == CHUNK_SAMPLES, "what does not hang to be answered")
+    """Return the worker once only the hanging halves of its two chunks are left."""
+    wait_until(lambda: len(find_stored(fleet, run_id)) == CHUNK_SAMPLES, "the samples that do not hang to be answered")
     (worker,) = fleet.wait_for_workers(MODEL)
     return worker
 
 
-def assert_ends_sound(fleet: Fleet, run_id: str, kept: dict[str, int], *, asked_again: int) -> None:
+def assert_ends_sound(fleet: Fleet, run_id: str, stored: dict[str, int], *, asked_again: int) -> None:
     assert fleet.wait_for_end(run_id).samples.ok == SAMPLES
     outcomes = assert_run_is_sound(fleet, run_id)
     assert {len(outcome.attempts) for outcome in outcomes} == {1}
-    assert_not_asked_again(fleet, kept)
-    assert count_asked_again(fleet) <= asked_again, "more was asked again than what was in flight"
+    assert_not_asked_again(fleet, stored)
+    assert count_asked_again(fleet) <= asked_again, "only samples in flight may be asked again"
 
 
 @pytest.mark.parametrize(("point", "after"), [("loading", 0), ("after_acquire", 3), ("between_journals", 2)])
-def test_the_only_worker_dies_before_and_between_its_journal_entries_and_comes_back(
-    clean_fleet: Fleet, point: str, after: int
-) -> None:
+def test_worker_killed_around_journal_entries_comes_back(clean_fleet: Fleet, point: str, after: int) -> None:
     fleet = clean_fleet
     write_profile(fleet, point, SOME_LATER, after=after)
     run_id = enqueue(fleet)
-    fleet.start_workers(MODEL, **SHORT)
+    fleet.start_workers(MODEL, **SHORT_LEASES)
     died = wait_for_signalled(fleet)
-    kept = note_kept(fleet, run_id)
+    stored = read_stored_counts(fleet, run_id)
     if point == "loading":
         assert not read_asked(fleet)
         assert {one.state for one in fleet.workers(MODEL)} <= {"loading"}
     assert (died.at == "") == (point == "loading")
-    assert_ends_sound(fleet, run_id, kept, asked_again=0 if point == "loading" else IN_FLIGHT)
-    assert fleet.read_log().count("worker started") == 2
+    assert_ends_sound(fleet, run_id, stored, asked_again=0 if point == "loading" else IN_FLIGHT)
+    assert fleet.read_log().count("worker.started") == 2
 
 
-@pytest.mark.parametrize("point", ["told_of_the_expired", "after_takeover"])
-def test_a_successor_dies_while_it_takes_a_dead_workers_chunk_over(clean_fleet: Fleet, point: str) -> None:
+@pytest.mark.parametrize("point", ["after_expiry_found", "after_takeover"])
+def test_successor_killed_during_takeover_loses_nothing(clean_fleet: Fleet, point: str) -> None:
     fleet = clean_fleet
     write_profile(fleet, point, HANG)
     run_id = enqueue(fleet)
-    fleet.start_workers(MODEL, **SHORT)
+    fleet.start_workers(MODEL, **SHORT_LEASES)
     first = wait_for_half_chunks(fleet, run_id)
     write_profile(fleet, point, SOME_LATER)
     os.kill(first.pid, signal.SIGKILL)
     successor = wait_for_signalled(fleet)
-    kept = note_kept(fleet, run_id)
+    stored = read_stored_counts(fleet, run_id)
     assert successor.pid != first.pid
-    assert_ends_sound(fleet, run_id, kept, asked_again=2 * IN_FLIGHT)
-    assert fleet.read_log().count("worker started") == 3
+    assert_ends_sound(fleet, run_id, stored, asked_again=2 * IN_FLIGHT)
+    assert fleet.read_log().count("worker.started") == 3
 
 
 @pytest.mark.parametrize("point", ["running on", "giving_back"])
-def test_a_worker_dies_while_it_drains_and_the_next_one_goes_on(clean_fleet: Fleet, point: str) -> None:
+def test_worker_killed_during_drain_loses_nothing(clean_fleet: Fleet, point: str) -> None:
     fleet = clean_fleet
     write_profile(fleet, point, HANG)
     run_id = enqueue(fleet)
-    launcher = fleet.start_workers(MODEL, **SHORT, drain_grace_s=600 if point == "running on" else 0)
+    launcher = fleet.start_workers(MODEL, **SHORT_LEASES, drain_grace_s=600 if point == "running on" else 0)
     worker = wait_for_half_chunks(fleet, run_id)
     launcher.terminate()
     if point == "running on":
@@ -99,8 +97,8 @@ def test_a_worker_dies_while_it_drains_and_the_next_one_goes_on(clean_fleet: Fle
     else:
         assert wait_for_signalled(fleet).pid == worker.pid
     assert launcher.wait(timeout=30) == 0
-    kept = note_kept(fleet, run_id)
+    stored = read_stored_counts(fleet, run_id)
 
     write_profile(fleet, "nowhere", SOME_LATER)
-    fleet.start_workers(MODEL, **SHORT)
-    assert_ends_sound(fleet, run_id, kept, asked_again=IN_FLIGHT)
+    fleet.start_workers(MODEL, **SHORT_LEASES)
+    assert_ends_sound(fleet, run_id, stored, asked_again=IN_FLIGHT)

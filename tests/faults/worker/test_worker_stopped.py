@@ -1,4 +1,4 @@
-"""A worker is stopped (SIGSTOP) and wakes up after its lease went to another: what it then says is refused, and it serves on."""
+"""A worker is stopped (SIGSTOP) and continues after its lease went to another: its writes are refused, and it keeps serving."""
 
 import os
 import signal
@@ -12,10 +12,10 @@ import pytest
 
 from common.ledger.worker_registry import WorkerRecord
 from common.storage.plan_index import read_chunk, read_index
-from tests.support.asking import read_asked
+from tests.support.asked_samples import read_asked
 from tests.support.engines.signalled_engine import wait_for_signalled, write_signalled_profile
 from tests.support.fleet import Fleet, make_rows
-from tests.support.leftovers import clean_fleet
+from tests.support.fleet_processes import clean_fleet
 from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
 from tests.support.workers import enqueue_rows
@@ -28,9 +28,9 @@ SAMPLES = 6 * CHUNK_SAMPLES
 
 
 class Stopped(NamedTuple):
-    """A worker that has stopped itself, by name, the chunk it was at, and the name of the worker beside it."""
+    """The name of a worker that has stopped itself, the chunk that it was working on, and the name of the other worker."""
 
-    sleeper: str
+    worker: str
     chunk: int
     other: str
 
@@ -51,12 +51,12 @@ def start_workers(fleet: Fleet, count: int) -> list[Started]:
 
 @contextmanager
 def stop_one(fleet: Fleet, run_id: str, started: list[Started]) -> Iterator[Stopped]:
-    """Yield while a worker is stopped; then wake it up, wait for the run's end and drain the worker beside it."""
+    """Yield while a worker is stopped; then send SIGCONT, wait for the run's end and drain the other worker."""
     signalled = wait_for_signalled(fleet)
-    (sleeper,) = (one.worker.worker for one in started if one.worker.pid == signalled.pid)
+    (worker,) = (one.worker.worker for one in started if one.worker.pid == signalled.pid)
     others = [one for one in started if one.worker.pid != signalled.pid]
     try:
-        yield Stopped(sleeper, find_chunk(fleet, run_id, signalled.at), others[0].worker.worker if others else "")
+        yield Stopped(worker, find_chunk(fleet, run_id, signalled.at), others[0].worker.worker if others else "")
     finally:
         os.kill(signalled.pid, signal.SIGCONT)
     assert fleet.wait_for_end(run_id).samples.ok == SAMPLES
@@ -66,7 +66,7 @@ def stop_one(fleet: Fleet, run_id: str, started: list[Started]) -> Iterator[Stop
 
 
 def find_chunk(fleet: Fleet, run_id: str, at: str) -> int:
-    """Return the chunk of that number, or the one that holds that sample."""
+    """Return the chunk that ``at`` names: its number, or the id of one of its samples."""
     index = read_index(fleet.store, run_id)
     return next(one.number for one in index if at in {str(one.number), *(read.sample_id for read in read_chunk(fleet.store, one))})
 
@@ -81,11 +81,11 @@ def is_done(fleet: Fleet, run_id: str, chunk: int) -> bool:
 
 
 def assert_serves_on(fleet: Fleet, worker: str, workers: int) -> None:
-    """Assert that the one worker that is left works on another run, and that no process was started anew."""
+    """Assert that the remaining worker completes another run, and that no process was restarted."""
     run_id = enqueue_rows(fleet, MODEL, make_rows(2 * CHUNK_SAMPLES, dataset="more"), chunk=CHUNK_SAMPLES)
     assert fleet.wait_for_end(run_id).samples.ok == 2 * CHUNK_SAMPLES
     assert {outcome.worker for outcome in assert_run_is_sound(fleet, run_id)} == {worker}
-    assert fleet.read_log().count("worker started") == workers
+    assert fleet.read_log().count("worker.started") == workers
 
 
 @pytest.mark.parametrize(
@@ -97,9 +97,7 @@ def assert_serves_on(fleet: Fleet, worker: str, workers: int) -> None:
         ("between_part_and_commit", "done"),
     ],
 )
-def test_what_a_woken_worker_says_of_a_chunk_that_went_to_another_is_refused(
-    clean_fleet: Fleet, point: str, successor: str
-) -> None:
+def test_woken_worker_cannot_write_to_reassigned_chunk(clean_fleet: Fleet, point: str, successor: str) -> None:
     fleet = clean_fleet
     write_signalled_profile(fleet, MODEL, point, signal.SIGSTOP, after=1, delay_s=0.5)
     started = start_workers(fleet, 2)
@@ -113,26 +111,26 @@ def test_what_a_woken_worker_says_of_a_chunk_that_went_to_another_is_refused(
     asked = read_asked(fleet)
     by = {outcome.sample_id: outcome.worker for outcome in outcomes}
     if point in {"asking", "before_journal"}:
-        # What the woken worker got no entry in the journal for before it was stopped is the successor's.
-        assert by == {sample: stopped.other if asked[sample] == 2 else stopped.sleeper for sample in by}
+        # Samples that were not in the journal when the worker was stopped belong to the successor.
+        assert by == {sample: stopped.other if asked[sample] == 2 else stopped.worker for sample in by}
         assert stopped.other in by.values()
     else:
-        assert by == dict.fromkeys(by, stopped.sleeper), "the successor did not take what was in the journal"
+        assert by == dict.fromkeys(by, stopped.worker), "the successor must take the outcomes from the journal"
         assert {asked[sample] for sample in by} == {1}
     assert max(asked.values()) <= 2
     if point == "before_journal":
         assert fleet.read_log().count("lease.lost") == 1
-    assert_serves_on(fleet, stopped.sleeper, 2)
+    assert_serves_on(fleet, stopped.worker, 2)
 
 
-def test_a_woken_worker_that_nobody_succeeded_goes_on_with_what_it_holds(clean_fleet: Fleet) -> None:
+def test_woken_worker_without_successor_keeps_its_chunks(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     write_signalled_profile(fleet, MODEL, "asking", signal.SIGSTOP, after=1, delay_s=0.2)
     started = start_workers(fleet, 1)
     run_id = enqueue_rows(fleet, MODEL, make_rows(SAMPLES), chunk=CHUNK_SAMPLES)
     with stop_one(fleet, run_id, started) as stopped:
-        wait_until(lambda: stopped.chunk in fleet.ledger.find_pending(run_id), "the lease to run out")
-        wait_until(lambda: not fleet.workers(MODEL), "the worker to be missed")
+        wait_until(lambda: stopped.chunk in fleet.ledger.find_pending(run_id), "the lease to expire")
+        wait_until(lambda: not fleet.workers(MODEL), "the worker's presence to expire")
     assert_run_is_sound(fleet, run_id)
     assert set(read_asked(fleet).values()) == {1}
-    assert_serves_on(fleet, stopped.sleeper, 1)
+    assert_serves_on(fleet, stopped.worker, 1)

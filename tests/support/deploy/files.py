@@ -91,8 +91,10 @@ def verify_units(units: Sequence[Path]) -> str:
         pytest.skip("systemd-analyze is not installed, so it did not check the units")
     command = [analyze, "verify", *map(str, units)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    said = [line for line in done.stderr.splitlines() if line.startswith(str(units[0].parent))]  # the others are of the machine's
-    return "\n".join(said) or (done.stderr if done.returncode else "")
+    complaints = [
+        line for line in done.stderr.splitlines() if line.startswith(str(units[0].parent))
+    ]  # other lines are about the machine's own units
+    return "\n".join(complaints) or (done.stderr if done.returncode else "")
 
 
 def list_submissions(*paths: Path) -> list[Submission]:

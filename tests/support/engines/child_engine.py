@@ -68,10 +68,10 @@ class ChildEngine:
         assert child.stdout is not None
         try:
             async for line in child.stdout:
-                said = json.loads(line)
-                answer = self._answers.pop(said["id"])
+                answered = json.loads(line)
+                answer = self._answers.pop(answered["id"])
                 if not answer.done():
-                    answer.set_result(said["text"])
+                    answer.set_result(answered["text"])
         finally:  # whatever the last line was: nobody is to wait for ever
             self._gone = True
             for answer in self._answers.values():

@@ -27,7 +27,7 @@ def claim(path: Path, text: str = "") -> bool:
     return True
 
 
-class NotingEngine(EchoEngine):
+class RecordingEngine(EchoEngine):
     """Appends the id of every sample it is asked to the file ``asked``, so that a test sees what was asked twice."""
 
     def __init__(self, profile: ModelProfile, weights: str) -> None:
@@ -41,7 +41,7 @@ class NotingEngine(EchoEngine):
         return await super().generate(request)
 
 
-class DyingEngine(NotingEngine):
+class DyingEngine(RecordingEngine):
     """Dies once: ``die_at`` names the point, ``after_chunks`` how many chunks pass it alive.
 
     The file ``died_with`` holds the number of the chunk that was at the point.

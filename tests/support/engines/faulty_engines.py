@@ -8,7 +8,7 @@ from pathlib import Path
 
 from common.errors import ConfigError, EngineError
 from common.spec.models import ModelProfile
-from tests.support.engines.dying_engine import NotingEngine, claim
+from tests.support.engines.dying_engine import RecordingEngine, claim
 from workers.engines.base import Generation, Request
 from workers.engines.echo import EXIT_CODE, EchoEngine
 from workers.execution import task
@@ -41,7 +41,7 @@ class MisconfiguredEngine(EchoEngine):
         raise ConfigError("profile wrong: engine_options.depth: expected 1 to 8, found 9")
 
 
-class DiesOnceEngine(NotingEngine):
+class DiesOnceEngine(RecordingEngine):
     """Asked about poison for the first time ever, it dies: by ``EngineError``, or with its process if ``exits``."""
 
     def __init__(self, profile: ModelProfile, weights: str) -> None:
@@ -59,7 +59,7 @@ class DiesOnceEngine(NotingEngine):
         return generation
 
 
-class UnrulyEngine(EchoEngine):
+class RaisingEngine(EchoEngine):
     """Raises the base exception that a question names, and lets one leave each of the first ``2 * slots`` chunks as well."""
 
     def __init__(self, profile: ModelProfile, weights: str) -> None:

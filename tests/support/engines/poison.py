@@ -6,14 +6,14 @@ from typing import Any, Literal
 
 from common.errors import EngineError
 from common.spec.models import ModelProfile
-from tests.support.engines.dying_engine import NotingEngine
+from tests.support.engines.dying_engine import RecordingEngine
 from tests.support.fleet import Fleet
 from tests.support.soundness import assert_run_is_sound
 from workers.engines.base import Generation, Request
 from workers.engines.echo import EXIT_CODE
 
 
-class PoisonedEngine(NotingEngine):
+class PoisonedEngine(RecordingEngine):
     """Goes down ``how`` the profile says, every time it is asked a question with the word poison in it."""
 
     def __init__(self, profile: ModelProfile, weights: str) -> None:

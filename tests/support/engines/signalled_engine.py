@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from common.ledger.ledger import Ledger
 from common.records import Chunk, Lease
 from common.spec.models import ModelProfile
-from tests.support.engines.dying_engine import NotingEngine
+from tests.support.engines.dying_engine import RecordingEngine
 from tests.support.fleet import Fleet
 from tests.support.waiting import wait_until
 from workers.engines.base import Generation, Request
@@ -34,7 +34,7 @@ POINTS = {
     "between_part_and_commit": Point(Ledger, "commit", before=True),
     "giving_back": Point(Ledger, "release", before=True),
     # What the janitor has been told of once, and what it has then leased on a thread of its own.
-    "told_of_the_expired": Point(Ledger, "expire_leases", before=False),
+    "after_expiry_found": Point(Ledger, "expire_leases", before=False),
     "after_takeover": Point(Ledger, "acquire", before=False, thread="takeover"),
 }
 
@@ -46,7 +46,7 @@ class Signalled(NamedTuple):
     at: str
 
 
-class SignalledEngine(NotingEngine):
+class SignalledEngine(RecordingEngine):
     """``point`` is one of ``POINTS``, ``loading``, ``asking``, or ``between_journals``; ``after`` passages of it are spared."""
 
     def __init__(self, profile: ModelProfile, weights: str) -> None:

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from common.spec.models import ModelProfile
-from tests.support.engines.dying_engine import NotingEngine, claim
+from tests.support.engines.dying_engine import RecordingEngine, claim
 from workers.engines.base import Generation, Request
 
 Stall = Literal["silent", "blocked", "locked"]
 FOREVER_S = 3600
 
 
-class StallingEngine(NotingEngine):
+class StallingEngine(RecordingEngine):
     """Answers nothing any more after ``answers`` answers, once in a fleet (the file ``stalled`` says that it has been).
 
     ``silent``: its event loop goes on; ``blocked``: synchronous code holds the loop; ``locked``: native code holds the
@@ -43,7 +43,7 @@ class StallingEngine(NotingEngine):
         return generation
 
 
-class SlowEngine(NotingEngine):
+class SlowEngine(RecordingEngine):
     """Answers one question at a time, so that most of them wait for long while the engine is never silent for long."""
 
     def __init__(self, profile: ModelProfile, weights: str) -> None:

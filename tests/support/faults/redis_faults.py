@@ -10,13 +10,13 @@ from common.storage.keys import parts_prefix
 from tests.support.fleet import Fleet
 from tests.support.waiting import wait_until
 
-NOTING = "noting"
+RECORDING = "recording"
 
 
-def write_noting(fleet: Fleet, **options: Any) -> None:
+def write_recording_profile(fleet: Fleet, **options: Any) -> None:
     """Write the profile of an echo engine that notes what it is asked."""
     options = {"asked": str(fleet.folder / "asked"), **options}
-    fleet.write_profile(NOTING, engine="tests.support.engines.dying_engine:NotingEngine", engine_options=options)
+    fleet.write_profile(RECORDING, engine="tests.support.engines.dying_engine:RecordingEngine", engine_options=options)
 
 
 def wait_for_parts(fleet: Fleet, run_id: str, count: int) -> None:

@@ -56,8 +56,8 @@ def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
 def mount_disk(folder: Path, size_bytes: int = DISK_BYTES) -> Iterator[SmallDisk]:
     """Mount an empty disk at ``folder`` and unmount it at the end, whatever is still open there."""
     folder.mkdir()
-    if said := _try_to("mount", "-t", "tmpfs", "-o", f"size={size_bytes}", "tmpfs", folder):
-        pytest.fail(f"a tmpfs could not be mounted for this test (a container needs the capability SYS_ADMIN): {said}")
+    if output := _try_to("mount", "-t", "tmpfs", "-o", f"size={size_bytes}", "tmpfs", folder):
+        pytest.fail(f"a tmpfs could not be mounted for this test (a container needs the capability SYS_ADMIN): {output}")
     try:
         yield SmallDisk(folder)
     finally:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.hardware.nvml import pynvml as stand_in
+from tests.support.hardware.nvml import pynvml as fake_pynvml
 from workers.supervisor import gpus
 from workers.supervisor.gpus import Gpu
 
@@ -35,7 +35,7 @@ def make_gpu(index: int, *, free_gib: float | None = 79.1, total_gib: float | No
 
 def show_gpus(monkeypatch: pytest.MonkeyPatch, shown: Sequence[ShownGpu | None] | str | None) -> None:
     """Let this process see these GPUs and no others: ``None`` for no driver, ``broken`` for one that fails."""
-    monkeypatch.setattr(gpus, "pynvml", stand_in)
+    monkeypatch.setattr(gpus, "pynvml", fake_pynvml)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.delenv("SHOWN_GPUS", raising=False)
     if shown is not None:

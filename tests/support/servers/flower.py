@@ -56,9 +56,9 @@ def start_gpu_workers(fleet: Fleet, model: str, *names: str) -> Iterator[None]:
     """Run a worker process for each name, such as ``gpu0@node1``, as the launcher of a machine with these GPUs would."""
     with ExitStack() as stack:
         for name in names:
-            told = {"FLEET_WORKER_PROFILE": model, "FLEET_WORKER_DEVICE": name.partition("@")[0], "FLEET_CHUNKS_IN_FLIGHT": "2"}
+            settings = {"FLEET_WORKER_PROFILE": model, "FLEET_WORKER_DEVICE": name.partition("@")[0], "FLEET_CHUNKS_IN_FLIGHT": "2"}
             command = (*CELERY, "worker", "-P", "threads", "-c", "2", "-Q", queue_name(model), "-n", name, *_ALONE)
-            stack.enter_context(run_logged(fleet, "workers.log", *command, **told))
+            stack.enter_context(run_logged(fleet, "workers.log", *command, **settings))
         fleet.wait_for_workers(model, len(names))
         yield
 

@@ -45,8 +45,8 @@ class Connection:
             write_value(self._writer, (number, None))
             raise
         if error is not None:
-            kind, said, fields = error
-            raised = kind.__new__(kind, *said)
+            kind, values, fields = error
+            raised = kind.__new__(kind, *values)
             vars(raised).update(fields)
             raise raised
         return result
@@ -65,7 +65,7 @@ class Connection:
                 answer.set_exception(AssertionError("the process that holds the engine has ended"))
 
 
-class DistantEngine:
+class RemoteEngine:
     """An engine of the process, as if it were here."""
 
     def __init__(self, connection: Connection, name: str) -> None:
@@ -103,7 +103,7 @@ class VllmHost:
         """Yield an engine that is loaded and not started.  Raises what ``load_engine`` raises."""
         async with self._connect() as connection:
             await connection.call(name, "load", make_profile("vllm", {**OPTIONS, **(options or {})}), TINY)
-            yield DistantEngine(connection, name)
+            yield RemoteEngine(connection, name)
 
     @asynccontextmanager
     async def open_stubbed(self, says: str) -> AsyncIterator[Engine]:
@@ -111,7 +111,7 @@ class VllmHost:
         async with self._connect() as connection:
             profile = make_profile("tests.support.engines.vllm_cpu.stubbed:StubbedEngine", {"says": says})
             await connection.call("stubbed", "load", profile, "")
-            engine = DistantEngine(connection, "stubbed")
+            engine = RemoteEngine(connection, "stubbed")
             await engine.start()
             try:
                 yield engine
@@ -122,7 +122,7 @@ class VllmHost:
     async def open_shared(self) -> AsyncIterator[Engine]:
         """Yield the engine that all tests share: nobody stops it."""
         async with self._connect() as connection:
-            yield DistantEngine(connection, _SHARED)
+            yield RemoteEngine(connection, _SHARED)
 
     async def start_shared(self) -> None:
         async with self.load(name=_SHARED) as engine:

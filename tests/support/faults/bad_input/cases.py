@@ -18,7 +18,7 @@ class RowCase:
 
     ``outcome`` is ``ok`` or the error code of each of its samples.  ``message`` is the whole message, where ``…`` stands for
     anything and paths start at the case's folder; of an ``ok`` sample it says what is asked about.  ``seen`` is what the engine
-    got to see of the images, see ``SeeingEngine``.  ``prepare`` writes what lies beside the dataset, ``change`` runs after
+    got to see of the images, see ``DescribingEngine``.  ``prepare`` writes what lies beside the dataset, ``change`` runs after
     planning.  ``samples`` and ``duplicates`` count the case's own rows; ``source`` has fields of the spec's dataset.
     """
 
@@ -81,6 +81,6 @@ def slugify(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
-def is_said(message: str, said: str) -> bool:
+def matches_message(message: str, said: str) -> bool:
     """Return whether ``said`` is the expected message; ``…`` stands for anything."""
     return re.fullmatch(re.escape(message).replace("…", ".*"), said.strip(), re.DOTALL) is not None

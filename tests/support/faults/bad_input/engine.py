@@ -15,7 +15,7 @@ _VERSION = 0x20080522
 _DAC = 1 << 1 | 1 << 2
 
 
-class SeeingEngine(EchoEngine):
+class DescribingEngine(EchoEngine):
     """Answers ``ok``, or for each image its size and first pixel: ``8x6 #ff0000``."""
 
     async def start(self) -> None:

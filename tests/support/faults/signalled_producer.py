@@ -1,6 +1,6 @@
 """The ``producer`` command, signalled at a named point.
 
-    python -m tests.support.faults.dying_producer POINT[/SIGNAL] ARGUMENT...
+    python -m tests.support.faults.signalled_producer POINT[/SIGNAL] ARGUMENT...
 
 Without a signal's name it is SIGKILL.  SIGINT is what Ctrl+C sends, and the command goes on to end by itself.
 """
@@ -22,7 +22,7 @@ from common.ledger.ledger import Ledger
 from common.storage.store import Store, Writer
 from producer.cli import main
 
-RUNG_BEFORE_DEATH = 1100  # more than one batch of 1000 messages, so that some have been sent and some have not
+MESSAGES_BEFORE_SIGNAL = 1100  # more than one batch of 1000 messages, so that some have been sent and some have not
 BY = signal.SIGKILL
 
 
@@ -50,7 +50,7 @@ POINTS: dict[str, Callable[[], None]] = {
     "after_run_record": lambda: signal_at(producer.runs.enqueue, "plan_run"),
     "after_open": lambda: signal_at(Ledger, "open_run"),
     "while_committing_parts": lambda: signal_at(Ledger, "commit", calls=2),
-    "while_ringing": lambda: signal_at(Celery, "send_task", calls=RUNG_BEFORE_DEATH),
+    "while_ringing": lambda: signal_at(Celery, "send_task", calls=MESSAGES_BEFORE_SIGNAL),
 }
 MORE_POINTS: dict[str, Callable[[], None]] = {
     "while_sorting_samples": lambda: signal_at(producer.planning.shuffle, "estimate_input_bytes", calls=20),

@@ -21,7 +21,7 @@ def count_asked_again(fleet: Fleet) -> int:
     return asked.total() - len(asked)
 
 
-def find_kept(fleet: Fleet, run_id: str) -> set[str]:
+def find_stored(fleet: Fleet, run_id: str) -> set[str]:
     """Return the samples that are in a journal or in a part."""
     client: Any = fleet.ledger.client
     # Journals first: what leaves one while we look has its part by then.
@@ -33,14 +33,14 @@ def find_kept(fleet: Fleet, run_id: str) -> set[str]:
     return journaled | {outcome.sample_id for part in parts if part for outcome in part.outcomes}
 
 
-def note_kept(fleet: Fleet, run_id: str) -> dict[str, int]:
-    """Return how often the samples that are kept by now have been asked: as often as they ever should be."""
-    kept = find_kept(fleet, run_id)
+def read_stored_counts(fleet: Fleet, run_id: str) -> dict[str, int]:
+    """Return how often the samples that are stored by now have been asked: as often as they ever should be."""
+    stored = find_stored(fleet, run_id)
     asked = read_asked(fleet)
-    return {sample_id: asked[sample_id] for sample_id in kept}
+    return {sample_id: asked[sample_id] for sample_id in stored}
 
 
-def assert_not_asked_again(fleet: Fleet, kept: dict[str, int]) -> None:
-    """Assert that nothing was asked again since it was kept."""
+def assert_not_asked_again(fleet: Fleet, stored: dict[str, int]) -> None:
+    """Assert that nothing was asked again since it was stored."""
     asked = read_asked(fleet)
-    assert {sample_id: asked[sample_id] for sample_id in kept} == kept
+    assert {sample_id: asked[sample_id] for sample_id in stored} == stored

@@ -48,7 +48,7 @@ def start_launcher(fleet: Fleet, *arguments: str, environment: Mapping[str, str]
                     process.kill()
 
 
-def assert_nothing_is_held(fleet: Fleet, run_id: str, model: str) -> None:
+def assert_no_leases_held(fleet: Fleet, run_id: str, model: str) -> None:
     """Assert that no lease of the run is left and that no worker says it is there."""
     keys = run_keys(run_id)
     assert fleet.ledger.client.zcard(keys.leases) == 0
