@@ -1,4 +1,4 @@
-"""The vLLM engine in a process of its own, as the tests reach it: loaded once, since that takes 20 s."""
+"""The vLLM engine in a separate process, for the tests: it is loaded once, because loading takes 20 s."""
 
 import asyncio
 import os
@@ -26,7 +26,7 @@ _STOP_S = 30.0
 
 
 class Connection:
-    """One test's line to the process, on the test's own event loop."""
+    """One test's connection to the process, on the test's own event loop."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writer = writer
@@ -35,7 +35,7 @@ class Connection:
         self._listening = asyncio.create_task(self._listen(reader))
 
     async def call(self, engine: str, method: str, *arguments: Any) -> Any:
-        """Return what the method returns, and raise what it raises; a cancelled call is cancelled there too."""
+        """Return the method's result or raise its exception; cancelling the call cancels it in the process as well."""
         number = next(self._numbers)
         answer = self._waiting[number] = asyncio.get_running_loop().create_future()
         write_value(self._writer, (number, Call(engine, method, arguments)))
@@ -66,7 +66,7 @@ class Connection:
 
 
 class RemoteEngine:
-    """An engine of the process, as if it were here."""
+    """A proxy for an engine in the process."""
 
     def __init__(self, connection: Connection, name: str) -> None:
         self._connection = connection
@@ -84,7 +84,7 @@ class RemoteEngine:
 
 
 class VllmHost:
-    """The process, and the ways to its engines.  Its log is the file ``log`` in ``folder``."""
+    """The process and access to its engines.  Its log is the file ``log`` in ``folder``."""
 
     def __init__(self, folder: Path) -> None:
         self._socket = folder / "socket"
@@ -100,14 +100,14 @@ class VllmHost:
 
     @asynccontextmanager
     async def load(self, options: dict[str, Any] | None = None, name: str = "own") -> AsyncIterator[Engine]:
-        """Yield an engine that is loaded and not started.  Raises what ``load_engine`` raises."""
+        """Yield an engine that is loaded and not started.  Raises the errors of ``load_engine``."""
         async with self._connect() as connection:
             await connection.call(name, "load", make_profile("vllm", {**OPTIONS, **(options or {})}), TINY)
             yield RemoteEngine(connection, name)
 
     @asynccontextmanager
     async def open_stubbed(self, says: str) -> AsyncIterator[Engine]:
-        """Yield our engine over a stub of vLLM's (``stubbed.py``), which ``says`` how each request ends."""
+        """Yield our engine over a stub of vLLM (``stubbed.py``); ``says`` is the end of each request."""
         async with self._connect() as connection:
             profile = make_profile("tests.support.engines.vllm_cpu.stubbed:StubbedEngine", {"says": says})
             await connection.call("stubbed", "load", profile, "")
@@ -120,7 +120,7 @@ class VllmHost:
 
     @asynccontextmanager
     async def open_shared(self) -> AsyncIterator[Engine]:
-        """Yield the engine that all tests share: nobody stops it."""
+        """Yield the engine that all tests share, and do not stop it."""
         async with self._connect() as connection:
             yield RemoteEngine(connection, _SHARED)
 
@@ -129,7 +129,7 @@ class VllmHost:
             await engine.start()
 
     def stop(self) -> None:
-        """End the process and whatever it started."""
+        """End the process and every process that it started."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         try:
