@@ -1,4 +1,4 @@
-"""Echo engines that fall silent in every way an engine can, and one that is only slow."""
+"""An echo engine that stalls in every way an engine can, and one that is only slow."""
 
 import asyncio
 import ctypes
@@ -15,10 +15,10 @@ FOREVER_S = 3600
 
 
 class StallingEngine(RecordingEngine):
-    """Answers nothing any more after ``answers`` answers, once in a fleet (the file ``stalled`` says that it has been).
+    """Stops answering after ``answers`` answers, once in a fleet; the file ``stalled`` records that it has.
 
-    ``silent``: its event loop goes on; ``blocked``: synchronous code holds the loop; ``locked``: native code holds the
-    interpreter's lock as well, so that no thread of the worker runs, its heartbeat neither.
+    ``silent``: its event loop continues; ``blocked``: synchronous code blocks the loop; ``locked``: native code holds the
+    interpreter's lock as well, so that no thread of the worker runs, not even its heartbeat.
     """
 
     def __init__(self, profile: ModelProfile, weights: str) -> None:
@@ -44,7 +44,7 @@ class StallingEngine(RecordingEngine):
 
 
 class SlowEngine(RecordingEngine):
-    """Answers one question at a time, so that most of them wait for long while the engine is never silent for long."""
+    """Answers one question at a time, so that most questions wait for long while the engine answers regularly."""
 
     def __init__(self, profile: ModelProfile, weights: str) -> None:
         super().__init__(profile, weights)
