@@ -216,7 +216,7 @@ def test_a_mapped_field_that_no_row_has_is_the_users_to_change(tmp_path: Path, l
 
 
 def test_a_mapping_from_a_name_that_is_not_ours_is_the_users_to_change(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"'questoin' is none of our field names; did you mean 'question'\?"):
+    with pytest.raises(ConfigError, match=r"'questoin' is not a known field name; did you mean 'question'\?"):
         read(tmp_path, {"question": "1?"}, fields={"questoin": "question"})
 
 

@@ -185,7 +185,7 @@ def test_of_two_rows_with_one_index_the_first_is_meant(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("image", "part"),
-    [("5", "found '5'; expected base64 text, or the index of a row"), ("1", "found '1', a row that has no image")],
+    [("5", "found '5'; expected base64 text, or the index of another row"), ("1", "found '1', a row without an image")],
 )
 def test_an_image_text_that_means_no_image_is_bad_media(tmp_path: Path, image: str, part: str) -> None:
     samples = read(
@@ -244,7 +244,7 @@ def test_rows_at_fault_keep_what_can_be_read_and_stop_nothing(tmp_path: Path) ->
 def test_the_header_once_more_is_a_bad_row(tmp_path: Path) -> None:
     samples = read_bytes(tmp_path, b"index\tquestion\n1\tQ?\nindex\tquestion\n2\tQ!\n")
     assert [sample.fault is None for sample in samples] == [True, False, True]
-    assert message_of(samples[1], "bad_row").startswith("set.tsv: line 3: found the header once more; expected a row")
+    assert message_of(samples[1], "bad_row").startswith("set.tsv: line 3: found the header again; expected a row")
 
 
 def test_a_header_without_rows_is_the_users_to_change(tmp_path: Path) -> None:
@@ -254,7 +254,7 @@ def test_a_header_without_rows_is_the_users_to_change(tmp_path: Path) -> None:
 
 def test_a_quote_that_nothing_closes_is_a_bad_row_and_the_rest_goes_on(tmp_path: Path) -> None:
     samples = read_bytes(tmp_path, b'index\tquestion\n1\t"Q?\n2\tQ?\n3\tQ?\n')
-    assert "a quote that nothing closes" in message_of(samples[0], "bad_row")
+    assert "an unclosed quote" in message_of(samples[0], "bad_row")
     assert [(sample.index, sample.fault) for sample in samples[1:]] == [(2, None), (3, None)]
 
 
@@ -266,7 +266,7 @@ def test_a_quote_that_nothing_closes_is_a_bad_row_and_the_rest_goes_on(tmp_path:
         (b"index\tquestion\tquestion\n", {}, "two columns are called 'question'"),
         (b"index\tquesti\xffn\n", {}, "the header is not UTF-8"),
         (b"index\tquestion\tanswer\n", {"target": "anwser"}, r"fields.target: .* has no field 'anwser'; did you mean 'answer'\?"),
-        (b"index\tquestion\n", {"qid": "index"}, "'qid' is none of our field names"),
+        (b"index\tquestion\n", {"qid": "index"}, "'qid' is not a known field name"),
     ],
 )
 def test_a_header_that_does_not_do_is_the_users_to_change(
