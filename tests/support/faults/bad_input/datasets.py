@@ -67,7 +67,7 @@ DATASETS = (
         "an empty file",
         "wrong.jsonl",
         b"",
-        "wrong.jsonl holds no rows; expected at least one: was it written to its end?",
+        "wrong.jsonl holds no rows; expected at least one; check that the file is complete",
     ),
     _refuse_content(
         "empty TSV",
@@ -81,7 +81,7 @@ DATASETS = (
         "a header and no rows",
         "wrong.tsv",
         b"index\tquestion\n",
-        "wrong.tsv holds no rows; expected at least one: was it written to its end?",
+        "wrong.tsv holds no rows; expected at least one; check that the file is complete",
     ),
     _refuse_content(
         "unknown ending",
@@ -161,7 +161,7 @@ DATASETS = (
         "`fields: {taget: answer}`",
         "wrong.jsonl",
         b'{"question": "Why?"}',
-        "fields: 'taget' is none of our field names; did you mean 'target'?; expected OURS: THE FILE'S, where ours is one of …",
+        "fields: 'taget' is not a known field name; did you mean 'target'?; expected NAME: FILE FIELD, where NAME is one of …",
         more=", fields: {taget: answer}",
     ),
 )

@@ -152,7 +152,7 @@ LONG_LINES = (
         "line of more than 256 MiB",
         "a file of another format, without line ends",
         b'{"question": "' + b"x" * LONGEST_LINE_BYTES + b'"}',
-        _ROW + "longer than …; expected one JSON object a line",
+        _ROW + "longer than …; expected one JSON object per line",
         code="bad_row",
     ),
 )
