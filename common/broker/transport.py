@@ -1,21 +1,21 @@
-"""The Redis transport of kombu, with one fault mended: an acknowledgement that fails must not cost a place for ever.
+"""Kombu's Redis transport with one fix: a failed acknowledgement must not use up the worker's prefetch limit.
 
-Kombu 5.7 frees a message's place among those that a worker may hold at once only after Redis has confirmed the
-acknowledgement.  Each that meets a lost connection keeps its place, and a worker that has lost all of them never asks for a
-message again, though it is connected and well.
+Kombu 5.7 frees a message's place in the prefetch limit only after Redis has confirmed the acknowledgement.  A message whose
+acknowledgement fails on a lost connection keeps its place.  A worker that has lost all places never asks for a message again,
+although it is connected and healthy.
 """
 
 from kombu.transport import redis, virtual
 
 
 class QoS(redis.QoS):
-    """Frees the place whatever Redis says; what it did not hear of comes again one day, and is only a doorbell."""
+    """Free the place even if the acknowledgement fails.  Redis then delivers the message again, which is harmless."""
 
     def ack(self, delivery_tag: str) -> None:
         try:
             super().ack(delivery_tag)  # type: ignore[no-untyped-call]  # kombu has no types here
         finally:
-            virtual.QoS.ack(self, delivery_tag)  # type: ignore[no-untyped-call]  # the same; twice is once: a set of places
+            virtual.QoS.ack(self, delivery_tag)  # type: ignore[no-untyped-call]  # as above; the places are a set, so a second call does nothing
 
 
 class Channel(redis.Channel):
