@@ -249,7 +249,7 @@ def test_an_operation_that_meets_a_fault_once_is_done_all_the_same(faulty_s3: Fa
     store.put("key", b"content")
     assert store.get("key") == b"content"
     assert store.exists("key")
-    assert [asked.split()[0] for asked in faulty_s3.met] == ["PUT", "GET", "HEAD"]
+    assert [asked.split()[0] for asked in faulty_s3.faulted] == ["PUT", "GET", "HEAD"]
 
 
 def test_a_store_is_given_as_much_patience_as_was_asked_for(
@@ -259,7 +259,7 @@ def test_a_store_is_given_as_much_patience_as_was_asked_for(
     monkeypatch.setattr("common.storage.store._FIRST_PAUSE", timedelta(milliseconds=1))
     faulty_s3.inject(answer(503, "SlowDown"), times=50)
     open_store(s3_url, patience_s=60).put("key", b"content")
-    assert len(faulty_s3.met) == 50
+    assert len(faulty_s3.faulted) == 50
 
 
 def test_a_listing_that_is_cut_midway_yields_each_key_once(
@@ -275,7 +275,7 @@ def test_a_listing_that_is_cut_midway_yields_each_key_once(
     first = [next(listing) for _ in range(15)]
     faulty_s3.inject(cut_answer, "list-type", times=2)
     assert first + list(listing) == keys
-    assert len(faulty_s3.met) == 2
+    assert len(faulty_s3.faulted) == 2
 
 
 def test_a_put_whose_answer_got_lost_does_not_say_that_it_won(faulty_s3: FaultyS3, s3_url: str) -> None:
@@ -298,7 +298,7 @@ def test_a_store_that_forbids_or_has_no_room_says_so(faulty_s3: FaultyS3, s3_url
     faulty_s3.inject(answer(403, "AccessDenied"), "^PUT ")
     with pytest.raises(ConfigError, match=f"{s3_url}: 'key': the store refuses: .*AccessDenied"):
         store.put_new("key", b"")
-    faulty_s3.heal()
+    faulty_s3.clear_faults()
     faulty_s3.inject(answer(507, "XMinioStorageFull"), "^PUT ")
     with pytest.raises(StoreFull, match=f"{s3_url}: 'key': the store is full; make room"):
         store.put_new("key", b"")

@@ -83,7 +83,7 @@ def test_ringing_through_a_connection_gone_silent_ends_and_the_next_ring_goes_th
         with pytest.raises(ServiceUnreachable, match=r"tiny-1 was rung for .*Timeout"):
             ring(app, "tiny", "tiny-1", [1])
         assert ring(app, "tiny", "tiny-1", [2]) == 1
-        link.be_silent(for_ever=True)
+        link.be_silent(permanently=True)
         for _ in range(2):  # one through the connection that is there, one that would make another
             with pytest.raises(ServiceUnreachable, match=r"tiny-1 was rung for .*Timeout"):
                 ring(app, "tiny", "tiny-1", [3])
