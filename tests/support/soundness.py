@@ -54,5 +54,5 @@ def _assert_nothing_outlives(fleet: Fleet, run_id: str) -> None:
     assert client.zrange(keys.leases, 0, -1) == []
     assert client.hgetall(keys.holders) == {}
     assert list(client.scan_iter(match=journal_key(run_id, "*"))) == []
-    forever = [key for key in client.scan_iter(count=1000) if client.ttl(key) == -1 and not key.startswith(_WITHOUT_TTL)]
-    assert forever == []
+    permanent = [key for key in client.scan_iter(count=1000) if client.ttl(key) == -1 and not key.startswith(_WITHOUT_TTL)]
+    assert permanent == []

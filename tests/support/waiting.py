@@ -16,4 +16,4 @@ def wait_until(condition: Callable[[], Value | None], what: str, *, deadline_s: 
         if value := condition():
             return value
         time.sleep(_POLL_S)
-    raise AssertionError(f"waited {deadline_s:.0f} s in vain for: {what}")
+    raise AssertionError(f"waited {deadline_s:.0f} s without success for: {what}")

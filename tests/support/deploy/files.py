@@ -91,9 +91,8 @@ def verify_units(units: Sequence[Path]) -> str:
         pytest.skip("systemd-analyze is not installed, so it did not check the units")
     command = [analyze, "verify", *map(str, units)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    complaints = [
-        line for line in done.stderr.splitlines() if line.startswith(str(units[0].parent))
-    ]  # other lines are about the machine's own units
+    # Other lines are about the machine's own units.
+    complaints = [line for line in done.stderr.splitlines() if line.startswith(str(units[0].parent))]
     return "\n".join(complaints) or (done.stderr if done.returncode else "")
 
 

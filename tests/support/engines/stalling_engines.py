@@ -11,7 +11,7 @@ from tests.support.engines.dying_engine import RecordingEngine, claim
 from workers.engines.base import Generation, Request
 
 Stall = Literal["silent", "blocked", "locked"]
-FOREVER_S = 3600
+STALL_S = 3600
 
 
 class StallingEngine(RecordingEngine):
@@ -35,9 +35,9 @@ class StallingEngine(RecordingEngine):
         if self._answers < 0 and claim(self._stalled):
             self._is_silent = True
             if self._how == "blocked":
-                time.sleep(FOREVER_S)  # the fault
+                time.sleep(STALL_S)  # the fault
             elif self._how == "locked":
-                ctypes.PyDLL(None).sleep(FOREVER_S)
+                ctypes.PyDLL(None).sleep(STALL_S)
         if self._is_silent:
             await asyncio.get_running_loop().create_future()
         return generation

@@ -27,11 +27,11 @@ class Rule:
 
 
 class FaultyS3:
-    """The proxy.  ``met`` lists the requests that got a fault, oldest first, as "METHOD /path?query"."""
+    """The proxy.  ``faulted`` lists the requests that got a fault, oldest first, as "METHOD /path?query"."""
 
     def __init__(self, upstream: str) -> None:
         self.upstream = urlsplit(upstream).netloc
-        self.met: list[str] = []
+        self.faulted: list[str] = []
         self._rules: list[Rule] = []
         self._lock = threading.Lock()
         self._port = 0
@@ -56,21 +56,21 @@ class FaultyS3:
         self._thread.join()
 
     def inject(self, fault: Fault, asked: str = "", *, times: int | None = None) -> None:
-        """Inject ``fault`` into the next ``times`` requests that match ``asked``, or into all of them until ``heal``."""
+        """Inject ``fault`` into the next ``times`` requests that match ``asked``, or into all of them until ``clear_faults``."""
         with self._lock:
             self._rules.append(Rule(fault, re.compile(asked), times))
 
-    def heal(self) -> None:
+    def clear_faults(self) -> None:
         with self._lock:
             self._rules.clear()
 
     def take_fault(self, asked: str) -> Fault | None:
-        """Return the fault of this request, if it has one, and record the request in ``met``."""
+        """Return the fault of this request, if it has one, and record the request in ``faulted``."""
         with self._lock:
             for rule in self._rules:
                 if rule.left != 0 and rule.asked.search(asked):
                     rule.left = None if rule.left is None else rule.left - 1
-                    self.met.append(asked)
+                    self.faulted.append(asked)
                     return rule.fault
         return None
 

@@ -81,7 +81,7 @@ def test_ring_times_out_on_silent_connection(client: redis.Redis, redis_url: str
         with pytest.raises(ServiceUnreachable, match=r"messages for tiny-1 .*Timeout"):
             ring(app, "tiny", "tiny-1", [1])
         assert ring(app, "tiny", "tiny-1", [2]) == 1
-        link.be_silent(for_ever=True)
+        link.be_silent(permanently=True)
         for _ in range(2):  # the first uses the open connection, the second would open a new one
             with pytest.raises(ServiceUnreachable, match=r"messages for tiny-1 .*Timeout"):
                 ring(app, "tiny", "tiny-1", [3])

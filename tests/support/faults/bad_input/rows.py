@@ -185,7 +185,7 @@ ODD_LINES = (
         "kept with the result",
     ),
     _accept(
-        "strange names",
+        "unusual field names",
         "fields named by space, dot and NUL",
         {"question": "Why?", "": 1, " ": 2, "a.b": 3, "\0": 4},
         "kept with the result",

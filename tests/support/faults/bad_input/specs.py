@@ -146,7 +146,7 @@ SPECS = (
         "two datasets are called 'rows': give one of them another name",
     ),
     _refuse_source(
-        "dataset of a strange name",
+        "invalid dataset name",
         "name: my rows",
         "name: found 'my rows'; expected at most 64 letters, digits, '.', '_' and '-', beginning with a letter or digit",
     ),
