@@ -70,7 +70,7 @@ class RaisingEngine(EchoEngine):
 
     async def start(self) -> None:
         await super().start()
-        look.run_chunk = self._run_chunk  # type: ignore[attr-defined]  # the fault is dictated here
+        look.run_chunk = self._run_chunk  # type: ignore[attr-defined]  # the fault is injected here
 
     async def generate(self, request: Request) -> Generation:
         for error in BASE_EXCEPTIONS:
