@@ -60,9 +60,9 @@ class DyingEngine(RecordingEngine):
         if self._die_at == "before_part":
             chunk.write_part = self._die_before(chunk.write_part)
         elif self._die_at == "between_part_and_commit":
-            Ledger.commit = self._die_before(Ledger.commit)  # type: ignore[method-assign]  # the fault is dictated here
+            Ledger.commit = self._die_before(Ledger.commit)  # type: ignore[method-assign]  # the fault is injected here
         elif self._die_at == "after_commit":
-            Ledger.commit = self._die_after(Ledger.commit)  # type: ignore[method-assign]  # the fault is dictated here
+            Ledger.commit = self._die_after(Ledger.commit)  # type: ignore[method-assign]  # the fault is injected here
 
     def _die_before(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def wrapped(owner: Any, at: Chunk, *given: Any) -> Any:

@@ -64,7 +64,7 @@ class SignalledEngine(RecordingEngine):
             self._pass()
         await super().start()
         if self._point == "between_journals":
-            Ledger.journal = self._signal_between(Ledger.journal)  # type: ignore[method-assign]  # the fault is dictated here
+            Ledger.journal = self._signal_between(Ledger.journal)  # type: ignore[method-assign]  # the fault is injected here
         elif point := POINTS.get(self._point):
             setattr(point.owner, point.function, self._wrap(point, getattr(point.owner, point.function)))
 
