@@ -138,7 +138,7 @@ class Plan(Record):
 
     @property
     def dataset_numbers(self) -> dict[str, int]:
-        """Return each dataset's number: its place in the order of ``datasets``, by which chunks and ledger count."""
+        """Return the number of each dataset, its index in ``datasets``. Chunks and ledger count samples by this number."""
         return {counts.name: number for number, counts in enumerate(self.datasets)}
 
 

@@ -1,1 +1,1 @@
-"""The store: the object store under one root, its keys, and the records that lie in it."""
+"""The store: the object store under one root, its keys, and its records."""

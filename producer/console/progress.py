@@ -10,13 +10,13 @@ from typing import TypeVar
 from rich.console import Console
 from rich.status import Status
 
-Item = TypeVar("Item")
+Element = TypeVar("Element")
 
 _LINE_S = 10.0
 _LOOK_EVERY = 256
 
 
-def show_progress(stream: Iterable[Item], doing: str) -> Iterator[Item]:
+def show_progress(stream: Iterable[Element], doing: str) -> Iterator[Element]:
     """Yield the stream unchanged and print its progress to standard error. A short stream prints no line."""
     console = Console(stderr=True)
     live = Status(doing, console=console) if console.is_terminal else None

@@ -14,7 +14,7 @@ ABSENT = "–"
 # Two short lines a heading, so that a table of two datasets of a thousand samples fits 80 columns.
 _HEADINGS = ("n", "accuracy\n(95 % interval)", "first\nattempt", "invalid\nrate", "failed", "unprocessed", "coverage")
 _PLAIN_HEADINGS = ("n", "accuracy", "first attempt", "invalid rate", "failed", "unprocessed", "coverage")
-_NATURAL_WIDTH = 1000  # columns; wide enough that no table is squeezed while it is measured
+_NATURAL_WIDTH = 1000  # columns; wide enough that a table is measured at its natural width
 
 
 def print_scores(evaluation: Evaluation, console: Console) -> None:
@@ -42,7 +42,7 @@ def scores_table(evaluation: Evaluation) -> Table:
 
 
 def format_failures(evaluation: Evaluation) -> list[str]:
-    """Return a line for each error code, the most frequent first, with its count and advice where there is any."""
+    """Return a line for each error code, the most frequent first, with its count and any advice."""
     failures = evaluation.overall.failures
     if not failures:
         return []

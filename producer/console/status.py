@@ -17,7 +17,7 @@ from producer.runs.enqueue import Enqueued
 from producer.runs.status import RunStatus, SampleCounts
 
 _COLUMNS = ("rows", "unique", "duplicates", "ok", "invalid", "failed", "in_flight", "unprocessed")
-_UNBOUNDED = 1000  # columns; wide enough that no table is squeezed while it is measured
+_UNBOUNDED = 1000  # columns; wide enough that a table is measured at its natural width
 
 
 def print_status(status: RunStatus, console: Console) -> None:
@@ -101,7 +101,7 @@ def _describe_holds(worker: WorkerRecord, run_id: str) -> str:
 
 
 def print_enqueued(enqueued: Enqueued, console: Console) -> None:
-    """Print what enqueueing did and what to do next."""
+    """Print the result of enqueueing and what to do next."""
     plan = enqueued.plan
     rows = sum(dataset.rows for dataset in plan.datasets)
     how = "planned" if enqueued.planned else "planned before"
@@ -115,7 +115,7 @@ def print_enqueued(enqueued: Enqueued, console: Console) -> None:
 
 
 def print_resumed(resumed: Resumed, retry: Sequence[str], console: Console) -> None:
-    """Print what resuming did; ``retry`` lists the statuses to run again."""
+    """Print the result of resuming. ``retry`` lists the statuses to run again."""
     if retry and not resumed.retried:
         _print(console, f"{resumed.run_id}: no {' or '.join(retry)} sample to run again, apart from those already being run again")
     elif retry:
