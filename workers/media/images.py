@@ -1,4 +1,4 @@
-"""Bytes into an upright RGB image within the bounds that a model's profile sets.  Reading a header decodes nothing."""
+"""Decode bytes into an upright RGB image within the bounds of the model profile.  Opening an image reads only its header."""
 
 import math
 import warnings
@@ -13,28 +13,29 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from common.errors import SampleError
 from common.spec.models import MOST_PIXELS, MediaBounds
 
-PIXEL_BYTES = 4  # Pillow pads RGB
+PIXEL_BYTES = 4  # Pillow pads RGB to four bytes
 
-# How much larger than asked for a JPEG may come out of its decoder, which halves sizes for next to nothing, and out of the box
-# filter that goes before the bicubic one.  At 2 a photo is scaled 3 to 5 times as fast, and differs from the same without a
-# gap by no more than LANCZOS differs from BICUBIC (1 to 2 of 255 on average).
+# The factor by which an intermediate image may exceed the target size.  It applies to the JPEG decoder, which can halve the
+# size at nearly no cost, and to the box filter before the bicubic filter.  With 2, a photo is scaled 3 to 5 times as fast.
+# The result then differs from an image scaled without a gap by no more than LANCZOS differs from BICUBIC (1 to 2 of 255 on
+# average).
 _REDUCING_GAP = 2.0
 
-# From greys of 8, 10, 12, 14 and 16 bits to 8 bits, by the largest value of each depth.
+# Tables that map grey values of 8, 10, 12, 14 and 16 bits to 8 bits, by the largest value of each depth.
 _TO_8_BITS = {most: np.rint(np.arange(most + 1) * (255 / most)).astype(np.uint8) for most in (255, 1023, 4095, 16383, 65535)}
 
 Image.init()
-# An explicit list: Pillow's EPS plugin runs Ghostscript, others call programs or read whole archives.
-_WANTED_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF", "ICO", "TGA")
-FORMATS = tuple(name for name in _WANTED_FORMATS if name in Image.OPEN)
+# An explicit list, because Pillow's EPS plugin runs Ghostscript, and other plugins call programs or read whole archives.
+_ALLOWED_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF", "ICO", "TGA")
+FORMATS = tuple(name for name in _ALLOWED_FORMATS if name in Image.OPEN)
 _DECODED_BY_ROWS = ("PNG", "JPEG", "MPO", "GIF", "BMP", "DIB", "PPM", "TGA")
 
-# Once, for the whole process: the filters of ``warnings.catch_warnings`` are not safe between threads.  Damaged metadata
-# (EXIF, resolution) make Pillow warn and cost nothing; too many pixels must not pass.
+# Set once for the whole process, because ``warnings.catch_warnings`` is not thread-safe.  Pillow warns about damaged metadata
+# (EXIF, resolution), which is harmless.  A warning about too many pixels must become an error.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 warnings.simplefilter("error", Image.DecompressionBombWarning)
 
-_NO_IMAGES = {
+_KNOWN_NON_IMAGES = {
     b"<!doctype html": "a web page: download the image again",
     b"<html": "a web page: download the image again",
     b"<svg": "an SVG drawing: save it as PNG",
@@ -46,9 +47,10 @@ _NO_IMAGES = {
 
 @dataclass(frozen=True)
 class OpenedImage:
-    """An image whose header was read.  ``size`` is that of the file, ``target`` the one it will have, both before it is turned.
+    """An image whose header was read.
 
-    ``peak_bytes`` bounds what decoding takes, the file and the result included.
+    ``size`` is the size of the file and ``target`` the size after scaling, both as (width, height) in pixels before the image
+    is turned upright.  ``peak_bytes`` is an upper bound of the memory that decoding takes, including the file and the result.
     """
 
     name: str
@@ -63,33 +65,36 @@ class OpenedImage:
             self.image.load()
             _turn_upright(self.image)
             upright = to_rgb(self.image)
-            upright.info.clear()  # only pixels are asked about; encoders would send comment and profile to an endpoint as well
+            upright.info.clear()  # the request needs only pixels; encoders would also send comment and profile to an endpoint
             if self.target == self.size:
                 return (upright,)
-            is_turned = (upright.width > upright.height) != (self.size[0] > self.size[1])
-            return (resize(upright, self.target[::-1] if is_turned else self.target),)
+            is_rotated = (upright.width > upright.height) != (self.size[0] > self.size[1])
+            return (resize(upright, self.target[::-1] if is_rotated else self.target),)
 
 
 def open_image(content: bytes, name: str, bounds: MediaBounds) -> OpenedImage:
-    """Read the header of the image that ``content`` holds; ``name`` is for messages.  Raises ``SampleError``."""
+    """Read the header of the image in ``content``.  ``name`` names the image in error messages.
+
+    Raises ``SampleError`` with ``media_corrupt`` or ``media_too_large``.
+    """
     with _name_faults(name):
         try:
             image = Image.open(BytesIO(content), formats=FORMATS)
         except UnidentifiedImageError:
             known = ", ".join(FORMATS)
-            message = f"{name}: not an image in a known format; expected one of {known}{_recognise(content)}"
+            message = f"{name}: not an image in a known format; expected one of {known}{_describe_non_image(content)}"
             raise SampleError("media_corrupt", message) from None
         size = image.size
         if size[0] * size[1] > MOST_PIXELS:
             raise _too_large(name, f"{size[0]} x {size[1]} pixels, at most {MOST_PIXELS} are allowed; scale it down")
         target = fit_size(size, bounds)
         if target < size:
-            image.draft(None, (int(target[0] * _REDUCING_GAP), int(target[1] * _REDUCING_GAP)))  # of JPEG; others ignore it
+            image.draft(None, (int(target[0] * _REDUCING_GAP), int(target[1] * _REDUCING_GAP)))  # affects JPEG only
         return OpenedImage(name, image, size, target, _bound_peak(image, size, target, len(content)))
 
 
 def fit_size(size: tuple[int, int], bounds: MediaBounds) -> tuple[int, int]:
-    """Return the size within the bounds that keeps the aspect ratio, as nearly as whole pixels can."""
+    """Return the (width, height) within the bounds that keeps the aspect ratio, as closely as whole pixels allow."""
     width, height = size
     pixels = width * height
     if bounds.max_pixels and pixels > bounds.max_pixels:
@@ -104,12 +109,18 @@ def fit_size(size: tuple[int, int], bounds: MediaBounds) -> tuple[int, int]:
 
 
 def resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Return the image scaled with the filter that most models' own processors use, so that it looks as they would have it."""
+    """Return the image scaled to ``size`` with the bicubic filter.
+
+    The processors of most models use this filter, so that the image looks as they would scale it.
+    """
     return image.resize(size, Image.Resampling.BICUBIC, reducing_gap=_REDUCING_GAP)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Return a copy in mode RGB.  Transparency becomes white; greyscale of more than 8 bits is scaled to 8, not clipped."""
+    """Return a copy in mode RGB.
+
+    Transparency becomes white.  Greyscale of more than 8 bits is scaled to 8 bits and not clipped.
+    """
     if image.mode.startswith("I") or image.mode == "F":
         return _scale_to_8_bits(image).convert("RGB")
     if image.has_transparency_data:
@@ -119,19 +130,19 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _bound_peak(image: Image.Image, size: tuple[int, int], target: tuple[int, int], file_bytes: int) -> int:
-    """Return the most bytes that decoding takes: the file, the decoder, the picture and its copies, the result."""
+    """Return an upper bound in bytes of what decoding takes: the file, the decoder, the image, its copies and the result."""
     copies = 5 if image.has_transparency_data or image.mode[0] in "IF" else 2
     decoder_bytes = 0 if image.format in _DECODED_BY_ROWS else 12
-    if image.info.get("progressive"):  # a JPEG whose coefficients are all kept until the last scan
+    if image.info.get("progressive"):  # the decoder of a progressive JPEG keeps all coefficients until the last scan
         decoder_bytes = 6
     decoded_bytes = copies * PIXEL_BYTES * image.width * image.height
-    scaled_bytes = PIXEL_BYTES * target[0] * (image.height + target[1]) if target != size else 0  # first its rows, then columns
+    scaled_bytes = PIXEL_BYTES * target[0] * (image.height + target[1]) if target != size else 0  # rows are scaled first
     return file_bytes + decoder_bytes * size[0] * size[1] + decoded_bytes + scaled_bytes
 
 
 @contextmanager
 def _name_faults(name: str) -> Iterator[None]:
-    """Turn whatever Pillow raises into a ``SampleError``."""
+    """Convert every exception of Pillow into a ``SampleError`` that names the image."""
     try:
         yield
     except SampleError:
@@ -141,23 +152,24 @@ def _name_faults(name: str) -> Iterator[None]:
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise _too_large(name, f"more than {MOST_PIXELS} pixels, the most that are allowed; scale it down") from error
     except Exception as error:
-        # Pillow's decoders raise whatever their parsing stumbles over: OSError, SyntaxError, struct.error, KeyError, ...
+        # Pillow's decoders do not wrap parsing errors: OSError, SyntaxError, struct.error, KeyError and others occur.
         raise SampleError(
             "media_corrupt", f"{name}: cannot be decoded, replace the file: {type(error).__name__}: {error}"
         ) from error
 
 
-def _recognise(content: bytes) -> str:
-    """Return what a file is that is often taken for an image, and what to do about it."""
-    begin = content[:256].lstrip().lower()
-    return next((f"; it is {what}" for start, what in _NO_IMAGES.items() if begin.startswith(start)), "")
+def _describe_non_image(content: bytes) -> str:
+    """Name a kind of file that is often mistaken for an image, with advice, or return an empty string."""
+    beginning = content[:256].lstrip().lower()
+    return next((f"; it is {what}" for start, what in _KNOWN_NON_IMAGES.items() if beginning.startswith(start)), "")
 
 
 def _scale_to_8_bits(image: Image.Image) -> Image.Image:
-    """Map greys onto 0..255: integers from the smallest usual depth that holds the largest, others from their own range.
+    """Map grey values to 0..255.
 
-    No file says which depth it holds: a scanner's 12 bits come in 16, a mask's 8 in 32, and would be black taken for all of those.
-    Floats, and integers below 0 or above 65535, have no usual depth, and go from their own minimum to their own maximum.
+    Integers are scaled from the smallest common bit depth that holds the largest value.  A file does not record its real
+    depth: a scanner stores 12 bits in 16 and a mask stores 8 bits in 32, and scaled from the full depth both would be black.
+    Floats, and integers below 0 or above 65535, have no common depth; they are scaled from their own minimum and maximum.
     """
     values = np.asarray(image)
     if image.mode != "F" and values.min() >= 0:
@@ -171,8 +183,8 @@ def _scale_to_8_bits(image: Image.Image) -> Image.Image:
 
 
 def _turn_upright(image: Image.Image) -> None:
-    """Turn and mirror the image as its EXIF block says; a broken block is no reason to refuse the image."""
-    with suppress(Exception):  # EXIF is parsed by the same decoders that raise anything
+    """Rotate and mirror the image as its EXIF data require.  Damaged EXIF data are ignored, because the image is still usable."""
+    with suppress(Exception):  # the EXIF parser raises the same variety of exceptions as the decoders
         ImageOps.exif_transpose(image, in_place=True)
 
 

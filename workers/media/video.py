@@ -1,7 +1,7 @@
-"""Videos into frames, through PyAV (the extra ``video``).  Imported only once a video comes.
+"""Decode videos into frames with PyAV (the extra ``video``).  The module is imported only when a sample has a video.
 
-No header is believed: one pass over the packets, which decodes nothing, finds how many frames there really are and which of
-them can be decoded by themselves.
+The headers of a file are not trusted.  One pass over the packets, without decoding, counts the frames and finds the keyframes,
+which can be decoded without other frames.
 """
 
 import time
@@ -24,21 +24,25 @@ from common.errors import SampleError
 from common.spec.models import MOST_PIXELS, MediaBounds
 from workers.media.images import PIXEL_BYTES, fit_size
 
-MOST_FRAMES = 2_000_000  # 18 hours at 30 a second
-MOST_S = 60.0  # for decoding one video
+MOST_FRAMES = 2_000_000  # 18 hours at 30 frames a second
+MOST_S = 60.0  # time limit for decoding one video, in seconds
 
-# A list of our own: playlists and scripts name other files, which FFmpeg would open.
+# An explicit list, because playlists and scripts name other files, which FFmpeg would open.
 _FORMATS = "mov,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,gif"
-# How many samples an MP4 file claims to hold.  FFmpeg takes some 70 bytes for each before it can be asked for anything.
-_CLAIMS = ((b"stsz", 12), (b"trun", 8))  # the box's name, and where its count begins behind that
-_DECODER_FRAMES = 20  # H.264 and HEVC refer back to 16 frames; a few are on their way
-_LATE = 2**63
-_WORTH_A_SEEK = 8  # frames that need not be decoded
-_TURNS = {90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_270}
+# The MP4 boxes that declare the number of samples in the file.  FFmpeg allocates about 70 bytes for each declared sample when
+# it opens the file, so the number is checked before.
+_COUNT_BOXES = ((b"stsz", 12), (b"trun", 8))  # the name of the box, and the offset of its count from the name
+_DECODER_FRAMES = 20  # H.264 and HEVC refer back to 16 frames; a few more are in the decoder's queue
+_NO_TIMESTAMP = 2**63  # later than every requested time
+_MIN_SKIPPED_FRAMES = 8  # a seek pays off if it skips more frames than this
+_ROTATIONS = {90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_270}
 
 
-class Wanted(NamedTuple):
-    """A frame to take: the first one at or after ``pts``.  ``seek_pts`` is set where a seek saves decoding those between."""
+class FrameTarget(NamedTuple):
+    """A frame to extract: the first one at or after ``pts``, in units of the stream's time base.
+
+    ``seek_pts`` is the keyframe to seek to, and set only if the seek avoids decoding enough frames.
+    """
 
     pts: int
     seek_pts: int | None
@@ -46,42 +50,53 @@ class Wanted(NamedTuple):
 
 @dataclass(frozen=True)
 class OpenedVideo:
-    """A video whose frames were counted and chosen.  ``target`` is the size that they will have before they are turned."""
+    """A video whose frames were counted and chosen.
+
+    ``target`` is the (width, height) of the decoded frames in pixels, before they are rotated upright.  ``peak_bytes`` is an
+    upper bound of the memory that decoding takes.
+    """
 
     name: str
     content: bytes
-    wanted: tuple[Wanted, ...]
+    frame_targets: tuple[FrameTarget, ...]
     target: tuple[int, int]
     peak_bytes: int
 
     def decode(self) -> tuple[Image.Image, ...]:
-        """Return the chosen frames in mode RGB, turned upright.  Raises ``SampleError``."""
+        """Return the chosen frames in mode RGB, rotated upright.
+
+        Fewer frames are returned if some are damaged.  Raises ``SampleError``: ``media_corrupt`` if fewer than half of the
+        frames can be decoded, ``media_too_large`` after ``MOST_S`` seconds.
+        """
         ends_at = time.monotonic() + MOST_S
-        images = self._collect(ends_at, seeks=True)
+        images = self._decode_targets(ends_at, seeks=True)
         if images is None:
-            images = self._collect(ends_at, seeks=False) or []
-        if 2 * len(images) < len(self.wanted):
-            found = f"{len(images)} of {len(self.wanted)} frames can be decoded; replace the file"
+            images = self._decode_targets(ends_at, seeks=False) or []
+        if 2 * len(images) < len(self.frame_targets):
+            found = f"{len(images)} of {len(self.frame_targets)} frames can be decoded; replace the file"
             raise SampleError("media_corrupt", f"{self.name}: {found}")
         return tuple(images)
 
-    def _collect(self, ends_at: float, *, seeks: bool) -> list[Image.Image] | None:
-        """Return the frames; ``None`` if a seek failed, or came out behind its frame, as it may where a file has no index."""
+    def _decode_targets(self, ends_at: float, *, seeks: bool) -> list[Image.Image] | None:
+        """Return the chosen frames, or ``None`` if a seek failed or ended after its frame.
+
+        Both may occur in a file without an index.
+        """
         images: list[Image.Image] = []
         with _open(self.content, self.name) as (container, stream):
             frames = _decode(container, stream, self.name, ends_at)
-            for wanted in self.wanted:
-                is_sought = seeks and wanted.seek_pts is not None
-                if is_sought:
+            for frame_target in self.frame_targets:
+                must_seek = seeks and frame_target.seek_pts is not None
+                if must_seek:
                     try:
-                        container.seek(wanted.seek_pts or 0, stream=stream)
+                        container.seek(frame_target.seek_pts or 0, stream=stream)
                     except av.error.FFmpegError:
                         return None
                     frames = _decode(container, stream, self.name, ends_at)
                 frame = next(frames, None)
-                if is_sought and (frame is None or _time_of(frame) > wanted.pts):
+                if must_seek and (frame is None or _timestamp_of(frame) > frame_target.pts):
                     return None
-                while frame is not None and _time_of(frame) < wanted.pts:
+                while frame is not None and _timestamp_of(frame) < frame_target.pts:
                     frame = next(frames, None)
                 if frame is not None:
                     images.append(self._convert(frame))
@@ -90,52 +105,53 @@ class OpenedVideo:
     def _convert(self, frame: VideoFrame) -> Image.Image:
         width, height = self.target
         image: Image.Image = frame.to_image(width=width, height=height, interpolation="BICUBIC")  # type: ignore[no-untyped-call]  # by PyAV
-        turn = _TURNS.get(frame.rotation % 360)
-        return image if turn is None else image.transpose(turn)
+        rotation = _ROTATIONS.get(frame.rotation % 360)
+        return image if rotation is None else image.transpose(rotation)
 
 
 def open_video(content: bytes, name: str, bounds: MediaBounds) -> OpenedVideo:
-    """Count the frames of the video that ``content`` holds and choose those to take; ``name`` is for messages.
+    """Count the frames of the video in ``content`` and choose those to extract.  ``name`` names the video in error messages.
 
     Raises ``SampleError`` with ``media_corrupt``, ``media_too_large`` or ``media_unsupported``.
     """
-    _check_claims(content, name)
+    _check_declared_counts(content, name)
     with _open(content, name) as (container, stream):
         size = stream.width, stream.height
         if size[0] * size[1] > MOST_PIXELS:
             found = f"frames of {size[0]} x {size[1]} pixels, at most {MOST_PIXELS} are allowed; scale it down"
             raise SampleError("media_too_large", f"{name}: {found}")
         packets = _list_packets(container, stream, name)
-        has_times = container.format.name != "mpeg"  # guessed there, differently after each seek
+        has_timestamps = container.format.name != "mpeg"  # guessed in MPEG, with a different result after each seek
         bits = stream.format.padded_bits_per_pixel if stream.format else 48
-    wanted = _choose(packets, bounds.max_frames, seeks=has_times)
+    frame_targets = _choose_frames(packets, bounds.max_frames, seeks=has_timestamps)
     target = fit_size(size, bounds)
     decoder_bytes = _DECODER_FRAMES * size[0] * size[1] * bits // 8
-    image_bytes = (len(wanted) + 2) * target[0] * target[1] * PIXEL_BYTES
-    return OpenedVideo(name, content, wanted, target, len(content) + decoder_bytes + image_bytes)
+    image_bytes = (len(frame_targets) + 2) * target[0] * target[1] * PIXEL_BYTES
+    return OpenedVideo(name, content, frame_targets, target, len(content) + decoder_bytes + image_bytes)
 
 
-def _check_claims(content: bytes, name: str) -> None:
-    for box, offset in _CLAIMS:
+def _check_declared_counts(content: bytes, name: str) -> None:
+    """Raise ``SampleError`` if an MP4 box declares more than ``MOST_FRAMES`` samples."""
+    for box, offset in _COUNT_BOXES:
         at = content.find(box)
         while at >= 0:
             flags, count = content[at + 4 : at + 8], int.from_bytes(content[at + offset : at + offset + 4])
-            # A box begins with its version and flags; such zeros are not found by chance in the pictures' data.
+            # A box begins with its version and flags.  Image data are unlikely to contain these zeros after a box name.
             if flags[:1] in (b"\0", b"\1") and flags[1:2] == b"\0" and flags[2:] < b"\x10" and count > MOST_FRAMES:
                 raise _too_many(name, count)
             at = content.find(box, at + 4)
 
 
 def _list_packets(container: InputContainer, stream: VideoStream, name: str) -> list[tuple[int, bool]]:
-    """Return when each frame is shown, in order, and whether it is a keyframe."""
+    """Return the presentation timestamp of each frame, in order, and whether the frame is a keyframe."""
     packets: list[tuple[int, bool]] = []
     last: Packet[VideoStream] | None = None
     for packet in container.demux(stream):
-        shown_at = packet.dts if packet.pts is None else packet.pts
-        if shown_at is not None:
+        timestamp = packet.dts if packet.pts is None else packet.pts
+        if timestamp is not None:
             last = packet
             if not packet.is_discard:
-                packets.append((shown_at, packet.is_keyframe))
+                packets.append((timestamp, packet.is_keyframe))
         if len(packets) > MOST_FRAMES:
             raise _too_many(name, len(packets))
     if last is None or not packets:
@@ -145,23 +161,23 @@ def _list_packets(container: InputContainer, stream: VideoStream, name: str) -> 
     return sorted(packets)
 
 
-def _choose(packets: Sequence[tuple[int, bool]], most: int, *, seeks: bool) -> tuple[Wanted, ...]:
-    """Return the middle frames of ``most`` equal spans, or all frames if there are no more."""
-    count = min(len(packets), most)
+def _choose_frames(packets: Sequence[tuple[int, bool]], max_frames: int, *, seeks: bool) -> tuple[FrameTarget, ...]:
+    """Return the middle frames of ``max_frames`` equal spans, or all frames if there are not more than ``max_frames``."""
+    count = min(len(packets), max_frames)
     keys = [index for index, (_, is_key) in enumerate(packets) if is_key and seeks]
-    wanted, previous = [], -1
+    targets, previous = [], -1
     for span in range(count):
         index = (2 * span + 1) * len(packets) // (2 * count)
         before = bisect_right(keys, index) - 1
-        is_worth_it = before >= 0 and keys[before] - previous > _WORTH_A_SEEK
-        wanted.append(Wanted(packets[index][0], packets[keys[before]][0] if is_worth_it else None))
+        must_seek = before >= 0 and keys[before] - previous > _MIN_SKIPPED_FRAMES
+        targets.append(FrameTarget(packets[index][0], packets[keys[before]][0] if must_seek else None))
         previous = index
-    return tuple(wanted)
+    return tuple(targets)
 
 
 @contextmanager
 def _open(content: bytes, name: str) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Yield the container and its video stream; turn whatever PyAV raises into a ``SampleError``."""
+    """Yield the container and its video stream, and convert every exception of PyAV into a ``SampleError``."""
     try:
         with av.open(BytesIO(content), "r", container_options={"format_whitelist": _FORMATS}, io_open=_refuse) as container:
             yield container, _find_stream(container, name)
@@ -170,7 +186,7 @@ def _open(content: bytes, name: str) -> Iterator[tuple[InputContainer, VideoStre
     except MemoryError as error:
         raise SampleError("media_too_large", f"{name}: it does not fit into memory; scale it down") from error
     except Exception as error:
-        # FFmpeg's demuxers and decoders fail with any of its codes, and PyAV with ValueError, OverflowError, ...
+        # FFmpeg's demuxers and decoders fail with any of its error codes, and PyAV raises ValueError, OverflowError and others.
         message = f"{name}: not a video, cut off, or damaged; replace the file ({type(error).__name__}: {error})"
         raise SampleError("media_corrupt", message) from error
 
@@ -187,8 +203,8 @@ def _find_stream(container: InputContainer, name: str) -> VideoStream:
         raise SampleError("media_corrupt", f"{name}: no video in it, only {kinds}; check the path in the dataset")
     if stream.codec_context is None:
         raise SampleError("media_unsupported", f"{name}: there is no decoder for its codec; encode it as H.264, for example")
-    stream.codec_context.thread_count = 1  # our own threads are as many as are wanted
-    stream.codec_context.options = {"max_pixels": str(MOST_PIXELS)}  # a stream may grow after its first frame
+    stream.codec_context.thread_count = 1  # the media loader already runs as many threads as the settings allow
+    stream.codec_context.options = {"max_pixels": str(MOST_PIXELS)}  # frames may become larger after the first
     return stream
 
 
@@ -200,14 +216,17 @@ def _decode(container: InputContainer, stream: VideoStream, name: str, ends_at: 
         try:
             yield from packet.decode()
         except av.error.InvalidDataError:
-            continue  # decoders go on behind a damaged packet
+            continue  # a decoder can continue after a damaged packet
 
 
-def _time_of(frame: VideoFrame) -> int:
-    """Return when a frame is shown; one that does not say so is late, and taken at once."""
-    shown_at = frame.dts if frame.pts is None else frame.pts
-    return _LATE if shown_at is None else shown_at
+def _timestamp_of(frame: VideoFrame) -> int:
+    """Return the presentation timestamp of a frame.
+
+    A frame without a timestamp gets a time later than every target, so that it is used at once.
+    """
+    timestamp = frame.dts if frame.pts is None else frame.pts
+    return _NO_TIMESTAMP if timestamp is None else timestamp
 
 
 def _too_many(name: str, count: int) -> SampleError:
-    return SampleError("media_too_large", f"{name}: it claims {count} frames, at most {MOST_FRAMES} are taken; cut the video")
+    return SampleError("media_too_large", f"{name}: it declares {count} frames, at most {MOST_FRAMES} are allowed; cut the video")

@@ -21,7 +21,7 @@ from tests.support.media.videos import CODECS, SIZE, encode_sound, encode_video,
 from workers.media import video as media_video
 from workers.media.files import MediaAccess
 from workers.media.reader import open_media
-from workers.media.video import Wanted, open_video
+from workers.media.video import FrameTarget, open_video
 
 NOWHERE = MediaAccess((), urls=False, url_timeout_s=1)
 
@@ -73,13 +73,13 @@ def test_dense_keyframes_avoid_decoding_between_frames(monkeypatch: pytest.Monke
 
 def test_seek_past_the_frame_is_corrected(monkeypatch: pytest.MonkeyPatch) -> None:
     content = encode_video(120, gop=10)
-    choose = media_video._choose  # noqa: SLF001  # an index that points too far ahead
+    choose = media_video._choose_frames  # noqa: SLF001  # an index that points too far ahead
 
-    def mislead(*given: Any, **seeks: Any) -> tuple[Wanted, ...]:
+    def mislead(*given: Any, **seeks: Any) -> tuple[FrameTarget, ...]:
         wanted = choose(*given, **seeks)
         return tuple(one._replace(seek_pts=one.seek_pts and one.pts + 20 * 512) for one in wanted)
 
-    monkeypatch.setattr(media_video, "_choose", mislead)
+    monkeypatch.setattr(media_video, "_choose_frames", mislead)
     assert read_numbers(content, max_frames=4) == [15, 45, 75, 105]
 
 
@@ -167,7 +167,7 @@ def claim(count: int) -> bytes:
 def test_absurd_frame_count_is_rejected_before_counting() -> None:
     assert fault_of(claim(10**9)) == (
         "media_too_large",
-        "film.mp4: it claims 1000000000 frames, at most 2000000 are taken; cut the video",
+        "film.mp4: it declares 1000000000 frames, at most 2000000 are allowed; cut the video",
     )
     assert fault_of(claim(100_000))[0] == "media_corrupt"
 
