@@ -6,7 +6,7 @@ from typing import Any
 from common.errors import ConfigError
 
 # The extra of this project that installs each package.
-_EXTRAS = {"torch": "cpu", "transformers": "cpu", "safetensors": "cpu", "vllm": "gpu", "openai": "api", "av": "video"}
+_EXTRAS = {"torch": "cpu", "transformers": "cpu", "safetensors": "cpu", "vllm": "gpu", "av": "video"}
 
 
 def import_object(path: str, *, what: str) -> Any:

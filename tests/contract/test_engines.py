@@ -172,9 +172,7 @@ def test_engine_may_be_an_import_string() -> None:
     assert type(engine).__name__ == "EchoEngine"
 
 
-@pytest.mark.parametrize(
-    ("name", "package", "extra"), [("hf", "torch", "cpu"), ("vllm", "vllm", "gpu"), ("openai", "openai", "api")]
-)
+@pytest.mark.parametrize(("name", "package", "extra"), [("hf", "torch", "cpu"), ("vllm", "vllm", "gpu")])
 def test_missing_package_error_names_the_extra(monkeypatch: pytest.MonkeyPatch, name: str, package: str, extra: str) -> None:
     for module in [module for module in sys.modules if module.startswith(f"workers.engines.{name}")]:
         monkeypatch.delitem(sys.modules, module)

@@ -19,7 +19,7 @@ from workers.supervisor.placement import Assignment, assign_slots
 # If a smaller fraction of a GPU is free, another process uses it.  An idle GPU reports at least 95 % free.
 _FREE_WHEN_IDLE = 0.9
 _WARNING_BYTES, _PROBLEM_BYTES = 10 * GIB, GIB  # free disk space below which each level applies
-_PACKAGES = ("vlm-fleet", "celery", "redis", "torch", "transformers", "vllm", "openai")
+_PACKAGES = ("vlm-fleet", "celery", "redis", "torch", "transformers", "vllm")
 
 
 def check_gpus(pairs: Sequence[tuple[str | None, str | None]], replicas: int) -> list[Finding]:

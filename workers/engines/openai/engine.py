@@ -3,9 +3,9 @@
 import asyncio
 import logging
 import random
+import ssl
 
 import httpx2
-import openai
 import structlog
 
 from common.errors import ConfigError, EngineError, SampleError, TransientError
@@ -13,7 +13,7 @@ from common.settings import get_settings
 from common.spec.files import check
 from common.spec.models import ModelProfile, SamplingParams
 from workers.engines.base import Generation, Message, Request
-from workers.engines.openai.errors import SILENCE, Endpoint, EndpointFault, sort_error
+from workers.engines.openai.errors import SILENCE, Endpoint, EndpointFault, sort_error, sort_status
 from workers.engines.openai.options import OpenAIOptions, find_base_url, read_key
 from workers.engines.openai.pacing import Backoff, Clock, Gate, Pulse, Trial
 from workers.engines.openai.wire import read_generation, write_body
@@ -24,6 +24,8 @@ _CONNECT_S = 10.0
 _CONTROL_S = 30.0  # for the control question, of which any endpoint that is there makes short work
 _QUIET_S = 60.0  # between two lines in the log about an endpoint in trouble
 
+# What the engine sends besides the key. httpx2 adds only what HTTP itself needs (Host, Content-Length, Accept-Encoding).
+_HEADERS = {"Accept": "application/json", "Content-Type": "application/json", "User-Agent": "vlm-fleet"}
 _CONTROL = Request("control", (Message("user", "Say ok."),), (), SamplingParams(max_tokens=16))
 
 
@@ -46,7 +48,7 @@ class OpenAIEngine:
         self._pulse = Pulse(self._clock)
         self._quiet_until_s = self._clock.now_s()
         self._open: set[asyncio.Task[Generation]] = set()  # one for every request that somebody awaits
-        self._client: openai.AsyncOpenAI | None = None
+        self._client: httpx2.AsyncClient | None = None
 
     async def start(self) -> None:
         """Find key and address; the endpoint itself is asked nothing.  Raises ``ConfigError`` for what the user must change."""
@@ -60,13 +62,13 @@ class OpenAIEngine:
             )
         key = read_key(options, f"profile {self._profile.name}")
         self._endpoint = Endpoint(self._profile.name, self._model, find_base_url(options), options.api_key_env)
-        # Without a key of ours the SDK would look for others in the environment and send those.
-        self._headers: dict[str, str | openai.Omit] = {} if key else {"Authorization": openai.omit}
-        self._client = openai.AsyncOpenAI(
-            api_key=key or "none",
+        self._client = httpx2.AsyncClient(
             base_url=self._endpoint.base_url,
+            headers=_HEADERS | ({"Authorization": f"Bearer {key}"} if key else {}),
             timeout=httpx2.Timeout(options.timeout_s, connect=min(_CONNECT_S, options.timeout_s)),
-            max_retries=0,
+            # `concurrency` bounds the connections. A limit of the pool would time out a request that waits for a connection.
+            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=options.concurrency),
+            follow_redirects=True,
         )
         if not logging.getLogger().isEnabledFor(logging.DEBUG):
             logging.getLogger("httpx2").setLevel(logging.WARNING)  # at INFO it writes a line for every request
@@ -90,7 +92,7 @@ class OpenAIEngine:
             asking.cancel()
         await asyncio.gather(*self._open, return_exceptions=True)
         if client:
-            await client.close()
+            await client.aclose()
 
     async def _answer(self, request: Request) -> Generation:
         async with self._permits:  # held to the end, so that at most `concurrency` requests hold their images encoded
@@ -158,13 +160,13 @@ class OpenAIEngine:
             raise EngineError("the openai engine was stopped")
         try:
             async with asyncio.timeout(timeout_s):  # the client's own limit is between two pieces of an answer
-                response = await self._client.post(
-                    "/chat/completions", cast_to=httpx2.Response, content=body, options={"headers": self._headers}
-                )
+                response = await self._client.post("/chat/completions", content=body)
         except TimeoutError:
             raise EndpointFault(f"{self._endpoint.base_url} did not answer within {timeout_s:g} s", weight=SILENCE) from None
-        except openai.OpenAIError as error:
+        except (httpx2.RequestError, ssl.SSLError) as error:  # httpx2 wraps TLS errors of the handshake, and none after it
             raise sort_error(error, self._endpoint) from None
+        if not response.is_success:
+            raise sort_status(response, self._endpoint)
         return response.content
 
     def _tell(self, fault: EndpointFault) -> None:

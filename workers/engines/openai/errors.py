@@ -27,7 +27,6 @@ from time import time
 from typing import Any
 
 import httpx2
-import openai
 
 from common.errors import ConfigError, SampleError
 from common.redaction import mask_text
@@ -77,13 +76,11 @@ class Endpoint:
         return f"look at the environment variable {self.key_variable}"
 
 
-def sort_error(error: openai.OpenAIError, endpoint: Endpoint) -> EndpointFault | ConfigError | SampleError:
-    """Return what an error of the SDK means for us."""
-    if isinstance(error, openai.APIStatusError):
-        return _sort_status(error.response, endpoint)
-    if isinstance(error, openai.APITimeoutError):
+def sort_error(error: Exception, endpoint: Endpoint) -> EndpointFault | ConfigError:
+    """Return what an error of the HTTP client means for us."""
+    if isinstance(error, httpx2.TimeoutException):
         return EndpointFault(f"{endpoint.base_url} did not answer in time", weight=SILENCE)
-    cause = quote(f"{type(error.__cause__ or error).__name__}: {error.__cause__ or error}")
+    cause = quote(f"{type(error).__name__}: {error}")
     if "CERTIFICATE_VERIFY_FAILED" in cause:
         return _blame_user(endpoint, cause, "its certificate is not trusted: look at engine_options.base_url and SSL_CERT_FILE")
     return EndpointFault(f"{endpoint.base_url} cannot be reached: {cause}")
@@ -119,7 +116,7 @@ def quote(text: str) -> str:
     return line if len(line) <= _LONGEST_QUOTE else line[: _LONGEST_QUOTE - 2] + " …"
 
 
-def _sort_status(response: httpx2.Response, endpoint: Endpoint) -> EndpointFault | ConfigError | SampleError:
+def sort_status(response: httpx2.Response, endpoint: Endpoint) -> EndpointFault | ConfigError | SampleError:
     status, text = response.status_code, response.text
     wait_s = read_wait_s(response.headers, text)
     error = _read_error(text)

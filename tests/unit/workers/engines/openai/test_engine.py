@@ -3,16 +3,19 @@
 import asyncio
 import threading
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
-from common.errors import ConfigError, EngineError
+from common.errors import ConfigError, EngineError, TransientError
 from common.settings import get_settings
 from tests.support.engines.openai_asking import answer_first, ask, clock, open_openai, server, wait_for
 from tests.support.engines.requests import ask_all, make_profile, make_request, run
 from tests.support.faults.dictated_clock import DictatedClock
-from tests.support.servers.openai_server import HANG, KEY, Asked, OpenAIServer, Reply, say
+from tests.support.servers.openai_server import HANG, KEY, Asked, OpenAIServer, Reply, say, serve_openai
+from tests.support.servers.tls_proxy import start_tls_proxy
 from workers.engines.base import Generation
 from workers.engines.openai import engine as openai_engine
 from workers.engines.openai.engine import OpenAIEngine
@@ -160,3 +163,80 @@ def test_engines_share_no_state(server: OpenAIServer) -> None:
             return [generation for generations in both for generation in generations]
 
     assert [generation.text for generation in run(ask_two())] == ["ok", "ok"]
+
+
+# HTTP.
+
+
+def test_only_profile_and_key_set_headers(server: OpenAIServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The official SDK also reads these variables."""
+    for name in ("OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_CUSTOM_HEADERS"):
+        monkeypatch.setenv(name, "x-team: none-of-it")
+    ask(server, "x")
+    (asked,) = server.asked
+    asked.headers.pop("host")
+    asked.headers.pop("content-length")
+    assert asked.headers.pop("accept-encoding").startswith("gzip")
+    assert asked.headers == {
+        "accept": "application/json",
+        "authorization": f"Bearer {KEY}",
+        "connection": "keep-alive",
+        "content-type": "application/json",
+        "user-agent": "vlm-fleet",
+    }
+
+
+@pytest.mark.parametrize("status", [307, 308])
+def test_redirect_repeats_the_request(server: OpenAIServer, status: int) -> None:
+    server.reply = answer_first(Reply(status, headers={"Location": "/v1/chat/completions"}))
+    (generation,) = ask(server, "x")
+    assert generation.text == "ok"
+    first, second = server.asked
+    assert first.body == second.body
+    assert first.headers == second.headers
+
+
+def test_redirect_to_another_host_omits_the_key(server: OpenAIServer) -> None:
+    with serve_openai() as other:
+        server.reply = lambda _: Reply(307, headers={"Location": f"{other.url}/chat/completions"})
+        ask(server, "x")
+        assert "authorization" not in other.asked[0].headers
+
+
+def test_endless_redirect_is_an_endpoint_fault(server: OpenAIServer, clock: DictatedClock) -> None:
+    server.reply = lambda _: Reply(307, headers={"Location": "/v1/chat/completions"})
+    (error,) = ask(server, "x", clock=clock)
+    assert isinstance(error, TransientError)
+    assert "TooManyRedirects" in str(error)
+
+
+def test_proxy_of_the_environment_is_used(server: OpenAIServer, clock: DictatedClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "")
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")  # nothing listens on port 1
+    (error,) = ask(server, "x", clock=clock)
+    assert isinstance(error, TransientError)
+    assert server.asked == []
+
+
+def test_certificate_is_checked_against_ssl_cert_file(
+    server: OpenAIServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority, other_authority = trustme.CA(), trustme.CA()
+    certificates = tmp_path / "authority.pem"
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificates))
+    with start_tls_proxy(server.server_port, authority) as port:
+        url = f"https://127.0.0.1:{port}/v1"
+        other_authority.cert_pem.write_to_path(certificates)
+        (error,) = ask(server, "x", base_url=url)
+        authority.cert_pem.write_to_path(certificates)
+        (generation,) = ask(server, "x", base_url=url)
+    assert isinstance(error, ConfigError)
+    assert "SSL_CERT_FILE" in str(error)
+    assert generation.text == "ok"
+
+
+def test_more_than_a_hundred_requests_run_at_once(server: OpenAIServer) -> None:
+    """By default, httpx2 opens at most 100 connections."""
+    server.reply = lambda _: server.wait_for(150) or say()  # type: ignore[func-returns-value]  # as above
+    answers = ask(server, *map(str, range(150)), concurrency=150)
+    assert [answer.text for answer in answers] == ["ok"] * 150
