@@ -1,1 +1,1 @@
-"""Scripts that measure; each prints a small table.  Results are kept in ``benchmarks/results``."""
+"""Benchmark scripts.  Each prints a small table.  Results are kept in ``benchmarks/results``."""

@@ -1,1 +1,1 @@
-"""What a newcomer can run: a small model with its training, held-out data and a run of both."""
+"""Examples for a first run: a tiny model with its training code, held-out data, and a run spec for both."""

@@ -1,1 +1,1 @@
-"""Seeded faults against a real fleet, counted."""
+"""A chaos soak: inject seeded faults into a real fleet and count the effects."""

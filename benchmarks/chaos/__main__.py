@@ -1,18 +1,19 @@
-"""The chaos soak: random faults, for minutes on end, against a fleet that must lose nothing and do nothing twice.
+"""The chaos soak: inject random faults for minutes into a fleet that must lose no sample and count none twice.
 
     python -m benchmarks.chaos --seed 1 --minutes 3 --samples 10000 [--workers 6] [--every 5]
 
-Starts a Redis, a local store and one launcher for each worker: one of the tiny model on the CPU, the others of an echo engine
-that takes 0.1 s an answer.  Each model has a run at any moment; one that ends is followed by the next.  Faults come from
-``chaos_faults.FAULTS``; the same seed gives the same sequence of them, as far as the moments allow.  When the minutes
-are over, or ``--kills`` are done, the faults stop and every run is to end.
+The soak starts a Redis, a local store and one launcher for each worker.  One worker runs the tiny model on the CPU, the others
+run an echo engine that takes 0.1 s for each answer.  Each model always has a run: when one ends, the next is enqueued.  The
+faults are those of ``faults.FAULTS``.  The same seed gives the same sequence of faults, unless the state of the fleet does not
+permit one.  When the minutes are over, or ``--kills`` are done, the faults stop and every run must end.
 
-At least one echo worker that was not hit is there at any moment.  The tiny model has a single worker, so a takeover
-there includes its restart: those are listed apart and not judged.  A takeover lasts from the death or stop of a holder
-to the next lease of the chunk.  Attempts are redone after a kill, and also after a stop or a rebuild of the ledger.
+At any moment at least one echo worker is not hit by a fault.  The tiny model has a single worker, so that a takeover there
+includes its restart; those takeovers are listed separately and not judged.  The duration of a takeover is the time from the
+death or stop of a holder to the next lease of the chunk.  Attempts are redone after a kill, and also after a stop of a worker
+or a rebuild of the ledger.
 
-Exit code 1 on a sample lost or double, a run that did not end or is not sound, a process that outlives the drain, and on a
-99th percentile of takeover over 20 s; 130 when interrupted.  Settings come from ``FLEET_*`` variables, as everywhere.
+The exit code is 1 if a sample is lost or double, if a run did not end or is inconsistent, if a process remains after the drain,
+or if the 99th percentile of takeovers is over 20 s.  It is 130 after an interrupt.  Settings come from ``FLEET_*`` variables.
 """
 
 import argparse
@@ -43,19 +44,19 @@ from producer.demo.redis_server import start_redis
 
 _TICK_S = 0.05
 _LINE_S = 5.0
-_PATIENCE_S = 20.0  # for a moment that allows a fault
-_STALL_S = 180.0  # without a commit while no fault comes: the runs hang
+_PATIENCE_S = 20.0  # the longest wait for a state of the fleet that permits a fault
+_STALL_S = 180.0  # without a commit for this time, and without faults, the runs are considered stalled
 _UP_S = 120.0
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--minutes", type=float, default=3.0, help="how long faults come, at most")
-    parser.add_argument("--kills", type=int, default=math.inf, help="end the faults after so many kills")
-    parser.add_argument("--samples", type=int, default=10_000, help="of each run of the echo engine")
-    parser.add_argument("--workers", type=int, default=6, help="one of them of the tiny model")
-    parser.add_argument("--every", type=float, default=5.0, help="mean seconds from fault to fault")
+    parser.add_argument("--minutes", type=float, default=3.0, help="maximum duration of the faults")
+    parser.add_argument("--kills", type=int, default=math.inf, help="stop the faults after this number of kills")
+    parser.add_argument("--samples", type=int, default=10_000, help="samples in each run of the echo engine")
+    parser.add_argument("--workers", type=int, default=6, help="number of workers; one of them runs the tiny model")
+    parser.add_argument("--every", type=float, default=5.0, help="mean time between two faults in seconds")
     asked = parser.parse_args()
     if asked.workers < 3:
         parser.error(
@@ -71,7 +72,7 @@ def main() -> None:
 
 
 def soak(asked: argparse.Namespace) -> int:
-    """Run the soak, print its table and return the exit code.  Logs and store are kept if anything is wrong or slow."""
+    """Run the soak, print its table and return the exit code.  Keep the logs and the store if a check failed or was slow."""
     folder = Path(tempfile.mkdtemp(prefix="vlm-fleet-chaos-"))
     try:
         with start_redis(folder / "redis") as server:
@@ -93,7 +94,10 @@ def soak(asked: argparse.Namespace) -> int:
 
 
 def shake(asked: argparse.Namespace, fleet: ChaosFleet) -> list[str]:
-    """Strike for the asked minutes, let every run end, print the table and return what is wrong.  Leaves no process."""
+    """Inject faults for the requested time, wait for all runs, print the table and return the failed checks.
+
+    No process of the fleet runs afterwards.
+    """
     show = Display(fleet, asked.minutes * 60)
     try:
         fleet.start()
@@ -109,7 +113,10 @@ def shake(asked: argparse.Namespace, fleet: ChaosFleet) -> list[str]:
 
 
 def strike(fleet: ChaosFleet, asked: argparse.Namespace, show: "Display") -> Counter[str]:
-    """Wait for two workers, then strike until the time is up or the kills are done; return how often each fault came."""
+    """Wait for two workers, then inject faults until the time is over or the kills are done.
+
+    Return the number of injected faults of each kind.
+    """
     wait_for(fleet, show, lambda: len(fleet.find_ready(ECHO)) > 1 and bool(fleet.open_runs), _UP_S)
     struck: Counter[str] = Counter()
 
@@ -130,7 +137,7 @@ def strike(fleet: ChaosFleet, asked: argparse.Namespace, show: "Display") -> Cou
 
 
 def await_the_end(fleet: ChaosFleet, show: "Display") -> None:
-    """Let the runs end, however long that takes, unless nothing is committed for ``_STALL_S``."""
+    """Wait until all runs have ended, or until nothing is committed for ``_STALL_S`` seconds."""
     fleet.no_more_runs = True
     done, since = -1, time.monotonic()
     while (fleet.open_runs or not fleet.is_quiet) and time.monotonic() - since < _STALL_S:
@@ -142,7 +149,7 @@ def await_the_end(fleet: ChaosFleet, show: "Display") -> None:
 
 
 def wait_for(fleet: ChaosFleet, show: "Display", condition: Callable[[], bool], limit_s: float) -> bool:
-    """Let time pass until the condition holds, at most ``limit_s``; return whether it does."""
+    """Wait until the condition holds, at most ``limit_s`` seconds.  Return whether it holds."""
     ends_at = time.monotonic() + limit_s
     while not condition():
         if time.monotonic() >= ends_at:
@@ -154,7 +161,7 @@ def wait_for(fleet: ChaosFleet, show: "Display", condition: Callable[[], bool], 
 
 
 class Display:
-    """How far the soak is: one line that changes on a terminal, a new line every few seconds off one."""
+    """Show the progress: one line that is updated in a terminal, or a new line every few seconds elsewhere."""
 
     def __init__(self, fleet: ChaosFleet, seconds: float) -> None:
         self._fleet = fleet
@@ -168,12 +175,12 @@ class Display:
             self._status.start()
 
     def begin(self, struck: Counter[str]) -> None:
-        """Start the clock; ``struck`` is counted on elsewhere."""
+        """Start the clock.  ``struck`` counts the faults and is updated by the caller."""
         self._begun_at, self._struck = time.monotonic(), struck
 
     @property
     def left_s(self) -> float:
-        """Return how long faults still come."""
+        """The remaining seconds in which faults are injected."""
         return self._seconds if self._begun_at is None else max(0.0, self._begun_at + self._seconds - time.monotonic())
 
     @property
@@ -265,7 +272,7 @@ def describe_takeovers(name: str, took_s: list[float]) -> list[tuple[str, object
 
 
 def count_kills(fleet: ChaosFleet, struck: Counter[str]) -> int:
-    """Return how many kills hit somebody."""
+    """Return the number of kills that hit a running process."""
     return sum(count for kind, count in struck.items() if kind in FAULTS and FAULTS[kind].is_kill) - fleet.doomed
 
 

@@ -1,4 +1,4 @@
-"""The engine of the chaos soak: another engine with a child process that can be killed, and a note of all it is asked."""
+"""The engine of the chaos soak: it wraps another engine, has a child process that can be killed, and records all requests."""
 
 import asyncio
 import os
@@ -15,8 +15,8 @@ from workers.engines.registry import load_engine
 class ChaosEngine:
     """Runs the engine that ``engine_options`` names: ``{runs, options, asked, at_once}``.
 
-    At most ``at_once`` requests are in that engine together.  Each is noted before, as "sample_id attempt", in a file of
-    this process in the folder ``asked``.  Like vLLM's, the engine is dead as soon as its child process is.
+    At most ``at_once`` requests are in that engine at the same time.  Each is recorded before it starts, as "sample_id
+    attempt", in the file of this process in the folder ``asked``.  As with vLLM, the engine is dead when its child process is.
     """
 
     def __init__(self, profile: ModelProfile, weights: str) -> None:
@@ -53,7 +53,7 @@ class ChaosEngine:
 
 
 def count_asked(folder: Path) -> tuple[int, int]:
-    """Return how many attempts were made in all, and how many of them had been made before."""
+    """Return the number of all recorded attempts, and how many of them repeat an earlier attempt."""
     asked: Counter[str] = Counter()
     for notes in folder.iterdir():
         asked.update(notes.read_text().splitlines())

@@ -1,4 +1,4 @@
-"""The faults of the chaos soak: what each does to the fleet, and how often it is drawn."""
+"""The faults of the chaos soak: their effects on the fleet, and how often each is drawn."""
 
 import os
 import random
@@ -18,12 +18,15 @@ from common.broker.app import TASK_NAME, ring
 from common.broker.queues import queue_name
 from common.errors import ServiceUnreachable
 
-_SETTLE_S = 0.05  # a killed process's last commands have reached Redis by then
+_SETTLE_S = 0.05  # the last commands of a killed process reach Redis within this time
 
 
 @dataclass(frozen=True)
 class Draw:
-    """One fault as the seed has it: its kind, the pause before it, which victim and how much, both from 0 to 1."""
+    """One fault drawn from the seed: its kind and the pause before it.
+
+    ``pick`` selects the victim and ``amount`` the strength, both from 0 to 1.
+    """
 
     kind: str
     pause_s: float
@@ -33,7 +36,10 @@ class Draw:
 
 @dataclass(frozen=True)
 class Fault:
-    """``strike`` returns whether the moment allowed it; ``weight`` says how often it is drawn, beside the others' weights."""
+    """One kind of fault.
+
+    ``strike`` returns whether the state of the fleet permitted the fault.  ``weight`` is its relative frequency.
+    """
 
     strike: Callable[[ChaosFleet, Draw], bool]
     weight: int
@@ -41,7 +47,7 @@ class Fault:
 
 
 def draw_faults(seed: int, every_s: float) -> Iterator[Draw]:
-    """Yield faults without end, on average ``every_s`` apart; the same for the same seed."""
+    """Yield an unlimited sequence of faults, ``every_s`` seconds apart on average.  The same seed gives the same sequence."""
     dice = random.Random(seed)
     kinds, weights = list(FAULTS), [fault.weight for fault in FAULTS.values()]
     while True:
@@ -53,12 +59,12 @@ def draw_faults(seed: int, every_s: float) -> Iterator[Draw]:
 
 
 def kill_worker(fleet: ChaosFleet, draw: Draw) -> bool:
-    """SIGKILL a worker; its launcher starts it again."""
+    """Send SIGKILL to a worker.  Its launcher starts it again."""
     return _hit(fleet, draw, lambda _, worker: worker.kill())
 
 
 def kill_node(fleet: ChaosFleet, draw: Draw) -> bool:
-    """SIGKILL a launcher, its worker and the engine's child together, as the end of a machine would."""
+    """Send SIGKILL to a launcher, its worker and the engine's child together, as if the machine failed."""
 
     def kill(node: Node, worker: psutil.Process) -> None:
         node.launcher.kill()
@@ -70,7 +76,7 @@ def kill_node(fleet: ChaosFleet, draw: Draw) -> bool:
 
 
 def kill_launcher(fleet: ChaosFleet, draw: Draw) -> bool:
-    """SIGKILL a launcher alone: its worker drains, and a new launcher comes."""
+    """Send SIGKILL only to a launcher.  Its worker drains, and a new launcher is started."""
 
     def kill(node: Node, worker: psutil.Process) -> None:
         del worker
@@ -81,7 +87,7 @@ def kill_launcher(fleet: ChaosFleet, draw: Draw) -> bool:
 
 
 def kill_engine(fleet: ChaosFleet, draw: Draw) -> bool:
-    """SIGKILL the engine's child process: the worker finds its engine dead and restarts."""
+    """Send SIGKILL to the engine's child process.  The worker detects that its engine is dead and restarts."""
 
     def kill(node: Node, worker: psutil.Process) -> None:
         del node
@@ -92,9 +98,9 @@ def kill_engine(fleet: ChaosFleet, draw: Draw) -> bool:
 
 
 def stop_worker(fleet: ChaosFleet, draw: Draw) -> bool:
-    """SIGSTOP a worker for 2.1 to 2.6 leases, then SIGCONT: it wakes up when its chunks are others'.
+    """Send SIGSTOP to a worker, and SIGCONT after 2.1 to 2.6 lease durations.  Other workers hold its chunks by then.
 
-    With the default lease that is longer than a takeover may take, so that none too slow goes unseen.
+    With the default lease the pause is longer than the limit of a takeover, so that every slow takeover is detected.
     """
 
     def stop(node: Node, worker: psutil.Process) -> None:
@@ -112,12 +118,12 @@ def stop_worker(fleet: ChaosFleet, draw: Draw) -> bool:
 
 
 def terminate_worker(fleet: ChaosFleet, draw: Draw) -> bool:
-    """SIGTERM a worker: it drains, and its launcher starts it again."""
+    """Send SIGTERM to a worker.  It drains, and its launcher starts it again."""
     return _hit(fleet, draw, lambda _, worker: worker.terminate(), is_dead=None)
 
 
 def kill_producer(fleet: ChaosFleet, draw: Draw) -> bool:
-    """Enqueue a run once more and SIGKILL the producer somewhere on its way, unless it has come to its end by then."""
+    """Enqueue a run again and send SIGKILL to the producer at a random time, unless it has ended by then."""
     run = _pick_run(fleet, draw)
     if run is None:
         return False
@@ -153,12 +159,12 @@ def cut_connections(fleet: ChaosFleet, draw: Draw) -> bool:
 
 
 def lose_messages(fleet: ChaosFleet, draw: Draw) -> bool:
-    """Delete a queue: its messages never come."""
+    """Delete a queue, so that its messages are never delivered."""
     return _ask_redis(fleet, lambda: fleet.ledger.client.delete(queue_name(_pick_model(draw))))
 
 
 def ring_again(fleet: ChaosFleet, draw: Draw) -> bool:
-    """Ring for every chunk of a run, whatever its state: messages come twice."""
+    """Send a message for every chunk of a run in any state, so that messages are delivered twice."""
     run = _pick_run(fleet, draw)
     if run is None or run.view is None:
         return False
@@ -167,7 +173,7 @@ def ring_again(fleet: ChaosFleet, draw: Draw) -> bool:
 
 
 def send_bogus(fleet: ChaosFleet, draw: Draw) -> bool:
-    """Send messages that name no chunk, no task, or are none at all."""
+    """Send messages with an unknown chunk, with an unknown task, or with an unreadable body."""
     run, queue = _pick_run(fleet, draw), queue_name(_pick_model(draw))
     if run is None:
         return False
@@ -194,7 +200,7 @@ def enqueue_again(fleet: ChaosFleet, draw: Draw) -> bool:
 
 
 def rebuild_ledger(fleet: ChaosFleet, draw: Draw) -> bool:
-    """Have Redis forget a run, journals and leases too, and learn it again from the store (``resume --rebuild``)."""
+    """Delete a run from Redis, with its journals and leases, and rebuild it from the store (``resume --rebuild``)."""
     run = _pick_run(fleet, draw)
     if run:
         fleet.rebuild(run)
@@ -221,9 +227,10 @@ FAULTS = {
 
 
 def _hit(fleet: ChaosFleet, draw: Draw, strike: Callable[[Node, psutil.Process], Any], *, is_dead: bool | None = True) -> bool:
-    """Let ``strike`` hit a worker that is there; another echo worker must be there as well.
+    """Apply ``strike`` to a ready worker, if at least one other echo worker is ready.
 
-    ``is_dead`` says whether the worker can do no more about its chunks; ``None``: it is to finish them itself.
+    ``is_dead`` is true if the worker cannot finish its chunks any more, and ``None`` if it is expected to finish or give back
+    its chunks itself.
     """
     ready = {model: fleet.find_ready(model) for model in (ECHO, TINY)}
     targets = (ready[ECHO] if len(ready[ECHO]) > 1 else []) + ready[TINY]
@@ -268,7 +275,7 @@ def _take_redis_away(fleet: ChaosFleet, draw: Draw, take: Callable[[], None]) ->
 
 
 def _ask_redis(fleet: ChaosFleet, ask: Callable[[], Any]) -> bool:
-    """Do something that needs Redis; return whether it was possible."""
+    """Call ``ask``, which needs Redis, and return whether Redis was available."""
     if not fleet.redis_is_up:
         return False
     try:

@@ -1,4 +1,4 @@
-"""The fleet that the chaos soak shakes: a Redis, a store, launchers with one worker each, producers, and runs without end."""
+"""The fleet of the chaos soak: a Redis, a store, launchers with one worker each, producers, and a sequence of runs."""
 
 import heapq
 import json
@@ -30,7 +30,7 @@ from producer.demo.redis_server import RedisServer
 ROOT = Path(__file__).resolve().parents[2]
 ECHO, TINY = "chaos-echo", "chaos-tiny"
 CHUNK_SAMPLES = 32
-_MOST_TINY_ROWS = 150  # of each of the two example datasets, in one run
+_MOST_TINY_ROWS = 150  # from each of the two example datasets, in one run
 _DRAIN_S = 60.0
 _REPLACE_S = 1.0
 _POLL_S = 0.1
@@ -38,7 +38,7 @@ _POLL_S = 0.1
 
 @dataclass
 class Node:
-    """A launcher with its one worker.  ``struck`` is the pid of a worker that was hit and is not to be hit again."""
+    """A launcher with its one worker.  ``struck`` is the pid of a worker that was hit and must not be hit again."""
 
     model: str
     launcher: "subprocess.Popen[bytes]"
@@ -57,7 +57,10 @@ class Node:
 
 @dataclass
 class Run:
-    """A run of the soak; ``run_id`` is empty until the producer has told it, ``followed`` says that the next one is on its way."""
+    """A run of the soak.
+
+    ``run_id`` is empty until the producer has printed it.  ``followed`` means that the next run is being enqueued.
+    """
 
     model: str
     spec_path: Path
@@ -69,7 +72,7 @@ class Run:
 
 @dataclass
 class Command:
-    """A ``producer`` command in a process of its own; ``after`` gets its exit code and what it printed."""
+    """A ``producer`` command in a separate process.  ``after`` is called with its exit code and its standard output."""
 
     process: "subprocess.Popen[str]"
     after: Callable[[int, str], None] | None
@@ -77,9 +80,10 @@ class Command:
 
 @dataclass
 class ChaosFleet:
-    """All that was started, what is to happen later, and what has been seen.  One thread turns it by ``tick``.
+    """All started processes, the scheduled actions, and the observed runs.  One thread calls ``tick`` repeatedly.
 
-    ``doomed`` counts producers that were to be killed and have not been: not yet, or they had ended first.
+    ``doomed`` counts the producers that were scheduled to be killed and were not, because it is too early or they had already
+    ended.
     """
 
     folder: Path
@@ -108,7 +112,7 @@ class ChaosFleet:
         self._write_profile(TINY, "tiny", {"dtype": "float32", "max_batch_size": 32}, at_once=64)
 
     def start(self) -> None:
-        """Start the workers, one of them for the tiny model, and enqueue a run of each model."""
+        """Start the workers, one of them with the tiny model, and enqueue a run of each model."""
         for number in range(self.workers):
             self.nodes.append(self.launch(ECHO if number else TINY))
         for model in (ECHO, TINY):
@@ -123,7 +127,10 @@ class ChaosFleet:
         return Node(model, launcher)
 
     def _replace_dead(self) -> None:
-        """Start a new launcher, a little later, for each that is gone: killed, or come up while Redis was away."""
+        """Start a new launcher, after a short delay, for each that has exited.
+
+        A launcher exits because it was killed, or because it was started while Redis was unavailable.
+        """
         for place, node in enumerate(self.nodes):
             if node.launcher.poll() is not None and not node.is_replaced:
                 node.is_replaced = True
@@ -133,7 +140,7 @@ class ChaosFleet:
         self.nodes[place] = self.launch(self.nodes[place].model)
 
     def find_ready(self, model: str) -> list[Node]:
-        """Return the nodes whose worker is there and has not been hit, or none while Redis does not answer."""
+        """Return the nodes whose worker is ready and has not been hit, or no nodes while Redis does not answer."""
         try:
             present = {worker.worker: worker for worker in list_workers(self.ledger.client, model)} if self.redis_is_up else {}
         except redis.RedisError:
@@ -148,7 +155,7 @@ class ChaosFleet:
     # Runs and producers
 
     def add_run(self, model: str) -> None:
-        """Enqueue a further run.  Its datasets have names of their own, so that no sample's id is that of another run's."""
+        """Enqueue another run.  Its datasets have new names, so that its sample ids differ from those of the other runs."""
         number = len(self.runs)
         if model == ECHO:
             path = self.folder / f"rows-{number}.jsonl"
@@ -169,7 +176,7 @@ class ChaosFleet:
         self.enqueue(run)
 
     def enqueue(self, run: Run) -> None:
-        """Enqueue until it has worked, as a person would who sees the command fail."""
+        """Enqueue the run, and retry until it succeeds, as a user would who sees the command fail."""
 
         def read(code: int, printed: str) -> None:
             if code == 0:
@@ -180,7 +187,7 @@ class ChaosFleet:
         self.produce(["enqueue", str(run.spec_path), "--json"], read)
 
     def rebuild(self, run: Run) -> None:
-        """Have Redis forget the run and learn it again from the store, until that has worked."""
+        """Delete the run from Redis and rebuild it from the store, and retry until that succeeds."""
         self.takeovers.forget_run(run.run_id)
 
         def read(code: int, printed: str) -> None:
@@ -200,7 +207,7 @@ class ChaosFleet:
         self.commands.append(command := Command(process, after))
         return command
 
-    # The course of time
+    # Scheduling
 
     def later(self, delay_s: float, action: Callable[[], None]) -> None:
         self._laters += 1
@@ -208,7 +215,7 @@ class ChaosFleet:
 
     @property
     def is_quiet(self) -> bool:
-        """Whether nothing is due later and no command runs."""
+        """Whether no action is scheduled and no command runs."""
         return not self._later and not self.commands
 
     @property
@@ -216,7 +223,7 @@ class ChaosFleet:
         return [run for run in self.runs if run.run_id and not run.ended]
 
     def tick(self) -> None:
-        """Do what is due, look at runs and takeovers, and see to it that there is always work."""
+        """Run the actions that are due, read runs and takeovers, and enqueue new runs so that there is always work."""
         while self._later and self._later[0][0] <= time.monotonic():
             heapq.heappop(self._later)[2]()
         for command in [command for command in self.commands if command.process.poll() is not None]:
@@ -232,7 +239,7 @@ class ChaosFleet:
                 self.add_run(run.model)
 
     def look(self) -> None:
-        """Read runs and takeovers from the ledger, unless Redis is away."""
+        """Read runs and takeovers from the ledger, unless Redis is unavailable."""
         if self.redis_is_up:
             with suppress(redis.RedisError):
                 self._look()
@@ -247,10 +254,10 @@ class ChaosFleet:
             run.view = view or run.view
             run.ended = view is not None and view.state != "running" and not self.commands
 
-    # The end
+    # Shutdown
 
     def drain(self) -> None:
-        """Stop all launchers as an operator would, and wait for them and for workers that have lost theirs."""
+        """Stop all launchers as an operator would, and wait for them and for workers without a launcher."""
         for node in self.nodes:
             node.launcher.send_signal(signal.SIGTERM)
         for node in self.nodes:
@@ -261,7 +268,7 @@ class ChaosFleet:
             time.sleep(_POLL_S)
 
     def end(self) -> int:
-        """Kill whatever of this fleet still runs, Redis apart; return how many processes that were."""
+        """Kill all remaining processes of this fleet except Redis, and return their number."""
         left = self.find_processes()
         for process in left:
             with suppress(psutil.Error):
@@ -274,7 +281,7 @@ class ChaosFleet:
         return len(left)
 
     def find_processes(self) -> list[psutil.Process]:
-        """Return what runs with this fleet's own store: launchers, workers, engines' children and producers."""
+        """Return the processes that use this fleet's store: launchers, workers, children of engines and producers."""
         found = []
         for process in psutil.process_iter():
             with suppress(psutil.Error):
@@ -297,6 +304,6 @@ class ChaosFleet:
             "FLEET_STORE_URL": self.settings.store_url,
             "FLEET_PROFILES_DIR": str(self.folder / "profiles"),
             "FLEET_MAX_RESTARTS": "1000000",
-            "OMP_NUM_THREADS": "1",  # torch would have every core wait for the others
+            "OMP_NUM_THREADS": "1",  # by default the torch threads of all workers compete for the same cores
             "PYTHONPATH": str(ROOT),
         }

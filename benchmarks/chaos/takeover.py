@@ -1,4 +1,4 @@
-"""How long the chunks of a dead or stopped worker wait until somebody else leases them."""
+"""Measure how long the chunks of a dead or stopped worker wait until another worker leases them."""
 
 import math
 import time
@@ -9,12 +9,12 @@ from common.ledger.keys import run_keys
 from common.ledger.ledger import Ledger
 
 Place = tuple[str, int]
-TAKEOVER_LIMIT_S = 20.0  # the second promise
+TAKEOVER_LIMIT_S = 20.0  # promise 2 of the design: the chunks of a dead worker restart within this time
 
 
 @dataclass(frozen=True)
 class Orphan:
-    """A chunk whose holder died or was stopped.  ``alone``: its model had no other worker at that moment."""
+    """A chunk whose holder died or was stopped.  ``alone`` means that the model had no other worker at that moment."""
 
     token: str
     worker: str
@@ -24,11 +24,14 @@ class Orphan:
 
 
 class Takeovers:
-    """Watches who holds what, by the tokens of the leases: a worker that comes back under its old name is somebody else.
+    """Tracks the holders of chunks by the tokens of their leases.
 
-    ``took_s`` lists the seconds of each takeover, ``took_alone_s`` those for which a worker had to start first; ``slow`` describes
-    those over the limit.  A chunk that its holder committed after all does not count, nor one whose run Redis was made to
-    forget meanwhile.  ``woke_first`` counts those in ``took_s`` that waited until a stopped holder woke up.
+    Tokens are used and not names, because a worker that restarts under its old name is another holder.
+
+    ``took_s`` lists the durations of takeovers in seconds.  ``took_alone_s`` lists those for which a worker had to start first.
+    ``slow`` describes those over the limit.  Two kinds of chunk do not count: one that its holder committed after all, and one
+    whose run was deleted from Redis in the meantime.  ``woke_first`` counts those in ``took_s`` that waited until a stopped
+    holder woke up.
     """
 
     def __init__(self, ledger: Ledger) -> None:
@@ -41,7 +44,10 @@ class Takeovers:
         self._orphans: dict[Place, Orphan] = {}
 
     def poll(self, run_ids: list[str]) -> None:
-        """Look once at who holds what in these runs, which are those that have not ended.  Raises ``redis.RedisError``."""
+        """Read the holders of all chunks in these runs, which must be all runs that have not ended.
+
+        Raises ``redis.RedisError``.
+        """
         holders: dict[Place, tuple[str, str]] = {}
         done: dict[str, bytes] = {}
         for run_id in run_ids:
@@ -49,7 +55,7 @@ class Takeovers:
                 pipe.hgetall(run_keys(run_id).holders)
                 pipe.get(run_keys(run_id).chunks)
                 held, done_chunks = pipe.execute()
-            done[run_id] = done_chunks or b""  # nothing: somebody has Redis forget the run just now
+            done[run_id] = done_chunks or b""  # None: a fault is deleting the run from Redis now
             for chunk, holder in held.items():
                 token, _, worker = holder.decode().partition(" ")
                 holders[run_id, int(chunk)] = token, worker
@@ -65,13 +71,16 @@ class Takeovers:
             del self._orphans[run_id, chunk]
 
     def note_loss(self, worker: str, since: float, *, is_dead: bool, alone: bool) -> None:
-        """Count from ``since`` (monotonic) for all that a worker holds, by the latest poll."""
+        """Start to measure at ``since`` (monotonic seconds) for all chunks that a worker held at the latest poll."""
         for place, (token, holder) in self._holders.items():
             if holder == worker:
                 self._orphans[place] = Orphan(token, worker, since, is_dead, alone)
 
     def note_waking(self, worker: str) -> None:
-        """Count what a stopped worker, awake again, still holds with the time it has waited: a takeover would take longer."""
+        """Record the waiting time of the chunks that a stopped worker still holds when it wakes up.
+
+        The time is a lower bound, because a takeover would have taken longer.
+        """
         held = {place: orphan for place, orphan in self._orphans.items() if orphan.worker == worker and not orphan.is_dead}
         for (run_id, chunk), orphan in held.items():
             if not orphan.alone:
@@ -95,11 +104,11 @@ class Takeovers:
 
     @property
     def waiting_s(self) -> list[float]:
-        """Return how long chunks wait that nobody has taken over yet."""
+        """The waiting times in seconds of chunks that no worker has taken over yet."""
         return [time.monotonic() - orphan.since for orphan in self._orphans.values()]
 
 
 def find_percentile(values: list[float], share: float) -> float | None:
-    """Return the smallest value that at least ``share`` of the values do not exceed; ``None`` of none."""
+    """Return the smallest value that at least ``share`` of the values do not exceed, or ``None`` if there are no values."""
     ordered = sorted(values)
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else None

@@ -1,4 +1,4 @@
-"""Whether a run came out of the chaos whole: what the store holds, and whether the ledger says the same."""
+"""Check a run after the chaos: whether its parts are complete, and whether the ledger agrees with the store."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from producer.results.collect import UNPROCESSED, collect_outcomes
 
 @dataclass
 class Verdict:
-    """Samples by how they ended, what was lost or doubled, and in words what else is wrong.  Verdicts of runs add up."""
+    """Counts of samples by outcome, of lost and double samples, and descriptions of other faults.  Verdicts can be added."""
 
     samples: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
@@ -35,9 +35,9 @@ class Verdict:
 
 
 def judge_run(run_id: str, store: Store, ledger: Ledger) -> Verdict:
-    """Compare plan, parts and ledger of a run that is to have ended.
+    """Compare the plan, the parts and the ledger of a run that must have ended.
 
-    A planned sample without an outcome is lost; one collected or counted more than once is double.
+    A planned sample without an outcome is lost.  A sample that is collected or counted more than once is double.
     """
     _, plan = read_run(store, run_id)
     try:

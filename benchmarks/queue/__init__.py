@@ -1,1 +1,1 @@
-"""The rate of the queue without a model."""
+"""Measure the throughput of the queue without a model."""

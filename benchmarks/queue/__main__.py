@@ -1,10 +1,10 @@
-"""How fast the queue is without a model: enqueue rate, memory, and samples/s of one worker with the echo engine.
+"""Measure the queue without a model: enqueue rate, memory, and samples/s of one worker with the echo engine.
 
     python -m benchmarks.queue [--samples 100000] [--rounds 3]
 
-Each round plans and enqueues a fresh run of short text questions, then starts one worker and waits for the end.  The
-worker's rate is taken from the first commit to the last, so that start-up is not in it.  Redis memory is what the run
-adds while all of its messages wait.  The producer's memory is the peak of a process that does nothing else.
+Each round plans and enqueues a new run of short text questions, then starts one worker and waits for the end.  The rate of
+the worker is measured from the first commit to the last, so that it excludes the start-up.  The Redis memory is the increase
+by the run while all of its messages are queued.  The producer's memory is the peak of a process that only enqueues.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def measure_round(folder: Path, server: RedisServer, samples: int, number: int) -> dict[str, float]:
-    """Return this round's numbers, by the names in ``GOALS``."""
+    """Return the measurements of one round, with the keys of ``GOALS``."""
     settings = Settings(redis_url=server.url, store_url=f"file://{folder}/store")
     ledger = Ledger(connect_redis(settings), settings)
     ledger.client.flushall()
@@ -85,7 +85,7 @@ def wait_and_measure(ledger: Ledger, run_id: str, samples: int) -> float:
     first: tuple[float, int] | None = None
     while True:
         view = ledger.view_run(run_id)
-        assert view is not None  # noqa: S101  # it was opened a moment ago
+        assert view is not None  # noqa: S101  # the run was opened before
         done = sum(view.counts.values())
         if first is None and done:
             first = (view.progress[-1].at_s, done)

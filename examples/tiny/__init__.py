@@ -1,1 +1,1 @@
-"""The tiny model: its data, its network, its training and its measure."""
+"""The tiny model: its data, architecture, training and evaluation."""

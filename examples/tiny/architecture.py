@@ -1,4 +1,4 @@
-"""What the tiny model is made of: tokenizer, processor, LLaVA network, and how they are saved."""
+"""The architecture of the tiny model: build and save its tokenizer, processor and LLaVA network."""
 
 import re
 from collections.abc import Iterable
@@ -28,8 +28,8 @@ SPECIAL = ("<pad>", "<s>", "</s>", "<image>", "<|system|>", "<|user|>", "<|assis
 
 _ROLES: dict[str, str] = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
 
-# Every message: its role's token, its images, its text; an answer ends with </s>.  Nothing is added outside the
-# template, so that a rendered prompt means the same to every engine, whether or not it adds special tokens.
+# Each message is the token of its role, its images and its text; an answer ends with </s>.  The template contains all special
+# tokens, so that a rendered prompt means the same to every engine, whether or not the engine adds special tokens.
 CHAT_TEMPLATE = (
     "{{ bos_token }}"
     "{% for message in messages %}"
@@ -43,8 +43,8 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
 
-# Our names on the left, in the file on the right.  vLLM wants ``vision_model``, which newer transformers leave out
-# when they save; transformers reads both.
+# Pairs of a weight's name in memory and its name in the file.  vLLM requires ``vision_model``, which newer versions of
+# transformers omit when they save; transformers reads both names.
 _NAMES_IN_FILE = (
     (r"^model\.vision_tower\.(?:vision_model\.)?", "vision_tower.vision_model."),
     (r"^model\.multi_modal_projector\.", "multi_modal_projector."),
@@ -54,7 +54,7 @@ _NAMES_IN_FILE = (
 
 
 def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
-    """Return a byte-level BPE of at most 1024 tokens, learned from ``texts``; it can encode any text."""
+    """Return a byte-level BPE tokenizer of at most 1024 tokens, trained on ``texts``.  It can encode any text."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
@@ -74,7 +74,7 @@ def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
 
 
 def build_processor(tokenizer: PreTrainedTokenizerFast) -> LlavaProcessor:
-    """Return the processor: images to 64x64 with PIL, each ``<image>`` to 64 tokens."""
+    """Return the processor.  It scales images to 64x64 pixels with PIL and expands each ``<image>`` to 64 tokens."""
     images = SiglipImageProcessorPil(size={"height": IMAGE_PX, "width": IMAGE_PX}, image_mean=[0.5] * 3, image_std=[0.5] * 3)
     return LlavaProcessor(  # type: ignore[no-untyped-call]  # as above
         images, tokenizer, patch_size=PATCH_PX, vision_feature_select_strategy="full", chat_template=CHAT_TEMPLATE
@@ -82,10 +82,10 @@ def build_processor(tokenizer: PreTrainedTokenizerFast) -> LlavaProcessor:
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast) -> LlavaForConditionalGeneration:
-    """Return the untrained network: about 5.1 million weights in float32.
+    """Return the untrained network of about 5.1 million weights in float32.
 
-    LLaVA reads the last layer of vision but one, as transformers and vLLM agree on what that is and not on the last;
-    so the fourth layer of vision is never used.
+    LLaVA uses the second to last vision layer, because transformers and vLLM agree on that one and not on the last.  The
+    fourth vision layer is therefore unused.
     """
     ids: dict[str, Any] = {f"{role}_id": tokenizer.convert_tokens_to_ids(token) for role, token in _ROLES.items()}
     vision = SiglipVisionConfig(
@@ -124,7 +124,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> LlavaForConditionalGenera
 
 
 def save_model(model: LlavaForConditionalGeneration, processor: LlavaProcessor, folder: Path) -> None:
-    """Write configuration, processor and bf16 weights, ready for transformers and vLLM."""
+    """Write the configuration, the processor and bf16 weights in a form that transformers and vLLM can load."""
     folder.mkdir(parents=True, exist_ok=True)
     processor.save_pretrained(folder)
     model.config.dtype = torch.bfloat16
@@ -134,7 +134,7 @@ def save_model(model: LlavaForConditionalGeneration, processor: LlavaProcessor, 
     weights = {_name_in_file(name): weight.to(torch.bfloat16).cpu().contiguous() for name, weight in model.state_dict().items()}
     path = folder / "model.safetensors"
     save_file(weights, path, metadata={"format": "pt"})
-    path.chmod(0o644)  # safetensors makes it readable for its owner alone
+    path.chmod(0o644)  # safetensors makes the file readable only for its owner
 
 
 def _name_in_file(name: str) -> str:
@@ -142,4 +142,4 @@ def _name_in_file(name: str) -> str:
         name, changed = re.subn(pattern, replacement, name)
         if changed:
             return name
-    raise ValueError(f"the weight {name} has no name in the file: transformers has changed how it calls LLaVA's parts")
+    raise ValueError(f"the weight {name} has no name in the file: transformers has renamed parts of LLaVA; update _NAMES_IN_FILE")

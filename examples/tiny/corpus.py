@@ -1,4 +1,4 @@
-"""The training stream: endless fresh scenes and distorted training digits, as batches of token ids and pixels."""
+"""The training stream: an unlimited sequence of new scenes and distorted digits, in batches of token ids and pixels."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ from examples.tiny.questions import ask_scene
 from examples.tiny.scenes import draw_scene, make_scene
 from workers.adapters.chat import ChatAdapter
 
-IGNORED = -100  # the label of a position that is not trained on
+IGNORED = -100  # the label of a position without a loss
 
-# Lines like those that a retry adds below a prompt: the answer must be the same with them as without.
+# Lines similar to the reminders that a retry adds below a prompt.  The answer must be the same with and without them.
 REMINDERS: dict[Kind, tuple[str, ...]] = {
     "multiple_choice": (
         "Answer with the option's letter only.",
@@ -40,7 +40,11 @@ _DIGITS = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Token ids and labels (batch, length), pixels (batch, 3, 64, 64) as bytes; rows padded on the right."""
+    """One training batch.
+
+    ``ids`` and ``labels`` have the shape (batch, length) and are padded on the right.  ``pixels`` has the shape
+    (batch, 3, 64, 64) and the dtype uint8.
+    """
 
     ids: torch.Tensor
     labels: torch.Tensor
@@ -48,7 +52,7 @@ class Batch:
 
 
 class Corpus(IterableDataset[Batch]):
-    """Batches without end; each loader process draws its own from ``seed`` and its number."""
+    """An unlimited sequence of batches.  Each loader process draws its own sequence from ``seed`` and its worker number."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, batch_size: int, seed: int) -> None:
         self.tokenizer, self.batch_size, self.seed = tokenizer, batch_size, seed
@@ -74,7 +78,7 @@ class Corpus(IterableDataset[Batch]):
 
 
 def draw_example(rng: Random) -> tuple[str, str, Image.Image]:
-    """Return one random training example: the prompt as the chat template renders it, the answer up to its end, the image."""
+    """Return one random training example: the prompt as the chat template renders it, the answer with ``</s>``, and the image."""
     if rng.random() < _DIGITS:
         digit = rng.choice(split_digits()[0])
         sample = ask_digit(rng, digit.value, rng.choices(_KINDS, _DIGIT_SHARES)[0])
@@ -90,12 +94,12 @@ def draw_example(rng: Random) -> tuple[str, str, Image.Image]:
 
 
 def render_prompt(text: str) -> str:
-    """Return one image and ``text`` as the chat template and the processor render them together."""
+    """Return the prompt of one image and ``text``, as the chat template and the processor render it."""
     return f"<s><|user|>{'<image>' * IMAGE_TOKENS}{text}<|assistant|>"
 
 
 def _reword(rng: Random, sample: Sample) -> Sample:
-    """Return the sample, once in a while with a hint, in lower case or without its last mark."""
+    """Return the sample, in 9 % of cases with a hint, in lower case or without its last punctuation mark."""
     chance = rng.random()
     if chance < 0.03:
         return sample.model_copy(update={"hint": rng.choice(_HINTS)})

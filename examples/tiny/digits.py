@@ -1,4 +1,4 @@
-"""The UCI handwritten digits that come with scikit-learn: images of 8x8 pixels in 17 shades, and questions about them."""
+"""The UCI handwritten digits of scikit-learn, images of 8x8 pixels in 17 shades, and questions about them."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -18,12 +18,12 @@ WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight",
 NUMERALS = tuple("0123456789")
 
 _SHADES = 16
-_AS_IT_IS = 0.15
+_UNCHANGED_SHARE = 0.15
 
 
 @dataclass(frozen=True, slots=True)
 class Digit:
-    """One handwritten digit: its row in the data set, what it is, and its 8x8 image (bright ink, values 0 to 255)."""
+    """One handwritten digit: its row in the data set, its value, and its 8x8 image (bright ink, values 0 to 255)."""
 
     row: int
     value: int
@@ -32,7 +32,7 @@ class Digit:
 
 @cache
 def split_digits() -> tuple[tuple[Digit, ...], tuple[Digit, ...]]:
-    """Return the 1297 digits for training and the 500 that are held out, by a seeded shuffle of the rows."""
+    """Return the 1297 training digits and the 500 held-out digits, split by a seeded shuffle of the rows."""
     bunch = load_digits()
     pixels = (bunch.images * (255 / _SHADES)).round().astype(np.uint8)
     rows = list(range(len(pixels)))
@@ -42,19 +42,19 @@ def split_digits() -> tuple[tuple[Digit, ...], tuple[Digit, ...]]:
 
 
 def show_digit(image: Image.Image) -> Image.Image:
-    """Return the digit at 64x64, each pixel a flat block, so that resizing loses and invents nothing."""
+    """Return the digit at 64x64 pixels.  Each pixel becomes a block of one shade, so that resizing changes no information."""
     return image.resize((IMAGE_PX, IMAGE_PX), Image.Resampling.NEAREST)
 
 
 def distort_digit(rng: Random, image: Image.Image) -> Image.Image:
-    """Return the 8x8 digit as another hand could have written it: turned, moved, slanted, scaled, in other ink."""
-    if rng.random() < _AS_IT_IS:
+    """Return a random variant of the 8x8 digit: rotated, moved, slanted, scaled and with another ink intensity."""
+    if rng.random() < _UNCHANGED_SHARE:
         return image
     large = image.resize((IMAGE_PX, IMAGE_PX), Image.Resampling.BICUBIC)
     centre = IMAGE_PX / 2
     across, down = rng.gauss(1, 0.08), rng.gauss(1, 0.08)
-    slant, turn = rng.gauss(0, 0.12), rng.gauss(0, 0.08)
-    row_x, row_y = (across, slant + turn), (-turn, down)
+    slant, rotation = rng.gauss(0, 0.12), rng.gauss(0, 0.08)
+    row_x, row_y = (across, slant + rotation), (-rotation, down)
     left = centre - row_x[0] * centre - row_x[1] * centre + rng.gauss(0, 3)
     top = centre - row_y[0] * centre - row_y[1] * centre + rng.gauss(0, 3)
     moved = large.transform(large.size, Image.Transform.AFFINE, (*row_x, left, *row_y, top), Image.Resampling.BILINEAR)
@@ -65,13 +65,13 @@ def distort_digit(rng: Random, image: Image.Image) -> Image.Image:
 
 
 def ask_digit(rng: Random, value: int, kind: Kind) -> Sample:
-    """Return a random question of this kind about a digit."""
+    """Return a random question of the given kind about a digit, as a sample without media."""
     if kind == "multiple_choice":
         return _ask_choice(rng, value)
     if kind == "yes_no":
-        asked = value if rng.random() < 0.5 else rng.randrange(10)
-        name = rng.choice([f"the digit {asked}", add_article(WORDS[asked]), f"a {asked}"])
-        return make_sample(kind, Fact("confirmation", f"Is this {name}?", "Yes" if asked == value else "No"))
+        named = value if rng.random() < 0.5 else rng.randrange(10)
+        name = rng.choice([f"the digit {named}", add_article(WORDS[named]), f"a {named}"])
+        return make_sample(kind, Fact("confirmation", f"Is this {name}?", "Yes" if named == value else "No"))
     if kind == "number":
         return make_sample(kind, Fact("numeral", rng.choice(_NUMERAL_WORDINGS), NUMERALS[value]))
     if kind == "short_text":

@@ -1,4 +1,4 @@
-"""Write the held-out files: ``python -m examples.tiny.make_data [--out examples/data]``.  The same files every time."""
+"""Write the held-out files: ``python -m examples.tiny.make_data [--out examples/data]``.  The output is deterministic."""
 
 import argparse
 import base64
@@ -24,14 +24,17 @@ _DATA = Path(__file__).resolve().parent.parent / "data"
 
 
 def list_digits() -> Iterator[tuple[Sample, Image.Image]]:
-    """Yield the held-out digits: one multiple-choice question each."""
+    """Yield the held-out digits as pairs of a sample and an image, with one multiple-choice question for each digit."""
     for number, digit in enumerate(split_digits()[1]):
         sample = ask_digit(Random(f"held-out digit {number}"), digit.value, "multiple_choice")
         yield sample.model_copy(update={"dataset": "digits", "index": number}), show_digit(digit.image)
 
 
 def list_shapes() -> Iterator[tuple[Sample, Image.Image]]:
-    """Yield the held-out scenes: one question of each kind, side by side.  Training seeds never begin with ``held-out``."""
+    """Yield the held-out scenes as pairs of a sample and an image, with one question of each kind in adjacent rows.
+
+    Training seeds never begin with ``held-out``, so no scene occurs in the training.
+    """
     for number in range(HELD_OUT_SCENES):
         rng = Random(f"held-out scene {number}")
         scene = make_scene(rng)
@@ -42,7 +45,7 @@ def list_shapes() -> Iterator[tuple[Sample, Image.Image]]:
 
 
 def encode_png(image: Image.Image) -> str:
-    """Return the image as base64 text of a PNG."""
+    """Return the image as a PNG in base64."""
     stream = io.BytesIO()
     image.save(stream, "PNG", optimize=True)
     return base64.b64encode(stream.getvalue()).decode("ascii")
@@ -59,7 +62,7 @@ def write_digits(path: Path) -> None:
 
 
 def write_shapes(path: Path) -> None:
-    """Write the scenes as JSONL, images as data URLs."""
+    """Write the scenes as JSONL, with the images as data URLs."""
     with path.open("w", encoding="utf-8", newline="\n") as stream:
         for sample, image in list_shapes():
             row = {"qid": sample.index, "kind": sample.kind, "category": sample.metadata["category"], "question": sample.question}

@@ -1,4 +1,4 @@
-"""Questions about scenes, as samples without media: five kinds, several wordings each."""
+"""Questions about scenes, as samples without media, of five kinds and in several wordings each."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ CAPTION_WORDINGS = ("Describe the picture.", "Describe the image.", "Write a cap
 
 _SIDES = {"leftmost": (0, -1), "rightmost": (0, 1), "topmost": (1, -1), "lowest": (1, 1)}
 _RELATIONS = {"to the left of": (0, -1), "to the right of": (0, 1), "above": (1, -1), "below": (1, 1)}
-_CLEAR_PX = 6  # two shapes nearer than this in height are called neither above nor below each other
+_CLEAR_PX = 6  # the smallest distance at which a question calls one shape above, below or beside another
 
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """A question with its answer, and the answers that one could take for right."""
+    """A question with its answer, and ``candidates`` for plausible options."""
 
     category: str
     question: str
@@ -25,7 +25,7 @@ class Fact:
 
 
 def ask_scene(rng: Random, scene: Scene, kind: Kind) -> Sample:
-    """Return a random question of this kind about the scene."""
+    """Return a random question of the given kind about the scene, as a sample without media."""
     while True:
         fact = rng.choice(_FACTS[kind])(rng, scene)
         if fact is not None:
@@ -34,7 +34,10 @@ def ask_scene(rng: Random, scene: Scene, kind: Kind) -> Sample:
 
 
 def make_sample(kind: Kind, fact: Fact, options: Sequence[str] = ()) -> Sample:
-    """Return a sample without media.  With ``options`` (lettered in their order) the target is the right one's letter."""
+    """Return a sample without media.
+
+    The ``options`` get the letters A, B, C and so on.  The target is then the letter of the correct option.
+    """
     letters = dict(zip("ABCDEFGH", options, strict=False))
     target = next((letter for letter, text in letters.items() if text == fact.answer), fact.answer)
     return Sample(
@@ -50,20 +53,20 @@ def make_sample(kind: Kind, fact: Fact, options: Sequence[str] = ()) -> Sample:
 
 
 def draw_options(rng: Random, answer: str, candidates: Sequence[str], count: int = 4) -> list[str]:
-    """Return ``count`` options in random order: the answer and wrong ones from ``candidates``."""
+    """Return ``count`` options in random order: the answer, and wrong options from ``candidates``."""
     wrong = rng.sample([text for text in candidates if text != answer], count - 1)
     return rng.sample([answer, *wrong], count)
 
 
 def describe_scene(scene: Scene) -> str:
-    """Return the caption, shapes from left to right: ``A red circle, a blue square and a green cross.`` is one."""
+    """Return the caption, such as ``A red circle, a blue square and a green cross.``, with the shapes from left to right."""
     names = [add_article(shape.name) for shape in scene.shapes]
     text = f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
     return f"{text[0].upper()}{text[1:]}."
 
 
 def add_article(noun: str) -> str:
-    """Return ``a red circle`` or ``an orange circle``."""
+    """Return the noun with its article, such as ``a red circle`` or ``an orange circle``."""
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
@@ -114,7 +117,11 @@ def _find_form(rng: Random, scene: Scene) -> Fact | None:
 
 
 def _describe_one(rng: Random, scene: Scene, nouns: Sequence[str]) -> tuple[str, Shape] | None:
-    """Return words that fit one shape only: its noun, where no other has the same, or the side it stands at."""
+    """Return a description that fits only one shape, and the shape.
+
+    The description is the shape's noun, if no other shape has the same one, or its position at one side of the scene.  Return
+    ``None`` if the chosen kind of description is ambiguous.
+    """
     if rng.random() < 0.5:
         side, (axis, sign) = rng.choice(list(_SIDES.items()))
         first, *rest = sorted(scene.shapes, key=lambda shape: sign * _position(shape, axis), reverse=True)
@@ -142,14 +149,18 @@ def _confirm_relation(rng: Random, scene: Scene) -> Fact | None:
         return None
     one, other = rng.sample(scene.shapes, 2)
     relation, (axis, sign) = rng.choice(list(_RELATIONS.items()))
-    ahead = sign * (_position(one, axis) - _position(other, axis))
-    if abs(ahead) < _CLEAR_PX:
+    distance = sign * (_position(one, axis) - _position(other, axis))
+    if abs(distance) < _CLEAR_PX:
         return None
-    return Fact("relation", f"Is the {one.name} {relation} the {other.name}?", "Yes" if ahead > 0 else "No")
+    return Fact("relation", f"Is the {one.name} {relation} the {other.name}?", "Yes" if distance > 0 else "No")
 
 
 def _list_absent(rng: Random, scene: Scene) -> list[str]:
-    """Return names of shapes that are not there: half the time all, half the time those that look like one that is."""
+    """Return the names of shapes that are not in the scene.
+
+    In half of the calls these are all such names, in the other half only those that share a colour or a form with a shape in
+    the scene.
+    """
     present = {shape.name for shape in scene.shapes}
     colours, forms = {shape.colour for shape in scene.shapes}, {shape.form for shape in scene.shapes}
     near_only = rng.random() < 0.5

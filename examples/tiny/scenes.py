@@ -1,4 +1,4 @@
-"""Scenes: one to four coloured shapes on a plain canvas of 64x64 pixels."""
+"""Scenes of one to four coloured shapes on a plain canvas of 64x64 pixels."""
 
 from dataclasses import dataclass
 from random import Random
@@ -17,14 +17,14 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 FORMS = ("circle", "square", "triangle", "cross")
 BACKGROUNDS = ((255, 255, 255), (215, 215, 215), (60, 60, 60), (0, 0, 0))
 
-# Centres differ by at least this much from left to right, so that "leftmost" and a caption's order are never in doubt.
-_APART_PX = 6
-_MOST_SHAPES = 4
+# The minimum horizontal distance of two centres.  It keeps "leftmost" and the order of a caption unambiguous.
+_MIN_DISTANCE_PX = 6
+_MAX_SHAPES = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """One shape: what it is, where its centre is and how far it reaches from there (pixels)."""
+    """One shape: its colour, its form, its centre ``x`` and ``y``, and its radius, in pixels."""
 
     colour: str
     form: str
@@ -34,13 +34,13 @@ class Shape:
 
     @property
     def name(self) -> str:
-        """Return for example ``red circle``."""
+        """The colour and the form, for example ``red circle``."""
         return f"{self.colour} {self.form}"
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Shapes from left to right, the background and how far each colour is off its pure tone."""
+    """Shapes from left to right, the background as RGB, and ``tint``, the RGB offset added to each colour."""
 
     shapes: tuple[Shape, ...]
     background: tuple[int, int, int]
@@ -48,15 +48,15 @@ class Scene:
 
 
 def make_scene(rng: Random) -> Scene:
-    """Return a random scene; its shapes neither touch nor stand above each other."""
-    wanted = rng.randint(1, _MOST_SHAPES)
+    """Return a random scene whose shapes do not touch and do not overlap horizontally at their centres."""
+    count = rng.randint(1, _MAX_SHAPES)
     shapes: list[Shape] = []
-    while len(shapes) < wanted:
-        shapes = [] if rng.random() < 0.02 else shapes  # a corner nobody fits into any more: begin again
+    while len(shapes) < count:
+        shapes = [] if rng.random() < 0.02 else shapes  # start again now and then: there may be no space for another shape
         radius = rng.randint(6, 10)
         x, y = (rng.randint(radius + 1, CANVAS_PX - radius - 2) for _ in range(2))
         shape = Shape(rng.choice(list(COLOURS)), rng.choice(FORMS), x, y, radius)
-        if all(_stand_apart(shape, other) for other in shapes):
+        if all(_are_separate(shape, other) for other in shapes):
             shapes.append(shape)
     shapes.sort(key=lambda shape: shape.x)
     red, green, blue = (rng.randint(-10, 10) for _ in range(3))
@@ -64,7 +64,7 @@ def make_scene(rng: Random) -> Scene:
 
 
 def draw_scene(scene: Scene) -> Image.Image:
-    """Return the scene as an RGB image of 64x64 pixels, without smoothed edges, so that its PNG stays small."""
+    """Return the scene as an RGB image of 64x64 pixels, without anti-aliasing, so that its PNG is small."""
     image = Image.new("RGB", (CANVAS_PX, CANVAS_PX), scene.background)
     canvas = ImageDraw.Draw(image)
     for shape in scene.shapes:
@@ -73,9 +73,9 @@ def draw_scene(scene: Scene) -> Image.Image:
     return image
 
 
-def _stand_apart(one: Shape, other: Shape) -> bool:
+def _are_separate(one: Shape, other: Shape) -> bool:
     across, down = abs(one.x - other.x), abs(one.y - other.y)
-    return across >= _APART_PX and max(across, down) >= one.radius + other.radius + 2
+    return across >= _MIN_DISTANCE_PX and max(across, down) >= one.radius + other.radius + 2
 
 
 def _draw_shape(canvas: ImageDraw.ImageDraw, shape: Shape, fill: tuple[int, int, int]) -> None:

@@ -1,4 +1,4 @@
-"""Train the tiny model from scratch: ``python -m examples.tiny.train``, on one GPU in less than ten minutes."""
+"""Train the tiny model from scratch: ``python -m examples.tiny.train``.  It takes less than ten minutes on one GPU."""
 
 import argparse
 import math
@@ -25,7 +25,10 @@ _PRINT_EVERY = 200
 
 
 def train(model: LlavaForConditionalGeneration, loader: DataLoader[Any], *, seconds: float, device: str) -> int:
-    """Train in place for ``seconds`` and return the number of steps; the learning rate follows the time that is used up."""
+    """Train the model in place for ``seconds`` and return the number of steps.
+
+    The learning rate depends on the share of the time that has passed.  Raises ``SystemExit`` if the loss is not finite.
+    """
     matrices = [weight for weight in model.parameters() if weight.ndim > 1]
     others = [weight for weight in model.parameters() if weight.ndim <= 1]
     groups = [{"params": matrices, "weight_decay": _DECAY}, {"params": others, "weight_decay": 0.0}]
@@ -49,54 +52,57 @@ def train(model: LlavaForConditionalGeneration, loader: DataLoader[Any], *, seco
             mean = total.item() / _PRINT_EVERY
             print(f"step {step:6}  {time.monotonic() - started:6.1f} s  loss {mean:.4f}", flush=True)
             if not math.isfinite(mean):
-                raise SystemExit("the loss is no longer a number: lower the peak learning rate, _PEAK_RATE")
+                raise SystemExit(f"step {step}: the loss is not finite; lower the peak learning rate, _PEAK_RATE")
             total.zero_()
     return step
 
 
 def schedule(used: float) -> float:
-    """Return the learning rate's share of its peak: a short rise, then a cosine down to zero."""
+    """Return the learning rate as a share of its peak: a linear warm-up, then a cosine decay to zero.
+
+    ``used`` is the share of the training time that has passed, from 0 to 1.
+    """
     return used / _WARM_UP if used < _WARM_UP else (1 + math.cos(math.pi * (used - _WARM_UP) / (1 - _WARM_UP))) / 2
 
 
 def compute_loss(model: LlavaForConditionalGeneration, batch: Batch, device: str) -> torch.Tensor:
     """Return the mean cross-entropy of the answers' tokens.
 
-    Rows are padded on the right and attention looks to the left, so that no mask is needed.
+    Rows are padded on the right and attention is causal, so that no attention mask is needed.
     """
     ids, labels = batch.ids.to(device, non_blocking=True), batch.labels.to(device, non_blocking=True)
     pixels = batch.pixels.to(device, non_blocking=True).float() / 127.5 - 1
     hidden = model.model(input_ids=ids, pixel_values=pixels).last_hidden_state[:, :-1]
-    wanted = labels[:, 1:]
-    trained = wanted != IGNORED
-    return torch.nn.functional.cross_entropy(model.lm_head(hidden[trained]).float(), wanted[trained])
+    targets = labels[:, 1:]
+    trained = targets != IGNORED
+    return torch.nn.functional.cross_entropy(model.lm_head(hidden[trained]).float(), targets[trained])
 
 
 def main() -> None:
-    """Train and save."""
+    """Train the model and save it."""
     parser = argparse.ArgumentParser(description="Train the tiny model from scratch.")
-    parser.add_argument("--seconds", type=float, default=450, help="how long to train")
+    parser.add_argument("--seconds", type=float, default=450, help="training time in seconds")
     parser.add_argument("--batch-size", type=int, default=512)
     parser.add_argument("--out", type=Path, default=MODEL)
     parser.add_argument("--seed", type=int, default=2025)
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    torch.manual_seed(asked.seed)
+    torch.manual_seed(arguments.seed)
 
-    rng = Random(f"tokenizer {asked.seed}")
+    rng = Random(f"tokenizer {arguments.seed}")
     texts = (" ".join(draw_example(rng)[:2]) for _ in range(TOKENIZER_EXAMPLES))
     tokenizer = train_tokenizer(text.replace("<image>", "") for text in texts)
     model = build_model(tokenizer)
     torch.nn.Module.to(model, device)
     print(f"{sum(weight.numel() for weight in model.parameters()):,} weights, {len(tokenizer)} tokens, on {device}", flush=True)
     workers = max((os.cpu_count() or 1) - 1, 1)
-    corpus = Corpus(tokenizer, asked.batch_size, asked.seed)
+    corpus = Corpus(tokenizer, arguments.batch_size, arguments.seed)
     loader = DataLoader(corpus, batch_size=None, num_workers=workers, prefetch_factor=8, pin_memory=device == "cuda")
     started = time.monotonic()
-    steps = train(model, loader, seconds=asked.seconds, device=device)
-    save_model(model, build_processor(tokenizer), asked.out)
-    print(f"{steps} steps, {steps * asked.batch_size:,} examples, {time.monotonic() - started:.0f} s; saved in {asked.out}")
+    steps = train(model, loader, seconds=arguments.seconds, device=device)
+    save_model(model, build_processor(tokenizer), arguments.out)
+    print(f"{steps} steps, {steps * arguments.batch_size:,} examples, {time.monotonic() - started:.0f} s; saved in {arguments.out}")
 
 
 if __name__ == "__main__":
