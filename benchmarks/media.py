@@ -1,10 +1,10 @@
-"""How fast media are decoded ahead of an engine, and what memory that takes: by threads, bounds and budget.
+"""Measure how fast media are decoded ahead of an engine, and how much memory that takes, by threads, bounds and budget.
 
     python -m benchmarks.media [--images 48] [--threads 1,2,4]
 
-Every line is a process of its own that decodes that many 4000 x 3000 JPEGs, or 1080p videos of 10 s, for an engine that takes
-any number at once and needs "answer" seconds for each: none to see the rate, many to see the memory that is held meanwhile.
-Memory is what the process's peak grew by.  "none" is a budget of 64 GiB.
+Each line is measured in a separate process.  It decodes JPEGs of 4000 x 3000 pixels, or 1080p videos of 10 s, for an engine that
+accepts any number of samples at once and takes "answer" seconds for each: zero seconds show the decoding rate, many seconds show
+the memory that is held in the meantime.  Memory is the growth of the process's peak.  "none" is a budget of 64 GiB.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from workers.media.loader import MediaLoader
 NO_BUDGET_MB = 64 * 1024
 PHOTO, FRAME = (4000, 3000), (1920, 1080)
 
-# What is shown, how long the engine takes for it (s), the budget (MiB), and the most pixels.
+# The kind of media, the time that the engine takes for each (s), the budget (MiB), and the maximum number of pixels.
 CASES = (
     ("photo.jpg", 0, 512, None),
     ("photo.jpg", 0, 512, 1_000_000),
@@ -51,7 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=48)
     parser.add_argument("--threads", default="1,2,4", help="numbers of threads to compare")
-    parser.add_argument("--measure", help=argparse.SUPPRESS)  # what a process of its own is asked
+    parser.add_argument("--measure", help=argparse.SUPPRESS)  # the case that the separate process measures
     asked = parser.parse_args()
     if asked.measure:
         print(json.dumps(measure(**json.loads(asked.measure))))
@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def write_media(folder: Path) -> None:
-    """Write pictures that are as hard to decode as photos, and videos with a keyframe every 10 frames and with a single one."""
+    """Write pictures that are as expensive to decode as photos, and videos with a keyframe every 10 frames or only one."""
     photo = make_picture(PHOTO)
     photo.save(folder / "photo.jpg", quality=90)
     photo.save(folder / "progressive.jpg", quality=90, progressive=True)
@@ -79,7 +79,7 @@ def write_media(folder: Path) -> None:
     for name, gop in (("dense.mp4", 10), ("sparse.mp4", 1000)):
         with av.open(str(folder / name), "w") as container:
             stream = container.add_stream("libx264", rate=25)
-            assert isinstance(stream, av.VideoStream)  # noqa: S101  # as libx264 is one of pictures
+            assert isinstance(stream, av.VideoStream)  # noqa: S101  # libx264 is a video codec
             stream.width, stream.height = FRAME
             stream.codec_context.gop_size = gop
             stream.codec_context.options = {"preset": "ultrafast", "sc_threshold": "0"}
@@ -102,7 +102,7 @@ def run_apart(case: dict[str, object]) -> Sequence[float]:
 
 
 def measure(path: str, count: int, threads: int, answer_s: float, budget_mb: int, max_pixels: int | None) -> tuple[float, float]:
-    """Return media decoded a second, up to the last one's end, and the growth of this process's peak in MiB."""
+    """Return the media decoded per second until the last one, and the growth of this process's peak memory in MiB."""
     before_mb = peak_mb()
     media = Media(uri=path, kind="video" if path.endswith(".mp4") else "image")
     loader, bounds = MediaLoader(threads, budget_mb * 2**20), MediaBounds(max_pixels=max_pixels)
@@ -111,7 +111,7 @@ def measure(path: str, count: int, threads: int, answer_s: float, budget_mb: int
 
 
 async def decode_all(loader: MediaLoader, media: Sequence[Media], bounds: MediaBounds, answer_s: float) -> float:
-    """Return the seconds until the last one was decoded."""
+    """Return the seconds until the last media was decoded."""
     access = MediaAccess((Path("/"),), urls=False, url_timeout_s=1)
     began, last = time.perf_counter(), 0.0
 
@@ -126,7 +126,7 @@ async def decode_all(loader: MediaLoader, media: Sequence[Media], bounds: MediaB
 
 
 def peak_mb() -> float:
-    """Return the most memory that this process ever had; Linux only."""
+    """Return the peak memory of this process in MiB, on Linux only."""
     line = next(line for line in io.StringIO(Path("/proc/self/status").read_text()) if line.startswith("VmHWM"))
     return int(line.split()[1]) / 1024
 

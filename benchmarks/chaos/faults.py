@@ -216,7 +216,7 @@ FAULTS = {
     "Redis killed": Fault(kill_redis, 4, is_kill=True),
     "Redis restarted": Fault(restart_redis, 3),
     "worker stopped, then woken": Fault(stop_worker, 8),
-    "worker told to drain": Fault(terminate_worker, 5),
+    "worker drained": Fault(terminate_worker, 5),
     "connections cut": Fault(cut_connections, 5),
     "messages lost": Fault(lose_messages, 4),
     "messages doubled": Fault(ring_again, 4),

@@ -147,8 +147,8 @@ class ChaosFleet:
             return []
         found = []
         for node in self.nodes:
-            said, process = present.get(node.worker_name), node.find_worker()
-            if node.model == model and said and process and said.state == "ready" and node.struck != said.pid == process.pid:
+            record, process = present.get(node.worker_name), node.find_worker()
+            if node.model == model and record and process and record.state == "ready" and node.struck != record.pid == process.pid:
                 found.append(node)
         return found
 

@@ -1,1 +1,1 @@
-"""Real vLLM on GPUs."""
+"""Benchmarks with vLLM on GPUs."""

@@ -1,10 +1,10 @@
-"""vLLM without the fleet, on a planned run's samples in the plan's order: ``AsyncLLM``, or ``LLM.chat`` in batches.
+"""Run vLLM without the fleet on the samples of a planned run, in the plan's order: ``AsyncLLM``, or ``LLM.chat`` in batches.
 
     python -m benchmarks.gpu.direct --how async --store URL --out FILE [--limit N] RUN [RUN ...]
 
-Part of ``benchmarks.gpu.efficiency``: a process of its own, so that the GPU's memory is free again when it ends.  Engine
-options, model folder and lengths are the run's.  Appends a pass to FILE for each run; decoding the pictures is timed, loading
-the model is not.
+Part of ``benchmarks.gpu.efficiency``.  It runs in a separate process, so that the GPU memory is free when it exits.  The engine
+options, the model folder and the lengths are those of the run.  For each run it appends a pass to FILE.  The time includes
+decoding the pictures and excludes loading the model.
 """
 
 import argparse
@@ -34,14 +34,14 @@ from common.storage.plan_index import read_chunk, read_index
 from common.storage.run_record import read_run
 from common.storage.store import Store, open_store
 
-_DECODERS = 4  # threads; a fleet's worker has as many
+_DECODERS = 4  # threads, as many as a worker of the fleet has
 _BATCH = 64
 
 Answered = tuple[float, int, int]
 
 
 async def drive_async(folder: str, options: dict[str, Any], runs: Iterable[tuple[RunSpec, list[Sample]]], out: Path) -> None:
-    """Ask ``AsyncLLM`` with a fixed number of samples in flight."""
+    """Send the samples to ``AsyncLLM`` with a fixed number of samples in flight."""
     llm = AsyncLLM.from_vllm_config(AsyncEngineArgs(model=folder, disable_log_stats=True, **options).create_engine_config())
     for spec, samples in runs:
         cpu, begun_s = CpuWatch(os.getpid()), time.time()
@@ -68,7 +68,7 @@ async def _ask_all(llm: AsyncLLM, samples: Sequence[Sample], max_tokens: int) ->
 
 
 def drive_batches(folder: str, options: dict[str, Any], runs: Iterable[tuple[RunSpec, list[Sample]]], out: Path) -> None:
-    """Ask ``LLM.chat`` batch after batch, each of which waits for its slowest sample."""
+    """Send the samples to ``LLM.chat`` in batches, each of which waits for its slowest sample."""
     llm = LLM(model=folder, **options)
     for spec, samples in runs:
         cpu, begun_s = CpuWatch(os.getpid()), time.time()
@@ -101,7 +101,7 @@ def _describe(answer: Any) -> Answered:
 
 
 def read_samples(store: Store, run_id: str, limit: int) -> tuple[RunSpec, list[Sample]]:
-    """Return a run's spec and its first samples, in the plan's order."""
+    """Return the spec of a run and its first ``limit`` samples, in the plan's order."""
     samples = [sample for chunk in read_index(store, run_id) for sample in read_chunk(store, chunk)]
     return read_run(store, run_id)[0], samples[:limit]
 

@@ -1,14 +1,14 @@
-"""The fleet, end to end, beside vLLM driven directly, on one GPU, with a real model's shape and no weights.
+"""Compare the fleet end to end with vLLM driven directly, on one GPU, with the shape of a real model and no weights.
 
     python -m benchmarks.gpu.efficiency [--parts A,B,C] [--samples 2048] [--out FOLDER] [--tiny --gpus none]
 
-A: samples/s of the fleet over those of ``AsyncLLM`` in a process of its own; 448x448 JPEG files, 64 tokens, two passes.
-B: the same over ``LLM.chat`` in batches of 64, with answers of 16 to 512 tokens (log-normal).
-C: 256 pictures with 8 questions each in a cache too small for all: the plan's order, which keeps them together, over a
-   plain shuffle; and what ``AsyncLLM`` makes of the same two orders.
+A: the ratio of samples/s between the fleet and ``AsyncLLM`` in a separate process; 448x448 JPEG files, 64 tokens, two passes.
+B: the ratio of samples/s between the fleet and ``LLM.chat`` in batches of 64; answers of 16 to 512 tokens (log-normal).
+C: 256 pictures with 8 questions each, in a cache too small for all of them: the ratio between the plan's order, which keeps
+   the questions about a picture together, and a plain shuffle; and the same ratio for ``AsyncLLM``.
 
-No picture is ever asked about twice on one side; both sides get the same ones in the same order.  Each pass is verified:
-one outcome a sample, ``ok``, of the dictated length.  ``--tiny`` tries all this on a CPU and measures nothing.
+In A and B no picture is used twice on one side.  Both sides get the same pictures in the same order.  Each pass is verified:
+each sample has one outcome, ``ok``, of the dictated length.  ``--tiny`` runs the same flow on a CPU, without meaningful numbers.
 """
 
 import argparse
@@ -34,7 +34,7 @@ _POLL_S = 0.3
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is measured.  ``options`` are the engine's, on all sides; ``small_cache`` those that part C adds."""
+    """The size of a benchmark.  ``options`` are the engine options on all sides; part C adds those in ``small_cache``."""
 
     shape: str
     image_px: int
@@ -65,7 +65,7 @@ FULL = Scale(
         "gpu_memory_utilization": 0.85,
         "limit_mm_per_prompt": {"image": 1, "video": 0},
     },
-    # 24 576 tokens; the pictures alone are 256 of 256 tokens each.
+    # The cache holds 24 576 tokens.  The 256 pictures alone have 256 tokens each.
     small_cache={"block_size": 16, "num_gpu_blocks_override": 1536, "mm_processor_cache_gb": 0.25},
 )
 TINY = replace(
@@ -92,7 +92,7 @@ TINY = replace(
 
 @dataclass
 class Bench:
-    """A fleet, what to measure with it, and where the results go."""
+    """A fleet, the size of the benchmark, and the report that the results are written to."""
 
     fleet: GpuFleet
     scale: Scale
@@ -101,7 +101,7 @@ class Bench:
     model: Path
 
     def measure_even_and_uneven(self, *, even: bool, uneven: bool) -> None:
-        """Parts A and B: one worker for both, then the processes that they are compared with."""
+        """Measure parts A and B: one worker for both, then the processes that they are compared with."""
         warm = Asking("warm", self.scale.warm_samples, self.scale.tokens)
         passes = [Asking(f"even-{number}", self.scale.samples, self.scale.tokens) for number in (1, 2)] if even else []
         uneven_pass = Asking("uneven", self.scale.samples, LONGEST_TOKENS)
@@ -118,7 +118,7 @@ class Bench:
             self.report.say("B: fleet over batches of 64", ratio, ">= 1.6")
 
     def measure_shared(self) -> None:
-        """Part C: pictures that are new to the engine for each order and length."""
+        """Measure part C.  Each order and length uses pictures that are new to the engine."""
         images = self.scale.shared_images
         lengths = {"": self.scale.tokens, "-short": self.scale.few_tokens}
         askings = [Asking("warm-small", self.scale.warm_samples, self.scale.tokens)]
@@ -134,7 +134,7 @@ class Bench:
             self.report.say(f"C: grouped over plain shuffle, {tokens} tokens, {side}", ratio, ">= 2.8" if not suffix else "")
 
     def run_fleet(self, profile: str, options: Mapping[str, Any], askings: Sequence[Asking]) -> dict[str, Pass]:
-        """Return each run's pass; pictures are written while the worker loads."""
+        """Return the pass of each run on the fleet.  The pictures are written while the worker loads."""
         path = self.fleet.write_profile(profile, ENGINE, self.model, options)
         self.fleet.start_workers(path, self.gpus)
         with ThreadPoolExecutor(2) as pool:
@@ -148,7 +148,7 @@ class Bench:
         return passes
 
     def run_direct(self, how: str, askings: Sequence[Asking], *, limit: int | None = None) -> dict[str, Pass]:
-        """Return each run's pass, on the same samples in the same order, without the fleet."""
+        """Return the pass of each run without the fleet, on the same samples in the same order."""
         out = self.fleet.folder / f"{how}-{askings[0].name}.jsonl"
         command = ["-m", "benchmarks.gpu.direct", "--how", how, "--store", self.fleet.settings.store_url, "--out", str(out)]
         command += ["--limit", str(limit)] if limit else []
@@ -169,15 +169,15 @@ class Bench:
                     sys.exit(f"{how} ended with {process.returncode}; the end of {self.fleet.logs}:\n{self.fleet.read_log()}")
                 time.sleep(_POLL_S)
         finally:
-            end_tree(process)  # all is measured; its own way out takes seconds
+            end_tree(process)  # all results are written; an orderly exit would take seconds
         return passes
 
 
 def main() -> None:
     parser = make_parser(__doc__, "gpu_efficiency", gpus="0")
-    parser.add_argument("--parts", default="A,B,C", help="any of A, B and C, with commas (default: all)")
-    parser.add_argument("--samples", type=int, help="samples of a pass of A and B (default: 2048)")
-    parser.add_argument("--kv-tokens", type=int, help="what the small cache of part C holds (default: 24576)")
+    parser.add_argument("--parts", default="A,B,C", help="A, B or C, separated by commas (default: all)")
+    parser.add_argument("--samples", type=int, help="samples in a pass of A and B (default: 2048)")
+    parser.add_argument("--kv-tokens", type=int, help="size of the small cache of part C in tokens (default: 24576)")
     asked = parser.parse_args()
     parts = asked.parts.upper().split(",")
     if not {"A", "B", "C"}.issuperset(parts):
@@ -196,7 +196,7 @@ def main() -> None:
 
 
 def read_scale(asked: argparse.Namespace) -> Scale:
-    """Return the scale with what the command line changes."""
+    """Return the scale, with the changes from the command line."""
     scale = TINY if asked.tiny else FULL
     small_cache = {"num_gpu_blocks_override": asked.kv_tokens // 16} if asked.kv_tokens else {}
     return replace(

@@ -1,4 +1,4 @@
-"""vLLM, told how long each answer is to be: a model without weights would never end one."""
+"""vLLM with a dictated length for each answer, because a model without weights would never end an answer."""
 
 from vllm import SamplingParams
 
@@ -8,7 +8,7 @@ from workers.engines.vllm import VllmEngine
 
 
 class DictatedLengths(VllmEngine):
-    """The vLLM engine, but for the lengths."""
+    """The vLLM engine with dictated answer lengths."""
 
     def make_sampling_params(self, request: Request) -> SamplingParams:
         params = super().make_sampling_params(request)

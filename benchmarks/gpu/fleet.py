@@ -1,4 +1,4 @@
-"""The fleet that the GPU benchmarks measure: a Redis, a store, and workers as the launcher starts them."""
+"""The fleet that the GPU benchmarks measure: a Redis, a store, and workers that the real launcher starts."""
 
 import argparse
 import os
@@ -46,7 +46,7 @@ _POLL_S = 0.1
 
 @dataclass
 class GpuFleet:
-    """All that was started.  ``logs`` is where workers and others write what they say."""
+    """All started processes.  ``logs`` is the file for the output of workers and other processes."""
 
     folder: Path
     logs: Path
@@ -73,7 +73,7 @@ class GpuFleet:
             "FLEET_STORE_URL": self.settings.store_url,
             "FLEET_SAMPLES_IN_FLIGHT": str(SAMPLES_IN_FLIGHT),
             "FLEET_DRAIN_GRACE_S": "5",
-            "FLEET_MAX_RESTARTS": "2",  # what cannot load is to be told soon
+            "FLEET_MAX_RESTARTS": "2",  # report a worker that cannot load soon
             "FLEET_LOG_LEVEL": "WARNING",
             "PYTHONPATH": os.pathsep.join(paths),
         }
@@ -81,7 +81,7 @@ class GpuFleet:
     # Workers
 
     def write_profile(self, name: str, engine: str, weights: Path, options: Mapping[str, Any]) -> Path:
-        """Write a model profile: one attempt, and every answer is accepted."""
+        """Write a model profile with one attempt that accepts every answer."""
         path = self.folder / f"{name}.yaml"
         profile = {
             "name": name,
@@ -95,7 +95,7 @@ class GpuFleet:
         return path
 
     def start_workers(self, profile: Path, gpus: str, *, replicas: int = 1) -> None:
-        """Start a launcher; ``wait_ready`` says when its workers have loaded."""
+        """Start a launcher.  ``wait_ready`` waits until its workers have loaded."""
         self.profile = profile
         command = ["-m", "workers", "start", "--model", str(profile), "--gpus", gpus, "--replicas", str(replicas)]
         with self.logs.open("ab") as log:
@@ -104,7 +104,10 @@ class GpuFleet:
             )
 
     def wait_ready(self, count: int = 1) -> float:
-        """Wait until so many workers have loaded; return how long that took.  Ends the program if the launcher gives up."""
+        """Wait until this number of workers has loaded, and return the seconds that it took.
+
+        Exit the program if the launcher gives up.
+        """
         begun_at = time.monotonic()
         while len(ready := self.find_ready()) < count:
             if self.launcher is None or self.launcher.poll() is not None or time.monotonic() > begun_at + _READY_S:
@@ -117,7 +120,7 @@ class GpuFleet:
         return [one for one in list_workers(self.ledger.client, name) if one.state == "ready"]
 
     def stop_workers(self) -> None:
-        """Drain the workers, and kill what has not ended in time."""
+        """Drain the workers, and kill those that have not ended in time."""
         if self.launcher is None:
             return
         for number in (signal.SIGTERM, signal.SIGQUIT):
@@ -134,13 +137,13 @@ class GpuFleet:
     # Runs
 
     def prepare(self, asking: Asking) -> None:
-        """Write a run's pictures, dataset and spec ahead of time."""
+        """Write the pictures, the dataset and the spec of a run ahead of time."""
         if self.profile is None:
             raise ConfigError("prepare: there is no profile yet; start the workers first")
         self._specs[asking.name] = write_run(self.folder, asking, profile=self.profile, image_px=self.image_px)
 
     def enqueue(self, asking: Asking) -> str:
-        """Enqueue a run; return its id."""
+        """Enqueue a run and return its id."""
         (spec,) = read_specs(self._specs[asking.name])
         samples = (sample for source in spec.datasets for sample in read_dataset(source))
         enqueue_run(spec, samples, self.store, self.ledger, self.app)
@@ -154,14 +157,14 @@ class GpuFleet:
         return view
 
     def is_over(self, run_id: str) -> bool:
-        """Return whether a run is done; a run that stops otherwise, or a launcher that gives up, ends the program."""
+        """Return whether a run is done.  Exit the program if the run stops for another reason or the launcher gives up."""
         view = self.view(run_id)
         if view.state not in ("running", "done") or (self.launcher is not None and self.launcher.poll() is not None):
             sys.exit(f"run {run_id} is {view.state} {view.reason}; the end of {self.logs}:\n{self.read_log()}")
         return view.state == "done"
 
     def measure(self, asking: Asking, side: str = "fleet", *, has_dictated_lengths: bool = True) -> Pass:
-        """Enqueue a run, wait for its end and verify it; its time is from the first lease to the last commit."""
+        """Enqueue a run, wait for its end and verify it.  Its time is from the first lease to the last commit."""
         cpu = CpuWatch(self.launcher.pid if self.launcher else os.getpid())
         begun_at = time.monotonic()
         run_id = self.enqueue(asking)
@@ -173,7 +176,7 @@ class GpuFleet:
         return self.describe(asking, side, used, {"planned and enqueued in s": round(planned_s, 2)})
 
     def describe(self, asking: Asking, side: str, cpu: list[dict[str, Any]], notes: dict[str, Any]) -> Pass:
-        """Return the pass of a run that is done."""
+        """Return the measurements of a run that is done."""
         run_id = self.run_ids[asking.name]
         view = self.view(run_id)
         answered = [
@@ -184,7 +187,7 @@ class GpuFleet:
         return replace(one, gpus=self.watch.describe(one.begun_s, one.ended_s), notes=notes)
 
     def check(self, asking: Asking, *, has_dictated_lengths: bool = True) -> None:
-        """End the program unless every sample has exactly one outcome, ``ok`` and of the dictated length."""
+        """Exit the program unless every sample has exactly one outcome, ``ok`` and of the dictated length."""
         run_id = self.run_ids[asking.name]
         verdict = judge_run(run_id, self.store, self.ledger)
         wrong_lengths = has_dictated_lengths and sum(
@@ -198,7 +201,7 @@ class GpuFleet:
 
 @contextmanager
 def open_fleet(out: Path, *, image_px: int, deadline_s: int) -> Iterator[GpuFleet]:
-    """Yield a fleet without workers; whatever was started ends with the block, which ends itself after ``deadline_s``."""
+    """Yield a fleet without workers.  All its processes end with the block, and the program exits after ``deadline_s``."""
     _end_after(deadline_s)
     with tempfile.TemporaryDirectory(prefix="vlm-fleet-gpu-", ignore_cleanup_errors=True) as scratch, GpuWatch() as watch:
         folder = Path(scratch)
@@ -213,7 +216,7 @@ def open_fleet(out: Path, *, image_px: int, deadline_s: int) -> Iterator[GpuFlee
 
 
 def end_tree(process: "subprocess.Popen[bytes]") -> None:
-    """Kill a process and all below it that still runs, and wait until they are gone, and their GPU memory with them."""
+    """Kill a process and its running descendants, and wait until they have exited, so that their GPU memory is free."""
     family: list[psutil.Process] = []
     with suppress(psutil.Error):
         root = psutil.Process(process.pid)
@@ -226,7 +229,10 @@ def end_tree(process: "subprocess.Popen[bytes]") -> None:
 
 
 def _end_after(seconds: int) -> None:
-    """Leave with all that was started ended, rather than be killed and leave it behind with the GPU's memory."""
+    """Exit in an orderly way after ``seconds``, or on SIGTERM.
+
+    The cleanup then ends all started processes.  If this program were killed, they would keep running and hold GPU memory.
+    """
 
     def leave(number: int, frame: FrameType | None) -> None:
         del frame
@@ -238,23 +244,23 @@ def _end_after(seconds: int) -> None:
 
 
 def make_parser(description: str, name: str, *, gpus: str) -> argparse.ArgumentParser:
-    """Return a parser with the options that the GPU benchmarks share."""
+    """Return a parser with the options that all GPU benchmarks share."""
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
-    parser.add_argument("--gpus", default=gpus, help=f"as workers start takes it (default: {gpus})")
-    parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="an engine option, on every side")
+    parser.add_argument("--gpus", default=gpus, help=f"the GPUs, as for workers start (default: {gpus})")
+    parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="an engine option for all sides")
     parser.add_argument("--out", type=Path, default=Path(), help=f"folder for {name}.jsonl and processes.log (default: here)")
-    parser.add_argument("--deadline-s", type=int, default=570, help="end by then, with all that was started (default: 570)")
+    parser.add_argument("--deadline-s", type=int, default=570, help="stop all processes after this time in seconds (default: 570)")
     parser.add_argument("--tiny", action="store_true", help="a tiny model and few samples, for a CPU")
     return parser
 
 
 def read_options(given: Sequence[str]) -> dict[str, Any]:
-    """Return engine options given as NAME=VALUE, the value in YAML."""
+    """Return the engine options that are given as NAME=VALUE, with the value in YAML."""
     return {name: yaml.safe_load(value) for name, _, value in (one.partition("=") for one in given)}
 
 
 def print_machine(packages: Sequence[str]) -> None:
-    """Print what a result is of: machine and versions."""
+    """Print the machine and the versions that a result applies to."""
     try:
         gpus = ", ".join(gpu.name for gpu in list_gpus())
     except FleetError:

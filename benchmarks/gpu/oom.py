@@ -1,9 +1,9 @@
-"""Out of memory on the GPU: batches that do not fit are halved, the run ends, and no sample is lost.
+"""Provoke out-of-memory errors on the GPU: batches that do not fit are halved, the run ends, and no sample is lost.
 
     python -m benchmarks.gpu.oom [--samples 512] [--out FOLDER] [--tiny --gpus none]
 
-The ``hf`` engine with batches of up to 64, a model of random weights, and a bound on its process's GPU memory under which
-about 16 fit.  ``--tiny`` tries this on a CPU, where the bound is pretended.
+The benchmark runs the ``hf`` engine with batches of up to 64 and a model of random weights.  A limit on the GPU memory of its
+process allows batches of about 16.  ``--tiny`` runs the same flow on a CPU, where the limit is simulated.
 """
 
 from pathlib import Path
@@ -21,7 +21,7 @@ _MOST = 64
 
 
 def write_weights(folder: Path, shape: Shape) -> None:
-    """Write a model of random weights, 0.9 GB of them in the shape ``small``."""
+    """Write a model with random weights, which take 0.9 GB in the shape ``small``."""
     write_model(folder, shape)
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
     model = AutoModelForImageTextToText.from_config(make_config(shape))  # type: ignore[no-untyped-call]  # as above

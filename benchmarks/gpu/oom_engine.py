@@ -1,4 +1,4 @@
-"""The transformers engine in too little memory for its batches, and with a note of each time it finds that out."""
+"""The transformers engine with too little GPU memory for its batches.  It records each out-of-memory error."""
 
 import asyncio
 from collections.abc import Sequence
@@ -16,11 +16,11 @@ from workers.engines.hf.engine import HfEngine
 from workers.engines.hf.model import HfModel
 
 PROBE_BATCH = 8
-_ROOM = 2  # so many times what a batch of PROBE_BATCH takes; less than that beside the weights is fragmented too soon
+_ROOM = 2  # multiple of the memory of a batch of PROBE_BATCH; with less the memory is fragmented too soon
 
 
 class NotedLimit(BatchLimit):
-    """A batch limit that appends to a file whenever it is lowered: how many did not fit, and how many may be tried next."""
+    """A batch limit that appends a line to a file whenever it is lowered: the batch size that did not fit, and the new limit."""
 
     def __init__(self, most: int, notes: Path) -> None:
         super().__init__(most)
@@ -33,10 +33,10 @@ class NotedLimit(BatchLimit):
 
 
 class TightHfEngine(HfEngine):
-    """The ``hf`` engine with a bound on this process's GPU memory, set by what a small batch takes.
+    """The ``hf`` engine with a limit on this process's GPU memory, computed from the memory that a small batch takes.
 
-    Engine options are its own, and ``notes``, ``image_px`` and ``max_tokens`` of what it will be asked.  Without a GPU the bound
-    is pretended.
+    The engine options are those of ``hf``, and in addition ``notes`` (a file), and the ``image_px`` and ``max_tokens`` of the
+    requests to come.  Without a GPU the limit is simulated.
     """
 
     def __init__(self, profile: ModelProfile, weights: str) -> None:
@@ -65,7 +65,7 @@ class TightHfEngine(HfEngine):
 
 
 def pretend_bound(model: HfModel) -> None:
-    """Have a model run out of memory with more than twice ``PROBE_BATCH`` requests, on a machine without a GPU."""
+    """Simulate on a machine without a GPU that a model runs out of memory above twice ``PROBE_BATCH`` requests."""
     generate = model.generate
 
     def refuse_large(batch: Sequence[Waiting], inputs: Any) -> list[Generation]:
@@ -73,4 +73,4 @@ def pretend_bound(model: HfModel) -> None:
             raise OutOfMemory(f"{len(batch)} requests, and memory is pretended to be out")
         return generate(batch, inputs)
 
-    model.generate = refuse_large  # type: ignore[method-assign]  # this one model's, and for a try only
+    model.generate = refuse_large  # type: ignore[method-assign]  # replaced on this instance only, for the simulation

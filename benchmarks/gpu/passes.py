@@ -1,4 +1,7 @@
-"""A timed pass over a run's samples, printed as a line at once and kept as JSON, so that a run cut short has lost nothing."""
+"""A timed pass over a run's samples.
+
+Each pass is printed and written as JSON as soon as it ends, so that an aborted benchmark loses no completed result.
+"""
 
 import json
 from collections.abc import Sequence
@@ -6,17 +9,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-_EDGE = 10  # the first and the last tenth of the answers are ramps
+_EDGE = 10  # the first and the last tenth of the answers are the ramps
 
 _HEAD = f"{'':9}{'run':16}{'samples':>8}{'seconds':>9}{'samples/s':>11}{'tokens/s':>10}{'middle/s':>10}{'ramps s':>13}  GPU, W"
 
 
 @dataclass(frozen=True)
 class Pass:
-    """One side's way through a run.
+    """The measurements of one run on one side of a comparison.
 
-    ``begun_s`` and ``ended_s`` are Unix seconds.  ``middle_per_s`` is the rate of the middle 80 % of the answers; ``ramp_up_s``
-    and ``ramp_down_s`` say how much longer the first and the last tenth took than at that rate.
+    ``begun_s`` and ``ended_s`` are Unix seconds.  ``middle_per_s`` is the rate of the middle 80 % of the answers, in samples
+    per second.  ``ramp_up_s`` and ``ramp_down_s`` are the seconds that the first and the last tenth took in addition to the
+    time at that rate.
     """
 
     side: str
@@ -41,7 +45,7 @@ class Pass:
 def make_pass(
     side: str, run: str, begun_s: float, ended_s: float, answered: Sequence[tuple[float, int, int]], cpu: list[dict[str, Any]]
 ) -> Pass:
-    """Return the pass; ``answered`` has each answer's (Unix seconds, prompt tokens, output tokens)."""
+    """Return the pass.  ``answered`` has (Unix seconds, prompt tokens, output tokens) for each answer."""
     times = sorted(at_s for at_s, _, _ in answered)
     edge = len(times) // _EDGE
     first, last = times[edge], times[-1 - edge]
@@ -62,7 +66,7 @@ def make_pass(
 
 
 class Report:
-    """Prints what was measured and appends it to a file of JSON lines."""
+    """Prints measurements and appends them to a JSONL file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -86,7 +90,7 @@ class Report:
             print(f"{'':9}{', '.join(f'{name} {value}' for name, value in one.notes.items())}", flush=True)
 
     def say(self, name: str, value: float, goal: str = "") -> None:
-        """Print one result, a ratio say, and what it is to be."""
+        """Print one result, such as a ratio, and its goal."""
         self.add({"result": name, "value": value, "goal": goal})
         print(f"{name}: {value:.3f}{f'   (goal {goal})' if goal else ''}", flush=True)
 
@@ -96,7 +100,7 @@ class Report:
 
 
 def read_passes(path: Path) -> list[Pass]:
-    """Return the passes that another process has appended so far; a line that is not whole yet is left for later."""
+    """Return the passes that another process has appended so far.  An incomplete last line is ignored until it is complete."""
     if not path.exists():
         return []
     return [Pass(**json.loads(line)) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]

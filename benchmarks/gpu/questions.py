@@ -1,4 +1,4 @@
-"""What the GPU benchmarks ask: pictures that no cache has seen, questions about them, and how long each answer is to be."""
+"""The requests of the GPU benchmarks: new pictures that no cache contains, questions about them, and dictated lengths."""
 
 import json
 import random
@@ -12,16 +12,16 @@ import numpy as np
 import yaml
 from PIL import Image
 
-SAMPLES_IN_FLIGHT = 512  # on every side that keeps a number of them
+SAMPLES_IN_FLIGHT = 512  # on every side of a comparison that limits them
 
-# A run that allows so many tokens is answered in lengths of its own for each sample; any other in exactly what it allows.
+# If a run allows this number of tokens, each sample has its own answer length.  In other runs each answer has exactly max_tokens.
 LONGEST_TOKENS = 512
 _SHORTEST_TOKENS = 16
 _MEDIAN_TOKENS = 93
-_SIGMA = 0.907  # of the logarithm: with the two bounds the mean is then 133
+_SIGMA = 0.907  # standard deviation of the logarithm; with both bounds the mean is 133 tokens
 
 _JPEG_QUALITY = 90
-_GRAIN_PX = 16  # the noise is smooth over so many pixels, so that its JPEG is about as large as a photograph's
+_GRAIN_PX = 16  # the noise is smooth over this many pixels, so that its JPEG is about as large as that of a photograph
 
 _QUESTIONS = (
     "What does this picture show?",
@@ -37,10 +37,10 @@ _QUESTIONS = (
 
 @dataclass(frozen=True)
 class Asking:
-    """One run to be made: ``images`` fresh pictures with ``questions`` (1 to 8) each, answered in ``max_tokens``.
+    """The specification of one run: ``images`` new pictures with ``questions`` (1 to 8) each and at most ``max_tokens``.
 
-    ``name`` is the dataset's; the pictures depend on it alone.  Unless ``grouped``, each question says that it is a group of
-    its own, so that the producer's shuffle tears apart what shares a picture.
+    ``name`` is the name of the dataset, and the only seed of the pictures.  Unless ``grouped``, each question is a group of its
+    own, so that the producer's shuffle separates questions about the same picture.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Asking:
 
 
 def write_run(folder: Path, asking: Asking, *, profile: Path, image_px: int) -> Path:
-    """Write pictures, dataset and spec of a run, and return the spec's path."""
+    """Write the pictures, the dataset and the spec of a run, and return the path of the spec."""
     pictures = write_pictures(folder / asking.name, asking.images, image_px)
     rows = [
         {
@@ -74,7 +74,7 @@ def write_run(folder: Path, asking: Asking, *, profile: Path, image_px: int) -> 
 
 
 def write_pictures(folder: Path, count: int, image_px: int) -> Sequence[Path]:
-    """Write so many square JPEG files of smooth random noise, seeded by the folder's name, and return their paths."""
+    """Write ``count`` square JPEG files of smooth random noise, seeded by the folder's name, and return their paths."""
     folder.mkdir()
     seed = zlib.crc32(folder.name.encode())
 
@@ -89,7 +89,7 @@ def write_pictures(folder: Path, count: int, image_px: int) -> Sequence[Path]:
 
 
 def dictate_length(sample_id: str, max_tokens: int) -> int:
-    """Return how many tokens a sample's answer is to have."""
+    """Return the number of tokens that the answer to a sample must have."""
     if max_tokens != LONGEST_TOKENS:
         return max_tokens
     drawn = random.Random(sample_id).lognormvariate(float(np.log(_MEDIAN_TOKENS)), _SIGMA)

@@ -1,12 +1,15 @@
-"""Two GPUs beside one: how much faster, which process sits where, and what happens when one engine is killed.
+"""Compare two GPUs with one: the speed-up, the processes on each GPU, and the effect of killing one engine.
 
     python -m benchmarks.gpu.two [--parts rate,kill | both,kill] [--samples 2048,4096] [--out FOLDER] [--tiny --gpus none]
 
-rate: samples/s of ``workers start --gpus 0,1`` over ``--gpus 0``, on pictures that nobody has seen, 64 tokens.
-both: the rate of two alone; with ``kill`` after it, the survivor's rate is that of one, and a worker is loaded once only.
-kill: ``kill -9`` of the engine process of one of two workers in the middle of a run; how long its chunks wait for the other.
+rate: the ratio of samples/s between ``workers start --gpus 0,1`` and ``--gpus 0``, with pictures that no cache contains and
+   64 tokens.
+both: only the rate of two GPUs.  If ``kill`` follows, the rate of the survivor serves as the rate of one GPU, and each worker
+   is loaded only once.
+kill: ``kill -9`` of the engine process of one of two workers in the middle of a run, and the time until the other worker takes
+   its chunks over.
 
-Every run is verified: one outcome a sample, ``ok``, of the dictated length.  ``--tiny`` tries this on a CPU.
+Every run is verified: each sample has one outcome, ``ok``, of the dictated length.  ``--tiny`` runs the same flow on a CPU.
 """
 
 import os
@@ -39,7 +42,7 @@ _POLL_S = 0.05
 
 @dataclass
 class Pair:
-    """The fleet with one worker and with two.  Without GPUs (``none``) the two are replicas on the CPU."""
+    """The fleet with one worker and with two workers.  Without GPUs (``none``) the two workers are replicas on the CPU."""
 
     fleet: GpuFleet
     profile: Path
@@ -60,7 +63,7 @@ class Pair:
         self.report.add({"workers": count, "places": places})
 
     def measure_rates(self, sizes: Sequence[int], *, then: Asking | None) -> None:
-        """Measure runs of these sizes with one worker and with two; leave the two running if there is more to do."""
+        """Measure runs of these sizes with one worker and with two.  Leave the two running if another part follows."""
         rates: dict[tuple[int, int], float] = {}
         for count in (1, 2):
             warm = Asking(f"warm-{count}", self.scale.warm_samples * count, self.scale.tokens)
@@ -83,7 +86,7 @@ class Pair:
             self.report.add_pass(self.fleet.measure(asking, "2 GPUs"))
 
     def measure_kill(self, asking: Asking) -> None:
-        """Kill one worker's engine in the middle of a run and see the run to its end."""
+        """Kill the engine of one worker in the middle of a run, and wait for the end of the run."""
         *_, victim = self.fleet.find_ready()
         engine = find_engine(victim)
         takeovers = Takeovers(self.fleet.ledger)
@@ -112,12 +115,12 @@ class Pair:
         self.report.say("chunks taken over", len(takeovers.took_s))
         self.report.say("takeover s, median", median(takeovers.took_s or [0.0]))
         self.report.say("takeover s, longest", max(takeovers.took_s, default=0.0), "<= 20")
-        self.report.say("lost or double", 0, "0")  # `check` ends the program otherwise
+        self.report.say("lost or double", 0, "0")  # otherwise `check` exits the program
         self.fleet.stop_workers()
 
 
 def find_engine(worker: WorkerRecord) -> psutil.Process:
-    """Return the process of a worker's engine."""
+    """Return the engine process of a worker."""
     children = psutil.Process(worker.pid).children(recursive=True)
     for child in children:
         if "EngineCore" in " ".join([child.name(), *child.cmdline()]):
@@ -126,7 +129,7 @@ def find_engine(worker: WorkerRecord) -> psutil.Process:
 
 
 def find_places(fleet: GpuFleet) -> dict[int, list[dict[str, str]]]:
-    """Return the processes on each GPU by NVML: of which worker they are, and what their ``CUDA_VISIBLE_DEVICES`` says."""
+    """Return the processes on each GPU according to NVML, each with its worker and its ``CUDA_VISIBLE_DEVICES``."""
     workers = {one.pid: one.worker for one in fleet.find_ready()}
     try:
         return {gpu.index: [find_place(user.pid, workers) for user in list_users(gpu)] for gpu in list_gpus()}
@@ -143,13 +146,13 @@ def find_place(pid: int, workers: dict[int, str]) -> dict[str, str]:
             "worker": worker,
             "devices": process.environ().get("CUDA_VISIBLE_DEVICES", ""),
         }
-    except psutil.Error as error:  # in some containers NVML tells the pids of outside
+    except psutil.Error as error:  # in some containers NVML reports the pids of the host
         return {"process": str(pid), "worker": str(error), "devices": "?"}
 
 
 def main() -> None:
     parser = make_parser(__doc__, "gpu_two", gpus="0,1")
-    parser.add_argument("--parts", default="rate,kill", help="rate, both and kill, with commas (default: rate,kill)")
+    parser.add_argument("--parts", default="rate,kill", help="rate, both or kill, separated by commas (default: rate,kill)")
     parser.add_argument("--samples", help="sizes of the runs (default: 2048,4096)")
     asked = parser.parse_args()
     scale = TINY if asked.tiny else FULL

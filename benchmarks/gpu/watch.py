@@ -1,4 +1,4 @@
-"""How busy GPUs and processes are: NVML looked at twice a second, CPU time by process and thread."""
+"""Measure the utilization of GPUs, by polling NVML twice a second, and the CPU time of processes and threads."""
 
 import threading
 import time
@@ -16,7 +16,10 @@ _PERIOD_S = 0.5
 
 @dataclass(frozen=True)
 class GpuLook:
-    """One look at one GPU.  ``busy``: the share of the time in which a kernel ran, over NVML's last period."""
+    """One measurement of one GPU.
+
+    ``at_s`` is in Unix seconds.  ``busy`` is the share of NVML's last sampling period in which a kernel ran, from 0 to 1.
+    """
 
     at_s: float
     gpu: int
@@ -25,7 +28,7 @@ class GpuLook:
 
 
 class GpuWatch:
-    """Looks at every GPU until the block ends; sees nothing where there is no driver."""
+    """Measures every GPU until the ``with`` block ends.  Without a driver it records nothing."""
 
     def __init__(self) -> None:
         self._looks: list[GpuLook] = []
@@ -41,7 +44,7 @@ class GpuWatch:
         self._thread.join()
 
     def describe(self, begun_s: float, ended_s: float) -> list[dict[str, float]]:
-        """Return each GPU's mean ``busy`` and ``watts`` between two times (Unix seconds)."""
+        """Return the mean ``busy`` and ``watts`` of each GPU between two times in Unix seconds."""
         looks = [look for look in list(self._looks) if begun_s <= look.at_s <= ended_s]
         means = []
         for gpu in sorted({look.gpu for look in looks}):
@@ -67,7 +70,7 @@ def _read_gpu(handle: Any) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class CpuUse:
-    """How many cores a process kept busy, and what share of one core its busiest thread took."""
+    """The mean number of cores that a process used, and the share of one core that its busiest thread used."""
 
     process: str
     cores: float
@@ -75,7 +78,7 @@ class CpuUse:
 
 
 class CpuWatch:
-    """CPU time of a process and all below it, from now on."""
+    """Measures the CPU time of a process and its descendants, from the creation of this object."""
 
     def __init__(self, pid: int) -> None:
         self._root = psutil.Process(pid)
@@ -83,7 +86,7 @@ class CpuWatch:
         self._before = self._read()
 
     def describe(self) -> list[dict[str, Any]]:
-        """Return each process's ``CpuUse`` since this watch began, those that hardly ran left out."""
+        """Return the ``CpuUse`` of each process since the creation, without processes below 0.01 cores."""
         wall_s = time.monotonic() - self._begun_s
         uses = []
         for pid, (name, threads) in self._read().items():
@@ -95,7 +98,7 @@ class CpuWatch:
     def _read(self) -> dict[int, tuple[str, dict[int, float]]]:
         found: dict[int, tuple[str, dict[int, float]]] = {}
         for process in (self._root, *self._root.children(recursive=True)):
-            with suppress(psutil.Error):  # it has just ended
+            with suppress(psutil.Error):  # the process has exited
                 threads = {thread.id: thread.user_time + thread.system_time for thread in process.threads()}
                 found[process.pid] = (process.name(), threads)
         return found

@@ -48,7 +48,7 @@ class Scene:
 
 
 def make_scene(rng: Random) -> Scene:
-    """Return a random scene whose shapes do not touch and do not overlap horizontally at their centres."""
+    """Return a random scene.  Its shapes do not touch, and no shape is directly above another."""
     count = rng.randint(1, _MAX_SHAPES)
     shapes: list[Shape] = []
     while len(shapes) < count:
