@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Kind = Literal["multiple_choice", "yes_no", "number", "short_text", "free_text"]
 Status = Literal["ok", "invalid", "failed"]
@@ -13,6 +13,10 @@ FinishReason = Literal["stop", "length", "error"]
 # A sample's state in the ledger is one byte.  States only rise (a lattice merge), so a duplicate, late or reordered message
 # changes nothing.
 STATE_BYTES: dict[str, int] = {"unprocessed": 0, "failed": 1, "invalid": 2, "ok": 3}
+
+
+# The row's own name in its dataset.  Plans and journals of earlier versions hold numbers.
+RowIndex = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, int) else value)]
 
 
 class RunState(StrEnum):
@@ -63,7 +67,7 @@ class Sample(Record):
 
     sample_id: str
     dataset: str
-    index: int | str
+    index: RowIndex
     kind: Kind = "short_text"
     question: str = ""
     hint: str | None = None
@@ -99,7 +103,7 @@ class Outcome(Record):
 
     sample_id: str
     dataset: str
-    index: int | str
+    index: RowIndex
     model: str
     status: Status
     prediction: str | None = None

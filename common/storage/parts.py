@@ -1,7 +1,7 @@
 """Outcomes as Parquet: one schema for the parts and for ``results.parquet``.
 
 A part is encoded in memory and written with one put. Its key-value metadata holds ``run_id``, ``chunk``, ``counts`` (JSON, outcomes
-by status), ``index_kinds`` (one letter per row, see ``OUTCOME_SCHEMA``) and a ``crc32`` of these.
+by status) and a ``crc32`` of these.  Parts of earlier versions hold ``index_kinds`` as well, which is ignored.
 """
 
 import json
@@ -52,8 +52,6 @@ _ATTEMPT = pa.struct(
     ]
 )
 
-# ``index`` is text here, so 7 and "7" look the same in results.parquet, as users expect. In a part, ``index_kinds``
-# distinguishes them: "i" for a row with an int index, "s" for a str.
 OUTCOME_SCHEMA = pa.schema(
     [
         _required("sample_id", pa.string()),
@@ -117,7 +115,7 @@ def decode_part(content: bytes, *, run_id: str, chunk: int) -> tuple[Outcome, ..
         table = part.read(use_threads=False)
         if not table.schema.equals(OUTCOME_SCHEMA):
             raise IntegrityError(f"{where}: its columns do not match the outcome schema; found {', '.join(table.schema.names)}")
-        outcomes = _to_outcomes(table, notes["index_kinds"])
+        outcomes = _to_outcomes(table)
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         raise IntegrityError(f"{where}: the object cannot be read and may be damaged: {error}") from error
     if json.loads(notes["counts"]) != _count_statuses(outcomes):
@@ -130,7 +128,6 @@ def _write_notes(run_id: str, chunk: int, outcomes: Sequence[Outcome]) -> dict[s
         "run_id": run_id,
         "chunk": str(chunk),
         "counts": json.dumps(_count_statuses(outcomes)),
-        "index_kinds": "".join("i" if isinstance(outcome.index, int) else "s" for outcome in outcomes),
     }
     return {**notes, "crc32": str(_checksum(notes))}
 
@@ -165,10 +162,6 @@ def _build_plain(values: list[Any], kind: Any) -> Any:
         return pa.array([value and _replace_surrogates(value) for value in values], kind)
 
 
-def _build_indexes(values: list[int | str], kind: Any) -> Any:
-    return _build_plain(list(map(str, values)), kind)
-
-
 def _build_times(values: list[float | None], kind: Any) -> Any:
     return pa.array([None if value is None or not math.isfinite(value) else round(value * _MICROSECONDS) for value in values], kind)
 
@@ -198,7 +191,6 @@ def _build_metadata(values: list[dict[str, Any]], kind: Any) -> Any:
 
 
 _BUILDERS: dict[str, Callable[[list[Any], Any], Any]] = {
-    "index": _build_indexes,
     "target": _build_lists,
     "attempts": _build_lists,
     "violations": _build_lists,
@@ -223,13 +215,12 @@ def _replace_surrogates(text: str) -> str:
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
-def _to_outcomes(table: Any, index_kinds: str) -> tuple[Outcome, ...]:
+def _to_outcomes(table: Any) -> tuple[Outcome, ...]:
     columns = {name: table[name] for name in OUTCOME_SCHEMA.names}
     values = {
         **{name: column.to_pylist() for name, column in columns.items() if name not in _TIMES},
         **{name: _to_seconds(columns[name]) for name in _TIMES},
     }
-    values["index"] = [int(text) if kind == "i" else text for text, kind in zip(values["index"], index_kinds, strict=True)]
     values["metadata"] = list(map(json.loads, values["metadata"]))
     values["attempts"] = [list(map(_drop_nulls, attempts)) for attempts in values["attempts"]]
     rows = zip(*values.values(), strict=True)

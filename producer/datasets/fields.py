@@ -33,17 +33,13 @@ def to_text(value: Any) -> str:
     return value
 
 
-def to_index(value: Any) -> int | str:
-    """Return the id of a row. Integers beyond 64 bits become text, because the results table cannot hold them."""
+def to_index(value: Any) -> str:
+    """Return the id of a row as text: 7 and "7" name the same row."""
     if isinstance(value, int) and not isinstance(value, bool):
-        return value if -(2**63) <= value < 2**63 else str(value)
+        return str(value)
     if isinstance(value, str) and value.strip():
         return value
     raise misfit(value, "a whole number or text")
-
-
-def to_group(value: Any) -> str:
-    return str(to_index(value))
 
 
 def to_kind(value: Any) -> Kind:

@@ -17,7 +17,7 @@ from common.errors import ConfigError, SampleError
 from common.records import Fault, Kind, Sample
 from common.spec.models import DatasetSource
 from common.spelling import suggest
-from producer.datasets.fields import infer_kind, to_group, to_index, to_kind, to_letters, to_options, to_target, to_text
+from producer.datasets.fields import infer_kind, to_index, to_kind, to_letters, to_options, to_target, to_text
 from producer.datasets.media import MediaKind, Place, Reference, read_references
 
 # Our field names and their common names in files, in order of preference.
@@ -40,7 +40,7 @@ _CONVERTERS: dict[str, Callable[[Any], Any]] = {
     "hint": to_text,
     "options": to_options,
     "target": to_target,
-    "group": to_group,
+    "group": to_index,
     "kind": to_kind,
 }
 _MEDIA_KINDS: dict[str, MediaKind] = {"image": "image", "image_path": "image", "video": "video"}
@@ -162,7 +162,7 @@ def to_sample(row: Row, reading: Reading) -> Sample:
     return Sample(
         sample_id=sample_id,
         dataset=source.name,
-        index=values.get("id", row.number),
+        index=values.get("id", str(row.number)),
         kind=kind,
         question=question,
         hint=values.get("hint"),

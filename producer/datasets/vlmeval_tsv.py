@@ -30,8 +30,6 @@ from producer.datasets.rows import Reading, Row, explain_unmapped, find_fault, p
 from producer.datasets.tsv import Record, Span, read_cell, read_records, split_record
 from producer.datasets.tsv_images import ImageCells
 
-_INDEX_DIGITS = 18  # longer numbers may not fit into 64 bits
-
 _READ = ("id", "question", "hint", "target", "group", "image", "image_path")
 _PREFERRED = {"id": "index", "target": "answer"}  # VLMEvalKit's names take precedence over our other aliases
 
@@ -164,10 +162,7 @@ def _read_text(row: Row, name: str, span: Span, table: _Table) -> str:
 
 
 def _shape_fields(fields: dict[str, Any], columns: dict[str, str]) -> None:
-    """Convert texts to JSON types: an index of digits to a number, a list literal to a list."""
-    index = fields.get(columns.get("id", ""), "")
-    if len(index) <= _INDEX_DIGITS and index.isascii() and index.isdigit():
-        fields[columns["id"]] = int(index)
+    """Convert list literals to lists."""
     for ours in ("target", "options", "video"):
         if (column := columns.get(ours)) in fields:
             fields[column] = _read_list(fields[column])

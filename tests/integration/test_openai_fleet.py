@@ -79,7 +79,7 @@ def test_endpoint_run_completes_without_storing_the_key(clean_fleet: Fleet, serv
 
     assert (samples.ok, samples.failed) == (38, 2)
     outcomes = {outcome.index: outcome for outcome in assert_run_is_sound(fleet, run_id)}
-    assert (outcomes[0].prediction, outcomes[0].prompt_tokens, outcomes[0].output_tokens) == ("ok", 11, 1)
+    assert (outcomes["0"].prediction, outcomes["0"].prompt_tokens, outcomes["0"].output_tokens) == ("ok", 11, 1)
     failed = {index: (outcome.error_code, outcome.prediction) for index, outcome in outcomes.items() if outcome.status == "failed"}
     assert failed == {"refused": ("engine_rejected", None), "filtered": ("content_filter", None)}
     assert "HTTP 400: cannot read it; you sent Authorization: Bearer ***" in str(outcomes["refused"].error_message)

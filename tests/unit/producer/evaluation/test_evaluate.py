@@ -134,7 +134,7 @@ def test_dataset_without_targets_is_covered_not_scored() -> None:
 
 def test_placeholders_are_unprocessed_and_not_scored() -> None:
     unprocessed: Any = "unprocessed"  # deliberately not a status of an outcome
-    waiting = Outcome.model_construct(sample_id="s", dataset="d", index=1, model="", status=unprocessed, target=("A",))
+    waiting = Outcome.model_construct(sample_id="s", dataset="d", index="1", model="", status=unprocessed, target=("A",))
     scores = evaluate([make_hit("d"), waiting, waiting], d=3).overall
     assert (scores.unprocessed, scores.ok, scores.n, scores.accuracy, scores.no_answer) == (2, 1, 1, 1.0, 0)
 

@@ -182,7 +182,8 @@ def measure_peak_bytes(store: Store, count: int) -> int:
 
 
 def make_cheap_sample(number: int) -> Sample:
-    fields: dict[str, Any] = {"sample_id": f"{number:032x}", "dataset": "rows", "index": number, "question": "What is shown? " * 32}
+    question = "What is shown? " * 32
+    fields: dict[str, Any] = {"sample_id": f"{number:032x}", "dataset": "rows", "index": str(number), "question": question}
     return Sample.model_construct(**fields)
 
 
