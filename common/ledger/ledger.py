@@ -16,7 +16,6 @@ import redis
 from redis.client import Pipeline
 
 from common.errors import LeaseLost
-from common.ledger.connection import connect_redis as connect_redis  # workers.app imports it from here
 from common.ledger.keys import journal_key, run_keys, runs_key, trial_key
 from common.records import STATE_BYTES, Chunk, Lease, Outcome, Part, Plan, RunState
 from common.redaction import mask_text

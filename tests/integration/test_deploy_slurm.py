@@ -8,7 +8,7 @@ from tests.support.asked_samples import count_asked_again, read_asked
 from tests.support.deploy.slurm import ARRAY, Slurm
 from tests.support.fleet import ROOT, Fleet, make_rows
 from tests.support.fleet_processes import assert_no_leases_held, clean_fleet
-from tests.support.hardware.shown_gpus import with_gpus
+from tests.support.hardware.fake_gpus import with_gpus
 from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
 from tests.support.workers import enqueue_rows

@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.fleet import Fleet, make_rows
 from tests.support.fleet_processes import clean_fleet, find_processes, start_launcher
-from tests.support.hardware.shown_gpus import with_gpus
+from tests.support.hardware.fake_gpus import with_gpus
 from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
 from tests.support.workers import enqueue_rows

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.support.fleet import ROOT, Fleet
-from tests.support.hardware.shown_gpus import with_gpus
+from tests.support.hardware.fake_gpus import with_gpus
 
 ALWAYS_CHECKED = ("redis", "redis access", "redis memory", "redis durability", "clock", "store", "versions", "profile", "engine")
 

@@ -30,7 +30,7 @@ from tests.support.deploy.files import (
     verify_units,
 )
 from tests.support.fleet import ROOT
-from tests.support.hardware.shown_gpus import ShownGpu, show_gpus
+from tests.support.hardware.fake_gpus import FakeGpu, fake_nvml
 from workers.supervisor.launcher import _KILL_AFTER_S
 from workers.supervisor.placement import assign_slots, pair_models
 from workers.supervisor.signals import DRAINING
@@ -273,7 +273,7 @@ def test_slurm_signal_leaves_time_to_drain() -> None:
 
 @pytest.mark.parametrize("submission", SUBMISSIONS, ids=str)
 def test_documented_submissions_use_their_requested_gpus(submission: Submission, monkeypatch: pytest.MonkeyPatch) -> None:
-    show_gpus(monkeypatch, [ShownGpu(uuid=f"GPU-{number}") for number in range(submission.gpus)])
+    fake_nvml(monkeypatch, [FakeGpu(uuid=f"GPU-{number}") for number in range(submission.gpus)])
     model, *options = submission.arguments
     given = parse_start(["start", "--model", model, *(options or ["--gpus", "all"])]).params
     slots = [one.slot for one in assign_slots(pair_models(given["models"], given["gpus"]), replicas=given["replicas"])]

@@ -12,7 +12,7 @@ from PIL.Image import Image
 
 from common.answers.extract import extract_answer
 from common.answers.validators import Answered, find_violations
-from common.errors import ConfigError, EngineError, OutOfMemory, SampleError, TransientError
+from common.errors import ConfigError, EngineError, SampleError, TransientError
 from common.records import Attempt, Outcome, Sample
 from common.redaction import mask_text
 from workers.engines.base import Generation, Request
@@ -85,10 +85,10 @@ async def answer_sample(host: EngineHost, run: RunContext, sample: Sample) -> Ou
     """
     started_at = time.time()
     made: list[Made] = []
-    error: SampleError | OutOfMemory | None = None
+    error: SampleError | None = None
     try:
         await _ask_until_valid(host, run, sample, made)
-    except (SampleError, OutOfMemory) as fault:
+    except SampleError as fault:
         error = fault.with_traceback(None)  # its frames keep decoded images alive, and form a cycle
     except CHUNK_FAULTS:
         raise
@@ -107,7 +107,7 @@ def make_outcome(
     sample: Sample,
     started_at: float,
     made: Sequence["Made"] = (),
-    error: SampleError | OutOfMemory | None = None,
+    error: SampleError | None = None,
 ) -> Outcome:
     """Return the outcome of a sample after its attempts, the last of which counts."""
     last = made[-1] if made else None

@@ -12,7 +12,7 @@ from common.ledger.worker_registry import WorkerRecord
 from tests.support.asked_samples import count_asked_again
 from tests.support.fleet import Fleet, make_rows
 from tests.support.fleet_processes import clean_fleet, find_processes, start_launcher
-from tests.support.hardware.shown_gpus import with_gpus
+from tests.support.hardware.fake_gpus import with_gpus
 from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
 from tests.support.workers import enqueue_rows

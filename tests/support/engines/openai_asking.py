@@ -9,7 +9,7 @@ import pytest
 
 from common.settings import get_settings
 from tests.support.engines.requests import make_profile, make_request, run
-from tests.support.faults.dictated_clock import DictatedClock
+from tests.support.faults.fake_clock import FakeClock
 from tests.support.servers.openai_server import KEY, Asked, OpenAIServer, Reply, say, serve_openai
 from workers.engines.base import Engine
 from workers.engines.openai.engine import OpenAIEngine
@@ -27,12 +27,12 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenAIServer]:
 
 
 @pytest.fixture
-def clock() -> DictatedClock:
-    return DictatedClock()
+def clock() -> FakeClock:
+    return FakeClock()
 
 
 @asynccontextmanager
-async def open_openai(server: OpenAIServer, clock: DictatedClock | None = None, **options: Any) -> AsyncIterator[Engine]:
+async def open_openai(server: OpenAIServer, clock: FakeClock | None = None, **options: Any) -> AsyncIterator[Engine]:
     profile = make_profile("openai", {"base_url": server.url, **options})
     engine = OpenAIEngine(profile, "some-model", clock=clock.as_clock() if clock else Clock(), seed=3)
     await engine.start()
@@ -42,7 +42,7 @@ async def open_openai(server: OpenAIServer, clock: DictatedClock | None = None, 
         await engine.stop()
 
 
-def ask(server: OpenAIServer, *texts: str, clock: DictatedClock | None = None, **options: Any) -> list[Any]:
+def ask(server: OpenAIServer, *texts: str, clock: FakeClock | None = None, **options: Any) -> list[Any]:
     """Send one request for each text; return the generation or the error of each."""
 
     async def gather() -> list[Any]:

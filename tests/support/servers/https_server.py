@@ -39,7 +39,7 @@ class Server(socketserver.ThreadingTCPServer):
         self._tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         self.authority.issue_cert(*hosts).configure_cert(self._tls)
 
-    def drip(self, *, first: Iterable[bytes] = ()) -> Iterator[bytes]:
+    def send_slowly(self, *, first: Iterable[bytes] = ()) -> Iterator[bytes]:
         """Yield ``first``, then single bytes at intervals, until the client or the test closes the connection."""
         yield from first
         while not self.closing.wait(0.02):
@@ -61,14 +61,14 @@ class Server(socketserver.ThreadingTCPServer):
 class Web:
     """Resolves names, connects to the server, and records both.
 
-    ``lookups`` lists the resolved hosts, ``dialled`` the addresses that were connected to, each with its timeout (seconds) in
+    ``lookups`` lists the resolved hosts, ``connected`` the addresses that were connected to, each with its timeout (seconds) in
     ``timeouts``; connections to an address in ``silent`` time out.
     """
 
     def __init__(self, server: Server) -> None:
         self.server = server
         self.lookups: list[str] = []
-        self.dialled: list[str] = []
+        self.connected: list[str] = []
         self.timeouts: list[float] = []
         self._names: dict[str, Iterator[list[str]]] = {}
         self._resolve = socket.getaddrinfo
@@ -90,7 +90,7 @@ class Web:
         """Replace ``socket.create_connection``: connect every address to our server, or time out."""
         host, port = address
         assert port == 443
-        self.dialled.append(host)
+        self.connected.append(host)
         self.timeouts.append(timeout)
         if host in self.silent:
             raise TimeoutError

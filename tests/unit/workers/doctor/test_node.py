@@ -13,7 +13,7 @@ from common.errors import ConfigError, ServiceUnreachable
 from common.settings import Settings, get_settings
 from common.storage.store import StoreFull
 from tests.support.faults.closed_folders import close_folder
-from tests.support.hardware.shown_gpus import GIB, ShownGpu, make_gpu, show_gpus
+from tests.support.hardware.fake_gpus import GIB, FakeGpu, fake_nvml, make_gpu
 from workers.doctor.finding import Finding, find_exit_code, report_fault
 from workers.doctor.machine import check_disk, check_gpus, check_versions, judge_gpu, judge_space
 from workers.doctor.model import check_model
@@ -173,7 +173,7 @@ def levels_of(findings: list[Finding]) -> dict[str, str]:
 
 
 def test_only_requested_gpus_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
-    show_gpus(monkeypatch, [ShownGpu(uuid="GPU-a"), ShownGpu(uuid="GPU-b", free=GIB, pids=(7,))])
+    fake_nvml(monkeypatch, [FakeGpu(uuid="GPU-a"), FakeGpu(uuid="GPU-b", free=GIB, pids=(7,))])
     assert levels_of(check_gpus([(None, None)], 1)) == {"driver": "ok", "gpu0": "ok", "gpu1": "warning"}
     assert levels_of(check_gpus([(None, "0")], 1)) == {"driver": "ok", "gpu0": "ok"}
     assert levels_of(check_gpus([(None, "0-7")], 1)) == {"driver": "ok", "gpus": "problem"}
@@ -182,14 +182,14 @@ def test_only_requested_gpus_are_checked(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_missing_gpu_is_problem_only_if_requested(monkeypatch: pytest.MonkeyPatch) -> None:
-    show_gpus(monkeypatch, None)
+    fake_nvml(monkeypatch, None)
     assert levels_of(check_gpus([(None, None)], 1)) == {"gpus": "warning"}
     assert levels_of(check_gpus([(None, "none")], 1)) == {"gpus": "ok"}
     assert levels_of(check_gpus([(None, "all")], 1)) == {"gpus": "problem"}
 
 
 def test_failing_driver_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
-    show_gpus(monkeypatch, "broken")
+    fake_nvml(monkeypatch, "broken")
     (finding,) = check_gpus([(None, "all")], 1)
     assert (finding.what, finding.level, finding.unreachable) == ("gpus", "problem", False)
     assert "the NVIDIA driver fails: Driver Not Loaded" in finding.found
@@ -211,7 +211,7 @@ def test_failing_driver_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_cpu_torch_is_problem_only_with_gpus(
     monkeypatch: pytest.MonkeyPatch, asked: list[tuple[str | None, str | None]], version: str, is_problem: bool
 ) -> None:
-    show_gpus(monkeypatch, [ShownGpu()])
+    fake_nvml(monkeypatch, [FakeGpu()])
     monkeypatch.setattr("importlib.metadata.version", lambda _: version)
     assert levels_of(check_versions(asked)) == {"versions": "ok", **({"torch": "problem"} if is_problem else {})}
 
@@ -229,7 +229,7 @@ def write_profile(folder: Path, engine: str, **fields: Any) -> str:
 
 
 def test_chosen_engine_options_are_reported(monkeypatch: pytest.MonkeyPatch, profiles: Path) -> None:
-    show_gpus(monkeypatch, [ShownGpu(), ShownGpu(uuid="GPU-1")])
+    fake_nvml(monkeypatch, [FakeGpu(), FakeGpu(uuid="GPU-1")])
     name = write_profile(profiles, "vllm")
     findings = check_gpus([(name, "0+1")], 1)
     assert [finding.what for finding in findings] == ["driver", "gpu0", "gpu1", "slot gpu0+1"]

@@ -56,7 +56,7 @@ def redirect(web: Web, target: str, *, status: int = 302, path: str = "/moved") 
 
 def test_image_is_fetched_over_tls(web: Web) -> None:
     assert load(GOOD) == SIZE
-    assert (web.lookups, web.dialled) == (["good.example"], [PUBLIC])
+    assert (web.lookups, web.connected) == (["good.example"], [PUBLIC])
     (request,) = web.server.requests
     assert request.startswith("GET /a.png HTTP/1.1\r\n")
     assert "Host: good.example\r\n" in request
@@ -104,7 +104,7 @@ def test_silent_address_falls_back_to_the_next(web: Web) -> None:
     web.name("good.example", [PUBLIC_V6, PUBLIC])
     web.silent.add(PUBLIC_V6)
     assert load(GOOD) == SIZE
-    assert web.dialled == [PUBLIC_V6, PUBLIC]
+    assert web.connected == [PUBLIC_V6, PUBLIC]
     assert web.timeouts[0] <= LONG_S / 2
 
 
@@ -148,12 +148,12 @@ PRIVATE = "127.0.0.1 ::1 10.1.2.3 172.16.0.1 192.168.1.1 169.254.169.254 ::ffff:
 def test_host_with_private_address_is_never_connected(web: Web, addresses: str) -> None:
     web.name("sly.example", addresses.split(","))
     for uri in ("https://sly.example/a.png", redirect(web, "https://sly.example/a.png")):
-        web.dialled.clear()
+        web.connected.clear()
         code, message = fault_of(uri)
         assert code == "media_forbidden"
         assert "sly.example" in message
         assert not any(address in message for address in addresses.split(","))
-        assert web.dialled in ([], [PUBLIC])  # only the redirecting host
+        assert web.connected in ([], [PUBLIC])  # only the redirecting host
     assert len(web.server.requests) == 1
 
 
@@ -164,7 +164,7 @@ PRIVATE_SPELLINGS_V6 = "[::1] [::] [::ffff:127.0.0.1] [::ffff:7f00:1] [fe80::1] 
 @pytest.mark.parametrize("host", [*PRIVATE_SPELLINGS_V4.split(), *PRIVATE_SPELLINGS_V6.split()])
 def test_every_spelling_of_private_address_is_rejected(web: Web, host: str) -> None:
     assert fault_of(f"https://{host}/a.png")[0] == "media_forbidden"
-    assert web.dialled == []
+    assert web.connected == []
 
 
 INSIDE = "https://169.254.169.254/latest/meta-data https://[::1]/ https://0x7f.1/ //127.0.0.1/a.png file:///etc/passwd"
@@ -177,23 +177,23 @@ def test_redirect_target_is_checked_like_a_url(web: Web, target: str) -> None:
     assert code == "media_forbidden"
     assert "https://good.example/moved (redirected to " in message
     assert "secret" not in message
-    assert web.dialled == [PUBLIC]
+    assert web.connected == [PUBLIC]
 
 
 def test_checked_address_is_the_one_connected(web: Web) -> None:
     web.name("rebinding.example", [PUBLIC], ["127.0.0.1"])
     code, _ = fault_of("https://rebinding.example/a.png")
     assert code == "media_unreadable"  # the certificate is valid for other names only
-    assert (web.lookups, web.dialled) == (["rebinding.example"], [PUBLIC])
+    assert (web.lookups, web.connected) == (["rebinding.example"], [PUBLIC])
     web.name("good.example", [PUBLIC], ["127.0.0.1"])
     assert load(GOOD) == SIZE
-    assert web.dialled == [PUBLIC, PUBLIC]
+    assert web.connected == [PUBLIC, PUBLIC]
 
 
 def test_address_change_between_redirects_is_rejected(web: Web) -> None:
     web.name("good.example", [PUBLIC], ["127.0.0.1"])
     assert fault_of(redirect(web, "/a.png"))[0] == "media_forbidden"
-    assert web.dialled == [PUBLIC]
+    assert web.connected == [PUBLIC]
 
 
 def test_byte_range_of_url_is_rejected(web: Web) -> None:
@@ -300,7 +300,7 @@ def test_non_http_answer_is_unreadable(web: Web) -> None:
 
 
 def test_endless_headers_are_unreadable(web: Web) -> None:
-    web.server.pages["/a.png"] = web.server.drip(first=[b"HTTP/1.1 200 OK\r\nx: ", b"x" * 2**20])
+    web.server.pages["/a.png"] = web.server.send_slowly(first=[b"HTTP/1.1 200 OK\r\nx: ", b"x" * 2**20])
     assert fault_of(GOOD)[0] == "media_unreadable"
 
 
@@ -352,7 +352,7 @@ def assert_out_of_time(uri: str) -> None:
 
 @pytest.mark.parametrize("first", [b"", b"HTTP/1.1 200 OK\r\nx-slow: ", b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n"])
 def test_slow_answer_is_ended_by_timeout(web: Web, first: bytes) -> None:
-    web.server.pages["/a.png"] = web.server.drip(first=[first])
+    web.server.pages["/a.png"] = web.server.send_slowly(first=[first])
     assert_out_of_time(GOOD)
 
 
@@ -366,7 +366,7 @@ def test_endless_informational_responses_end_by_timeout(web: Web) -> None:
 
 
 def test_redirects_share_one_timeout(web: Web) -> None:
-    web.server.pages["/slow"] = web.server.drip(first=answer(status=200, content_length=99999))
+    web.server.pages["/slow"] = web.server.send_slowly(first=answer(status=200, content_length=99999))
     assert_out_of_time(redirect(web, "/slow"))
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from common.errors import ConfigError
 from common.spec.models import ModelProfile
-from tests.support.hardware.shown_gpus import make_gpu
+from tests.support.hardware.fake_gpus import make_gpu
 from workers.engines.hf.model import HfOptions
 from workers.supervisor.engine_presets import choose_preset, find_group_size
 

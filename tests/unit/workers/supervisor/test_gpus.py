@@ -3,7 +3,7 @@
 import pytest
 
 from common.errors import ConfigError, EngineError
-from tests.support.hardware.shown_gpus import ShownGpu, make_gpu, show_gpus
+from tests.support.hardware.fake_gpus import FakeGpu, fake_nvml, make_gpu
 from workers.supervisor.gpus import (
     Driver,
     Gpu,
@@ -128,8 +128,8 @@ def test_unknown_visible_devices_are_rejected(visible: str, message: str) -> Non
 
 
 def test_gpus_are_read_from_nvml(monkeypatch: pytest.MonkeyPatch) -> None:
-    shown = [ShownGpu(uuid="GPU-a", pids=(7, 8)), ShownGpu(uuid="GPU-b", name="NVIDIA GB10", total=None, free=None, pids=None)]
-    show_gpus(monkeypatch, shown)
+    shown = [FakeGpu(uuid="GPU-a", pids=(7, 8)), FakeGpu(uuid="GPU-b", name="NVIDIA GB10", total=None, free=None, pids=None)]
+    fake_nvml(monkeypatch, shown)
     first, second = list_gpus()
     assert first == Gpu(0, "GPU-a", "NVIDIA H100 80GB HBM3", 80 * 2**30, 79 * 2**30)
     assert second == Gpu(1, "GPU-b", "NVIDIA GB10", None, None)
@@ -140,12 +140,12 @@ def test_gpus_are_read_from_nvml(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_inaccessible_gpus_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """CUDA does not number the GPUs that belong to others either."""
-    show_gpus(monkeypatch, [None, ShownGpu(uuid="GPU-b"), None, ShownGpu(uuid="GPU-d")])
+    fake_nvml(monkeypatch, [None, FakeGpu(uuid="GPU-b"), None, FakeGpu(uuid="GPU-d")])
     assert [(gpu.index, gpu.uuid) for gpu in list_gpus()] == [(0, "GPU-b"), (1, "GPU-d")]
 
 
 def test_visible_devices_limit_the_usable_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    show_gpus(monkeypatch, [ShownGpu(uuid=f"GPU-{letter}") for letter in "abc"])
+    fake_nvml(monkeypatch, [FakeGpu(uuid=f"GPU-{letter}") for letter in "abc"])
     assert [gpu.index for gpu in list_usable_gpus()] == [0, 1, 2]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-c,0")
     assert [gpu.index for gpu in list_usable_gpus()] == [2, 0]
@@ -156,13 +156,13 @@ def test_visible_devices_limit_the_usable_gpus(monkeypatch: pytest.MonkeyPatch) 
     [
         (None, None, "no NVIDIA driver found here.*NVIDIA_DRIVER_CAPABILITIES"),
         ([], None, "the NVIDIA driver shows no GPU"),
-        ([ShownGpu()], "", "CUDA_VISIBLE_DEVICES='' leaves no usable GPU"),
+        ([FakeGpu()], "", "CUDA_VISIBLE_DEVICES='' leaves no usable GPU"),
     ],
 )
 def test_missing_gpu_error_gives_advice(
-    monkeypatch: pytest.MonkeyPatch, shown: list[ShownGpu | None] | str | None, visible: str | None, message: str
+    monkeypatch: pytest.MonkeyPatch, shown: list[FakeGpu | None] | str | None, visible: str | None, message: str
 ) -> None:
-    show_gpus(monkeypatch, shown)
+    fake_nvml(monkeypatch, shown)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     with pytest.raises(ConfigError, match=message) as caught:
@@ -171,7 +171,7 @@ def test_missing_gpu_error_gives_advice(
 
 
 def test_failing_driver_is_an_engine_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    show_gpus(monkeypatch, "broken")
+    fake_nvml(monkeypatch, "broken")
     for ask in (list_gpus, list_usable_gpus, read_driver, lambda: list_users(GPUS[0])):
         with pytest.raises(EngineError, match=r"the NVIDIA driver fails: Driver Not Loaded; does nvidia-smi work.*--gpus none"):
             ask()

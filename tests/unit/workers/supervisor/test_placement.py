@@ -8,7 +8,7 @@ import yaml
 
 from common.errors import ConfigError, EngineError
 from common.settings import get_settings
-from tests.support.hardware.shown_gpus import ShownGpu, show_gpus
+from tests.support.hardware.fake_gpus import FakeGpu, fake_nvml
 from workers.supervisor.notices import find_places
 from workers.supervisor.placement import assign_slots, pair_models
 
@@ -17,7 +17,7 @@ CPU = f"cpu{os.getpid()}"
 
 @pytest.fixture(autouse=True)
 def _four_gpus_and_some_profiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    show_gpus(monkeypatch, [ShownGpu(uuid=f"GPU-{number}") for number in range(4)])
+    fake_nvml(monkeypatch, [FakeGpu(uuid=f"GPU-{number}") for number in range(4)])
     monkeypatch.setenv("FLEET_PROFILES_DIR", str(tmp_path))
     get_settings.cache_clear()
     for name, engine in (("a", "hf"), ("b", "vllm"), ("own", "my_package.my_engine:MyEngine")):
@@ -88,7 +88,7 @@ def test_models_have_separate_slots_with_unique_names() -> None:
 
 
 def test_slot_describes_its_hardware(monkeypatch: pytest.MonkeyPatch) -> None:
-    show_gpus(monkeypatch, [ShownGpu(uuid=name, name=name) for name in ("L4", "L4", "H100")])
+    fake_nvml(monkeypatch, [FakeGpu(uuid=name, name=name) for name in ("L4", "L4", "H100")])
     assert [one.slot.gpu for one in assign_slots([("b", "0+1,2")])] == ["2 × L4", "H100"]
     assert [one.slot.gpu for one in assign_slots([("b", "0+1+2")])] == ["2 × L4, H100"]
     assert [one.slot.gpu for one in assign_slots([("b", "none")])] == [""]
@@ -113,11 +113,11 @@ def test_invalid_assignments_are_rejected_before_start(monkeypatch: pytest.Monke
         assign_slots([("no-such-model", "0")])
     with pytest.raises(ConfigError, match="runs on one GPU"):
         assign_slots([("a", "0+1")])
-    show_gpus(monkeypatch, None)
+    fake_nvml(monkeypatch, None)
     with pytest.raises(ConfigError, match="no NVIDIA driver found"):
         assign_slots([("a", "none"), ("b", "0")])
     assert name_slots(("a", "none")) == [("a", CPU, "")], "a slot without a GPU needs no driver"
-    show_gpus(monkeypatch, "broken")
+    fake_nvml(monkeypatch, "broken")
     with pytest.raises(EngineError, match="the NVIDIA driver fails"):
         assign_slots([("b", "0")])
 

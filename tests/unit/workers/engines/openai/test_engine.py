@@ -13,7 +13,7 @@ from common.errors import ConfigError, EngineError, TransientError
 from common.settings import get_settings
 from tests.support.engines.openai_asking import answer_first, ask, clock, open_openai, server, wait_for
 from tests.support.engines.requests import ask_all, make_profile, make_request, run
-from tests.support.faults.dictated_clock import DictatedClock
+from tests.support.faults.fake_clock import FakeClock
 from tests.support.servers.openai_server import HANG, KEY, Asked, OpenAIServer, Reply, say, serve_openai
 from tests.support.servers.tls_proxy import start_tls_proxy
 from workers.engines.base import Generation
@@ -91,7 +91,7 @@ def test_concurrency_limits_sent_and_encoded_requests(
     assert max(unanswered) == concurrency
 
 
-def test_requests_start_at_the_configured_interval(server: OpenAIServer, clock: DictatedClock) -> None:
+def test_requests_start_at_the_configured_interval(server: OpenAIServer, clock: FakeClock) -> None:
     arrived_s: list[float] = []
     server.reply = lambda _: arrived_s.append(clock.now_s) or say()  # type: ignore[func-returns-value]  # append returns None
     ask(server, *"abcdef", clock=clock, requests_per_minute=30, request_delay_s=0.5, concurrency=1)
@@ -203,14 +203,14 @@ def test_redirect_to_another_host_omits_the_key(server: OpenAIServer) -> None:
         assert "authorization" not in other.asked[0].headers
 
 
-def test_endless_redirect_is_an_endpoint_fault(server: OpenAIServer, clock: DictatedClock) -> None:
+def test_endless_redirect_is_an_endpoint_fault(server: OpenAIServer, clock: FakeClock) -> None:
     server.reply = lambda _: Reply(307, headers={"Location": "/v1/chat/completions"})
     (error,) = ask(server, "x", clock=clock)
     assert isinstance(error, TransientError)
     assert "TooManyRedirects" in str(error)
 
 
-def test_proxy_of_the_environment_is_used(server: OpenAIServer, clock: DictatedClock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxy_of_the_environment_is_used(server: OpenAIServer, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "")
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")  # nothing listens on port 1
     (error,) = ask(server, "x", clock=clock)

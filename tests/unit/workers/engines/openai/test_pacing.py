@@ -8,12 +8,12 @@ import pytest
 
 from common.errors import TransientError
 from tests.support.engines.requests import run
-from tests.support.faults.dictated_clock import DictatedClock
+from tests.support.faults.fake_clock import FakeClock
 from workers.engines.openai.options import OpenAIOptions
 from workers.engines.openai.pacing import MOST_BLAME, Backoff, Gate, Pulse, Trial
 
 
-def pass_many(gate: Gate, clock: DictatedClock, count: int) -> list[float]:
+def pass_many(gate: Gate, clock: FakeClock, count: int) -> list[float]:
     """Return the times at which ``count`` concurrent requests pass the gate."""
 
     async def pass_one() -> float:
@@ -32,7 +32,7 @@ def pass_many(gate: Gate, clock: DictatedClock, count: int) -> list[float]:
     [({"requests_per_minute": 10}, 10), ({"requests_per_minute": 10, "request_delay_s": 12}, 5), ({"request_delay_s": 0.05}, 1200)],
 )
 def test_requests_per_minute_is_not_exceeded(options: dict[str, float], per_minute: int) -> None:
-    clock = DictatedClock()
+    clock = FakeClock()
     gate = Gate(OpenAIOptions.model_validate(options).interval_s, 300, clock.as_clock())
     starts = pass_many(gate, clock, per_minute + 5)
     interval_s = 60 / per_minute
@@ -41,13 +41,13 @@ def test_requests_per_minute_is_not_exceeded(options: dict[str, float], per_minu
 
 
 def test_no_limit_means_no_wait() -> None:
-    clock = DictatedClock()
+    clock = FakeClock()
     assert pass_many(Gate(OpenAIOptions().interval_s, 300, clock.as_clock()), clock, 50) == [1000] * 50
     assert clock.slept == []
 
 
 def test_longest_pause_holds_every_request() -> None:
-    clock = DictatedClock()
+    clock = FakeClock()
     gate = Gate(2, 300, clock.as_clock())
     gate.pause(30)
     gate.pause(10)
@@ -55,7 +55,7 @@ def test_longest_pause_holds_every_request() -> None:
 
 
 def test_pause_also_holds_a_waiting_request() -> None:
-    clock = DictatedClock()
+    clock = FakeClock()
     gate = Gate(10, 300, clock.as_clock())
 
     async def pass_in_turn() -> float:
@@ -71,7 +71,7 @@ def test_pause_also_holds_a_waiting_request() -> None:
 
 def test_pause_beyond_patience_fails_at_once() -> None:
     """A later request waits, once the rest of the pause is within the patience."""
-    clock = DictatedClock()
+    clock = FakeClock()
     gate = Gate(0, 300, clock.as_clock())
     gate.pause(3600)
     with pytest.raises(TransientError, match="asked for a pause, and 3600 s of it are left"):
@@ -82,7 +82,7 @@ def test_pause_beyond_patience_fails_at_once() -> None:
 
 
 def test_cancelled_request_lets_the_next_pass() -> None:
-    gate = Gate(0, 300, DictatedClock().as_clock())
+    gate = Gate(0, 300, FakeClock().as_clock())
 
     async def cancel_first() -> None:
         async with gate._turn:  # noqa: SLF001  # another request holds the turn
@@ -111,7 +111,7 @@ def test_backoff_is_stable_for_a_seed() -> None:
 
 def test_any_answer_renews_patience() -> None:
     """Patience ends when no request was answered for that long."""
-    clock = DictatedClock()
+    clock = FakeClock()
     pulse = Pulse(clock.as_clock())
     trial = Trial(pulse, 100, clock.as_clock())
     clock.now_s += 99
@@ -125,7 +125,7 @@ def test_any_answer_renews_patience() -> None:
 
 
 def test_request_failing_alone_is_at_fault() -> None:
-    clock = DictatedClock()
+    clock = FakeClock()
     pulse = Pulse(clock.as_clock())
     trial = Trial(pulse, 100, clock.as_clock())
     for _ in range(20):  # an outage
@@ -142,7 +142,7 @@ def test_request_failing_alone_is_at_fault() -> None:
 
 
 def test_rate_limits_count_only_after_patience() -> None:
-    clock = DictatedClock()
+    clock = FakeClock()
     pulse = Pulse(clock.as_clock())
     trial = Trial(pulse, 100, clock.as_clock())
     clock.now_s += 99

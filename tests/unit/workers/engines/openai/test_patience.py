@@ -7,7 +7,7 @@ import pytest
 from common.errors import ConfigError, SampleError, TransientError
 from tests.support.engines.openai_asking import answer_first, ask, clock, open_openai, server, wait_for
 from tests.support.engines.requests import make_request, run
-from tests.support.faults.dictated_clock import DictatedClock
+from tests.support.faults.fake_clock import FakeClock
 from tests.support.servers.openai_server import CUT, HANG, KEY, PAGE, Asked, OpenAIServer, Reply, refuse, say, say_json
 from workers.engines.base import Generation
 from workers.engines.openai.pacing import MOST_BLAME
@@ -30,7 +30,7 @@ FORBIDDEN = Reply(403, b"<html><head><title>403 Forbidden</title></head><body>ng
         Reply(200, b'{"choices": [', {"Content-Type": "application/json"}), Reply(200, b"\x1f\x8b", {"Content-Encoding": "gzip"}),
     ],
 )  # fmt: skip
-def test_temporary_fault_is_retried_with_same_body(server: OpenAIServer, clock: DictatedClock, fault: Reply) -> None:
+def test_temporary_fault_is_retried_with_same_body(server: OpenAIServer, clock: FakeClock, fault: Reply) -> None:
     server.reply = answer_first(fault, fault)
     (generation,) = ask(server, "why?", clock=clock)
     assert generation.text == "ok"
@@ -38,20 +38,20 @@ def test_temporary_fault_is_retried_with_same_body(server: OpenAIServer, clock: 
     assert all(wait_s <= bound_s for wait_s, bound_s in zip(clock.slept, (1, 2), strict=True))
 
 
-def test_unanswered_request_times_out_and_is_retried(server: OpenAIServer, clock: DictatedClock) -> None:
+def test_unanswered_request_times_out_and_is_retried(server: OpenAIServer, clock: FakeClock) -> None:
     server.reply = answer_first(HANG)
     (generation,) = ask(server, "why?", clock=clock, timeout_s=1)
     assert generation.text == "ok"
     assert [asked.text for asked in server.asked if asked.text == "why?"] == ["why?"] * 2
 
 
-def test_endless_slow_answer_times_out(server: OpenAIServer, clock: DictatedClock) -> None:
+def test_endless_slow_answer_times_out(server: OpenAIServer, clock: FakeClock) -> None:
     server.reply = answer_first(Reply(drips=True))
     (generation,) = ask(server, "why?", clock=clock, timeout_s=1)
     assert generation.text == "ok"
 
 
-def test_requested_pause_holds_every_request(server: OpenAIServer, clock: DictatedClock) -> None:
+def test_requested_pause_holds_every_request(server: OpenAIServer, clock: FakeClock) -> None:
     arrivals: list[tuple[str, float]] = []
 
     def reply(asked: Asked) -> Reply:
@@ -72,7 +72,7 @@ def test_requested_pause_holds_every_request(server: OpenAIServer, clock: Dictat
     assert all(at_s >= 1050 for _, at_s in arrivals)
 
 
-def test_pause_beyond_patience_releases_the_chunk(server: OpenAIServer, clock: DictatedClock) -> None:
+def test_pause_beyond_patience_releases_the_chunk(server: OpenAIServer, clock: FakeClock) -> None:
     """No further request is sent to the endpoint during the pause."""
     server.reply = lambda _: refuse(429, "daily quota", headers={"Retry-After": "3000"})
 
@@ -91,7 +91,7 @@ def test_pause_beyond_patience_releases_the_chunk(server: OpenAIServer, clock: D
 
 
 @pytest.mark.parametrize("reply", [refuse(503, "melting"), refuse(500, "melting"), refuse(429, "melting"), Reply(502, b"melting")])
-def test_failing_endpoint_is_transient_after_patience(server: OpenAIServer, clock: DictatedClock, reply: Reply) -> None:
+def test_failing_endpoint_is_transient_after_patience(server: OpenAIServer, clock: FakeClock, reply: Reply) -> None:
     server.reply = lambda _: reply
     (error,) = ask(server, "why?", clock=clock, patience_s=200)
     assert isinstance(error, TransientError)
@@ -100,14 +100,14 @@ def test_failing_endpoint_is_transient_after_patience(server: OpenAIServer, cloc
     assert 1200 <= clock.now_s <= 1200 + 30
 
 
-def test_unreachable_endpoint_is_transient_after_patience(server: OpenAIServer, clock: DictatedClock) -> None:
+def test_unreachable_endpoint_is_transient_after_patience(server: OpenAIServer, clock: FakeClock) -> None:
     error, other = ask(server, "why?", "how?", clock=clock, base_url=UNREACHABLE)
     for one in (error, other):
         assert isinstance(one, TransientError)
         assert f"{UNREACHABLE} cannot be reached" in str(one)
 
 
-def test_later_request_has_its_own_patience(server: OpenAIServer, clock: DictatedClock) -> None:
+def test_later_request_has_its_own_patience(server: OpenAIServer, clock: FakeClock) -> None:
     async def ask_twice() -> Generation:
         async with open_openai(server, clock) as engine:
             server.reply = lambda _: refuse(503)
@@ -124,7 +124,7 @@ def fail_poison(asked: Asked) -> Reply:
     return refuse(500, "CUDA error") if "poison" in asked.text else say()
 
 
-def test_request_failing_among_successes_is_at_fault(server: OpenAIServer, clock: DictatedClock) -> None:
+def test_request_failing_among_successes_is_at_fault(server: OpenAIServer, clock: FakeClock) -> None:
     server.reply = fail_poison
 
     async def ask_both() -> None:
@@ -140,7 +140,7 @@ def test_request_failing_among_successes_is_at_fault(server: OpenAIServer, clock
     assert clock.now_s < 1000 + 300
 
 
-def test_control_request_distinguishes_bad_request_from_outage(server: OpenAIServer, clock: DictatedClock) -> None:
+def test_control_request_distinguishes_bad_request_from_outage(server: OpenAIServer, clock: FakeClock) -> None:
     server.reply = fail_poison
     (error,) = ask(server, "poison", clock=clock)
     assert isinstance(error, SampleError)
@@ -150,7 +150,7 @@ def test_control_request_distinguishes_bad_request_from_outage(server: OpenAISer
     assert all(asked.body["max_tokens"] <= 16 and not asked.images for asked in controls)
 
 
-def test_unanswered_request_fails_after_four_tries(server: OpenAIServer, clock: DictatedClock) -> None:
+def test_unanswered_request_fails_after_four_tries(server: OpenAIServer, clock: FakeClock) -> None:
     """It fails even if it is the only request."""
     server.reply = lambda asked: HANG if "endless" in asked.text else say()
     (error,) = ask(server, "endless", clock=clock, timeout_s=1)
@@ -160,7 +160,7 @@ def test_unanswered_request_fails_after_four_tries(server: OpenAIServer, clock: 
     assert sum(asked.text == "endless" for asked in server.asked) == 4
 
 
-def test_rate_limit_is_not_the_request_fault(server: OpenAIServer, clock: DictatedClock) -> None:
+def test_rate_limit_is_not_the_request_fault(server: OpenAIServer, clock: FakeClock) -> None:
     server.reply = lambda asked: refuse(429) if "unlucky" in asked.text and asked.number < 60 else say()
 
     async def ask_both() -> Generation:
@@ -176,7 +176,7 @@ def test_rate_limit_is_not_the_request_fault(server: OpenAIServer, clock: Dictat
 @pytest.mark.parametrize(
     "fault", [refuse(429, "too large"), refuse(429, headers={"Retry-After": "40"}), refuse(503, "upstream failed")]
 )
-def test_limit_on_only_one_request_fails_it(server: OpenAIServer, clock: DictatedClock, fault: Reply) -> None:
+def test_limit_on_only_one_request_fails_it(server: OpenAIServer, clock: FakeClock, fault: Reply) -> None:
     server.reply = lambda asked: fault if asked.text == "big" else say()
     (error,) = ask(server, "big", clock=clock, patience_s=200)
     assert isinstance(error, SampleError)
@@ -186,13 +186,13 @@ def test_limit_on_only_one_request_fails_it(server: OpenAIServer, clock: Dictate
     assert sum(asked.text != "big" for asked in server.asked) == 3, "no control request is sent before patience ends"
 
 
-def test_limit_that_ends_with_patience_is_retried(server: OpenAIServer, clock: DictatedClock) -> None:
+def test_limit_that_ends_with_patience_is_retried(server: OpenAIServer, clock: FakeClock) -> None:
     server.reply = lambda asked: refuse(429) if asked.text == "big" and clock.now_s < 1200 + 20 else say()
     (generation,) = ask(server, "big", clock=clock, patience_s=200)
     assert generation.text == "ok"
 
 
-def test_pause_of_doubted_request_holds_no_other(server: OpenAIServer, clock: DictatedClock) -> None:
+def test_pause_of_doubted_request_holds_no_other(server: OpenAIServer, clock: FakeClock) -> None:
     server.reply = lambda asked: refuse(429, headers={"Retry-After": "90"}) if asked.text == "big" else say()
 
     async def ask_both() -> float:
@@ -206,7 +206,7 @@ def test_pause_of_doubted_request_holds_no_other(server: OpenAIServer, clock: Di
     assert run(ask_both()) == 0
 
 
-def test_pause_of_all_requests_holds_the_next(server: OpenAIServer, clock: DictatedClock) -> None:
+def test_pause_of_all_requests_holds_the_next(server: OpenAIServer, clock: FakeClock) -> None:
     server.reply = lambda _: refuse(429, headers={"Retry-After": "90"})
 
     async def ask_twice() -> float:
@@ -221,7 +221,7 @@ def test_pause_of_all_requests_holds_the_next(server: OpenAIServer, clock: Dicta
     assert run(ask_twice()) == 90
 
 
-def test_firewall_page_for_one_request_fails_it(server: OpenAIServer, clock: DictatedClock) -> None:
+def test_firewall_page_for_one_request_fails_it(server: OpenAIServer, clock: FakeClock) -> None:
     server.reply = lambda asked: FORBIDDEN if "poison" in asked.text else say(asked.text)
     *others, error = ask(server, *map(str, range(6)), "poison", clock=clock)
     assert [other.text for other in others] == [str(number) for number in range(6)]
@@ -230,7 +230,7 @@ def test_firewall_page_for_one_request_fails_it(server: OpenAIServer, clock: Dic
     assert "HTTP 403: 403 Forbidden" in str(error)
 
 
-def test_firewall_page_for_all_is_config_error(server: OpenAIServer, clock: DictatedClock) -> None:
+def test_firewall_page_for_all_is_config_error(server: OpenAIServer, clock: FakeClock) -> None:
     server.reply = lambda _: FORBIDDEN
     (error,) = ask(server, "why?", clock=clock)
     assert isinstance(error, ConfigError)

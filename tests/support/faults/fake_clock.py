@@ -7,7 +7,7 @@ from workers.engines.openai.pacing import Clock
 
 
 @dataclass
-class DictatedClock:
+class FakeClock:
     """``now_s`` is the time, ``slept`` lists every sleep so far.  Sleeping tasks continue in the order of their sleeps."""
 
     now_s: float = 1000.0

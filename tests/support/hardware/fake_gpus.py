@@ -17,7 +17,7 @@ _FOLDER = Path(__file__).parent / "nvml"
 
 
 @dataclass(frozen=True)
-class ShownGpu:
+class FakeGpu:
     """One GPU as NVML reports it; ``pids`` are the processes on it, ``None`` for a driver that does not report them."""
 
     uuid: str = "GPU-0"
@@ -33,7 +33,7 @@ def make_gpu(index: int, *, free_gib: float | None = 79.1, total_gib: float | No
     return Gpu(index, f"GPU-{index}{index}{index}{index}-abcd", "NVIDIA H100 80GB HBM3", total, free)
 
 
-def show_gpus(monkeypatch: pytest.MonkeyPatch, shown: Sequence[ShownGpu | None] | str | None) -> None:
+def fake_nvml(monkeypatch: pytest.MonkeyPatch, shown: Sequence[FakeGpu | None] | str | None) -> None:
     """Make this process see only these GPUs: ``None`` for no driver, ``broken`` for a driver that fails."""
     monkeypatch.setattr(gpus, "pynvml", fake_pynvml)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
@@ -46,9 +46,9 @@ def with_gpus(environment: Mapping[str, str], count: int) -> dict[str, str]:
     """Return an environment in which processes see ``count`` GPUs; with 0 they find no driver."""
     path = os.pathsep.join([str(_FOLDER), environment["PYTHONPATH"]])
     hidden = ("SHOWN_GPUS", "CUDA_VISIBLE_DEVICES")
-    shown = {"SHOWN_GPUS": _to_text([ShownGpu(uuid=f"GPU-{number}") for number in range(count)])} if count else {}
+    shown = {"SHOWN_GPUS": _to_text([FakeGpu(uuid=f"GPU-{number}") for number in range(count)])} if count else {}
     return {**{name: value for name, value in environment.items() if name not in hidden}, **shown, "PYTHONPATH": path}
 
 
-def _to_text(shown: Sequence[ShownGpu | None]) -> str:
+def _to_text(shown: Sequence[FakeGpu | None]) -> str:
     return json.dumps([gpu and asdict(gpu) for gpu in shown])
