@@ -57,7 +57,7 @@ class EchoOptions(Spec):
 class EchoEngine:
     """Answers each request on its own, without batching.
 
-    A word counts as a token, and an image of the prompt as one more.  ``max_tokens`` truncates the answer.
+    A word counts as a token, and each image of the prompt as one more.  ``max_tokens`` truncates the answer.
     Raises ``ConfigError`` for invalid ``engine_options`` or an invalid table file.
     """
 
