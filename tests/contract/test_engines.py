@@ -197,7 +197,7 @@ def test_unknown_engine_option_is_a_config_error(name: str) -> None:
     ("option", "message"),
     [
         ("max_modle_len", "unknown option of vLLM; did you mean 'max_model_len'"),
-        ("model", "is set by the profile's own field 'weights'"),
+        ("model", "the profile field 'weights' sets it"),
     ],
 )
 def test_unknown_or_reserved_vllm_option_is_rejected(vllm_host: VllmHost, option: str, message: str) -> None:

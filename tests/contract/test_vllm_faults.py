@@ -29,7 +29,7 @@ def test_answer_keeps_its_finish_reason(vllm_host: VllmHost, given: str, reason:
 
 def test_aborted_request_is_an_engine_error(vllm_host: VllmHost) -> None:
     """An engine process that ends aborts its requests with half an answer."""
-    with pytest.raises(EngineError, match="vLLM's engine process is ending: it broke the request off") as caught:
+    with pytest.raises(EngineError, match="vLLM's engine process is exiting: it aborted the request") as caught:
         ask(vllm_host, "abort")
     assert caught.type is EngineError
 
@@ -37,7 +37,7 @@ def test_aborted_request_is_an_engine_error(vllm_host: VllmHost) -> None:
 @pytest.mark.parametrize("given", ["error", "some day another"])
 def test_other_interrupted_request_is_a_sample_error(vllm_host: VllmHost, given: str) -> None:
     """The partial text is not an answer."""
-    with pytest.raises(SampleError, match=f"the reason it gives is '{given}'") as caught:
+    with pytest.raises(SampleError, match=f"with finish reason '{given}'") as caught:
         ask(vllm_host, given)
     assert caught.value.code == "engine_failed"
 
@@ -51,8 +51,8 @@ def test_other_interrupted_request_is_a_sample_error(vllm_host: VllmHost, given:
         ("a wrapped nothing", SampleError, "EngineGenerateError: "),
         ("no memory", OutOfMemory, "MemoryError: no room"),
         ("wrapped no memory", OutOfMemory, "MemoryError: no room"),
-        ("death", EngineError, "vLLM's engine process is gone"),
-        ("wrapped death", EngineError, "vLLM's engine process is gone"),
+        ("death", EngineError, "vLLM's engine process has exited"),
+        ("wrapped death", EngineError, "vLLM's engine process has exited"),
     ],
 )
 def test_exception_is_classified_by_its_cause(vllm_host: VllmHost, says: str, kind: type[Exception], message: str) -> None:

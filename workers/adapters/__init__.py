@@ -1,4 +1,7 @@
-"""Adapters translate, purely: a sample into a request, a generation into a prediction.  One file per model family."""
+"""Adapters translate a sample into a prompt, and a generation into a prediction.
+
+They are pure functions of their arguments.  Each model family has one file.
+"""
 
 from workers.adapters.registry import load_adapter
 

@@ -1,4 +1,4 @@
-"""What an adapter is, and the prompts that most families share."""
+"""The adapter interface, and the question text that most model families share."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,30 +10,35 @@ from workers.engines.base import Message
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """The conversation for one sample, without its images: the worker adds them, and the settings, to make a request."""
+    """The conversation for one sample, without its images.
+
+    The worker adds the images and the sampling parameters to make a ``Request``.  ``template_options`` are passed to the
+    model's chat template.
+    """
 
     messages: tuple[Message, ...]
     template_options: Mapping[str, Any]
 
 
 class Adapter(Protocol):
-    """One model family's way of being asked and of answering."""
+    """The prompt format and the answer format of one model family."""
 
     def to_prompt(self, sample: Sample, *, images: int, reminder: str | None = None) -> Prompt:
-        """Return the conversation that asks ``sample``; a retry adds ``reminder``, the expected form in words.
+        """Return the conversation that asks the sample's question.
 
-        ``images`` is how many images its media came to: a video is shown as several.
+        ``images`` is the number of images that the sample's media became: a video becomes several.  A retry adds
+        ``reminder``, a description of the expected answer format.
         """
 
     def to_prediction(self, sample: Sample, text: str) -> str:
-        """Return what the raw text says, without thinking, tool calls and markers."""
+        """Return the answer in the raw text ``text``, without thinking, tool calls and markers."""
 
 
-def ask(sample: Sample) -> str:
-    """Return a sample's prompt as VLMEvalKit words it (``docs/conventions.md``).
+def render_question(sample: Sample) -> str:
+    """Return the sample's question in VLMEvalKit's wording (``docs/conventions.md``).
 
-    Multiple choice lists hint, question, options and asks to select; number and short text ask for a single word or
-    phrase; yes/no and free text are the question alone.
+    Multiple choice: the hint, the question, the options and a request to select one.  Number and short text: the question
+    and a request for a single word or phrase.  Yes/no and free text: the question alone.  A hint comes before the question.
     """
     if sample.kind == "multiple_choice" and sample.options:
         hint = f"Hint: {sample.hint}\n" if sample.hint else ""

@@ -1,15 +1,15 @@
-"""Plain chat-template models: images first, then the prompt; the answer is the text as it stands."""
+"""Models with a plain chat template: the images come before the question, and the whole text is the answer."""
 
 from common.records import Sample
-from workers.adapters.base import Prompt, ask
+from workers.adapters.base import Prompt, render_question
 from workers.engines.base import Message
 
 
 class ChatAdapter:
-    """The adapter for LLaVA, Gemini and every model whose chat template says all there is to say."""
+    """The adapter for LLaVA, Gemini and every model that needs nothing beyond its chat template."""
 
     def to_prompt(self, sample: Sample, *, images: int, reminder: str | None = None) -> Prompt:
-        text = ask(sample) + (f"\n{reminder}" if reminder else "")
+        text = render_question(sample) + (f"\n{reminder}" if reminder else "")
         return Prompt((Message("user", text, images=images),), {})
 
     def to_prediction(self, sample: Sample, text: str) -> str:

@@ -1,12 +1,17 @@
-"""Idefics2, Idefics3 and SmolVLM: plain text; where the end token is not stripped, what follows it is the next turn, made up."""
+"""Idefics2, Idefics3 and SmolVLM: plain text.
+
+If the engine does not strip the end-of-utterance token, the text after it is a further turn that the model invented.
+"""
 
 from common.records import Sample
 from workers.adapters.chat import ChatAdapter
 
-_END = "<end_of_utterance>"
+_END_OF_UTTERANCE = "<end_of_utterance>"
 
 
 class IdeficsAdapter(ChatAdapter):
+    """Returns the text before the first end-of-utterance token."""
+
     def to_prediction(self, sample: Sample, text: str) -> str:
         del sample
-        return text.partition(_END)[0].strip()
+        return text.partition(_END_OF_UTTERANCE)[0].strip()

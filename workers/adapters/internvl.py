@@ -1,4 +1,4 @@
-"""InternVL 2 to 3.5: plain text, after thoughts where it is asked for them; a short answer may come in LaTeX's box."""
+r"""InternVL 2 to 3.5: plain text, after the thinking if the prompt requests it.  A short answer may be in LaTeX's ``\boxed``."""
 
 from dataclasses import replace
 
@@ -8,21 +8,26 @@ from workers.adapters.base import Prompt
 from workers.adapters.chat import ChatAdapter
 from workers.engines.base import Message
 
-_THINK_FIRST = (
+_THINKING_PROMPT = (
     "First analyse the question step by step, all of it inside <think> and </think>. "
     "Then give, on a new line, a short and direct answer that can stand on its own."
 )
 
 
 class InternVLAdapter(ChatAdapter):
+    """Drops the thinking.  An answer other than a free text is taken out of its LaTeX box."""
+
     def to_prediction(self, sample: Sample, text: str) -> str:
         answer = drop_thinking(text)
         return answer if sample.kind == "free_text" else take_boxed(answer)
 
 
 class InternVLThinkingAdapter(InternVLAdapter):
-    """InternVL asked to think: its family has no switch in the chat template, but knows such a system prompt (R1 style)."""
+    """InternVL with a system prompt that requests thinking, in the style of R1.
+
+    The family has no thinking option in its chat template, but knows system prompts of this style.
+    """
 
     def to_prompt(self, sample: Sample, *, images: int, reminder: str | None = None) -> Prompt:
         prompt = super().to_prompt(sample, images=images, reminder=reminder)
-        return replace(prompt, messages=(Message("system", _THINK_FIRST), *prompt.messages))
+        return replace(prompt, messages=(Message("system", _THINKING_PROMPT), *prompt.messages))

@@ -1,4 +1,4 @@
-"""Qwen2.5-VL and Qwen3-VL: thoughts are dropped; a short answer may come in LaTeX's box."""
+r"""Qwen2.5-VL and Qwen3-VL: plain text, after the thinking of thinking models.  A short answer may be in LaTeX's ``\boxed``."""
 
 from common.answers.markup import drop_thinking, take_boxed
 from common.records import Sample
@@ -6,6 +6,8 @@ from workers.adapters.chat import ChatAdapter
 
 
 class QwenAdapter(ChatAdapter):
+    """Drops the thinking.  An answer other than a free text is taken out of its LaTeX box."""
+
     def to_prediction(self, sample: Sample, text: str) -> str:
         answer = drop_thinking(text)
         return answer if sample.kind == "free_text" else take_boxed(answer)

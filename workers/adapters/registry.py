@@ -1,7 +1,7 @@
-"""Adapters by short name, and your own by import string (``package.module:Class``).
+"""Load an adapter by short name, or your own by import string (``package.module:Class``).
 
 ========  ======================================  ======================================================
-adapter   families                                validators that their profiles should begin with
+adapter   families                                recommended first validators of their profiles
 ========  ======================================  ======================================================
 chat      LLaVA, Gemini, any plain chat template  non_empty, no_refusal, answer_extractable
 idefics   Idefics2, Idefics3, SmolVLM             non_empty, no_refusal, answer_extractable
@@ -12,7 +12,7 @@ mmada     MMaDA                                   non_empty, no_image_token
 thyme     Thyme                                   non_empty, answer_extractable
 ========  ======================================  ======================================================
 
-``internvl_thinking`` asks InternVL to think first; ``glm4v_direct`` tells GLM-4.5V not to.
+``internvl_thinking`` asks InternVL to think before it answers.  ``glm4v_direct`` disables GLM-4.5V's thinking.
 """
 
 from common.answers.validators import IMPORT_STRING
@@ -35,14 +35,20 @@ ADAPTERS = {
 
 
 def load_adapter(name: str) -> Adapter:
-    """Return a new adapter.  Raises ``ConfigError`` with the nearest known name, or what is wrong with the import string."""
+    """Return a new adapter.
+
+    Raises ``ConfigError`` for an unknown name (with the nearest known name), an import string that cannot be imported or
+    called, and a class without the methods of ``Adapter``.
+    """
     path = ADAPTERS.get(name, name)
     if not IMPORT_STRING.fullmatch(path):
         known = sorted(ADAPTERS)
-        listed = f"known adapters: {', '.join(known)}; or your own as package.module:Class"
+        listed = f"known adapters: {', '.join(known)}; or an import string such as my_package.my_adapter:MyAdapter"
         raise ConfigError(f"unknown adapter {name!r}{suggest(name, known)}; {listed}")
     adapter: Adapter = import_object(path, what="adapter")()
     for method in ("to_prompt", "to_prediction"):
         if not callable(getattr(adapter, method, None)):
-            raise ConfigError(f"adapter {name!r}: has no method {method!r}; expected to_prompt and to_prediction")
+            raise ConfigError(
+                f"adapter {name!r}: it has no method {method!r}; define to_prompt and to_prediction (see workers.adapters.base)"
+            )
     return adapter

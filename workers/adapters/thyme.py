@@ -1,7 +1,7 @@
-"""Thyme: thoughts, code for a sandbox and its output, then ``<answer>…</answer>``.
+"""Thyme: thinking, code for a sandbox with the code's output, then ``<answer>…</answer>``.
 
-The code is dropped and never run: it was written by a model.  Upstream stops at each ``</code>`` and goes on with what
-its sandbox returned; here the model is asked to do without.
+The adapter drops the code and never runs it, because a model wrote it.  The upstream implementation stops at each ``</code>``,
+runs the code in its sandbox and continues with the output.  Here the prompt asks the model not to write code.
 """
 
 from common.answers.markup import drop_blocks, drop_thinking, take_answer, take_boxed
@@ -9,12 +9,14 @@ from common.records import Sample
 from workers.adapters.base import Prompt
 from workers.adapters.chat import ChatAdapter
 
-_FORM = "Do not write code. Reason inside <think> and </think>, then give the final answer inside <answer> and </answer>."
+_ANSWER_FORMAT = "Do not write code. Reason inside <think> and </think>, then give the final answer inside <answer> and </answer>."
 
 
 class ThymeAdapter(ChatAdapter):
+    """Asks for an answer without code, and returns the content of ``<answer>``."""
+
     def to_prompt(self, sample: Sample, *, images: int, reminder: str | None = None) -> Prompt:
-        return super().to_prompt(sample, images=images, reminder=f"{_FORM}\n{reminder}" if reminder else _FORM)
+        return super().to_prompt(sample, images=images, reminder=f"{_ANSWER_FORMAT}\n{reminder}" if reminder else _ANSWER_FORMAT)
 
     def to_prediction(self, sample: Sample, text: str) -> str:
         answer = take_answer(drop_blocks(drop_thinking(text), "code", "sandbox_output"))

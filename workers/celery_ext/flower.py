@@ -1,7 +1,7 @@
-"""Flower made safe by default: it asks for a password, listens on loopback alone, and can change nothing.
+"""Set safe defaults for Flower: it requires a password, listens on loopback only, and is read-only.
 
-``celery -A workers.app flower`` imports ``workers.app`` before it reads its options, and sends ``import_modules`` after that.
-Whatever is given by ``FLOWER_*``, on the command line or in ``flowerconfig.py`` wins over what is set here.
+``celery -A workers.app flower`` imports ``workers.app`` before it reads its options, and sends the ``import_modules`` signal
+after it has read them.  So ``FLOWER_*`` variables, the command line and ``flowerconfig.py`` override these defaults.
 """
 
 import ipaddress
@@ -20,13 +20,13 @@ from common.settings import get_settings
 
 log = structlog.get_logger()
 
-# Until somebody chooses another: nobody knows it, so that Flower stays shut should the check below ever not be called.
+# The password until the user sets one.  It is random and secret, so that Flower stays closed even if _check_options never runs.
 _PASSWORD = secrets.token_urlsafe(18)
 _GENERATED = [f"fleet:{_PASSWORD}"]
 
 
 def guard_flower() -> None:
-    """Set Flower's defaults if this process is ``celery ... flower``; in any other nothing happens."""
+    """Set Flower's defaults if this process is ``celery ... flower``.  Do nothing in any other process."""
     context = click.get_current_context(silent=True)
     if context is None or context.invoked_subcommand != "flower":
         return
@@ -35,38 +35,46 @@ def guard_flower() -> None:
     options.read_only = True
     options.basic_auth = _GENERATED
     options.tasks_columns = "args,state,result,received,runtime,worker"
-    options.format_task = _put_chunk_first
+    options.format_task = _format_task
     import_modules.connect(_check_options, weak=False)
 
 
 def _check_options(**_: Any) -> None:
-    """Refuse to start without credentials; on a terminal, make some up instead and show them once."""
+    """Exit if there are no valid credentials.  On a terminal, generate credentials instead and print them once.
+
+    Warn if Flower listens on a network address without TLS.
+    """
     settings = get_settings()
-    configure_log(settings.log_level, as_json=settings.log_json)  # Flower's own would not mask secrets
+    configure_log(settings.log_level, as_json=settings.log_json)  # Flower's own log setup does not redact secrets
     options = _get_options()
-    if options.auth:  # OAuth: Flower would ask for both
+    if options.auth:  # OAuth is set: with basic_auth too, Flower would require both
         options.basic_auth = None
     elif options.basic_auth == _GENERATED:
         if not sys.stderr.isatty():
-            _refuse("Flower needs credentials: set FLOWER_BASIC_AUTH=user:password")
-        click.echo(f"Flower: user fleet, password {_PASSWORD}, for this start alone (or set FLOWER_BASIC_AUTH)", err=True)
+            _exit_with_error("no credentials: set FLOWER_BASIC_AUTH=user:password")
+        click.echo(f"Flower: user fleet, password {_PASSWORD}, valid until Flower exits (or set FLOWER_BASIC_AUTH)", err=True)
     elif not all(all(entry.partition(":")) for entry in options.basic_auth or [""]):
-        _refuse("FLOWER_BASIC_AUTH: expected user:password, several of them with commas between")
+        _exit_with_error("FLOWER_BASIC_AUTH: expected user:password, or several of them separated by commas")
     if not _is_loopback(options.address) and not options.certfile and not options.unix_socket:
         log.warning(
-            "Flower can be reached from other machines, and its password goes there in the clear; give --certfile and --keyfile"
+            "flower.unencrypted",
+            address=options.address or "all addresses",
+            hint="other machines can connect and send the password unencrypted; give --certfile and --keyfile",
         )
 
 
-def _put_chunk_first(task: Any) -> Any:
-    """Return a task as the table shows it: that cuts all but some 48 characters of ``model · run · chunk n · m samples``."""
-    named = (task.args or "").split(" · ")
-    if task.name == TASK_NAME and len(named) > 2:
-        task.args = " · ".join([*named[2:], named[1]])
+def _format_task(task: Any) -> Any:
+    """Return the task with the chunk first in its arguments.
+
+    The arguments are ``model · run · chunk n · m samples``, and Flower's table truncates them to about 48 characters.
+    """
+    parts = (task.args or "").split(" · ")
+    if task.name == TASK_NAME and len(parts) > 2:
+        task.args = " · ".join([*parts[2:], parts[1]])
     return task
 
 
-def _refuse(message: str) -> NoReturn:
+def _exit_with_error(message: str) -> NoReturn:
     click.echo(f"flower: {message}", err=True)
     raise SystemExit(USER_MUST_ACT)
 
@@ -74,11 +82,11 @@ def _refuse(message: str) -> NoReturn:
 def _is_loopback(address: str) -> bool:
     try:
         return ipaddress.ip_address(address).is_loopback
-    except ValueError:  # a name; the empty one means all addresses
+    except ValueError:  # a host name; an empty one means all addresses
         return address == "localhost"
 
 
 def _get_options() -> Any:
-    from tornado.options import options  # comes with Flower, which workers do without
+    from tornado.options import options  # installed with Flower, which workers do not need
 
     return options

@@ -1,1 +1,4 @@
-"""Engines turn requests into generations.  They know no queue and no dataset, and are named by import string."""
+"""Engines turn requests into generations.
+
+An engine depends on neither the queue nor the datasets.  A profile names its engine by short name or import string.
+"""

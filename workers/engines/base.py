@@ -1,4 +1,4 @@
-"""What every engine takes, gives and promises."""
+"""The engine interface: requests, generations and the ``Engine`` protocol."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,7 +12,10 @@ from common.spec.models import SamplingParams
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation.  ``images`` counts the images that stand before its text, taken from the request's in order."""
+    """One turn of a conversation.
+
+    ``images`` is the number of images placed before the text.  Messages consume ``Request.images`` in order.
+    """
 
     role: str
     text: str
@@ -21,10 +24,10 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One generation to make: a conversation, its images (RGB) and how to sample.
+    """One request for a generation: a conversation, its RGB images and the sampling parameters.
 
-    ``request_id`` is unique among the requests in flight; ``attempt`` counts from 1.  ``template_options`` go to the
-    model's chat template (``enable_thinking`` and the like).
+    ``request_id`` is unique among the requests in flight.  ``attempt`` is the attempt number, from 1.
+    ``template_options`` are passed to the model's chat template, for example ``enable_thinking``.
     """
 
     request_id: str
@@ -37,7 +40,10 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """What came out: the raw text without the prompt, why it ended, and token counts where the engine knows them."""
+    """The result of one request: the raw text without the prompt, and the finish reason.
+
+    ``prompt_tokens`` and ``output_tokens`` are ``None`` if the engine does not know them.
+    """
 
     text: str
     finish_reason: FinishReason
@@ -46,20 +52,23 @@ class Generation:
 
 
 class Engine(Protocol):
-    """Loads once, then answers any number of requests at once.
+    """An engine loads its model once, then serves any number of concurrent requests.
 
-    ``generate`` is called from one event loop and may be called before earlier calls returned: the engine batches
-    whatever is waiting.  It raises ``SampleError`` (``OutOfMemory`` among them) for a request at fault, and
-    ``EngineError`` when the engine itself is no longer usable.  An engine that asks others may also raise
-    ``TransientError`` (away or limited for long: the chunk is tried later) and ``ConfigError`` (the user must act
-    first: the run pauses).
+    All calls of ``generate`` come from one event loop.  A call may start before earlier calls return: the engine batches
+    the pending requests.  ``generate`` raises ``SampleError`` (including ``OutOfMemory``) if the request is at fault,
+    and ``EngineError`` if the engine is no longer usable.  An engine that calls a remote service may also raise
+    ``TransientError`` (the service is unavailable or rate-limited for a long time: the chunk is retried later) and
+    ``ConfigError`` (the user must act first: the run pauses).
     """
 
     async def start(self) -> None:
-        """Load the model.  Raises ``ConfigError`` for wrong options, ``EngineError`` when the machine cannot run it."""
+        """Load the model.
+
+        Raises ``ConfigError`` for invalid options, ``EngineError`` if the machine cannot run the model.
+        """
 
     async def generate(self, request: Request) -> Generation:
-        """Return one generation for the request."""
+        """Return one generation for the request.  The class docstring lists the errors."""
 
     async def stop(self) -> None:
-        """Give the accelerator back.  Requests in flight may fail."""
+        """Release the accelerator.  Requests in flight may fail."""

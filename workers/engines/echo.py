@@ -1,4 +1,7 @@
-"""The engine without a model: answers from a table with set delays and faults.  For tests and for measuring the queue."""
+"""An engine without a model: it answers from a table with fixed delays and faults.
+
+Use it in tests and to benchmark the queue.
+"""
 
 import asyncio
 import os
@@ -14,41 +17,49 @@ from common.spec.files import check, load_yaml
 from common.spec.models import ModelProfile, Spec
 from workers.engines.base import Generation, Request
 
-EXIT_CODE = 70  # EX_SOFTWARE of sysexits.h: the worker's process ended as if the engine had crashed
+EXIT_CODE = 70  # EX_SOFTWARE of sysexits.h: the worker process exits as if the engine had crashed
 
 Fault = Literal["out_of_memory", "error", "hang", "exit"]
 
 
 class Rule(Spec):
-    """What to do with a request whose last user message holds the regular expression ``match``.
+    """The response to a request whose last user message matches the regular expression ``match``.
 
-    ``answers`` go by attempt, the last one repeats.  A ``fault`` comes after the delay and instead of the answer.
+    Attempt ``n`` gets the ``n``-th of ``answers``; the last answer repeats.  A ``fault`` replaces the answer, after the delay.
     """
 
     match: re.Pattern[str]
     answers: tuple[str, ...] = Field(("ok",), min_length=1)
-    delay_s: float | None = Field(None, ge=0, description="by default the engine's")
+    delay_s: float | None = Field(None, ge=0, description="default: the engine's delay_s")
     fault: Fault | None = None
-    finish_reason: FinishReason | None = Field(None, description="by default stop, or length when max_tokens cut the answer")
+    finish_reason: FinishReason | None = Field(None, description="default: stop, or length if max_tokens cut the answer")
 
 
 class Table(Spec):
-    """A file with rules; the first that matches counts."""
+    """The content of a rules file.  The first rule that matches applies."""
 
     rules: tuple[Rule, ...]
 
 
 class EchoOptions(Spec):
-    """Engine options.  ``table`` is a list of rules, or the path of a YAML file with ``rules: [...]``."""
+    """Engine options.
+
+    ``table`` is a list of rules, or the path of a YAML file with ``rules: [...]``.  ``default`` is the answer if no rule
+    matches.
+    """
 
     table: tuple[Rule, ...] = ()
     default: str = "ok"
-    delay_s: float = Field(0.0, ge=0, description="before every answer that no rule gives another delay")
-    load_s: float = Field(0.0, ge=0, description="how long start takes")
+    delay_s: float = Field(0.0, ge=0, description="delay before an answer, unless its rule sets another")
+    load_s: float = Field(0.0, ge=0, description="duration of start")
 
 
 class EchoEngine:
-    """Answers each request alone and at once.  A word counts as a token, and ``max_tokens`` cuts the answer."""
+    """Answers each request on its own, without batching.
+
+    A word counts as a token, and each image of the prompt as one more.  ``max_tokens`` truncates the answer.
+    Raises ``ConfigError`` for invalid ``engine_options`` or an invalid table file.
+    """
 
     def __init__(self, profile: ModelProfile, weights: str) -> None:
         del weights
@@ -64,7 +75,11 @@ class EchoEngine:
         self._is_running = True
 
     async def generate(self, request: Request) -> Generation:
-        """Return the table's answer.  Without a delay it never yields to the event loop: a few microseconds."""
+        """Return the table's answer.
+
+        Without a delay, the call does not yield to the event loop and takes a few microseconds.
+        Raises ``EngineError`` if the engine is not started, and the matching rule's ``SampleError`` or ``OutOfMemory``.
+        """
         if not self._is_running:
             raise EngineError("the echo engine is not running")
         rule = self._find_rule(request)
@@ -83,16 +98,16 @@ class EchoEngine:
     def _find_rule(self, request: Request) -> Rule:
         if not self._options.table:
             return self._default
-        asked = next((message.text for message in reversed(request.messages) if message.role == "user"), "")
-        return next((rule for rule in self._options.table if rule.match.search(asked)), self._default)
+        question = next((message.text for message in reversed(request.messages) if message.role == "user"), "")
+        return next((rule for rule in self._options.table if rule.match.search(question)), self._default)
 
 
 def _raise_fault(fault: Fault, request: Request) -> NoReturn:
     if fault == "exit":
         os._exit(EXIT_CODE)
     if fault == "out_of_memory":
-        raise OutOfMemory(f"the table says that {request.request_id} does not fit into memory")
-    raise SampleError("engine_rejected", f"the table says that {request.request_id} is rejected")
+        raise OutOfMemory(f"echo table: request {request.request_id} matches a rule with fault out_of_memory")
+    raise SampleError("engine_rejected", f"echo table: request {request.request_id} matches a rule with fault error")
 
 
 def _answer(rule: Rule, request: Request) -> Generation:
@@ -102,9 +117,9 @@ def _answer(rule: Rule, request: Request) -> Generation:
     if len(words) > request.settings.max_tokens:
         words = words[: request.settings.max_tokens]
         text, finish_reason = " ".join(words), "length"
-    return Generation(text, rule.finish_reason or finish_reason, _count_prompt(request), len(words))
+    return Generation(text, rule.finish_reason or finish_reason, _count_prompt_tokens(request), len(words))
 
 
-def _count_prompt(request: Request) -> int:
-    """Return a prompt's length in words and images; counting spaces is much faster than splitting a long table."""
+def _count_prompt_tokens(request: Request) -> int:
+    """Return the number of words and images.  Counting spaces is much faster than splitting a long text table."""
     return sum(message.text.count(" ") + 1 for message in request.messages) + len(request.images)

@@ -1,4 +1,4 @@
-"""Engines by name.  The engine's module is imported only when it is asked for, so that nobody pays for torch in vain."""
+"""Load an engine by name.  Its module is imported on demand, so that processes without an hf or vllm engine do not import torch."""
 
 from common.errors import ConfigError
 from common.plugins import import_object
@@ -13,7 +13,7 @@ ENGINES = {
     "vllm": "workers.engines.vllm:VllmEngine",
 }
 
-# Import strings of moved engines. Run ids cover the string in a profile, so old strings must stay valid.
+# Import strings of moved engines.  The run id hashes the string in the profile, so the old strings must stay valid.
 MOVED = {
     "workers.engines.echo_engine:EchoEngine": ENGINES["echo"],
     "workers.engines.hf_engine:HfEngine": ENGINES["hf"],
@@ -24,11 +24,11 @@ MOVED = {
 
 
 def load_engine(profile: ModelProfile, weights: str) -> Engine:
-    """Return the profile's engine, not started yet.
+    """Return the profile's engine, not started.
 
-    ``profile.engine`` is a short name or an import string, ``package.module:Class``; the class takes
-    ``(profile, weights)``.  Raises ``ConfigError`` for a name that nobody knows, a package that is not installed and
-    engine options that the engine does not take.
+    ``profile.engine`` is a short name or an import string, ``package.module:Class``.  The class takes
+    ``(profile, weights)``.  Raises ``ConfigError`` for an unknown name, a package that is not installed, and
+    engine options that the engine does not accept.
     """
     path = ENGINES.get(profile.engine) or MOVED.get(profile.engine, profile.engine)
     if ":" not in path:

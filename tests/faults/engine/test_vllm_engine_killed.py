@@ -83,7 +83,7 @@ def test_killed_or_stopped_vllm_costs_only_in_flight(vllm_fleet: Fleet) -> None:
     asked_again = {name for name, at in stored_at.items() if (outcomes[name].finished_at or math.inf) > at}
     assert asked_again == set()
     log = fleet.read_log()
-    assert "vLLM's engine process is gone" in log
+    assert "vLLM's engine process has exited" in log
     assert f"the engine has answered nothing for {STALL_S} s" in log
     assert log.count("exit_code=70") == len(workers)
     assert log.count("worker.started") == len(workers) + 1
@@ -113,7 +113,7 @@ def test_requests_aborted_by_terminated_vllm_are_retried(vllm_fleet: Fleet) -> N
     outcomes = assert_run_is_sound(fleet, disturbed)
     assert {attempt.finish_reason for outcome in outcomes for attempt in outcome.attempts} == {"stop"}
     assert to_answers(outcomes) == to_answers(fleet.collect(undisturbed))
-    assert "vLLM's engine process is ending: it broke the request off" in fleet.read_log()
+    assert "vLLM's engine process is exiting: it aborted the request" in fleet.read_log()
 
 
 def to_answers(outcomes: list[Outcome]) -> dict[str, list[str]]:

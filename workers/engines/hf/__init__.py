@@ -1,1 +1,1 @@
-"""The transformers engine."""
+"""The transformers engine: the request queue, batch formation and the model."""

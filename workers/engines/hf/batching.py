@@ -1,4 +1,7 @@
-"""Which requests go into one batch, and how large a batch may be.  Pure; knows neither torch nor transformers."""
+"""Batch formation, the batch size limit, and truncation of answers.
+
+The functions are pure: they import neither torch nor transformers.
+"""
 
 import asyncio
 from collections.abc import Collection, Sequence
@@ -6,14 +9,14 @@ from dataclasses import dataclass
 
 from workers.engines.base import Generation, Request
 
-# Only neighbours in the order by length depend on these two, so they need not be right for any one model.
+# Estimates.  They affect only which requests are neighbours in the order by length, so they need not be exact for any model.
 CHARACTERS_PER_TOKEN = 4
 PIXELS_PER_TOKEN = 28 * 28
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Waiting:
-    """A request that waits for its batch: its prompt as the chat template rendered it, and who awaits the answer."""
+    """A request that waits for a batch, with the rendered prompt and the future of the caller that awaits the answer."""
 
     request: Request
     text: str
@@ -21,54 +24,58 @@ class Waiting:
 
     @property
     def key(self) -> tuple[int, tuple[str, ...], bool]:
-        """Return what the requests of one batch must share.  Temperature, top_p and seed are each row's own."""
+        """Return the values that all requests of a batch must share: max_tokens, stop strings, and whether there are images.
+
+        Temperature, top_p and seed may differ by row.
+        """
         settings = self.request.settings
         return settings.max_tokens, settings.stop, bool(self.request.images)
 
     @property
     def length(self) -> int:
-        """Return the prompt's length in estimated tokens."""
+        """Return the estimated length of the prompt, in tokens."""
         pixels = sum(image.width * image.height for image in self.request.images)
         return len(self.text) // CHARACTERS_PER_TOKEN + pixels // PIXELS_PER_TOKEN
 
 
 def form_batch(waiting: Sequence[Waiting], limit: int) -> list[Waiting]:
-    """Return the next batch out of ``waiting``, which is in order of arrival and not empty.
+    """Return the next batch of at most ``limit`` requests, sorted by length.
 
-    The oldest request is always in it, so that nobody starves.  With it go, of those that may share its batch, the up
-    to ``limit`` neighbours by length that differ least, so that little is padded.  They come sorted by length.
+    ``waiting`` is in order of arrival and not empty.  The batch always contains the oldest request, to prevent starvation.
+    Its other requests have the same ``key``.  Among the windows that contain the oldest request in the order by length,
+    the batch is the one with the smallest difference in length, to minimise padding.
     """
     oldest = waiting[0]
-    peers = sorted((one for one in waiting if one.key == oldest.key), key=lambda one: one.length)
-    size = min(limit, len(peers))
-    place = peers.index(oldest)
-    starts = range(max(0, place - size + 1), min(place, len(peers) - size) + 1)
-    first = min(starts, key=lambda start: peers[start + size - 1].length - peers[start].length)
-    return peers[first : first + size]
+    compatible = sorted((candidate for candidate in waiting if candidate.key == oldest.key), key=lambda candidate: candidate.length)
+    size = min(limit, len(compatible))
+    position = compatible.index(oldest)
+    starts = range(max(0, position - size + 1), min(position, len(compatible) - size) + 1)
+    first = min(starts, key=lambda start: compatible[start + size - 1].length - compatible[start].length)
+    return compatible[first : first + size]
 
 
 class BatchLimit:
-    """How many requests a batch may hold, between 1 and ``most``.
+    """The adaptive maximum batch size, in requests, between 1 and ``maximum``.
 
-    Out of memory with ``n`` requests lowers it to half of ``n``; ``GROW_AFTER`` full batches in a row raise it by one,
-    so that one long prompt does not make the rest of the run slow.
+    An out-of-memory error with ``n`` requests lowers it to half of ``n``.  ``GROW_AFTER`` full batches without a further
+    error raise it by one, so that one long prompt does not slow down the rest of the run.
     """
 
     GROW_AFTER = 16
 
-    def __init__(self, most: int) -> None:
-        self.size = most
-        self._most = most
+    def __init__(self, maximum: int) -> None:
+        self.size = maximum
+        self._maximum = maximum
         self._full_batches = 0
 
     def shrink(self, count: int) -> None:
-        """Take note that ``count`` requests did not fit."""
+        """Record that a batch of ``count`` requests ran out of memory."""
         self.size = min(self.size, max(1, count // 2))
         self._full_batches = 0
 
     def succeed(self, count: int) -> None:
-        """Take note that ``count`` requests did fit."""
-        if count < self.size or self.size == self._most:
+        """Record that a batch of ``count`` requests fit into memory.  Only a full batch counts towards growth."""
+        if count < self.size or self.size == self._maximum:
             return
         self._full_batches += 1
         if self._full_batches == self.GROW_AFTER:
@@ -77,14 +84,14 @@ class BatchLimit:
 
 
 def cut_at_end(tokens: Sequence[int], ends: Collection[int]) -> Sequence[int]:
-    """Return a row of new tokens without its end token and what follows it (padding)."""
-    for place, token in enumerate(tokens):
+    """Return the new tokens of a row up to its first end token.  Padding follows the end token."""
+    for position, token in enumerate(tokens):
         if token in ends:
-            return tokens[:place]
+            return tokens[:position]
     return tokens
 
 
 def cut_at_stop(text: str, stop: Sequence[str]) -> tuple[str, bool]:
-    """Return the text before the first stop string, and whether there was one."""
-    places = [place for place in map(text.find, stop) if place >= 0]
-    return (text[: min(places)], True) if places else (text, False)
+    """Return the text before the first stop string, and whether the text has a stop string."""
+    positions = [position for position in map(text.find, stop) if position >= 0]
+    return (text[: min(positions)], True) if positions else (text, False)

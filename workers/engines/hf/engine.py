@@ -1,4 +1,4 @@
-"""The transformers engine: batches formed from whatever is waiting, halved when they do not fit into memory."""
+"""The transformers engine: forms batches from the pending requests, and halves a batch that does not fit into memory."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -19,8 +19,9 @@ T = TypeVar("T")
 class HfEngine:
     """Runs a model of the ``AutoModelForImageTextToText`` family.
 
-    Two threads: one prepares inputs (tokens, resized images), one runs the model.  While a batch runs, the next one is
-    prepared if enough requests wait to fill it, so that the device does not wait for the images.
+    One thread prepares the inputs (tokens, resized images), a second thread runs the model.  While a batch runs, the next
+    batch is prepared if there are enough pending requests to fill it, so that the device does not wait for image processing.
+    Raises ``ConfigError`` for invalid ``engine_options``.
     """
 
     def __init__(self, profile: ModelProfile, weights: str) -> None:
@@ -32,108 +33,123 @@ class HfEngine:
         self._prepare_thread = ThreadPoolExecutor(1, "hf-prepare")
         self._fault: EngineError | None = EngineError("the engine is not running")
         self._model: HfModel | None = None
-        self._open: set[Waiting] = set()  # every request that somebody awaits
-        self._waiting: list[Waiting] = []  # those in no batch yet, in order of arrival
-        self._changed = asyncio.Event()  # a request came, or a batch ended
-        self._running: asyncio.Task[None] | None = None
-        self._serving: asyncio.Task[None] | None = None
+        self._in_flight: set[Waiting] = set()  # requests whose caller awaits the answer
+        self._waiting: list[Waiting] = []  # requests not yet in a batch, in order of arrival
+        self._wakeup = asyncio.Event()  # set when a request arrives or a batch ends
+        self._batch_task: asyncio.Task[None] | None = None
+        self._scheduler_task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
+        """Load the model and start the scheduler.
+
+        Raises ``ConfigError`` if the weights or the options are invalid, ``EngineError`` if the machine cannot run the model.
+        """
         self._model = await _call(self._model_thread, HfModel, self._profile, self._weights, self._options)
-        self._serving = asyncio.create_task(self._serve(self._model))
-        self._serving.add_done_callback(lambda task: self._fail(EngineError(f"the engine's loop ended: {task}")))
+        self._scheduler_task = asyncio.create_task(self._schedule_batches(self._model))
+        self._scheduler_task.add_done_callback(lambda task: self._fail_all(EngineError(f"the engine's scheduler ended: {task}")))
         self._fault = None
 
     async def generate(self, request: Request) -> Generation:
+        """Return one generation.  A cancelled request ends at its next token.
+
+        Raises ``SampleError`` (including ``OutOfMemory``) if the chat template rejects the request or it fails in a batch of
+        its own, and ``EngineError`` if the engine is stopped or its device has failed.
+        """
         if self._fault or self._model is None:
             raise EngineError(str(self._fault))
-        one = Waiting(request, self._model.render(request), asyncio.get_running_loop().create_future())
-        self._open.add(one)
-        self._waiting.append(one)
-        self._changed.set()
+        pending = Waiting(request, self._model.render(request), asyncio.get_running_loop().create_future())
+        self._in_flight.add(pending)
+        self._waiting.append(pending)
+        self._wakeup.set()
         try:
-            return await one.future
+            return await pending.future
         finally:
-            self._open.discard(one)
+            self._in_flight.discard(pending)
 
     async def stop(self) -> None:
-        self._fail(EngineError("the engine was stopped"))
-        tasks = [task for task in (self._serving, self._running) if task]
+        """Fail the requests in flight, stop both threads and release the device's memory."""
+        self._fail_all(EngineError("the engine was stopped"))
+        tasks = [task for task in (self._scheduler_task, self._batch_task) if task]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        # The batch that runs ends at its next token, because all its requests have failed.
+        # The running batch ends at its next token, because all its requests have failed.
         for thread in (self._prepare_thread, self._model_thread):
             await asyncio.to_thread(thread.shutdown, cancel_futures=True)
         if self._model:
             self._model.release()
             self._model = None
 
-    async def _serve(self, model: HfModel) -> None:
-        """Form, prepare and run one batch after the other, for ever."""
+    async def _schedule_batches(self, model: HfModel) -> None:
+        """Form, prepare and run one batch after another, until cancelled."""
         while True:
-            while not self._has_batch():
-                self._changed.clear()
-                await self._changed.wait()
+            self._drop_cancelled()
+            while not self._is_batch_due():
+                self._wakeup.clear()
+                await self._wakeup.wait()
+                self._drop_cancelled()
             batch = form_batch(self._waiting, self._limit.size)
             chosen = set(batch)
-            self._waiting = [one for one in self._waiting if one not in chosen]
+            self._waiting = [pending for pending in self._waiting if pending not in chosen]
             prepared = asyncio.create_task(_call(self._prepare_thread, model.prepare, batch))
-            if self._running:
-                await self._running
-            self._running = asyncio.create_task(self._answer(model, batch, prepared))
-            self._running.add_done_callback(lambda _: self._changed.set())
+            if self._batch_task:
+                await self._batch_task
+            self._batch_task = asyncio.create_task(self._run_batch(model, batch, prepared))
+            self._batch_task.add_done_callback(lambda _: self._wakeup.set())
 
-    def _has_batch(self) -> bool:
-        """Drop the requests that were cancelled; say whether to form a batch: the model is idle, or a full one waits."""
-        self._waiting = [one for one in self._waiting if not one.future.done()]
-        is_idle = self._running is None or self._running.done()
+    def _drop_cancelled(self) -> None:
+        self._waiting = [pending for pending in self._waiting if not pending.future.done()]
+
+    def _is_batch_due(self) -> bool:
+        """Return whether to form a batch: requests wait, and the model is idle or they fill a batch."""
+        is_idle = self._batch_task is None or self._batch_task.done()
         return bool(self._waiting) and (is_idle or len(self._waiting) >= self._limit.size)
 
-    async def _answer(self, model: HfModel, batch: Sequence[Waiting], prepared: Awaitable[Any]) -> None:
-        """Run one batch and resolve its futures; never raises.
+    async def _run_batch(self, model: HfModel, batch: Sequence[Waiting], prepared: Awaitable[Any]) -> None:
+        """Run one batch and resolve its futures.  Never raises.
 
-        A batch that does not fit into memory is run again in halves; one that fails otherwise request by request, to
-        find the faulty one.  A request that fails alone gets the fault; a dead device fails everybody.
+        A batch that runs out of memory runs again in halves.  A batch that fails with another ``SampleError`` runs again
+        request by request, to find the one at fault.  A request that fails alone gets the error.  A failed device fails
+        every request.
         """
         fault: SampleError
         try:
             generations = await _call(self._model_thread, model.generate, batch, await prepared)
         except SampleError as error:
             fault = error
-        except Exception as error:  # noqa: BLE001  whatever went wrong, nobody may wait for an answer that never comes
-            self._fail(error if isinstance(error, EngineError) else EngineError(f"the engine failed: {error!r}"))
+        except Exception as error:  # noqa: BLE001  after any error, each future must be resolved: its caller awaits it
+            self._fail_all(error if isinstance(error, EngineError) else EngineError(f"the engine failed: {error!r}"))
             return
         else:
             self._limit.succeed(len(batch))
-            for one, generation in zip(batch, generations, strict=True):
-                if not one.future.done():
-                    one.future.set_result(generation)
+            for pending, generation in zip(batch, generations, strict=True):
+                if not pending.future.done():
+                    pending.future.set_result(generation)
             return
         if len(batch) == 1:
             if not batch[0].future.done():
                 batch[0].future.set_exception(fault)
             return
         for part in self._split(batch, fault):
-            if awaited := [one for one in part if not one.future.done()]:
-                await self._answer(model, awaited, _call(self._prepare_thread, model.prepare, awaited))
+            if awaited := [pending for pending in part if not pending.future.done()]:
+                await self._run_batch(model, awaited, _call(self._prepare_thread, model.prepare, awaited))
 
     def _split(self, batch: Sequence[Waiting], fault: SampleError) -> list[Sequence[Waiting]]:
         if isinstance(fault, OutOfMemory):
             self._limit.shrink(len(batch))
             middle = len(batch) // 2
             return [batch[:middle], batch[middle:]]
-        return [[one] for one in batch]
+        return [[pending] for pending in batch]
 
-    def _fail(self, fault: EngineError) -> None:
-        """Fail every open request and all that come later."""
+    def _fail_all(self, fault: EngineError) -> None:
+        """Fail every request in flight and every later request."""
         self._fault = fault
         self._waiting.clear()
-        for one in self._open:
-            if not one.future.done():
-                one.future.set_exception(EngineError(str(fault)))
+        for pending in self._in_flight:
+            if not pending.future.done():
+                pending.future.set_exception(EngineError(str(fault)))
 
 
 async def _call(thread: ThreadPoolExecutor, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Return what ``function`` returns, called on ``thread``."""
+    """Call ``function`` on ``thread`` and return its result."""
     return await asyncio.get_running_loop().run_in_executor(thread, lambda: function(*args, **kwargs))

@@ -1,4 +1,7 @@
-"""A transformers model with its processor: renders, prepares and generates batches.  Synchronous; knows no waiting list."""
+"""A transformers model with its processor: renders prompts, prepares inputs and generates batches.
+
+The calls are synchronous.  The module does not depend on the queue of pending requests.
+"""
 
 import copy
 import gc
@@ -24,20 +27,20 @@ from workers.engines.hf.batching import Waiting, cut_at_end, cut_at_stop
 
 
 def _untyped(name: Any) -> Any:
-    """Hide a type of transformers, whose annotations are incomplete and partly wrong."""
+    """Return ``name`` as ``Any``: the annotations of transformers are incomplete and partly wrong."""
     return name
 
 
-_untyped(transformers_logging).disable_progress_bar()  # a worker's log is lines, not a terminal
+_untyped(transformers_logging).disable_progress_bar()  # a worker writes a log of lines, and a progress bar needs a terminal
 
-# Texts of allocators that do not raise torch.OutOfMemoryError (c10's CPU allocator, cuBLAS).
+# Error texts of allocators that do not raise torch.OutOfMemoryError: c10's CPU allocator, cuBLAS.
 _OUT_OF_MEMORY_TEXTS = ("out of memory", "can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
-_DEAD_DEVICE_TEXTS = ("device-side assert", "CUDA error")
+_DEVICE_ERROR_TEXTS = ("device-side assert", "CUDA error")
 _MESSAGE_CHARACTERS = 500
 
 
 class HfOptions(Spec):
-    """Engine options.  ``device`` auto means CUDA where there is one, else the CPU."""
+    """Engine options.  ``device: auto`` selects CUDA if available, otherwise the CPU."""
 
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     device: str = "auto"
@@ -48,12 +51,15 @@ class HfOptions(Spec):
 class HfModel:
     """A loaded model.
 
-    Sampling is as the request says and nothing else: the top_k, repetition penalty and the like of the model's own
-    ``generation_config.json`` are left out, of which only the end tokens are kept.
+    The request alone sets the sampling parameters.  The model's ``generation_config.json`` (top_k, repetition penalty and so
+    on) is ignored, except for its end tokens.
     """
 
     def __init__(self, profile: ModelProfile, weights: str, options: HfOptions) -> None:
-        """Load the weights.  Raises ``ConfigError`` when they or the options do not fit, else ``EngineError``."""
+        """Load the weights.
+
+        Raises ``ConfigError`` if the weights or the options are invalid, ``EngineError`` for any other failure.
+        """
         where = f"profile {profile.name}: weights {weights}"
         try:
             self._load(profile, weights, options)
@@ -62,9 +68,9 @@ class HfModel:
         except (OSError, ValueError, ImportError, KeyError) as error:
             raise ConfigError(f"{where}: cannot be loaded: {error}") from error
         except Exception as error:
-            raise EngineError(f"{where}: the machine cannot run it: {type(error).__name__}: {error}") from error
+            raise EngineError(f"{where}: this machine cannot run the model: {type(error).__name__}: {error}") from error
         if not self._processor.chat_template:
-            raise ConfigError(f"{where}: there is no chat template; put a chat_template.jinja beside the weights")
+            raise ConfigError(f"{where}: no chat template; add a chat_template.jinja file to the folder of the weights")
 
     def _load(self, profile: ModelProfile, weights: str, options: HfOptions) -> None:
         source = {"revision": profile.revision, "trust_remote_code": profile.trust_remote_code}
@@ -74,8 +80,11 @@ class HfModel:
             weights, dtype=options.dtype, attn_implementation=options.attn_implementation, output_loading_info=True, **source
         )
         if missing := sorted(report["missing_keys"]):
-            # transformers would fill them with random numbers and only log it
-            raise ConfigError(f"profile {profile.name}: weights {weights} lack {len(missing)} tensors, the first is {missing[0]}")
+            # transformers would initialise them with random numbers and only log a warning
+            raise ConfigError(
+                f"profile {profile.name}: weights {weights} lack {len(missing)} tensors, the first is {missing[0]}; "
+                "check that the download is complete and that the weights belong to this model class"
+            )
         self._model.eval().to(self._device)
         tokenizer = self._processor.tokenizer
         tokenizer.padding_side = "left"
@@ -88,25 +97,33 @@ class HfModel:
         )
 
     def render(self, request: Request) -> str:
-        """Return the prompt as the model's chat template writes it.  Raises ``SampleError`` when it cannot."""
+        """Return the prompt rendered by the model's chat template.
+
+        Raises ``SampleError`` (``engine_rejected``) if the template fails, or if the prompt does not have one image
+        placeholder for each image.
+        """
         conversation = [
             {"role": message.role, "content": [{"type": "image"}] * message.images + [{"type": "text", "text": message.text}]}
             for message in request.messages
         ]
         try:
             text: str = self._processor.apply_chat_template(conversation, add_generation_prompt=True, **request.template_options)
-        except Exception as error:  # a template is a program of the model's maker
-            raise SampleError("engine_rejected", f"the chat template refused the conversation: {error}") from error
+        except Exception as error:  # a chat template is third-party code and may raise any type
+            raise SampleError("engine_rejected", f"the model's chat template rejected the conversation: {error}") from error
         placeholder = getattr(self._processor, "image_token", None)
         if placeholder and (found := text.count(placeholder)) != len(request.images):
-            message = f"the prompt holds the image marker {placeholder!r} {found} times but comes with {len(request.images)} images"
-            raise SampleError("engine_rejected", f"{message}; remove the marker from the question")
+            expected = f"expected {len(request.images)}, one for each image"
+            message = f"the prompt has the image placeholder {placeholder!r} {found} times, {expected}"
+            raise SampleError("engine_rejected", f"{message}; remove the placeholder from the question")
         return text
 
     def prepare(self, batch: Sequence[Waiting]) -> Any:
-        """Return the model's inputs on the CPU, padded on the left: tokens ``(batch, length)`` and the images' tensors."""
-        texts = [one.text for one in batch]
-        images = [list(one.request.images) for one in batch]
+        """Return the model's inputs on the CPU: tokens of shape ``(batch, length)``, padded on the left, and the image tensors.
+
+        Raises ``OutOfMemory``, ``EngineError`` if the device has failed, otherwise ``SampleError``.
+        """
+        texts = [waiting.text for waiting in batch]
+        images = [list(waiting.request.images) for waiting in batch]
         bos = self._processor.tokenizer.bos_token
         has_bos = bool(bos) and texts[0].startswith(bos)
         try:
@@ -117,21 +134,21 @@ class HfModel:
                 add_special_tokens=not has_bos,
                 return_tensors="pt",
             )
-        except Exception as error:  # noqa: BLE001  processors raise anything; sort_fault tells whose fault it is
-            fault = sort_fault(error)
+        except Exception as error:  # noqa: BLE001  processors raise any type; classify_fault decides which side is at fault
+            fault = classify_fault(error)
         raise fault
 
     def generate(self, batch: Sequence[Waiting], inputs: Any) -> list[Generation]:
         """Return one generation for each request of the batch.
 
-        Rows whose future is done (cancelled, or failed by a stop) end at the next token.  Raises ``OutOfMemory``,
-        ``EngineError`` when the device is dead, else ``SampleError``.
+        A row ends at its next token once its future is done (cancelled, or failed because the engine stops).
+        Raises ``OutOfMemory``, ``EngineError`` if the device has failed, otherwise ``SampleError``.
         """
         try:
             return self._generate(batch, inputs)
-        except Exception as error:  # noqa: BLE001  models raise anything; sort_fault tells whose fault it is
-            fault = sort_fault(error)
-        # Raised out here, so that no traceback keeps the failed batch's tensors alive.
+        except Exception as error:  # noqa: BLE001  models raise any type; classify_fault decides which side is at fault
+            fault = classify_fault(error)
+        # Raise outside the except block: a traceback would keep the failed batch's tensors alive.
         if isinstance(fault, OutOfMemory):
             self._free_cache()
         raise fault
@@ -139,15 +156,16 @@ class HfModel:
     def _generate(self, batch: Sequence[Waiting], inputs: Any) -> list[Generation]:
         settings = batch[0].request.settings
         tokenizer = self._processor.tokenizer
-        # A copy, because ``to`` works in place: should this batch not fit, whoever runs its halves still holds ``inputs``.
+        # Copy, because ``to`` works in place and the caller keeps ``inputs``: if this batch does not fit, the tensors would stay on
+        # the device while its halves run.
         placed = copy.copy(inputs).to(self._device, dtype=self._model.dtype)
         rows = self._model.generate(
             **placed,
             max_new_tokens=settings.max_tokens,
             stop_strings=list(settings.stop) or None,
             tokenizer=tokenizer,
-            logits_processor=[RowSampler([one.request.settings for one in batch], self._device)],
-            stopping_criteria=[Abandoned(batch)],
+            logits_processor=[RowSampler([waiting.request.settings for waiting in batch], self._device)],
+            stopping_criteria=[CancelledRows(batch)],
         )
         prompt_tokens = placed["attention_mask"].sum(dim=1).tolist()
         answers = [cut_at_end(row, self._ends) for row in rows[:, placed["input_ids"].shape[1] :].tolist()]
@@ -158,7 +176,7 @@ class HfModel:
         ]
 
     def release(self) -> None:
-        """Give the model's memory back; the model is of no use afterwards."""
+        """Release the model's memory.  The model cannot be used afterwards."""
         del self._model
         self._free_cache()
 
@@ -169,55 +187,62 @@ class HfModel:
 
 
 class RowSampler(LogitsProcessor):
-    """Samples each row by its own temperature, top_p and seed, in a batch that is decoded greedily.
+    """Samples each row with its own temperature, top_p and seed, in a batch that is decoded greedily.
 
-    The argmax of logits plus Gumbel noise is a draw from their softmax (Gumbel 1954; Maddison et al. 2014).  So a
-    request's answer does not depend on the requests beside it, up to rounding, and any seeds share a batch.
+    The argmax of logits plus Gumbel noise is a sample of their softmax (Gumbel 1954; Maddison et al. 2014).  So a request's
+    answer does not depend on the other requests of its batch, up to rounding, and requests with any seeds can share a batch.
     """
 
     def __init__(self, rows: Sequence[SamplingParams], device: torch.device) -> None:
         self._rows = [
-            (row, settings.temperature, _make_warper(settings.top_p), _seed_generator(settings.seed, device))
+            (row, settings.temperature, _make_top_p_filter(settings.top_p), _seed_generator(settings.seed, device))
             for row, settings in enumerate(rows)
             if settings.temperature > 0
         ]
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Return the scores ``(batch, vocabulary)``, with noise in the rows that sample."""
-        for row, temperature, keep_top_p, generator in self._rows:
+        """Return the scores, of shape ``(batch, vocabulary)``, with noise added to the rows that sample."""
+        for row, temperature, top_p_filter, generator in self._rows:
             logits = scores[row : row + 1] / temperature
-            if keep_top_p:
-                logits = keep_top_p(input_ids, logits)
+            if top_p_filter:
+                logits = top_p_filter(input_ids, logits)
             logits = logits[0]
             noise = torch.empty_like(logits).exponential_(generator=generator)
             scores[row] = logits - noise.clamp_min_(torch.finfo(noise.dtype).tiny).log_()
         return scores
 
 
-class Abandoned(StoppingCriteria):
-    """Ends the rows that nobody awaits any more."""
+class CancelledRows(StoppingCriteria):
+    """Ends each row whose future is done, because no caller awaits its answer."""
 
     def __init__(self, batch: Sequence[Waiting]) -> None:
-        self._futures = [one.future for one in batch]
+        self._futures = [waiting.future for waiting in batch]
 
     def __call__(self, input_ids: torch.Tensor, scores: object, **kwargs: object) -> torch.Tensor:
+        """Return one boolean per row, shape ``(batch,)``: whether the row ends now."""
         del scores, kwargs
         return torch.tensor([future.done() for future in self._futures], device=input_ids.device)
 
 
 def to_generation(text: str, settings: SamplingParams, prompt_tokens: int, output_tokens: int) -> Generation:
-    """Return an answer's record.  Stop strings and special tokens are not part of its text, end tokens not of its count."""
+    """Return the generation for a decoded answer.
+
+    The text is cut before the first stop string.  ``text`` has no special tokens, and ``output_tokens`` excludes the end token.
+    """
     text, has_stop = cut_at_stop(text, settings.stop)
-    is_cut = output_tokens >= settings.max_tokens and not has_stop
-    return Generation(text, "length" if is_cut else "stop", prompt_tokens, output_tokens)
+    is_truncated = output_tokens >= settings.max_tokens and not has_stop
+    return Generation(text, "length" if is_truncated else "stop", prompt_tokens, output_tokens)
 
 
-def sort_fault(error: Exception) -> EngineError | SampleError:
-    """Return whose fault an exception of the model is: the memory's, the device's, or else a sample's of the batch."""
+def classify_fault(error: Exception) -> EngineError | SampleError:
+    """Return an exception of the model as a fleet error.
+
+    The result is ``OutOfMemory``, ``EngineError`` if the device has failed, and otherwise a ``SampleError`` of the batch.
+    """
     text = f"{type(error).__name__}: {error}"[:_MESSAGE_CHARACTERS]
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or any(part in text for part in _OUT_OF_MEMORY_TEXTS):
         return OutOfMemory(text)
-    if isinstance(error, torch.AcceleratorError) or any(part in text for part in _DEAD_DEVICE_TEXTS):
+    if isinstance(error, torch.AcceleratorError) or any(part in text for part in _DEVICE_ERROR_TEXTS):
         return EngineError(text)
     return SampleError("engine_rejected", text)
 
@@ -230,15 +255,17 @@ def _find_device(profile: ModelProfile, options: HfOptions) -> torch.device:
         device = torch.device(options.device)
     except RuntimeError:
         raise ConfigError(
-            f"profile {profile.name}: engine_options: device: {options.device!r} is none; expected auto, cpu or cuda"
+            f"profile {profile.name}: engine_options: device: unknown device {options.device!r}; expected auto, cpu or cuda"
         ) from None
     if device.type == "cuda" and not has_cuda:
-        raise ConfigError(f"profile {profile.name}: engine_options: device: torch finds no CUDA device here; use auto or cpu")
+        raise ConfigError(
+            f"profile {profile.name}: engine_options: device: torch finds no CUDA device on this machine; use auto or cpu"
+        )
     return device
 
 
-def _make_warper(top_p: float) -> TopPLogitsWarper | None:
-    """Return what keeps the likeliest tokens, ``None`` where all are kept: it sorts the vocabulary for every token."""
+def _make_top_p_filter(top_p: float) -> TopPLogitsWarper | None:
+    """Return the top-p filter, or ``None`` if it would keep all tokens: the filter sorts the vocabulary for every token."""
     return TopPLogitsWarper(top_p) if top_p < 1 else None
 
 

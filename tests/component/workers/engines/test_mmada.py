@@ -183,7 +183,8 @@ def test_answer_is_determined_by_the_seed(model: type[MMadaModelLM], tokenizer: 
 
 
 @pytest.mark.parametrize(
-    ("request_fields", "message"), [({"images": 2}, "takes one image, the request has 2"), ({"top_p": 0.9}, "has no top_p")]
+    ("request_fields", "message"),
+    [({"images": 2}, "takes at most one image, the request has 2"), ({"top_p": 0.9}, "does not support top_p 0.9")],
 )
 def test_unsupported_request_is_a_sample_error(model: type[MMadaModelLM], request_fields: dict[str, Any], message: str) -> None:
     with pytest.raises(SampleError, match=message):
@@ -284,15 +285,19 @@ def test_unsuitable_weights_are_a_config_error(model: type[MMadaModelLM], tmp_pa
 def test_missing_chat_template_is_a_config_error(model: type[MMadaModelLM], tmp_path: Path) -> None:
     for name in ("tokenizer.json", "tokenizer_config.json", "config.json"):
         shutil.copy(Path(TINY) / name, tmp_path)
-    with pytest.raises(ConfigError, match="there is no chat template"):
+    with pytest.raises(ConfigError, match="the tokenizer has no chat template"):
         start_on(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("fault", "expected", "message"),
     [
-        (RuntimeError("no kernel image"), EngineError, "the machine cannot run it: RuntimeError: no kernel image"),
-        (AttributeError("all_tied_weights_keys"), ConfigError, "wants transformers 4.46 and fails where .* all_tied_weights_keys"),
+        (RuntimeError("no kernel image"), EngineError, "this machine cannot run the model: RuntimeError: no kernel image"),
+        (
+            AttributeError("all_tied_weights_keys"),
+            ConfigError,
+            "requires transformers 4.46 and fails with .* all_tied_weights_keys",
+        ),
     ],
 )
 def test_loading_fault_has_its_error_class(
@@ -318,7 +323,7 @@ def start_on(weights: Path) -> None:
     ("options", "message"),
     [
         ({"block_size": 4}, "engine_options: block_size: unknown field"),
-        ({"block_length": 64, "tokens_per_step": 3}, "block_length 64 is no multiple of tokens_per_step 3"),
+        ({"block_length": 64, "tokens_per_step": 3}, "block_length 64 is not a multiple of tokens_per_step 3"),
         ({"fit": "stretch"}, "engine_options.*fit: found 'stretch'"),
     ],
 )

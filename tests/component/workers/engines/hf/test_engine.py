@@ -188,7 +188,7 @@ def test_sorts_vocabulary_only_for_top_p_below_one(open_hf: Open, monkeypatch: p
 def test_rejects_question_with_image_marker(open_hf: Open, sizes: list[int]) -> None:
     async def ask() -> None:
         async with open_hf() as engine:
-            with pytest.raises(SampleError, match=r"image marker '<image>' 2 times but comes with 1 images"):
+            with pytest.raises(SampleError, match=r"image placeholder '<image>' 2 times, expected 1, one for each image"):
                 await engine.generate(make_request(text="What is <image>?"))
 
     run(ask())
