@@ -203,7 +203,7 @@ def test_redirect_to_another_host_omits_the_key(server: OpenAIServer) -> None:
         assert "authorization" not in other.asked[0].headers
 
 
-def test_endless_redirect_is_an_endpoint_fault(server: OpenAIServer, clock: DictatedClock) -> None:
+def test_endless_redirect_is_an_endpoint_error(server: OpenAIServer, clock: DictatedClock) -> None:
     server.reply = lambda _: Reply(307, headers={"Location": "/v1/chat/completions"})
     (error,) = ask(server, "x", clock=clock)
     assert isinstance(error, TransientError)
