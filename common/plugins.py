@@ -1,16 +1,16 @@
-"""Objects named by import string (``package.module:name``), so that users can add their own without changing this package."""
+"""Import objects by import string (``package.module:name``), so that users can add their own without a change here."""
 
 import importlib
 from typing import Any
 
 from common.errors import ConfigError
 
-# The extra that installs each package.
+# The extra of this project that installs each package.
 _EXTRAS = {"torch": "cpu", "transformers": "cpu", "safetensors": "cpu", "vllm": "gpu", "av": "video"}
 
 
 def import_object(path: str, *, what: str) -> Any:
-    """Return the callable that ``path`` names. Raises ``ConfigError``; ``what`` says in its message what it is for."""
+    """Return the callable that ``path`` names. Raises ``ConfigError``; its message calls the object a ``what``."""
     module_name, _, name = path.partition(":")
     try:
         module = importlib.import_module(module_name)

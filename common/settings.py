@@ -1,4 +1,7 @@
-"""Where we run: addresses, times and limits, from ``FLEET_*`` variables or ``.env``.  What is asked lies in ``spec.py``."""
+"""Settings of the environment: addresses, times and limits, from ``FLEET_*`` variables or ``.env``.
+
+Settings of a run are in ``common/spec/models.py``.
+"""
 
 from functools import cache
 from pathlib import Path
@@ -13,7 +16,7 @@ from common.redaction import mask_text
 
 
 class Settings(BaseSettings):
-    """Every field is read from the environment variable ``FLEET_`` + its name in capitals.  Times are in seconds."""
+    """Settings of this process.  Each field comes from the variable ``FLEET_`` + its name in capitals.  Times are in seconds."""
 
     model_config = SettingsConfigDict(env_prefix="FLEET_", env_file=".env", extra="ignore", frozen=True)
 
@@ -21,38 +24,38 @@ class Settings(BaseSettings):
     store_url: str = "file://.fleet/store"
     profiles_dir: Path | None = Field(None, description="a folder of your own model profiles, searched before the built-in ones")
 
-    lease_s: float = Field(10.0, gt=0, description="how long a worker may be silent before others take its chunks")
-    renew_s: float = Field(2.5, gt=0, description="how often leases are renewed")
-    janitor_s: float = Field(2.0, gt=0, description="how often expired and lost chunks are looked for")
-    drain_grace_s: float = Field(30.0, ge=0, description="how long running chunks may finish after SIGTERM")
-    retention_s: int = Field(30 * 86400, gt=0, description="how long Redis keeps a run that nobody touches")
-    samples_in_flight: int = Field(256, gt=0, description="a worker begins another chunk while fewer samples than this wait")
-    chunks_in_flight: int = Field(16, gt=0, description="chunks that one worker runs at once, at most")
-    media_threads: int = Field(4, gt=0, description="threads of one worker that decode media")
-    media_memory_mb: int = Field(2048, gt=0, description="what the decoded media of one worker may take together, in MiB")
-    engine_stall_s: float = Field(600.0, gt=0, description="an engine that answers nothing for so long is taken for dead")
-    max_restarts: int = Field(20, ge=0, description="how often in an hour a worker that died is started again")
+    lease_s: float = Field(10.0, gt=0, description="time after which other workers take over the chunks of a silent worker")
+    renew_s: float = Field(2.5, gt=0, description="interval between renewals of a lease")
+    janitor_s: float = Field(2.0, gt=0, description="interval between searches for expired and lost chunks")
+    drain_grace_s: float = Field(30.0, ge=0, description="time that running chunks have to finish after SIGTERM")
+    retention_s: int = Field(30 * 86400, gt=0, description="time that Redis keeps a run after its last use")
+    samples_in_flight: int = Field(256, gt=0, description="a worker starts another chunk below this number of open samples")
+    chunks_in_flight: int = Field(16, gt=0, description="most chunks that one worker runs at once")
+    media_threads: int = Field(4, gt=0, description="threads per worker that decode media")
+    media_memory_mb: int = Field(2048, gt=0, description="memory limit for the decoded media of one worker, in MiB")
+    engine_stall_s: float = Field(600.0, gt=0, description="time without an answer after which an engine counts as dead")
+    max_restarts: int = Field(20, ge=0, description="most restarts of a dead worker within an hour")
 
     media_roots: str = Field(
-        "", description="folders that media may be read from, written as in PATH; by default the datasets' own"
+        "", description="folders that media may be read from, separated as in PATH; by default those of the datasets"
     )
     media_urls: bool = Field(False, description="whether media may be fetched from https addresses")
-    media_url_timeout_s: float = Field(30.0, gt=0, le=3600, description="how long fetching one media may take in all")
+    media_url_timeout_s: float = Field(30.0, gt=0, le=3600, description="time limit for fetching one image or video")
 
     log_level: str = "INFO"
-    log_json: bool = Field(False, description="one JSON object a line; otherwise key=value lines")
+    log_json: bool = Field(False, description="one JSON object per line; otherwise key=value lines")
 
     @field_validator("redis_url")
     @classmethod
     def _is_redis_address(cls, url: SecretStr) -> SecretStr:
-        from redis.connection import parse_url  # only an address from the environment is parsed
+        from redis.connection import parse_url  # imported here: the default address needs no check
 
         try:
-            if not url.get_secret_value().startswith("unix://"):  # Celery has another word for these
+            if not url.get_secret_value().startswith("unix://"):  # Celery uses another scheme for sockets
                 parse_url(url.get_secret_value())  # type: ignore[no-untyped-call]  # redis-py has no types here
                 return url
         except ValueError:
-            pass  # its message may quote a piece of the password
+            pass  # its message may contain part of the password
         raise ValueError(
             "FLEET_REDIS_URL: expected an address such as redis://:password@host:6379/0, or rediss:// for TLS, with every special "
             "character of the password percent-encoded (@ is %40, / is %2F, : is %3A, % is %25)"
@@ -67,7 +70,7 @@ class Settings(BaseSettings):
 
 @cache
 def get_settings() -> Settings:
-    """Return this process's settings, read once.  Raises ``ConfigError`` that names the variables at fault."""
+    """Return this process's settings, read once.  Raises ``ConfigError`` that names the invalid variables."""
     try:
         return Settings()
     except ValidationError as error:

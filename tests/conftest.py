@@ -1,4 +1,4 @@
-"""Fixtures of all tests live in ``tests/support``, one file a service."""
+"""Load the shared fixtures, which are in ``tests/support``, one file for each service."""
 
 import signal
 from collections import Counter
@@ -8,16 +8,16 @@ import pytest
 
 pytest_plugins = ["tests.support.servers.redis_server", "tests.support.servers.s3_server", "tests.support.fleet"]
 
-# A shell that runs the tests in the background, or nohup, lets them ignore these; what the tests start would ignore them as well.
+# A background job of a shell ignores SIGINT, and nohup ignores SIGHUP. Processes that the tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
-# The same examples on every machine, and no judgement by the clock.
+# The same examples on every machine, and no deadline, because machines differ in speed.
 hypothesis.settings.register_profile("fleet", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("fleet")
 
 _MARKERS = {"redis_server": "redis", "fleet": "redis", "vllm_host": "vllm"}
-_VLLM_MODULES = ("test_vllm_",)  # they start vLLM themselves
+_VLLM_MODULES = ("test_vllm_",)  # their tests start vLLM themselves
 _PACKAGES = {
     "docker compose": "docker-compose-v2",
     "systemd-analyze": "systemd",
@@ -39,7 +39,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Name the tests that were left out, and the package that each group needs."""
+    """Print the reasons of the skipped tests, and the package that each group needs."""
     reasons = Counter(
         report.longrepr[2].removeprefix("Skipped: ") if isinstance(report.longrepr, tuple) else str(report.longrepr)
         for report in terminalreporter.stats.get("skipped", ())

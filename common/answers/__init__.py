@@ -1,1 +1,1 @@
-"""Answers as text: how an answer is read, validated and recognised as a refusal. Pure, and shared by both sides."""
+"""Answers as text: extract, validate and recognize refusals. Pure functions for producers and workers."""

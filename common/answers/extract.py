@@ -1,7 +1,7 @@
 """Strict answer extraction: accept only what a careful reader would accept, and never guess.
 
-An unclear answer is ``None`` and is counted. Two different answers count as none. The rules of each kind of question are in
-``letters.py``, ``numbers.py`` and here. VLMEvalKit's looser rules belong to a scorer.
+An unclear answer is ``None`` and is counted. Two different answers are ``None`` too. The rules of each kind of question are
+in ``letters.py``, ``numbers.py`` and here. VLMEvalKit's looser rules belong to a scorer.
 """
 
 import re
@@ -73,7 +73,7 @@ def _settle(readings: set[str | None]) -> str | None:
 
 
 def _read_strongest(text: str, read: Callable[[str], set[str | None]]) -> set[str | None]:
-    """Return the readings of what is said to be final, else of what is stated as the answer, else of the whole text."""
+    """Return the readings of the final statements, else of the answer statements, else of the whole text."""
     text = to_half_width(text)
     for statements in (find_final_statements(text), find_statements(text), (text,)):
         if readings := set().union(*map(read, statements)):
@@ -104,7 +104,7 @@ def _read_yes_no(text: str) -> set[str | None]:
 
 
 def _read_number(text: str) -> set[str | None]:
-    """Read the numbers of a text; of several, the one after the only equals sign decides."""
+    """Read the numbers of a text. If there are several and one equals sign, the number after it counts."""
     readings = read_numbers(text)
     if len(readings) > 1 and text.count("=") == 1:
         return read_numbers(text.partition("=")[2])
@@ -112,7 +112,7 @@ def _read_number(text: str) -> set[str | None]:
 
 
 def _read_short_text(text: str) -> set[str | None]:
-    """Read what is stated as the answer, or the whole text if nothing is; of a long statement, its first sentence."""
+    """Read the answer statements, or the whole text without one. Of a long statement, read the first sentence."""
     statements = find_final_statements(text) or find_statements(text)
     shorts = {_shorten(statement) for statement in statements} if statements else {_unwrap(text)}
     return {short for short in shorts if short and _count_short(short) <= SHORT_TEXT_WORDS}

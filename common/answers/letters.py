@@ -1,14 +1,14 @@
 r"""Read the option letter that an answer to a multiple-choice question states.
 
-The forms, strongest first; the first that states anything decides, and two different letters in it are no answer:
+The forms, strongest first. The first form that states a letter decides; two different letters in it are no answer:
 
 1. the whole text is a letter, or one option's text;
 2. a final statement: ``\boxed{B}``, "the final answer is B";
 3. a statement: "Answer: B", "the answer is B", "option B is correct", "I choose B", 答案是B, 选B;
 4. a letter that leads the first line ("B. a red circle") or is all of the last one;
-5. one option's text in a short sentence that denies nothing.
+5. one option's text in a short sentence without a negation.
 
-A letter is a letter only where what follows makes it one: "A dog", "A-frame", "A.I." and "vitamin B" state none.
+The text around a letter decides whether it is an option: "A dog", "A-frame", "A.I." and "vitamin B" state no option.
 """
 
 import re
@@ -54,9 +54,9 @@ Readings = set[str | None]
 
 
 def read_letters(text: str, options: Mapping[str, str]) -> Readings:
-    """Return the letters that the strongest form in ``text`` states; ``None`` stands for a letter that is no option.
+    """Return the letters that the strongest form in ``text`` states; ``None`` stands for a letter that is not an option.
 
-    Without options (they may be in the image) every letter from A to Z is one.
+    Without options (they may be in the image) every letter from A to Z is an option.
     """
     text = _clean(text)
     texts = {letter.upper(): normalize_answer(option) for letter, option in options.items()}
@@ -98,7 +98,7 @@ def _read_statements(statements: tuple[str, ...], texts: Mapping[str, str]) -> R
 
 
 def _read_leading(line: str, texts: Mapping[str, str]) -> Readings:
-    """Read the letter (or the list of letters) that a line begins with, together with what the text after it names."""
+    """Read the letter (or the list of letters) at the start of a line, and the options that the text after it names."""
     match = _LEADING.match(line)
     if match is None:
         return _read_lower_case(line, texts)
@@ -127,7 +127,7 @@ def _read_list(line: str, place: int) -> Readings:
 
 
 def _read_rest(rest: str, letters: Readings, texts: Mapping[str, str]) -> Readings:
-    """Read what contradicts a leading letter: another marked letter, or another option's words."""
+    """Read what contradicts a leading letter: another marked letter, or the words of another option."""
     rest = rest.lstrip(" .):]\"'")
     others: Readings = {match[1] or match[2] for match in _INLINE.finditer(rest)}
     if match := _LEADING.match(rest):
@@ -148,7 +148,7 @@ def _read_chosen(text: str) -> Readings:
 
 
 def _read_lines(text: str, texts: Mapping[str, str]) -> Readings:
-    """Read the first line's leading letter and the last line's only one; any other line that leads with a letter counts against."""
+    """Read the first line's leading letter and a last line that is only a letter. Each other leading letter is one more answer."""
     lines = [line for line in text.splitlines() if line.strip()]
     if not lines:
         return set()
@@ -161,7 +161,7 @@ def _read_lines(text: str, texts: Mapping[str, str]) -> Readings:
 
 
 def _read_option_text(text: str, texts: Mapping[str, str]) -> Readings:
-    """Read the one option that a short sentence names; longer options hide the shorter ones that they contain."""
+    """Read the one option that a short sentence names. A longer option hides the shorter ones that it contains."""
     remainder = normalize_answer(text)
     readings: Readings = set()
     for letter, option in sorted(texts.items(), key=lambda entry: -len(entry[1])):
@@ -178,5 +178,5 @@ def _read_option_text(text: str, texts: Mapping[str, str]) -> Readings:
 
 
 def _contains(text: str, part: str) -> bool:
-    """Return whether ``part`` stands in ``text`` as whole words; Chinese has no word ends to look at."""
+    """Return whether ``text`` contains ``part`` as whole words. Chinese has no word boundaries, so any place counts."""
     return part in text if re.search(f"[{CJK}]", part) else f" {part} " in f" {text} "

@@ -1,6 +1,6 @@
-"""Functions on text that the model families share. All functions are pure and return the text trimmed.
+"""Text functions that the adapters of model families share. All are pure and return trimmed text.
 
-A block that was opened and never closed was cut by ``max_tokens``: it goes as far as the text does.
+A block without its closing tag was cut by ``max_tokens``: it extends to the end of the text.
 """
 
 import re
@@ -22,8 +22,8 @@ _IMAGE_TOKEN = re.compile(
 def drop_thinking(text: str) -> str:
     """Return the text without thoughts: ``<think>…</think>``, all before a lone ``</think>``, all after an unfinished ``<think>``.
 
-    A lone end is what models write whose prompt already opens the block. If such a one is cut before that end, nothing
-    in its text tells thoughts from answer: the validator ``finished`` does.
+    A model writes a lone ``</think>`` when its prompt already opens the block. If its text is cut before that tag, nothing in
+    the text separates thoughts from answer; the validator ``finished`` refuses such a text.
     """
     return _THOUGHT_END.split(_THINKING.sub("", text))[-1].strip()
 
@@ -36,29 +36,29 @@ def drop_blocks(text: str, *tags: str) -> str:
 
 
 def take_answer(text: str) -> str:
-    """Return what the last ``<answer>`` holds, or the whole text if there is none."""
+    """Return the content of the last ``<answer>``, or the whole text without one."""
     last = _ANSWER.split(text)[-1]
     return _ANSWER_END.split(last)[0].strip()
 
 
 def take_box(text: str) -> str:
-    """Return what the last ``<|begin_of_box|>…<|end_of_box|>`` holds, or the whole text if there is none."""
+    """Return the content of the last ``<|begin_of_box|>…<|end_of_box|>``, or the whole text without one."""
     return text.rpartition(_BOX)[2].partition(_BOX_END)[0].strip()
 
 
 def drop_box_tokens(text: str) -> str:
-    """Return the text with the box's tokens taken out and its content left in."""
+    """Return the text without the tokens of the box; the content of the box stays."""
     return text.replace(_BOX, "").replace(_BOX_END, "").strip()
 
 
 def take_boxed(text: str) -> str:
-    r"""Return what ``\boxed{…}`` holds, or the whole text if there is none, or several that differ."""
+    r"""Return the content of ``\boxed{…}``, or the whole text without one or with several that differ."""
     contents = set(find_boxed(text))
     return contents.pop() if len(contents) == 1 else text.strip()
 
 
 def has_image_token(text: str) -> bool:
-    """Return whether an image placeholder stands in the text."""
+    """Return whether the text contains an image placeholder."""
     return _IMAGE_TOKEN.search(text) is not None
 
 

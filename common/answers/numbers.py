@@ -1,6 +1,6 @@
-"""Read the numbers that a text states: digits, English number words to ninety-nine, Chinese numerals to ten.
+"""Read the numbers in a text: digits, English number words up to ninety-nine, Chinese numerals up to ten.
 
-A number that no careful reader would call clear (a range, a fraction, a date, "more than 5", "5k") is *unreadable*: it
+A number that a careful reader would not call clear (a range, a fraction, a date, "more than 5", "5k") is *unreadable*: it
 is reported as ``None`` beside the readable ones, so that it is never silently ignored.
 """
 
@@ -38,7 +38,7 @@ _HARD_LATEX = ("\\frac", "\\dfrac", "\\sqrt")
 def canonicalize_number(sign: str, whole: str, fraction: str, *, magnitude: int = 0) -> str:
     """Return a number's shortest text: no thousands commas, no leading or trailing zeros, no plus; times 10^magnitude.
 
-    Works on the text, so that no digit of a long number is lost to floating point.
+    It works on the text, so that a long number loses no digits to floating point.
     """
     digits = whole.replace(",", "") + fraction[:magnitude].ljust(magnitude, "0")
     whole, fraction = digits.lstrip("0") or "0", fraction[magnitude:].rstrip("0")
@@ -70,7 +70,7 @@ def _trim(run: str) -> str:
 
 
 def _read_word(words: list[str], place: int, behind: str) -> tuple[str | None, ...]:
-    """Return the reading of one word: none if it is no number, ``(None,)`` if it is an unclear one."""
+    """Return the reading of one word: ``()`` if it is not a number, ``(None,)`` if the number is unclear."""
     word, after = words[place], words[place + 1 : place + 4]
     number = _parse_word(word, words[place - 1].lower() if place else "")
     if number is None or not number:
@@ -88,7 +88,7 @@ def _read_word(words: list[str], place: int, behind: str) -> tuple[str | None, .
 
 
 def _parse_word(word: str, before: str) -> tuple[str, ...] | None:
-    """Return sign, whole, fraction and unit; ``None`` if the word is no number, ``()`` if it is an unclear one."""
+    """Return sign, whole, fraction and unit; ``None`` if the word is not a number, ``()`` if the number is unclear."""
     if word.lower() in NUMBER_WORDS:
         is_pronoun = word.lower() == "one" and before and before not in _BEFORE_ONE
         return None if is_pronoun else ("", NUMBER_WORDS[word.lower()], "", "")
@@ -101,7 +101,7 @@ def _parse_word(word: str, before: str) -> tuple[str, ...] | None:
 
 
 def _read_chinese(text: str) -> set[str | None]:
-    """Return the numerals that stand alone or before a measure word: 三个, but not 三角形 or 第三."""
+    """Return the numerals that are the whole text or precede a measure word: 三个, but not 三角形 or 第三."""
     alone = _CHINESE_ALONE.fullmatch(text)
     numerals = [alone[1]] if alone else _CHINESE.findall(text)
     return {CHINESE_NUMERALS.get(numeral) for numeral in numerals}

@@ -1,7 +1,7 @@
-"""Recognize refusals, in English and Chinese, by forms and not by words.
+"""Recognize refusals in English and Chinese by their form, not by single words.
 
-"No", "The patient is unable to walk", "I cannot see any fracture" and the sign that says "Sorry, we're closed" are
-answers. The forms come from VLMEvalKit's list of refusals and from what the families of ``adapters`` say when they decline.
+"No", "The patient is unable to walk", "I cannot see any fracture" and the sign "Sorry, we're closed" are answers. The
+forms come from VLMEvalKit's list of refusals and from the refusals of the model families in ``workers/adapters``.
 """
 
 import re
@@ -60,7 +60,7 @@ _CHINESE_AT_START = re.compile(
 
 
 def is_refusal(text: str) -> bool:
-    """Return whether the text declines to answer: it begins with a refusal, or holds a form that is nothing else."""
+    """Return whether the text declines to answer: it begins with a refusal, or contains a form that is always a refusal."""
     text = re.sub(r"[*_\"“”]", "", text).strip().replace("’", "'").replace("，", ",")
     text = re.sub(r"\s+", " ", text)
     return bool(_AT_START.match(text) or _ANYWHERE.search(text) or _CHINESE_AT_START.match(text))

@@ -1,4 +1,4 @@
-"""What all answers share: folding for comparison, counting words, and the places where a text states its answer."""
+"""Text functions for all kinds of answers: fold for comparison, count words, find the statements of an answer."""
 
 import re
 import unicodedata
@@ -31,7 +31,7 @@ def to_half_width(text: str) -> str:
 
 
 def split_words(text: str) -> list[str]:
-    """Return the words of a text; each Chinese character (or kana) is one, since Chinese is written without spaces."""
+    """Return the words of a text. Each Chinese character (or kana) is a word, because Chinese is written without spaces."""
     return _WORD.findall(text)
 
 
@@ -48,7 +48,7 @@ def normalize_answer(text: str) -> str:
 
 
 def find_boxed(text: str) -> tuple[str, ...]:
-    r"""Return the contents of every ``\boxed{…}``, in order; one that was cut off before its last brace is left out."""
+    r"""Return the content of every ``\boxed{…}``, in order, except one that was cut before its last brace."""
     contents = []
     start = text.find("\\boxed{")
     while start >= 0:
@@ -72,13 +72,13 @@ def find_statements(text: str) -> tuple[str, ...]:
 
 
 def is_doubted(before: str) -> bool:
-    """Return whether the words just before a statement deny it or make it a condition ("I don't think the …")."""
+    """Return whether the words before a statement deny it or make it a condition ("I don't think the …")."""
     clause = re.split(r"[.,;:!?\n，。；：！？]", before[-120:])[-1]
     return bool(_DOUBT.search(clause) or _CHINESE_DOUBT.search(clause))
 
 
 def _find_after(cue: re.Pattern[str], text: str) -> tuple[str, ...]:
-    """Return what follows each cue on its line, up to the next cue (a text caught in a loop may have thousands)."""
+    """Return the text after each cue on its line, up to the next cue (a repeating text may have thousands of cues)."""
     lines = []
     cues = list(cue.finditer(text))
     for match, following in zip_longest(cues, cues[1:]):

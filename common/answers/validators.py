@@ -18,7 +18,7 @@ from common.spelling import suggest
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """One attempt's answer: ``text`` is the raw response, ``prediction`` the adapter's reading, ``answer`` what it states."""
+    """One attempt's answer: ``text`` is the raw response, ``prediction`` the adapter's reading, ``answer`` its extracted answer."""
 
     sample: Sample
     text: str
@@ -48,7 +48,7 @@ def non_empty(answered: Answered) -> bool:
 
 
 def no_image_token(answered: Answered) -> bool:
-    """Accept a raw text without image placeholders (MMaDA echoes ``<image>``); a tool's output may show one."""
+    """Accept a raw text without image placeholders (MMaDA echoes ``<image>``). The output of a tool may contain one."""
     return not has_image_token(drop_blocks(answered.text, "sandbox_output"))
 
 
@@ -64,12 +64,12 @@ def answer_extractable(answered: Answered) -> bool:
 
 
 def finished(answered: Answered) -> bool:
-    """Accept an answer that the model ended itself; neither ``max_tokens`` nor an endpoint's content filter cut it."""
+    """Accept an answer that the model ended itself, without a cut by ``max_tokens`` or an endpoint's content filter."""
     return answered.finish_reason == "stop"
 
 
 def no_repetition(answered: Answered) -> bool:
-    """Accept a text that is not caught in a loop: a phrase of up to 64 words, 4 times or more in a row, over 24 words or more.
+    """Accept a text without a loop: a phrase of up to 64 words, at least 4 times in a row, over at least 24 words.
 
     A Chinese character is a word; so is each character of a run of more than 40 without a space. Thinking is ignored.
     """
@@ -79,18 +79,18 @@ def no_repetition(answered: Answered) -> bool:
 
 
 def max_words(count: int) -> Validator:
-    """Accept at most ``count`` words; each Chinese character is one."""
+    """Accept at most ``count`` words. Each Chinese character is a word."""
     return lambda answered: len(split_words(answered.prediction)) <= count
 
 
 def regex(pattern: str) -> Validator:
-    """Accept a prediction in which the pattern is found somewhere (``re.search``)."""
+    """Accept a prediction that contains the pattern (``re.search``)."""
     compiled = re.compile(pattern)
     return lambda answered: compiled.search(answered.prediction) is not None
 
 
 def json_schema(schema: dict[str, Any]) -> Validator:
-    """Accept JSON that fits the schema; it may stand in a ```` ```json ```` fence, with nothing else around it."""
+    """Accept JSON that fits the schema, plain or in a ```` ```json ```` fence, with no other text around it."""
     from jsonschema.validators import validator_for  # imported here for the reason given in _check_json_schema
 
     validator = validator_for(schema)(schema)
@@ -153,7 +153,7 @@ def _check_max_words(count: int, where: str) -> None:
 
 
 def _check_json_schema(schema: dict[str, Any], where: str) -> None:
-    # Imported here: a spec without a schema must not pay for it.
+    # Imported here: a spec without a schema should not pay for the import.
     from jsonschema.exceptions import SchemaError
     from jsonschema.validators import validator_for
     from referencing import Registry

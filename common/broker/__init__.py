@@ -1,1 +1,1 @@
-"""The message broker: the Celery app and the transport that carries its messages."""
+"""The message broker: the Celery app and its Redis transport."""

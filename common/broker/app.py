@@ -1,4 +1,4 @@
-"""The broker is a doorbell: a Celery message says only "look at chunk C of run R".  It may come twice, late or never."""
+"""The broker is a doorbell: a Celery message says only "look at chunk C of run R".  It may arrive twice, late or never."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -18,27 +18,27 @@ from common.storage.plan_index import ChunkIndex
 
 TASK_NAME = "fleet.run_chunk"
 
-# By the names that addresses begin with, so that kombu reads these as ever, TLS included.
+# Registered under the URL schemes of Redis, so that kombu parses addresses as usual, including TLS.
 TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "common.broker.transport:Transport"))
 
 
 def make_app(settings: Settings) -> Celery:
-    """Return the Celery app that producers ring with and workers listen with."""
+    """Return the Celery app of producers and workers."""
     url = settings.redis_url.get_secret_value()
-    # Without a limit whoever rings through a connection that has gone silent (a failover, a NAT that forgot it) waits for ever,
-    # and a heartbeat rings: less than a lease.  More than the second for which the server holds back an answer to BRPOP.
+    # Without a timeout, a send over a dead connection (a failover, a NAT that dropped it) blocks forever.  The heartbeat sends
+    # messages too, so the timeout is shorter than a lease.  It is longer than 1 s, because BRPOP blocks on the server for 1 s.
     silence_s = min(5.0, max(2.0, settings.lease_s / 3))
     app = Celery("vlm-fleet", broker=read_broker_url(url))
     app.conf.update(
-        broker_use_ssl=read_tls_options(url) or False,  # Flower looks here; all others at the address
-        # JSON alone, for tasks, remote control, events and results: a pickle would be a program of whoever wrote it.
+        broker_use_ssl=read_tls_options(url) or False,  # for Flower; the other clients read the address
+        # Only JSON, for tasks, remote control, events and results: unpickling a message can run any code of its sender.
         accept_content=["json"],
         result_accept_content=["json"],
         task_serializer="json",
         event_serializer="json",
         result_serializer="json",
         task_ignore_result=True,  # outcomes go to the ledger and the store; a result backend costs 28 % of the rate
-        task_acks_late=False,  # the lease in the ledger, not the message, says who works on a chunk
+        task_acks_late=False,  # the lease in the ledger, not the message, decides which worker runs a chunk
         worker_prefetch_multiplier=1,
         worker_send_task_events=True,  # for Flower
         worker_hijack_root_logger=False,
@@ -58,7 +58,7 @@ def make_app(settings: Settings) -> Celery:
 
 
 def read_broker_url(url: str) -> str:
-    """Return the address ``url`` as Celery takes it: everything encoded, and no options but those of TLS."""
+    """Return the address ``url`` in the form that Celery reads: percent-encoded, with no options but those of TLS."""
     address = parse_url(url)  # type: ignore[no-untyped-call]  # redis-py has no types here
     scheme = url.partition("://")[0]
     user, password = address.get("username"), address.get("password")
@@ -68,10 +68,10 @@ def read_broker_url(url: str) -> str:
 
 
 def read_tls_options(url: str) -> dict[str, Any]:
-    """Return the options of a ``rediss://`` address, and none for any other.
+    """Return the TLS options of a ``rediss://`` address, and an empty mapping for other addresses.
 
-    Kombu does not verify the server's certificate unless it is told to; here that is the default, as in redis-py.  A
-    private authority is named in the address: ``rediss://host:6380/0?ssl_ca_certs=/etc/fleet/ca.pem``.
+    Kombu by default does not verify the server's certificate.  Here verification is the default, as in redis-py.  The address
+    can name a private authority: ``rediss://host:6380/0?ssl_ca_certs=/etc/fleet/ca.pem``.
     """
     if not url.startswith("rediss://"):
         return {}
@@ -80,10 +80,11 @@ def read_tls_options(url: str) -> dict[str, Any]:
 
 
 def ring(app: Celery, model: str, run_id: str, chunks: Iterable[int], index: ChunkIndex | None = None) -> int:
-    """Publish one message for each chunk, in batches; return how many.
+    """Publish one message for each chunk, in batches; return their number.
 
-    With the run's ``index`` Flower shows how many samples each has.  A batch that fails half-way is no loss: a janitor rings
-    again for what is pending.  Raises ``ServiceUnreachable``, also when a connection has gone silent: the next call makes another.
+    With the run's ``index``, Flower shows the number of samples of each chunk.  A batch that fails half-way loses nothing: a
+    janitor publishes again for pending chunks.  Raises ``ServiceUnreachable``, also when the connection does not answer; the
+    next call makes another.
     """
     rung = 0
     try:
@@ -92,18 +93,20 @@ def ring(app: Celery, model: str, run_id: str, chunks: Iterable[int], index: Chu
                 shown = describe_chunk(model, run_id, chunk, index)
                 app.send_task(TASK_NAME, args=(run_id, chunk), queue=queue_name(model), producer=producer, argsrepr=shown)
                 rung += 1
-    except (OperationalError, BatchPublishError) as error:  # the latter is no kind of the former; why is in its cause alone
+    except (OperationalError, BatchPublishError) as error:  # the second is not a subclass of the first; its cause has the reason
         why = error.__cause__ or error
-        raise ServiceUnreachable(f"Redis failed while {run_id} was rung for (at most {rung} chunks so far): {why}") from error
+        raise ServiceUnreachable(
+            f"Redis failed while messages for {run_id} were published (at most {rung} so far): {why}"
+        ) from error
     return rung
 
 
 def describe_chunk(model: str, run_id: str, chunk: int, index: ChunkIndex | None) -> str:
-    """Return ``model · run · chunk n · m samples`` for a person, without the last where ``index`` does not reach that far."""
+    """Return ``model · run · chunk n · m samples`` for users, without the samples if ``index`` does not have the chunk."""
     named = f"{model} · {run_id} · chunk {chunk}"
     return named if index is None or chunk >= len(index) else f"{named} · {index[chunk].count} samples"
 
 
 def count_waiting(client: redis.Redis, model: str) -> int:
-    """Return how many messages wait in a model's queue."""
+    """Return the number of messages in a model's queue."""
     return int(client.llen(queue_name(model)))

@@ -1,8 +1,8 @@
 """The Redis transport of kombu, with two faults of kombu 5.7 fixed.
 
-kombu frees a message's place among those that a worker may hold at once only after Redis has confirmed the acknowledgement.
-Each acknowledgement that meets a lost connection keeps its place, and a worker that has lost all of them never asks for a
-message again, though it is connected and healthy.
+kombu frees a message's place in the prefetch limit only after Redis has confirmed the acknowledgement.  A message whose
+acknowledgement fails on a lost connection keeps its place.  A worker that has lost all places never asks for a message again,
+although it is connected and healthy.
 
 After a reconnect, the acknowledgement of a message from the old connection raises ``AttributeError``, which ends the worker.
 """
@@ -32,7 +32,7 @@ class QoS(redis.QoS):
             if not self._is_closed():
                 raise
         finally:
-            virtual.QoS.ack(self, delivery_tag)  # type: ignore[no-untyped-call]  # as above; twice is once: a set of places
+            virtual.QoS.ack(self, delivery_tag)  # type: ignore[no-untyped-call]  # as above; the places are a set, so a second call does nothing
 
     def _is_closed(self) -> bool:
         """Return whether the connection of this channel has been closed, so that no command can be sent on it."""

@@ -5,9 +5,9 @@
 --   KEYS[1] run       HASH    model, state (running|paused|done|cancelled), reason, samples, chunks, chunks_done,
 --                             opened_ms, opened_by (a token), started_ms (first lease), changed_ms,
 --                             abort_rate, abort_after (when to pause a run with too many failures), aborted
---   KEYS[2] states    STRING  one byte a sample by plan position: 0 unprocessed, 1 failed, 2 invalid, 3 ok
+--   KEYS[2] states    STRING  one byte per sample by plan position: 0 unprocessed, 1 failed, 2 invalid, 3 ok
 --   KEYS[3] counts    HASH    "<dataset>:<state>" -> samples of that dataset in that state (never counts state 0)
---   KEYS[4] chunks    STRING  one byte a chunk: 0 pending, 1 done (its part exists)
+--   KEYS[4] chunks    STRING  one byte per chunk: 0 pending, 1 done (its part exists)
 --   KEYS[5] leases    ZSET    chunk -> expiry in ms by the clock of Redis.  A chunk that was given back has an expiry too:
 --                             other workers can take it over after that time
 --   KEYS[6] holders   HASH    chunk -> "token worker" of the last lease.  It outlives an expired lease, so that a slow

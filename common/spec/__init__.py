@@ -1,1 +1,1 @@
-"""Run specs and model profiles: their models, and the YAML files that users write."""
+"""Run specs and model profiles: their models, and the YAML files of users."""

@@ -1,4 +1,4 @@
-"""Read run specs and model profiles from YAML.  A mistake names file, field, what was found and what was expected."""
+"""Read run specs and model profiles from YAML.  Errors name the file, the field, what was found and what was expected."""
 
 import os
 from contextlib import suppress
@@ -24,7 +24,7 @@ BUILT_IN_PROFILES = Path(__file__).resolve().parents[2] / "workers" / "profiles"
 def read_specs(path: Path, changes: tuple[str, ...] = ()) -> list[RunSpec]:
     """Return one resolved ``RunSpec`` for each model that the file names.
 
-    ``changes`` are ``field.path=value`` texts, applied before the file is checked.  Raises ``ConfigError``.
+    ``changes`` are ``field.path=value`` texts; they are applied before the check.  Raises ``ConfigError``.
     """
     raw = load_yaml(path)
     for change in changes:
@@ -36,9 +36,9 @@ def read_specs(path: Path, changes: tuple[str, ...] = ()) -> list[RunSpec]:
 
 
 def read_profile(name: str, *, beside: Path | None = None) -> ModelProfile:
-    """Return the model profile called ``name``, or the one in the file ``name`` if it ends in ``.yaml``.
+    """Return the model profile ``name``, or the profile in the file ``name`` if it ends in ``.yaml``.
 
-    Names are looked up in ``FLEET_PROFILES_DIR`` first, then among the built-in profiles.
+    ``FLEET_PROFILES_DIR`` is searched first, then the built-in profiles.
     """
     path = find_profile(name, beside=beside)
     profile = check(ModelProfile, load_yaml(path), str(path))
@@ -49,22 +49,22 @@ def read_profile(name: str, *, beside: Path | None = None) -> ModelProfile:
 
 
 def _refuse_secrets(profile: ModelProfile, where: str) -> None:
-    """Refuse a profile that holds a key or password: it is stored with every run, for all who may read results."""
+    """Refuse a profile with a key or password: it is stored with every run, where all readers of results can see it."""
     if found := next(find_secrets(profile.model_dump()), None):
         raise ConfigError(
-            f"{where}: {found}: looks like a secret, and profiles are stored with every run. Secrets come from the environment "
-            "only: take it out and set a variable, for example OPENAI_API_KEY"
+            f"{where}: {found}: looks like a secret, and profiles are stored with every run. Secrets come only from the "
+            "environment: remove it and set a variable, for example OPENAI_API_KEY"
         )
 
 
 def find_profile(name: str, *, beside: Path | None = None) -> Path:
-    """Return the file of a profile.  Raises ``ConfigError`` with the nearest known name."""
+    """Return the file of a profile.  Raises ``ConfigError`` that suggests the closest known name."""
     if name.endswith((".yaml", ".yml")):
         candidates = [folder / name for folder in (beside, Path.cwd()) if folder is not None]
     else:
         candidates = [folder / f"{name}.yaml" for folder in _profile_folders()]
     for candidate in candidates:
-        if os.path.isfile(candidate):  # noqa: PTH113  Path's raises for a name that is too long
+        if os.path.isfile(candidate):  # noqa: PTH113  Path.is_file raises for a name that is too long
             return candidate
     known = _list_known()
     raise ConfigError(
@@ -74,9 +74,9 @@ def find_profile(name: str, *, beside: Path | None = None) -> Path:
 
 
 def find_weights(profile: ModelProfile, *, profile_path: Path) -> str:
-    """Return the weights' folder for a path (relative ones start at the profile's file) or the hub id as it stands.
+    """Return the weights' folder if they are a path, else their hub id.  A relative path starts at the profile's folder.
 
-    Raises ``ConfigError`` when there is no such folder, or this user may not look.
+    Raises ``ConfigError`` when the folder does not exist or cannot be read.
     """
     weights = profile.weights or profile.name
     if not weights.startswith((".", "/")):
@@ -95,10 +95,10 @@ def find_weights(profile: ModelProfile, *, profile_path: Path) -> str:
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
-    """Return a YAML file's mapping.  Raises ``ConfigError`` when it cannot be read or is something else."""
+    """Return the mapping in a YAML file.  Raises ``ConfigError`` when it cannot be read or holds another type."""
     try:
         with path.open(encoding="utf-8") as stream:
-            text = stream.read(MOST_CHARACTERS + 1)  # somebody may give the dataset instead of the spec
+            text = stream.read(MOST_CHARACTERS + 1)  # a user may pass a large dataset instead of the spec
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
     except OSError as error:
@@ -112,7 +112,7 @@ def load_yaml(path: Path) -> dict[str, Any]:
 
 
 def apply_change(raw: dict[str, Any], change: str) -> None:
-    """Set one field in place: ``generation.max_tokens=64``; a number steps into a list: ``datasets.0.limit=50``."""
+    """Set one field in place: ``generation.max_tokens=64``.  A number is a list's index: ``datasets.0.limit=50``."""
     field, equals, text = change.partition("=")
     *parents, last = field.split(".")
     if not equals or not all((*parents, last)):
@@ -132,9 +132,9 @@ def apply_change(raw: dict[str, Any], change: str) -> None:
 
 
 def check(model: type[Model], raw: dict[str, Any], where: str, *, at: str = "") -> Model:
-    """Return ``raw``, which is the field ``at`` of the file ``where``, as a ``model``.
+    """Validate ``raw``, the content of field ``at`` in file ``where``, and return it as a ``model``.
 
-    Raises a ``ConfigError`` with one line for each mistake.
+    Raises ``ConfigError`` with one line for each mistake.
     """
     try:
         return model.model_validate(raw)
@@ -144,7 +144,7 @@ def check(model: type[Model], raw: dict[str, Any], where: str, *, at: str = "") 
 
 
 def check_validation(raw: dict[str, Any], where: str) -> Validation:
-    """Return a ``validation`` section of the file ``where``.  Raises ``ConfigError``, also for validators that nobody knows."""
+    """Validate the ``validation`` section of file ``where`` and return it.  Raises ``ConfigError``, also for unknown validators."""
     validation = check(Validation, raw, where, at="validation")
     check_validators(validation.validators, f"{where}: validation.validators")
     return validation
@@ -172,24 +172,24 @@ def _describe(value: Any) -> str:
 
 
 def _drop_labels(raw: Any, path: tuple[str | int, ...]) -> list[str | int]:
-    """Return a mistake's path without the names of types that pydantic puts where a value may be of several."""
+    """Return a mistake's path without the type names that pydantic inserts for a value of several possible types."""
     steps: list[str | int] = []
     for number, step in enumerate(path):
         is_there = step in raw if isinstance(raw, dict) else isinstance(raw, list | tuple) and isinstance(step, int)
-        if is_there or (isinstance(raw, dict) and number == len(path) - 1):  # the last may be a field that is missing
+        if is_there or (isinstance(raw, dict) and number == len(path) - 1):  # the last step may be a missing field
             steps.append(step)
             raw = raw.get(step) if isinstance(raw, dict) else raw[int(step)]
     return steps
 
 
 def _fields_at(model: type[BaseModel], parents: list[Any]) -> list[str]:
-    """Follow a mistake's path down from ``model`` and return the names that are known there."""
+    """Follow a mistake's path down from ``model`` and return the known field names at its end."""
     here = [model]
     for parent in parents:
         fields = [one.model_fields[parent] for one in here if parent in one.model_fields]
         below = [found for field in fields for found in _models_in(field.annotation)]
         named = [one for one in here if one.__name__ == parent]
-        here = below or named or here  # neither: the index of a list or the key of a mapping
+        here = below or named or here  # else the step is a list's index or a mapping's key
     return sorted({name for one in here for name in one.model_fields})
 
 
@@ -199,7 +199,7 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
     return [found for part in get_args(annotation) for found in _models_in(part)]
 
 
-# Pydantic speaks of Python's types; a spec's author has written YAML.
+# Pydantic's messages name Python types; the user wrote YAML.
 _EXPECTED = {
     "tuple_type": "a list",
     "list_type": "a list",
@@ -218,7 +218,7 @@ def _profile_folders() -> list[Path]:
 def _list_known() -> list[str]:
     names: set[str] = set()
     for folder in _profile_folders():
-        with suppress(OSError):  # one that may not be entered shows none
+        with suppress(OSError):  # a folder without permission shows no profiles
             names |= {path.stem for path in folder.glob("*.yaml")}
     return sorted(names)
 
@@ -230,12 +230,12 @@ def _list_index(target: list[Any], step: str, change: str) -> int:
 
 
 def _resolve_dataset(source: DatasetSource, spec_path: Path, number: int) -> DatasetSource:
-    """Make the path absolute (relative ones start at the spec's folder, then at the current one) and take the digest."""
+    """Make the path absolute and add the file's digest.  A relative path starts at the spec's folder, else at the current one."""
     where = f"{spec_path}: datasets.{number}.path"
     if "\0" in source.path + (source.media_root or ""):
         raise ConfigError(f"{spec_path}: datasets.{number}: found a NUL character in path or media_root; expected a path without")
     candidates = list(dict.fromkeys(path.resolve() for path in (spec_path.parent / source.path, Path(source.path))))
-    path = next((candidate for candidate in candidates if os.path.isfile(candidate)), None)  # noqa: PTH113  Path's raises
+    path = next((candidate for candidate in candidates if os.path.isfile(candidate)), None)  # noqa: PTH113  as above
     if path is None:
         found = "; it is a folder" if any(map(os.path.isdir, candidates)) else ""
         looked = ", ".join(map(str, candidates))

@@ -1,6 +1,6 @@
-"""What is asked: the run spec that a user writes, the model profile, and the two resolved into a ``RunSpec``.
+"""Models of the run spec that a user writes, of the model profile, and of the ``RunSpec`` that both resolve to.
 
-Reading the files, with errors that speak to a person, is in ``common/spec/files.py``.
+``common/spec/files.py`` reads the files and explains mistakes to users.
 """
 
 import re
@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInf
 from common.digests import digest_record
 from common.records import Kind
 
-# The most pixels that a picture or a frame may have: 256 MB once it is decoded.
+# The largest picture or frame, in pixels: 256 MB when decoded.
 MOST_PIXELS = 64_000_000
 
 
@@ -26,30 +26,30 @@ Name = Annotated[str, AfterValidator(_check_name)]
 
 
 class Spec(BaseModel):
-    """Base of everything a user writes: an unknown field is a mistake."""
+    """Base of all models of user input: an unknown field is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     @field_validator("*", mode="before")
     @classmethod
     def _refuse_bool(cls, value: Any, info: ValidationInfo) -> Any:
-        # Python would take YAML's yes, no, on and off for the numbers 1 and 0.
+        # YAML reads yes, no, on and off as booleans, which Python accepts as the numbers 1 and 0.
         if isinstance(value, bool) and bool not in (field := cls.model_fields[str(info.field_name)].annotation, *get_args(field)):
-            raise ValueError(f"found {value}; YAML reads yes, no, on and off so: put text in quotes, write numbers as digits")
+            raise ValueError(f"found {value}; YAML reads yes, no, on and off as booleans: quote text, write numbers as digits")
         return value
 
 
 class DatasetSource(Spec):
-    """One dataset file.  ``fields`` maps our field names to the file's (``{id: qid, target: answer}``)."""
+    """One dataset file.  ``fields`` maps our field names to those of the file (``{id: qid, target: answer}``)."""
 
     path: str
-    name: Name = Field(default="", validate_default=False, description="defaults to the file's name without its ending")
-    format: str | None = Field(None, description="a registered reader; by default the file's ending decides")
+    name: Name = Field(default="", validate_default=False, description="defaults to the file's name without its suffix")
+    format: str | None = Field(None, description="a registered reader; by default chosen by the file's suffix")
     limit: int | None = Field(None, gt=0, description="read only the first rows")
-    kind: Kind | None = Field(None, description="question kind of every row; by default each row decides")
+    kind: Kind | None = Field(None, description="question kind of every row; by default found for each row")
     fields: dict[str, str] = Field(default_factory=dict)
-    media_root: str | None = Field(None, description="folder that relative media paths start from; by default the file's own")
-    digest: str | None = Field(None, description="digest of the file's content; filled in when the spec is resolved")
+    media_root: str | None = Field(None, description="folder that relative media paths start from; by default that of the file")
+    digest: str | None = Field(None, description="digest of the file's content; set when the spec is resolved")
 
     @model_validator(mode="before")
     @classmethod
@@ -60,7 +60,7 @@ class DatasetSource(Spec):
 
 
 class SamplingParams(Spec):
-    """How an engine samples.  ``max_tokens`` counts new tokens; temperature 0 is greedy."""
+    """Sampling parameters of an engine.  ``max_tokens`` counts new tokens; temperature 0 is greedy."""
 
     max_tokens: int = Field(256, gt=0)
     temperature: float = Field(0.0, ge=0, le=10)
@@ -70,7 +70,7 @@ class SamplingParams(Spec):
 
 
 class Validation(Spec):
-    """Which answers are accepted.  A validator is a name, or a name with its argument: ``{max_words: 30}``."""
+    """The accepted answers.  A validator is a name, or a name with its argument: ``{max_words: 30}``."""
 
     max_attempts: int = Field(4, ge=1, le=20)
     validators: tuple[str | dict[str, Any], ...] = ("non_empty",)
@@ -81,30 +81,30 @@ class Shuffle(Spec):
 
 
 class Chunks(Spec):
-    """Bounds of a chunk: at most so many samples, and at most so many estimated bytes of input."""
+    """Limits of a chunk: its samples, and the estimated bytes of their input."""
 
     max_samples: int = Field(64, gt=0, le=4096)
     max_input_bytes: int = Field(64 * 2**20, gt=0)
 
 
 class AbortIf(Spec):
-    """When to stop a hopeless run: once ``failed_rate`` of the samples that reached an end have failed, ``after`` so many did."""
+    """When to pause a failing run: ``failed_rate`` of the samples with an outcome have failed, of at least ``after`` samples."""
 
     failed_rate: float = Field(gt=0, le=1)
     after: int = Field(100, gt=0)
 
 
 class MediaBounds(Spec):
-    """How large a picture may be, in pixels, and how many frames of a video are shown.  ``None``: as it is."""
+    """Limits of a picture's size in pixels and of a video's frames.  ``None`` means unchanged."""
 
-    max_pixels: int | None = Field(None, gt=0, le=MOST_PIXELS, description="larger ones are scaled down, their aspect ratio kept")
+    max_pixels: int | None = Field(None, gt=0, le=MOST_PIXELS, description="larger ones are scaled down, same aspect ratio")
     min_pixels: int | None = Field(None, gt=0, le=MOST_PIXELS, description="smaller ones are scaled up")
-    max_frames: int = Field(16, gt=0, le=1024, description="frames taken of a video, evenly over its length")
+    max_frames: int = Field(16, gt=0, le=1024, description="frames taken from a video, evenly spaced")
 
     @model_validator(mode="after")
     def _check_order(self) -> Self:
         if self.min_pixels and self.max_pixels and self.min_pixels > self.max_pixels:
-            raise ValueError(f"min_pixels {self.min_pixels} is more than max_pixels {self.max_pixels}; expected at most as many")
+            raise ValueError(f"min_pixels {self.min_pixels} is more than max_pixels {self.max_pixels}; expected at most max_pixels")
         return self
 
 
@@ -113,7 +113,7 @@ class ModelProfile(Spec):
 
     name: Name
     engine: str
-    weights: str | None = Field(None, description="a folder (./ or / first: relative to this profile) or a hub id")
+    weights: str | None = Field(None, description="a folder (begins with . or /; relative to this profile) or a hub id")
     revision: str | None = None
     engine_options: dict[str, Any] = Field(default_factory=dict)
     adapter: str = "chat"
@@ -124,7 +124,7 @@ class ModelProfile(Spec):
 
 
 class RunFile(Spec):
-    """The YAML file a user writes: one model, or several with one run each."""
+    """The YAML file of a user: one model, or several models with one run each."""
 
     model: str | None = None
     models: tuple[str, ...] = ()
@@ -148,7 +148,7 @@ class RunFile(Spec):
 
 
 class RunSpec(Spec):
-    """One run, resolved: nothing is left to defaults, so that its digest names exactly what was asked."""
+    """One resolved run.  No value is left to a default, so its digest identifies exactly what is asked."""
 
     model: ModelProfile
     datasets: tuple[DatasetSource, ...]
@@ -159,11 +159,11 @@ class RunSpec(Spec):
     abort_if: AbortIf | None = None
 
     def digest(self) -> str:
-        """Return 32 hexadecimal digits over all that shapes the answers.
+        """Return a digest, as 32 hexadecimal digits, of all fields that shape the answers.
 
-        A dataset counts by name, content and reading rules, not by where its file lies; engine options count not at
-        all, because they differ from GPU to GPU without changing what was asked, nor does when to give up.  Bounds of
-        media count where they are not the defaults, so that runs from before there were bounds keep their names.
+        A dataset counts by name, content and reading rules; the place of its file does not count.  Engine options do not
+        count, because they differ between GPUs and do not change what is asked.  ``abort_if`` does not count either.  Media
+        bounds count only where they differ from the defaults, so that runs from before media bounds keep their names.
         """
         asked = self.model_dump(mode="json", exclude={"model": {"engine_options", "generation", "validation"}, "abort_if": True})
         asked["model"]["media"] = self.model.media.model_dump(exclude_defaults=True)
@@ -175,5 +175,5 @@ class RunSpec(Spec):
 
     @property
     def run_id(self) -> str:
-        """Return the run's name, for example ``tiny-1f0c92b4d7aa``."""
+        """Return the run's id, for example ``tiny-1f0c92b4d7aa``."""
         return f"{self.model.name}-{self.digest()[:12]}"

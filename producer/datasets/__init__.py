@@ -1,4 +1,4 @@
-"""Datasets: one reader per file format, and one way from a row to a ``Sample`` for all of them.
+"""Datasets: one reader per file format, and one conversion from a row to a ``Sample`` for all formats.
 
 ``read_dataset`` streams a dataset's samples in file order. A reader (``registry.register_reader``) turns a file into
 rows; ``rows.to_sample`` turns a row into a sample, with its identity, question kind, group and fault.
@@ -7,4 +7,4 @@ rows; ``rows.to_sample`` turns a row into a sample, with its identity, question 
 from producer.datasets import jsonl, vlmeval_tsv
 from producer.datasets.registry import read_dataset
 
-__all__ = ["jsonl", "read_dataset", "vlmeval_tsv"]  # importing the two formats registers them
+__all__ = ["jsonl", "read_dataset", "vlmeval_tsv"]  # importing these modules registers their formats

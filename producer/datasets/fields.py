@@ -1,7 +1,7 @@
-"""Read one field's raw value: its text, options, targets, index or kind.
+"""Convert the raw value of one field: text, options, targets, index or kind.
 
-Every reader returns the value or raises ``SampleError("bad_field", "found …; expected …")``; the caller adds file, line and
-field. Values are as JSON gives them: text, number, bool, list, mapping (``None`` never comes here).
+Every function returns the value or raises ``SampleError("bad_field", "found …; expected …")``; the caller adds file, line and
+field. Values have the types of JSON: text, number, bool, list, mapping (never ``None``).
 """
 
 import re
@@ -34,7 +34,7 @@ def to_text(value: Any) -> str:
 
 
 def to_index(value: Any) -> int | str:
-    """Return a row's own name. Whole numbers beyond 64 bits become text, because tables of results cannot hold them."""
+    """Return the id of a row. Integers beyond 64 bits become text, because the results table cannot hold them."""
     if isinstance(value, int) and not isinstance(value, bool):
         return value if -(2**63) <= value < 2**63 else str(value)
     if isinstance(value, str) and value.strip():
@@ -55,7 +55,7 @@ def to_kind(value: Any) -> Kind:
 
 
 def to_options(value: Any) -> dict[str, str]:
-    """Return options by letter, from a mapping of letters or a list (A, B, C, …). Null and blank options are absent."""
+    """Return options by letter, from a mapping by letter or a list (A, B, C, …). Null and blank options are left out."""
     pairs: Iterable[tuple[Any, Any]]
     if isinstance(value, dict):
         if not _LETTERS.issuperset(value):
@@ -77,7 +77,7 @@ def to_options(value: Any) -> dict[str, str]:
 
 
 def to_target(value: Any) -> tuple[str, ...]:
-    """Return the accepted answers: one, or a list of them. Null and blank ones are absent; bools become Yes and No."""
+    """Return the accepted answers, from one value or a list. Null and blank ones are left out; bools become Yes and No."""
     if isinstance(value, str):
         return (value,) if value.strip() else ()
     values = value if isinstance(value, list) else [value]
@@ -88,7 +88,7 @@ def to_target(value: Any) -> tuple[str, ...]:
 def to_letters(target: tuple[str, ...], options: dict[str, str]) -> tuple[str, ...]:
     """Return multiple-choice targets as option letters; a target may also be the text of exactly one option.
 
-    Raises ``SampleError`` for a target that names no option: every answer would silently count as wrong.
+    Raises ``SampleError`` for a target that matches no option: every answer would silently count as wrong.
     """
     return tuple([text if text in options else _find_letter(text, options) for text in target])
 
@@ -104,7 +104,7 @@ def _find_letter(text: str, options: dict[str, str]) -> str:
 
 
 def infer_kind(options: dict[str, str], target: tuple[str, ...]) -> Kind:
-    """Return the question kind of a row that does not name it, from its options and accepted answers."""
+    """Infer the question kind of a row without one from its options and accepted answers."""
     if options:
         return "multiple_choice"
     if not target:
@@ -115,7 +115,7 @@ def infer_kind(options: dict[str, str], target: tuple[str, ...]) -> Kind:
 
 
 def are_yes_no(target: tuple[str, ...]) -> bool:
-    """Return whether there are accepted answers and each is yes or no, in any case."""
+    """Return whether there are accepted answers and all of them are yes or no, ignoring case."""
     return bool(target) and all(text.strip().lower() in ("yes", "no") for text in target)
 
 

@@ -1,8 +1,8 @@
-"""JSON lines: one object a line, UTF-8. Blank lines are not rows. A line that is not an object is a row at fault.
+"""Read JSON lines: one object per line, in UTF-8. Blank lines are skipped. A line that is not an object is an invalid row.
 
-NaN, Infinity and lone surrogates are not JSON, but Python's json module writes them, so a line that has them is read again by
-that module. NaN or infinity becomes ``None`` in metadata and a ``bad_field`` fault in a field that we read; a lone
-surrogate is a ``bad_field`` fault wherever it stands, because no text that we store can hold it.
+NaN, Infinity and lone surrogates are not valid JSON, but Python's json module writes them, so a line that contains them is
+decoded again with that module. NaN or infinity becomes ``None`` in metadata and a ``bad_field`` fault in a field of the
+sample. A lone surrogate is a ``bad_field`` fault in any field, because stored text cannot contain it.
 """
 
 import json
@@ -19,7 +19,7 @@ from producer.datasets.lines import is_cut, open_text, read_lines
 from producer.datasets.registry import register_reader
 from producer.datasets.rows import ALIASES, Row, find_fault
 
-# Far below 200, where pydantic refuses to read a sample's JSON again (measured with pydantic 2.14).
+# Far below 200, the depth at which pydantic refuses to parse the JSON of a sample (measured with pydantic 2.14).
 _DEPTH_LIMIT = 64
 _DECODER = msgspec.json.Decoder()
 
@@ -41,14 +41,14 @@ def read_jsonl(source: DatasetSource) -> Iterator[Row]:
 
 
 def _fill_row(row: Row, source: DatasetSource) -> None:
-    """Set the row's fields. Raises ``SampleError`` if the line is not a usable object; the caller records the fault."""
+    """Set the fields of the row. Raises ``SampleError`` if the line is not a valid object; the caller records the fault."""
     if is_cut(row.content):
-        raise SampleError("bad_row", f"longer than {len(row.content):,} bytes; expected one JSON object a line")
+        raise SampleError("bad_row", f"longer than {len(row.content):,} bytes; expected one JSON object per line")
     try:
         decoded = _DECODER.decode(row.content)
         is_plain = True
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        decoded = _decode_odd_line(row.content, str(error))
+        decoded = _decode_again(row.content, str(error))
         is_plain = False
     if not isinstance(decoded, dict):
         raise SampleError("bad_row", str(misfit(decoded, "a JSON object")))
@@ -60,7 +60,7 @@ def _fill_row(row: Row, source: DatasetSource) -> None:
         _mend_fields(row, decoded, source)
 
 
-def _decode_odd_line(line: bytes, first_error: str) -> Any:
+def _decode_again(line: bytes, first_error: str) -> Any:
     try:
         return json.loads(line.decode("utf-8"))
     except UnicodeDecodeError as error:
@@ -89,7 +89,7 @@ def _mend_fields(row: Row, decoded: dict[str, Any], source: DatasetSource) -> No
 
 
 def _mend(value: Any, *, keeps_numbers: bool = False) -> Any:
-    """Return the value with lone surrogates as U+FFFD and, unless it ``keeps_numbers``, those that are none as ``None``."""
+    """Replace lone surrogates with U+FFFD and, unless ``keeps_numbers``, NaN and infinity with ``None``."""
     if isinstance(value, str):
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(value, float) and not isfinite(value):
@@ -110,7 +110,7 @@ def _is_utf8(value: Any) -> bool:
 
 
 def _measure_depth(value: Any) -> int:
-    """Return the depth of the deepest nesting of lists and objects."""
+    """Return the maximum nesting depth of lists and objects."""
     depth, level = 0, [value]
     while level := [one for one in level if isinstance(one, list | dict)]:
         depth += 1

@@ -1,4 +1,4 @@
-"""Read the lines of a dataset file as bytes with their offsets, in memory that does not grow with the file."""
+"""Read the lines of a dataset file as bytes with their offsets, in constant memory."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,11 +9,12 @@ from typing import BinaryIO
 from common.errors import ConfigError
 from common.spec.models import DatasetSource
 
-# A line longer than this is no row but a file of another kind (one huge JSON array, say): it is cut, and so at fault.
+# A longer line means a file of another format, such as one huge JSON array. The line is cut, and its row is invalid.
 LINE_LIMIT_BYTES = 256 * 2**20
 _BOM = b"\xef\xbb\xbf"
 
-# How files of other kinds begin that get a text file's ending: read as text, each of their lines would be a row at fault.
+# The first bytes of files in other formats that may have a text file's extension. Read as text, every line would be an
+# invalid row.
 _OTHER_KINDS = {
     b"\x1f\x8b": "compressed with gzip; unpack it",
     b"BZh": "compressed with bzip2; unpack it",
@@ -29,7 +30,7 @@ _OTHER_KINDS = {
 
 @contextmanager
 def open_text(source: DatasetSource) -> Iterator[BinaryIO]:
-    """Open a dataset of text for reading bytes. Raises ``ConfigError`` for a file that is visibly of another kind."""
+    """Open a text dataset for reading bytes. Raises ``ConfigError`` if its first bytes are those of another format."""
     with Path(source.path).open("rb") as stream:
         begin = stream.read(max(map(len, _OTHER_KINDS)))
         if found := next((what for magic, what in _OTHER_KINDS.items() if begin.startswith(magic)), None):
@@ -39,7 +40,7 @@ def open_text(source: DatasetSource) -> Iterator[BinaryIO]:
 
 
 def read_lines(stream: BinaryIO) -> Iterator[tuple[int, int, bytes]]:
-    """Yield (line number from 1, offset in bytes, line with its end); a line over the limit comes cut, without its end."""
+    """Yield (line number from 1, offset in bytes, line with its line end). A line over the limit is cut and has no line end."""
     offset = skip_bom(stream)
     for number, line in enumerate(iter(partial(stream.readline, LINE_LIMIT_BYTES), b""), start=1):
         yield number, offset, line
@@ -49,7 +50,7 @@ def read_lines(stream: BinaryIO) -> Iterator[tuple[int, int, bytes]]:
 
 
 def is_cut(line: bytes) -> bool:
-    """Return whether a line is cut because it is longer than the limit."""
+    """Return whether the line was cut because it exceeds the limit."""
     return len(line) >= LINE_LIMIT_BYTES and not line.endswith(b"\n")
 
 
@@ -62,7 +63,7 @@ def skip_bom(stream: BinaryIO) -> int:
 
 
 def skip_line(stream: BinaryIO) -> int:
-    """Skip the rest of a cut line and return its number of bytes."""
+    """Skip the rest of a cut line. Return the number of bytes skipped."""
     skipped = 0
     while rest := stream.readline(LINE_LIMIT_BYTES):
         skipped += len(rest)

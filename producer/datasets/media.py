@@ -1,8 +1,8 @@
-"""Media of a row: inline base64, a path or URL, or a byte range of the dataset file, each with its content key.
+"""The media of a row: inline base64, a path or URL, or a byte range of the dataset file, each with its content key.
 
-The key goes into ``sample_id`` and ``group``. For embedded media it is a digest of the base64 text, wherever that lies, so the
-same image twice has the same key; for a path or URL it is the reference as the row words it, so a dataset moved to
-another folder or machine keeps its ids.
+The key is part of ``sample_id`` and ``group``. For embedded media it is a digest of the base64 text, independent of where the
+text is, so equal images have equal keys. For a path or URL it is the reference as written in the row, so a dataset that is
+moved to another folder or machine keeps its ids.
 """
 
 from typing import Any, Literal, NamedTuple
@@ -21,14 +21,14 @@ _SCHEME_LIMIT = 16
 
 
 class Reference(NamedTuple):
-    """One media as a sample carries it, and its content key."""
+    """One media of a sample, and its content key."""
 
     media: Media
     key: str
 
 
 class Place(NamedTuple):
-    """Where a row's bytes lie: the file, the bytes, and their offset (``None``: the file holds them in another form)."""
+    """The bytes of a row, their file, and their offset (``None`` if the file holds them in another form)."""
 
     path: str
     content: bytes
@@ -36,7 +36,7 @@ class Place(NamedTuple):
 
 
 def read_references(value: Any, kind: MediaKind, place: Place, root: str) -> list[Reference]:
-    """Return the media of a text or a list of texts; blank ones are absent. Raises ``SampleError``."""
+    """Return the media in a text or a list of texts. Blank texts are left out. Raises ``SampleError``."""
     references = []
     for text in value if isinstance(value, list) else (value,):
         if not isinstance(text, str):
@@ -47,7 +47,7 @@ def read_references(value: Any, kind: MediaKind, place: Place, root: str) -> lis
 
 
 def refer(text: str, kind: MediaKind, root: str) -> Reference:
-    """Return the media at a URL, taken as it is, or at a path; relative paths start at ``root``. Raises ``SampleError``."""
+    """Return the media at a URL or path. A URL is kept as it is; relative paths start at ``root``. Raises ``SampleError``."""
     if "\0" in text or len(text) > _PATH_LIMIT:
         found = f"{text[:24]!r}… ({len(text)} characters)"
         raise SampleError("bad_media", f"found {found}; expected a path, a URL, or base64 behind data:image/png;base64,")
@@ -56,7 +56,7 @@ def refer(text: str, kind: MediaKind, root: str) -> Reference:
 
 
 def embed(payload: bytes, kind: MediaKind, path: str, offset: int | None) -> Reference:
-    """Return base64 text as media: inline if it is small or its offset in the file is not known, else a byte range."""
+    """Return base64 text as media: inline if it is small or its offset in the file is unknown, else as a byte range."""
     key = f"{kind}#{digest_bytes(payload)}"
     if len(payload) <= INLINE_LIMIT_BYTES or offset is None:
         return Reference(Media(kind=kind, data=payload.decode("ascii")), key)
@@ -72,7 +72,7 @@ def _read_text(text: str, kind: MediaKind, place: Place, root: str) -> Reference
 
 
 def _read_data_url(url: str) -> bytes:
-    """Return the base64 text of a data URL (RFC 2397); other encodings of it are not taken."""
+    """Return the base64 text of a data URL (RFC 2397). Other encodings are not supported."""
     comma = url.find(",", 0, 256)
     if comma < 0 or not url[:comma].lower().endswith(";base64"):
         raise SampleError("bad_media", f"found {url[:40]!r}; expected data:<type>;base64,<base64 text>")

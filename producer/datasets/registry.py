@@ -1,7 +1,7 @@
-"""The open registry of readers: found by a source's ``format``, else by the ending of its path.
+"""The registry of readers: look one up by the ``format`` of a source, else by the ending of its path.
 
-Another package adds a format through the entry-point group ``vlm_fleet.readers``: each entry point names a module (or a
-function in it) whose import runs ``@register_reader(...)``. They are imported only if no built-in format fits.
+Other packages add formats through the entry-point group ``vlm_fleet.readers``: each entry point names a module (or a function
+in it) whose import runs ``@register_reader(...)``. Entry points are imported only if no built-in format matches.
 """
 
 from collections.abc import Callable, Iterator
@@ -25,13 +25,13 @@ _formats_by_ending: dict[str, str] = {}
 def register_reader(name: str, *, endings: tuple[str, ...] = ()) -> Callable[[Reader], Reader]:
     """Register the decorated function as the reader of format ``name`` and of files with one of ``endings``.
 
-    A reader takes a source and yields its rows in file order, those at fault included; the source's ``limit`` and
-    ``fields`` are applied by ``read_samples``. Raises ``ConfigError`` if the name or an ending is taken.
+    A reader takes a source and yields its rows in file order, including invalid ones. ``read_samples`` applies the ``limit``
+    and ``fields`` of the source. Raises ``ConfigError`` if the name or an ending is already registered.
     """
 
     def register(reader: Reader) -> Reader:
         if name in _readers:
-            raise ConfigError(f"two readers are registered for the format {name!r}; expected one: give yours another name")
+            raise ConfigError(f"two readers are registered for the format {name!r}; expected one: choose another name")
         if taken := [ending for ending in endings if ending in _formats_by_ending]:
             owner = _formats_by_ending[taken[0]]
             raise ConfigError(f"reader {name!r}: files ending in {taken[0]} are already read as {owner!r}; leave that ending out")
@@ -43,10 +43,10 @@ def register_reader(name: str, *, endings: tuple[str, ...] = ()) -> Callable[[Re
 
 
 def read_dataset(source: DatasetSource) -> Iterator[Sample]:
-    """Yield one sample a row in file order, at most ``source.limit``, duplicates and rows at fault included.
+    """Yield one sample per row in file order, at most ``source.limit``, including duplicates and invalid rows.
 
-    ``source`` is resolved: ``path`` and ``media_root`` are absolute. Raises ``ConfigError`` at once for an unknown format
-    or a file that cannot be read; while iterating for a header or a field mapping that does not fit the file.
+    ``source`` must be resolved: ``path`` and ``media_root`` are absolute. Raises ``ConfigError`` immediately for an unknown
+    format or a file that cannot be read, and during iteration for a header or field mapping that does not match the file.
     """
     reader = find_reader(source)
     try:
@@ -58,7 +58,7 @@ def read_dataset(source: DatasetSource) -> Iterator[Sample]:
 
 
 def find_reader(source: DatasetSource) -> Reader:
-    """Return the reader of a source's format. Raises ``ConfigError`` that names the known formats."""
+    """Return the reader for the format of a source. Raises ``ConfigError``, which lists the known formats, if there is none."""
     found = _look_up(source)
     if found is None:
         _import_entry_points()

@@ -1,7 +1,7 @@
-"""From a row to a ``Sample``: the part of reading that all formats share.
+"""Convert a row to a ``Sample``. All formats share this code.
 
-Names in the file are looked up by ``source.fields``, which maps our names to the file's, else by ``ALIASES``. All other
-fields go to the sample's metadata. A row at fault becomes a sample with a ``fault`` that names file, line and field.
+``source.fields`` maps our field names to those of the file; ``ALIASES`` applies to names that it does not map. All other
+fields become metadata of the sample. An invalid row becomes a sample with a ``fault`` that names file, line and field.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -20,7 +20,7 @@ from common.spelling import suggest
 from producer.datasets.fields import infer_kind, to_group, to_index, to_kind, to_letters, to_options, to_target, to_text
 from producer.datasets.media import MediaKind, Place, Reference, read_references
 
-# Our names and what files call them by custom, best first.
+# Our field names and their common names in files, in order of preference.
 ALIASES: dict[str, tuple[str, ...]] = {
     "id": ("id", "index", "question_id", "qid", "uid"),
     "question": ("question",),
@@ -49,13 +49,13 @@ _ENCODER = msgspec.json.Encoder()
 
 @dataclass(slots=True)
 class Row:
-    """One row as a format reads it.
+    """One row as the reader of a format returns it.
 
-    ``number`` counts rows from 0, ``line`` is the 1-based line where the row begins, ``content`` its bytes. ``offset`` says where
-    these lie in the file, if they lie there as they are: then large base64 need not be copied out of it. ``fields`` has the
-    row's raw values by the file's names, as JSON would give them, with text that UTF-8 can hold. A format with rules of its
-    own gives ``media``, the ``kind`` of a row that names none, and ``metadata`` besides the fields that are none of ours.
-    ``columns`` are the names that a row of the file can have, where ``fields`` does not show them all.
+    ``number`` counts rows from 0, ``line`` is the 1-based line where the row begins, ``content`` is its bytes. ``offset`` is their
+    offset in the file if the file holds them unchanged; then large base64 text is referenced instead of copied. ``fields`` has
+    the raw values by the file's field names, with the types of JSON and text that UTF-8 can encode. A format with its own
+    rules sets ``media``, the ``kind`` of a row that has no kind field, and additional ``metadata``. ``columns`` lists all field
+    names that a row of the file can have, if ``fields`` may lack some of them.
     """
 
     number: int
@@ -72,7 +72,10 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How to read a source: ``names`` gives the file's possible names for each of ours, best first, ``ours`` the reverse."""
+    """How to read a source.
+
+    ``names`` lists the possible names in the file for each of our fields, in order of preference; ``ours`` is the reverse.
+    """
 
     source: DatasetSource
     root: str
@@ -83,8 +86,8 @@ class Reading:
 def read_samples(source: DatasetSource, rows: Iterator[Row]) -> Iterator[Sample]:
     """Yield a sample for each of the first ``source.limit`` rows.
 
-    Raises ``ConfigError`` if ``source.fields`` maps a name that is not ours, or one to a field that no row has, and if there is
-    no row at all.
+    Raises ``ConfigError`` if ``source.fields`` maps an unknown name, or maps a name to a field that no row has, or if there are
+    no rows.
     """
     reading = plan_reading(source)
     unseen, met = set(source.fields.values()), set[str]()
@@ -98,21 +101,21 @@ def read_samples(source: DatasetSource, rows: Iterator[Row]) -> Iterator[Sample]
         raise ConfigError(explain_unmapped(source, min(unseen), sorted(met)))
     if row is None:
         raise ConfigError(
-            f"dataset {source.name!r}: {source.path} holds no rows; expected at least one: was it written to its end?"
+            f"dataset {source.name!r}: {source.path} holds no rows; expected at least one; check that the file is complete"
         )
 
 
 def plan_reading(source: DatasetSource) -> Reading:
-    """Return how to read a source. Raises ``ConfigError`` if it maps a name that is not ours."""
+    """Return how to read a source. Raises ``ConfigError`` if it maps an unknown name."""
     if strange := [name for name in source.fields if name not in ALIASES]:
         raise ConfigError(
-            f"dataset {source.name!r}: fields: {strange[0]!r} is none of our field names{suggest(strange[0], list(ALIASES))}; "
-            f"expected OURS: THE FILE'S, where ours is one of {', '.join(ALIASES)}"
+            f"dataset {source.name!r}: fields: {strange[0]!r} is not a known field name{suggest(strange[0], list(ALIASES))}; "
+            f"expected NAME: FILE FIELD, where NAME is one of {', '.join(ALIASES)}"
         )
     mapped = {ours: (theirs,) for ours, theirs in source.fields.items()}
     names = ALIASES | mapped
     ours = {alias: name for name, aliases in names.items() for alias in aliases}
-    ours |= {theirs: name for name, theirs in source.fields.items()}  # a mapped column has no second meaning
+    ours |= {theirs: name for name, theirs in source.fields.items()}  # a mapped column has only this meaning
     return Reading(source, source.media_root or str(Path(source.path).parent), names, ours)
 
 
@@ -125,13 +128,13 @@ def explain_unmapped(source: DatasetSource, missing: str, known: list[str]) -> s
 
 
 def find_fault(source: DatasetSource, line: int, error: SampleError, name: str | None = None) -> Fault:
-    """Return the fault of a row, with its place in the file."""
+    """Return the fault of a row, with its file, line and field."""
     place = f"{Path(source.path).name}: line {line}" + (f": field {name!r}" if name else "")
     return Fault(code=error.code, message=f"{place}: {error}")
 
 
 def to_sample(row: Row, reading: Reading) -> Sample:
-    """Return a row's sample. The first of several faults is kept. The readable fields are still read."""
+    """Return the sample of a row. Of several faults the first is kept. Valid fields are read even if others are at fault."""
     source = reading.source
     found, metadata = _sort_fields(row, reading)
     values, fault = _convert_fields(row, found, reading)
@@ -173,7 +176,7 @@ def to_sample(row: Row, reading: Reading) -> Sample:
 
 
 def _sort_fields(row: Row, reading: Reading) -> tuple[dict[str, tuple[str, Any]], dict[str, Any]]:
-    """Return the fields that are ours, by our names and with the file's, and the others. Null is an absent value."""
+    """Return the known fields, as our name to (name in the file, value), and the metadata. Null counts as absent."""
     found: dict[str, tuple[str, Any]] = {}
     metadata = row.metadata
     for name, value in row.fields.items():
@@ -181,7 +184,7 @@ def _sort_fields(row: Row, reading: Reading) -> tuple[dict[str, tuple[str, Any]]
         if ours is None:
             metadata[name] = value
         elif value is not None:
-            if ours in found:  # two aliases of one field: the better name wins, the other field is metadata
+            if ours in found:  # two aliases of one field: the preferred name wins, the other becomes metadata
                 rank = reading.names[ours].index
                 best, other = sorted([found[ours], (name, value)], key=lambda pair: rank(pair[0]))
                 found[ours], metadata[other[0]] = best, other[1]
@@ -191,7 +194,7 @@ def _sort_fields(row: Row, reading: Reading) -> tuple[dict[str, tuple[str, Any]]
 
 
 def _convert_fields(row: Row, found: dict[str, tuple[str, Any]], reading: Reading) -> tuple[dict[str, Any], Fault | None]:
-    """Return the values that can be read, by our names, and the first fault."""
+    """Return the valid values by our field names, and the first fault."""
     values: dict[str, Any] = {}
     fault = row.fault
     for ours, (name, value) in found.items():

@@ -1,14 +1,14 @@
-"""Tab-separated records as bytes, with quotes, as Python's csv module (``excel-tab``) and pandas read them.
+"""Read tab-separated records as bytes, with the quoting rules of Python's csv module (``excel-tab``) and pandas.
 
-A quote is special only where a cell begins; inside, two quotes are one, and tabs and line ends are text. What follows the
-closing quote up to the next tab is text. Nothing is limited in size but a whole record, and nothing is decoded here, so that
-the byte range of a cell is known.
+A quote is special only at the beginning of a cell. Inside a quoted cell, two quotes stand for one, and tabs and line ends are
+text. Text between the closing quote and the next tab belongs to the cell. Only the size of a whole record is limited. Bytes
+are not decoded here, so that the byte range of each cell is known.
 """
 
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
-# A quote that is never closed would otherwise take the rest of the file into memory as one cell.
+# Without a limit, an unclosed quote would read the rest of the file into memory as one cell.
 RECORD_LIMIT_BYTES = 256 * 2**20
 
 Span = tuple[int, int]
@@ -17,7 +17,7 @@ Span = tuple[int, int]
 class Record(NamedTuple):
     """One record: its first line (from 1), its offset in the file and its bytes without the line end.
 
-    ``is_whole`` is false for a line that opens a quote which nothing closes: it is given alone, and reading goes on after it.
+    ``is_whole`` is false for a line with an unclosed quote: it becomes a record alone, and reading continues on the next line.
     """
 
     line: int
@@ -27,7 +27,7 @@ class Record(NamedTuple):
 
 
 def read_records(stream: BinaryIO) -> Iterator[Record]:
-    """Yield the records from where ``stream`` stands; blank lines are none."""
+    """Yield the records from the current position of ``stream``. Blank lines are skipped."""
     line, offset = 1, stream.tell()
     while first := stream.readline(RECORD_LIMIT_BYTES):
         lines, is_whole = _read_lines_of_record(stream, first)
@@ -41,7 +41,7 @@ def read_records(stream: BinaryIO) -> Iterator[Record]:
 
 
 def split_record(content: bytes) -> list[Span]:
-    """Return where each cell lies in a record, quotes included: (start, end)."""
+    """Return the (start, end) of each cell in a record, including its quotes."""
     spans: list[Span] = []
     start = 0
     if b'"' not in content:
@@ -63,7 +63,7 @@ def split_record(content: bytes) -> list[Span]:
 
 
 def read_cell(content: bytes, span: Span) -> bytes:
-    """Return a cell's text, without the quotes around it."""
+    """Return the text of a cell without its enclosing quotes."""
     start, end = span
     if not content.startswith(b'"', start, end):
         return content[start:end]
@@ -82,7 +82,7 @@ def _read_lines_of_record(stream: BinaryIO, first: bytes) -> tuple[list[bytes], 
 
 
 def _ends_in_quotes(line: bytes, *, is_open: bool) -> bool:
-    """Say whether a line ends inside a quoted cell; ``is_open``: it begins inside one."""
+    """Return whether a line ends inside a quoted cell. ``is_open`` states whether it begins inside one."""
     at = 0
     if not is_open and line.startswith(b'"'):
         is_open, at = True, 1
@@ -99,7 +99,7 @@ def _ends_in_quotes(line: bytes, *, is_open: bool) -> bool:
 
 
 def _find_closing_quote(content: bytes, at: int) -> int:
-    """Return where the quoted text that goes on at ``at`` ends, or -1."""
+    """Return the position of the quote that closes the quoted text at ``at``, or -1."""
     while (quote := content.find(b'"', at)) >= 0 and content.startswith(b'"', quote + 1):
         at = quote + 2
     return quote

@@ -1,7 +1,7 @@
 """The image cells of a VLMEvalKit TSV: base64, the ``index`` of another row, or a list literal of these.
 
-Small images go into the sample, larger ones stay in the file as byte ranges. The other rows are found by an index of the
-whole file, made when the first is asked for: 16 bytes a row.
+Small images are copied into the sample; larger ones stay in the file and are referenced as byte ranges. Other rows are found
+through an index of the whole file (16 bytes per row), which is built when it is first needed.
 """
 
 import re
@@ -18,26 +18,26 @@ from producer.datasets.lines import skip_bom
 from producer.datasets.media import Reference, embed
 from producer.datasets.tsv import Record, Span, read_cell, read_records, split_record
 
-# VLMEvalKit's rule: image text of so many characters or fewer is the index of the row whose image is meant.
+# VLMEvalKit's rule: image text of at most this many characters is the index of the row whose image to use.
 INDEX_LIMIT = 64
-# One text of a list literal, as it stands in the file: between single quotes, double ones (which csv doubles), or bare.
+# One text of a list literal as written in the file: in single quotes, in double quotes (which csv doubles), or unquoted.
 _ELEMENT = re.compile(rb"""'([^']+)'|"+([^"]+)"+|([^\s\[\],'"]+)""")
 _UTF8_BYTES = 4
 
 
 class ImageCells:
-    """Reads the image cells of one file. ``index_column`` and ``image_column`` are positions in its header."""
+    """Read the image cells of one file. ``index_column`` and ``image_column`` are positions in its header."""
 
     def __init__(self, path: Path, index_column: int | None, image_column: int | None) -> None:
         self._path = path
         self._index_column = index_column
         self._image_column = image_column
         self._offsets: tuple[np.ndarray, np.ndarray] | None = None
-        # neighbours often mean the same row; the references kept hold at most INLINE_LIMIT_BYTES each
+        # neighbouring rows often refer to the same row; each cached reference holds at most INLINE_LIMIT_BYTES
         self._find_images = lru_cache(maxsize=256)(self._find_images_of_row)
 
     def read(self, record: Record, span: Span) -> list[Reference]:
-        """Return a cell's images, none if it is empty. Raises ``SampleError``."""
+        """Return the images of a cell, or an empty list for an empty cell. Raises ``SampleError``."""
         references = []
         for start, end in find_elements(record.content, span):
             if index := _read_index(record.content[start : min(end, start + _UTF8_BYTES * INDEX_LIMIT + 1)]):
@@ -50,7 +50,7 @@ class ImageCells:
         payload = record.content[start:end]
         if not payload.isascii() or b":" in payload[:INDEX_LIMIT]:
             found = f"{payload[:24].decode('utf-8', 'replace')!r}…"
-            raise SampleError("bad_media", f"found {found}; expected base64 text (paths and URLs belong into image_path)")
+            raise SampleError("bad_media", f"found {found}; expected base64 text (paths and URLs belong in image_path)")
         return embed(payload, "image", str(self._path), record.offset + start)
 
     def _find_images_of_row(self, index: str) -> list[Reference]:
@@ -62,12 +62,12 @@ class ImageCells:
                 column = self._image_column
                 if column is not None and column < len(spans) and self._read_row_index(record.content, spans) == index.encode():
                     return self._read_own_images(record, spans[column], index)
-        raise SampleError("bad_media", f"found {index!r}; expected base64 text, or the index of a row whose image is meant")
+        raise SampleError("bad_media", f"found {index!r}; expected base64 text, or the index of another row whose image to use")
 
     def _read_own_images(self, record: Record, span: Span, index: str) -> list[Reference]:
         elements = find_elements(record.content, span)
         if not elements or any(end - start <= INDEX_LIMIT for start, end in elements):
-            raise SampleError("bad_media", f"found {index!r}, a row that has no image of its own; expected one that has")
+            raise SampleError("bad_media", f"found {index!r}, a row without an image of its own; expected a row that has one")
         return [self._embed(record, start, end) for start, end in elements]
 
     def _find_offsets(self, index: str) -> list[int]:
@@ -79,7 +79,7 @@ class ImageCells:
         return [int(offset) for offset in offsets[np.searchsorted(keys, key, "left") : np.searchsorted(keys, key, "right")]]
 
     def _index_rows(self, stream: BinaryIO) -> tuple[np.ndarray, np.ndarray]:
-        """Return the digests of all rows' indexes, sorted, and the offsets of their records, in file order where they tie."""
+        """Return the sorted digests of all rows' indexes, and the offsets of their records. Equal digests keep file order."""
         skip_bom(stream)
         keys, offsets = array("Q"), array("q")
         for record in read_records(stream):
@@ -96,7 +96,7 @@ class ImageCells:
 
 
 def find_elements(content: bytes, span: Span) -> list[Span]:
-    """Return where the texts of an image cell lie: one, none if it is empty, or those of its list literal."""
+    """Return the spans of the texts in an image cell: one text, the texts of its list literal, or none if it is empty."""
     start, end = span
     while start < end and content[start] in b'" \r\n':
         start += 1
@@ -108,7 +108,7 @@ def find_elements(content: bytes, span: Span) -> list[Span]:
 
 
 def _read_index(head: bytes) -> str | None:
-    """Return the row index that an element's beginning is, or ``None`` if it is too long for one."""
+    """Return the row index that begins at an element, or ``None`` if the element is too long to be an index."""
     text = head.decode("utf-8", "replace")
     return text if len(text) <= INDEX_LIMIT and len(head) <= _UTF8_BYTES * INDEX_LIMIT else None
 

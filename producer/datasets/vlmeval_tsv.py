@@ -1,13 +1,13 @@
-"""VLMEvalKit's TSV (read from its sources of 2026-08-18): a header, a row a question, images as base64 in the row.
+"""Read VLMEvalKit's TSV format (source: its code of 2026-08-18): a header, one row per question, images as base64 in the row.
 
-Columns: ``index``, ``question``, ``hint``, ``A`` … ``Z`` (options, where A and B are among them), ``answer`` (a letter, Yes or No,
-text, or a list literal of accepted texts), ``image`` (base64, another row's index, or a list literal of these) or else
-``image_path``, and our ``group``; the others go to metadata as text. An empty cell is an absent value. ``fields`` maps our
-names to other columns.
+Columns: ``index``, ``question``, ``hint``, ``A`` … ``Z`` (options, if both A and B are present), ``answer`` (a letter, Yes or No,
+text, or a list literal of accepted texts), ``image`` (base64, the index of another row, or a list literal of these) or else
+``image_path``, and our ``group``. All other columns become metadata as text. An empty cell counts as absent. ``fields`` maps
+our names to other columns.
 
-VLMEvalKit takes the kind from the dataset as a whole; streaming, each row decides: options → multiple choice, answers all
-yes or no → yes/no, otherwise short text. They differ where a VQA dataset has an answer that happens to be yes or no: set the
-source's ``kind`` there. A ``kind`` column counts where it holds one of our kinds.
+VLMEvalKit derives the question kind from the whole dataset. This reader streams, so each row decides: options mean multiple
+choice, answers that are all yes or no mean yes/no, and otherwise the kind is short text. The two differ for a VQA dataset in
+which some answers happen to be yes or no: set ``kind`` in the source there. A ``kind`` column applies if its value is a known kind.
 """
 
 import ast
@@ -30,17 +30,17 @@ from producer.datasets.rows import Reading, Row, explain_unmapped, find_fault, p
 from producer.datasets.tsv import Record, Span, read_cell, read_records, split_record
 from producer.datasets.tsv_images import ImageCells
 
-_INDEX_DIGITS = 18  # more do not fit 64 bits
+_INDEX_DIGITS = 18  # longer numbers may not fit into 64 bits
 
 _READ = ("id", "question", "hint", "target", "group", "image", "image_path")
-_PREFERRED = {"id": "index", "target": "answer"}  # VLMEvalKit's names come before our other aliases
+_PREFERRED = {"id": "index", "target": "answer"}  # VLMEvalKit's names take precedence over our other aliases
 
 Role = Literal["field", "option", "kind", "image", "image_path", "metadata"]
 
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """What the header and the source say about every row: ``columns`` by our names, and the role of each column in order."""
+    """The layout of every row: ``columns`` maps our names to column names, ``roles`` gives the role of each column in order."""
 
     reading: Reading
     header: tuple[str, ...]
@@ -53,7 +53,7 @@ class _Table:
 
 @register_reader("vlmeval_tsv", endings=(".tsv",))
 def read_vlmeval_tsv(source: DatasetSource) -> Iterator[Row]:
-    """Yield the rows of a VLMEvalKit TSV. Raises ``ConfigError`` for a header without what is needed."""
+    """Yield the rows of a VLMEvalKit TSV. Raises ``ConfigError`` if the header lacks a required column."""
     with open_text(source) as stream:
         skip_bom(stream)
         records = read_records(stream)
@@ -91,7 +91,7 @@ def _read_table(record: Record | None, source: DatasetSource) -> _Table:
 
 
 def _find_columns(header: tuple[str, ...], reading: Reading) -> dict[str, str]:
-    """Return the columns that we read, by our names."""
+    """Return the columns that become sample fields, by our names."""
     names = reading.names | {ours: (theirs, *reading.names[ours]) for ours, theirs in _PREFERRED.items()}
     names |= {ours: (theirs,) for ours, theirs in reading.source.fields.items()}
     found = {ours: [name for name in names[ours] if name in header] for ours in sorted({*_READ, *reading.source.fields})}
@@ -124,7 +124,7 @@ def _read_row(record: Record, number: int, table: _Table) -> Row:
     row.fault = _find_shape_fault(record, len(spans), table)
     texts: dict[Role, dict[str, Any]] = {"field": {}, "option": {}, "image_path": {}, "metadata": row.metadata}
     image: Span | None = None
-    for name, role, span in zip(table.header, table.roles, spans, strict=False):  # a ragged row is read as far as it goes
+    for name, role, span in zip(table.header, table.roles, spans, strict=False):  # a row with missing cells is read up to its end
         if role == "image":
             image = span
         elif text := _read_text(row, name, span, table):
@@ -142,18 +142,18 @@ def _read_row(record: Record, number: int, table: _Table) -> Row:
 
 def _find_shape_fault(record: Record, cells: int, table: _Table) -> Fault | None:
     if not record.is_whole:
-        found = "a cell opens with a quote that nothing closes; expected its closing quote"
+        found = "a cell has an unclosed quote; expected a closing quote"
     elif cells != len(table.header):
         found = f"found {cells} cells; expected {len(table.header)}, as in the header"
     elif record.content == table.header_line:
-        found = "found the header once more; expected a row: where files are joined, only the first one's header may stay"
+        found = "found the header again; expected a row; when you join files, keep only the first header"
     else:
         return None
     return find_fault(table.reading.source, record.line, SampleError("bad_row", found))
 
 
 def _read_text(row: Row, name: str, span: Span, table: _Table) -> str:
-    """Return a cell's text. Text that is not UTF-8 becomes the row's fault."""
+    """Return the text of a cell. Invalid UTF-8 becomes the fault of the row."""
     cell = read_cell(row.content, span)
     try:
         return cell.decode("utf-8")
@@ -164,7 +164,7 @@ def _read_text(row: Row, name: str, span: Span, table: _Table) -> str:
 
 
 def _shape_fields(fields: dict[str, Any], columns: dict[str, str]) -> None:
-    """Give texts the forms that JSON would give them: an index of digits is a number, a list literal a list."""
+    """Convert texts to JSON types: an index of digits to a number, a list literal to a list."""
     index = fields.get(columns.get("id", ""), "")
     if len(index) <= _INDEX_DIGITS and index.isascii() and index.isdigit():
         fields[columns["id"]] = int(index)
@@ -180,12 +180,12 @@ def _decide_kind(options: dict[str, str], target: Any) -> Kind:
 
 
 def _read_list(text: str) -> str | list[str]:
-    """Return the texts of a list literal of texts, ``['a', 'b']``; any other text, such as ``[0, 1]``, as it is."""
+    """Return the texts of a list literal such as ``['a', 'b']``. Return any other text, such as ``[0, 1]``, unchanged."""
     if not (text.startswith("[") and text.endswith("]")):
         return text
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Python warns of escapes such as \d, which are common in answers
+            warnings.simplefilter("ignore")  # Python warns about escapes such as \d, which are common in answers
             value = ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return text
@@ -193,7 +193,7 @@ def _read_list(text: str) -> str | list[str]:
 
 
 def _read_images(row: Row, record: Record, cell: Span | None, paths: str, table: _Table) -> list[Reference]:
-    """Return the images of the ``image`` cell, or else of ``image_path``. An unidentified image is a fault of the row."""
+    """Return the images of the ``image`` cell, or else of ``image_path``. An unresolved image is a fault of the row."""
     ours = "image"
     try:
         if cell and (images := table.image_cells.read(record, cell)):
@@ -207,7 +207,7 @@ def _read_images(row: Row, record: Record, cell: Span | None, paths: str, table:
 
 
 def _refer(text: str, table: _Table) -> Reference:
-    """Return the image at a path; relative ones are looked for in ``images/<dataset>`` first, if there is such a folder."""
+    """Return the image at a path. A relative path is first looked up in ``images/<dataset>``, if that folder exists."""
     reference = refer(text, "image", table.reading.root)
     if table.images_folder and (table.images_folder / text).is_file():
         return Reference(reference.media.model_copy(update={"uri": str(table.images_folder / text)}), reference.key)

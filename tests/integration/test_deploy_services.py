@@ -83,4 +83,4 @@ def test_flower_is_read_only_behind_its_password(fleet: Fleet) -> None:
     with start_flower(fleet, *(one for one in options if one != "--port=5555"), FLOWER_BASIC_AUTH=credentials) as flower:
         assert flower.ask("workers")[0] == 401
         assert flower.ask("workers", credentials)[0] == 200
-        assert flower.ask("api/worker/shutdown/somebody", credentials, "POST")[0] == 403
+        assert flower.ask("api/worker/shutdown/unknown", credentials, "POST")[0] == 403

@@ -22,7 +22,7 @@ def list_changing_paths() -> list[str]:
     """Return every path of Flower's API that accepts POST, with a placeholder for names."""
     named = [(entry.regex.pattern, entry.handler_class) if hasattr(entry, "regex") else entry[:2] for entry in handlers]
     return sorted(
-        pattern.strip("^$").lstrip("/").replace("(.+)", "somebody")
+        pattern.strip("^$").lstrip("/").replace("(.+)", "placeholder")
         for pattern, handler in named
         if pattern.startswith("/api/") and "post" in vars(handler)
     )
@@ -80,10 +80,12 @@ def test_flower_requires_password_and_is_read_only(fleet: Fleet) -> None:
         assert {status for status, _ in shown} == {200}
 
         changing = list_changing_paths()
-        assert {"api/worker/shutdown/somebody", "api/worker/queue/cancel-consumer/somebody", "api/task/send-task/somebody"} <= {
-            *changing
-        }
-        asked = [path.replace("somebody", worker.worker) for path in changing]
+        assert {
+            "api/worker/shutdown/placeholder",
+            "api/worker/queue/cancel-consumer/placeholder",
+            "api/task/send-task/placeholder",
+        } <= {*changing}
+        asked = [path.replace("placeholder", worker.worker) for path in changing]
         assert {path: flower.ask(path, CREDENTIALS, "POST")[0] for path in asked} == dict.fromkeys(asked, 403)
         assert {path: flower.ask(path, method="POST")[0] for path in asked} == dict.fromkeys(asked, 401)
 
@@ -106,10 +108,8 @@ def test_metrics_and_health_need_no_password(fleet: Fleet) -> None:
 
 
 def test_user_options_win_and_open_address_is_warned(fleet: Fleet) -> None:
-    with start_flower(
-        fleet, "--address=0.0.0.0", "--read_only=false", FLOWER_BASIC_AUTH=CREDENTIALS
-    ) as flower:  # the options under test
-        assert flower.ask("api/worker/shutdown/nobody", CREDENTIALS, "POST")[0] == 404
+    with start_flower(fleet, "--address=0.0.0.0", "--read_only=false", FLOWER_BASIC_AUTH=CREDENTIALS) as flower:
+        assert flower.ask("api/worker/shutdown/unknown", CREDENTIALS, "POST")[0] == 404
         assert "can be reached from other machines" in flower.read_log()
 
 

@@ -21,8 +21,8 @@ REDIS_PASSWORD = "r3d1s/p@ss:%w0rd"  # noqa: S105  # of a server that exists for
 SECRETS = {
     "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI/K7MDENG+bPxRfiCY",
     "AWS_SESSION_TOKEN": "FwoGZXIvYXdzE-session",
-    "OPENAI_API_KEY": "openai-key-of-nobody",
-    "HF_TOKEN": "hub-token-of-nobody",
+    "OPENAI_API_KEY": "openai-key-for-tests",
+    "HF_TOKEN": "hub-token-for-tests",
     "FLEET_OTHER_PASSWORD": "correct horse battery",
 }
 

@@ -1,4 +1,4 @@
-"""What engines were asked, and what no crash may make them be asked again.  Engines note each sample's id in the file ``asked``."""
+"""The samples that engines were asked, and those that no crash may repeat.  Engines record sample ids in the file ``asked``."""
 
 from collections import Counter
 from typing import Any
@@ -24,7 +24,7 @@ def count_asked_again(fleet: Fleet) -> int:
 def find_stored(fleet: Fleet, run_id: str) -> set[str]:
     """Return the samples that are in a journal or in a part."""
     client: Any = fleet.ledger.client
-    # Journals first: what leaves one while we look has its part by then.
+    # Journals first: an outcome that leaves its journal meanwhile is in a part by then.
     journals = [key for key in client.scan_iter(match=journal_key(run_id, "*"), count=1000) if not key.endswith(b":trial")]
     journaled = {sample_id.decode() for key in journals for sample_id in client.hkeys(key)}
     index = read_index(fleet.store, run_id)
@@ -34,13 +34,13 @@ def find_stored(fleet: Fleet, run_id: str) -> set[str]:
 
 
 def read_stored_counts(fleet: Fleet, run_id: str) -> dict[str, int]:
-    """Return how often the samples that are stored by now have been asked: as often as they ever should be."""
+    """Return how often each sample that is stored by now has been asked.  It must never be asked again."""
     stored = find_stored(fleet, run_id)
     asked = read_asked(fleet)
     return {sample_id: asked[sample_id] for sample_id in stored}
 
 
 def assert_not_asked_again(fleet: Fleet, stored: dict[str, int]) -> None:
-    """Assert that nothing was asked again since it was stored."""
+    """Assert that no stored sample was asked again; ``stored`` is a result of ``read_stored_counts``."""
     asked = read_asked(fleet)
     assert {sample_id: asked[sample_id] for sample_id in stored} == stored

@@ -1,4 +1,4 @@
-"""A whole fleet for tests: a real Redis, a local store, profiles and specs, and real workers in their own processes."""
+"""A complete fleet for tests: a real Redis, a local store, profiles and specs, and real workers in their own processes."""
 
 import json
 import os
@@ -34,7 +34,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass
 class Fleet:
-    """One test's services and folder.  Everything that runs was started here and is ended here."""
+    """One test's services and folder.  It starts and stops all of its processes."""
 
     folder: Path
     server: RedisServer
@@ -50,7 +50,7 @@ class Fleet:
         return Ledger(connect_redis(self.settings), self.settings)
 
     def write_profile(self, name: str, *, engine: str = "echo", **fields: Any) -> str:
-        """Write a model profile where producer and workers find it by its name."""
+        """Write a model profile into the folder where producer and workers look for it."""
         path = self.folder / "profiles" / f"{name}.yaml"
         path.write_text(yaml.safe_dump({"name": name, "engine": engine, "weights": name, **fields}))
         return name
@@ -72,7 +72,7 @@ class Fleet:
         return enqueue_run(spec, samples, self.store, self.ledger, make_app(self.settings))
 
     def run_producer(self, *arguments: str, code: int = 0) -> str:
-        """Run a ``producer`` command as a user would; return what it printed, on standard error if it was to fail."""
+        """Run a ``producer`` command as a user does; return its standard output, or its standard error if it must fail."""
         command = [sys.executable, "-m", "producer", *arguments]
         done = subprocess.run(command, env=self.environment(), cwd=ROOT, capture_output=True, text=True, timeout=90, check=False)
         assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
@@ -101,11 +101,11 @@ class Fleet:
         return {**os.environ, **named, "PYTHONPATH": str(ROOT)}
 
     def workers(self, model: str) -> list[WorkerRecord]:
-        """Return the workers that say they are there."""
+        """Return the workers in the worker registry."""
         return list_workers(self.ledger.client, model)
 
     def wait_for_workers(self, model: str, count: int = 1) -> list[WorkerRecord]:
-        """Return the workers of a model once so many have loaded."""
+        """Return the workers of a model once ``count`` of them have loaded."""
         return wait_until(
             lambda: found if len(found := [one for one in self.workers(model) if one.state != "loading"]) >= count else None,
             f"{count} workers of {model}",
@@ -133,7 +133,7 @@ class Fleet:
         return path.read_text(errors="replace") if path.exists() else ""
 
     def stop_workers(self) -> None:
-        """Drain what still runs; kill what does not end."""
+        """Drain the running workers; kill those that do not exit."""
         for launcher in self._launchers:
             if launcher.poll() is None:
                 launcher.send_signal(signal.SIGTERM)
@@ -148,7 +148,7 @@ class Fleet:
 
 @contextmanager
 def start_fleet(folder: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> Iterator[Fleet]:
-    """Start an empty fleet in ``folder``.  By default leases are short, so that faults are noticed soon."""
+    """Start an empty fleet in ``folder``.  By default leases are short, so that faults are detected soon."""
     (folder / "profiles").mkdir()
     monkeypatch.setenv("FLEET_PROFILES_DIR", str(folder / "profiles"))
     get_settings.cache_clear()
@@ -169,5 +169,5 @@ def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fleet]:
 
 
 def make_rows(count: int, *, dataset: str = "rows") -> list[dict[str, object]]:
-    """Return ``count`` different text questions with targets that the echo engine's default answer hits."""
+    """Return ``count`` different text questions whose target is the echo engine's default answer."""
     return [{"id": number, "question": f"{dataset} question {number}?", "target": "ok"} for number in range(count)]

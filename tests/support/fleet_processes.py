@@ -1,4 +1,4 @@
-"""Processes that a test's fleet has started: by the end of the test there must be none."""
+"""The processes that a test's fleet has started.  None may be left at the end of the test."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ from tests.support.waiting import wait_until
 
 
 def find_processes(fleet: Fleet) -> list[psutil.Process]:
-    """Return what runs with this fleet's own store: launchers, workers, and their engines' children."""
+    """Return the processes with this fleet's store in their environment: launchers, workers, and their engines' children."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
@@ -25,7 +25,7 @@ def find_processes(fleet: Fleet) -> list[psutil.Process]:
 
 @pytest.fixture
 def clean_fleet(fleet: Fleet) -> Iterator[Fleet]:
-    """Yield a fleet and assert that it leaves no process behind."""
+    """Yield a fleet; assert afterwards that no process of it is left."""
     yield fleet
     fleet.stop_workers()
     wait_until(lambda: not find_processes(fleet), f"the end of {find_processes(fleet)}", deadline_s=20)
@@ -33,9 +33,9 @@ def clean_fleet(fleet: Fleet) -> Iterator[Fleet]:
 
 @contextmanager
 def start_launcher(fleet: Fleet, *arguments: str, environment: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
-    """Run ``workers start`` with these arguments; its log goes to ``stderr``.  Killed with all it started at the end."""
+    """Run ``workers start`` with these arguments; its log goes to ``stderr``.  At the end kill it and all that it started."""
     command = [sys.executable, "-m", "workers", "start", *arguments]
-    # A session of its own, as in a terminal: Ctrl+C reaches the whole foreground group, which is the launcher alone.
+    # A separate session, as in a terminal: Ctrl+C reaches the whole foreground group, which contains only the launcher.
     launcher = subprocess.Popen(
         command, env={**environment}, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True
     )  # fmt: skip
@@ -49,7 +49,7 @@ def start_launcher(fleet: Fleet, *arguments: str, environment: Mapping[str, str]
 
 
 def assert_no_leases_held(fleet: Fleet, run_id: str, model: str) -> None:
-    """Assert that no lease of the run is left and that no worker says it is there."""
+    """Assert that no lease of the run is left, and that no worker is registered."""
     keys = run_keys(run_id)
     assert fleet.ledger.client.zcard(keys.leases) == 0
     assert fleet.ledger.client.hlen(keys.holders) == 0

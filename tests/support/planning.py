@@ -1,4 +1,4 @@
-"""Specs, samples, plans and parts without files or workers, for tests that look at the producer alone."""
+"""Specs, samples, plans and parts without files or workers, for tests of the producer."""
 
 import base64
 import json
@@ -34,7 +34,7 @@ def make_spec(*datasets: str, max_samples: int = 16, seed: int = 0, model: str =
 
 
 def make_sample(number: int, *, dataset: str = "rows", group: str = "", **fields: Any) -> Sample:
-    """Return a sample whose content is its number."""
+    """Return a sample whose question contains its number."""
     asked = {"question": f"{dataset} question {number}?", "target": ("ok",), **fields}
     return Sample(sample_id=f"{dataset}-{number:06d}", dataset=dataset, index=number, group=group, **asked)
 
@@ -64,7 +64,7 @@ def make_outcome(sample: Sample, status: Status = "ok") -> Outcome:
 
 
 def put_part(store: Store, chunk: Chunk, *, statuses: Sequence[Status] = ("ok",)) -> list[Outcome]:
-    """Write a chunk's part as a worker would; statuses go round.  The ledger hears nothing of it."""
+    """Write a chunk's part as a worker does, with ``statuses`` in turn, and do not commit it to the ledger."""
     samples = read_chunk(store, chunk)
     outcomes = [make_outcome(sample, statuses[number % len(statuses)]) for number, sample in enumerate(samples)]
     store.put_new(part_key(chunk.run_id, chunk.wave, chunk.number), encode_part(chunk.run_id, chunk.number, outcomes))
@@ -72,15 +72,15 @@ def put_part(store: Store, chunk: Chunk, *, statuses: Sequence[Status] = ("ok",)
 
 
 def run_chunks(fleet: Fleet, model: str, run_id: str, numbers: Iterable[int] | None = None) -> None:
-    """Run these chunks, or all, with a worker's own code inside the test's process."""
+    """Run these chunks, or all, with the worker's code inside the test's process."""
     with open_worker(fleet, model) as worker:
         for number in range(len(read_index(fleet.store, run_id))) if numbers is None else numbers:
             run_chunk(worker, run_id, number)
         room = min(MOST_TAKEOVERS, fleet.settings.chunks_in_flight)
-        wait_until(lambda: worker.takeovers.room == room, "chunks that the worker took over by itself")
+        wait_until(lambda: worker.takeovers.room == room, "the chunks that the worker took over by itself to end")
 
 
 def read_rung(client: redis.Redis, model: str) -> list[int]:
-    """Return the chunks that the messages in a model's queue name, in the order in which they will be taken."""
+    """Return the chunks of the messages in a model's queue, in the order of delivery."""
     messages: Any = client.lrange(queue_name(model), 0, -1)
     return [json.loads(base64.b64decode(json.loads(message)["body"]))[0][1] for message in reversed(messages)]

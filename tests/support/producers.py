@@ -1,4 +1,4 @@
-"""Producer commands in their own processes, as many at once as a test wants."""
+"""Producer commands in processes of their own, so that a test can run several at once."""
 
 import signal
 import subprocess
@@ -11,7 +11,7 @@ SIGNALLED_PRODUCER = "tests.support.faults.signalled_producer"
 
 
 class Ended(NamedTuple):
-    """What a command left behind: exit code (negative: the signal that ended it), standard output, standard error."""
+    """The result of a command: exit code (negative: the signal that ended it), standard output, standard error."""
 
     code: int
     stdout: str
@@ -35,7 +35,7 @@ def await_end(started: "subprocess.Popen[str]") -> Ended:
 
 
 def run_to_end(fleet: Fleet, *arguments: str) -> Ended:
-    """Run a command of which the test cannot say how it ends."""
+    """Run a command to its end, with any exit code."""
     return await_end(start_producer(fleet, *arguments))
 
 

@@ -1,4 +1,4 @@
-"""Servers of the demo whose parent was killed, and short questions to a server."""
+"""The demo's Redis servers after their parent was killed, and short queries to a server."""
 
 import os
 import signal
@@ -25,7 +25,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 @pytest.fixture
 def orphan(tmp_path: Path) -> Iterator[tuple[int, str]]:
-    """Yield process id and URL of a server in ``tmp_path`` whose parent was killed."""
+    """Yield the process id and the URL of a server in ``tmp_path`` whose parent was killed."""
     parent = subprocess.run([sys.executable, "-c", START_AND_DIE, tmp_path], capture_output=True, text=True, check=False)
     assert parent.returncode == -signal.SIGKILL, parent.stderr
     pid, url = parent.stdout.split()
@@ -35,7 +35,7 @@ def orphan(tmp_path: Path) -> Iterator[tuple[int, str]]:
 
 
 def answers(url: str) -> bool:
-    return embedded_redis._ask_pid(url) is not None  # noqa: SLF001  # a short question that never raises
+    return embedded_redis._ask_pid(url) is not None  # noqa: SLF001  # a short query that never raises
 
 
 def set_key(server: RedisServer, key: str) -> None:

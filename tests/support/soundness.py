@@ -1,4 +1,4 @@
-"""The one invariant that closes every integration and fault test."""
+"""The invariant that ends every integration and fault test."""
 
 from collections import Counter
 from typing import Any
@@ -11,15 +11,15 @@ from common.storage.run_record import read_run
 from producer.results.collect import collect_outcomes
 from tests.support.fleet import Fleet
 
-# Not the ledger's: Celery's queues and bindings live as long as the fleet, and the set of open runs is pruned by use.
+# Keys without a TTL: Celery's queues and bindings exist as long as the fleet, and use prunes the set of open runs.
 _WITHOUT_TTL = (b"_kombu.", b"unacked", b"fleet.", b"fleet:runs:")
 
 
 def assert_run_is_sound(fleet: Fleet, run_id: str) -> list[Outcome]:
-    """Assert that an ended run is whole, and return its outcomes.
+    """Assert that an ended run is complete and consistent, and return its outcomes.
 
-    Each planned sample has exactly one outcome, every committed part verifies, ledger and store agree to the sample, no
-    lease or journal outlives its holder, and every key that should vanish has a TTL.
+    Each planned sample has exactly one outcome, every committed part verifies, ledger and store agree on every sample, no
+    lease or journal outlives its holder, and every temporary key has a TTL.
     """
     outcomes = list(collect_outcomes(run_id, fleet.store))  # verifies every part against its chunk
     _, plan = read_run(fleet.store, run_id)
@@ -54,5 +54,5 @@ def _assert_nothing_outlives(fleet: Fleet, run_id: str) -> None:
     assert client.zrange(keys.leases, 0, -1) == []
     assert client.hgetall(keys.holders) == {}
     assert list(client.scan_iter(match=journal_key(run_id, "*"))) == []
-    forever = [key for key in client.scan_iter(count=1000) if client.ttl(key) == -1 and not key.startswith(_WITHOUT_TTL)]
-    assert forever == []
+    permanent = [key for key in client.scan_iter(count=1000) if client.ttl(key) == -1 and not key.startswith(_WITHOUT_TTL)]
+    assert permanent == []

@@ -1,4 +1,4 @@
-"""Statuses of runs that were never run, for tests of what is shown."""
+"""Made-up run statuses, for tests of their display."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""A worker inside the test's own process, for tests that look at one step of a chunk's way."""
+"""A worker inside the test's process, for tests of one step of a chunk's execution."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,7 +23,7 @@ from workers.runtime.worker import Worker
 
 @contextmanager
 def open_worker(fleet: Fleet, model: str, *, name: str = "tried@test", **settings: float) -> Iterator[Worker]:
-    """Yield a started worker.  Keyword arguments are ``FLEET_*`` settings, in small letters."""
+    """Yield a started worker.  Keyword arguments are ``FLEET_*`` settings, in lower case."""
     chosen = fleet.settings.model_copy(update=settings)
     profile = read_profile(model)
     with connect_redis(chosen, patience_s=0) as client:
@@ -60,7 +60,7 @@ class Exited(BaseException):
 
 @pytest.fixture
 def exits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Return the exit codes with which a worker in this process would have ended it."""
+    """Return the exit codes with which a worker would have ended this process."""
     codes: list[int] = []
 
     def note(code: int) -> NoReturn:
@@ -72,14 +72,14 @@ def exits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 class ScriptedEngine:
-    """Answers as the test says, with a text or a function, and keeps what it was asked."""
+    """Answers with a fixed text or the result of a function, and keeps its requests in ``asked``."""
 
     def __init__(self, answer: str | Callable[[Request], str]) -> None:
         self.asked: list[Request] = []
         self._answer = answer
 
     async def start(self) -> None:
-        """Nothing to load."""
+        """Do nothing: there is nothing to load."""
 
     async def generate(self, request: Request) -> Generation:
         self.asked.append(request)
@@ -88,4 +88,4 @@ class ScriptedEngine:
         return Generation(" ".join(kept), "length" if len(kept) < len(words) else "stop", 1, len(kept))
 
     async def stop(self) -> None:
-        """Nothing to give back."""
+        """Do nothing: there is nothing to release."""

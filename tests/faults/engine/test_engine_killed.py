@@ -47,9 +47,8 @@ def test_killed_engine_costs_only_samples_in_flight(clean_fleet: Fleet, seed: in
     for start, moment in enumerate(moments, start=1):
         child = wait_for_start(fleet, start).child
         wait_for_stored(fleet, run_id, moment)
-        stored = (
-            read_stored_counts(fleet, run_id) | stored
-        )  # a sample that was stored at an earlier kill keeps its count of that time
+        # A sample that was stored at an earlier kill keeps its count of that time.
+        stored = read_stored_counts(fleet, run_id) | stored
         os.kill(child, signal.SIGKILL)
         wait_for_start(fleet, start + 1)
 

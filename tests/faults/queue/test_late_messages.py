@@ -80,7 +80,7 @@ def test_message_for_a_finished_chunk_is_ignored(clean_fleet: Fleet) -> None:
     copies = copy_messages(fleet)
     (last,) = withhold_messages(fleet, CHUNKS - 1)
     fleet.start_workers(MODEL, **NO_JANITOR)
-    wait_until(lambda: fleet.status(run_id).samples.ok == SAMPLES - CHUNK_SAMPLES, "what was not held back")
+    wait_until(lambda: fleet.status(run_id).samples.ok == SAMPLES - CHUNK_SAMPLES, "the chunks that were not withheld")
     deliver(fleet, [message for message in copies if message != last])
     assert fleet.status(run_id).state == "running"
     deliver(fleet, [last], became="done")
@@ -125,7 +125,7 @@ def test_message_of_a_forgotten_run_starts_nothing(clean_fleet: Fleet) -> None:
     run_id = enqueue(fleet)
     late = withhold_messages(fleet, 1, 4)
     fleet.start_workers(MODEL, **NO_JANITOR)
-    wait_until(lambda: fleet.status(run_id).samples.ok == SAMPLES - 2 * CHUNK_SAMPLES, "what was not held back")
+    wait_until(lambda: fleet.status(run_id).samples.ok == SAMPLES - 2 * CHUNK_SAMPLES, "the chunks that were not withheld")
     fleet.ledger.forget_run(run_id)
     deliver(fleet, late)
     assert fleet.ledger.view_run(run_id) is None
@@ -167,7 +167,7 @@ def test_next_worker_processes_late_message(clean_fleet: Fleet) -> None:
     run_id = enqueue(fleet)
     late = withhold_messages(fleet, 1, 4)
     launcher = fleet.start_workers(MODEL, **NO_JANITOR)
-    wait_until(lambda: fleet.status(run_id).samples.ok == SAMPLES - 2 * CHUNK_SAMPLES, "what was not held back")
+    wait_until(lambda: fleet.status(run_id).samples.ok == SAMPLES - 2 * CHUNK_SAMPLES, "the chunks that were not withheld")
     launcher.terminate()
     assert launcher.wait(timeout=30) == 0
     fleet.start_workers(MODEL, **NO_JANITOR)

@@ -50,7 +50,7 @@ def test_short_outage_is_retried_without_log_message(s3_fleet: Fleet, faulty_s3:
     """The store client's own retries are enough."""
     run_id = start_run(s3_fleet)
     faulty_s3.inject(answer(503, "SlowDown"), times=12)
-    wait_until(lambda: len(faulty_s3.met) == 12, "12 failed requests")
+    wait_until(lambda: len(faulty_s3.faulted) == 12, "12 failed requests")
     assert_each_sample_asked_once(s3_fleet, run_id)
     assert UNANSWERED not in s3_fleet.read_log()
 
@@ -92,7 +92,7 @@ def test_lost_store_responses_cost_nothing(s3_fleet: Fleet, faulty_s3: FaultyS3,
     assert s3_fleet.wait_for_end(run_id).samples.ok == 60
     assert_run_is_sound(s3_fleet, run_id)
     assert set(Counter((s3_fleet.folder / "asked").read_text().split()).values()) == {1}
-    assert len(faulty_s3.met) == 3 if point.endswith("parts/") else faulty_s3.met
+    assert len(faulty_s3.faulted) == 3 if point.endswith("parts/") else faulty_s3.faulted
 
 
 def test_part_stored_despite_lost_responses_is_accepted(s3_fleet: Fleet, faulty_s3: FaultyS3) -> None:
@@ -100,5 +100,5 @@ def test_part_stored_despite_lost_responses_is_accepted(s3_fleet: Fleet, faulty_
     run_id = start_run(s3_fleet)
     faulty_s3.inject(lose_answer, f"^PUT .*{parts_prefix(run_id)}")
     wait_until(lambda: "chunk.postponed" in s3_fleet.read_log(), "a worker that gave up on its part")
-    faulty_s3.heal()
+    faulty_s3.clear_faults()
     assert_each_sample_asked_once(s3_fleet, run_id)

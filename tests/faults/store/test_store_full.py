@@ -60,9 +60,8 @@ def test_enqueue_on_full_disk_succeeds_when_repeated(
     (tmp_path / "small").mkdir()
     with start_fleet(tmp_path / "small", monkeypatch, store_url=f"file://{small_disk.folder}/store") as fleet:
         fleet.write_profile("quick")
-        small_disk.fill(
-            leave_bytes=max(blocks, 2) * BLOCK_BYTES
-        )  # the probe of the store, which is written first, takes two blocks
+        # The probe of the store, which is written first, takes two blocks.
+        small_disk.fill(leave_bytes=max(blocks, 2) * BLOCK_BYTES)
         output = fleet.run_producer("enqueue", str(spec), code=2)
         assert REFUSED in output
         assert run_id in output, "the message must name the object"

@@ -35,7 +35,7 @@ def forbidding(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pyte
         url, forbid, allow, words = f"file://{disk.folder}/store", disk.forbid_writing, disk.allow_writing, "Read-only file system"
     else:
         proxy: FaultyS3 = request.getfixturevalue("faulty_s3")
-        url, allow, words = request.getfixturevalue("s3_url"), proxy.heal, "AccessDenied"
+        url, allow, words = request.getfixturevalue("s3_url"), proxy.clear_faults, "AccessDenied"
 
         def forbid() -> None:
             proxy.inject(answer(403, "AccessDenied"), "^PUT ")

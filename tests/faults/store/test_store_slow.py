@@ -40,11 +40,11 @@ def test_slow_part_writes_do_not_lose_leases(s3_fleet: Fleet, faulty_s3: FaultyS
     faulty_s3.inject(delay(2 * LEASE_S), f"^PUT .*{parts_prefix(run_id)}", times=4)
     for _ in range(2):
         s3_fleet.start_workers("recording", chunks_in_flight=2)
-    wait_until(lambda: len(faulty_s3.met) >= 4, "four slow writes")
+    wait_until(lambda: len(faulty_s3.faulted) >= 4, "four slow writes")
     assert s3_fleet.wait_for_end(run_id).samples.ok == 60
     assert_run_is_sound(s3_fleet, run_id)
     assert set(Counter((s3_fleet.folder / "asked").read_text().split()).values()) == {1}
-    assert len(set(faulty_s3.met)) == 4, "no second worker may run a chunk whose part is being written"
+    assert len(set(faulty_s3.faulted)) == 4, "no second worker may run a chunk whose part is being written"
     assert "lease.lost" not in s3_fleet.read_log()
 
 
@@ -63,7 +63,7 @@ def test_run_over_unreliable_network_repeats_no_sample(s3_fleet: Fleet, faulty_s
     for _ in range(20):
         inject_random_fault()
     assert s3_fleet.wait_for_end(run_id).samples.ok == 200
-    faulty_s3.heal()
+    faulty_s3.clear_faults()
     assert_run_is_sound(s3_fleet, run_id)
     assert set(Counter((s3_fleet.folder / "asked").read_text().split()).values()) == {1}
-    assert len(faulty_s3.met) >= 20
+    assert len(faulty_s3.faulted) >= 20

@@ -112,7 +112,7 @@ def test_launcher_notifies_redis_after_it_returns(clean_fleet: Fleet) -> None:
     (worker,) = fleet.wait_for_workers(MODEL)
     fleet.server.kill()
     os.kill(worker.pid, signal.SIGKILL)
-    wait_until(lambda: "worker.gave_up" in fleet.read_log(), "the worker to be given up")
+    wait_until(lambda: "worker.gave_up" in fleet.read_log(), "the launcher to give up on the worker")
     assert launcher.poll() is None, "it waits for Redis"
     fleet.server.restart()
     assert launcher.wait(timeout=60) == 1
@@ -135,7 +135,7 @@ def test_launcher_waiting_for_redis_handles_signals(clean_fleet: Fleet) -> None:
     try:
         (worker,) = psutil.Process(launcher.pid).children()
         worker.kill()
-        wait_until(lambda: "worker.gave_up" in fleet.read_log(), "the worker to be given up")
+        wait_until(lambda: "worker.gave_up" in fleet.read_log(), "the launcher to give up on the worker")
         assert launcher.poll() is None, "it waits for Redis"
         launcher.terminate()
         assert launcher.wait(timeout=20) == 0

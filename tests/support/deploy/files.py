@@ -1,4 +1,4 @@
-"""What stands in the files of ``deploy/`` and in ``docker-compose.yml``, read without Docker and systemd."""
+"""The contents of ``deploy/`` and of ``docker-compose.yml``, read without Docker and systemd."""
 
 import os
 import re
@@ -29,7 +29,7 @@ _GPUS_PER_NODE = re.compile(r"--gpus-per-node=(\d+)")
 
 @dataclass(frozen=True)
 class Submission:
-    """One ``sbatch … worker.sbatch MODEL …`` that a document tells to type: GPUs of each element, and what follows the script."""
+    """One ``sbatch … worker.sbatch MODEL …`` in a document: the GPUs of each element, and the arguments after the script."""
 
     gpus: int
     arguments: tuple[str, ...]
@@ -37,7 +37,7 @@ class Submission:
 
 @dataclass(frozen=True)
 class Variable:
-    """One ``${NAME:-default}`` or ``${NAME:?words}`` of the compose file; ``kind`` is ``-``, ``?`` or empty."""
+    """One ``${NAME:-default}`` or ``${NAME:?message}`` of the compose file; ``kind`` is ``-``, ``?`` or empty."""
 
     name: str
     kind: str
@@ -45,7 +45,7 @@ class Variable:
 
 
 def read_compose(**variables: str) -> dict[str, Any]:
-    """Return the compose file as Compose sees it, for these variables and no others.  Raises ``KeyError`` as Compose refuses."""
+    """Return the compose file with only these variables resolved.  Raises ``KeyError`` where Compose would refuse the file."""
     text = COMPOSE.read_text()
     while found := _INNERMOST.search(text):
         text = text[: found.start()] + _resolve(Variable(*found.groups("")), variables) + text[found.end() :]
@@ -54,7 +54,7 @@ def read_compose(**variables: str) -> dict[str, Any]:
 
 
 def list_variables() -> list[Variable]:
-    """Return every variable of the compose file; of one inside another's default, both."""
+    """Return every variable of the compose file, including a variable inside another's default."""
     found, text = [], COMPOSE.read_text()
     while match := _INNERMOST.search(text):
         found.append(Variable(*match.groups("")))
@@ -63,14 +63,14 @@ def list_variables() -> list[Variable]:
 
 
 def unescape(text: str) -> str:
-    """Return a piece of the compose file as the container gets it."""
+    """Return a string of the compose file as the container gets it."""
     return text.replace("$$", "$")
 
 
 def run_compose_config(*profiles: str, **variables: str) -> str:
-    """Return what ``docker compose config`` complains of, which is nothing if it passes.
+    """Return the errors of ``docker compose config``, or an empty text if the file is valid.
 
-    Skips the test that asks where there is no such command.
+    Skips the calling test if the command is not installed.
     """
     docker = shutil.which("docker")
     if docker is None or subprocess.run([docker, "compose", "version"], capture_output=True, check=False).returncode:
@@ -83,22 +83,21 @@ def run_compose_config(*profiles: str, **variables: str) -> str:
 
 
 def verify_units(units: Sequence[Path]) -> str:
-    """Return what ``systemd-analyze verify`` complains of in these units of one folder, which is nothing if it passes.
+    """Return the errors of ``systemd-analyze verify`` in these units of one folder, or an empty text if they are valid.
 
-    Skips the test that asks where there is no such command.
+    Skips the calling test if the command is not installed.
     """
     if (analyze := shutil.which("systemd-analyze")) is None:
         pytest.skip("systemd-analyze is not installed, so it did not check the units")
     command = [analyze, "verify", *map(str, units)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    complaints = [
-        line for line in done.stderr.splitlines() if line.startswith(str(units[0].parent))
-    ]  # other lines are about the machine's own units
+    # Other lines are about the machine's own units.
+    complaints = [line for line in done.stderr.splitlines() if line.startswith(str(units[0].parent))]
     return "\n".join(complaints) or (done.stderr if done.returncode else "")
 
 
 def list_submissions(*paths: Path) -> list[Submission]:
-    """Return every ``sbatch`` of our script that these documents tell to type; by itself it asks for what the script says."""
+    """Return every ``sbatch`` of our script in these documents.  Without the option, the script gives the number of GPUs."""
     (by_default,) = re.findall(r"^#SBATCH --gpus-per-node=(\d+)$", SBATCH.read_text(), re.MULTILINE)
     found = [match for path in paths for match in _SUBMISSION.finditer(path.read_text())]
     asked = [_GPUS_PER_NODE.search(match["options"]) for match in found]
@@ -109,7 +108,7 @@ def list_submissions(*paths: Path) -> list[Submission]:
 
 
 def read_unit(path: Path) -> dict[str, list[str]]:
-    """Return a systemd unit's settings; some stand there several times."""
+    """Return a systemd unit's settings; a setting may have several values."""
     settings: dict[str, list[str]] = {}
     for line in path.read_text().splitlines():
         name, equals, value = line.partition("=")
@@ -119,7 +118,7 @@ def read_unit(path: Path) -> dict[str, list[str]]:
 
 
 def parse_start(arguments: Sequence[str]) -> click.Context:
-    """Parse what follows ``workers`` as the command itself does, and run nothing.  Raises ``click.ClickException``."""
+    """Parse the arguments after ``workers`` as the command does, and run nothing.  Raises ``click.ClickException``."""
     name, command, rest = cli.resolve_command(cli.make_context("workers", [*arguments]), [*arguments])
     assert command is not None
     return command.make_context(name, rest)

@@ -1,4 +1,4 @@
-"""An element of a SLURM job array without SLURM: ``deploy/slurm/worker.sbatch`` under bash, with the variables that SLURM sets."""
+"""Elements of a SLURM job array without SLURM: ``deploy/slurm/worker.sbatch`` under bash, with the variables that SLURM sets."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ ARRAY = 4711
 
 @dataclass(frozen=True)
 class Element:
-    """A running element.  Its output is appended to ``log``, as ``--open-mode=append`` has it."""
+    """A running element.  Its output is appended to ``log``, as with ``--open-mode=append``."""
 
     shell: "subprocess.Popen[bytes]"
     log: Path
@@ -41,12 +41,12 @@ class Element:
         _signal_tree(self.shell.pid, number)
 
     def wait(self) -> int:
-        """Return the exit code; SLURM would end what is left of the element by then."""
+        """Return the exit code.  SLURM would kill the element's remaining processes at that time."""
         return self.shell.wait(timeout=60)
 
 
 class Slurm:
-    """What SLURM gives to the elements of one array: variables, a copy of the script, and ``scontrol``, which notes its calls."""
+    """Provides what SLURM gives an array: variables, a copy of the script, and a ``scontrol`` that records its calls."""
 
     def __init__(self, fleet: Fleet) -> None:
         self._folder = fleet.folder / "slurm"
@@ -57,11 +57,11 @@ class Slurm:
             "env", "".join(f"{name}='{value}'\n" for name, value in fleet.environment().items() if name.startswith("FLEET_"))
         )
         self._write("scontrol", f'#!/bin/sh\necho "$@" >> {self._requeued}\n').chmod(0o700)
-        self._script = self._write("slurm_script", SCRIPT.read_text())  # SLURM, too, runs a copy
+        self._script = self._write("slurm_script", SCRIPT.read_text())  # SLURM runs a copy as well
 
     @contextmanager
     def start(self, task: int, *arguments: str, **variables: str) -> Iterator[Element]:
-        """Run one element; what is left of it at the end is killed."""
+        """Run one element; kill its remaining processes at the end."""
         log = self._folder / f"vlm-worker-{ARRAY}_{task}.log"
         environment = {name: value for name, value in os.environ.items() if not name.startswith("FLEET_")}
         given = {
@@ -73,7 +73,7 @@ class Slurm:
             "SLURM_TMPDIR": str(self._folder),
             "CUDA_VISIBLE_DEVICES": "",
             "PATH": f"{self._folder}{os.pathsep}{environment['PATH']}",
-            "PYTHONPATH": str(ROOT),  # for the engines of tests
+            "PYTHONPATH": str(ROOT),  # so that workers can import the engines of the tests
             "VLM_FLEET_VENV": sys.prefix,
             "VLM_FLEET_ENV": str(self.env_file),
             **variables,

@@ -1,4 +1,4 @@
-"""An engine whose answers come from a child process of its own over a pipe, as with vLLM's core: either can die alone."""
+"""An engine whose answers come from its child process over a pipe, as with vLLM's core: either process can die alone."""
 
 import asyncio
 import json
@@ -13,7 +13,7 @@ from common.spec.models import ModelProfile
 from tests.support.fleet import Fleet
 from workers.engines.base import Generation, Request
 
-# One answer after the other, so that under load most of what was asked waits in the pipe.  It does not end with its parent.
+# It answers in sequence, so that under load most requests wait in the pipe.  It does not exit with its parent.
 _CHILD = """
 import contextlib, json, sys, time
 with contextlib.suppress(BrokenPipeError):
@@ -32,7 +32,7 @@ class Note(NamedTuple):
 
 
 class ChildEngine:
-    """Answers "ok", ``delay_s`` each.  Notes what it is asked in the file ``asked`` and every start in ``started``."""
+    """Answers "ok" after ``delay_s``.  Records its requests in the file ``asked`` and every start in ``started``."""
 
     def __init__(self, profile: ModelProfile, weights: str) -> None:
         del weights
@@ -72,7 +72,7 @@ class ChildEngine:
                 answer = self._answers.pop(answered["id"])
                 if not answer.done():
                     answer.set_result(answered["text"])
-        finally:  # whatever the last line was: nobody is to wait for ever
+        finally:  # after any end of the pipe, no request may wait without end
             self._gone = True
             for answer in self._answers.values():
                 if not answer.done():

@@ -1,4 +1,4 @@
-"""An engine whose process ends in a named way as soon as it is started, until somebody mends it."""
+"""An engine whose process crashes in a given way at its start, until a test repairs it."""
 
 import faulthandler
 import os
@@ -11,9 +11,9 @@ from tests.support.engines.dying_engine import RecordingEngine
 
 
 class CrashingEngine(RecordingEngine):
-    """Ends in the way ``how`` while the file ``repaired`` is missing, or only on the GPU ``device`` if one is named.
+    """Crashes in the way ``how`` while the file ``repaired`` is missing; only on the GPU ``device``, if one is given.
 
-    ``how`` is the name of a signal, which the process sends itself, or ``error`` for an ``EngineError``.
+    ``how`` is the name of a signal that the process sends itself, or ``error`` for an ``EngineError``.
     """
 
     def __init__(self, profile: ModelProfile, weights: str) -> None:

@@ -1,4 +1,4 @@
-"""Echo engines that write down what they are asked, and one whose worker dies by SIGKILL at a named point of a chunk's way."""
+"""An echo engine that records its requests, and one whose worker dies by SIGKILL at a named point of a chunk's execution."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ POINTS = ("before_part", "between_part_and_commit", "after_commit")
 
 
 def claim(path: Path, text: str = "") -> bool:
-    """Write down that something happens; return whether it has never before, which one alone of several at once is told."""
+    """Create a file; return False if it exists already.  Of several simultaneous callers exactly one gets True."""
     try:
         with path.open("x") as stream:
             stream.write(text)
@@ -28,7 +28,7 @@ def claim(path: Path, text: str = "") -> bool:
 
 
 class RecordingEngine(EchoEngine):
-    """Appends the id of every sample it is asked to the file ``asked``, so that a test sees what was asked twice."""
+    """Appends the id of every sample that it is asked to the file ``asked``, so that a test sees repeated requests."""
 
     def __init__(self, profile: ModelProfile, weights: str) -> None:
         options = dict(profile.engine_options)
@@ -42,9 +42,9 @@ class RecordingEngine(EchoEngine):
 
 
 class DyingEngine(RecordingEngine):
-    """Dies once: ``die_at`` names the point, ``after_chunks`` how many chunks pass it alive.
+    """Dies once, at the point ``die_at``, after ``after_chunks`` chunks have passed it.
 
-    The file ``died_with`` holds the number of the chunk that was at the point.
+    The file ``died_with`` then has the number of the chunk at the point.
     """
 
     def __init__(self, profile: ModelProfile, weights: str) -> None:

@@ -1,4 +1,4 @@
-"""Echo engines for real workers: one with a child process, and those that fail in every way an engine can."""
+"""Echo engines for real workers: one with a child process, and several that fail in different ways."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ BASE_EXCEPTIONS: tuple[type[BaseException], ...] = (SystemExit, KeyboardInterrup
 
 
 class ParentEngine(EchoEngine):
-    """Has a child process, as vLLM does, and writes a line about both to the file ``notes``."""
+    """Has a child process, as vLLM does, and writes a line with both pids to the file ``notes``."""
 
     def __init__(self, profile: ModelProfile, weights: str) -> None:
         options = dict(profile.engine_options)
@@ -35,14 +35,14 @@ class ParentEngine(EchoEngine):
 
 
 class MisconfiguredEngine(EchoEngine):
-    """Cannot be loaded before the user changes something."""
+    """Cannot be loaded until the user changes the profile."""
 
     async def start(self) -> None:
         raise ConfigError("profile wrong: engine_options.depth: expected 1 to 8, found 9")
 
 
 class DiesOnceEngine(RecordingEngine):
-    """Asked about poison for the first time ever, it dies: by ``EngineError``, or with its process if ``exits``."""
+    """Dies at the first question with the word poison: with an ``EngineError``, or by an exit of its process if ``exits``."""
 
     def __init__(self, profile: ModelProfile, weights: str) -> None:
         options = dict(profile.engine_options)
@@ -60,7 +60,7 @@ class DiesOnceEngine(RecordingEngine):
 
 
 class RaisingEngine(EchoEngine):
-    """Raises the base exception that a question names, and lets one leave each of the first ``2 * slots`` chunks as well."""
+    """Raises the base exception that a question names, and each of them ``slots`` times from ``run_chunk`` as well."""
 
     def __init__(self, profile: ModelProfile, weights: str) -> None:
         options = dict(profile.engine_options)

@@ -1,4 +1,4 @@
-"""An echo engine that tells its secrets in every way an engine can: in its log, in a traceback, in a sample's error."""
+"""An echo engine that leaks secrets in every way an engine can: in its log, in a traceback, in a sample's error."""
 
 import logging
 import os
@@ -14,7 +14,7 @@ SIGNED = "https://bucket.example.org/image.png?X-Amz-Credential=AKIAABCDEFGHIJKL
 
 
 class LeakyEngine(EchoEngine):
-    """Fails for every question that holds the word ``leak``."""
+    """Fails for every question with the word ``leak``."""
 
     async def start(self) -> None:
         structlog.get_logger().info("loading", api_key=os.environ["OPENAI_API_KEY"], environment=dict(os.environ), url=SIGNED)

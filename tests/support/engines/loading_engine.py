@@ -1,4 +1,4 @@
-"""An echo engine that notes when it begins and ends to load, and where."""
+"""An echo engine that records when it starts and ends loading, and on which device."""
 
 import os
 from pathlib import Path

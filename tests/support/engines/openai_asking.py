@@ -1,4 +1,4 @@
-"""Asking a test's endpoint through the openai engine."""
+"""Requests to a test's endpoint through the openai engine."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -43,7 +43,7 @@ async def open_openai(server: OpenAIServer, clock: DictatedClock | None = None, 
 
 
 def ask(server: OpenAIServer, *texts: str, clock: DictatedClock | None = None, **options: Any) -> list[Any]:
-    """Return what becomes of one request for each text: a generation or an error."""
+    """Send one request for each text; return the generation or the error of each."""
 
     async def gather() -> list[Any]:
         async with open_openai(server, clock, **options) as engine:
@@ -55,7 +55,7 @@ def ask(server: OpenAIServer, *texts: str, clock: DictatedClock | None = None, *
 
 
 def answer_first(*replies: Reply) -> Callable[[Asked], Reply]:
-    """Return a server's answers: these to the first requests, "ok" to all that follow."""
+    """Return a reply function: these replies to the first requests, "ok" to all later ones."""
     return lambda asked: replies[asked.number] if asked.number < len(replies) else say()
 
 

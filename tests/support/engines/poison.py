@@ -1,4 +1,4 @@
-"""Engines that a poison sample takes down: by ``EngineError``, with the whole process, or by never answering."""
+"""An engine that a poison sample crashes: with an ``EngineError``, by an exit of the process, or by never answering."""
 
 import asyncio
 import os
@@ -14,7 +14,7 @@ from workers.engines.echo import EXIT_CODE
 
 
 class PoisonedEngine(RecordingEngine):
-    """Goes down ``how`` the profile says, every time it is asked a question with the word poison in it."""
+    """Fails in the way ``how`` at every question with the word poison."""
 
     def __init__(self, profile: ModelProfile, weights: str) -> None:
         options: dict[str, Any] = dict(profile.engine_options)
@@ -38,7 +38,7 @@ def write_poisoned_profile(fleet: Fleet, how: str) -> None:
 
 
 def assert_only_poison_failed(fleet: Fleet, run_id: str, poisons: set[str]) -> None:
-    """Assert that the run ended sound and that the samples with these indexes are the ones that failed, by name."""
+    """Assert that the run ended sound, and that exactly the samples with these indexes failed, with ``engine_crashed``."""
     outcomes = {str(outcome.index): outcome for outcome in assert_run_is_sound(fleet, run_id)}
     assert {index for index, outcome in outcomes.items() if outcome.status != "ok"} == poisons
     for index in poisons:

@@ -1,4 +1,4 @@
-"""Opening engines and making requests for them."""
+"""Open engines and make requests for them."""
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
@@ -19,7 +19,7 @@ TINY = str(Path(__file__).parents[3] / "examples" / "tiny" / "model")
 
 @asynccontextmanager
 async def load_own(name: str, weights: str = "", **options: Any) -> AsyncIterator[Engine]:
-    """Yield an engine of this process that is not started."""
+    """Yield an engine in this process, not started."""
     yield load_engine(make_profile(name, options), weights)
 
 
@@ -38,7 +38,7 @@ def make_profile(engine: str, options: dict[str, Any] | None = None) -> ModelPro
 
 
 def make_request(number: int = 0, text: str | None = None, *, images: int = 1, attempt: int = 1, **settings: Any) -> Request:
-    """Return a request whose prompt's length varies with its number."""
+    """Return a request; the length of its prompt depends on its number."""
     question = text if text is not None else f"What is shown in picture {number}? " + "Look well. " * (number % 5)
     pictures = tuple(Image.new("RGB", (40 + number % 3, 30), COLOURS[(number + place) % 4]) for place in range(images))
     asked = SamplingParams(**{"max_tokens": 6, **settings})

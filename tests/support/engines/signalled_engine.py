@@ -1,4 +1,4 @@
-"""An echo engine whose worker sends itself a signal, SIGKILL or SIGSTOP, at a named point of a chunk's way, once in a fleet."""
+"""An echo engine whose worker sends itself SIGKILL or SIGSTOP at a named point of a chunk's execution, once in a fleet."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ from workers.execution import chunk
 
 
 class Point(NamedTuple):
-    """A function of ``owner`` and when to send the signal: before the call, or after one that returned something."""
+    """A function of ``owner`` and when to send the signal: before a call, or after a call with a true result."""
 
     owner: Any
     function: str
@@ -33,21 +33,21 @@ POINTS = {
     "before_part": Point(chunk, "write_part", before=True),
     "between_part_and_commit": Point(Ledger, "commit", before=True),
     "giving_back": Point(Ledger, "release", before=True),
-    # What the janitor has been told of once, and what it has then leased on a thread of its own.
+    # After the janitor has found expired leases, and after it has then acquired one on a separate thread.
     "after_expiry_found": Point(Ledger, "expire_leases", before=False),
     "after_takeover": Point(Ledger, "acquire", before=False, thread="takeover"),
 }
 
 
 class Signalled(NamedTuple):
-    """Who sent itself the signal, and what was at the point: a chunk's number, a sample's id, or nothing."""
+    """The process that signalled itself, and what was at the point: a chunk's number, a sample's id, or an empty text."""
 
     pid: int
     at: str
 
 
 class SignalledEngine(RecordingEngine):
-    """``point`` is one of ``POINTS``, ``loading``, ``asking``, or ``between_journals``; ``after`` passages of it are spared."""
+    """``point`` is one of ``POINTS``, ``loading``, ``asking``, or ``between_journals``; the first ``after`` passes send nothing."""
 
     def __init__(self, profile: ModelProfile, weights: str) -> None:
         options: dict[str, Any] = dict(profile.engine_options)
@@ -87,7 +87,7 @@ class SignalledEngine(RecordingEngine):
         return wrapped
 
     def _signal_between(self, journal: Callable[..., None]) -> Callable[..., None]:
-        """Send the signal when a chunk comes with more outcomes after its first ones have been kept."""
+        """Send the signal when a chunk journals more outcomes after its first ones."""
 
         def wrapped(ledger: Ledger, lease: Lease, outcomes: Any) -> None:
             if lease.token in self._journaled:
@@ -107,7 +107,7 @@ class SignalledEngine(RecordingEngine):
                     claim.write(f"{os.getpid()} {_name(given)}\n")
             except FileExistsError:
                 return
-            # To this thread: a signal to the process may reach another one first, and this one would pass the point.
+            # To this thread: a signal to the process may reach another thread first, and this thread would pass the point.
             signal.pthread_kill(threading.get_ident(), self._signal)
 
 

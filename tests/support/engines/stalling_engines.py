@@ -1,4 +1,4 @@
-"""Echo engines that fall silent in every way an engine can, and one that is only slow."""
+"""An echo engine that stalls in every way an engine can, and one that is only slow."""
 
 import asyncio
 import ctypes
@@ -11,14 +11,14 @@ from tests.support.engines.dying_engine import RecordingEngine, claim
 from workers.engines.base import Generation, Request
 
 Stall = Literal["silent", "blocked", "locked"]
-FOREVER_S = 3600
+STALL_S = 3600
 
 
 class StallingEngine(RecordingEngine):
-    """Answers nothing any more after ``answers`` answers, once in a fleet (the file ``stalled`` says that it has been).
+    """Stops answering after ``answers`` answers, once in a fleet; the file ``stalled`` records that it has.
 
-    ``silent``: its event loop goes on; ``blocked``: synchronous code holds the loop; ``locked``: native code holds the
-    interpreter's lock as well, so that no thread of the worker runs, its heartbeat neither.
+    ``silent``: its event loop continues; ``blocked``: synchronous code blocks the loop; ``locked``: native code holds the
+    interpreter's lock as well, so that no thread of the worker runs, not even its heartbeat.
     """
 
     def __init__(self, profile: ModelProfile, weights: str) -> None:
@@ -35,16 +35,16 @@ class StallingEngine(RecordingEngine):
         if self._answers < 0 and claim(self._stalled):
             self._is_silent = True
             if self._how == "blocked":
-                time.sleep(FOREVER_S)  # the fault
+                time.sleep(STALL_S)  # the fault
             elif self._how == "locked":
-                ctypes.PyDLL(None).sleep(FOREVER_S)
+                ctypes.PyDLL(None).sleep(STALL_S)
         if self._is_silent:
             await asyncio.get_running_loop().create_future()
         return generation
 
 
 class SlowEngine(RecordingEngine):
-    """Answers one question at a time, so that most of them wait for long while the engine is never silent for long."""
+    """Answers one question at a time, so that most questions wait for long while the engine answers regularly."""
 
     def __init__(self, profile: ModelProfile, weights: str) -> None:
         super().__init__(profile, weights)

@@ -1,4 +1,4 @@
-"""Folders that may not be entered.  Tests may run as root, whom no mode of a folder stops."""
+"""Folders without permission to enter.  Tests may run as root, for whom a folder's mode has no effect."""
 
 import errno
 import os
@@ -9,7 +9,7 @@ import pytest
 
 
 def close_folder(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    """Let the system tell nothing of what lies below ``folder``, as for a folder of mode 0700 of another user."""
+    """Make ``os.stat`` fail below ``folder``, as in another user's folder of mode 0700."""
     stat = os.stat
 
     def refuse(path: Any, *arguments: Any, **options: Any) -> os.stat_result:

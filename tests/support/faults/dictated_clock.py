@@ -1,4 +1,4 @@
-"""A clock for pacing and patience: sleeping moves it on at once, so that minutes take no time."""
+"""A fake clock for pacing and timeouts: a sleep advances it at once, so that minutes take no time."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from workers.engines.openai.pacing import Clock
 
 @dataclass
 class DictatedClock:
-    """``now_s`` is the time, ``slept`` every sleep so far.  Sleepers wake in the order in which they went to sleep."""
+    """``now_s`` is the time, ``slept`` lists every sleep so far.  Sleeping tasks continue in the order of their sleeps."""
 
     now_s: float = 1000.0
     slept: list[float] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""An S3 server that fails on command: a proxy before moto's that refuses, delays, cuts and answers as a test says."""
+"""An S3 server that fails on command: a proxy in front of moto's server that injects errors, delays and broken connections."""
 
 import http.client
 import re
@@ -19,7 +19,7 @@ Fault = Callable[["Call"], None]
 
 @dataclass
 class Rule:
-    """Which requests a fault befalls (``re.search`` in "METHOD /path?query"), and how many more of them; None: all."""
+    """The requests that get a fault (``re.search`` in "METHOD /path?query"), and how many more of them; None: all."""
 
     fault: Fault
     asked: re.Pattern[str]
@@ -27,11 +27,11 @@ class Rule:
 
 
 class FaultyS3:
-    """The proxy.  ``met`` lists the requests that met a fault, oldest first, as "METHOD /path?query"."""
+    """The proxy.  ``faulted`` lists the requests that got a fault, oldest first, as "METHOD /path?query"."""
 
     def __init__(self, upstream: str) -> None:
         self.upstream = urlsplit(upstream).netloc
-        self.met: list[str] = []
+        self.faulted: list[str] = []
         self._rules: list[Rule] = []
         self._lock = threading.Lock()
         self._port = 0
@@ -49,35 +49,35 @@ class FaultyS3:
         self._thread.start()
 
     def shut(self) -> None:
-        """Cut every connection and refuse new ones until ``open``."""
+        """Close every connection and refuse new ones until ``open``."""
         self._server.shutdown()
         self._server.server_close()
         self._server.cut_connections()
         self._thread.join()
 
     def inject(self, fault: Fault, asked: str = "", *, times: int | None = None) -> None:
-        """Let ``fault`` befall the next ``times`` requests that match ``asked``, or all of them until ``heal``."""
+        """Inject ``fault`` into the next ``times`` requests that match ``asked``, or into all of them until ``clear_faults``."""
         with self._lock:
             self._rules.append(Rule(fault, re.compile(asked), times))
 
-    def heal(self) -> None:
+    def clear_faults(self) -> None:
         with self._lock:
             self._rules.clear()
 
     def take_fault(self, asked: str) -> Fault | None:
-        """Return what befalls this request, and note that it did."""
+        """Return the fault of this request, if it has one, and record the request in ``faulted``."""
         with self._lock:
             for rule in self._rules:
                 if rule.left != 0 and rule.asked.search(asked):
                     rule.left = None if rule.left is None else rule.left - 1
-                    self.met.append(asked)
+                    self.faulted.append(asked)
                     return rule.fault
         return None
 
 
 @pytest.fixture
 def faulty_s3(s3_endpoint: str, s3_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyS3]:
-    """Yield a proxy that this process and its children take for the S3 server of ``s3_url``."""
+    """Yield a proxy that this process and its children use as the S3 server of ``s3_url``."""
     proxy = FaultyS3(s3_endpoint)
     monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
     yield proxy
@@ -88,12 +88,12 @@ def faulty_s3(s3_endpoint: str, s3_url: str, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def answer(status: int, code: str) -> Fault:
-    """Answer with an S3 error, as ``answer(503, "SlowDown")``; the request goes no further."""
+    """Respond with an S3 error, for example ``answer(503, "SlowDown")``, without forwarding the request."""
     return lambda call: call.send(status, {"Content-Type": "application/xml"}, ERROR.format(code=code).encode())
 
 
 def delay(seconds: float) -> Fault:
-    """Serve the request after a while."""
+    """Serve the request after a delay."""
 
     def wait_and_pass(call: "Call") -> None:
         time.sleep(seconds)  # the fault itself, not a wait for something
@@ -103,18 +103,18 @@ def delay(seconds: float) -> Fault:
 
 
 def lose_request(call: "Call") -> None:
-    """Cut the connection; the server never hears of the request."""
+    """Close the connection without forwarding the request."""
     call.cut()
 
 
 def lose_answer(call: "Call") -> None:
-    """Let the server do what was asked, and cut the connection instead of saying so."""
+    """Forward the request, and close the connection instead of sending the response."""
     call.forward()
     call.cut()
 
 
 def cut_answer(call: "Call") -> None:
-    """Cut the connection midway through the answer's body."""
+    """Close the connection in the middle of the response's body."""
     status, headers, body = call.forward()
     call.send(status, headers, body, sent=len(body) // 2)
     call.cut()
@@ -133,11 +133,11 @@ class _Server(ThreadingHTTPServer):
             call.cut()
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing: clients that are killed leave their connections."""
+        """Print nothing: killed clients break their connections."""
 
 
 class Call(BaseHTTPRequestHandler):
-    """One connection and its requests, one after the other."""
+    """One connection, which handles its requests in sequence."""
 
     protocol_version = "HTTP/1.1"
     server: _Server
@@ -162,7 +162,7 @@ class Call(BaseHTTPRequestHandler):
     do_PUT = do_POST = do_HEAD = do_DELETE = do_GET  # noqa: N815  # http.server calls these names
 
     def forward(self) -> tuple[int, dict[str, str], bytes]:
-        """Ask the real server; return its answer's status, headers and body."""
+        """Forward the request; return the status, headers and body of the response."""
         upstream = http.client.HTTPConnection(self.server.proxy.upstream, timeout=30)
         try:
             upstream.request(self.command, self.path, self.body or None, dict(self.headers))
@@ -172,7 +172,7 @@ class Call(BaseHTTPRequestHandler):
             upstream.close()
 
     def send(self, status: int, headers: dict[str, str], body: bytes, *, sent: int | None = None) -> None:
-        """Answer; ``sent`` of the body's bytes, or all of them."""
+        """Send the response, with the first ``sent`` bytes of its body, or all of them."""
         self.send_response_only(status)
         length = headers.get("Content-Length", "0") if self.command == "HEAD" else str(len(body))
         ours = {"connection", "content-length", "transfer-encoding"}
@@ -185,10 +185,10 @@ class Call(BaseHTTPRequestHandler):
             self.wfile.write(body[:sent])
 
     def cut(self) -> None:
-        """Drop the connection."""
+        """Close the connection."""
         self.close_connection = True
         with suppress(OSError):
             self.connection.shutdown(2)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Print nothing."""

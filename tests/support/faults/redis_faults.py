@@ -1,4 +1,4 @@
-"""What a Redis can do to a fleet besides dying: be full, be slow, hang up on everyone."""
+"""Faults of a running Redis: it is full, it hangs, it closes connections, it is read-only."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ RECORDING = "recording"
 
 
 def write_recording_profile(fleet: Fleet, **options: Any) -> None:
-    """Write the profile of an echo engine that notes what it is asked."""
+    """Write the profile of an echo engine that records its requests."""
     options = {"asked": str(fleet.folder / "asked"), **options}
     fleet.write_profile(RECORDING, engine="tests.support.engines.dying_engine:RecordingEngine", engine_options=options)
 
@@ -25,7 +25,7 @@ def wait_for_parts(fleet: Fleet, run_id: str, count: int) -> None:
 
 @contextmanager
 def full_redis(fleet: Fleet) -> Iterator[None]:
-    """Let Redis refuse, inside the block, every command that could take memory (``maxmemory``, ``noeviction``)."""
+    """Make Redis refuse every command that could take memory (``maxmemory``, ``noeviction``) inside the block."""
     client = fleet.ledger.client
     client.config_set("maxmemory-policy", "noeviction")
     client.config_set("maxmemory", 1)
@@ -37,7 +37,7 @@ def full_redis(fleet: Fleet) -> Iterator[None]:
 
 @contextmanager
 def hanging_redis(fleet: Fleet) -> Iterator[None]:
-    """Let Redis answer nothing inside the block, its connections open, as when its machine swaps."""
+    """Stop the Redis process inside the block; its connections stay open, as on a machine that swaps."""
     os.kill(fleet.server.pid, signal.SIGSTOP)
     try:
         yield
@@ -46,14 +46,14 @@ def hanging_redis(fleet: Fleet) -> Iterator[None]:
 
 
 def cut_connections(fleet: Fleet) -> int:
-    """Let Redis hang up on everyone else; return on how many."""
+    """Make Redis close all other clients' connections; return their number."""
     cut: Any = fleet.ledger.client.client_kill_filter(_type="normal", skipme=True)
     return int(cut)
 
 
 @contextmanager
 def read_only_redis(fleet: Fleet) -> Iterator[None]:
-    """Make Redis a replica inside the block, of a primary that is not there, and promote it again: a failover."""
+    """Make Redis a replica of a missing primary inside the block, and promote it again, as in a failover."""
     client = fleet.ledger.client
     client.replicaof("127.0.0.1", "1")
     try:

@@ -1,8 +1,8 @@
-"""The ``producer`` command, signalled at a named point.
+"""The ``producer`` command, which sends itself a signal at a named point.
 
     python -m tests.support.faults.signalled_producer POINT[/SIGNAL] ARGUMENT...
 
-Without a signal's name it is SIGKILL.  SIGINT is what Ctrl+C sends, and the command goes on to end by itself.
+The default signal is SIGKILL.  Ctrl+C sends SIGINT, after which the command ends by itself.
 """
 
 import os
@@ -22,12 +22,12 @@ from common.ledger.ledger import Ledger
 from common.storage.store import Store, Writer
 from producer.cli import main
 
-MESSAGES_BEFORE_SIGNAL = 1100  # more than one batch of 1000 messages, so that some have been sent and some have not
+MESSAGES_BEFORE_SIGNAL = 1100  # more than one batch of 1000 messages, so that one batch is sent and another is not
 BY = signal.SIGKILL
 
 
 def signal_at(owner: Any, name: str, *, before: bool = False, calls: int = 1) -> None:
-    """Make a function of ``owner`` signal this process at its ``calls``-th call, after or ``before`` its work."""
+    """Replace a function of ``owner`` so that it signals this process at its ``calls``-th call, after or ``before`` its work."""
     function: Callable[..., Any] = getattr(owner, name)
     counter = count(1)
 
@@ -43,7 +43,7 @@ def signal_at(owner: Any, name: str, *, before: bool = False, calls: int = 1) ->
     setattr(owner, name, wrapped)
 
 
-# Steps of enqueueing that ``tests/integration/test_producer_commands.py`` kills and looks behind.
+# Steps of ``enqueue`` at which ``tests/integration/test_producer_commands.py`` kills it and checks what it leaves behind.
 POINTS: dict[str, Callable[[], None]] = {
     "after_samples": lambda: signal_at(Store, "put", before=True),
     "after_index": lambda: signal_at(Store, "put"),

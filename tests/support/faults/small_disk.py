@@ -1,4 +1,4 @@
-"""A small disk of its own (a tmpfs), for stores that get full or read-only."""
+"""A small separate disk (a tmpfs), for stores that become full or read-only."""
 
 import os
 import subprocess
@@ -17,7 +17,7 @@ _BLOCK_BYTES = 4096  # tmpfs gives files whole pages
 
 @dataclass(frozen=True)
 class SmallDisk:
-    """A mounted disk.  What fills it is one file, ``filler``."""
+    """A mounted disk.  The file ``filler`` fills it."""
 
     folder: Path
 
@@ -26,7 +26,7 @@ class SmallDisk:
         return os.statvfs(self.folder).f_bavail * _BLOCK_BYTES
 
     def fill(self, *, leave_bytes: int = 0) -> None:
-        """Take all room but ``leave_bytes``, rounded down to whole blocks."""
+        """Fill the disk except for ``leave_bytes``, rounded down to whole blocks."""
         blocks = (self.free_bytes - leave_bytes) // _BLOCK_BYTES
         with (self.folder / "filler").open("ab", buffering=0) as filler, suppress(OSError):  # others write at the same time
             for _ in range(blocks):
@@ -36,8 +36,8 @@ class SmallDisk:
         (self.folder / "filler").unlink()
 
     def forbid_writing(self) -> None:
-        """Make the disk read-only, as the kernel does with one that fails."""
-        wait_until(lambda: _try_to("mount", "-o", "remount,ro", self.folder) == "", "a moment in which nobody writes")
+        """Make the disk read-only, as the kernel does with a failing disk."""
+        wait_until(lambda: _try_to("mount", "-o", "remount,ro", self.folder) == "", "a moment without an open file for writing")
 
     def allow_writing(self) -> None:
         assert _try_to("mount", "-o", "remount,rw", self.folder) == ""
@@ -45,7 +45,7 @@ class SmallDisk:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
-    """Yield an empty disk of 1 MiB.  Skips without root, who alone may mount; in CI the tests run as root."""
+    """Yield an empty disk of 1 MiB.  Skips the test without root, because only root may mount; CI runs the tests as root."""
     if os.geteuid() != 0:
         pytest.skip("only root may mount the small disk that this test fills")
     with mount_disk(tmp_path / "disk") as disk:
@@ -54,7 +54,7 @@ def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
 
 @contextmanager
 def mount_disk(folder: Path, size_bytes: int = DISK_BYTES) -> Iterator[SmallDisk]:
-    """Mount an empty disk at ``folder`` and unmount it at the end, whatever is still open there."""
+    """Mount an empty disk at ``folder``; unmount it at the end, even with open files."""
     folder.mkdir()
     if output := _try_to("mount", "-t", "tmpfs", "-o", f"size={size_bytes}", "tmpfs", folder):
         pytest.fail(f"a tmpfs could not be mounted for this test (a container needs the capability SYS_ADMIN): {output}")
@@ -65,6 +65,6 @@ def mount_disk(folder: Path, size_bytes: int = DISK_BYTES) -> Iterator[SmallDisk
 
 
 def _try_to(*command: str | Path) -> str:
-    """Run a command; return what it complained of, nothing if it succeeded."""
+    """Run a command; return its error output, or an empty text if it succeeded."""
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
     return "" if done.returncode == 0 else done.stderr.strip() or f"exit code {done.returncode}"

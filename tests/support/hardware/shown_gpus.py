@@ -1,4 +1,4 @@
-"""GPUs that a machine shows without having them, in this process or in one that is started with ``with_gpus``."""
+"""Fake GPUs, in this process or in one that is started with the environment of ``with_gpus``."""
 
 import json
 import os
@@ -18,7 +18,7 @@ _FOLDER = Path(__file__).parent / "nvml"
 
 @dataclass(frozen=True)
 class ShownGpu:
-    """One GPU as NVML is to show it; ``pids`` are the processes on it, ``None`` for a driver that cannot tell."""
+    """One GPU as NVML reports it; ``pids`` are the processes on it, ``None`` for a driver that does not report them."""
 
     uuid: str = "GPU-0"
     name: str = "NVIDIA H100 80GB HBM3"
@@ -28,13 +28,13 @@ class ShownGpu:
 
 
 def make_gpu(index: int, *, free_gib: float | None = 79.1, total_gib: float | None = 80.0) -> Gpu:
-    """Return a GPU's record, ``free_gib`` of it free; ``None`` where NVML does not tell."""
+    """Return a GPU's record with ``free_gib`` free; ``None`` means that NVML does not report the value."""
     total, free = (None if gib is None else int(gib * GIB) for gib in (total_gib, free_gib))
     return Gpu(index, f"GPU-{index}{index}{index}{index}-abcd", "NVIDIA H100 80GB HBM3", total, free)
 
 
 def show_gpus(monkeypatch: pytest.MonkeyPatch, shown: Sequence[ShownGpu | None] | str | None) -> None:
-    """Let this process see these GPUs and no others: ``None`` for no driver, ``broken`` for one that fails."""
+    """Make this process see only these GPUs: ``None`` for no driver, ``broken`` for a driver that fails."""
     monkeypatch.setattr(gpus, "pynvml", fake_pynvml)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.delenv("SHOWN_GPUS", raising=False)
@@ -43,7 +43,7 @@ def show_gpus(monkeypatch: pytest.MonkeyPatch, shown: Sequence[ShownGpu | None] 
 
 
 def with_gpus(environment: Mapping[str, str], count: int) -> dict[str, str]:
-    """Return an environment whose processes see ``count`` GPUs; with 0 they find no driver."""
+    """Return an environment in which processes see ``count`` GPUs; with 0 they find no driver."""
     path = os.pathsep.join([str(_FOLDER), environment["PYTHONPATH"]])
     hidden = ("SHOWN_GPUS", "CUDA_VISIBLE_DEVICES")
     shown = {"SHOWN_GPUS": _to_text([ShownGpu(uuid=f"GPU-{number}") for number in range(count)])} if count else {}

@@ -1,4 +1,4 @@
-"""Media loaded at once, for tests of what becomes of one."""
+"""Load one media object directly, for tests of the result."""
 
 from PIL import Image
 

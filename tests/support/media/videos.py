@@ -1,4 +1,4 @@
-"""Small videos whose frames carry their number in black and white squares, so that a test can tell which ones it got."""
+"""Small videos whose frames show their number as black and white squares, so that a test can identify each frame."""
 
 import io
 from fractions import Fraction
@@ -13,7 +13,7 @@ SIZE = (160, 96)
 _SQUARE = 16
 _BITS = SIZE[0] // _SQUARE
 
-# What each container is filled with.
+# The codec of each container format.
 CODECS = {
     "mp4": "libx264",
     "matroska": "libx264",
@@ -28,7 +28,7 @@ CODECS = {
 
 
 def paint_number(number: int) -> Image.Image:
-    """Return a picture of ``SIZE``: a number below 1024 in its upper squares, the lowest bit first, red below."""
+    """Return an image of ``SIZE``: the upper squares show a number below 1024, lowest bit first; the lower half is red."""
     pixels = np.full((SIZE[1], SIZE[0], 3), (200, 0, 0), np.uint8)
     for bit in range(_BITS):
         pixels[: SIZE[1] // 2, bit * _SQUARE : (bit + 1) * _SQUARE] = 255 * (number >> bit & 1)
@@ -36,7 +36,7 @@ def paint_number(number: int) -> Image.Image:
 
 
 def read_number(image: Image.Image) -> int:
-    """Return the number of a frame of ``SIZE``, or of any other size of its shape."""
+    """Return the number of a frame of ``SIZE``, or of another size with the same aspect ratio."""
     pixels = np.asarray(image.resize(SIZE).convert("L"))
     return sum(int(pixels[SIZE[1] // 4, bit * _SQUARE + _SQUARE // 2] > 127) << bit for bit in range(_BITS))
 
@@ -51,13 +51,13 @@ def encode_video(
 
 
 def write_streaming_mp4(path: Path, count: int) -> bytes:
-    """Return an MP4 file whose index stands at its begin, as it is made for the web; ``path`` is needed to move it there."""
+    """Return an MP4 file with its index at the start, as for the web; moving the index there needs a file at ``path``."""
     _encode(str(path), count, "mp4", 12, 0, {"movflags": "faststart"})
     return path.read_bytes()
 
 
 def encode_sound() -> bytes:
-    """Return an MP4 file with half a second of silence and no picture."""
+    """Return an MP4 file with half a second of silence and no video."""
     sink = io.BytesIO()
     with av.open(sink, "w", format="mp4") as container:
         stream = container.add_stream("aac", rate=16_000)

@@ -1,4 +1,4 @@
-"""A real Flower, started as a user does, and workers under the names that GPUs give them."""
+"""A real Flower, started as a user does, and workers with the names of GPU workers."""
 
 import base64
 import re
@@ -33,7 +33,7 @@ class Flower:
         return self._log.read_text()
 
     def ask(self, path: str, credentials: str = "", method: str = "GET") -> tuple[int, str]:
-        """Return status and body of an answer."""
+        """Send a request; return the status and the body of the response."""
         request = urllib.request.Request(f"{self.url}/{path}", method=method)  # noqa: S310  # our own server on this machine
         if credentials:
             request.add_header("Authorization", f"Basic {base64.b64encode(credentials.encode()).decode()}")
@@ -53,7 +53,7 @@ def start_flower(fleet: Fleet, *arguments: str, **environment: str) -> Iterator[
 
 @contextmanager
 def start_gpu_workers(fleet: Fleet, model: str, *names: str) -> Iterator[None]:
-    """Run a worker process for each name, such as ``gpu0@node1``, as the launcher of a machine with these GPUs would."""
+    """Run a worker process for each name, for example ``gpu0@node1``, as the launcher on a machine with these GPUs does."""
     with ExitStack() as stack:
         for name in names:
             settings = {"FLEET_WORKER_PROFILE": model, "FLEET_WORKER_DEVICE": name.partition("@")[0], "FLEET_CHUNKS_IN_FLIGHT": "2"}
@@ -65,7 +65,7 @@ def start_gpu_workers(fleet: Fleet, model: str, *names: str) -> Iterator[None]:
 
 @contextmanager
 def run_logged(fleet: Fleet, log: str, *command: str, **environment: str) -> Iterator["subprocess.Popen[bytes]"]:
-    """Run a command until the block ends; what it says is added to ``log`` in the fleet's folder."""
+    """Run a command until the block ends; append its output to ``log`` in the fleet's folder."""
     with (fleet.folder / log).open("ab") as stream:
         process = subprocess.Popen(
             command, env={**fleet.environment(), **environment}, cwd=ROOT, stdout=stream, stderr=stream

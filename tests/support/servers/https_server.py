@@ -1,4 +1,4 @@
-"""The internet as a test dictates it: names with their addresses, and behind each public address one real https server."""
+"""A fake internet for tests: names with their addresses, and one real HTTPS server behind every public address."""
 
 import itertools
 import os
@@ -15,20 +15,20 @@ import trustme
 
 from workers.media.urls import make_tls
 
-HOSTS = ("good.example", "other.example", "xn--bcher-kva.example", "93.184.215.14")  # those that the certificate names
+HOSTS = ("good.example", "other.example", "xn--bcher-kva.example", "93.184.215.14")  # the names in the certificate
 PUBLIC = "93.184.215.14"
 PUBLIC_V6 = "2606:4700:4700::1111"
 
 
 def answer(body: bytes = b"", status: int = 200, **headers: str | int) -> list[bytes]:
-    """Return a whole HTTP answer in its pieces; a header ``a_b=1`` is sent as ``a-b: 1``, and no length unless it is given."""
-    lines = [f"HTTP/1.1 {status} Whatever", "Connection: close"]
+    """Return an HTTP response in pieces; a header ``a_b=1`` is sent as ``a-b: 1``.  Without a header there is no length."""
+    lines = [f"HTTP/1.1 {status} Reason", "Connection: close"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
     return ["\r\n".join([*lines, "", ""]).encode(), body]
 
 
 class Server(socketserver.ThreadingTCPServer):
-    """Sends the bytes that stand in ``pages`` under the path asked for; ``requests`` keeps what was asked, head only."""
+    """Sends the bytes that ``pages`` has for the requested path; ``requests`` lists the heads of the requests."""
 
     def __init__(self, hosts: Iterable[str]) -> None:
         super().__init__(("127.0.0.1", 0), socketserver.BaseRequestHandler)
@@ -40,7 +40,7 @@ class Server(socketserver.ThreadingTCPServer):
         self.authority.issue_cert(*hosts).configure_cert(self._tls)
 
     def drip(self, *, first: Iterable[bytes] = ()) -> Iterator[bytes]:
-        """Yield ``first``, then a byte now and again, until the client or the test has had enough."""
+        """Yield ``first``, then single bytes at intervals, until the client or the test closes the connection."""
         yield from first
         while not self.closing.wait(0.02):
             yield b"x"
@@ -55,14 +55,14 @@ class Server(socketserver.ThreadingTCPServer):
             self.requests.append(head.decode())
             for piece in self.pages.get(head.split()[1].decode(), answer(status=404)):
                 connection.sendall(piece)
-            connection.unwrap()  # a proper end, without which a body of no stated length counts as cut off
+            connection.unwrap()  # without a TLS shutdown, a body without a length counts as truncated
 
 
 class Web:
-    """What the names lead to, and what was asked.
+    """Resolves names, connects to the server, and records both.
 
-    ``lookups`` are the hosts resolved, ``dialled`` the addresses connected to, each with its limit of time in ``timeouts``
-    (seconds); those in ``silent`` let it pass.
+    ``lookups`` lists the resolved hosts, ``dialled`` the addresses that were connected to, each with its timeout (seconds) in
+    ``timeouts``; connections to an address in ``silent`` time out.
     """
 
     def __init__(self, server: Server) -> None:
@@ -77,17 +77,17 @@ class Web:
             self.name(host, [PUBLIC])
 
     def name(self, host: str, *answers: list[str]) -> None:
-        """Let ``host`` have the addresses of each answer in turn, of the last from then on."""
+        """Resolve ``host`` to the addresses of each answer in turn, and to those of the last answer from then on."""
         self._names[host] = itertools.chain(answers, itertools.repeat(answers[-1]))
 
     def getaddrinfo(self, host: str, port: int, **options: Any) -> Any:
-        """Stand in for ``socket.getaddrinfo``: the dictated names, and else only spellings of numbers."""
+        """Replace ``socket.getaddrinfo``: resolve the known names, and otherwise only numeric addresses."""
         self.lookups.append(host)
         addresses = next(self._names[host]) if host in self._names else [host]
         return [entry for address in addresses for entry in self._resolve(address, port, flags=socket.AI_NUMERICHOST, **options)]
 
     def create_connection(self, address: tuple[str, int], timeout: float, **_: Any) -> socket.socket:
-        """Stand in for ``socket.create_connection``: whatever the address, it leads to our server, or to silence."""
+        """Replace ``socket.create_connection``: connect every address to our server, or time out."""
         host, port = address
         assert port == 443
         self.dialled.append(host)
@@ -102,7 +102,7 @@ class Web:
 
 @contextmanager
 def serve_web(patch: pytest.MonkeyPatch, authority_file: str) -> Iterator[Web]:
-    """Yield a ``Web`` whose server this process trusts; ``authority_file`` is where its certificate is put."""
+    """Yield a ``Web`` whose server this process trusts; write the certificate of its authority to ``authority_file``."""
     server = Server(HOSTS)
     serving = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     serving.start()

@@ -1,4 +1,4 @@
-"""A real HTTP server that speaks OpenAI's chat completions and fails as a test dictates."""
+"""A real HTTP server with OpenAI's chat completions API, which fails on command."""
 
 import base64
 import json
@@ -15,7 +15,7 @@ KEY = "sk-live-5up3r-s3cr3t-0f-nobody"
 
 @dataclass(frozen=True)
 class Asked:
-    """One request as it came: how many came before it, its headers and its body."""
+    """One request as received: the number of requests before it, its headers and its body."""
 
     number: int
     headers: dict[str, str]
@@ -36,10 +36,10 @@ class Asked:
 
 @dataclass(frozen=True)
 class Reply:
-    """What goes back.
+    """A response.
 
-    ``hangs``: nothing ever does; ``cuts``: the connection ends in the middle of the body; ``drips``: the body never ends, and
-    there is always a little more of it.
+    ``hangs``: no response is ever sent; ``cuts``: the connection is closed in the middle of the body; ``drips``: the body never
+    ends, and arrives in small pieces.
     """
 
     status: int = 200
@@ -65,7 +65,7 @@ def say(text: str | None = "ok", finish_reason: str | None = "stop", **message: 
 
 
 def refuse(status: int, message: str = "no", headers: dict[str, str] | None = None, **error: Any) -> Reply:
-    """Return an error in OpenAI's form; keyword arguments are further fields of it."""
+    """Return an error in OpenAI's format; keyword arguments are further fields of it."""
     return say_json({"error": {"message": message, **error}}, status, headers)
 
 
@@ -74,7 +74,10 @@ def say_json(body: object, status: int = 200, headers: dict[str, str] | None = N
 
 
 class OpenAIServer(ThreadingHTTPServer):
-    """Answers by ``reply``, which is called on many threads; ``asked`` holds the requests, ``most_at_once`` counts them."""
+    """Answers with the result of ``reply``, which many threads call.
+
+    ``asked`` lists the requests; ``most_at_once`` is the highest number of simultaneous ones.
+    """
 
     daemon_threads = True  # a client may keep its connection open
     request_queue_size = 256
@@ -92,7 +95,7 @@ class OpenAIServer(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}/v1"
 
     def wait_for(self, at_once: int) -> None:
-        """Return once that many requests are here at the same time; for use in ``reply``."""
+        """Block until ``at_once`` requests are open at the same time; for use in ``reply``."""
         with self.changed:
             assert self.changed.wait_for(lambda: self.most_at_once >= at_once, timeout=60)
 
@@ -141,7 +144,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.shutdown(socket.SHUT_RDWR)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # as http.server calls it
-        """Say nothing."""
+        """Print nothing."""
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""A real S3 server for tests: moto's, over HTTP, in a thread of the test process."""
+"""A real S3 server for tests: moto over HTTP, in a thread of the test process."""
 
 import logging
 import secrets
@@ -17,7 +17,7 @@ BUCKET_NAME_BYTES = 6
 @pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[str]:
     """Yield the address of a running S3 server, for example ``http://127.0.0.1:41327``."""
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it would log a line for each request
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # werkzeug would log a line for each request
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(S3Response, "put_object", _one_at_a_time(S3Response.put_object))
@@ -32,7 +32,7 @@ def s3_endpoint() -> Iterator[str]:
 
 @pytest.fixture
 def s3_url(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Return ``s3://<a fresh bucket>/root``, with the environment set so that this process and its children reach it."""
+    """Return ``s3://<a new bucket>/root``, and set the environment so that this process and its children reach it."""
     for name in ("AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
@@ -46,7 +46,7 @@ def s3_url(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def _one_at_a_time(put_object: Any) -> Any:
-    """Make moto's conditional put atomic, as S3's is: moto looks for the object, then writes it, and lets racers in between."""
+    """Make moto's conditional put atomic, as S3's is: moto checks for the object and writes it later, which allows races."""
     lock = threading.Lock()
 
     def put_object_alone(response: S3Response) -> Any:

@@ -18,9 +18,9 @@ class SilentProxy:
         self._upstream = (host, port)
         self._silent_below = 0
 
-    def be_silent(self, *, for_ever: bool = False) -> None:
-        """Carry nothing more on the open connections; later ones work, unless ``for_ever``."""
-        self._silent_below = _ALL_CONNECTIONS if for_ever else self.accepted
+    def be_silent(self, *, permanently: bool = False) -> None:
+        """Carry nothing more on the open connections; later ones work, unless ``permanently``."""
+        self._silent_below = _ALL_CONNECTIONS if permanently else self.accepted
 
     async def forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         number, self.accepted = self.accepted, self.accepted + 1

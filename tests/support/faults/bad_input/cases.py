@@ -1,4 +1,4 @@
-"""What a case of bad input is.  The tables beside this file hold them; test and page are made from the same tables."""
+"""The cases of bad input.  The tables are in the modules of this package; the test and the page use the same tables."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -9,17 +9,17 @@ Write = Callable[[Path], None]
 
 
 def write_nothing(folder: Path) -> None:
-    """Write nothing more into the case's folder."""
+    """Write no further file into the case's folder."""
 
 
 @dataclass(frozen=True)
 class RowCase:
-    """Rows of a dataset file of their own, between good rows, in a folder of their own, run by a real fleet.
+    """Rows between good rows, in a separate dataset file and folder, run by a real fleet.
 
-    ``outcome`` is ``ok`` or the error code of each of its samples.  ``message`` is the whole message, where ``…`` stands for
-    anything and paths start at the case's folder; of an ``ok`` sample it says what is asked about.  ``seen`` is what the engine
-    got to see of the images, see ``DescribingEngine``.  ``prepare`` writes what lies beside the dataset, ``change`` runs after
-    planning.  ``samples`` and ``duplicates`` count the case's own rows; ``source`` has fields of the spec's dataset.
+    ``outcome`` is ``ok`` or the error code of each of its samples.  ``message`` is the complete message, where ``…`` stands for
+    any text and paths start at the case's folder; for an ``ok`` sample it describes the treatment.  ``seen`` is the engine's
+    description of the images, see ``DescribingEngine``.  ``prepare`` writes other files beside the dataset, ``change`` runs
+    after planning.  ``samples`` and ``duplicates`` count the case's own rows; ``source`` has fields of the spec's dataset.
     """
 
     name: str
@@ -36,17 +36,17 @@ class RowCase:
     source: Mapping[str, object] = field(default_factory=dict)
 
     @property
-    def told(self) -> str:
+    def outcome_text(self) -> str:
         """Return what the page shows as the outcome."""
         return "`ok`" if self.outcome == "ok" else f"`failed`, `{self.outcome}`"
 
 
 @dataclass(frozen=True)
 class CommandCase:
-    """A command that is given something wrong: its exit code, and the whole of what it says in ``message``.
+    """A command with wrong input: its exit code, and its complete output in ``message``.
 
-    It runs in a folder with a good ``rows.jsonl`` and with ``spec`` as ``spec.yaml``, where ``prepare`` then writes what is wrong,
-    and with ``environment`` besides the fleet's own; in the test's process unless it ``starts`` one of its own.
+    It runs in a folder with a good ``rows.jsonl`` and with ``spec`` as ``spec.yaml``, where ``prepare`` then writes the wrong
+    files, and with ``environment`` added to the fleet's; in the test's process unless it ``starts`` a new one.
     """
 
     name: str
@@ -60,7 +60,7 @@ class CommandCase:
     starts: bool = False
 
     @property
-    def told(self) -> str:
+    def outcome_text(self) -> str:
         """Return what the page shows as the outcome."""
         return f"exit code {self.code}"
 
@@ -70,17 +70,17 @@ Case = RowCase | CommandCase
 
 @dataclass(frozen=True)
 class Topic:
-    """A table of the page."""
+    """One table of the page."""
 
     title: str
     cases: Sequence[Case]
 
 
 def slugify(name: str) -> str:
-    """Return a case's name as the name of a folder and of a dataset."""
+    """Return a case's name in a form for folders and datasets."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
-def matches_message(message: str, said: str) -> bool:
-    """Return whether ``said`` is the expected message; ``…`` stands for anything."""
-    return re.fullmatch(re.escape(message).replace("…", ".*"), said.strip(), re.DOTALL) is not None
+def matches_message(message: str, output: str) -> bool:
+    """Return whether ``output`` is the expected message; ``…`` stands for any text."""
+    return re.fullmatch(re.escape(message).replace("…", ".*"), output.strip(), re.DOTALL) is not None

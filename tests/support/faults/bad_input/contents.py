@@ -1,4 +1,4 @@
-"""Contents of dataset files, and what lies beside them."""
+"""Contents of dataset files and of the files beside them."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -7,30 +7,30 @@ from typing import Any
 
 from tests.support.faults.bad_input.cases import Write
 
-# Rows that must come through untouched, whatever stands between them.
+# Good rows around the rows of a case; they must always end ``ok``.
 _BEFORE, _AFTER = ({"question": f"the row {place}?", "neighbour": "yes"} for place in ("before", "after"))
 TSV_HEADER = b"index\tquestion\tanswer\timage\tneighbour\n"
 _TSV_BEFORE, _TSV_AFTER = b"8001\tthe row before?\tok\t\tyes\n", b"8002\tthe row after?\tok\t\tyes\n"
 
 
 def make_lines(*rows: Mapping[str, Any] | bytes) -> bytes:
-    """Return JSON lines of good rows around these, which are mappings or lines as they stand, without their ends."""
+    """Return JSON lines of good rows around ``rows``, which are mappings or complete lines without line ends."""
     lines = [row if isinstance(row, bytes) else json.dumps(row).encode() for row in (_BEFORE, *rows, _AFTER)]
     return b"".join(line + b"\n" for line in lines)
 
 
 def make_asking(image: object, question: str = "What is it?") -> bytes:
-    """Return JSON lines with one row that asks about ``image``, as a row words it."""
+    """Return JSON lines with one row whose ``image`` field is ``image``."""
     return make_lines({"question": question, "image": image})
 
 
 def make_table(*lines: bytes, header: bytes = TSV_HEADER) -> bytes:
-    """Return a TSV of good rows around these lines, which come without their ends."""
+    """Return a TSV of good rows around ``lines``, which have no line ends."""
     return header + _TSV_BEFORE + b"".join(line + b"\n" for line in lines) + _TSV_AFTER
 
 
 def file(name: str, make: Callable[[], bytes]) -> Write:
-    """Return what writes a file beside the dataset."""
+    """Return a function that writes a file beside the dataset."""
 
     def write(folder: Path) -> None:
         path = folder / name
@@ -41,5 +41,5 @@ def file(name: str, make: Callable[[], bytes]) -> Write:
 
 
 def link(name: str, target: str) -> Write:
-    """Return what writes a symbolic link beside the dataset."""
+    """Return a function that writes a symbolic link beside the dataset."""
     return lambda folder: (folder / name).symlink_to(target)

@@ -1,4 +1,4 @@
-"""Dataset files at fault as a whole: the command says so before anything runs."""
+"""Faulty dataset files: the command reports them before the run starts."""
 
 import gzip
 import os
@@ -29,7 +29,7 @@ def _deny(folder: Path) -> None:
 DATASETS = (
     _refuse(
         "dataset missing",
-        "the path of a file that is not there",
+        "the path of a missing file",
         "wrong.jsonl",
         _AT + "no file 'wrong.jsonl'; looked at wrong.jsonl; expected a dataset's file",
         write_nothing,
@@ -50,7 +50,7 @@ DATASETS = (
     ),
     _refuse(
         "dataset without permission",
-        "a file that you may not read",
+        "a file without read permission",
         "wrong.jsonl",
         _AT + "wrong.jsonl cannot be read: Permission denied; check its permissions",
         _deny,
@@ -67,7 +67,7 @@ DATASETS = (
         "an empty file",
         "wrong.jsonl",
         b"",
-        "wrong.jsonl holds no rows; expected at least one: was it written to its end?",
+        "wrong.jsonl holds no rows; expected at least one; check that the file is complete",
     ),
     _refuse_content(
         "empty TSV",
@@ -78,10 +78,10 @@ DATASETS = (
     ),
     _refuse_content(
         "TSV of a header alone",
-        "a header without rows",
+        "a header and no rows",
         "wrong.tsv",
         b"index\tquestion\n",
-        "wrong.tsv holds no rows; expected at least one: was it written to its end?",
+        "wrong.tsv holds no rows; expected at least one; check that the file is complete",
     ),
     _refuse_content(
         "unknown ending",
@@ -157,11 +157,11 @@ DATASETS = (
         more=", fields: {id: qid}",
     ),
     _refuse_content(
-        "field that is none of ours",
+        "unknown field name",
         "`fields: {taget: answer}`",
         "wrong.jsonl",
         b'{"question": "Why?"}',
-        "fields: 'taget' is none of our field names; did you mean 'target'?; expected OURS: THE FILE'S, where ours is one of …",
+        "fields: 'taget' is not a known field name; did you mean 'target'?; expected NAME: FILE FIELD, where NAME is one of …",
         more=", fields: {taget: answer}",
     ),
 )

@@ -1,4 +1,4 @@
-"""An engine that answers with what it sees, in a process for which file modes count, also where root started it."""
+"""An engine that describes its images, in a process for which file modes count, even if root started it."""
 
 import ctypes
 import os
@@ -10,7 +10,7 @@ from PIL.Image import Image
 from workers.engines.base import Generation, Request
 from workers.engines.echo import EchoEngine
 
-# linux/capability.h: version 3, and the two capabilities by which root passes over file modes.
+# linux/capability.h: version 3, and the two capabilities with which root ignores file modes.
 _VERSION = 0x20080522
 _DAC = 1 << 1 | 1 << 2
 
@@ -19,7 +19,7 @@ class DescribingEngine(EchoEngine):
     """Answers ``ok``, or for each image its size and first pixel: ``8x6 #ff0000``."""
 
     async def start(self) -> None:
-        set_root_powers(0)  # of this thread and those that it starts: the event loop's and the pool's that reads media
+        set_root_powers(0)  # for this thread and the threads that it starts: the event loop and the media readers
         await super().start()
 
     async def generate(self, request: Request) -> Generation:
@@ -29,7 +29,7 @@ class DescribingEngine(EchoEngine):
 
 @contextmanager
 def without_root_powers() -> Iterator[None]:
-    """Let file modes count for this thread, also where it is root's."""
+    """Make file modes count for this thread, even if it runs as root."""
     set_root_powers(0)
     try:
         yield
@@ -38,7 +38,7 @@ def without_root_powers() -> Iterator[None]:
 
 
 def set_root_powers(wanted: int) -> None:
-    """Switch on or off, for this thread, that root may read whatever the file's mode says (capset(2))."""
+    """Set, for this thread, whether root ignores file modes (capset(2)): ``wanted`` is ``_DAC`` or 0."""
     if os.geteuid() != 0:
         return
     libc = ctypes.CDLL(None, use_errno=True)

@@ -1,4 +1,4 @@
-"""Images that are damaged, odd, or no images at all."""
+"""Damaged images, unusual images, and files that are no images."""
 
 from collections.abc import Callable
 
@@ -65,7 +65,7 @@ REFUSED = (
     ),
     _refuse(
         "BMP with a lying header",
-        "a small BMP that says it is 4 000 x 4 000 pixels",
+        "a small BMP whose header gives 4 000 x 4 000 pixels",
         pictures.make_lying_bmp(4000, 4000),
         _CUT,
         to="lie.bmp",
@@ -81,7 +81,7 @@ REFUSED = (
     _refuse("SVG", "a drawing in SVG", lambda: b'<svg xmlns="http://www.w3.org/2000/svg"/>', _UNKNOWN, to="drawing.svg"),
     _refuse(
         "HTML named .jpg",
-        "a web page that says 404, saved as an image",
+        "a web page with an error 404, saved as an image",
         lambda: b"<!DOCTYPE html><html>404</html>",
         _UNKNOWN,
         to="photo.jpg",
@@ -89,7 +89,7 @@ REFUSED = (
     _refuse("PDF named .png", "a PDF", lambda: b"%PDF-1.7\n%\xe2\xe3\n", _UNKNOWN, to="page.png"),
     _refuse(
         "EPS",
-        "a PostScript picture, which Ghostscript would have to run",
+        "a PostScript image, which only Ghostscript can render",
         lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 6\nshowpage\n",
         _UNKNOWN,
         to="plot.eps",
@@ -98,8 +98,14 @@ REFUSED = (
 )
 
 ACCEPTED = (
-    _accept("wrong extension", "a PNG named `.jpg`", pictures.plain("PNG"), "the content decides, not the name", to="photo.jpg"),
-    _accept("1 x 1 pixel", "a PNG of one pixel", pictures.plain(size=(1, 1)), "asked as it is", to="dot.png", seen="1x1 #ff0000"),
+    _accept(
+        "wrong extension",
+        "a PNG named `.jpg`",
+        pictures.plain("PNG"),
+        "the format comes from the content, not the name",
+        to="photo.jpg",
+    ),
+    _accept("1 x 1 pixel", "a PNG of one pixel", pictures.plain(size=(1, 1)), "asked unchanged", to="dot.png", seen="1x1 #ff0000"),
     _accept("animated GIF", "a GIF of three frames", pictures.animate("GIF"), "the first frame is asked about", to="moving.gif"),
     _accept("animated PNG", "a PNG of three frames", pictures.animate("PNG"), "the first frame is asked about", to="moving.png"),
     _accept(
@@ -134,25 +140,25 @@ ACCEPTED = (
         "transparent",
         "a PNG without a visible pixel",
         pictures.make_transparent,
-        "laid on white",
+        "put on a white background",
         to="glass.png",
         seen="8x6 #ffffff",
     ),
     _accept("EXIF rotated", "a photo taken sideways", pictures.make_turned, "turned upright", to="phone.png", seen="6x8 #ff0000"),
-    _accept("huge EXIF", "a PNG with 60 kB of EXIF", pictures.make_huge_exif, "EXIF is left out", to="camera.png"),
+    _accept("huge EXIF", "a PNG with 60 kB of EXIF", pictures.make_huge_exif, "EXIF is ignored", to="camera.png"),
     _accept(
         "broken EXIF",
         "a JPEG with an EXIF block of garbage",
         pictures.make_broken_exif,
-        "left as it lies",
+        "EXIF is ignored",
         to="c.jpg",
         seen="8x6 #fe0000",
     ),
     _accept(
         "trailing garbage",
-        "a JPEG with other bytes behind its end",
+        "a JPEG with other bytes after its end",
         pictures.make_with_trailing_garbage,
-        "the picture is asked about, the rest left out",
+        "the image is asked about, the rest ignored",
         to="tail.jpg",
         seen="8x6 #fe0000",
     ),
@@ -160,7 +166,7 @@ ACCEPTED = (
         "more pixels than its size",
         "a PNG of 8 x 8 pixels with 50 MB of pixels packed into it",
         pictures.make_pixel_bomb,
-        "only as many as the header says are unpacked",
+        "only the header's number of pixels is decompressed",
         to="bomb.png",
         seen="8x8 #000000",
     ),
@@ -168,7 +174,7 @@ ACCEPTED = (
         "corrupt JPEG",
         "a JPEG with bytes overwritten in its middle",
         pictures.overwrite("JPEG"),
-        "JPEG has no checksums: what can still be decoded is asked about",
+        "JPEG has no checksums: the part that can be decoded is asked about",
         to="scan.jpg",
         seen="64x48 #…",
     ),

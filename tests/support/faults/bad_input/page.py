@@ -1,4 +1,4 @@
-"""The page ``docs/bad-input.md``, made from the tables."""
+"""The page ``docs/bad-input.md``, generated from the tables."""
 
 from collections.abc import Sequence
 
@@ -9,11 +9,11 @@ COMMAND = "python -m tests.support.faults.bad_input > docs/bad-input.md"
 
 ROW_TOPICS = (
     Topic("Images that are refused", images.REFUSED),
-    Topic("Images that are odd and asked about", images.ACCEPTED),
-    Topic("Where media are looked for", places.PLACES),
-    Topic("What a row gives as its image", references.REFERENCES),
+    Topic("Unusual images that are accepted", images.ACCEPTED),
+    Topic("Paths of media", places.PLACES),
+    Topic("Image fields of a row", references.REFERENCES),
     Topic("Rows of JSON lines that are refused", (*rows.LINES, *rows.LONG_LINES)),
-    Topic("Rows of JSON lines that are odd and asked", rows.ODD_LINES),
+    Topic("Unusual rows of JSON lines that are accepted", rows.ODD_LINES),
     Topic("Rows of TSV files", tables.TABLES),
 )
 COMMAND_TOPICS = (
@@ -24,12 +24,12 @@ COMMAND_TOPICS = (
     Topic("Services and settings", services.SERVICES),
 )
 
-_INTRODUCTION = f"""# Bad input: what happens, and what you are told
+_INTRODUCTION = f"""# Bad input: outcomes and messages
 
-Each case below is tested as it stands here (`tests/faults/input/test_bad_input.py`): a bad row becomes that sample's
-outcome and stops no other; a bad file, spec or setting ends the command. `…` stands for what differs.
+Each case below is a test (`tests/faults/input/test_bad_input.py`). A bad row becomes that sample's outcome and does not
+affect other samples. A bad file, spec or setting ends the command. `…` stands for text that varies.
 
-<!-- Made from the test's own tables; do not edit. Make it again with: {COMMAND} -->
+<!-- Generated from the tables of the test; do not edit. Generate it again with: {COMMAND} -->
 """
 
 
@@ -44,12 +44,12 @@ def make_page() -> str:
 
 
 def _make_table(topic: Topic) -> str:
-    lines = [f"\n## {topic.title}", "| case | what you give | outcome | what you are told |", "| --- | --- | --- | --- |"]
+    lines = [f"\n## {topic.title}", "| case | input | outcome | message |", "| --- | --- | --- | --- |"]
     return "\n".join([*lines, *map(_make_line, topic.cases)]) + "\n"
 
 
 def _make_line(case: Case) -> str:
     asked = isinstance(case, RowCase) and case.outcome == "ok"
-    told = case.message if asked else "<br>".join(f"`{line.strip()}`" for line in case.message.splitlines())
-    cells: Sequence[str] = (case.name, case.given, case.told, told)
+    message = case.message if asked else "<br>".join(f"`{line.strip()}`" for line in case.message.splitlines())
+    cells: Sequence[str] = (case.name, case.given, case.outcome_text, message)
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

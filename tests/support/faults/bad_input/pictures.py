@@ -1,4 +1,4 @@
-"""Pictures with something about them.  The plain one is 8 x 6 pixels of red, so that what an engine sees is told in a word."""
+"""Test images.  A plain image is 8 x 6 red pixels, so that the engine's description of it is short."""
 
 import io
 import struct
@@ -22,27 +22,27 @@ def encode(image: Image.Image, format_name: str = "PNG", **options: object) -> b
 
 
 def plain(format_name: str = "PNG", mode: str = "RGB", size: tuple[int, int] = SIZE) -> Callable[[], bytes]:
-    """Return what makes a red picture."""
+    """Return a function that makes a red image."""
     return lambda: encode(Image.new("RGB", size, RED).convert(mode), format_name)
 
 
 def noisy(format_name: str, **options: object) -> bytes:
-    """Return a picture that does not compress, so that half of its file is half of its picture."""
+    """Return an image that does not compress, so that half of the file is half of the image."""
     return encode(Image.effect_noise((64, 48), 80).convert("RGB"), format_name, **options)
 
 
 def cut(format_name: str, **options: object) -> Callable[[], bytes]:
-    """Return what makes the first half of a picture's file."""
+    """Return a function that makes the first half of an image file."""
     return lambda: (content := noisy(format_name, **options))[: len(content) // 2]
 
 
 def overwrite(format_name: str) -> Callable[[], bytes]:
-    """Return what makes a picture with 64 zero bytes in its middle."""
+    """Return a function that makes an image file with 64 zero bytes in its middle."""
     return lambda: (content := noisy(format_name))[: len(content) // 2] + bytes(64) + content[len(content) // 2 + 64 :]
 
 
 def animate(format_name: str, count: int = 3) -> Callable[[], bytes]:
-    """Return what makes a red picture with blue ones after it."""
+    """Return a function that makes an animation: a red frame, then blue frames."""
     blue = [Image.new("RGB", SIZE, BLUE)] * (count - 1)
     return lambda: encode(Image.new("RGB", SIZE, RED), format_name, save_all=True, append_images=blue)
 
@@ -52,7 +52,7 @@ def make_16_bit() -> bytes:
 
 
 def make_12_bit() -> bytes:
-    """Return greys of 0 to 4095, as radiographs have them, the first of which is half white."""
+    """Return a 12-bit grey image, as radiographs are stored: values from 2048 (half white, the first pixel) to 4095."""
     return encode(Image.fromarray(np.linspace(2048, 4095, SIZE[0] * SIZE[1]).astype(np.uint16).reshape(SIZE[::-1])))
 
 
@@ -87,24 +87,24 @@ def _chunk(kind: bytes, body: bytes) -> bytes:
 
 
 def craft_png(width: int, height: int, *, pixels: bytes = b"", extra: bytes = b"", interlaced: bool = False) -> bytes:
-    """Return a PNG of one bit a pixel whose header says what we like; ``pixels`` are the unpacked lines, filter bytes included."""
+    """Return a PNG of one bit a pixel with any size in its header; ``pixels`` are the raw lines, with their filter bytes."""
     header = _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, int(interlaced)))
-    packed = zlib.compress(pixels, 0 if interlaced else 9)  # unpacked where the file is to be cut
+    packed = zlib.compress(pixels, 0 if interlaced else 9)  # not compressed if the file is cut later
     return b"\x89PNG\r\n\x1a\n" + header + extra + _chunk(b"IDAT", packed) + _chunk(b"IEND", b"")
 
 
 def make_text_bomb() -> bytes:
-    """Return a picture of 8 x 8 pixels whose comment unpacks to 80 MB."""
+    """Return an image of 8 x 8 pixels whose comment decompresses to 80 MB."""
     return craft_png(8, 8, pixels=bytes(16), extra=_chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(80 * 2**20), 9)))
 
 
 def make_pixel_bomb() -> bytes:
-    """Return a picture of 8 x 8 pixels with 50 MB of packed pixels."""
+    """Return an image of 8 x 8 pixels whose compressed data holds 50 MB of pixels."""
     return craft_png(8, 8, pixels=bytes(50 * 2**20))
 
 
 def make_interlaced_cut() -> bytes:
-    """Return the first 400 bytes of a PNG whose seven passes take 632 and its header some 60."""
+    """Return the first 400 bytes of a PNG with 632 bytes in its seven passes and about 60 in its header."""
     return craft_png(64, 64, pixels=bytes(632), interlaced=True)[:400]
 
 
@@ -113,7 +113,7 @@ def make_gif_without_frames() -> bytes:
 
 
 def make_lying_bmp(width: int, height: int) -> Callable[[], bytes]:
-    """Return what makes a small BMP whose header gives another size."""
+    """Return a function that makes a small BMP with another size in its header."""
     return lambda: (content := plain("BMP")())[:18] + struct.pack("<ii", width, height) + content[26:]
 
 

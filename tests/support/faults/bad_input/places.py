@@ -1,4 +1,4 @@
-"""Where media are looked for: paths that lead to no image, or to one that must not be read."""
+"""Paths of media: paths without an image, and paths that must not be read."""
 
 import base64
 import os
@@ -64,9 +64,7 @@ def _refuse(
 
 
 PLACES = (
-    _refuse(
-        "missing file", "the path of a file that is not there", "no.png", "media_missing", _MISSING.replace("{name}", "no.png")
-    ),
+    _refuse("missing file", "the path of a missing file", "no.png", "media_missing", _MISSING.replace("{name}", "no.png")),
     _refuse(
         "link to nothing",
         "a link whose file is gone",
@@ -110,7 +108,7 @@ PLACES = (
     ),
     _refuse(
         "path through a file",
-        "a path that goes on behind a file",
+        "a path that uses a file as a folder",
         "photo.png/photo.png",
         "media_unreadable",
         "…/photo.png/photo.png: cannot be read: Not a directory; check the path and its permissions",
@@ -118,7 +116,7 @@ PLACES = (
     ),
     _refuse(
         "named pipe",
-        "a pipe, which would block whoever reads it",
+        "a pipe, which would block its reader",
         "pipe.png",
         "media_unreadable",
         "…/pipe.png: not a file; expected the path of an image",
@@ -179,7 +177,7 @@ PLACES = (
     ),
     RowCase(
         "file that is overwritten after planning",
-        "a TSV that is written anew, to the same length, after the run was planned",
+        "a TSV that is overwritten with the same length after the run was planned",
         "media_corrupt",
         "…/rows.tsv[…]: not valid base64: …",
         _IN_TABLE,
@@ -190,7 +188,7 @@ PLACES = (
         "file that grows after planning",
         "a TSV that rows are appended to after the run was planned",
         "ok",
-        "the rows that were planned are asked, no others",
+        "only the planned rows are asked",
         _IN_TABLE,
         "rows.tsv",
         change=_lengthen_table,
@@ -200,7 +198,7 @@ PLACES = (
         "link inside the folder",
         "a link to an image beside it",
         "ok",
-        "asked as it is",
+        "asked unchanged",
         make_asking("link.png"),
         prepare=_link_inside,
         seen="8x6 #ff0000",

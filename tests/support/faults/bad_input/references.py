@@ -1,4 +1,4 @@
-"""What a row gives as its image: addresses, base64, and values that are neither."""
+"""Image fields of rows: URLs, base64, and values that are neither."""
 
 from tests.support.faults.bad_input.cases import RowCase
 from tests.support.faults.bad_input.contents import make_asking, make_lines
@@ -49,7 +49,7 @@ REFERENCES = (
     ),
     _refuse(
         "path too long",
-        "bare base64 of 5 000 characters where a path is due",
+        "bare base64 of 5 000 characters in place of a path",
         "QUJD" * 1250,
         "bad_media",
         _ROW + "found 'QUJD…'… (5000 characters); expected a path, a URL, or base64 behind data:image/png;base64,",

@@ -1,4 +1,4 @@
-"""Rows of JSON lines at fault, and odd rows that are none."""
+"""Faulty rows of JSON lines, and unusual rows that are valid."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ def _refuse(name: str, given: str, row: dict[str, Any] | bytes, message: str, *,
 
 
 def _refuse_field(name: str, given: str, fields: dict[str, Any], message: str) -> RowCase:
-    """Return a case of a row with a question and ``fields``, the last of which is at fault."""
+    """Return a case of a row with a question and ``fields``; the last field is faulty."""
     return _refuse(name, given, {"question": "Why?", **fields}, f"{_ROW}field {list(fields)[-1]!r}: {message}")
 
 
@@ -31,7 +31,7 @@ LINES = (
     _refuse("null question", '`"question": null`', {"question": None}, _NO_QUESTION, code="missing_question"),
     _refuse("wrong type", '`"question": 42`', {"question": 42}, _ROW + "field 'question': found 42 (a number); expected text"),
     _refuse(
-        "list where text is due",
+        "list in place of text",
         '`"question": ["Why?"]`',
         {"question": ["Why?"]},
         _ROW + "field 'question': found ['Why?'] (a list); expected text",
@@ -131,28 +131,28 @@ LINES = (
     _refuse("text as a row", '`"Why?"`', b'"Why?"', _ROW + "found 'Why?' (text); expected a JSON object", code="bad_row"),
     _refuse(
         "nested 10 000 deep",
-        "JSON of 10 000 lists in each other",
+        "JSON of 10 000 nested lists",
         b'{"question": "Why?", "a": ' + b"[" * 10_000 + b"]" * 10_000 + b"}",
         _ROW + "nested more than 64 levels deep; expected a flatter object",
         code="bad_row",
     ),
     _refuse(
         "nested 100 deep",
-        "JSON of 100 lists in each other",
+        "JSON of 100 nested lists",
         b'{"question": "Why?", "a": ' + b"[" * 100 + b"]" * 100 + b"}",
         _ROW + "nested more than 64 levels deep; expected a flatter object",
         code="bad_row",
     ),
 )
 
-LONGEST_LINE_BYTES = 11_000_000  # in the test, so that it need not write 256 MiB
+LONGEST_LINE_BYTES = 11_000_000  # the test's limit, so that it does not have to write 256 MiB
 
 LONG_LINES = (
     _refuse(
         "line of more than 256 MiB",
-        "a file of another kind whose lines have no end",
+        "a file of another format, without line ends",
         b'{"question": "' + b"x" * LONGEST_LINE_BYTES + b'"}',
-        _ROW + "longer than …; expected one JSON object a line",
+        _ROW + "longer than …; expected one JSON object per line",
         code="bad_row",
     ),
 )
@@ -162,12 +162,12 @@ ODD_LINES = (
         "10 MB question",
         "a question of ten million letters",
         {"question": "x" * 10_000_000},
-        "asked whole; the engine cuts or refuses",
+        "asked completely; the engine truncates or refuses it",
     ),
-    _accept("control characters", r'`"question": "\u0007\u001b[31m?"`', {"question": "\a\x1b[31m?"}, "asked as they are"),
-    _accept("NUL in text", r'`"question": "a\u0000b?"`', {"question": "a\0b?", "target": "a\0b", "note": "\0"}, "asked as it is"),
+    _accept("control characters", r'`"question": "\u0007\u001b[31m?"`', {"question": "\a\x1b[31m?"}, "asked unchanged"),
+    _accept("NUL in text", r'`"question": "a\u0000b?"`', {"question": "a\0b?", "target": "a\0b", "note": "\0"}, "asked unchanged"),
     _accept("5 MB field", "metadata of 5 MB", {"question": "Why?", "note": "x" * 5_000_000}, "kept with the result"),
-    _accept("id of 10 kB", "an `id` of ten thousand letters", {"question": "Why?", "id": "x" * 10_000}, "kept as it is"),
+    _accept("id of 10 kB", "an `id` of ten thousand letters", {"question": "Why?", "id": "x" * 10_000}, "kept unchanged"),
     _accept(
         "number too large for 64 bits", '`"id": 1e30` as digits', {"question": "Why?", "id": 10**30, "n": 10**30}, "kept as text"
     ),
@@ -185,7 +185,7 @@ ODD_LINES = (
         "kept with the result",
     ),
     _accept(
-        "strange names",
+        "unusual field names",
         "fields named by space, dot and NUL",
         {"question": "Why?", "": 1, " ": 2, "a.b": 3, "\0": 4},
         "kept with the result",
@@ -194,7 +194,7 @@ ODD_LINES = (
         "a key twice in a row",
         '`{"question": "a?", "question": "b?"}`',
         b'{"question": "a?", "question": "b?"}',
-        "the last counts, as JSON readers have it",
+        "the last value counts, as in other JSON readers",
     ),
     RowCase(
         "byte-order mark",
@@ -217,7 +217,7 @@ ODD_LINES = (
         "duplicate ids",
         "two different questions with one `id`",
         "ok",
-        "both are asked: the content names a sample, not its id",
+        "both are asked: a sample is identified by its content, not its id",
         make_lines({"id": "q7", "question": "Why?"}, {"id": "q7", "question": "When?"}),
         samples=2,
     ),

@@ -1,4 +1,4 @@
-"""Services and settings that are not there, or not what they are said to be."""
+"""Missing services and wrong settings."""
 
 from tests.support.faults.bad_input.cases import CommandCase
 
@@ -61,14 +61,14 @@ SERVICES = (
         environment={"FLEET_RENEW_S": "60", "FLEET_LEASE_S": "3"},
     ),
     _refuse(
-        "log level of nobody",
+        "unknown log level",
         "FLEET_LOG_LEVEL",
         "loud",
         "FLEET_LOG_LEVEL: found 'loud'; expected DEBUG, INFO, WARNING, ERROR or CRITICAL",
         starts=True,
     ),
     CommandCase(
-        "run of nobody",
+        "unknown run",
         "`producer status quick-0`",
         "producer: no run 'quick-0' in …; is FLEET_STORE_URL the one it was enqueued with?",
         arguments=("status", "quick-0"),

@@ -1,4 +1,4 @@
-"""Specs, profiles and changes at fault."""
+"""Faulty specs, profiles and ``--set`` options."""
 
 from pathlib import Path
 
@@ -13,17 +13,17 @@ _KNOWN = "; known fields: …"
 
 
 def _refuse(name: str, given: str, spec: str | bytes, message: str) -> CommandCase:
-    """Return a case of a spec; its ``message`` goes on behind the spec's name."""
+    """Return a case of a spec; ``message`` follows the spec's name."""
     return CommandCase(name, given, f"producer: spec.yaml: {message}", spec=spec)
 
 
 def _refuse_more(name: str, given: str, message: str) -> CommandCase:
-    """Return a case of a good spec with the line ``given`` besides."""
+    """Return a case of a good spec with the additional line ``given``."""
     return _refuse(name, f"`{given}`", _GOOD + given + "\n", message)
 
 
 def _refuse_source(name: str, fields: str, message: str) -> CommandCase:
-    """Return a case of a spec whose dataset has ``fields`` besides its path."""
+    """Return a case of a spec whose dataset has the additional fields ``fields``."""
     spec = f"model: quick\ndatasets: [{{path: rows.jsonl, {fields}}}]\n"
     return _refuse(name, f"a dataset with `{fields}`", spec, f"datasets.0.{message}")
 
@@ -34,7 +34,9 @@ def _make_folder(folder: Path) -> None:
 
 
 SPECS = (
-    CommandCase("spec missing", "the path of no file", "producer: other.yaml: no such file", arguments=("enqueue", "other.yaml")),
+    CommandCase(
+        "spec missing", "the path of a missing file", "producer: other.yaml: no such file", arguments=("enqueue", "other.yaml")
+    ),
     CommandCase(
         "spec is a folder",
         "the path of a folder",
@@ -144,7 +146,7 @@ SPECS = (
         "two datasets are called 'rows': give one of them another name",
     ),
     _refuse_source(
-        "dataset of a strange name",
+        "invalid dataset name",
         "name: my rows",
         "name: found 'my rows'; expected at most 64 letters, digits, '.', '_' and '-', beginning with a letter or digit",
     ),

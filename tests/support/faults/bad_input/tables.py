@@ -1,4 +1,4 @@
-"""Rows of TSV files at fault, and odd rows that are none."""
+"""Faulty rows of TSV files, and unusual rows that are valid."""
 
 import base64
 
@@ -35,15 +35,15 @@ TABLES = (
     ),
     _refuse(
         "quote never closed",
-        "a cell that opens with a quote which nothing closes",
+        "a cell with an unclosed quote",
         b'1\t"Why?\tok\t\t',
-        "a cell opens with a quote that nothing closes; expected its closing quote",
+        "a cell has an unclosed quote; expected a closing quote",
     ),
     _refuse(
         "the header twice",
-        "the header again between the rows, as after joining two files",
+        "the header repeated between the rows, as after joining two files",
         b"index\tquestion\tanswer\timage\tneighbour",
-        "found the header once more; expected a row: where files are joined, only the first one's header may stay",
+        "found the header again; expected a row; when you join files, keep only the first header",
     ),
     _refuse(
         "bad UTF-8 in a cell",
@@ -60,30 +60,30 @@ TABLES = (
     ),
     _refuse(
         "path in the image column",
-        "`cat.png` where base64 is due",
+        "`cat.png` in place of base64",
         b"1\tWhy?\tok\tcat.png\t",
-        _CELL + "found 'cat.png'; expected base64 text, or the index of a row whose image is meant",
+        _CELL + "found 'cat.png'; expected base64 text, or the index of another row whose image to use",
         code="bad_media",
     ),
     _refuse(
         "index of no row",
         "`77` in the image column, and no row 77",
         b"1\tWhy?\tok\t77\t",
-        _CELL + "found '77'; expected base64 text, or the index of a row whose image is meant",
+        _CELL + "found '77'; expected base64 text, or the index of another row whose image to use",
         code="bad_media",
     ),
     _refuse(
         "index of a row without image",
-        "the index of a row that has no image either",
+        "the index of a row that has no image itself",
         b"1\tWhy?\tok\t8001\t",
-        _CELL + "found '8001', a row that has no image of its own; expected one that has",
+        _CELL + "found '8001', a row without an image of its own; expected a row that has one",
         code="bad_media",
     ),
     _refuse(
         "data URL in the image column",
-        "a data URL where bare base64 is due",
+        "a data URL in place of bare base64",
         b"1\tWhy?\tok\tdata:image/png;base64," + _RED + b"\t",
-        _CELL + "found 'data:image/png;base64,iV'…; expected base64 text (paths and URLs belong into image_path)",
+        _CELL + "found 'data:image/png;base64,iV'…; expected base64 text (paths and URLs belong in image_path)",
         code="bad_media",
     ),
     _refuse(
@@ -111,7 +111,9 @@ TABLES = (
         b"\xef\xbb\xbf" + make_table(b"1\tWhy?\tok\t\t"),
         "read without it",
     ),
-    _accept("5 MB cell", "a question of five million letters", make_table(b"1\t" + b"x" * 5_000_000 + b"\tok\t\t"), "asked whole"),
-    _accept("NUL in a cell", "a cell with a zero byte", make_table(b"1\ta\0b?\tok\t\t"), "asked as it is"),
-    _accept("blank lines", "empty lines between the rows", make_table(b"\n\n1\tWhy?\tok\t\t\n"), "left out"),
+    _accept(
+        "5 MB cell", "a question of five million letters", make_table(b"1\t" + b"x" * 5_000_000 + b"\tok\t\t"), "asked completely"
+    ),
+    _accept("NUL in a cell", "a cell with a zero byte", make_table(b"1\ta\0b?\tok\t\t"), "asked unchanged"),
+    _accept("blank lines", "empty lines between the rows", make_table(b"\n\n1\tWhy?\tok\t\t\n"), "skipped"),
 )

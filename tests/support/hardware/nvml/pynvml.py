@@ -1,7 +1,7 @@
-"""Stands for NVIDIA's ``pynvml`` on a machine without a driver: shows the GPUs of the variable ``SHOWN_GPUS``.
+"""A fake of NVIDIA's ``pynvml`` for a machine without a driver: it reports the GPUs of the variable ``SHOWN_GPUS``.
 
-See ``tests/support/hardware/shown_gpus.py``.  Unset, there is no driver; ``broken`` is a driver that fails; otherwise a JSON
-list of objects ``{uuid, name, total, free, pids}``, or ``null`` for a GPU that this process may not use.
+See ``tests/support/hardware/shown_gpus.py``.  Unset means no driver; ``broken`` means a driver that fails; otherwise it is a
+JSON list of objects ``{uuid, name, total, free, pids}``, or ``null`` for a GPU that this process may not use.
 """
 
 import json
@@ -11,7 +11,7 @@ from typing import Any
 
 
 class NVMLError(Exception):
-    """Root of NVML's errors."""
+    """The base class of NVML's errors."""
 
 
 class NVMLError_LibraryNotFound(NVMLError):  # noqa: N801  as NVIDIA spells it
@@ -23,11 +23,11 @@ class NVMLError_DriverNotLoaded(NVMLError):  # noqa: N801  the same
 
 
 class NVMLError_NoPermission(NVMLError):  # noqa: N801  the same
-    """Somebody else's GPU."""
+    """The process may not use the GPU."""
 
 
 class NVMLError_NotSupported(NVMLError):  # noqa: N801  the same
-    """The GPU has no such thing."""
+    """The GPU does not support the query."""
 
 
 class NVMLError_FunctionNotFound(NVMLError):  # noqa: N801  the same

@@ -126,7 +126,7 @@ def test_overlong_line_is_one_bad_row(tmp_path: Path, monkeypatch: pytest.Monkey
     long = json.dumps({"question": "Q?", "topic": "x" * 200}).encode()
     samples = read(tmp_path, b"\n".join([GOOD, long, GOOD, long]))
     assert faults(samples) == [None, "bad_row", None, "bad_row"]
-    assert message_of(samples[3]) == "set.jsonl: line 4: longer than 64 bytes; expected one JSON object a line"
+    assert message_of(samples[3]) == "set.jsonl: line 4: longer than 64 bytes; expected one JSON object per line"
 
 
 @pytest.mark.parametrize(("name", "value"), [("target", "[1, NaN]"), ("options", '["a", -Infinity]'), ("options", '{"A": NaN}')])

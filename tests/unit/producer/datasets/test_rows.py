@@ -214,7 +214,7 @@ def test_mapped_field_missing_everywhere_is_config_error(tmp_path: Path, limit: 
 
 
 def test_mapping_of_unknown_name_is_config_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"'questoin' is none of our field names; did you mean 'question'\?"):
+    with pytest.raises(ConfigError, match=r"'questoin' is not a known field name; did you mean 'question'\?"):
         read(tmp_path, {"question": "1?"}, fields={"questoin": "question"})
 
 

@@ -179,7 +179,7 @@ def test_first_row_of_equal_indexes_is_referenced(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("image", "part"),
-    [("5", "found '5'; expected base64 text, or the index of a row"), ("1", "found '1', a row that has no image")],
+    [("5", "found '5'; expected base64 text, or the index of another row"), ("1", "found '1', a row without an image")],
 )
 def test_reference_without_image_is_bad_media(tmp_path: Path, image: str, part: str) -> None:
     samples = read(
@@ -240,7 +240,7 @@ def test_faulty_rows_keep_readable_fields(tmp_path: Path) -> None:
 def test_repeated_header_is_a_bad_row(tmp_path: Path) -> None:
     samples = read_bytes(tmp_path, b"index\tquestion\n1\tQ?\nindex\tquestion\n2\tQ!\n")
     assert [sample.fault is None for sample in samples] == [True, False, True]
-    assert message_of(samples[1], "bad_row").startswith("set.tsv: line 3: found the header once more; expected a row")
+    assert message_of(samples[1], "bad_row").startswith("set.tsv: line 3: found the header again; expected a row")
 
 
 def test_header_without_rows_is_config_error(tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ def test_header_without_rows_is_config_error(tmp_path: Path) -> None:
 
 def test_unclosed_quote_is_one_bad_row(tmp_path: Path) -> None:
     samples = read_bytes(tmp_path, b'index\tquestion\n1\t"Q?\n2\tQ?\n3\tQ?\n')
-    assert "a quote that nothing closes" in message_of(samples[0], "bad_row")
+    assert "an unclosed quote" in message_of(samples[0], "bad_row")
     assert [(sample.index, sample.fault) for sample in samples[1:]] == [(2, None), (3, None)]
 
 
@@ -262,7 +262,7 @@ def test_unclosed_quote_is_one_bad_row(tmp_path: Path) -> None:
         (b"index\tquestion\tquestion\n", {}, "two columns are called 'question'"),
         (b"index\tquesti\xffn\n", {}, "the header is not UTF-8"),
         (b"index\tquestion\tanswer\n", {"target": "anwser"}, r"fields.target: .* has no field 'anwser'; did you mean 'answer'\?"),
-        (b"index\tquestion\n", {"qid": "index"}, "'qid' is none of our field names"),
+        (b"index\tquestion\n", {"qid": "index"}, "'qid' is not a known field name"),
     ],
 )
 def test_invalid_header_is_config_error(tmp_path: Path, content: bytes, fields: dict[str, str], message: str) -> None:

@@ -1,7 +1,7 @@
-"""Python imports this at start when its folder is on the path: torchvision's CUDA build can then be imported beside a CPU torch.
+"""Make torchvision's CUDA build importable beside a CPU torch.  Python imports this at start if its folder is on the path.
 
-Two operators are in that build's CUDA library alone, and torchvision describes them to torch at import: they must be known
-by then.  No test runs them.
+Two operators exist only in that build's CUDA library, and torchvision registers their metadata with torch at import: they must
+be defined before.  No test runs them.
 """
 
 import sys
@@ -14,7 +14,7 @@ _SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 
 
 class _OperatorsFirst(MetaPathFinder):
-    """Finds no module; defines the operators when torchvision is about to be imported, so that nobody else pays for torch."""
+    """Finds no module; defines the operators just before torchvision is imported, so that other processes do not import torch."""
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         del path, target
