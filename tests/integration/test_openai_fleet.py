@@ -26,7 +26,7 @@ PIXELS = np.random.default_rng(7).integers(0, 256, (31, 47, 3), dtype=np.uint8)
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenAIServer]:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setenv("FLEET_LOG_LEVEL", "DEBUG")  # the SDK and its HTTP client log most at this level
+    monkeypatch.setenv("FLEET_LOG_LEVEL", "DEBUG")  # the HTTP client logs most at this level
     with serve_openai() as started:
         yield started
 
@@ -103,7 +103,7 @@ def test_rejected_api_key_pauses_run_and_names_variable(clean_fleet: Fleet, serv
     fleet.start_workers("remote", log_level="INFO")
     status = fleet.wait_for_end(run_id)
     assert status.state == "paused"
-    assert "look at the environment variable OPENAI_API_KEY" in str(status.reason)
+    assert "check the environment variable OPENAI_API_KEY" in str(status.reason)
     assert KEY not in str(status.reason)
     assert (status.samples.failed, status.samples.invalid) == (0, 0)
 

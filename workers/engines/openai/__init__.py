@@ -1,1 +1,1 @@
-"""The engine for OpenAI-style endpoints."""
+"""The engine for endpoints with OpenAI's chat-completions API."""

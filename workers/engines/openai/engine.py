@@ -1,4 +1,4 @@
-"""The openai engine: any endpoint that speaks OpenAI's chat completions (Gemini's, ``vllm serve``, a gateway).  Needs no GPU."""
+"""The openai engine: any endpoint with OpenAI's chat-completions API (Gemini's, ``vllm serve``, a gateway). Needs no GPU."""
 
 import asyncio
 import logging
@@ -13,16 +13,16 @@ from common.settings import get_settings
 from common.spec.files import check
 from common.spec.models import ModelProfile, SamplingParams
 from workers.engines.base import Generation, Message, Request
-from workers.engines.openai.errors import SILENCE, Endpoint, EndpointFault, sort_error, sort_status
+from workers.engines.openai.errors import NO_ANSWER_WEIGHT, Endpoint, EndpointError, classify_exception, classify_status
 from workers.engines.openai.options import OpenAIOptions, find_base_url, read_key
-from workers.engines.openai.pacing import Backoff, Clock, Gate, Pulse, Trial
+from workers.engines.openai.pacing import Backoff, Clock, RateLimiter, ResponseTracker, RetryState
 from workers.engines.openai.wire import read_generation, write_body
 
 log = structlog.get_logger()
 
 _CONNECT_S = 10.0
-_CONTROL_S = 30.0  # for the control question, of which any endpoint that is there makes short work
-_QUIET_S = 60.0  # between two lines in the log about an endpoint in trouble
+_CONTROL_S = 30.0  # timeout of the control request, which any working endpoint answers quickly
+_WARNING_INTERVAL_S = 60.0  # least time between two log lines about endpoint errors
 
 # What the engine sends besides the key. httpx2 adds only what HTTP itself needs (Host, Content-Length, Accept-Encoding).
 _HEADERS = {"Accept": "application/json", "Content-Type": "application/json", "User-Agent": "vlm-fleet"}
@@ -30,10 +30,10 @@ _CONTROL = Request("control", (Message("user", "Say ok."),), (), SamplingParams(
 
 
 class OpenAIEngine:
-    """Asks an endpoint, ``concurrency`` requests at once, each until it is answered or the endpoint's patience is used up.
+    """Sends up to ``concurrency`` requests at once, and retries each until it is answered or the patience ends.
 
-    ``weights`` is the model's name at the endpoint.  Besides what every engine raises, ``generate`` raises ``TransientError``
-    when the endpoint has answered nobody for ``patience_s``, and ``ConfigError`` when it does not know the key or the model.
+    ``weights`` is the model's name at the endpoint. Besides what every engine raises, ``generate`` raises ``TransientError``
+    if the endpoint has answered no request for ``patience_s``, and ``ConfigError`` if it rejects the key or the model.
     """
 
     def __init__(self, profile: ModelProfile, weights: str, *, clock: Clock | None = None, seed: int | None = None) -> None:
@@ -42,23 +42,25 @@ class OpenAIEngine:
         self._where = f"profile {profile.name}: engine_options"
         self._options = check(OpenAIOptions, profile.engine_options, self._where)
         self._clock = clock or Clock()
-        self._random = random.Random(seed)  # noqa: S311  # of the pauses after faults: workers must not keep step
+        # Of the backoff, which must differ between workers, so that they do not retry at the same moment.
+        self._random = random.Random(seed)  # noqa: S311
         self._permits = asyncio.Semaphore(self._options.concurrency)
-        self._gate = Gate(self._options.interval_s, self._options.patience_s, self._clock)
-        self._pulse = Pulse(self._clock)
-        self._quiet_until_s = self._clock.now_s()
-        self._open: set[asyncio.Task[Generation]] = set()  # one for every request that somebody awaits
+        self._limiter = RateLimiter(self._options.interval_s, self._options.patience_s, self._clock)
+        self._responses = ResponseTracker(self._clock)
+        self._next_warning_at_s = self._clock.now_s()
+        self._tasks: set[asyncio.Task[Generation]] = set()  # one for each call of `generate` that has not returned
         self._client: httpx2.AsyncClient | None = None
 
     async def start(self) -> None:
-        """Find key and address; the endpoint itself is asked nothing.  Raises ``ConfigError`` for what the user must change."""
+        """Read the key and the address, without a request to the endpoint. Raises ``ConfigError`` if the user must change one."""
         options = self._options
-        # A request is given up after its patience and the try that then runs, or after four tries without an answer.
+        # A request ends after its patience and the try that then runs, or after four tries without an answer.
         longest_s = max(options.patience_s, 3 * options.timeout_s) + options.timeout_s + _CONTROL_S
         if longest_s >= (stall_s := get_settings().engine_stall_s):
             raise ConfigError(
                 f"{self._where}: with patience_s={options.patience_s:g} and timeout_s={options.timeout_s:g} a request may take "
-                f"{longest_s:g} s, but FLEET_ENGINE_STALL_S={stall_s:g} is less: set it higher, or these lower"
+                f"{longest_s:g} s, but FLEET_ENGINE_STALL_S={stall_s:g} is not more than that; raise it, or lower patience_s or "
+                "timeout_s"
             )
         key = read_key(options, f"profile {self._profile.name}")
         self._endpoint = Endpoint(self._profile.name, self._model, find_base_url(options), options.api_key_env)
@@ -76,11 +78,11 @@ class OpenAIEngine:
     async def generate(self, request: Request) -> Generation:
         if self._client is None:
             raise EngineError("the openai engine is not running")
-        asking = asyncio.create_task(self._answer(request))
-        self._open.add(asking)
-        asking.add_done_callback(self._open.discard)
+        task = asyncio.create_task(self._answer(request))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
         try:
-            return await asking
+            return await task
         except asyncio.CancelledError:
             if _is_cancelled():
                 raise
@@ -88,95 +90,96 @@ class OpenAIEngine:
 
     async def stop(self) -> None:
         client, self._client = self._client, None
-        for asking in self._open:
-            asking.cancel()
-        await asyncio.gather(*self._open, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         if client:
             await client.aclose()
 
     async def _answer(self, request: Request) -> Generation:
-        async with self._permits:  # held to the end, so that at most `concurrency` requests hold their images encoded
+        async with self._permits:  # held until the end, so that at most `concurrency` requests hold encoded images
             body = await asyncio.to_thread(write_body, request, self._model, self._options)
-            return await self._ask_patiently(body)
+            return await self._ask_until_answered(body)
 
-    async def _ask_patiently(self, body: bytes) -> Generation:
-        """Ask until there is an answer.  Raises ``SampleError`` as soon as the fault is known to be the request's own."""
-        await self._gate.pass_through()
-        trial = Trial(self._pulse, self._options.patience_s, self._clock)
+    async def _ask_until_answered(self, body: bytes) -> Generation:
+        """Retry a request until it is answered. Raises ``SampleError`` as soon as the request itself is known to be the cause."""
+        await self._limiter.wait()
+        state = RetryState(self._responses, self._options.patience_s, self._clock)
         backoff = Backoff(self._random)
         while True:
             try:
                 return await self._ask(body, self._options.timeout_s)
-            except EndpointFault as fault:
-                await self._weigh_fault(fault, trial)
+            except EndpointError as error:
+                await self._handle_error(error, state)
             await self._clock.sleep(backoff.next_s())
-            await self._gate.pass_through()
+            await self._limiter.wait()
 
-    async def _weigh_fault(self, fault: EndpointFault, trial: Trial) -> None:
-        """Return if the request is to be tried again.
+    async def _handle_error(self, error: EndpointError, state: RetryState) -> None:
+        """Return if the request is to be retried.
 
-        Where nobody else is asked, a control question tells whether the endpoint is away or fails this request alone.  Raises
-        ``SampleError`` for the latter, and for the former, once patience has ended, ``TransientError``, or ``ConfigError``
-        where the user must change something.
+        If no other request is in flight, a control request shows whether the endpoint is unavailable or fails only this
+        request. Raises ``SampleError`` if it fails only this request. If it is unavailable and the patience has ended, raises
+        ``TransientError``, or ``ConfigError`` if the user must change something.
         """
-        self._tell(fault)
-        trial.note_fault(fault.weight)
-        if trial.is_at_fault:
-            message = f"the endpoint fails this request again and again, and answers others meanwhile: {fault}"
+        self._log_error(error)
+        state.record_error(error.weight)
+        if state.is_at_fault:
+            message = f"the endpoint fails this request again and again, and answers others meanwhile: {error}"
             raise SampleError("engine_failed", message)
-        is_alone = trial.is_doubted and await self._ask_control()
-        if fault.wait_s and not is_alone:  # else the pause is meant for this request, which comes to its end now
-            self._gate.pause(fault.wait_s)
-        if not trial.is_doubted and fault.weight and (trial.blame or fault.weight == SILENCE):
+        is_only_this_request = state.patience_ended and await self._ask_control()
+        if error.retry_after_s and not is_only_this_request:  # else the pause would delay other requests for one that fails anyway
+            self._limiter.pause(error.retry_after_s)
+        if not state.patience_ended and error.weight and (state.error_weight or error.weight == NO_ANSWER_WEIGHT):
             await self._ask_control()
-        if trial.is_over():
-            message = f"the endpoint has answered nothing for {self._options.patience_s:g} s: {fault}"
-            raise fault.if_lasting or TransientError(message)
+        if state.is_patience_over():
+            message = f"the endpoint has answered nothing for {self._options.patience_s:g} s: {error}"
+            raise error.if_permanent or TransientError(message)
 
     async def _ask_control(self) -> bool:
-        """Ask something that no endpoint fails at.  Return whether there was an answer, which beats the pulse."""
-        await self._gate.pass_through()
+        """Send a request that every working endpoint answers, record the response, and return whether there was one."""
+        await self._limiter.wait()
         try:
             await self._ask(write_body(_CONTROL, self._model, self._options), min(_CONTROL_S, self._options.timeout_s))
-        except EndpointFault as error:
-            log.debug("control question", error=str(error))
+        except EndpointError as error:
+            log.debug("endpoint.control_failed", error=str(error))
             return False
-        except SampleError as error:
-            log.debug("control question", error=str(error))
+        except SampleError as error:  # a response too: the endpoint works
+            log.debug("endpoint.control_failed", error=str(error))
         return True
 
     async def _ask(self, body: bytes, timeout_s: float) -> Generation:
-        """Make one request.  Raises ``EndpointFault``, ``SampleError`` and ``ConfigError``."""
+        """Send one request once. Raises ``EndpointError``, ``SampleError`` and ``ConfigError``."""
         try:
             generation = read_generation(await self._post(body, timeout_s))
         except SampleError:
-            self._pulse.beat()
+            self._responses.record()
             raise
-        self._pulse.beat()
+        self._responses.record()
         return generation
 
     async def _post(self, body: bytes, timeout_s: float) -> bytes:
         if self._client is None:
             raise EngineError("the openai engine was stopped")
         try:
-            async with asyncio.timeout(timeout_s):  # the client's own limit is between two pieces of an answer
+            async with asyncio.timeout(timeout_s):  # the client's own timeout bounds the time between two pieces of a response
                 response = await self._client.post("/chat/completions", content=body)
         except TimeoutError:
-            raise EndpointFault(f"{self._endpoint.base_url} did not answer within {timeout_s:g} s", weight=SILENCE) from None
+            message = f"{self._endpoint.base_url} did not answer within {timeout_s:g} s"
+            raise EndpointError(message, weight=NO_ANSWER_WEIGHT) from None
         except (httpx2.RequestError, ssl.SSLError) as error:  # httpx2 wraps TLS errors of the handshake, and none after it
-            raise sort_error(error, self._endpoint) from None
+            raise classify_exception(error, self._endpoint) from None
         if not response.is_success:
-            raise sort_status(response, self._endpoint)
+            raise classify_status(response, self._endpoint)
         return response.content
 
-    def _tell(self, fault: EndpointFault) -> None:
-        """Log a fault, the first of many."""
-        if self._clock.now_s() >= self._quiet_until_s:
-            self._quiet_until_s = self._clock.now_s() + _QUIET_S
-            log.warning("endpoint in trouble; trying again", error=str(fault), asked_to_wait_s=fault.wait_s)
+    def _log_error(self, error: EndpointError) -> None:
+        """Log an error, at most one a minute: during an outage every request fails."""
+        if self._clock.now_s() >= self._next_warning_at_s:
+            self._next_warning_at_s = self._clock.now_s() + _WARNING_INTERVAL_S
+            log.warning("endpoint.unavailable", error=str(error), retry_after_s=error.retry_after_s)
 
 
 def _is_cancelled() -> bool:
-    """Return whether this task itself was asked to end, and not only what it awaits."""
+    """Return whether this task itself was cancelled, and not only the task that it awaits."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0

@@ -1,20 +1,20 @@
-"""What an endpoint's refusal means: the sample's fault, the user's, or nobody's.  Pure.
+"""Classifies the errors of an endpoint by who must act: the sample fails, the user changes something, or the request is retried.
 
-=======================================  =======================================================================
-the endpoint says                        becomes
-=======================================  =======================================================================
-429, 500 and above, 408, 409, 425, no    ``EndpointFault``: tried again
-connection, no answer in time, 403 with
-a page, which is a firewall's
-401, 402, 403, 404, 405, 407, no credit  ``ConfigError`` that names what to look at
-left, a certificate that nobody trusts
-content filter, moderation               ``SampleError("content_filter")``
-400, 413, 422 and the rest, and a 429    ``SampleError("engine_rejected")`` with what the endpoint said
-for more tokens than a minute's limit
-=======================================  =======================================================================
+=====================================================  ===================================================================
+the endpoint responds with                             result
+=====================================================  ===================================================================
+429, 500 and above, 408, 409, 425, no connection,      ``EndpointError``: the request is retried
+no response in time, or 403 with a web page, which
+comes from a firewall
+401, 402, 403, 404, 405, 407, no credit left, or       ``ConfigError`` that names what to check
+a certificate of an unknown authority
+a content filter, moderation                           ``SampleError("content_filter")``
+400, 413, 422, any other status, and 429 for more      ``SampleError("engine_rejected")`` with the endpoint's message
+tokens than the limit of a whole minute
+=====================================================  ===================================================================
 
-OpenAI says 429 also for an account without credit, Gemini 400 for a wrong key, OpenRouter 403 for a flagged input: so the
-codes in the body count more than the status.  All that is quoted is masked, because endpoints echo keys.
+The codes in the body take precedence over the status: OpenAI sends 429 also for an account without credit, Gemini 400 for a
+wrong key, OpenRouter 403 for a flagged input. Every quoted text is masked, because endpoints echo keys. This module does no I/O.
 """
 
 import json
@@ -31,10 +31,10 @@ import httpx2
 from common.errors import ConfigError, SampleError
 from common.redaction import mask_text
 
-_LONGEST_QUOTE = 300  # characters
-_LONGEST_WAIT_S = 3600.0  # whatever the endpoint asks for, it is asked again within the hour
+_MAX_QUOTE_CHARACTERS = 300
+_MAX_RETRY_AFTER_S = 3600.0  # a longer pause that an endpoint asks for is cut to this
 
-SILENCE = 2  # the weight of a request that got no answer in time
+NO_ANSWER_WEIGHT = 2  # weight of a request that got no response in time
 
 _TRANSIENT = frozenset({408, 409, 425, 429})
 _OVERLOAD = frozenset({429, 503, 529})
@@ -43,26 +43,27 @@ _BAD_KEY = frozenset({"invalid_api_key", "API_KEY_INVALID"})
 _FILTERED = frozenset({"content_filter", "content_policy_violation", "moderation_blocked"})
 
 
-class EndpointFault(Exception):
-    """Nobody's fault as yet: the endpoint is away, overloaded, or answered nonsense.  ``wait_s`` is the pause it asks for.
+class EndpointError(Exception):
+    """An error that is retried: the endpoint is unavailable, overloaded, or sent a response without a generation.
 
-    ``weight`` is how much it says about the request, should others be answered meanwhile: 0 for a limit or an overload, and
-    for silence twice as much as for a quick error, because it costs so much more time.  ``if_lasting`` is the user's fault
-    that it is after all, should the endpoint do so to everybody until patience ends.
+    ``retry_after_s`` is the pause that the endpoint asks for. ``weight`` is how strongly the error points at the request itself
+    if the endpoint answers other requests meanwhile: 0 for a rate limit or an overload, and twice as much for no response as
+    for a quick error, because it takes so much longer. ``if_permanent`` is the user's error that this is if the endpoint gives
+    it to all requests until the patience ends.
     """
 
     def __init__(
-        self, message: str, *, wait_s: float | None = None, weight: int = 1, if_lasting: ConfigError | None = None
+        self, message: str, *, retry_after_s: float | None = None, weight: int = 1, if_permanent: ConfigError | None = None
     ) -> None:
         super().__init__(message)
-        self.wait_s = wait_s
+        self.retry_after_s = retry_after_s
         self.weight = weight
-        self.if_lasting = if_lasting
+        self.if_permanent = if_permanent
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Whom we ask, as messages to the user name it."""
+    """The endpoint as error messages name it."""
 
     profile: str
     model: str
@@ -73,31 +74,63 @@ class Endpoint:
     def key_advice(self) -> str:
         if self.key_variable is None:
             return "name the variable that holds its key in engine_options.api_key_env"
-        return f"look at the environment variable {self.key_variable}"
+        return f"check the environment variable {self.key_variable}"
 
 
-def sort_error(error: Exception, endpoint: Endpoint) -> EndpointFault | ConfigError:
-    """Return what an error of the HTTP client means for us."""
+def classify_exception(error: Exception, endpoint: Endpoint) -> EndpointError | ConfigError:
+    """Return our error for an exception of the HTTP client."""
     if isinstance(error, httpx2.TimeoutException):
-        return EndpointFault(f"{endpoint.base_url} did not answer in time", weight=SILENCE)
+        return EndpointError(f"{endpoint.base_url} did not answer in time", weight=NO_ANSWER_WEIGHT)
     cause = quote(f"{type(error).__name__}: {error}")
     if "CERTIFICATE_VERIFY_FAILED" in cause:
-        return _blame_user(endpoint, cause, "its certificate is not trusted: look at engine_options.base_url and SSL_CERT_FILE")
-    return EndpointFault(f"{endpoint.base_url} cannot be reached: {cause}")
+        advice = "its certificate is not trusted: check engine_options.base_url and SSL_CERT_FILE"
+        return _make_config_error(endpoint, cause, advice)
+    return EndpointError(f"{endpoint.base_url} cannot be reached: {cause}")
 
 
-def sort_empty(content: bytes) -> EndpointFault:
-    """Return the fault of an answer of status 200 without a generation in it: an error, a web page, nothing."""
+def classify_status(response: httpx2.Response, endpoint: Endpoint) -> EndpointError | ConfigError | SampleError:
+    """Return our error for a response whose status is not 2xx."""
+    status, text = response.status_code, response.text
+    retry_after_s = read_retry_after_s(response.headers, text)
+    error = _read_error(text)
+    codes = set(_find_codes(error))
+    message = f"HTTP {status}: {quote(_find_message(error) or _strip_page(text)) or response.reason_phrase}"
+    if codes & _FILTERED or _is_flagged(error):
+        return SampleError("content_filter", f"the endpoint's filter refused the request: {message}")
+    if status == 402 or codes & _NO_CREDIT:
+        return _make_config_error(endpoint, message, f"the account has no credit left: {endpoint.key_advice}, or add credit")
+    if status == 401 or codes & _BAD_KEY:
+        return _make_config_error(endpoint, message, f"it does not accept the key: {endpoint.key_advice}")
+    if status == 403 and not error:
+        # Not a response of the API. A firewall in front of it refuses requests that look like an attack: SQL, a table in HTML.
+        advice = "a page refuses every request: check engine_options.base_url, HTTPS_PROXY and who has access from this network"
+        if_permanent = _make_config_error(endpoint, message, advice)
+        return EndpointError(message, retry_after_s=retry_after_s, if_permanent=if_permanent)
+    if status == 403:
+        advice = f"the key may not use model {endpoint.model!r}: {endpoint.key_advice} and weights"
+        return _make_config_error(endpoint, message, advice)
+    if status in (404, 405) or status < 400:
+        advice = f"it has no model {endpoint.model!r}: check weights and engine_options.base_url"
+        return _make_config_error(endpoint, message, advice)
+    if status == 407:
+        return _make_config_error(endpoint, message, "a proxy requires credentials: check HTTPS_PROXY and NO_PROXY")
+    if (status in _TRANSIENT or status >= 500) and not (status == 429 and _exceeds_minute_limit(error)):
+        return EndpointError(message, retry_after_s=retry_after_s, weight=0 if status in _OVERLOAD else 1)
+    return SampleError("engine_rejected", f"the endpoint refused the request: {message}")
+
+
+def classify_empty(content: bytes) -> EndpointError:
+    """Return our error for a response with a 2xx status and no generation: an error, a web page, an empty body."""
     text = content.decode(errors="replace")
-    said = _find_message(_read_error(text)) or _strip_page(text)
-    return EndpointFault(f"the endpoint's answer holds no generation: {quote(said) or 'it is empty'}")
+    message = _find_message(_read_error(text)) or _strip_page(text)
+    return EndpointError(f"the endpoint's answer holds no generation: {quote(message) or 'it is empty'}")
 
 
-def read_wait_s(headers: Mapping[str, str], body: str = "") -> float | None:
-    """Return for how long the endpoint asks to be left alone, ``None`` if it does not say.
+def read_retry_after_s(headers: Mapping[str, str], body: str = "") -> float | None:
+    """Return the pause that the endpoint asks for, or ``None`` if it asks for none.
 
-    ``Retry-After`` holds seconds or a date (RFC 9110, 10.2.3), which is read by the server's own clock; ``retry-after-ms`` is
-    Azure's, ``"retryDelay": "34s"`` in the body Google's.
+    ``Retry-After`` holds seconds or a date (RFC 9110, 10.2.3). A date is relative to the server's clock, if the response has a
+    ``Date``. Azure sends ``retry-after-ms``, Google ``"retryDelay": "34s"`` in the body.
     """
     delay = re.search(r'"retryDelay":\s*"([0-9.]+)s"', body)
     asked = (
@@ -106,49 +139,25 @@ def read_wait_s(headers: Mapping[str, str], body: str = "") -> float | None:
         _read_date(headers.get("retry-after"), headers.get("date")),
         _read_number(delay.group(1), 1.0) if delay else None,
     )
-    wait_s = next((one for one in asked if one is not None), None)
-    return None if wait_s is None else min(max(wait_s, 0.0), _LONGEST_WAIT_S)
+    pause_s = next((one for one in asked if one is not None), None)
+    return None if pause_s is None else min(max(pause_s, 0.0), _MAX_RETRY_AFTER_S)
 
 
 def quote(text: str) -> str:
-    """Return what an endpoint said as one short line without secrets; masked first, because half a key is not recognised."""
+    """Return an endpoint's text as one short line without secrets.
+
+    The text is masked before it is cut, because half a key is not recognized as a key.
+    """
     line = " ".join(mask_text(text).split())
-    return line if len(line) <= _LONGEST_QUOTE else line[: _LONGEST_QUOTE - 2] + " …"
+    return line if len(line) <= _MAX_QUOTE_CHARACTERS else line[: _MAX_QUOTE_CHARACTERS - 2] + " …"
 
 
-def sort_status(response: httpx2.Response, endpoint: Endpoint) -> EndpointFault | ConfigError | SampleError:
-    status, text = response.status_code, response.text
-    wait_s = read_wait_s(response.headers, text)
-    error = _read_error(text)
-    codes = set(_find_codes(error))
-    said = f"HTTP {status}: {quote(_find_message(error) or _strip_page(text)) or response.reason_phrase}"
-    if codes & _FILTERED or _is_flagged(error):
-        return SampleError("content_filter", f"the endpoint's filter refused the request: {said}")
-    if status == 402 or codes & _NO_CREDIT:
-        return _blame_user(endpoint, said, f"the account has no credit left: {endpoint.key_advice}, or pay")
-    if status == 401 or codes & _BAD_KEY:
-        return _blame_user(endpoint, said, f"it does not accept the key: {endpoint.key_advice}")
-    if status == 403 and not error:
-        # No answer of the API.  A firewall before it refuses whoever writes like an attacker: SQL, a table in HTML.
-        advice = "a page refuses every request: look at engine_options.base_url, HTTPS_PROXY and who may go there from here"
-        return EndpointFault(said, wait_s=wait_s, if_lasting=_blame_user(endpoint, said, advice))
-    if status == 403:
-        return _blame_user(endpoint, said, f"the key may not use model {endpoint.model!r}: {endpoint.key_advice} and weights")
-    if status in (404, 405) or status < 400:
-        return _blame_user(endpoint, said, f"it has no model {endpoint.model!r}: look at weights and engine_options.base_url")
-    if status == 407:
-        return _blame_user(endpoint, said, "a proxy wants credentials: look at HTTPS_PROXY and NO_PROXY")
-    if (status in _TRANSIENT or status >= 500) and not (status == 429 and _is_beyond_limit(error)):
-        return EndpointFault(said, wait_s=wait_s, weight=0 if status in _OVERLOAD else 1)
-    return SampleError("engine_rejected", f"the endpoint refused the request: {said}")
-
-
-def _blame_user(endpoint: Endpoint, said: str, advice: str) -> ConfigError:
-    return ConfigError(f"profile {endpoint.profile}: {endpoint.base_url}: {advice} ({said})")
+def _make_config_error(endpoint: Endpoint, message: str, advice: str) -> ConfigError:
+    return ConfigError(f"profile {endpoint.profile}: {endpoint.base_url}: {advice} ({message})")
 
 
 def _read_error(text: str) -> Mapping[str, Any]:
-    """Return the error object of a body, empty if there is none.  Google puts it into a list, FastAPI under ``detail``."""
+    """Return the error object of a body, empty if there is none. Google puts it into a list, FastAPI under ``detail``."""
     try:
         body = json.loads(text)
     except (ValueError, RecursionError):
@@ -179,10 +188,10 @@ def _is_flagged(error: Mapping[str, Any]) -> bool:
     return isinstance(metadata, dict) and "flagged_input" in metadata
 
 
-def _is_beyond_limit(error: Mapping[str, Any]) -> bool:
-    """Return whether a request is larger than the limit of a whole minute, as OpenAI words it: no waiting lets it pass."""
-    told = re.search(r"\bLimit (\d+), Requested (\d+)", _find_message(error))
-    return told is not None and int(told[2]) > int(told[1])
+def _exceeds_minute_limit(error: Mapping[str, Any]) -> bool:
+    """Return whether OpenAI reports a request larger than the limit of a whole minute, which no waiting can satisfy."""
+    found = re.search(r"\bLimit (\d+), Requested (\d+)", _find_message(error))
+    return found is not None and int(found[2]) > int(found[1])
 
 
 def _strip_page(text: str) -> str:

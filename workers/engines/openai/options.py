@@ -1,4 +1,4 @@
-"""Options of the ``openai`` engine, and what it takes from the environment: the key, and the address where none is given."""
+"""Options of the ``openai`` engine, and what it reads from the environment: the key, and the address if the options have none."""
 
 import json
 import os
@@ -14,28 +14,30 @@ from common.spec.models import Spec
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 
-# Only values of variables that are named like secrets are masked in logs and records (common/redaction.py).
+# Logs and records mask only the values of variables whose names look like a secret's (common/redaction.py).
 _KEY_VARIABLE = re.compile(r"[A-Z][A-Z0-9_]*_(KEY|TOKEN|SECRET)")
-_SET_BY_US = frozenset({
+_RESERVED_FIELDS = frozenset({
     "model", "messages", "max_tokens", "max_completion_tokens", "temperature", "top_p", "seed", "stop", "stream", "n"
 })  # fmt: skip
 
 
 class OpenAIOptions(Spec):
-    """Engine options.  All limits are one worker's: two workers that share a key make twice as many requests."""
+    """Engine options. All limits apply to one worker: two workers that share a key send twice as many requests."""
 
-    base_url: str | None = Field(None, description="by default OPENAI_BASE_URL, else OpenAI itself")
-    api_key_env: str | None = Field("OPENAI_API_KEY", description="the variable that holds the key; null: none is sent")
+    base_url: str | None = Field(None, description="default: OPENAI_BASE_URL, else OpenAI")
+    api_key_env: str | None = Field("OPENAI_API_KEY", description="environment variable that holds the key; null: send no key")
     concurrency: int = Field(20, gt=0, le=1000, description="requests in flight at once")
-    requests_per_minute: float | None = Field(None, gt=0, description="requests start at least 60 s / this apart")
+    requests_per_minute: float | None = Field(None, gt=0, description="requests start at least 60 s / this number apart")
     request_delay_s: float = Field(0.0, ge=0, le=60, description="least time between the starts of two requests")
-    timeout_s: float = Field(120.0, gt=0, description="for one request, from its start to the last byte of its answer")
-    patience_s: float = Field(300.0, gt=0, description="how long the endpoint may answer nothing before the chunk is given back")
+    timeout_s: float = Field(120.0, gt=0, description="for one request, from its start to the last byte of the response")
+    patience_s: float = Field(300.0, gt=0, description="how long the endpoint may answer no request before the chunk is released")
     image_format: Literal["png", "jpeg"] = "png"
     jpeg_quality: int = Field(95, ge=1, le=100)
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
-    leave_out: tuple[Literal["temperature", "top_p", "seed", "stop"], ...] = Field((), description="what the endpoint refuses")
-    extra_body: dict[str, Any] = Field(default_factory=dict, description="further fields of every request, as they stand")
+    leave_out: tuple[Literal["temperature", "top_p", "seed", "stop"], ...] = Field(
+        (), description="fields that the endpoint refuses"
+    )
+    extra_body: dict[str, Any] = Field(default_factory=dict, description="further fields of every request, sent unchanged")
 
     @field_validator("base_url")
     @classmethod
@@ -46,20 +48,20 @@ class OpenAIOptions(Spec):
     @classmethod
     def _names_a_variable(cls, name: str | None) -> str | None:
         if name is not None and not _KEY_VARIABLE.fullmatch(name):
-            # What was found is not told: it may be the key itself.
+            # The message does not show the value, because it may be the key itself.
             raise ValueError(
-                "expected the name of an environment variable that ends in _KEY, _TOKEN or _SECRET, because only such are "
-                "masked in logs, or null; never the key itself"
+                "expected the name of an environment variable that ends in _KEY, _TOKEN or _SECRET, because logs mask only such "
+                "variables, or null; not the key itself"
             )
         return name
 
     @field_validator("extra_body")
     @classmethod
     def _can_be_sent(cls, extra: dict[str, Any]) -> dict[str, Any]:
-        if ours := sorted(_SET_BY_US & extra.keys()):
-            raise ValueError(f"found {ours[0]}, which every request sets itself; see generation, weights and leave_out")
+        if reserved := sorted(_RESERVED_FIELDS & extra.keys()):
+            raise ValueError(f"found {reserved[0]}, which the engine sets itself; use generation, weights or leave_out instead")
         if not isinstance(extra.get("chat_template_kwargs", {}), dict):
-            raise ValueError("chat_template_kwargs: expected a mapping")  # noqa: TRY004  # pydantic wants it so
+            raise ValueError("chat_template_kwargs: expected a mapping")  # noqa: TRY004  # pydantic turns only a ValueError into a validation error
         try:
             json.dumps(extra, allow_nan=False)
         except (TypeError, ValueError) as error:
@@ -70,7 +72,8 @@ class OpenAIOptions(Spec):
     def _outlasts_one_request(self) -> Self:
         if self.patience_s <= self.timeout_s:
             raise ValueError(
-                f"patience_s={self.patience_s:g} must be more than timeout_s={self.timeout_s:g}, or one slow answer ends all"
+                f"patience_s={self.patience_s:g} must be more than timeout_s={self.timeout_s:g}, because otherwise a single slow "
+                "answer would end the patience"
             )
         return self
 
@@ -81,7 +84,7 @@ class OpenAIOptions(Spec):
 
 
 def find_base_url(options: OpenAIOptions) -> str:
-    """Return the endpoint's address.  Raises ``ConfigError`` when ``OPENAI_BASE_URL`` holds something else."""
+    """Return the endpoint's address. Raises ``ConfigError`` if it comes from ``OPENAI_BASE_URL`` and is invalid."""
     if options.base_url:
         return options.base_url
     try:
@@ -91,20 +94,20 @@ def find_base_url(options: OpenAIOptions) -> str:
 
 
 def read_key(options: OpenAIOptions, where: str) -> str | None:
-    """Return the key from the environment, ``None`` if the endpoint wants none.  Raises ``ConfigError`` without showing it."""
+    """Return the key from the environment, or ``None`` if none is to be sent. Raises ``ConfigError``, which never shows the key."""
     if options.api_key_env is None:
         return None
     key = os.environ.get(options.api_key_env, "")
     if not key:
         raise ConfigError(
             f"{where}: the environment variable {options.api_key_env} is not set; set it to the endpoint's key, name another "
-            "variable in engine_options.api_key_env, or say api_key_env: null for an endpoint that wants none"
+            "variable in engine_options.api_key_env, or write api_key_env: null for an endpoint that needs no key"
         )
     if not re.fullmatch(r"[!-~]+", key):
-        # An HTTP header cannot hold it, and the message of whoever tries would quote it.
+        # An HTTP header cannot hold it, and the error of the HTTP client would quote it.
         raise ConfigError(
-            f"{where}: the environment variable {options.api_key_env} holds a space, a line break or a character outside of "
-            "ASCII, which no key has; set it again, for example with export and without quotes inside the value"
+            f"{where}: the environment variable {options.api_key_env} holds a space, a line break or a character outside "
+            "ASCII, which no key contains; set it again, for example with export and without quotes inside the value"
         )
     return key
 
@@ -113,7 +116,7 @@ def _check_address(url: str) -> str:
     try:
         parts = urlsplit(url)
         is_whole = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError:  # a port that is no number, brackets that do not close
+    except ValueError:  # the port is not a number, or a bracket is not closed
         is_whole = False
     if not is_whole or parts.query or parts.fragment or "@" in parts.netloc or parts.path.endswith("/chat/completions"):
         raise ValueError(

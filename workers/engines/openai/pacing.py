@@ -1,4 +1,4 @@
-"""When a request may go out, and how long it goes on trying: pacing, pauses that the endpoint asks for, backoff, patience."""
+"""When a request may be sent and for how long it is retried: rate limit, pauses that the endpoint asks for, backoff, patience."""
 
 import asyncio
 import time
@@ -8,39 +8,39 @@ from random import Random
 
 from common.errors import TransientError
 
-MOST_BLAME = 5  # weight of one request's faults while others were answered, before the fault is its own
+MAX_ERROR_WEIGHT = 5  # from this weight on, the errors of a request count as its own fault
 
-_LATE_LIMIT = 2  # weight of a limit or an overload that the endpoint tells a doubted request
+_LATE_LIMIT_WEIGHT = 2  # weight of a rate limit or an overload once a request has used up its patience
 _FIRST_BACKOFF_S = 1.0
-_LONGEST_BACKOFF_S = 30.0
+_MAX_BACKOFF_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """The time in seconds, from anywhere, and how to sleep; tests dictate both."""
+    """The time in seconds since any fixed moment, and a function that sleeps. Tests replace both."""
 
     now_s: Callable[[], float] = time.monotonic
     sleep: Callable[[float], Awaitable[object]] = asyncio.sleep
 
 
-class Gate:
-    """What every request of an engine passes: one after the other, ``interval_s`` apart, and nobody during a pause."""
+class RateLimiter:
+    """Starts the requests of an engine one after the other, at least ``interval_s`` apart, and none during a pause."""
 
     def __init__(self, interval_s: float, patience_s: float, clock: Clock) -> None:
         self._interval_s = interval_s
         self._patience_s = patience_s
         self._clock = clock
-        self._turn = asyncio.Lock()
+        self._lock = asyncio.Lock()  # its holder is the next request to start
         self._next_at_s = clock.now_s()
         self._paused_until_s = clock.now_s()
 
-    def pause(self, wait_s: float) -> None:
-        """Let nobody pass for ``wait_s``, also those who wait already.  A pause that ends later stays."""
-        self._paused_until_s = max(self._paused_until_s, self._clock.now_s() + wait_s)
+    def pause(self, length_s: float) -> None:
+        """Start no request for ``length_s``, including those that wait already. A pause that ends later stays in force."""
+        self._paused_until_s = max(self._paused_until_s, self._clock.now_s() + length_s)
 
-    async def pass_through(self) -> None:
-        """Return when it is this request's turn.  Raises ``TransientError`` at once for a pause longer than the patience."""
-        async with self._turn:
+    async def wait(self) -> None:
+        """Wait until this request may start. Raises ``TransientError`` at once for a pause longer than the patience."""
+        async with self._lock:
             while (wait_s := self._measure_wait()) > 0:
                 await self._clock.sleep(wait_s)
             self._next_at_s = self._clock.now_s() + self._interval_s
@@ -54,7 +54,7 @@ class Gate:
 
 
 class Backoff:
-    """Waits with full jitter: anything from 0 to a bound that doubles with every fault, from 1 s to 30 s.
+    """Exponential backoff with full jitter: a random wait from 0 to a bound that doubles with every error, from 1 s to 30 s.
 
     Source: AWS Architecture Blog, "Exponential Backoff And Jitter".
     """
@@ -64,52 +64,56 @@ class Backoff:
         self._bound_s = _FIRST_BACKOFF_S
 
     def next_s(self) -> float:
-        """Return how long to wait after one more fault."""
+        """Return how long to wait after one more error."""
         wait_s = self._random.uniform(0, self._bound_s)
-        self._bound_s = min(2 * self._bound_s, _LONGEST_BACKOFF_S)
+        self._bound_s = min(2 * self._bound_s, _MAX_BACKOFF_S)
         return wait_s
 
 
-class Pulse:
-    """Beats with every answer that the endpoint gives to any request, be it a refusal."""
+class ResponseTracker:
+    """Counts the responses of the endpoint to all requests. A response that refuses a request counts too."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self.beats = 0
-        self.beat_at_s = float("-inf")
+        self.count = 0
+        self.last_at_s = float("-inf")
 
-    def beat(self) -> None:
-        self.beats += 1
-        self.beat_at_s = self._clock.now_s()
+    def record(self) -> None:
+        self.count += 1
+        self.last_at_s = self._clock.now_s()
 
 
-class Trial:
-    """One request's tries.  Tells an endpoint that answers nobody from one that fails this request alone."""
+class RetryState:
+    """The errors of one request. Distinguishes an endpoint that answers no request from one that fails only this request.
 
-    def __init__(self, pulse: Pulse, patience_s: float, clock: Clock) -> None:
-        self._pulse = pulse
+    ``error_weight`` is the weight of those errors before which the endpoint answered other requests. ``patience_ended`` is
+    true from the first error after the patience has ended: from then on, the request itself may be the cause.
+    """
+
+    def __init__(self, responses: ResponseTracker, patience_s: float, clock: Clock) -> None:
+        self._responses = responses
         self._patience_s = patience_s
         self._clock = clock
-        self._begun_at_s = clock.now_s()
-        self._seen = pulse.beats
-        self.blame = 0  # the weight of its faults, only of those between which the endpoint answered others
-        self.is_doubted = False  # it has failed to the end of the patience: is it the endpoint at all?
+        self._started_at_s = clock.now_s()
+        self._seen = responses.count
+        self.error_weight = 0
+        self.patience_ended = False
 
-    def note_fault(self, weight: int) -> None:
-        """Put a fault to this request's blame if others were answered since the last one.
+    def record_error(self, weight: int) -> None:
+        """Add an error to this request's weight if the endpoint answered other requests since the last error.
 
-        Limits and overloads, of no weight, are nobody's fault for as long as the patience lasts.  Once it has ended they count
-        too: an endpoint that answers others then, and goes on to refuse this request, refuses it for what it is.
+        A rate limit or an overload has no weight until the patience ends, because it can hit any request. After that it counts
+        too: an endpoint that answers other requests and still refuses this one refuses it for its content.
         """
-        if self._pulse.beats > self._seen:
-            self.blame += weight or (_LATE_LIMIT if self.is_doubted else 0)
-        self._seen = self._pulse.beats
-        self.is_doubted = self.is_doubted or self.is_over()
+        if self._responses.count > self._seen:
+            self.error_weight += weight or (_LATE_LIMIT_WEIGHT if self.patience_ended else 0)
+        self._seen = self._responses.count
+        self.patience_ended = self.patience_ended or self.is_patience_over()
 
     @property
     def is_at_fault(self) -> bool:
-        return self.blame >= MOST_BLAME
+        return self.error_weight >= MAX_ERROR_WEIGHT
 
-    def is_over(self) -> bool:
-        """Return whether the endpoint has answered nobody for as long as the patience lasts."""
-        return self._clock.now_s() - max(self._begun_at_s, self._pulse.beat_at_s) >= self._patience_s
+    def is_patience_over(self) -> bool:
+        """Return whether the endpoint has answered no request for ``patience_s``. The time before this request does not count."""
+        return self._clock.now_s() - max(self._started_at_s, self._responses.last_at_s) >= self._patience_s

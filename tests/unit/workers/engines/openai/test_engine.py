@@ -1,8 +1,12 @@
 """The openai engine against a real HTTP server: requests, limits, keys, and stopping at any time."""
 
 import asyncio
+import os
+import socket
+import ssl
 import threading
 from collections.abc import Coroutine
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -203,7 +207,7 @@ def test_redirect_to_another_host_omits_the_key(server: OpenAIServer) -> None:
         assert "authorization" not in other.asked[0].headers
 
 
-def test_endless_redirect_is_an_endpoint_fault(server: OpenAIServer, clock: FakeClock) -> None:
+def test_endless_redirect_is_an_endpoint_error(server: OpenAIServer, clock: FakeClock) -> None:
     server.reply = lambda _: Reply(307, headers={"Location": "/v1/chat/completions"})
     (error,) = ask(server, "x", clock=clock)
     assert isinstance(error, TransientError)
@@ -240,3 +244,29 @@ def test_more_than_a_hundred_requests_run_at_once(server: OpenAIServer) -> None:
     server.reply = lambda _: server.wait_for(150) or say()  # type: ignore[func-returns-value]  # as above
     answers = ask(server, *map(str, range(150)), concurrency=150)
     assert [answer.text for answer in answers] == ["ok"] * 150
+
+
+def test_tls_failure_after_handshake_is_endpoint_error(
+    server: OpenAIServer, clock: FakeClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "authority.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+
+    def answer_unencrypted(listener: socket.socket) -> None:
+        with suppress(OSError):  # the test has closed the listener
+            while True:
+                with tls.wrap_socket(listener.accept()[0], server_side=True) as connection:
+                    connection.recv(65536)
+                    os.write(connection.fileno(), b"HTTP/1.1 200 OK\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        serving = threading.Thread(target=answer_unencrypted, args=(listener,))
+        serving.start()
+        (error,) = ask(server, "x", clock=clock, base_url=f"https://127.0.0.1:{listener.getsockname()[1]}/v1")
+        listener.shutdown(socket.SHUT_RDWR)
+        serving.join()
+    assert isinstance(error, TransientError)
+    assert "cannot be reached: SSLError" in str(error)

@@ -10,7 +10,16 @@ import pytest
 
 from common.errors import ConfigError, SampleError
 from tests.support.servers.openai_server import KEY, PAGE
-from workers.engines.openai.errors import SILENCE, Endpoint, EndpointFault, quote, read_wait_s, sort_empty, sort_error, sort_status
+from workers.engines.openai.errors import (
+    NO_ANSWER_WEIGHT,
+    Endpoint,
+    EndpointError,
+    classify_empty,
+    classify_exception,
+    classify_status,
+    quote,
+    read_retry_after_s,
+)
 
 ENDPOINT = Endpoint("gemini", "gemini-pro", "https://host/v1", "GEMINI_API_KEY")
 REQUEST = httpx2.Request("POST", "https://host/v1/chat/completions")
@@ -19,7 +28,7 @@ REQUEST = httpx2.Request("POST", "https://host/v1/chat/completions")
 def sort(status: int, body: object = b"", endpoint: Endpoint = ENDPOINT, headers: dict[str, str] | None = None) -> Exception:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     response = httpx2.Response(status, content=content, headers=headers, request=REQUEST)
-    return sort_status(response, endpoint)
+    return classify_status(response, endpoint)
 
 
 def wrap(**error: Any) -> dict[str, Any]:
@@ -38,12 +47,12 @@ OPENROUTER_FLAGGED = wrap(code=403, metadata={"reasons": ["violence"], "flagged_
 
 
 @pytest.mark.parametrize("status", [408, 409, 425, 429, 500, 502, 503, 504, 520, 524, 529])
-def test_temporary_status_is_an_endpoint_fault(status: int) -> None:
-    fault = sort(status, wrap())
-    assert isinstance(fault, EndpointFault)
-    assert str(fault) == f"HTTP {status}: some words"
-    assert fault.weight == (0 if status in (429, 503, 529) else 1)
-    assert fault.wait_s is None
+def test_temporary_status_is_an_endpoint_error(status: int) -> None:
+    error = sort(status, wrap())
+    assert isinstance(error, EndpointError)
+    assert str(error) == f"HTTP {status}: some words"
+    assert error.weight == (0 if status in (429, 503, 529) else 1)
+    assert error.retry_after_s is None
 
 
 @pytest.mark.parametrize(
@@ -51,36 +60,36 @@ def test_temporary_status_is_an_endpoint_fault(status: int) -> None:
     ["Rate limit reached: Limit 30000, Used 29000, Requested 3000.", "Limit 30000, Requested 30000.", "Limit none, Requested 5"],
 )
 def test_rate_limit_is_not_request_too_large(message: str) -> None:
-    fault = sort(429, wrap(message=message))
-    assert isinstance(fault, EndpointFault)
-    assert fault.weight == 0
+    error = sort(429, wrap(message=message))
+    assert isinstance(error, EndpointError)
+    assert error.weight == 0
 
 
 @pytest.mark.parametrize("content", [FIREWALL_PAGE, b"", b"Forbidden", b'"no"'])
 def test_lasting_403_page_becomes_config_error(content: bytes) -> None:
-    fault = sort(403, content, headers={"retry-after": "3"})
-    assert isinstance(fault, EndpointFault)
-    assert (fault.weight, fault.wait_s) == (1, 3)
-    assert str(fault.if_lasting).startswith(
-        "profile gemini: https://host/v1: a page refuses every request: look at engine_options."
+    error = sort(403, content, headers={"retry-after": "3"})
+    assert isinstance(error, EndpointError)
+    assert (error.weight, error.retry_after_s) == (1, 3)
+    assert str(error.if_permanent).startswith(
+        "profile gemini: https://host/v1: a page refuses every request: check engine_options."
     )
-    assert f"({fault})" in str(fault.if_lasting)
+    assert f"({error})" in str(error.if_permanent)
 
 
 @pytest.mark.parametrize(
     ("status", "body", "advice"),
     [
-        (401, wrap(code="invalid_api_key"), "does not accept the key: look at the environment variable GEMINI_API_KEY"),
-        (400, GOOGLE_WRONG_KEY, "does not accept the key: look at the environment variable GEMINI_API_KEY"),
+        (401, wrap(code="invalid_api_key"), "does not accept the key: check the environment variable GEMINI_API_KEY"),
+        (400, GOOGLE_WRONG_KEY, "does not accept the key: check the environment variable GEMINI_API_KEY"),
         (429, wrap(code="insufficient_quota", type="insufficient_quota"), "no credit left"),
         (402, wrap(), "no credit left"),
         (403, wrap(), "may not use model 'gemini-pro'"),
         (403, {"message": "Forbidden"}, "may not use model 'gemini-pro'"),
-        (404, wrap(code="model_not_found"), "has no model 'gemini-pro': look at weights and engine_options.base_url"),
-        (404, b"<html><title>Not Found</title></html>", "look at weights and engine_options.base_url"),
-        (405, {"detail": "Method Not Allowed"}, "look at weights and engine_options.base_url"),
-        (304, b"", "look at weights and engine_options.base_url"),
-        (407, b"", "a proxy wants credentials"),
+        (404, wrap(code="model_not_found"), "has no model 'gemini-pro': check weights and engine_options.base_url"),
+        (404, b"<html><title>Not Found</title></html>", "check weights and engine_options.base_url"),
+        (405, {"detail": "Method Not Allowed"}, "check weights and engine_options.base_url"),
+        (304, b"", "check weights and engine_options.base_url"),
+        (407, b"", "a proxy requires credentials"),
     ],
 )
 def test_config_error_names_the_place(status: int, body: object, advice: str) -> None:
@@ -147,26 +156,26 @@ def test_echoed_key_is_masked_at_truncation(monkeypatch: pytest.MonkeyPatch) -> 
         for begin in range(250, 300):
             error = str(sort(status, wrap(message="x" * begin + KEY)))
             assert KEY[:6] not in error
-    assert KEY[:6] not in str(sort_empty(f"no: {KEY}".encode()))
+    assert KEY[:6] not in str(classify_empty(f"no: {KEY}".encode()))
     assert quote(f"a key: {KEY}!") == "a key: ***!"
 
 
 def test_error_without_generation_quotes_the_body() -> None:
-    assert "holds no generation: 502 Bad Gateway" in str(sort_empty(PAGE.content))
-    assert "holds no generation: out of luck" in str(sort_empty(b'{"error": {"message": "out of luck", "code": 502}}'))
-    assert "holds no generation: it is empty" in str(sort_empty(b""))
+    assert "holds no generation: 502 Bad Gateway" in str(classify_empty(PAGE.content))
+    assert "holds no generation: out of luck" in str(classify_empty(b'{"error": {"message": "out of luck", "code": 502}}'))
+    assert "holds no generation: it is empty" in str(classify_empty(b""))
 
 
 def test_connection_faults_except_certificates_are_temporary() -> None:
-    fault = sort_error(httpx2.ConnectError("connection refused"), ENDPOINT)
-    assert isinstance(fault, EndpointFault)
-    assert fault.weight == 1
-    assert str(fault) == "https://host/v1 cannot be reached: ConnectError: connection refused"
+    error = classify_exception(httpx2.ConnectError("connection refused"), ENDPOINT)
+    assert isinstance(error, EndpointError)
+    assert error.weight == 1
+    assert str(error) == "https://host/v1 cannot be reached: ConnectError: connection refused"
     untrusted = httpx2.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED] x")
-    assert isinstance(sort_error(untrusted, ENDPOINT), ConfigError)
-    silence = sort_error(httpx2.ReadTimeout("x"), ENDPOINT)
-    assert isinstance(silence, EndpointFault)
-    assert silence.weight == SILENCE
+    assert isinstance(classify_exception(untrusted, ENDPOINT), ConfigError)
+    silence = classify_exception(httpx2.ReadTimeout("x"), ENDPOINT)
+    assert isinstance(silence, EndpointError)
+    assert silence.weight == NO_ANSWER_WEIGHT
 
 
 NOW = datetime(2026, 1, 5, 10, 0, tzinfo=UTC)
@@ -198,12 +207,12 @@ NOW = datetime(2026, 1, 5, 10, 0, tzinfo=UTC)
     ],
 )
 def test_wait_is_read_from_headers_and_body(headers: dict[str, str], body: str, wait_s: float | None) -> None:
-    assert read_wait_s(headers, body) == wait_s
-    fault = sort(429, body.encode(), headers=headers)
-    assert isinstance(fault, EndpointFault)
-    assert fault.wait_s == wait_s
+    assert read_retry_after_s(headers, body) == wait_s
+    error = sort(429, body.encode(), headers=headers)
+    assert isinstance(error, EndpointError)
+    assert error.retry_after_s == wait_s
 
 
 def test_retry_date_without_server_date_uses_our_clock() -> None:
-    assert read_wait_s({"retry-after": formatdate(4102444800, usegmt=True)}) == 3600
-    assert read_wait_s({"retry-after": formatdate(0, usegmt=True), "date": "whenever"}) == 0
+    assert read_retry_after_s({"retry-after": formatdate(4102444800, usegmt=True)}) == 3600
+    assert read_retry_after_s({"retry-after": formatdate(0, usegmt=True), "date": "whenever"}) == 0

@@ -34,7 +34,7 @@ def find_mistake(**options: Any) -> str:
         ({"max_tokens_field": "tokens"}, "'max_tokens' or 'max_completion_tokens'"),
         ({"leave_out": ["model"]}, "leave_out.0: found 'model'"),
         ({"patience_s": 100}, "patience_s=100 must be more than timeout_s=120"),
-        ({"extra_body": {"temperature": 1}}, "extra_body: found temperature, which every request sets itself; see generation"),
+        ({"extra_body": {"temperature": 1}}, "extra_body: found temperature, which the engine sets itself; use generation"),
         ({"extra_body": {"stream": True}}, "extra_body: found stream"),
         ({"extra_body": {"top_k": {1, 2}}}, "extra_body: cannot be written as JSON"),
         ({"extra_body": {"chat_template_kwargs": [1]}}, "chat_template_kwargs: expected a mapping"),

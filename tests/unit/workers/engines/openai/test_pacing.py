@@ -10,14 +10,14 @@ from common.errors import TransientError
 from tests.support.engines.requests import run
 from tests.support.faults.fake_clock import FakeClock
 from workers.engines.openai.options import OpenAIOptions
-from workers.engines.openai.pacing import MOST_BLAME, Backoff, Gate, Pulse, Trial
+from workers.engines.openai.pacing import MAX_ERROR_WEIGHT, Backoff, RateLimiter, ResponseTracker, RetryState
 
 
-def pass_many(gate: Gate, clock: FakeClock, count: int) -> list[float]:
-    """Return the times at which ``count`` concurrent requests pass the gate."""
+def pass_many(limiter: RateLimiter, clock: FakeClock, count: int) -> list[float]:
+    """Return the times at which ``count`` concurrent requests pass the limiter."""
 
     async def pass_one() -> float:
-        await gate.pass_through()
+        await limiter.wait()
         return clock.now_s
 
     async def pass_all() -> list[float]:
@@ -33,8 +33,8 @@ def pass_many(gate: Gate, clock: FakeClock, count: int) -> list[float]:
 )
 def test_requests_per_minute_is_not_exceeded(options: dict[str, float], per_minute: int) -> None:
     clock = FakeClock()
-    gate = Gate(OpenAIOptions.model_validate(options).interval_s, 300, clock.as_clock())
-    starts = pass_many(gate, clock, per_minute + 5)
+    limiter = RateLimiter(OpenAIOptions.model_validate(options).interval_s, 300, clock.as_clock())
+    starts = pass_many(limiter, clock, per_minute + 5)
     interval_s = 60 / per_minute
     assert starts[0] == 1000
     assert all(later - earlier == pytest.approx(interval_s) for earlier, later in pairwise(starts))
@@ -42,27 +42,27 @@ def test_requests_per_minute_is_not_exceeded(options: dict[str, float], per_minu
 
 def test_no_limit_means_no_wait() -> None:
     clock = FakeClock()
-    assert pass_many(Gate(OpenAIOptions().interval_s, 300, clock.as_clock()), clock, 50) == [1000] * 50
+    assert pass_many(RateLimiter(OpenAIOptions().interval_s, 300, clock.as_clock()), clock, 50) == [1000] * 50
     assert clock.slept == []
 
 
 def test_longest_pause_holds_every_request() -> None:
     clock = FakeClock()
-    gate = Gate(2, 300, clock.as_clock())
-    gate.pause(30)
-    gate.pause(10)
-    assert pass_many(gate, clock, 3) == [1030, 1032, 1034]
+    limiter = RateLimiter(2, 300, clock.as_clock())
+    limiter.pause(30)
+    limiter.pause(10)
+    assert pass_many(limiter, clock, 3) == [1030, 1032, 1034]
 
 
 def test_pause_also_holds_a_waiting_request() -> None:
     clock = FakeClock()
-    gate = Gate(10, 300, clock.as_clock())
+    limiter = RateLimiter(10, 300, clock.as_clock())
 
     async def pass_in_turn() -> float:
-        await gate.pass_through()
-        waiting = asyncio.create_task(gate.pass_through())
+        await limiter.wait()
+        waiting = asyncio.create_task(limiter.wait())
         await asyncio.sleep(0)  # the request now sleeps
-        gate.pause(40)
+        limiter.pause(40)
         await waiting
         return clock.now_s
 
@@ -72,21 +72,21 @@ def test_pause_also_holds_a_waiting_request() -> None:
 def test_pause_beyond_patience_fails_at_once() -> None:
     """A later request waits, once the rest of the pause is within the patience."""
     clock = FakeClock()
-    gate = Gate(0, 300, clock.as_clock())
-    gate.pause(3600)
+    limiter = RateLimiter(0, 300, clock.as_clock())
+    limiter.pause(3600)
     with pytest.raises(TransientError, match="asked for a pause, and 3600 s of it are left"):
-        pass_many(gate, clock, 1)
+        pass_many(limiter, clock, 1)
     assert clock.slept == []
     clock.now_s += 3400
-    assert pass_many(gate, clock, 1) == [1000 + 3600]
+    assert pass_many(limiter, clock, 1) == [1000 + 3600]
 
 
 def test_cancelled_request_lets_the_next_pass() -> None:
-    gate = Gate(0, 300, FakeClock().as_clock())
+    limiter = RateLimiter(0, 300, FakeClock().as_clock())
 
     async def cancel_first() -> None:
-        async with gate._turn:  # noqa: SLF001  # another request holds the turn
-            first, second = (asyncio.create_task(gate.pass_through()) for _ in range(2))
+        async with limiter._lock:  # noqa: SLF001  # another request holds the lock
+            first, second = (asyncio.create_task(limiter.wait()) for _ in range(2))
             await asyncio.sleep(0)
             first.cancel()
         await second
@@ -112,49 +112,49 @@ def test_backoff_is_stable_for_a_seed() -> None:
 def test_any_answer_renews_patience() -> None:
     """Patience ends when no request was answered for that long."""
     clock = FakeClock()
-    pulse = Pulse(clock.as_clock())
-    trial = Trial(pulse, 100, clock.as_clock())
+    responses = ResponseTracker(clock.as_clock())
+    state = RetryState(responses, 100, clock.as_clock())
     clock.now_s += 99
-    assert not trial.is_over()
-    pulse.beat()
+    assert not state.is_patience_over()
+    responses.record()
     clock.now_s += 99
-    assert not trial.is_over()
+    assert not state.is_patience_over()
     clock.now_s += 1
-    assert trial.is_over()
-    assert not Trial(pulse, 100, clock.as_clock()).is_over()  # a later request has a full patience of its own
+    assert state.is_patience_over()
+    assert not RetryState(responses, 100, clock.as_clock()).is_patience_over()  # a later request has a full patience of its own
 
 
 def test_request_failing_alone_is_at_fault() -> None:
     clock = FakeClock()
-    pulse = Pulse(clock.as_clock())
-    trial = Trial(pulse, 100, clock.as_clock())
+    responses = ResponseTracker(clock.as_clock())
+    state = RetryState(responses, 100, clock.as_clock())
     for _ in range(20):  # an outage
-        trial.note_fault(1)
+        state.record_error(1)
     for _ in range(20):  # limits
-        pulse.beat()
-        trial.note_fault(0)
-    assert trial.blame == 0
-    for number in range(MOST_BLAME):
-        assert not trial.is_at_fault, number
-        pulse.beat()
-        trial.note_fault(1)
-    assert trial.is_at_fault
+        responses.record()
+        state.record_error(0)
+    assert state.error_weight == 0
+    for number in range(MAX_ERROR_WEIGHT):
+        assert not state.is_at_fault, number
+        responses.record()
+        state.record_error(1)
+    assert state.is_at_fault
 
 
 def test_rate_limits_count_only_after_patience() -> None:
     clock = FakeClock()
-    pulse = Pulse(clock.as_clock())
-    trial = Trial(pulse, 100, clock.as_clock())
+    responses = ResponseTracker(clock.as_clock())
+    state = RetryState(responses, 100, clock.as_clock())
     clock.now_s += 99
-    trial.note_fault(0)
-    doubted_before = trial.is_doubted
+    state.record_error(0)
+    ended_before = state.patience_ended
     clock.now_s += 1
-    trial.note_fault(0)
-    assert (doubted_before, trial.is_doubted) == (False, True)
-    trial.note_fault(0)
-    assert trial.blame == 0  # no request was answered
+    state.record_error(0)
+    assert (ended_before, state.patience_ended) == (False, True)
+    state.record_error(0)
+    assert state.error_weight == 0  # no request was answered
     for _ in range(3):
-        assert not trial.is_at_fault
-        pulse.beat()
-        trial.note_fault(0)
-    assert trial.is_at_fault
+        assert not state.is_at_fault
+        responses.record()
+        state.record_error(0)
+    assert state.is_at_fault

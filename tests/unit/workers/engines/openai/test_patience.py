@@ -10,7 +10,7 @@ from tests.support.engines.requests import make_request, run
 from tests.support.faults.fake_clock import FakeClock
 from tests.support.servers.openai_server import CUT, HANG, KEY, PAGE, Asked, OpenAIServer, Reply, refuse, say, say_json
 from workers.engines.base import Generation
-from workers.engines.openai.pacing import MOST_BLAME
+from workers.engines.openai.pacing import MAX_ERROR_WEIGHT
 
 __all__ = ["clock", "server"]  # fixtures
 
@@ -146,7 +146,7 @@ def test_control_request_distinguishes_bad_request_from_outage(server: OpenAISer
     assert isinstance(error, SampleError)
     assert error.code == "engine_failed"
     controls = [asked for asked in server.asked if asked.text != "poison"]
-    assert len(controls) == MOST_BLAME
+    assert len(controls) == MAX_ERROR_WEIGHT
     assert all(asked.body["max_tokens"] <= 16 and not asked.images for asked in controls)
 
 
@@ -192,7 +192,7 @@ def test_limit_that_ends_with_patience_is_retried(server: OpenAIServer, clock: F
     assert generation.text == "ok"
 
 
-def test_pause_of_doubted_request_holds_no_other(server: OpenAIServer, clock: FakeClock) -> None:
+def test_pause_of_failing_request_holds_no_other(server: OpenAIServer, clock: FakeClock) -> None:
     server.reply = lambda asked: refuse(429, headers={"Retry-After": "90"}) if asked.text == "big" else say()
 
     async def ask_both() -> float:
@@ -234,7 +234,7 @@ def test_firewall_page_for_all_is_config_error(server: OpenAIServer, clock: Fake
     server.reply = lambda _: FORBIDDEN
     (error,) = ask(server, "why?", clock=clock)
     assert isinstance(error, ConfigError)
-    assert f"{server.url}: a page refuses every request: look at engine_options.base_url, HTTPS_PROXY" in str(error)
+    assert f"{server.url}: a page refuses every request: check engine_options.base_url, HTTPS_PROXY" in str(error)
     assert clock.now_s >= 1300
 
 

@@ -15,7 +15,7 @@ from common.spec.models import SamplingParams
 from tests.support.engines.requests import make_request
 from tests.support.servers.openai_server import say, say_json
 from workers.engines.base import Generation, Message, Request
-from workers.engines.openai.errors import EndpointFault
+from workers.engines.openai.errors import EndpointError
 from workers.engines.openai.options import OpenAIOptions
 from workers.engines.openai.wire import read_generation, write_body, write_data_url
 
@@ -171,6 +171,6 @@ def test_reason_without_message_is_empty_answer(given: str, reason: FinishReason
         b'{"choices": [{"message": null, "finish_reason": "error"}]}',
     ],
 )  # fmt: skip
-def test_body_without_generation_is_an_endpoint_fault(content: bytes) -> None:
-    with pytest.raises(EndpointFault, match=r"holds no generation: ."):
+def test_body_without_generation_is_an_endpoint_error(content: bytes) -> None:
+    with pytest.raises(EndpointError, match=r"holds no generation: ."):
         read_generation(content)
