@@ -50,7 +50,7 @@ def test_retry_repeats_only_failed_and_invalid_samples(clean_fleet: Fleet) -> No
     second = read_results(fleet, run_id, code=1)
     odd_ids = {first[row["id"]]["sample_id"] for row in odd}
     assert set((fleet.folder / "asked").read_text().split()[len(asked_once) :]) == odd_ids, "no other sample may be asked again"
-    assert [second[number] for number in range(37)] == [first[number] for number in range(37)]
+    assert [second[str(number)] for number in range(37)] == [first[str(number)] for number in range(37)]
 
     lost = second["lost"]
     assert (lost["status"], lost["prediction"], lost["error_code"]) == ("ok", "ok", None)

@@ -99,7 +99,7 @@ class VllmHost:
         self._log = folder / "log"
         with self._lock():
             users = self._count_users()
-            if not users:
+            if not (folder / "stdin").exists():
                 os.mkfifo(folder / "stdin")
             self._stdin = os.open(folder / "stdin", os.O_RDWR)  # opening a FIFO to write only would wait for a reader
             try:
