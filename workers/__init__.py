@@ -1,1 +1,1 @@
-"""GPU-pinned Celery workers: they run chunks through an engine, check every answer and write parts."""
+"""GPU-pinned Celery workers: they run chunks through an engine, validate every answer and write parts."""

@@ -1,1 +1,1 @@
-"""What we change in Celery and Flower."""
+"""Changes to Celery and Flower: the consumer, the signals and the dashboard."""

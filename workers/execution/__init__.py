@@ -1,1 +1,1 @@
-"""A chunk's way through a worker: the task, the chunk, the sample, the retries and the quarantine."""
+"""Execution of a chunk in a worker: the task, the chunk, its samples, the retries and the quarantine."""

@@ -1,1 +1,1 @@
-"""What one worker process holds: the engine, admission, the engine lock, throughput and the run contexts."""
+"""The state of one worker process: engine, admission, engine lock, chunk leases, throughput and run contexts."""
