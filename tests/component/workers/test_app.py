@@ -1,4 +1,4 @@
-"""What a worker process makes of what its launcher tells it."""
+"""A worker process reads its settings from its launcher's variables."""
 
 import os
 from collections.abc import Iterator
@@ -15,8 +15,8 @@ from workers.runtime.worker import Worker
 
 
 @pytest.fixture
-def told(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
-    """Let this process be a worker of the fleet; yield what sets the variables of its launcher."""
+def variables(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """Make this process a worker of the fleet; yield the monkeypatch that sets its launcher's variables."""
     for name, value in fleet.environment().items():
         if name.startswith("FLEET_"):
             monkeypatch.setenv(name, value)
@@ -42,21 +42,21 @@ def ask(worker: Worker, question: str) -> str:
 
 
 @pytest.mark.parametrize(("options", "answer"), [({}, "chosen by the launcher"), ({"default": "the profile's"}, "the profile's")])
-def test_the_launcher_s_choice_reaches_the_engine_under_the_profile_s_own_options(
-    fleet: Fleet, told: pytest.MonkeyPatch, options: dict[str, str], answer: str
+def test_launcher_options_are_defaults_under_the_profile(
+    fleet: Fleet, variables: pytest.MonkeyPatch, options: dict[str, str], answer: str
 ) -> None:
     fleet.write_profile("some", engine_options=options)
-    told.setenv("FLEET_WORKER_PRESET", '{"default": "chosen by the launcher"}')
-    told.setenv("FLEET_WORKER_GPU", "2 × NVIDIA L4")
+    variables.setenv("FLEET_WORKER_PRESET", '{"default": "chosen by the launcher"}')
+    variables.setenv("FLEET_WORKER_GPU", "2 × NVIDIA L4")
     with start_worker("gpu0+1@here") as worker:
         assert ask(worker, "what?") == answer
         assert [(worker.worker, worker.gpu) for worker in fleet.workers("some")] == [("gpu0+1@here", "2 × NVIDIA L4")]
 
 
-def test_a_worker_that_no_launcher_started_runs_as_the_profile_says(fleet: Fleet, told: pytest.MonkeyPatch) -> None:
+def test_worker_without_launcher_follows_its_profile(fleet: Fleet, variables: pytest.MonkeyPatch) -> None:
     fleet.write_profile("some", engine_options={"default": "the profile's"})
     for name in [name for name in os.environ if name.startswith("FLEET_WORKER_") and name != "FLEET_WORKER_PROFILE"]:
-        told.delenv(name)
+        variables.delenv(name)
     with start_worker("cpu@here") as worker:
         assert ask(worker, "what?") == "the profile's"
         assert [worker.gpu for worker in fleet.workers("some")] == [None]

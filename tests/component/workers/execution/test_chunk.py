@@ -1,4 +1,4 @@
-"""A chunk's way through a worker: leased, answered, journaled, written, committed; each step where the last one left it."""
+"""A chunk is leased, answered, journaled, written and committed, and each step continues where the last one ended."""
 
 import threading
 from collections.abc import Iterator
@@ -43,7 +43,7 @@ def test_a_run_of_two_chunks_is_sound(worker: Worker, fleet: Fleet) -> None:
     assert worker.keeper.leases == []
 
 
-def test_a_chunk_that_is_done_held_or_unknown_is_not_needed(worker: Worker, fleet: Fleet) -> None:
+def test_done_held_or_unknown_chunk_is_not_needed(worker: Worker, fleet: Fleet) -> None:
     run_id = enqueue_rows(fleet, "tried", make_rows(20))
     assert run_chunk(worker, run_id, 0) == "done"
     assert worker.ledger.acquire(run_id, 1, "another@worker")
@@ -61,7 +61,7 @@ def test_a_draining_worker_takes_no_chunk(worker: Worker, fleet: Fleet) -> None:
     assert worker.ledger.acquire(run_id, 0, "another@worker"), "it was never leased"
 
 
-def test_a_chunk_whose_part_exists_is_committed_without_asking_the_engine(worker: Worker, fleet: Fleet) -> None:
+def test_existing_part_is_committed_without_the_engine(worker: Worker, fleet: Fleet) -> None:
     run_id = enqueue_rows(fleet, "tried", make_rows(4))
     samples = read_samples(worker, run_id)
     write_part(worker.store, worker.runs.load(run_id).index[0], [make_outcome(sample, "before") for sample in samples])
@@ -71,7 +71,7 @@ def test_a_chunk_whose_part_exists_is_committed_without_asking_the_engine(worker
     assert {outcome.prediction for outcome in assert_run_is_sound(fleet, run_id)} == {"before"}
 
 
-def test_whoever_comes_second_with_a_part_gets_the_winners(worker: Worker, fleet: Fleet) -> None:
+def test_second_writer_gets_the_existing_part(worker: Worker, fleet: Fleet) -> None:
     run_id = enqueue_rows(fleet, "tried", make_rows(4))
     chunk = worker.runs.load(run_id).index[0]
     first, second = ([make_outcome(sample, answer) for sample in read_samples(worker, run_id)] for answer in ("first", "second"))
@@ -80,7 +80,7 @@ def test_whoever_comes_second_with_a_part_gets_the_winners(worker: Worker, fleet
     assert {outcome.prediction for outcome in lost.outcomes} == {"first"}
 
 
-def test_a_part_that_appears_while_the_chunk_runs_is_the_one_that_counts(worker: Worker, fleet: Fleet) -> None:
+def test_part_that_appears_meanwhile_counts(worker: Worker, fleet: Fleet) -> None:
     run_id = enqueue_rows(fleet, "tried", make_rows(4))
     samples = read_samples(worker, run_id)
 
@@ -94,7 +94,7 @@ def test_a_part_that_appears_while_the_chunk_runs_is_the_one_that_counts(worker:
     assert {outcome.prediction for outcome in assert_run_is_sound(fleet, run_id)} == {"winner"}
 
 
-def test_a_successor_asks_only_for_what_the_journal_lacks(worker: Worker, fleet: Fleet) -> None:
+def test_successor_asks_only_missing_samples(worker: Worker, fleet: Fleet) -> None:
     run_id = enqueue_rows(fleet, "tried", make_rows(8))
     samples = read_samples(worker, run_id)
     before = worker.ledger.acquire(run_id, 0, "dead@worker")
@@ -107,7 +107,7 @@ def test_a_successor_asks_only_for_what_the_journal_lacks(worker: Worker, fleet:
     assert [outcome.prediction for outcome in assert_run_is_sound(fleet, run_id)] == ["before"] * 5 + ["after"] * 3
 
 
-def test_finished_samples_are_in_the_journal_before_the_slow_one_ends(worker: Worker, fleet: Fleet) -> None:
+def test_finished_samples_are_journaled_before_slow_ones(worker: Worker, fleet: Fleet) -> None:
     run_id = enqueue_rows(fleet, "tried", [*make_rows(5), {"id": "s", "question": "slow?", "target": "ok"}])
     words: list[str] = []
     running = threading.Thread(target=lambda: words.append(run_chunk(worker, run_id, 0)))
@@ -123,7 +123,7 @@ def test_finished_samples_are_in_the_journal_before_the_slow_one_ends(worker: Wo
     assert view.holders == {}
 
 
-def test_a_worker_that_lost_its_lease_stops_and_leaves_the_successor_alone(worker: Worker, fleet: Fleet) -> None:
+def test_lost_lease_stops_the_chunk(worker: Worker, fleet: Fleet) -> None:
     run_id = enqueue_rows(fleet, "tried", [{"id": "s", "question": "slow?", "target": "ok"}])
     words: list[str] = []
     running = threading.Thread(target=lambda: words.append(run_chunk(worker, run_id, 0)))
@@ -137,9 +137,7 @@ def test_a_worker_that_lost_its_lease_stops_and_leaves_the_successor_alone(worke
     assert worker.ledger.release(successor), "the successor still has its lease"
 
 
-def test_an_engine_that_is_gone_ends_the_process_and_gives_its_chunk_back_with_the_journal(
-    worker: Worker, fleet: Fleet, exits: list[int]
-) -> None:
+def test_dead_engine_releases_chunk_with_its_journal(worker: Worker, fleet: Fleet, exits: list[int]) -> None:
     def answer(request: Request) -> str:
         if len(worker.host.engine.asked) == 4:  # type: ignore[attr-defined]  # a scripted engine
             raise EngineError("gone")
@@ -150,14 +148,14 @@ def test_an_engine_that_is_gone_ends_the_process_and_gives_its_chunk_back_with_t
     with pytest.raises(Exited):
         run_chunk(worker, run_id, 0)
     assert exits == [ENGINE_DIED]
-    assert worker.ledger.expire_leases(run_id) == [0], "it is to be taken over at once"
+    assert worker.ledger.expire_leases(run_id) == [0], "the chunk must be offered to other workers at once"
     lease = worker.ledger.acquire(run_id, 0, "successor@worker")
     assert lease is not None
     assert lease.suspect
     assert len(worker.ledger.read_journal(lease)) == 3
 
 
-def test_an_engine_that_is_away_in_the_middle_of_a_trial_is_no_crash(fleet: Fleet) -> None:
+def test_unreachable_engine_in_a_trial_is_no_crash(fleet: Fleet) -> None:
     def answer(request: Request) -> str:
         raise TransientError("the endpoint does not answer")
 
@@ -178,7 +176,7 @@ def test_an_engine_that_is_away_in_the_middle_of_a_trial_is_no_crash(fleet: Flee
     assert fleet.ledger.begin_trial(lease, engine.asked[0].request_id) == 0
 
 
-def test_the_largest_chunk_there_may_be_goes_through(worker: Worker, fleet: Fleet) -> None:
+def test_largest_allowed_chunk_completes(worker: Worker, fleet: Fleet) -> None:
     run_id = enqueue_rows(fleet, "tried", make_rows(4096), chunk=4096)
     assert run_chunk(worker, run_id, 0) == "done"
     assert len(assert_run_is_sound(fleet, run_id)) == 4096

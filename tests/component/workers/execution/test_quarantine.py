@@ -1,4 +1,4 @@
-"""Poison isolation, inside the test's process: each death ends one worker, and the next one goes on."""
+"""Quarantine inside the test's process: each engine death ends one worker, and the next worker continues."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,7 +15,7 @@ __all__ = ["exits"]  # a fixture
 
 
 def finish_run(fleet: Fleet, run_id: str) -> None:
-    """Run what is pending, in one worker after the other, until nothing is."""
+    """Run the pending chunks, in one worker after the other, until all are done."""
     while fleet.ledger.find_pending(run_id):
         with open_worker(fleet, "poisoned", janitor_s=600) as worker:
             try:
@@ -25,16 +25,16 @@ def finish_run(fleet: Fleet, run_id: str) -> None:
                 continue
 
 
-def test_several_poisons_in_one_chunk_are_found_one_after_the_other(fleet: Fleet, exits: list[int]) -> None:
+def test_several_poisons_in_a_chunk_are_found(fleet: Fleet, exits: list[int]) -> None:
     write_poisoned_profile(fleet, "raises")
     poisons = [{"id": f"poison {number}", "question": f"poison {number}?", "target": "ok"} for number in range(3)]
     run_id = enqueue_rows(fleet, "poisoned", [*make_rows(9), *poisons], chunk=12)
     finish_run(fleet, run_id)
     assert_only_poison_failed(fleet, run_id, {"poison 0", "poison 1", "poison 2"})
-    assert len(exits) == 3 * 3, "each was one among others, and twice alone"
+    assert len(exits) == 3 * 3, "each poison must kill the engine once among others and twice alone"
 
 
-def test_a_chunk_of_poison_ends(fleet: Fleet, exits: list[int]) -> None:
+def test_chunk_of_poison_completes(fleet: Fleet, exits: list[int]) -> None:
     write_poisoned_profile(fleet, "raises")
     poisons = [{"id": f"poison {number}", "question": f"poison {number}?", "target": "ok"} for number in range(4)]
     run_id = enqueue_rows(fleet, "poisoned", poisons, chunk=4)
@@ -42,7 +42,7 @@ def test_a_chunk_of_poison_ends(fleet: Fleet, exits: list[int]) -> None:
     assert_only_poison_failed(fleet, run_id, {str(poison["id"]) for poison in poisons})
 
 
-def test_a_drain_in_the_middle_of_a_trial_is_no_crash(fleet: Fleet, exits: list[int]) -> None:
+def test_drain_during_a_trial_is_no_crash(fleet: Fleet, exits: list[int]) -> None:
     write_poisoned_profile(fleet, "hangs")
     poison = {"id": "poison", "question": "poison?", "target": "ok"}
     run_id = enqueue_rows(fleet, "poisoned", [poison], chunk=4)
@@ -64,7 +64,7 @@ def test_a_drain_in_the_middle_of_a_trial_is_no_crash(fleet: Fleet, exits: list[
     assert fleet.ledger.begin_trial(lease, read_chunk(fleet.store, read_index(fleet.store, run_id)[0])[0].sample_id) == 0
 
 
-def test_a_suspect_that_hangs_counts_a_crash_though_its_thread_gives_the_chunk_back_first(
+def test_hanging_suspect_counts_as_crash_despite_early_release(
     fleet: Fleet, exits: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_poisoned_profile(fleet, "hangs")

@@ -1,4 +1,4 @@
-"""Samples to outcomes, on a real worker: no barrier, every attempt kept, and one sample's fault stays its own."""
+"""Samples become outcomes on a real worker: no barrier, every attempt is kept, and one sample's fault affects no other."""
 
 import asyncio
 import threading
@@ -48,7 +48,7 @@ def ask(*questions: str) -> list[dict[str, Any]]:
 
 
 def collect_until_dead(worker: Worker, run_id: str, samples: list[Sample]) -> list[Outcome]:
-    """Return what comes out before the engine is found to be gone."""
+    """Return the outcomes that finish before the engine dies."""
     seen: list[Outcome] = []
     answering = answer_samples(worker.host, worker.runs.load(run_id), samples, lambda: False)
     with pytest.raises(EngineError, match="gone"):
@@ -57,13 +57,13 @@ def collect_until_dead(worker: Worker, run_id: str, samples: list[Sample]) -> li
 
 
 async def wait_for_others() -> None:
-    """Return once nothing but this runs on the loop."""
+    """Wait until no other task runs on the loop."""
     while len(asyncio.all_tasks()) > 1:
         await asyncio.sleep(0)
 
 
 class SlowEngine(ScriptedEngine):
-    """Never answers a question about something slow, and tells when it is no longer asked."""
+    """Never answer a question that contains ``slow``; record when its request is cancelled."""
 
     def __init__(self) -> None:
         super().__init__("ok")
@@ -78,7 +78,7 @@ class SlowEngine(ScriptedEngine):
         return await super().generate(request)
 
 
-def test_a_slow_sample_keeps_no_other_waiting_and_is_cancelled_once_the_time_is_over(worker: Worker, fleet: Fleet) -> None:
+def test_slow_sample_blocks_no_other_and_is_cancelled(worker: Worker, fleet: Fleet) -> None:
     worker.host.engine = engine = SlowEngine()
     run_id = enqueue_rows(fleet, "tried", [*ask("slow"), *make_rows(9)])
     seen: list[Outcome] = []
@@ -89,7 +89,7 @@ def test_a_slow_sample_keeps_no_other_waiting_and_is_cancelled_once_the_time_is_
     assert engine.let_go.wait(20)
 
 
-def test_whoever_stops_reading_stops_the_engine(worker: Worker, fleet: Fleet) -> None:
+def test_closed_iterator_cancels_its_requests(worker: Worker, fleet: Fleet) -> None:
     worker.host.engine = engine = SlowEngine()
     run_id = enqueue_rows(fleet, "tried", ask("slow", "quick"))
     answering = answer_samples(worker.host, worker.runs.load(run_id), read_samples(worker, run_id), lambda: False)
@@ -98,7 +98,7 @@ def test_whoever_stops_reading_stops_the_engine(worker: Worker, fleet: Fleet) ->
     assert engine.let_go.wait(20)
 
 
-def test_every_attempt_is_kept_with_its_violations_temperature_and_seed(worker: Worker, fleet: Fleet) -> None:
+def test_attempts_keep_violations_temperature_and_seed(worker: Worker, fleet: Fleet) -> None:
     worker.host.engine = ScriptedEngine(lambda request: ("", REFUSAL, "ok")[request.attempt - 1])
     validation = {"max_attempts": 4, "validators": ["non_empty", "no_refusal"]}
     (outcome,) = answer_rows(worker, fleet, ask("shy"), validation=validation, generation={"seed": 7}).values()
@@ -113,7 +113,7 @@ def test_every_attempt_is_kept_with_its_violations_temperature_and_seed(worker: 
     assert outcome.worker == "tried@test"
 
 
-def test_an_answer_that_no_attempt_gets_right_is_invalid_and_still_there(worker: Worker, fleet: Fleet) -> None:
+def test_answer_that_stays_invalid_is_kept(worker: Worker, fleet: Fleet) -> None:
     worker.host.engine = ScriptedEngine(REFUSAL)
     validation = {"max_attempts": 2, "validators": ["no_refusal"]}
     (outcome,) = answer_rows(worker, fleet, ask("stubborn"), validation=validation).values()
@@ -122,7 +122,7 @@ def test_an_answer_that_no_attempt_gets_right_is_invalid_and_still_there(worker:
 
 
 @pytest.mark.parametrize("validators", [["finished"], [{"regex": "five"}]])
-def test_an_answer_that_was_cut_gets_more_room(worker: Worker, fleet: Fleet, validators: list[Any]) -> None:
+def test_truncated_answer_gets_more_tokens(worker: Worker, fleet: Fleet, validators: list[Any]) -> None:
     worker.host.engine = engine = ScriptedEngine("one two three four five")
     validation = {"max_attempts": 4, "validators": validators}
     (outcome,) = answer_rows(worker, fleet, ask("long"), validation=validation, generation={"max_tokens": 2}).values()
@@ -132,7 +132,7 @@ def test_an_answer_that_was_cut_gets_more_room(worker: Worker, fleet: Fleet, val
 
 
 def refuse_over(most: int, code: str = "engine_rejected") -> ScriptedEngine:
-    """Return an engine that allows so many tokens, and answers to the point from the second attempt on."""
+    """Return an engine that allows ``most`` tokens and gives a short answer from the second attempt on."""
 
     def answer(request: Request) -> str:
         if request.settings.max_tokens > most:
@@ -148,7 +148,7 @@ def ask_for_two_tokens(worker: Worker, fleet: Fleet) -> Outcome:
     return outcome
 
 
-def test_an_engine_that_refuses_more_room_is_asked_the_same_with_the_room_first_asked_for(worker: Worker, fleet: Fleet) -> None:
+def test_rejected_max_tokens_falls_back_to_the_first(worker: Worker, fleet: Fleet) -> None:
     worker.host.engine = engine = refuse_over(2)
     outcome = ask_for_two_tokens(worker, fleet)
     assert [request.settings.max_tokens for request in engine.asked] == [2, 4, 2]
@@ -170,7 +170,7 @@ def test_any_other_refusal_is_not_asked_again(
     assert (outcome.status, outcome.error_code) == (status, code)
 
 
-def test_a_row_that_cannot_be_asked_never_reaches_the_engine(worker: Worker, fleet: Fleet) -> None:
+def test_faulty_row_never_reaches_the_engine(worker: Worker, fleet: Fleet) -> None:
     worker.host.engine = engine = ScriptedEngine("ok")
     outcomes = answer_rows(worker, fleet, [*ask("good"), {"id": "bad", "target": "ok"}])
     assert len(engine.asked) == 1
@@ -181,7 +181,7 @@ def test_a_row_that_cannot_be_asked_never_reaches_the_engine(worker: Worker, fle
 
 
 @pytest.mark.parametrize("fault", [SampleError("engine_rejected", "too odd"), OutOfMemory("too big")])
-def test_a_fault_of_one_request_is_that_samples_outcome(worker: Worker, fleet: Fleet, fault: Exception) -> None:
+def test_request_error_is_the_samples_outcome(worker: Worker, fleet: Fleet, fault: Exception) -> None:
     def answer(request: Request) -> str:
         if "bad" in request.messages[-1].text:
             raise fault
@@ -194,7 +194,7 @@ def test_a_fault_of_one_request_is_that_samples_outcome(worker: Worker, fleet: F
     assert outcomes["bad"].error_message == str(fault)
 
 
-def test_whatever_an_adapter_raises_for_one_sample_is_that_samples_outcome(worker: Worker, fleet: Fleet, exits: list[int]) -> None:
+def test_adapter_error_is_the_samples_outcome(worker: Worker, fleet: Fleet, exits: list[int]) -> None:
     surprises: tuple[type[BaseException], ...] = (
         RuntimeError,
         MemoryError,
@@ -219,7 +219,7 @@ def test_whatever_an_adapter_raises_for_one_sample_is_that_samples_outcome(worke
     assert exits == []
 
 
-def test_a_dead_engine_ends_the_chunk_after_what_was_finished(worker: Worker, fleet: Fleet) -> None:
+def test_dead_engine_ends_chunk_after_finished_samples(worker: Worker, fleet: Fleet) -> None:
     def answer(request: Request) -> str:
         if "bad" in request.messages[-1].text:
             raise EngineError("gone")
@@ -233,7 +233,7 @@ def test_a_dead_engine_ends_the_chunk_after_what_was_finished(worker: Worker, fl
 
 
 def away_once(fault: Exception) -> ScriptedEngine:
-    """Return an engine that raises ``fault`` at the first question about something bad, and answers from then on."""
+    """Return an engine that raises ``fault`` for the first question that contains ``bad``, and answers later ones."""
     faults = [fault]
 
     def answer(request: Request) -> str:
@@ -249,7 +249,7 @@ def count_asked(engine: ScriptedEngine) -> Counter[str]:
     return Counter(request.messages[-1].text.split("?")[0] for request in engine.asked)
 
 
-def test_a_chunk_whose_engine_is_away_goes_on_later_where_it_was(worker: Worker, fleet: Fleet) -> None:
+def test_unreachable_engine_postpones_the_chunk(worker: Worker, fleet: Fleet) -> None:
     worker.host.engine = engine = away_once(TransientError("the endpoint does not answer"))
     run_id = enqueue_rows(fleet, "tried", [*make_rows(9), *ask("bad?")])
     assert run_task(worker, run_id, 0) == "away"
@@ -259,10 +259,10 @@ def test_a_chunk_whose_engine_is_away_goes_on_later_where_it_was(worker: Worker,
     assert_run_is_sound(fleet, run_id)
     asked = count_asked(engine)
     assert asked.pop("bad") == 2
-    assert set(asked.values()) == {1}, "what was finished is in the journal"
+    assert set(asked.values()) == {1}, "finished samples are in the journal"
 
 
-def test_a_run_whose_engine_needs_the_user_is_paused_and_goes_on_where_it_was(worker: Worker, fleet: Fleet) -> None:
+def test_config_error_pauses_and_resume_continues(worker: Worker, fleet: Fleet) -> None:
     worker.host.engine = engine = away_once(ConfigError("the endpoint refuses the key; set OPENAI_API_KEY"))
     run_id = enqueue_rows(fleet, "tried", [*make_rows(9), *ask("bad?")])
     assert run_task(worker, run_id, 0) == "failed"
@@ -277,7 +277,7 @@ def test_a_run_whose_engine_needs_the_user_is_paused_and_goes_on_where_it_was(wo
     assert set(asked.values()) == {1}
 
 
-def test_of_several_faults_at_once_the_worst_counts(worker: Worker, fleet: Fleet) -> None:
+def test_most_severe_of_several_faults_counts(worker: Worker, fleet: Fleet) -> None:
     class FailingEngine(ScriptedEngine):
         async def generate(self, request: Request) -> Generation:
             self.asked.append(request)
@@ -292,7 +292,7 @@ def test_of_several_faults_at_once_the_worst_counts(worker: Worker, fleet: Fleet
     assert collect_until_dead(worker, run_id, read_samples(worker, run_id)) == []
 
 
-def test_a_videos_frames_reach_the_engine_as_images_before_the_text(worker: Worker, fleet: Fleet) -> None:
+def test_video_frames_precede_the_text(worker: Worker, fleet: Fleet) -> None:
     worker.host.engine = engine = ScriptedEngine("ok")
     (fleet.folder / "film.mp4").write_bytes(encode_video(5))
     paint_number(7).save(fleet.folder / "a.png")
@@ -308,7 +308,7 @@ def test_a_videos_frames_reach_the_engine_as_images_before_the_text(worker: Work
     assert all(request.messages[-1].images == len(request.images) for request in engine.asked)
 
 
-def test_bounds_of_the_profile_hold_for_what_the_engine_sees(fleet: Fleet) -> None:
+def test_profile_bounds_apply_to_engine_images(fleet: Fleet) -> None:
     fleet.write_profile("small", media={"max_pixels": 960, "max_frames": 2})
     (fleet.folder / "film.mp4").write_bytes(encode_video(40))
     paint_number(7).save(fleet.folder / "a.png")
@@ -320,7 +320,7 @@ def test_bounds_of_the_profile_hold_for_what_the_engine_sees(fleet: Fleet) -> No
     assert [(image.size, read_number(image)) for image in engine.asked[0].images] == [((40, 24), 7), ((40, 24), 10), ((40, 24), 30)]
 
 
-def test_images_are_decoded_once_for_all_attempts(worker: Worker, fleet: Fleet) -> None:
+def test_images_are_decoded_once(worker: Worker, fleet: Fleet) -> None:
     worker.host.engine = engine = ScriptedEngine(lambda request: "" if request.attempt < 3 else "ok")
     paint_number(7).save(fleet.folder / "a.png")
     answer_rows(worker, fleet, [{"id": 0, "question": "shy", "target": "ok", "image": "a.png"}])
@@ -329,7 +329,7 @@ def test_images_are_decoded_once_for_all_attempts(worker: Worker, fleet: Fleet) 
     assert all(request.images[0] is first.images[0] for request in others)
 
 
-def test_a_sample_that_meets_its_cancellation_with_another_error_gets_no_outcome(worker: Worker, fleet: Fleet) -> None:
+def test_cancelled_sample_with_another_error_has_no_outcome(worker: Worker, fleet: Fleet) -> None:
     class ConfusedEngine(ScriptedEngine):
         async def generate(self, request: Request) -> Generation:
             if "bad" in request.messages[-1].text:
@@ -345,11 +345,11 @@ def test_a_sample_that_meets_its_cancellation_with_another_error_gets_no_outcome
     assert collect_until_dead(worker, run_id, read_samples(worker, run_id)) == []
 
 
-def test_no_batch_is_larger_than_the_journal_takes_at_once(worker: Worker, fleet: Fleet) -> None:
+def test_batches_fit_the_journal_limit(worker: Worker, fleet: Fleet) -> None:
     run_id = enqueue_rows(fleet, "tried", make_rows(1500), chunk=4096)
     answering = answer_samples(worker.host, worker.runs.load(run_id), read_samples(worker, run_id), lambda: False)
     batches = [next(answering)]
-    worker.host.submit(wait_for_others()).result(60)  # all is finished, and the chunk's thread comes late
+    worker.host.submit(wait_for_others()).result(60)  # all samples have finished before the chunk's thread reads them
     batches.extend(answering)
     assert sum(len(batch) for batch in batches) == 1500
     assert max(len(batch) for batch in batches) <= 512

@@ -1,4 +1,4 @@
-"""The Celery task: whatever happens inside ends in a word, and no message can harm a run."""
+"""The Celery task: every exception becomes a result, and no message can harm a run."""
 
 import asyncio
 from collections.abc import Iterator
@@ -41,13 +41,13 @@ def state_of(fleet: Fleet, run_id: str) -> tuple[str, str]:
     return view.state, view.reason
 
 
-def test_a_message_that_comes_three_times_runs_its_chunk_once(worker: Worker, fleet: Fleet) -> None:
+def test_repeated_message_runs_its_chunk_once(worker: Worker, fleet: Fleet) -> None:
     run_id = enqueue_rows(fleet, "tried", make_rows(4))
     assert [run_chunk_task(run_id, 0) for _ in range(3)] == ["done", "not needed", "not needed"]
     assert_run_is_sound(fleet, run_id)
 
 
-def test_a_message_for_a_chunk_that_there_is_not_harms_no_run(worker: Worker, fleet: Fleet) -> None:
+def test_message_for_unknown_chunk_is_ignored(worker: Worker, fleet: Fleet) -> None:
     run_id = enqueue_rows(fleet, "tried", make_rows(20))
     nonsense: list[Any] = [-1, 2, 10**30, "0", "zero", None, 0.0, [0], {}]
     assert {run_chunk_task(run_id, number) for number in nonsense} == {"unknown"}
@@ -55,15 +55,15 @@ def test_a_message_for_a_chunk_that_there_is_not_harms_no_run(worker: Worker, fl
     assert_run_is_sound(fleet, run_id)
 
 
-def test_a_message_for_a_run_that_there_is_not_ends_in_a_word(worker: Worker, fleet: Fleet) -> None:
+def test_message_for_unknown_run_is_ignored(worker: Worker, fleet: Fleet) -> None:
     nonsense: list[Any] = ["tried-0123456789ab", "", "../../etc", 7, None, ["tried"], "a\0b"]
     assert {run_chunk_task(run_id, 0) for run_id in nonsense} == {"unknown", "failed"}
     assert fleet.ledger.list_runs("tried") == []
-    assert [key for key in fleet.ledger.client.scan_iter() if b"}:" in key] == [], "the ledger has keys of a run that is not"
+    assert [key for key in fleet.ledger.client.scan_iter() if b"}:" in key] == [], "the ledger must have no keys of an unknown run"
 
 
 @pytest.mark.parametrize("missing", [samples_key, index_key])
-def test_a_run_whose_plan_is_damaged_is_paused_with_the_reason(worker: Worker, fleet: Fleet, missing: Any) -> None:
+def test_damaged_plan_pauses_its_run(worker: Worker, fleet: Fleet, missing: Any) -> None:
     run_id = enqueue_rows(fleet, "tried", make_rows(4))
     (fleet.folder / "store" / missing(run_id)).unlink()
     assert run_chunk_task(run_id, 0) == "failed"
@@ -74,18 +74,14 @@ def test_a_run_whose_plan_is_damaged_is_paused_with_the_reason(worker: Worker, f
 
 
 @pytest.mark.parametrize("error", [IntegrityError("contradiction"), ConfigError("no such validator")])
-def test_what_a_person_must_look_at_pauses_the_run(
-    worker: Worker, fleet: Fleet, monkeypatch: pytest.MonkeyPatch, error: Exception
-) -> None:
+def test_errors_for_a_person_pause_the_run(worker: Worker, fleet: Fleet, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     run_id = enqueue_rows(fleet, "tried", make_rows(4))
     raise_inside(monkeypatch, error)
     assert run_chunk_task(run_id, 0) == "failed"
     assert state_of(fleet, run_id) == ("paused", f"tried@test: {error}")
 
 
-def test_whatever_is_raised_inside_ends_in_a_word_and_the_run_goes_on(
-    worker: Worker, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_any_exception_becomes_a_result(worker: Worker, fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     run_id = enqueue_rows(fleet, "tried", make_rows(4))
     ends: list[tuple[BaseException, str]] = [
         (LeaseLost("gone"), "lost"),

@@ -1,4 +1,4 @@
-"""The janitor: lost chunks are rung for again, by one worker at a time, and never more than needed."""
+"""The janitor: messages of lost chunks are sent again, by one worker at a time, and only if needed."""
 
 import json
 from collections.abc import Iterator
@@ -71,17 +71,17 @@ def swept(redis_url: str) -> Iterator[Swept]:
         yield Swept(make_app(chosen), ledger, chosen, RecordedTakeovers(ledger), {})
 
 
-def test_it_rings_for_pending_chunks_once_the_queue_is_empty(swept: Swept) -> None:
+def test_pending_chunks_are_enqueued_when_queue_is_empty(swept: Swept) -> None:
     swept.open_run("tiny-1", 3)
     assert swept.sweep() == 3
     assert swept.waiting == 3
-    assert swept.sweep() == 0, "messages wait: nothing is known to be lost"
+    assert swept.sweep() == 0, "while messages wait, no message is known to be lost"
     swept.empty_queue()
     assert swept.sweep() == 3
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_what_it_rings_for_is_described_as_far_as_the_worker_has_read_the_plan(swept: Swept, tmp_path: Path, known: bool) -> None:
+def test_messages_are_described_if_plan_was_read(swept: Swept, tmp_path: Path, known: bool) -> None:
     plan, index = plan_samples(open_store(str(tmp_path)), make_samples(20), make_spec(max_samples=8))
     swept.ledger.open_run(plan, "tiny")
     if known:
@@ -93,19 +93,19 @@ def test_what_it_rings_for_is_described_as_far_as_the_worker_has_read_the_plan(s
     assert shown == [f"tiny · {plan.run_id} · chunk {number}{count}" for number, count in enumerate(counts)]
 
 
-def test_it_takes_over_an_expired_chunk_however_many_messages_wait_and_only_once(swept: Swept) -> None:
+def test_expired_chunk_skips_the_queue_once(swept: Swept) -> None:
     swept.open_run("tiny-1", 3)
     ring(swept.app, "tiny", "tiny-1", [0, 2])
     assert swept.ledger.acquire("tiny-1", 1, "dead@worker")
-    # Leases of the one who sweeps are longer than the test: what it has named would be offered again after that.
+    # This janitor's leases are longer than the test, because the ledger offers a chunk again after one lease.
     patient = swept._replace(ledger=Ledger(swept.ledger.client, swept.settings.model_copy(update={"lease_s": 600.0})))
-    assert wait_until(patient.sweep, "the lease to run out") == 1
+    assert wait_until(patient.sweep, "the lease to expire") == 1
     assert patient.taken == [("tiny-1", 1)]
     assert patient.waiting == 2
     assert patient.sweep() == 0
 
 
-def test_it_takes_over_as_many_as_it_has_room_for_and_leaves_the_turn_to_the_next(swept: Swept) -> None:
+def test_full_janitor_frees_the_turn(swept: Swept) -> None:
     swept.open_run("tiny-1", 5)
     ring(swept.app, "tiny", "tiny-1", [4])
     leases = [swept.ledger.acquire("tiny-1", chunk, "dead@worker") for chunk in range(4)]
@@ -114,13 +114,13 @@ def test_it_takes_over_as_many_as_it_has_room_for_and_leaves_the_turn_to_the_nex
         takeovers=RecordedTakeovers(swept.ledger, room=0), settings=swept.settings.model_copy(update={"janitor_s": 60.0})
     )
     assert full.sweep() == 0
-    assert swept.sweep() == 2, "the full one did not keep the turn for a minute"
+    assert swept.sweep() == 2, "the full janitor must free the turn at once"
     assert swept.sweep() == 2
     assert sorted(chunk for _, chunk in swept.taken) == [0, 1, 2, 3]
     assert swept.waiting == 1
 
 
-def test_one_worker_of_a_model_sweeps_at_a_time(swept: Swept) -> None:
+def test_one_worker_per_model_sweeps(swept: Swept) -> None:
     patient = swept._replace(settings=swept.settings.model_copy(update={"janitor_s": 60.0}))
     swept.open_run("tiny-1", 3)
     assert patient.sweep() == 3
@@ -130,7 +130,7 @@ def test_one_worker_of_a_model_sweeps_at_a_time(swept: Swept) -> None:
     assert swept.ledger.client.pttl("fleet:janitor:tiny") > 0, "a janitor that dies must not keep the turn"
 
 
-def test_a_run_that_is_not_running_is_left_alone_and_keeps_no_other_run_waiting(swept: Swept) -> None:
+def test_paused_run_is_skipped_without_blocking_others(swept: Swept) -> None:
     swept.open_run("tiny-1", 3)
     swept.open_run("tiny-2", 2)
     swept.open_run("tiny-3", 2)

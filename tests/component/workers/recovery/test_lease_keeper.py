@@ -1,4 +1,4 @@
-"""The heartbeat, against a real Redis: leases live as long as their holder, and a lost one is noticed."""
+"""The heartbeat, against a real Redis: held leases are renewed, and a lost lease is detected."""
 
 import os
 import signal
@@ -52,7 +52,7 @@ def expiry(ledger: Ledger, chunk: int = 0) -> float:
     return score if isinstance(score, float) else 0.0
 
 
-def test_a_lease_that_is_kept_is_prolonged_and_one_that_is_not_kept_runs_out(redis_url: str) -> None:
+def test_kept_lease_is_renewed_until_released(redis_url: str) -> None:
     beats: list[int] = []
     with beat(redis_url, lambda: beats.append(1)) as (beating, ledger):
         lease, dropped = acquire(ledger), acquire(ledger, 1)
@@ -62,12 +62,12 @@ def test_a_lease_that_is_kept_is_prolonged_and_one_that_is_not_kept_runs_out(red
             wait_until(lambda: expiry(ledger) > first and expiry(ledger, 1) > never, "both leases to be renewed")
         assert beating.leases == []
         last, seen = expiry(ledger), len(beats)
-        wait_until(lambda: len(beats) > seen + 2, "more beats")
+        wait_until(lambda: len(beats) > seen + 2, "more heartbeats")
         assert expiry(ledger) == last
         assert not held.lost
 
 
-def test_a_lease_that_another_worker_took_over_is_noticed_and_left_alone(redis_url: str) -> None:
+def test_lost_lease_is_marked_and_not_renewed(redis_url: str) -> None:
     with beat(redis_url) as (beating, ledger):
         with beating.keep(acquire(ledger)) as held, beating.keep(acquire(ledger, 1)) as kept:
             ledger.client.zrem(LEASES, "0")
@@ -77,20 +77,20 @@ def test_a_lease_that_another_worker_took_over_is_noticed_and_left_alone(redis_u
         assert ledger.release(successor)
 
 
-def test_a_lease_is_lost_when_redis_forgets_everything(redis_url: str) -> None:
+def test_flushed_redis_marks_leases_lost(redis_url: str) -> None:
     with beat(redis_url) as (beating, ledger), beating.keep(acquire(ledger)) as held:
         ledger.client.flushall()
         wait_until(lambda: held.lost, "the loss to be noticed")
 
 
-def test_a_lease_that_ran_out_while_nobody_wanted_it_is_renewed(redis_url: str) -> None:
+def test_expired_lease_without_successor_is_renewed(redis_url: str) -> None:
     with beat(redis_url) as (beating, ledger), beating.keep(acquire(ledger)) as held:
-        ledger.client.zadd(LEASES, {"0": 1})  # ran out in 1970
+        ledger.client.zadd(LEASES, {"0": 1})  # expired in 1970
         wait_until(lambda: expiry(ledger) > 1, "the lease to be renewed")
         assert not held.lost
 
 
-def test_renewals_go_on_once_redis_is_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_renewals_continue_after_a_redis_outage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     missed = threading.Event()
     monkeypatch.setattr(heartbeat.log, "warning", lambda *_, **__: missed.set())
     with start_redis(tmp_path) as server, beat(server.url) as (beating, ledger), beating.keep(acquire(ledger)) as held:
@@ -102,7 +102,7 @@ def test_renewals_go_on_once_redis_is_back(tmp_path: Path, monkeypatch: pytest.M
         assert not held.lost
 
 
-def test_duties_that_fail_stop_neither_renewals_nor_later_duties(redis_url: str) -> None:
+def test_failing_duties_stop_nothing(redis_url: str) -> None:
     done: list[int] = []
 
     def fail() -> None:
@@ -111,10 +111,10 @@ def test_duties_that_fail_stop_neither_renewals_nor_later_duties(redis_url: str)
 
     with beat(redis_url, fail) as (beating, ledger), beating.keep(acquire(ledger)):
         first = expiry(ledger)
-        wait_until(lambda: len(done) >= 4 and expiry(ledger) > first, "duties and renewals to go on")
+        wait_until(lambda: len(done) >= 4 and expiry(ledger) > first, "duties and renewals to continue")
 
 
-def test_it_waits_until_nothing_is_held(redis_url: str) -> None:
+def test_wait_until_idle_blocks_while_leases_are_held(redis_url: str) -> None:
     with beat(redis_url) as (beating, ledger):
         beating.wait_until_idle()
         waiter = threading.Thread(target=beating.wait_until_idle)
@@ -126,31 +126,31 @@ def test_it_waits_until_nothing_is_held(redis_url: str) -> None:
         assert not waiter.is_alive()
 
 
-def test_a_chunk_that_fails_is_held_no_longer(redis_url: str) -> None:
+def test_failed_block_drops_its_lease(redis_url: str) -> None:
     with beat(redis_url) as (beating, ledger):
         with pytest.raises(RuntimeError), beating.keep(acquire(ledger)):
             raise RuntimeError
         assert beating.leases == []
 
 
-def test_the_worker_is_told_once_to_drain_when_its_launcher_is_gone(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[tuple[int, int]] = []
+def test_worker_drains_once_when_its_launcher_exits(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    signals: list[tuple[int, int]] = []
     beats: list[int] = []
     with beat(redis_url, lambda: beats.append(1)):
-        monkeypatch.setattr("workers.recovery.lease_keeper.os.kill", lambda *given: told.append(given))
+        monkeypatch.setattr("workers.recovery.lease_keeper.os.kill", lambda *given: signals.append(given))
         monkeypatch.setattr("workers.recovery.lease_keeper.os.getppid", lambda: 1)
-        wait_until(lambda: told, "the signal")
+        wait_until(lambda: signals, "the signal")
         seen = len(beats)
-        wait_until(lambda: len(beats) > seen + 2, "more beats")
-    assert told == [(os.getpid(), signal.SIGTERM)]
+        wait_until(lambda: len(beats) > seen + 2, "more heartbeats")
+    assert signals == [(os.getpid(), signal.SIGTERM)]
 
 
-def test_a_launcher_that_was_gone_before_the_first_beat_is_missed_too(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[tuple[int, int]] = []
-    monkeypatch.setattr("workers.recovery.lease_keeper.os.kill", lambda *given: told.append(given))
+def test_launcher_gone_before_first_heartbeat_is_noticed(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    signals: list[tuple[int, int]] = []
+    monkeypatch.setattr("workers.recovery.lease_keeper.os.kill", lambda *given: signals.append(given))
     with beat(redis_url, launcher=2**22 + 1):  # no process has such a number
-        wait_until(lambda: told, "the signal")
-    assert told == [(os.getpid(), signal.SIGTERM)]
+        wait_until(lambda: signals, "the signal")
+    assert signals == [(os.getpid(), signal.SIGTERM)]
 
 
 def survives(ask: Callable[[], float]) -> float:

@@ -1,4 +1,4 @@
-"""What the ledger names to a worker that will not begin it goes to another at once, not after a lease."""
+"""A chunk that is offered to a worker which will not begin it is offered to others at once, not after a lease."""
 
 import threading
 
@@ -12,11 +12,11 @@ from workers.runtime.worker import Worker
 
 __all__ = ["exits"]  # a fixture
 
-FAR = 600.0  # s; whatever waits for a lease waits for longer than the test
+FAR = 600.0  # s; a lease that is longer than the test
 
 
-def name_chunk(fleet: Fleet, run_id: str) -> None:
-    """Let chunk 0 be given back, and named to whoever asks first."""
+def offer_chunk(fleet: Fleet, run_id: str) -> None:
+    """Release chunk 0, and offer it to the first worker that asks."""
     lease = fleet.ledger.acquire(run_id, 0, "dead@test")
     assert lease is not None
     fleet.ledger.release(lease)
@@ -24,28 +24,28 @@ def name_chunk(fleet: Fleet, run_id: str) -> None:
     assert fleet.ledger.expire_leases(run_id) == []
 
 
-def test_a_draining_worker_declines_what_was_named_to_it(fleet: Fleet) -> None:
+def test_draining_worker_declines_offered_chunks(fleet: Fleet) -> None:
     fleet.write_profile("tried")
     with open_worker(fleet, "tried", lease_s=FAR, janitor_s=FAR) as worker:
         run_id = enqueue_rows(fleet, "tried", make_rows(4))
-        name_chunk(fleet, run_id)
+        offer_chunk(fleet, run_id)
         worker.leases.drain()
         worker.takeovers.begin(run_id, 0)
         worker.stop()
         assert fleet.ledger.expire_leases(run_id) == [0]
         name = enqueue_rows(fleet, "tried", make_rows(5))
-        name_chunk(fleet, name)
+        offer_chunk(fleet, name)
         worker.takeovers.begin(name, 0)  # its threads have ended
         assert fleet.ledger.expire_leases(name) == [0]
         worker.stop = lambda: None  # type: ignore[method-assign]  # it was stopped here
 
 
-def test_a_dying_worker_declines_what_it_has_not_begun(fleet: Fleet, exits: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dying_worker_declines_chunks_not_begun(fleet: Fleet, exits: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     fleet.write_profile("tried")
     dead = threading.Event()
     with open_worker(fleet, "tried", lease_s=FAR, janitor_s=FAR) as worker:
         run_id = enqueue_rows(fleet, "tried", make_rows(4))
-        name_chunk(fleet, run_id)
+        offer_chunk(fleet, run_id)
         load_run = worker.runs.load
         monkeypatch.setattr(worker.runs, "load", lambda run_id: dead.wait(20) and load_run(run_id))  # the store is slow
         worker.takeovers.begin(run_id, 0)
@@ -55,15 +55,15 @@ def test_a_dying_worker_declines_what_it_has_not_begun(fleet: Fleet, exits: list
         dead.set()
 
 
-def test_a_worker_that_is_told_to_end_in_its_first_sweep_drains(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_worker_is_ready_before_its_first_sweep(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     ready: list[bool] = []
     monkeypatch.setattr(Worker, "report_and_sweep", lambda worker: ready.append(worker.ready))
     fleet.write_profile("tried")
     with open_worker(fleet, "tried"):
-        assert ready[0], "else a signal would end the process at once, whatever the sweep has taken over"
+        assert ready[0], "else a signal would end the process at once, together with the chunks that the sweep has taken over"
 
 
-def test_a_first_sweep_that_fails_does_not_end_the_worker(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failing_first_sweep_does_not_end_worker(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     swept = threading.Event()
 
     def fail_once(*given: object, **named: object) -> None:
@@ -78,7 +78,7 @@ def test_a_first_sweep_that_fails_does_not_end_the_worker(fleet: Fleet, monkeypa
         assert worker.ready
 
 
-def test_what_was_given_back_is_taken_over_also_while_leases_tell_nothing(fleet: Fleet) -> None:
+def test_released_chunks_are_taken_while_leases_are_untrusted(fleet: Fleet) -> None:
     fleet.write_profile("tried")
     with open_worker(fleet, "tried", janitor_s=FAR) as worker:
         run_id = enqueue_rows(fleet, "tried", make_rows(40), chunk=10)
@@ -86,7 +86,7 @@ def test_what_was_given_back_is_taken_over_also_while_leases_tell_nothing(fleet:
         silent, given_back = (worker.ledger.acquire(run_id, chunk, "other@test") for chunk in (0, 1))
         assert silent is not None
         assert given_back is not None
-        worker.ledger.client.zadd(f"fleet:{{{run_id}}}:leases", {"0": 1})  # nobody could renew it
+        worker.ledger.client.zadd(f"fleet:{{{run_id}}}:leases", {"0": 1})  # as if no holder could renew it
         worker.ledger.release(given_back)
         janitor = Janitor(make_app(fleet.settings), worker.ledger, worker.takeovers, worker.runs.find_index, "tried", 0.05)
         assert janitor.sweep(trusts_leases=False) == 1

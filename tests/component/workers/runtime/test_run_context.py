@@ -1,4 +1,4 @@
-"""A worker loads runs of its own model only: a profile of the same name that means something else is refused."""
+"""A worker loads only runs of its own model: a different profile of the same name is refused."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +16,7 @@ from workers.runtime.run_context import load_run
 
 
 @pytest.mark.parametrize("change", [{"weights": "other"}, {"adapter": "qwen"}, {"revision": "2"}])
-def test_a_run_of_another_model_of_the_same_name_is_refused(fleet: Fleet, change: dict[str, str]) -> None:
+def test_run_of_another_model_is_refused(fleet: Fleet, change: dict[str, str]) -> None:
     fleet.write_profile("echo")
     run_id = fleet.enqueue(fleet.write_spec("echo", [fleet.write_dataset("rows", make_rows(3))])).run_id
     assert load_run(fleet.store, run_id, read_profile("echo"), fleet.settings).datasets == {"rows": 0}
@@ -31,7 +31,7 @@ def test_engine_options_may_differ_from_node_to_node(fleet: Fleet) -> None:
     load_run(fleet.store, run_id, read_profile("echo").model_copy(update={"engine_options": {"delay_s": 1}}), fleet.settings)
 
 
-def test_whoever_read_the_plan_before_it_grew_does_not_make_it_shrink(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stale_read_does_not_shrink_the_index(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     fleet.write_profile("echo")
     run_id = fleet.enqueue(fleet.write_spec("echo", [fleet.write_dataset("rows", make_rows(3))])).run_id
     put_part(fleet.store, read_index(fleet.store, run_id)[0], statuses=["failed"])

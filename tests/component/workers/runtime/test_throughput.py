@@ -1,4 +1,4 @@
-"""One worker's pace: over its last 30 s, from its own answers, and unknown before the first."""
+"""One worker's throughput: the rate of its own answers over the last 30 s, unknown before the first."""
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -32,7 +32,7 @@ def pace(clock: Clock) -> Throughput:
 
 
 def answer(count: int, *, tokens: int | None = 5, took_s: float = 2.0) -> list[Outcome]:
-    """Return outcomes as the wall clock times them, which is not the clock that the pace goes by."""
+    """Return outcomes timed by the wall clock; the rate uses another clock."""
     timed = {"output_tokens": tokens, "started_at": 7000.0, "finished_at": 7000.0 + took_s}
     return [make_outcome(make_sample(number)).model_copy(update=timed) for number in range(count)]
 
@@ -43,7 +43,7 @@ def answer_steadily(pace: Throughput, clock: Clock, *, per_s: int, for_s: int) -
         pace.count(answer(per_s, took_s=1.0))
 
 
-def test_before_the_first_outcome_there_is_no_rate_and_after_a_long_silence_it_is_zero(pace: Throughput, clock: Clock) -> None:
+def test_rate_is_none_first_and_zero_when_idle(pace: Throughput, clock: Clock) -> None:
     clock.now_s += 100
     pace.count([])
     assert pace.measure() is None
@@ -53,7 +53,7 @@ def test_before_the_first_outcome_there_is_no_rate_and_after_a_long_silence_it_i
 
 
 @pytest.mark.parametrize("for_s", [1, 5, 30, 300])
-def test_a_steady_rate_is_told_from_the_beginning_on(pace: Throughput, clock: Clock, for_s: int) -> None:
+def test_steady_rate_is_measured_from_the_start(pace: Throughput, clock: Clock, for_s: int) -> None:
     clock.now_s += 90  # while the engine loads
     answer_steadily(pace, clock, per_s=4, for_s=for_s)
     assert pace.measure() == pytest.approx((4.0, 20.0))
@@ -65,21 +65,21 @@ def test_only_the_last_thirty_seconds_count(pace: Throughput, clock: Clock) -> N
     assert pace.measure() == pytest.approx((2.0, 10.0))
 
 
-def test_after_a_rest_the_rate_is_that_of_the_work_at_once(pace: Throughput, clock: Clock) -> None:
+def test_rate_after_a_pause_ignores_the_pause(pace: Throughput, clock: Clock) -> None:
     answer_steadily(pace, clock, per_s=4, for_s=60)
     clock.now_s += 600
     answer_steadily(pace, clock, per_s=3, for_s=5)
     assert pace.measure() == pytest.approx((3.0, 15.0))
 
 
-def test_a_sample_without_an_answer_counts_and_has_no_tokens(pace: Throughput, clock: Clock) -> None:
+def test_failed_sample_counts_without_tokens(pace: Throughput, clock: Clock) -> None:
     clock.now_s += 2
     pace.count([*answer(2), *answer(2, tokens=None)])
     assert pace.measure() == (2.0, 5.0)
 
 
 @pytest.mark.parametrize("took_s", [0.0, -3600.0])
-def test_neither_answers_at_once_nor_a_clock_set_back_make_a_rate_absurd(pace: Throughput, took_s: float) -> None:
+def test_instant_answers_and_clock_steps_keep_rate_sane(pace: Throughput, took_s: float) -> None:
     pace.count(answer(64, took_s=took_s))
     assert pace.measure() == (64.0, 320.0)
 
@@ -101,15 +101,15 @@ def test_threads_that_count_at_once_lose_nothing(pace: Throughput) -> None:
     assert pace.measure() == (6000.0, 30000.0)
 
 
-def test_a_worker_tells_the_pace_of_what_it_answers_itself_and_not_of_what_it_finds_in_a_journal(fleet: Fleet) -> None:
+def test_rate_excludes_outcomes_read_from_a_journal(fleet: Fleet) -> None:
     fleet.write_profile("tried")
     run_id = enqueue_rows(fleet, "tried", make_rows(32))
     with open_worker(fleet, "tried", name="gpu0@test") as worker:
         assert fleet.workers("tried")[0].samples_per_s is None
         assert run_chunk(worker, run_id, 0) == "done"
-        wait_until(lambda: fleet.workers("tried")[0].samples_per_s, "the pace to be told")
-        (told,) = fleet.workers("tried")
-        assert told.tokens_per_s == told.samples_per_s, "the echo engine's ok is one token"
+        wait_until(lambda: fleet.workers("tried")[0].samples_per_s, "the rate to be announced")
+        (record,) = fleet.workers("tried")
+        assert record.tokens_per_s == record.samples_per_s, "the echo engine's ok is one token"
     with open_worker(fleet, "tried", name="gpu1@test") as worker:
         lease = worker.ledger.acquire(run_id, 1, "dead@test")
         assert lease is not None

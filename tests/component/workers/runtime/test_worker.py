@@ -1,4 +1,4 @@
-"""What a worker process holds: it drains, gives back, announces itself, and never goes on without its engine."""
+"""A worker drains, releases its chunks, announces itself, and exits when its engine dies."""
 
 import os
 import threading
@@ -32,19 +32,19 @@ def acquire(worker: Worker, run_id: str, number: int) -> Lease:
     return lease
 
 
-def test_a_worker_is_there_from_its_start_to_its_end_and_says_what_it_holds(fleet: Fleet) -> None:
+def test_worker_record_lists_held_chunks_until_stop(fleet: Fleet) -> None:
     fleet.write_profile("tried")
     with open_worker(fleet, "tried") as worker:
-        (spoken,) = fleet.workers("tried")
-        assert (spoken.worker, spoken.device, spoken.pid, spoken.state) == ("tried@test", "cpu", os.getpid(), "ready")
+        (record,) = fleet.workers("tried")
+        assert (record.worker, record.device, record.pid, record.state) == ("tried@test", "cpu", os.getpid(), "ready")
         with worker.keeper.keep(acquire(worker, enqueue_rows(fleet, "tried", make_rows(4)), 0)) as held:
-            wait_until(lambda: fleet.workers("tried")[0].holds == ((held.lease.run_id, 0),), "the chunk to be told of")
+            wait_until(lambda: fleet.workers("tried")[0].holds == ((held.lease.run_id, 0),), "the chunk in the worker's record")
             worker.leases.drain()
-            wait_until(lambda: fleet.workers("tried")[0].state == "draining", "the drain to be told of")
+            wait_until(lambda: fleet.workers("tried")[0].state == "draining", "the drain in the worker's record")
     assert fleet.workers("tried") == []
 
 
-def test_a_drain_grants_its_grace_once_and_takes_it_away_when_asked_to_hurry(worker: Worker) -> None:
+def test_drain_grace_starts_once_and_can_be_ended(worker: Worker) -> None:
     assert (worker.leases.draining, worker.leases.grace_over) == (False, False)
     worker.leases.drain()
     worker.leases.drain()
@@ -61,8 +61,8 @@ def test_stopping_waits_for_what_is_held(fleet: Fleet) -> None:
         with worker.keeper.keep(acquire(worker, run_id, 0)):
             stopping = threading.Thread(target=worker.stop)
             stopping.start()
-            wait_until(lambda: fleet.workers("tried")[0].state == "draining", "a beat of the draining worker")
-            assert worker.host.submit(_answer_of_the_loop()).result(20) == 42, "the engine's loop runs for as long as it is needed"
+            wait_until(lambda: fleet.workers("tried")[0].state == "draining", "a heartbeat of the draining worker")
+            assert worker.host.submit(_answer_of_the_loop()).result(20) == 42, "the engine's loop must run while a chunk is held"
             assert stopping.is_alive()
         stopping.join(timeout=20)
         assert not stopping.is_alive()
@@ -73,7 +73,7 @@ async def _answer_of_the_loop() -> int:
     return 42
 
 
-def test_a_chunk_that_is_given_back_is_taken_over_once(fleet: Fleet) -> None:
+def test_released_chunk_is_taken_over_once(fleet: Fleet) -> None:
     fleet.write_profile("tried")
     run_id = enqueue_rows(fleet, "tried", make_rows(4))
     with open_worker(fleet, "tried", janitor_s=600) as worker:  # its one sweep was at its start
@@ -85,7 +85,7 @@ def test_a_chunk_that_is_given_back_is_taken_over_once(fleet: Fleet) -> None:
         assert acquire(worker, run_id, 0).token != lease.token
 
 
-def test_a_chunk_of_another_worker_is_run_on_a_thread_of_its_own_while_there_is_room(fleet: Fleet) -> None:
+def test_takeovers_run_on_threads_while_there_is_room(fleet: Fleet) -> None:
     fleet.write_profile("tried", engine_options={"delay_s": 0.2})
     run_id = enqueue_rows(fleet, "tried", make_rows(40), chunk=10)
     with open_worker(fleet, "tried", chunks_in_flight=2, janitor_s=600) as worker:
@@ -98,7 +98,7 @@ def test_a_chunk_of_another_worker_is_run_on_a_thread_of_its_own_while_there_is_
         assert worker.takeovers.room == 0
 
 
-def test_a_dying_worker_gives_every_chunk_back_and_takes_no_more(worker: Worker, fleet: Fleet, exits: list[int]) -> None:
+def test_dying_worker_releases_every_chunk(worker: Worker, fleet: Fleet, exits: list[int]) -> None:
     run_id = enqueue_rows(fleet, "tried", make_rows(40))
     with worker.keeper.keep(acquire(worker, run_id, 0)), worker.keeper.keep(acquire(worker, run_id, 1)):
         with pytest.raises(Exited):
@@ -111,7 +111,7 @@ def test_a_dying_worker_gives_every_chunk_back_and_takes_no_more(worker: Worker,
         assert view.holders == {}
 
 
-def test_a_dying_worker_gives_back_a_chunk_that_was_just_being_leased(
+def test_dying_worker_releases_a_chunk_being_acquired(
     worker: Worker, fleet: Fleet, exits: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_id, asked, answered = enqueue_rows(fleet, "tried", make_rows(40)), threading.Event(), threading.Event()
@@ -144,7 +144,7 @@ def test_a_dying_worker_gives_back_a_chunk_that_was_just_being_leased(
     assert worker.ledger.expire_leases(run_id) == [0]
 
 
-def test_a_dying_worker_dies_though_redis_is_gone(worker: Worker, fleet: Fleet, exits: list[int]) -> None:
+def test_dying_worker_exits_without_redis(worker: Worker, fleet: Fleet, exits: list[int]) -> None:
     run_id = enqueue_rows(fleet, "tried", make_rows(4))
     with worker.keeper.keep(acquire(worker, run_id, 0)):
         fleet.server.kill()
@@ -154,7 +154,7 @@ def test_a_dying_worker_dies_though_redis_is_gone(worker: Worker, fleet: Fleet, 
     assert exits == [ENGINE_DIED]
 
 
-def test_a_worker_whose_engine_hangs_while_it_stops_ends(fleet: Fleet, exits: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_engine_that_hangs_in_stop_ends_worker(fleet: Fleet, exits: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("workers.runtime.engine_host._STOP_S", 0.2)
     fleet.write_profile("tried")
     with open_worker(fleet, "tried") as worker:
@@ -169,9 +169,7 @@ def test_a_worker_whose_engine_hangs_while_it_stops_ends(fleet: Fleet, exits: li
         monkeypatch.undo()  # the process would be gone; here it is stopped
 
 
-def test_an_engine_that_hangs_is_found_also_while_redis_is_out_of_order(
-    fleet: Fleet, exits: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_stalled_engine_is_detected_during_redis_errors(fleet: Fleet, exits: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     fleet.write_profile("tried")
     with open_worker(fleet, "tried", engine_stall_s=5) as worker:
         worker.keeper.stop()
@@ -188,7 +186,7 @@ def _refuse(model: str) -> list[str]:
     raise ResponseError(f"WRONGTYPE {model}")
 
 
-def test_a_worker_says_that_it_loads(fleet: Fleet) -> None:
+def test_loading_worker_is_registered(fleet: Fleet) -> None:
     fleet.write_profile("slow", engine_options={"load_s": 1.0})
     with ThreadPoolExecutor(1) as threads:
         opened = threads.submit(_open_and_close, fleet)
@@ -202,7 +200,7 @@ def _open_and_close(fleet: Fleet) -> None:
         assert [one.state for one in fleet.workers("slow")] == ["ready"]
 
 
-def test_an_engine_that_ends_its_loop_ends_the_worker(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_engine_that_ends_its_loop_ends_worker(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     died = threading.Event()
     monkeypatch.setattr(Worker, "die", lambda *_: died.set())
     fleet.write_profile("tried")
@@ -217,6 +215,6 @@ def _leave() -> None:
     raise SystemExit(3)
 
 
-def test_a_run_is_loaded_once(worker: Worker, fleet: Fleet) -> None:
+def test_run_is_loaded_once(worker: Worker, fleet: Fleet) -> None:
     run_id = enqueue_rows(fleet, "tried", make_rows(4))
     assert worker.runs.load(run_id) is worker.runs.load(run_id)
