@@ -4,6 +4,7 @@ Each class has a stable ``code`` for outcomes and logs, and the ``exit_code`` of
 become outcomes, chunk faults are exceptions, machine faults end the process.
 """
 
+from common.deaths import DeathCause
 from common.exit_codes import NOT_ALL_OK, UNREACHABLE, USER_MUST_ACT
 
 
@@ -55,9 +56,17 @@ class ServiceUnreachable(TransientError):
 
 
 class EngineError(FleetError):
-    """The machine is at fault: the engine crashed or stopped.  The worker process exits and its leases expire."""
+    """The engine crashed or stopped.  The worker process gives its chunks back and exits.
+
+    ``cause`` states whether the samples in flight may have caused it.  An engine with processes of its own reads it from
+    their exit; without that knowledge it is a crash.
+    """
 
     code = "engine_error"
+
+    def __init__(self, message: str, *, cause: DeathCause = DeathCause.CRASH) -> None:
+        super().__init__(message)
+        self.cause = cause
 
 
 class LeaseLost(FleetError):

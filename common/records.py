@@ -181,14 +181,19 @@ class Part(Record):
     outcomes: tuple[Outcome, ...]
 
 
-class Lease(Record):
-    """A worker's time-limited hold on a chunk.  ``token`` is a fencing token: it shuts out a holder that lost its lease.
+class Standing(StrEnum):
+    """What the deaths of earlier holders say about a chunk.  ``ledger.lua`` decides it."""
 
-    ``suspect`` means that the chunk may have crashed an engine: run its samples one at a time.
-    """
+    FRESH = "fresh"
+    STRUCK = "struck"  # it was in flight when an engine died: no second struck chunk beside it
+    QUARANTINED = "quarantined"  # its samples run in small groups, apart from all others
+
+
+class Lease(Record):
+    """A worker's time-limited hold on a chunk.  ``token`` is a fencing token: it shuts out a holder that lost its lease."""
 
     run_id: str
     chunk: int
     token: str
     worker: str
-    suspect: bool = False
+    standing: Standing = Standing.FRESH

@@ -135,7 +135,7 @@ def wire_worker(
     media = MediaLoader(settings.media_threads, settings.media_memory_mb * 2**20)
     host = EngineHost(record.worker, engine, load_adapter(profile.adapter), media, stall_s=settings.engine_stall_s)
     runs = RunCache(store, profile, settings)
-    takeovers = Takeovers(ledger, run_taken_over, settings.chunks_in_flight)
+    takeovers = Takeovers(ledger, run_taken_over, settings.chunks_in_flight, lambda: worker.engine_lock.is_reserved)
     janitor = Janitor(celery, ledger, takeovers, runs.find_index, profile.name, settings.janitor_s)
     worker = Worker(record, host, runs, takeovers, janitor, ledger=ledger, store=store, settings=settings, launcher=launcher)
     return worker

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 
 class RunKeys(NamedTuple):
-    """The keys of a run, in the order of ``ledger.lua`` and without those of a chunk (journal and trial)."""
+    """The keys of a run, in the order of ``ledger.lua`` and without those of a chunk (journal and trials)."""
 
     run: str
     states: str
@@ -14,6 +14,8 @@ class RunKeys(NamedTuple):
     holders: str
     progress: str
     offers: str
+    strikes: str
+    losses: str
 
 
 def runs_key(model: str) -> str:
@@ -32,5 +34,5 @@ def journal_key(run_id: str, chunk: int | str) -> str:
 
 
 def trial_key(run_id: str, chunk: int | str) -> str:
-    """Return the key of a chunk's trial: the blame and the lone sample of a chunk that lost a holder."""
+    """Return the key of a quarantined chunk's trials: the group that runs now, and the deaths of earlier groups."""
     return f"{journal_key(run_id, chunk)}:trial"

@@ -14,16 +14,19 @@
 --                             holder can renew until another worker takes the chunk over
 --   KEYS[7] progress  LIST    the last 128 commits, newest first: "ms samples tokens"
 --   KEYS[8] offers    ZSET    chunk -> when it is offered again, in ms; it was offered to a successor that has not leased it
---   KEYS[9] journal   HASH    sample_id -> outcome, of one leased chunk; deleted by its commit
---   KEYS[10] trial    HASH    of one chunk that lost a holder; deleted by its commit.  blame -> points, sample -> the sample
---                             that runs alone now, crashes:<sample_id> -> holders lost while that sample ran alone
+--   KEYS[9] strikes   HASH    chunk -> engine deaths with a known cause while the chunk was in flight; deleted by its commit
+--   KEYS[10] losses   HASH    chunk -> holders lost without a known cause since its last journal entry; deleted by its commit
+--   KEYS[11] journal  HASH    sample_id -> outcome, of one leased chunk; deleted by its commit
+--   KEYS[12] trial    HASH    of one quarantined chunk; deleted by its commit.  group -> the samples that run now (their ids,
+--                             separated by spaces) or "control", died:<cause>:<group> -> holders lost while that group ran
 
 local run, states, counts, chunks = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local leases, holders, progress, offers, journal, trial = KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
+local leases, holders, progress, offers = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
+local strikes, losses, journal, trial = KEYS[9], KEYS[10], KEYS[11], KEYS[12]
 
--- Points of blame.  A silent holder adds one point only, because it may have been preempted.  An engine that is known to have
--- died adds enough points to make the chunk a suspect: `SUSPECT` in ledger.py, which is passed in as an argument.
-local SILENT = 1
+-- A chunk is quarantined at its second strike: one engine death names all chunks in flight, a second one few of them.  It is
+-- quarantined as well when so many holders were lost in a row that something may end them without a trace.
+local QUARANTINE_STRIKES, QUARANTINE_LOSSES = 2, 5
 
 local function now_ms()
   local time = redis.call('TIME')
@@ -45,13 +48,48 @@ local function forget_lease(chunk)
   redis.call('HDEL', holders, chunk)
 end
 
-local function blame(points)
-  redis.call('HINCRBY', trial, 'blame', points)
-  local alone = redis.call('HGET', trial, 'sample')
-  if alone then
-    redis.call('HINCRBY', trial, 'crashes:' .. alone, 1)
-    redis.call('HDEL', trial, 'sample')
+-- Record that the holder of a chunk ended because of `cause` (`DeathCause` in deaths.py).  In quarantine the death counts
+-- against the group that ran.  A death during the control is the engine's own fault.
+local function record_death(chunk, cause)
+  local group = redis.call('HGET', trial, 'group')
+  redis.call('HDEL', trial, 'group')
+  if group == 'control' then return end
+  if group then
+    redis.call('HINCRBY', trial, 'died:' .. cause .. ':' .. group, 1)
+  elseif cause ~= 'kill' then
+    redis.call('HINCRBY', strikes, chunk, 1)
+  elseif redis.call('HINCRBY', losses, chunk, 1) >= QUARANTINE_LOSSES then
+    redis.call('HSET', strikes, chunk, QUARANTINE_STRIKES)
+    redis.call('HDEL', losses, chunk)
   end
+end
+
+-- fresh | struck | quarantined (`Standing` in records.py)
+local function standing_of(chunk)
+  local struck = tonumber(redis.call('HGET', strikes, chunk) or 0)
+  return struck >= QUARANTINE_STRIKES and 'quarantined' or struck > 0 and 'struck' or 'fresh'
+end
+
+local function list_quarantined()
+  local found, struck = {}, redis.call('HGETALL', strikes)
+  for i = 1, #struck, 2 do
+    if tonumber(struck[i + 1]) >= QUARANTINE_STRIKES then found[#found + 1] = struck[i] end
+  end
+  return found
+end
+
+-- Whether this worker may lease the chunk now, as far as its standing tells.  A worker takes one chunk at a time that is not
+-- fresh, and one worker at a time serves a run's quarantine.
+local function may_lease(chunk, standing, takes_struck, now)
+  if standing == 'fresh' then return true end
+  if takes_struck ~= '1' then return false end
+  if standing == 'quarantined' then
+    for _, other in ipairs(list_quarantined()) do
+      local expiry = redis.call('ZSCORE', leases, other)
+      if other ~= chunk and expiry and tonumber(expiry) > now and redis.call('HEXISTS', holders, other) == 1 then return false end
+    end
+  end
+  return true
 end
 
 -- Pause the run when too many of the samples with an outcome have failed.
@@ -75,7 +113,7 @@ local commands = {}
 function commands.open(model, samples, chunk_count, token, retention_s)
   if redis.call('EXISTS', run) == 1 then return redis.call('HGET', run, 'opened_by') == token and 1 or 0 end
   local now = now_ms()
-  redis.call('DEL', states, counts, chunks, leases, holders, progress, offers)
+  redis.call('DEL', states, counts, chunks, leases, holders, progress, offers, strikes, losses)
   redis.call('SETRANGE', states, tonumber(samples) - 1, '\0')
   redis.call('SETRANGE', chunks, tonumber(chunk_count) - 1, '\0')
   redis.call('HSET', run, 'model', model, 'state', 'running', 'samples', samples, 'chunks', chunk_count,
@@ -108,10 +146,10 @@ function commands.set_abort(rate, after)
   return 1
 end
 
--- chunk token worker lease_ms retention_s suspect_at (points) -> leased | suspect (leased, and the engine may have crashed
--- because of this chunk) | unknown | closed | done | held (by another token).  A repeated call with the same token gets the
--- lease again, because the first reply may have been lost.
-function commands.acquire(chunk, token, worker, lease_ms, retention_s, suspect_at)
+-- chunk token worker lease_ms retention_s takes_struck -> fresh | struck | quarantined (leased, with this standing) | unknown |
+-- closed | done | held (by another token) | apart (not leased because of its standing; offered to others at once).  A repeated
+-- call with the same token gets the lease again, because the first reply may have been lost.
+function commands.acquire(chunk, token, worker, lease_ms, retention_s, takes_struck)
   local state = redis.call('HGET', run, 'state')
   local byte = redis.call('GETRANGE', chunks, chunk, chunk)
   if not state or byte == '' then return 'unknown' end
@@ -121,12 +159,21 @@ function commands.acquire(chunk, token, worker, lease_ms, retention_s, suspect_a
   local now = now_ms()
   local expiry, holder = redis.call('ZSCORE', leases, chunk), token_of(chunk)
   if expiry and tonumber(expiry) > now and holder ~= token then return 'held' end
-  if holder and holder ~= token then blame(SILENT) end
+  if holder and holder ~= token then
+    record_death(chunk, 'kill')
+    redis.call('HDEL', holders, chunk)
+  end
+  local standing = standing_of(chunk)
+  if holder ~= token and not may_lease(chunk, standing, takes_struck, now) then
+    redis.call('ZREM', leases, chunk)
+    redis.call('ZADD', offers, now, chunk)
+    return 'apart'
+  end
   redis.call('HSETNX', run, 'started_ms', now)
   redis.call('ZADD', leases, now + lease_ms, chunk)
   redis.call('HSET', holders, chunk, token .. ' ' .. worker)
   touch(retention_s)
-  return tonumber(redis.call('HGET', trial, 'blame') or 0) >= tonumber(suspect_at) and 'suspect' or 'leased'
+  return standing
 end
 
 -- lease_ms retention_s then chunk token, chunk token, ... -> for each 1 if renewed, 0 if lost
@@ -149,23 +196,28 @@ function commands.journal(chunk, token, retention_s, ...)
   if token_of(chunk) ~= token then return 0 end
   redis.call('HSET', journal, ...)
   redis.call('EXPIRE', journal, retention_s)
-  redis.call('HDEL', trial, 'sample')
+  redis.call('HDEL', losses, chunk)
   return 1
 end
 
--- chunk token sample_id retention_s -> number of holders lost while the sample ran alone, or -1 if the lease is lost
-function commands.begin_trial(chunk, token, sample_id, retention_s)
-  if token_of(chunk) ~= token then return -1 end
-  redis.call('HSET', trial, 'sample', sample_id)
-  redis.call('EXPIRE', trial, retention_s)
-  return tonumber(redis.call('HGET', trial, 'crashes:' .. sample_id) or 0)
-end
-
--- chunk token -> 1 if the chunk is no longer a suspect, 0 if the lease is lost
-function commands.absolve(chunk, token)
+-- chunk token group retention_s -> 1 if the group is recorded as the one that runs now, 0 if the lease is lost
+function commands.begin_trial(chunk, token, group, retention_s)
   if token_of(chunk) ~= token then return 0 end
-  redis.call('HDEL', trial, 'blame')
+  redis.call('HSET', trial, 'group', group)
+  redis.call('EXPIRE', trial, retention_s)
   return 1
+end
+
+-- chunk token group then the causes to forget -> 1 if the group's deaths are forgotten, 0 if the lease is lost
+function commands.forget_deaths(chunk, token, group, ...)
+  if token_of(chunk) ~= token then return 0 end
+  for _, cause in ipairs({...}) do redis.call('HDEL', trial, 'died:' .. cause .. ':' .. group) end
+  return 1
+end
+
+-- -> the quarantined chunks
+function commands.quarantined()
+  return list_quarantined()
 end
 
 -- chunk positions (u64 each) states (u8 each) datasets (u16 each) tokens failure is_progress retention_s -> samples
@@ -192,6 +244,8 @@ function commands.commit(chunk, positions, new_states, datasets, tokens, failure
   for field, difference in pairs(moves) do redis.call('HINCRBY', counts, field, difference) end
   forget_lease(chunk)
   redis.call('DEL', journal, trial)
+  redis.call('HDEL', strikes, chunk)
+  redis.call('HDEL', losses, chunk)
   redis.call('SETRANGE', chunks, chunk, '\1')
   local now = now_ms()
   if was_pending and is_progress == '1' then
@@ -207,10 +261,11 @@ function commands.commit(chunk, positions, new_states, datasets, tokens, failure
   return raised
 end
 
--- chunk token blame delay_ms -> 1 if given back, for take-over after the delay; 0 if it was not held with this token
-function commands.release(chunk, token, points, delay_ms)
+-- chunk token cause ('' if its holder did not die) delay_ms -> 1 if given back, for take-over after the delay; 0 if it was not
+-- held with this token
+function commands.release(chunk, token, cause, delay_ms)
   if token_of(chunk) ~= token then return 0 end
-  if tonumber(points) > 0 then blame(points) else redis.call('HDEL', trial, 'sample') end
+  if cause ~= '' then record_death(chunk, cause) else redis.call('HDEL', trial, 'group') end
   redis.call('HDEL', holders, chunk)
   redis.call('ZADD', leases, now_ms() + delay_ms, chunk)
   return 1
@@ -228,15 +283,18 @@ function commands.set_state(state, reason)
   return 1
 end
 
--- limit again_ms of_silent -> chunks to take over: given back, or (if of_silent is 1) with a holder that fell silent.
+-- limit again_ms of_silent takes_struck -> chunks to take over: given back, or (if of_silent is 1) with a holder that fell
+-- silent.  At most one of them is not fresh, and none is unless takes_struck is 1.
 -- Each chunk is returned once, and again after `again_ms` if no worker has tried to lease it: the worker that got it may have
 -- died before it could.
-function commands.expire(limit, again_ms, of_silent)
+function commands.expire(limit, again_ms, of_silent, takes_struck)
   local now, expired = now_ms(), {}
   for _, set in ipairs({leases, offers}) do
     for _, chunk in ipairs(redis.call('ZRANGEBYSCORE', set, '-inf', now, 'LIMIT', 0, 4096)) do
       if #expired >= tonumber(limit) then return expired end
-      if of_silent == '1' or redis.call('HEXISTS', holders, chunk) == 0 then
+      local standing, is_silent = standing_of(chunk), redis.call('HEXISTS', holders, chunk) == 1
+      if (of_silent == '1' or not is_silent) and may_lease(chunk, standing, takes_struck, now) then
+        if standing ~= 'fresh' then takes_struck = '0' end
         redis.call('ZREM', leases, chunk)
         redis.call('ZADD', offers, now + again_ms, chunk)
         expired[#expired + 1] = chunk

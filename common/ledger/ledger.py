@@ -4,6 +4,7 @@ Correctness depends on this module alone; a Celery message only names a chunk to
 Redis, so a wrong clock on a worker has no effect.
 """
 
+import os
 import secrets
 import struct
 from collections import Counter
@@ -15,16 +16,16 @@ from typing import Any
 import redis
 from redis.client import Pipeline
 
+from common.deaths import DeathCause
 from common.errors import LeaseLost
 from common.ledger.keys import journal_key, run_keys, runs_key, trial_key
-from common.records import STATE_BYTES, Chunk, Lease, Outcome, Part, Plan, RunState
+from common.records import STATE_BYTES, Chunk, Lease, Outcome, Part, Plan, RunState, Standing
 from common.redaction import mask_text
 from common.settings import Settings
 from common.spec.models import AbortIf
 
 _SCRIPT = (Path(__file__).parent / "ledger.lua").read_text(encoding="utf-8")
-# A chunk with this many points of blame is a suspect.  A holder that fell silent adds one point (see ``ledger.lua``).
-SUSPECT = 2
+_CONTROL = "control"
 _ENDED = (None, RunState.DONE.encode(), RunState.CANCELLED.encode())  # None: the record expired or was deleted
 _STATE_NAMES = {byte: name for name, byte in STATE_BYTES.items()}
 
@@ -88,13 +89,19 @@ class Ledger:
         given = (abort_if.failed_rate, abort_if.after) if abort_if else ("", "")
         self._call(run_id, None, "set_abort", *given)
 
-    def acquire(self, run_id: str, chunk: int, worker: str) -> Lease | None:
-        """Lease a chunk for ``lease_s``.  Return ``None`` if it is done, held by another worker, or its run is not running."""
-        token = secrets.token_hex(8)
-        answer = self._call(run_id, chunk, "acquire", chunk, token, worker, self._lease_ms, self._settings.retention_s, SUSPECT)
-        if answer not in (b"leased", b"suspect"):
+    def acquire(self, run_id: str, chunk: int, worker: str, *, takes_struck: bool = True) -> Lease | None:
+        """Lease a chunk for ``lease_s``.
+
+        Return ``None`` if it is done, held by another worker, or its run is not running; also if it is struck and the worker
+        does not take struck chunks now, or is quarantined while another worker serves the run's quarantine.
+        """
+        token = f"{os.getpid()}-{secrets.token_hex(8)}"  # `release_dead` finds the leases of a process by its id
+        answer = self._call(
+            run_id, chunk, "acquire", chunk, token, worker, self._lease_ms, self._settings.retention_s, int(takes_struck)
+        ).decode()
+        if answer not in set(Standing):
             return None
-        return Lease(run_id=run_id, chunk=chunk, token=token, worker=worker, suspect=answer == b"suspect")
+        return Lease(run_id=run_id, chunk=chunk, token=token, worker=worker, standing=Standing(answer))
 
     def renew(self, run_id: str, leases: Sequence[Lease]) -> list[Lease]:
         """Renew leases of one run until ``lease_s`` from now; return those that are lost."""
@@ -115,21 +122,29 @@ class Ledger:
         entries: Any = self.client.hgetall(journal_key(lease.run_id, lease.chunk))
         return {sample_id.decode(): Outcome.model_validate_json(text) for sample_id, text in entries.items()}
 
-    def begin_trial(self, lease: Lease, sample_id: str) -> int:
-        """Record that a sample of a suspect chunk runs alone now; return how many holders were lost while it ran alone before.
+    def begin_trial(self, lease: Lease, group: Sequence[str]) -> None:
+        """Record that these samples of a quarantined chunk run now, apart from all others; without any, that the control runs.
 
-        The record is removed when the sample's outcome enters the journal.  Raises ``LeaseLost``.
+        If the holder dies, the death counts against this group.  Raises ``LeaseLost``.
         """
-        crashes: int = self._call(
-            lease.run_id, lease.chunk, "begin_trial", lease.chunk, lease.token, sample_id, self._settings.retention_s
-        )
-        if crashes < 0:
+        named = " ".join(group) or _CONTROL
+        if not self._call(lease.run_id, lease.chunk, "begin_trial", lease.chunk, lease.token, named, self._settings.retention_s):
             raise LeaseLost(f"chunk {lease.chunk} of {lease.run_id} went to another worker")
-        return crashes
 
-    def absolve(self, lease: Lease) -> None:
-        """Clear a chunk's blame after the sample that crashed the engine was found."""
-        self._call(lease.run_id, lease.chunk, "absolve", lease.chunk, lease.token)
+    def read_deaths(self, lease: Lease) -> dict[tuple[str, ...], Counter[DeathCause]]:
+        """Return the deaths of holders while a group of a quarantined chunk ran, by the sample ids of the group."""
+        deaths: dict[tuple[str, ...], Counter[DeathCause]] = {}
+        entries: Any = self.client.hgetall(trial_key(lease.run_id, lease.chunk))
+        for field, times in entries.items():
+            kind, _, rest = field.decode().partition(":")
+            cause, _, group = rest.partition(":")
+            if kind == "died":
+                deaths.setdefault(tuple(group.split(" ")), Counter())[DeathCause(cause)] += int(times)
+        return deaths
+
+    def forget_deaths(self, lease: Lease, group: Sequence[str]) -> None:
+        """Delete the recorded deaths of a group, so that it is tried as often again."""
+        self._call(lease.run_id, lease.chunk, "forget_deaths", lease.chunk, lease.token, " ".join(group), *DeathCause)
 
     def commit(self, chunk: Chunk, part: Part, datasets: Mapping[str, int], *, is_progress: bool = True) -> int:
         """Count a part's outcomes and mark its chunk done, with or without a lease; return how many samples changed state.
@@ -157,13 +172,29 @@ class Ledger:
             raise LeaseLost(f"the ledger no longer knows chunk {chunk.number} of {chunk.run_id}")
         return raised
 
-    def release(self, lease: Lease, *, blame: int = 0, delay_s: float = 0.0) -> bool:
+    def release(self, lease: Lease, *, death: DeathCause | None = None, delay_s: float = 0.0) -> bool:
         """Give a chunk back with its journal; others can take it over after ``delay_s``.  Return whether it was still leased.
 
-        ``blame`` are points to add when the chunk may have crashed the engine.  From ``SUSPECT`` points on, its samples run
-        one at a time.
+        ``death`` is why its holder ended, if the chunk was in flight then.  ``ledger.lua`` counts it and decides from when on
+        the chunk is struck or quarantined.
         """
-        return bool(self._call(lease.run_id, lease.chunk, "release", lease.chunk, lease.token, blame, int(delay_s * 1000)))
+        ms = int(delay_s * 1000)
+        return bool(self._call(lease.run_id, lease.chunk, "release", lease.chunk, lease.token, death or "", ms))
+
+    def release_dead(self, model: str, worker: str, pid: int, death: DeathCause) -> int:
+        """Give back all chunks that a worker process held when it ended; return how many.
+
+        Call it after the process and its children have exited.
+        """
+        released = 0
+        for run_id in self.list_runs(model):
+            held: Any = self.client.hgetall(run_keys(run_id).holders)
+            for chunk, holder in held.items():
+                token, _, name = holder.decode().partition(" ")
+                if name == worker and token.partition("-")[0] == str(pid):
+                    lease = Lease(run_id=run_id, chunk=int(chunk), token=token, worker=worker)
+                    released += self.release(lease, death=death)
+        return released
 
     def pause_run(self, run_id: str, reason: str) -> bool:
         """Lease no more chunks of a run until ``continue_run``.  ``reason`` is shown to users; secrets in it are masked."""
@@ -181,12 +212,14 @@ class Ledger:
         self.client.sadd(runs_key(model.decode()), run_id)  # after the state: `list_runs` removes ended runs
         return True
 
-    def expire_leases(self, run_id: str, *, limit: int = 256, of_silent: bool = True) -> list[int]:
+    def expire_leases(self, run_id: str, *, limit: int = 256, of_silent: bool = True, takes_struck: bool = True) -> list[int]:
         """Return chunks to take over: given back, or (with ``of_silent``) with a holder that was silent for too long.
 
-        Each chunk is returned once, and again after ``lease_s`` if no worker has tried to lease it since.
+        Each chunk is returned once, and again after ``lease_s`` if no worker has tried to lease it since.  At most one of them
+        is struck or quarantined, and none is unless ``takes_struck``.
         """
-        return [int(chunk) for chunk in self._call(run_id, None, "expire", limit, self._lease_ms, int(of_silent))]
+        chunks = self._call(run_id, None, "expire", limit, self._lease_ms, int(of_silent), int(takes_struck))
+        return [int(chunk) for chunk in chunks]
 
     def offer_again(self, run_id: str, chunk: int) -> None:
         """Let ``expire_leases`` return a chunk again at once, unless a worker has leased it since."""
@@ -261,6 +294,14 @@ class Ledger:
             holders={int(chunk): held[chunk].decode().partition(" ")[2] for chunk in leased if chunk in held},
             progress=[_parse_commit(entry) for entry in commits],
         )
+
+    def count_cleared(self, run_id: str) -> dict[int, int]:
+        """Return the number of samples with an outcome in the journal of each quarantined chunk, by chunk."""
+        chunks = [int(chunk) for chunk in self._call(run_id, None, "quarantined")]
+        with self.client.pipeline(transaction=False) as pipe:
+            for chunk in chunks:
+                pipe.hlen(journal_key(run_id, chunk))
+            return dict(zip(chunks, pipe.execute(), strict=True))
 
     def read_done(self, run_id: str, *, start: int = 0) -> bytes:
         """Return one byte per chunk from ``start`` on: 1 if it is done, else 0."""

@@ -1,23 +1,30 @@
-"""Quarantine: a chunk that has killed an engine runs one sample at a time, each recorded before it starts.
+"""Quarantine: the samples of a chunk that was in flight at two engine deaths run in small groups, apart from all others.
 
-A sample during whose run alone the engine died twice is the cause: it becomes ``failed/engine_crashed``, and the rest of its
-chunk runs together again.
+A group that dies is split, down to one sample.  A sample is convicted (``failed/engine_crashed``) after two deaths with a known
+cause while it ran alone.  A fresh engine answers a control sample first: if it dies at that, the engine is at fault.
 """
 
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import structlog
 
-from common.errors import SampleError
-from common.records import Lease, Outcome, Sample
+from common.deaths import DeathCause
+from common.errors import ConfigError, EngineError, SampleError
+from common.records import Lease, Outcome, Sample, Standing
+from common.storage.plan_index import read_chunk, read_part
+from workers.execution.group_testing import count_attributed, describe_deaths, plan_groups
 from workers.execution.sample import answer_samples, make_outcome
 from workers.runtime.run_context import RunContext
 from workers.runtime.worker import Worker
 
 log = structlog.get_logger()
 
-MOST_CRASHES = 2
+CONVICTING_DEATHS = 2  # of a sample alone, with a known cause
+UNEXPLAINED_DEATHS = 3  # of a sample alone, of any cause: the run pauses and names it
+
+_PLAIN_QUESTION = "Answer with the word ok."
 
 
 def answer_chunk(
@@ -25,41 +32,90 @@ def answer_chunk(
 ) -> Iterator[list[Outcome]]:
     """Yield outcomes of a chunk's samples as they finish, under the engine lock.  End early once ``until()`` holds.
 
-    Raises what ``answer_samples`` raises, and ``LeaseLost`` when another worker took the chunk over.  Only an engine that died
-    counts against a sample that ran alone: any other end releases the chunk without blame, and deletes the record of the trial.
+    Raises what ``answer_samples`` raises, ``LeaseLost`` when another worker took the chunk over, and ``ConfigError`` for a
+    sample that ran alone at too many deaths of unknown cause.
     """
     if not samples:
         return
-    left: Sequence[Sample] = samples
-    if lease.suspect:
-        with worker.engine_lock.acquire(lease, until):
-            left = yield from _answer_apart(worker, run, lease, samples, until)
-    lease = lease.model_copy(update={"suspect": False})
     with worker.engine_lock.acquire(lease, until):
-        yield from answer_samples(worker.host, run, left, until)
+        if lease.standing == Standing.QUARANTINED:
+            yield from _answer_in_groups(worker, run, lease, samples, until)
+        else:
+            yield from answer_samples(worker.host, run, samples, until)
 
 
-def _answer_apart(
+def _answer_in_groups(
     worker: Worker, run: RunContext, lease: Lease, samples: Sequence[Sample], until: Callable[[], bool]
-) -> Generator[list[Outcome], None, Sequence[Sample]]:
-    """Run one sample after the other until the cause is known.  Return the samples that are left."""
-    log.warning("quarantine.started", run_id=lease.run_id, chunk=lease.chunk, samples=len(samples))
-    for number, sample in enumerate(samples):
+) -> Iterator[list[Outcome]]:
+    quarantine_log = log.bind(run_id=lease.run_id, chunk=lease.chunk)
+    quarantine_log.warning("quarantine.started", samples=len(samples))
+    _answer_control(worker, run, lease, until)
+    by_id = {sample.sample_id: sample for sample in samples}
+    deaths = worker.ledger.read_deaths(lease)
+    host = worker.host
+    groups = plan_groups(list(by_id), deaths, load_s=host.load_s, latency_s=host.latency_s or 0.0)
+    for group in groups:
         if until():
-            return samples[number:]
-        if worker.ledger.begin_trial(lease, sample.sample_id) >= MOST_CRASHES:
-            log.error("quarantine.sample_failed", run_id=lease.run_id, sample_id=sample.sample_id)
-            yield [make_crash_outcome(worker.name, run, sample)]
-            worker.ledger.absolve(lease)
-            return samples[number + 1 :]
-        yield from answer_samples(worker.host, run, [sample], until)
-    return []
+            return
+        alone = deaths.get(group, Counter()) if len(group) == 1 else Counter[DeathCause]()
+        if count_attributed(alone) >= CONVICTING_DEATHS:
+            quarantine_log.error("quarantine.sample_failed", sample_id=group[0], deaths=describe_deaths(alone))
+            yield [make_crash_outcome(worker.name, run, by_id[group[0]], alone)]
+        elif alone.total() >= UNEXPLAINED_DEATHS:
+            worker.ledger.forget_deaths(lease, group)
+            raise ConfigError(_describe_unexplained(by_id[group[0]], alone, lease.run_id))
+        else:
+            worker.ledger.begin_trial(lease, group)
+            yield from answer_samples(host, run, [by_id[sample_id] for sample_id in group], until)
 
 
-def make_crash_outcome(worker: str, run: RunContext, sample: Sample) -> Outcome:
+def _answer_control(worker: Worker, run: RunContext, lease: Lease, until: Callable[[], bool]) -> None:
+    """Answer a control sample, unless this engine has answered a request already.  Raises ``EngineError`` if it dies at it."""
+    if worker.host.latency_s is not None:
+        return
+    control = _find_control(worker, run, lease)
+    worker.ledger.begin_trial(lease, ())
+    try:
+        for _ in answer_samples(worker.host, run, [control], until):
+            pass
+    except EngineError as error:
+        reason = (
+            f"the engine died while it answered a control sample ({control.sample_id}) that other engines have answered: "
+            f"this worker's engine or GPU is at fault, not the samples ({error})"
+        )
+        raise EngineError(reason, cause=error.cause) from error
+
+
+def _find_control(worker: Worker, run: RunContext, lease: Lease) -> Sample:
+    """Return a sample that was ``ok`` before: of this chunk or of the run's first finished chunk; else a plain question."""
+    index = run.index
+    answered = set(_list_ok(worker.ledger.read_journal(lease).values()))
+    chunks = [index[lease.chunk]]
+    finished = worker.ledger.read_done(lease.run_id).find(b"\1")
+    if not answered and 0 <= finished < len(index) and (part := read_part(worker.store, index[finished])):
+        answered, chunks = set(_list_ok(part.outcomes)), [index[finished]]
+    samples = (sample for chunk in chunks for sample in read_chunk(worker.store, chunk) if sample.sample_id in answered)
+    dataset = run.spec.datasets[0].name
+    return next(samples, Sample(sample_id="control", dataset=dataset, index="control", question=_PLAIN_QUESTION))
+
+
+def _list_ok(outcomes: Iterator[Outcome] | Sequence[Outcome]) -> list[str]:
+    return [outcome.sample_id for outcome in outcomes if outcome.status == "ok"]
+
+
+def make_crash_outcome(worker: str, run: RunContext, sample: Sample, deaths: Mapping[DeathCause, int]) -> Outcome:
     """Return the outcome of a sample that kills the engine."""
     message = (
-        f"the engine died {MOST_CRASHES} times while it ran this sample alone; "
-        "check what is special about it (media size, text length), or run it with another model"
+        f"the engine died {count_attributed(deaths)} times while it ran this sample alone ({describe_deaths(deaths)}), each time "
+        "after it had answered another one; check what is special about it (media size, text length), or run it with another model"
     )
     return make_outcome(worker, run, sample, time.time(), error=SampleError("engine_crashed", message))
+
+
+def _describe_unexplained(sample: Sample, deaths: Counter[DeathCause], run_id: str) -> str:
+    return (
+        f"dataset {sample.dataset}, row {sample.index} (sample {sample.sample_id}): the worker ended {deaths.total()} times while "
+        f"it ran this sample alone ({describe_deaths(deaths)}), each time after it had answered another one. That is no proof "
+        "against the sample, so it has no outcome. Look for out-of-memory kills and preemption in the system's log; then try it "
+        f"again with: producer resume {run_id}"
+    )

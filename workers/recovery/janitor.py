@@ -29,36 +29,38 @@ class Janitor:
     model: str
     interval_s: float
 
-    def sweep(self, *, trusts_leases: bool = True) -> int:
+    def sweep(self, *, trusts_leases: bool = True, takes_struck: bool = True) -> int:
         """Take over chunks whose lease expired and, once the queue is empty, ring for pending ones.  Return how many.
 
         A dead worker's chunks do not go through the queue, where thousands of chunks may wait before them.  Unless
-        ``trusts_leases``, take only what was given back: leases may have expired because no holder could renew them.  One
-        worker of a model sweeps per ``interval_s``; one that has no room for all frees the turn for the next at once.
+        ``trusts_leases``, take only what was given back: leases may have expired because no holder could renew them.  Unless
+        ``takes_struck``, leave struck and quarantined chunks to other workers.  One worker of a model sweeps per
+        ``interval_s``; one that may have left chunks to others frees the turn for the next at once.
         """
         turn = f"fleet:janitor:{self.model}"
         if not self.ledger.client.set(turn, "1", nx=True, px=int(self.interval_s * 1000)):
             return 0
-        found = 0
+        taken = rung = 0
         queue_is_empty = count_waiting(self.ledger.client, self.model) == 0
         for run_id in self.ledger.list_runs(self.model):
             try:
-                if expired := self._take_over(run_id, of_silent=trusts_leases):
-                    found += expired
+                if expired := self._take_over(run_id, of_silent=trusts_leases, takes_struck=takes_struck and not taken):
+                    taken += expired
                 elif trusts_leases and queue_is_empty and self._is_running(run_id):
                     pending = self.ledger.find_pending(run_id, limit=_RING_AT_ONCE)
-                    found += ring(self.app, self.model, run_id, pending, self.find_index(run_id))
+                    rung += ring(self.app, self.model, run_id, pending, self.find_index(run_id))
             except (OutOfMemoryError, ReadOnlyError):
                 raise
             except ResponseError:  # the other runs must go on
                 log.exception("run.record_unusable", run_id=run_id, hint="rebuild it with: producer resume --rebuild")
-        if not self.takeovers.room:
+        if taken or not (self.takeovers.room and takes_struck):
             self.ledger.client.delete(turn)
-        return found
+        return taken + rung
 
-    def _take_over(self, run_id: str, *, of_silent: bool) -> int:
-        room = self.takeovers.room
-        expired = self.ledger.expire_leases(run_id, limit=room, of_silent=of_silent) if room else []
+    def _take_over(self, run_id: str, *, of_silent: bool, takes_struck: bool) -> int:
+        if not (room := self.takeovers.room):
+            return 0
+        expired = self.ledger.expire_leases(run_id, limit=room, of_silent=of_silent, takes_struck=takes_struck)
         for chunk in expired:
             self.takeovers.begin(run_id, chunk)
         return len(expired)

@@ -18,8 +18,11 @@ MOST_TAKEOVERS = 4
 class Takeovers:
     """Run the chunks that the ledger has offered to this worker.  Offer to others at once what it does not begin."""
 
-    def __init__(self, ledger: Ledger, run_chunk: Callable[[str, int], str], most: int) -> None:
+    def __init__(
+        self, ledger: Ledger, run_chunk: Callable[[str, int], str], most: int, is_closed: Callable[[], bool] = lambda: False
+    ) -> None:
         self._ledger = ledger
+        self._is_closed = is_closed
         self._run_chunk = run_chunk
         self._most = min(MOST_TAKEOVERS, most)
         self._threads = ThreadPoolExecutor(MOST_TAKEOVERS, thread_name_prefix="takeover")
@@ -28,8 +31,8 @@ class Takeovers:
 
     @property
     def room(self) -> int:
-        """How many more may begin now; 0 once closed."""
-        return 0 if self._closed else self._most - sum(not taken.done() for taken in self._running)
+        """How many more may begin now; 0 once closed, and while ``is_closed()`` holds."""
+        return 0 if self._closed or self._is_closed() else self._most - sum(not taken.done() for taken in self._running)
 
     def close(self) -> None:
         """Leave no room for more.  Safe in a signal handler."""

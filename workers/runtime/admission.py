@@ -28,10 +28,12 @@ class AdmissionGate:
 
     The gate counts samples, not chunks: the last, long answers of a few chunks would leave a continuously batching engine
     half empty.  A chunk passes it before it is leased, so that another worker can take a chunk that does not fit here.
+    While ``is_closed()`` holds, it admits none.
     """
 
-    def __init__(self, enough: int) -> None:
+    def __init__(self, enough: int, is_closed: Callable[[], bool] = lambda: False) -> None:
         self._enough = enough
+        self._is_closed = is_closed
         self._waiting = 0
         self._changed = threading.Condition()
 
@@ -39,7 +41,7 @@ class AdmissionGate:
     def admit(self, samples: int, until: Callable[[], bool]) -> Iterator[Permit]:
         """Block until there is room or ``until()`` holds, then count ``samples`` as waiting while the block runs."""
         with self._changed:
-            while self._waiting >= self._enough and not until():
+            while (self._waiting >= self._enough or self._is_closed()) and not until():
                 self._changed.wait(_POLL_S)
             self._waiting += samples
         permit = Permit(self, samples)

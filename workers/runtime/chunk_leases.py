@@ -7,8 +7,9 @@ from contextlib import ExitStack, contextmanager, suppress
 
 from redis.exceptions import RedisError
 
-from common.ledger.ledger import SUSPECT, Ledger
-from common.records import Lease
+from common.deaths import DeathCause
+from common.ledger.ledger import Ledger
+from common.records import Lease, Standing
 from common.settings import Settings
 from workers.recovery.lease_keeper import HeldLease, LeaseKeeper
 from workers.recovery.takeover import Takeovers
@@ -28,8 +29,9 @@ class ChunkLeases:
         self._engine_lock = engine_lock
         self._settings = settings
         self._acquiring = threading.Lock()
-        self._choosing_suspects = threading.Lock()
-        self._suspects: frozenset[str] | None = None
+        self._noting_death = threading.Lock()
+        self._in_flight_at_death: frozenset[str] | None = None
+        self._death: DeathCause | None = None
         self._grace_ends_at: float | None = None
 
     @contextmanager
@@ -40,7 +42,7 @@ class ChunkLeases:
         """
         with ExitStack() as keeping:
             with self._acquiring:
-                lease = None if self.draining else self._ledger.acquire(run_id, chunk, self._worker)
+                lease = None if self.draining else self._acquire(run_id, chunk)
                 held = keeping.enter_context(self._keeper.keep(lease)) if lease else None
             if self.draining and not held:
                 self._takeovers.decline(run_id, chunk)
@@ -54,7 +56,8 @@ class ChunkLeases:
 
     def give_back(self, lease: Lease, *, delay_s: float = 0.0) -> None:
         """Release a chunk, with its journal intact, for another worker's janitor to take over."""
-        self._ledger.release(lease, blame=SUSPECT if lease.token in (self._suspects or ()) else 0, delay_s=delay_s)
+        death = self._death if lease.token in (self._in_flight_at_death or ()) else None
+        self._ledger.release(lease, death=death, delay_s=delay_s)
 
     def give_back_all(self) -> None:
         """Release every chunk, also one whose ``acquire`` is in flight."""
@@ -79,17 +82,30 @@ class ChunkLeases:
         """Whether the grace period of a drain has passed, so that running chunks are to be given back."""
         return self._grace_ends_at is not None and time.monotonic() >= self._grace_ends_at
 
-    def note_suspects_and_drain(self) -> None:
-        """Note which chunks may have killed the engine, then drain at once.
+    @property
+    def takes_struck(self) -> bool:
+        """Whether this worker may lease a struck or quarantined chunk.
 
-        The order matters: a drain makes chunks leave the engine lock.  A worker that drains already notes none, because the
-        signal that ended it may have reached its engine as well.
+        It holds one at a time, so that a second engine death names one of them.
         """
-        with self._choosing_suspects:
-            if self._suspects is None:
-                holding = (lease.token for lease in self._keeper.leases if self._engine_lock.is_held_by(lease))
-                self._suspects = frozenset(() if self.draining else holding)
+        return all(lease.standing == Standing.FRESH for lease in self._keeper.leases)
+
+    def note_death_and_drain(self, cause: DeathCause) -> DeathCause | None:
+        """Note which chunks were in flight when the engine died of ``cause``, then drain at once.  Return what counts.
+
+        The order matters: a drain makes chunks leave the engine lock.  In a worker that drains already no death counts
+        (``None``), because the signal that ended it may have reached its engine as well.
+        """
+        with self._noting_death:
+            if self._in_flight_at_death is None:
+                in_flight = (lease.token for lease in self._keeper.leases if self._engine_lock.is_held_by(lease))
+                self._in_flight_at_death = frozenset(in_flight)
+                self._death = None if self.draining else cause
                 self.drain(at_once=True)
+            return self._death
+
+    def _acquire(self, run_id: str, chunk: int) -> Lease | None:
+        return self._ledger.acquire(run_id, chunk, self._worker, takes_struck=self.takes_struck)
 
     def wait_for_acquire(self) -> None:
         """Block until any in-flight ``acquire`` has finished.  None can start after a drain."""

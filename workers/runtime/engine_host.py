@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, wait
 from contextlib import AbstractAsyncContextManager
@@ -20,6 +21,7 @@ from workers.runtime.run_context import RunContext
 
 log = structlog.get_logger()
 
+_LATEST_WEIGHT = 0.05  # of one answer in the moving average of latencies: some 20 answers count
 _STOP_S = 10.0  # an engine that takes longer to stop hangs; the launcher waits for little more than this
 
 Result = TypeVar("Result")
@@ -29,6 +31,8 @@ class EngineHost:
     """Turn requests into generations.  The task threads of a worker share one host.
 
     Sample code runs as coroutines on the engine's loop, so that all samples of all chunks reach the engine together.
+    ``load_s`` is the time in seconds that loading took, ``latency_s`` the moving average of the time to an answer, ``None``
+    before the first answer.
     """
 
     def __init__(self, worker: str, engine: Engine, adapter: Adapter, media: MediaLoader, *, stall_s: float) -> None:
@@ -39,6 +43,8 @@ class EngineHost:
         self._stall_s = stall_s
         self._stalls = StallDetector()
         self._watchdog = Watchdog(stall_s)
+        self.load_s = 0.0
+        self.latency_s: float | None = None
         self._loop = asyncio.new_event_loop()
         self._thread: threading.Thread
 
@@ -49,11 +55,13 @@ class EngineHost:
         """
         self._thread = threading.Thread(target=self._run_loop, args=(on_loop_end,), name="engine", daemon=True)
         self._thread.start()
+        began_s = time.monotonic()
         loading = self.submit(self.engine.start())
         while not loading.done():
             while_loading()
             wait([loading], timeout=every_s)
         loading.result()
+        self.load_s = time.monotonic() - began_s
         self._watchdog.start()
 
     def stop(self) -> None:
@@ -74,8 +82,12 @@ class EngineHost:
 
     async def generate(self, request: Request) -> Generation:
         """Ask the engine.  Raises what ``Engine.generate`` raises."""
+        began_s = time.monotonic()
         with self._stalls.track_request():
-            return await self.engine.generate(request)
+            generation = await self.engine.generate(request)
+        taken_s = time.monotonic() - began_s
+        self.latency_s = taken_s if self.latency_s is None else self.latency_s + _LATEST_WEIGHT * (taken_s - self.latency_s)
+        return generation
 
     def hold_images(self, sample: Sample, run: RunContext) -> AbstractAsyncContextManager[tuple[Image, ...]]:
         """Return a block in which a sample's images take their share of memory, see ``MediaLoader.hold``."""

@@ -1,22 +1,27 @@
-"""The shared and exclusive lock on the engine: chunks share it, a suspect (one that has killed an engine) runs alone."""
+"""The shared and exclusive lock on the engine: chunks share it, a quarantined chunk has it alone."""
 
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from common.errors import EngineError
-from common.records import Lease
+from common.records import Lease, Standing
 
 _POLL_S = 0.1
 
 
 class EngineLock:
-    """Hold any number of chunks together, or one suspect alone.  A waiting suspect goes before chunks that come later."""
+    """Hold any number of chunks together, or one quarantined chunk alone, which goes before chunks that come later."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._holding: dict[str, Lease] = {}
-        self._suspects_waiting = 0
+        self._quarantined_waiting = 0
+
+    @property
+    def is_reserved(self) -> bool:
+        """Whether a quarantined chunk has the engine or waits for it, so that no other chunk can start."""
+        return bool(self._quarantined_waiting) or any(map(_is_quarantined, list(self._holding.values())))
 
     def is_held_by(self, lease: Lease) -> bool:
         """Return whether a chunk holds the lock, so that it may be the cause if the engine dies now."""
@@ -26,10 +31,10 @@ class EngineLock:
     def acquire(self, lease: Lease, until: Callable[[], bool]) -> Iterator[None]:
         """Hold the lock while the block runs.  The wait ends, with or without the lock, once ``until()`` holds.
 
-        A chunk whose block ends with ``EngineError`` keeps the lock: this process ends, and every chunk that holds the lock
-        is a suspect.
+        A chunk whose block ends with ``EngineError`` keeps the lock: this process ends, and the death counts against every
+        chunk that holds the lock.
         """
-        wait = self._wait_exclusive if lease.suspect else self._wait_shared
+        wait = self._wait_exclusive if _is_quarantined(lease) else self._wait_shared
         with self._changed:
             wait(until)
             self._holding[lease.token] = lease
@@ -48,13 +53,17 @@ class EngineLock:
             self._changed.notify_all()
 
     def _wait_shared(self, until: Callable[[], bool]) -> None:
-        while (self._suspects_waiting or any(lease.suspect for lease in self._holding.values())) and not until():
+        while self.is_reserved and not until():
             self._changed.wait(_POLL_S)
 
     def _wait_exclusive(self, until: Callable[[], bool]) -> None:
-        self._suspects_waiting += 1
+        self._quarantined_waiting += 1
         try:
             while self._holding and not until():
                 self._changed.wait(_POLL_S)
         finally:
-            self._suspects_waiting -= 1
+            self._quarantined_waiting -= 1
+
+
+def _is_quarantined(lease: Lease) -> bool:
+    return lease.standing == Standing.QUARANTINED

@@ -8,8 +8,9 @@ from typing import NoReturn
 import structlog
 from redis.exceptions import RedisError
 
+from common.deaths import DeathCause
 from common.errors import EngineError
-from common.exit_codes import ENGINE_DIED
+from common.exit_codes import ENGINE_DIED, ENGINE_KILLED
 from common.ledger.ledger import Ledger
 from common.ledger.worker_registry import WorkerRecord, WorkerState, announce_worker, withdraw_worker
 from common.settings import Settings
@@ -48,8 +49,8 @@ class Worker:
         self.runs = runs
         self.ledger = ledger
         self.store = store
-        self.admission = AdmissionGate(settings.samples_in_flight)
         self.engine_lock = EngineLock()
+        self.admission = AdmissionGate(settings.samples_in_flight, is_closed=lambda: self.engine_lock.is_reserved)
         self.throughput = Throughput()
         self.keeper = LeaseKeeper(ledger, settings, self.report_and_sweep, launcher)
         self.takeovers = takeovers
@@ -85,19 +86,19 @@ class Worker:
         try:
             yield
         except EngineError as error:
-            self.die(str(error))
+            self.die(str(error), error.cause)
 
-    def die(self, reason: str) -> NoReturn:
+    def die(self, reason: str, cause: DeathCause = DeathCause.CRASH) -> NoReturn:
         """Give every chunk back and end this process at once; the launcher starts a new one."""
-        log.error("engine.died", error=reason, worker=self.name)
-        self.leases.note_suspects_and_drain()
+        counted = self.leases.note_death_and_drain(cause)
+        log.error("engine.died", error=reason, cause=cause, worker=self.name)
         self.trouble = reason
         try:
             self.leases.give_back_all()
             self.takeovers.decline_all()
             self._announce("stopped")  # the launcher repeats the reason if it gives this worker up
         finally:
-            os._exit(ENGINE_DIED)
+            os._exit(ENGINE_DIED if counted and counted.is_attributed else ENGINE_KILLED)
 
     def report_and_sweep(self) -> None:
         """Do what is due after every renewal: announce this worker, let the janitor sweep, look for a stalled engine."""
@@ -105,10 +106,10 @@ class Worker:
             self._announce("draining" if self.leases.draining else "ready")
             trusts = self.keeper.trusts_leases()
             if not self.leases.draining:
-                self._janitor.sweep(trusts_leases=trusts)
+                self._janitor.sweep(trusts_leases=trusts, takes_struck=self.leases.takes_struck)
         finally:  # a Redis that is out of order must not keep an engine that hangs
             if stall := self.host.describe_stall():
-                self.die(stall)
+                self.die(stall, DeathCause.STALL)
 
     def _announce_loading(self) -> None:
         with suppress(RedisError):  # it may be back by the time it is needed

@@ -36,7 +36,7 @@ class Launcher:
     def __init__(self, assignments: Sequence[Assignment], settings: Settings) -> None:
         self._settings = settings
         self._workers = [WorkerProcess(assignment, settings, workers=len(assignments)) for assignment in assignments]
-        self._notices: list[threading.Thread] = []
+        self._reports: list[threading.Thread] = []
         self._draining = False
         self._killing = False
 
@@ -53,7 +53,7 @@ class Launcher:
         while not (self._draining or self._all_gave_up()):
             for worker in self._workers:
                 if worker.watch(may_start=not self._is_gpu_loading(worker)):
-                    self._publish_notice(worker)
+                    self._report_exit(worker)
             time.sleep(_POLL_S)
         if self._draining:
             return self._drain()
@@ -73,23 +73,24 @@ class Launcher:
         return any(one.loading for one in self._workers if one.devices and one.devices == worker.devices and one is not worker)
 
     def _all_gave_up(self) -> bool:
-        """Return whether every worker was given up and every notice has been written or has failed."""
-        return all(worker.gave_up for worker in self._workers) and not any(notice.is_alive() for notice in self._notices)
+        """Return whether every worker was given up and every report has been written or has failed."""
+        return all(worker.gave_up for worker in self._workers) and not any(report.is_alive() for report in self._reports)
 
-    def _publish_notice(self, worker: WorkerProcess) -> None:
-        """Write the notice in a thread: a Redis that does not answer must not block the other workers or the signals."""
-        # Imported here: a launcher needs Redis only for notices, and starts without it.
+    def _report_exit(self, worker: WorkerProcess) -> None:
+        """Report an exit in a thread: a Redis that does not answer must not block the other workers or the signals."""
+        # Imported here: a launcher needs Redis only for reports, and starts without it.
         from common.ledger.worker_registry import WorkerRecord
-        from workers.supervisor.notices import publish_notice
+        from workers.supervisor.notices import report_exit
 
-        notice = WorkerRecord(
+        record = WorkerRecord(
             worker=worker.name, model=worker.model, device=worker.device, pid=worker.pid, state="stopped", trouble=worker.gave_up
         )
         same_model = [one for one in self._workers if one.model == worker.model]
         gave_up = [one.name for one in same_model] if all(one.gave_up for one in same_model) else None
-        thread = threading.Thread(target=publish_notice, args=(self._settings, notice), kwargs={"gave_up": gave_up}, daemon=True)
+        arguments = (self._settings, record, worker.death)
+        thread = threading.Thread(target=report_exit, args=arguments, kwargs={"gave_up": gave_up}, daemon=True)
         thread.start()
-        self._notices.append(thread)
+        self._reports = [*filter(threading.Thread.is_alive, self._reports), thread]
 
     def _drain(self) -> int:
         log.info("launcher.draining", grace_s=self._settings.drain_grace_s, hint=_KILL_HINT)

@@ -1,10 +1,11 @@
-"""Notices in Redis about workers that the launcher gave up.  ``producer status`` shows them."""
+"""Reports to Redis about workers that exited: their chunks are given back, and ``producer status`` shows those given up."""
 
 from collections.abc import Collection
 
 import redis
 import structlog
 
+from common.deaths import DeathCause
 from common.digests import name_node
 from common.errors import FleetError
 from common.ledger.connection import connect_redis
@@ -18,22 +19,32 @@ _NOTICE_S = 86400.0
 _PATIENCE_S = 60  # no caller waits for a notice, so there is time for a Redis that is being restarted
 
 
-def publish_notice(settings: Settings, notice: WorkerRecord, *, gave_up: Collection[str] | None) -> None:
-    """Record for one day why a slot has no worker, for ``producer status``.  Never raises; a failure is logged.
+def report_exit(settings: Settings, record: WorkerRecord, death: DeathCause, *, gave_up: Collection[str] | None) -> None:
+    """Give back the chunks that a worker process still held when it ended.  Never raises; a failure is logged.
 
+    Without this report the leases expire, and the ledger does not learn why the process ended.  If the worker is not started
+    again (its record has a ``trouble``), record that for one day, for ``producer status``.
     ``gave_up`` names the launcher's workers of this model once all of them were given up, and is ``None`` before.  If no
     other worker of the model runs by then, the open runs of the model are paused with the reason, so that a user who watches
     them does not wait in vain.  The last error that the worker itself recorded is added to the notice.
     """
     try:
         with connect_redis(settings, patience_s=_PATIENCE_S) as client:
-            workers = list_workers(client, notice.model)
-            notice = _add_last_error(notice, workers)
-            announce_worker(client, notice, ttl_s=_NOTICE_S)
-            if gave_up is not None and not any(one.state != "stopped" and one.worker not in gave_up for one in workers):
-                _pause_runs(Ledger(client, settings), notice)
+            ledger = Ledger(client, settings)
+            if released := ledger.release_dead(record.model, record.worker, record.pid, death):
+                log.info("worker.chunks_released", worker=record.worker, chunks=released, cause=death)
+            if record.trouble:
+                _publish_notice(ledger, record, gave_up)
     except (FleetError, redis.RedisError) as error:
-        log.warning("notice.failed", worker=notice.worker, trouble=notice.trouble, error=str(error))
+        log.warning("report.failed", worker=record.worker, trouble=record.trouble, error=str(error))
+
+
+def _publish_notice(ledger: Ledger, notice: WorkerRecord, gave_up: Collection[str] | None) -> None:
+    workers = list_workers(ledger.client, notice.model)
+    notice = _add_last_error(notice, workers)
+    announce_worker(ledger.client, notice, ttl_s=_NOTICE_S)
+    if gave_up is not None and not any(one.state != "stopped" and one.worker not in gave_up for one in workers):
+        _pause_runs(ledger, notice)
 
 
 def withdraw_notices(client: redis.Redis, model: str, devices: Collection[str]) -> None:

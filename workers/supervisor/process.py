@@ -12,8 +12,9 @@ from contextlib import suppress
 import structlog
 
 from common.broker.queues import queue_name
+from common.deaths import DeathCause, classify_exit, count_oom_kills
 from common.digests import name_node
-from common.exit_codes import NOT_STARTED
+from common.exit_codes import ENGINE_KILLED, NOT_STARTED
 from common.settings import Settings
 from workers.supervisor.placement import Assignment, GpuSlot
 from workers.supervisor.restart_policy import RestartPolicy, describe_giving_up, name_code
@@ -26,8 +27,9 @@ _MAX_THREADS_WITH_GPU = 4
 class WorkerProcess:
     """The worker process of one slot.  It is restarted until its restart budget is used up.
 
-    ``gave_up`` is the reason why it is not started again, as text for the user, or ``None`` while it may start.  ``workers``
-    is the number of workers on this machine, which share its CPU cores.
+    ``gave_up`` is the reason why it is not started again, as text for the user, or ``None`` while it may start.  ``pid``,
+    ``last_code`` and ``death`` are of the last process.  ``workers`` is the number of workers on this machine, which share its
+    CPU cores.
     """
 
     def __init__(self, assignment: Assignment, settings: Settings, *, workers: int = 1) -> None:
@@ -38,6 +40,7 @@ class WorkerProcess:
         self.model = assignment.model
         self.pid = 0
         self.last_code = 0
+        self.death = DeathCause.KILL
         self.gave_up: str | None = None
         self._command = [
             *(sys.executable, "-m", "celery", "-q", "-A", "workers.app", "worker", "-P", "threads"),
@@ -59,6 +62,7 @@ class WorkerProcess:
         self._restarts = RestartPolicy(settings.max_restarts)
         self._process: subprocess.Popen[bytes] | None = None
         self._loaded_pipe: int | None = None
+        self._oom_kills = 0
         self._started_at = 0.0
         self._start_at = 0.0
 
@@ -74,18 +78,21 @@ class WorkerProcess:
     def watch(self, *, may_start: bool = True) -> bool:
         """Start the process if its start is due and ``may_start``, or handle its exit.
 
-        Return whether this call gave the worker up.
+        Return whether the process has exited, or could not be started.
         """
         if self._process is not None:
-            code = self._process.poll()
-            return code is not None and self._handle_exit(code)
+            if (code := self._process.poll()) is None:
+                return False
+            self._handle_exit(code)
+            return True
         if self.gave_up or not may_start or time.monotonic() < self._start_at:
             return False
         try:
             self._start()
         except OSError as error:
             log.warning("worker.spawn_failed", worker=self.name, error=str(error))
-            return self._handle_exit(NOT_STARTED)
+            self._handle_exit(NOT_STARTED)
+            return True
         return False
 
     def send(self, number: signal.Signals) -> None:
@@ -112,6 +119,7 @@ class WorkerProcess:
 
     def _start(self) -> None:
         self._started_at = time.monotonic()
+        self._oom_kills = count_oom_kills()
         self._loaded_pipe, write_end = os.pipe()
         environment = {**self._environment, "FLEET_WORKER_LOADED_PIPE": str(write_end)}
         try:
@@ -123,19 +131,21 @@ class WorkerProcess:
         self.pid = self._process.pid
         log.info("worker.started", worker=self.name, pid=self.pid)
 
-    def _handle_exit(self, code: int) -> bool:
-        """Schedule the restart of a worker that exited with ``code``.  Return whether it is given up instead."""
+    def _handle_exit(self, code: int) -> None:
+        """Schedule the restart of a worker that exited with ``code``, or give it up."""
         self.kill()
         self.last_code = code
+        self.death = classify_exit(None if code == ENGINE_KILLED else code, out_of_memory=count_oom_kills() > self._oom_kills)
         ended_at = time.monotonic()
         pause_s = self._restarts.plan_next(code, started_s=self._started_at, ended_s=ended_at)
-        log.warning("worker.exited", worker=self.name, exit_code=code, meaning=name_code(code), restart_in_s=pause_s)
+        log.warning(
+            "worker.exited", worker=self.name, exit_code=code, meaning=name_code(code), cause=self.death, restart_in_s=pause_s
+        )
         if pause_s is None:
             self.gave_up = describe_giving_up(code, self._max_restarts)
             log.error("worker.gave_up", worker=self.name, reason=self.gave_up)
-            return True
+            return
         self._start_at = ended_at + pause_s
-        return False
 
 
 def count_threads(slot: GpuSlot, workers: int) -> int:

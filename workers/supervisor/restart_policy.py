@@ -8,7 +8,7 @@ does not count, however long the service is away.
 import signal
 from collections import deque
 
-from common.exit_codes import ENGINE_DIED, NOT_STARTED, UNREACHABLE, USER_MUST_ACT
+from common.exit_codes import ENGINE_DIED, ENGINE_KILLED, NOT_STARTED, UNREACHABLE, USER_MUST_ACT
 
 _BACKOFF_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 _HEALTHY_AFTER_S = 60.0
@@ -20,6 +20,7 @@ _MEANINGS = {
     USER_MUST_ACT: "cannot start",
     UNREACHABLE: "Redis or the store does not answer",
     ENGINE_DIED: "engine died",
+    ENGINE_KILLED: "engine was ended from outside, or while the worker drained",
     NOT_STARTED: "the system could not start a process",
     -signal.SIGKILL: "killed by SIGKILL, perhaps by the system because memory ran out",
     -signal.SIGSEGV: "crashed in native code, SIGSEGV",

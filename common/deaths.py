@@ -1,0 +1,64 @@
+"""How a worker or its engine ended, and whether the samples in flight may be the cause."""
+
+import signal
+from enum import StrEnum
+from pathlib import Path
+
+# Signals that native code raises against its own process.  All others come from outside.
+_CRASH_SIGNALS = frozenset(
+    {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP, signal.SIGSYS}
+)
+
+
+class DeathCause(StrEnum):
+    """Why an engine ended while it had samples in flight.  ``ledger.lua`` compares these words."""
+
+    CRASH = "crash"  # it ended itself: a crash signal, an exit, an error that it cannot recover from
+    STALL = "stall"  # it had requests and answered none
+    OUT_OF_MEMORY = "out_of_memory"  # the system killed it because memory ran out; the memory may be shared with others
+    KILL = "kill"  # it was ended from outside, or the reason is unknown: SIGKILL, SIGTERM, a lost node, an expired lease
+
+    @property
+    def is_attributed(self) -> bool:
+        """Return whether a sample that ran alone caused this death."""
+        return self in (DeathCause.CRASH, DeathCause.STALL)
+
+
+def classify_exit(code: int | None, *, out_of_memory: bool) -> DeathCause:
+    """Return why a process ended.
+
+    ``code`` is its return code as in ``subprocess``: negative for a signal, ``None`` if unknown.  ``out_of_memory`` states
+    whether the out-of-memory killer was active in its cgroup while it ran.
+    """
+    if code is not None and -code in _CRASH_SIGNALS:
+        return DeathCause.CRASH
+    if out_of_memory:
+        return DeathCause.OUT_OF_MEMORY
+    return DeathCause.KILL if code is None or code < 0 else DeathCause.CRASH
+
+
+def count_oom_kills(root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> int:
+    """Return how many processes the out-of-memory killer has ended in this process's cgroup; 0 if the system does not count.
+
+    All workers of a node may share the cgroup.  Source: the kernel's documentation of cgroup v2 (``memory.events``) and of
+    cgroup v1 (``memory.oom_control``).
+    """
+    try:
+        lines = membership.read_text().splitlines()
+    except OSError:
+        return 0
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            counters = root / path.lstrip("/") / "memory.events"
+        elif "memory" in controllers.split(","):
+            counters = root / "memory" / path.lstrip("/") / "memory.oom_control"
+        else:
+            continue
+        try:
+            counted = dict(entry.split() for entry in counters.read_text().splitlines())
+        except (OSError, ValueError):
+            continue
+        if "oom_kill" in counted:
+            return int(counted["oom_kill"])
+    return 0
