@@ -80,7 +80,8 @@ end
 
 -- Whether this worker may lease the chunk now, as far as its standing tells.  A worker takes one chunk at a time that is not
 -- fresh, and one worker at a time serves a run's quarantine.
-local function may_lease(chunk, standing, takes_struck, now)
+local function may_lease(chunk, takes_struck, now)
+  local standing = standing_of(chunk)
   if standing == 'fresh' then return true end
   if takes_struck ~= '1' then return false end
   if standing == 'quarantined' then
@@ -104,6 +105,12 @@ local function abort_if_hopeless(failure)
   if ended < tonumber(after) or failed < rate * ended then return end
   local said = 'aborted: %d of %d samples failed (abort_if: failed_rate %s, after %s), lately with %s'
   redis.call('HSET', run, 'state', 'paused', 'aborted', '1', 'reason', string.format(said, failed, ended, rate, after, failure))
+end
+
+local function leave_to_others(chunk, now)
+  redis.call('ZREM', leases, chunk)
+  redis.call('ZADD', offers, now, chunk)
+  return 'apart'
 end
 
 local commands = {}
@@ -159,21 +166,19 @@ function commands.acquire(chunk, token, worker, lease_ms, retention_s, takes_str
   local now = now_ms()
   local expiry, holder = redis.call('ZSCORE', leases, chunk), token_of(chunk)
   if expiry and tonumber(expiry) > now and holder ~= token then return 'held' end
+  if holder ~= token and not may_lease(chunk, takes_struck, now) then return leave_to_others(chunk, now) end
   if holder and holder ~= token then
     record_death(chunk, 'kill')
-    redis.call('HDEL', holders, chunk)
-  end
-  local standing = standing_of(chunk)
-  if holder ~= token and not may_lease(chunk, standing, takes_struck, now) then
-    redis.call('ZREM', leases, chunk)
-    redis.call('ZADD', offers, now, chunk)
-    return 'apart'
+    if not may_lease(chunk, takes_struck, now) then  -- this loss was one too many
+      redis.call('HDEL', holders, chunk)
+      return leave_to_others(chunk, now)
+    end
   end
   redis.call('HSETNX', run, 'started_ms', now)
   redis.call('ZADD', leases, now + lease_ms, chunk)
   redis.call('HSET', holders, chunk, token .. ' ' .. worker)
   touch(retention_s)
-  return standing
+  return standing_of(chunk)
 end
 
 -- lease_ms retention_s then chunk token, chunk token, ... -> for each 1 if renewed, 0 if lost
@@ -292,9 +297,9 @@ function commands.expire(limit, again_ms, of_silent, takes_struck)
   for _, set in ipairs({leases, offers}) do
     for _, chunk in ipairs(redis.call('ZRANGEBYSCORE', set, '-inf', now, 'LIMIT', 0, 4096)) do
       if #expired >= tonumber(limit) then return expired end
-      local standing, is_silent = standing_of(chunk), redis.call('HEXISTS', holders, chunk) == 1
-      if (of_silent == '1' or not is_silent) and may_lease(chunk, standing, takes_struck, now) then
-        if standing ~= 'fresh' then takes_struck = '0' end
+      local is_silent = redis.call('HEXISTS', holders, chunk) == 1
+      if (of_silent == '1' or not is_silent) and may_lease(chunk, takes_struck, now) then
+        if standing_of(chunk) ~= 'fresh' then takes_struck = '0' end
         redis.call('ZREM', leases, chunk)
         redis.call('ZADD', offers, now + again_ms, chunk)
         expired[#expired + 1] = chunk

@@ -24,6 +24,8 @@ def describe_progress(status: RunStatus) -> str:
     """Return one line: samples done and in total, rate, time left, and the counts of samples that are not ``ok``."""
     parts = [f"{status.run_id}: {_describe_done(status)}", _describe_rate(status)]
     troubles = (("invalid", status.samples.invalid), ("failed", status.samples.failed), ("run again", status.retrying))
+    if quarantine := status.quarantine:
+        parts.append(f"quarantine: {quarantine.cleared:,} of {quarantine.samples:,} samples cleared")
     return " · ".join(parts + [f"{count:,} {name}" for name, count in troubles if count])
 
 

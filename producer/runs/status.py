@@ -29,12 +29,19 @@ class SampleCounts(Record):
     unprocessed: int = 0
 
 
+class QuarantineCounts(Record):
+    """Samples of quarantined chunks, and how many of them have an outcome."""
+
+    samples: int
+    cleared: int
+
+
 class RunStatus(Record):
     """The object that ``producer status RUN --json`` prints.
 
     ``retrying`` counts samples that are being run again. ``samples_per_s`` and ``tokens_per_s`` cover this run's commits of the
     last 30 s; the rates of ``workers`` cover everything that a worker answers, also for other runs. ``eta_s`` (seconds) is
-    ``None`` while the rate is 0.
+    ``None`` while the rate is 0. ``quarantine`` is ``None`` while no chunk is quarantined.
     """
 
     run_id: str
@@ -48,6 +55,7 @@ class RunStatus(Record):
     tokens_per_s: float
     eta_s: float | None
     workers: tuple[WorkerRecord, ...]
+    quarantine: QuarantineCounts | None = None
 
     @property
     def all_ok(self) -> bool:
@@ -102,7 +110,14 @@ def _build_status(run: PlannedRun, view: LedgerView, ledger: Ledger) -> RunStatu
         tokens_per_s=tokens_per_s,
         eta_s=0.0 if not left else left / samples_per_s if samples_per_s else None,
         workers=tuple(list_workers(ledger.client, view.model)),
+        quarantine=_count_quarantined(index, ledger),
     )
+
+
+def _count_quarantined(index: ChunkIndex, ledger: Ledger) -> QuarantineCounts | None:
+    cleared = ledger.count_cleared(index.run_id)
+    samples = sum(index[chunk].count for chunk in cleared if chunk < len(index))  # the run may have grown since it was read
+    return QuarantineCounts(samples=samples, cleared=sum(cleared.values())) if cleared else None
 
 
 def _count_retrying(index: ChunkIndex, ledger: Ledger) -> int:

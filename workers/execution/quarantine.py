@@ -6,7 +6,7 @@ cause while it ran alone.  A fresh engine answers a control sample first: if it 
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import structlog
 
@@ -89,18 +89,18 @@ def _answer_control(worker: Worker, run: RunContext, lease: Lease, until: Callab
 def _find_control(worker: Worker, run: RunContext, lease: Lease) -> Sample:
     """Return a sample that was ``ok`` before: of this chunk or of the run's first finished chunk; else a plain question."""
     index = run.index
-    answered = set(_list_ok(worker.ledger.read_journal(lease).values()))
+    answered = _list_ok(worker.ledger.read_journal(lease).values())
     chunks = [index[lease.chunk]]
     finished = worker.ledger.read_done(lease.run_id).find(b"\1")
     if not answered and 0 <= finished < len(index) and (part := read_part(worker.store, index[finished])):
-        answered, chunks = set(_list_ok(part.outcomes)), [index[finished]]
+        answered, chunks = _list_ok(part.outcomes), [index[finished]]
     samples = (sample for chunk in chunks for sample in read_chunk(worker.store, chunk) if sample.sample_id in answered)
     dataset = run.spec.datasets[0].name
     return next(samples, Sample(sample_id="control", dataset=dataset, index="control", question=_PLAIN_QUESTION))
 
 
-def _list_ok(outcomes: Iterator[Outcome] | Sequence[Outcome]) -> list[str]:
-    return [outcome.sample_id for outcome in outcomes if outcome.status == "ok"]
+def _list_ok(outcomes: Iterable[Outcome]) -> set[str]:
+    return {outcome.sample_id for outcome in outcomes if outcome.status == "ok"}
 
 
 def make_crash_outcome(worker: str, run: RunContext, sample: Sample, deaths: Mapping[DeathCause, int]) -> Outcome:

@@ -4,6 +4,7 @@ import asyncio
 import os
 from typing import Any, Literal
 
+from common.deaths import DeathCause
 from common.errors import EngineError
 from common.spec.models import ModelProfile
 from tests.support.engines.dying_engine import RecordingEngine
@@ -19,6 +20,7 @@ class PoisonedEngine(RecordingEngine):
     def __init__(self, profile: ModelProfile, weights: str) -> None:
         options: dict[str, Any] = dict(profile.engine_options)
         self._how: Literal["raises", "exits", "hangs"] = options.pop("how")
+        self.cause = DeathCause.CRASH
         super().__init__(profile.model_copy(update={"engine_options": options}), weights)
 
     async def generate(self, request: Request) -> Generation:
@@ -29,7 +31,7 @@ class PoisonedEngine(RecordingEngine):
             os._exit(EXIT_CODE)
         if self._how == "hangs":
             await asyncio.get_running_loop().create_future()
-        raise EngineError("the accelerator fell off the bus")
+        raise EngineError("the accelerator fell off the bus", cause=self.cause)
 
 
 def write_poisoned_profile(fleet: Fleet, how: str) -> None:

@@ -12,7 +12,7 @@ from common.errors import LeaseLost, ServiceUnreachable
 from common.ledger.connection import connect_redis
 from common.ledger.keys import journal_key, run_keys
 from common.ledger.ledger import Ledger
-from common.records import STATE_BYTES, Status
+from common.records import STATE_BYTES, Standing, Status
 from common.settings import Settings
 from common.spec.models import AbortIf
 from tests.support.ledger import DATASETS, RUN, lose_answers, make_chunk, make_part, make_plan
@@ -57,17 +57,16 @@ def test_opener_of_run_gets_true_after_retry(ledger: Ledger, monkeypatch: pytest
 
 
 def test_retried_commands_are_idempotent(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    lose_answers(monkeypatch, "extend", "set_abort", "acquire", "renew", "journal", "begin_trial", "absolve", "commit", "set_state")
+    lose_answers(monkeypatch, "extend", "set_abort", "acquire", "renew", "journal", "begin_trial", "commit", "set_state")
     ledger.open_run(make_plan(), "tiny", chunks=2)
     ledger.open_run(make_plan(), "tiny")
     ledger.set_abort(RUN, AbortIf(failed_rate=1.0, after=100))
     lease = ledger.acquire(RUN, 0, "gpu0@a")
     assert lease is not None
-    assert not lease.suspect
+    assert lease.standing == Standing.FRESH
     assert ledger.renew(RUN, [lease]) == []
-    assert ledger.begin_trial(lease, "0-0") == 0
+    ledger.begin_trial(lease, ["0-0"])
     ledger.journal(lease, make_part(0, ["ok"]).outcomes)
-    ledger.absolve(lease)
     ledger.commit(make_chunk(0), make_part(0, ["ok", "failed", "ok", "ok"]), DATASETS)
     view = ledger.view_run(RUN)
     assert view is not None

@@ -1,14 +1,16 @@
-"""The ledger on faults: strikes, trials of single samples, aborted runs, cancelled runs, and runs that grow."""
+"""The ledger on faults: strikes, quarantine, aborted runs, cancelled runs, and runs that grow."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
 
+from common.deaths import DeathCause
 from common.errors import LeaseLost
 from common.ledger.connection import connect_redis
 from common.ledger.keys import run_keys, trial_key
-from common.ledger.ledger import SUSPECT, Ledger, LedgerView
-from common.records import Lease
+from common.ledger.ledger import Ledger, LedgerView
+from common.records import Lease, Standing
 from common.settings import Settings
 from common.spec.models import AbortIf
 from tests.support.ledger import DATASETS, RUN, make_chunk, make_part, make_plan
@@ -25,6 +27,12 @@ def ledger(redis_url: str) -> Iterator[Ledger]:
         yield ledger
 
 
+@pytest.fixture
+def patient(ledger: Ledger, redis_url: str) -> Ledger:
+    """Return a ledger of the same run with leases that outlast the test."""
+    return Ledger(ledger.client, Settings(redis_url=redis_url, lease_s=600))
+
+
 def view(ledger: Ledger) -> LedgerView:
     found = ledger.view_run(RUN)
     assert found is not None
@@ -36,21 +44,41 @@ def acquire(ledger: Ledger, chunk: int = 0) -> Lease:
     return wait_until(lambda: ledger.acquire(RUN, chunk, "gpu0@a"), "a lease")
 
 
-def test_chunk_is_suspect_after_two_silent_holders(ledger: Ledger) -> None:
-    assert [acquire(ledger).suspect for _ in range(4)] == [False, False, True, True]
-    assert not acquire(ledger, 1).suspect
+def test_second_known_death_quarantines_a_chunk(ledger: Ledger) -> None:
+    standings = []
+    for cause in (DeathCause.CRASH, DeathCause.OUT_OF_MEMORY, None):
+        lease = acquire(ledger)
+        standings.append(lease.standing)
+        assert ledger.release(lease, death=cause)
+    assert standings == [Standing.FRESH, Standing.STRUCK, Standing.QUARANTINED]
+    assert acquire(ledger, 1).standing == Standing.FRESH
 
 
-def test_chunk_with_engine_death_is_suspect_at_once(ledger: Ledger) -> None:
-    assert ledger.release(acquire(ledger), blame=SUSPECT)
-    assert acquire(ledger).suspect
+@pytest.mark.parametrize("is_reported", [True, False])
+def test_fifth_loss_without_progress_quarantines_a_chunk(ledger: Ledger, is_reported: bool) -> None:
+    standings = []
+    for _ in range(6):
+        lease = acquire(ledger)
+        standings.append(lease.standing)
+        if is_reported:
+            ledger.release(lease, death=DeathCause.KILL)
+    assert standings == [Standing.FRESH] * 5 + [Standing.QUARANTINED]
 
 
-def test_released_chunk_is_no_suspect_and_delayable(ledger: Ledger) -> None:
-    for _ in range(4):
+def test_progress_forgives_earlier_losses(ledger: Ledger) -> None:
+    """A preempting cluster kills a slow chunk many times, and each holder adds some outcomes."""
+    for number in range(12):
+        lease = acquire(ledger)
+        assert lease.standing == Standing.FRESH
+        ledger.journal(lease, make_part(0, ["ok"] * 4).outcomes[number % 4 :][:1])
+        ledger.release(lease, death=DeathCause.KILL)
+
+
+def test_released_chunk_is_fresh_and_delayable(ledger: Ledger) -> None:
+    for _ in range(6):
         assert ledger.release(acquire(ledger))
     lease = acquire(ledger)
-    assert not lease.suspect
+    assert lease.standing == Standing.FRESH
     assert ledger.release(lease, delay_s=60)
     assert ledger.acquire(RUN, 0, "gpu1@a") is None
     assert ledger.expire_leases(RUN) == []
@@ -58,43 +86,108 @@ def test_released_chunk_is_no_suspect_and_delayable(ledger: Ledger) -> None:
     assert 0 not in ledger.find_pending(RUN)
 
 
-def test_begin_trial_counts_deaths_of_earlier_trials(ledger: Ledger) -> None:
-    ends = ["crash", "drain", "journal", "crash"]
-    crashes = []
-    for end in ends:
-        lease = acquire(ledger)
-        crashes.append(ledger.begin_trial(lease, "0-1"))
-        if end == "drain":
-            ledger.release(lease)
-        elif end == "journal":
-            ledger.journal(lease, make_part(0, ["ok", "ok"]).outcomes[1:])
-    lease = acquire(ledger)
-    assert [*crashes, ledger.begin_trial(lease, "0-1")] == [0, 1, 1, 1, 2]
-    assert ledger.begin_trial(lease, "0-2") == 0
+def strike(ledger: Ledger, chunk: int, times: int) -> None:
+    for _ in range(times):
+        ledger.release(acquire(ledger, chunk), death=DeathCause.CRASH)
 
 
-def test_absolved_chunk_is_no_longer_suspect(ledger: Ledger) -> None:
-    ledger.release(acquire(ledger), blame=SUSPECT)
-    lease = acquire(ledger)
-    ledger.absolve(lease)
-    ledger.release(lease)
-    assert not acquire(ledger).suspect
+def test_struck_chunk_is_left_to_other_workers(patient: Ledger) -> None:
+    strike(patient, 0, times=1)
+    assert patient.expire_leases(RUN, takes_struck=False) == []
+    assert patient.acquire(RUN, 0, "gpu0@a", takes_struck=False) is None
+    assert patient.expire_leases(RUN, takes_struck=False) == []
+    assert patient.expire_leases(RUN) == [0], "it is offered at once"
+    assert patient.acquire(RUN, 0, "gpu1@a") is not None
+
+
+def test_one_struck_chunk_is_offered_at_a_time(patient: Ledger) -> None:
+    for chunk in range(3):
+        strike(patient, chunk, times=1)
+    assert [len(patient.expire_leases(RUN)) for _ in range(4)] == [1, 1, 1, 0]
+
+
+def test_one_worker_at_a_time_serves_the_quarantine(patient: Ledger) -> None:
+    for chunk in (0, 1):
+        strike(patient, chunk, times=2)
+    strike(patient, 2, times=1)
+    serving = acquire(patient, 0)
+    assert patient.acquire(RUN, 1, "gpu1@a") is None
+    assert patient.expire_leases(RUN) == [2], "a struck chunk is not served by the quarantine"
+    assert patient.count_cleared(RUN) == {0: 0, 1: 0}
+    patient.journal(serving, make_part(0, ["ok"] * 4).outcomes)
+    assert patient.count_cleared(RUN) == {0: 4, 1: 0}
+    patient.commit(make_chunk(0), make_part(0, ["ok"] * 4), DATASETS)
+    assert patient.acquire(RUN, 1, "gpu1@a") is not None
+    assert patient.count_cleared(RUN) == {1: 0}
+
+
+def test_repeated_refusal_keeps_the_silent_holder(ledger: Ledger, patient: Ledger) -> None:
+    strike(patient, 0, times=1)
+    silent = acquire(ledger)
+    wait_until(lambda: 0 in ledger.find_pending(RUN), "the lease to expire")
+    for _ in range(3):
+        assert patient.acquire(RUN, 0, "gpu1@a", takes_struck=False) is None
+    assert ledger.renew(RUN, [silent]) == [], "no worker has taken the chunk over"
+
+
+def test_deaths_count_against_the_group_that_ran(patient: Ledger) -> None:
+    strike(patient, 0, times=2)
+    groups: list[tuple[list[str], DeathCause | None]] = [
+        (["0-0", "0-1"], DeathCause.CRASH),
+        (["0-1"], DeathCause.STALL),
+        (["0-1"], DeathCause.KILL),
+        (["0-0"], None),  # given back in a drain
+        ([], DeathCause.CRASH),  # the control
+        (["0-1"], DeathCause.STALL),
+    ]
+    for group, death in groups:
+        lease = acquire(patient)
+        patient.begin_trial(lease, group)
+        patient.release(lease, death=death)
+    lease = acquire(patient)
+    assert patient.read_deaths(lease) == {
+        ("0-0", "0-1"): {DeathCause.CRASH: 1},
+        ("0-1",): {DeathCause.STALL: 2, DeathCause.KILL: 1},
+    }
+    patient.forget_deaths(lease, ["0-1"])
+    assert patient.read_deaths(lease) == {("0-0", "0-1"): {DeathCause.CRASH: 1}}
+
+
+def test_death_after_the_last_group_counts_against_it_alone(patient: Ledger) -> None:
+    strike(patient, 0, times=2)
+    lease = acquire(patient)
+    patient.begin_trial(lease, ["0-3"])
+    patient.journal(lease, make_part(0, ["ok"] * 4).outcomes)
+    patient.release(lease, death=DeathCause.KILL)
+    assert patient.read_deaths(acquire(patient)) == {("0-3",): {DeathCause.KILL: 1}}
+
+
+def test_exited_process_gives_back_its_chunks_only(patient: Ledger) -> None:
+    ours, other = acquire(patient, 0), patient.acquire(RUN, 1, "gpu1@a")
+    assert other is not None
+    assert patient.release_dead("tiny", "gpu0@a", os.getpid() + 1, DeathCause.CRASH) == 0, "another process of that name"
+    assert [patient.release_dead("tiny", "gpu0@a", os.getpid(), DeathCause.CRASH) for _ in range(2)] == [1, 0]
+    assert view(patient).holders == {1: "gpu1@a"}
+    assert patient.renew(RUN, [ours, other]) == [ours]
+    assert patient.expire_leases(RUN) == [0]
+    assert acquire(patient).standing == Standing.STRUCK
 
 
 def test_former_holder_cannot_record_anything(ledger: Ledger) -> None:
     slow = acquire(ledger)
     acquire(ledger)
     with pytest.raises(LeaseLost):
-        ledger.begin_trial(slow, "0-1")
-    assert not ledger.release(slow, blame=SUSPECT)
+        ledger.begin_trial(slow, ["0-1"])
+    assert not ledger.release(slow, death=DeathCause.CRASH)
 
 
-def test_commit_deletes_the_trial(ledger: Ledger) -> None:
-    ledger.release(acquire(ledger), blame=SUSPECT)
-    ledger.begin_trial(acquire(ledger), "0-1")
+def test_commit_deletes_strikes_and_trials(ledger: Ledger) -> None:
+    strike(ledger, 0, times=2)
+    ledger.begin_trial(acquire(ledger), ["0-1"])
     assert ledger.client.ttl(trial_key(RUN, 0)) > 0
     ledger.commit(make_chunk(0), make_part(0, ["ok"] * 4), DATASETS)
-    assert not ledger.client.exists(trial_key(RUN, 0))
+    assert not ledger.client.exists(trial_key(RUN, 0), run_keys(RUN).strikes, run_keys(RUN).losses)
+    assert ledger.count_cleared(RUN) == {}
 
 
 def test_failing_run_is_paused_with_numbers_and_error(ledger: Ledger) -> None:

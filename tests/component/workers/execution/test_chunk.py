@@ -5,10 +5,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from common.deaths import DeathCause
 from common.errors import EngineError, TransientError
 from common.exit_codes import ENGINE_DIED
-from common.ledger.ledger import SUSPECT
-from common.records import Outcome, Sample
+from common.records import Outcome, Sample, Standing
 from common.storage.keys import part_key
 from common.storage.parts import encode_part
 from common.storage.plan_index import read_part
@@ -151,7 +151,7 @@ def test_dead_engine_releases_chunk_with_its_journal(worker: Worker, fleet: Flee
     assert worker.ledger.expire_leases(run_id) == [0], "the chunk must be offered to other workers at once"
     lease = worker.ledger.acquire(run_id, 0, "successor@worker")
     assert lease is not None
-    assert lease.suspect
+    assert lease.standing == Standing.STRUCK
     assert len(worker.ledger.read_journal(lease)) == 3
 
 
@@ -165,15 +165,18 @@ def test_unreachable_engine_in_a_trial_is_no_crash(fleet: Fleet) -> None:
         run_id = enqueue_rows(fleet, "tried", make_rows(1))  # after the one sweep of its janitor
         before = fleet.ledger.acquire(run_id, 0, "died@test")
         assert before is not None
-        fleet.ledger.release(before, blame=SUSPECT)
+        fleet.ledger.release(before, death=DeathCause.CRASH)
+        again = fleet.ledger.acquire(run_id, 0, "died@test")
+        assert again is not None
+        fleet.ledger.release(again, death=DeathCause.CRASH)
         for times in range(1, 4):
             wait_until(lambda: fleet.ledger.expire_leases(run_id), "the chunk to be offered again")
             with pytest.raises(TransientError):
                 run_chunk(worker, run_id, 0)
             assert len(engine.asked) == times
     lease = wait_until(lambda: fleet.ledger.acquire(run_id, 0, "next@test"), "a lease")
-    assert lease.suspect
-    assert fleet.ledger.begin_trial(lease, engine.asked[0].request_id) == 0
+    assert lease.standing == Standing.QUARANTINED
+    assert fleet.ledger.read_deaths(lease) == {}
 
 
 def test_largest_allowed_chunk_completes(worker: Worker, fleet: Fleet) -> None:

@@ -1,17 +1,56 @@
 """Quarantine inside the test's process: each engine death ends one worker, and the next worker continues."""
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 
+from common.deaths import DeathCause
+from common.errors import EngineError
+from common.ledger.keys import run_keys
+from common.records import Standing
 from common.storage.plan_index import read_chunk, read_index
+from tests.support.asked_samples import read_asked
 from tests.support.engines.poison import assert_only_poison_failed, write_poisoned_profile
 from tests.support.fleet import Fleet, make_rows
+from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
-from tests.support.workers import Exited, enqueue_rows, exits, open_worker
-from workers.execution.chunk import run_chunk
+from tests.support.workers import Exited, enqueue_rows, exits, open_worker, read_samples
+from workers.engines.base import Generation, Request
+from workers.execution.chunk import ChunkResult, run_chunk
+from workers.execution.quarantine import UNEXPLAINED_DEATHS
+from workers.execution.task import run_task
 
 __all__ = ["exits"]  # a fixture
+
+
+class BrokenEngine:
+    """Dies at every request."""
+
+    async def start(self) -> None:
+        """Do nothing: there is nothing to load."""
+
+    async def generate(self, request: Request) -> Generation:
+        raise EngineError("the accelerator fell off the bus")
+
+    async def stop(self) -> None:
+        """Do nothing: there is nothing to release."""
+
+
+def quarantine_chunk(fleet: Fleet, run_id: str) -> None:
+    """Quarantine chunk 0, and let no janitor take it over."""
+    for _ in range(2):
+        lease = fleet.ledger.acquire(run_id, 0, "died@test")
+        assert lease is not None
+        fleet.ledger.release(lease, death=DeathCause.CRASH)
+    fleet.ledger.client.set("fleet:janitor:poisoned", "1")
+
+
+def is_asked(fleet: Fleet, run_id: str, index: str) -> bool:
+    """Return whether the engine was asked the sample with this index, of chunk 0."""
+    samples = read_chunk(fleet.store, read_index(fleet.store, run_id)[0])
+    sample_id = next(sample.sample_id for sample in samples if sample.index == index)
+    return sample_id in read_asked(fleet)
 
 
 def finish_run(fleet: Fleet, run_id: str) -> None:
@@ -31,7 +70,7 @@ def test_several_poisons_in_a_chunk_are_found(fleet: Fleet, exits: list[int]) ->
     run_id = enqueue_rows(fleet, "poisoned", [*make_rows(9), *poisons], chunk=12)
     finish_run(fleet, run_id)
     assert_only_poison_failed(fleet, run_id, {"poison 0", "poison 1", "poison 2"})
-    assert len(exits) == 3 * 3, "each poison must kill the engine once among others and twice alone"
+    assert len(exits) == 2 + 3 * 2, "two deaths name the chunk, and each poison kills the engine twice alone"
 
 
 def test_chunk_of_poison_completes(fleet: Fleet, exits: list[int]) -> None:
@@ -46,40 +85,91 @@ def test_drain_during_a_trial_is_no_crash(fleet: Fleet, exits: list[int]) -> Non
     write_poisoned_profile(fleet, "hangs")
     poison = {"id": "poison", "question": "poison?", "target": "ok"}
     run_id = enqueue_rows(fleet, "poisoned", [poison], chunk=4)
-    lease = fleet.ledger.acquire(run_id, 0, "died@test")
-    assert lease is not None
-    fleet.ledger.release(lease, blame=2)
-    fleet.ledger.client.set("fleet:janitor:poisoned", "1")  # so that no worker takes the chunk over by itself
+    quarantine_chunk(fleet, run_id)
     asked = fleet.folder / "asked"
     for _ in range(3):
         with open_worker(fleet, "poisoned", janitor_s=600) as worker, ThreadPoolExecutor(1) as pool:
             running = pool.submit(run_chunk, worker, run_id, 0)
-            wait_until(asked.exists, "the sample to run alone")
+            wait_until(lambda: is_asked(fleet, run_id, "poison"), "the sample to run alone")
             worker.leases.drain(at_once=True)
             assert running.result(20) == "given back"
             asked.unlink()
     assert exits == []
     lease = wait_until(lambda: fleet.ledger.acquire(run_id, 0, "next@test"), "a lease")
-    assert lease.suspect
-    assert fleet.ledger.begin_trial(lease, read_chunk(fleet.store, read_index(fleet.store, run_id)[0])[0].sample_id) == 0
+    assert lease.standing == Standing.QUARANTINED
+    assert fleet.ledger.read_deaths(lease) == {}
 
 
-def test_hanging_suspect_counts_as_crash_despite_early_release(
-    fleet: Fleet, exits: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_hanging_sample_counts_despite_early_release(fleet: Fleet, exits: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     write_poisoned_profile(fleet, "hangs")
     run_id = enqueue_rows(fleet, "poisoned", [{"id": "poison", "question": "poison?", "target": "ok"}], chunk=4)
-    lease = fleet.ledger.acquire(run_id, 0, "died@test")
-    assert lease is not None
-    fleet.ledger.release(lease, blame=2)
-    fleet.ledger.client.set("fleet:janitor:poisoned", "1")  # so that no worker takes the chunk over by itself
+    quarantine_chunk(fleet, run_id)
     with open_worker(fleet, "poisoned", janitor_s=600) as worker, ThreadPoolExecutor(1) as pool:
         running = pool.submit(run_chunk, worker, run_id, 0)
-        wait_until((fleet.folder / "asked").exists, "the sample to run alone")
+        wait_until(lambda: is_asked(fleet, run_id, "poison"), "the sample to run alone")
         with monkeypatch.context() as patch:
             patch.setattr(worker.leases, "wait_for_acquire", lambda: running.result(20))
             with pytest.raises(Exited):
-                worker.die("the engine has answered nothing")
+                worker.die("the engine has answered nothing", DeathCause.STALL)
     assert running.result() == "given back"
     lease = wait_until(lambda: fleet.ledger.acquire(run_id, 0, "next@test"), "a lease")
-    assert fleet.ledger.begin_trial(lease, read_chunk(fleet.store, read_index(fleet.store, run_id)[0])[0].sample_id) == 1
+    (poison,) = read_chunk(fleet.store, read_index(fleet.store, run_id)[0])
+    assert fleet.ledger.read_deaths(lease) == {(poison.sample_id,): {DeathCause.STALL: 1}}
+
+
+@pytest.mark.parametrize("cause", [DeathCause.KILL, DeathCause.OUT_OF_MEMORY])
+def test_unproven_sample_pauses_the_run_and_is_named(fleet: Fleet, exits: list[int], cause: DeathCause) -> None:
+    """The run can be resumed, and the sample is tried as often again."""
+    write_poisoned_profile(fleet, "raises")
+    poison = {"id": "poison", "question": "poison?", "target": "ok"}
+    run_id = enqueue_rows(fleet, "poisoned", [*make_rows(3), poison], chunk=4)
+    quarantine_chunk(fleet, run_id)
+    for _ in range(2):
+        exits.clear()
+        result = None
+        while result != ChunkResult.FAILED:
+            with open_worker(fleet, "poisoned", janitor_s=600) as worker, suppress(Exited):
+                worker.host.engine.cause = cause  # type: ignore[attr-defined]  # a scripted engine
+                result = run_task(worker, run_id, 0)
+        assert len(exits) == UNEXPLAINED_DEATHS
+        status = fleet.status(run_id)
+        assert (status.state, status.samples.failed) == ("paused", 0)
+        assert "dataset rows, row poison" in (status.reason or "")
+        assert f"producer resume {run_id}" in (status.reason or "")
+        fleet.run_producer("resume", run_id)
+        fleet.ledger.client.delete(run_keys(run_id).leases)  # it was given back for after a lease
+
+
+def test_engine_that_dies_at_its_control_convicts_no_sample(fleet: Fleet, exits: list[int]) -> None:
+    write_poisoned_profile(fleet, "raises")
+    rows = [*make_rows(3), {"id": "poison", "question": "poison?", "target": "ok"}]
+    run_id = enqueue_rows(fleet, "poisoned", rows, chunk=4)
+    quarantine_chunk(fleet, run_id)
+    for _ in range(4):
+        with open_worker(fleet, "poisoned", janitor_s=600) as worker:
+            worker.host.engine = BrokenEngine()
+            with pytest.raises(Exited):
+                run_chunk(worker, run_id, 0)
+            assert "at fault, not the samples" in (worker.trouble or "")
+    lease = wait_until(lambda: fleet.ledger.acquire(run_id, 0, "next@test"), "a lease")
+    assert fleet.ledger.read_deaths(lease) == {}
+    fleet.ledger.release(lease)
+    finish_run(fleet, run_id)
+    assert_only_poison_failed(fleet, run_id, {"poison"})
+
+
+def test_control_was_ok_before(fleet: Fleet, exits: list[int]) -> None:
+    write_poisoned_profile(fleet, "raises")
+    run_id = enqueue_rows(fleet, "poisoned", make_rows(8), chunk=4)
+    with open_worker(fleet, "poisoned", janitor_s=600) as worker:
+        run_chunk(worker, run_id, 1)
+        answered = {sample.sample_id for sample in read_samples(worker, run_id, 1)}
+    quarantine_chunk(fleet, run_id)
+    (fleet.folder / "asked").unlink()
+    with open_worker(fleet, "poisoned", janitor_s=600) as worker:
+        run_chunk(worker, run_id, 0)
+    asked = (fleet.folder / "asked").read_text().split()
+    assert asked[0] in answered
+    assert len(asked) == 1 + 4
+    assert exits == []
+    assert_run_is_sound(fleet, run_id)

@@ -6,11 +6,12 @@ import socket
 import pytest
 import redis
 
+from common.deaths import DeathCause
 from common.exit_codes import ENGINE_DIED, NOT_STARTED, UNREACHABLE, USER_MUST_ACT
 from common.ledger.worker_registry import WorkerRecord, announce_worker, list_workers
 from tests.support.fleet import Fleet, make_rows
 from tests.support.workers import enqueue_rows
-from workers.supervisor.notices import publish_notice, withdraw_notices
+from workers.supervisor.notices import report_exit, withdraw_notices
 from workers.supervisor.restart_policy import RestartPolicy, describe_giving_up, name_code
 
 HERE = socket.gethostname()
@@ -79,7 +80,7 @@ def run_id(fleet: Fleet) -> str:
 def test_losing_the_last_worker_pauses_its_runs(fleet: Fleet, run_id: str) -> None:
     """``producer resume`` continues them."""
     announce_worker(fleet.ledger.client, make_notice("gpu7@other"), ttl_s=60)
-    publish_notice(fleet.settings, make_notice("gpu0@here"), gave_up=["gpu0@here"])
+    report_exit(fleet.settings, make_notice("gpu0@here"), DeathCause.CRASH, gave_up=["gpu0@here"])
     status = fleet.status(run_id)
     assert (status.state, [worker.worker for worker in status.workers]) == ("paused", ["gpu0@here", "gpu7@other"])
     assert status.reason is not None
@@ -92,12 +93,12 @@ def test_losing_the_last_worker_pauses_its_runs(fleet: Fleet, run_id: str) -> No
 @pytest.mark.parametrize("state", ["ready", "draining"])
 def test_runs_continue_while_another_launcher_has_workers(fleet: Fleet, run_id: str, state: str) -> None:
     announce_worker(fleet.ledger.client, make_notice("gpu7@other", state=state, trouble=None), ttl_s=60)
-    publish_notice(fleet.settings, make_notice("gpu0@here"), gave_up=["gpu0@here"])
+    report_exit(fleet.settings, make_notice("gpu0@here"), DeathCause.CRASH, gave_up=["gpu0@here"])
     assert fleet.status(run_id).state == "running"
 
 
 def test_runs_continue_while_launcher_has_another_worker(fleet: Fleet, run_id: str) -> None:
-    publish_notice(fleet.settings, make_notice("gpu0@here"), gave_up=None)
+    report_exit(fleet.settings, make_notice("gpu0@here"), DeathCause.CRASH, gave_up=None)
     assert fleet.status(run_id).state == "running"
 
 
@@ -105,7 +106,7 @@ def test_notice_keeps_last_trouble_of_dead_worker(fleet: Fleet, run_id: str) -> 
     """The stale record of the dead worker does not count as a running worker."""
     last = make_notice("gpu0@here", state="ready", trouble="CUDA error: device lost")
     announce_worker(fleet.ledger.client, last, ttl_s=60)
-    publish_notice(fleet.settings, make_notice("gpu0@here"), gave_up=["gpu0@here"])
+    report_exit(fleet.settings, make_notice("gpu0@here"), DeathCause.CRASH, gave_up=["gpu0@here"])
     (worker,) = fleet.workers("echo")
     assert (worker.state, worker.trouble) == ("stopped", "gave up: CUDA error: device lost")
     assert fleet.status(run_id).state == "paused"
@@ -114,7 +115,7 @@ def test_notice_keeps_last_trouble_of_dead_worker(fleet: Fleet, run_id: str) -> 
 def test_unreachable_redis_is_only_logged(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("workers.supervisor.notices._PATIENCE_S", 0)
     fleet.server.stop()
-    publish_notice(fleet.settings, make_notice("gpu0@here"), gave_up=["gpu0@here"])
+    report_exit(fleet.settings, make_notice("gpu0@here"), DeathCause.CRASH, gave_up=["gpu0@here"])
     fleet.server.restart()
     assert fleet.workers("echo") == []
 

@@ -1,4 +1,4 @@
-"""EngineLock: chunks share the engine, a suspect chunk holds it exclusively, and every wait ends."""
+"""EngineLock: chunks share the engine, a quarantined chunk holds it exclusively, and every wait ends."""
 
 import threading
 from collections.abc import Callable
@@ -6,13 +6,15 @@ from collections.abc import Callable
 import pytest
 
 from common.errors import EngineError
-from common.records import Lease
+from common.records import Lease, Standing
 from tests.support.waiting import wait_until
 from workers.runtime.engine_lock import EngineLock
 
 
-def make_lease(number: int, *, suspect: bool = False) -> Lease:
-    return Lease(run_id="r", chunk=number, token=str(number), worker="w", suspect=suspect)
+def make_lease(number: int, *, quarantined: bool = False) -> Lease:
+    return Lease(
+        run_id="r", chunk=number, token=str(number), worker="w", standing=Standing.QUARANTINED if quarantined else Standing.FRESH
+    )
 
 
 class ChunkThread:
@@ -46,29 +48,29 @@ class ChunkThread:
             self.may_end.wait()  # no timeout: it would release the lock and hide a chunk that blocks
 
 
-def test_suspect_waits_then_runs_alone() -> None:
+def test_quarantined_chunk_waits_then_runs_alone() -> None:
     lock = EngineLock()
     first, second = ChunkThread(lock, make_lease(1)), ChunkThread(lock, make_lease(2))
     assert first.has_lock.wait(10)
     assert second.has_lock.wait(10)
-    suspect = ChunkThread(lock, make_lease(3, suspect=True))
-    wait_until(lambda: lock._suspects_waiting == 1, "the suspect to wait")  # noqa: SLF001  # there is no public view of it
+    apart = ChunkThread(lock, make_lease(3, quarantined=True))
+    wait_until(lambda: lock._quarantined_waiting == 1, "the quarantined chunk to wait")  # noqa: SLF001  # there is no public view of it
     later = ChunkThread(lock, make_lease(4))
     first.end()
-    suspect.wait_for_refusal()
+    apart.wait_for_refusal()
     later.wait_for_refusal()
     second.end()
-    assert suspect.has_lock.wait(10), "the suspect waits longer than the later chunk"
+    assert apart.has_lock.wait(10), "the quarantined chunk waits longer than the later chunk"
     later.wait_for_refusal()
     assert (lock.is_held_by(make_lease(3)), lock.is_held_by(make_lease(4))) == (True, False)
-    suspect.end()
+    apart.end()
     assert later.has_lock.wait(10)
     later.end()
 
 
-def test_two_suspects_run_one_after_the_other() -> None:
+def test_two_quarantined_chunks_run_one_after_the_other() -> None:
     lock = EngineLock()
-    one, other = ChunkThread(lock, make_lease(1, suspect=True)), ChunkThread(lock, make_lease(2, suspect=True))
+    one, other = ChunkThread(lock, make_lease(1, quarantined=True)), ChunkThread(lock, make_lease(2, quarantined=True))
     wait_until(lambda: one.has_lock.is_set() or other.has_lock.is_set(), "one of them to hold the lock")
     holder, waiting = (one, other) if one.has_lock.is_set() else (other, one)
     waiting.wait_for_refusal()
@@ -79,9 +81,9 @@ def test_two_suspects_run_one_after_the_other() -> None:
 
 def test_wait_ends_when_the_worker_drains() -> None:
     lock, drained = EngineLock(), threading.Event()
-    holder = ChunkThread(lock, make_lease(1, suspect=True))
+    holder = ChunkThread(lock, make_lease(1, quarantined=True))
     assert holder.has_lock.wait(10)
-    waiting = [ChunkThread(lock, make_lease(number, suspect=number == 2), drained.is_set) for number in (2, 3)]
+    waiting = [ChunkThread(lock, make_lease(number, quarantined=number == 2), drained.is_set) for number in (2, 3)]
     for thread in waiting:
         thread.wait_for_refusal()
     drained.set()
