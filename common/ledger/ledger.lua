@@ -51,6 +51,7 @@ end
 -- Record that the holder of a chunk ended because of `cause` (`DeathCause` in deaths.py).  In quarantine the death counts
 -- against the group that ran.  A death during the control is the engine's own fault.
 local function record_death(chunk, cause)
+  local kept_ms = redis.call('PTTL', run)
   local group = redis.call('HGET', trial, 'group')
   redis.call('HDEL', trial, 'group')
   if group == 'control' then return end
@@ -62,6 +63,7 @@ local function record_death(chunk, cause)
     redis.call('HSET', strikes, chunk, QUARANTINE_STRIKES)
     redis.call('HDEL', losses, chunk)
   end
+  for _, key in ipairs({strikes, losses, trial}) do redis.call('PEXPIRE', key, kept_ms) end
 end
 
 -- fresh | struck | quarantined (`Standing` in records.py)

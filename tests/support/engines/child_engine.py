@@ -8,6 +8,7 @@ from asyncio.subprocess import PIPE, Process
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from common.deaths import classify_exit
 from common.errors import EngineError
 from common.spec.models import ModelProfile
 from tests.support.fleet import Fleet
@@ -74,9 +75,10 @@ class ChildEngine:
                     answer.set_result(answered["text"])
         finally:  # after any end of the pipe, no request may wait without end
             self._gone = True
+            cause = classify_exit(await child.wait(), out_of_memory=False)
             for answer in self._answers.values():
                 if not answer.done():
-                    answer.set_exception(EngineError(f"the engine's process {child.pid} is gone"))
+                    answer.set_exception(EngineError(f"the engine's process {child.pid} is gone", cause=cause))
 
 
 def write_child_profile(fleet: Fleet, name: str, *, delay_s: float) -> None:

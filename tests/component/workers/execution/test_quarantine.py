@@ -1,13 +1,11 @@
 """Quarantine inside the test's process: each engine death ends one worker, and the next worker continues."""
 
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 
 import pytest
 
 from common.deaths import DeathCause
 from common.errors import EngineError
-from common.ledger.keys import run_keys
 from common.records import Standing
 from common.storage.plan_index import read_chunk, read_index
 from tests.support.asked_samples import read_asked
@@ -31,6 +29,7 @@ class BrokenEngine:
         """Do nothing: there is nothing to load."""
 
     async def generate(self, request: Request) -> Generation:
+        del request
         raise EngineError("the accelerator fell off the bus")
 
     async def stop(self) -> None:
@@ -43,7 +42,7 @@ def quarantine_chunk(fleet: Fleet, run_id: str) -> None:
         lease = fleet.ledger.acquire(run_id, 0, "died@test")
         assert lease is not None
         fleet.ledger.release(lease, death=DeathCause.CRASH)
-    fleet.ledger.client.set("fleet:janitor:poisoned", "1")
+    fleet.ledger.client.set("fleet:janitor:poisoned", "1", ex=600)
 
 
 def is_asked(fleet: Fleet, run_id: str, index: str) -> bool:
@@ -126,18 +125,20 @@ def test_unproven_sample_pauses_the_run_and_is_named(fleet: Fleet, exits: list[i
     quarantine_chunk(fleet, run_id)
     for _ in range(2):
         exits.clear()
-        result = None
-        while result != ChunkResult.FAILED:
-            with open_worker(fleet, "poisoned", janitor_s=600) as worker, suppress(Exited):
+        for _ in range(UNEXPLAINED_DEATHS):
+            with open_worker(fleet, "poisoned", janitor_s=600) as worker:
                 worker.host.engine.cause = cause  # type: ignore[attr-defined]  # a scripted engine
-                result = run_task(worker, run_id, 0)
+                with pytest.raises(Exited):
+                    run_chunk(worker, run_id, 0)
+        with open_worker(fleet, "poisoned", janitor_s=600, lease_s=0.1, renew_s=0.02) as worker:
+            assert run_task(worker, run_id, 0) == ChunkResult.FAILED
         assert len(exits) == UNEXPLAINED_DEATHS
         status = fleet.status(run_id)
         assert (status.state, status.samples.failed) == ("paused", 0)
         assert "dataset rows, row poison" in (status.reason or "")
         assert f"producer resume {run_id}" in (status.reason or "")
         fleet.run_producer("resume", run_id)
-        fleet.ledger.client.delete(run_keys(run_id).leases)  # it was given back for after a lease
+        wait_until(lambda: fleet.ledger.expire_leases(run_id), "the chunk to be offered again")
 
 
 def test_engine_that_dies_at_its_control_convicts_no_sample(fleet: Fleet, exits: list[int]) -> None:

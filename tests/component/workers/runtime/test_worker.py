@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from redis.exceptions import ResponseError
 
-from common.exit_codes import ENGINE_DIED
+from common.exit_codes import ENGINE_DIED, ENGINE_KILLED
 from common.records import Lease
 from tests.support.fleet import Fleet, make_rows
 from tests.support.waiting import wait_until
@@ -117,8 +117,8 @@ def test_dying_worker_releases_a_chunk_being_acquired(
     run_id, asked, answered = enqueue_rows(fleet, "tried", make_rows(40)), threading.Event(), threading.Event()
     ledger_acquire = worker.ledger.acquire
 
-    def acquire_slowly(*named: Any) -> Lease | None:
-        lease = ledger_acquire(*named)
+    def acquire_slowly(*named: Any, **options: Any) -> Lease | None:
+        lease = ledger_acquire(*named, **options)
         asked.set()
         assert answered.wait(20)
         return lease
@@ -163,7 +163,7 @@ def test_engine_that_hangs_in_stop_ends_worker(fleet: Fleet, exits: list[int], m
         with pytest.raises(Exited):
             worker.stop()
         goes_on.set()
-        assert exits == [ENGINE_DIED]
+        assert exits == [ENGINE_KILLED]
         (left,) = fleet.workers("tried")
         assert (left.state, left.trouble) == ("stopped", "the engine did not stop within 0.2 s")
         monkeypatch.undo()  # the process would be gone; here it is stopped
