@@ -137,7 +137,8 @@ class VllmEngine:
         """Return why vLLM's engine process ended.  Blocks until it has exited, for ``_EXIT_S`` at most."""
         (process, *_) = llm.engine_core.resources.engine_manager.processes
         process.join(_EXIT_S)
-        return classify_exit(process.exitcode, out_of_memory=count_oom_kills() > self._oom_kills)
+        # vLLM exits with 0 only when a signal asks it to.
+        return classify_exit(process.exitcode or None, out_of_memory=count_oom_kills() > self._oom_kills)
 
     async def _render(self, llm: AsyncLLM, request: Request) -> Any:
         """Return the prompt in the form that vLLM's engine takes: tokens, and images processed by the model's processor.
