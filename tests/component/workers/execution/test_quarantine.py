@@ -143,8 +143,8 @@ def test_unproven_sample_pauses_the_run_and_is_named(fleet: Fleet, exits: list[i
 
 def test_engine_that_dies_at_its_control_convicts_no_sample(fleet: Fleet, exits: list[int]) -> None:
     write_poisoned_profile(fleet, "raises")
-    rows = [*make_rows(3), {"id": "poison", "question": "poison?", "target": "ok"}]
-    run_id = enqueue_rows(fleet, "poisoned", rows, chunk=4)
+    poison = {"id": "poison", "question": "poison?", "target": "ok"}
+    run_id = enqueue_rows(fleet, "poisoned", [*make_rows(3), poison], chunk=4)
     quarantine_chunk(fleet, run_id)
     for _ in range(4):
         with open_worker(fleet, "poisoned", janitor_s=600) as worker:
