@@ -28,6 +28,7 @@ from common.spec.models import ModelProfile
 from common.storage.store import Store, open_store
 from workers.adapters import load_adapter
 from workers.celery_ext.flower import guard_flower
+from workers.celery_ext.remote_control import refuse_changes
 from workers.celery_ext.signals import handle_signals
 from workers.engines.base import Engine
 from workers.engines.registry import load_engine
@@ -190,6 +191,7 @@ app = make_app(get_settings())
 app.conf.update(worker_consumer="workers.celery_ext.consumer:Consumer")
 app.steps["worker"].add(EngineStep)
 guard_flower()
+refuse_changes()
 
 
 @app.task(name=TASK_NAME)  # type: ignore[untyped-decorator]  # Celery has no types
