@@ -7,17 +7,18 @@ import click
 
 from common.errors import FleetError
 from common.exit_codes import INTERRUPTED, USER_MUST_ACT
+from common.program import INTERRUPT_MESSAGE
 
 
 def run_command(name: str, command: Callable[..., object]) -> None:
-    """Run a click command to the end of the process.
+    """Run a click command, and raise ``SystemExit`` at its end.
 
     The exit code is what the command returns, or the ``exit_code`` of the error that ends it (``common.exit_codes``).
     """
     try:
         code = command(prog_name=name, standalone_mode=False)
     except (KeyboardInterrupt, click.exceptions.Abort):  # click raises Abort for KeyboardInterrupt
-        click.echo("interrupted; nothing is lost, run the same command again", err=True)
+        click.echo(INTERRUPT_MESSAGE, err=True)
         sys.exit(INTERRUPTED)
     except click.ClickException as error:
         error.show()

@@ -1,5 +1,13 @@
-"""``python -m producer``."""
+"""The program ``producer``, also as ``python -m producer``."""
 
-from producer.cli import main
+from typing import NoReturn
 
-main()
+from common.program import run_program
+
+
+def main() -> NoReturn:
+    run_program("producer", "producer.cli")
+
+
+if __name__ == "__main__":
+    main()

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from common.commands import run_command
 from common.exit_codes import NOT_ALL_OK
 
 if TYPE_CHECKING:
@@ -243,7 +242,3 @@ def _collect(run_id: str) -> Iterator[Outcome]:
     from producer.results.collect import collect_outcomes
 
     return show_progress(collect_outcomes(run_id, _open_store()), "collecting samples")
-
-
-def main() -> None:
-    run_command("producer", cli)

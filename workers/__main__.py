@@ -1,5 +1,13 @@
-"""Entry point of ``python -m workers``."""
+"""The program ``workers``, also as ``python -m workers``."""
 
-from workers.cli import main
+from typing import NoReturn
 
-main()
+from common.program import run_program
+
+
+def main() -> NoReturn:
+    run_program("workers", "workers.cli")
+
+
+if __name__ == "__main__":
+    main()

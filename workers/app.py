@@ -6,6 +6,7 @@
 
 import os
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import redis
@@ -16,7 +17,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from common.broker.app import TASK_NAME, make_app
-from common.errors import ConfigError, FleetError, ServiceUnreachable
+from common.errors import ConfigError, FleetError, TransientError
 from common.exit_codes import ENGINE_DIED, UNREACHABLE, USER_MUST_ACT
 from common.ledger.connection import connect_redis
 from common.ledger.ledger import Ledger
@@ -25,7 +26,7 @@ from common.logging import configure_log
 from common.settings import Settings, get_settings
 from common.spec.files import find_profile, find_weights, read_profile
 from common.spec.models import ModelProfile
-from common.storage.store import Store, open_store
+from common.storage.store import Store
 from workers.adapters import load_adapter
 from workers.celery_ext.flower import guard_flower
 from workers.celery_ext.remote_control import refuse_changes
@@ -35,12 +36,15 @@ from workers.engines.registry import load_engine
 from workers.execution.task import run_task
 from workers.media.loader import MediaLoader
 from workers.recovery.janitor import Janitor
+from workers.recovery.store_wait import wait_for_store
 from workers.recovery.takeover import Takeovers
 from workers.runtime.engine_host import EngineHost
 from workers.runtime.run_context import RunCache
 from workers.runtime.worker import Worker
 
 log = structlog.get_logger()
+
+_TROUBLE_S = 30.0  # longer than a probe of an unreachable store takes, so that `status` shows the trouble without a gap
 
 
 class WorkerSettings(BaseSettings):
@@ -71,7 +75,7 @@ class EngineStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has n
             log.error(  # noqa: TRY400  # the message names the cause, a traceback would hide it
                 "worker.start_failed", code=getattr(error, "code", "service_unreachable"), error=str(error)
             )
-            _announce_trouble(parent.hostname, str(error))
+            _announce_end(parent.hostname, str(error))
             os._exit(_exit_code(error))
         _signal_loaded()
         log.info("worker.ready", worker=parent.hostname)
@@ -89,8 +93,8 @@ def make_worker(name: str) -> Worker:
     settings = get_settings()
     profile_path = find_profile(given.profile)
     profile = read_profile(given.profile)
-    store = open_store(settings.store_url)
-    store.probe()
+    waiting = make_record(name, given, profile)
+    store = wait_for_store(settings.store_url, partial(_announce, waiting), pause_s=settings.renew_s)
     weights = find_weights(profile, profile_path=profile_path)
     return wire_worker(
         make_record(name, given, profile),
@@ -104,16 +108,10 @@ def make_worker(name: str) -> Worker:
     )
 
 
-def make_record(name: str, given: WorkerSettings, profile: ModelProfile, trouble: str | None = None) -> WorkerRecord:
+def make_record(name: str, given: WorkerSettings, profile: ModelProfile) -> WorkerRecord:
     """Return the record of a worker that does not run yet."""
     return WorkerRecord(
-        worker=name,
-        model=profile.name,
-        device=given.device,
-        gpu=given.gpu or None,
-        pid=os.getpid(),
-        state="stopped" if trouble else "loading",
-        trouble=trouble,
+        worker=name, model=profile.name, device=given.device, gpu=given.gpu or None, pid=os.getpid(), state="loading"
     )
 
 
@@ -175,14 +173,22 @@ def _begin_drain(at_once: bool) -> None:
 def _exit_code(error: Exception) -> int:
     if isinstance(error, ConfigError):
         return USER_MUST_ACT
-    return UNREACHABLE if isinstance(error, (ServiceUnreachable, redis.RedisError)) else ENGINE_DIED
+    return UNREACHABLE if isinstance(error, (TransientError, redis.RedisError)) else ENGINE_DIED
 
 
-def _announce_trouble(worker: str, trouble: str) -> None:
-    """Write to Redis, if it is reachable, why this worker ends.  The launcher adds it to its notice."""
-    given, settings = WorkerSettings(), get_settings()
+def _announce_end(worker: str, trouble: str) -> None:
+    """Write to Redis why this worker ends.  The launcher adds it to its notice."""
+    with suppress(FleetError):  # a profile that cannot be read
+        given = WorkerSettings()
+        record = make_record(worker, given, read_profile(given.profile))
+        _announce(record.model_copy(update={"state": "stopped"}), trouble)
+
+
+def _announce(record: WorkerRecord, trouble: str) -> None:
+    """Write to Redis, if it is reachable, what keeps this worker from working."""
+    settings = get_settings()
     with suppress(FleetError, redis.RedisError), connect_redis(settings, patience_s=0) as client:
-        announce_worker(client, make_record(worker, given, read_profile(given.profile), trouble), ttl_s=settings.lease_s)
+        announce_worker(client, record.model_copy(update={"trouble": trouble}), ttl_s=_TROUBLE_S)
 
 
 _WORKERS: list[Worker] = []

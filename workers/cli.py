@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from common.commands import run_command
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -111,7 +109,3 @@ def _claim_names(settings: Settings, assignments: Sequence[Assignment]) -> None:
         await_free_names(client, names, patience_s=settings.lease_s)
         for model in {one.model for one in assignments}:
             withdraw_notices(client, model, [one.slot.name for one in assignments if one.model == model])
-
-
-def main() -> None:
-    run_command("workers", cli)

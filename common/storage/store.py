@@ -6,6 +6,7 @@ whole or not at all.
 An obstore client hangs in a forked child: open a store after a fork, and never at import time.
 """
 
+import errno
 import os
 import re
 import secrets
@@ -30,7 +31,6 @@ from obstore.exceptions import (
 from obstore.store import LocalStore, from_url
 
 from common.errors import ConfigError, FleetError, IntegrityError, ServiceUnreachable, TransientError
-from common.exit_codes import USER_MUST_ACT
 from common.redaction import mask_text
 
 if TYPE_CHECKING:  # these names exist only in obstore's stubs
@@ -46,17 +46,14 @@ _CREATE_TRIES = 3
 _LIST_TRIES = 3
 _RETRIES = 10_000  # so that ``patience_s`` ends the retries; obstore's default of 10 would end them within about 2 s
 _FIRST_PAUSE, _LONGEST_PAUSE = timedelta(seconds=0.1), timedelta(seconds=2)
-_USERS_TO_FIX = (
-    ValueError,
-    InvalidPathError,
-    NotSupportedError,
-    PermissionDeniedError,
-    UnauthenticatedError,
-    UnknownConfigurationKeyError,
-)
+_USERS_TO_FIX = (ValueError, InvalidPathError, NotSupportedError, UnauthenticatedError, UnknownConfigurationKeyError)
 _FULL = re.compile(r"No space left on device|quota exceeded|StorageFull|status code: 507", re.IGNORECASE)
 _UNREACHABLE = re.compile(r"error sending request|body error|timed out|timeout|status code: (408|409|429|5\d\d)", re.IGNORECASE)
-_REFUSED = re.compile(r"NoSuchBucket|builder error|redirect|status code: 4(?!08|09|29)\d\d|Permission denied|Read-only file system")
+# The credentials are wrong.  Source: the list of error codes of Amazon S3.
+_CREDENTIALS = re.compile(r"InvalidAccessKeyId|SignatureDoesNotMatch|InvalidToken|ExpiredToken|AccountProblem")
+_CLOSED = re.compile(r"status code: 403|AccessDenied|Permission denied|Read-only file system|Stale file handle|not connected")
+_REFUSED = re.compile(r"NoSuchBucket|builder error|redirect|status code: 4(?!03|08|09|29)\d\d")
+_CLOSED_CODES = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ESTALE, errno.ENOTCONN, errno.EIO, errno.ETIMEDOUT}
 _OUT_OF_RANGE = re.compile(r"range was invalid|status code: 416", re.IGNORECASE)
 
 
@@ -66,11 +63,20 @@ class MissingObject(FleetError):
     code = "missing_object"
 
 
-class StoreFull(TransientError):
-    """The store has no space for the object. A worker retries until there is space; a command ends with exit code 2."""
+class StoreFull(ServiceUnreachable):
+    """The store has no space for the object. A worker retries until there is space; a command ends with exit code 3."""
 
     code = "store_full"
-    exit_code = USER_MUST_ACT
+
+
+class StoreClosed(ServiceUnreachable):
+    """The store forbids the operation now: it is read-only, or permission is missing.
+
+    That may pass without a change of this configuration (a disk is remounted, a policy is corrected). So a worker retries, and
+    a command ends with exit code 3.
+    """
+
+    code = "store_closed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +104,8 @@ class Store:
     """Objects under one root. Thread-safe. ``open_store`` creates it.
 
     Every operation retries transient errors with backoff for up to ``patience_s``, then raises ``ServiceUnreachable``. If the
-    user must act, it raises ``ConfigError`` (no permission, read-only, no such bucket, a bad key) or ``StoreFull``.
+    user must act, it raises ``ConfigError`` (wrong credentials, no such bucket, a bad key), and for a store that is full or
+    forbids the operation now ``StoreFull`` or ``StoreClosed``.
     """
 
     def __init__(self, client: "ObjectStore", url: str) -> None:
@@ -257,7 +264,10 @@ def _open_folder(folder: Path) -> Store:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"store {folder}: cannot make this folder: {error.strerror}") from error
+        message = f"store {folder}: cannot make this folder: {error.strerror}"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StoreFull(message) from error
+        raise (StoreClosed if error.errno in _CLOSED_CODES else ConfigError)(message) from error
     return Store(LocalStore(folder), f"file://{folder}")
 
 
@@ -285,8 +295,10 @@ def _translate(error: Exception, where: str) -> FleetError:
         return StoreFull(f"{where}: the store is full; make room, nothing is lost ({message})")
     if _OUT_OF_RANGE.search(message):
         return IntegrityError(f"{where}: the object ends before the requested range ({message})")
-    if isinstance(error, _USERS_TO_FIX) or _REFUSED.search(message):
+    if isinstance(error, _USERS_TO_FIX) or _REFUSED.search(message) or _CREDENTIALS.search(message):
         return ConfigError(f"{where}: the store refuses: {message}")
+    if isinstance(error, PermissionDeniedError) or _CLOSED.search(message):
+        return StoreClosed(f"{where}: the store refuses this now; nothing is lost ({message})")
     if _UNREACHABLE.search(message):
         return ServiceUnreachable(f"{where}: the store does not answer: {message}")
     return TransientError(f"{where}: {message}")

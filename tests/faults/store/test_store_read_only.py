@@ -1,4 +1,4 @@
-"""A read-only store: the run pauses with a reason that names the store, and continues after ``producer resume``."""
+"""A read-only store: workers wait with a message that names the store, and continue by themselves when it is writable."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -44,8 +44,8 @@ def forbidding(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pyte
         yield Forbidding(fleet, forbid, allow, words)
 
 
-def test_read_only_store_pauses_run_until_resume(forbidding: Forbidding) -> None:
-    """The reason of the pause names the store and the error."""
+def test_run_continues_after_store_was_read_only(forbidding: Forbidding) -> None:
+    """The worker's trouble names the store and the error."""
     fleet = forbidding.fleet
     options = {"delay_s": 0.1, "asked": str(fleet.folder / "asked")}
     fleet.write_profile("recording", engine="tests.support.engines.dying_engine:RecordingEngine", engine_options=options)
@@ -54,31 +54,48 @@ def test_read_only_store_pauses_run_until_resume(forbidding: Forbidding) -> None
     wait_until(lambda: len(list(fleet.store.list_keys(parts_prefix(run_id)))) >= 3, "three parts")
 
     forbidding.forbid()
-    status = wait_until(lambda: found if (found := fleet.status(run_id)).state == "paused" else None, "a paused run")
-    assert status.reason is not None
-    for output in (status.reason, fleet.run_producer("status", run_id)):
+    trouble = wait_until(lambda: fleet.status(run_id).workers[0].trouble, "the worker's trouble")
+    for output in (trouble, fleet.run_producer("status", run_id)):
         assert f"{fleet.store.url}: 'runs/{run_id}/parts/" in "".join(output.split("\n"))
-        assert "the store refuses" in " ".join(output.split())
+        assert "the store refuses this now" in " ".join(output.split())
         assert forbidding.words in " ".join(output.split())
+    assert fleet.status(run_id).state == "running"
 
     forbidding.allow()
-    fleet.run_producer("resume", run_id)
     assert fleet.wait_for_end(run_id).samples.ok == 200
     assert_run_is_sound(fleet, run_id)
     asked = Counter((fleet.folder / "asked").read_text().split())
     assert set(asked.values()) == {1}, "the journal must be used"
 
 
-def test_enqueue_into_read_only_store_exits_with_2(forbidding: Forbidding) -> None:
+def test_worker_waits_while_store_is_read_only(forbidding: Forbidding) -> None:
+    fleet = forbidding.fleet
+    fleet.write_profile("quick")
+    run_id = enqueue_rows(fleet, "quick", make_rows(40), chunk=10)
+    forbidding.forbid()
+    fleet.start_workers("quick", max_restarts=0)
+
+    def find_trouble() -> str | None:
+        return next((worker.trouble for worker in fleet.status(run_id).workers if worker.state == "loading"), None)
+
+    trouble = wait_until(find_trouble, "the worker's trouble")
+    assert "the store refuses this now" in trouble
+    assert forbidding.words in trouble
+    forbidding.allow()
+    assert fleet.wait_for_end(run_id).samples.ok == 40
+    assert_run_is_sound(fleet, run_id)
+
+
+def test_enqueue_into_read_only_store_exits_with_3(forbidding: Forbidding) -> None:
     """The message names the store, and nothing is left behind."""
     fleet = forbidding.fleet
     fleet.write_profile("quick")
     spec = fleet.write_spec("quick", [fleet.write_dataset("rows", make_rows(40))])
     assert list(fleet.store.list_keys()) == []
     forbidding.forbid()
-    output = fleet.run_producer("enqueue", str(spec), code=2)
+    output = fleet.run_producer("enqueue", str(spec), code=3)
     assert f"producer: {fleet.store.url}" in output
-    assert "the store refuses" in output
+    assert "the store refuses this now" in output
     assert forbidding.words in output
     assert "Traceback" not in output
     forbidding.allow()

@@ -215,7 +215,7 @@ import os, signal
 import producer.results.collect, producer.runs.enqueue
 from common.ledger.ledger import Ledger
 from common.storage.store import Store
-from producer.cli import main
+from producer.__main__ import main
 
 def interrupt_at(owner, name):
     function = getattr(owner, name)

@@ -20,7 +20,7 @@ import producer.planning.shuffle
 import producer.runs.enqueue
 from common.ledger.ledger import Ledger
 from common.storage.store import Store, Writer
-from producer.cli import main
+from producer.__main__ import main
 
 MESSAGES_BEFORE_SIGNAL = 1100  # more than one batch of 1000 messages, so that one batch is sent and another is not
 BY = signal.SIGKILL

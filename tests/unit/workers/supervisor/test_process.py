@@ -120,7 +120,7 @@ def test_worker_over_restart_budget_is_given_up(tmp_path: Path, monkeypatch: pyt
 def test_failed_process_start_counts_as_death(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
     worker = supervise(tmp_path, monkeypatch, "exit 0", max_restarts=1)
     (tmp_path / "python").unlink()
-    assert [worker.watch(), worker.gave_up] == [False, None]
+    assert [worker.watch(), worker.gave_up] == [True, None]
     clock.now_s += 1
     assert worker.watch()
     assert worker.gave_up == "gave up after 1 restart in an hour; last exit code 71 (the system could not start a process)"

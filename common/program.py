@@ -1,0 +1,56 @@
+"""The start and the end of a command's process.  Imports nothing heavy, so that Ctrl+C is handled from the first moment."""
+
+import atexit
+import importlib
+import os
+import signal
+import sys
+from contextlib import suppress
+from typing import NoReturn
+
+from common.exit_codes import INTERRUPTED, NOT_ALL_OK
+
+_AGAIN_S = 0.05
+INTERRUPT_MESSAGE = "interrupted; nothing is lost, run the same command again"
+
+
+def run_program(name: str, module: str) -> NoReturn:
+    """Run the click command ``cli`` of ``module`` as the program ``name``, and end the process with its exit code."""
+    sys.unraisablehook = _interrupt_again
+    try:
+        from common.commands import run_command
+
+        code: object = run_command(name, importlib.import_module(module).cli)
+    except SystemExit as end:
+        code = end.code
+    except KeyboardInterrupt:
+        sys.stderr.write(f"{INTERRUPT_MESSAGE}\n")
+        code = INTERRUPTED
+    except BaseException:  # noqa: BLE001  # as the interpreter does with an exception that leaves the program
+        sys.excepthook(*sys.exc_info())
+        code = NOT_ALL_OK
+    _end_process(code if isinstance(code, int) else 0)
+
+
+def _interrupt_again(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Repeat an interrupt that arrived in a destructor or callback, from which no exception can leave."""
+    if issubclass(unraisable.exc_type, KeyboardInterrupt):
+        # After a moment, because this function runs inside the destructor.
+        signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
+        signal.setitimer(signal.ITIMER_REAL, _AGAIN_S)
+    else:
+        sys.__unraisablehook__(unraisable)
+
+
+def _end_process(code: int) -> NoReturn:
+    """End the process without the interpreter's teardown.
+
+    Threads of native libraries (Arrow, object storage) may still run.  Their teardown under the interpreter's can abort the
+    process: ``terminate called without an active exception``.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    atexit._run_exitfuncs()  # noqa: SLF001  # there is no public name
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):  # the reader of a pipe has gone, or the stream is closed
+            stream.flush()
+    os._exit(code)
