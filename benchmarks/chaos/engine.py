@@ -6,6 +6,7 @@ import subprocess
 from collections import Counter
 from pathlib import Path
 
+from common.deaths import classify_exit
 from common.errors import EngineError
 from common.spec.models import ModelProfile
 from workers.engines.base import Engine, Generation, Request
@@ -48,8 +49,9 @@ class ChaosEngine:
         os.close(self._asked)
 
     def _check_child(self) -> None:
-        if self._child is None or self._child.poll() is not None:
-            raise EngineError("the engine's child process is gone")
+        code = self._child.poll() if self._child else 1
+        if code is not None:
+            raise EngineError("the engine's child process has exited", cause=classify_exit(code, out_of_memory=False))
 
 
 def count_asked(folder: Path) -> tuple[int, int]:

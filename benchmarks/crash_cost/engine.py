@@ -1,0 +1,54 @@
+"""An echo engine with a load time, a latency, a child process, and questions that end it."""
+
+import asyncio
+import os
+import signal
+import subprocess
+from typing import Any
+
+from common.deaths import classify_exit
+from common.errors import EngineError
+from common.spec.models import ModelProfile
+from workers.engines.base import Generation, Request
+from workers.engines.echo import EchoEngine
+
+
+class FragileEngine(EchoEngine):
+    """Ends ``after_s`` after a question with a word of ``ends`` was submitted, which maps the word to a way.
+
+    The ways are ``crash`` (SIGSEGV of this process), ``kill`` (SIGKILL) and ``hang``.  Like vLLM it has a child process, and
+    ends when that has exited.
+    """
+
+    def __init__(self, profile: ModelProfile, weights: str) -> None:
+        options: dict[str, Any] = dict(profile.engine_options)
+        self._ends: dict[str, str] = options.pop("ends")
+        self._after_s = float(options.pop("after_s"))
+        self._hangs = False
+        super().__init__(profile.model_copy(update={"engine_options": options}), weights)
+
+    async def start(self) -> None:
+        self._child = subprocess.Popen(["sleep", "86400"])  # noqa: S607  # found on PATH
+        await super().start()
+
+    async def generate(self, request: Request) -> Generation:
+        word = request.messages[-1].text.split()[0]
+        if way := self._ends.get(word):
+            asyncio.get_running_loop().call_later(self._after_s, self._end, way)
+        generation = await super().generate(request)
+        if self._hangs:
+            await asyncio.get_running_loop().create_future()
+        if (code := self._child.poll()) is not None:
+            raise EngineError("the engine's child process has exited", cause=classify_exit(code, out_of_memory=False))
+        return generation
+
+    async def stop(self) -> None:
+        await super().stop()
+        self._child.kill()
+        self._child.wait()
+
+    def _end(self, way: str) -> None:
+        if way == "hang":
+            self._hangs = True
+        else:
+            os.kill(os.getpid(), signal.SIGSEGV if way == "crash" else signal.SIGKILL)

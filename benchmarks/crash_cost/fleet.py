@@ -1,0 +1,154 @@
+"""A fleet of two workers on one launcher, driven and observed by commands only."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psutil
+import pyarrow.parquet as pq
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+MODEL = "fragile"
+CHUNK_SAMPLES = 64
+_EXITED = re.compile(r'"event": ?"worker\.exited"')
+
+
+class Speed(NamedTuple):
+    """The times of the engine in seconds: a load, an answer, and the stall limit."""
+
+    load_s: float
+    latency_s: float
+    stall_s: float = 600.0
+
+
+class Ended(NamedTuple):
+    """What a run came to: its time, its outcomes by status, those that failed by row, and the engine deaths."""
+
+    seconds: float
+    statuses: Counter[str]
+    failed: dict[str, str]
+    deaths: int
+    state: str
+    reason: str
+
+
+class CostFleet:
+    """Start it with ``start_fleet``."""
+
+    def __init__(self, folder: Path, redis_url: str, speed: Speed, ends: dict[str, str], workers: int) -> None:
+        self.folder = folder
+        self.speed = speed
+        self._environment = {
+            **os.environ,
+            "FLEET_REDIS_URL": redis_url,
+            "FLEET_STORE_URL": f"file://{folder}/store",
+            "FLEET_PROFILES_DIR": str(folder / "profiles"),
+            "FLEET_MAX_RESTARTS": "1000000",
+            "FLEET_ENGINE_STALL_S": str(speed.stall_s),
+            "FLEET_LOG_JSON": "1",
+            "PYTHONPATH": str(ROOT),
+        }
+        options = {"load_s": speed.load_s, "delay_s": speed.latency_s, "ends": ends, "after_s": 0.5}
+        profile = {"name": MODEL, "engine": "benchmarks.crash_cost.engine:FragileEngine", "engine_options": options}
+        (folder / "profiles").mkdir(parents=True)
+        (folder / "profiles" / f"{MODEL}.yaml").write_text(yaml.safe_dump(profile))
+        self.launchers = [self.launch(workers)]
+
+    def launch(self, workers: int) -> "subprocess.Popen[bytes]":
+        command = [sys.executable, "-m", "workers", "start", "--model", MODEL, "--gpus", "none", "--replicas", str(workers)]
+        with (self.folder / "workers.log").open("ab") as log:
+            return subprocess.Popen(command, env=self._environment, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
+
+    def wait_for_workers(self, count: int, run_id: str) -> None:
+        self.wait(lambda status: sum(worker["state"] == "ready" for worker in status["workers"]) >= count, run_id)
+
+    def wait(self, condition: Any, run_id: str, deadline_s: float = 1200.0) -> dict[str, Any]:
+        """Return the first status that meets the condition."""
+        ends_at = time.monotonic() + deadline_s
+        while not condition(status := self.status(run_id)):
+            if time.monotonic() > ends_at:
+                raise TimeoutError(f"{run_id} did not reach the state within {deadline_s:g} s: {status}")
+            time.sleep(0.3)
+        return status
+
+    def enqueue(self, name: str, samples: int, words: dict[int, str]) -> str:
+        """Enqueue a run of short questions; ``words`` maps a row to the first word of its question.  Return the run's id."""
+        path = self.folder / f"{name}.jsonl"
+        rows = (
+            {"id": f"{words.get(row, 'plain')} {row}", "question": f"{words.get(row, 'plain')} {name} {row}?"}
+            for row in range(samples)
+        )
+        path.write_text("".join(json.dumps({**row, "target": "ok"}) + "\n" for row in rows))
+        spec = {"model": MODEL, "datasets": [{"path": str(path)}], "chunks": {"max_samples": CHUNK_SAMPLES}}
+        (self.folder / f"{name}.yaml").write_text(yaml.safe_dump(spec))
+        return str(json.loads(self._produce("enqueue", str(self.folder / f"{name}.yaml"), "--json"))["run_id"])
+
+    def status(self, run_id: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self._produce("status", run_id, "--json"))
+        return found
+
+    def count_deaths(self) -> int:
+        """Return how many worker processes have exited."""
+        return len(_EXITED.findall((self.folder / "workers.log").read_text()))
+
+    def finish(self, run_id: str, started_s: float, deaths_before: int) -> Ended:
+        """Wait until the run has ended or is paused, and collect it."""
+        status = self.wait(lambda status: status["state"] != "running", run_id)
+        seconds = time.monotonic() - started_s
+        out = self.folder / "results" / run_id
+        self._produce("collect", run_id, "--out", str(out))
+        rows = pq.read_table(next(out.rglob("results.parquet")), columns=["index", "status", "error_code"]).to_pylist()
+        assert len({row["index"] for row in rows}) == len(rows), "a row is double"
+        failed = {row["index"]: row["error_code"] for row in rows if row["status"] == "failed"}
+        statuses = Counter(row["status"] for row in rows)
+        return Ended(seconds, statuses, failed, self.count_deaths() - deaths_before, status["state"], status["reason"] or "")
+
+    def list_workers(self) -> list[psutil.Process]:
+        """Return the worker processes of the launchers."""
+        found = []
+        for launcher in self.launchers:
+            with suppress(psutil.Error):
+                found += psutil.Process(launcher.pid).children()
+        return found
+
+    def close(self) -> None:
+        for launcher in self.launchers:
+            launcher.send_signal(signal.SIGQUIT)
+        for launcher in self.launchers:
+            launcher.wait(60)
+
+    def _produce(self, *arguments: str) -> str:
+        return subprocess.run(
+            [sys.executable, "-m", "producer", *arguments],
+            env=self._environment, cwd=ROOT, check=False, stdout=subprocess.PIPE, text=True, timeout=300,
+        ).stdout  # fmt: skip
+
+
+@contextmanager
+def start_fleet(folder: Path, speed: Speed, ends: dict[str, str] | None = None, *, workers: int = 2) -> Iterator[CostFleet]:
+    """Yield a fleet with its own Redis; stop all of it afterwards."""
+    from producer.demo.redis_server import start_redis
+
+    folder.mkdir()
+    server = start_redis(folder / "redis")
+    fleet = CostFleet(folder, server.url, speed, ends or {}, workers)
+    try:
+        yield fleet
+    finally:
+        fleet.close()
+        server.stop()
+
+
+def spread(count: int, samples: int, seed: int) -> Sequence[int]:
+    """Return ``count`` rows that lie apart."""
+    return [(seed * 977 + number * samples // count) % samples for number in range(count)]
