@@ -97,10 +97,8 @@ def measure_kill(folder: Path, scale: Scale) -> list[Line]:
         rates, begun_s = [], 0.0
         while True:
             status = fleet.status(run_id)
-            if (
-                status["state"] != "running"
-                or (all(worker["state"] == "ready" for worker in status["workers"])
-                and time.monotonic() > killed_s + scale.load_s)
+            if status["state"] != "running" or (
+                all(worker["state"] == "ready" for worker in status["workers"]) and time.monotonic() > killed_s + scale.load_s
             ):
                 break
             held_now = {tuple(pair) for worker in status["workers"] if worker["pid"] != victim["pid"] for pair in worker["holds"]}

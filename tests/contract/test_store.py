@@ -12,7 +12,7 @@ import obstore
 import pytest
 
 from common.errors import ConfigError, IntegrityError, ServiceUnreachable, TransientError
-from common.storage.store import MissingObject, Store, StoreFull, open_store
+from common.storage.store import MissingObject, Store, StoreClosed, StoreFull, open_store
 from tests.support.faults.faulty_s3 import Fault, FaultyS3, answer, cut_answer, faulty_s3, lose_answer, lose_request
 from tests.support.faults.small_disk import SmallDisk, small_disk
 
@@ -287,10 +287,14 @@ def test_conflict_with_another_writer_is_transient(faulty_s3: FaultyS3, s3_url: 
             operation()
 
 
-def test_forbidden_and_full_store_have_own_errors(faulty_s3: FaultyS3, s3_url: str) -> None:
+def test_closed_and_full_store_differ_from_wrong_credentials(faulty_s3: FaultyS3, s3_url: str) -> None:
     store = open_store(s3_url, patience_s=0.2)
     faulty_s3.inject(answer(403, "AccessDenied"), "^PUT ")
-    with pytest.raises(ConfigError, match=f"{s3_url}: 'key': the store refuses: .*AccessDenied"):
+    with pytest.raises(StoreClosed, match=f"{s3_url}: 'key': the store refuses this now; nothing is lost .*AccessDenied"):
+        store.put_new("key", b"")
+    faulty_s3.clear_faults()
+    faulty_s3.inject(answer(403, "SignatureDoesNotMatch"), "^PUT ")
+    with pytest.raises(ConfigError, match=f"{s3_url}: 'key': the store refuses: .*SignatureDoesNotMatch"):
         store.put_new("key", b"")
     faulty_s3.clear_faults()
     faulty_s3.inject(answer(507, "XMinioStorageFull"), "^PUT ")
@@ -316,12 +320,12 @@ def test_full_disk_stores_no_partial_object(small_disk: SmallDisk) -> None:
     assert store.put_new("new", b"x")
 
 
-def test_read_only_disk_is_readable_config_error(small_disk: SmallDisk) -> None:
+def test_read_only_disk_can_be_read(small_disk: SmallDisk) -> None:
     store = open_store(str(small_disk.folder / "store"))
     store.put("older", b"o")
     small_disk.forbid_writing()
     for operation in (lambda: store.put_new("new", b"x"), lambda: store.put("folder/new", b"x"), store.probe):
-        with pytest.raises(ConfigError, match=r"the store refuses: .*Read-only file system"):
+        with pytest.raises(StoreClosed, match=r"the store refuses this now; nothing is lost .*Read-only file system"):
             operation()
     assert store.get("older") == b"o"
     small_disk.allow_writing()

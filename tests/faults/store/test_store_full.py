@@ -62,7 +62,7 @@ def test_enqueue_on_full_disk_succeeds_when_repeated(
         fleet.write_profile("quick")
         # The probe of the store, which is written first, takes two blocks.
         small_disk.fill(leave_bytes=max(blocks, 2) * BLOCK_BYTES)
-        output = fleet.run_producer("enqueue", str(spec), code=2)
+        output = fleet.run_producer("enqueue", str(spec), code=3)
         assert REFUSED in output
         assert run_id in output, "the message must name the object"
         assert not fleet.store.exists(run_key(run_id))

@@ -53,7 +53,7 @@ class ChildEngine:
 
     async def generate(self, request: Request) -> Generation:
         if self._gone or self._child.stdin is None:
-            raise EngineError("the engine's process is gone")
+            raise EngineError("the engine's process is gone", cause=classify_exit(await self._child.wait(), out_of_memory=False))
         with self._asked.open("a") as stream:
             stream.write(f"{request.request_id}\n")
         answer = self._answers[request.request_id] = asyncio.get_running_loop().create_future()
