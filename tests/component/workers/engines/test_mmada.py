@@ -5,7 +5,7 @@ import shutil
 import sys
 import threading
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any, Self
 
 import pytest
@@ -32,6 +32,7 @@ class MMadaModelLM(torch.nn.Module):
     asked: list[dict[str, Any]]
     fault: Exception | None
     at_work: threading.Event | None  # if set, generation runs until it is stopped
+    config: SimpleNamespace
 
     @classmethod
     def from_pretrained(cls, weights: str, *, torch_dtype: torch.dtype, revision: str | None, trust_remote_code: bool) -> Self:
@@ -108,7 +109,13 @@ def model(monkeypatch: pytest.MonkeyPatch) -> type[MMadaModelLM]:
         module = ModuleType(name)
         vars(module).update(contents)
         monkeypatch.setitem(sys.modules, name, module)
-    at_start: dict[str, Any] = {"answer": [], "asked": [], "fault": None, "at_work": None}
+    at_start: dict[str, Any] = {
+        "answer": [],
+        "asked": [],
+        "fault": None,
+        "at_work": None,
+        "config": SimpleNamespace(max_sequence_length=4096),
+    }
     for name, start in at_start.items():
         monkeypatch.setattr(MMadaModelLM, name, start, raising=False)
     return MMadaModelLM
