@@ -175,12 +175,12 @@ def test_any_other_refusal_is_not_asked_again(
 
 def test_answer_survives_reminder_longer_than_context(worker: Worker, fleet: Fleet) -> None:
     rules = [{"match": "", "answers": [" "]}]
-    worker.host.engine = engine = EchoEngine(make_profile("echo", {"table": rules, "context_tokens": 4}), "")
+    worker.host.engine = engine = EchoEngine(make_profile("echo", {"table": rules, "context_tokens": 16}), "")
     asyncio.run(engine.start())
     row = {"id": "long", "question": "one two three", "target": "ok"}
     (outcome,) = answer_rows(worker, fleet, [row], validation={"max_attempts": 4, "validators": ["non_empty"]}).values()
     assert (outcome.status, outcome.error_code, len(outcome.attempts)) == ("invalid", "too_long", 1)
-    assert "tokens, the context of the model has 4; expected" in str(outcome.error_message)
+    assert "tokens, the context of the model has 16; expected" in str(outcome.error_message)
 
 
 def test_faulty_row_never_reaches_the_engine(worker: Worker, fleet: Fleet) -> None:
