@@ -199,7 +199,7 @@ class MmadaModel:
         turns = [{"role": message.role, "content": message.text} for message in request.messages]
         text = self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True, **request.template_options)
         if has_long_text(request):
-            check_long_text(text, self._context_tokens, lambda piece: len(self._tokenizer(piece)["input_ids"]))
+            check_long_text(text, self._context_tokens, lambda piece: len(self._tokenizer(piece, verbose=False)["input_ids"]))
         tokens: torch.Tensor = self._tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"].to(self._device)
         if not request.images:
             check_prompt_tokens(tokens.shape[1], self._context_tokens)

@@ -127,7 +127,7 @@ class HfModel:
         Raises what ``render`` raises, and ``SampleError`` (``too_long``) if the text is certainly longer than the context.
         """
         text = self.render(request)
-        check_long_text(text, self._context_tokens, lambda piece: len(self._long_text_tokenizer(piece)["input_ids"]))
+        check_long_text(text, self._context_tokens, lambda piece: len(self._long_text_tokenizer(piece, verbose=False)["input_ids"]))
         return text
 
     def prepare(self, batch: Sequence[Waiting]) -> Any:

@@ -23,6 +23,7 @@ ENGINE = "workers.engines.mmada:MmadaEngine"
 MARKERS = {"<|mmu|>": 7, "<|soi|>": 8, "<|eoi|>": 9}
 MASK = 126336
 IMAGE_CODES = 4
+CONTEXT = 2048
 
 
 class MMadaModelLM(torch.nn.Module):
@@ -114,7 +115,7 @@ def model(monkeypatch: pytest.MonkeyPatch) -> type[MMadaModelLM]:
         "asked": [],
         "fault": None,
         "at_work": None,
-        "config": SimpleNamespace(max_sequence_length=4096),
+        "config": SimpleNamespace(max_sequence_length=CONTEXT),
     }
     for name, start in at_start.items():
         monkeypatch.setattr(MMadaModelLM, name, start, raising=False)
@@ -254,6 +255,38 @@ def test_cancelled_request_lets_the_next_run(model: type[MMadaModelLM], tokenize
             return (await engine.generate(make_request(1))).text.strip()
 
     assert run(cancel_and_ask()) == "three"
+
+
+# The context.
+
+
+@pytest.mark.parametrize("images", [0, 1])
+@pytest.mark.parametrize(("beyond", "code"), [(-1, None), (0, "too_long"), (1, "too_long"), (1000 * CONTEXT, "too_long")])
+def test_prompt_that_fills_context_is_refused(
+    model: type[MMadaModelLM], tokenizer: Any, images: int, beyond: int, code: str | None
+) -> None:
+    dictate(model, tokenizer, "red circle", ends=False)
+    [short] = ask(make_request(text="Why", images=images))
+    text = "Why" + " the" * (CONTEXT + beyond - (short.prompt_tokens or 0))
+    model.asked.clear()
+    if code is None:
+        [generation] = ask(make_request(text=text, images=images, max_tokens=64))
+        assert (generation.prompt_tokens, generation.output_tokens, generation.finish_reason) == (CONTEXT - 1, 1, "length")
+        assert (model.asked[0]["room"], model.asked[0]["steps"], model.asked[0]["block"]) == (1, 1, 1)
+        return
+    with pytest.raises(SampleError, match=rf"the prompt has .* tokens, the context of the model has {CONTEXT}; ") as caught:
+        ask(make_request(text=text, images=images))
+    assert caught.value.code == code
+    assert model.asked == []
+
+
+def test_answer_has_the_blocks_that_fit(model: type[MMadaModelLM], tokenizer: Any) -> None:
+    dictate(model, tokenizer, "red circle", ends=False)
+    [short] = ask(make_request(images=0))
+    room = 4 * 64 + 5
+    [generation] = ask(make_request(images=0, max_tokens=1000), max_model_len=(short.prompt_tokens or 0) + room)
+    assert (generation.output_tokens, generation.finish_reason) == (256, "length")
+    assert (model.asked[1]["room"], model.asked[1]["steps"], model.asked[1]["block"]) == (256, 128, 64)
 
 
 # Loading.
