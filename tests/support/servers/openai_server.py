@@ -88,6 +88,7 @@ class OpenAIServer(ThreadingHTTPServer):
         self.asked: list[Asked] = []
         self.models: list[dict[str, Any]] | None = None  # the answer to GET /models, if any
         self.lists = 0  # requests for it
+        self.cut_lists = 0  # how many of the first ones get no answer
         self.at_once = self.most_at_once = 0
         self.changed = threading.Condition()
         self.closing = threading.Event()
@@ -123,6 +124,9 @@ class _Handler(BaseHTTPRequestHandler):
         assert self.path == "/v1/models"
         with server.changed:
             server.lists += 1
+            if server.lists <= server.cut_lists:
+                self.close_connection = True
+                return
         reply = refuse(404) if server.models is None else say_json({"object": "list", "data": server.models})
         self.send_response(reply.status)
         self.send_header("Content-Length", str(len(reply.content)))

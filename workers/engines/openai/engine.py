@@ -133,7 +133,8 @@ class OpenAIEngine:
             async with asyncio.timeout(min(_CONTROL_S, self._options.timeout_s)):
                 response = await self._client.get("/models")
         except (TimeoutError, httpx2.RequestError, ssl.SSLError) as error:
-            log.debug("endpoint.control_failed", error=str(error))
+            log.debug("endpoint.models_failed", error=str(error))
+            self._context_request = None  # the next long text asks again
             return None
         return read_context(response.content, self._model) if response.is_success else None
 

@@ -209,6 +209,15 @@ def test_long_text_without_known_limit_is_sent(server: OpenAIServer, models: lis
     assert answer.text == str(len(LONG))
 
 
+def test_list_of_models_is_asked_again_after_failure(server: OpenAIServer) -> None:
+    server.models = [{"id": "some-model", "max_model_len": 2048}]
+    server.cut_lists = 1
+    first, second = ask(server, LONG, LONG, concurrency=1)
+    assert first.text == "ok"
+    assert second.code == "too_long"
+    assert server.lists == 2
+
+
 def test_short_texts_cause_no_request_for_models(server: OpenAIServer) -> None:
     ask(server, "x", "y")
     assert server.lists == 0
