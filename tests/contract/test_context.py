@@ -97,7 +97,7 @@ def test_refused_prompt_leaves_its_neighbours(open_any: Open) -> None:
             context = await find_context(engine)
             fine = [make_request(number, images=0) for number in range(6)]
             alone = [await engine.generate(request) for request in fine]
-            long = [make_request(10 + n, text=WORD * (context + n * 40), images=0) for n in range(3)]
+            long = [make_request(10 + n, text=WORD * words, images=0) for n, words in enumerate((context, 2 * context, 2_200_000))]
             mixed = [fine[0], long[0], *fine[1:4], long[1], *fine[4:], long[2]]
             results = await asyncio.gather(*(ask(engine, request) for request in mixed))
             return alone, results

@@ -11,7 +11,7 @@ from workers.engines.base import Request
 
 # Up to this length a text is tokenized whole, in milliseconds.
 PIECE_CHARACTERS = 65_536
-# A text is refused from this many contexts on.  Tokens of pieces differ from tokens of the whole text only at the cuts.
+# A text with more tokens than this many contexts is refused.  Pieces have other tokens than the whole text only at the cuts.
 _CERTAIN_CONTEXTS = 2
 
 

@@ -15,6 +15,7 @@ os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")  # do not report to third parties what a fleet runs
 
 import vllm
+from transformers import PreTrainedTokenizerBase
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.renderers import ChatParams
 from vllm.sampling_params import RequestOutputKind
@@ -63,7 +64,7 @@ class VllmEngine:
         self._generation_tasks: set[asyncio.Task[Generation]] = set()
         self._render_slots = asyncio.Semaphore(_MAX_CONCURRENT_RENDERS)
         self._long_text_thread = ThreadPoolExecutor(1, "vllm-long-text")
-        self._long_text_tokenizer: Any = None  # a tokenizer serves one thread at a time
+        self._long_text_tokenizer: Any = None
 
     async def start(self) -> None:
         """Load the model.
@@ -80,9 +81,11 @@ class VllmEngine:
             raise ConfigError(f"{where}: vLLM refuses the weights or the engine_options: {error}") from error
         try:
             self._llm = AsyncLLM.from_vllm_config(config, disable_log_stats=self._options["disable_log_stats"])
+            tokenizer = self._llm.renderer.get_tokenizer()
         except Exception as error:
             raise EngineError(f"{where}: vLLM cannot start: {error}; see the cause in its log above") from error
-        self._long_text_tokenizer = copy.deepcopy(self._llm.renderer.get_tokenizer())
+        # A tokenizer of transformers serves one thread at a time.  Others may not be copied.
+        self._long_text_tokenizer = copy.deepcopy(tokenizer) if isinstance(tokenizer, PreTrainedTokenizerBase) else tokenizer
 
     async def generate(self, request: Request) -> Generation:
         """Return one generation.  Cancelling the call aborts its request in vLLM.
@@ -143,7 +146,7 @@ class VllmEngine:
     async def _render(self, llm: AsyncLLM, request: Request) -> Any:
         """Return the prompt in the form that vLLM's engine takes: tokens, and images processed by the model's processor.
 
-        The work runs on vLLM's own threads.  vLLM's check of the length is off: it stops to count after the context.
+        The work runs on vLLM's own threads.  Its own check of the length is off, because it does not count beyond the context.
         """
         template = ChatParams(chat_template_kwargs={"add_generation_prompt": True, **request.template_options})
         tokens = replace(llm.renderer.default_chat_tok_params, max_total_tokens=None)

@@ -93,6 +93,7 @@ class HfModel:
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
         self._context_tokens = find_context(profile, options.max_model_len, find_positions(self._model.config), tokenizer)
+        self._has_rotary_positions = hasattr(self._model.config.get_text_config(), "rope_parameters")
         # A tokenizer serves one thread at a time.
         self._long_text_tokenizer = copy.deepcopy(tokenizer)
         self._ends = {*ends, tokenizer.pad_token_id}
@@ -186,6 +187,9 @@ class HfModel:
         placed = copy.copy(inputs).to(self._device, dtype=self._model.dtype)
         prompt_tokens = _count_prompt_tokens(inputs)
         most_tokens = [min(settings.max_tokens, self._context_tokens - prompt) for prompt in prompt_tokens]
+        if min(most_tokens) < max(most_tokens) and not self._has_rotary_positions:
+            # A row that has ended still gets positions.  Beyond a table of positions they would crash the device.
+            raise SampleError("engine_rejected", "the batch has rows with different room in the context; run them alone")
         rows = self._model.generate(
             **placed,
             max_new_tokens=max(most_tokens),

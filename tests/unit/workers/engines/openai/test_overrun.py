@@ -187,7 +187,7 @@ def test_overrun_with_status_200_fails_sample(server: OpenAIServer) -> None:
 # Long texts.
 
 
-def test_hopeless_text_is_never_sent(server: OpenAIServer) -> None:
+def test_text_that_cannot_fit_is_never_sent(server: OpenAIServer) -> None:
     server.models = [{"id": "other", "max_model_len": 10**9}, {"id": "some-model", "max_model_len": 2048}]
     first, short, second = ask(server, LONG, "x", LONG)
     assert short.text == "ok"
