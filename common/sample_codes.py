@@ -26,6 +26,7 @@ class SampleCode(StrEnum):
     MISSING_QUESTION = "missing_question"
     OUT_OF_MEMORY = "out_of_memory"
     REFUSED = "refused"
+    TOO_LONG = "too_long"
     UNEXPECTED_ERROR = "unexpected_error"
 
 
@@ -50,5 +51,6 @@ ADVICE: Mapping[str, str] = {
     SampleCode.MISSING_QUESTION: _ROW_AT_FAULT,
     SampleCode.OUT_OF_MEMORY: "the sample did not fit even when run alone; lower max_tokens",
     SampleCode.REFUSED: "the model declined to answer; change the prompt, or ask another model",
+    SampleCode.TOO_LONG: "shorten the prompts, use fewer or smaller images, or a model with a longer context",
     SampleCode.UNEXPECTED_ERROR: "a bug in vlm-fleet; see the worker's log and report it",
 }

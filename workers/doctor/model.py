@@ -34,7 +34,16 @@ def check_model(name_or_path: str) -> list[Finding]:
             found.append(check_weights(find_weights(profile, profile_path=path), profile.revision))
         except ConfigError as error:
             found.append(report_fault("weights", error))
-    return [*found, check_engine(name_or_path, profile)]
+    return [*found, *check_context(profile), check_engine(name_or_path, profile)]
+
+
+def check_context(profile: ModelProfile) -> list[Finding]:
+    """Check that the context that the profile sets has room for a prompt beside an answer of ``max_tokens``."""
+    context_tokens, max_tokens = profile.engine_options.get("max_model_len"), profile.generation.get("max_tokens")
+    if not isinstance(context_tokens, int) or not isinstance(max_tokens, int) or context_tokens <= 0 or max_tokens < context_tokens:
+        return []
+    found = f"generation.max_tokens {max_tokens} is not less than engine_options.max_model_len {context_tokens}"
+    return [Finding("context", "warning", f"{found}: each prompt shortens its answer", "lower max_tokens or raise max_model_len")]
 
 
 def check_engine(name_or_path: str, profile: ModelProfile) -> Finding:

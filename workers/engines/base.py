@@ -59,6 +59,10 @@ class Engine(Protocol):
     and ``EngineError`` if the engine is no longer usable.  An engine that calls a remote service may also raise
     ``TransientError`` (the service is unavailable or rate-limited for a long time: the chunk is retried later) and
     ``ConfigError`` (the user must act first: the run pauses).
+
+    An engine knows the context of its model (``context.py``).  It refuses a prompt that fills the context with ``too_long`` before
+    the model runs, and ends an answer that reaches the end of the context with the finish reason ``length``.  It renders and
+    tokenizes a long text outside the event loop, a few at a time.
     """
 
     async def start(self) -> None:

@@ -16,6 +16,7 @@ from common.records import FinishReason
 from common.spec.files import check, load_yaml
 from common.spec.models import ModelProfile, Spec
 from workers.engines.base import Generation, Request
+from workers.engines.context import check_prompt_tokens
 
 EXIT_CODE = 70  # EX_SOFTWARE of sysexits.h: the worker process exits as if the engine had crashed
 
@@ -52,12 +53,13 @@ class EchoOptions(Spec):
     default: str = "ok"
     delay_s: float = Field(0.0, ge=0, description="delay before an answer, unless its rule sets another")
     load_s: float = Field(0.0, ge=0, description="duration of start")
+    context_tokens: int | None = Field(None, ge=1, description="context of the model; default: unlimited")
 
 
 class EchoEngine:
     """Answers each request on its own, without batching.
 
-    A word counts as a token, and each image of the prompt as one more.  ``max_tokens`` truncates the answer.
+    A word counts as a token, and each image of the prompt as one more.  ``max_tokens`` and the context truncate the answer.
     Raises ``ConfigError`` for invalid ``engine_options`` or an invalid table file.
     """
 
@@ -78,10 +80,16 @@ class EchoEngine:
         """Return the table's answer.
 
         Without a delay, the call does not yield to the event loop and takes a few microseconds.
-        Raises ``EngineError`` if the engine is not started, and the matching rule's ``SampleError`` or ``OutOfMemory``.
+        Raises ``EngineError`` if the engine is not started, ``SampleError`` (``too_long``) if the prompt fills the context, and
+        the matching rule's ``SampleError`` or ``OutOfMemory``.
         """
         if not self._is_running:
             raise EngineError("the echo engine is not running")
+        prompt_tokens, context_tokens = _count_prompt_tokens(request), self._options.context_tokens
+        most_tokens = request.settings.max_tokens
+        if context_tokens is not None:
+            check_prompt_tokens(prompt_tokens, context_tokens)
+            most_tokens = min(most_tokens, context_tokens - prompt_tokens)
         rule = self._find_rule(request)
         delay_s = self._options.delay_s if rule.delay_s is None else rule.delay_s
         if delay_s:
@@ -90,7 +98,7 @@ class EchoEngine:
             await asyncio.get_running_loop().create_future()
         elif rule.fault:
             _raise_fault(rule.fault, request)
-        return _answer(rule, request)
+        return _answer(rule, request.attempt, prompt_tokens, most_tokens)
 
     async def stop(self) -> None:
         self._is_running = False
@@ -110,14 +118,14 @@ def _raise_fault(fault: Fault, request: Request) -> NoReturn:
     raise SampleError("engine_rejected", f"echo table: request {request.request_id} matches a rule with fault error")
 
 
-def _answer(rule: Rule, request: Request) -> Generation:
-    text = rule.answers[min(request.attempt, len(rule.answers)) - 1]
+def _answer(rule: Rule, attempt: int, prompt_tokens: int, most_tokens: int) -> Generation:
+    text = rule.answers[min(attempt, len(rule.answers)) - 1]
     words = text.split()
     finish_reason: FinishReason = "stop"
-    if len(words) > request.settings.max_tokens:
-        words = words[: request.settings.max_tokens]
+    if len(words) > most_tokens:
+        words = words[:most_tokens]
         text, finish_reason = " ".join(words), "length"
-    return Generation(text, rule.finish_reason or finish_reason, _count_prompt_tokens(request), len(words))
+    return Generation(text, rule.finish_reason or finish_reason, prompt_tokens, len(words))
 
 
 def _count_prompt_tokens(request: Request) -> int:

@@ -20,8 +20,10 @@ from common.plugins import import_object
 from common.spec.files import check
 from common.spec.models import ModelProfile, Spec
 from workers.engines.base import Generation, Request
+from workers.engines.context import check_long_text, check_prompt_tokens, has_long_text
 from workers.engines.hf.batching import cut_at_end
 from workers.engines.hf.model import classify_fault, to_generation
+from workers.engines.hf.positions import find_context
 
 _ADVICE = (
     "MMaDA is not on PyPI: git clone https://github.com/Gen-Verse/MMaDA && pip install -r MMaDA/requirements.txt (in a "
@@ -35,7 +37,8 @@ class MmadaOptions(Spec):
 
     ``vq_weights`` names the weights of the image tokenizer.  An image is resized to ``resolution`` pixels square: ``squash``
     keeps the whole image, ``crop`` keeps its aspect ratio.  An answer is generated in blocks of ``block_length`` tokens, with
-    ``tokens_per_step`` tokens in each denoising step.
+    ``tokens_per_step`` tokens in each denoising step.  ``max_model_len`` is the context in tokens; by default it is the
+    ``max_sequence_length`` of the weights.
     """
 
     vq_weights: str = "showlab/magvitv2"
@@ -43,6 +46,7 @@ class MmadaOptions(Spec):
     fit: Literal["squash", "crop"] = "squash"
     block_length: int = Field(64, ge=1)
     tokens_per_step: int = Field(2, ge=1)
+    max_model_len: int | None = Field(None, ge=2)
 
     @model_validator(mode="after")
     def _check_steps(self) -> Self:
@@ -139,6 +143,8 @@ class MmadaModel:
         self._vq_model = vq_model.from_pretrained(self._options.vq_weights).to(self._device).eval()
         source = {"revision": profile.revision, "trust_remote_code": profile.trust_remote_code}
         self._model = model.from_pretrained(weights, torch_dtype=torch.bfloat16, **source).to(self._device).eval()
+        positions = getattr(self._model.config, "max_sequence_length", None)
+        self._context_tokens = find_context(profile, self._options.max_model_len, positions, self._tokenizer)
         self._model.register_forward_pre_hook(lambda *_: self._raise_if_cancelled())
 
     def generate(self, request: Request, cancel_events: tuple[threading.Event, ...]) -> Generation:
@@ -152,7 +158,7 @@ class MmadaModel:
         _reject_unsupported(request)
         try:
             return self._generate(request)
-        except EngineError:
+        except (EngineError, SampleError):
             raise
         except Exception as error:  # noqa: BLE001  models raise any type; classify_fault decides which side is at fault
             fault = classify_fault(error)
@@ -163,36 +169,49 @@ class MmadaModel:
 
     @torch.inference_mode()
     def _generate(self, request: Request) -> Generation:
-        settings, block_length, tokens_per_step = request.settings, self._options.block_length, self._options.tokens_per_step
+        settings = request.settings
         prompt = self._encode(request)
-        length = -(-settings.max_tokens // block_length) * block_length  # whole blocks; the answer is cut to max_tokens below
+        room = self._context_tokens - prompt.shape[1]
+        block_length = min(self._options.block_length, room)
+        # Whole blocks, as many as the context has room for; the answer is cut to max_tokens below.
+        length = min(-(-settings.max_tokens // block_length), room // block_length) * block_length
+        most_tokens = min(settings.max_tokens, length)
+        steps_per_block = max(1, block_length // self._options.tokens_per_step)
         if settings.temperature > 0 and settings.seed is not None:
             torch.manual_seed(settings.seed)  # the model samples from torch's global generator, which no other code uses here
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._device.type == "cuda"):
             rows = self._model.mmu_generate(
                 prompt,
                 max_new_tokens=length,
-                steps=length // tokens_per_step,
+                steps=length // block_length * steps_per_block,
                 block_length=block_length,
                 temperature=settings.temperature,
             )
-        answer = cut_at_end(rows[0, prompt.shape[1] :].tolist()[: settings.max_tokens], self._end_tokens)
+        answer = cut_at_end(rows[0, prompt.shape[1] :].tolist()[:most_tokens], self._end_tokens)
         text = self._tokenizer.decode(answer, skip_special_tokens=True)
-        return to_generation(text, settings, prompt.shape[1], len(answer))
+        return to_generation(text, settings, prompt.shape[1], len(answer), most_tokens)
 
     def _encode(self, request: Request) -> torch.Tensor:
-        """Return the prompt's tokens, shape ``(1, length)``: task token, image tokens between their markers, conversation."""
+        """Return the prompt's tokens, shape ``(1, length)``: task token, image tokens between their markers, conversation.
+
+        Raises ``SampleError`` (``too_long``) if they fill the context.
+        """
         turns = [{"role": message.role, "content": message.text} for message in request.messages]
         text = self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True, **request.template_options)
+        if has_long_text(request):
+            check_long_text(text, self._context_tokens, lambda piece: len(self._tokenizer(piece, verbose=False)["input_ids"]))
         tokens: torch.Tensor = self._tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"].to(self._device)
         if not request.images:
+            check_prompt_tokens(tokens.shape[1], self._context_tokens)
             return tokens
         pixels = self._fit(request.images[0], resolution=self._options.resolution).unsqueeze(0).to(self._device)
         codes = self._vq_model.get_code(pixels) + len(self._tokenizer)  # image token ids follow the text token ids
         task, begin, end = (
             self._prompting.sptids_dict[marker].view(1, 1).to(self._device) for marker in ("<|mmu|>", "<|soi|>", "<|eoi|>")
         )
-        return torch.cat([task, begin, codes, end, tokens], dim=1).long()
+        prompt = torch.cat([task, begin, codes, end, tokens], dim=1).long()
+        check_prompt_tokens(prompt.shape[1], self._context_tokens)
+        return prompt
 
     def _raise_if_cancelled(self) -> None:
         if any(event.is_set() for event in self._cancel_events):

@@ -4,8 +4,10 @@ Each request is submitted to vLLM as it arrives.  vLLM batches continuously, in 
 """
 
 import asyncio
+import copy
 import os
-from dataclasses import fields
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields, replace
 from typing import Any
 
 # Set before vLLM is imported.  A worker has many threads and open connections: a forked child may deadlock on any of their locks.
@@ -13,6 +15,7 @@ os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")  # do not report to third parties what a fleet runs
 
 import vllm
+from transformers import PreTrainedTokenizerBase
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.renderers import ChatParams
 from vllm.sampling_params import RequestOutputKind
@@ -26,6 +29,7 @@ from common.records import FinishReason
 from common.spec.models import ModelProfile, SamplingParams
 from common.spelling import suggest
 from workers.engines.base import Generation, Request
+from workers.engines.context import check_long_text, check_prompt_tokens, has_long_text
 
 # vLLM options that have a field of their own in the profile: option -> field.
 _SET_BY_PROFILE = {"model": "weights", "revision": "revision", "trust_remote_code": "trust_remote_code"}
@@ -62,6 +66,8 @@ class VllmEngine:
         self._oom_kills = count_oom_kills()
         self._generation_tasks: set[asyncio.Task[Generation]] = set()
         self._render_slots = asyncio.Semaphore(_MAX_CONCURRENT_RENDERS)
+        self._long_text_thread = ThreadPoolExecutor(1, "vllm-long-text")
+        self._long_text_tokenizer: Any = None
 
     async def start(self) -> None:
         """Load the model.
@@ -78,14 +84,17 @@ class VllmEngine:
             raise ConfigError(f"{where}: vLLM refuses the weights or the engine_options: {error}") from error
         try:
             self._llm = AsyncLLM.from_vllm_config(config, disable_log_stats=self._options["disable_log_stats"])
+            tokenizer = self._llm.renderer.get_tokenizer()
         except Exception as error:
             raise EngineError(f"{where}: vLLM cannot start: {error}; see the cause in its log above") from error
+        # A tokenizer of transformers serves one thread at a time.  Others may not be copied.
+        self._long_text_tokenizer = copy.deepcopy(tokenizer) if isinstance(tokenizer, PreTrainedTokenizerBase) else tokenizer
 
     async def generate(self, request: Request) -> Generation:
         """Return one generation.  Cancelling the call aborts its request in vLLM.
 
-        Raises ``SampleError`` (including ``OutOfMemory``) if the request is at fault, and ``EngineError`` if vLLM's engine
-        process has exited or is exiting.
+        Raises ``SampleError`` (including ``OutOfMemory``) if the request is at fault, for example if its prompt fills the context,
+        and ``EngineError`` if vLLM's engine process has exited or is exiting.
         """
         llm = self._llm
         if llm is None:
@@ -111,15 +120,22 @@ class VllmEngine:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.to_thread(self._long_text_thread.shutdown, cancel_futures=True)
             llm.shutdown()
 
     async def _generate(self, llm: AsyncLLM, request: Request) -> Generation:
         try:
+            if has_long_text(request):
+                await asyncio.get_running_loop().run_in_executor(self._long_text_thread, self._check_long_texts, llm, request)
             async with self._render_slots:
                 prompt = await self._render(llm, request)
+            # Encoder-decoder prompts have no tokens of their own here; vLLM checks them.
+            check_prompt_tokens(len(prompt.get("prompt_token_ids", ())), llm.model_config.max_model_len)
             # FINAL_ONLY: vLLM yields the finished answer once, so no output crosses processes for each token.
             async for output in llm.generate(prompt, self.make_sampling_params(request), request.request_id):
                 result = output
+        except SampleError:
+            raise
         except Exception as error:  # chat templates and processors raise any type; classify_fault decides which side is at fault
             fault = classify_fault(error, is_dead=llm.errored)
             if isinstance(fault, EngineError):
@@ -143,11 +159,17 @@ class VllmEngine:
     async def _render(self, llm: AsyncLLM, request: Request) -> Any:
         """Return the prompt in the form that vLLM's engine takes: tokens, and images processed by the model's processor.
 
-        The work runs on vLLM's own threads.
+        The work runs on vLLM's own threads.  Its own check of the length is off, because it does not count beyond the context.
         """
         template = ChatParams(chat_template_kwargs={"add_generation_prompt": True, **request.template_options})
-        _, (prompt,) = await llm.renderer.render_chat_async([to_conversation(request)], template)
+        tokens = replace(llm.renderer.default_chat_tok_params, max_total_tokens=None)
+        _, (prompt,) = await llm.renderer.render_chat_async([to_conversation(request)], template, tokens)
         return prompt
+
+    def _check_long_texts(self, llm: AsyncLLM, request: Request) -> None:
+        """Raise ``SampleError`` (``too_long``) if the text is certainly longer than the context."""
+        text = "\n".join(message.text for message in request.messages)
+        check_long_text(text, llm.model_config.max_model_len, lambda piece: len(self._long_text_tokenizer.encode(piece)))
 
     def make_sampling_params(self, request: Request) -> vllm.SamplingParams:
         """Return vLLM's sampling parameters for the request."""

@@ -193,8 +193,8 @@ async def _generate(host: EngineHost, request: Request, first_tokens: int) -> Ge
     try:
         return await host.generate(request)
     except SampleError as error:
-        # The truncated answer may have used all the tokens that an endpoint allows.
-        if error.code != "engine_rejected" or request.settings.max_tokens == first_tokens:
+        # The truncated answer may have used all the tokens that an endpoint allows, or that its context has room for.
+        if error.code not in ("engine_rejected", "too_long") or request.settings.max_tokens == first_tokens:
             raise
         settings = request.settings.model_copy(update={"max_tokens": first_tokens})
         return await host.generate(replace(request, settings=settings))

@@ -34,7 +34,7 @@ Ended = dict[str, list[Outcome]]
 def shared_fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     with pytest.MonkeyPatch.context() as monkeypatch, start_fleet(tmp_path_factory.mktemp("fleet"), monkeypatch) as fleet:
         fleet.write_profile("quick")
-        fleet.write_profile("seeing", engine=DESCRIBING)
+        fleet.write_profile("seeing", engine=DESCRIBING, engine_options={"context_tokens": 1_000_000})
         yield fleet
 
 

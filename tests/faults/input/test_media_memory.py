@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from tests.support.fleet import Fleet, make_rows
+from tests.support.processes import read_memory_bytes
 from tests.support.soundness import assert_run_is_sound
 from tests.support.workers import enqueue_rows
 
@@ -28,12 +29,6 @@ def write_photos(folder: Path) -> list[str]:
     return names
 
 
-def read_bytes(pid: int, field: str) -> int:
-    """Return one of the memory figures in ``/proc/PID/status``."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
-
-
 @pytest.mark.parametrize("bounds", [{}, {"max_pixels": 1_000_000}], ids=["as they are", "scaled down"])
 def test_many_large_images_stay_within_memory_budget(fleet: Fleet, bounds: dict[str, int]) -> None:
     names = write_photos(fleet.folder)
@@ -42,13 +37,13 @@ def test_many_large_images_stay_within_memory_budget(fleet: Fleet, bounds: dict[
     fleet.wait_for_end(enqueue_rows(fleet, "seeing", make_rows(20)))  # every module is imported and every cache is warm
     (worker,) = fleet.workers("seeing")
     Path(f"/proc/{worker.pid}/clear_refs").write_text("5")  # resets the peak to the current size
-    before = read_bytes(worker.pid, "VmHWM")
+    before = read_memory_bytes(worker.pid, "VmHWM")
 
     rows = [{"id": name, "question": f"{name}?", "target": "ok", "image": name} for name in names]
     run_id = enqueue_rows(fleet, "seeing", rows, chunk=COUNT // 3)  # three chunks at once
     samples = fleet.wait_for_end(run_id).samples
 
-    grown = read_bytes(worker.pid, "VmHWM") - before
+    grown = read_memory_bytes(worker.pid, "VmHWM") - before
     assert (samples.ok, samples.failed) == (COUNT * 5 // 6, COUNT // 6)
     codes = {outcome.error_code for outcome in assert_run_is_sound(fleet, run_id) if outcome.status == "failed"}
     assert codes == {"media_corrupt"}

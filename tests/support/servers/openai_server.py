@@ -86,6 +86,9 @@ class OpenAIServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.reply: Callable[[Asked], Reply] = lambda _: say()
         self.asked: list[Asked] = []
+        self.models: list[dict[str, Any]] | None = None  # the answer to GET /models, if any
+        self.lists = 0  # requests for it
+        self.cut_lists = 0  # how many of the first ones get no answer
         self.at_once = self.most_at_once = 0
         self.changed = threading.Condition()
         self.closing = threading.Event()
@@ -115,6 +118,20 @@ class OpenAIServer(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:  # the name that http.server wants
+        server = cast("OpenAIServer", self.server)
+        assert self.path == "/v1/models"
+        with server.changed:
+            server.lists += 1
+            if server.lists <= server.cut_lists:
+                self.close_connection = True
+                return
+        reply = refuse(404) if server.models is None else say_json({"object": "list", "data": server.models})
+        self.send_response(reply.status)
+        self.send_header("Content-Length", str(len(reply.content)))
+        self.end_headers()
+        self.wfile.write(reply.content)
 
     def do_POST(self) -> None:  # the name that http.server wants
         server = cast("OpenAIServer", self.server)

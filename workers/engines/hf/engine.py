@@ -9,6 +9,7 @@ from common.errors import EngineError, OutOfMemory, SampleError
 from common.spec.files import check
 from common.spec.models import ModelProfile
 from workers.engines.base import Generation, Request
+from workers.engines.context import has_long_text
 from workers.engines.hf.batching import BatchLimit, Waiting, form_batch
 from workers.engines.hf.model import HfModel, HfOptions
 
@@ -21,6 +22,7 @@ class HfEngine:
 
     One thread prepares the inputs (tokens, resized images), a second thread runs the model.  While a batch runs, the next
     batch is prepared if there are enough pending requests to fill it, so that the device does not wait for image processing.
+    A third thread renders long texts and refuses those that exceed the context by far.
     Raises ``ConfigError`` for invalid ``engine_options``.
     """
 
@@ -31,6 +33,7 @@ class HfEngine:
         self._limit = BatchLimit(self._options.max_batch_size)
         self._model_thread = ThreadPoolExecutor(1, "hf-model")
         self._prepare_thread = ThreadPoolExecutor(1, "hf-prepare")
+        self._long_text_thread = ThreadPoolExecutor(1, "hf-long-text")
         self._fault: EngineError | None = EngineError("the engine is not running")
         self._model: HfModel | None = None
         self._in_flight: set[Waiting] = set()  # requests whose caller awaits the answer
@@ -52,12 +55,16 @@ class HfEngine:
     async def generate(self, request: Request) -> Generation:
         """Return one generation.  A cancelled request ends at its next token.
 
-        Raises ``SampleError`` (including ``OutOfMemory``) if the chat template rejects the request or it fails in a batch of
-        its own, and ``EngineError`` if the engine is stopped or its device has failed.
+        Raises ``SampleError`` (including ``OutOfMemory``) if the chat template rejects the request, its prompt fills the model's
+        context or it fails in a batch of its own, and ``EngineError`` if the engine is stopped or its device has failed.
         """
-        if self._fault or self._model is None:
-            raise EngineError(str(self._fault))
-        pending = Waiting(request, self._model.render(request), asyncio.get_running_loop().create_future())
+        model = self._running_model()
+        if has_long_text(request):
+            text = await _call(self._long_text_thread, self._render_long, request)
+            self._running_model()
+        else:
+            text = model.render(request)
+        pending = Waiting(request, text, asyncio.get_running_loop().create_future())
         self._in_flight.add(pending)
         self._waiting.append(pending)
         self._wakeup.set()
@@ -76,9 +83,18 @@ class HfEngine:
         # The running batch ends at its next token, because all its requests have failed.
         for thread in (self._prepare_thread, self._model_thread):
             await asyncio.to_thread(thread.shutdown, cancel_futures=True)
+        await asyncio.to_thread(self._long_text_thread.shutdown)  # a waiting request ends at once, with the error of its caller
         if self._model:
             self._model.release()
             self._model = None
+
+    def _running_model(self) -> HfModel:
+        if self._fault or self._model is None:
+            raise EngineError(str(self._fault))
+        return self._model
+
+    def _render_long(self, request: Request) -> str:
+        return self._running_model().render_long(request)
 
     async def _schedule_batches(self, model: HfModel) -> None:
         """Form, prepare and run one batch after another, until cancelled."""
@@ -114,7 +130,10 @@ class HfEngine:
         """
         fault: SampleError
         try:
-            generations = await _call(self._model_thread, model.generate, batch, await prepared)
+            batch, inputs = await self._drop_too_long(model, batch, await prepared)
+            if not batch:
+                return
+            generations = await _call(self._model_thread, model.generate, batch, inputs)
         except SampleError as error:
             fault = error
         except Exception as error:  # noqa: BLE001  after any error, each future must be resolved: its caller awaits it
@@ -127,12 +146,23 @@ class HfEngine:
                     pending.future.set_result(generation)
             return
         if len(batch) == 1:
-            if not batch[0].future.done():
-                batch[0].future.set_exception(fault)
+            _fail(batch[0], fault)
             return
         for part in self._split(batch, fault):
             if awaited := [pending for pending in part if not pending.future.done()]:
                 await self._run_batch(model, awaited, _call(self._prepare_thread, model.prepare, awaited))
+
+    async def _drop_too_long(self, model: HfModel, batch: Sequence[Waiting], inputs: Any) -> tuple[Sequence[Waiting], Any]:
+        """Fail the requests whose prompts fill the context.  Return the others and their inputs."""
+        fitting = []
+        for pending, fault in zip(batch, model.find_too_long(inputs), strict=True):
+            if fault is None:
+                fitting.append(pending)
+            else:
+                _fail(pending, fault)
+        if fitting and len(fitting) < len(batch):
+            inputs = await _call(self._prepare_thread, model.prepare, fitting)
+        return fitting, inputs
 
     def _split(self, batch: Sequence[Waiting], fault: SampleError) -> list[Sequence[Waiting]]:
         if isinstance(fault, OutOfMemory):
@@ -146,8 +176,13 @@ class HfEngine:
         self._fault = fault
         self._waiting.clear()
         for pending in self._in_flight:
-            if not pending.future.done():
-                pending.future.set_exception(EngineError(str(fault)))
+            _fail(pending, EngineError(str(fault)))
+
+
+def _fail(pending: Waiting, fault: EngineError | SampleError) -> None:
+    """Raise the fault in the caller, unless the request has ended already."""
+    if not pending.future.done():
+        pending.future.set_exception(fault)
 
 
 async def _call(thread: ThreadPoolExecutor, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -14,16 +14,16 @@ from transformers import (
     AutoModelForImageTextToText,
     AutoProcessor,
     GenerationConfig,
-    LogitsProcessor,
-    StoppingCriteria,
-    TopPLogitsWarper,
 )
 from transformers.utils import logging as transformers_logging
 
 from common.errors import ConfigError, EngineError, OutOfMemory, SampleError
 from common.spec.models import ModelProfile, SamplingParams, Spec
 from workers.engines.base import Generation, Request
+from workers.engines.context import check_long_text, check_prompt_tokens
 from workers.engines.hf.batching import Waiting, cut_at_end, cut_at_stop
+from workers.engines.hf.positions import find_context, find_positions
+from workers.engines.hf.rows import CancelledRows, FullRows, RowSampler
 
 
 def _untyped(name: Any) -> Any:
@@ -45,6 +45,7 @@ class HfOptions(Spec):
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     device: str = "auto"
     max_batch_size: int = Field(16, ge=1)
+    max_model_len: int | None = Field(None, ge=2, description="context in tokens; default: the model's own")
     attn_implementation: str | None = None
 
 
@@ -91,6 +92,10 @@ class HfModel:
         ends = _as_list(self._model.generation_config.eos_token_id) + _as_list(tokenizer.eos_token_id)
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
+        self._context_tokens = find_context(profile, options.max_model_len, find_positions(self._model.config), tokenizer)
+        self._has_rotary_positions = hasattr(self._model.config.get_text_config(), "rope_parameters")
+        # A tokenizer serves one thread at a time.
+        self._long_text_tokenizer = copy.deepcopy(tokenizer)
         self._ends = {*ends, tokenizer.pad_token_id}
         self._model.generation_config = _untyped(GenerationConfig)(
             eos_token_id=ends, pad_token_id=tokenizer.pad_token_id, do_sample=False
@@ -117,6 +122,15 @@ class HfModel:
             raise SampleError("engine_rejected", f"{message}; remove the placeholder from the question")
         return text
 
+    def render_long(self, request: Request) -> str:
+        """Return the rendered prompt of a request with a long text.  Use one thread only.
+
+        Raises what ``render`` raises, and ``SampleError`` (``too_long``) if the text is certainly longer than the context.
+        """
+        text = self.render(request)
+        check_long_text(text, self._context_tokens, lambda piece: len(self._long_text_tokenizer(piece, verbose=False)["input_ids"]))
+        return text
+
     def prepare(self, batch: Sequence[Waiting]) -> Any:
         """Return the model's inputs on the CPU: tokens of shape ``(batch, length)``, padded on the left, and the image tensors.
 
@@ -138,10 +152,22 @@ class HfModel:
             fault = classify_fault(error)
         raise fault
 
+    def find_too_long(self, inputs: Any) -> list[SampleError | None]:
+        """Return, for each row of the inputs, the error if its prompt fills the context.  Image tokens count."""
+        faults: list[SampleError | None] = []
+        for prompt_tokens in _count_prompt_tokens(inputs):
+            try:
+                check_prompt_tokens(prompt_tokens, self._context_tokens)
+                faults.append(None)
+            except SampleError as fault:
+                faults.append(fault.with_traceback(None))
+        return faults
+
     def generate(self, batch: Sequence[Waiting], inputs: Any) -> list[Generation]:
         """Return one generation for each request of the batch.
 
-        A row ends at its next token once its future is done (cancelled, or failed because the engine stops).
+        A row ends at its next token once its future is done (cancelled, or failed because the engine stops), and at the end of
+        the context.
         Raises ``OutOfMemory``, ``EngineError`` if the device has failed, otherwise ``SampleError``.
         """
         try:
@@ -159,20 +185,24 @@ class HfModel:
         # Copy, because ``to`` works in place and the caller keeps ``inputs``: if this batch does not fit, the tensors would stay on
         # the device while its halves run.
         placed = copy.copy(inputs).to(self._device, dtype=self._model.dtype)
+        prompt_tokens = _count_prompt_tokens(inputs)
+        most_tokens = [min(settings.max_tokens, self._context_tokens - prompt) for prompt in prompt_tokens]
+        if min(most_tokens) < max(most_tokens) and not self._has_rotary_positions:
+            # A row that has ended still gets positions.  Beyond a table of positions they would crash the device.
+            raise SampleError("engine_rejected", "the batch has rows with different room in the context; run them alone")
         rows = self._model.generate(
             **placed,
-            max_new_tokens=settings.max_tokens,
+            max_new_tokens=max(most_tokens),
             stop_strings=list(settings.stop) or None,
             tokenizer=tokenizer,
             logits_processor=[RowSampler([waiting.request.settings for waiting in batch], self._device)],
-            stopping_criteria=[CancelledRows(batch)],
+            stopping_criteria=[CancelledRows(batch), FullRows(most_tokens, placed["input_ids"].shape[1])],
         )
-        prompt_tokens = placed["attention_mask"].sum(dim=1).tolist()
         answers = [cut_at_end(row, self._ends) for row in rows[:, placed["input_ids"].shape[1] :].tolist()]
         texts = tokenizer.batch_decode(answers, skip_special_tokens=True)
         return [
-            to_generation(text, settings, prompt, len(answer))
-            for text, prompt, answer in zip(texts, prompt_tokens, answers, strict=True)
+            to_generation(text, settings, prompt, len(answer), most)
+            for text, prompt, answer, most in zip(texts, prompt_tokens, answers, most_tokens, strict=True)
         ]
 
     def release(self) -> None:
@@ -186,51 +216,13 @@ class HfModel:
             torch.cuda.empty_cache()
 
 
-class RowSampler(LogitsProcessor):
-    """Samples each row with its own temperature, top_p and seed, in a batch that is decoded greedily.
-
-    The argmax of logits plus Gumbel noise is a sample of their softmax (Gumbel 1954; Maddison et al. 2014).  So a request's
-    answer does not depend on the other requests of its batch, up to rounding, and requests with any seeds can share a batch.
-    """
-
-    def __init__(self, rows: Sequence[SamplingParams], device: torch.device) -> None:
-        self._rows = [
-            (row, settings.temperature, _make_top_p_filter(settings.top_p), _seed_generator(settings.seed, device))
-            for row, settings in enumerate(rows)
-            if settings.temperature > 0
-        ]
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Return the scores, of shape ``(batch, vocabulary)``, with noise added to the rows that sample."""
-        for row, temperature, top_p_filter, generator in self._rows:
-            logits = scores[row : row + 1] / temperature
-            if top_p_filter:
-                logits = top_p_filter(input_ids, logits)
-            logits = logits[0]
-            noise = torch.empty_like(logits).exponential_(generator=generator)
-            scores[row] = logits - noise.clamp_min_(torch.finfo(noise.dtype).tiny).log_()
-        return scores
-
-
-class CancelledRows(StoppingCriteria):
-    """Ends each row whose future is done, because no caller awaits its answer."""
-
-    def __init__(self, batch: Sequence[Waiting]) -> None:
-        self._futures = [waiting.future for waiting in batch]
-
-    def __call__(self, input_ids: torch.Tensor, scores: object, **kwargs: object) -> torch.Tensor:
-        """Return one boolean per row, shape ``(batch,)``: whether the row ends now."""
-        del scores, kwargs
-        return torch.tensor([future.done() for future in self._futures], device=input_ids.device)
-
-
-def to_generation(text: str, settings: SamplingParams, prompt_tokens: int, output_tokens: int) -> Generation:
-    """Return the generation for a decoded answer.
+def to_generation(text: str, settings: SamplingParams, prompt_tokens: int, output_tokens: int, most_tokens: int) -> Generation:
+    """Return the generation for a decoded answer, which may have ``most_tokens``.
 
     The text is cut before the first stop string.  ``text`` has no special tokens, and ``output_tokens`` excludes the end token.
     """
     text, has_stop = cut_at_stop(text, settings.stop)
-    is_truncated = output_tokens >= settings.max_tokens and not has_stop
+    is_truncated = output_tokens >= most_tokens and not has_stop
     return Generation(text, "length" if is_truncated else "stop", prompt_tokens, output_tokens)
 
 
@@ -245,6 +237,11 @@ def classify_fault(error: Exception) -> EngineError | SampleError:
     if isinstance(error, torch.AcceleratorError) or any(part in text for part in _DEVICE_ERROR_TEXTS):
         return EngineError(text)
     return SampleError("engine_rejected", text)
+
+
+def _count_prompt_tokens(inputs: Any) -> list[int]:
+    counts: list[int] = inputs["attention_mask"].sum(dim=1).tolist()
+    return counts
 
 
 def _find_device(profile: ModelProfile, options: HfOptions) -> torch.device:
@@ -262,20 +259,6 @@ def _find_device(profile: ModelProfile, options: HfOptions) -> torch.device:
             f"profile {profile.name}: engine_options: device: torch finds no CUDA device on this machine; use auto or cpu"
         )
     return device
-
-
-def _make_top_p_filter(top_p: float) -> TopPLogitsWarper | None:
-    """Return the top-p filter, or ``None`` if it would keep all tokens: the filter sorts the vocabulary for every token."""
-    return TopPLogitsWarper(top_p) if top_p < 1 else None
-
-
-def _seed_generator(seed: int | None, device: torch.device) -> torch.Generator:
-    generator = torch.Generator(device)
-    if seed is None:
-        generator.seed()
-    else:
-        generator.manual_seed(seed)
-    return generator
 
 
 def _as_list(ids: int | list[int] | None) -> list[int]:

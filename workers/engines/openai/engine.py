@@ -4,6 +4,7 @@ import asyncio
 import logging
 import random
 import ssl
+from dataclasses import replace
 
 import httpx2
 import structlog
@@ -13,15 +14,18 @@ from common.settings import get_settings
 from common.spec.files import check
 from common.spec.models import ModelProfile, SamplingParams
 from workers.engines.base import Generation, Message, Request
+from workers.engines.context import has_long_text, refuse_prompt
 from workers.engines.openai.errors import NO_ANSWER_WEIGHT, Endpoint, EndpointError, classify_exception, classify_status
 from workers.engines.openai.options import OpenAIOptions, find_base_url, read_key
+from workers.engines.openai.overrun import TooLong
 from workers.engines.openai.pacing import Backoff, Clock, RateLimiter, ResponseTracker, RetryState
-from workers.engines.openai.wire import read_generation, write_body
+from workers.engines.openai.wire import read_context, read_generation, write_body
 
 log = structlog.get_logger()
 
 _CONNECT_S = 10.0
 _CONTROL_S = 30.0  # timeout of the control request, which any working endpoint answers quickly
+_CHARACTERS_PER_TOKEN = 256  # at most: twice the longest entry of common vocabularies
 _WARNING_INTERVAL_S = 60.0  # least time between two log lines about endpoint errors
 
 # What the engine sends besides the key. httpx2 adds only what HTTP itself needs (Host, Content-Length, Accept-Encoding).
@@ -50,6 +54,7 @@ class OpenAIEngine:
         self._next_warning_at_s = self._clock.now_s()
         self._tasks: set[asyncio.Task[Generation]] = set()  # one for each call of `generate` that has not returned
         self._client: httpx2.AsyncClient | None = None
+        self._context_request: asyncio.Task[int | None] | None = None
 
     async def start(self) -> None:
         """Read the key and the address, without a request to the endpoint. Raises ``ConfigError`` if the user must change one."""
@@ -90,16 +95,48 @@ class OpenAIEngine:
 
     async def stop(self) -> None:
         client, self._client = self._client, None
-        for task in self._tasks:
+        tasks = [*self._tasks, *([self._context_request] if self._context_request else [])]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         if client:
             await client.aclose()
 
     async def _answer(self, request: Request) -> Generation:
         async with self._permits:  # held until the end, so that at most `concurrency` requests hold encoded images
+            if has_long_text(request):
+                await self._check_long_text(request)
             body = await asyncio.to_thread(write_body, request, self._model, self._options)
+            try:
+                return await self._ask_until_answered(body)
+            except TooLong as fault:
+                if fault.room is None or fault.room >= request.settings.max_tokens:
+                    raise
+                settings = request.settings.model_copy(update={"max_tokens": fault.room})
+            body = await asyncio.to_thread(write_body, replace(request, settings=settings), self._model, self._options)
             return await self._ask_until_answered(body)
+
+    async def _check_long_text(self, request: Request) -> None:
+        """Raise ``SampleError`` (``too_long``) if the text is certainly longer than the context that the endpoint states."""
+        if self._context_request is None:
+            self._context_request = asyncio.create_task(self._ask_context())
+        context_tokens = await asyncio.shield(self._context_request)
+        least_tokens = sum(len(message.text) for message in request.messages) // _CHARACTERS_PER_TOKEN
+        if context_tokens is not None and least_tokens >= context_tokens:
+            raise refuse_prompt(f"at least {least_tokens}", context_tokens)
+
+    async def _ask_context(self) -> int | None:
+        """Return the context of the model in tokens, or ``None`` if the endpoint does not state it."""
+        if self._client is None:
+            raise EngineError("the openai engine was stopped")
+        try:
+            async with asyncio.timeout(min(_CONTROL_S, self._options.timeout_s)):
+                response = await self._client.get("/models")
+        except (TimeoutError, httpx2.RequestError, ssl.SSLError) as error:
+            log.debug("endpoint.models_failed", error=str(error))
+            self._context_request = None  # the next long text asks again
+            return None
+        return read_context(response.content, self._model) if response.is_success else None
 
     async def _ask_until_answered(self, body: bytes) -> Generation:
         """Retry a request until it is answered. Raises ``SampleError`` as soon as the request itself is known to be the cause."""

@@ -9,6 +9,7 @@ comes from a firewall
 401, 402, 403, 404, 405, 407, no credit left, or       ``ConfigError`` that names what to check
 a certificate of an unknown authority
 a content filter, moderation                           ``SampleError("content_filter")``
+400, 413, 422, 500 with words about the context        ``SampleError("too_long")``, see ``overrun.py``
 400, 413, 422, any other status, and 429 for more      ``SampleError("engine_rejected")`` with the endpoint's message
 tokens than the limit of a whole minute
 =====================================================  ===================================================================
@@ -30,6 +31,7 @@ import httpx2
 
 from common.errors import ConfigError, SampleError
 from common.redaction import mask_text
+from workers.engines.openai.overrun import classify_overrun
 
 _MAX_QUOTE_CHARACTERS = 300
 _MAX_RETRY_AFTER_S = 3600.0  # a longer pause that an endpoint asks for is cut to this
@@ -37,6 +39,8 @@ _MAX_RETRY_AFTER_S = 3600.0  # a longer pause that an endpoint asks for is cut t
 NO_ANSWER_WEIGHT = 2  # weight of a request that got no response in time
 
 _TRANSIENT = frozenset({408, 409, 425, 429})
+# A server that cannot hold a request refuses it with one of these.
+_OVERRUN = frozenset({400, 413, 422, 500})
 _OVERLOAD = frozenset({429, 503, 529})
 _NO_CREDIT = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
 _BAD_KEY = frozenset({"invalid_api_key", "API_KEY_INVALID"})
@@ -97,6 +101,8 @@ def classify_status(response: httpx2.Response, endpoint: Endpoint) -> EndpointEr
     message = f"HTTP {status}: {quote(_find_message(error) or _strip_page(text)) or response.reason_phrase}"
     if codes & _FILTERED or _is_flagged(error):
         return SampleError("content_filter", f"the endpoint's filter refused the request: {message}")
+    if status in _OVERRUN and (overrun := classify_overrun(error, codes, _find_message(error), message)):
+        return overrun
     if status == 402 or codes & _NO_CREDIT:
         return _make_config_error(endpoint, message, f"the account has no credit left: {endpoint.key_advice}, or add credit")
     if status == 401 or codes & _BAD_KEY:
@@ -119,10 +125,13 @@ def classify_status(response: httpx2.Response, endpoint: Endpoint) -> EndpointEr
     return SampleError("engine_rejected", f"the endpoint refused the request: {message}")
 
 
-def classify_empty(content: bytes) -> EndpointError:
+def classify_empty(content: bytes) -> EndpointError | SampleError:
     """Return our error for a response with a 2xx status and no generation: an error, a web page, an empty body."""
     text = content.decode(errors="replace")
-    message = _find_message(_read_error(text)) or _strip_page(text)
+    error = _read_error(text)
+    message = _find_message(error) or _strip_page(text)
+    if overrun := classify_overrun(error, set(_find_codes(error)), message, quote(message)):
+        return overrun
     return EndpointError(f"the endpoint's answer holds no generation: {quote(message) or 'it is empty'}")
 
 

@@ -74,6 +74,29 @@ def read_generation(content: bytes) -> Generation:
     return Generation(text, _FINISH_REASONS[reason], usage.prompt_tokens, usage.completion_tokens)
 
 
+def read_context(content: bytes, model: str) -> int | None:
+    """Return the context of a model in tokens from the body of ``GET /models``, or ``None`` if the body does not state it."""
+    try:
+        models = _Models.model_validate_json(content).data
+    except ValidationError:
+        return None
+    found = next((one for one in models if one.id == model), None)
+    return found.max_model_len or found.context_length or found.context_window if found else None
+
+
+class _Model(BaseModel):
+    """One entry of the list of models.  The context has a name of its own at vLLM and SGLang, OpenRouter, and Groq."""
+
+    id: str
+    max_model_len: int | None = None
+    context_length: int | None = None
+    context_window: int | None = None
+
+
+class _Models(BaseModel):
+    data: list[_Model]
+
+
 class _Message(BaseModel):
     content: str | list[dict[str, Any]] | None = None
     refusal: str | None = None

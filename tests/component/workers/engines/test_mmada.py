@@ -5,7 +5,7 @@ import shutil
 import sys
 import threading
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any, Self
 
 import pytest
@@ -23,6 +23,7 @@ ENGINE = "workers.engines.mmada:MmadaEngine"
 MARKERS = {"<|mmu|>": 7, "<|soi|>": 8, "<|eoi|>": 9}
 MASK = 126336
 IMAGE_CODES = 4
+CONTEXT = 2048
 
 
 class MMadaModelLM(torch.nn.Module):
@@ -32,6 +33,7 @@ class MMadaModelLM(torch.nn.Module):
     asked: list[dict[str, Any]]
     fault: Exception | None
     at_work: threading.Event | None  # if set, generation runs until it is stopped
+    config: SimpleNamespace
 
     @classmethod
     def from_pretrained(cls, weights: str, *, torch_dtype: torch.dtype, revision: str | None, trust_remote_code: bool) -> Self:
@@ -108,7 +110,13 @@ def model(monkeypatch: pytest.MonkeyPatch) -> type[MMadaModelLM]:
         module = ModuleType(name)
         vars(module).update(contents)
         monkeypatch.setitem(sys.modules, name, module)
-    at_start: dict[str, Any] = {"answer": [], "asked": [], "fault": None, "at_work": None}
+    at_start: dict[str, Any] = {
+        "answer": [],
+        "asked": [],
+        "fault": None,
+        "at_work": None,
+        "config": SimpleNamespace(max_sequence_length=CONTEXT),
+    }
     for name, start in at_start.items():
         monkeypatch.setattr(MMadaModelLM, name, start, raising=False)
     return MMadaModelLM
@@ -247,6 +255,38 @@ def test_cancelled_request_lets_the_next_run(model: type[MMadaModelLM], tokenize
             return (await engine.generate(make_request(1))).text.strip()
 
     assert run(cancel_and_ask()) == "three"
+
+
+# The context.
+
+
+@pytest.mark.parametrize("images", [0, 1])
+@pytest.mark.parametrize(("beyond", "code"), [(-1, None), (0, "too_long"), (1, "too_long"), (1000 * CONTEXT, "too_long")])
+def test_prompt_that_fills_context_is_refused(
+    model: type[MMadaModelLM], tokenizer: Any, images: int, beyond: int, code: str | None
+) -> None:
+    dictate(model, tokenizer, "red circle", ends=False)
+    [short] = ask(make_request(text="Why", images=images))
+    text = "Why" + " the" * (CONTEXT + beyond - (short.prompt_tokens or 0))
+    model.asked.clear()
+    if code is None:
+        [generation] = ask(make_request(text=text, images=images, max_tokens=64))
+        assert (generation.prompt_tokens, generation.output_tokens, generation.finish_reason) == (CONTEXT - 1, 1, "length")
+        assert (model.asked[0]["room"], model.asked[0]["steps"], model.asked[0]["block"]) == (1, 1, 1)
+        return
+    with pytest.raises(SampleError, match=rf"the prompt has .* tokens, the context of the model has {CONTEXT}; ") as caught:
+        ask(make_request(text=text, images=images))
+    assert caught.value.code == code
+    assert model.asked == []
+
+
+def test_answer_has_the_blocks_that_fit(model: type[MMadaModelLM], tokenizer: Any) -> None:
+    dictate(model, tokenizer, "red circle", ends=False)
+    [short] = ask(make_request(images=0))
+    room = 4 * 64 + 5
+    [generation] = ask(make_request(images=0, max_tokens=1000), max_model_len=(short.prompt_tokens or 0) + room)
+    assert (generation.output_tokens, generation.finish_reason) == (256, "length")
+    assert (model.asked[1]["room"], model.asked[1]["steps"], model.asked[1]["block"]) == (256, 128, 64)
 
 
 # Loading.

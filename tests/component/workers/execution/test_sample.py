@@ -10,6 +10,7 @@ import pytest
 
 from common.errors import ConfigError, EngineError, OutOfMemory, SampleError, TransientError
 from common.records import Outcome, Sample
+from tests.support.engines.requests import make_profile
 from tests.support.fleet import Fleet, make_rows
 from tests.support.media.videos import encode_video, paint_number, read_number
 from tests.support.soundness import assert_run_is_sound
@@ -17,6 +18,7 @@ from tests.support.workers import ScriptedEngine, enqueue_rows, exits, open_work
 from workers.adapters.base import Prompt
 from workers.adapters.chat import ChatAdapter
 from workers.engines.base import Generation, Request
+from workers.engines.echo import EchoEngine
 from workers.execution.sample import answer_samples
 from workers.execution.task import run_task
 from workers.runtime.worker import Worker
@@ -148,8 +150,9 @@ def ask_for_two_tokens(worker: Worker, fleet: Fleet) -> Outcome:
     return outcome
 
 
-def test_rejected_max_tokens_falls_back_to_the_first(worker: Worker, fleet: Fleet) -> None:
-    worker.host.engine = engine = refuse_over(2)
+@pytest.mark.parametrize("code", ["engine_rejected", "too_long"])
+def test_rejected_max_tokens_falls_back_to_the_first(worker: Worker, fleet: Fleet, code: str) -> None:
+    worker.host.engine = engine = refuse_over(2, code)
     outcome = ask_for_two_tokens(worker, fleet)
     assert [request.settings.max_tokens for request in engine.asked] == [2, 4, 2]
     assert engine.asked[1].settings.model_copy(update={"max_tokens": 2}) == engine.asked[2].settings
@@ -168,6 +171,16 @@ def test_any_other_refusal_is_not_asked_again(
     outcome = ask_for_two_tokens(worker, fleet)
     assert [request.settings.max_tokens for request in engine.asked] == asked
     assert (outcome.status, outcome.error_code) == (status, code)
+
+
+def test_answer_survives_reminder_longer_than_context(worker: Worker, fleet: Fleet) -> None:
+    rules = [{"match": "", "answers": [" "]}]
+    worker.host.engine = engine = EchoEngine(make_profile("echo", {"table": rules, "context_tokens": 16}), "")
+    asyncio.run(engine.start())
+    row = {"id": "long", "question": "one two three", "target": "ok"}
+    (outcome,) = answer_rows(worker, fleet, [row], validation={"max_attempts": 4, "validators": ["non_empty"]}).values()
+    assert (outcome.status, outcome.error_code, len(outcome.attempts)) == ("invalid", "too_long", 1)
+    assert "tokens, the context of the model has 16; expected" in str(outcome.error_message)
 
 
 def test_faulty_row_never_reaches_the_engine(worker: Worker, fleet: Fleet) -> None:

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from vllm.outputs import CompletionOutput, RequestOutput
+from vllm.renderers import TokenizeParams
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
 from common.spec.models import ModelProfile
@@ -34,10 +35,12 @@ class StubbedLlm:
     """Ends each request with the fault of ``FAULTS`` that ``says`` names, or with ``says`` as finish reason and some tokens."""
 
     errored = False
+    model_config = SimpleNamespace(max_model_len=9)
 
     def __init__(self, says: str) -> None:
         self._says = says
-        self.renderer = SimpleNamespace(render_chat_async=self._render, get_tokenizer=lambda: self)
+        tokens = TokenizeParams(self.model_config.max_model_len)
+        self.renderer = SimpleNamespace(render_chat_async=self._render, get_tokenizer=lambda: self, default_chat_tok_params=tokens)
 
     async def generate(self, prompt: object, settings: object, request_id: str) -> AsyncIterator[RequestOutput]:
         del prompt, settings
@@ -54,7 +57,7 @@ class StubbedLlm:
         """Do nothing: nothing runs."""
 
     async def _render(self, *_: object) -> tuple[None, list[object]]:
-        return None, [object()]
+        return None, [{"prompt_token_ids": [1, 2]}]
 
 
 class StubbedEngine(VllmEngine):

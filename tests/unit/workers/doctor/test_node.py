@@ -12,11 +12,12 @@ from rich.console import Console
 from common.errors import ConfigError, ServiceUnreachable
 from common.settings import Settings, get_settings
 from common.storage.store import StoreFull
+from tests.support.engines.requests import make_profile
 from tests.support.faults.closed_folders import close_folder
 from tests.support.hardware.fake_gpus import GIB, FakeGpu, fake_nvml, make_gpu
 from workers.doctor.finding import Finding, find_exit_code, report_fault
 from workers.doctor.machine import check_disk, check_gpus, check_versions, judge_gpu, judge_space
-from workers.doctor.model import check_model
+from workers.doctor.model import check_context, check_model
 from workers.doctor.report import print_findings, to_json
 from workers.doctor.services import check_store, find_store_folder, judge_access, judge_clock, judge_durability, judge_memory
 
@@ -274,3 +275,21 @@ def test_endpoint_key_is_checked_and_never_shown(profiles: Path, monkeypatch: py
     assert (findings["key"].level, findings["engine"].level) == ("ok", "ok")
     assert "GATEWAY_KEY is set, for http://node7:8000/v1" in findings["key"].found
     assert "a-secret" not in to_json(list(findings.values()))
+
+
+@pytest.mark.parametrize(
+    ("options", "generation", "count"),
+    [
+        ({"max_model_len": 4096}, {"max_tokens": 4096}, 1),
+        ({"max_model_len": 4096}, {"max_tokens": 8192}, 1),
+        ({"max_model_len": 4096}, {"max_tokens": 4095}, 0),
+        ({"max_model_len": "auto"}, {"max_tokens": 4096}, 0),
+        ({"max_model_len": 4096}, {}, 0),
+        ({}, {"max_tokens": 4096}, 0),
+    ],
+)
+def test_answer_as_long_as_context_is_reported(options: dict[str, Any], generation: dict[str, Any], count: int) -> None:
+    profile = make_profile("vllm", options).model_copy(update={"generation": generation})
+    found = check_context(profile)
+    assert [finding.level for finding in found] == ["warning"] * count
+    assert all("is not less than engine_options.max_model_len 4096" in finding.found for finding in found)

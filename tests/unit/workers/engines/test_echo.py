@@ -86,3 +86,13 @@ def test_exit_fault_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_error_in_a_rule_is_named(rule: dict[str, str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         EchoEngine(make_profile("echo", {"table": [rule]}), "")
+
+
+@pytest.mark.parametrize(("context_tokens", "tokens"), [(4, 1), (6, 3), (8, 5), (9, 5), (100, 5)])
+def test_answer_ends_with_the_context(context_tokens: int, tokens: int) -> None:
+    async def ask() -> Generation:
+        async with open_engine("echo", context_tokens=context_tokens, default="1 2 3 4 5 6 7") as engine:
+            return await engine.generate(make_request(text="one two three", images=0, max_tokens=5))
+
+    generation = run(ask())
+    assert (generation.output_tokens, generation.finish_reason, generation.prompt_tokens) == (tokens, "length", 3)

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from common.errors import ConfigError, EngineError, OutOfMemory, SampleError
 from tests.support.engines.requests import TINY, ask_all, make_request, open_engine, run
 from workers.engines.base import Engine, Generation, Message, Request
+from workers.engines.hf.model import HfModel
 
 Open = Callable[..., AbstractAsyncContextManager[Engine]]
 
@@ -131,6 +132,21 @@ def test_fails_every_request_when_device_is_dead(open_hf: Open, monkeypatch: pyt
 
     results = run(ask())
     assert [type(result) for result in results] == [EngineError] * 12
+
+
+@pytest.mark.parametrize(("has_rotary", "batches"), [(True, [4]), (False, [1] * 4)])
+def test_runs_rows_alone_at_end_of_position_table(
+    open_hf: Open, sizes: list[int], monkeypatch: pytest.MonkeyPatch, has_rotary: bool, batches: list[int]
+) -> None:
+    monkeypatch.setattr(HfModel, "_has_rotary_positions", property(lambda _: has_rotary, lambda *_: None), raising=False)
+
+    async def ask() -> list[Generation]:
+        async with open_hf(max_batch_size=4, max_model_len=128) as engine:
+            return await ask_all(engine, [make_request(number, max_tokens=100) for number in range(4)])
+
+    answers = run(ask())
+    assert sizes == batches
+    assert all((answer.prompt_tokens or 0) + (answer.output_tokens or 0) <= 128 for answer in answers)
 
 
 def test_ends_an_answer_before_a_stop_string(open_hf: Open) -> None:
