@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 import click
 
@@ -10,7 +11,7 @@ from common.exit_codes import INTERRUPTED, USER_MUST_ACT
 from common.program import INTERRUPT_MESSAGE
 
 
-def run_command(name: str, command: Callable[..., object]) -> None:
+def run_command(name: str, command: Callable[..., object]) -> NoReturn:
     """Run a click command, and raise ``SystemExit`` at its end.
 
     The exit code is what the command returns, or the ``exit_code`` of the error that ends it (``common.exit_codes``).
@@ -24,8 +25,8 @@ def run_command(name: str, command: Callable[..., object]) -> None:
         error.show()
         sys.exit(USER_MUST_ACT)
     except FleetError as error:
-        from common.redaction import mask_text  # imported here: `--help` does not need it
+        from common.redaction import escape_controls, mask_text  # imported here: `--help` does not need it
 
-        click.echo(mask_text(f"{name}: {error}"), err=True)
+        click.echo(escape_controls(mask_text(f"{name}: {error}")), err=True)
         sys.exit(error.exit_code)
     sys.exit(code if isinstance(code, int) else 0)

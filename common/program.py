@@ -17,10 +17,11 @@ INTERRUPT_MESSAGE = "interrupted; nothing is lost, run the same command again"
 def run_program(name: str, module: str) -> NoReturn:
     """Run the click command ``cli`` of ``module`` as the program ``name``, and end the process with its exit code."""
     sys.unraisablehook = _interrupt_again
+    code: object = NOT_ALL_OK
     try:
         from common.commands import run_command
 
-        code: object = run_command(name, importlib.import_module(module).cli)
+        run_command(name, importlib.import_module(module).cli)
     except SystemExit as end:
         code = end.code
     except KeyboardInterrupt:
@@ -28,7 +29,6 @@ def run_program(name: str, module: str) -> NoReturn:
         code = INTERRUPTED
     except BaseException:  # noqa: BLE001  # as the interpreter does with an exception that leaves the program
         sys.excepthook(*sys.exc_info())
-        code = NOT_ALL_OK
     _end_process(code if isinstance(code, int) else 0)
 
 

@@ -12,9 +12,11 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 MASK = "***"
+MOST_CHARACTERS = 2000
 
 # Shorter values are not masked: masking every "1" because of ``SOME_KEY=1`` would make a log unreadable.
 _SHORTEST_SECRET = 6
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _SECRET_VARIABLE = re.compile(r".+_(KEY|TOKEN|SECRET|PASSWORD|AUTH)")
 # Only access tokens: ``pad_token`` and ``max_tokens`` are not secrets.
 _SECRET_FIELD = re.compile(
@@ -34,6 +36,22 @@ _KEY_SHAPES = re.compile(
 def mask_text(text: str) -> str:
     """Return ``text`` with ``***`` for every secret in it and for every URL's credentials and query."""
     return _mask_text(text, _read_secrets())
+
+
+def bound_text(text: str) -> str:
+    """Return at most ``MOST_CHARACTERS`` of a text from a message, an exception or an endpoint, with secrets masked.
+
+    Control characters are escaped, so that a text cannot steer a terminal.
+    """
+    cut = len(text) > MOST_CHARACTERS
+    if cut:  # before masking, which is slow for megabytes; the last word may be a part of a secret
+        text = text[: MOST_CHARACTERS + 1].rpartition(" ")[0] or text[: MOST_CHARACTERS // 2]
+    return escape_controls(mask_text(text)) + (" […]" if cut else "")
+
+
+def escape_controls(text: str) -> str:
+    """Return the text with control characters in hexadecimal, except line ends and tabs."""
+    return _CONTROLS.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
 
 
 def mask_record(value: Any) -> Any:

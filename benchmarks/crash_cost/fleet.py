@@ -108,7 +108,8 @@ class CostFleet:
         out = self.folder / "results" / run_id
         self._produce("collect", run_id, "--out", str(out))
         rows = pq.read_table(next(out.rglob("results.parquet")), columns=["index", "status", "error_code"]).to_pylist()
-        assert len({row["index"] for row in rows}) == len(rows), "a row is double"
+        if len({row["index"] for row in rows}) != len(rows):
+            raise RuntimeError(f"{run_id}: a row is double")
         failed = {row["index"]: row["error_code"] for row in rows if row["status"] == "failed"}
         statuses = Counter(row["status"] for row in rows)
         return Ended(seconds, statuses, failed, self.count_deaths() - deaths_before, status["state"], status["reason"] or "")
