@@ -13,6 +13,7 @@ from urllib.parse import quote, unquote
 
 MASK = "***"
 MOST_CHARACTERS = 2000
+_END_CHARACTERS = 500  # an error ends with what to do
 
 # Shorter values are not masked: masking every "1" because of ``SOME_KEY=1`` would make a log unreadable.
 _SHORTEST_SECRET = 6
@@ -41,12 +42,13 @@ def mask_text(text: str) -> str:
 def bound_text(text: str) -> str:
     """Return at most ``MOST_CHARACTERS`` of a text from a message, an exception or an endpoint, with secrets masked.
 
-    Control characters are escaped, so that a text cannot steer a terminal.
+    The beginning and the end are kept.  Control characters are escaped, so that a text cannot steer a terminal.
     """
-    cut = len(text) > MOST_CHARACTERS
-    if cut:  # before masking, which is slow for megabytes; the last word may be a part of a secret
-        text = text[: MOST_CHARACTERS + 1].rpartition(" ")[0] or text[: MOST_CHARACTERS // 2]
-    return escape_controls(mask_text(text)) + (" […]" if cut else "")
+    if len(text) > MOST_CHARACTERS:
+        # Cut before masking, which is slow for megabytes.  The words at the cut may be parts of a secret.
+        beginning = text[: MOST_CHARACTERS - _END_CHARACTERS].rpartition(" ")[0]
+        text = f"{beginning} […] {text[-_END_CHARACTERS:].partition(' ')[2]}"
+    return escape_controls(mask_text(text))
 
 
 def escape_controls(text: str) -> str:

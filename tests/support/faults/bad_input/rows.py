@@ -211,12 +211,6 @@ ODD_LINES = (
         {"question": "Why?", "": 1, " ": 2, "a.b": 3, "\0": 4},
         "kept with the result",
     ),
-    _accept(
-        "a key twice in a row",
-        '`{"question": "a?", "question": "b?"}`',
-        b'{"question": "a?", "question": "b?"}',
-        "the last value counts, as in other JSON readers",
-    ),
     RowCase(
         "byte-order mark",
         "a file that begins with a BOM",
