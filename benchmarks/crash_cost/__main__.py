@@ -91,30 +91,21 @@ def measure_kill(folder: Path, scale: Scale) -> list[Line]:
         fleet.wait(lambda status: status["samples"]["ok"] > samples // 6, run_id)
         victim, survivor = fleet.status(run_id)["workers"][:2]
         before = find_rate(fleet, run_id, survivor["worker"])
-        held = {tuple(pair) for pair in victim["holds"]}
+        held = {chunk for run, chunk in victim["holds"] if run == run_id}
         psutil.Process(victim["pid"]).kill()
-        killed_s = time.monotonic()
-        rates, begun_s = [], 0.0
-        while True:
-            status = fleet.status(run_id)
-            if status["state"] != "running" or (
-                all(worker["state"] == "ready" for worker in status["workers"]) and time.monotonic() > killed_s + scale.load_s
-            ):
-                break
-            held_now = {tuple(pair) for worker in status["workers"] if worker["pid"] != victim["pid"] for pair in worker["holds"]}
-            if not begun_s and held <= held_now:
-                begun_s = time.monotonic() - killed_s
-            rates += [
-                worker["samples_per_s"]
-                for worker in status["workers"]
-                if worker["worker"] == survivor["worker"] and time.monotonic() > killed_s + 5
-            ]
+        killed_s, killed_at = time.monotonic(), time.time()
+        rates = []
+        while (status := fleet.status(run_id))["state"] == "running" and time.monotonic() < killed_s + scale.load_s:
+            if time.monotonic() > killed_s + scale.load_s / 4:
+                rates += [one["samples_per_s"] for one in status["workers"] if one["worker"] == survivor["worker"]]
             time.sleep(0.3)
         ended = fleet.finish(run_id, started_s, deaths)
+    begun = fleet.read_takeovers()
+    begun_s = max((begun.get(chunk, killed_at + 999) - killed_at for chunk in held), default=0.0)
     lost_s = (scale.load_s + 3) / 2  # half of the rate is missing while one engine loads
     return [
         at_least("a", "survivor's rate after the kill / before", statistics.median(rates or [0]) / before, 0.9),
-        at_most("a", "chunks of the dead worker begun elsewhere after (s)", begun_s or 999.0, 20.0),
+        at_most("a", "chunks of the dead worker begun elsewhere after (s)", begun_s, 20.0),
         at_most("a", "run time / what the rates allow", ended.seconds / (clean.seconds + lost_s), 1.15),
         *check_outcomes("a", ended, 0),
     ]

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -100,6 +101,15 @@ class CostFleet:
     def count_deaths(self) -> int:
         """Return how many worker processes have exited."""
         return len(_EXITED.findall((self.folder / "workers.log").read_text()))
+
+    def read_takeovers(self) -> dict[int, float]:
+        """Return when each chunk was taken over last, in Unix seconds, by its number."""
+        lines = (json.loads(line) for line in (self.folder / "workers.log").read_text().splitlines() if line.startswith("{"))
+        return {
+            line["chunk"]: datetime.fromisoformat(line["timestamp"]).timestamp()
+            for line in lines
+            if line["event"] == "chunk.taken_over"
+        }
 
     def finish(self, run_id: str, started_s: float, deaths_before: int) -> Ended:
         """Wait until the run has ended or is paused, and collect it."""

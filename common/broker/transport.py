@@ -56,9 +56,10 @@ class Channel(redis.Channel):
         with _dropping_malformed():
             return super()._brpop_read(**options)  # type: ignore[no-untyped-call]  # kombu has no types here
 
-    def _get(self, queue: str, **options: Any) -> Any:
+    def _get(self, queue: Any, timeout: Any = None) -> Any:
+        del timeout  # the transport of Redis takes none
         with _dropping_malformed():
-            return super()._get(queue, **options)  # type: ignore[no-untyped-call]  # as above
+            return super()._get(queue)  # type: ignore[no-untyped-call]  # as above
 
 
 @contextmanager
