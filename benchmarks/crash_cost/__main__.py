@@ -101,7 +101,8 @@ def measure_kill(folder: Path, scale: Scale) -> list[Line]:
             time.sleep(0.3)
         ended = fleet.finish(run_id, started_s, deaths)
     begun = fleet.read_takeovers()
-    begun_s = max((begun.get(chunk, killed_at + 999) - killed_at for chunk in held), default=0.0)
+    # A chunk that the victim had finished since its last heartbeat is not taken over.
+    begun_s = max((begun[chunk] - killed_at for chunk in held & begun.keys()), default=999.0)
     lost_s = (scale.load_s + 3) / 2  # half of the rate is missing while one engine loads
     return [
         at_least("a", "survivor's rate after the kill / before", statistics.median(rates or [0]) / before, 0.9),
