@@ -87,14 +87,14 @@ def make_worker(name: str) -> Worker:
     given = WorkerSettings()
     settings = get_settings()
     profile_path = find_profile(given.profile)
-    profile = read_profile(given.profile)
+    profile = _complete(read_profile(given.profile), given.preset)
     store = open_store(settings.store_url)
     store.probe()
     weights = find_weights(profile, profile_path=profile_path)
     return wire_worker(
         make_record(name, given, profile),
         profile,
-        load_engine(_complete(profile, given.preset), weights),
+        load_engine(profile, weights),
         app,
         ledger=Ledger(connect_redis(settings, patience_s=60), settings),
         store=store,

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInf
 
 from common.digests import digest_record
 from common.records import Kind
+from common.spec.identity import select_identity_options
 
 # The largest picture or frame, in pixels: 256 MB when decoded.
 MOST_PIXELS = 64_000_000
@@ -159,21 +160,32 @@ class RunSpec(Spec):
     abort_if: AbortIf | None = None
 
     def digest(self) -> str:
-        """Return a digest, as 32 hexadecimal digits, of all fields that shape the answers.
+        """Return a digest, as 32 hexadecimal digits, of all that is declared and can change an answer.
 
-        A dataset counts by name, content and reading rules; the place of its file does not count.  Engine options do not
-        count, because they differ between GPUs and do not change what is asked.  ``abort_if`` does not count either.  Media
-        bounds count only where they differ from the defaults, so that runs from before media bounds keep their names.
+        A dataset counts by name, content and reading rules; the place of its file does not count.  Of the engine options all
+        count but the capacity options (``common.spec.identity``).  ``abort_if`` does not count.  Media bounds and engine
+        options count only where there are any, so that runs without them keep the ids of earlier versions.
         """
+        asked = self._dump_asked()
+        if options := select_identity_options(self.model.engine, self.model.model_dump(mode="json")["engine_options"]):
+            asked["model"]["engine_options"] = options
+        return digest_record(asked)
+
+    def _dump_asked(self) -> dict[str, Any]:
         asked = self.model_dump(mode="json", exclude={"model": {"engine_options", "generation", "validation"}, "abort_if": True})
         asked["model"]["media"] = self.model.media.model_dump(exclude_defaults=True)
         if not asked["model"]["media"]:
             del asked["model"]["media"]
         for source in asked["datasets"]:
             del source["path"], source["media_root"]
-        return digest_record(asked)
+        return asked
 
     @property
     def run_id(self) -> str:
         """Return the run's id, for example ``tiny-1f0c92b4d7aa``."""
         return f"{self.model.name}-{self.digest()[:12]}"
+
+    @property
+    def earlier_run_id(self) -> str:
+        """Return the id that earlier versions gave this run: no engine option counted."""
+        return f"{self.model.name}-{digest_record(self._dump_asked())[:12]}"

@@ -4,11 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from threading import Lock
+from typing import Any
 from weakref import WeakValueDictionary
 
 from common.answers.validators import Validator, build_validators
 from common.errors import ConfigError
+from common.redaction import mask_record
 from common.settings import Settings
+from common.spec.identity import select_identity_options
 from common.spec.models import ModelProfile, RunSpec
 from common.storage.plan_index import ChunkIndex, read_index
 from common.storage.run_record import read_run
@@ -40,17 +43,18 @@ class RunContext:
 def load_run(store: Store, run_id: str, profile: ModelProfile, settings: Settings) -> RunContext:
     """Read a planned run from the store.
 
-    Raises ``ConfigError`` if the store has no such run, or if it was planned for another model than this worker's
-    ``profile``.  Two profiles of one name share a queue, and answers of the wrong model must not be recorded.
+    ``profile`` has the engine options that this worker's engine runs with: those declared, and those of its preset.
+    Raises ``ConfigError`` if the store has no such run, or if it was planned for another model than ``profile``.  Two
+    profiles of one name share a queue, and answers of the wrong model must not be recorded.
     """
     spec, plan = read_run(store, run_id)
-    for name in ("engine", "weights", "revision", "adapter"):
-        asked, ours = getattr(spec.model, name), getattr(profile, name)
-        if asked != ours:
-            raise ConfigError(
-                f"run {run_id} asks for {name} {asked!r} of {profile.name}, this worker's profile has {ours!r}; "
-                "give one of the two profiles another name"
-            )
+    asked, ours = _describe_model(spec.model), _describe_model(profile)
+    if differing := [name for name in asked | ours if asked.get(name) != ours.get(name)]:
+        name = differing[0]
+        raise ConfigError(
+            f"run {run_id} asks for {name} {_show(asked, name)} of {profile.name}, this worker's profile has {_show(ours, name)}; "
+            "give one of the two profiles another name"
+        )
     return RunContext(
         run_id=run_id,
         spec=spec,
@@ -59,6 +63,20 @@ def load_run(store: Store, run_id: str, profile: ModelProfile, settings: Setting
         validators=build_validators(spec.validation.validators),
         access=find_access(settings, spec.datasets),
     )
+
+
+def _describe_model(profile: ModelProfile) -> dict[str, Any]:
+    """Return what must be equal in a run and in the worker that serves it, by the field's name in the profile."""
+    options = mask_record(profile.model_dump(mode="json")["engine_options"])  # as run.json has them
+    identity = select_identity_options(profile.engine, options)
+    return {
+        **{name: getattr(profile, name) for name in ("engine", "weights", "revision", "adapter", "trust_remote_code")},
+        **{f"engine_options.{name}": value for name, value in identity.items()},
+    }
+
+
+def _show(described: Mapping[str, Any], name: str) -> str:
+    return repr(described[name]) if name in described else "nothing"
 
 
 class RunCache:

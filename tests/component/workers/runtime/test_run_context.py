@@ -25,7 +25,16 @@ def test_run_of_another_model_is_refused(fleet: Fleet, change: dict[str, str]) -
         load_run(fleet.store, run_id, other, fleet.settings)
 
 
-def test_engine_options_may_differ_from_node_to_node(fleet: Fleet) -> None:
+@pytest.mark.parametrize("options", [{}, {"default": "no"}, {"default": "ok", "dtype": "bfloat16"}])
+def test_run_of_other_identity_options_is_refused(fleet: Fleet, options: dict[str, str]) -> None:
+    fleet.write_profile("echo", engine_options={"default": "ok"})
+    run_id = fleet.enqueue(fleet.write_spec("echo", [fleet.write_dataset("rows", make_rows(3))])).run_id
+    other = read_profile("echo").model_copy(update={"engine_options": options})
+    with pytest.raises(ConfigError, match=r"asks for engine_options\.(default|dtype) .* of echo, this worker's profile has"):
+        load_run(fleet.store, run_id, other, fleet.settings)
+
+
+def test_capacity_options_may_differ_from_node_to_node(fleet: Fleet) -> None:
     fleet.write_profile("echo")
     run_id = fleet.enqueue(fleet.write_spec("echo", [fleet.write_dataset("rows", make_rows(3))])).run_id
     load_run(fleet.store, run_id, read_profile("echo").model_copy(update={"engine_options": {"delay_s": 1}}), fleet.settings)
