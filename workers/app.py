@@ -36,6 +36,7 @@ from workers.media.loader import MediaLoader
 from workers.recovery.janitor import Janitor
 from workers.recovery.takeover import Takeovers
 from workers.runtime.engine_host import EngineHost
+from workers.runtime.fingerprint import ModelFingerprint
 from workers.runtime.run_context import RunCache
 from workers.runtime.worker import Worker
 
@@ -99,6 +100,7 @@ def make_worker(name: str) -> Worker:
         ledger=Ledger(connect_redis(settings, patience_s=60), settings),
         store=store,
         settings=settings,
+        weights=weights,
         launcher=given.launcher,
     )
 
@@ -125,6 +127,7 @@ def wire_worker(
     ledger: Ledger,
     store: Store,
     settings: Settings,
+    weights: str = "",
     launcher: int | None = None,
 ) -> Worker:
     """Connect the parts of a worker.  The only place that knows all of them."""
@@ -134,7 +137,9 @@ def wire_worker(
 
     media = MediaLoader(settings.media_threads, settings.media_memory_mb * 2**20)
     host = EngineHost(record.worker, engine, load_adapter(profile.adapter), media, stall_s=settings.engine_stall_s)
-    runs = RunCache(store, profile, settings)
+    fingerprint = ModelFingerprint(profile, weights)
+    fingerprint.begin()
+    runs = RunCache(store, profile, settings, fingerprint)
     takeovers = Takeovers(ledger, run_taken_over, settings.chunks_in_flight)
     janitor = Janitor(celery, ledger, takeovers, runs.find_index, profile.name, settings.janitor_s)
     worker = Worker(record, host, runs, takeovers, janitor, ledger=ledger, store=store, settings=settings, launcher=launcher)

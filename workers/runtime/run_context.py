@@ -17,6 +17,7 @@ from common.storage.plan_index import ChunkIndex, read_index
 from common.storage.run_record import read_run
 from common.storage.store import Store
 from workers.media.files import MediaAccess, find_access
+from workers.runtime.fingerprint import ModelFingerprint, settle_fingerprint
 
 
 @dataclass
@@ -82,16 +83,22 @@ def _show(described: Mapping[str, Any], name: str) -> str:
 class RunCache:
     """The runs that this worker has read from the store.  Safe to share between threads."""
 
-    def __init__(self, store: Store, profile: ModelProfile, settings: Settings) -> None:
+    def __init__(self, store: Store, profile: ModelProfile, settings: Settings, fingerprint: ModelFingerprint) -> None:
         # Threads that load a run together must share one context, also after the cache has dropped it.
         self._loaded: WeakValueDictionary[str, RunContext] = WeakValueDictionary()
-        self._load = lru_cache(maxsize=64)(lambda run_id: load_run(store, run_id, profile, settings))
+        self._load = lru_cache(maxsize=64)(self._read)
+        self._store, self._profile, self._settings, self._fingerprint = store, profile, settings, fingerprint
 
     def load(self, run_id: str) -> RunContext:
-        """Return a run, read from the store once.  Raises what ``load_run`` raises."""
+        """Return a run, read from the store once.  Raises what ``load_run`` and ``settle_fingerprint`` raise."""
         return self._loaded.setdefault(run_id, self._load(run_id))
 
     def find_index(self, run_id: str) -> ChunkIndex | None:
         """Return a run's chunks if they have been read.  The janitor asks, and must never wait for the store."""
         run = self._loaded.get(run_id)
         return run.index if run else None
+
+    def _read(self, run_id: str) -> RunContext:
+        run = load_run(self._store, run_id, self._profile, self._settings)
+        settle_fingerprint(self._store, run_id, self._fingerprint.read())
+        return run

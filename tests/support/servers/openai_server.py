@@ -85,6 +85,7 @@ class OpenAIServer(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.reply: Callable[[Asked], Reply] = lambda _: say()
+        self.models = refuse(404)  # the response to GET /models
         self.asked: list[Asked] = []
         self.at_once = self.most_at_once = 0
         self.changed = threading.Condition()
@@ -115,6 +116,16 @@ class OpenAIServer(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:  # the name that http.server wants
+        assert self.path == "/v1/models"
+        reply = cast("OpenAIServer", self.server).models
+        self.send_response(reply.status)
+        for name, text in reply.headers.items():
+            self.send_header(name, text)
+        self.send_header("Content-Length", str(len(reply.content)))
+        self.end_headers()
+        self.wfile.write(reply.content)
 
     def do_POST(self) -> None:  # the name that http.server wants
         server = cast("OpenAIServer", self.server)
