@@ -5,7 +5,7 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
@@ -51,6 +51,10 @@ class DatasetSource(Spec):
     fields: dict[str, str] = Field(default_factory=dict)
     media_root: str | None = Field(None, description="folder that relative media paths start from; by default that of the file")
     digest: str | None = Field(None, description="digest of the file's content; set when the spec is resolved")
+    digest_media: Literal["auto", "always", "never"] = Field(
+        "auto", description="whether media files count by content; auto: up to a number of files and bytes"
+    )
+    media_digest: str | None = Field(None, description="digest of the content of all media files; set when the spec is resolved")
 
     @model_validator(mode="before")
     @classmethod
@@ -162,13 +166,17 @@ class RunSpec(Spec):
     def digest(self) -> str:
         """Return a digest, as 32 hexadecimal digits, of all that is declared and can change an answer.
 
-        A dataset counts by name, content and reading rules; the place of its file does not count.  Of the engine options all
+        A dataset counts by name, content, reading rules and the content of its media files, where that is known; the place of
+        its file does not count.  Of the engine options all
         count but the capacity options (``common.spec.identity``).  ``abort_if`` does not count.  Media bounds and engine
         options count only where there are any, so that runs without them keep the ids of earlier versions.
         """
         asked = self._dump_asked()
         if options := select_identity_options(self.model.engine, self.model.model_dump(mode="json")["engine_options"]):
             asked["model"]["engine_options"] = options
+        for source, described in zip(self.datasets, asked["datasets"], strict=True):
+            if source.media_digest:
+                described["media_digest"] = source.media_digest
         return digest_record(asked)
 
     def _dump_asked(self) -> dict[str, Any]:
@@ -177,7 +185,7 @@ class RunSpec(Spec):
         if not asked["model"]["media"]:
             del asked["model"]["media"]
         for source in asked["datasets"]:
-            del source["path"], source["media_root"]
+            del source["path"], source["media_root"], source["digest_media"], source["media_digest"]
         return asked
 
     @property
@@ -187,5 +195,5 @@ class RunSpec(Spec):
 
     @property
     def earlier_run_id(self) -> str:
-        """Return the id that earlier versions gave this run: no engine option counted."""
+        """Return the id that earlier versions gave this run: no engine option and no content of media counted."""
         return f"{self.model.name}-{digest_record(self._dump_asked())[:12]}"
