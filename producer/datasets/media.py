@@ -88,7 +88,7 @@ def digest_path(path: str) -> str | None:
     try:
         found = os.stat(path)  # noqa: PTH116  as above
         state = (found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-        if not stat.S_ISREG(found.st_mode):  # reading a named pipe would block without limit
+        if not (stat.S_ISREG(found.st_mode) and found.st_size):  # a named pipe or a file of the kernel could block without limit
             return None
         if _digests.get(path, (None, ""))[0] != state:
             _digests[path] = (state, digest_file(Path(path)))

@@ -101,3 +101,10 @@ def test_import_string_has_options_of_its_engine(path: str) -> None:
 
 def test_every_built_in_engine_is_listed() -> None:
     assert {*ENGINES, "mmada"} == set(CAPACITY_OPTIONS)
+
+
+def test_page_lists_the_capacity_options() -> None:
+    page = (Path(__file__).resolve().parents[4] / "docs" / "identity.md").read_text()
+    for engine, reasons in CAPACITY_OPTIONS.items():
+        names = [f"`{name}`" for options in reasons.values() for name in sorted(options)]
+        assert f"| `{engine}` | {', '.join(names) or 'none'} |" in page
