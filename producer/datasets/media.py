@@ -23,6 +23,9 @@ _PATH_LIMIT = 4096
 _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="
 _SCHEME_LIMIT = 16
 
+# By path: size and times of a file when it was read, and the digest of its content.
+_digests: dict[str, tuple[tuple[int, int, int], str]] = {}
+
 
 class Reference(NamedTuple):
     """One media of a sample, and its content key."""
@@ -95,9 +98,6 @@ def digest_path(path: str) -> str | None:
     except (OSError, ValueError):
         return None
     return _digests[path][1]
-
-
-_digests: dict[str, tuple[tuple[int, int, int], str]] = {}
 
 
 def embed(payload: bytes, kind: MediaKind, path: str, offset: int | None) -> Reference:

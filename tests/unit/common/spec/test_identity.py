@@ -2,6 +2,7 @@
 
 import ast
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,7 @@ def test_capacity_option_exists_in_its_engine(engine: str, name: str) -> None:
     assert name in list_engine_args(ENGINE_ARGS)
 
 
+@cache
 def list_engine_args(source: Path) -> set[str]:
     """Return the fields of ``AsyncEngineArgs`` from vLLM's source, because its import takes long."""
     classes = [node for node in ast.parse(source.read_text()).body if isinstance(node, ast.ClassDef)]
