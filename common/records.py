@@ -45,8 +45,9 @@ class Media(Record):
     """One image or video: inline bytes, a path or URL, or a byte range of a dataset file.
 
     Exactly one of ``data`` (base64 text) and ``uri`` is set.  With ``offset`` and ``length`` (bytes) the media is that
-    range of the file at ``uri``, and ``encoding`` tells base64 text from raw bytes in it.  ``digest`` is that of a file's
-    content when the run was planned; it is None for other media and for files that are named by path only.
+    range of the file at ``uri``, and ``encoding`` tells base64 text from raw bytes in it.  ``digest`` is that of the
+    bytes in the file, before any decoding, when the run was planned.  It is None for inline media, for a URL, and for a file
+    that counts by path only.
     """
 
     kind: Literal["image", "video"] = "image"

@@ -10,6 +10,7 @@ import os
 import stat
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
+from urllib.parse import unquote, urlsplit
 
 from common.digests import digest_bytes, digest_file
 from common.errors import SampleError
@@ -63,9 +64,16 @@ def refer(text: str, kind: MediaKind, root: str) -> Reference:
 
 
 def find_path(media: Media) -> str | None:
-    """Return the path of media that is a whole file, or None."""
-    uri = media.uri
-    return uri if uri and media.offset is None and "://" not in uri[:_SCHEME_LIMIT] else None
+    """Return the path of media that is a whole file, or None. A worker reads the same file, see ``workers/media/reader.py``."""
+    if media.uri is None or media.offset is not None:
+        return None
+    if media.uri[:_SCHEME_LIMIT].lower().startswith("file://"):
+        try:
+            parts = urlsplit(media.uri)
+        except ValueError:  # the worker reports it
+            return None
+        return unquote(parts.path) if parts.netloc in ("", "localhost") else None
+    return None if "://" in media.uri[:_SCHEME_LIMIT] else media.uri
 
 
 def find_size(path: str) -> int | None:
@@ -102,10 +110,11 @@ def digest_path(path: str) -> str | None:
 
 def embed(payload: bytes, kind: MediaKind, path: str, offset: int | None) -> Reference:
     """Return base64 text as media: inline if it is small or its offset in the file is unknown, else as a byte range."""
-    key = f"{kind}#{digest_bytes(payload)}"
+    digest = digest_bytes(payload)
+    key = f"{kind}#{digest}"
     if len(payload) <= INLINE_LIMIT_BYTES or offset is None:
         return Reference(Media(kind=kind, data=payload.decode("ascii")), key)
-    return Reference(Media(kind=kind, uri=path, offset=offset, length=len(payload), encoding="base64"), key)
+    return Reference(Media(kind=kind, uri=path, offset=offset, length=len(payload), encoding="base64", digest=digest), key)
 
 
 def _read_text(text: str, kind: MediaKind, place: Place, root: str) -> Reference:

@@ -59,8 +59,6 @@ def open_media(media: Media, access: MediaAccess, bounds: MediaBounds) -> Opened
     name = _name(media)
     if not content:
         raise SampleError("media_corrupt", f"{name}: it is empty (0 bytes); expected {_EXPECTED[media.kind]}")
-    if media.digest and digest_bytes(content) != media.digest:
-        raise SampleError("media_changed", f"{name}: its content has changed since the run was planned; put the file back")
     if media.kind == "image":
         return open_image(content, name, bounds)
     try:
@@ -84,6 +82,9 @@ def read_media(media: Media, access: MediaAccess) -> bytes:
     if media.uri is None:
         raise SampleError("media_missing", "the media has neither data nor uri; give one of them in the dataset")
     content = _read_uri(media.uri, media, access)
+    if media.digest and digest_bytes(content) != media.digest:
+        message = f"{_name(media)}: its content has changed since the run was planned; put the file back, or enqueue again"
+        raise SampleError("media_changed", message)
     if media.encoding == "base64":
         return _decode_base64(content, _name(media))
     return content

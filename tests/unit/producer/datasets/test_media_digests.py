@@ -125,6 +125,18 @@ def test_dataset_may_leave_its_files_unread(folder: Path) -> None:
     assert spec.datasets[0].media_digest is None
 
 
+def test_file_address_counts_by_content(folder: Path) -> None:
+    rows = [{"question": "a?", "image": f"file://{folder}/one.png"}]
+    before = resolve(folder, rows)
+    (folder / "one.png").write_bytes(b"another picture")
+    assert resolve(folder, rows).run_id != before.run_id
+
+
+@pytest.mark.parametrize("address", ["file://[", "file://host/one.png", "file://"])
+def test_unusable_file_address_counts_as_written(address: str, folder: Path) -> None:
+    assert resolve(folder, [{"question": "a?", "image": address}]).datasets[0].media_digest is None
+
+
 def test_named_pipe_is_not_read(folder: Path) -> None:
     os.mkfifo(folder / "pipe.png")
     assert resolve(folder, [{"question": "a?", "image": "pipe.png"}]).datasets[0].media_digest is None
