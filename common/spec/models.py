@@ -127,6 +127,11 @@ class ModelProfile(Spec):
     generation: dict[str, Any] = Field(default_factory=dict)
     validation: dict[str, Any] = Field(default_factory=dict)
 
+    @property
+    def identity_options(self) -> dict[str, Any]:
+        """Return the engine options that identify a run, as JSON has them."""
+        return select_identity_options(self.engine, self.model_dump(mode="json")["engine_options"])
+
 
 class RunFile(Spec):
     """The YAML file of a user: one model, or several models with one run each."""
@@ -172,8 +177,8 @@ class RunSpec(Spec):
         options count only where there are any, so that runs without them keep the ids of earlier versions.
         """
         asked = self._dump_asked()
-        if options := select_identity_options(self.model.engine, self.model.model_dump(mode="json")["engine_options"]):
-            asked["model"]["engine_options"] = options
+        if self.model.identity_options:
+            asked["model"]["engine_options"] = self.model.identity_options
         for source, described in zip(self.datasets, asked["datasets"], strict=True):
             if source.media_digest:
                 described["media_digest"] = source.media_digest

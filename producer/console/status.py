@@ -109,8 +109,8 @@ def print_enqueued(enqueued: Enqueued, console: Console) -> None:
     if enqueued.earlier_run:
         _print(
             console,
-            f"  this is a new run, because engine options count now; an earlier version planned the spec as {enqueued.earlier_run},"
-            f" which keeps its answers: producer resume {enqueued.earlier_run}",
+            "  this is a new run: engine options and the content of media files count now. An earlier version planned the spec as "
+            f"{enqueued.earlier_run}, which keeps its answers: producer resume {enqueued.earlier_run}",
         )
     if enqueued.state != RunState.RUNNING:
         _print(console, f"  the run is {enqueued.state}{_advise_resuming(enqueued)}")

@@ -13,7 +13,7 @@ from common.records import Plan, Record, RunState, Sample
 from common.spec.models import RunSpec
 from common.storage.keys import run_key
 from common.storage.plan_index import read_chunk
-from common.storage.run_record import PlannedRun, load_planned_run
+from common.storage.run_record import PlannedRun, load_planned_run, read_run
 from common.storage.store import Store
 from producer.planning.plan import plan_run
 from producer.runs.rebuild import open_run
@@ -69,9 +69,18 @@ def enqueue_run(spec: RunSpec, samples: Iterable[Sample], store: Store, ledger: 
 
 
 def find_earlier_run(spec: RunSpec, store: Store) -> str | None:
-    """Return the id under which an earlier version of the fleet planned this spec, or None if the store has no such run."""
+    """Return the id under which an earlier version of the fleet planned this spec, or None if the store has no such run.
+
+    A run with other engine options may have that id too; it asked another question.
+    """
     earlier = spec.earlier_run_id
-    return earlier if earlier != spec.run_id and store.exists(run_key(earlier)) else None
+    if earlier == spec.run_id or not store.exists(run_key(earlier)):
+        return None
+    try:
+        planned, _ = read_run(store, earlier)
+    except IntegrityError:
+        return None
+    return earlier if planned.model.identity_options == spec.model.identity_options else None
 
 
 def find_planned_run(store: Store, run_id: str) -> PlannedRun | None:

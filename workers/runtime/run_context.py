@@ -11,7 +11,6 @@ from common.answers.validators import Validator, build_validators
 from common.errors import ConfigError
 from common.redaction import mask_record
 from common.settings import Settings
-from common.spec.identity import select_identity_options
 from common.spec.models import ModelProfile, RunSpec
 from common.storage.plan_index import ChunkIndex, read_index
 from common.storage.run_record import read_run
@@ -68,8 +67,7 @@ def load_run(store: Store, run_id: str, profile: ModelProfile, settings: Setting
 
 def _describe_model(profile: ModelProfile) -> dict[str, Any]:
     """Return what must be equal in a run and in the worker that serves it, by the field's name in the profile."""
-    options = mask_record(profile.model_dump(mode="json")["engine_options"])  # as run.json has them
-    identity = select_identity_options(profile.engine, options)
+    identity = mask_record(profile.identity_options)  # as run.json has them
     return {
         **{name: getattr(profile, name) for name in ("engine", "weights", "revision", "adapter", "trust_remote_code")},
         **{f"engine_options.{name}": value for name, value in identity.items()},

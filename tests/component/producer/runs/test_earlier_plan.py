@@ -44,7 +44,7 @@ def test_earlier_plan_is_rebuilt_and_retried(old_fleet: Fleet) -> None:
 
 def test_enqueue_names_the_earlier_run(old_fleet: Fleet) -> None:
     text = "".join(old_fleet.run_producer("enqueue", str(old_fleet.folder / "spec.yaml")).split("\n"))
-    assert f"an earlier version planned the spec as {RUN}" in " ".join(text.split())
+    assert f"An earlier version planned the spec as {RUN}" in " ".join(text.split())
     enqueued = old_fleet.enqueue(old_fleet.folder / "spec.yaml")
     assert enqueued.earlier_run == RUN
     assert enqueued.run_id != RUN
@@ -53,4 +53,10 @@ def test_enqueue_names_the_earlier_run(old_fleet: Fleet) -> None:
 
 def test_enqueue_of_new_spec_names_no_earlier_run(old_fleet: Fleet) -> None:
     (old_fleet.folder / "spec.yaml").write_text("{model: ./old.yaml, datasets: [{path: rows.jsonl}], chunks: {max_samples: 3}}")
+    assert old_fleet.enqueue(old_fleet.folder / "spec.yaml").earlier_run is None
+
+
+def test_run_of_other_options_is_no_earlier_run(old_fleet: Fleet) -> None:
+    path = old_fleet.folder / "old.yaml"
+    path.write_text(path.read_text().replace("default: ok", "default: other"))
     assert old_fleet.enqueue(old_fleet.folder / "spec.yaml").earlier_run is None

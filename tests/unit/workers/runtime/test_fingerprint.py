@@ -3,10 +3,12 @@
 import json
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from common.errors import ConfigError, IntegrityError, TransientError
 from common.spec.models import ModelProfile
@@ -100,6 +102,43 @@ def test_unchanged_model_is_read_once(folder: Path, cache: Path, monkeypatch: py
     cache.write_text("damaged")
     assert describe(folder).keys() == first.keys()
     assert len(read) == 2 * len(FILES) + 1
+
+
+def test_hashing_of_large_files_is_logged(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file_digests, "_LOGGED_BYTES", 1)
+    with capture_logs() as lines:
+        describe(folder)
+        describe(folder)
+    assert [(line["event"], line["folder"]) for line in lines] == [("weights.hashing", str(folder))]
+
+
+def test_workers_of_a_node_hash_a_model_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Path] = []
+    original: Callable[[Path], str] = file_digests._digest_file  # noqa: SLF001
+
+    def note(path: Path) -> str:
+        read.append(path)
+        return original(path)
+
+    monkeypatch.setattr(file_digests, "_digest_file", note)
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(lambda _: describe(folder), range(8)))
+    assert all(one == found[0] for one in found)
+    assert len(read) == len(FILES)
+
+
+def test_one_of_concurrent_workers_fixes_fingerprint(store: Store) -> None:
+    def settle(number: int) -> bool:
+        try:
+            settle_fingerprint(store, "run", {"config.json": str(number)})
+        except ConfigError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as threads:
+        settled = list(threads.map(settle, range(8)))
+    assert settled.count(True) == 1
+    assert json.loads(store.get(fingerprint_key("run"))) == {"config.json": str(settled.index(True))}
 
 
 def test_cache_folder_may_be_unwritable(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
