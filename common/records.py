@@ -45,7 +45,9 @@ class Media(Record):
     """One image or video: inline bytes, a path or URL, or a byte range of a dataset file.
 
     Exactly one of ``data`` (base64 text) and ``uri`` is set.  With ``offset`` and ``length`` (bytes) the media is that
-    range of the file at ``uri``, and ``encoding`` tells base64 text from raw bytes in it.
+    range of the file at ``uri``, and ``encoding`` tells base64 text from raw bytes in it.  ``digest`` is that of the
+    bytes in the file, before any decoding, when the run was planned.  It is None for inline media, for a URL, and for a file
+    that counts by path only.
     """
 
     kind: Literal["image", "video"] = "image"
@@ -54,6 +56,7 @@ class Media(Record):
     offset: int | None = None
     length: int | None = None
     encoding: Literal["base64", "raw"] = "raw"
+    digest: str | None = None
 
 
 class Sample(Record):

@@ -17,6 +17,7 @@ class SampleCode(StrEnum):
     ENGINE_CRASHED = "engine_crashed"
     ENGINE_FAILED = "engine_failed"
     ENGINE_REJECTED = "engine_rejected"
+    MEDIA_CHANGED = "media_changed"
     MEDIA_CORRUPT = "media_corrupt"
     MEDIA_FORBIDDEN = "media_forbidden"
     MEDIA_MISSING = "media_missing"
@@ -40,7 +41,8 @@ ADVICE: Mapping[str, str] = {
     SampleCode.ENGINE_CRASHED: "these samples crash the engine; check what they have in common",
     SampleCode.ENGINE_FAILED: "see the samples' error_message; try again with producer resume RUN --retry failed",
     SampleCode.ENGINE_REJECTED: "see the samples' error_message",
-    SampleCode.MEDIA_CORRUPT: "replace the files",
+    SampleCode.MEDIA_CHANGED: "put the files back, then retry the samples; or enqueue again, which is a new run with the new files",
+    SampleCode.MEDIA_CORRUPT: "replace the files and enqueue again",
     SampleCode.MEDIA_FORBIDDEN: (
         "put the files under the dataset's folder, or set media_root, or FLEET_MEDIA_ROOTS on the workers"
     ),

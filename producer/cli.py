@@ -58,10 +58,11 @@ def enqueue(spec_path: Path, changes: tuple[str, ...], dry_run: bool, as_json: b
     from common.settings import get_settings
     from common.spec.files import read_specs
     from producer.console.status import print_enqueued
+    from producer.datasets.media_digests import digest_media
     from producer.planning.plan import describe_plan
     from producer.runs.enqueue import enqueue_run
 
-    specs = read_specs(spec_path, changes)
+    specs = digest_media(read_specs(spec_path, changes))
     if dry_run:
         click.echo(json.dumps([describe_plan(spec, _read_samples(spec)) for spec in specs], indent=2, ensure_ascii=False))
         return

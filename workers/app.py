@@ -39,6 +39,7 @@ from workers.recovery.janitor import Janitor
 from workers.recovery.store_wait import wait_for_store
 from workers.recovery.takeover import Takeovers
 from workers.runtime.engine_host import EngineHost
+from workers.runtime.fingerprint import ModelFingerprint
 from workers.runtime.run_context import RunCache
 from workers.runtime.worker import Worker
 
@@ -92,18 +93,19 @@ def make_worker(name: str) -> Worker:
     given = WorkerSettings()
     settings = get_settings()
     profile_path = find_profile(given.profile)
-    profile = read_profile(given.profile)
+    profile = _complete(read_profile(given.profile), given.preset)
     waiting = make_record(name, given, profile)
     store = wait_for_store(settings.store_url, partial(_announce, waiting), pause_s=settings.renew_s)
     weights = find_weights(profile, profile_path=profile_path)
     return wire_worker(
         make_record(name, given, profile),
         profile,
-        load_engine(_complete(profile, given.preset), weights),
+        load_engine(profile, weights),
         app,
         ledger=Ledger(connect_redis(settings, patience_s=60), settings),
         store=store,
         settings=settings,
+        weights=weights,
         launcher=given.launcher,
     )
 
@@ -124,6 +126,7 @@ def wire_worker(
     ledger: Ledger,
     store: Store,
     settings: Settings,
+    weights: str = "",
     launcher: int | None = None,
 ) -> Worker:
     """Connect the parts of a worker.  The only place that knows all of them."""
@@ -133,7 +136,9 @@ def wire_worker(
 
     media = MediaLoader(settings.media_threads, settings.media_memory_mb * 2**20)
     host = EngineHost(record.worker, engine, load_adapter(profile.adapter), media, stall_s=settings.engine_stall_s)
-    runs = RunCache(store, profile, settings)
+    fingerprint = ModelFingerprint(profile, weights)
+    fingerprint.begin()
+    runs = RunCache(store, profile, settings, fingerprint)
     takeovers = Takeovers(ledger, run_taken_over, settings.chunks_in_flight, lambda: worker.engine_lock.is_reserved)
     janitor = Janitor(celery, ledger, takeovers, runs.find_index, profile.name, settings.janitor_s)
     worker = Worker(record, host, runs, takeovers, janitor, ledger=ledger, store=store, settings=settings, launcher=launcher)

@@ -5,12 +5,13 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from common.digests import digest_record
 from common.records import Kind
+from common.spec.identity import select_identity_options
 
 # The largest picture or frame, in pixels: 256 MB when decoded.
 MOST_PIXELS = 64_000_000
@@ -55,6 +56,10 @@ class DatasetSource(Spec):
     fields: dict[str, str] = Field(default_factory=dict)
     media_root: str | None = Field(None, description="folder that relative media paths start from; by default that of the file")
     digest: str | None = Field(None, description="digest of the file's content; set when the spec is resolved")
+    digest_media: Literal["auto", "always", "never"] = Field(
+        "auto", description="whether media files count by content; auto: up to a number of files and bytes"
+    )
+    media_digest: str | None = Field(None, description="digest of the content of all media files; set when the spec is resolved")
 
     @model_validator(mode="before")
     @classmethod
@@ -127,6 +132,11 @@ class ModelProfile(Spec):
     generation: dict[str, Any] = Field(default_factory=dict)
     validation: dict[str, Any] = Field(default_factory=dict)
 
+    @property
+    def identity_options(self) -> dict[str, Any]:
+        """Return the engine options that identify a run, as JSON has them."""
+        return select_identity_options(self.engine, self.model_dump(mode="json")["engine_options"])
+
 
 class RunFile(Spec):
     """The YAML file of a user: one model, or several models with one run each."""
@@ -164,21 +174,36 @@ class RunSpec(Spec):
     abort_if: AbortIf | None = None
 
     def digest(self) -> str:
-        """Return a digest, as 32 hexadecimal digits, of all fields that shape the answers.
+        """Return a digest, as 32 hexadecimal digits, of all that is declared and can change an answer.
 
-        A dataset counts by name, content and reading rules; the place of its file does not count.  Engine options do not
-        count, because they differ between GPUs and do not change what is asked.  ``abort_if`` does not count either.  Media
-        bounds count only where they differ from the defaults, so that runs from before media bounds keep their names.
+        A dataset counts by name, content, reading rules and the content of its media files, where that is known; the place of
+        its file does not count.  Of the engine options all
+        count but the capacity options (``common.spec.identity``).  ``abort_if`` does not count.  Media bounds and engine
+        options count only where there are any, so that runs without them keep the ids of earlier versions.
         """
+        asked = self._dump_asked()
+        if self.model.identity_options:
+            asked["model"]["engine_options"] = self.model.identity_options
+        for source, described in zip(self.datasets, asked["datasets"], strict=True):
+            if source.media_digest:
+                described["media_digest"] = source.media_digest
+        return digest_record(asked)
+
+    def _dump_asked(self) -> dict[str, Any]:
         asked = self.model_dump(mode="json", exclude={"model": {"engine_options", "generation", "validation"}, "abort_if": True})
         asked["model"]["media"] = self.model.media.model_dump(exclude_defaults=True)
         if not asked["model"]["media"]:
             del asked["model"]["media"]
         for source in asked["datasets"]:
-            del source["path"], source["media_root"]
-        return digest_record(asked)
+            del source["path"], source["media_root"], source["digest_media"], source["media_digest"]
+        return asked
 
     @property
     def run_id(self) -> str:
         """Return the run's id, for example ``tiny-1f0c92b4d7aa``."""
         return f"{self.model.name}-{self.digest()[:12]}"
+
+    @property
+    def earlier_run_id(self) -> str:
+        """Return the id that earlier versions gave this run: no engine option and no content of media counted."""
+        return f"{self.model.name}-{digest_record(self._dump_asked())[:12]}"

@@ -6,6 +6,11 @@ def run_key(run_id: str) -> str:
     return f"runs/{run_id}/run.json"
 
 
+def fingerprint_key(run_id: str) -> str:
+    """Return the key of the run's fingerprint: what its weights are. The first worker that serves the run writes it."""
+    return f"runs/{run_id}/fingerprint.json"
+
+
 def samples_key(run_id: str) -> str:
     """Return the key of the plan's samples in plan order, one JSON object per line."""
     return f"{plan_prefix(run_id)}w1.samples.jsonl"

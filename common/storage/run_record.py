@@ -49,8 +49,8 @@ def encode_run(spec: RunSpec, plan: Plan, created_s: float) -> bytes:
         "plan": plan.model_dump(mode="json"),
         "spec": spec.model_dump(mode="json"),
     }
-    # Engine options are not part of the digest, so masking them does not change the run id. A profile that shows a
-    # secret is refused before this point.
+    # The record holds the run id, so masking the options does not change it. A profile that shows a secret is refused
+    # before this point.
     record["spec"]["model"]["engine_options"] = mask_record(spec.model.engine_options)
     return json.dumps({**record, "digest": digest_record(record)}, indent=2, ensure_ascii=False).encode()
 

@@ -106,6 +106,12 @@ def print_enqueued(enqueued: Enqueued, console: Console) -> None:
     rows = sum(dataset.rows for dataset in plan.datasets)
     how = "planned" if enqueued.planned else "planned before"
     _print(console, f"{enqueued.run_id}: {rows:,} rows, {plan.samples:,} samples in {plan.chunks:,} chunks ({how})")
+    if enqueued.earlier_run:
+        _print(
+            console,
+            "  this is a new run: engine options and the content of media files count now. An earlier version planned the spec as "
+            f"{enqueued.earlier_run}, which keeps its answers: producer resume {enqueued.earlier_run}",
+        )
     if enqueued.state != RunState.RUNNING:
         _print(console, f"  the run is {enqueued.state}{_advise_resuming(enqueued)}")
         return

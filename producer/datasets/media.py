@@ -1,13 +1,18 @@
 """The media of a row: inline base64, a path or URL, or a byte range of the dataset file, each with its content key.
 
 The key is part of ``sample_id`` and ``group``. For embedded media it is a digest of the base64 text, independent of where the
-text is, so equal images have equal keys. For a path or URL it is the reference as written in the row, so a dataset that is
+text is, so equal images have equal keys. For a file it is a digest of its content if ``media_digests`` has found one for the
+dataset. For a URL, and for a file that is named by path only, it is the reference as written in the row, so a dataset that is
 moved to another folder or machine keeps its ids.
 """
 
+import os
+import stat
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
+from urllib.parse import unquote, urlsplit
 
-from common.digests import digest_bytes
+from common.digests import digest_bytes, digest_file
 from common.errors import SampleError
 from common.records import Media
 from producer.datasets.fields import misfit
@@ -18,6 +23,9 @@ INLINE_LIMIT_BYTES = 8 * 1024
 _PATH_LIMIT = 4096
 _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="
 _SCHEME_LIMIT = 16
+
+# By path: size and times of a file when it was read, and the digest of its content.
+_digests: dict[str, tuple[tuple[int, int, int], str]] = {}
 
 
 class Reference(NamedTuple):
@@ -55,12 +63,58 @@ def refer(text: str, kind: MediaKind, root: str) -> Reference:
     return Reference(Media(kind=kind, uri=text if is_whole else f"{root}/{text}"), f"{kind}:{text}")
 
 
+def find_path(media: Media) -> str | None:
+    """Return the path of media that is a whole file, or None. A worker reads the same file, see ``workers/media/reader.py``."""
+    if media.uri is None or media.offset is not None:
+        return None
+    if media.uri[:_SCHEME_LIMIT].lower().startswith("file://"):
+        try:
+            parts = urlsplit(media.uri)
+        except ValueError:  # the worker reports it
+            return None
+        return unquote(parts.path) if parts.netloc in ("", "localhost") else None
+    return None if "://" in media.uri[:_SCHEME_LIMIT] else media.uri
+
+
+def find_size(path: str) -> int | None:
+    """Return the size of a file in bytes, or None if there is no such regular file."""
+    try:
+        found = os.stat(path)  # noqa: PTH116  Path costs more than the call
+    except (OSError, ValueError):
+        return None
+    return found.st_size if stat.S_ISREG(found.st_mode) else None
+
+
+def pin_reference(reference: Reference) -> Reference:
+    """Return the reference to a file with the digest of its content, and any other reference, or an absent file, unchanged."""
+    path = find_path(reference.media)
+    digest = digest_path(path) if path else None
+    if digest is None:
+        return reference
+    return Reference(reference.media.model_copy(update={"digest": digest}), f"{reference.media.kind}@{digest}")
+
+
+def digest_path(path: str) -> str | None:
+    """Return the digest of a file's content, or None if it cannot be read. A file that has not changed is read once."""
+    try:
+        found = os.stat(path)  # noqa: PTH116  as above
+        state = (found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        if not (stat.S_ISREG(found.st_mode) and found.st_size):  # a named pipe or a file of the kernel could block without limit
+            return None
+        if _digests.get(path, (None, ""))[0] != state:
+            _digests[path] = (state, digest_file(Path(path)))
+    except (OSError, ValueError):
+        return None
+    return _digests[path][1]
+
+
 def embed(payload: bytes, kind: MediaKind, path: str, offset: int | None) -> Reference:
     """Return base64 text as media: inline if it is small or its offset in the file is unknown, else as a byte range."""
-    key = f"{kind}#{digest_bytes(payload)}"
+    digest = digest_bytes(payload)
+    key = f"{kind}#{digest}"
     if len(payload) <= INLINE_LIMIT_BYTES or offset is None:
         return Reference(Media(kind=kind, data=payload.decode("ascii")), key)
-    return Reference(Media(kind=kind, uri=path, offset=offset, length=len(payload), encoding="base64"), key)
+    return Reference(Media(kind=kind, uri=path, offset=offset, length=len(payload), encoding="base64", digest=digest), key)
 
 
 def _read_text(text: str, kind: MediaKind, place: Place, root: str) -> Reference:

@@ -18,7 +18,7 @@ from common.records import Fault, Kind, Sample
 from common.spec.models import DatasetSource
 from common.spelling import suggest
 from producer.datasets.fields import infer_kind, to_index, to_kind, to_letters, to_options, to_target, to_text
-from producer.datasets.media import MediaKind, Place, Reference, read_references
+from producer.datasets.media import MediaKind, Place, Reference, pin_reference, read_references
 
 # Our field names and their common names in files, in order of preference.
 ALIASES: dict[str, tuple[str, ...]] = {
@@ -43,7 +43,7 @@ _CONVERTERS: dict[str, Callable[[Any], Any]] = {
     "group": to_index,
     "kind": to_kind,
 }
-_MEDIA_KINDS: dict[str, MediaKind] = {"image": "image", "image_path": "image", "video": "video"}
+MEDIA_KINDS: dict[str, MediaKind] = {"image": "image", "image_path": "image", "video": "video"}
 _ENCODER = msgspec.json.Encoder()
 
 
@@ -152,6 +152,8 @@ def to_sample(row: Row, reading: Reading) -> Sample:
         except SampleError as error:
             fault = find_fault(source, row.line, error, found["target"][0])
     references = [*row.media, *(values.get("image") or values.get("image_path", ())), *values.get("video", ())]
+    if source.media_digest:
+        references = [pin_reference(reference) for reference in references]
     keys = [reference.key for reference in references]
     group = values.get("group")
     if fault is None:
@@ -199,9 +201,9 @@ def _convert_fields(row: Row, found: dict[str, tuple[str, Any]], reading: Readin
     fault = row.fault
     for ours, (name, value) in found.items():
         try:
-            if ours in _MEDIA_KINDS:
+            if ours in MEDIA_KINDS:
                 place = Place(reading.source.path, row.content, row.offset)
-                values[ours] = read_references(value, _MEDIA_KINDS[ours], place, reading.root)
+                values[ours] = read_references(value, MEDIA_KINDS[ours], place, reading.root)
             else:
                 values[ours] = _CONVERTERS[ours](value)
         except SampleError as error:

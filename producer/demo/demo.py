@@ -25,6 +25,7 @@ from common.storage.store import Store, open_store
 from producer.console.scores import print_scores
 from producer.console.watch import watch_run
 from producer.datasets import read_dataset
+from producer.datasets.media_digests import digest_media
 from producer.demo.redis_server import start_redis
 from producer.evaluation.evaluate import evaluate_run
 from producer.results.collect import collect_outcomes, write_results
@@ -39,7 +40,7 @@ def run_demo(folder: Path, console: Console) -> RunStatus:
     spec_path = EXAMPLES / "demo.yaml"
     if not spec_path.is_file():
         raise ConfigError(f"{spec_path} is missing; run the demo from a clone of the repository")
-    (spec,) = read_specs(spec_path)
+    (spec,) = digest_media(read_specs(spec_path))
     store_folder = (folder / "store").resolve()
     store = open_store(f"file://{store_folder}")
     with start_redis(folder / "redis") as server:

@@ -13,7 +13,7 @@ from common.records import Plan, Record, RunState, Sample
 from common.spec.models import RunSpec
 from common.storage.keys import run_key
 from common.storage.plan_index import read_chunk
-from common.storage.run_record import PlannedRun, load_planned_run
+from common.storage.run_record import PlannedRun, load_planned_run, read_run
 from common.storage.store import Store
 from producer.planning.plan import plan_run
 from producer.runs.rebuild import open_run
@@ -24,7 +24,8 @@ class Enqueued(Record):
 
     ``planned`` is true if this call wrote the plan, ``opened`` if the ledger did not know the run before. ``state`` is the
     run's state. ``not_ok`` counts the samples that ended ``failed`` or ``invalid``, ``rung`` the chunks for which a message
-    was published, and ``workers`` the workers that serve the model now.
+    was published, and ``workers`` the workers that serve the model now. ``earlier_run`` is the id of the run that an earlier
+    version planned for this spec, when its engine options did not count, or None.
     """
 
     run_id: str
@@ -36,6 +37,7 @@ class Enqueued(Record):
     not_ok: int
     rung: int
     workers: int
+    earlier_run: str | None = None
 
 
 def enqueue_run(spec: RunSpec, samples: Iterable[Sample], store: Store, ledger: Ledger, app: Celery) -> Enqueued:
@@ -62,7 +64,23 @@ def enqueue_run(spec: RunSpec, samples: Iterable[Sample], store: Store, ledger: 
         not_ok=sum(count for (_, reached), count in view.counts.items() if reached != "ok") if view else 0,
         rung=ring_pending(run, ledger, app) if state == RunState.RUNNING else 0,
         workers=sum(worker.state != "stopped" for worker in list_workers(ledger.client, spec.model.name)),
+        earlier_run=find_earlier_run(spec, store),
     )
+
+
+def find_earlier_run(spec: RunSpec, store: Store) -> str | None:
+    """Return the id under which an earlier version of the fleet planned this spec, or None if the store has no such run.
+
+    A run with other engine options may have that id too; it asked another question.
+    """
+    earlier = spec.earlier_run_id
+    if earlier == spec.run_id or not store.exists(run_key(earlier)):
+        return None
+    try:
+        planned, _ = read_run(store, earlier)
+    except IntegrityError:
+        return None
+    return earlier if planned.model.identity_options == spec.model.identity_options else None
 
 
 def find_planned_run(store: Store, run_id: str) -> PlannedRun | None:

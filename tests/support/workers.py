@@ -13,6 +13,7 @@ from common.ledger.ledger import Ledger
 from common.ledger.worker_registry import WorkerRecord
 from common.records import Sample
 from common.spec.files import read_profile
+from common.spec.models import ModelProfile
 from common.storage.plan_index import read_chunk
 from tests.support.fleet import Fleet
 from workers.app import wire_worker
@@ -26,15 +27,17 @@ def open_worker(fleet: Fleet, model: str, *, name: str = "tried@test", **setting
     """Yield a started worker.  Keyword arguments are ``FLEET_*`` settings, in lower case."""
     chosen = fleet.settings.model_copy(update=settings)
     profile = read_profile(model)
+    weights = profile.weights if profile.weights and profile.weights.startswith("/") else ""  # a name has no files
     with connect_redis(chosen, patience_s=0) as client:
         worker = wire_worker(
             WorkerRecord(worker=name, model=profile.name, device="cpu", pid=os.getpid(), state="loading"),
             profile,
-            load_engine(profile, ""),
+            load_engine(profile, weights),
             make_app(chosen),
             ledger=Ledger(client, chosen),
             store=fleet.store,
             settings=chosen,
+            weights=weights,
         )
         worker.start()
         try:
@@ -89,3 +92,11 @@ class ScriptedEngine:
 
     async def stop(self) -> None:
         """Do nothing: there is nothing to release."""
+
+
+class NamedEngine(ScriptedEngine):
+    """A scripted engine that a profile can name."""
+
+    def __init__(self, profile: ModelProfile, weights: str) -> None:
+        del profile, weights
+        super().__init__("ok")

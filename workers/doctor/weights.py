@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 from workers.doctor.finding import GIB, Finding
+from workers.engines.hub_cache import find_snapshot
 
 _LENGTH_BYTES = 8
 _LONGEST_HEADER_BYTES = 100_000_000  # the limit that the format sets
@@ -21,7 +22,7 @@ def check_weights(weights: str, revision: str | None) -> Finding:
     if weights.startswith(("/", ".")):
         return check_folder(Path(weights))
     try:
-        folder = _find_in_cache(weights, revision)
+        folder = find_snapshot(weights, revision)
     except OSError as error:
         found = f"the copy of {weights} in the local cache cannot be read: {error.strerror or error}"
         return Finding("weights", "problem", found, f"check the permissions of {find_hub_cache()}")
@@ -68,18 +69,6 @@ def find_hub_cache() -> Path | None:
 
 def _name_download(hub_id: str, revision: str | None) -> str:
     return f"hf download {hub_id}" + (f" --revision {revision}" if revision else "")
-
-
-def _find_in_cache(hub_id: str, revision: str | None) -> Path | None:
-    try:
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-    except ImportError:
-        return None
-    try:
-        return Path(snapshot_download(hub_id, revision=revision, local_files_only=True))
-    except (LocalEntryNotFoundError, HFValidationError, HfHubHTTPError):
-        return None
 
 
 def _find_missing(folder: Path) -> str | None:

@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from PIL import Image
 
+from common.digests import digest_bytes
 from common.errors import SampleError
 from common.records import Media
 from common.spec.models import MediaBounds
@@ -47,6 +48,7 @@ def open_media(media: Media, access: MediaAccess, bounds: MediaBounds) -> Opened
     - ``media_missing``: the file or address does not exist.
     - ``media_unreadable``: no permission, a folder, or a server that does not answer.
     - ``media_forbidden``: outside the allowed folders, or an address that ``access`` does not allow.
+    - ``media_changed``: the file has another content than when the run was planned.
     - ``media_corrupt``: cut off, or not of the expected kind.
     - ``media_too_large``: more than ``MAX_BYTES`` or ``MOST_PIXELS``.
     - ``media_unsupported``: a URL where they are disabled, or a video without PyAV.
@@ -80,6 +82,9 @@ def read_media(media: Media, access: MediaAccess) -> bytes:
     if media.uri is None:
         raise SampleError("media_missing", "the media has neither data nor uri; give one of them in the dataset")
     content = _read_uri(media.uri, media, access)
+    if media.digest and digest_bytes(content) != media.digest:
+        message = f"{_name(media)}: its content has changed since the run was planned; put the file back, or enqueue again"
+        raise SampleError("media_changed", message)
     if media.encoding == "base64":
         return _decode_base64(content, _name(media))
     return content

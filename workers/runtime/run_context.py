@@ -4,16 +4,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from threading import Lock
+from typing import Any
 from weakref import WeakValueDictionary
 
 from common.answers.validators import Validator, build_validators
 from common.errors import ConfigError
+from common.redaction import mask_record
 from common.settings import Settings
 from common.spec.models import ModelProfile, RunSpec
 from common.storage.plan_index import ChunkIndex, read_index
 from common.storage.run_record import read_run
 from common.storage.store import Store
 from workers.media.files import MediaAccess, find_access
+from workers.runtime.fingerprint import ModelFingerprint, settle_fingerprint
 
 
 @dataclass
@@ -40,17 +43,18 @@ class RunContext:
 def load_run(store: Store, run_id: str, profile: ModelProfile, settings: Settings) -> RunContext:
     """Read a planned run from the store.
 
-    Raises ``ConfigError`` if the store has no such run, or if it was planned for another model than this worker's
-    ``profile``.  Two profiles of one name share a queue, and answers of the wrong model must not be recorded.
+    ``profile`` has the engine options that this worker's engine runs with: those declared, and those of its preset.
+    Raises ``ConfigError`` if the store has no such run, or if it was planned for another model than ``profile``.  Two
+    profiles of one name share a queue, and answers of the wrong model must not be recorded.
     """
     spec, plan = read_run(store, run_id)
-    for name in ("engine", "weights", "revision", "adapter"):
-        asked, ours = getattr(spec.model, name), getattr(profile, name)
-        if asked != ours:
-            raise ConfigError(
-                f"run {run_id} asks for {name} {asked!r} of {profile.name}, this worker's profile has {ours!r}; "
-                "give one of the two profiles another name"
-            )
+    asked, ours = _describe_model(spec.model), _describe_model(profile)
+    if differing := [name for name in asked | ours if asked.get(name) != ours.get(name)]:
+        name = differing[0]
+        raise ConfigError(
+            f"run {run_id} asks for {name} {_show(asked, name)} of {profile.name}, this worker's profile has {_show(ours, name)}; "
+            "give one of the two profiles another name"
+        )
     return RunContext(
         run_id=run_id,
         spec=spec,
@@ -61,19 +65,38 @@ def load_run(store: Store, run_id: str, profile: ModelProfile, settings: Setting
     )
 
 
+def _describe_model(profile: ModelProfile) -> dict[str, Any]:
+    """Return what must be equal in a run and in the worker that serves it, by the field's name in the profile."""
+    identity = mask_record(profile.identity_options)  # as run.json has them
+    return {
+        **{name: getattr(profile, name) for name in ("engine", "weights", "revision", "adapter", "trust_remote_code")},
+        **{f"engine_options.{name}": value for name, value in identity.items()},
+    }
+
+
+def _show(described: Mapping[str, Any], name: str) -> str:
+    return repr(described[name]) if name in described else "nothing"
+
+
 class RunCache:
     """The runs that this worker has read from the store.  Safe to share between threads."""
 
-    def __init__(self, store: Store, profile: ModelProfile, settings: Settings) -> None:
+    def __init__(self, store: Store, profile: ModelProfile, settings: Settings, fingerprint: ModelFingerprint) -> None:
         # Threads that load a run together must share one context, also after the cache has dropped it.
         self._loaded: WeakValueDictionary[str, RunContext] = WeakValueDictionary()
-        self._load = lru_cache(maxsize=64)(lambda run_id: load_run(store, run_id, profile, settings))
+        self._load = lru_cache(maxsize=64)(self._read)
+        self._store, self._profile, self._settings, self._fingerprint = store, profile, settings, fingerprint
 
     def load(self, run_id: str) -> RunContext:
-        """Return a run, read from the store once.  Raises what ``load_run`` raises."""
+        """Return a run, read from the store once.  Raises what ``load_run`` and ``settle_fingerprint`` raise."""
         return self._loaded.setdefault(run_id, self._load(run_id))
 
     def find_index(self, run_id: str) -> ChunkIndex | None:
         """Return a run's chunks if they have been read.  The janitor asks, and must never wait for the store."""
         run = self._loaded.get(run_id)
         return run.index if run else None
+
+    def _read(self, run_id: str) -> RunContext:
+        run = load_run(self._store, run_id, self._profile, self._settings)
+        settle_fingerprint(self._store, run_id, self._fingerprint.read())
+        return run

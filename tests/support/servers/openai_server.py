@@ -85,8 +85,8 @@ class OpenAIServer(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.reply: Callable[[Asked], Reply] = lambda _: say()
+        self.models = refuse(404)  # the response to GET /models
         self.asked: list[Asked] = []
-        self.models: list[dict[str, Any]] | None = None  # the answer to GET /models, if any
         self.lists = 0  # requests for it
         self.cut_lists = 0  # how many of the first ones get no answer
         self.at_once = self.most_at_once = 0
@@ -127,8 +127,10 @@ class _Handler(BaseHTTPRequestHandler):
             if server.lists <= server.cut_lists:
                 self.close_connection = True
                 return
-        reply = refuse(404) if server.models is None else say_json({"object": "list", "data": server.models})
+        reply = server.models
         self.send_response(reply.status)
+        for name, text in reply.headers.items():
+            self.send_header(name, text)
         self.send_header("Content-Length", str(len(reply.content)))
         self.end_headers()
         self.wfile.write(reply.content)

@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,9 @@ from common.storage.plan_index import ChunkIndex, read_index
 from common.storage.store import Store
 from tests.support.fleet import Fleet, make_rows
 from tests.support.planning import put_part
+from tests.support.workers import ScriptedEngine, enqueue_rows, open_worker
+from workers.execution.chunk import ChunkResult
+from workers.execution.task import run_task
 from workers.runtime import run_context as runs
 from workers.runtime.run_context import load_run
 
@@ -25,7 +29,16 @@ def test_run_of_another_model_is_refused(fleet: Fleet, change: dict[str, str]) -
         load_run(fleet.store, run_id, other, fleet.settings)
 
 
-def test_engine_options_may_differ_from_node_to_node(fleet: Fleet) -> None:
+@pytest.mark.parametrize("options", [{}, {"default": "no"}, {"default": "ok", "dtype": "bfloat16"}])
+def test_run_of_other_identity_options_is_refused(fleet: Fleet, options: dict[str, str]) -> None:
+    fleet.write_profile("echo", engine_options={"default": "ok"})
+    run_id = fleet.enqueue(fleet.write_spec("echo", [fleet.write_dataset("rows", make_rows(3))])).run_id
+    other = read_profile("echo").model_copy(update={"engine_options": options})
+    with pytest.raises(ConfigError, match=r"asks for engine_options\.(default|dtype) .* of echo, this worker's profile has"):
+        load_run(fleet.store, run_id, other, fleet.settings)
+
+
+def test_capacity_options_may_differ_from_node_to_node(fleet: Fleet) -> None:
     fleet.write_profile("echo")
     run_id = fleet.enqueue(fleet.write_spec("echo", [fleet.write_dataset("rows", make_rows(3))])).run_id
     load_run(fleet.store, run_id, read_profile("echo").model_copy(update={"engine_options": {"delay_s": 1}}), fleet.settings)
@@ -54,3 +67,27 @@ def test_stale_read_does_not_shrink_the_index(fleet: Fleet, monkeypatch: pytest.
         has_grown.set()
         early.result(20)
     assert run.index[1].number == 1
+
+
+def test_run_of_other_weights_is_paused_in_words(fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """New weights are saved in the same folder while a run is under way."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (weights := tmp_path / "model").mkdir()
+    (weights / "model.safetensors").write_bytes(b"old")
+    fleet.write_profile("mine", engine=f"{ScriptedEngine.__module__}:NamedEngine", weights=str(weights))
+    run_id = enqueue_rows(fleet, "mine", make_rows(8), chunk=4)
+    with open_worker(fleet, "mine") as worker:
+        assert run_task(worker, run_id, 0) == ChunkResult.DONE
+    (weights / "model.safetensors").write_bytes(b"new")
+    with open_worker(fleet, "mine", name="second@test") as worker:
+        assert run_task(worker, run_id, 1) == ChunkResult.FAILED
+    status = fleet.status(run_id)
+    assert status.state == "paused"
+    assert status.samples.ok == 4
+    assert "second@test: run" in str(status.reason)
+    assert "was begun with another model: model.safetensors is" in str(status.reason)
+
+    (weights / "model.safetensors").write_bytes(b"old")
+    fleet.run_producer("resume", run_id)
+    with open_worker(fleet, "mine", name="third@test") as worker:
+        assert run_task(worker, run_id, 1) == ChunkResult.DONE

@@ -5,6 +5,8 @@ import os
 import stat
 from pathlib import Path
 
+from PIL import Image
+
 from tests.support.faults.bad_input import pictures
 from tests.support.faults.bad_input.cases import RowCase, Write, write_nothing
 from tests.support.faults.bad_input.contents import file, link, make_asking, make_table
@@ -43,6 +45,10 @@ def _lengthen_table(folder: Path) -> None:
 def _overwrite_table(folder: Path) -> None:
     path = folder / "rows.tsv"
     path.write_bytes(b"?" * path.stat().st_size)
+
+
+def _replace_image(folder: Path) -> None:
+    Image.new("RGB", (8, 6), "blue").save(folder / "replaced.png")
 
 
 def _link_inside(folder: Path) -> None:
@@ -166,6 +172,15 @@ PLACES = (
         _FORBIDDEN,
         prepare=link("link.png", "/etc/passwd"),
     ),
+    _refuse(
+        "image that is replaced after planning",
+        "an image that is replaced by another one after the run was planned",
+        "replaced.png",
+        "media_changed",
+        "…/replaced.png: its content has changed since the run was planned…",
+        prepare=file("replaced.png", pictures.plain()),
+        change=_replace_image,
+    ),
     RowCase(
         "file that shrinks after planning",
         "a TSV that is cut after the run was planned",
@@ -178,8 +193,8 @@ PLACES = (
     RowCase(
         "file that is overwritten after planning",
         "a TSV that is overwritten with the same length after the run was planned",
-        "media_corrupt",
-        "…/rows.tsv[…]: not valid base64: …",
+        "media_changed",
+        "…/rows.tsv[…]: its content has changed since the run was planned…",
         _IN_TABLE,
         "rows.tsv",
         change=_overwrite_table,

@@ -84,7 +84,7 @@ def test_run_id_ignores_dataset_folder_and_file_name(folder: Path) -> None:
     assert changed.run_id != here.run_id
 
 
-def test_run_id_ignores_engine_options(folder: Path) -> None:
+def test_run_id_ignores_capacity_options(folder: Path) -> None:
     [before] = read_specs(write_spec(folder))
     write_yaml(
         folder / "profiles" / "mine.yaml",

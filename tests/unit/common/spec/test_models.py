@@ -36,7 +36,7 @@ def make_spec(**changes: Any) -> RunSpec:
     [
         {"datasets__path": "/elsewhere/digits-copy.tsv"},
         {"datasets__media_root": "/elsewhere"},
-        {"model__engine_options": {"gpu_memory_utilization": 0.5}},
+        {"model__engine_options": {"max_batch_size": 4, "device": "cpu"}},
         {"model__generation": {"max_tokens": 999}},  # a default: only the resolved value counts
         {"model__validation": {"validators": []}},
         {"generation__temperature": 0},
@@ -70,6 +70,8 @@ def test_change_outside_the_request_keeps_run_id(change: dict[str, Any]) -> None
         {"model__weights": "./model2"},
         {"model__revision": "abc"},
         {"model__adapter": "qwen"},
+        {"model__engine_options": {"dtype": "bfloat16"}},
+        {"model__engine_options": {"gpu_memory_utilization": 0.5}},  # not an option of hf: one on no list counts
     ],
 )
 def test_change_of_the_request_changes_run_id(change: dict[str, Any]) -> None:

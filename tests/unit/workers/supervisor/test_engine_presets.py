@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from common.errors import ConfigError
+from common.spec.identity import list_capacity_options
 from common.spec.models import ModelProfile
 from tests.support.hardware.fake_gpus import make_gpu
 from workers.engines.hf.model import HfOptions
@@ -31,6 +32,13 @@ def test_hf_batch_size_follows_free_memory(free_gib: float, size: int) -> None:
 
 def test_hf_preset_is_valid_engine_options() -> None:
     assert HfOptions.model_validate(choose("hf", 79.1)).max_batch_size == 16
+
+
+@pytest.mark.parametrize("engine", ["vllm", "hf", "openai", "echo", "mmada", "my_package.engine:Mine"])
+@pytest.mark.parametrize("free_gib", [(), (79.1,), (3.0,), (None,), (79.1, 60.0)])
+def test_preset_has_only_capacity_options(engine: str, free_gib: tuple[float | None, ...]) -> None:
+    if len(free_gib) < 2 or engine == "vllm":  # the other engines run on one GPU
+        assert choose(engine, *free_gib).keys() <= list_capacity_options(engine)
 
 
 @pytest.mark.parametrize(

@@ -188,7 +188,7 @@ def test_overrun_with_status_200_fails_sample(server: OpenAIServer) -> None:
 
 
 def test_text_that_cannot_fit_is_never_sent(server: OpenAIServer) -> None:
-    server.models = [{"id": "other", "max_model_len": 10**9}, {"id": "some-model", "max_model_len": 2048}]
+    server.models = say_json({"data": [{"id": "other", "max_model_len": 10**9}, {"id": "some-model", "max_model_len": 2048}]})
     first, short, second = ask(server, LONG, "x", LONG)
     assert short.text == "ok"
     for fault in (first, second):
@@ -203,14 +203,14 @@ def test_text_that_cannot_fit_is_never_sent(server: OpenAIServer) -> None:
     [None, [], [{"id": "other", "max_model_len": 5}], [{"id": "some-model"}], [{"id": "some-model", "max_model_len": 10**6}]],
 )
 def test_long_text_without_known_limit_is_sent(server: OpenAIServer, models: list[dict[str, Any]] | None) -> None:
-    server.models = models
+    server.models = refuse(404) if models is None else say_json({"data": models})
     server.reply = lambda asked: say(str(len(asked.text)))
     (answer,) = ask(server, LONG)
     assert answer.text == str(len(LONG))
 
 
 def test_list_of_models_is_asked_again_after_failure(server: OpenAIServer) -> None:
-    server.models = [{"id": "some-model", "max_model_len": 2048}]
+    server.models = say_json({"data": [{"id": "some-model", "max_model_len": 2048}]})
     server.cut_lists = 1
     first, second = ask(server, LONG, LONG, concurrency=1)
     assert first.text == "ok"

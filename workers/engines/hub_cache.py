@@ -1,0 +1,31 @@
+"""Models from the Hugging Face hub in the local cache.  Nothing is downloaded here."""
+
+import re
+from pathlib import Path
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def find_snapshot(hub_id: str, revision: str | None, *, cache: str | None = None) -> Path | None:
+    """Return the folder of a model in the local cache, or ``None`` if it is not there.  ``cache`` replaces the usual folder.
+
+    Raises ``OSError`` if the cache cannot be read.
+    """
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    except ImportError:
+        return None
+    try:
+        return Path(snapshot_download(hub_id, revision=revision, cache_dir=cache, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError, HfHubHTTPError):
+        return None
+
+
+def read_blob_name(path: Path) -> str | None:
+    """Return the SHA-256 of a large file in the hub's cache, which is the name of its blob, else ``None``.
+
+    Small files are blobs too, but the names of these are Git's digests.
+    """
+    blob = path.resolve()
+    return blob.name if blob.parent.name == "blobs" and _SHA256.fullmatch(blob.name) else None
