@@ -25,8 +25,8 @@ def run_command(name: str, command: Callable[..., object]) -> NoReturn:
         error.show()
         sys.exit(USER_MUST_ACT)
     except FleetError as error:
-        from common.redaction import escape_controls, mask_text  # imported here: `--help` does not need it
+        from common.redaction import mask_text  # imported here: `--help` does not need it
 
-        click.echo(escape_controls(mask_text(f"{name}: {error}")), err=True)
+        click.echo(mask_text(f"{name}: {error}"), err=True)
         sys.exit(error.exit_code)
     sys.exit(code if isinstance(code, int) else 0)

@@ -6,9 +6,8 @@ import sys
 import structlog
 
 from common.errors import ConfigError
-from common.redaction import MOST_CHARACTERS, bound_text, escape_controls, mask_record
+from common.redaction import mask_record
 
-_TRACEBACK_CHARACTERS = 20_000
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")  # Celery refuses the other levels of `logging`
 
 
@@ -51,19 +50,7 @@ def configure_log(level: str = "INFO", *, as_json: bool = False) -> None:
 
 
 def mask_event(logger: object, name: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Mask the secrets of a log event of any logger, and bound its texts.  Runs after the traceback became text."""
+    """Mask the secrets of a log event of any logger.  Runs after the traceback became text."""
     del logger, name
-    bounded = {field: _bound(field, value) for field, value in event.items()}
-    masked: structlog.typing.EventDict = mask_record(bounded)
+    masked: structlog.typing.EventDict = mask_record(event)
     return masked
-
-
-def _bound(field: str, value: object) -> object:
-    """Return a value with at most the text that a reader needs; a traceback is longer than other texts."""
-    if field == "exception" and isinstance(value, str):
-        return escape_controls(value[-_TRACEBACK_CHARACTERS:])
-    if isinstance(value, str):
-        return bound_text(value)
-    if value is None or isinstance(value, bool | int | float):
-        return value
-    return bound_text(repr(value)) if len(repr(value)) > MOST_CHARACTERS else value

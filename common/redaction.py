@@ -12,12 +12,9 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 MASK = "***"
-MOST_CHARACTERS = 2000
-_END_CHARACTERS = 500  # an error ends with what to do
 
 # Shorter values are not masked: masking every "1" because of ``SOME_KEY=1`` would make a log unreadable.
 _SHORTEST_SECRET = 6
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _SECRET_VARIABLE = re.compile(r".+_(KEY|TOKEN|SECRET|PASSWORD|AUTH)")
 # Only access tokens: ``pad_token`` and ``max_tokens`` are not secrets.
 _SECRET_FIELD = re.compile(
@@ -37,23 +34,6 @@ _KEY_SHAPES = re.compile(
 def mask_text(text: str) -> str:
     """Return ``text`` with ``***`` for every secret in it and for every URL's credentials and query."""
     return _mask_text(text, _read_secrets())
-
-
-def bound_text(text: str) -> str:
-    """Return at most ``MOST_CHARACTERS`` of a text from a message, an exception or an endpoint, with secrets masked.
-
-    The beginning and the end are kept.  Control characters are escaped, so that a text cannot steer a terminal.
-    """
-    if len(text) > MOST_CHARACTERS:
-        # Cut before masking, which is slow for megabytes.  The words at the cut may be parts of a secret.
-        beginning = text[: MOST_CHARACTERS - _END_CHARACTERS].rpartition(" ")[0]
-        text = f"{beginning} […] {text[-_END_CHARACTERS:].partition(' ')[2]}"
-    return escape_controls(mask_text(text))
-
-
-def escape_controls(text: str) -> str:
-    """Return the text with control characters in hexadecimal, except line ends and tabs."""
-    return _CONTROLS.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
 
 
 def mask_record(value: Any) -> Any:

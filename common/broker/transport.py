@@ -1,23 +1,16 @@
-"""The Redis transport of kombu, with three faults of kombu 5.7 fixed.
+"""The Redis transport of kombu, with two faults of kombu 5.7 fixed.
 
 kombu frees a message's place in the prefetch limit only after Redis has confirmed the acknowledgement.  A message whose
 acknowledgement fails on a lost connection keeps its place.  A worker that has lost all places never asks for a message again,
 although it is connected and healthy.
 
 After a reconnect, the acknowledgement of a message from the old connection raises ``AttributeError``, which ends the worker.
-
-An entry of the queue that is not a message raises out of the event loop, which ends the worker.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from queue import Empty
-from typing import Any
 
-import structlog
 from kombu.transport import redis, virtual
-
-log = structlog.get_logger()
 
 
 class QoS(redis.QoS):
@@ -48,28 +41,7 @@ class QoS(redis.QoS):
 
 
 class Channel(redis.Channel):
-    """Drop entries of a queue that are not messages."""
-
     QoS = QoS
-
-    def _brpop_read(self, **options: Any) -> Any:
-        with _dropping_malformed():
-            return super()._brpop_read(**options)  # type: ignore[no-untyped-call]  # kombu has no types here
-
-    def _get(self, queue: Any, timeout: Any = None) -> Any:
-        del timeout  # the transport of Redis takes none
-        with _dropping_malformed():
-            return super()._get(queue)  # type: ignore[no-untyped-call]  # as above
-
-
-@contextmanager
-def _dropping_malformed() -> Iterator[None]:
-    """Report an entry that cannot be read as an empty queue.  Redis has removed it by then."""
-    try:
-        yield
-    except (ValueError, TypeError, LookupError) as error:
-        log.warning("message.dropped", error=repr(error))
-        raise Empty from None
 
 
 class Transport(redis.Transport):

@@ -20,7 +20,7 @@ from common.deaths import DeathCause
 from common.errors import LeaseLost
 from common.ledger.keys import journal_key, run_keys, runs_key, trial_key
 from common.records import STATE_BYTES, Chunk, Lease, Outcome, Part, Plan, RunState, Standing
-from common.redaction import bound_text
+from common.redaction import mask_text
 from common.settings import Settings
 from common.spec.models import AbortIf
 
@@ -198,7 +198,7 @@ class Ledger:
 
     def pause_run(self, run_id: str, reason: str) -> bool:
         """Lease no more chunks of a run until ``continue_run``.  ``reason`` is shown to users; bounded, with secrets masked."""
-        return bool(self._call(run_id, None, "set_state", RunState.PAUSED, bound_text(reason)))
+        return bool(self._call(run_id, None, "set_state", RunState.PAUSED, mask_text(reason)))
 
     def cancel_run(self, run_id: str, reason: str) -> bool:
         """Lease no more chunks of a run.  Return whether the run is known and not done."""

@@ -5,7 +5,7 @@ from typing import Any, Literal
 import redis
 
 from common.records import Record
-from common.redaction import bound_text
+from common.redaction import mask_text
 
 _PREFIX = "fleet:worker:"
 
@@ -34,7 +34,7 @@ class WorkerRecord(Record):
 
 def announce_worker(client: redis.Redis, presence: WorkerRecord, *, ttl_s: float) -> None:
     """Write a worker's record, which expires after ``ttl_s`` seconds.  Secrets in its ``trouble`` are masked."""
-    presence = presence.model_copy(update={"trouble": presence.trouble and bound_text(presence.trouble)})
+    presence = presence.model_copy(update={"trouble": presence.trouble and mask_text(presence.trouble)})
     client.set(_PREFIX + presence.worker, presence.model_dump_json(), px=int(ttl_s * 1000))
 
 

@@ -23,11 +23,6 @@ def _check_name(name: str) -> str:
     return name
 
 
-def is_run_id(text: str) -> bool:
-    """Return whether a text has the shape of a run's id: a model's name and 12 hexadecimal digits."""
-    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}-[0-9a-f]{12}", text) is not None
-
-
 Name = Annotated[str, AfterValidator(_check_name)]
 
 

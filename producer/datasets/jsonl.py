@@ -6,8 +6,6 @@ sample. A lone surrogate is a ``bad_field`` fault in any field, because stored t
 """
 
 import json
-import re
-from collections import Counter
 from collections.abc import Iterator
 from math import isfinite
 from typing import Any
@@ -24,7 +22,6 @@ from producer.datasets.rows import ALIASES, Row, find_fault
 # Far below 200, the depth at which pydantic refuses to parse the JSON of a sample (measured with pydantic 2.14).
 _DEPTH_LIMIT = 64
 _DECODER = msgspec.json.Decoder()
-_KEY = re.compile(rb'"\s*:')  # a text may contain it as well
 
 
 @register_reader("jsonl", endings=(".jsonl", ".ndjson"))
@@ -57,8 +54,6 @@ def _fill_row(row: Row, source: DatasetSource) -> None:
         raise SampleError("bad_row", str(misfit(decoded, "a JSON object")))
     if row.content.count(b"[") + row.content.count(b"{") > _DEPTH_LIMIT and _measure_depth(decoded) > _DEPTH_LIMIT:
         raise _too_deep()
-    if len(_KEY.findall(row.content)) > _count_keys(decoded) and (key := _find_repeated_key(row.content)) is not None:
-        raise SampleError("bad_row", f"the key {key!r} is given twice in one object; expected each key once")
     if is_plain:
         row.fields = decoded
     else:
@@ -112,23 +107,6 @@ def _is_utf8(value: Any) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _count_keys(value: Any) -> int:
-    if isinstance(value, dict):
-        return len(value) + sum(map(_count_keys, value.values()))
-    return sum(map(_count_keys, value)) if isinstance(value, list) else 0
-
-
-def _find_repeated_key(line: bytes) -> str | None:
-    """Return a key that an object has twice.  Decoders keep its last value without notice."""
-    repeated: list[str] = []
-
-    def note_repeated(pairs: list[tuple[str, Any]]) -> None:
-        repeated.extend(name for name, times in Counter(name for name, _ in pairs).items() if times > 1)
-
-    json.loads(line.decode("utf-8"), object_pairs_hook=note_repeated)
-    return repeated[0] if repeated else None
 
 
 def _measure_depth(value: Any) -> int:

@@ -13,7 +13,7 @@ _MALFORMED = (TypeError, ValueError, LookupError, AttributeError)
 
 
 class Consumer(CeleryConsumer):  # type: ignore[misc]  # Celery has no types
-    """Log and acknowledge a malformed or delayed message.  It was only a doorbell, and the janitor sends another.
+    """Log and acknowledge a malformed message.  It was only a doorbell, and the janitor sends another.
 
     Celery treats some malformed messages as failures of its own: it ends the worker and returns the message to the queue, where
     the next worker fails on it.
@@ -24,8 +24,6 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # Celery has no types
 
         def read_or_drop(message: Any) -> None:
             try:
-                if message.headers.get("eta"):
-                    raise ValueError("it has an eta; a worker would hold it until then, and rings have none")
                 read(message)
             except _MALFORMED as error:
                 self.on_decode_error(message, error)

@@ -14,7 +14,7 @@ from common.answers.extract import extract_answer
 from common.answers.validators import Answered, find_violations
 from common.errors import ConfigError, EngineError, SampleError, TransientError
 from common.records import Attempt, Outcome, Sample
-from common.redaction import bound_text
+from common.redaction import mask_text
 from workers.engines.base import Generation, Request
 from workers.execution.retry_ladder import plan_attempt
 from workers.runtime.engine_host import EngineHost
@@ -123,7 +123,7 @@ def make_outcome(
         response=last.answered.text if last else None,
         attempts=tuple(one.attempt for one in made),
         error_code=error.code if error else None,
-        error_message=bound_text(str(error)) if error else None,
+        error_message=mask_text(str(error)) if error else None,
         finish_reason=last.generation.finish_reason if last else None,
         prompt_tokens=last.generation.prompt_tokens if last else None,
         output_tokens=last.generation.output_tokens if last else None,

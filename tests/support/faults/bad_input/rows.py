@@ -120,20 +120,6 @@ LINES = (
         _NO_JSON,
         code="bad_row",
     ),
-    _refuse(
-        "repeated key",
-        "a row with two questions",
-        b'{"question": "Why?", "target": "ok", "question": "How?"}',
-        _ROW + "the key 'question' is given twice in one object; expected each key once",
-        code="bad_row",
-    ),
-    _refuse(
-        "repeated nested key",
-        "a row with two options of the same letter",
-        b'{"question": "Why?", "options": {"A": "yes", "A": "no"}}',
-        _ROW + "the key 'A' is given twice in one object; expected each key once",
-        code="bad_row",
-    ),
     _refuse("single quotes", "a row as Python prints it", b"{'question': 'Why?'}", _NO_JSON, code="bad_row"),
     _refuse(
         "list as a row",
