@@ -188,3 +188,11 @@ def test_memory_is_independent_of_file_size(tmp_path: Path) -> None:
         for number in range(20):
             stream.write(json.dumps({"question": f"{number}?", "image": f"data:image/png;base64,{text}"}) + "\n")
     check_memory_is_bounded(path)
+
+
+def test_fault_escapes_the_file_name_and_bounds_the_field_name(tmp_path: Path) -> None:
+    path = tmp_path / "a\x1b[2J.jsonl"
+    path.write_bytes(b'{"question": "Q?", "' + b"x" * 100_000 + b'": "\\ud800"}')
+    (sample,) = read_dataset(DatasetSource(path=str(path), name="odd"))
+    assert message_of(sample).startswith(r"a\x1b[2J.jsonl: line 1: field ")
+    assert len(message_of(sample)) <= 2000
