@@ -3,11 +3,18 @@
 import hashlib
 import json
 import os
+import re
 import socket
 from pathlib import Path
 from typing import Any
 
 _BLOCK_BYTES = 1 << 20
+_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,76}")  # a profile's name of at most 64 characters, "-" and 12 digits
+
+
+def is_run_id(value: object) -> bool:
+    """Return whether ``value`` has the shape of a run id.  Other values are never looked up, logged or stored."""
+    return isinstance(value, str) and _RUN_ID.fullmatch(value) is not None
 
 
 def digest_bytes(content: bytes, *, size: int = 16) -> str:

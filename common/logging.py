@@ -6,9 +6,11 @@ import sys
 import structlog
 
 from common.errors import ConfigError
-from common.redaction import mask_record
+from common.redaction import MOST_CHARACTERS, mask_record, mask_text
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")  # Celery refuses the other levels of `logging`
+
+_MOST_OF_TRACEBACK = 16_000  # characters; the message of the exception comes last
 
 
 def configure_log(level: str = "INFO", *, as_json: bool = False) -> None:
@@ -50,7 +52,18 @@ def configure_log(level: str = "INFO", *, as_json: bool = False) -> None:
 
 
 def mask_event(logger: object, name: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Mask the secrets of a log event of any logger.  Runs after the traceback became text."""
+    """Mask and bound the values of a log event of any logger.  Runs after the traceback became text."""
     del logger, name
-    masked: structlog.typing.EventDict = mask_record(event)
+    bounded = {key: _bound(value, _MOST_OF_TRACEBACK if key == "exception" else MOST_CHARACTERS) for key, value in event.items()}
+    masked: structlog.typing.EventDict = mask_record(bounded)
     return masked
+
+
+def _bound(value: object, most: int) -> object:
+    """Return a value whose text has at most ``most`` characters and no control characters."""
+    if isinstance(value, str):
+        return mask_text(value, most=most)
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    shown = repr(mask_record(value))
+    return mask_text(shown, most=most) if len(shown) > most else value

@@ -1,4 +1,4 @@
-"""Mask secrets in all output: logs, errors, records.
+"""Mask secrets in all output: logs, errors, records.  Bound messages and escape their control characters.
 
 Secrets are credentials in URLs, values of environment variables that are named like secrets, keys of well-known shapes, and
 values under a name such as ``api_key`` in a mapping.
@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 MASK = "***"
+MOST_CHARACTERS = 2000  # of a message; an answer of a model is never cut
 
 # Shorter values are not masked: masking every "1" because of ``SOME_KEY=1`` would make a log unreadable.
 _SHORTEST_SECRET = 6
@@ -26,14 +27,24 @@ _SECRET_FIELD = re.compile(
 # ``:password@`` to show where the password goes.
 _USER_PART = re.compile(r"(?<=://)(?!:password@)(?:[^\s/@:\"'<>]*:([^\s\"'<>]*)|[^\s/@\"'<>]+)@")
 _QUERY = re.compile(r"(://[^\s?#\"'<>]*)\?[^\s\"'<>)]*[^\s\"'<>),.:;]")
+# C0 and C1, and the marks that change the direction of text.
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _KEY_SHAPES = re.compile(
     r"\b(?:(?:sk-|hf_|gh[opsu]_|github_pat_|glpat-|xox[abp]-)[\w-]{16,}|AKIA[0-9A-Z]{16})\b|(?<=[Bb]earer )[\w.~+/=-]{8,}"
 )
 
 
-def mask_text(text: str) -> str:
-    """Return ``text`` with ``***`` for every secret in it and for every URL's credentials and query."""
-    return _mask_text(text, _read_secrets())
+def mask_text(text: str, *, most: int = MOST_CHARACTERS) -> str:
+    """Return a message as it may be logged, stored or shown.
+
+    ``***`` replaces every secret and every URL's credentials and query.  Control characters other than line ends and tabs are
+    escaped, because a terminal obeys them.  A text of more than ``most`` characters is cut.
+    """
+    # Masking a text of megabytes takes minutes.  What is masked is longer than the result, so that no half of a secret is shown.
+    masked = _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], _mask_text(text[: 4 * most], _read_secrets()))
+    if len(masked) > most or len(text) > 4 * most:
+        masked = f"{masked[: most - 50]} … (cut, {len(text):,} characters)"
+    return masked
 
 
 def mask_record(value: Any) -> Any:

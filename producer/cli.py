@@ -23,7 +23,20 @@ if TYPE_CHECKING:
     from common.storage.store import Store
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
-run_argument = click.argument("run_id", metavar="RUN")
+
+
+def _check_run_id(context: click.Context, parameter: click.Parameter, run_id: str) -> str:
+    """Return ``run_id``, or raise ``ConfigError`` if it does not have the shape of a run id."""
+    del context, parameter
+    from common.digests import is_run_id
+    from common.errors import ConfigError
+
+    if not is_run_id(run_id):
+        raise ConfigError(f"RUN: found {run_id[:80]!r}; expected a run id as producer enqueue prints it, such as tiny-1f0c92b4d7aa")
+    return run_id
+
+
+run_argument = click.argument("run_id", metavar="RUN", callback=_check_run_id)
 
 
 @click.group()

@@ -34,8 +34,7 @@ class WorkerRecord(Record):
 
 def announce_worker(client: redis.Redis, presence: WorkerRecord, *, ttl_s: float) -> None:
     """Write a worker's record, which expires after ``ttl_s`` seconds.  Secrets in its ``trouble`` are masked."""
-    presence = presence.model_copy(update={"trouble": presence.trouble and mask_text(presence.trouble)})
-    client.set(_PREFIX + presence.worker, presence.model_dump_json(), px=int(ttl_s * 1000))
+    client.set(_PREFIX + presence.worker, _mask_trouble(presence).model_dump_json(), px=int(ttl_s * 1000))
 
 
 def withdraw_worker(client: redis.Redis, worker: str) -> None:
@@ -47,5 +46,10 @@ def list_workers(client: redis.Redis, model: str | None = None) -> list[WorkerRe
     """Return the live workers of a model, or of all models, sorted by name."""
     keys: Any = sorted(client.scan_iter(match=_PREFIX + "*", count=1000))
     records: Any = client.mget(keys) if keys else []
-    present = [WorkerRecord.model_validate_json(text) for text in records if text]
+    present = [_mask_trouble(WorkerRecord.model_validate_json(text)) for text in records if text]
     return [presence for presence in present if model in (None, presence.model)]
+
+
+def _mask_trouble(presence: WorkerRecord) -> WorkerRecord:
+    """Return the record with a bounded trouble.  It is done at both ends, because Redis can hold a record of another writer."""
+    return presence.model_copy(update={"trouble": presence.trouble and mask_text(presence.trouble)})

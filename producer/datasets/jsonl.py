@@ -2,10 +2,13 @@
 
 NaN, Infinity and lone surrogates are not valid JSON, but Python's json module writes them, so a line that contains them is
 decoded again with that module. NaN or infinity becomes ``None`` in metadata and a ``bad_field`` fault in a field of the
-sample. A lone surrogate is a ``bad_field`` fault in any field, because stored text cannot contain it.
+sample. A lone surrogate is a ``bad_field`` fault in any field, because stored text cannot contain it. A key that an object
+gives twice is a ``bad_row`` fault: JSON does not define which value counts.
 """
 
 import json
+import reprlib
+from collections import Counter
 from collections.abc import Iterator
 from math import isfinite
 from typing import Any
@@ -55,6 +58,8 @@ def _fill_row(row: Row, source: DatasetSource) -> None:
     if row.content.count(b"[") + row.content.count(b"{") > _DEPTH_LIMIT and _measure_depth(decoded) > _DEPTH_LIMIT:
         raise _too_deep()
     if is_plain:
+        if row.content.count(b":") > len(decoded):  # else no key is given twice; msgspec keeps the last value and reports nothing
+            _KEY_CHECKER.decode(row.content.decode())
         row.fields = decoded
     else:
         _mend_fields(row, decoded, source)
@@ -62,13 +67,26 @@ def _fill_row(row: Row, source: DatasetSource) -> None:
 
 def _decode_again(line: bytes, first_error: str) -> Any:
     try:
-        return json.loads(line.decode("utf-8"))
+        return json.loads(line.decode("utf-8"), object_pairs_hook=_refuse_repeated_key)
     except UnicodeDecodeError as error:
         raise SampleError("bad_row", f"not UTF-8 (byte {error.start + 1} of the line); expected a JSON object in UTF-8") from None
     except ValueError:
         raise SampleError("bad_row", f"not JSON ({first_error}); expected a JSON object") from None
     except RecursionError:
         raise _too_deep() from None
+
+
+def _refuse_repeated_key(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON.  Raises ``SampleError`` if it gives a key twice."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        repeated, _ = Counter(key for key, _ in pairs).most_common(1)[0]
+        raise SampleError("bad_row", f"the key {reprlib.repr(repeated)} is given twice in one object; expected each key once")
+    return made
+
+
+# Numbers stay text: one of 5 000 digits must not end the check.
+_KEY_CHECKER = json.JSONDecoder(object_pairs_hook=_refuse_repeated_key, parse_int=str, parse_float=str)
 
 
 def _too_deep() -> SampleError:

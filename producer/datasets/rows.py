@@ -15,6 +15,7 @@ import msgspec
 from common.digests import digest_bytes
 from common.errors import ConfigError, SampleError
 from common.records import Fault, Kind, Sample
+from common.redaction import mask_text
 from common.spec.models import DatasetSource
 from common.spelling import suggest
 from producer.datasets.fields import infer_kind, to_index, to_kind, to_letters, to_options, to_target, to_text
@@ -130,7 +131,7 @@ def explain_unmapped(source: DatasetSource, missing: str, known: list[str]) -> s
 def find_fault(source: DatasetSource, line: int, error: SampleError, name: str | None = None) -> Fault:
     """Return the fault of a row, with its file, line and field."""
     place = f"{Path(source.path).name}: line {line}" + (f": field {name!r}" if name else "")
-    return Fault(code=error.code, message=f"{place}: {error}")
+    return Fault(code=error.code, message=mask_text(f"{place}: {error}"))
 
 
 def to_sample(row: Row, reading: Reading) -> Sample:

@@ -6,6 +6,7 @@ from common.errors import ConfigError
 from common.ledger.ledger import Ledger, LedgerView
 from common.ledger.worker_registry import WorkerRecord, list_workers
 from common.records import DatasetCounts, Record, RunState
+from common.redaction import mask_text
 from common.storage.plan_index import ChunkIndex
 from common.storage.run_record import PlannedRun, load_planned_run
 from common.storage.store import Store
@@ -102,7 +103,7 @@ def _build_status(run: PlannedRun, view: LedgerView, ledger: Ledger) -> RunStatu
         run_id=plan.run_id,
         model=view.model,
         state=view.state,
-        reason=view.reason or None,
+        reason=mask_text(view.reason) if view.reason else None,
         samples=total,
         datasets=datasets,
         retrying=retrying,

@@ -111,7 +111,58 @@ def test_malformed_message_is_dropped_without_worker_restart(fleet: Fleet, run_i
     assert [worker.pid for worker in fleet.workers("wary")] == [pid]
 
 
-@pytest.mark.parametrize("garbage", [b"\x80\x04garbage", b'{"body": 1}'])
-def test_garbage_in_queue_costs_at_most_one_restart(fleet: Fleet, run_id: str, garbage: bytes) -> None:
-    fleet.ledger.client.lpush(queue_name("wary"), garbage)
+ODD_HEADERS: dict[str, dict[str, Any]] = {
+    "far eta": {"eta": "2999-01-01T00:00:00+00:00"},
+    "past eta": {"eta": "1999-01-01T00:00:00+00:00"},
+    "eta at the end of time": {"eta": "9999-12-31T23:59:59-14:00"},
+    "expired": {"expires": "1999-01-01T00:00:00+00:00"},
+    "expiry at the end of time": {"expires": "9999-12-31T23:59:59-14:00"},
+    "expiry of no form": {"expires": "soon"},
+    "unknown compression": {"compression": "none-such"},
+    "wrong compression": {"compression": "gzip"},
+    "unknown task": {"task": "no.such_task"},
+    "task of a list": {"task": [TASK_NAME]},
+    "no id": {"id": None},
+    "id of a list": {"id": ["a"]},
+    "huge header": {"argsrepr": "x" * 5_000_000},
+    "time limits of text": {"timelimit": ["a", "b"]},
+    "retries of text": {"retries": "many"},
+    "group and chord": {"group": "g", "root_id": 7, "parent_id": {}},
+}
+ODD_BODIES = (
+    *(b"[[], {}, {}]", b'[["a"], {}, {}]', b'[["a", 0, 1], {}, {}]', b'[["a", true], {}, {}]', b'[[], {"chunk": 0}, {}]'),
+    *(b'{"args": ["a", 0], "task": "x", "id": "y", "eta": "2999-01-01T00:00:00"}', b'{"args": 1}', b'[["a", 0], {}, {"chain": 3}]'),
+)
+ODD_ENTRIES = (
+    *(b"\x80\x04garbage", b"", b"5", b"null", b"[]", b"[" * 200_000, b'"text"', b"{}", b'{"body": 1}', b'{"properties": 1}'),
+    *(b'{"properties": {}}', b'{"properties": {"delivery_tag": [1]}}', b'{"properties": {"delivery_tag": null}}'),
+    b'{"body": "e30=", "headers": [], "properties": {"delivery_tag": "a", "body_encoding": "base64"}}',
+    b'{"body": "e30=", "properties": {"delivery_tag": "b", "body_encoding": "rot13"}}',
+    b'{"body": "!", "properties": {"delivery_tag": "c", "body_encoding": "base64"}}',
+    b'{"body": "e30=", "properties": {"delivery_tag": "d", "body_encoding": "base64", "delivery_info": 3}}',
+    b'{"body": "e30=", "properties": {"delivery_tag": {"a": 1}, "delivery_info": {"exchange": "", "routing_key": "x"}}}',
+)
+
+
+def test_odd_message_costs_no_restart(fleet: Fleet, run_id: str) -> None:
+    for odd in ODD_HEADERS.values():
+        publish(fleet, b'[["odd-0123456789ab", 0], {}, {}]', **{**HEADERS, **odd})
+    for body in ODD_BODIES:
+        publish(fleet, body, **HEADERS)
+        publish(fleet, body)
+    fleet.ledger.client.rpush(queue_name("wary"), *ODD_ENTRIES)
+    pid = run_to_the_end(fleet, run_id)
+    assert [worker.pid for worker in fleet.workers("wary")] == [pid]
+    assert fleet.read_log().count("worker.started") == 1
+    assert len(fleet.read_log()) < 1_000_000
+    assert not any(make_app(fleet.settings).control.inspect(timeout=2).scheduled().values())
+
+
+def test_many_messages_with_eta_do_not_fill_the_worker(fleet: Fleet, run_id: str) -> None:
+    for _ in range(100):
+        publish(fleet, f'[["{run_id}", 0], {{}}, {{}}]'.encode(), **HEADERS, eta="2999-01-01T00:00:00+00:00")
+    messages: Any = fleet.ledger.client.lrange(queue_name("wary"), 0, -1)
+    fleet.ledger.client.delete(queue_name("wary"))
+    fleet.ledger.client.lpush(queue_name("wary"), *reversed(messages))  # those with an eta are read first
     run_to_the_end(fleet, run_id)
+    wait_until(lambda: not fleet.ledger.client.hlen("unacked"), "the messages to be acknowledged")

@@ -9,20 +9,24 @@ from celery.worker.consumer import Consumer as CeleryConsumer
 log = structlog.get_logger()
 
 # What code raises when it is given unexpected values.  A lost connection raises none of these.
-_MALFORMED = (TypeError, ValueError, LookupError, AttributeError)
+_MALFORMED = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
 
 
 class Consumer(CeleryConsumer):  # type: ignore[misc]  # Celery has no types
     """Log and acknowledge a malformed message.  It was only a doorbell, and the janitor sends another.
 
     Celery treats some malformed messages as failures of its own: it ends the worker and returns the message to the queue, where
-    the next worker fails on it.
+    the next worker fails on it.  A message with an ``eta`` is dropped: Celery would hold it, and raise the prefetch limit for it.
     """
 
     def create_task_handler(self) -> Callable[[Any], None]:
         read = super().create_task_handler()
 
         def read_or_drop(message: Any) -> None:
+            if _has_eta(message):
+                log.warning("message.dropped", reason="it has an eta, and the fleet publishes none")
+                message.ack()
+                return
             try:
                 read(message)
             except _MALFORMED as error:
@@ -36,3 +40,11 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # Celery has no types
             super().on_connection_error_after_connected(exc)
         except Exception as error:  # noqa: BLE001  closing a connection that is torn down can fail in any way (kombu 5.7: AttributeError)
             log.debug("broker.close_failed", error=repr(error))
+
+
+def _has_eta(message: Any) -> bool:
+    """Return whether Celery would hold the message until a time that it names, in one of the two places for it."""
+    try:
+        return bool(message.headers.get("eta") or (isinstance(message.payload, dict) and message.payload.get("eta")))
+    except Exception:  # noqa: BLE001  a body that cannot be decoded has none; Celery reports why
+        return False

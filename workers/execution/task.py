@@ -9,6 +9,7 @@ from kombu.exceptions import OperationalError
 from obstore.exceptions import BaseError as StoreFailure
 from redis.exceptions import RedisError
 
+from common.digests import is_run_id
 from common.errors import ConfigError, IntegrityError, LeaseLost, TransientError
 from common.storage.store import MissingObject
 from workers.execution.chunk import ChunkResult, run_chunk
@@ -16,15 +17,20 @@ from workers.runtime.worker import Worker
 
 log = structlog.get_logger()
 
+_MOST_CHUNKS = 10**8  # a part's key has 8 digits for the chunk
+
 
 def run_task(worker: Worker, run_id: str, chunk: int, *, at_once: bool = False) -> ChunkResult:
     """Run a chunk unless it is done, held or unknown.  Return what became of it.
 
     ``at_once`` skips admission, for a chunk whose holder died and that has waited long enough.
     """
+    if not (is_run_id(run_id) and _is_chunk_number(chunk)):
+        log.warning("message.ignored", reason="its arguments are not a run id and a chunk number")
+        return ChunkResult.UNKNOWN
     chunk_log = log.bind(run_id=run_id, chunk=chunk)
     try:
-        if not _is_planned(worker, run_id, chunk):
+        if not worker.runs.load(run_id).has_chunk(worker.store, chunk):
             chunk_log.warning("message.ignored", reason="the run has no such chunk")
             return ChunkResult.UNKNOWN
         result = run_chunk(worker, run_id, chunk, at_once=at_once)
@@ -50,6 +56,6 @@ def run_task(worker: Worker, run_id: str, chunk: int, *, at_once: bool = False) 
     return result
 
 
-def _is_planned(worker: Worker, run_id: object, chunk: object) -> bool:
-    """Return whether the ids of a message name a planned chunk.  A message is only a doorbell and must not harm a run."""
-    return isinstance(run_id, str) and isinstance(chunk, int) and worker.runs.load(run_id).has_chunk(worker.store, chunk)
+def _is_chunk_number(value: object) -> bool:
+    """Return whether ``value`` can be a chunk's number.  ``True`` is an ``int`` in Python, and no number."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _MOST_CHUNKS

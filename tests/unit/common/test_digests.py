@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from common.digests import name_node
+from common.digests import is_run_id, name_node
 
 
 def test_slurm_jobs_on_one_machine_have_distinct_names(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -12,3 +12,13 @@ def test_slurm_jobs_on_one_machine_have_distinct_names(monkeypatch: pytest.Monke
     assert name_node() == socket.gethostname()
     monkeypatch.setenv("SLURM_JOB_ID", "4711")
     assert name_node() == f"{socket.gethostname()}.4711"
+
+
+@pytest.mark.parametrize("value", ["tiny-1f0c92b4d7aa", "a" * 64 + "-1f0c92b4d7aa", "A.b_c-0"])
+def test_run_id_is_recognized(value: str) -> None:
+    assert is_run_id(value)
+
+
+@pytest.mark.parametrize("value", ["", "x" * 60_000_000, "../run", "a/b", "a\n", "a{b}", "\x1b[2J", "*", "é", None, 7, True, ["a"]])
+def test_other_value_is_no_run_id(value: object) -> None:
+    assert not is_run_id(value)

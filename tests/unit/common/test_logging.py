@@ -118,3 +118,25 @@ def test_secrets_are_masked_in_every_log_call(
     assert output.count("Traceback (most recent call last)") == 2
     if as_json:
         assert json.loads(output.splitlines()[0])["nested"] == [{"x": "***"}]
+
+
+def test_long_values_of_a_log_event_are_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_log()
+    long = "x" * 1_000_000
+    structlog.get_logger("ours").info("chunk.done", run_id=long, given=[long], odd={"a": long}, error=ValueError(long))
+    logging.getLogger("celery").warning("Task %s", long)
+    try:
+        raise ValueError(long)
+    except ValueError:
+        structlog.get_logger("ours").exception("chunk.failed")
+    written = capsys.readouterr().err
+    assert len(written) < 30_000
+    assert "Traceback" in written
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_control_characters_do_not_reach_the_log(as_json: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    configure_log(as_json=as_json)
+    structlog.get_logger("ours").info("chunk.done", path="/data/\x1b]0;title\x07.png")
+    logging.getLogger("celery").warning("Task %s", "\x1b[2J")
+    assert "\x1b" not in capsys.readouterr().err

@@ -111,3 +111,26 @@ def test_secrets_in_engine_options_are_found() -> None:
         "plain_url": "https://h/v1?api-version=3",
     }
     assert list(find_secrets(options, "engine_options")) == ["engine_options.base_url", "engine_options.headers.0.x"]
+
+
+def test_long_message_is_cut() -> None:
+    cut = mask_text("x" * 60_000_000)
+    assert len(cut) <= 2000
+    assert cut.endswith(" … (cut, 60,000,000 characters)")
+    assert mask_text(cut) == cut
+    assert mask_text("x" * 2000) == "x" * 2000
+
+
+@pytest.mark.parametrize("before", [1940, 1949, 1990, 2000, 7990, 7995])
+def test_secret_at_the_cut_is_not_shown(before: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LATE_KEY", "s3cret-of-twenty-letters")
+    assert "s3" not in mask_text("x" * before + "s3cret-of-twenty-letters" + "x" * 9000)
+
+
+@pytest.mark.parametrize(
+    ("raw", "shown"),
+    [("\x1b[31mred", r"\x1b[31mred"), ("a\rb", r"a\rb"), ("\x9b2J", r"\x9b2J"), ("\u202etxt", r"\u202etxt"), ("\0", r"\x00")],
+)
+def test_control_characters_are_escaped(raw: str, shown: str) -> None:
+    assert mask_text(raw) == shown
+    assert mask_text("a\n\tb é 日") == "a\n\tb é 日"

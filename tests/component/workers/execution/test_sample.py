@@ -366,3 +366,21 @@ def test_batches_fit_the_journal_limit(worker: Worker, fleet: Fleet) -> None:
     batches.extend(answering)
     assert sum(len(batch) for batch in batches) == 1500
     assert max(len(batch) for batch in batches) <= 512
+
+
+@pytest.mark.parametrize(
+    ("run_id", "chunk"),
+    [
+        ("x" * 60_000_000, 0),
+        ("../other", 0),
+        ("tried-0123456789ab", True),
+        ("tried-0123456789ab", -1),
+        ("tried-0123456789ab", 10**9),
+    ],
+    ids=["long run id", "path", "true", "negative", "large"],
+)
+def test_message_of_wrong_shape_is_ignored(worker: Worker, run_id: str, chunk: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_task(worker, run_id, chunk) == "unknown"
+    assert worker.trouble is None
+    captured = capsys.readouterr()
+    assert len(captured.out + captured.err) < 3000

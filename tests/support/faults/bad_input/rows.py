@@ -120,6 +120,20 @@ LINES = (
         _NO_JSON,
         code="bad_row",
     ),
+    _refuse(
+        "a key twice in a row",
+        '`{"question": "a?", "question": "b?"}`',
+        b'{"question": "a?", "question": "b?"}',
+        _ROW + "the key 'question' is given twice in one object; expected each key once",
+        code="bad_row",
+    ),
+    _refuse(
+        "a key twice in a nested object",
+        '`"options": {"A": "yes", "A": "no"}`',
+        b'{"question": "Why?", "options": {"A": "yes", "B": "or", "A": "no"}}',
+        _ROW + "the key 'A' is given twice in one object; expected each key once",
+        code="bad_row",
+    ),
     _refuse("single quotes", "a row as Python prints it", b"{'question': 'Why?'}", _NO_JSON, code="bad_row"),
     _refuse(
         "list as a row",

@@ -68,6 +68,12 @@ SERVICES = (
         starts=True,
     ),
     CommandCase(
+        "text that is no run id",
+        "`producer status` of a path with an escape sequence",
+        "producer: RUN: found '../\\x1b[2J'; expected a run id as producer enqueue prints it, such as tiny-1f0c92b4d7aa",
+        arguments=("status", "../\x1b[2J"),
+    ),
+    CommandCase(
         "unknown run",
         "`producer status quick-0`",
         "producer: no run 'quick-0' in …; is FLEET_STORE_URL the one it was enqueued with?",

@@ -46,6 +46,10 @@ def message_of(sample: Sample) -> str:
         (b'{"question": "\xff"}', "not UTF-8 (byte 15 of the line)"),
         (b'{"question": "Q?", "n": ' + b"9" * 5000 + b"}", "not JSON"),
         (b"[" * 100_000, "nested more than 64 levels deep"),
+        (b'{"question": "Q?", "question": "R?"}', "the key 'question' is given twice in one object"),
+        (b'{"question": "Q?", "quest\\u0069on": "R?"}', "the key 'question' is given twice"),
+        (b'{"question" :"Q?", "a": [{"b": 1, "b": 1}]}', "the key 'b' is given twice"),
+        (b'{"question": "Q?", "a": NaN, "a": 1}', "the key 'a' is given twice"),
         (b'{"question": "Q?", "deep": ' + b"[" * 65 + b"]" * 65 + b"}", "nested more than 64 levels deep"),
     ],
 )
@@ -55,6 +59,11 @@ def test_line_without_object_is_a_bad_row(tmp_path: Path, line: bytes, part: str
     assert message_of(samples[1]).startswith("set.jsonl: line 2: ")
     assert part in message_of(samples[1])
     assert [sample.index for sample in samples] == ["0", "1", "2"]
+
+
+def test_colons_in_text_are_not_keys(tmp_path: Path) -> None:
+    rows = [{"question": '"a": 1, "a": 2', "a": {"b": 1}, "b": {"b": 1}, "c": [{"b": 1}, {"b": 2}]}, {"question": ":::?"}]
+    assert faults(read(tmp_path, b"\n".join(json.dumps(row).encode() for row in rows))) == [None, None]
 
 
 def test_brackets_in_text_are_not_nesting(tmp_path: Path) -> None:
@@ -179,3 +188,11 @@ def test_memory_is_independent_of_file_size(tmp_path: Path) -> None:
         for number in range(20):
             stream.write(json.dumps({"question": f"{number}?", "image": f"data:image/png;base64,{text}"}) + "\n")
     check_memory_is_bounded(path)
+
+
+def test_fault_escapes_the_file_name_and_bounds_the_field_name(tmp_path: Path) -> None:
+    path = tmp_path / "a\x1b[2J.jsonl"
+    path.write_bytes(b'{"question": "Q?", "' + b"x" * 100_000 + b'": "\\ud800"}')
+    (sample,) = read_dataset(DatasetSource(path=str(path), name="odd"))
+    assert message_of(sample).startswith(r"a\x1b[2J.jsonl: line 1: field ")
+    assert len(message_of(sample)) <= 2000
