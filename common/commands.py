@@ -20,10 +20,13 @@ def run_command(name: str, command: Callable[..., object]) -> None:
         click.echo("interrupted; nothing is lost, run the same command again", err=True)
         sys.exit(INTERRUPTED)
     except click.ClickException as error:
+        from common.redaction import mask_text  # imported here: `--help` does not need it
+
+        error.message = mask_text(error.message)  # it can quote an argument or the name of a file
         error.show()
         sys.exit(USER_MUST_ACT)
     except FleetError as error:
-        from common.redaction import mask_text  # imported here: `--help` does not need it
+        from common.redaction import mask_text  # as above
 
         click.echo(mask_text(f"{name}: {error}"), err=True)
         sys.exit(error.exit_code)
