@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from io import StringIO
 
 import click
 
@@ -22,8 +23,9 @@ def run_command(name: str, command: Callable[..., object]) -> None:
     except click.ClickException as error:
         from common.redaction import mask_text  # imported here: `--help` does not need it
 
-        error.message = mask_text(error.message)  # it can quote an argument or the name of a file
-        error.show()
+        shown = StringIO()
+        error.show(shown)
+        click.echo(mask_text(shown.getvalue()), err=True, nl=False)  # it can quote an argument or the name of a file
         sys.exit(USER_MUST_ACT)
     except FleetError as error:
         from common.redaction import mask_text  # as above
