@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from io import StringIO
 from typing import NoReturn
 
 import click
@@ -22,10 +23,14 @@ def run_command(name: str, command: Callable[..., object]) -> NoReturn:
         click.echo(INTERRUPT_MESSAGE, err=True)
         sys.exit(INTERRUPTED)
     except click.ClickException as error:
-        error.show()
+        from common.redaction import mask_text  # imported here: `--help` does not need it
+
+        shown = StringIO()
+        error.show(shown)
+        click.echo(mask_text(shown.getvalue()), err=True, nl=False)  # it can quote an argument or the name of a file
         sys.exit(USER_MUST_ACT)
     except FleetError as error:
-        from common.redaction import mask_text  # imported here: `--help` does not need it
+        from common.redaction import mask_text  # as above
 
         click.echo(mask_text(f"{name}: {error}"), err=True)
         sys.exit(error.exit_code)

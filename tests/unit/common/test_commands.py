@@ -70,3 +70,12 @@ def test_usage_error_shows_the_suggestion_of_click(capsys: pytest.CaptureFixture
 def test_unexpected_exception_keeps_its_traceback() -> None:
     with pytest.raises(ZeroDivisionError):
         run_body(fail(ZeroDivisionError()))
+
+
+@pytest.mark.parametrize(
+    "error", [click.BadParameter("no file 'a\x1b[2J'"), click.UsageError("\x1b]0;title\x07"), ConfigError("a\x1b[2J: odd")]
+)
+def test_control_characters_do_not_reach_the_terminal(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_body(fail(error)) == 2
+    captured = capsys.readouterr().err
+    assert not {"\x1b", "\x07"} & set(captured)
