@@ -38,13 +38,14 @@ def mask_text(text: str, *, most: int = MOST_CHARACTERS) -> str:
     """Return a message as it may be logged, stored or shown.
 
     ``***`` replaces every secret and every URL's credentials and query.  Control characters other than line ends and tabs are
-    escaped, because a terminal obeys them.  A text of more than ``most`` characters is cut.
+    escaped, because a terminal obeys them.  A text of more than ``most`` characters loses its middle.
     """
     # Masking a text of megabytes takes minutes.  What is masked is longer than the result, so that no half of a secret is shown.
-    masked = _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], _mask_text(text[: 4 * most], _read_secrets()))
-    if len(masked) > most or len(text) > 4 * most:
-        masked = f"{masked[: most - 50]} … (cut, {len(text):,} characters)"
-    return masked
+    masked = _mask_and_escape(text[: 4 * most])
+    if len(masked) <= most and len(text) <= 4 * most:
+        return masked
+    end = _mask_and_escape(text[-4 * most :])[-most // 4 :]  # an error ends with what to do
+    return f"{masked[: most - len(end) - 50]} … (cut, {len(text):,} characters) … {end}"
 
 
 def mask_record(value: Any) -> Any:
@@ -67,6 +68,10 @@ def find_secrets(value: Any, path: str = "") -> Iterator[str]:
                 yield from find_secrets(entry, here)
     elif isinstance(value, str) and (_USER_PART.search(value) or _KEY_SHAPES.search(value)):
         yield path
+
+
+def _mask_and_escape(text: str) -> str:
+    return _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], _mask_text(text, _read_secrets()))
 
 
 def _mask_text(text: str, secrets: Sequence[str]) -> str:

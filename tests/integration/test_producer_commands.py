@@ -146,7 +146,7 @@ def test_status_counts_of_running_run_add_up(fleet: Fleet, run_id: str) -> None:
     status = read_json(fleet, "status", run_id, "--json")
     assert list(status) == [
         *("run_id", "model", "state", "reason", "samples", "datasets", "retrying"),
-        *("samples_per_s", "tokens_per_s", "eta_s", "workers"),
+        *("samples_per_s", "tokens_per_s", "eta_s", "workers", "quarantine"),
     ]  # fmt: skip
     counts = {"rows": 60, "unique": 50, "duplicates": 10, "ok": 16, "invalid": 0, "failed": 0, "in_flight": 8, "unprocessed": 26}
     assert status["samples"] == status["datasets"]["rows"] == counts

@@ -19,9 +19,9 @@ WORKERS = ("--model", "recording", "--gpus", "none")
 
 
 def write_profile(fleet: Fleet, **options: Any) -> None:
-    """Write the profile of an engine that records its requests.  Engine options are no part of a run's digest."""
+    """Write the profile of an engine that records its requests."""
     options = {"asked": str(fleet.folder / "asked"), **options}
-    fleet.write_profile("recording", engine="tests.support.engines.dying_engine:RecordingEngine", engine_options=options)
+    fleet.write_changing_profile("recording", "tests.support.engines.dying_engine:RecordingEngine", options)
 
 
 def read_asked(fleet: Fleet) -> Counter[str]:

@@ -56,6 +56,15 @@ class Fleet:
         path.write_text(yaml.safe_dump({"name": name, "engine": engine, "weights": name, **fields}))
         return name
 
+    def write_changing_profile(self, name: str, engine: str, options: Mapping[str, Any]) -> None:
+        """Write a profile whose engine options can be written again with other values while a run goes on.
+
+        Engine options identify a run.  So the profile names only the file that has them (``read_options``).
+        """
+        path = self.folder / f"{name}.options.yaml"
+        path.write_text(yaml.safe_dump(dict(options)))
+        self.write_profile(name, engine=engine, engine_options={"options_file": str(path)})
+
     def write_dataset(self, name: str, rows: Iterable[Mapping[str, Any]]) -> Path:
         path = self.folder / f"{name}.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -7,6 +7,7 @@ import asyncio
 import copy
 import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import fields, replace
 from typing import Any
 
@@ -151,10 +152,13 @@ class VllmEngine:
 
     def _find_cause(self, llm: AsyncLLM) -> DeathCause:
         """Return why vLLM's engine process ended.  Blocks until it has exited, for ``_EXIT_S`` at most."""
-        (process, *_) = llm.engine_core.resources.engine_manager.processes
-        process.join(_EXIT_S)
-        # vLLM exits with 0 only when a signal asks it to.
-        return classify_exit(process.exitcode or None, out_of_memory=count_oom_kills() > self._oom_kills)
+        code = None
+        if manager := llm.engine_core.resources.engine_manager:
+            with suppress(ValueError):  # vLLM has closed it meanwhile
+                for process in manager.processes[:1]:
+                    process.join(_EXIT_S)
+                    code = process.exitcode or None  # vLLM exits with 0 only when a signal asks it to
+        return classify_exit(code, out_of_memory=count_oom_kills() > self._oom_kills)
 
     async def _render(self, llm: AsyncLLM, request: Request) -> Any:
         """Return the prompt in the form that vLLM's engine takes: tokens, and images processed by the model's processor.

@@ -11,8 +11,10 @@ from common.ledger.ledger import Ledger
 
 log = structlog.get_logger()
 
-# These chunks skip admission, and other workers are to get a share of a dead worker's chunks.
-MOST_TAKEOVERS = 4
+# These chunks skip admission.  The first number bounds what one worker runs; the second what it takes in one sweep of its
+# janitor, so that other workers get a share of a dead worker's chunks.
+MOST_TAKEOVERS = 16
+MOST_IN_A_SWEEP = 4
 
 
 class Takeovers:
@@ -31,8 +33,13 @@ class Takeovers:
 
     @property
     def room(self) -> int:
-        """How many more may begin now; 0 once closed, and while ``is_closed()`` holds."""
-        return 0 if self._closed or self._is_closed() else self._most - sum(not taken.done() for taken in self._running)
+        """How many more may begin in one sweep now; 0 once closed, and while ``is_closed()`` holds."""
+        return 0 if self._closed or self._is_closed() else min(MOST_IN_A_SWEEP, self._most - self.running)
+
+    @property
+    def running(self) -> int:
+        """How many run or wait for a thread."""
+        return sum(not taken.done() for taken in list(self._running))
 
     def close(self) -> None:
         """Leave no room for more.  Safe in a signal handler."""

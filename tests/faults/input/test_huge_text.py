@@ -51,7 +51,9 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
         assert held.wait(60)
         check_long_text(text, context_tokens, count_tokens)
 
-    monkeypatch.setattr("workers.engines.hf.model.check_long_text", wait_and_check)
+    import workers.engines.hf.model as hf_model  # imported here: it imports torch
+
+    monkeypatch.setattr(hf_model, "check_long_text", wait_and_check)
     return held
 
 

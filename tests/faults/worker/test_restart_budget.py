@@ -32,7 +32,7 @@ EXIT_REASONS = {
 def enqueue_for_crashes(fleet: Fleet, how: str, **options: Any) -> str:
     """Enqueue 40 samples for workers that die in the way ``how`` until the file ``repaired`` exists; return the run's id."""
     options = {"asked": str(fleet.folder / "asked"), "repaired": str(fleet.folder / "repaired"), "how": how, **options}
-    fleet.write_profile(MODEL, engine="tests.support.engines.crashing_engine:CrashingEngine", engine_options=options)
+    fleet.write_changing_profile(MODEL, "tests.support.engines.crashing_engine:CrashingEngine", options)
     return enqueue_rows(fleet, MODEL, make_rows(40), chunk=8)
 
 

@@ -32,7 +32,7 @@ Signals = Sequence[signal.Signals]
 
 def write_profile(fleet: Fleet, **options: Any) -> None:
     options = {"asked": str(fleet.folder / "asked"), **options}
-    fleet.write_profile(MODEL, engine="tests.support.engines.dying_engine:RecordingEngine", engine_options=options)
+    fleet.write_changing_profile(MODEL, "tests.support.engines.dying_engine:RecordingEngine", options)
 
 
 def enqueue_slow(fleet: Fleet) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from common.errors import EngineError
 from common.spec.models import ModelProfile
-from tests.support.engines.dying_engine import RecordingEngine
+from tests.support.engines.dying_engine import RecordingEngine, read_options
 
 
 class CrashingEngine(RecordingEngine):
@@ -17,7 +17,7 @@ class CrashingEngine(RecordingEngine):
     """
 
     def __init__(self, profile: ModelProfile, weights: str) -> None:
-        options = dict(profile.engine_options)
+        options = read_options(profile)
         self._how = options.pop("how")
         self._repaired = Path(options.pop("repaired"))
         self._device = options.pop("device", os.environ["CUDA_VISIBLE_DEVICES"])

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from common.ledger.ledger import Ledger
 from common.records import Chunk
 from common.spec.models import ModelProfile
@@ -27,11 +29,19 @@ def claim(path: Path, text: str = "") -> bool:
     return True
 
 
+def read_options(profile: ModelProfile) -> dict[str, Any]:
+    """Return the engine options, with those of the file that ``Fleet.write_changing_profile`` wrote."""
+    options = dict(profile.engine_options)
+    if path := options.pop("options_file", None):
+        options |= yaml.safe_load(Path(path).read_text())
+    return options
+
+
 class RecordingEngine(EchoEngine):
     """Appends the id of every sample that it is asked to the file ``asked``, so that a test sees repeated requests."""
 
     def __init__(self, profile: ModelProfile, weights: str) -> None:
-        options = dict(profile.engine_options)
+        options = read_options(profile)
         self._asked = Path(options.pop("asked"))
         super().__init__(profile.model_copy(update={"engine_options": options}), weights)
 

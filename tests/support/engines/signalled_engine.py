@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from common.ledger.ledger import Ledger
 from common.records import Chunk, Lease
 from common.spec.models import ModelProfile
-from tests.support.engines.dying_engine import RecordingEngine
+from tests.support.engines.dying_engine import RecordingEngine, read_options
 from tests.support.fleet import Fleet
 from tests.support.waiting import wait_until
 from workers.engines.base import Generation, Request
@@ -50,7 +50,7 @@ class SignalledEngine(RecordingEngine):
     """``point`` is one of ``POINTS``, ``loading``, ``asking``, or ``between_journals``; the first ``after`` passes send nothing."""
 
     def __init__(self, profile: ModelProfile, weights: str) -> None:
-        options: dict[str, Any] = dict(profile.engine_options)
+        options = read_options(profile)
         self._point: str = options.pop("point")
         self._after: int = options.pop("after")
         self._signal = signal.Signals[options.pop("signal")]
@@ -125,7 +125,7 @@ def _name(given: tuple[Any, ...]) -> str:
 def write_signalled_profile(fleet: Fleet, name: str, point: str, sent: signal.Signals, *, after: int = 0, **options: Any) -> None:
     files = {"asked": str(fleet.folder / "asked"), "signalled": str(fleet.folder / "signalled")}
     options = {**files, "point": point, "signal": sent.name, "after": after, **options}
-    fleet.write_profile(name, engine="tests.support.engines.signalled_engine:SignalledEngine", engine_options=options)
+    fleet.write_changing_profile(name, "tests.support.engines.signalled_engine:SignalledEngine", options)
 
 
 def wait_for_signalled(fleet: Fleet) -> Signalled:

@@ -116,7 +116,7 @@ def test_secrets_in_engine_options_are_found() -> None:
 def test_long_message_is_cut() -> None:
     cut = mask_text("x" * 60_000_000)
     assert len(cut) <= 2000
-    assert cut.endswith(" … (cut, 60,000,000 characters)")
+    assert " … (cut, 60,000,000 characters) … " in cut
     assert mask_text(cut) == cut
     assert mask_text("x" * 2000) == "x" * 2000
 

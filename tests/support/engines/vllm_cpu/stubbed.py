@@ -35,6 +35,7 @@ class StubbedLlm:
     """Ends each request with the fault of ``FAULTS`` that ``says`` names, or with ``says`` as finish reason and some tokens."""
 
     errored = False
+    engine_core = SimpleNamespace(resources=SimpleNamespace(engine_manager=None))
     model_config = SimpleNamespace(max_model_len=9)
 
     def __init__(self, says: str) -> None:
