@@ -1,15 +1,39 @@
-"""Run a command so that an error ends it with a message and an exit code instead of a traceback."""
+"""The start and the end of a command's process, with exit codes and messages instead of tracebacks.
 
+Imports nothing heavy, so that Ctrl+C is handled from the first moment.
+"""
+
+import atexit
+import importlib
+import os
+import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from io import StringIO
 from typing import NoReturn
 
-import click
-
 from common.errors import FleetError
-from common.exit_codes import INTERRUPTED, USER_MUST_ACT
-from common.program import INTERRUPT_MESSAGE
+from common.exit_codes import INTERRUPTED, NOT_ALL_OK, USER_MUST_ACT
+
+_AGAIN_S = 0.05
+INTERRUPT_MESSAGE = "interrupted; nothing is lost, run the same command again"
+
+
+def run_program(name: str, module: str) -> NoReturn:
+    """Run the click command ``cli`` of ``module`` as the program ``name``, and end the process with its exit code."""
+    sys.unraisablehook = _interrupt_again
+    code: object = NOT_ALL_OK
+    try:
+        run_command(name, importlib.import_module(module).cli)
+    except SystemExit as end:
+        code = end.code
+    except KeyboardInterrupt:
+        sys.stderr.write(f"{INTERRUPT_MESSAGE}\n")
+        code = INTERRUPTED
+    except BaseException:  # noqa: BLE001  # as the interpreter does with an exception that leaves the program
+        sys.excepthook(*sys.exc_info())
+    _end_process(code if isinstance(code, int) else 0)
 
 
 def run_command(name: str, command: Callable[..., object]) -> NoReturn:
@@ -17,6 +41,8 @@ def run_command(name: str, command: Callable[..., object]) -> NoReturn:
 
     The exit code is what the command returns, or the ``exit_code`` of the error that ends it (``common.exit_codes``).
     """
+    import click  # imported here: interrupts are handled from the first moment, before anything heavy is imported
+
     try:
         code = command(prog_name=name, standalone_mode=False)
     except (KeyboardInterrupt, click.exceptions.Abort):  # click raises Abort for KeyboardInterrupt
@@ -35,3 +61,27 @@ def run_command(name: str, command: Callable[..., object]) -> NoReturn:
         click.echo(mask_text(f"{name}: {error}"), err=True)
         sys.exit(error.exit_code)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _interrupt_again(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Repeat an interrupt that arrived in a destructor or callback, from which no exception can leave."""
+    if issubclass(unraisable.exc_type, KeyboardInterrupt):
+        # After a moment, because this function runs inside the destructor.
+        signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
+        signal.setitimer(signal.ITIMER_REAL, _AGAIN_S)
+    else:
+        sys.__unraisablehook__(unraisable)
+
+
+def _end_process(code: int) -> NoReturn:
+    """End the process without the interpreter's teardown.
+
+    Threads of native libraries (Arrow, object storage) may still run.  Their teardown under the interpreter's can abort the
+    process: ``terminate called without an active exception``.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    atexit._run_exitfuncs()  # noqa: SLF001  # there is no public name
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):  # the reader of a pipe has gone, or the stream is closed
+            stream.flush()
+    os._exit(code)

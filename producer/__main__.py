@@ -2,7 +2,7 @@
 
 from typing import NoReturn
 
-from common.program import run_program
+from common.commands import run_program
 
 
 def main() -> NoReturn:

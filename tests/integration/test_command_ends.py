@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from common.program import INTERRUPT_MESSAGE
+from common.commands import INTERRUPT_MESSAGE
 from tests.support.fleet import ROOT, Fleet
 
 # Runs a command and sends SIGINT to this process at its n-th import.
 AT_IMPORT = """
 import builtins, os, signal, sys
-from common.program import run_program
+from common.commands import run_program
 
 program, at, *arguments = sys.argv[1:]
 imports, run_import = 0, builtins.__import__
@@ -32,7 +32,7 @@ run_program(program, program + ".cli")
 """
 IN_DESTRUCTOR = """
 import os, signal, sys, types
-from common.program import run_program
+from common.commands import run_program
 
 class Interrupting:
     def __del__(self):
@@ -51,7 +51,7 @@ run_program("producer", "interrupted")
 """
 WITH_NATIVE_THREADS = """
 import sys, threading, types
-from common.program import run_program
+from common.commands import run_program
 
 def command(**given):
     import pyarrow as pa, pyarrow.compute as pc
@@ -97,7 +97,7 @@ def test_running_native_threads_do_not_abort_the_end(attempt: int) -> None:
 
 def test_failed_import_keeps_traceback_and_exit_code(tmp_path: Path) -> None:
     del tmp_path
-    ended = run_code("from common.program import run_program; run_program('producer', 'no_such_module')")
+    ended = run_code("from common.commands import run_program; run_program('producer', 'no_such_module')")
     assert ended.returncode == 1
     assert "ModuleNotFoundError" in ended.stderr
 
