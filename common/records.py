@@ -15,7 +15,7 @@ FinishReason = Literal["stop", "length", "error"]
 STATE_BYTES: dict[str, int] = {"unprocessed": 0, "failed": 1, "invalid": 2, "ok": 3}
 
 
-# The row's own name in its dataset.  Plans and journals of earlier versions hold numbers.
+# The row's identifier in its dataset.  Earlier versions stored it as a number.
 RowIndex = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, int) else value)]
 
 
@@ -44,10 +44,10 @@ class Fault(Record):
 class Media(Record):
     """One image or video: inline bytes, a path or URL, or a byte range of a dataset file.
 
-    Exactly one of ``data`` (base64 text) and ``uri`` is set.  With ``offset`` and ``length`` (bytes) the media is that
-    range of the file at ``uri``, and ``encoding`` tells base64 text from raw bytes in it.  ``digest`` is that of the
-    bytes in the file, before any decoding, when the run was planned.  It is None for inline media, for a URL, and for a file
-    that counts by path only.
+    Exactly one of ``data`` (base64 text) and ``uri`` is set.  If ``offset`` and ``length`` (bytes) are set, the media is that
+    byte range of the file at ``uri``, and ``encoding`` says whether the range holds base64 text or raw bytes.  ``digest`` is
+    that of the bytes in the file, before any decoding, when the run was planned.  It is None for inline media, for a URL, and
+    for a file that counts by path only.
     """
 
     kind: Literal["image", "video"] = "image"
@@ -60,11 +60,11 @@ class Media(Record):
 
 
 class Sample(Record):
-    """One question to a model.
+    """One question for a model.
 
     ``sample_id`` is a digest of the dataset's name and the sample's content, so the same row has the same id in every
-    run.  ``index`` is the row's own name in its dataset.  ``target`` lists the accepted answers; it is empty if they are
-    unknown.  A row that cannot be asked is also a sample, with a ``fault``, so that it is counted.  When a later wave asks a
+    run.  ``index`` is the row's identifier in its dataset.  ``target`` lists the accepted answers; it is empty if they are
+    unknown.  A row that cannot be asked still becomes a sample, with a ``fault``, so that it is counted.  When a later wave asks a
     sample again, ``made_before`` counts its earlier attempts and ``violations_before`` has the violations of the last one.
     """
 
@@ -99,9 +99,10 @@ class Attempt(Record):
 class Outcome(Record):
     """A sample's single final record.
 
-    ``response`` is the raw text of the last attempt.  ``prediction`` is the adapter's reading of it, without thinking and
-    markers.  ``answer`` is the letter, yes/no, number or text extracted from the prediction, or ``None``.  A ``failed``
-    outcome has an ``error_code`` and no prediction: error text is never an answer.  Times are Unix seconds.
+    ``response`` is the raw text of the last attempt.  ``prediction`` is the text that the adapter extracts from it, with
+    thinking blocks and markers removed.  ``answer`` is the letter, yes/no, number or text extracted from the prediction, or
+    ``None``.  A ``failed`` outcome has an ``error_code`` and no prediction: error text is never an answer.  Times are Unix
+    seconds.
     """
 
     sample_id: str
@@ -145,16 +146,17 @@ class Plan(Record):
 
     @property
     def dataset_numbers(self) -> dict[str, int]:
-        """Return the number of each dataset, its index in ``datasets``. Chunks and ledger count samples by this number."""
+        """Return the number of each dataset, its index in ``datasets``. Chunks and the ledger count samples by this number."""
         return {counts.name: number for number, counts in enumerate(self.datasets)}
 
 
 class Chunk(Record):
-    """A fixed short list of a plan's samples: the unit of message, lease and part.
+    """A short, fixed list of a plan's samples.  Each chunk has one message, one lease and one part.
 
-    ``number`` counts over all waves.  ``samples_key`` is the key of the object with its samples, at ``offset`` and
-    ``length`` (bytes); ``crc32`` verifies them.  ``datasets`` counts the samples of each dataset, in the plan's order.
-    ``first`` is the plan position of the first sample.  In a later wave ``scattered`` lists all positions, ascending.
+    ``number`` continues across waves.  ``samples_key`` is the key of the object that holds its samples, in the byte range
+    given by ``offset`` and ``length``; ``crc32`` verifies them.  ``datasets`` counts the samples of each dataset, in the
+    plan's order.  ``first`` is the plan position of the first sample.  In a later wave ``scattered`` lists all positions,
+    ascending.
     """
 
     run_id: str

@@ -26,9 +26,9 @@ class Orphan:
 class Takeovers:
     """Tracks the holders of chunks by the tokens of their leases.
 
-    Tokens are used and not names, because a worker that restarts under its old name is another holder.
+    Holders are identified by token and not by name: a worker that restarts under the same name is a different holder.
 
-    ``took_s`` lists the durations of takeovers in seconds.  ``took_alone_s`` lists those for which a worker had to start first.
+    ``took_s`` lists the durations of takeovers in seconds.  ``took_alone_s`` lists those that had to wait for a worker to start.
     ``slow`` describes those over the limit.  Two kinds of chunk do not count: one that its holder committed after all, and one
     whose run was deleted from Redis in the meantime.  ``woke_first`` counts those in ``took_s`` that waited until a stopped
     holder woke up.
@@ -44,7 +44,7 @@ class Takeovers:
         self._orphans: dict[Place, Orphan] = {}
 
     def poll(self, run_ids: list[str]) -> None:
-        """Read the holders of all chunks in these runs, which must be all runs that have not ended.
+        """Read the holders of all chunks in these runs.  ``run_ids`` must contain every run that has not ended.
 
         Raises ``redis.RedisError``.
         """

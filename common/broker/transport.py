@@ -25,7 +25,10 @@ _NOT_A_MESSAGE = (TypeError, ValueError, LookupError, AttributeError, Arithmetic
 
 
 class QoS(redis.QoS):
-    """Free the place whatever Redis answers.  An unconfirmed message is delivered again later, and is only a doorbell."""
+    """Free the slot even if the acknowledgement fails.
+
+    Redis delivers the message again later, which is harmless: a message only names a chunk to check.
+    """
 
     def ack(self, delivery_tag: str) -> None:
         with self._free_place(delivery_tag):

@@ -73,8 +73,8 @@ class Ledger:
     def open_run(self, plan: Plan, model: str, *, chunks: int | None = None) -> bool:
         """Record a planned run as running.  Return whether it was unknown before.
 
-        ``chunks`` counts the chunks of all waves.  A run that the ledger has with fewer chunks is extended, and is running
-        again if it was done.
+        ``chunks`` counts the chunks of all waves.  A known run with fewer chunks is extended, and reopened if it
+        was done.
         """
         count = chunks or plan.chunks
         token = secrets.token_hex(8)
@@ -104,7 +104,7 @@ class Ledger:
         return Lease(run_id=run_id, chunk=chunk, token=token, worker=worker, standing=Standing(answer))
 
     def renew(self, run_id: str, leases: Sequence[Lease]) -> list[Lease]:
-        """Renew leases of one run until ``lease_s`` from now; return those that are lost."""
+        """Extend leases of one run to ``lease_s`` from now; return those that are lost."""
         named = [text for lease in leases for text in (lease.chunk, lease.token)]
         renewed = self._call(run_id, None, "renew", self._lease_ms, self._settings.retention_s, *named)
         return [lease for lease, kept in zip(leases, renewed, strict=True) if not kept]
@@ -149,8 +149,8 @@ class Ledger:
     def commit(self, chunk: Chunk, part: Part, datasets: Mapping[str, int], *, is_progress: bool = True) -> int:
         """Count a part's outcomes and mark its chunk done, with or without a lease; return how many samples changed state.
 
-        ``datasets`` maps a dataset's name to its number in the plan.  Without ``is_progress`` the commit does not count for
-        the rate.  Raises ``LeaseLost`` when the ledger does not know the run, or knows it with too few chunks.  The part
+        ``datasets`` maps a dataset's name to its number in the plan.  Without ``is_progress`` the commit does not count toward
+        the rate.  Raises ``LeaseLost`` if the run is not in the ledger, or its chunk count there is too low.  The part
         stays in the store: a rebuild, or the worker that takes the chunk over, finds it there.
         """
         outcomes = part.outcomes
@@ -209,11 +209,11 @@ class Ledger:
         if not self._call(run_id, None, "set_state", RunState.RUNNING, ""):
             return False
         model: Any = self.client.hget(run_keys(run_id).run, "model")
-        self.client.sadd(runs_key(model.decode()), run_id)  # after the state: `list_runs` removes ended runs
+        self.client.sadd(runs_key(model.decode()), run_id)  # set the state first, because `list_runs` removes ended runs
         return True
 
     def expire_leases(self, run_id: str, *, limit: int = 256, of_silent: bool = True, takes_struck: bool = True) -> list[int]:
-        """Return chunks to take over: given back, or (with ``of_silent``) with a holder that was silent for too long.
+        """Return chunks to take over: those given back and, with ``of_silent``, those whose lease expired.
 
         Each chunk is returned once, and again after ``lease_s`` if no worker has tried to lease it since.  At most one of them
         is struck or quarantined, and none is unless ``takes_struck``.
