@@ -46,7 +46,7 @@ def test_errors_become_masked_problems() -> None:
     assert report_fault("redis", ServiceUnreachable("redis://:hunter2@host:6379/0")) == Finding(
         "redis", "problem", "redis://***@host:6379/0", unreachable=True
     )
-    assert not report_fault("store", StoreFull("full")).unreachable
+    assert report_fault("store", StoreFull("full")).unreachable, "space may be made without a change of settings"
     assert not report_fault("profile", ConfigError("wrong")).unreachable
 
 
