@@ -19,7 +19,7 @@ def wait_for_store(url: str, on_trouble: Callable[[str], object], *, pause_s: fl
     """
     while True:
         try:
-            store = open_store(url)
+            store = open_store(url, create=False)
             store.probe()
         except TransientError as error:
             log.warning("store.awaited", error=str(error), retry_in_s=pause_s)

@@ -140,7 +140,14 @@ def test_unusable_store_is_a_problem(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (finding,) = check_store(Settings(store_url=str(tmp_path / "file" / "store")))
     assert (finding.level, finding.unreachable) == ("problem", False)
-    assert "cannot make this folder" in finding.found
+    assert "cannot read this folder: Not a directory" in finding.found
+
+
+def test_missing_store_folder_is_not_created(tmp_path: Path) -> None:
+    (finding,) = check_store(Settings(store_url=str(tmp_path / "store")))
+    assert (finding.level, finding.unreachable) == ("problem", True), "its file system may not be mounted"
+    assert "producer enqueue" in finding.found
+    assert not (tmp_path / "store").exists()
 
 
 @pytest.mark.parametrize(("url", "folder"), [("file:///a/b", "/a/b"), ("/a/b", "/a/b"), ("s3://bucket/a", None)])
