@@ -39,6 +39,16 @@ def full_redis(fleet: Fleet) -> Iterator[None]:
 
 
 @contextmanager
+def stopped_redis(fleet: Fleet) -> Iterator[None]:
+    """Stop Redis inside the block, and start it again with its data and address."""
+    fleet.server.kill()
+    try:
+        yield
+    finally:
+        fleet.server.restart()
+
+
+@contextmanager
 def hanging_redis(fleet: Fleet) -> Iterator[None]:
     """Stop the Redis process inside the block; its connections stay open, as on a machine that swaps."""
     os.kill(fleet.server.pid, signal.SIGSTOP)
