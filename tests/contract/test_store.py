@@ -296,6 +296,12 @@ def test_store_without_answer_is_unreachable(s3_url: str, monkeypatch: pytest.Mo
         assert "secret" not in str(caught.value)
 
 
+def test_name_that_does_not_resolve_is_unreachable(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://store.invalid")
+    with pytest.raises(ServiceUnreachable, match=r"the store does not answer: .*store\.invalid"):
+        open_store(s3_url, patience_s=0.2).probe()
+
+
 @pytest.mark.parametrize(
     ("not_after", "error", "words"),
     [(None, ConfigError, "does not verify .UnknownIssuer"), (datetime(2020, 1, 1, tzinfo=UTC), ServiceUnreachable, "out of date")],

@@ -3,12 +3,14 @@
 import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import psutil
 import pytest
 
+from common.exit_codes import USER_MUST_ACT
 from common.ledger.worker_registry import WorkerRecord
 from tests.support.asked_samples import count_asked_again
 from tests.support.faults.faulty_s3 import Fault, FaultyS3, answer, faulty_s3, lose_request
@@ -26,7 +28,7 @@ from tests.support.faults.redis_faults import (
 )
 from tests.support.faults.small_disk import SmallDisk, small_disk
 from tests.support.fleet import Fleet, make_rows, start_fleet
-from tests.support.fleet_processes import find_processes
+from tests.support.fleet_processes import find_processes, start_launcher
 from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
 from tests.support.workers import enqueue_rows
@@ -201,3 +203,33 @@ def test_waiting_worker_ends_with_its_launcher(fleet: Fleet) -> None:
     launcher.kill()
     launcher.wait()
     wait_until(lambda: not find_processes(fleet), "the end of the worker")
+
+
+WRONG_CONFIGURATIONS = {
+    "unknown scheme": ("ftp://host/folder", None, "unknown scheme 'ftp'"),
+    "no such bucket": ("s3://no-such-bucket/root", None, "NoSuchBucket"),
+    "unknown key": ("", answer(403, "InvalidAccessKeyId"), "InvalidAccessKeyId"),
+    "wrong secret": ("", answer(403, "SignatureDoesNotMatch"), "SignatureDoesNotMatch"),
+    "expired token": ("", answer(400, "ExpiredToken"), "ExpiredToken"),
+    "store is a file": ("profiles/recording.yaml", None, "a file; expected a folder"),
+}
+
+
+@pytest.mark.parametrize("mistake", WRONG_CONFIGURATIONS)
+def test_worker_gives_up_for_wrong_configuration(fleet: Fleet, faulty_s3: FaultyS3, s3_url: str, mistake: str) -> None:
+    """The launcher exits with 2, without a restart."""
+    url, fault, words = WRONG_CONFIGURATIONS[mistake]
+    if fault:
+        faulty_s3.inject(fault)
+    if mistake == "store is a file":
+        url = str(fleet.folder / url)
+    wrong = replace(fleet, settings=fleet.settings.model_copy(update={"store_url": url or s3_url}))
+    write_recording_profile(fleet)
+    with start_launcher(wrong, "--model", RECORDING, "--gpus", "none", environment=wrong.environment()) as launcher:
+        assert launcher.wait(timeout=60) == USER_MUST_ACT
+        _, log = launcher.communicate()
+    assert words in log
+    assert log.count("worker.started") == 1
+    (worker,) = fleet.workers(RECORDING)
+    assert worker.state == "stopped"
+    assert words in (worker.trouble or "")

@@ -1,5 +1,6 @@
 """The connection to Redis survives what redis-py does not retry, and names what Redis refuses."""
 
+import socket
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
@@ -94,3 +95,12 @@ def test_error_of_a_command_is_not_translated(redis_url: str) -> None:
         client.set("key", "value")
         with pytest.raises(redis.ResponseError, match="WRONGTYPE"), reaching_redis(settings):
             client.lpush("key", "value")
+
+
+def test_name_that_does_not_resolve_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    with pytest.raises(ServiceUnreachable, match=r"Redis at redis\.example:6379/0 does not answer.*FLEET_REDIS_URL is right"):
+        connect_redis(Settings(redis_url="redis://redis.example:6379/0"), patience_s=0)
