@@ -193,6 +193,20 @@ def test_restarted_worker_waits_for_redis(fleet: Fleet, fault: str) -> None:
     assert_run_completes(fleet, run_id)
 
 
+def test_worker_is_restarted_until_weights_can_be_downloaded(fleet: Fleet) -> None:
+    options = {"asked": str(fleet.folder / "asked"), "repaired": str(fleet.folder / "repaired"), "how": "download"}
+    fleet.write_changing_profile(RECORDING, "tests.support.engines.crashing_engine:CrashingEngine", options)
+    run_id = enqueue_rows(fleet, RECORDING, make_rows(SAMPLES), chunk=8)
+    fleet.start_workers(RECORDING, max_restarts=0)
+    wait_until(lambda: fleet.read_log().count("worker.started") >= 3, "several starts")
+    trouble = wait_until(lambda: [one.trouble for one in fleet.workers(RECORDING) if one.trouble], "the trouble of the worker")
+    assert "cannot be loaded; it is tried again (ConnectionRefusedError" in str(trouble)
+    (fleet.folder / "repaired").touch()
+    assert fleet.wait_for_end(run_id).samples.ok == SAMPLES
+    assert_run_is_sound(fleet, run_id)
+    assert "worker.gave_up" not in fleet.read_log()
+
+
 def test_waiting_worker_ends_with_its_launcher(fleet: Fleet) -> None:
     """Otherwise the name of the worker would stay taken, and no new launcher could start."""
     write_recording_profile(fleet)
