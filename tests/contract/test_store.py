@@ -296,6 +296,18 @@ def test_store_without_answer_is_unreachable(s3_url: str, monkeypatch: pytest.Mo
         assert "secret" not in str(caught.value)
 
 
+def test_absent_credentials_are_a_config_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without keys the client asks the cloud's metadata service, which exists only on the cloud's machines."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise obstore.exceptions.GenericError("Error performing PUT http://169.254.169.254/latest/api/token: error sending request")
+
+    store = open_store(str(tmp_path))
+    monkeypatch.setattr(obstore, "put", fail)
+    with pytest.raises(ConfigError, match="no credentials found; set AWS_ACCESS_KEY_ID"):
+        store.put("key", b"")
+
+
 def test_name_that_does_not_resolve_is_unreachable(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://store.invalid")
     with pytest.raises(ServiceUnreachable, match=r"the store does not answer: .*store\.invalid"):

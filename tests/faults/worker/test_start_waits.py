@@ -224,6 +224,7 @@ WRONG_CONFIGURATIONS = {
     "no such bucket": ("s3://no-such-bucket/root", None, "NoSuchBucket"),
     "unknown key": ("", answer(403, "InvalidAccessKeyId"), "InvalidAccessKeyId"),
     "wrong secret": ("", answer(403, "SignatureDoesNotMatch"), "SignatureDoesNotMatch"),
+    "not authenticated": ("", answer(401, "Unauthorized"), "the store refuses"),
     "expired token": ("", answer(400, "ExpiredToken"), "ExpiredToken"),
     "store is a file": ("profiles/recording.yaml", None, "a file; expected a folder"),
 }
