@@ -43,16 +43,19 @@ class OutOfMemory(SampleError):
 
 
 class TransientError(FleetError):
-    """A service is unreachable or limits the rate.  Waiting helps, and there is no fault to correct: retried with backoff."""
+    """A service is unreachable or limits the rate.  Waiting helps, and there is no fault to correct: retried with backoff.
+
+    Commands end with exit code 3.
+    """
 
     code = "transient_error"
+    exit_code = UNREACHABLE
 
 
 class ServiceUnreachable(TransientError):
-    """Redis or the store does not answer at all.  Commands end with exit code 3."""
+    """Redis or the store does not answer, or refuses to serve for now."""
 
     code = "service_unreachable"
-    exit_code = UNREACHABLE
 
 
 class EngineError(FleetError):

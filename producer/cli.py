@@ -80,7 +80,7 @@ def enqueue(spec_path: Path, changes: tuple[str, ...], dry_run: bool, as_json: b
         click.echo(json.dumps([describe_plan(spec, _read_samples(spec)) for spec in specs], indent=2, ensure_ascii=False))
         return
     settings = get_settings()
-    with _fleet() as (store, ledger):
+    with _fleet(create=True) as (store, ledger):
         store.probe()
         for spec in specs:
             enqueued = enqueue_run(spec, _read_samples(spec), store, ledger, make_app(settings))
@@ -215,15 +215,18 @@ def demo(folder: Path) -> None:
 
 
 @contextmanager
-def _fleet() -> Iterator[tuple[Store, Ledger]]:
-    """Open store and ledger. If Redis becomes unreachable, the command ends with exit code 3."""
+def _fleet(*, create: bool = False) -> Iterator[tuple[Store, Ledger]]:
+    """Open store and ledger. If Redis becomes unreachable, the command ends with exit code 3.
+
+    With ``create``, a store's folder is created if it does not exist.
+    """
     from common.ledger.connection import connect_redis, reaching_redis
     from common.ledger.ledger import Ledger
     from common.settings import get_settings
 
     settings = get_settings()
     with reaching_redis(settings):
-        yield _open_store(), Ledger(connect_redis(settings), settings)
+        yield _open_store(create=create), Ledger(connect_redis(settings), settings)
 
 
 def _split_statuses(text: str) -> tuple[str, ...]:
@@ -236,11 +239,11 @@ def _split_statuses(text: str) -> tuple[str, ...]:
     return statuses
 
 
-def _open_store() -> Store:
+def _open_store(*, create: bool = False) -> Store:
     from common.settings import get_settings
     from common.storage.store import open_store
 
-    return open_store(get_settings().store_url)
+    return open_store(get_settings().store_url, create=create)
 
 
 def _read_samples(spec: RunSpec) -> Iterator[Sample]:

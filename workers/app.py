@@ -19,7 +19,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from common.broker.app import TASK_NAME, make_app
 from common.errors import ConfigError, FleetError, TransientError
 from common.exit_codes import ENGINE_DIED, UNREACHABLE, USER_MUST_ACT
-from common.ledger.connection import connect_redis
+from common.ledger.connection import connect_redis, reaching_redis
 from common.ledger.ledger import Ledger
 from common.ledger.worker_registry import WorkerRecord, announce_worker
 from common.logging import configure_log
@@ -36,7 +36,7 @@ from workers.engines.registry import load_engine
 from workers.execution.task import run_task
 from workers.media.loader import MediaLoader
 from workers.recovery.janitor import Janitor
-from workers.recovery.store_wait import wait_for_store
+from workers.recovery.service_wait import open_usable_store, wait_for_service
 from workers.recovery.takeover import Takeovers
 from workers.runtime.engine_host import EngineHost
 from workers.runtime.fingerprint import ModelFingerprint
@@ -94,11 +94,13 @@ def make_worker(name: str) -> Worker:
     settings = get_settings()
     profile_path = find_profile(given.profile)
     profile = _complete(read_profile(given.profile), given.preset)
-    waiting = make_record(name, given, profile)
-    store = wait_for_store(settings.store_url, partial(_announce, waiting), pause_s=settings.renew_s)
+    record = make_record(name, given, profile)
+    on_trouble = partial(_announce_waiting, record, given.launcher)
+    wait_for_service(partial(_announce_start, record), on_trouble, pause_s=settings.renew_s)
+    store = wait_for_service(partial(open_usable_store, settings.store_url), on_trouble, pause_s=settings.renew_s)
     weights = find_weights(profile, profile_path=profile_path)
     return wire_worker(
-        make_record(name, given, profile),
+        record,
         profile,
         load_engine(profile, weights),
         app,
@@ -187,6 +189,21 @@ def _announce_end(worker: str, trouble: str) -> None:
         given = WorkerSettings()
         record = make_record(worker, given, read_profile(given.profile))
         _announce(record.model_copy(update={"state": "stopped"}), trouble)
+
+
+def _announce_start(record: WorkerRecord) -> None:
+    """Write the record of a worker that starts.  Raises ``ServiceUnreachable`` if Redis takes no writes now."""
+    settings = get_settings()
+    with reaching_redis(settings), connect_redis(settings) as client:
+        announce_worker(client, record, ttl_s=_TROUBLE_S)
+
+
+def _announce_waiting(record: WorkerRecord, launcher: int | None, trouble: str) -> None:
+    """Announce what a worker waits for at its start.  End this process if its launcher has exited meanwhile."""
+    if launcher not in (None, os.getppid()):
+        log.warning("launcher.gone", hint="this worker has not started and ends")
+        os._exit(0)
+    _announce(record, trouble)
 
 
 def _announce(record: WorkerRecord, trouble: str) -> None:

@@ -100,11 +100,11 @@ def _prepare() -> Settings:
 
 def _claim_names(settings: Settings, assignments: Sequence[Assignment]) -> None:
     from common.digests import name_node
-    from common.ledger.connection import connect_redis
+    from common.ledger.connection import connect_redis, reaching_redis
     from workers.supervisor.notices import withdraw_notices
     from workers.supervisor.worker_names import await_free_names
 
-    with connect_redis(settings) as client:
+    with reaching_redis(settings), connect_redis(settings) as client:
         names = [f"{one.slot.name}@{name_node()}" for one in assignments]
         await_free_names(client, names, patience_s=settings.lease_s)
         for model in {one.model for one in assignments}:

@@ -1,5 +1,6 @@
 """The connection to Redis: a client that retries, and errors that name the address and the remedy."""
 
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,9 +14,14 @@ from common.errors import ConfigError, ServiceUnreachable
 from common.redaction import mask_text
 from common.settings import Settings
 
-# Transient errors: Redis is unreachable, out of memory (maxmemory with noeviction), or a replica before its promotion.
-_PASSING = (redis.ConnectionError, redis.TimeoutError, redis.OutOfMemoryError, redis.ReadOnlyError)
+# Transient errors: Redis is unreachable or loading, out of memory (maxmemory with noeviction), or a replica before its promotion.
+_RETRIED = (redis.ConnectionError, redis.TimeoutError, redis.OutOfMemoryError, redis.ReadOnlyError)
+_PASSING = (*_RETRIED, redis.exceptions.MasterDownError, redis.exceptions.NoPermissionError)
+# redis-py has no classes for these: the disk of Redis is full, or the primary has lost its replicas.
+_PASSING_CODES = ("MISCONF ", "NOREPLICAS ")
 
+# The words of OpenSSL for a certificate that is renewed on the server, without a change of this fleet's configuration.
+_OUT_OF_DATE = re.compile("certificate (has expired|is not yet valid)")
 _HANDSHAKE_S = 1.0
 _PAUSE_S = 0.05
 
@@ -35,7 +41,7 @@ def connect_redis(settings: Settings, *, patience_s: int = 3) -> redis.Redis:
             socket_connect_timeout=5,
             health_check_interval=30,
             retry=Retry(ExponentialBackoff(base=0.1, cap=1.0), patience_s + 3),
-            retry_on_error=list(_PASSING),
+            retry_on_error=list(_RETRIED),
         )
     except ValueError:  # an unknown scheme or port; the message of redis-py would show the password
         raise ConfigError("FLEET_REDIS_URL: expected an address such as redis://:password@host:6379/0") from None
@@ -65,19 +71,26 @@ class _Pool(redis.ConnectionPool):
                 time.sleep(_PAUSE_S)
 
 
+def can_pass(error: redis.RedisError) -> bool:
+    """Return whether Redis may accept the same command later, without a change of this fleet's configuration."""
+    return isinstance(error, _PASSING) or str(error).startswith(_PASSING_CODES)
+
+
 @contextmanager
 def reaching_redis(settings: Settings) -> Iterator[None]:
-    """Raise ``ServiceUnreachable`` when Redis becomes unreachable, full or read-only inside the block.
+    """Raise ``ServiceUnreachable`` when Redis becomes unreachable, or refuses commands for now, inside the block.
 
     Raises ``ConfigError`` when it refuses the password or its certificate is not valid.
     """
     try:
         yield
-    except _PASSING as error:
+    except redis.RedisError as error:
+        if not can_pass(error):
+            raise
         address = mask_text(settings.redis_url.get_secret_value()).partition("://")[2].removeprefix("***@")
         if isinstance(error, redis.AuthenticationError):
             raise ConfigError(f"Redis at {address} refuses the user or password of FLEET_REDIS_URL ({error})") from error
-        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        if "CERTIFICATE_VERIFY_FAILED" in str(error) and not _OUT_OF_DATE.search(str(error)):
             raise ConfigError(
                 f"Redis at {address}: its certificate does not verify ({error}); if a private authority signed it, "
                 "add ?ssl_ca_certs=FILE with the authority's certificate to FLEET_REDIS_URL"
@@ -90,4 +103,12 @@ def _explain(error: redis.RedisError) -> str:
         return "is out of memory; nothing is lost. Raise its maxmemory or delete old runs, then run the same command again"
     if isinstance(error, redis.ReadOnlyError):
         return "takes no writes: it is a replica; set FLEET_REDIS_URL to the address of the primary"
-    return f"does not answer ({error.__class__.__name__}); check that it runs and that FLEET_REDIS_URL is right"
+    if isinstance(error, redis.exceptions.NoPermissionError):
+        return (
+            f"does not permit a command ({error}); nothing is lost. Allow the user all commands and keys, then repeat the command"
+        )
+    if _OUT_OF_DATE.search(str(error)):
+        return f"has a certificate that is out of date ({error}); renew it, or correct the clock of this machine"
+    if isinstance(error, redis.ConnectionError | redis.TimeoutError):
+        return f"does not answer ({error.__class__.__name__}); check that it runs and that FLEET_REDIS_URL is right"
+    return f"serves no commands now; nothing is lost. Correct what it reports, then run the same command again ({error})"

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from common.answers.validators import check_validators
 from common.digests import digest_file
 from common.errors import ConfigError
+from common.os_faults import explain_unreadable
 from common.redaction import find_secrets, mask_record
 from common.settings import get_settings
 from common.spec.models import DatasetSource, ModelProfile, RunFile, RunSpec, SamplingParams, Validation
@@ -85,10 +86,8 @@ def find_weights(profile: ModelProfile, *, profile_path: Path) -> str:
     try:
         is_folder = folder.is_dir()
     except OSError as error:
-        raise ConfigError(
-            f"{profile_path}: weights: {folder} cannot be read: {error.strerror}; check its permissions and those of the folders "
-            "above it"
-        ) from error
+        fault = f"{folder} cannot be read: {error.strerror}; check its permissions and those of the folders above it"
+        raise explain_unreadable(error, f"{profile_path}: weights: {fault}") from error
     if not is_folder:
         raise ConfigError(f"{profile_path}: weights: {folder} is not a folder; expected the folder of a saved model")
     return str(folder)
@@ -102,7 +101,7 @@ def load_yaml(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}; expected a YAML file") from error
+        raise explain_unreadable(error, f"{path}: cannot be read: {error.strerror}; expected a YAML file") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 ({error.reason}); expected YAML text in UTF-8") from error
     raw = parse_yaml(text, str(path))
@@ -243,7 +242,7 @@ def _resolve_dataset(source: DatasetSource, spec_path: Path, number: int) -> Dat
     try:
         digest = digest_file(path)
     except OSError as error:
-        raise ConfigError(f"{where}: {path} cannot be read: {error.strerror}; check its permissions") from error
+        raise explain_unreadable(error, f"{where}: {path} cannot be read: {error.strerror}; check its permissions") from error
     root = (path.parent / source.media_root).resolve() if source.media_root else path.parent
     return source.model_copy(update={"path": str(path), "media_root": str(root), "digest": digest})
 

@@ -6,9 +6,7 @@ whole or not at all.
 An obstore client hangs in a forked child: open a store after a fork, and never at import time.
 """
 
-import errno
 import os
-import re
 import secrets
 import time
 from collections.abc import Iterator
@@ -19,23 +17,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import obstore
-from obstore.exceptions import (
-    AlreadyExistsError,
-    BaseError,
-    InvalidPathError,
-    NotSupportedError,
-    PermissionDeniedError,
-    UnauthenticatedError,
-    UnknownConfigurationKeyError,
-)
+from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import LocalStore, from_url
 
-from common.errors import ConfigError, FleetError, IntegrityError, ServiceUnreachable, TransientError
+from common.errors import ConfigError, IntegrityError, ServiceUnreachable, TransientError
 from common.redaction import mask_text
+from common.storage.store_errors import (
+    MissingObject,
+    StoreClosed,
+    StoreFull,
+    check_folder,
+    first_line,
+    translate_folder_error,
+    translating,
+)
 
 if TYPE_CHECKING:  # these names exist only in obstore's stubs
     from obstore import WritableFile
     from obstore.store import ObjectStore
+
+__all__ = ["MissingObject", "Store", "StoreClosed", "StoreFull", "StoreProbe", "Writer", "open_store"]
 
 KNOWN_SCHEMES = ("file", "s3", "gs", "az")
 
@@ -46,37 +47,6 @@ _CREATE_TRIES = 3
 _LIST_TRIES = 3
 _RETRIES = 10_000  # so that ``patience_s`` ends the retries; obstore's default of 10 would end them within about 2 s
 _FIRST_PAUSE, _LONGEST_PAUSE = timedelta(seconds=0.1), timedelta(seconds=2)
-_USERS_TO_FIX = (ValueError, InvalidPathError, NotSupportedError, UnauthenticatedError, UnknownConfigurationKeyError)
-_FULL = re.compile(r"No space left on device|quota exceeded|StorageFull|status code: 507", re.IGNORECASE)
-_UNREACHABLE = re.compile(r"error sending request|body error|timed out|timeout|status code: (408|409|429|5\d\d)", re.IGNORECASE)
-# The credentials are wrong.  Source: the list of error codes of Amazon S3.
-_CREDENTIALS = re.compile(r"InvalidAccessKeyId|SignatureDoesNotMatch|InvalidToken|ExpiredToken|AccountProblem")
-_CLOSED = re.compile(r"status code: 403|AccessDenied|Permission denied|Read-only file system|Stale file handle|not connected")
-_REFUSED = re.compile(r"NoSuchBucket|builder error|redirect|status code: 4(?!03|08|09|29)\d\d")
-_CLOSED_CODES = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ESTALE, errno.ENOTCONN, errno.EIO, errno.ETIMEDOUT}
-_OUT_OF_RANGE = re.compile(r"range was invalid|status code: 416", re.IGNORECASE)
-
-
-class MissingObject(FleetError):
-    """No object has this key. The caller decides whether that is an error."""
-
-    code = "missing_object"
-
-
-class StoreFull(ServiceUnreachable):
-    """The store has no space for the object. A worker retries until there is space; a command ends with exit code 3."""
-
-    code = "store_full"
-
-
-class StoreClosed(ServiceUnreachable):
-    """The store forbids the operation now: it is read-only, or permission is missing.
-
-    That may pass without a change of this configuration (a disk is remounted, a policy is corrected). So a worker retries, and
-    a command ends with exit code 3.
-    """
-
-    code = "store_closed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +66,7 @@ class Writer:
 
     def write(self, content: bytes) -> None:
         """Append ``content``. Each full buffer of 8 MiB is sent immediately."""
-        with _translating(self._where):
+        with translating(self._where):
             self._stream.write(content)
 
 
@@ -108,8 +78,9 @@ class Store:
     forbids the operation now ``StoreFull`` or ``StoreClosed``.
     """
 
-    def __init__(self, client: "ObjectStore", url: str) -> None:
+    def __init__(self, client: "ObjectStore", url: str, folder: Path | None = None) -> None:
         self._client = client
+        self._folder = folder
         self.url = mask_text(url)
 
     def put_new(self, key: str, content: bytes) -> bool:
@@ -229,19 +200,22 @@ class Store:
         return f"{self.url}: {key!r}"
 
     def _translating(self, key: str) -> AbstractContextManager[None]:
-        return _translating(self._where(key))
+        if self._folder:
+            check_folder(self._folder)
+        return translating(self._where(key))
 
 
-def open_store(url: str, *, patience_s: float = 10.0) -> Store:
+def open_store(url: str, *, create: bool = True, patience_s: float = 10.0) -> Store:
     """Open the store at ``url``: a path, ``file://`` and a path, ``s3://bucket/prefix``, ``gs://`` or ``az://``.
 
-    A missing local folder is created. Credentials and endpoints come from the environment, for S3 from ``AWS_*``. Plain http is
-    allowed only if the endpoint starts with ``http://``. ``patience_s`` limits the retries of one operation. Raises
-    ``ConfigError``. It does not contact the store; ``Store.probe`` does.
+    A missing local folder is created; without ``create`` it raises ``StoreClosed``, because its file system may not be mounted.
+    Credentials and endpoints come from the environment, for S3 from ``AWS_*``. Plain http is allowed only if the endpoint
+    starts with ``http://``. ``patience_s`` limits the retries of one operation. Raises ``ConfigError``. It does not contact
+    object storage; ``Store.probe`` does.
     """
     scheme, separator, rest = url.partition("://")
     if not separator or scheme.lower() == "file":
-        return _open_folder(Path(rest if separator else url).expanduser().absolute())
+        return _open_folder(Path(rest if separator else url).expanduser().absolute(), create=create)
     if scheme.lower() not in KNOWN_SCHEMES:
         known = ", ".join(f"{name}://" for name in KNOWN_SCHEMES)
         raise ConfigError(f"store {mask_text(url)}: unknown scheme {scheme!r}; expected a path or one of {known}")
@@ -256,55 +230,20 @@ def open_store(url: str, *, patience_s: float = 10.0) -> Store:
             },
         )
     except (BaseError, ValueError) as error:
-        raise ConfigError(f"store {mask_text(url)}: {_first_line(error)}") from error
+        raise ConfigError(f"store {mask_text(url)}: {first_line(error)}") from error
     return Store(client, url)
 
 
-def _open_folder(folder: Path) -> Store:
+def _open_folder(folder: Path, *, create: bool) -> Store:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        if create:
+            folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        message = f"store {folder}: cannot make this folder: {error.strerror}"
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StoreFull(message) from error
-        raise (StoreClosed if error.errno in _CLOSED_CODES else ConfigError)(message) from error
-    return Store(LocalStore(folder), f"file://{folder}")
+        raise translate_folder_error(error, f"store {folder}: cannot make this folder") from error
+    check_folder(folder)
+    return Store(LocalStore(folder), f"file://{folder}", folder)
 
 
 def _endpoint_is_http() -> bool:
     endpoint = next(filter(None, map(os.environ.get, _ENDPOINT_VARIABLES)), "")
     return endpoint.lower().startswith("http://")
-
-
-@contextmanager
-def _translating(where: str) -> Iterator[None]:
-    """Translate obstore's errors into the error classes of ``common.errors``, by who must act."""
-    try:
-        yield
-    except (BaseError, OSError, ValueError) as error:
-        raise _translate(error, where) from error
-
-
-def _translate(error: Exception, where: str) -> FleetError:
-    message = _first_line(error)
-    if "169.254.169.254" in message:
-        return ConfigError(f"{where}: no credentials found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY ({message})")
-    if isinstance(error, FileNotFoundError) and "NoSuchBucket" not in message:
-        return MissingObject(f"{where}: no such object")
-    if _FULL.search(message):
-        return StoreFull(f"{where}: the store is full; make room, nothing is lost ({message})")
-    if _OUT_OF_RANGE.search(message):
-        return IntegrityError(f"{where}: the object ends before the requested range ({message})")
-    if isinstance(error, _USERS_TO_FIX) or _REFUSED.search(message) or _CREDENTIALS.search(message):
-        return ConfigError(f"{where}: the store refuses: {message}")
-    if isinstance(error, PermissionDeniedError) or _CLOSED.search(message):
-        return StoreClosed(f"{where}: the store refuses this now; nothing is lost ({message})")
-    if _UNREACHABLE.search(message):
-        return ServiceUnreachable(f"{where}: the store does not answer: {message}")
-    return TransientError(f"{where}: {message}")
-
-
-def _first_line(error: Exception) -> str:
-    """Return obstore's message without its dump of Rust values, on one line of at most 400 characters."""
-    message = " ".join(str(error).partition("\n\nDebug source:")[0].split())
-    return mask_text(message if len(message) <= 400 else message[:397] + "...")

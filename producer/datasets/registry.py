@@ -9,6 +9,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from common.errors import ConfigError
+from common.os_faults import explain_unreadable
 from common.records import Sample
 from common.spec.models import DatasetSource
 from common.spelling import suggest
@@ -53,7 +54,8 @@ def read_dataset(source: DatasetSource) -> Iterator[Sample]:
         Path(source.path).open("rb").close()
     except OSError as error:
         reason = error.strerror or error
-        raise ConfigError(f"dataset {source.name!r}: path: {source.path} cannot be read ({reason}); expected a file") from None
+        message = f"dataset {source.name!r}: path: {source.path} cannot be read ({reason}); expected a file"
+        raise explain_unreadable(error, message) from None
     return read_samples(source, reader(source))
 
 

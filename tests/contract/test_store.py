@@ -1,20 +1,25 @@
 """The contract of every store, on a local folder and on S3."""
 
+import errno
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import obstore
 import pytest
+import trustme
 
-from common.errors import ConfigError, IntegrityError, ServiceUnreachable, TransientError
+from common.errors import ConfigError, FleetError, IntegrityError, ServiceUnreachable, TransientError
+from common.exit_codes import UNREACHABLE, USER_MUST_ACT
 from common.storage.store import MissingObject, Store, StoreClosed, StoreFull, open_store
 from tests.support.faults.faulty_s3 import Fault, FaultyS3, answer, cut_answer, faulty_s3, lose_answer, lose_request
 from tests.support.faults.small_disk import SmallDisk, small_disk
+from tests.support.servers.tls_proxy import start_tls_proxy
 
 __all__ = ["faulty_s3", "small_disk"]  # fixtures
 
@@ -207,6 +212,61 @@ def test_folder_that_cannot_be_created_is_named(tmp_path: Path) -> None:
         open_store(f"{tmp_path}/file/store")
 
 
+def test_folder_is_created_only_on_request(tmp_path: Path) -> None:
+    with pytest.raises(StoreClosed, match=r"store: no such folder now; nothing is lost.*mount.*FLEET_STORE_URL.*producer enqueue"):
+        open_store(f"{tmp_path}/store", create=False)
+    assert not (tmp_path / "store").exists()
+    open_store(f"{tmp_path}/store")
+    open_store(f"{tmp_path}/store", create=False).probe()
+
+
+def test_folder_that_disappears_is_not_created_again(tmp_path: Path) -> None:
+    """Objects written below an unmounted file system would be hidden when it is mounted again."""
+    store = open_store(f"{tmp_path}/store")
+    store.put("runs/a/key", b"content")
+    (tmp_path / "store").rename(tmp_path / "away")
+    operations: list[Callable[[], object]] = [
+        lambda: store.put("key", b""),
+        lambda: store.put_new("key", b""),
+        lambda: store.get("runs/a/key"),
+        lambda: store.get_range("runs/a/key", 0, 1),
+        lambda: store.exists("runs/a/key"),
+        lambda: list(store.list_keys()),
+        lambda: store.open_writer("key").__enter__(),
+        store.probe,
+    ]
+    for operation in operations:
+        with pytest.raises(StoreClosed, match="no such folder now"):
+            operation()
+    assert not (tmp_path / "store").exists()
+    (tmp_path / "away").rename(tmp_path / "store")
+    assert list(store.list_keys()) == ["runs/a/key"]
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        *((code, StoreClosed) for code in ("EACCES", "EPERM", "EROFS", "ESTALE", "ENOTCONN", "EIO", "EHOSTDOWN", "ETIMEDOUT")),
+        *((code, StoreFull) for code in ("ENOSPC", "EDQUOT")),
+        *((code, ConfigError) for code in ("EEXIST", "ENOTDIR", "ENAMETOOLONG", "ELOOP", "EINVAL")),
+    ],
+)
+def test_fault_of_folder_passes_unless_path_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, error: type[FleetError]
+) -> None:
+    number: int = getattr(errno, code)
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    for create, method in ((True, "mkdir"), (False, "stat")):
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, method, fail)
+            with pytest.raises(error, match=os.strerror(number)) as caught:
+                open_store(f"{tmp_path}/store", create=create)
+        assert caught.value.exit_code == (USER_MUST_ACT if error is ConfigError else UNREACHABLE)
+
+
 def test_unknown_scheme_error_lists_known_schemes() -> None:
     with pytest.raises(ConfigError, match=r"'ftp'.*file://, s3://, gs://, az://"):
         open_store("ftp://user:secret@host/folder")
@@ -234,6 +294,45 @@ def test_store_without_answer_is_unreachable(s3_url: str, monkeypatch: pytest.Mo
         assert s3_url in str(caught.value)
         assert "127.0.0.1:9" in str(caught.value)
         assert "secret" not in str(caught.value)
+
+
+def test_absent_credentials_are_a_config_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without keys the client asks the cloud's metadata service, which exists only on the cloud's machines."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise obstore.exceptions.GenericError("Error performing PUT http://169.254.169.254/latest/api/token: error sending request")
+
+    store = open_store(str(tmp_path))
+    monkeypatch.setattr(obstore, "put", fail)
+    with pytest.raises(ConfigError, match="no credentials found; set AWS_ACCESS_KEY_ID"):
+        store.put("key", b"")
+
+
+def test_name_that_does_not_resolve_is_unreachable(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://store.invalid")
+    with pytest.raises(ServiceUnreachable, match=r"the store does not answer: .*store\.invalid"):
+        open_store(s3_url, patience_s=0.2).probe()
+
+
+@pytest.mark.parametrize(
+    ("not_after", "error", "words"),
+    [(None, ConfigError, "does not verify .UnknownIssuer"), (datetime(2020, 1, 1, tzinfo=UTC), ServiceUnreachable, "out of date")],
+    ids=["unknown authority", "expired"],
+)
+def test_certificate_passes_only_if_out_of_date(
+    s3_endpoint: str,
+    s3_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    not_after: datetime | None,
+    error: type[FleetError],
+    words: str,
+) -> None:
+    port = urlsplit(s3_endpoint).port
+    assert port
+    with start_tls_proxy(port, trustme.CA(), not_after=not_after) as tls_port:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"https://127.0.0.1:{tls_port}")
+        with pytest.raises(error, match=f"the certificate of the store .*{words}"):
+            open_store(s3_url, patience_s=0.2).probe()
 
 
 # Faults of the store

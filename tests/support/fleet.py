@@ -165,6 +165,7 @@ def start_fleet(folder: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) 
     with start_redis(folder / "redis") as server:
         chosen = {"store_url": f"file://{folder}/store", "lease_s": 3.0, "renew_s": 0.5, "janitor_s": 0.5, **settings}
         fleet = Fleet(folder, server, Settings(redis_url=server.url, **chosen))
+        open_store(fleet.settings.store_url)  # workers wait for its folder
         try:
             yield fleet
         finally:

@@ -7,7 +7,6 @@ from typing import Literal
 from common.errors import FleetError, TransientError
 from common.exit_codes import UNREACHABLE, USER_MUST_ACT
 from common.redaction import mask_text
-from common.storage.store import StoreFull
 
 Level = Literal["ok", "warning", "problem"]
 
@@ -30,8 +29,7 @@ class Finding:
 
 def report_fault(what: str, error: FleetError) -> Finding:
     """Return an error as a problem without advice: the message of a ``FleetError`` says what to do."""
-    is_unreachable = isinstance(error, TransientError) and not isinstance(error, StoreFull)
-    return Finding(what, "problem", mask_text(str(error)), unreachable=is_unreachable)
+    return Finding(what, "problem", mask_text(str(error)), unreachable=isinstance(error, TransientError))
 
 
 def find_exit_code(findings: Iterable[Finding]) -> int:

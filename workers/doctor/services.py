@@ -51,7 +51,7 @@ def check_redis(settings: Settings) -> list[Finding]:
 def check_store(settings: Settings) -> list[Finding]:
     """Check that the store can write an object, read it back, and refuse to create it a second time."""
     try:
-        probe = open_store(settings.store_url, patience_s=_ANSWER_S).probe()
+        probe = open_store(settings.store_url, create=False, patience_s=_ANSWER_S).probe()
     except FleetError as error:
         return [report_fault("store", error)]
     shared = "; the producer and every node must see the same folder" if find_store_folder(settings) else ""

@@ -24,6 +24,7 @@ from workers.engines.context import check_long_text, check_prompt_tokens, has_lo
 from workers.engines.hf.batching import cut_at_end
 from workers.engines.hf.model import classify_fault, to_generation
 from workers.engines.hf.positions import find_context
+from workers.engines.load_faults import explain_load_failure
 
 _ADVICE = (
     "MMaDA is not on PyPI: git clone https://github.com/Gen-Verse/MMaDA && pip install -r MMaDA/requirements.txt (in a "
@@ -111,7 +112,8 @@ class MmadaModel:
     def __init__(self, profile: ModelProfile, weights: str, options: MmadaOptions) -> None:
         """Load the weights.
 
-        Raises ``ConfigError`` if the package is missing or the weights are invalid, ``EngineError`` for any other failure.
+        Raises ``ConfigError`` if the package is missing or the weights are invalid, ``TransientError`` if they cannot be
+        downloaded or read now, ``EngineError`` for any other failure.
         """
         where = f"profile {profile.name}: weights {weights}"
         self._options = options
@@ -121,7 +123,7 @@ class MmadaModel:
         except ConfigError:
             raise
         except (OSError, ValueError, KeyError) as error:
-            raise ConfigError(f"{where}: cannot be loaded: {error}") from error
+            raise explain_load_failure(error, f"{where}: cannot be loaded: {error}") from error
         except (AttributeError, ImportError, TypeError) as error:
             found = f"transformers {transformers.__version__}: {error}"
             raise ConfigError(f"{where}: MMaDA requires transformers 4.46 and fails with the installed {found}") from error

@@ -31,6 +31,7 @@ from common.spec.models import ModelProfile, SamplingParams
 from common.spelling import suggest
 from workers.engines.base import Generation, Request
 from workers.engines.context import check_long_text, check_prompt_tokens, has_long_text
+from workers.engines.load_faults import explain_load_failure
 
 # vLLM options that have a field of their own in the profile: option -> field.
 _SET_BY_PROFILE = {"model": "weights", "revision": "revision", "trust_remote_code": "trust_remote_code"}
@@ -74,15 +75,16 @@ class VllmEngine:
         """Load the model.
 
         Blocks the event loop until the model is loaded: vLLM binds itself to the loop on which it is created.
-        Raises ``ConfigError`` if vLLM rejects the weights or the options, ``EngineError`` if vLLM cannot start.
+        Raises ``ConfigError`` if vLLM rejects the weights or the options, ``TransientError`` if they cannot be downloaded or
+        read now, ``EngineError`` if vLLM cannot start.
         """
         where = f"profile {self._profile.name}"
         try:
             # The usage context of vLLM's server.  Without a context, vLLM chooses batch sizes for small machines.
             config = AsyncEngineArgs(**self._options).create_engine_config(UsageContext.OPENAI_API_SERVER)
         except Exception as error:
-            # All of them are about the input: pydantic errors, ValueError, TypeError, and OSError for missing weights.
-            raise ConfigError(f"{where}: vLLM refuses the weights or the engine_options: {error}") from error
+            # Without an outage, all of them are about the input: pydantic errors, ValueError, TypeError, OSError.
+            raise explain_load_failure(error, f"{where}: vLLM refuses the weights or the engine_options: {error}") from error
         try:
             self._llm = AsyncLLM.from_vllm_config(config, disable_log_stats=self._options["disable_log_stats"])
             tokenizer = self._llm.renderer.get_tokenizer()

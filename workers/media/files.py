@@ -4,7 +4,6 @@ A dataset names its media, and the author of a dataset is usually not the operat
 (roots), a path in a row could show the model any file that the worker can read, and the answer could disclose its content.
 """
 
-import errno
 import os
 import stat
 from collections.abc import Sequence
@@ -13,21 +12,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 from common.errors import ConfigError, SampleError, TransientError
+from common.os_faults import UNAVAILABLE
 from common.settings import Settings
 from common.spec.models import DatasetSource
 
 # With O_PATH a parent folder needs only search permission; systems without O_PATH require read permission as well.
 _FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY
-
-# This machine has run out of descriptors or memory; the file or address is not at fault.
-EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
-# The file system is unavailable and may come back: an NFS server that restarts, a lost FUSE mount, Lustre that evicted this
-# machine (ESHUTDOWN), a lease of another process on the file (EAGAIN).  EIO is not in the set, because it may be permanent for
-# one bad file.
-_UNAVAILABLE = EXHAUSTED | {
-    *(errno.ESTALE, errno.ENOTCONN, errno.ESHUTDOWN, errno.ETIMEDOUT, errno.EAGAIN, errno.EHOSTDOWN, errno.EHOSTUNREACH),
-    *(errno.ENETDOWN, errno.ENETUNREACH, errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED),
-}
 
 
 @dataclass(frozen=True)
@@ -85,7 +75,7 @@ def read_file(path: Path, offset: int, length: int | None, name: str, *, roots: 
         message = f"{name}: no such file; check the path in the dataset, or set media_root to the folder of the images"
         raise SampleError("media_missing", message) from None
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
-        if isinstance(error, OSError) and error.errno in _UNAVAILABLE:
+        if isinstance(error, OSError) and error.errno in UNAVAILABLE:
             raise TransientError(f"{name}: cannot be read now: {error.strerror}") from error
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise SampleError("media_unreadable", f"{name}: cannot be read: {reason}; check the path and its permissions") from error
@@ -100,7 +90,7 @@ def _resolve(path: Path) -> Path:
     try:
         return Path(os.path.realpath(path, strict=True))
     except OSError as error:
-        if error.errno in _UNAVAILABLE:
+        if error.errno in UNAVAILABLE:
             raise
         return Path(os.path.realpath(path))
 

@@ -23,7 +23,7 @@ import httpx2
 from typing_extensions import override
 
 from common.errors import SampleError, TransientError
-from workers.media.files import EXHAUSTED
+from common.os_faults import EXHAUSTED
 
 PORT = 443
 MOST_REDIRECTS = 5

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import structlog
 from celery import Celery
-from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
+from redis.exceptions import ResponseError
 
 from common.broker.app import count_waiting, ring
+from common.ledger.connection import can_pass
 from common.ledger.ledger import Ledger
 from common.records import RunState
 from common.storage.plan_index import ChunkIndex
@@ -49,9 +50,10 @@ class Janitor:
                 elif trusts_leases and queue_is_empty and self._is_running(run_id):
                     pending = self.ledger.find_pending(run_id, limit=_RING_AT_ONCE)
                     rung += ring(self.app, self.model, run_id, pending, self.find_index(run_id))
-            except (OutOfMemoryError, ReadOnlyError):
-                raise
-            except ResponseError:  # the other runs must go on
+            except ResponseError as error:
+                if can_pass(error):
+                    raise
+                # The other runs must go on.
                 log.exception("run.record_unusable", run_id=run_id, hint="rebuild it with: producer resume --rebuild")
         if taken or not (self.takeovers.room and takes_struck):
             self.ledger.client.delete(turn)

@@ -3,6 +3,9 @@
 Every exit that the launcher did not request counts, including an orderly one (exit code 0: the worker itself received a
 signal), because a worker that exits twenty times in an hour makes no progress.  An exit because a service does not answer
 does not count, however long the service is away.
+
+A worker that cannot start with its configuration is given up, unless it has run with it: then a file that the configuration
+names is missing for now, such as weights on a disk that is not mounted.  Such an exit does not count either.
 """
 
 import signal
@@ -36,21 +39,24 @@ class RestartPolicy:
         self._max_restarts = max_restarts
         self._restarted_s: deque[float] = deque()
         self._failures = 0
+        self._has_run = False
 
     def plan_next(self, code: int, *, started_s: float, ended_s: float) -> float | None:
         """Return the pause in seconds before the restart of a worker that exited with ``code``, or ``None`` to give it up.
 
         The backoff starts from the beginning after a worker has run for longer than a minute.
         """
-        if code == USER_MUST_ACT:
+        if code == USER_MUST_ACT and not self._has_run:
             return None
+        is_healthy = ended_s - started_s > _HEALTHY_AFTER_S
+        self._has_run |= is_healthy and code != USER_MUST_ACT
         while self._restarted_s and self._restarted_s[0] <= ended_s - _WINDOW_S:
             self._restarted_s.popleft()
-        if code != UNREACHABLE:
+        if code not in (UNREACHABLE, USER_MUST_ACT):
             if len(self._restarted_s) >= self._max_restarts:
                 return None
             self._restarted_s.append(ended_s)
-        self._failures = 1 if ended_s - started_s > _HEALTHY_AFTER_S else self._failures + 1
+        self._failures = 1 if is_healthy else self._failures + 1
         return _BACKOFF_S[min(self._failures, len(_BACKOFF_S)) - 1]
 
 

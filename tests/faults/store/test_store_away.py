@@ -73,7 +73,7 @@ def test_run_continues_after_long_store_outage(s3_fleet: Fleet, faulty_s3: Fault
             assert UNANSWERED in output
             assert "Traceback" not in output
     assert not (fleet.folder / "out" / "results.parquet").exists()
-    wait_until(lambda: "store.awaited" in fleet.read_log(), "a worker that starts during the outage")
+    wait_until(lambda: "service.awaited" in fleet.read_log(), "a worker that starts during the outage")
     wait_until(lambda: "chunk.postponed" in fleet.read_log(), "a chunk that is postponed")
     view = fleet.ledger.view_run(run_id)
     assert view is not None

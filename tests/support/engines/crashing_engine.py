@@ -8,12 +8,14 @@ from pathlib import Path
 from common.errors import EngineError
 from common.spec.models import ModelProfile
 from tests.support.engines.dying_engine import RecordingEngine, read_options
+from workers.engines.load_faults import explain_load_failure
 
 
 class CrashingEngine(RecordingEngine):
     """Crashes in the way ``how`` while the file ``repaired`` is missing; only on the GPU ``device``, if one is given.
 
-    ``how`` is the name of a signal that the process sends itself, or ``error`` for an ``EngineError``.
+    ``how`` is the name of a signal that the process sends itself, ``error`` for an ``EngineError``, or
+    ``download`` for weights that cannot be downloaded now.
     """
 
     def __init__(self, profile: ModelProfile, weights: str) -> None:
@@ -29,5 +31,7 @@ class CrashingEngine(RecordingEngine):
             return
         if self._how == "error":
             raise EngineError("the accelerator fell off the bus")
+        if self._how == "download":
+            raise explain_load_failure(ConnectionRefusedError("Connection refused"), "weights org/model: cannot be loaded")
         faulthandler.disable()
         os.kill(os.getpid(), signal.Signals[self._how])

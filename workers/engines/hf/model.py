@@ -24,6 +24,7 @@ from workers.engines.context import check_long_text, check_prompt_tokens
 from workers.engines.hf.batching import Waiting, cut_at_end, cut_at_stop
 from workers.engines.hf.positions import find_context, find_positions
 from workers.engines.hf.rows import CancelledRows, FullRows, RowSampler
+from workers.engines.load_faults import explain_load_failure
 
 
 def _untyped(name: Any) -> Any:
@@ -59,7 +60,8 @@ class HfModel:
     def __init__(self, profile: ModelProfile, weights: str, options: HfOptions) -> None:
         """Load the weights.
 
-        Raises ``ConfigError`` if the weights or the options are invalid, ``EngineError`` for any other failure.
+        Raises ``ConfigError`` if the weights or the options are invalid, ``TransientError`` if they cannot be downloaded or
+        read now, ``EngineError`` for any other failure.
         """
         where = f"profile {profile.name}: weights {weights}"
         try:
@@ -67,7 +69,7 @@ class HfModel:
         except ConfigError:
             raise
         except (OSError, ValueError, ImportError, KeyError) as error:
-            raise ConfigError(f"{where}: cannot be loaded: {error}") from error
+            raise explain_load_failure(error, f"{where}: cannot be loaded: {error}") from error
         except Exception as error:
             raise EngineError(f"{where}: this machine cannot run the model: {type(error).__name__}: {error}") from error
         if not self._processor.chat_template:

@@ -1,11 +1,25 @@
-"""The connection to Redis survives what redis-py does not retry."""
+"""The connection to Redis survives what redis-py does not retry, and names what Redis refuses."""
+
+import socket
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import pytest
 import redis
 
-from common.errors import ServiceUnreachable
-from common.ledger.connection import connect_redis
+from common.errors import ConfigError, ServiceUnreachable
+from common.exit_codes import UNREACHABLE
+from common.ledger.connection import connect_redis, reaching_redis
 from common.settings import Settings
+from tests.support.faults.redis_faults import (
+    full_redis,
+    read_only_redis,
+    redis_without_permission,
+    redis_without_primary,
+    redis_without_replicas,
+    unsaved_redis,
+)
+from tests.support.fleet import Fleet
 
 
 def cut_handshakes(monkeypatch: pytest.MonkeyPatch, count: int) -> list[int]:
@@ -33,3 +47,60 @@ def test_handshake_that_never_succeeds_is_reported(redis_url: str, monkeypatch: 
     cut_handshakes(monkeypatch, 10**9)
     with pytest.raises(ServiceUnreachable, match="does not answer"):
         connect_redis(Settings(redis_url=redis_url), patience_s=0)
+
+
+def read_and_write(client: redis.Redis) -> None:
+    client.get("key")
+    client.set("key", "value")
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        pytest.param(full_redis, "is out of memory", id="out of memory"),
+        pytest.param(read_only_redis, "takes no writes: it is a replica", id="replica"),
+        pytest.param(redis_without_primary, "serves no commands now.*Link with MASTER is down", id="primary lost"),
+        pytest.param(redis_without_replicas, "serves no commands now.*NOREPLICAS", id="replicas lost"),
+        pytest.param(unsaved_redis, "serves no commands now.*MISCONF", id="disk of Redis full"),
+        pytest.param(redis_without_permission, "does not permit a command", id="permission missing"),
+    ],
+)
+def test_refusal_that_can_pass_is_unreachable(
+    fleet: Fleet, fault: Callable[[Fleet], AbstractContextManager[None]], words: str
+) -> None:
+    client = fleet.ledger.client
+    with fault(fleet), pytest.raises(ServiceUnreachable, match=words) as caught, reaching_redis(fleet.settings):
+        read_and_write(client)
+    assert caught.value.exit_code == UNREACHABLE
+    assert client.set("key", "value")
+
+
+@pytest.mark.parametrize("reason", ["certificate has expired", "certificate is not yet valid"])
+def test_certificate_out_of_date_can_pass(redis_url: str, reason: str) -> None:
+    settings = Settings(redis_url=redis_url)
+    refused = redis.ConnectionError(f"Error 1: [SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: {reason} (_ssl.c:1006)")
+    with pytest.raises(ServiceUnreachable, match=f"out of date.*{reason}.*clock"), reaching_redis(settings):
+        raise refused
+
+
+def test_certificate_of_unknown_authority_is_a_config_error(redis_url: str) -> None:
+    refused = redis.ConnectionError("Error 1: [SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: self-signed certificate")
+    with pytest.raises(ConfigError, match="does not verify"), reaching_redis(Settings(redis_url=redis_url)):
+        raise refused
+
+
+def test_error_of_a_command_is_not_translated(redis_url: str) -> None:
+    settings = Settings(redis_url=redis_url)
+    with connect_redis(settings) as client:
+        client.set("key", "value")
+        with pytest.raises(redis.ResponseError, match="WRONGTYPE"), reaching_redis(settings):
+            client.lpush("key", "value")
+
+
+def test_name_that_does_not_resolve_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    with pytest.raises(ServiceUnreachable, match=r"Redis at redis\.example:6379/0 does not answer.*FLEET_REDIS_URL is right"):
+        connect_redis(Settings(redis_url="redis://redis.example:6379/0"), patience_s=0)

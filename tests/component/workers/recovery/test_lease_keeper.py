@@ -138,7 +138,7 @@ def test_worker_drains_once_when_its_launcher_exits(redis_url: str, monkeypatch:
     beats: list[int] = []
     with beat(redis_url, lambda: beats.append(1)):
         monkeypatch.setattr("workers.recovery.lease_keeper.os.kill", lambda *given: signals.append(given))
-        monkeypatch.setattr("workers.recovery.lease_keeper.os.getppid", lambda: 1)
+        monkeypatch.setattr("workers.recovery.lease_keeper.os.getppid", lambda: 2**22 + 1)  # no process has such a number
         wait_until(lambda: signals, "the signal")
         seen = len(beats)
         wait_until(lambda: len(beats) > seen + 2, "more heartbeats")

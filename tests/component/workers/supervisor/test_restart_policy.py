@@ -55,6 +55,21 @@ def test_config_error_is_not_retried() -> None:
     assert end_at(RestartPolicy(0), 0.0) is None
 
 
+def test_configuration_that_has_run_is_tried_again() -> None:
+    """Its weights may lie on a disk that is not mounted now."""
+    restarts = RestartPolicy(1)
+    assert end_at(restarts, 100.0, ran_s=61) == 1
+    assert [end_at(restarts, 101.0 + number, USER_MUST_ACT) for number in range(100)][-1] == 30, "such exits do not count"
+    assert end_at(restarts, 300.0) is None, "others do"
+
+
+@pytest.mark.parametrize("ran_s", [1.0, 61.0])
+def test_slow_load_of_wrong_configuration_is_not_a_run(ran_s: float) -> None:
+    restarts = RestartPolicy(20)
+    assert end_at(restarts, 100.0, ENGINE_DIED) == 1
+    assert end_at(restarts, 200.0, USER_MUST_ACT, ran_s=ran_s) is None
+
+
 def test_reason_names_exit_code_and_meaning() -> None:
     assert describe_giving_up(ENGINE_DIED, 20) == "gave up after 20 restarts in an hour; last exit code 70 (engine died)"
     assert describe_giving_up(USER_MUST_ACT, 20) == "cannot start"

@@ -46,7 +46,7 @@ def test_errors_become_masked_problems() -> None:
     assert report_fault("redis", ServiceUnreachable("redis://:hunter2@host:6379/0")) == Finding(
         "redis", "problem", "redis://***@host:6379/0", unreachable=True
     )
-    assert not report_fault("store", StoreFull("full")).unreachable
+    assert report_fault("store", StoreFull("full")).unreachable, "space may be made without a change of settings"
     assert not report_fault("profile", ConfigError("wrong")).unreachable
 
 
@@ -140,7 +140,14 @@ def test_unusable_store_is_a_problem(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (finding,) = check_store(Settings(store_url=str(tmp_path / "file" / "store")))
     assert (finding.level, finding.unreachable) == ("problem", False)
-    assert "cannot make this folder" in finding.found
+    assert "cannot read this folder: Not a directory" in finding.found
+
+
+def test_missing_store_folder_is_not_created(tmp_path: Path) -> None:
+    (finding,) = check_store(Settings(store_url=str(tmp_path / "store")))
+    assert (finding.level, finding.unreachable) == ("problem", True), "its file system may not be mounted"
+    assert "producer enqueue" in finding.found
+    assert not (tmp_path / "store").exists()
 
 
 @pytest.mark.parametrize(("url", "folder"), [("file:///a/b", "/a/b"), ("/a/b", "/a/b"), ("s3://bucket/a", None)])

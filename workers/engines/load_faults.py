@@ -1,0 +1,35 @@
+"""Why a model does not load: a service or file system that is unavailable now, or a mistake of the user."""
+
+import socket
+from collections.abc import Iterator
+
+from common.errors import ConfigError, FleetError, TransientError
+from common.os_faults import UNAVAILABLE
+
+_RETRIED_STATUSES = (408, 429)
+_SERVER_FAULT = 500
+
+
+def explain_load_failure(error: Exception, message: str) -> FleetError:
+    """Return a ``TransientError`` if the download or the file system failed, which can pass, else a ``ConfigError``."""
+    outage = next(filter(_is_outage, _list_causes(error)), None)
+    if outage is None:
+        return ConfigError(message)
+    return TransientError(f"{message}; it is tried again ({type(outage).__name__}: {outage})")
+
+
+def _list_causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _is_outage(error: BaseException) -> bool:
+    if type(error).__name__ == "OfflineModeIsEnabled":  # a ConnectionError of huggingface_hub, set by HF_HUB_OFFLINE
+        return False
+    if isinstance(error, socket.gaierror | ConnectionError | TimeoutError):
+        return True
+    status = getattr(getattr(error, "response", None), "status_code", 0)  # of an HTTP client's error
+    if isinstance(status, int) and (status in _RETRIED_STATUSES or status >= _SERVER_FAULT):
+        return True
+    return isinstance(error, OSError) and error.errno in UNAVAILABLE
