@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -109,11 +110,9 @@ def command(**given):
     library.pthread_mutex_lock(mutex)
 """
 WITH_NATIVE_THREADS = """
-import threading
+from tests.support.native_threads import start_native_reading
 def command(**given):
-    import pyarrow as pa, pyarrow.compute as pc
-    table = pa.table({"a": list(range(100_000))})
-    threading.Thread(target=lambda: [table.sort_by("a") for _ in range(10_000)], daemon=True).start()
+    start_native_reading()
     print("done")
     return 3
 """
@@ -206,11 +205,18 @@ def test_ignored_interrupts_stay_ignored() -> None:
     assert run_code(code).returncode == 0
 
 
-@pytest.mark.parametrize("attempt", range(3))
-def test_running_native_threads_do_not_abort_the_end(attempt: int) -> None:
-    del attempt
+def test_running_native_threads_do_not_abort_the_end() -> None:
     ended = run_body(WITH_NATIVE_THREADS)
     assert (ended.returncode, ended.stdout, ended.stderr) == (3, "done\n", "")
+
+
+def test_drained_worker_with_native_threads_exits_with_zero(fleet: Fleet) -> None:
+    fleet.write_profile("native", engine="tests.support.engines.faulty_engines:NativeThreadsEngine")
+    fleet.start_workers("native")
+    (worker,) = fleet.wait_for_workers("native")
+    os.kill(worker.pid, signal.SIGTERM)
+    codes = wait_until(lambda: re.findall(r"exit_code=(\S+)", fleet.read_log()), "the exit of the worker")
+    assert codes == ["0"]
 
 
 def test_failed_import_keeps_traceback_and_exit_code() -> None:
