@@ -1,12 +1,11 @@
 """The start and the end of a command's process, with exit codes and messages instead of tracebacks.
 
-Imports nothing heavy, so that Ctrl+C is handled from the first moment.
+Imports nothing heavy, so that ``--help`` is fast.
 """
 
 import atexit
 import importlib
 import os
-import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,25 +14,22 @@ from typing import NoReturn
 
 from common.errors import FleetError
 from common.exit_codes import INTERRUPTED, NOT_ALL_OK, USER_MUST_ACT
-
-_AGAIN_S = 0.05
-INTERRUPT_MESSAGE = "interrupted; nothing is lost, run the same command again"
+from common.interrupts import INTERRUPT_MESSAGE, ignore_interrupts, print_interrupt, run_interruptible
 
 
 def run_program(name: str, module: str) -> NoReturn:
     """Run the click command ``cli`` of ``module`` as the program ``name``, and end the process with its exit code."""
-    sys.unraisablehook = _interrupt_again
     code: object = NOT_ALL_OK
     try:
-        run_command(name, importlib.import_module(module).cli)
+        run_interruptible(lambda: run_command(name, importlib.import_module(module).cli))
     except SystemExit as end:
         code = end.code
     except KeyboardInterrupt:
-        sys.stderr.write(f"{INTERRUPT_MESSAGE}\n")
+        print_interrupt()
         code = INTERRUPTED
     except BaseException:  # noqa: BLE001  # as the interpreter does with an exception that leaves the program
         sys.excepthook(*sys.exc_info())
-    _end_process(code if isinstance(code, int) else 0)
+    end_process(code if isinstance(code, int) else 0)
 
 
 def run_command(name: str, command: Callable[..., object]) -> NoReturn:
@@ -41,12 +37,13 @@ def run_command(name: str, command: Callable[..., object]) -> NoReturn:
 
     The exit code is what the command returns, or the ``exit_code`` of the error that ends it (``common.exit_codes``).
     """
-    import click  # imported here: interrupts are handled from the first moment, before anything heavy is imported
+    import click  # imported here: worker processes import this module for ``end_process`` only
 
     try:
         code = command(prog_name=name, standalone_mode=False)
     except (KeyboardInterrupt, click.exceptions.Abort):  # click raises Abort for KeyboardInterrupt
-        click.echo(INTERRUPT_MESSAGE, err=True)
+        with suppress(OSError):  # Ctrl+C has also ended the reader of a pipe
+            click.echo(INTERRUPT_MESSAGE, err=True)
         sys.exit(INTERRUPTED)
     except click.ClickException as error:
         from common.redaction import mask_text  # imported here: `--help` does not need it
@@ -63,23 +60,13 @@ def run_command(name: str, command: Callable[..., object]) -> NoReturn:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _interrupt_again(unraisable: "sys.UnraisableHookArgs") -> None:
-    """Repeat an interrupt that arrived in a destructor or callback, from which no exception can leave."""
-    if issubclass(unraisable.exc_type, KeyboardInterrupt):
-        # After a moment, because this function runs inside the destructor.
-        signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
-        signal.setitimer(signal.ITIMER_REAL, _AGAIN_S)
-    else:
-        sys.__unraisablehook__(unraisable)
-
-
-def _end_process(code: int) -> NoReturn:
+def end_process(code: int) -> NoReturn:
     """End the process without the interpreter's teardown.
 
     Threads of native libraries (Arrow, object storage) may still run.  Their teardown under the interpreter's can abort the
     process: ``terminate called without an active exception``.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ignore_interrupts()
     atexit._run_exitfuncs()  # noqa: SLF001  # there is no public name
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError, AttributeError):  # the reader of a pipe has gone, or the stream is closed

@@ -8,4 +8,4 @@ UNREACHABLE = 3  # Redis or the store does not answer
 ENGINE_DIED = 70  # the worker's engine crashed; the launcher starts a new process
 ENGINE_KILLED = 72  # the worker's engine was ended from outside, or while the worker drained
 NOT_STARTED = os.EX_OSERR  # the system could not start a worker process
-INTERRUPTED = 130  # Ctrl+C
+INTERRUPTED = 130  # Ctrl+C or SIGTERM

@@ -1,11 +1,13 @@
 """The program ``workers``, also as ``python -m workers``."""
 
-from typing import NoReturn
+from common.interrupts import handle_interrupts
 
-from common.commands import run_program
+handle_interrupts()  # before anything else is imported
 
 
-def main() -> NoReturn:
+def main() -> None:
+    from common.commands import run_program
+
     run_program("workers", "workers.cli")
 
 

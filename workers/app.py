@@ -12,11 +12,12 @@ from typing import Any
 import redis
 import structlog
 from celery import Celery, bootsteps
-from celery.signals import setup_logging
+from celery.signals import setup_logging, worker_shutdown
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from common.broker.app import TASK_NAME, make_app
+from common.commands import end_process
 from common.errors import ConfigError, FleetError, TransientError
 from common.exit_codes import ENGINE_DIED, UNREACHABLE, USER_MUST_ACT
 from common.ledger.connection import connect_redis, reaching_redis
@@ -156,6 +157,12 @@ def current_worker() -> Worker:
 def _keep_our_log(**_: Any) -> None:
     settings = get_settings()
     configure_log(settings.log_level, as_json=settings.log_json)
+
+
+@worker_shutdown.connect  # type: ignore[untyped-decorator]  # as above
+def _end(sender: Any, **_: Any) -> None:
+    """End this process once Celery has stopped everything: native threads may abort it in the interpreter's teardown."""
+    end_process(sender.exitcode or 0)
 
 
 def _complete(profile: ModelProfile, preset: dict[str, Any]) -> ModelProfile:

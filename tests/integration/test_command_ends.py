@@ -1,108 +1,225 @@
-"""Commands end cleanly: Ctrl+C at any import, in a destructor, and with native threads that still run."""
+"""Commands end cleanly: after Ctrl+C or SIGTERM at any moment, and with native threads that still run."""
 
+import os
 import random
+import re
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from common.commands import INTERRUPT_MESSAGE
-from tests.support.fleet import ROOT, Fleet
+from common.interrupts import INTERRUPT_MESSAGE
+from tests.support.fleet import ROOT, Fleet, make_rows
+from tests.support.fleet_processes import find_processes
+from tests.support.planning import run_chunks
+from tests.support.waiting import wait_until
+from tests.support.workers import enqueue_rows
 
-# Runs a command and sends SIGINT to this process at its n-th import.
-AT_IMPORT = """
-import builtins, os, signal, sys
+BY = pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+
+# Runs a program and sends it a signal at the n-th call of a function.  With n = 0, prints the number of calls until the end of the
+# program; that of ``workers start`` does not end, so it gets the signal when the launcher begins to run.
+AT_CALL = """
+import atexit, os, runpy, sys
+
+program, at, number, *arguments = sys.argv[1:]
+calls, at, number = 0, int(at), int(number)
+
+def count_calls(frame, event, argument):
+    global calls
+    calls += event == "call"
+    if event == "call" and (calls == at or not at and frame.f_code.co_qualname == "Launcher.run"):
+        sys.setprofile(None)
+        os.kill(os.getpid(), number)
+
+def print_calls():
+    sys.setprofile(None)
+    os.write(2, b"%d" % calls)
+
+from common import interrupts
+handle = interrupts.handle_interrupts
+
+def handle_and_count():
+    handle()
+    sys.setprofile(count_calls)
+
+interrupts.handle_interrupts = handle_and_count
+if not at:
+    atexit.register(print_calls)
+sys.argv = [program, *arguments]
+runpy.run_module(program, run_name="__main__")
+"""
+# Runs the body of COMMAND as a command of a program.
+WITH_COMMAND = """
+import sys, types
+from common.interrupts import handle_interrupts
+
+handle_interrupts()
 from common.commands import run_program
 
-program, at, *arguments = sys.argv[1:]
-imports, run_import = 0, builtins.__import__
+{body}
 
-def count_imports(*given, **named):
-    global imports
-    imports += 1
-    if imports == int(at):
-        os.kill(os.getpid(), signal.SIGINT)
-    return run_import(*given, **named)
-
-builtins.__import__ = count_imports
-sys.argv = [program, *arguments]
-run_program(program, program + ".cli")
+sys.modules["given"] = types.SimpleNamespace(cli=command)
+run_program("producer", "given")
 """
 IN_DESTRUCTOR = """
-import os, signal, sys, types
-from common.commands import run_program
-
+import os, signal, time
 class Interrupting:
     def __del__(self):
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), {by})
         for _ in range(1000):
             pass
 
 def command(**given):
     Interrupting()
-    for _ in range(10_000_000):
+    while True:
+        time.sleep(0.01)
+"""
+SWALLOWED = """
+import os, signal, time
+def command(**given):
+    try:
+        os.kill(os.getpid(), {by})
+        for _ in range(1000):
+            pass
+    except:
         pass
-    return 0
-
-sys.modules["interrupted"] = types.SimpleNamespace(cli=command)
-run_program("producer", "interrupted")
+    while True:
+        time.sleep(0.01)
+"""
+CLEANING_UP = """
+import os, signal, time
+def command(**given):
+    try:
+        os.kill(os.getpid(), {by})
+        time.sleep(60)
+    finally:
+        ends_at = time.monotonic() + 2
+        while time.monotonic() < ends_at:
+            time.sleep(0.01)
+        print("cleaned up")
+"""
+IN_NATIVE_CODE = """
+import ctypes
+def command(**given):
+    library, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(256)
+    library.pthread_mutex_init(mutex, None)
+    library.pthread_mutex_lock(mutex)
+    print("blocked", flush=True)
+    library.pthread_mutex_lock(mutex)
 """
 WITH_NATIVE_THREADS = """
-import sys, threading, types
-from common.commands import run_program
-
+from tests.support.native_threads import start_native_reading
 def command(**given):
-    import pyarrow as pa, pyarrow.compute as pc
-    table = pa.table({"a": list(range(100_000))})
-    threading.Thread(target=lambda: [table.sort_by("a") for _ in range(10_000)], daemon=True).start()
+    start_native_reading()
     print("done")
     return 3
-
-sys.modules["threaded"] = types.SimpleNamespace(cli=command)
-run_program("producer", "threaded")
 """
+COMMANDS = (
+    *("producer --help", "producer enqueue SPEC --dry-run", "producer enqueue SPEC", "producer status RUN", "producer watch RUN"),
+    *("producer resume RUN", "producer cancel RUN", "producer collect RUN --out OUT", "producer evaluate RUN"),
+    *("workers check --model quick", "workers start --model quick --gpus none"),
+)
 
 
-def run_code(code: str, *arguments: str, fleet: Fleet | None = None) -> "subprocess.CompletedProcess[str]":
-    environment = fleet.environment() if fleet else None
+def run_code(code: str, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [sys.executable, "-c", code, *arguments],
-        env=environment, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
+        env={**os.environ, "PYTHONHASHSEED": "0", **environment},
+        cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("part", range(4))
-@pytest.mark.parametrize("command", [("producer", "status", "echo-000000000000"), ("workers", "start", "--model", "quick")])
-def test_interrupt_at_any_import_ends_the_command(fleet: Fleet, command: tuple[str, ...], part: int) -> None:
+def run_body(body: str) -> "subprocess.CompletedProcess[str]":
+    return run_code(WITH_COMMAND.format(body=body))
+
+
+@pytest.fixture
+def run_id(fleet: Fleet) -> str:
+    """Return a run that is done, so that commands about it do the same at each repetition."""
     fleet.write_profile("quick")
-    program, *arguments = command
-    at = random.Random(f"{command} {part}").randrange(1 + part * 150, 150 + part * 150)
-    ended = run_code(AT_IMPORT, program, str(at), *arguments, fleet=fleet)
-    assert (ended.returncode, ended.stderr.strip()) == (130, INTERRUPT_MESSAGE), f"at import {at}"
+    run_id = enqueue_rows(fleet, "quick", make_rows(20), chunk=5)
+    run_chunks(fleet, "quick", run_id)
+    return run_id
 
 
-def test_interrupt_in_a_destructor_is_not_lost() -> None:
-    ended = run_code(IN_DESTRUCTOR)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_signal_at_any_call_ends_the_command(fleet: Fleet, run_id: str, command: str) -> None:
+    named = {"RUN": run_id, "SPEC": str(fleet.folder / "quick.spec.yaml"), "OUT": str(fleet.folder / "out")}
+    program, *arguments = [named.get(word, word) for word in command.split()]
+
+    def run_until(call: int, by: signal.Signals) -> "subprocess.CompletedProcess[str]":
+        return run_code(AT_CALL, program, str(call), str(int(by)), *arguments, **fleet.environment())
+
+    calls = int(run_until(0, signal.SIGTERM).stderr.rpartition("\n")[2])
+    chosen = random.Random(command)
+    for stratum in range(6):
+        call, by = int(calls * (stratum + chosen.random()) / 6.2) + 1, (signal.SIGINT, signal.SIGTERM)[stratum % 2]
+        ended = run_until(call, by)
+        assert (ended.returncode, ended.stderr.strip()) == (130, INTERRUPT_MESSAGE), f"{by.name} at call {call} of {calls}"
+    assert [path for path in fleet.folder.rglob("*") if path.suffix == ".tmp"] == []
+
+
+@BY
+def test_launcher_that_begins_to_run_takes_the_signal(fleet: Fleet, by: signal.Signals) -> None:
+    fleet.write_profile("quick")
+    arguments = ("start", "--model", "quick", "--gpus", "none")
+    calls = int(run_code(AT_CALL, "workers", "0", str(int(by)), *arguments, **fleet.environment()).stderr.rpartition("\n")[2])
+    for call in (calls - 20, calls + 1, calls + 5, calls + 9, calls + 20):
+        ended = run_code(AT_CALL, "workers", str(call), str(int(by)), *arguments, **fleet.environment())
+        assert "Traceback" not in ended.stderr
+        assert ended.returncode in (0, 130), f"{by.name} at call {call}, {calls} before the launcher runs"
+    wait_until(lambda: not find_processes(fleet), "the end of the workers")
+
+
+@BY
+@pytest.mark.parametrize("body", [IN_DESTRUCTOR, SWALLOWED], ids=["destructor", "bare except"])
+def test_lost_interrupt_is_sent_again(body: str, by: signal.Signals) -> None:
+    ended = run_body(body.format(by=int(by)))
     assert (ended.returncode, ended.stderr.strip()) == (130, INTERRUPT_MESSAGE)
 
 
-@pytest.mark.parametrize("attempt", range(3))
-def test_running_native_threads_do_not_abort_the_end(attempt: int) -> None:
-    del attempt
-    ended = run_code(WITH_NATIVE_THREADS)
-    assert (ended.returncode, ended.stdout, ended.stderr) == (3, "done\n", "")
+@BY
+def test_interrupted_command_cleans_up_undisturbed(by: signal.Signals) -> None:
+    ended = run_body(CLEANING_UP.format(by=int(by)))
+    assert (ended.returncode, ended.stdout, ended.stderr.strip()) == (130, "cleaned up\n", INTERRUPT_MESSAGE)
 
 
-def test_failed_import_keeps_traceback_and_exit_code(tmp_path: Path) -> None:
-    del tmp_path
-    ended = run_code("from common.commands import run_program; run_program('producer', 'no_such_module')")
-    assert ended.returncode == 1
-    assert "ModuleNotFoundError" in ended.stderr
+@BY
+def test_interrupt_ends_a_command_in_native_code(by: signal.Signals) -> None:
+    """As while an object store does not answer: Python runs no handler until the native call returns."""
+    command = [sys.executable, "-c", WITH_COMMAND.format(body=IN_NATIVE_CODE)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as started:
+        assert started.stdout is not None
+        assert started.stdout.readline() == "blocked\n"
+        started.send_signal(by)
+        _, error = started.communicate(timeout=60)
+    assert (started.returncode, error.strip()) == (130, INTERRUPT_MESSAGE)
 
 
 def test_ignored_interrupts_stay_ignored() -> None:
     """A shell starts background commands with SIGINT ignored."""
-    code = f"import signal; signal.signal({int(signal.SIGINT)}, signal.SIG_IGN)\n" + IN_DESTRUCTOR
+    body = f"import os\ndef command(**given):\n    os.kill(os.getpid(), {int(signal.SIGINT)})\n    return 0\n"
+    code = f"import signal; signal.signal({int(signal.SIGINT)}, signal.SIG_IGN)\n" + WITH_COMMAND.format(body=body)
     assert run_code(code).returncode == 0
+
+
+def test_running_native_threads_do_not_abort_the_end() -> None:
+    ended = run_body(WITH_NATIVE_THREADS)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (3, "done\n", "")
+
+
+def test_drained_worker_with_native_threads_exits_with_zero(fleet: Fleet) -> None:
+    fleet.write_profile("native", engine="tests.support.engines.faulty_engines:NativeThreadsEngine")
+    fleet.start_workers("native")
+    (worker,) = fleet.wait_for_workers("native")
+    os.kill(worker.pid, signal.SIGTERM)
+    codes = wait_until(lambda: re.findall(r"exit_code=(\S+)", fleet.read_log()), "the exit of the worker")
+    assert codes == ["0"]
+
+
+def test_failed_import_keeps_traceback_and_exit_code() -> None:
+    ended = run_code("from common.commands import run_program; run_program('producer', 'no_such_module')")
+    assert ended.returncode == 1
+    assert "ModuleNotFoundError" in ended.stderr

@@ -13,7 +13,7 @@ import jsonschema
 import pytest
 from dotenv import dotenv_values
 
-from common.exit_codes import USER_MUST_ACT
+from common.exit_codes import INTERRUPTED, USER_MUST_ACT
 from common.settings import Settings
 from common.spec.files import find_profile
 from tests.support.deploy.files import (
@@ -227,6 +227,7 @@ def test_systemd_unit_starts_and_has_drain_time() -> None:
     assert unit["KillSignal"][0] in {number.name for number in DRAINING}
     assert (unit["KillMode"], unit["Restart"]) == (["mixed"], ["on-failure"])
     assert unit["RestartPreventExitStatus"] == [str(USER_MUST_ACT)]
+    assert unit["SuccessExitStatus"] == [str(INTERRUPTED)]
     assert unit["OOMPolicy"] == ["continue"], "the death of one worker would stop every worker"
 
 

@@ -8,14 +8,22 @@ from collections.abc import Callable
 
 from celery.worker.control import Panel
 
-# They change only whether events are sent, which Flower needs.
-_HARMLESS = frozenset({"enable_events", "disable_events", "heartbeat"})
+# All other commands are refused, those of a later Celery too.  ``enable_events`` and ``heartbeat`` make a worker send events,
+# which Flower asks for.  Celery lists ``hello``, ``memsample``, ``memdump`` and ``objgraph`` as inspection as well, but the first
+# revokes tasks, and the others keep memory or write files.
+INSPECTIONS = frozenset(
+    {
+        *("active", "active_queues", "clock", "conf", "enable_events", "heartbeat", "ping", "query_task"),
+        *("registered", "report", "reserved", "revoked", "scheduled", "stats"),
+    }
+)
 
 
 def refuse_changes() -> None:
-    """Make this process refuse every remote control command that changes a worker."""
-    for name, command in Panel.meta.items():
-        if command.type != "inspect" and name not in _HARMLESS:
+    """Make this process refuse every remote control command that is not an inspection, under each of its names."""
+    inspections = {Panel.data[name] for name in INSPECTIONS if name in Panel.data}
+    for name, command in Panel.data.items():
+        if command not in inspections:
             Panel.data[name] = _make_refusal(name)
 
 

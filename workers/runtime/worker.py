@@ -8,6 +8,7 @@ from typing import NoReturn
 import structlog
 from redis.exceptions import RedisError
 
+from common.broker.app import count_waiting
 from common.deaths import DeathCause
 from common.errors import EngineError
 from common.exit_codes import ENGINE_DIED, ENGINE_KILLED
@@ -15,6 +16,7 @@ from common.ledger.ledger import Ledger
 from common.ledger.worker_registry import WorkerRecord, WorkerState, announce_worker, withdraw_worker
 from common.settings import Settings
 from common.storage.store import Store
+from workers.recovery.consumption import Consumption
 from workers.recovery.janitor import Janitor
 from workers.recovery.lease_keeper import LeaseKeeper
 from workers.recovery.takeover import Takeovers
@@ -59,6 +61,7 @@ class Worker:
         self.ready = False
         self._record = record
         self._janitor = janitor
+        self._consumption = Consumption(lambda: count_waiting(ledger.client, record.model), settings)
         self._settings = settings
 
     def start(self) -> None:
@@ -103,7 +106,10 @@ class Worker:
     def report_and_sweep(self) -> None:
         """Do what is due after every renewal: announce this worker, let the janitor sweep, look for a stalled engine."""
         try:
-            self._announce("draining" if self.leases.draining else "ready")
+            if self.leases.draining:
+                self._announce("draining")
+            else:
+                self._announce("ready", self._consumption.describe_trouble())
             trusts = self.keeper.trusts_leases()
             if not self.leases.draining:
                 self._janitor.sweep(trusts_leases=trusts, takes_struck=self.leases.takes_struck)
@@ -115,7 +121,7 @@ class Worker:
         with suppress(RedisError):  # it may be back by the time it is needed
             self._announce("loading")
 
-    def _announce(self, state: WorkerState) -> None:
+    def _announce(self, state: WorkerState, trouble: str | None = None) -> None:
         """Write this worker's record: what it holds, its rate, and its trouble if it has any."""
         held, rate = ((), None) if state == "stopped" else (self.keeper.leases, self.throughput.measure())
         record = self._record.model_copy(
@@ -124,7 +130,7 @@ class Worker:
                 "holds": tuple((lease.run_id, lease.chunk) for lease in held),
                 "samples_per_s": rate.samples_per_s if rate else None,
                 "tokens_per_s": rate.tokens_per_s if rate else None,
-                "trouble": self.trouble,
+                "trouble": self.trouble or trouble,
             }
         )
         announce_worker(self.ledger.client, record, ttl_s=self._settings.lease_s)

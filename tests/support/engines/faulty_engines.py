@@ -9,6 +9,7 @@ from pathlib import Path
 from common.errors import ConfigError, EngineError
 from common.spec.models import ModelProfile
 from tests.support.engines.dying_engine import RecordingEngine, claim
+from tests.support.native_threads import start_native_reading
 from workers.engines.base import Generation, Request
 from workers.engines.echo import EXIT_CODE, EchoEngine
 from workers.execution import task
@@ -82,3 +83,11 @@ class RaisingEngine(EchoEngine):
         if self._to_raise:
             raise self._to_raise.pop()
         return run_chunk(worker, run_id, number, at_once=at_once)
+
+
+class NativeThreadsEngine(EchoEngine):
+    """Stops while a native thread calls into Python."""
+
+    async def stop(self) -> None:
+        await super().stop()
+        start_native_reading()
