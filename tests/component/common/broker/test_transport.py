@@ -1,5 +1,7 @@
 """Faults of kombu's Redis transport that would stop a worker."""
 
+# mypy: disallow-untyped-calls=False
+
 import bz2
 import json
 from base64 import b64encode
@@ -8,7 +10,9 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from kombu import Connection, Consumer, Exchange, Queue
+from kombu.connection import Connection
+from kombu.entity import Exchange, Queue
+from kombu.messaging import Consumer
 from redis import Redis
 
 from common.broker.app import make_app
