@@ -9,6 +9,7 @@ from celery.worker.control import Panel
 
 from common.broker.app import make_app
 from tests.support.fleet import Fleet, make_rows
+from tests.support.waiting import wait_until
 from tests.support.workers import enqueue_rows
 from workers.celery_ext.remote_control import refuse_changes
 
@@ -31,6 +32,8 @@ def celery_app(fleet: Fleet) -> Iterator[Celery]:
     fleet.start_workers("steady")
     fleet.wait_for_workers("steady")
     with make_app(fleet.settings) as app:
+        # A worker is in the registry before it listens, and a broadcast that it missed has no answer.
+        wait_until(lambda: app.control.inspect(timeout=0.5).ping(), "the worker to listen")
         yield app
 
 
