@@ -40,12 +40,15 @@ def mask_text(text: str, *, most: int = MOST_CHARACTERS) -> str:
     ``***`` replaces every secret and every URL's credentials and query.  Control characters other than line ends and tabs are
     escaped, because a terminal obeys them.  A text of more than ``most`` characters loses its middle.
     """
-    # Masking a text of megabytes takes minutes.  What is masked is longer than the result, so that no half of a secret is shown.
-    masked = _mask_and_escape(text[: 4 * most])
-    if len(masked) <= most and len(text) <= 4 * most:
-        return masked
-    end = _mask_and_escape(text[-4 * most :])[-most // 4 :]  # an error ends with what to do
-    return f"{masked[: most - len(end) - 50]} … (cut, {len(text):,} characters) … {end}"
+    window = 4 * most  # masking a text of megabytes takes minutes
+    if len(text) <= window:
+        head = tail = _mask_and_escape(text)
+        if len(head) <= most:
+            return head
+    else:  # the cut can halve a secret, which is then not masked, so the masked text next to it is not shown
+        head, tail = _mask_and_escape(text[:window])[:-most], _mask_and_escape(text[-window:])[most:]
+    end = tail[-most // 4 :]  # an error ends with what to do
+    return f"{head[: most - len(end) - 50]} … (cut, {len(text):,} characters) … {end}"
 
 
 def mask_record(value: Any) -> Any:

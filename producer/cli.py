@@ -170,6 +170,7 @@ def collect(run_id: str, folder: Path | None, as_json: bool) -> int:
 
     Both have one row per sample, including samples without an outcome yet.
     """
+    from common.redaction import mask_text
     from producer.results.collect import write_results
 
     folder = folder or Path("results") / run_id
@@ -178,7 +179,7 @@ def collect(run_id: str, folder: Path | None, as_json: bool) -> int:
         click.echo(json.dumps({"folder": str(folder), "samples": statuses}))
     else:
         counted = ", ".join(f"{count:,} {status}" for status, count in statuses.items())
-        click.echo(f"{folder}/results.parquet and .jsonl: {counted}")
+        click.echo(mask_text(f"{folder}/results.parquet and .jsonl: {counted}"))
     return 0 if set(statuses) == {"ok"} else NOT_ALL_OK
 
 

@@ -3,6 +3,7 @@
 from typing import Any, Literal
 
 import redis
+from pydantic import ValidationError
 
 from common.records import Record
 from common.redaction import mask_text
@@ -33,8 +34,8 @@ class WorkerRecord(Record):
 
 
 def announce_worker(client: redis.Redis, presence: WorkerRecord, *, ttl_s: float) -> None:
-    """Write a worker's record, which expires after ``ttl_s`` seconds.  Secrets in its ``trouble`` are masked."""
-    client.set(_PREFIX + presence.worker, _mask_trouble(presence).model_dump_json(), px=int(ttl_s * 1000))
+    """Write a worker's record, which expires after ``ttl_s`` seconds.  Secrets in its texts are masked."""
+    client.set(_PREFIX + presence.worker, _mask_texts(presence).model_dump_json(), px=int(ttl_s * 1000))
 
 
 def withdraw_worker(client: redis.Redis, worker: str) -> None:
@@ -46,10 +47,23 @@ def list_workers(client: redis.Redis, model: str | None = None) -> list[WorkerRe
     """Return the live workers of a model, or of all models, sorted by name."""
     keys: Any = sorted(client.scan_iter(match=_PREFIX + "*", count=1000))
     records: Any = client.mget(keys) if keys else []
-    present = [_mask_trouble(WorkerRecord.model_validate_json(text)) for text in records if text]
+    present = [record for text in records if text and (record := _read_record(text))]
     return [presence for presence in present if model in (None, presence.model)]
 
 
-def _mask_trouble(presence: WorkerRecord) -> WorkerRecord:
-    """Return the record with a bounded trouble.  It is done at both ends, because Redis can hold a record of another writer."""
-    return presence.model_copy(update={"trouble": presence.trouble and mask_text(presence.trouble)})
+def _read_record(text: bytes) -> WorkerRecord | None:
+    """Return a record, or None for an entry that no worker wrote: it must not stop commands and launchers."""
+    try:
+        presence = WorkerRecord.model_validate_json(text)
+    except ValidationError:
+        return None
+    return _mask_texts(presence) if presence.worker.isprintable() else None
+
+
+def _mask_texts(presence: WorkerRecord) -> WorkerRecord:
+    """Return the record with bounded texts.  It is done at both ends, because Redis can hold a record of another writer.
+
+    The names of the worker and its model are compared, so they stay as they are.
+    """
+    texts = {"device": presence.device, "gpu": presence.gpu, "trouble": presence.trouble}
+    return presence.model_copy(update={name: text and mask_text(text) for name, text in texts.items()})

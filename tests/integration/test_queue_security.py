@@ -127,6 +127,7 @@ ODD_HEADERS: dict[str, dict[str, Any]] = {
     "huge header": {"argsrepr": "x" * 5_000_000},
     "time limits of text": {"timelimit": ["a", "b"]},
     "retries of text": {"retries": "many"},
+    "compressed to a fraction": {"compression": "application/x-bz2"},
     "group and chord": {"group": "g", "root_id": 7, "parent_id": {}},
 }
 ODD_BODIES = (
@@ -147,6 +148,7 @@ ODD_ENTRIES = (
 def test_odd_message_costs_no_restart(fleet: Fleet, run_id: str) -> None:
     for odd in ODD_HEADERS.values():
         publish(fleet, b'[["odd-0123456789ab", 0], {}, {}]', **{**HEADERS, **odd})
+    publish(fleet, b" " * 5_000_000 + b'[["odd-0123456789ab", 0], {}, {}]', **HEADERS)
     for body in ODD_BODIES:
         publish(fleet, body, **HEADERS)
         publish(fleet, body)
@@ -154,6 +156,8 @@ def test_odd_message_costs_no_restart(fleet: Fleet, run_id: str) -> None:
     pid = run_to_the_end(fleet, run_id)
     assert [worker.pid for worker in fleet.workers("wary")] == [pid]
     assert fleet.read_log().count("worker.started") == 1
+    assert fleet.read_log().count("it has more than 16,384 characters") == 2
+    assert fleet.read_log().count("the fleet publishes uncompressed UTF-8") == 3
     assert len(fleet.read_log()) < 1_000_000
     assert not any(make_app(fleet.settings).control.inspect(timeout=2).scheduled().values())
 

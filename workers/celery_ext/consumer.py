@@ -10,6 +10,7 @@ log = structlog.get_logger()
 
 # What code raises when it is given unexpected values.  A lost connection raises none of these.
 _MALFORMED = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
+_MOST_CHARACTERS = 16_384  # of headers and body; a message of the fleet has about 1 000
 
 
 class Consumer(CeleryConsumer):  # type: ignore[misc]  # Celery has no types
@@ -17,14 +18,15 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # Celery has no types
 
     Celery treats some malformed messages as failures of its own: it ends the worker and returns the message to the queue, where
     the next worker fails on it.  A message with an ``eta`` is dropped: Celery would hold it, and raise the prefetch limit for it.
+    So is a large one: Celery would repeat its headers in events, which Flower shows.
     """
 
     def create_task_handler(self) -> Callable[[Any], None]:
         read = super().create_task_handler()
 
         def read_or_drop(message: Any) -> None:
-            if _has_eta(message):
-                log.warning("message.dropped", reason="it has an eta, and the fleet publishes none")
+            if reason := _find_refusal(message):
+                log.warning("message.dropped", reason=reason)
                 message.ack()
                 return
             try:
@@ -40,6 +42,13 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # Celery has no types
             super().on_connection_error_after_connected(exc)
         except Exception as error:  # noqa: BLE001  closing a connection that is torn down can fail in any way (kombu 5.7: AttributeError)
             log.debug("broker.close_failed", error=repr(error))
+
+
+def _find_refusal(message: Any) -> str | None:
+    """Return why a message is dropped although Celery could read it, or None."""
+    if len(message.body or "") + len(repr(message.headers)) > _MOST_CHARACTERS:
+        return f"it has more than {_MOST_CHARACTERS:,} characters, and the fleet publishes none of that size"
+    return "it has an eta, and the fleet publishes none" if _has_eta(message) else None
 
 
 def _has_eta(message: Any) -> bool:

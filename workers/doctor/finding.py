@@ -26,10 +26,15 @@ class Finding:
     advice: str = ""
     unreachable: bool = False
 
+    def __post_init__(self) -> None:
+        """Bound and mask the texts: they can quote the name of a file or the message of a service."""
+        for name in ("found", "advice"):
+            object.__setattr__(self, name, mask_text(getattr(self, name)))
+
 
 def report_fault(what: str, error: FleetError) -> Finding:
     """Return an error as a problem without advice: the message of a ``FleetError`` says what to do."""
-    return Finding(what, "problem", mask_text(str(error)), unreachable=isinstance(error, TransientError))
+    return Finding(what, "problem", str(error), unreachable=isinstance(error, TransientError))
 
 
 def find_exit_code(findings: Iterable[Finding]) -> int:

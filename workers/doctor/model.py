@@ -5,7 +5,6 @@ import sys
 import time
 
 from common.errors import ConfigError
-from common.redaction import mask_text
 from common.spec.files import check, find_profile, find_weights, read_profile
 from common.spec.models import ModelProfile
 from workers.doctor.engine_probe import REFUSED
@@ -58,12 +57,12 @@ def check_engine(name_or_path: str, profile: ModelProfile) -> Finding:
     if done.returncode == 0:
         return Finding("engine", "ok", f"{profile.engine} can be imported, in {time.monotonic() - started_at:.1f} s")
     if done.returncode == REFUSED and (message := done.stdout.strip()):
-        return Finding("engine", "problem", mask_text(message))
+        return Finding("engine", "problem", message)
     last_line = (done.stderr.strip().splitlines() or [f"exit code {done.returncode} ({name_code(done.returncode)})"])[-1]
     return Finding(
         "engine",
         "problem",
-        mask_text(f"{profile.engine} cannot be imported: {last_line}"),
+        f"{profile.engine} cannot be imported: {last_line}",
         f"see the full output: python -m workers.doctor.engine_probe {name_or_path}",
     )
 
@@ -72,7 +71,7 @@ def _check_key(profile: ModelProfile) -> Finding:
     where = f"profile {profile.name}"
     try:
         options = check(OpenAIOptions, profile.engine_options, f"{where}: engine_options")
-        key, url = read_key(options, where), mask_text(find_base_url(options))
+        key, url = read_key(options, where), find_base_url(options)
     except ConfigError as error:
         return report_fault("key", error)
     return Finding("key", "ok", f"{f'{options.api_key_env} is set' if key else 'no key is sent'}, for {url}")

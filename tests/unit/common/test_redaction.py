@@ -127,6 +127,15 @@ def test_secret_at_the_cut_is_not_shown(before: int, monkeypatch: pytest.MonkeyP
     assert "s3" not in mask_text("x" * before + "s3cret-of-twenty-letters" + "x" * 9000)
 
 
+@pytest.mark.parametrize("length", range(50_000, 50_026))
+def test_repeated_secret_is_not_shown_in_part(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LATE_KEY", "s3cret-of-twenty-letters")
+    text = ("s3cret-of-twenty-letters," * 3000)[:length]
+    shown = mask_text(f"{text} s3cret-of-twenty-letters")
+    assert "s3" not in shown
+    assert "letters" not in shown
+
+
 @pytest.mark.parametrize(
     ("raw", "shown"),
     [("\x1b[31mred", r"\x1b[31mred"), ("a\rb", r"a\rb"), ("\x9b2J", r"\x9b2J"), ("\u202etxt", r"\u202etxt"), ("\0", r"\x00")],

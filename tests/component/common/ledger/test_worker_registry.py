@@ -54,3 +54,22 @@ def test_secret_in_worker_trouble_is_masked(client: redis.Redis) -> None:
     announce_worker(client, make_record("gpu0@a").model_copy(update={"trouble": trouble}), ttl_s=60)
     (full,) = list_workers(client, "tiny")
     assert full.trouble == "401 for https://***@mirror.example/weights"
+
+
+def test_record_of_another_writer_is_bounded(client: redis.Redis) -> None:
+    hostile = {"device": "\x1b[2Jcpu", "gpu": "\x9b2J", "trouble": "x" * 60_000}
+    for record in (make_record("gpu0@a").model_copy(update=hostile), make_record("gpu1@\x1b]0;b")):
+        client.set(f"fleet:worker:{record.worker}", record.model_dump_json())
+    (shown,) = list_workers(client, "tiny")
+    assert (shown.worker, shown.device, shown.gpu) == ("gpu0@a", r"\x1b[2Jcpu", r"\x9b2J")
+    assert len(shown.trouble or "") <= 2000
+
+
+@pytest.mark.parametrize(
+    "entry", [b"", b"5", b"{}", b"\xff", b"[" * 100_000, b'{"worker": "a"}'], ids=lambda entry: repr(entry[:9])
+)
+def test_entry_of_no_worker_is_skipped(client: redis.Redis, entry: bytes) -> None:
+    announce_worker(client, make_record("gpu0@a"), ttl_s=60)
+    client.set("fleet:worker:odd", entry)
+    client.lpush("fleet:worker:list", entry)
+    assert [one.worker for one in list_workers(client)] == ["gpu0@a"]

@@ -128,3 +128,11 @@ def test_unreadable_cache_is_a_problem(tmp_path: Path, monkeypatch: pytest.Monke
     assert finding.level == "problem"
     assert "copy of somebody/model in the local cache cannot be read: Permission denied" in finding.found
     assert str(tmp_path) in finding.advice
+
+
+def test_names_of_files_are_escaped_in_findings(model: Path) -> None:
+    names = {"a": "model-1.safetensors", "b": "\x1b]0;owned\x07.safetensors"}
+    (model / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    found = check_folder(model).found
+    assert r"\x1b]0;owned\x07.safetensors" in found
+    assert found.isprintable()
