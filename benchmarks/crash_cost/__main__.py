@@ -28,7 +28,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -41,16 +41,22 @@ from benchmarks.crash_cost.measures import POISON, Line, at_least, at_most, chec
 from benchmarks.crash_cost.memory_limit import NoMemoryLimit, open_memory_limit
 
 RESTART_S = 3.0  # a worker's restart without the load of its engine
+KILL_SAMPLES = 12_000  # 24 s of two workers with 256 samples in flight each
+EDGE_S = 2.0
 _MEMORY_BYTES = 2 * 2**30  # two workers and their launcher need a third of it, a poison twice as much
 
 
 class Scale(NamedTuple):
-    """The sizes of a measurement."""
+    """The sizes of a measurement.
+
+    ``restart_s`` is what the limits of b to e allow for each load besides ``load_s``, where that is not much longer than a restart.
+    """
 
     samples: int
     load_s: float
     repeat: int
     kills: int
+    restart_s: float
 
 
 def run_clean(fleet: CostFleet, name: str, samples: int, words: dict[int, str] | None = None) -> Ended:
@@ -70,7 +76,7 @@ def measure_kill(folder: Path, scale: Scale) -> list[Line]:
     """Part a, once for each victim and repetition; each measure is the median."""
     with start_fleet(folder, Speed(scale.load_s, 1.0)) as fleet:
         warm_up(fleet)
-        clean = run_clean(fleet, "clean", scale.samples * 6)
+        clean = run_clean(fleet, "clean", KILL_SAMPLES)
         lines = []
         for victim in ("worker", "engine child"):
             killed = [kill_and_measure(fleet, scale, clean, victim, number) for number in range(scale.repeat)]
@@ -95,34 +101,31 @@ class Killed(NamedTuple):
 
 def kill_and_measure(fleet: CostFleet, scale: Scale, clean: Ended, victim: str, number: int) -> Killed:
     """Kill one of two workers, or its engine's child, in the middle of a run."""
-    samples = scale.samples * 6
     warm_up_again(fleet)
     deaths, started_s = fleet.count_deaths(), time.monotonic()
-    run_id = fleet.enqueue(f"{victim} {number}".replace(" ", "-"), samples, {})
-    fleet.wait(lambda status: status["samples"]["ok"] > samples // 6, run_id)
-    killed, survivor = fleet.status(run_id)["workers"][:2]
-    before = find_rate(fleet, run_id, survivor["worker"])
-    killed = next(worker for worker in fleet.status(run_id)["workers"] if worker["worker"] == killed["worker"])
-    held = {chunk for run, chunk in killed["holds"] if run == run_id}
+    run_id = fleet.enqueue(f"{victim} {number}".replace(" ", "-"), KILL_SAMPLES, {})
+    killed, survivor = fleet.wait(lambda status: status["samples"]["ok"] > KILL_SAMPLES // 4, run_id)["workers"][:2]
     worker = psutil.Process(killed["pid"])
     (worker if victim == "worker" else worker.children()[0]).kill()
-    killed_s, killed_at = time.monotonic(), time.time()
-    rates = []
-    while (status := fleet.status(run_id))["state"] == "running" and time.monotonic() < killed_s + scale.load_s:
-        if time.monotonic() > killed_s + scale.load_s / 4:
-            rates += [one["samples_per_s"] for one in status["workers"] if one["worker"] == survivor["worker"]]
-        time.sleep(0.3)
+    killed_at = time.time()
     ended = fleet.finish(run_id, started_s, deaths)
     begun = fleet.read_takeovers(run_id, killed_at)
-    # A chunk that the victim had finished since its last heartbeat is not taken over.
-    begun_s = max((begun[chunk] - killed_at for chunk in held & begun.keys()), default=math.inf)
+    begun_s = max(begun.values(), default=math.inf) - killed_at  # no other worker lost a chunk
     allowed_s = clean.seconds + (scale.load_s + RESTART_S) / 2  # half of the rate is missing while one engine starts
-    return Killed(statistics.median(rates or [0]) / before, begun_s, ended.seconds / allowed_s, ended)
+    rate = compare_rates(fleet.read_answers(run_id, survivor["worker"]), killed_at, fleet.find_ready(killed["worker"], killed_at))
+    return Killed(rate, begun_s, ended.seconds / allowed_s, ended)
 
 
-def find_rate(fleet: CostFleet, run_id: str, worker: str) -> float:
-    time.sleep(3)
-    return float(next(one["samples_per_s"] for one in fleet.status(run_id)["workers"] if one["worker"] == worker) or 0)
+def compare_rates(answers: Sequence[float], killed_at: float, back_at: float) -> float:
+    """Return a worker's rate between a kill and the victim's return, divided by its rate before.
+
+    ``answers`` are the sorted times of its answers.  The first and the last ``EDGE_S`` do not count: the engine fills and
+    empties.
+    """
+    begins, ends = answers[0] + EDGE_S, min(back_at, answers[-1] - EDGE_S)
+    before = sum(begins <= at < killed_at for at in answers) / (killed_at - begins)
+    after = sum(killed_at <= at < ends for at in answers) / (ends - killed_at)
+    return after / before
 
 
 def measure_poison(
@@ -140,7 +143,7 @@ def measure_poison(
             runs.append(run_clean(fleet, f"poisoned-{position}", scale.samples, words))
             print(f"  {part}{position}: {runs[-1].seconds:.1f} s, {runs[-1].deaths} deaths, {dict(runs[-1].statuses)}", flush=True)
     stalls_s = speed.stall_s if speed.stall_s < 600 else 0.0
-    limit_s = factor * (clean.seconds + loads * (speed.load_s + stalls_s))
+    limit_s = factor * (clean.seconds + loads * (speed.load_s + scale.restart_s + stalls_s))
     times = [run.seconds for run in runs]
     return [
         at_most(part, "run time (s), median", statistics.median(times), limit_s),
@@ -208,7 +211,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="seed of the kills in part f")
     parser.add_argument("--quick", action="store_true", help="300 samples, loads of 3 s, one repetition, 40 kills")
     asked = parser.parse_args()
-    scale = Scale(300, 3.0, 1, 40) if asked.quick else Scale(2000, 20.0, asked.repeat, asked.kills)
+    scale = Scale(300, 3.0, 1, 40, RESTART_S) if asked.quick else Scale(2000, 20.0, asked.repeat, asked.kills, 0.0)
     parts, lines = make_parts(scale, asked.seed), []
     print_machine(scale)
     with tempfile.TemporaryDirectory(prefix="crash-cost-") as folder:

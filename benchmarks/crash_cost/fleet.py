@@ -1,6 +1,7 @@
 """A fleet of two workers on each launcher, driven and observed by commands only."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -122,17 +123,27 @@ class CostFleet:
         """Return when each chunk was first taken over after ``since``, in Unix seconds, by its number."""
         begun: dict[int, float] = {}
         for record in self.read_events("chunk.taken_over"):
-            if record["run_id"] == run_id and (at := datetime.fromisoformat(record["timestamp"]).timestamp()) >= since:
+            if record["run_id"] == run_id and (at := read_time(record)) >= since:
                 begun.setdefault(record["chunk"], at)
         return begun
+
+    def find_ready(self, worker: str, since: float) -> float:
+        """Return when a worker was ready for the first time after ``since``, in Unix seconds; infinity if it was not."""
+        times = (read_time(record) for record in self.read_events("worker.ready") if record["worker"] == worker)
+        return min((at for at in times if at >= since), default=math.inf)
+
+    def read_answers(self, run_id: str, worker: str) -> list[float]:
+        """Return when a worker answered the samples of a run that is collected, in Unix seconds, sorted."""
+        table = pq.read_table(self._results(run_id) / "results.parquet", columns=["worker", "finished_at"])
+        return sorted(row["finished_at"].timestamp() for row in table.to_pylist() if row["worker"] == worker)
 
     def finish(self, run_id: str, started_s: float, deaths_before: int) -> Ended:
         """Wait until the run has ended or is paused, and collect it."""
         status = self.wait(lambda status: status["state"] != "running", run_id)
         seconds = time.monotonic() - started_s
-        out = self.folder / "results" / run_id
+        out = self._results(run_id)
         self._produce("collect", run_id, "--out", str(out))
-        rows = pq.read_table(next(out.rglob("results.parquet")), columns=["index", "status", "error_code"]).to_pylist()
+        rows = pq.read_table(out / "results.parquet", columns=["index", "status", "error_code"]).to_pylist()
         failed = {row["index"]: row["error_code"] for row in rows if row["status"] == "failed"}
         statuses = Counter(row["status"] for row in rows)
         deaths, reason = self.count_deaths() - deaths_before, status["reason"] or ""
@@ -154,6 +165,9 @@ class CostFleet:
             with suppress(psutil.Error):
                 if process.environ().get("FLEET_STORE_URL") == self._environment["FLEET_STORE_URL"]:
                     process.kill()
+
+    def _results(self, run_id: str) -> Path:
+        return self.folder / "results" / run_id
 
     def _produce(self, *arguments: str) -> str:
         return subprocess.run(
@@ -180,6 +194,11 @@ def start_fleet(
     finally:
         fleet.close()
         server.stop()
+
+
+def read_time(record: dict[str, Any]) -> float:
+    """Return the time of a log record in Unix seconds."""
+    return datetime.fromisoformat(record["timestamp"]).timestamp()
 
 
 def spread(count: int, samples: int, seed: int) -> Sequence[int]:
