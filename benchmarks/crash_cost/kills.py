@@ -13,7 +13,7 @@ from benchmarks.crash_cost.fleet import CostFleet, Ended, Speed, start_fleet
 from benchmarks.crash_cost.measures import Line, at_least, at_most, check_outcomes
 
 _SPEED = Speed(load_s=1.0, latency_s=5.0)
-_RUN_SAMPLES, _CHUNK_SAMPLES = 1024, 16  # so that each of the four workers holds 16 chunks
+_RUN_SAMPLES, _CHUNK_SAMPLES = 2048, 16  # so that each of the eight workers holds 16 chunks
 _SIGNALS = (signal.SIGKILL, signal.SIGTERM)
 
 
@@ -21,7 +21,7 @@ def measure_kills(folder: Path, kills: int, seed: int) -> list[Line]:
     """Signal ``kills`` processes of workers that hold chunks.  Enqueue runs until that is done, and wait for the last one."""
     chance, done, pauses = random.Random(seed), 0, 0
     runs: list[Ended] = []
-    with start_fleet(folder, _SPEED, launchers=2) as fleet:
+    with start_fleet(folder, _SPEED, launchers=4) as fleet:
         while done < kills:
             deaths, started_s = fleet.count_deaths(), time.monotonic()
             run_id = fleet.enqueue(f"slow-{len(runs)}", _RUN_SAMPLES, {}, chunk_samples=_CHUNK_SAMPLES)
