@@ -23,6 +23,7 @@ import argparse
 import math
 import os
 import platform
+import signal
 import statistics
 import sys
 import tempfile
@@ -138,6 +139,8 @@ def measure_poison(
         warm_up(fleet)
         clean = run_clean(fleet, "clean", scale.samples)
         for position in range(positions):
+            if position:
+                fleet.restart_launchers()  # a launcher restarts a worker later after each death in a row
             warm_up_again(fleet)
             words = dict.fromkeys(spread(poisons, scale.samples, position), POISON)
             runs.append(run_clean(fleet, f"poisoned-{position}", scale.samples, words))
@@ -211,6 +214,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="seed of the kills in part f")
     parser.add_argument("--quick", action="store_true", help="300 samples, loads of 3 s, one repetition, 40 kills")
     asked = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # so that all processes are ended
     scale = Scale(300, 3.0, 1, 40, RESTART_S) if asked.quick else Scale(2000, 20.0, asked.repeat, asked.kills, 0.0)
     parts, lines = make_parts(scale, asked.seed), []
     print_machine(scale)

@@ -21,6 +21,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = "fragile"
 CHUNK_SAMPLES = 64
+_DRAIN_S = 60.0
 
 
 class Speed(NamedTuple):
@@ -155,12 +156,20 @@ class CostFleet:
         """Start a new launcher for each that has exited."""
         self.launchers = [one if one.poll() is None else self.launch() for one in self.launchers]
 
+    def restart_launchers(self) -> None:
+        """Drain the launchers and start new ones, whose workers have no earlier deaths."""
+        for launcher in self.launchers:
+            launcher.send_signal(signal.SIGTERM)
+        for launcher in self.launchers:
+            launcher.wait(_DRAIN_S)
+        self.replace_launchers()
+
     def close(self) -> None:
         """End all launchers, and the workers that outlived theirs."""
         for launcher in self.launchers:
             launcher.send_signal(signal.SIGQUIT)
         for launcher in self.launchers:
-            launcher.wait(60)
+            launcher.wait(_DRAIN_S)
         for process in psutil.process_iter():
             with suppress(psutil.Error):
                 if process.environ().get("FLEET_STORE_URL") == self._environment["FLEET_STORE_URL"]:
