@@ -50,7 +50,8 @@ _MEMORY_BYTES = 2 * 2**30  # two workers and their launcher need a third of it, 
 class Scale(NamedTuple):
     """The sizes of a measurement.
 
-    ``restart_s`` is what the limits of b to e allow for each load besides ``load_s``, where that is not much longer than a restart.
+    ``restart_s`` is what the limits of b to e allow for each load besides ``load_s``: 0, or a restart and the launcher's pause before
+    it, where those take as long as a load.
     """
 
     samples: int
@@ -188,7 +189,7 @@ def measure_unproved(folder: Path, scale: Scale, way: str, group: Path | None = 
 
 
 def make_parts(scale: Scale, seed: int) -> dict[str, Callable[[Path], list[Line]]]:
-    slow = Speed(scale.load_s, 10.0)
+    slow = Speed(scale.load_s, scale.load_s / 2)
     return {
         "a": lambda folder: measure_kill(folder, scale),
         "b": lambda folder: measure_poison(
@@ -215,7 +216,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="300 samples, loads of 3 s, one repetition, 40 kills")
     asked = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # so that all processes are ended
-    scale = Scale(300, 3.0, 1, 40, RESTART_S) if asked.quick else Scale(2000, 20.0, asked.repeat, asked.kills, 0.0)
+    scale = Scale(300, 3.0, 1, 40, 2 * RESTART_S) if asked.quick else Scale(2000, 20.0, asked.repeat, asked.kills, 0.0)
     parts, lines = make_parts(scale, asked.seed), []
     print_machine(scale)
     with tempfile.TemporaryDirectory(prefix="crash-cost-") as folder:
