@@ -42,7 +42,7 @@ from benchmarks.crash_cost.measures import POISON, Line, at_least, at_most, chec
 from benchmarks.crash_cost.memory_limit import NoMemoryLimit, open_memory_limit
 
 RESTART_S = 3.0  # a worker's restart without the load of its engine
-KILL_SAMPLES = 12_000  # 24 s of two workers with 256 samples in flight each
+KILL_SAMPLES = 7_500  # 30 s of two workers with 128 samples in flight each, which two cores serve easily
 EDGE_S = 2.0
 _MEMORY_BYTES = 2 * 2**30  # two workers and their launcher need a third of it, a poison twice as much
 
@@ -50,8 +50,8 @@ _MEMORY_BYTES = 2 * 2**30  # two workers and their launcher need a third of it, 
 class Scale(NamedTuple):
     """The sizes of a measurement.
 
-    ``restart_s`` is what the limits of b to e allow for each load besides ``load_s``: 0, or a restart and the launcher's pause before
-    it, where those take as long as a load.
+    ``restart_s`` is what the limits of b to e allow for each load besides ``load_s``: 0, or a restart and the launcher's pause
+    before it, where those take as long as a load.
     """
 
     samples: int
@@ -76,7 +76,7 @@ def warm_up(fleet: CostFleet) -> None:
 
 def measure_kill(folder: Path, scale: Scale) -> list[Line]:
     """Part a, once for each victim and repetition; each measure is the median."""
-    with start_fleet(folder, Speed(scale.load_s, 1.0)) as fleet:
+    with start_fleet(folder, Speed(scale.load_s, 1.0, in_flight=128)) as fleet:
         warm_up(fleet)
         clean = run_clean(fleet, "clean", KILL_SAMPLES)
         lines = []

@@ -25,11 +25,12 @@ _DRAIN_S = 60.0
 
 
 class Speed(NamedTuple):
-    """The times of the engine in seconds: a load, an answer, and the stall limit."""
+    """The times of the engine in seconds: a load, an answer, and the stall limit; and the samples in flight of each worker."""
 
     load_s: float
     latency_s: float
     stall_s: float = 600.0
+    in_flight: int = 256
 
 
 class Ended(NamedTuple):
@@ -66,6 +67,7 @@ class CostFleet:
             "FLEET_PROFILES_DIR": str(folder / "profiles"),
             "FLEET_MAX_RESTARTS": "1000000",
             "FLEET_ENGINE_STALL_S": str(speed.stall_s),
+            "FLEET_SAMPLES_IN_FLIGHT": str(speed.in_flight),
             "FLEET_LOG_JSON": "1",
             "PYTHONPATH": str(ROOT),
         }
