@@ -1,64 +1,64 @@
 """Measure what a crash costs: the survivor's rate, engine deaths, and the time of a run with a poison.
 
-    python -m benchmarks.crash_cost [--parts a,b,c,d,e,f,g] [--positions 5] [--kills 500] [--quick]
+    python -m benchmarks.crash_cost [--parts a,b,c,d,e,f,g] [--repeat 5] [--kills 500] [--seed 1] [--quick]
 
 The engine answers "ok" after a latency and takes a load time to start.  Two workers run on one launcher, with a Redis and a
 local store of their own.  Everything is observed through ``producer status --json``, ``results.parquet`` and the log of the
 launcher.  Each part prints its measures, goals and whether they are met; the exit code is 1 if one is missed.
 
-a  ``kill -9`` of one of two workers, no poison
+a  ``kill -9`` of one of two workers, and of the child process of its engine; no poison
 b  one poison that ends the process with SIGSEGV 0.5 s after it was submitted; median and worst of several positions
 c  three poisons in different chunks
 d  as b, with a latency of 10 s
 e  a poison at which the engine answers nothing any more
 f  random SIGKILL and SIGTERM of workers, launchers and engine children over slow samples
-g  a poison whose worker is ended by SIGKILL, as by the out-of-memory killer of a system that does not count
+g  a poison whose worker is ended by SIGKILL, as by an out-of-memory killer that does not count; and one that is ended by the
+   out-of-memory killer of its control group, where this process may create one
+
+Limits of b to e: a factor of (clean time + loads), where the clean time is measured in the same fleet.  In c, three poisons may
+cost three times the loads and deaths of one.  In e, each load includes the time until a stall is detected.
 """
 
 import argparse
-import random
+import math
+import os
+import platform
 import signal
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
 import psutil
 
 from benchmarks.crash_cost.fleet import CostFleet, Ended, Speed, spread, start_fleet
+from benchmarks.crash_cost.kills import measure_kills
+from benchmarks.crash_cost.measures import POISON, Line, at_least, at_most, check_outcomes, print_line, skip
+from benchmarks.crash_cost.memory_limit import NoMemoryLimit, open_memory_limit
 
-POISON = "poison"
-
-
-class Line(NamedTuple):
-    """One measure of a part with its goal."""
-
-    part: str
-    measure: str
-    value: float
-    goal: str
-    is_met: bool
+RESTART_S = 3.0  # a worker's restart without the load of its engine
+KILL_SAMPLES = 7_500  # 30 s of two workers with 128 samples in flight each, which two cores serve easily
+EDGE_S = 2.0
+_MEMORY_BYTES = 2 * 2**30  # two workers and their launcher need a third of it, a poison twice as much
 
 
 class Scale(NamedTuple):
-    """The sizes of a measurement."""
+    """The sizes of a measurement.
+
+    ``restart_s`` is what the limits of b to e allow for each load besides ``load_s``: 0, or a restart and the launcher's pause
+    before it, where those take as long as a load.
+    """
 
     samples: int
     load_s: float
-    positions: int
+    repeat: int
     kills: int
-
-
-def at_most(part: str, measure: str, value: float, limit: float) -> Line:
-    return Line(part, measure, value, f"<= {limit:.2f}", value <= limit)
-
-
-def at_least(part: str, measure: str, value: float, limit: float) -> Line:
-    return Line(part, measure, value, f">= {limit:.2f}", value >= limit)
+    restart_s: float
 
 
 def run_clean(fleet: CostFleet, name: str, samples: int, words: dict[int, str] | None = None) -> Ended:
@@ -68,53 +68,66 @@ def run_clean(fleet: CostFleet, name: str, samples: int, words: dict[int, str] |
     return fleet.finish(run_id, started_s, deaths)
 
 
-def warm_up(fleet: CostFleet, workers: int = 2) -> None:
+def warm_up(fleet: CostFleet) -> None:
     run_id = fleet.enqueue("warm", 2, {})
     fleet.wait(lambda status: status["state"] != "running", run_id)
-    fleet.wait_for_workers(workers, run_id)
-
-
-def check_outcomes(part: str, ended: Ended, poisons: int) -> list[Line]:
-    convicted = sum(code == "engine_crashed" and row.startswith(POISON) for row, code in ended.failed.items())
-    others = sum(ended.statuses.values()) - ended.statuses["ok"] - convicted
-    return [at_least(part, "poisons convicted", convicted, poisons), at_most(part, "others that are not ok", others, 0)]
+    fleet.wait_for_workers(2, run_id)
 
 
 def measure_kill(folder: Path, scale: Scale) -> list[Line]:
-    """Part a."""
-    samples = scale.samples * 6
-    with start_fleet(folder, Speed(scale.load_s, 1.0)) as fleet:
+    """Part a, once for each victim and repetition; each measure is the median."""
+    with start_fleet(folder, Speed(scale.load_s, 1.0, in_flight=128)) as fleet:
         warm_up(fleet)
-        clean = run_clean(fleet, "clean", samples)
-        deaths, started_s = fleet.count_deaths(), time.monotonic()
-        run_id = fleet.enqueue("killed", samples, {})
-        fleet.wait(lambda status: status["samples"]["ok"] > samples // 6, run_id)
-        victim, survivor = fleet.status(run_id)["workers"][:2]
-        before = find_rate(fleet, run_id, survivor["worker"])
-        held = {chunk for run, chunk in victim["holds"] if run == run_id}
-        psutil.Process(victim["pid"]).kill()
-        killed_s, killed_at = time.monotonic(), time.time()
-        rates = []
-        while (status := fleet.status(run_id))["state"] == "running" and time.monotonic() < killed_s + scale.load_s:
-            if time.monotonic() > killed_s + scale.load_s / 4:
-                rates += [one["samples_per_s"] for one in status["workers"] if one["worker"] == survivor["worker"]]
-            time.sleep(0.3)
-        ended = fleet.finish(run_id, started_s, deaths)
-    begun = fleet.read_takeovers()
-    # A chunk that the victim had finished since its last heartbeat is not taken over.
-    begun_s = max((begun[chunk] - killed_at for chunk in held & begun.keys()), default=999.0)
-    lost_s = (scale.load_s + 3) / 2  # half of the rate is missing while one engine loads
-    return [
-        at_least("a", "survivor's rate after the kill / before", statistics.median(rates or [0]) / before, 0.9),
-        at_most("a", "chunks of the dead worker begun elsewhere after (s)", begun_s, 20.0),
-        at_most("a", "run time / what the rates allow", ended.seconds / (clean.seconds + lost_s), 1.15),
-        *check_outcomes("a", ended, 0),
-    ]
+        clean = run_clean(fleet, "clean", KILL_SAMPLES)
+        lines = []
+        for victim in ("worker", "engine child"):
+            killed = [kill_and_measure(fleet, scale, clean, victim, number) for number in range(scale.repeat)]
+            rate, begun_s, share = (statistics.median(measures) for measures in zip(*(one[:3] for one in killed), strict=True))
+            lines += [
+                at_least("a", f"{victim}: survivor's rate after the kill / before", rate, 0.9),
+                at_most("a", f"{victim}: its chunks begun elsewhere after (s)", begun_s, 20.0),
+                at_most("a", f"{victim}: run time / what the rates allow", share, 1.15),
+                *check_outcomes("a", [one.ended for one in killed], 0)[1:],
+            ]
+    return lines
 
 
-def find_rate(fleet: CostFleet, run_id: str, worker: str) -> float:
-    time.sleep(3)
-    return float(next(one["samples_per_s"] for one in fleet.status(run_id)["workers"] if one["worker"] == worker) or 0)
+class Killed(NamedTuple):
+    """The survivor's rate as a share of its rate before, the longest takeover in s, and the run time as a share of the allowed."""
+
+    rate: float
+    begun_s: float
+    time: float
+    ended: Ended
+
+
+def kill_and_measure(fleet: CostFleet, scale: Scale, clean: Ended, victim: str, number: int) -> Killed:
+    """Kill one of two workers, or its engine's child, in the middle of a run."""
+    warm_up_again(fleet)
+    deaths, started_s = fleet.count_deaths(), time.monotonic()
+    run_id = fleet.enqueue(f"{victim} {number}".replace(" ", "-"), KILL_SAMPLES, {})
+    killed, survivor = fleet.wait(lambda status: status["samples"]["ok"] > KILL_SAMPLES // 4, run_id)["workers"][:2]
+    worker = psutil.Process(killed["pid"])
+    (worker if victim == "worker" else worker.children()[0]).kill()
+    killed_at = time.time()
+    ended = fleet.finish(run_id, started_s, deaths)
+    begun = fleet.read_takeovers(run_id, killed_at)
+    begun_s = max(begun.values(), default=math.inf) - killed_at  # no other worker lost a chunk
+    allowed_s = clean.seconds + (scale.load_s + RESTART_S) / 2  # half of the rate is missing while one engine starts
+    rate = compare_rates(fleet.read_answers(run_id, survivor["worker"]), killed_at, fleet.find_ready(killed["worker"], killed_at))
+    return Killed(rate, begun_s, ended.seconds / allowed_s, ended)
+
+
+def compare_rates(answers: Sequence[float], killed_at: float, back_at: float) -> float:
+    """Return a worker's rate between a kill and the victim's return, divided by its rate before.
+
+    ``answers`` are the sorted times of its answers.  The first and the last ``EDGE_S`` do not count: the engine fills and
+    empties.
+    """
+    begins, ends = answers[0] + EDGE_S, min(back_at, answers[-1] - EDGE_S)
+    before = sum(begins <= at < killed_at for at in answers) / (killed_at - begins)
+    after = sum(killed_at <= at < ends for at in answers) / (ends - killed_at)
+    return after / before
 
 
 def measure_poison(
@@ -127,18 +140,20 @@ def measure_poison(
         warm_up(fleet)
         clean = run_clean(fleet, "clean", scale.samples)
         for position in range(positions):
+            if position:
+                fleet.restart_launchers()  # a launcher restarts a worker later after each death in a row
             warm_up_again(fleet)
             words = dict.fromkeys(spread(poisons, scale.samples, position), POISON)
             runs.append(run_clean(fleet, f"poisoned-{position}", scale.samples, words))
             print(f"  {part}{position}: {runs[-1].seconds:.1f} s, {runs[-1].deaths} deaths, {dict(runs[-1].statuses)}", flush=True)
     stalls_s = speed.stall_s if speed.stall_s < 600 else 0.0
-    limit_s = factor * (clean.seconds + loads * (speed.load_s + stalls_s))
+    limit_s = factor * (clean.seconds + loads * (speed.load_s + scale.restart_s + stalls_s))
     times = [run.seconds for run in runs]
     return [
         at_most(part, "run time (s), median", statistics.median(times), limit_s),
         at_most(part, "run time (s), worst", max(times), limit_s),
         at_most(part, "engine deaths, worst", max(run.deaths for run in runs), deaths),
-        *(line for run in runs for line in check_outcomes(part, run, poisons)),
+        *check_outcomes(part, runs, poisons),
     ]
 
 
@@ -147,63 +162,38 @@ def warm_up_again(fleet: CostFleet) -> None:
     fleet.wait_for_workers(2, run_id)
 
 
-def measure_kills(folder: Path, scale: Scale) -> list[Line]:
-    """Part f."""
-    chance, kills = random.Random("kills"), 0
-    with start_fleet(folder, Speed(1.0, 5.0)) as fleet:
-        fleet.launchers.append(fleet.launch(2))
-        deaths, started_s = fleet.count_deaths(), time.monotonic()
-        rounds, lines = 0, []
-        while kills < scale.kills:
-            run_id = fleet.enqueue(f"slow-{rounds}", 64, {})
-            while fleet.status(run_id)["state"] == "running":
-                kills += kill_one(fleet, chance) if kills < scale.kills else 0
-                time.sleep(chance.uniform(0.2, 2.0))
-            if fleet.status(run_id)["state"] == "paused":
-                print(f"  f: {fleet.status(run_id)['reason']}", flush=True)
-            lines += check_outcomes("f", fleet.finish(run_id, started_s, deaths), 0)
-            rounds += 1
-    return [Line("f", "kills", kills, f">= {scale.kills}", kills >= scale.kills), *lines]
-
-
-def kill_one(fleet: CostFleet, chance: random.Random) -> int:
-    """Signal a random launcher, worker or engine child; replace a launcher that has ended.  Return how many were signalled."""
-    for place, launcher in enumerate(fleet.launchers):
-        if launcher.poll() is not None:
-            fleet.launchers[place] = fleet.launch(2)
-    workers = fleet.list_workers()
-    children: list[psutil.Process] = []
-    for worker in workers:
-        with suppress(psutil.Error):
-            children += worker.children()
-    launchers = [psutil.Process(launcher.pid) for launcher in fleet.launchers[1:]]
-    targets = chance.choices([workers, children, launchers], weights=[6, 6, 1])[0]
-    if not targets:
-        return 0
-    with suppress(psutil.Error):
-        chance.choice(targets).send_signal(chance.choice([signal.SIGKILL, signal.SIGTERM]))
-    return 1
-
-
 def measure_unseen(folder: Path, scale: Scale) -> list[Line]:
-    """Part g."""
-    with start_fleet(folder, Speed(min(scale.load_s, 3.0), 0.5), {POISON: "kill"}) as fleet:
+    """Part g: once without a counter, and once in a control group that counts."""
+    lines = measure_unproved(folder, scale, "kill")
+    try:
+        with open_memory_limit(_MEMORY_BYTES) as group:
+            return lines + measure_unproved(folder.with_name("memory"), scale, "memory", group)
+    except NoMemoryLimit as reason:
+        return [*lines, skip("g", "memory: control group with a limit", str(reason))]
+
+
+def measure_unproved(folder: Path, scale: Scale, way: str, group: Path | None = None) -> list[Line]:
+    with start_fleet(folder, Speed(min(scale.load_s, 3.0), 0.5), {POISON: way}, control_group=group) as fleet:
         warm_up(fleet)
         ended = run_clean(fleet, "unseen", 256, {77: POISON})
-    return [
-        at_least("g", "run is paused, not looping", ended.state == "paused", 1),
-        at_least("g", "reason names dataset and row", f"row {POISON} 77" in ended.reason, 1),
-        at_most("g", "worker deaths", ended.deaths, 15),
-        at_most("g", "samples convicted", len(ended.failed), 0),
+        causes = Counter(record["cause"] for record in fleet.read_events("worker.exited"))
+    lines = [
+        at_least("g", f"{way}: run is paused, not looping", ended.state == "paused", 1),
+        at_least("g", f"{way}: reason names dataset and row", f"row {POISON} 77" in ended.reason, 1),
+        at_most("g", f"{way}: worker deaths", ended.deaths, 15),
+        at_most("g", f"{way}: samples convicted", len(ended.failed), 0),
     ]
+    if group is not None:
+        lines.append(at_least("g", f"{way}: deaths with the cause out_of_memory", causes["out_of_memory"], 1))
+    return lines
 
 
-def make_parts(scale: Scale) -> dict[str, Callable[[Path], list[Line]]]:
-    slow = Speed(scale.load_s, 10.0)
+def make_parts(scale: Scale, seed: int) -> dict[str, Callable[[Path], list[Line]]]:
+    slow = Speed(scale.load_s, scale.load_s / 2)
     return {
         "a": lambda folder: measure_kill(folder, scale),
         "b": lambda folder: measure_poison(
-            "b", folder, scale, Speed(scale.load_s, 1.0), positions=scale.positions, loads=5, factor=1.25, deaths=6
+            "b", folder, scale, Speed(scale.load_s, 1.0), positions=scale.repeat, loads=5, factor=1.25, deaths=6
         ),
         "c": lambda folder: measure_poison(
             "c", folder, scale, Speed(scale.load_s, 1.0), poisons=3, positions=1, loads=15, factor=1.25, deaths=18
@@ -212,7 +202,7 @@ def make_parts(scale: Scale) -> dict[str, Callable[[Path], list[Line]]]:
         "e": lambda folder: measure_poison(
             "e", folder, scale, Speed(scale.load_s, 1.0, stall_s=5.0), positions=1, loads=5, factor=1.25, deaths=6
         ),
-        "f": lambda folder: measure_kills(folder, scale),
+        "f": lambda folder: measure_kills(folder, scale.kills, seed),
         "g": lambda folder: measure_unseen(folder, scale),
     }
 
@@ -220,21 +210,27 @@ def make_parts(scale: Scale) -> dict[str, Callable[[Path], list[Line]]]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--parts", default="a,b,c,d,e,f,g")
-    parser.add_argument("--positions", type=int, default=5, help="positions of the poison in part b")
+    parser.add_argument("--repeat", type=int, default=5, help="kills of each process in part a, positions of the poison in part b")
     parser.add_argument("--kills", type=int, default=500, help="kills in part f")
-    parser.add_argument("--quick", action="store_true", help="300 samples, loads of 3 s, one position, 40 kills")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the kills in part f")
+    parser.add_argument("--quick", action="store_true", help="300 samples, loads of 3 s, one repetition, 40 kills")
     asked = parser.parse_args()
-    scale = Scale(300, 3.0, 1, 40) if asked.quick else Scale(2000, 20.0, asked.positions, asked.kills)
-    parts, lines = make_parts(scale), []
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # so that all processes are ended
+    scale = Scale(300, 3.0, 1, 40, 2 * RESTART_S) if asked.quick else Scale(2000, 20.0, asked.repeat, asked.kills, 0.0)
+    parts, lines = make_parts(scale, asked.seed), []
+    print_machine(scale)
     with tempfile.TemporaryDirectory(prefix="crash-cost-") as folder:
         for part in asked.parts.split(","):
             lines += parts[part](Path(folder) / part)
             for line in [line for line in lines if line.part == part]:
-                print(
-                    f"{line.part}  {line.measure:<55} {line.value:>8.2f}  {line.goal:>10}  {'met' if line.is_met else 'MISSED'}",
-                    flush=True,
-                )
-    return 0 if all(line.is_met for line in lines) else 1
+                print_line(line)
+    return 0 if all(line.is_met is not False for line in lines) else 1
+
+
+def print_machine(scale: Scale) -> None:
+    packages = ", ".join(f"{name} {version(name)}" for name in ("celery", "kombu", "redis", "obstore", "pyarrow", "pydantic"))
+    print(f"{time.strftime('%Y-%m-%d')}: {' '.join(sys.argv[1:])}; {scale}")
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}; {packages}", flush=True)
 
 
 if __name__ == "__main__":

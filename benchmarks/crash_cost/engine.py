@@ -12,12 +12,14 @@ from common.spec.models import ModelProfile
 from workers.engines.base import Generation, Request
 from workers.engines.echo import EchoEngine
 
+POISON_BYTES = 4 * 2**30
+
 
 class FragileEngine(EchoEngine):
     """Ends ``after_s`` after a question with a word of ``ends`` was submitted, which maps the word to a way.
 
-    The ways are ``crash`` (SIGSEGV of this process), ``kill`` (SIGKILL) and ``hang``.  Like vLLM it has a child process, and
-    ends when that has exited.
+    The ways are ``crash`` (SIGSEGV of this process), ``kill`` (SIGKILL), ``memory`` (it allocates more than its control group
+    allows) and ``hang``.  Like vLLM it has a child process, and ends when that has exited.
     """
 
     def __init__(self, profile: ModelProfile, weights: str) -> None:
@@ -50,5 +52,7 @@ class FragileEngine(EchoEngine):
     def _end(self, way: str) -> None:
         if way == "hang":
             self._hangs = True
+        elif way == "memory":
+            self._ballast = b"x" * POISON_BYTES
         else:
             os.kill(os.getpid(), signal.SIGSEGV if way == "crash" else signal.SIGKILL)

@@ -1,8 +1,8 @@
-"""A fleet of two workers on one launcher, driven and observed by commands only."""
+"""A fleet of two workers on each launcher, driven and observed by commands only."""
 
 import json
+import math
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -21,19 +21,23 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = "fragile"
 CHUNK_SAMPLES = 64
-_EXITED = re.compile(r'"event": ?"worker\.exited"')
+_DRAIN_S = 60.0
 
 
 class Speed(NamedTuple):
-    """The times of the engine in seconds: a load, an answer, and the stall limit."""
+    """The times of the engine in seconds: a load, an answer, and the stall limit; and the samples in flight of each worker."""
 
     load_s: float
     latency_s: float
     stall_s: float = 600.0
+    in_flight: int = 256
 
 
 class Ended(NamedTuple):
-    """What a run came to: its time, its outcomes by status, those that failed by row, and the engine deaths."""
+    """What a run came to: its time, its outcomes by status, those that failed by row, and the engine deaths.
+
+    ``lost`` counts the rows without an outcome, ``double`` those with more than one.
+    """
 
     seconds: float
     statuses: Counter[str]
@@ -41,13 +45,20 @@ class Ended(NamedTuple):
     deaths: int
     state: str
     reason: str
+    lost: int
+    double: int
 
 
 class CostFleet:
     """Start it with ``start_fleet``."""
 
-    def __init__(self, folder: Path, redis_url: str, speed: Speed, ends: dict[str, str], workers: int) -> None:
+    def __init__(
+        self, folder: Path, redis_url: str, speed: Speed, ends: dict[str, str], launchers: int, control_group: Path | None
+    ) -> None:
         self.folder = folder
+        self._join = (
+            () if control_group is None else ("sh", "-c", 'echo $$ > "$0" && exec "$@"', str(control_group / "cgroup.procs"))
+        )
         self.speed = speed
         self._environment = {
             **os.environ,
@@ -56,6 +67,7 @@ class CostFleet:
             "FLEET_PROFILES_DIR": str(folder / "profiles"),
             "FLEET_MAX_RESTARTS": "1000000",
             "FLEET_ENGINE_STALL_S": str(speed.stall_s),
+            "FLEET_SAMPLES_IN_FLIGHT": str(speed.in_flight),
             "FLEET_LOG_JSON": "1",
             "PYTHONPATH": str(ROOT),
         }
@@ -63,10 +75,10 @@ class CostFleet:
         profile = {"name": MODEL, "engine": "benchmarks.crash_cost.engine:FragileEngine", "engine_options": options}
         (folder / "profiles").mkdir(parents=True)
         (folder / "profiles" / f"{MODEL}.yaml").write_text(yaml.safe_dump(profile))
-        self.launchers = [self.launch(workers)]
+        self.launchers = [self.launch() for _ in range(launchers)]
 
-    def launch(self, workers: int) -> "subprocess.Popen[bytes]":
-        command = [sys.executable, "-m", "workers", "start", "--model", MODEL, "--gpus", "none", "--replicas", str(workers)]
+    def launch(self) -> "subprocess.Popen[bytes]":
+        command = [*self._join, sys.executable, "-m", "workers", "start", "--model", MODEL, "--gpus", "none", "--replicas", "2"]
         with (self.folder / "workers.log").open("ab") as log:
             return subprocess.Popen(command, env=self._environment, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
 
@@ -82,7 +94,7 @@ class CostFleet:
             time.sleep(0.3)
         return status
 
-    def enqueue(self, name: str, samples: int, words: dict[int, str]) -> str:
+    def enqueue(self, name: str, samples: int, words: dict[int, str], *, chunk_samples: int = CHUNK_SAMPLES) -> str:
         """Enqueue a run of short questions; ``words`` maps a row to the first word of its question.  Return the run's id."""
         path = self.folder / f"{name}.jsonl"
         rows = (
@@ -90,53 +102,83 @@ class CostFleet:
             for row in range(samples)
         )
         path.write_text("".join(json.dumps({**row, "target": "ok"}) + "\n" for row in rows))
-        spec = {"model": MODEL, "datasets": [{"path": str(path)}], "chunks": {"max_samples": CHUNK_SAMPLES}}
+        spec = {"model": MODEL, "datasets": [{"path": str(path)}], "chunks": {"max_samples": chunk_samples}}
         (self.folder / f"{name}.yaml").write_text(yaml.safe_dump(spec))
         return str(json.loads(self._produce("enqueue", str(self.folder / f"{name}.yaml"), "--json"))["run_id"])
+
+    def resume(self, run_id: str) -> None:
+        self._produce("resume", run_id)
 
     def status(self, run_id: str) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self._produce("status", run_id, "--json"))
         return found
 
+    def read_events(self, event: str) -> list[dict[str, Any]]:
+        """Return the records of an event in the log of launchers and workers, in order."""
+        lines = (line for line in (self.folder / "workers.log").read_text().splitlines() if f'"{event}"' in line)
+        return [record for record in map(json.loads, lines) if record["event"] == event]
+
     def count_deaths(self) -> int:
         """Return how many worker processes have exited."""
-        return len(_EXITED.findall((self.folder / "workers.log").read_text()))
+        return len(self.read_events("worker.exited"))
 
-    def read_takeovers(self) -> dict[int, float]:
-        """Return when each chunk was taken over last, in Unix seconds, by its number."""
-        lines = (json.loads(line) for line in (self.folder / "workers.log").read_text().splitlines() if line.startswith("{"))
-        return {
-            line["chunk"]: datetime.fromisoformat(line["timestamp"]).timestamp()
-            for line in lines
-            if line["event"] == "chunk.taken_over"
-        }
+    def read_takeovers(self, run_id: str, since: float) -> dict[int, float]:
+        """Return when each chunk was first taken over after ``since``, in Unix seconds, by its number."""
+        begun: dict[int, float] = {}
+        for record in self.read_events("chunk.taken_over"):
+            if record["run_id"] == run_id and (at := read_time(record)) >= since:
+                begun.setdefault(record["chunk"], at)
+        return begun
+
+    def find_ready(self, worker: str, since: float) -> float:
+        """Return when a worker was ready for the first time after ``since``, in Unix seconds; infinity if it was not."""
+        times = (read_time(record) for record in self.read_events("worker.ready") if record["worker"] == worker)
+        return min((at for at in times if at >= since), default=math.inf)
+
+    def read_answers(self, run_id: str, worker: str) -> list[float]:
+        """Return when a worker answered the samples of a run that is collected, in Unix seconds, sorted."""
+        table = pq.read_table(self._results(run_id) / "results.parquet", columns=["worker", "finished_at"])
+        return sorted(row["finished_at"].timestamp() for row in table.to_pylist() if row["worker"] == worker)
 
     def finish(self, run_id: str, started_s: float, deaths_before: int) -> Ended:
         """Wait until the run has ended or is paused, and collect it."""
         status = self.wait(lambda status: status["state"] != "running", run_id)
         seconds = time.monotonic() - started_s
-        out = self.folder / "results" / run_id
+        out = self._results(run_id)
         self._produce("collect", run_id, "--out", str(out))
-        rows = pq.read_table(next(out.rglob("results.parquet")), columns=["index", "status", "error_code"]).to_pylist()
-        if len({row["index"] for row in rows}) != len(rows):
-            raise RuntimeError(f"{run_id}: a row is double")
+        rows = pq.read_table(out / "results.parquet", columns=["index", "status", "error_code"]).to_pylist()
         failed = {row["index"]: row["error_code"] for row in rows if row["status"] == "failed"}
         statuses = Counter(row["status"] for row in rows)
-        return Ended(seconds, statuses, failed, self.count_deaths() - deaths_before, status["state"], status["reason"] or "")
+        deaths, reason = self.count_deaths() - deaths_before, status["reason"] or ""
+        lost = status["samples"]["unique"] - len({row["index"] for row in rows if row["status"] != "unprocessed"})
+        double = len(rows) - len({row["index"] for row in rows})
+        return Ended(seconds, statuses, failed, deaths, status["state"], reason, lost, double)
 
-    def list_workers(self) -> list[psutil.Process]:
-        """Return the worker processes of the launchers."""
-        found = []
+    def replace_launchers(self) -> None:
+        """Start a new launcher for each that has exited."""
+        self.launchers = [one if one.poll() is None else self.launch() for one in self.launchers]
+
+    def restart_launchers(self) -> None:
+        """Drain the launchers and start new ones, whose workers have no earlier deaths."""
         for launcher in self.launchers:
-            with suppress(psutil.Error):
-                found += psutil.Process(launcher.pid).children()
-        return found
+            launcher.send_signal(signal.SIGTERM)
+        for launcher in self.launchers:
+            launcher.wait(_DRAIN_S)
+        self.replace_launchers()
 
     def close(self) -> None:
+        """End all launchers, and the workers that outlived theirs."""
         for launcher in self.launchers:
             launcher.send_signal(signal.SIGQUIT)
         for launcher in self.launchers:
-            launcher.wait(60)
+            launcher.wait(_DRAIN_S)
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if process.environ().get("FLEET_STORE_URL") == self._environment["FLEET_STORE_URL"]:
+                    process.kill()
+
+    def _results(self, run_id: str) -> Path:
+        return self.folder / "results" / run_id
 
     def _produce(self, *arguments: str) -> str:
         return subprocess.run(
@@ -146,18 +188,28 @@ class CostFleet:
 
 
 @contextmanager
-def start_fleet(folder: Path, speed: Speed, ends: dict[str, str] | None = None, *, workers: int = 2) -> Iterator[CostFleet]:
-    """Yield a fleet with its own Redis; stop all of it afterwards."""
+def start_fleet(
+    folder: Path, speed: Speed, ends: dict[str, str] | None = None, *, launchers: int = 1, control_group: Path | None = None
+) -> Iterator[CostFleet]:
+    """Yield a fleet with its own Redis; stop all of it afterwards.  Each launcher has two workers.
+
+    The launchers run in the ``control_group``, if one is given.
+    """
     from producer.demo.redis_server import start_redis
 
     folder.mkdir()
     server = start_redis(folder / "redis")
-    fleet = CostFleet(folder, server.url, speed, ends or {}, workers)
+    fleet = CostFleet(folder, server.url, speed, ends or {}, launchers, control_group)
     try:
         yield fleet
     finally:
         fleet.close()
         server.stop()
+
+
+def read_time(record: dict[str, Any]) -> float:
+    """Return the time of a log record in Unix seconds."""
+    return datetime.fromisoformat(record["timestamp"]).timestamp()
 
 
 def spread(count: int, samples: int, seed: int) -> Sequence[int]:
