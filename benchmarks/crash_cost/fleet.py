@@ -69,7 +69,7 @@ class CostFleet:
             "FLEET_ENGINE_STALL_S": str(speed.stall_s),
             "FLEET_SAMPLES_IN_FLIGHT": str(speed.in_flight),
             "FLEET_LOG_JSON": "1",
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
         }
         options = {"load_s": speed.load_s, "delay_s": speed.latency_s, "ends": ends, "after_s": 0.5}
         profile = {"name": MODEL, "engine": "benchmarks.crash_cost.engine:FragileEngine", "engine_options": options}
