@@ -63,7 +63,7 @@ def run_command(name: str, command: Callable[..., object]) -> NoReturn:
 def end_process(code: int) -> NoReturn:
     """End the process without the interpreter's teardown.
 
-    Threads of native libraries (Arrow, object storage) may still run.  Their teardown under the interpreter's can abort the
+    Threads of native libraries (Arrow, object storage) may still run. Their teardown under the interpreter's can abort the
     process: ``terminate called without an active exception``.
     """
     ignore_interrupts()

@@ -4,14 +4,14 @@ import signal
 from enum import StrEnum
 from pathlib import Path
 
-# Signals that native code raises against its own process.  All others come from outside.
+# Signals that native code raises against its own process. All others come from outside.
 _CRASH_SIGNALS = frozenset(
     {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP, signal.SIGSYS}
 )
 
 
 class DeathCause(StrEnum):
-    """Why an engine ended while it had samples in flight.  ``ledger.lua`` compares these words."""
+    """Why an engine ended while it had samples in flight. ``ledger.lua`` compares these words."""
 
     CRASH = "crash"  # it ended itself: a crash signal, an exit, an error that it cannot recover from
     STALL = "stall"  # it had requests and answered none
@@ -27,7 +27,7 @@ class DeathCause(StrEnum):
 def classify_exit(code: int | None, *, out_of_memory: bool) -> DeathCause:
     """Return why a process ended.
 
-    ``code`` is its return code as in ``subprocess``: negative for a signal, ``None`` if unknown.  ``out_of_memory`` states
+    ``code`` is its return code as in ``subprocess``: negative for a signal, ``None`` if unknown. ``out_of_memory`` states
     whether the out-of-memory killer was active in its cgroup while it ran.
     """
     if code is not None and -code in _CRASH_SIGNALS:
@@ -40,7 +40,7 @@ def classify_exit(code: int | None, *, out_of_memory: bool) -> DeathCause:
 def count_oom_kills(root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> int:
     """Return how many processes the out-of-memory killer has ended in this process's cgroup; 0 if the system does not count.
 
-    All workers of a node may share the cgroup.  Source: the kernel's documentation of cgroup v2 (``memory.events``) and of
+    All workers of a node may share the cgroup. Source: the kernel's documentation of cgroup v2 (``memory.events``) and of
     cgroup v1 (``memory.oom_control``).
     """
     try:

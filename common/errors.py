@@ -1,6 +1,6 @@
 """Errors, grouped by who must act on them.
 
-Each class has a stable ``code`` for outcomes and logs, and the ``exit_code`` of a command that ends with it.  Sample faults
+Each class has a stable ``code`` for outcomes and logs, and the ``exit_code`` of a command that ends with it. Sample faults
 become outcomes, chunk faults are exceptions, machine faults end the process.
 """
 
@@ -16,14 +16,14 @@ class FleetError(Exception):
 
 
 class ConfigError(FleetError):
-    """The user must change something; never retried.  The message names file, field and what was expected."""
+    """The user must change something; never retried. The message names file, field and what was expected."""
 
     code = "config_error"
     exit_code = USER_MUST_ACT
 
 
 class SampleError(FleetError):
-    """One row is at fault.  ``workers/execution/sample.py`` turns it into the sample's ``failed`` outcome; it goes no further.
+    """One row is at fault. ``workers/execution/sample.py`` turns it into the sample's ``failed`` outcome; it goes no further.
 
     ``code`` is one of ``common.sample_codes.SampleCode``.
     """
@@ -34,7 +34,7 @@ class SampleError(FleetError):
 
 
 class OutOfMemory(SampleError):
-    """One sample alone does not fit into the accelerator's memory.  The engine keeps running, so the row is at fault."""
+    """One sample alone does not fit into the accelerator's memory. The engine keeps running, so the row is at fault."""
 
     code = "out_of_memory"
 
@@ -43,7 +43,7 @@ class OutOfMemory(SampleError):
 
 
 class TransientError(FleetError):
-    """A service is unreachable or limits the rate.  Waiting helps, and there is no fault to correct: retried with backoff.
+    """A service is unreachable or limits the rate. Waiting helps, and there is no fault to correct: retried with backoff.
 
     Commands end with exit code 3.
     """
@@ -59,9 +59,9 @@ class ServiceUnreachable(TransientError):
 
 
 class EngineError(FleetError):
-    """The engine crashed or stopped.  The worker process gives its chunks back and exits.
+    """The engine crashed or stopped. The worker process gives its chunks back and exits.
 
-    ``cause`` states whether the samples in flight may have caused it.  An engine with processes of its own reads it from
+    ``cause`` states whether the samples in flight may have caused it. An engine with processes of its own reads it from
     their exit; without that knowledge it is a crash.
     """
 
@@ -73,12 +73,12 @@ class EngineError(FleetError):
 
 
 class LeaseLost(FleetError):
-    """Another worker holds the chunk now, or the run was deleted.  Stop without an error."""
+    """Another worker holds the chunk now, or the run was deleted. Stop without an error."""
 
     code = "lease_lost"
 
 
 class IntegrityError(FleetError):
-    """Stored data contradicts itself: an engineer must look.  The message names the samples or the object."""
+    """Stored data contradicts itself: an engineer must look. The message names the samples or the object."""
 
     code = "integrity_error"

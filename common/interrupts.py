@@ -1,8 +1,8 @@
 """Ctrl+C and SIGTERM end a command at any moment of its life.
 
-Inside the command they raise ``KeyboardInterrupt``, so that it can clean up.  Before and after it they end the process at once.
+Inside the command they raise ``KeyboardInterrupt``, so that it can clean up. Before and after it they end the process at once.
 Libraries can lose an interrupt: an exception cannot leave a destructor or a callback, a bare ``except`` takes it, and Python
-runs no handler while native code blocks.  So a thread watches what becomes of each one.
+runs no handler while native code blocks. So a thread watches what becomes of each one.
 
 A program calls ``handle_interrupts`` before it imports anything else, so this module imports little.
 """
@@ -27,7 +27,7 @@ _STUCK_AFTER_S = 2.0
 
 
 def handle_interrupts() -> None:
-    """Handle both signals until the end of this process.  A signal that the parent process made it ignore stays ignored."""
+    """Handle both signals until the end of this process. A signal that the parent process made it ignore stays ignored."""
     for number in _SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupt)
@@ -45,7 +45,7 @@ def ignore_interrupts() -> None:
 
 
 def run_interruptible(command: Callable[[], object]) -> None:
-    """Run ``command``.  While it runs, and only then, an interrupt raises ``KeyboardInterrupt``."""
+    """Run ``command``. While it runs, and only then, an interrupt raises ``KeyboardInterrupt``."""
     command()
 
 

@@ -7,7 +7,7 @@ from common.errors import ConfigError, FleetError, TransientError
 # This machine has run out of descriptors or memory.
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 # The file system is unavailable and may come back: an NFS server that restarts, a lost FUSE mount, Lustre that evicted this
-# machine (ESHUTDOWN), a lease of another process on the file (EAGAIN).  EIO is not in the set, because it may be permanent for
+# machine (ESHUTDOWN), a lease of another process on the file (EAGAIN). EIO is not in the set, because it may be permanent for
 # one bad file.
 UNAVAILABLE = EXHAUSTED | {
     *(errno.ESTALE, errno.ENOTCONN, errno.ESHUTDOWN, errno.ETIMEDOUT, errno.EAGAIN, errno.EHOSTDOWN, errno.EHOSTUNREACH),

@@ -1,4 +1,4 @@
-"""Mask secrets in all output: logs, errors, records.  Bound messages and escape their control characters.
+"""Mask secrets in all output: logs, errors, records. Bound messages and escape their control characters.
 
 Secrets are credentials in URLs, values of environment variables that are named like secrets, keys of well-known shapes, and
 values under a name such as ``api_key`` in a mapping.
@@ -23,7 +23,7 @@ _SECRET_FIELD = re.compile(
     r"|((.*_)?(api|auth|access|bearer|session|hf|hub)_?)?token",
     re.IGNORECASE,
 )
-# With a colon, match up to the last @: a password that is not percent-encoded may contain @ and /.  Our own messages use
+# With a colon, match up to the last @: a password that is not percent-encoded may contain @ and /. Our own messages use
 # ``:password@`` to show where the password goes.
 _USER_PART = re.compile(r"(?<=://)(?!:password@)(?:[^\s/@:\"'<>]*:([^\s\"'<>]*)|[^\s/@\"'<>]+)@")
 _QUERY = re.compile(r"(://[^\s?#\"'<>]*)\?[^\s\"'<>)]*[^\s\"'<>),.:;]")
@@ -37,8 +37,8 @@ _KEY_SHAPES = re.compile(
 def mask_text(text: str, *, most: int = MOST_CHARACTERS) -> str:
     """Return a message as it may be logged, stored or shown.
 
-    ``***`` replaces every secret and every URL's credentials and query.  Control characters other than line ends and tabs are
-    escaped, because a terminal obeys them.  A text of more than ``most`` characters loses its middle.
+    ``***`` replaces every secret and every URL's credentials and query. Control characters other than line ends and tabs are
+    escaped, because a terminal obeys them. A text of more than ``most`` characters loses its middle.
     """
     window = 4 * most  # masking a text of megabytes takes minutes
     if len(text) <= window:
@@ -52,9 +52,9 @@ def mask_text(text: str, *, most: int = MOST_CHARACTERS) -> str:
 
 
 def mask_record(value: Any) -> Any:
-    """Return a value of mappings, lists and texts with every secret masked.  A value under a secret name is masked whole.
+    """Return a value of mappings, lists and texts with every secret masked. A value under a secret name is masked whole.
 
-    Numbers, ``None`` and objects without a secret in their ``repr`` are returned unchanged.  An object with one becomes its
+    Numbers, ``None`` and objects without a secret in their ``repr`` are returned unchanged. An object with one becomes its
     masked ``repr``.
     """
     return _mask_record(value, _read_secrets())
@@ -120,7 +120,7 @@ def _is_given(value: object) -> bool:
 def _read_secrets() -> Sequence[str]:
     """Return the secrets of this process's environment, longest first, in each spelling: plain, in a URL and in a ``repr``.
 
-    Every log line needs them.  The list is cached until the environment changes, so a secret that is set later is masked too.
+    Every log line needs them. The list is cached until the environment changes, so a secret that is set later is masked too.
     """
     return _spell_secrets(tuple(os.environ.items()))
 

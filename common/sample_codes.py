@@ -8,7 +8,7 @@ from enum import StrEnum
 
 
 class SampleCode(StrEnum):
-    """Why a sample failed.  Every ``SampleError`` carries one of these."""
+    """Why a sample failed. Every ``SampleError`` carries one of these."""
 
     BAD_FIELD = "bad_field"
     BAD_MEDIA = "bad_media"

@@ -16,7 +16,7 @@ from common.redaction import mask_text
 
 
 class Settings(BaseSettings):
-    """Settings of this process.  Each field comes from the variable ``FLEET_`` + its name in capitals.  Times are in seconds."""
+    """Settings of this process. Each field comes from the variable ``FLEET_`` + its name in capitals. Times are in seconds."""
 
     model_config = SettingsConfigDict(env_prefix="FLEET_", env_file=".env", extra="ignore", frozen=True)
 
@@ -70,7 +70,7 @@ class Settings(BaseSettings):
 
 @cache
 def get_settings() -> Settings:
-    """Return this process's settings, read once.  Raises ``ConfigError`` that names the invalid variables."""
+    """Return this process's settings, read once. Raises ``ConfigError`` that names the invalid variables."""
     try:
         return Settings()
     except ValidationError as error:

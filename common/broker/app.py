@@ -1,4 +1,4 @@
-"""The broker is a doorbell: a Celery message says only "look at chunk C of run R".  It may arrive twice, late or never."""
+"""The broker is a doorbell: a Celery message says only "look at chunk C of run R". It may arrive twice, late or never."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -25,8 +25,8 @@ TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "common.broker.trans
 def make_app(settings: Settings) -> Celery:
     """Return the Celery app of producers and workers."""
     url = settings.redis_url.get_secret_value()
-    # Without a timeout, a send over a dead connection (a failover, a NAT that dropped it) blocks forever.  The heartbeat sends
-    # messages too, so the timeout is shorter than a lease.  It is longer than 1 s, because BRPOP blocks on the server for 1 s.
+    # Without a timeout, a send over a dead connection (a failover, a NAT that dropped it) blocks forever. The heartbeat sends
+    # messages too, so the timeout is shorter than a lease. It is longer than 1 s, because BRPOP blocks on the server for 1 s.
     silence_s = min(5.0, max(2.0, settings.lease_s / 3))
     app = Celery("vlm-fleet", broker=read_broker_url(url))
     app.conf.update(
@@ -70,7 +70,7 @@ def read_broker_url(url: str) -> str:
 def read_tls_options(url: str) -> dict[str, Any]:
     """Return the TLS options of a ``rediss://`` address, and an empty mapping for other addresses.
 
-    Kombu by default does not verify the server's certificate.  Here verification is the default, as in redis-py.  The address
+    Kombu by default does not verify the server's certificate. Here verification is the default, as in redis-py. The address
     can name a private authority: ``rediss://host:6380/0?ssl_ca_certs=/etc/fleet/ca.pem``.
     """
     if not url.startswith("rediss://"):
@@ -82,8 +82,8 @@ def read_tls_options(url: str) -> dict[str, Any]:
 def ring(app: Celery, model: str, run_id: str, chunks: Iterable[int], index: ChunkIndex | None = None) -> int:
     """Publish one message for each chunk, in batches; return their number.
 
-    With the run's ``index``, Flower shows the number of samples of each chunk.  A batch that fails half-way loses nothing: a
-    janitor publishes again for pending chunks.  Raises ``ServiceUnreachable``, also when the connection does not answer; the
+    With the run's ``index``, Flower shows the number of samples of each chunk. A batch that fails half-way loses nothing: a
+    janitor publishes again for pending chunks. Raises ``ServiceUnreachable``, also when the connection does not answer; the
     next call makes another.
     """
     rung = 0

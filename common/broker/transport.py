@@ -1,14 +1,14 @@
 """The Redis transport of kombu, with four faults of kombu 5.7 fixed.
 
-kombu frees a message's place in the prefetch limit only after Redis has confirmed the acknowledgement.  A message whose
-acknowledgement fails on a lost connection keeps its place.  A worker that has lost all places never asks for a message again,
+kombu frees a message's place in the prefetch limit only after Redis has confirmed the acknowledgement. A message whose
+acknowledgement fails on a lost connection keeps its place. A worker that has lost all places never asks for a message again,
 although it is connected and healthy.
 
-An entry of the queue's list or a broadcast that is not a message, such as binary garbage, ends the worker.  Here it is logged
+An entry of the queue's list or a broadcast that is not a message, such as binary garbage, ends the worker. Here it is logged
 and dropped.
 
-kombu decompresses a message before it checks the content type, and decodes some types with any codec of Python.  306 bytes
-became 400 MB that way.  The fleet publishes no such message, so it is dropped undecoded.
+kombu decompresses a message before it checks the content type, and decodes some types with any codec of Python. 306 bytes
+became 400 MB that way. The fleet publishes no such message, so it is dropped undecoded.
 
 After a reconnect, the acknowledgement of a message from the old connection raises ``AttributeError``, which ends the worker.
 """
@@ -24,7 +24,7 @@ from redis.exceptions import DataError
 
 log = structlog.get_logger()
 
-# What kombu raises for an entry that is not JSON, and for JSON that is not a message.  A lost connection raises none of these.
+# What kombu raises for an entry that is not JSON, and for JSON that is not a message. A lost connection raises none of these.
 _NOT_JSON = (ValueError, RecursionError)
 _NOT_A_MESSAGE = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError, DataError)
 _ENCODINGS = ("utf-8", "binary", None)  # kombu decodes "binary" with no codec

@@ -29,8 +29,8 @@ _PAUSE_S = 0.05
 def connect_redis(settings: Settings, *, patience_s: int = 3) -> redis.Redis:
     """Return a client that retries for about ``patience_s`` seconds, at most 1 s apart.
 
-    Every command of the ledger is idempotent.  The client sends it again when a third of a lease passes without a reply, so
-    that a worker whose connection hangs does not lose its leases.  Raises ``ServiceUnreachable`` when Redis does not answer
+    Every command of the ledger is idempotent. The client sends it again when a third of a lease passes without a reply, so
+    that a worker whose connection hangs does not lose its leases. Raises ``ServiceUnreachable`` when Redis does not answer
     and ``ConfigError`` for an invalid address.
     """
     url = settings.redis_url.get_secret_value()

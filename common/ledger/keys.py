@@ -1,4 +1,4 @@
-"""The names of the ledger's keys in Redis.  ``ledger.lua`` documents the content of each."""
+"""The names of the ledger's keys in Redis. ``ledger.lua`` documents the content of each."""
 
 from typing import NamedTuple
 
@@ -24,12 +24,12 @@ def runs_key(model: str) -> str:
 
 
 def run_keys(run_id: str) -> RunKeys:
-    """Return the keys of a run.  They share a hash tag, so that one script can use them all."""
+    """Return the keys of a run. They share a hash tag, so that one script can use them all."""
     return RunKeys(*(f"fleet:{{{run_id}}}:{name}" for name in RunKeys._fields))
 
 
 def journal_key(run_id: str, chunk: int | str) -> str:
-    """Return the key of a chunk's journal.  With ``"*"`` as chunk it is a pattern that matches the trials as well."""
+    """Return the key of a chunk's journal. With ``"*"`` as chunk it is a pattern that matches the trials as well."""
     return f"fleet:{{{run_id}}}:journal:{chunk}"
 
 

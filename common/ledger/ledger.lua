@@ -1,4 +1,4 @@
--- The ledger: which worker holds which chunk of a run, and which chunks are done.  One script; ARGV[1] names the command.
+-- The ledger: which worker holds which chunk of a run, and which chunks are done. One script; ARGV[1] names the command.
 -- Redis runs a script without interruption, so each command is atomic.
 --
 -- Keys of a run (all with the hash tag {run_id}; all expire after `retention_s` without a touch):
@@ -8,9 +8,9 @@
 --   KEYS[2] states    STRING  one byte per sample by plan position: 0 unprocessed, 1 failed, 2 invalid, 3 ok
 --   KEYS[3] counts    HASH    "<dataset>:<state>" -> samples of that dataset in that state (never counts state 0)
 --   KEYS[4] chunks    STRING  one byte per chunk: 0 pending, 1 done (its part exists)
---   KEYS[5] leases    ZSET    chunk -> expiry in ms by the clock of Redis.  A chunk that was given back has an expiry too:
+--   KEYS[5] leases    ZSET    chunk -> expiry in ms by the clock of Redis. A chunk that was given back has an expiry too:
 --                             other workers can take it over after that time
---   KEYS[6] holders   HASH    chunk -> "token worker" of the last lease.  It outlives an expired lease, so that a slow
+--   KEYS[6] holders   HASH    chunk -> "token worker" of the last lease. It outlives an expired lease, so that a slow
 --                             holder can renew until another worker takes the chunk over
 --   KEYS[7] progress  LIST    the last 128 commits, newest first: "ms samples tokens"
 --   KEYS[8] offers    ZSET    chunk -> when it is offered again, in ms; it was offered to a successor that has not leased it
@@ -24,7 +24,7 @@ local run, states, counts, chunks = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local leases, holders, progress, offers = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
 local strikes, losses, journal, trial = KEYS[9], KEYS[10], KEYS[11], KEYS[12]
 
--- A chunk is quarantined at its second strike: one engine death names all chunks in flight, a second one few of them.  It is
+-- A chunk is quarantined at its second strike: one engine death names all chunks in flight, a second one few of them. It is
 -- quarantined as well when so many holders were lost in a row that something may end them without a trace.
 local QUARANTINE_STRIKES, QUARANTINE_LOSSES = 2, 5
 
@@ -48,8 +48,8 @@ local function forget_lease(chunk)
   redis.call('HDEL', holders, chunk)
 end
 
--- Record that the holder of a chunk ended because of `cause` (`DeathCause` in deaths.py).  In quarantine the death counts
--- against the group that ran.  A death during the control is the engine's own fault.
+-- Record that the holder of a chunk ended because of `cause` (`DeathCause` in deaths.py). In quarantine the death counts
+-- against the group that ran. A death during the control is the engine's own fault.
 local function record_death(chunk, cause)
   local kept_ms = redis.call('PTTL', run)
   local group = redis.call('HGET', trial, 'group')
@@ -80,7 +80,7 @@ local function list_quarantined()
   return found
 end
 
--- Whether this worker may lease the chunk now, as far as its standing tells.  A worker takes one chunk at a time that is not
+-- Whether this worker may lease the chunk now, as far as its standing tells. A worker takes one chunk at a time that is not
 -- fresh, and one worker at a time serves a run's quarantine.
 local function may_lease(chunk, takes_struck, now)
   local standing = standing_of(chunk)
@@ -117,7 +117,7 @@ end
 
 local commands = {}
 
--- model samples chunks token retention_s -> 1 if opened now, 0 if it was open before.  A repeated call with the same token
+-- model samples chunks token retention_s -> 1 if opened now, 0 if it was open before. A repeated call with the same token
 -- returns 1 again, because the first reply may have been lost: only the caller that opens a run records which chunks are done.
 function commands.open(model, samples, chunk_count, token, retention_s)
   if redis.call('EXISTS', run) == 1 then return redis.call('HGET', run, 'opened_by') == token and 1 or 0 end
@@ -131,7 +131,7 @@ function commands.open(model, samples, chunk_count, token, retention_s)
   return 1
 end
 
--- chunks retention_s -> 1 if the run now has more chunks, 0 if it had this many before.  A done run that grows is running again.
+-- chunks retention_s -> 1 if the run now has more chunks, 0 if it had this many before. A done run that grows is running again.
 function commands.extend(chunk_count, retention_s)
   local known = redis.call('HGET', run, 'chunks')
   if not known or tonumber(chunk_count) <= tonumber(known) then return 0 end
@@ -156,7 +156,7 @@ function commands.set_abort(rate, after)
 end
 
 -- chunk token worker lease_ms retention_s takes_struck -> fresh | struck | quarantined (leased, with this standing) | unknown |
--- closed | done | held (by another token) | apart (not leased because of its standing; offered to others at once).  A repeated
+-- closed | done | held (by another token) | apart (not leased because of its standing; offered to others at once). A repeated
 -- call with the same token gets the lease again, because the first reply may have been lost.
 function commands.acquire(chunk, token, worker, lease_ms, retention_s, takes_struck)
   local state = redis.call('HGET', run, 'state')
@@ -228,8 +228,8 @@ function commands.quarantined()
 end
 
 -- chunk positions (u64 each) states (u8 each) datasets (u16 each) tokens failure is_progress retention_s -> samples
--- raised, or -1 if the run or the chunk is unknown: Redis may have lost the command that extended the run.  The chunk is
--- counted when the run has been extended again.  `failure` is the most frequent error code of the part.
+-- raised, or -1 if the run or the chunk is unknown: Redis may have lost the command that extended the run. The chunk is
+-- counted when the run has been extended again. `failure` is the most frequent error code of the part.
 -- A state only rises (the maximum wins) and the counts change by the difference, so repeated commits in any order give the
 -- same result.
 function commands.commit(chunk, positions, new_states, datasets, tokens, failure, is_progress, retention_s)
@@ -291,7 +291,7 @@ function commands.set_state(state, reason)
 end
 
 -- limit again_ms of_silent takes_struck -> chunks to take over: given back, or (if of_silent is 1) with a holder that fell
--- silent.  At most one of them is not fresh, and none is unless takes_struck is 1.
+-- silent. At most one of them is not fresh, and none is unless takes_struck is 1.
 -- Each chunk is returned once, and again after `again_ms` if no worker has tried to lease it: the worker that got it may have
 -- died before it could.
 function commands.expire(limit, again_ms, of_silent, takes_struck)
@@ -311,7 +311,7 @@ function commands.expire(limit, again_ms, of_silent, takes_struck)
   return expired
 end
 
--- chunk -> nothing.  The worker that got this chunk from `expire` will not run it.  Offer it again at once, unless it is leased.
+-- chunk -> nothing. The worker that got this chunk from `expire` will not run it. Offer it again at once, unless it is leased.
 function commands.offer(chunk)
   redis.call('ZADD', offers, 'XX', now_ms(), chunk)
 end
@@ -336,7 +336,7 @@ function commands.pending(start, limit)
   return found
 end
 
--- Redis 6 wraps the error of a command in its own text.  Return transient errors with their code first, as outside a script,
+-- Redis 6 wraps the error of a command in its own text. Return transient errors with their code first, as outside a script,
 -- so that the client can recognize them.
 local done, answer = pcall(commands[ARGV[1]], unpack(ARGV, 2))
 if done then return answer end

@@ -1,6 +1,6 @@
-"""The ledger: the Redis record of a run's chunks, leases, journals and counts.  ``ledger.lua`` documents its keys.
+"""The ledger: the Redis record of a run's chunks, leases, journals and counts. ``ledger.lua`` documents its keys.
 
-Correctness depends on this module alone; a Celery message only names a chunk to look at.  All times come from the clock of
+Correctness depends on this module alone; a Celery message only names a chunk to look at. All times come from the clock of
 Redis, so a wrong clock on a worker has no effect.
 """
 
@@ -44,7 +44,7 @@ class LedgerView:
     """The ledger's record of a run, read in one transaction.
 
     ``counts`` maps (dataset number, state name) to samples; ``holders`` maps a leased chunk to its worker; ``progress``
-    lists recent commits, newest first.  Times are Unix seconds by the clock of Redis: ``started_s`` is the first lease and
+    lists recent commits, newest first. Times are Unix seconds by the clock of Redis: ``started_s`` is the first lease and
     ``now_s`` the time of reading.
     """
 
@@ -63,7 +63,7 @@ class LedgerView:
 
 
 class Ledger:
-    """Call the commands of ``ledger.lua`` with records.  Thread-safe."""
+    """Call the commands of ``ledger.lua`` with records. Thread-safe."""
 
     def __init__(self, client: redis.Redis, settings: Settings) -> None:
         self.client = client
@@ -71,9 +71,9 @@ class Ledger:
         self._script = client.register_script(_SCRIPT)
 
     def open_run(self, plan: Plan, model: str, *, chunks: int | None = None) -> bool:
-        """Record a planned run as running.  Return whether it was unknown before.
+        """Record a planned run as running. Return whether it was unknown before.
 
-        ``chunks`` counts the chunks of all waves.  A known run with fewer chunks is extended, and reopened if it
+        ``chunks`` counts the chunks of all waves. A known run with fewer chunks is extended, and reopened if it
         was done.
         """
         count = chunks or plan.chunks
@@ -110,7 +110,7 @@ class Ledger:
         return [lease for lease, kept in zip(leases, renewed, strict=True) if not kept]
 
     def journal(self, lease: Lease, outcomes: Iterable[Outcome]) -> None:
-        """Store outcomes of a leased chunk, so that a successor does not redo them.  Raises ``LeaseLost``."""
+        """Store outcomes of a leased chunk, so that a successor does not redo them. Raises ``LeaseLost``."""
         entries = [text for outcome in outcomes for text in (outcome.sample_id, outcome.model_dump_json(exclude_defaults=True))]
         if entries and not self._call(
             lease.run_id, lease.chunk, "journal", lease.chunk, lease.token, self._settings.retention_s, *entries
@@ -125,7 +125,7 @@ class Ledger:
     def begin_trial(self, lease: Lease, group: Sequence[str]) -> None:
         """Record that these samples of a quarantined chunk run now, apart from all others; without any, that the control runs.
 
-        If the holder dies, the death counts against this group.  Raises ``LeaseLost``.
+        If the holder dies, the death counts against this group. Raises ``LeaseLost``.
         """
         named = " ".join(group) or _CONTROL
         if not self._call(lease.run_id, lease.chunk, "begin_trial", lease.chunk, lease.token, named, self._settings.retention_s):
@@ -149,8 +149,8 @@ class Ledger:
     def commit(self, chunk: Chunk, part: Part, datasets: Mapping[str, int], *, is_progress: bool = True) -> int:
         """Count a part's outcomes and mark its chunk done, with or without a lease; return how many samples changed state.
 
-        ``datasets`` maps a dataset's name to its number in the plan.  Without ``is_progress`` the commit does not count toward
-        the rate.  Raises ``LeaseLost`` if the run is not in the ledger, or its chunk count there is too low.  The part
+        ``datasets`` maps a dataset's name to its number in the plan. Without ``is_progress`` the commit does not count toward
+        the rate. Raises ``LeaseLost`` if the run is not in the ledger, or its chunk count there is too low. The part
         stays in the store: a rebuild, or the worker that takes the chunk over, finds it there.
         """
         outcomes = part.outcomes
@@ -173,9 +173,9 @@ class Ledger:
         return raised
 
     def release(self, lease: Lease, *, death: DeathCause | None = None, delay_s: float = 0.0) -> bool:
-        """Give a chunk back with its journal; others can take it over after ``delay_s``.  Return whether it was still leased.
+        """Give a chunk back with its journal; others can take it over after ``delay_s``. Return whether it was still leased.
 
-        ``death`` is why its holder ended, if the chunk was in flight then.  ``ledger.lua`` counts it and decides from when on
+        ``death`` is why its holder ended, if the chunk was in flight then. ``ledger.lua`` counts it and decides from when on
         the chunk is struck or quarantined.
         """
         ms = int(delay_s * 1000)
@@ -197,15 +197,15 @@ class Ledger:
         return released
 
     def pause_run(self, run_id: str, reason: str) -> bool:
-        """Lease no more chunks of a run until ``continue_run``.  ``reason`` is shown to users; bounded, with secrets masked."""
+        """Lease no more chunks of a run until ``continue_run``. ``reason`` is shown to users; bounded, with secrets masked."""
         return bool(self._call(run_id, None, "set_state", RunState.PAUSED, mask_text(reason)))
 
     def cancel_run(self, run_id: str, reason: str) -> bool:
-        """Lease no more chunks of a run.  Return whether the run is known and not done."""
+        """Lease no more chunks of a run. Return whether the run is known and not done."""
         return bool(self._call(run_id, None, "set_state", RunState.CANCELLED, reason))
 
     def continue_run(self, run_id: str) -> bool:
-        """Resume a paused or cancelled run.  Return whether the run is known and not done."""
+        """Resume a paused or cancelled run. Return whether the run is known and not done."""
         if not self._call(run_id, None, "set_state", RunState.RUNNING, ""):
             return False
         model: Any = self.client.hget(run_keys(run_id).run, "model")
@@ -215,7 +215,7 @@ class Ledger:
     def expire_leases(self, run_id: str, *, limit: int = 256, of_silent: bool = True, takes_struck: bool = True) -> list[int]:
         """Return chunks to take over: those given back and, with ``of_silent``, those whose lease expired.
 
-        Each chunk is returned once, and again after ``lease_s`` if no worker has tried to lease it since.  At most one of them
+        Each chunk is returned once, and again after ``lease_s`` if no worker has tried to lease it since. At most one of them
         is struck or quarantined, and none is unless ``takes_struck``.
         """
         chunks = self._call(run_id, None, "expire", limit, self._lease_ms, int(of_silent), int(takes_struck))
@@ -244,7 +244,7 @@ class Ledger:
         self.client.delete(*run_keys(run_id))
 
     def list_runs(self, model: str) -> list[str]:
-        """Return the ids of a model's open runs.  Remove runs that ended or expired from the list."""
+        """Return the ids of a model's open runs. Remove runs that ended or expired from the list."""
         members: Any = self.client.smembers(runs_key(model))
         named = sorted(run_id.decode() for run_id in members)
         with self.client.pipeline(transaction=False) as pipe:

@@ -1,4 +1,4 @@
-"""The list of live workers.  Each worker refreshes its record every few seconds; the record expires when the worker is silent."""
+"""The list of live workers. Each worker refreshes its record every few seconds; the record expires when the worker is silent."""
 
 from typing import Any, Literal
 
@@ -16,9 +16,9 @@ WorkerState = Literal["loading", "ready", "draining", "stopped"]
 class WorkerRecord(Record):
     """The last record that a worker wrote.
 
-    ``device`` names its place on the node, such as ``gpu0``, and ``gpu`` the hardware, if known.  ``holds`` lists the leased
-    chunks as (run_id, chunk).  ``samples_per_s`` and ``tokens_per_s`` (output tokens) cover its last 30 s and are ``None``
-    before its first answer.  ``trouble`` is a message to the user about why it cannot work.
+    ``device`` names its place on the node, such as ``gpu0``, and ``gpu`` the hardware, if known. ``holds`` lists the leased
+    chunks as (run_id, chunk). ``samples_per_s`` and ``tokens_per_s`` (output tokens) cover its last 30 s and are ``None``
+    before its first answer. ``trouble`` is a message to the user about why it cannot work.
     """
 
     worker: str
@@ -34,7 +34,7 @@ class WorkerRecord(Record):
 
 
 def announce_worker(client: redis.Redis, presence: WorkerRecord, *, ttl_s: float) -> None:
-    """Write a worker's record, which expires after ``ttl_s`` seconds.  Secrets in its texts are masked."""
+    """Write a worker's record, which expires after ``ttl_s`` seconds. Secrets in its texts are masked."""
     client.set(_PREFIX + presence.worker, _mask_texts(presence).model_dump_json(), px=int(ttl_s * 1000))
 
 
@@ -61,7 +61,7 @@ def _read_record(text: bytes) -> WorkerRecord | None:
 
 
 def _mask_texts(presence: WorkerRecord) -> WorkerRecord:
-    """Return the record with bounded texts.  It is done at both ends, because Redis can hold a record of another writer.
+    """Return the record with bounded texts. It is done at both ends, because Redis can hold a record of another writer.
 
     The names of the worker and its model are compared, so they stay as they are.
     """

@@ -1,4 +1,4 @@
-"""Read run specs and model profiles from YAML.  Errors name the file, the field, what was found and what was expected."""
+"""Read run specs and model profiles from YAML. Errors name the file, the field, what was found and what was expected."""
 
 import os
 from contextlib import suppress
@@ -25,7 +25,7 @@ BUILT_IN_PROFILES = Path(__file__).resolve().parents[2] / "workers" / "profiles"
 def read_specs(path: Path, changes: tuple[str, ...] = ()) -> list[RunSpec]:
     """Return one resolved ``RunSpec`` for each model that the file names.
 
-    ``changes`` are ``field.path=value`` texts; they are applied before the check.  Raises ``ConfigError``.
+    ``changes`` are ``field.path=value`` texts; they are applied before the check. Raises ``ConfigError``.
     """
     raw = load_yaml(path)
     for change in changes:
@@ -59,7 +59,7 @@ def _refuse_secrets(profile: ModelProfile, where: str) -> None:
 
 
 def find_profile(name: str, *, beside: Path | None = None) -> Path:
-    """Return the file of a profile.  Raises ``ConfigError`` that suggests the closest known name."""
+    """Return the file of a profile. Raises ``ConfigError`` that suggests the closest known name."""
     if name.endswith((".yaml", ".yml")):
         candidates = [folder / name for folder in (beside, Path.cwd()) if folder is not None]
     else:
@@ -75,7 +75,7 @@ def find_profile(name: str, *, beside: Path | None = None) -> Path:
 
 
 def find_weights(profile: ModelProfile, *, profile_path: Path) -> str:
-    """Return the weights' folder if they are a path, else their hub id.  A relative path starts at the profile's folder.
+    """Return the weights' folder if they are a path, else their hub id. A relative path starts at the profile's folder.
 
     Raises ``ConfigError`` when the folder does not exist or cannot be read.
     """
@@ -94,7 +94,7 @@ def find_weights(profile: ModelProfile, *, profile_path: Path) -> str:
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
-    """Return the mapping in a YAML file.  Raises ``ConfigError`` when it cannot be read or holds another type."""
+    """Return the mapping in a YAML file. Raises ``ConfigError`` when it cannot be read or holds another type."""
     try:
         with path.open(encoding="utf-8") as stream:
             text = stream.read(MOST_CHARACTERS + 1)  # a user may pass a large dataset instead of the spec
@@ -111,7 +111,7 @@ def load_yaml(path: Path) -> dict[str, Any]:
 
 
 def apply_change(raw: dict[str, Any], change: str) -> None:
-    """Set one field in place: ``generation.max_tokens=64``.  A number is a list's index: ``datasets.0.limit=50``."""
+    """Set one field in place: ``generation.max_tokens=64``. A number is a list's index: ``datasets.0.limit=50``."""
     field, equals, text = change.partition("=")
     *parents, last = field.split(".")
     if not equals or not all((*parents, last)):
@@ -143,7 +143,7 @@ def check(model: type[Model], raw: dict[str, Any], where: str, *, at: str = "") 
 
 
 def check_validation(raw: dict[str, Any], where: str) -> Validation:
-    """Validate the ``validation`` section of file ``where`` and return it.  Raises ``ConfigError``, also for unknown validators."""
+    """Validate the ``validation`` section of file ``where`` and return it. Raises ``ConfigError``, also for unknown validators."""
     validation = check(Validation, raw, where, at="validation")
     check_validators(validation.validators, f"{where}: validation.validators")
     return validation
@@ -229,7 +229,7 @@ def _list_index(target: list[Any], step: str, change: str) -> int:
 
 
 def _resolve_dataset(source: DatasetSource, spec_path: Path, number: int) -> DatasetSource:
-    """Make the path absolute and add the file's digest.  A relative path starts at the spec's folder, else at the current one."""
+    """Make the path absolute and add the file's digest. A relative path starts at the spec's folder, else at the current one."""
     where = f"{spec_path}: datasets.{number}.path"
     if "\0" in source.path + (source.media_root or ""):
         raise ConfigError(f"{spec_path}: datasets.{number}: found a NUL character in path or media_root; expected a path without")

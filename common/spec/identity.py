@@ -68,7 +68,7 @@ def find_engine_name(engine: str) -> str:
 
 
 def list_capacity_options(engine: str) -> frozenset[str]:
-    """Return the capacity options of an engine.  An engine that is not built in has none."""
+    """Return the capacity options of an engine. An engine that is not built in has none."""
     return frozenset[str]().union(*CAPACITY_OPTIONS.get(find_engine_name(engine), {}).values())
 
 

@@ -41,7 +41,7 @@ class Spec(BaseModel):
 
 
 class DatasetSource(Spec):
-    """One dataset file.  ``fields`` maps our field names to those of the file (``{id: qid, target: answer}``)."""
+    """One dataset file. ``fields`` maps our field names to those of the file (``{id: qid, target: answer}``)."""
 
     path: str
     name: Name = Field(default="", validate_default=False, description="defaults to the file's name without its suffix")
@@ -65,7 +65,7 @@ class DatasetSource(Spec):
 
 
 class SamplingParams(Spec):
-    """Sampling parameters of an engine.  ``max_tokens`` counts new tokens; temperature 0 is greedy."""
+    """Sampling parameters of an engine. ``max_tokens`` counts new tokens; temperature 0 is greedy."""
 
     max_tokens: int = Field(256, gt=0)
     temperature: float = Field(0.0, ge=0, le=10)
@@ -75,7 +75,7 @@ class SamplingParams(Spec):
 
 
 class Validation(Spec):
-    """The accepted answers.  A validator is a name, or a name with its argument: ``{max_words: 30}``."""
+    """The accepted answers. A validator is a name, or a name with its argument: ``{max_words: 30}``."""
 
     max_attempts: int = Field(4, ge=1, le=20)
     validators: tuple[str | dict[str, Any], ...] = ("non_empty",)
@@ -100,7 +100,7 @@ class AbortIf(Spec):
 
 
 class MediaBounds(Spec):
-    """Limits of a picture's size in pixels and of a video's frames.  ``None`` means unchanged."""
+    """Limits of a picture's size in pixels and of a video's frames. ``None`` means unchanged."""
 
     max_pixels: int | None = Field(None, gt=0, le=MOST_PIXELS, description="larger ones are scaled down, same aspect ratio")
     min_pixels: int | None = Field(None, gt=0, le=MOST_PIXELS, description="smaller ones are scaled up")
@@ -158,7 +158,7 @@ class RunFile(Spec):
 
 
 class RunSpec(Spec):
-    """One resolved run.  No value is left to a default, so its digest identifies exactly what is asked."""
+    """One resolved run. No value is left to a default, so its digest identifies exactly what is asked."""
 
     model: ModelProfile
     datasets: tuple[DatasetSource, ...]
@@ -172,8 +172,8 @@ class RunSpec(Spec):
         """Return a digest, as 32 hexadecimal digits, of all that is declared and can change an answer.
 
         A dataset counts by name, content, reading rules and the content of its media files, where that is known; the place of
-        its file does not count.  Of the engine options all
-        count but the capacity options (``common.spec.identity``).  ``abort_if`` does not count.  Media bounds and engine
+        its file does not count. Of the engine options all
+        count but the capacity options (``common.spec.identity``). ``abort_if`` does not count. Media bounds and engine
         options count only where there are any, so that runs without them keep the ids of earlier versions.
         """
         asked = self._dump_asked()

@@ -1,4 +1,4 @@
-"""Read YAML strictly: one document, no duplicate keys, no aliases.  Errors name file, line and field."""
+"""Read YAML strictly: one document, no duplicate keys, no aliases. Errors name file, line and field."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import yaml
 
 from common.errors import ConfigError
 
-# A spec has a few kilobytes.  A longer text is a mistake, such as a dataset given as the spec.
+# A spec has a few kilobytes. A longer text is a mistake, such as a dataset given as the spec.
 MOST_CHARACTERS = 10_000_000
 
 

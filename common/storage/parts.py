@@ -1,7 +1,7 @@
 """Outcomes as Parquet: one schema for the parts and for ``results.parquet``.
 
 A part is encoded in memory and written with one put. Its key-value metadata holds ``run_id``, ``chunk``, ``counts`` (JSON, outcomes
-by status) and a ``crc32`` of these.  Parts of earlier versions hold ``index_kinds`` as well, which is ignored.
+by status) and a ``crc32`` of these. Parts of earlier versions hold ``index_kinds`` as well, which is ignored.
 """
 
 import json

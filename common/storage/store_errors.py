@@ -22,7 +22,7 @@ from common.redaction import mask_text
 _USERS_TO_FIX = (ValueError, InvalidPathError, NotSupportedError, UnauthenticatedError, UnknownConfigurationKeyError)
 _FULL = re.compile(r"No space left on device|quota exceeded|StorageFull|status code: 507", re.IGNORECASE)
 _UNREACHABLE = re.compile(r"error sending request|body error|timed out|timeout|status code: (408|409|429|5\d\d)", re.IGNORECASE)
-# The credentials are wrong.  Source: the list of error codes of Amazon S3.
+# The credentials are wrong. Source: the list of error codes of Amazon S3.
 _CREDENTIALS = re.compile(r"InvalidAccessKeyId|SignatureDoesNotMatch|InvalidToken|ExpiredToken|AccountProblem")
 _CLOSED = re.compile(r"status code: 403|AccessDenied|Permission denied|Read-only file system|Stale file handle|not connected")
 _REFUSED = re.compile(r"NoSuchBucket|builder error|redirect|status code: 4(?!03|08|09|29)\d\d")

@@ -1,4 +1,4 @@
-"""Write the held-out files: ``python -m examples.tiny.make_data [--out examples/data]``.  The output is deterministic."""
+"""Write the held-out files: ``python -m examples.tiny.make_data [--out examples/data]``. The output is deterministic."""
 
 import argparse
 import base64

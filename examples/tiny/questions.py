@@ -36,7 +36,7 @@ def ask_scene(rng: Random, scene: Scene, kind: Kind) -> Sample:
 def make_sample(kind: Kind, fact: Fact, options: Sequence[str] = ()) -> Sample:
     """Return a sample without media.
 
-    The ``options`` get the letters A, B, C and so on.  The target is then the letter of the correct option.
+    The ``options`` get the letters A, B, C and so on. The target is then the letter of the correct option.
     """
     letters = dict(zip("ABCDEFGH", options, strict=False))
     target = next((letter for letter, text in letters.items() if text == fact.answer), fact.answer)
@@ -119,7 +119,7 @@ def _find_form(rng: Random, scene: Scene) -> Fact | None:
 def _describe_one(rng: Random, scene: Scene, nouns: Sequence[str]) -> tuple[str, Shape] | None:
     """Return a description that fits only one shape, and the shape.
 
-    The description is the shape's noun, if no other shape has the same one, or its position at one side of the scene.  Return
+    The description is the shape's noun, if no other shape has the same one, or its position at one side of the scene. Return
     ``None`` if the chosen kind of description is ambiguous.
     """
     if rng.random() < 0.5:

@@ -17,7 +17,7 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 FORMS = ("circle", "square", "triangle", "cross")
 BACKGROUNDS = ((255, 255, 255), (215, 215, 215), (60, 60, 60), (0, 0, 0))
 
-# The minimum horizontal distance of two centres.  It keeps "leftmost" and the order of a caption unambiguous.
+# The minimum horizontal distance of two centres. It keeps "leftmost" and the order of a caption unambiguous.
 _MIN_DISTANCE_PX = 6
 _MAX_SHAPES = 4
 
@@ -48,7 +48,7 @@ class Scene:
 
 
 def make_scene(rng: Random) -> Scene:
-    """Return a random scene.  Its shapes do not touch, and no shape is directly above another."""
+    """Return a random scene. Its shapes do not touch, and no shape is directly above another."""
     count = rng.randint(1, _MAX_SHAPES)
     shapes: list[Shape] = []
     while len(shapes) < count:

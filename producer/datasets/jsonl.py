@@ -77,7 +77,7 @@ def _decode_again(line: bytes, first_error: str) -> Any:
 
 
 def _refuse_repeated_key(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object of JSON.  Raises ``SampleError`` if it gives a key twice."""
+    """Return an object of JSON. Raises ``SampleError`` if it gives a key twice."""
     made = dict(pairs)
     if len(made) < len(pairs):
         repeated, _ = Counter(key for key, _ in pairs).most_common(1)[0]
