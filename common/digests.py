@@ -1,4 +1,4 @@
-"""Ids made from content: the same input has the same id on every machine, at any time."""
+"""Ids computed from content: the same input has the same id on every machine, at any time."""
 
 import hashlib
 import json
@@ -40,7 +40,7 @@ def digest_file(path: Path) -> str:
 def name_node() -> str:
     """Return this machine's name for worker names: ``node7``, or ``node7.4711`` in SLURM job 4711.
 
-    Two jobs on one machine both count their GPUs from 0, so the job makes the names of their workers unique.
+    Two jobs on one machine both number their GPUs from 0, so the job id makes the names of their workers unique.
     """
     job = os.environ.get("SLURM_JOB_ID")
     return f"{socket.gethostname()}.{job}" if job else socket.gethostname()

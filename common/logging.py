@@ -52,7 +52,7 @@ def configure_log(level: str = "INFO", *, as_json: bool = False) -> None:
 
 
 def mask_event(logger: object, name: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Mask and bound the values of a log event of any logger. Runs after the traceback became text."""
+    """Mask the values of a log event and limit their length, for all loggers. Run after the traceback is rendered as text."""
     del logger, name
     bounded = {key: _bound(value, _MOST_OF_TRACEBACK if key == "exception" else MOST_CHARACTERS) for key, value in event.items()}
     masked: structlog.typing.EventDict = mask_record(bounded)

@@ -1,4 +1,4 @@
-"""Import objects by import string (``package.module:name``), so that users can add their own without a change here."""
+"""Import objects by import string (``package.module:name``), so that users can add objects without a change to this project."""
 
 import importlib
 from typing import Any

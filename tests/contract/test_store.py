@@ -316,7 +316,10 @@ def test_name_that_does_not_resolve_is_unreachable(s3_url: str, monkeypatch: pyt
 
 @pytest.mark.parametrize(
     ("not_after", "error", "words"),
-    [(None, ConfigError, "does not verify .UnknownIssuer"), (datetime(2020, 1, 1, tzinfo=UTC), ServiceUnreachable, "out of date")],
+    [
+        (None, ConfigError, "cannot be verified .UnknownIssuer"),
+        (datetime(2020, 1, 1, tzinfo=UTC), ServiceUnreachable, "out of date"),
+    ],
     ids=["unknown authority", "expired"],
 )
 def test_certificate_passes_only_if_out_of_date(
@@ -393,7 +396,7 @@ def test_closed_and_full_store_differ_from_wrong_credentials(faulty_s3: FaultyS3
         store.put_new("key", b"")
     faulty_s3.clear_faults()
     faulty_s3.inject(answer(403, "SignatureDoesNotMatch"), "^PUT ")
-    with pytest.raises(ConfigError, match=f"{s3_url}: 'key': the store refuses: .*SignatureDoesNotMatch"):
+    with pytest.raises(ConfigError, match=f"{s3_url}: 'key': the store refuses the request: .*SignatureDoesNotMatch"):
         store.put_new("key", b"")
     faulty_s3.clear_faults()
     faulty_s3.inject(answer(507, "XMinioStorageFull"), "^PUT ")

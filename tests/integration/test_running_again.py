@@ -112,7 +112,7 @@ def test_aborted_run_continues_only_after_resume(clean_fleet: Fleet) -> None:
     assert stopped.samples.unprocessed > 0
     output = fleet.run_producer("status", run_id)
     assert "aborted: " in output
-    assert "samples failed (abort_if: failed_rate 0.3, after 40), lately with media_missing" in output
+    assert "samples failed (abort_if: failed_rate 0.3, after 40), most recently with media_missing" in output
     fleet.run_producer("resume", run_id)
     assert fleet.wait_for_end(run_id).samples.failed == 100
     assert_run_is_sound(fleet, run_id)
