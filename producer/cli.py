@@ -1,4 +1,4 @@
-"""The ``producer`` command: each subcommand opens what it needs, calls one module, and prints the result.
+"""The ``producer`` command. Each subcommand opens its services, calls one module, and prints the result.
 
 Imports are local to each subcommand, so that ``--help`` starts fast.
 """
@@ -127,8 +127,8 @@ def watch(run_id: str) -> int:
 def resume(run_id: str, retry: str, rebuild: bool, as_json: bool) -> None:
     """Resume a paused or cancelled run.
 
-    Enqueues every chunk that is neither done nor leased. With --retry failed,invalid, exactly those samples are run again.
-    Each keeps its outcome until a better one exists.
+    Enqueues every chunk that is neither done nor leased. With --retry failed,invalid, the samples with these statuses are run
+    again. Each sample keeps its outcome until it has a better one.
     """
     from rich.console import Console
 
@@ -189,7 +189,7 @@ def collect(run_id: str, folder: Path | None, as_json: bool) -> int:
 def evaluate(run_id: str, as_json: bool) -> int:
     """Score the outcomes of a run.
 
-    Prints the accuracy per dataset with its n and confidence interval, at the first attempt and after retries.
+    Prints the accuracy of each dataset with its n and confidence interval, at the first attempt and after retries.
     """
     from rich.console import Console
 
@@ -217,9 +217,9 @@ def demo(folder: Path) -> None:
 
 @contextmanager
 def _fleet(*, create: bool = False) -> Iterator[tuple[Store, Ledger]]:
-    """Open store and ledger. If Redis becomes unreachable, the command ends with exit code 3.
+    """Open the store and the ledger. If Redis becomes unreachable, the command ends with exit code 3.
 
-    With ``create``, a store's folder is created if it does not exist.
+    With ``create``, the folder of a local store is created if it does not exist.
     """
     from common.ledger.connection import connect_redis, reaching_redis
     from common.ledger.ledger import Ledger

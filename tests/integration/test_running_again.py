@@ -67,7 +67,7 @@ def test_retry_repeats_only_failed_and_invalid_samples(clean_fleet: Fleet) -> No
     assert "samples to be run again: 1" in fleet.run_producer("resume", run_id, "--retry", "invalid,failed")
     fleet.wait_for_end(run_id)
     assert len(read_results(fleet, run_id, code=1)["stubborn"]["attempts"]) == 6
-    assert "no failed sample to run again" in fleet.run_producer("resume", run_id, "--retry", "failed")
+    assert "no failed samples to run again" in fleet.run_producer("resume", run_id, "--retry", "failed")
     scores = json.loads(fleet.run_producer("evaluate", run_id, "--json", code=1))["overall"]
     assert (scores["ok"], scores["invalid"], scores["failed"], scores["retried"]) == (39, 1, 0, 2)
     assert scores["first_attempt_hits"] == 38, "the first answer counts, also after an attempt without an answer"
