@@ -17,9 +17,9 @@ from examples.tiny.questions import ask_scene
 from examples.tiny.scenes import draw_scene, make_scene
 from workers.adapters.chat import ChatAdapter
 
-IGNORED = -100  # the label of a position without a loss
+IGNORED = -100  # the label of a position that does not count in the loss
 
-# Lines similar to the reminders that a retry adds below a prompt. The answer must be the same with and without them.
+# Lines similar to the reminders that a retry adds at the end of a prompt. The answer must be the same with and without them.
 REMINDERS: dict[Kind, tuple[str, ...]] = {
     "multiple_choice": (
         "Answer with the option's letter only.",

@@ -34,7 +34,7 @@ class Shape:
 
     @property
     def name(self) -> str:
-        """The colour and the form, for example ``red circle``."""
+        """Return the colour and the form, for example ``red circle``."""
         return f"{self.colour} {self.form}"
 
 
@@ -52,7 +52,7 @@ def make_scene(rng: Random) -> Scene:
     count = rng.randint(1, _MAX_SHAPES)
     shapes: list[Shape] = []
     while len(shapes) < count:
-        shapes = [] if rng.random() < 0.02 else shapes  # start again now and then: there may be no space for another shape
+        shapes = [] if rng.random() < 0.02 else shapes  # sometimes restart: there may be no space for another shape
         radius = rng.randint(6, 10)
         x, y = (rng.randint(radius + 1, CANVAS_PX - radius - 2) for _ in range(2))
         shape = Shape(rng.choice(list(COLOURS)), rng.choice(FORMS), x, y, radius)
