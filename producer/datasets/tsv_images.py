@@ -67,7 +67,7 @@ class ImageCells:
     def _read_own_images(self, record: Record, span: Span, index: str) -> list[Reference]:
         elements = find_elements(record.content, span)
         if not elements or any(end - start <= INDEX_LIMIT for start, end in elements):
-            raise SampleError("bad_media", f"found {index!r}, a row without base64 text; expected the index of a row with an image")
+            raise SampleError("bad_media", f"found {index!r}, a row without an image; expected the index of a row with an image")
         return [self._embed(record, start, end) for start, end in elements]
 
     def _find_offsets(self, index: str) -> list[int]:

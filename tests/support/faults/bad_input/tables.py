@@ -76,7 +76,7 @@ TABLES = (
         "index of a row without image",
         "the index of a row that has no image itself",
         b"1\tWhy?\tok\t8001\t",
-        _CELL + "found '8001', a row without base64 text; expected the index of a row with an image",
+        _CELL + "found '8001', a row without an image; expected the index of a row with an image",
         code="bad_media",
     ),
     _refuse(
