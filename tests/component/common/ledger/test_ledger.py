@@ -178,7 +178,7 @@ def test_last_commit_ends_and_unlists_the_run(opened: Ledger) -> None:
 
 def test_commit_to_unknown_run_raises_lease_lost(opened: Ledger) -> None:
     opened.client.flushall()
-    with pytest.raises(LeaseLost, match="no longer knows"):
+    with pytest.raises(LeaseLost, match="no record of"):
         opened.commit(make_chunk(0), make_part(0, ["ok"] * 4), DATASETS)
     assert not opened.client.exists(*run_keys(RUN))
 
