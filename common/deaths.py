@@ -1,4 +1,4 @@
-"""How a worker or its engine ended, and whether the samples in flight may be the cause."""
+"""Classify how a worker or its engine ended. Some causes are attributed to the samples in flight."""
 
 import signal
 from enum import StrEnum

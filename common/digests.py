@@ -13,7 +13,7 @@ _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,76}")  # a profile's name of 
 
 
 def is_run_id(value: object) -> bool:
-    """Return whether ``value`` has the shape of a run id. Other values are never looked up, logged or stored."""
+    """Return whether ``value`` has the form of a run id. Other values are never looked up, logged or stored."""
     return isinstance(value, str) and _RUN_ID.fullmatch(value) is not None
 
 

@@ -43,7 +43,7 @@ class OutOfMemory(SampleError):
 
 
 class TransientError(FleetError):
-    """A service is unreachable or limits the rate. Workers retry with backoff; commands end with exit code 3."""
+    """A service is unreachable or limits the rate, and waiting helps. Workers retry with backoff; commands exit with code 3."""
 
     code = "transient_error"
     exit_code = UNREACHABLE

@@ -17,7 +17,7 @@ def configure_log(level: str = "INFO", *, as_json: bool = False) -> None:
     """Send structlog and the standard library's logging through one renderer to standard error.
 
     The format is coloured lines on a terminal, plain ``key=value`` lines elsewhere, and one JSON object per line with
-    ``as_json``. Raises ``ConfigError`` for a level outside ``LEVELS``; upper and lower case are the same.
+    ``as_json``. Raises ``ConfigError`` for a level outside ``LEVELS``. Case does not matter.
     """
     if level.upper() not in LEVELS:
         raise ConfigError(f"FLEET_LOG_LEVEL: found {level!r}; expected {', '.join(LEVELS[:-1])} or {LEVELS[-1]}")

@@ -1,4 +1,4 @@
-"""Errors of the operating system that can pass: the file or address is not at fault."""
+"""Errors of the operating system that may be temporary: the file or address is not at fault."""
 
 import errno
 

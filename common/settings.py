@@ -29,7 +29,7 @@ class Settings(BaseSettings):
     janitor_s: float = Field(2.0, gt=0, description="interval between searches for expired and lost chunks")
     drain_grace_s: float = Field(30.0, ge=0, description="time for running chunks to finish after SIGTERM")
     retention_s: int = Field(30 * 86400, gt=0, description="time that Redis keeps a run after its last use")
-    samples_in_flight: int = Field(256, gt=0, description="a worker starts another chunk below this number of open samples")
+    samples_in_flight: int = Field(256, gt=0, description="a worker starts another chunk while it has fewer samples in flight")
     chunks_in_flight: int = Field(16, gt=0, description="maximum number of chunks that one worker runs concurrently")
     media_threads: int = Field(4, gt=0, description="threads per worker that decode media")
     media_memory_mb: int = Field(2048, gt=0, description="memory limit for the decoded media of one worker, in MiB")

@@ -26,7 +26,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON f
 
 
 def _check_run_id(context: click.Context, parameter: click.Parameter, run_id: str) -> str:
-    """Return ``run_id``, or raise ``ConfigError`` if it does not have the shape of a run id."""
+    """Return ``run_id``. Raises ``ConfigError`` if it does not have the form of a run id."""
     del context, parameter
     from common.digests import is_run_id
     from common.errors import ConfigError
@@ -58,7 +58,7 @@ def cli() -> None:
     multiple=True,
     help="Override any field, for example generation.max_tokens=64.",
 )
-@click.option("--dry-run", is_flag=True, help="Print the resolved spec, its digest and the counts as JSON. Write nothing.")
+@click.option("--dry-run", is_flag=True, help="Print the resolved spec, its digest and the counts as JSON. Do not write a plan.")
 @json_option
 def enqueue(spec_path: Path, changes: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
     """Plan and enqueue the runs that SPEC describes.

@@ -73,7 +73,7 @@ def _settle(readings: set[str | None]) -> str | None:
 
 
 def _read_strongest(text: str, read: Callable[[str], set[str | None]]) -> set[str | None]:
-    """Return the readings of the strongest form that has any: final statements, answer statements, or the whole text."""
+    """Return the readings of the first form that has any: final statements, answer statements, the whole text."""
     text = to_half_width(text)
     for statements in (find_final_statements(text), find_statements(text), (text,)):
         if readings := set().union(*map(read, statements)):

@@ -1,7 +1,7 @@
 r"""Read the option letter that an answer to a multiple-choice question states.
 
-The forms, in order of strength. The first form that states a letter decides. If it states two different letters, the text has
-no answer:
+The module tries these forms in order. The first form that states a letter decides. If it states two different letters, the text
+has no answer:
 
 1. the whole text is a letter, or one option's text;
 2. a final statement: ``\boxed{B}``, "the final answer is B";

@@ -80,7 +80,7 @@ def read_tls_options(url: str) -> dict[str, Any]:
 
 
 def ring(app: Celery, model: str, run_id: str, chunks: Iterable[int], index: ChunkIndex | None = None) -> int:
-    """Publish one message for each chunk, in batches; return their number.
+    """Publish one message for each chunk, in batches. Return the number of messages.
 
     With the run's ``index``, Flower shows the number of samples of each chunk. If a batch fails half-way, a janitor publishes
     messages for the pending chunks later. Raises ``ServiceUnreachable``, also when the connection does not respond; the next

@@ -106,7 +106,10 @@ def _explain(error: redis.RedisError) -> str:
     if isinstance(error, redis.ReadOnlyError):
         return "does not accept writes: it is a replica; set FLEET_REDIS_URL to the address of the primary"
     if isinstance(error, redis.exceptions.NoPermissionError):
-        return f"does not permit a command ({error}); nothing is lost. Allow the user all commands and keys, then run this again"
+        return (
+            f"does not permit a command ({error}); nothing is lost. Allow the user all commands and keys, then run the same "
+            "command again"
+        )
     if _OUT_OF_DATE.search(str(error)):
         return f"has a certificate that is out of date ({error}); renew it, or correct the clock of this machine"
     if isinstance(error, redis.ConnectionError | redis.TimeoutError):

@@ -34,5 +34,5 @@ def journal_key(run_id: str, chunk: int | str) -> str:
 
 
 def trial_key(run_id: str, chunk: int | str) -> str:
-    """Return the key of a quarantined chunk's trials: the group that runs now, and the deaths during earlier groups."""
+    """Return the key of a quarantined chunk's trials: the group that runs now, and the deaths while earlier groups ran."""
     return f"{journal_key(run_id, chunk)}:trial"

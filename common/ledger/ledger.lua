@@ -17,8 +17,8 @@
 --   KEYS[9] strikes   HASH    chunk -> engine deaths with a known cause while the chunk was in flight; deleted by its commit
 --   KEYS[10] losses   HASH    chunk -> holders lost without a known cause since its last journal entry; deleted by its commit
 --   KEYS[11] journal  HASH    sample_id -> outcome, of one leased chunk; deleted by its commit
---   KEYS[12] trial    HASH    of one quarantined chunk; deleted by its commit.  group -> the samples that run now (their ids,
---                             separated by spaces) or "control", died:<cause>:<group> -> holders lost while that group ran
+--   KEYS[12] trial    HASH    of one quarantined chunk; deleted by its commit. group -> ids of the samples that run now,
+--                             separated by spaces, or "control"; died:<cause>:<group> -> holders lost while that group ran
 
 local run, states, counts, chunks = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local leases, holders, progress, offers = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
@@ -208,7 +208,7 @@ function commands.journal(chunk, token, retention_s, ...)
   return 1
 end
 
--- chunk token group retention_s -> 1 if the group is recorded as the one that runs now, 0 if the lease is lost
+-- chunk token group retention_s -> 1 if the group is recorded as the running group, 0 if the lease is lost
 function commands.begin_trial(chunk, token, group, retention_s)
   if token_of(chunk) ~= token then return 0 end
   redis.call('HSET', trial, 'group', group)
@@ -231,8 +231,8 @@ end
 -- chunk positions (u64 each) states (u8 each) datasets (u16 each) tokens failure is_progress retention_s -> samples
 -- raised, or -1 if the run or the chunk is unknown: Redis may have lost the command that extended the run. The chunk is
 -- counted after the run is extended again. `failure` is the most frequent error code of the part.
--- A state only rises (the maximum wins) and the counts change by the difference, so repeated commits in any order give the
--- same result.
+-- A commit never lowers a state (it stores the maximum) and changes the counts by the difference, so repeated commits in any
+-- order give the same result.
 function commands.commit(chunk, positions, new_states, datasets, tokens, failure, is_progress, retention_s)
   local byte = redis.call('GETRANGE', chunks, chunk, chunk)
   if redis.call('EXISTS', run) == 0 or byte == '' then return -1 end

@@ -143,7 +143,7 @@ class Ledger:
         return deaths
 
     def forget_deaths(self, lease: Lease, group: Sequence[str]) -> None:
-        """Delete the recorded deaths of a group, so that it gets its full number of tries again."""
+        """Delete the recorded deaths of a group, so that the group gets the full number of tries again."""
         self._call(lease.run_id, lease.chunk, "forget_deaths", lease.chunk, lease.token, " ".join(group), *DeathCause)
 
     def commit(self, chunk: Chunk, part: Part, datasets: Mapping[str, int], *, is_progress: bool = True) -> int:

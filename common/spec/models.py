@@ -93,7 +93,7 @@ class Chunks(Spec):
 
 
 class AbortIf(Spec):
-    """The limit that pauses a run: a share of ``failed_rate`` has failed, among at least ``after`` samples with an outcome."""
+    """The condition that pauses a run: at least ``after`` samples have an outcome, and ``failed_rate`` of them have failed."""
 
     failed_rate: float = Field(gt=0, le=1)
     after: int = Field(100, gt=0)
@@ -102,7 +102,7 @@ class AbortIf(Spec):
 class MediaBounds(Spec):
     """Limits of a picture's size in pixels and of a video's frames. ``None`` means unchanged."""
 
-    max_pixels: int | None = Field(None, gt=0, le=MOST_PIXELS, description="larger pictures are scaled down, aspect ratio kept")
+    max_pixels: int | None = Field(None, gt=0, le=MOST_PIXELS, description="larger pictures are scaled down in proportion")
     min_pixels: int | None = Field(None, gt=0, le=MOST_PIXELS, description="smaller pictures are scaled up")
     max_frames: int = Field(16, gt=0, le=1024, description="frames taken from a video, evenly spaced")
 

@@ -192,7 +192,7 @@ class Store:
             if self.put_new(key, b"second"):
                 raise ConfigError(
                     f"{self.url}: this store ignores conditional puts (If-None-Match: *): it created an object that already "
-                    "existed. Two workers could overwrite each other's results; use a store that honours the condition"
+                    "existed. Two workers could overwrite each other's results; use a store that supports the condition"
                 )
         finally:
             with suppress(BaseError, FileNotFoundError):  # a store without delete permission is usable: only the probe deletes

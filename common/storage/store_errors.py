@@ -79,7 +79,7 @@ def check_folder(folder: Path) -> None:
     except OSError as error:
         raise translate_folder_error(error, f"store {folder}: cannot read this folder") from error
     if not is_folder:
-        raise ConfigError(f"store {folder}: a file; expected a folder")
+        raise ConfigError(f"store {folder}: found a file; expected a folder")
 
 
 def translate_folder_error(error: OSError, what: str) -> FleetError:

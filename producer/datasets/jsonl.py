@@ -85,7 +85,7 @@ def _refuse_repeated_key(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
-# Numbers stay text, because Python cannot convert a number of 5 000 digits.
+# Numbers stay text, because Python raises an error for a number of 5 000 digits.
 _KEY_CHECKER = json.JSONDecoder(object_pairs_hook=_refuse_repeated_key, parse_int=str, parse_float=str)
 
 

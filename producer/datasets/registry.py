@@ -36,7 +36,7 @@ def register_reader(name: str, *, endings: tuple[str, ...] = ()) -> Callable[[Re
             raise ConfigError(f"two readers are registered for the format {name!r}; expected one: choose another name")
         if taken := [ending for ending in endings if ending in _formats_by_ending]:
             owner = _formats_by_ending[taken[0]]
-            raise ConfigError(f"reader {name!r}: files ending in {taken[0]} are already read as {owner!r}; leave that ending out")
+            raise ConfigError(f"reader {name!r}: files ending in {taken[0]} are already read as {owner!r}; omit that ending")
         _readers[name] = reader
         _formats_by_ending.update(dict.fromkeys(endings, name))
         return reader

@@ -75,7 +75,7 @@ def evaluate_outcomes(run_id: str, model: str, outcomes: Iterable[Outcome], uniq
             continue
         if outcome.dataset not in counts:
             raise IntegrityError(
-                f"sample {outcome.sample_id}: run {run_id} has no dataset {outcome.dataset!r}, only {', '.join(unique)}"
+                f"sample {outcome.sample_id}: run {run_id} has no dataset {outcome.dataset!r}; expected one of {', '.join(unique)}"
             )
         counts[outcome.dataset].update(_facts_of(outcome))
         if outcome.status == "failed":

@@ -18,7 +18,7 @@ from typing import BinaryIO, NamedTuple
 from common.records import DatasetCounts, Sample
 
 _HEADER = struct.Struct("<16sQHQHI")
-_UNKNOWN_MEDIA_BYTES = 200_000  # assumed for a media file of unknown size; planning opens no media files
+_UNKNOWN_MEDIA_BYTES = 200_000  # assumed for a media file of unknown size; planning does not open media files
 
 
 class Spread(NamedTuple):

@@ -25,7 +25,7 @@ class Enqueued(Record):
     ``planned`` is true if this call wrote the plan, ``opened`` if the ledger had no record of the run before. ``state`` is the
     run's state. ``not_ok`` counts the samples that ended ``failed`` or ``invalid``, ``rung`` the chunks for which a message
     was published, and ``workers`` the workers that serve the model now. ``earlier_run`` is the id of the run that an earlier
-    version planned for this spec, or None. Earlier versions ignored the engine options in the id.
+    version planned for this spec, or None. The ids of earlier versions did not include engine options.
     """
 
     run_id: str
