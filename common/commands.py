@@ -1,6 +1,6 @@
 """The start and the end of a command's process, with exit codes and messages instead of tracebacks.
 
-Imports nothing heavy, so that ``--help`` is fast.
+This module imports only small modules, so that ``--help`` is fast.
 """
 
 import atexit
@@ -27,7 +27,7 @@ def run_program(name: str, module: str) -> NoReturn:
     except KeyboardInterrupt:
         print_interrupt()
         code = INTERRUPTED
-    except BaseException:  # noqa: BLE001  # as the interpreter does with an exception that leaves the program
+    except BaseException:  # noqa: BLE001  # the interpreter does the same with an uncaught exception
         sys.excepthook(*sys.exc_info())
     end_process(code if isinstance(code, int) else 0)
 
@@ -35,7 +35,7 @@ def run_program(name: str, module: str) -> NoReturn:
 def run_command(name: str, command: Callable[..., object]) -> NoReturn:
     """Run a click command, and raise ``SystemExit`` at its end.
 
-    The exit code is what the command returns, or the ``exit_code`` of the error that ends it (``common.exit_codes``).
+    The exit code is the command's return value, or the ``exit_code`` of the error that ends it (``common.exit_codes``).
     """
     import click  # imported here: worker processes import this module for ``end_process`` only
 
@@ -50,7 +50,7 @@ def run_command(name: str, command: Callable[..., object]) -> NoReturn:
 
         shown = StringIO()
         error.show(shown)
-        click.echo(mask_text(shown.getvalue()), err=True, nl=False)  # it can quote an argument or the name of a file
+        click.echo(mask_text(shown.getvalue()), err=True, nl=False)  # the message can quote an argument or a file name
         sys.exit(USER_MUST_ACT)
     except FleetError as error:
         from common.redaction import mask_text  # as above
@@ -63,12 +63,12 @@ def run_command(name: str, command: Callable[..., object]) -> NoReturn:
 def end_process(code: int) -> NoReturn:
     """End the process without the interpreter's teardown.
 
-    Threads of native libraries (Arrow, object storage) may still run.  Their teardown under the interpreter's can abort the
-    process: ``terminate called without an active exception``.
+    Threads of native libraries (Arrow, object storage) may still run. If they end during the interpreter's teardown, they can
+    abort the process: ``terminate called without an active exception``.
     """
     ignore_interrupts()
     atexit._run_exitfuncs()  # noqa: SLF001  # there is no public name
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError, AttributeError):  # the reader of a pipe has gone, or the stream is closed
+        with suppress(OSError, ValueError, AttributeError):  # the reader of a pipe has exited, or the stream is closed
             stream.flush()
     os._exit(code)

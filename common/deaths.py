@@ -1,34 +1,34 @@
-"""How a worker or its engine ended, and whether the samples in flight may be the cause."""
+"""Classify how a worker or its engine ended. Some causes are attributed to the samples in flight."""
 
 import signal
 from enum import StrEnum
 from pathlib import Path
 
-# Signals that native code raises against its own process.  All others come from outside.
+# Signals that native code raises against its own process. Other processes send all other signals.
 _CRASH_SIGNALS = frozenset(
     {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP, signal.SIGSYS}
 )
 
 
 class DeathCause(StrEnum):
-    """Why an engine ended while it had samples in flight.  ``ledger.lua`` compares these words."""
+    """Why an engine ended while it had samples in flight. ``ledger.lua`` compares these words."""
 
     CRASH = "crash"  # it ended itself: a crash signal, an exit, an error that it cannot recover from
-    STALL = "stall"  # it had requests and answered none
+    STALL = "stall"  # it had requests and did not answer any of them
     OUT_OF_MEMORY = "out_of_memory"  # the system killed it because memory ran out; the memory may be shared with others
-    KILL = "kill"  # it was ended from outside, or the reason is unknown: SIGKILL, SIGTERM, a lost node, an expired lease
+    KILL = "kill"  # another process ended it, or the reason is unknown: SIGKILL, SIGTERM, a lost node, an expired lease
 
     @property
     def is_attributed(self) -> bool:
-        """Return whether a sample that ran alone caused this death."""
+        """Return whether the death of an engine with one sample in flight is attributed to that sample."""
         return self in (DeathCause.CRASH, DeathCause.STALL)
 
 
 def classify_exit(code: int | None, *, out_of_memory: bool) -> DeathCause:
     """Return why a process ended.
 
-    ``code`` is its return code as in ``subprocess``: negative for a signal, ``None`` if unknown.  ``out_of_memory`` states
-    whether the out-of-memory killer was active in its cgroup while it ran.
+    ``code`` is the return code as in ``subprocess``: negative for a signal, ``None`` if unknown. ``out_of_memory`` states
+    whether the out-of-memory killer was active in the cgroup of the process while the process ran.
     """
     if code is not None and -code in _CRASH_SIGNALS:
         return DeathCause.CRASH
@@ -38,9 +38,9 @@ def classify_exit(code: int | None, *, out_of_memory: bool) -> DeathCause:
 
 
 def count_oom_kills(root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> int:
-    """Return how many processes the out-of-memory killer has ended in this process's cgroup; 0 if the system does not count.
+    """Return how many processes the out-of-memory killer has ended in this process's cgroup; 0 if there is no counter.
 
-    All workers of a node may share the cgroup.  Source: the kernel's documentation of cgroup v2 (``memory.events``) and of
+    All workers of a node may share the cgroup. Source: the kernel's documentation of cgroup v2 (``memory.events``) and of
     cgroup v1 (``memory.oom_control``).
     """
     try:

@@ -1,4 +1,4 @@
-"""Ids made from content: the same input has the same id on every machine, at any time."""
+"""Ids computed from content: the same input has the same id on every machine, at any time."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,76}")  # a profile's name of 
 
 
 def is_run_id(value: object) -> bool:
-    """Return whether ``value`` has the shape of a run id.  Other values are never looked up, logged or stored."""
+    """Return whether ``value`` has the form of a run id. Other values are never looked up, logged or stored."""
     return isinstance(value, str) and _RUN_ID.fullmatch(value) is not None
 
 
@@ -23,7 +23,7 @@ def digest_bytes(content: bytes, *, size: int = 16) -> str:
 
 
 def digest_record(record: Any, *, size: int = 16) -> str:
-    """Return the digest of a JSON-like value.  The order of its keys does not matter."""
+    """Return the digest of a JSON-like value. The order of its keys does not matter."""
     text = json.dumps(record, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return digest_bytes(text.encode("utf-8", "surrogatepass"), size=size)
 
@@ -40,7 +40,7 @@ def digest_file(path: Path) -> str:
 def name_node() -> str:
     """Return this machine's name for worker names: ``node7``, or ``node7.4711`` in SLURM job 4711.
 
-    Two jobs on one machine both count their GPUs from 0, so the job makes the names of their workers unique.
+    Two jobs on one machine both number their GPUs from 0, so the job id makes the names of their workers unique.
     """
     job = os.environ.get("SLURM_JOB_ID")
     return f"{socket.gethostname()}.{job}" if job else socket.gethostname()

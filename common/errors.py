@@ -1,7 +1,7 @@
 """Errors, grouped by who must act on them.
 
-Each class has a stable ``code`` for outcomes and logs, and the ``exit_code`` of a command that ends with it.  Sample faults
-become outcomes, chunk faults are exceptions, machine faults end the process.
+Each class has a stable ``code`` for outcomes and logs, and the ``exit_code`` of a command that ends with it. Sample faults
+become outcomes. Chunk faults are exceptions. Machine faults end the process.
 """
 
 from common.deaths import DeathCause
@@ -9,21 +9,21 @@ from common.exit_codes import NOT_ALL_OK, UNREACHABLE, USER_MUST_ACT
 
 
 class FleetError(Exception):
-    """Base of every error that this project raises itself."""
+    """Base of every error class of this project."""
 
     code = "fleet_error"
     exit_code = NOT_ALL_OK
 
 
 class ConfigError(FleetError):
-    """The user must change something; never retried.  The message names file, field and what was expected."""
+    """The user must change something, so a retry does not help. The message names the file, the field and the expected value."""
 
     code = "config_error"
     exit_code = USER_MUST_ACT
 
 
 class SampleError(FleetError):
-    """One row is at fault.  ``workers/execution/sample.py`` turns it into the sample's ``failed`` outcome; it goes no further.
+    """One row is at fault. ``workers/execution/sample.py`` catches the error and gives the sample a ``failed`` outcome.
 
     ``code`` is one of ``common.sample_codes.SampleCode``.
     """
@@ -34,7 +34,7 @@ class SampleError(FleetError):
 
 
 class OutOfMemory(SampleError):
-    """One sample alone does not fit into the accelerator's memory.  The engine keeps running, so the row is at fault."""
+    """One sample alone does not fit into the accelerator's memory. The engine keeps running, so the row is at fault."""
 
     code = "out_of_memory"
 
@@ -43,26 +43,23 @@ class OutOfMemory(SampleError):
 
 
 class TransientError(FleetError):
-    """A service is unreachable or limits the rate.  Waiting helps, and there is no fault to correct: retried with backoff.
-
-    Commands end with exit code 3.
-    """
+    """A service is unreachable or limits the rate, and waiting helps. Workers retry with backoff; commands exit with code 3."""
 
     code = "transient_error"
     exit_code = UNREACHABLE
 
 
 class ServiceUnreachable(TransientError):
-    """Redis or the store does not answer, or refuses to serve for now."""
+    """Redis or the store does not respond, or rejects requests for now."""
 
     code = "service_unreachable"
 
 
 class EngineError(FleetError):
-    """The engine crashed or stopped.  The worker process gives its chunks back and exits.
+    """The engine crashed or stopped. The worker process gives its chunks back and exits.
 
-    ``cause`` states whether the samples in flight may have caused it.  An engine with processes of its own reads it from
-    their exit; without that knowledge it is a crash.
+    ``cause`` states whether the samples in flight may have caused it. An engine with child processes derives it from
+    their exit status. An unknown cause counts as a crash.
     """
 
     code = "engine_error"
@@ -73,12 +70,12 @@ class EngineError(FleetError):
 
 
 class LeaseLost(FleetError):
-    """Another worker holds the chunk now, or the run was deleted.  Stop without an error."""
+    """Another worker holds the chunk now, or the run was deleted. The caller stops its work on the chunk without an error."""
 
     code = "lease_lost"
 
 
 class IntegrityError(FleetError):
-    """Stored data contradicts itself: an engineer must look.  The message names the samples or the object."""
+    """Stored data is inconsistent, so an engineer must examine it. The message names the samples or the object."""
 
     code = "integrity_error"

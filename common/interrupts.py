@@ -1,10 +1,11 @@
-"""Ctrl+C and SIGTERM end a command at any moment of its life.
+"""Handle Ctrl+C and SIGTERM, which can end a command at any moment.
 
-Inside the command they raise ``KeyboardInterrupt``, so that it can clean up.  Before and after it they end the process at once.
-Libraries can lose an interrupt: an exception cannot leave a destructor or a callback, a bare ``except`` takes it, and Python
-runs no handler while native code blocks.  So a thread watches what becomes of each one.
+While the command runs, a signal raises ``KeyboardInterrupt``, and the command can clean up. Before and after the command, a
+signal ends the process immediately. Libraries can lose an interrupt: an exception cannot leave a destructor or a callback, a
+bare ``except`` catches it, and Python does not run signal handlers while native code blocks. Therefore a thread checks that
+each interrupt takes effect.
 
-A program calls ``handle_interrupts`` before it imports anything else, so this module imports little.
+A program calls ``handle_interrupts`` before its other imports, so this module imports only a few small modules.
 """
 
 import os
@@ -27,7 +28,7 @@ _STUCK_AFTER_S = 2.0
 
 
 def handle_interrupts() -> None:
-    """Handle both signals until the end of this process.  A signal that the parent process made it ignore stays ignored."""
+    """Handle both signals until this process ends. A signal that the parent process has set to be ignored stays ignored."""
     for number in _SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupt)
@@ -39,18 +40,18 @@ def handle_interrupts() -> None:
 
 
 def ignore_interrupts() -> None:
-    """Ignore both signals from now on: the process ends by itself in a moment."""
+    """Ignore both signals from now on, because the process is about to end."""
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
 def run_interruptible(command: Callable[[], object]) -> None:
-    """Run ``command``.  While it runs, and only then, an interrupt raises ``KeyboardInterrupt``."""
+    """Run ``command``. An interrupt raises ``KeyboardInterrupt`` only while it runs."""
     command()
 
 
 def print_interrupt() -> None:
-    """Print the message to standard error without Python's buffers, which the interrupted code may hold."""
+    """Print the message to standard error without Python's buffers: the interrupted code may hold their lock."""
     with suppress(OSError):  # Ctrl+C has also ended the reader of a pipe
         os.write(2, f"{INTERRUPT_MESSAGE}\n".encode())
 
@@ -65,10 +66,10 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _watch(pipe: int, main_thread: int) -> None:
-    """Send an interrupt again that the main thread has lost, and end the process if that thread is stuck in native code."""
+    """Resend each interrupt that the main thread has lost. End the process if that thread is stuck in native code."""
     while received := os.read(pipe, 1):
         number, received_at = received[0], time.monotonic()
-        if signal.getsignal(number) is not _interrupt:  # the launcher of workers has handlers of its own
+        if signal.getsignal(number) is not _interrupt:  # the launcher of workers installs other handlers
             continue
         while not _taken:
             if time.monotonic() - received_at > _STUCK_AFTER_S:
@@ -93,7 +94,7 @@ def _is_cleaning_up(thread: int) -> bool:
 
 
 def _hide_interrupts(unraisable: "sys.UnraisableHookArgs") -> None:
-    """Print no traceback of an interrupt that arrived in a destructor or a callback; ``_watch`` sends it again."""
+    """Do not print the traceback of an interrupt in a destructor or a callback. ``_watch`` resends the interrupt."""
     if not issubclass(unraisable.exc_type, KeyboardInterrupt):
         sys.__unraisablehook__(unraisable)
 

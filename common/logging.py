@@ -1,4 +1,4 @@
-"""Structured logs.  Call ``configure_log`` once per process, then ``structlog.get_logger()``.  Secrets are masked."""
+"""Structured logs. Call ``configure_log`` once per process, then ``structlog.get_logger()``. Secrets are masked."""
 
 import logging
 import sys
@@ -17,7 +17,7 @@ def configure_log(level: str = "INFO", *, as_json: bool = False) -> None:
     """Send structlog and the standard library's logging through one renderer to standard error.
 
     The format is coloured lines on a terminal, plain ``key=value`` lines elsewhere, and one JSON object per line with
-    ``as_json``.  Raises ``ConfigError`` for a level outside ``LEVELS``; upper and lower case are the same.
+    ``as_json``. Raises ``ConfigError`` for a level outside ``LEVELS``. Case does not matter.
     """
     if level.upper() not in LEVELS:
         raise ConfigError(f"FLEET_LOG_LEVEL: found {level!r}; expected {', '.join(LEVELS[:-1])} or {LEVELS[-1]}")
@@ -52,7 +52,7 @@ def configure_log(level: str = "INFO", *, as_json: bool = False) -> None:
 
 
 def mask_event(logger: object, name: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Mask and bound the values of a log event of any logger.  Runs after the traceback became text."""
+    """Mask the values of a log event and limit their length, for all loggers. Run after the traceback is rendered as text."""
     del logger, name
     bounded = {key: _bound(value, _MOST_OF_TRACEBACK if key == "exception" else MOST_CHARACTERS) for key, value in event.items()}
     masked: structlog.typing.EventDict = mask_record(bounded)

@@ -1,4 +1,4 @@
-"""Import objects by import string (``package.module:name``), so that users can add their own without a change here."""
+"""Import objects by import string (``package.module:name``), so that users can add objects without a change to this project."""
 
 import importlib
 from typing import Any
@@ -10,7 +10,7 @@ _EXTRAS = {"torch": "cpu", "transformers": "cpu", "safetensors": "cpu", "vllm": 
 
 
 def import_object(path: str, *, what: str) -> Any:
-    """Return the callable that ``path`` names. Raises ``ConfigError``.  ``what`` describes the object in the message."""
+    """Return the callable that ``path`` names. Raises ``ConfigError``. ``what`` describes the object in the message."""
     module_name, _, name = path.partition(":")
     try:
         module = importlib.import_module(module_name)

@@ -1,4 +1,4 @@
-"""The records that producers, workers, the ledger and the store exchange.  All are immutable."""
+"""The records that producers, workers, the ledger and the store exchange. All are immutable."""
 
 from collections.abc import Sequence
 from enum import StrEnum
@@ -10,17 +10,17 @@ Kind = Literal["multiple_choice", "yes_no", "number", "short_text", "free_text"]
 Status = Literal["ok", "invalid", "failed"]
 FinishReason = Literal["stop", "length", "error"]
 
-# A sample's state in the ledger is one byte.  States only rise (a lattice merge), so a duplicate, late or reordered message
-# changes nothing.
+# A sample's state in the ledger is one byte. States only rise (a lattice merge), so a duplicate, late or reordered message
+# does not change the result.
 STATE_BYTES: dict[str, int] = {"unprocessed": 0, "failed": 1, "invalid": 2, "ok": 3}
 
 
-# The row's identifier in its dataset.  Earlier versions stored it as a number.
+# The row's identifier in its dataset. Earlier versions stored it as a number.
 RowIndex = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, int) else value)]
 
 
 class RunState(StrEnum):
-    """The state of a run.  ``ledger.lua`` and ``producer status --json`` use the same words."""
+    """The state of a run. ``ledger.lua`` and ``producer status --json`` use the same words."""
 
     RUNNING = "running"
     PAUSED = "paused"
@@ -35,7 +35,7 @@ class Record(BaseModel):
 
 
 class Fault(Record):
-    """Why a sample cannot be asked: a stable code (``common.sample_codes``) and a message for the user."""
+    """The reason why a sample cannot be sent to a model: a stable code (``common.sample_codes``) and a message for the user."""
 
     code: str
     message: str
@@ -44,10 +44,10 @@ class Fault(Record):
 class Media(Record):
     """One image or video: inline bytes, a path or URL, or a byte range of a dataset file.
 
-    Exactly one of ``data`` (base64 text) and ``uri`` is set.  If ``offset`` and ``length`` (bytes) are set, the media is that
-    byte range of the file at ``uri``, and ``encoding`` says whether the range holds base64 text or raw bytes.  ``digest`` is
-    that of the bytes in the file, before any decoding, when the run was planned.  It is None for inline media, for a URL, and
-    for a file that counts by path only.
+    Exactly one of ``data`` (base64 text) and ``uri`` is set. If ``offset`` and ``length`` (bytes) are set, the media is that
+    byte range of the file at ``uri``, and ``encoding`` states whether the range contains base64 text or raw bytes. ``digest``
+    is the digest of the bytes in the file, before any decoding, at the time of planning. It is None for inline media, for a
+    URL, and for a file that is identified by its path only.
     """
 
     kind: Literal["image", "video"] = "image"
@@ -63,9 +63,9 @@ class Sample(Record):
     """One question for a model.
 
     ``sample_id`` is a digest of the dataset's name and the sample's content, so the same row has the same id in every
-    run.  ``index`` is the row's identifier in its dataset.  ``target`` lists the accepted answers; it is empty if they are
-    unknown.  A row that cannot be asked still becomes a sample, with a ``fault``, so that it is counted.  When a later wave asks a
-    sample again, ``made_before`` counts its earlier attempts and ``violations_before`` has the violations of the last one.
+    run. ``index`` is the row's identifier in its dataset. ``target`` lists the accepted answers; it is empty if they are
+    unknown. An invalid row also becomes a sample, with a ``fault``, so that it is counted. In a later wave, ``made_before``
+    counts the sample's earlier attempts and ``violations_before`` lists the violations of the last of them.
     """
 
     sample_id: str
@@ -85,7 +85,7 @@ class Sample(Record):
 
 
 class Attempt(Record):
-    """One generation for one sample.  ``violations`` names the validators that it did not pass."""
+    """One generation for one sample. ``violations`` names the validators that it did not pass."""
 
     number: int
     response: str
@@ -99,9 +99,9 @@ class Attempt(Record):
 class Outcome(Record):
     """A sample's single final record.
 
-    ``response`` is the raw text of the last attempt.  ``prediction`` is the text that the adapter extracts from it, with
-    thinking blocks and markers removed.  ``answer`` is the letter, yes/no, number or text extracted from the prediction, or
-    ``None``.  A ``failed`` outcome has an ``error_code`` and no prediction: error text is never an answer.  Times are Unix
+    ``response`` is the raw text of the last attempt. ``prediction`` is the text that the adapter extracts from it, with
+    thinking blocks and markers removed. ``answer`` is the letter, yes/no, number or text extracted from the prediction, or
+    ``None``. A ``failed`` outcome has an ``error_code`` and no prediction: error text is never an answer. Times are Unix
     seconds.
     """
 
@@ -137,7 +137,7 @@ class DatasetCounts(Record):
 
 
 class Plan(Record):
-    """A run's shuffled samples in the store: the numbers of samples and chunks, and the counts of each dataset."""
+    """The plan of a run: the numbers of samples and chunks, and the counts of each dataset. The samples are in the store."""
 
     run_id: str
     samples: int
@@ -146,16 +146,16 @@ class Plan(Record):
 
     @property
     def dataset_numbers(self) -> dict[str, int]:
-        """Return the number of each dataset, its index in ``datasets``. Chunks and the ledger count samples by this number."""
+        """Map each dataset's name to its index in ``datasets``. Chunks and the ledger count samples by this number."""
         return {counts.name: number for number, counts in enumerate(self.datasets)}
 
 
 class Chunk(Record):
-    """A short, fixed list of a plan's samples.  Each chunk has one message, one lease and one part.
+    """A short, fixed list of a plan's samples. Each chunk has one message, one lease and one part.
 
-    ``number`` continues across waves.  ``samples_key`` is the key of the object that holds its samples, in the byte range
-    given by ``offset`` and ``length``; ``crc32`` verifies them.  ``datasets`` counts the samples of each dataset, in the
-    plan's order.  ``first`` is the plan position of the first sample.  In a later wave ``scattered`` lists all positions,
+    ``number`` continues across waves. ``samples_key`` is the key of the object that holds its samples, in the byte range
+    given by ``offset`` and ``length``; ``crc32`` verifies them. ``datasets`` counts the samples of each dataset, in the
+    plan's order. ``first`` is the plan position of the first sample. In a later wave ``scattered`` lists all positions,
     ascending.
     """
 
@@ -187,15 +187,15 @@ class Part(Record):
 
 
 class Standing(StrEnum):
-    """What the deaths of earlier holders say about a chunk.  ``ledger.lua`` decides it."""
+    """The standing of a chunk after the deaths of its earlier holders. ``ledger.lua`` determines it."""
 
     FRESH = "fresh"
-    STRUCK = "struck"  # it was in flight when an engine died: no second struck chunk beside it
+    STRUCK = "struck"  # it was in flight when an engine died; a worker runs one such chunk at a time
     QUARANTINED = "quarantined"  # its samples run in small groups, apart from all others
 
 
 class Lease(Record):
-    """A worker's time-limited hold on a chunk.  ``token`` is a fencing token: it shuts out a holder that lost its lease."""
+    """A worker's time-limited hold on a chunk. ``token`` is a fencing token: the ledger rejects a holder that lost its lease."""
 
     run_id: str
     chunk: int

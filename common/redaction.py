@@ -1,7 +1,7 @@
-"""Mask secrets in all output: logs, errors, records.  Bound messages and escape their control characters.
+"""Mask secrets in all output: logs, errors, records. Limit the length of messages and escape their control characters.
 
-Secrets are credentials in URLs, values of environment variables that are named like secrets, keys of well-known shapes, and
-values under a name such as ``api_key`` in a mapping.
+Secrets are credentials in URLs, values of environment variables with a secret name, keys of well-known formats, and values
+under a name such as ``api_key`` in a mapping.
 """
 
 import os
@@ -12,9 +12,9 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 MASK = "***"
-MOST_CHARACTERS = 2000  # of a message; an answer of a model is never cut
+MOST_CHARACTERS = 2000  # of a message; the answer of a model is never shortened
 
-# Shorter values are not masked: masking every "1" because of ``SOME_KEY=1`` would make a log unreadable.
+# Shorter values are not masked. Otherwise ``SOME_KEY=1`` would mask every "1" in a log.
 _SHORTEST_SECRET = 6
 _SECRET_VARIABLE = re.compile(r".+_(KEY|TOKEN|SECRET|PASSWORD|AUTH)")
 # Only access tokens: ``pad_token`` and ``max_tokens`` are not secrets.
@@ -23,11 +23,11 @@ _SECRET_FIELD = re.compile(
     r"|((.*_)?(api|auth|access|bearer|session|hf|hub)_?)?token",
     re.IGNORECASE,
 )
-# With a colon, match up to the last @: a password that is not percent-encoded may contain @ and /.  Our own messages use
-# ``:password@`` to show where the password goes.
+# With a colon, match up to the last @: a password that is not percent-encoded may contain @ and /. Our own messages contain
+# ``:password@`` as the place of the password.
 _USER_PART = re.compile(r"(?<=://)(?!:password@)(?:[^\s/@:\"'<>]*:([^\s\"'<>]*)|[^\s/@\"'<>]+)@")
 _QUERY = re.compile(r"(://[^\s?#\"'<>]*)\?[^\s\"'<>)]*[^\s\"'<>),.:;]")
-# C0 and C1, and the marks that change the direction of text.
+# C0 and C1 control characters, and the characters that change the direction of text.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _KEY_SHAPES = re.compile(
     r"\b(?:(?:sk-|hf_|gh[opsu]_|github_pat_|glpat-|xox[abp]-)[\w-]{16,}|AKIA[0-9A-Z]{16})\b|(?<=[Bb]earer )[\w.~+/=-]{8,}"
@@ -35,27 +35,27 @@ _KEY_SHAPES = re.compile(
 
 
 def mask_text(text: str, *, most: int = MOST_CHARACTERS) -> str:
-    """Return a message as it may be logged, stored or shown.
+    """Return a message in a form that is safe to log, store or display.
 
-    ``***`` replaces every secret and every URL's credentials and query.  Control characters other than line ends and tabs are
-    escaped, because a terminal obeys them.  A text of more than ``most`` characters loses its middle.
+    ``***`` replaces every secret and every URL's credentials and query. Control characters other than line ends and tabs are
+    escaped, because a terminal interprets them. In a text of more than ``most`` characters, the middle is removed.
     """
     window = 4 * most  # masking a text of megabytes takes minutes
     if len(text) <= window:
         head = tail = _mask_and_escape(text)
         if len(head) <= most:
             return head
-    else:  # the cut can halve a secret, which is then not masked, so the masked text next to it is not shown
+    else:  # the cut can split a secret, and a split secret is not masked: remove the text next to the cut
         head, tail = _mask_and_escape(text[:window])[:-most], _mask_and_escape(text[-window:])[most:]
-    end = tail[-most // 4 :]  # an error ends with what to do
+    end = tail[-most // 4 :]  # the end of an error states what to do
     return f"{head[: most - len(end) - 50]} … (cut, {len(text):,} characters) … {end}"
 
 
 def mask_record(value: Any) -> Any:
-    """Return a value of mappings, lists and texts with every secret masked.  A value under a secret name is masked whole.
+    """Return a value of mappings, lists and texts with every secret masked. A value under a secret name is masked whole.
 
-    Numbers, ``None`` and objects without a secret in their ``repr`` are returned unchanged.  An object with one becomes its
-    masked ``repr``.
+    Numbers, ``None`` and objects without a secret in their ``repr`` are returned unchanged. An object with a secret in its
+    ``repr`` becomes the masked ``repr``.
     """
     return _mask_record(value, _read_secrets())
 
@@ -120,7 +120,7 @@ def _is_given(value: object) -> bool:
 def _read_secrets() -> Sequence[str]:
     """Return the secrets of this process's environment, longest first, in each spelling: plain, in a URL and in a ``repr``.
 
-    Every log line needs them.  The list is cached until the environment changes, so a secret that is set later is masked too.
+    Every log line uses this list. It is cached until the environment changes, so a secret that is set later is masked too.
     """
     return _spell_secrets(tuple(os.environ.items()))
 
@@ -139,6 +139,6 @@ def _spell_secrets(environment: tuple[tuple[str, str], ...]) -> Sequence[str]:
 def _find_in_variable(name: str, value: str) -> Iterator[str]:
     if _SECRET_VARIABLE.fullmatch(name):
         yield value
-    if name.endswith("_AUTH"):  # user:password, or several
+    if name.endswith("_AUTH"):  # user:password, or a list of these
         yield from (entry.partition(":")[2] for entry in value.split(","))
     yield from filter(None, _USER_PART.findall(value))

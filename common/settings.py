@@ -1,6 +1,6 @@
-"""Settings of the environment: addresses, times and limits, from ``FLEET_*`` variables or ``.env``.
+"""Settings from the environment: addresses, times and limits, from ``FLEET_*`` variables or ``.env``.
 
-Settings of a run are in ``common/spec/models.py``.
+``common/spec/models.py`` defines the settings of a run.
 """
 
 from functools import cache
@@ -16,28 +16,28 @@ from common.redaction import mask_text
 
 
 class Settings(BaseSettings):
-    """Settings of this process.  Each field comes from the variable ``FLEET_`` + its name in capitals.  Times are in seconds."""
+    """Settings of this process. The variable of a field is ``FLEET_`` and its name in capitals. Times are in seconds."""
 
     model_config = SettingsConfigDict(env_prefix="FLEET_", env_file=".env", extra="ignore", frozen=True)
 
     redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
     store_url: str = "file://.fleet/store"
-    profiles_dir: Path | None = Field(None, description="a folder of your own model profiles, searched before the built-in ones")
+    profiles_dir: Path | None = Field(None, description="folder of your own model profiles, searched before the built-in profiles")
 
-    lease_s: float = Field(10.0, gt=0, description="time after which other workers take over the chunks of a silent worker")
+    lease_s: float = Field(10.0, gt=0, description="time after the last renewal until other workers take over a worker's chunks")
     renew_s: float = Field(2.5, gt=0, description="interval between renewals of a lease")
     janitor_s: float = Field(2.0, gt=0, description="interval between searches for expired and lost chunks")
-    drain_grace_s: float = Field(30.0, ge=0, description="time that running chunks have to finish after SIGTERM")
+    drain_grace_s: float = Field(30.0, ge=0, description="time for running chunks to finish after SIGTERM")
     retention_s: int = Field(30 * 86400, gt=0, description="time that Redis keeps a run after its last use")
-    samples_in_flight: int = Field(256, gt=0, description="a worker starts another chunk below this number of open samples")
-    chunks_in_flight: int = Field(16, gt=0, description="most chunks that one worker runs at once")
+    samples_in_flight: int = Field(256, gt=0, description="a worker starts another chunk while it has fewer samples in flight")
+    chunks_in_flight: int = Field(16, gt=0, description="maximum number of chunks that one worker runs concurrently")
     media_threads: int = Field(4, gt=0, description="threads per worker that decode media")
     media_memory_mb: int = Field(2048, gt=0, description="memory limit for the decoded media of one worker, in MiB")
-    engine_stall_s: float = Field(600.0, gt=0, description="time without an answer after which an engine counts as dead")
-    max_restarts: int = Field(20, ge=0, description="most restarts of a dead worker within an hour")
+    engine_stall_s: float = Field(600.0, gt=0, description="time without an answer after which an engine is treated as dead")
+    max_restarts: int = Field(20, ge=0, description="maximum number of restarts of a worker process within an hour")
 
     media_roots: str = Field(
-        "", description="folders that media may be read from, separated as in PATH; by default those of the datasets"
+        "", description="folders that media may be read from, separated as in PATH; by default the folders of the datasets"
     )
     media_urls: bool = Field(False, description="whether media may be fetched from https addresses")
     media_url_timeout_s: float = Field(30.0, gt=0, le=3600, description="time limit for fetching one image or video")
@@ -55,7 +55,7 @@ class Settings(BaseSettings):
                 parse_url(url.get_secret_value())  # type: ignore[no-untyped-call]  # redis-py has no types here
                 return url
         except ValueError:
-            pass  # its message may contain part of the password
+            pass  # the message of redis-py may contain part of the password
         raise ValueError(
             "FLEET_REDIS_URL: expected an address such as redis://:password@host:6379/0, or rediss:// for TLS, with every special "
             "character of the password percent-encoded (@ is %40, / is %2F, : is %3A, % is %25)"
@@ -70,7 +70,7 @@ class Settings(BaseSettings):
 
 @cache
 def get_settings() -> Settings:
-    """Return this process's settings, read once.  Raises ``ConfigError`` that names the invalid variables."""
+    """Return this process's settings, which are read once. Raises ``ConfigError``, which names the invalid variables."""
     try:
         return Settings()
     except ValidationError as error:

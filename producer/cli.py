@@ -1,4 +1,4 @@
-"""The ``producer`` command: each subcommand opens what it needs, calls one module, and prints the result.
+"""The ``producer`` command. Each subcommand opens its services, calls one module, and prints the result.
 
 Imports are local to each subcommand, so that ``--help`` starts fast.
 """
@@ -26,7 +26,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON f
 
 
 def _check_run_id(context: click.Context, parameter: click.Parameter, run_id: str) -> str:
-    """Return ``run_id``, or raise ``ConfigError`` if it does not have the shape of a run id."""
+    """Return ``run_id``. Raises ``ConfigError`` if it does not have the form of a run id."""
     del context, parameter
     from common.digests import is_run_id
     from common.errors import ConfigError
@@ -58,7 +58,7 @@ def cli() -> None:
     multiple=True,
     help="Override any field, for example generation.max_tokens=64.",
 )
-@click.option("--dry-run", is_flag=True, help="Print the resolved spec, its digest and the counts as JSON. Write nothing.")
+@click.option("--dry-run", is_flag=True, help="Print the resolved spec, its digest and the counts as JSON. Do not write a plan.")
 @json_option
 def enqueue(spec_path: Path, changes: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
     """Plan and enqueue the runs that SPEC describes.
@@ -127,8 +127,8 @@ def watch(run_id: str) -> int:
 def resume(run_id: str, retry: str, rebuild: bool, as_json: bool) -> None:
     """Resume a paused or cancelled run.
 
-    Enqueues every chunk that is neither done nor leased. With --retry failed,invalid, exactly those samples are run again.
-    Each keeps its outcome until a better one exists.
+    Enqueues every chunk that is neither done nor leased. With --retry failed,invalid, the samples with these statuses are run
+    again. Each sample keeps its outcome until it has a better one.
     """
     from rich.console import Console
 
@@ -189,7 +189,7 @@ def collect(run_id: str, folder: Path | None, as_json: bool) -> int:
 def evaluate(run_id: str, as_json: bool) -> int:
     """Score the outcomes of a run.
 
-    Prints the accuracy per dataset with its n and confidence interval, at the first attempt and after retries.
+    Prints the accuracy of each dataset with its n and confidence interval, at the first attempt and after retries.
     """
     from rich.console import Console
 
@@ -217,9 +217,9 @@ def demo(folder: Path) -> None:
 
 @contextmanager
 def _fleet(*, create: bool = False) -> Iterator[tuple[Store, Ledger]]:
-    """Open store and ledger. If Redis becomes unreachable, the command ends with exit code 3.
+    """Open the store and the ledger. If Redis becomes unreachable, the command ends with exit code 3.
 
-    With ``create``, a store's folder is created if it does not exist.
+    With ``create``, the folder of a local store is created if it does not exist.
     """
     from common.ledger.connection import connect_redis, reaching_redis
     from common.ledger.ledger import Ledger

@@ -1,7 +1,7 @@
-"""Strict answer extraction: accept only what a careful reader would accept, and never guess.
+"""Strict answer extraction: accept only answers that a careful reader would accept, and never guess.
 
-An unclear answer is ``None`` and is counted. Two different answers are ``None`` too. The rules of each kind of question are
-in ``letters.py``, ``numbers.py`` and here. VLMEvalKit's looser rules belong to a scorer.
+The result for an unclear answer, or for two different answers, is ``None``, and reports count these. The rules for each kind of
+question are in this module, ``letters.py`` and ``numbers.py``. VLMEvalKit's looser rules belong in a scorer.
 """
 
 import re
@@ -51,11 +51,11 @@ _WRAPPING = (
 
 
 def extract_answer(kind: Kind, text: str, options: Mapping[str, str]) -> str | None:
-    """Return the answer that ``text`` states, or ``None`` when there is none or more than one.
+    """Return the answer that ``text`` states, or ``None`` if it does not state exactly one answer.
 
-    multiple_choice: the upper-case letter of an option. yes_no: ``Yes`` or ``No``, asked in English or Chinese.
-    number: canonical number text (``1234.5``, ``-3``, ``50%``). short_text: the text without its wrapping, at most
-    ``SHORT_TEXT_WORDS`` words (two Chinese characters make one). free_text: the trimmed text.
+    multiple_choice: the upper-case letter of an option. yes_no: ``Yes`` or ``No``, for an answer in English or Chinese.
+    number: canonical number text (``1234.5``, ``-3``, ``50%``). short_text: the text without quotes, emphasis and final period,
+    at most ``SHORT_TEXT_WORDS`` words (two Chinese characters count as one word). free_text: the trimmed text.
     """
     if kind == "multiple_choice":
         return _settle(_read_option(text, options))
@@ -73,7 +73,7 @@ def _settle(readings: set[str | None]) -> str | None:
 
 
 def _read_strongest(text: str, read: Callable[[str], set[str | None]]) -> set[str | None]:
-    """Return the readings of the final statements, else of the answer statements, else of the whole text."""
+    """Return the readings of the first form that has any: final statements, answer statements, the whole text."""
     text = to_half_width(text)
     for statements in (find_final_statements(text), find_statements(text), (text,)):
         if readings := set().union(*map(read, statements)):
@@ -104,7 +104,7 @@ def _read_yes_no(text: str) -> set[str | None]:
 
 
 def _read_number(text: str) -> set[str | None]:
-    """Read the numbers of a text. If there are several and one equals sign, the number after it counts."""
+    """Read the numbers of a text. If it has several numbers and one equals sign, read only the numbers after the sign."""
     readings = read_numbers(text)
     if len(readings) > 1 and text.count("=") == 1:
         return read_numbers(text.partition("=")[2])
@@ -112,7 +112,7 @@ def _read_number(text: str) -> set[str | None]:
 
 
 def _read_short_text(text: str) -> set[str | None]:
-    """Read the answer statements, or the whole text without one. Of a long statement, read the first sentence."""
+    """Read the answer statements, or the whole text if it has no statement. Read only the first sentence of a long statement."""
     statements = find_final_statements(text) or find_statements(text)
     shorts = {_shorten(statement) for statement in statements} if statements else {_unwrap(text)}
     return {short for short in shorts if short and _count_short(short) <= SHORT_TEXT_WORDS}
@@ -126,7 +126,7 @@ def _shorten(statement: str) -> str:
 
 
 def _unwrap(text: str) -> str:
-    """Return the text on one line, without quotes, emphasis and final period around it."""
+    """Return the text on one line, without enclosing quotes and emphasis and without its final period."""
     text = " ".join(text.split())
     for opening, closing in _WRAPPING:
         is_wrapped = len(text) > len(opening + closing) and text.startswith(opening) and text.endswith(closing)

@@ -1,14 +1,15 @@
 r"""Read the option letter that an answer to a multiple-choice question states.
 
-The forms, strongest first. The first form that states a letter decides; two different letters in it are no answer:
+The module tries these forms in order. The first form that states a letter decides. If it states two different letters, the text
+has no answer:
 
 1. the whole text is a letter, or one option's text;
 2. a final statement: ``\boxed{B}``, "the final answer is B";
 3. a statement: "Answer: B", "the answer is B", "option B is correct", "I choose B", 答案是B, 选B;
-4. a letter that leads the first line ("B. a red circle") or is all of the last one;
+4. a letter at the start of the first line ("B. a red circle"), or a last line that is only a letter;
 5. one option's text in a short sentence without a negation.
 
-The text around a letter decides whether it is an option: "A dog", "A-frame", "A.I." and "vitamin B" state no option.
+The text around a letter determines whether it is an option: "A dog", "A-frame", "A.I." and "vitamin B" do not state an option.
 """
 
 import re
@@ -54,9 +55,9 @@ Readings = set[str | None]
 
 
 def read_letters(text: str, options: Mapping[str, str]) -> Readings:
-    """Return the letters that the strongest form in ``text`` states; ``None`` stands for a letter that is not an option.
+    """Return the letters that the strongest form in ``text`` states, with ``None`` for a letter that is not an option.
 
-    Without options (they may be in the image) every letter from A to Z is an option.
+    If ``options`` is empty, because the options may be in the image, every letter from A to Z is an option.
     """
     text = _clean(text)
     texts = {letter.upper(): normalize_answer(option) for letter, option in options.items()}
@@ -77,7 +78,7 @@ def _clean(text: str) -> str:
 
 
 def _read_whole(text: str, texts: Mapping[str, str]) -> Readings:
-    """Read a text that is only a letter (lower case, too) or the text of one option."""
+    """Read a text that is only a letter, in upper or lower case, or the text of one option."""
     if alone := _ALONE.fullmatch(text):
         return {alone[1].upper()}
     folded = normalize_answer(text)
@@ -118,7 +119,7 @@ def _read_lower_case(line: str, texts: Mapping[str, str]) -> Readings:
 
 
 def _read_list(line: str, place: int) -> Readings:
-    """Read the further letters of "A, B and C"."""
+    """Read the letters after the first one in a list such as "A, B and C"."""
     letters: Readings = set()
     while match := _NEXT.match(line, place):
         letters.add(match[1] or match[2])
@@ -127,7 +128,7 @@ def _read_list(line: str, place: int) -> Readings:
 
 
 def _read_rest(rest: str, letters: Readings, texts: Mapping[str, str]) -> Readings:
-    """Read what contradicts a leading letter: another marked letter, or the words of another option."""
+    """Read the options after a leading letter that contradict it: another marked letter, or the words of another option."""
     rest = rest.lstrip(" .):]\"'")
     others: Readings = {match[1] or match[2] for match in _INLINE.finditer(rest)}
     if match := _LEADING.match(rest):
@@ -148,7 +149,7 @@ def _read_chosen(text: str) -> Readings:
 
 
 def _read_lines(text: str, texts: Mapping[str, str]) -> Readings:
-    """Read the first line's leading letter and a last line that is only a letter. Each other leading letter is one more answer."""
+    """Read the leading letter of the first line and a last line that is only a letter. Add all other leading letters."""
     lines = [line for line in text.splitlines() if line.strip()]
     if not lines:
         return set()
@@ -161,7 +162,7 @@ def _read_lines(text: str, texts: Mapping[str, str]) -> Readings:
 
 
 def _read_option_text(text: str, texts: Mapping[str, str]) -> Readings:
-    """Read the one option that a short sentence names. A longer option hides the shorter ones that it contains."""
+    """Read the options that a short sentence names. A named option hides the shorter options that it contains."""
     remainder = normalize_answer(text)
     readings: Readings = set()
     for letter, option in sorted(texts.items(), key=lambda entry: -len(entry[1])):
@@ -178,5 +179,5 @@ def _read_option_text(text: str, texts: Mapping[str, str]) -> Readings:
 
 
 def _contains(text: str, part: str) -> bool:
-    """Return whether ``text`` contains ``part`` as whole words. Chinese has no word boundaries, so any place counts."""
+    """Return whether ``text`` contains ``part`` as whole words. Chinese has no word boundaries, so accept any position there."""
     return part in text if re.search(f"[{CJK}]", part) else f" {part} " in f" {text} "

@@ -1,6 +1,6 @@
-"""Text functions that the adapters of model families share. All are pure and return trimmed text.
+"""Text functions that the adapters of model families share. All functions are pure and return trimmed text.
 
-A block without its closing tag was cut by ``max_tokens``: it extends to the end of the text.
+A block without a closing tag extends to the end of the text, because ``max_tokens`` has cut it.
 """
 
 import re
@@ -20,10 +20,10 @@ _IMAGE_TOKEN = re.compile(
 
 
 def drop_thinking(text: str) -> str:
-    """Return the text without thoughts: ``<think>…</think>``, all before a lone ``</think>``, all after an unfinished ``<think>``.
+    """Remove the thinking: ``<think>…</think>``, all text before a lone ``</think>``, all text after an unclosed ``<think>``.
 
-    A model writes a lone ``</think>`` when its prompt already opens the block. If its text is cut before that tag, nothing in
-    the text separates thoughts from answer; the validator ``finished`` refuses such a text.
+    A model writes a lone ``</think>`` if its prompt already opens the block. If its text is cut before that tag, the thinking
+    cannot be separated from the answer. The validator ``finished`` rejects such a text.
     """
     return _THOUGHT_END.split(_THINKING.sub("", text))[-1].strip()
 
@@ -36,23 +36,23 @@ def drop_blocks(text: str, *tags: str) -> str:
 
 
 def take_answer(text: str) -> str:
-    """Return the content of the last ``<answer>``, or the whole text without one."""
+    """Return the content of the last ``<answer>``, or the whole text if it has no ``<answer>``."""
     last = _ANSWER.split(text)[-1]
     return _ANSWER_END.split(last)[0].strip()
 
 
 def take_box(text: str) -> str:
-    """Return the content of the last ``<|begin_of_box|>…<|end_of_box|>``, or the whole text without one."""
+    """Return the content of the last ``<|begin_of_box|>…<|end_of_box|>``, or the whole text if it has no such box."""
     return text.rpartition(_BOX)[2].partition(_BOX_END)[0].strip()
 
 
 def drop_box_tokens(text: str) -> str:
-    """Return the text without the tokens of the box; the content of the box stays."""
+    """Return the text without the box tokens. The content of the box stays."""
     return text.replace(_BOX, "").replace(_BOX_END, "").strip()
 
 
 def take_boxed(text: str) -> str:
-    r"""Return the content of ``\boxed{…}``, or the whole text without one or with several that differ."""
+    r"""Return the content of ``\boxed{…}``, or the whole text if it has no box or boxes with different contents."""
     contents = set(find_boxed(text))
     return contents.pop() if len(contents) == 1 else text.strip()
 

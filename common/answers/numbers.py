@@ -1,7 +1,7 @@
 """Read the numbers in a text: digits, English number words up to ninety-nine, Chinese numerals up to ten.
 
-A number that a careful reader would not call clear (a range, a fraction, a date, "more than 5", "5k") is *unreadable*: it
-is reported as ``None`` beside the readable ones, so that it is never silently ignored.
+A number that a careful reader would not call clear (a range, a fraction, a date, "more than 5", "5k") is *unreadable*. The
+result then contains ``None`` in addition to the readable numbers, so that the unclear number is not silently ignored.
 """
 
 import re
@@ -14,12 +14,12 @@ NUMBER_WORDS: dict[str, str] = {word: str(value) for value, word in enumerate(("
 CHINESE_NUMERALS: dict[str, str] = {"零": "0", "〇": "0", "两": "2"} | dict(zip("一二三四五六七八九", "123456789", strict=True))
 CHINESE_NUMERALS["十"] = "10"
 
-# Powers of ten that a following word or character multiplies by.
+# Powers of ten for the words and characters that multiply the number before them.
 _MAGNITUDES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12, "百": 2, "千": 3, "万": 4, "亿": 8}
 _FRACTIONS = {"half", "halves", "third", "thirds", "quarter", "quarters", "fifth", "fifths", "dozen", "dozens"}
 _BOUNDS = {"more than", "less than", "fewer than", "greater than", "at least", "at most", "no less", "no more", "no fewer"}
 _NEGATIONS = {"not", "isn't", "aren't", "wasn't", "never", "nor"}
-# "one" is a number after these, and a pronoun in "the left one".
+# "one" is a number after these words. Otherwise it is a pronoun, as in "the left one".
 _BEFORE_ONE = {"is", "are", "was", "were", "be", "exactly", "only", "just", "see", "sees", "count", "counts", "has", "have"}
 _BEFORE_ONE |= {"contain", "contains", "show", "shows", "with", "total"}
 _UNCLEAR_UNITS = {"k", "K", "M", "B", "bn", "mn", "x", "X", "e", "E"}
@@ -36,9 +36,9 @@ _HARD_LATEX = ("\\frac", "\\dfrac", "\\sqrt")
 
 
 def canonicalize_number(sign: str, whole: str, fraction: str, *, magnitude: int = 0) -> str:
-    """Return a number's shortest text: no thousands commas, no leading or trailing zeros, no plus; times 10^magnitude.
+    """Return a number's shortest text, multiplied by 10^magnitude, without thousands commas, outer zeros and plus sign.
 
-    It works on the text, so that a long number loses no digits to floating point.
+    The function works on text, because floating point would lose digits of a long number.
     """
     digits = whole.replace(",", "") + fraction[:magnitude].ljust(magnitude, "0")
     whole, fraction = digits.lstrip("0") or "0", fraction[magnitude:].rstrip("0")
@@ -47,7 +47,7 @@ def canonicalize_number(sign: str, whole: str, fraction: str, *, magnitude: int 
 
 
 def read_numbers(text: str) -> set[str | None]:
-    """Return the distinct numbers in ``text`` (half-width), in canonical form; ``None`` stands for unreadable ones."""
+    """Return the distinct numbers in ``text`` (half-width), in canonical form, with ``None`` for unreadable numbers."""
     text = re.sub(r"百分之\s*([0-9][0-9.]*)", r"\1%", text.replace("−", "-"))
     if any(command in text for command in _HARD_LATEX):
         return {None}
@@ -101,7 +101,7 @@ def _parse_word(word: str, before: str) -> tuple[str, ...] | None:
 
 
 def _read_chinese(text: str) -> set[str | None]:
-    """Return the numerals that are the whole text or precede a measure word: 三个, but not 三角形 or 第三."""
+    """Return the numeral that is the whole text, or the numerals before measure words: 三个, but not 三角形 or 第三."""
     alone = _CHINESE_ALONE.fullmatch(text)
     numerals = [alone[1]] if alone else _CHINESE.findall(text)
     return {CHINESE_NUMERALS.get(numeral) for numeral in numerals}

@@ -1,7 +1,7 @@
 """Recognize refusals in English and Chinese by their form, not by single words.
 
-"No", "The patient is unable to walk", "I cannot see any fracture" and the sign "Sorry, we're closed" are answers. The
-forms come from VLMEvalKit's list of refusals and from the refusals of the model families in ``workers/adapters``.
+"No", "The patient is unable to walk", "I cannot see any fracture" and the text of a sign, "Sorry, we're closed", are answers.
+The forms come from VLMEvalKit's list of refusals and from the refusals of the model families in ``workers/adapters``.
 """
 
 import re

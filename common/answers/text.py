@@ -1,4 +1,4 @@
-"""Text functions for all kinds of answers: fold for comparison, count words, find the statements of an answer."""
+"""Text functions for all kinds of answers: normalize for comparison, split into words, find the statements of an answer."""
 
 import re
 import unicodedata
@@ -26,7 +26,7 @@ _CHINESE_DOUBT = re.compile(r"(?:不|不能|不该|不应该?|并非|如果|假�
 
 
 def to_half_width(text: str) -> str:
-    """Return the text with full-width letters, digits, brackets and Chinese punctuation as ASCII; nothing else changes."""
+    """Return the text with full-width letters, digits, brackets and Chinese punctuation replaced by ASCII."""
     return text.translate(_HALF_WIDTH)
 
 
@@ -36,19 +36,19 @@ def split_words(text: str) -> list[str]:
 
 
 def normalize_answer(text: str) -> str:
-    """Return the text folded for comparison; folding twice changes nothing.
+    """Return the text normalized for comparison. The function is idempotent.
 
-    NFKC, case, punctuation and space are folded, articles dropped, number words and numbers made canonical (VQA's
-    evaluation folds the same way). ``-5``, ``0.5``, ``50%``, ``1/2``, ``3:30`` and symbols such as ``+`` keep their meaning.
+    It applies NFKC, folds case, punctuation and space, drops articles, and makes number words and numbers canonical, as VQA's
+    evaluation does. ``-5``, ``0.5``, ``50%``, ``1/2``, ``3:30`` and symbols such as ``+`` keep their meaning.
     """
     folded = _fold(text)
-    while (again := _fold(folded)) != folded:  # rare: a folded character may compose with its new neighbour
+    while (again := _fold(folded)) != folded:  # rare: a folded character may compose with the character next to it
         folded = again
     return folded
 
 
 def find_boxed(text: str) -> tuple[str, ...]:
-    r"""Return the content of every ``\boxed{…}``, in order, except one that was cut before its last brace."""
+    r"""Return the content of every ``\boxed{…}``, in order. Ignore a box without its closing brace."""
     contents = []
     start = text.find("\\boxed{")
     while start >= 0:
@@ -67,7 +67,7 @@ def find_final_statements(text: str) -> tuple[str, ...]:
 
 
 def find_statements(text: str) -> tuple[str, ...]:
-    """Return the line (maybe empty) after each "answer is", "Answer:", "correct option is", 答案是; not after "if" or "not"."""
+    """Return the rest of the line after each "answer is", "Answer:", "correct option is" or 答案是, but not after "if" or "not"."""
     return _find_after(_STATED, text)
 
 
@@ -78,7 +78,7 @@ def is_doubted(before: str) -> bool:
 
 
 def _find_after(cue: re.Pattern[str], text: str) -> tuple[str, ...]:
-    """Return the text after each cue on its line, up to the next cue (a repeating text may have thousands of cues)."""
+    """Return the text after each cue, up to the line's end or the next cue. A repetitive text may have thousands of cues."""
     lines = []
     cues = list(cue.finditer(text))
     for match, following in zip_longest(cues, cues[1:]):
@@ -109,7 +109,7 @@ def _fold(text: str) -> str:
 
 
 def _fold_marks(text: str) -> list[str]:
-    """Return the characters with punctuation as spaces, except where it is part of a number."""
+    """Return the characters, with punctuation that is not part of a number replaced by spaces."""
     folded = []
     for place, mark in enumerate(text):
         if mark not in "`$" and unicodedata.category(mark)[0] not in "PC":

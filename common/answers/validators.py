@@ -1,4 +1,4 @@
-"""Validators: each checks the form of one answer, never the target, and returns whether the answer is valid."""
+"""Validators. Each validator checks the form of one answer, never the target, and returns whether the answer is valid."""
 
 import json
 import re
@@ -18,7 +18,10 @@ from common.spelling import suggest
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """One attempt's answer: ``text`` is the raw response, ``prediction`` the adapter's reading, ``answer`` its extracted answer."""
+    """The answer of one attempt.
+
+    ``text`` is the raw response, ``prediction`` the text that the adapter extracts, and ``answer`` the extracted answer.
+    """
 
     sample: Sample
     text: str
@@ -31,7 +34,7 @@ Validator = Callable[[Answered], bool]
 
 IMPORT_STRING = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 
-# A loop is one phrase that repeats at least LOOP_REPEATS times in a row, over at least LOOP_WORDS words in all.
+# A loop is one phrase that occurs at least LOOP_REPEATS times in a row, with at least LOOP_WORDS words in total.
 LOOP_WORDS = 24
 LOOP_REPEATS = 4
 LONGEST_PHRASE_WORDS = 64
@@ -48,12 +51,12 @@ def non_empty(answered: Answered) -> bool:
 
 
 def no_image_token(answered: Answered) -> bool:
-    """Accept a raw text without image placeholders (MMaDA echoes ``<image>``). The output of a tool may contain one."""
+    """Accept a raw text without image placeholders (MMaDA echoes ``<image>``). The output of a tool may contain placeholders."""
     return not has_image_token(drop_blocks(answered.text, "sandbox_output"))
 
 
 def no_refusal(answered: Answered) -> bool:
-    """Accept a prediction that does not decline to answer, or declines in the words of one of the sample's options."""
+    """Accept a prediction that is not a refusal. Also accept a refusal that is the text of one of the sample's options."""
     options = {normalize_answer(option) for option in answered.sample.options.values()}
     return not is_refusal(answered.prediction) or normalize_answer(answered.prediction) in options
 
@@ -64,14 +67,14 @@ def answer_extractable(answered: Answered) -> bool:
 
 
 def finished(answered: Answered) -> bool:
-    """Accept an answer that the model ended itself, without a cut by ``max_tokens`` or an endpoint's content filter."""
+    """Accept an answer that the model completed. Reject one that ``max_tokens`` or an endpoint's content filter has cut."""
     return answered.finish_reason == "stop"
 
 
 def no_repetition(answered: Answered) -> bool:
-    """Accept a text without a loop: a phrase of up to 64 words, at least 4 times in a row, over at least 24 words.
+    """Accept a text without a loop: a phrase of up to 64 words, at least 4 times in a row, with at least 24 words in total.
 
-    A Chinese character is a word; so is each character of a run of more than 40 without a space. Thinking is ignored.
+    Each Chinese character counts as a word. So does each character of a word of more than 40 characters. Thinking is ignored.
     """
     words = _split_for_loops(drop_thinking(answered.text))
     longest = min(LONGEST_PHRASE_WORDS, len(words) // LOOP_REPEATS)
@@ -90,7 +93,7 @@ def regex(pattern: str) -> Validator:
 
 
 def json_schema(schema: dict[str, Any]) -> Validator:
-    """Accept JSON that fits the schema, plain or in a ```` ```json ```` fence, with no other text around it."""
+    """Accept JSON that conforms to the schema, plain or in a ```` ```json ```` fence, without other text around it."""
     from jsonschema.validators import validator_for  # imported here for the reason given in _check_json_schema
 
     validator = validator_for(schema)(schema)
@@ -107,29 +110,29 @@ def json_schema(schema: dict[str, Any]) -> Validator:
 
 
 def check_validators(entries: tuple[str | dict[str, Any], ...], where: str = "validation.validators") -> None:
-    """Raise ``ConfigError`` for the first entry that names no validator or gives a wrong argument.
+    """Raise ``ConfigError`` for the first entry with an unknown name or an invalid argument.
 
-    An entry is a name, a name with its argument (``{max_words: 30}``), or the import string of a function of your own
-    (``package.module:function``). This function checks only the form of an import string; it does not import it.
+    An entry is a name, a name with its argument (``{max_words: 30}``), or the import string of a user's function
+    (``package.module:function``). This function checks only the form of an import string and does not import it.
     """
     for entry in entries:
         name, argument = split_entry(entry, where)
         if IMPORT_STRING.fullmatch(name):
             if argument is not None:
-                raise ConfigError(f"{where}: {name}: a validator of your own takes no argument, found {argument!r}")
+                raise ConfigError(f"{where}: {name}: found {argument!r}; a validator of your own does not take an argument")
         else:
             _check_argument(name, argument, where)
 
 
 def split_entry(entry: str | dict[str, Any], where: str = "validation.validators") -> tuple[str, Any]:
-    """Return an entry's name and argument (``None`` without one). Raises ``ConfigError`` for a mapping of several names."""
+    """Return an entry's name, and its argument or ``None``. Raises ``ConfigError`` for a mapping of several names."""
     if isinstance(entry, str):
         return entry, None
     if len(entry) != 1:
         raise ConfigError(f"{where}: found {entry!r}; expected one name with its argument, for example {{max_words: 30}}")
     [(name, argument)] = entry.items()
     if argument is None:
-        raise ConfigError(f"{where}: {name}: found no argument after the colon; expected one, or the name alone")
+        raise ConfigError(f"{where}: {name}: found no argument after the colon; expected an argument, or the name alone")
     return name, argument
 
 
@@ -140,7 +143,7 @@ def _check_argument(name: str, argument: Any, where: str) -> None:
     entry = VALIDATORS[name]
     if not isinstance(entry, _WithArgument):
         if argument is not None:
-            raise ConfigError(f"{where}: {name}: takes no argument, found {argument!r}; write the name alone")
+            raise ConfigError(f"{where}: {name}: found {argument!r}; expected the name alone, without an argument")
         return
     if not isinstance(argument, entry.type) or isinstance(argument, bool):
         raise ConfigError(f"{where}: {name}: found {argument!r}; expected {entry.expected}")
@@ -153,7 +156,7 @@ def _check_max_words(count: int, where: str) -> None:
 
 
 def _check_json_schema(schema: dict[str, Any], where: str) -> None:
-    # Imported here: a spec without a schema should not pay for the import.
+    # Imported here, because most specs have no schema and the import is slow.
     from jsonschema.exceptions import SchemaError
     from jsonschema.validators import validator_for
     from referencing import Registry
@@ -167,11 +170,11 @@ def _check_json_schema(schema: dict[str, Any], where: str) -> None:
     resolver = Registry().resolver_with_root(DRAFT202012.create_resource(schema))
     for reference in _find_references(schema):
         if not reference.startswith("#"):
-            raise ConfigError(f"{where}: json_schema: $ref {reference!r} leads outside the schema; expected one that begins with #")
+            raise ConfigError(f"{where}: json_schema: $ref {reference!r} points outside the schema; expected # at its start")
         try:
             resolver.lookup(reference)
         except Unresolvable:
-            raise ConfigError(f"{where}: json_schema: $ref {reference!r} leads nowhere in the schema") from None
+            raise ConfigError(f"{where}: json_schema: $ref {reference!r} does not exist in the schema; correct it") from None
 
 
 def _check_regex(pattern: str, where: str) -> None:
@@ -198,7 +201,7 @@ def build_validators(entries: tuple[str | dict[str, Any], ...]) -> tuple[tuple[s
 
 
 def find_violations(validators: tuple[tuple[str, Validator], ...], answered: Answered) -> tuple[str, ...]:
-    """Return the names of the validators that ``answered`` does not pass, each once."""
+    """Return the names of the validators that reject ``answered``, each name once."""
     return tuple(dict.fromkeys(name for name, accepts in validators if not accepts(answered)))
 
 
@@ -215,7 +218,7 @@ def _split_for_loops(text: str) -> list[str]:
 
 
 def _has_loop(words: list[str], period: int) -> bool:
-    """Return whether some stretch repeats its first ``period`` words long enough to be a loop."""
+    """Return whether the words contain a loop whose phrase has ``period`` words."""
     needed = max(LOOP_WORDS, LOOP_REPEATS * period) - period
     same = 0
     for place in range(period, len(words)):
@@ -231,7 +234,10 @@ def _refuse_constant(name: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _WithArgument:
-    """A validator with an argument: its type, what messages expect, its check, and the function that builds the validator."""
+    """A validator with an argument.
+
+    The fields are the argument's type, its description for messages, its check, and the function that builds the validator.
+    """
 
     type: type
     expected: str
@@ -239,7 +245,7 @@ class _WithArgument:
     build: Callable[[Any], Validator]
 
 
-# Every validator by name. The check of a spec and the building of its validators both use this table.
+# Every validator by name. Both the check of a spec and the construction of its validators use this table.
 VALIDATORS: dict[str, Validator | _WithArgument] = {
     "non_empty": non_empty,
     "no_image_token": no_image_token,

@@ -1,4 +1,4 @@
-"""The broker is a doorbell: a Celery message says only "look at chunk C of run R".  It may arrive twice, late or never."""
+"""The Celery app. A message only names a chunk of a run to check, and it may arrive twice, late or never."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -25,13 +25,13 @@ TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "common.broker.trans
 def make_app(settings: Settings) -> Celery:
     """Return the Celery app of producers and workers."""
     url = settings.redis_url.get_secret_value()
-    # Without a timeout, a send over a dead connection (a failover, a NAT that dropped it) blocks forever.  The heartbeat sends
-    # messages too, so the timeout is shorter than a lease.  It is longer than 1 s, because BRPOP blocks on the server for 1 s.
+    # Without a timeout, a send over a dead connection (a failover, a NAT that dropped it) blocks forever. The heartbeat also
+    # sends messages, so the timeout is shorter than a lease. It is longer than 1 s, because BRPOP blocks on the server for 1 s.
     silence_s = min(5.0, max(2.0, settings.lease_s / 3))
     app = Celery("vlm-fleet", broker=read_broker_url(url))
     app.conf.update(
         broker_use_ssl=read_tls_options(url) or False,  # for Flower; the other clients read the address
-        # Only JSON, for tasks, remote control, events and results: unpickling a message can run any code of its sender.
+        # Accept only JSON, for tasks, remote control, events and results: unpickling a message can run any code of its sender.
         accept_content=["json"],
         result_accept_content=["json"],
         task_serializer="json",
@@ -58,7 +58,7 @@ def make_app(settings: Settings) -> Celery:
 
 
 def read_broker_url(url: str) -> str:
-    """Return the address ``url`` in the form that Celery reads: percent-encoded, with no options but those of TLS."""
+    """Return the address ``url`` in the form that Celery reads: percent-encoded, with only the TLS options."""
     address = parse_url(url)  # type: ignore[no-untyped-call]  # redis-py has no types here
     scheme = url.partition("://")[0]
     user, password = address.get("username"), address.get("password")
@@ -70,8 +70,8 @@ def read_broker_url(url: str) -> str:
 def read_tls_options(url: str) -> dict[str, Any]:
     """Return the TLS options of a ``rediss://`` address, and an empty mapping for other addresses.
 
-    Kombu by default does not verify the server's certificate.  Here verification is the default, as in redis-py.  The address
-    can name a private authority: ``rediss://host:6380/0?ssl_ca_certs=/etc/fleet/ca.pem``.
+    By default, Kombu does not verify the server's certificate. These options verify it by default, as redis-py does. The
+    address can name a private authority: ``rediss://host:6380/0?ssl_ca_certs=/etc/fleet/ca.pem``.
     """
     if not url.startswith("rediss://"):
         return {}
@@ -80,11 +80,11 @@ def read_tls_options(url: str) -> dict[str, Any]:
 
 
 def ring(app: Celery, model: str, run_id: str, chunks: Iterable[int], index: ChunkIndex | None = None) -> int:
-    """Publish one message for each chunk, in batches; return their number.
+    """Publish one message for each chunk, in batches. Return the number of messages.
 
-    With the run's ``index``, Flower shows the number of samples of each chunk.  A batch that fails half-way loses nothing: a
-    janitor publishes again for pending chunks.  Raises ``ServiceUnreachable``, also when the connection does not answer; the
-    next call makes another.
+    With the run's ``index``, Flower shows the number of samples of each chunk. If a batch fails half-way, a janitor publishes
+    messages for the pending chunks later. Raises ``ServiceUnreachable``, also when the connection does not respond; the next
+    call opens a new connection.
     """
     rung = 0
     try:
@@ -93,7 +93,7 @@ def ring(app: Celery, model: str, run_id: str, chunks: Iterable[int], index: Chu
                 shown = describe_chunk(model, run_id, chunk, index)
                 app.send_task(TASK_NAME, args=(run_id, chunk), queue=queue_name(model), producer=producer, argsrepr=shown)
                 rung += 1
-    except (OperationalError, BatchPublishError) as error:  # the second is not a subclass of the first; its cause has the reason
+    except (OperationalError, BatchPublishError) as error:  # BatchPublishError is no OperationalError; its cause has the reason
         why = error.__cause__ or error
         raise ServiceUnreachable(
             f"Redis failed while messages for {run_id} were published (at most {rung} so far): {why}"
@@ -102,7 +102,7 @@ def ring(app: Celery, model: str, run_id: str, chunks: Iterable[int], index: Chu
 
 
 def describe_chunk(model: str, run_id: str, chunk: int, index: ChunkIndex | None) -> str:
-    """Return ``model · run · chunk n · m samples`` for users, without the samples if ``index`` does not have the chunk."""
+    """Return ``model · run · chunk n · m samples`` for users. Omit the samples if ``index`` does not contain the chunk."""
     named = f"{model} · {run_id} · chunk {chunk}"
     return named if index is None or chunk >= len(index) else f"{named} · {index[chunk].count} samples"
 

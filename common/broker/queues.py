@@ -2,5 +2,5 @@
 
 
 def queue_name(model: str) -> str:
-    """Return the queue of a model profile.  The model's workers listen only to this queue."""
+    """Return the queue of a model profile. The model's workers consume only this queue."""
     return f"fleet.{model}"

@@ -1,14 +1,14 @@
-"""The Redis transport of kombu, with four faults of kombu 5.7 fixed.
+"""The Redis transport of kombu, with fixes for four faults of kombu 5.7.
 
-kombu frees a message's place in the prefetch limit only after Redis has confirmed the acknowledgement.  A message whose
-acknowledgement fails on a lost connection keeps its place.  A worker that has lost all places never asks for a message again,
+kombu frees a message's slot in the prefetch limit only after Redis has confirmed the acknowledgement. A message whose
+acknowledgement fails on a lost connection keeps its slot. A worker that has lost all slots never fetches a message again,
 although it is connected and healthy.
 
-An entry of the queue's list or a broadcast that is not a message, such as binary garbage, ends the worker.  Here it is logged
-and dropped.
+An entry of the queue's list or a broadcast that is not a message, such as random bytes, ends the worker. This transport logs
+and drops such an entry.
 
-kombu decompresses a message before it checks the content type, and decodes some types with any codec of Python.  306 bytes
-became 400 MB that way.  The fleet publishes no such message, so it is dropped undecoded.
+kombu decompresses a message before it checks the content type, and decodes some types with any codec of Python. In a test, a
+message of 306 bytes became 400 MB. The fleet does not publish encoded messages, so this transport drops them undecoded.
 
 After a reconnect, the acknowledgement of a message from the old connection raises ``AttributeError``, which ends the worker.
 """
@@ -24,10 +24,11 @@ from redis.exceptions import DataError
 
 log = structlog.get_logger()
 
-# What kombu raises for an entry that is not JSON, and for JSON that is not a message.  A lost connection raises none of these.
+# The exceptions that kombu raises for an entry that is not JSON, and for JSON that is not a message. A lost connection raises
+# other exceptions.
 _NOT_JSON = (ValueError, RecursionError)
 _NOT_A_MESSAGE = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError, DataError)
-_ENCODINGS = ("utf-8", "binary", None)  # kombu decodes "binary" with no codec
+_ENCODINGS = ("utf-8", "binary", None)  # kombu decodes "binary" without a codec
 
 
 class QoS(redis.QoS):
@@ -52,10 +53,10 @@ class QoS(redis.QoS):
             if not self._is_closed():
                 raise
         finally:
-            virtual.QoS.ack(self, delivery_tag)  # type: ignore[no-untyped-call]  # as above; the places are a set, so a second call does nothing
+            virtual.QoS.ack(self, delivery_tag)  # type: ignore[no-untyped-call]  # as above; the slots are a set: a second call is harmless
 
     def _is_closed(self) -> bool:
-        """Return whether the connection of this channel has been closed, so that no command can be sent on it."""
+        """Return whether the connection of this channel is closed."""
         connection = self.channel.connection
         return connection is None or connection.client is None
 
@@ -94,7 +95,7 @@ def _refuse_encoded(message: Any) -> None:
     compression, encoding = message["headers"].get("compression"), message.get("content-encoding")
     if compression or encoding not in _ENCODINGS:
         found = reprlib.repr(compression or encoding)
-        raise ValueError(f"it is encoded as {found}; the fleet publishes uncompressed UTF-8")
+        raise ValueError(f"the message is encoded as {found}; expected uncompressed UTF-8")
 
 
 def _log_dropped(error: Exception) -> None:

@@ -1,4 +1,4 @@
-"""The connection to Redis: a client that retries, and errors that name the address and the remedy."""
+"""The connection to Redis: a client with retries, and errors that state the address and what to do."""
 
 import re
 import time
@@ -20,7 +20,7 @@ _PASSING = (*_RETRIED, redis.exceptions.MasterDownError, redis.exceptions.NoPerm
 # redis-py has no classes for these: the disk of Redis is full, or the primary has lost its replicas.
 _PASSING_CODES = ("MISCONF ", "NOREPLICAS ")
 
-# The words of OpenSSL for a certificate that is renewed on the server, without a change of this fleet's configuration.
+# OpenSSL's messages for a certificate that is out of date. It is renewed on the server, not in this fleet's configuration.
 _OUT_OF_DATE = re.compile("certificate (has expired|is not yet valid)")
 _HANDSHAKE_S = 1.0
 _PAUSE_S = 0.05
@@ -29,8 +29,8 @@ _PAUSE_S = 0.05
 def connect_redis(settings: Settings, *, patience_s: int = 3) -> redis.Redis:
     """Return a client that retries for about ``patience_s`` seconds, at most 1 s apart.
 
-    Every command of the ledger is idempotent.  The client sends it again when a third of a lease passes without a reply, so
-    that a worker whose connection hangs does not lose its leases.  Raises ``ServiceUnreachable`` when Redis does not answer
+    Every command of the ledger is idempotent. If a third of a lease passes without a reply, the client sends the command
+    again. A worker whose connection hangs therefore keeps its leases. Raises ``ServiceUnreachable`` if Redis does not respond
     and ``ConfigError`` for an invalid address.
     """
     url = settings.redis_url.get_secret_value()
@@ -43,7 +43,7 @@ def connect_redis(settings: Settings, *, patience_s: int = 3) -> redis.Redis:
             retry=Retry(ExponentialBackoff(base=0.1, cap=1.0), patience_s + 3),
             retry_on_error=list(_RETRIED),
         )
-    except ValueError:  # an unknown scheme or port; the message of redis-py would show the password
+    except ValueError:  # an unknown scheme or port; the message of redis-py may contain the password
         raise ConfigError("FLEET_REDIS_URL: expected an address such as redis://:password@host:6379/0") from None
     client = redis.Redis.from_pool(pool)
     with reaching_redis(settings):
@@ -52,10 +52,10 @@ def connect_redis(settings: Settings, *, patience_s: int = 3) -> redis.Redis:
 
 
 class _Pool(redis.ConnectionPool):
-    """Retry the handshake of a new connection for ``_HANDSHAKE_S``.
+    """A pool that retries the handshake of a new connection for ``_HANDSHAKE_S``.
 
-    redis-py 8.1 retries the TCP connect and the command, but not the handshake between them: a connection that Redis closes in
-    that moment would fail a command that can be repeated.
+    redis-py 8.1 retries the TCP connect and the command, but not the handshake between them. Without this retry, a command
+    that can be repeated fails if Redis closes the connection during the handshake.
     """
 
     def get_connection(self, *args: Any, **options: Any) -> redis.Connection:
@@ -65,7 +65,7 @@ class _Pool(redis.ConnectionPool):
                 return super().get_connection(*args, **options)
             except redis.AuthenticationError:
                 raise
-            except (redis.ConnectionError, redis.TimeoutError):  # an outage: the TCP connect was retried for longer already
+            except (redis.ConnectionError, redis.TimeoutError):  # in an outage, the TCP connect was already retried for longer
                 if time.monotonic() >= gives_up_at:
                     raise
                 time.sleep(_PAUSE_S)
@@ -78,9 +78,9 @@ def can_pass(error: redis.RedisError) -> bool:
 
 @contextmanager
 def reaching_redis(settings: Settings) -> Iterator[None]:
-    """Raise ``ServiceUnreachable`` when Redis becomes unreachable, or refuses commands for now, inside the block.
+    """Raise ``ServiceUnreachable`` if Redis is unreachable, or rejects commands for now, inside the block.
 
-    Raises ``ConfigError`` when it refuses the password or its certificate is not valid.
+    Raises ``ConfigError`` if Redis rejects the password or if its certificate is not valid.
     """
     try:
         yield
@@ -89,10 +89,12 @@ def reaching_redis(settings: Settings) -> Iterator[None]:
             raise
         address = mask_text(settings.redis_url.get_secret_value()).partition("://")[2].removeprefix("***@")
         if isinstance(error, redis.AuthenticationError):
-            raise ConfigError(f"Redis at {address} refuses the user or password of FLEET_REDIS_URL ({error})") from error
+            raise ConfigError(
+                f"Redis at {address} rejects the user or password ({error}); correct them in FLEET_REDIS_URL"
+            ) from error
         if "CERTIFICATE_VERIFY_FAILED" in str(error) and not _OUT_OF_DATE.search(str(error)):
             raise ConfigError(
-                f"Redis at {address}: its certificate does not verify ({error}); if a private authority signed it, "
+                f"Redis at {address}: its certificate cannot be verified ({error}); if a private authority signed it, "
                 "add ?ssl_ca_certs=FILE with the authority's certificate to FLEET_REDIS_URL"
             ) from error
         raise ServiceUnreachable(f"Redis at {address} {_explain(error)}") from error
@@ -102,13 +104,14 @@ def _explain(error: redis.RedisError) -> str:
     if isinstance(error, redis.OutOfMemoryError):
         return "is out of memory; nothing is lost. Raise its maxmemory or delete old runs, then run the same command again"
     if isinstance(error, redis.ReadOnlyError):
-        return "takes no writes: it is a replica; set FLEET_REDIS_URL to the address of the primary"
+        return "does not accept writes: it is a replica; set FLEET_REDIS_URL to the address of the primary"
     if isinstance(error, redis.exceptions.NoPermissionError):
         return (
-            f"does not permit a command ({error}); nothing is lost. Allow the user all commands and keys, then repeat the command"
+            f"does not permit a command ({error}); nothing is lost. Allow the user all commands and keys, then run the same "
+            "command again"
         )
     if _OUT_OF_DATE.search(str(error)):
         return f"has a certificate that is out of date ({error}); renew it, or correct the clock of this machine"
     if isinstance(error, redis.ConnectionError | redis.TimeoutError):
         return f"does not answer ({error.__class__.__name__}); check that it runs and that FLEET_REDIS_URL is right"
-    return f"serves no commands now; nothing is lost. Correct what it reports, then run the same command again ({error})"
+    return f"rejects commands now ({error}); nothing is lost. Correct the reported fault, then run the same command again"

@@ -1,31 +1,32 @@
--- The ledger: which worker holds which chunk of a run, and which chunks are done.  One script; ARGV[1] names the command.
--- Redis runs a script without interruption, so each command is atomic.
+-- The ledger records which worker holds which chunk of a run, and which chunks are done. ARGV[1] of this script names the
+-- command. Redis runs a script without interruption, so each command is atomic.
 --
--- Keys of a run (all with the hash tag {run_id}; all expire after `retention_s` without a touch):
+-- Keys of a run (all with the hash tag {run_id}; all expire `retention_s` after the last use):
 --   KEYS[1] run       HASH    model, state (running|paused|done|cancelled), reason, samples, chunks, chunks_done,
 --                             opened_ms, opened_by (a token), started_ms (first lease), changed_ms,
 --                             abort_rate, abort_after (when to pause a run with too many failures), aborted
 --   KEYS[2] states    STRING  one byte per sample by plan position: 0 unprocessed, 1 failed, 2 invalid, 3 ok
 --   KEYS[3] counts    HASH    "<dataset>:<state>" -> samples of that dataset in that state (never counts state 0)
 --   KEYS[4] chunks    STRING  one byte per chunk: 0 pending, 1 done (its part exists)
---   KEYS[5] leases    ZSET    chunk -> expiry in ms by the clock of Redis.  A chunk that was given back has an expiry too:
+--   KEYS[5] leases    ZSET    chunk -> expiry in ms by the clock of Redis. A chunk that was given back also has an expiry:
 --                             other workers can take it over after that time
---   KEYS[6] holders   HASH    chunk -> "token worker" of the last lease.  It outlives an expired lease, so that a slow
+--   KEYS[6] holders   HASH    chunk -> "token worker" of the last lease. It outlives an expired lease, so that a slow
 --                             holder can renew until another worker takes the chunk over
 --   KEYS[7] progress  LIST    the last 128 commits, newest first: "ms samples tokens"
---   KEYS[8] offers    ZSET    chunk -> when it is offered again, in ms; it was offered to a successor that has not leased it
+--   KEYS[8] offers    ZSET    chunk -> time of its next offer, in ms; it was offered to a worker that has not leased it yet
 --   KEYS[9] strikes   HASH    chunk -> engine deaths with a known cause while the chunk was in flight; deleted by its commit
 --   KEYS[10] losses   HASH    chunk -> holders lost without a known cause since its last journal entry; deleted by its commit
 --   KEYS[11] journal  HASH    sample_id -> outcome, of one leased chunk; deleted by its commit
---   KEYS[12] trial    HASH    of one quarantined chunk; deleted by its commit.  group -> the samples that run now (their ids,
---                             separated by spaces) or "control", died:<cause>:<group> -> holders lost while that group ran
+--   KEYS[12] trial    HASH    of one quarantined chunk; deleted by its commit. group -> ids of the samples that run now,
+--                             separated by spaces, or "control"; died:<cause>:<group> -> holders lost while that group ran
 
 local run, states, counts, chunks = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local leases, holders, progress, offers = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
 local strikes, losses, journal, trial = KEYS[9], KEYS[10], KEYS[11], KEYS[12]
 
--- A chunk is quarantined at its second strike: one engine death names all chunks in flight, a second one few of them.  It is
--- quarantined as well when so many holders were lost in a row that something may end them without a trace.
+-- A chunk is quarantined at its second strike: the first engine death gives a strike to all chunks in flight, and few of them
+-- are in flight again at a second death. A chunk is also quarantined after QUARANTINE_LOSSES consecutive losses of its holders,
+-- because a sample may end them without leaving a known cause.
 local QUARANTINE_STRIKES, QUARANTINE_LOSSES = 2, 5
 
 local function now_ms()
@@ -42,14 +43,14 @@ local function touch(retention_s)
   for i = 1, #KEYS do redis.call('EXPIRE', KEYS[i], retention_s) end
 end
 
-local function forget_lease(chunk)
+local function delete_lease(chunk)
   redis.call('ZREM', leases, chunk)
   redis.call('ZREM', offers, chunk)
   redis.call('HDEL', holders, chunk)
 end
 
--- Record that the holder of a chunk ended because of `cause` (`DeathCause` in deaths.py).  In quarantine the death counts
--- against the group that ran.  A death during the control is the engine's own fault.
+-- Record that the holder of a chunk ended because of `cause` (`DeathCause` in deaths.py). In quarantine the death counts
+-- against the group that ran. A death during the control does not count, because the engine itself is at fault.
 local function record_death(chunk, cause)
   local kept_ms = redis.call('PTTL', run)
   local group = redis.call('HGET', trial, 'group')
@@ -80,8 +81,8 @@ local function list_quarantined()
   return found
 end
 
--- Whether this worker may lease the chunk now, as far as its standing tells.  A worker takes one chunk at a time that is not
--- fresh, and one worker at a time serves a run's quarantine.
+-- Return whether the standing of a chunk allows this worker to lease it now. A worker runs at most one struck or quarantined
+-- chunk at a time. In a run, at most one quarantined chunk is leased at a time.
 local function may_lease(chunk, takes_struck, now)
   local standing = standing_of(chunk)
   if standing == 'fresh' then return true end
@@ -95,7 +96,7 @@ local function may_lease(chunk, takes_struck, now)
   return true
 end
 
--- Pause the run when too many of the samples with an outcome have failed.
+-- Pause the run if too many of its samples with an outcome have failed.
 local function abort_if_hopeless(failure)
   local rate, after = unpack(redis.call('HMGET', run, 'abort_rate', 'abort_after'))
   if not rate or redis.call('HGET', run, 'state') ~= 'running' then return end
@@ -105,8 +106,8 @@ local function abort_if_hopeless(failure)
     if string.match(counted[i], ':1$') then failed = failed + counted[i + 1] end
   end
   if ended < tonumber(after) or failed < rate * ended then return end
-  local said = 'aborted: %d of %d samples failed (abort_if: failed_rate %s, after %s), lately with %s'
-  redis.call('HSET', run, 'state', 'paused', 'aborted', '1', 'reason', string.format(said, failed, ended, rate, after, failure))
+  local text = 'aborted: %d of %d samples failed (abort_if: failed_rate %s, after %s), most recently with %s'
+  redis.call('HSET', run, 'state', 'paused', 'aborted', '1', 'reason', string.format(text, failed, ended, rate, after, failure))
 end
 
 local function leave_to_others(chunk, now)
@@ -117,8 +118,8 @@ end
 
 local commands = {}
 
--- model samples chunks token retention_s -> 1 if opened now, 0 if it was open before.  A repeated call with the same token
--- returns 1 again, because the first reply may have been lost: only the caller that opens a run records which chunks are done.
+-- model samples chunks token retention_s -> 1 if this call opened the run, 0 if it was open before. Only the caller that opens
+-- a run records which chunks are done. A repeated call with the same token returns 1 again: the first reply may have been lost.
 function commands.open(model, samples, chunk_count, token, retention_s)
   if redis.call('EXISTS', run) == 1 then return redis.call('HGET', run, 'opened_by') == token and 1 or 0 end
   local now = now_ms()
@@ -131,7 +132,7 @@ function commands.open(model, samples, chunk_count, token, retention_s)
   return 1
 end
 
--- chunks retention_s -> 1 if the run now has more chunks, 0 if it had this many before.  A done run that grows is running again.
+-- chunks retention_s -> 1 if this call added chunks, 0 if the run had this many before. A done run that grows is running again.
 function commands.extend(chunk_count, retention_s)
   local known = redis.call('HGET', run, 'chunks')
   if not known or tonumber(chunk_count) <= tonumber(known) then return 0 end
@@ -156,8 +157,8 @@ function commands.set_abort(rate, after)
 end
 
 -- chunk token worker lease_ms retention_s takes_struck -> fresh | struck | quarantined (leased, with this standing) | unknown |
--- closed | done | held (by another token) | apart (not leased because of its standing; offered to others at once).  A repeated
--- call with the same token gets the lease again, because the first reply may have been lost.
+-- closed | done | held (by another token) | apart (not leased because of its standing, and offered to other workers
+-- immediately). A repeated call with the same token gets the lease again: the first reply may have been lost.
 function commands.acquire(chunk, token, worker, lease_ms, retention_s, takes_struck)
   local state = redis.call('HGET', run, 'state')
   local byte = redis.call('GETRANGE', chunks, chunk, chunk)
@@ -171,7 +172,7 @@ function commands.acquire(chunk, token, worker, lease_ms, retention_s, takes_str
   if holder ~= token and not may_lease(chunk, takes_struck, now) then return leave_to_others(chunk, now) end
   if holder and holder ~= token then
     record_death(chunk, 'kill')
-    if not may_lease(chunk, takes_struck, now) then  -- this loss was one too many
+    if not may_lease(chunk, takes_struck, now) then  -- this loss has quarantined the chunk
       redis.call('HDEL', holders, chunk)
       return leave_to_others(chunk, now)
     end
@@ -198,7 +199,7 @@ function commands.renew(lease_ms, retention_s, ...)
   return renewed
 end
 
--- chunk token retention_s then sample_id outcome, sample_id outcome, ... -> 1 if kept, 0 if the lease is lost
+-- chunk token retention_s then sample_id outcome, sample_id outcome, ... -> 1 if stored, 0 if the lease is lost
 function commands.journal(chunk, token, retention_s, ...)
   if token_of(chunk) ~= token then return 0 end
   redis.call('HSET', journal, ...)
@@ -207,7 +208,7 @@ function commands.journal(chunk, token, retention_s, ...)
   return 1
 end
 
--- chunk token group retention_s -> 1 if the group is recorded as the one that runs now, 0 if the lease is lost
+-- chunk token group retention_s -> 1 if the group is recorded as the running group, 0 if the lease is lost
 function commands.begin_trial(chunk, token, group, retention_s)
   if token_of(chunk) ~= token then return 0 end
   redis.call('HSET', trial, 'group', group)
@@ -215,7 +216,7 @@ function commands.begin_trial(chunk, token, group, retention_s)
   return 1
 end
 
--- chunk token group then the causes to forget -> 1 if the group's deaths are forgotten, 0 if the lease is lost
+-- chunk token group then the causes to delete -> 1 if the group's deaths are deleted, 0 if the lease is lost
 function commands.forget_deaths(chunk, token, group, ...)
   if token_of(chunk) ~= token then return 0 end
   for _, cause in ipairs({...}) do redis.call('HDEL', trial, 'died:' .. cause .. ':' .. group) end
@@ -228,10 +229,10 @@ function commands.quarantined()
 end
 
 -- chunk positions (u64 each) states (u8 each) datasets (u16 each) tokens failure is_progress retention_s -> samples
--- raised, or -1 if the run or the chunk is unknown: Redis may have lost the command that extended the run.  The chunk is
--- counted when the run has been extended again.  `failure` is the most frequent error code of the part.
--- A state only rises (the maximum wins) and the counts change by the difference, so repeated commits in any order give the
--- same result.
+-- raised, or -1 if the run or the chunk is unknown: Redis may have lost the command that extended the run. The chunk is
+-- counted after the run is extended again. `failure` is the most frequent error code of the part.
+-- A commit never lowers a state (it stores the maximum) and changes the counts by the difference, so repeated commits in any
+-- order give the same result.
 function commands.commit(chunk, positions, new_states, datasets, tokens, failure, is_progress, retention_s)
   local byte = redis.call('GETRANGE', chunks, chunk, chunk)
   if redis.call('EXISTS', run) == 0 or byte == '' then return -1 end
@@ -249,7 +250,7 @@ function commands.commit(chunk, positions, new_states, datasets, tokens, failure
     end
   end
   for field, difference in pairs(moves) do redis.call('HINCRBY', counts, field, difference) end
-  forget_lease(chunk)
+  delete_lease(chunk)
   redis.call('DEL', journal, trial)
   redis.call('HDEL', strikes, chunk)
   redis.call('HDEL', losses, chunk)
@@ -268,8 +269,8 @@ function commands.commit(chunk, positions, new_states, datasets, tokens, failure
   return raised
 end
 
--- chunk token cause ('' if its holder did not die) delay_ms -> 1 if given back, for take-over after the delay; 0 if it was not
--- held with this token
+-- chunk token cause ('' if its holder did not die) delay_ms -> 1 if given back; 0 if it was not held with this token. Other
+-- workers can take the chunk over after the delay.
 function commands.release(chunk, token, cause, delay_ms)
   if token_of(chunk) ~= token then return 0 end
   if cause ~= '' then record_death(chunk, cause) else redis.call('HDEL', trial, 'group') end
@@ -278,8 +279,8 @@ function commands.release(chunk, token, cause, delay_ms)
   return 1
 end
 
--- state reason -> 1 if set, 0 if the run is unknown or done, or if a worker pauses a run that a person cancelled.
--- A person who resumes an aborted run has seen what failed, so the run is not aborted again.
+-- state reason -> 1 if set, 0 if the run is unknown or done, or if a worker pauses a run that a user cancelled.
+-- A user who resumes an aborted run accepts its failures, so the run is not aborted again.
 function commands.set_state(state, reason)
   local old = redis.call('HGET', run, 'state')
   if not old or old == 'done' or (old == 'cancelled' and state == 'paused') then return 0 end
@@ -290,10 +291,10 @@ function commands.set_state(state, reason)
   return 1
 end
 
--- limit again_ms of_silent takes_struck -> chunks to take over: given back, or (if of_silent is 1) with a holder that fell
--- silent.  At most one of them is not fresh, and none is unless takes_struck is 1.
--- Each chunk is returned once, and again after `again_ms` if no worker has tried to lease it: the worker that got it may have
--- died before it could.
+-- limit again_ms of_silent takes_struck -> chunks to take over: chunks that were given back and, if of_silent is 1, chunks
+-- whose holder did not renew its lease. If takes_struck is 1, at most one of them is struck or quarantined; else all are fresh.
+-- Each chunk is returned once, and again after `again_ms` if no worker has tried to lease it: the worker that received it may
+-- have died.
 function commands.expire(limit, again_ms, of_silent, takes_struck)
   local now, expired = now_ms(), {}
   for _, set in ipairs({leases, offers}) do
@@ -311,7 +312,7 @@ function commands.expire(limit, again_ms, of_silent, takes_struck)
   return expired
 end
 
--- chunk -> nothing.  The worker that got this chunk from `expire` will not run it.  Offer it again at once, unless it is leased.
+-- chunk -> nil. The worker that received this chunk from `expire` does not run it. Offer it again, unless it is leased.
 function commands.offer(chunk)
   redis.call('ZADD', offers, 'XX', now_ms(), chunk)
 end
@@ -336,13 +337,13 @@ function commands.pending(start, limit)
   return found
 end
 
--- Redis 6 wraps the error of a command in its own text.  Return transient errors with their code first, as outside a script,
+-- Redis 6 wraps the error of a command in its own text. Return transient errors with their code first, as outside a script,
 -- so that the client can recognize them.
 local done, answer = pcall(commands[ARGV[1]], unpack(ARGV, 2))
 if done then return answer end
-local said = type(answer) == 'table' and answer.err or tostring(answer)
+local message = type(answer) == 'table' and answer.err or tostring(answer)
 for _, code in ipairs({'OOM', 'READONLY'}) do
-  local from = string.find(said, code .. ' ', 1, true)
-  if from then return redis.error_reply(string.sub(said, from)) end
+  local from = string.find(message, code .. ' ', 1, true)
+  if from then return redis.error_reply(string.sub(message, from)) end
 end
 error(answer)

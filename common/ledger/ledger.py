@@ -1,6 +1,6 @@
-"""The ledger: the Redis record of a run's chunks, leases, journals and counts.  ``ledger.lua`` documents its keys.
+"""The ledger: the Redis record of a run's chunks, leases, journals and counts. ``ledger.lua`` documents its keys.
 
-Correctness depends on this module alone; a Celery message only names a chunk to look at.  All times come from the clock of
+Correctness depends on this module alone; a Celery message only names a chunk to look at. All times come from the clock of
 Redis, so a wrong clock on a worker has no effect.
 """
 
@@ -32,7 +32,7 @@ _STATE_NAMES = {byte: name for name, byte in STATE_BYTES.items()}
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """One commit: its time (Unix seconds by the clock of Redis), samples and output tokens."""
+    """One commit: its time (Unix seconds by the clock of Redis) and its numbers of samples and output tokens."""
 
     at_s: float
     samples: int
@@ -43,9 +43,9 @@ class Commit:
 class LedgerView:
     """The ledger's record of a run, read in one transaction.
 
-    ``counts`` maps (dataset number, state name) to samples; ``holders`` maps a leased chunk to its worker; ``progress``
-    lists recent commits, newest first.  Times are Unix seconds by the clock of Redis: ``started_s`` is the first lease and
-    ``now_s`` the time of reading.
+    ``counts`` maps (dataset number, state name) to a number of samples. ``holders`` maps a leased chunk to its worker.
+    ``progress`` lists recent commits, newest first. Times are Unix seconds by the clock of Redis: ``started_s`` is the time
+    of the first lease and ``now_s`` the time of reading.
     """
 
     model: str
@@ -63,7 +63,7 @@ class LedgerView:
 
 
 class Ledger:
-    """Call the commands of ``ledger.lua`` with records.  Thread-safe."""
+    """The commands of ``ledger.lua`` with records as arguments and results. Thread-safe."""
 
     def __init__(self, client: redis.Redis, settings: Settings) -> None:
         self.client = client
@@ -71,9 +71,9 @@ class Ledger:
         self._script = client.register_script(_SCRIPT)
 
     def open_run(self, plan: Plan, model: str, *, chunks: int | None = None) -> bool:
-        """Record a planned run as running.  Return whether it was unknown before.
+        """Record a planned run as running. Return whether the ledger had no record of it.
 
-        ``chunks`` counts the chunks of all waves.  A known run with fewer chunks is extended, and reopened if it
+        ``chunks`` counts the chunks of all waves. A recorded run with fewer chunks is extended, and set to running if it
         was done.
         """
         count = chunks or plan.chunks
@@ -85,15 +85,15 @@ class Ledger:
         return bool(opened)
 
     def set_abort(self, run_id: str, abort_if: AbortIf | None) -> None:
-        """Set the failure rate that pauses the run; with ``None``, failures never pause it."""
+        """Set the failure rate at which the run is paused. With ``None``, failures never pause the run."""
         given = (abort_if.failed_rate, abort_if.after) if abort_if else ("", "")
         self._call(run_id, None, "set_abort", *given)
 
     def acquire(self, run_id: str, chunk: int, worker: str, *, takes_struck: bool = True) -> Lease | None:
         """Lease a chunk for ``lease_s``.
 
-        Return ``None`` if it is done, held by another worker, or its run is not running; also if it is struck and the worker
-        does not take struck chunks now, or is quarantined while another worker serves the run's quarantine.
+        Return ``None`` if it is done, held by another worker, or its run is not running. Also return ``None`` for a struck or
+        quarantined chunk without ``takes_struck``, and for a quarantined chunk while another one of the run is leased.
         """
         token = f"{os.getpid()}-{secrets.token_hex(8)}"  # `release_dead` finds the leases of a process by its id
         answer = self._call(
@@ -104,35 +104,35 @@ class Ledger:
         return Lease(run_id=run_id, chunk=chunk, token=token, worker=worker, standing=Standing(answer))
 
     def renew(self, run_id: str, leases: Sequence[Lease]) -> list[Lease]:
-        """Extend leases of one run to ``lease_s`` from now; return those that are lost."""
+        """Extend leases of one run to ``lease_s`` from now. Return the lost leases."""
         named = [text for lease in leases for text in (lease.chunk, lease.token)]
         renewed = self._call(run_id, None, "renew", self._lease_ms, self._settings.retention_s, *named)
         return [lease for lease, kept in zip(leases, renewed, strict=True) if not kept]
 
     def journal(self, lease: Lease, outcomes: Iterable[Outcome]) -> None:
-        """Store outcomes of a leased chunk, so that a successor does not redo them.  Raises ``LeaseLost``."""
+        """Store outcomes of a leased chunk, so that a later holder does not redo them. Raises ``LeaseLost``."""
         entries = [text for outcome in outcomes for text in (outcome.sample_id, outcome.model_dump_json(exclude_defaults=True))]
         if entries and not self._call(
             lease.run_id, lease.chunk, "journal", lease.chunk, lease.token, self._settings.retention_s, *entries
         ):
-            raise LeaseLost(f"chunk {lease.chunk} of {lease.run_id} went to another worker")
+            raise LeaseLost(f"chunk {lease.chunk} of {lease.run_id} is no longer leased by this worker")
 
     def read_journal(self, lease: Lease) -> dict[str, Outcome]:
-        """Return the outcomes in the chunk's journal by sample id; earlier holders stored them."""
+        """Return the outcomes in the chunk's journal by sample id. Earlier holders have stored them."""
         entries: Any = self.client.hgetall(journal_key(lease.run_id, lease.chunk))
         return {sample_id.decode(): Outcome.model_validate_json(text) for sample_id, text in entries.items()}
 
     def begin_trial(self, lease: Lease, group: Sequence[str]) -> None:
-        """Record that these samples of a quarantined chunk run now, apart from all others; without any, that the control runs.
+        """Record the samples of a quarantined chunk that run now, apart from all others. An empty ``group`` is the control.
 
-        If the holder dies, the death counts against this group.  Raises ``LeaseLost``.
+        If the holder dies, the death counts against this group. Raises ``LeaseLost``.
         """
         named = " ".join(group) or _CONTROL
         if not self._call(lease.run_id, lease.chunk, "begin_trial", lease.chunk, lease.token, named, self._settings.retention_s):
-            raise LeaseLost(f"chunk {lease.chunk} of {lease.run_id} went to another worker")
+            raise LeaseLost(f"chunk {lease.chunk} of {lease.run_id} is no longer leased by this worker")
 
     def read_deaths(self, lease: Lease) -> dict[tuple[str, ...], Counter[DeathCause]]:
-        """Return the deaths of holders while a group of a quarantined chunk ran, by the sample ids of the group."""
+        """Return the deaths of holders while each group of a quarantined chunk ran, by the sample ids of the group."""
         deaths: dict[tuple[str, ...], Counter[DeathCause]] = {}
         entries: Any = self.client.hgetall(trial_key(lease.run_id, lease.chunk))
         for field, times in entries.items():
@@ -143,15 +143,15 @@ class Ledger:
         return deaths
 
     def forget_deaths(self, lease: Lease, group: Sequence[str]) -> None:
-        """Delete the recorded deaths of a group, so that it is tried as often again."""
+        """Delete the recorded deaths of a group, so that the group gets the full number of tries again."""
         self._call(lease.run_id, lease.chunk, "forget_deaths", lease.chunk, lease.token, " ".join(group), *DeathCause)
 
     def commit(self, chunk: Chunk, part: Part, datasets: Mapping[str, int], *, is_progress: bool = True) -> int:
-        """Count a part's outcomes and mark its chunk done, with or without a lease; return how many samples changed state.
+        """Count a part's outcomes and mark its chunk done, with or without a lease. Return how many samples changed state.
 
-        ``datasets`` maps a dataset's name to its number in the plan.  Without ``is_progress`` the commit does not count toward
-        the rate.  Raises ``LeaseLost`` if the run is not in the ledger, or its chunk count there is too low.  The part
-        stays in the store: a rebuild, or the worker that takes the chunk over, finds it there.
+        ``datasets`` maps a dataset's name to its number in the plan. Without ``is_progress`` the commit does not count toward
+        the rate. Raises ``LeaseLost`` if the ledger has no record of the run or of the chunk. The part stays in the store,
+        where a rebuild or the next holder of the chunk finds it.
         """
         outcomes = part.outcomes
         failures = Counter(outcome.error_code for outcome in outcomes if outcome.status == "failed").most_common(1)
@@ -169,20 +169,20 @@ class Ledger:
             self._settings.retention_s,
         )
         if raised < 0:
-            raise LeaseLost(f"the ledger no longer knows chunk {chunk.number} of {chunk.run_id}")
+            raise LeaseLost(f"the ledger has no record of chunk {chunk.number} of {chunk.run_id}")
         return raised
 
     def release(self, lease: Lease, *, death: DeathCause | None = None, delay_s: float = 0.0) -> bool:
-        """Give a chunk back with its journal; others can take it over after ``delay_s``.  Return whether it was still leased.
+        """Give a chunk back and keep its journal. Return whether this lease still held it.
 
-        ``death`` is why its holder ended, if the chunk was in flight then.  ``ledger.lua`` counts it and decides from when on
-        the chunk is struck or quarantined.
+        Other workers can take the chunk over after ``delay_s``. ``death`` is the reason why the holder ended, if the chunk was
+        in flight at that time. ``ledger.lua`` counts the deaths and determines whether the chunk is struck or quarantined.
         """
         ms = int(delay_s * 1000)
         return bool(self._call(lease.run_id, lease.chunk, "release", lease.chunk, lease.token, death or "", ms))
 
     def release_dead(self, model: str, worker: str, pid: int, death: DeathCause) -> int:
-        """Give back all chunks that a worker process held when it ended; return how many.
+        """Give back all chunks that a worker process held when it ended. Return their number.
 
         Call it after the process and its children have exited.
         """
@@ -197,15 +197,15 @@ class Ledger:
         return released
 
     def pause_run(self, run_id: str, reason: str) -> bool:
-        """Lease no more chunks of a run until ``continue_run``.  ``reason`` is shown to users; bounded, with secrets masked."""
+        """Stop leasing chunks of a run until ``continue_run``. Commands show ``reason``, with secrets masked, to users."""
         return bool(self._call(run_id, None, "set_state", RunState.PAUSED, mask_text(reason)))
 
     def cancel_run(self, run_id: str, reason: str) -> bool:
-        """Lease no more chunks of a run.  Return whether the run is known and not done."""
+        """Stop leasing chunks of a run. Return whether the ledger has the run and it is not done."""
         return bool(self._call(run_id, None, "set_state", RunState.CANCELLED, reason))
 
     def continue_run(self, run_id: str) -> bool:
-        """Resume a paused or cancelled run.  Return whether the run is known and not done."""
+        """Resume a paused or cancelled run. Return whether the ledger has the run and it is not done."""
         if not self._call(run_id, None, "set_state", RunState.RUNNING, ""):
             return False
         model: Any = self.client.hget(run_keys(run_id).run, "model")
@@ -213,20 +213,20 @@ class Ledger:
         return True
 
     def expire_leases(self, run_id: str, *, limit: int = 256, of_silent: bool = True, takes_struck: bool = True) -> list[int]:
-        """Return chunks to take over: those given back and, with ``of_silent``, those whose lease expired.
+        """Return chunks to take over: chunks that were given back and, with ``of_silent``, chunks whose lease has expired.
 
-        Each chunk is returned once, and again after ``lease_s`` if no worker has tried to lease it since.  At most one of them
-        is struck or quarantined, and none is unless ``takes_struck``.
+        Each chunk is returned once, and again after ``lease_s`` if no worker has tried to lease it since. With
+        ``takes_struck``, at most one of them is struck or quarantined. Without it, all of them are fresh.
         """
         chunks = self._call(run_id, None, "expire", limit, self._lease_ms, int(of_silent), int(takes_struck))
         return [int(chunk) for chunk in chunks]
 
     def offer_again(self, run_id: str, chunk: int) -> None:
-        """Let ``expire_leases`` return a chunk again at once, unless a worker has leased it since."""
+        """Let the next ``expire_leases`` return a chunk again, unless a worker has leased it since."""
         self._call(run_id, None, "offer", chunk)
 
     def find_pending(self, run_id: str, *, start: int = 0, limit: int = 256) -> list[int]:
-        """Return up to ``limit`` chunks that are neither done nor leased, from ``start`` on."""
+        """Return at most ``limit`` chunks that are neither done nor leased, from ``start`` on."""
         return [int(chunk) for chunk in self._call(run_id, None, "pending", start, limit)]
 
     def iterate_pending(self, run_id: str) -> Iterator[int]:
@@ -239,12 +239,12 @@ class Ledger:
     def forget_run(self, run_id: str) -> None:
         """Delete the ledger's record of a run, so that it can be rebuilt from the store.
 
-        Journals stay: they hold outcomes by sample, so a worker that runs a chunk again does not redo them.
+        The journals stay. They contain outcomes by sample, so a worker that runs a chunk again does not redo these outcomes.
         """
         self.client.delete(*run_keys(run_id))
 
     def list_runs(self, model: str) -> list[str]:
-        """Return the ids of a model's open runs.  Remove runs that ended or expired from the list."""
+        """Return the ids of a model's open runs. Remove runs that ended or expired from the list."""
         members: Any = self.client.smembers(runs_key(model))
         named = sorted(run_id.decode() for run_id in members)
         with self.client.pipeline(transaction=False) as pipe:
@@ -257,7 +257,7 @@ class Ledger:
         return [run_id for run_id in named if run_id not in ended]
 
     def _prune_runs(self, model: str, run_ids: Sequence[str]) -> None:
-        """Remove ended runs from the list, except those that are resumed at the same time."""
+        """Remove ended runs from the list, except runs that another client resumes at the same time."""
 
         def prune(pipe: Pipeline) -> None:
             ended = [run_id for run_id in run_ids if pipe.hget(run_keys(run_id).run, "state") in _ENDED]
@@ -268,7 +268,7 @@ class Ledger:
         self.client.transaction(prune, *(run_keys(run_id).run for run_id in run_ids))
 
     def view_run(self, run_id: str) -> LedgerView | None:
-        """Return the ledger's record of a run, or ``None`` if it has none."""
+        """Return the ledger's record of a run, or ``None`` if the run has no record."""
         keys = run_keys(run_id)
         with self.client.pipeline() as pipe:
             pipe.hgetall(keys.run)

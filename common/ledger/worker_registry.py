@@ -1,4 +1,4 @@
-"""The list of live workers.  Each worker refreshes its record every few seconds; the record expires when the worker is silent."""
+"""The list of live workers. Each worker refreshes its record every few seconds. Without a refresh, the record expires."""
 
 from typing import Any, Literal
 
@@ -16,9 +16,9 @@ WorkerState = Literal["loading", "ready", "draining", "stopped"]
 class WorkerRecord(Record):
     """The last record that a worker wrote.
 
-    ``device`` names its place on the node, such as ``gpu0``, and ``gpu`` the hardware, if known.  ``holds`` lists the leased
-    chunks as (run_id, chunk).  ``samples_per_s`` and ``tokens_per_s`` (output tokens) cover its last 30 s and are ``None``
-    before its first answer.  ``trouble`` is a message to the user about why it cannot work.
+    ``device`` is its device on the node, such as ``gpu0``, and ``gpu`` the hardware, if known. ``holds`` lists the leased
+    chunks as (run_id, chunk). ``samples_per_s`` and ``tokens_per_s`` (output tokens) cover its last 30 s and are ``None``
+    before its first answer. ``trouble`` is a message to the user that states why the worker cannot run chunks.
     """
 
     worker: str
@@ -34,7 +34,7 @@ class WorkerRecord(Record):
 
 
 def announce_worker(client: redis.Redis, presence: WorkerRecord, *, ttl_s: float) -> None:
-    """Write a worker's record, which expires after ``ttl_s`` seconds.  Secrets in its texts are masked."""
+    """Write a worker's record with secrets masked. It expires after ``ttl_s`` seconds."""
     client.set(_PREFIX + presence.worker, _mask_texts(presence).model_dump_json(), px=int(ttl_s * 1000))
 
 
@@ -52,7 +52,7 @@ def list_workers(client: redis.Redis, model: str | None = None) -> list[WorkerRe
 
 
 def _read_record(text: bytes) -> WorkerRecord | None:
-    """Return a record, or None for an entry that no worker wrote: it must not stop commands and launchers."""
+    """Return a record, or None for an invalid entry: other programs may have written it, and it must not stop a command."""
     try:
         presence = WorkerRecord.model_validate_json(text)
     except ValidationError:
@@ -61,9 +61,10 @@ def _read_record(text: bytes) -> WorkerRecord | None:
 
 
 def _mask_texts(presence: WorkerRecord) -> WorkerRecord:
-    """Return the record with bounded texts.  It is done at both ends, because Redis can hold a record of another writer.
+    """Return the record with secrets masked and texts limited in length.
 
-    The names of the worker and its model are compared, so they stay as they are.
+    Writers and readers both call this, because another program may have written a record. The names of the worker and its
+    model stay unchanged, because code compares them.
     """
     texts = {"device": presence.device, "gpu": presence.gpu, "trouble": presence.trouble}
     return presence.model_copy(update={name: text and mask_text(text) for name, text in texts.items()})

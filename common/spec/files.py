@@ -1,4 +1,4 @@
-"""Read run specs and model profiles from YAML.  Errors name the file, the field, what was found and what was expected."""
+"""Read run specs and model profiles from YAML. Errors name the file, the field, the found value and the expected value."""
 
 import os
 from contextlib import suppress
@@ -25,7 +25,7 @@ BUILT_IN_PROFILES = Path(__file__).resolve().parents[2] / "workers" / "profiles"
 def read_specs(path: Path, changes: tuple[str, ...] = ()) -> list[RunSpec]:
     """Return one resolved ``RunSpec`` for each model that the file names.
 
-    ``changes`` are ``field.path=value`` texts; they are applied before the check.  Raises ``ConfigError``.
+    ``changes`` are texts of the form ``field.path=value``. They are applied before validation. Raises ``ConfigError``.
     """
     raw = load_yaml(path)
     for change in changes:
@@ -50,16 +50,16 @@ def read_profile(name: str, *, beside: Path | None = None) -> ModelProfile:
 
 
 def _refuse_secrets(profile: ModelProfile, where: str) -> None:
-    """Refuse a profile with a key or password: it is stored with every run, where all readers of results can see it."""
+    """Refuse a profile with a key or password: the store keeps the profile with every run, and all readers could see it."""
     if found := next(find_secrets(profile.model_dump()), None):
         raise ConfigError(
-            f"{where}: {found}: looks like a secret, and profiles are stored with every run. Secrets come only from the "
+            f"{where}: {found}: looks like a secret, and profiles are stored with every run. Secrets must come from the "
             "environment: remove it and set a variable, for example OPENAI_API_KEY"
         )
 
 
 def find_profile(name: str, *, beside: Path | None = None) -> Path:
-    """Return the file of a profile.  Raises ``ConfigError`` that suggests the closest known name."""
+    """Return the file of a profile. Raises ``ConfigError``, which suggests the closest known name."""
     if name.endswith((".yaml", ".yml")):
         candidates = [folder / name for folder in (beside, Path.cwd()) if folder is not None]
     else:
@@ -75,9 +75,9 @@ def find_profile(name: str, *, beside: Path | None = None) -> Path:
 
 
 def find_weights(profile: ModelProfile, *, profile_path: Path) -> str:
-    """Return the weights' folder if they are a path, else their hub id.  A relative path starts at the profile's folder.
+    """Return the folder of the weights, or their hub id. A relative path starts at the profile's folder.
 
-    Raises ``ConfigError`` when the folder does not exist or cannot be read.
+    Raises ``ConfigError`` if the folder does not exist or cannot be read.
     """
     weights = profile.weights or profile.name
     if not weights.startswith((".", "/")):
@@ -94,7 +94,7 @@ def find_weights(profile: ModelProfile, *, profile_path: Path) -> str:
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
-    """Return the mapping in a YAML file.  Raises ``ConfigError`` when it cannot be read or holds another type."""
+    """Return the mapping in a YAML file. Raises ``ConfigError`` if the file cannot be read or contains another type."""
     try:
         with path.open(encoding="utf-8") as stream:
             text = stream.read(MOST_CHARACTERS + 1)  # a user may pass a large dataset instead of the spec
@@ -111,7 +111,7 @@ def load_yaml(path: Path) -> dict[str, Any]:
 
 
 def apply_change(raw: dict[str, Any], change: str) -> None:
-    """Set one field in place: ``generation.max_tokens=64``.  A number is a list's index: ``datasets.0.limit=50``."""
+    """Set one field in place, as in ``generation.max_tokens=64`` or, with a list index, ``datasets.0.limit=50``."""
     field, equals, text = change.partition("=")
     *parents, last = field.split(".")
     if not equals or not all((*parents, last)):
@@ -143,7 +143,7 @@ def check(model: type[Model], raw: dict[str, Any], where: str, *, at: str = "") 
 
 
 def check_validation(raw: dict[str, Any], where: str) -> Validation:
-    """Validate the ``validation`` section of file ``where`` and return it.  Raises ``ConfigError``, also for unknown validators."""
+    """Validate the ``validation`` section of file ``where`` and return it. Raises ``ConfigError``, also for unknown validators."""
     validation = check(Validation, raw, where, at="validation")
     check_validators(validation.validators, f"{where}: validation.validators")
     return validation
@@ -171,7 +171,7 @@ def _describe(value: Any) -> str:
 
 
 def _drop_labels(raw: Any, path: tuple[str | int, ...]) -> list[str | int]:
-    """Return a mistake's path without the type names that pydantic inserts for a value of several possible types."""
+    """Return the path of a mistake without the type names that pydantic inserts for fields of several types."""
     steps: list[str | int] = []
     for number, step in enumerate(path):
         is_there = step in raw if isinstance(raw, dict) else isinstance(raw, list | tuple) and isinstance(step, int)
@@ -182,13 +182,13 @@ def _drop_labels(raw: Any, path: tuple[str | int, ...]) -> list[str | int]:
 
 
 def _fields_at(model: type[BaseModel], parents: list[Any]) -> list[str]:
-    """Follow a mistake's path down from ``model`` and return the known field names at its end."""
+    """Follow the path of a mistake from ``model`` and return the known field names at its end."""
     here = [model]
     for parent in parents:
         fields = [one.model_fields[parent] for one in here if parent in one.model_fields]
         below = [found for field in fields for found in _models_in(field.annotation)]
         named = [one for one in here if one.__name__ == parent]
-        here = below or named or here  # else the step is a list's index or a mapping's key
+        here = below or named or here  # otherwise the step is the index of a list or the key of a mapping
     return sorted({name for one in here for name in one.model_fields})
 
 
@@ -198,7 +198,7 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
     return [found for part in get_args(annotation) for found in _models_in(part)]
 
 
-# Pydantic's messages name Python types; the user wrote YAML.
+# Pydantic's messages name Python types. Users write YAML, so these texts name YAML types.
 _EXPECTED = {
     "tuple_type": "a list",
     "list_type": "a list",
@@ -217,7 +217,7 @@ def _profile_folders() -> list[Path]:
 def _list_known() -> list[str]:
     names: set[str] = set()
     for folder in _profile_folders():
-        with suppress(OSError):  # a folder without permission shows no profiles
+        with suppress(OSError):  # a folder without read permission is skipped
             names |= {path.stem for path in folder.glob("*.yaml")}
     return sorted(names)
 
@@ -229,10 +229,13 @@ def _list_index(target: list[Any], step: str, change: str) -> int:
 
 
 def _resolve_dataset(source: DatasetSource, spec_path: Path, number: int) -> DatasetSource:
-    """Make the path absolute and add the file's digest.  A relative path starts at the spec's folder, else at the current one."""
+    """Make the path absolute and add the file's digest.
+
+    A relative path starts at the spec's folder. If the file does not exist there, the path starts at the current folder.
+    """
     where = f"{spec_path}: datasets.{number}.path"
     if "\0" in source.path + (source.media_root or ""):
-        raise ConfigError(f"{spec_path}: datasets.{number}: found a NUL character in path or media_root; expected a path without")
+        raise ConfigError(f"{spec_path}: datasets.{number}: found a NUL character in path or media_root; remove it")
     candidates = list(dict.fromkeys(path.resolve() for path in (spec_path.parent / source.path, Path(source.path))))
     path = next((candidate for candidate in candidates if os.path.isfile(candidate)), None)  # noqa: PTH113  as above
     if path is None:

@@ -1,6 +1,6 @@
-"""Which fields of a model profile identify a run, and which only say how much a machine can carry.
+"""The engine options that identify a run, and the capacity options, which only adapt the engine to a machine.
 
-Every engine option is identity unless ``CAPACITY_OPTIONS`` lists it: an unknown option may change an answer.
+An engine option identifies a run unless ``CAPACITY_OPTIONS`` lists it, because an unknown option may change an answer.
 """
 
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from typing import Any, Final
 
 
 class Capacity(StrEnum):
-    """The reason why an option does not identify a run: what it sets instead of the answer."""
+    """The reason why an option does not identify a run: the property that it sets, which does not change an answer."""
 
     MEMORY = "memory"
     PARALLELISM = "how the model is divided among devices, and which devices"
@@ -57,22 +57,22 @@ CAPACITY_OPTIONS: Final[Mapping[str, Mapping[Capacity, frozenset[str]]]] = {
     "mmada": {},
 }  # fmt: skip
 
-# A profile may name a built-in engine by its import string, such as workers.engines.hf.engine:HfEngine.
+# A profile may also give a built-in engine by its import string, such as workers.engines.hf.engine:HfEngine.
 _BUILT_IN = "workers.engines."
 _CLASSES = {"EchoEngine": "echo", "HfEngine": "hf", "MmadaEngine": "mmada", "OpenAIEngine": "openai", "VllmEngine": "vllm"}
 
 
 def find_engine_name(engine: str) -> str:
-    """Return the short name of a built-in engine that is given by its import string; return any other text as it is."""
+    """Return the short name of a built-in engine for its import string. Return any other text unchanged."""
     return _CLASSES.get(engine.partition(":")[2], engine) if engine.startswith(_BUILT_IN) else engine
 
 
 def list_capacity_options(engine: str) -> frozenset[str]:
-    """Return the capacity options of an engine.  An engine that is not built in has none."""
+    """Return the capacity options of an engine. The set is empty for an engine that is not built in."""
     return frozenset[str]().union(*CAPACITY_OPTIONS.get(find_engine_name(engine), {}).values())
 
 
 def select_identity_options(engine: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the engine options that identify a run: all but the capacity options of the engine."""
+    """Return the engine options that identify a run: all options except the capacity options of the engine."""
     capacity = list_capacity_options(engine)
     return {name: value for name, value in options.items() if name not in capacity}

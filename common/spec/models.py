@@ -1,4 +1,4 @@
-"""Models of the run spec that a user writes, of the model profile, and of the ``RunSpec`` that both resolve to.
+"""Pydantic models of the user's run spec, of the model profile, and of the ``RunSpec`` that combines both.
 
 ``common/spec/files.py`` reads the files and explains mistakes to users.
 """
@@ -13,7 +13,7 @@ from common.digests import digest_record
 from common.records import Kind
 from common.spec.identity import select_identity_options
 
-# The largest picture or frame, in pixels: 256 MB when decoded.
+# The limit for a picture or video frame, in pixels. Decoded, it takes 256 MB.
 MOST_PIXELS = 64_000_000
 
 
@@ -27,32 +27,32 @@ Name = Annotated[str, AfterValidator(_check_name)]
 
 
 class Spec(BaseModel):
-    """Base of all models of user input: an unknown field is an error."""
+    """Base of all models of user input. An unknown field is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     @field_validator("*", mode="before")
     @classmethod
     def _refuse_bool(cls, value: Any, info: ValidationInfo) -> Any:
-        # YAML reads yes, no, on and off as booleans, which Python accepts as the numbers 1 and 0.
+        # YAML reads yes, no, on and off as booleans, and Python accepts booleans as the numbers 1 and 0.
         if isinstance(value, bool) and bool not in (field := cls.model_fields[str(info.field_name)].annotation, *get_args(field)):
             raise ValueError(f"found {value}; YAML reads yes, no, on and off as booleans: quote text, write numbers as digits")
         return value
 
 
 class DatasetSource(Spec):
-    """One dataset file.  ``fields`` maps our field names to those of the file (``{id: qid, target: answer}``)."""
+    """One dataset file. ``fields`` maps our field names to the file's field names (``{id: qid, target: answer}``)."""
 
     path: str
     name: Name = Field(default="", validate_default=False, description="defaults to the file's name without its suffix")
-    format: str | None = Field(None, description="a registered reader; by default chosen by the file's suffix")
+    format: str | None = Field(None, description="a registered reader; by default, the file's suffix determines it")
     limit: int | None = Field(None, gt=0, description="read only the first rows")
-    kind: Kind | None = Field(None, description="question kind of every row; by default found for each row")
+    kind: Kind | None = Field(None, description="question kind of every row; by default, each row determines its kind")
     fields: dict[str, str] = Field(default_factory=dict)
-    media_root: str | None = Field(None, description="folder that relative media paths start from; by default that of the file")
+    media_root: str | None = Field(None, description="folder at which relative media paths start; by default, the file's folder")
     digest: str | None = Field(None, description="digest of the file's content; set when the spec is resolved")
     digest_media: Literal["auto", "always", "never"] = Field(
-        "auto", description="whether media files count by content; auto: up to a number of files and bytes"
+        "auto", description="whether the content of media files counts; auto: up to a maximum number of files and bytes"
     )
     media_digest: str | None = Field(None, description="digest of the content of all media files; set when the spec is resolved")
 
@@ -65,7 +65,7 @@ class DatasetSource(Spec):
 
 
 class SamplingParams(Spec):
-    """Sampling parameters of an engine.  ``max_tokens`` counts new tokens; temperature 0 is greedy."""
+    """Sampling parameters of an engine. ``max_tokens`` counts new tokens; temperature 0 is greedy."""
 
     max_tokens: int = Field(256, gt=0)
     temperature: float = Field(0.0, ge=0, le=10)
@@ -75,7 +75,7 @@ class SamplingParams(Spec):
 
 
 class Validation(Spec):
-    """The accepted answers.  A validator is a name, or a name with its argument: ``{max_words: 30}``."""
+    """The validation of answers. A validator is a name, or a name with its argument: ``{max_words: 30}``."""
 
     max_attempts: int = Field(4, ge=1, le=20)
     validators: tuple[str | dict[str, Any], ...] = ("non_empty",)
@@ -93,32 +93,32 @@ class Chunks(Spec):
 
 
 class AbortIf(Spec):
-    """When to pause a failing run: ``failed_rate`` of the samples with an outcome have failed, of at least ``after`` samples."""
+    """The condition that pauses a run: at least ``after`` samples have an outcome, and ``failed_rate`` of them have failed."""
 
     failed_rate: float = Field(gt=0, le=1)
     after: int = Field(100, gt=0)
 
 
 class MediaBounds(Spec):
-    """Limits of a picture's size in pixels and of a video's frames.  ``None`` means unchanged."""
+    """Limits of a picture's size in pixels and of a video's frames. ``None`` means unchanged."""
 
-    max_pixels: int | None = Field(None, gt=0, le=MOST_PIXELS, description="larger ones are scaled down, same aspect ratio")
-    min_pixels: int | None = Field(None, gt=0, le=MOST_PIXELS, description="smaller ones are scaled up")
+    max_pixels: int | None = Field(None, gt=0, le=MOST_PIXELS, description="larger pictures are scaled down in proportion")
+    min_pixels: int | None = Field(None, gt=0, le=MOST_PIXELS, description="smaller pictures are scaled up")
     max_frames: int = Field(16, gt=0, le=1024, description="frames taken from a video, evenly spaced")
 
     @model_validator(mode="after")
     def _check_order(self) -> Self:
         if self.min_pixels and self.max_pixels and self.min_pixels > self.max_pixels:
-            raise ValueError(f"min_pixels {self.min_pixels} is more than max_pixels {self.max_pixels}; expected at most max_pixels")
+            raise ValueError(f"min_pixels: found {self.min_pixels}; expected at most max_pixels, which is {self.max_pixels}")
         return self
 
 
 class ModelProfile(Spec):
-    """A model: its engine (a short name or an import string), weights, engine options, adapter and defaults."""
+    """A model: its engine (a short name or an import string), weights, engine options, adapter and default settings."""
 
     name: Name
     engine: str
-    weights: str | None = Field(None, description="a folder (begins with . or /; relative to this profile) or a hub id")
+    weights: str | None = Field(None, description="a folder (starts with . or /; relative to this profile) or a hub id")
     revision: str | None = None
     engine_options: dict[str, Any] = Field(default_factory=dict)
     adapter: str = "chat"
@@ -129,7 +129,7 @@ class ModelProfile(Spec):
 
     @property
     def identity_options(self) -> dict[str, Any]:
-        """Return the engine options that identify a run, as JSON has them."""
+        """Return the engine options that identify a run, as JSON values."""
         return select_identity_options(self.engine, self.model_dump(mode="json")["engine_options"])
 
 
@@ -158,7 +158,7 @@ class RunFile(Spec):
 
 
 class RunSpec(Spec):
-    """One resolved run.  No value is left to a default, so its digest identifies exactly what is asked."""
+    """One resolved run. It contains every value, including the defaults, so its digest identifies the run completely."""
 
     model: ModelProfile
     datasets: tuple[DatasetSource, ...]
@@ -169,12 +169,11 @@ class RunSpec(Spec):
     abort_if: AbortIf | None = None
 
     def digest(self) -> str:
-        """Return a digest, as 32 hexadecimal digits, of all that is declared and can change an answer.
+        """Return the digest, as 32 hexadecimal digits, of all settings that can change an answer.
 
-        A dataset counts by name, content, reading rules and the content of its media files, where that is known; the place of
-        its file does not count.  Of the engine options all
-        count but the capacity options (``common.spec.identity``).  ``abort_if`` does not count.  Media bounds and engine
-        options count only where there are any, so that runs without them keep the ids of earlier versions.
+        It covers the name, content and reading rules of each dataset, and the content of its media files if that is known. It
+        does not cover the paths of files, the capacity options (``common.spec.identity``) and ``abort_if``. Media bounds and
+        engine options are included only if the profile sets any, so that runs without them keep the ids of earlier versions.
         """
         asked = self._dump_asked()
         if self.model.identity_options:
@@ -200,5 +199,5 @@ class RunSpec(Spec):
 
     @property
     def earlier_run_id(self) -> str:
-        """Return the id that earlier versions gave this run: no engine option and no content of media counted."""
+        """Return the id that earlier versions gave this run. They ignored engine options and the content of media files."""
         return f"{self.model.name}-{digest_record(self._dump_asked())[:12]}"

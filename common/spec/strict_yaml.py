@@ -1,4 +1,4 @@
-"""Read YAML strictly: one document, no duplicate keys, no aliases.  Errors name file, line and field."""
+"""Read YAML strictly: one document, no duplicate keys, no aliases. Errors name file, line and field."""
 
 from typing import Any
 
@@ -6,14 +6,14 @@ import yaml
 
 from common.errors import ConfigError
 
-# A spec has a few kilobytes.  A longer text is a mistake, such as a dataset given as the spec.
+# A spec has a few kilobytes. A much longer text is a mistake, such as a dataset in place of the spec.
 MOST_CHARACTERS = 10_000_000
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """Return the value of a YAML text; ``where`` names the text in error messages.
+    """Return the value of a YAML text. ``where`` names the text in error messages.
 
-    Raises ``ConfigError``, also for what PyYAML accepts: a duplicate key (it keeps the last value) and an alias.
+    Raises ``ConfigError``, also for duplicate keys and aliases. PyYAML accepts both and keeps the last value of a duplicate key.
     """
     if len(text) > MOST_CHARACTERS:
         raise ConfigError(f"{where}: more than {MOST_CHARACTERS:,} characters; expected a spec or a profile, of a few kilobytes")
@@ -35,9 +35,9 @@ def parse_yaml(text: str, where: str) -> Any:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """Refuse aliases and duplicate keys.
+    """A loader that rejects aliases and duplicate keys.
 
-    Without aliases a short text cannot expand to terabytes, and no value can contain itself.
+    Without aliases, a short text cannot expand to terabytes, and a value cannot contain itself.
     """
 
     def __init__(self, text: str, where: str) -> None:
@@ -46,7 +46,7 @@ class _StrictLoader(yaml.SafeLoader):
         self._path: list[str] = []
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """Compose one node below ``parent``; ``index`` is its key's node, its number, or ``None`` for a key or the document."""
+        """Compose one node. ``index`` is the node of its key, its list index, or ``None`` for a key or the document."""
         steps = [] if index is None else [_name_step(index)]
         self._path += steps
         if self.check_event(yaml.AliasEvent):
@@ -58,7 +58,7 @@ class _StrictLoader(yaml.SafeLoader):
         return node
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        """Compose a mapping; refuse a duplicate key."""
+        """Compose a mapping. Raises ``ConfigError`` for a duplicate key."""
         node = super().compose_mapping_node(anchor)
         seen: dict[tuple[str, str], yaml.Node] = {}
         for key, _ in node.value:
@@ -73,13 +73,13 @@ class _StrictLoader(yaml.SafeLoader):
 
 
 def _name_step(index: Any) -> str:
-    """Return a node's step in a dotted path: its number in a list, or its key in a mapping."""
+    """Return a node's step in a dotted path: its index in a list, or its key in a mapping."""
     return str(index) if isinstance(index, int) else index.value if isinstance(index, yaml.ScalarNode) else "?"
 
 
 def _explain_mistake(error: yaml.MarkedYAMLError, where: str) -> str:
     mark = error.problem_mark or error.context_mark
     place = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
-    said = ": ".join(filter(None, (error.context, error.problem)))
-    hint = "; indent with spaces, not with tabs" if "'\\t'" in said else ""
-    return f"{where}: not valid YAML{place}: {said}{hint}"
+    problem = ": ".join(filter(None, (error.context, error.problem)))
+    hint = "; indent with spaces, not with tabs" if "'\\t'" in problem else ""
+    return f"{where}: not valid YAML{place}: {problem}{hint}"

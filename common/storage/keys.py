@@ -7,7 +7,7 @@ def run_key(run_id: str) -> str:
 
 
 def fingerprint_key(run_id: str) -> str:
-    """Return the key of the run's fingerprint: what its weights are. The first worker that serves the run writes it."""
+    """Return the key of the run's fingerprint, which identifies its weights. The first worker of the run writes it."""
     return f"runs/{run_id}/fingerprint.json"
 
 
@@ -19,7 +19,7 @@ def samples_key(run_id: str) -> str:
 def wave_samples_key(run_id: str, wave: int, digest: str) -> str:
     """Return the key of the samples of a later wave.
 
-    It contains the digest of their bytes, so two producers that plan the wave at once do not overwrite each other's samples.
+    It contains the digest of their bytes, so two producers that plan the same wave do not overwrite each other's samples.
     """
     return f"{plan_prefix(run_id)}w{wave}.{digest}.samples.jsonl"
 

@@ -1,7 +1,7 @@
 """Outcomes as Parquet: one schema for the parts and for ``results.parquet``.
 
-A part is encoded in memory and written with one put. Its key-value metadata holds ``run_id``, ``chunk``, ``counts`` (JSON, outcomes
-by status) and a ``crc32`` of these.  Parts of earlier versions hold ``index_kinds`` as well, which is ignored.
+A part is encoded in memory and written with one put. Its key-value metadata contains ``run_id``, ``chunk``, ``counts`` (JSON, the
+number of outcomes by status) and a ``crc32`` of these. Parts of earlier versions also contain ``index_kinds``, which is ignored.
 """
 
 import json
@@ -82,7 +82,7 @@ def to_table(outcomes: Sequence[Outcome]) -> Any:
     """Return the outcomes, in order, as a ``pyarrow.Table`` of ``OUTCOME_SCHEMA``.
 
     Characters that UTF-8 cannot encode (lone surrogates) become U+FFFD. Times are rounded to microseconds. Numbers that are
-    not finite become null: NaN is written neither to a column nor into ``metadata``.
+    not finite, such as NaN, become null in columns and in ``metadata``.
     """
     return pa.Table.from_arrays([_build_column(field, outcomes) for field in OUTCOME_SCHEMA], schema=OUTCOME_SCHEMA)
 
@@ -103,8 +103,8 @@ def encode_part(run_id: str, chunk: int, outcomes: Sequence[Outcome]) -> bytes:
 def decode_part(content: bytes, *, run_id: str, chunk: int) -> tuple[Outcome, ...]:
     """Return the outcomes of a part in the order in which they were encoded.
 
-    Raises ``IntegrityError`` with the run and chunk if the object is damaged, belongs to another chunk, or holds other counts
-    than its metadata states.
+    Raises ``IntegrityError`` with the run and chunk if the object is damaged, belongs to another chunk, or does not match the
+    counts in its metadata.
     """
     where = f"part of run {run_id}, chunk {chunk}"
     try:
@@ -141,7 +141,7 @@ def _read_notes(part: Any, where: str) -> dict[str, str]:
 
 
 def _checksum(notes: dict[str, str]) -> int:
-    """Return a checksum of the notes. Parquet has checksums for its pages, but none for key-value metadata."""
+    """Return a checksum of the notes. Parquet has checksums for pages, but not for key-value metadata."""
     return zlib.crc32(json.dumps(notes, sort_keys=True).encode())
 
 
@@ -228,7 +228,7 @@ def _to_outcomes(table: Any) -> tuple[Outcome, ...]:
 
 
 def _to_seconds(column: Any) -> list[float | None]:
-    """Convert via integer microseconds, because ``datetime.timestamp()`` would round once more."""
+    """Convert by way of integer microseconds, because ``datetime.timestamp()`` would round again."""
     return [None if value is None else value / _MICROSECONDS for value in column.cast(pa.int64()).to_pylist()]
 
 

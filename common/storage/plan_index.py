@@ -1,4 +1,4 @@
-"""The chunks of a plan: their index, and how to read the samples (one range read) and the part of a chunk."""
+"""The chunks of a plan: their index, and functions that read a chunk's samples (one range read) and its part."""
 
 import io
 import zlib
@@ -29,7 +29,7 @@ class Wave:
     """The chunks of one wave, as columns: 100 million samples in chunks of 64 take 75 MB.
 
     ``begin`` is the number of its first chunk. ``positions`` are the plan positions of the samples of a later wave, in
-    ascending order. Wave 1 is the plan itself and has none, because it contains every position.
+    ascending order. In wave 1 they are ``None``, because that wave contains every position.
     """
 
     number: int
@@ -85,7 +85,7 @@ class ChunkIndex:
 
 
 class IndexBuilder:
-    """Collects the chunks of a wave while its samples are written. It stores columns, as the index does."""
+    """A builder that collects the chunks of a wave while its samples are written. It stores columns, as the index does."""
 
     def __init__(self) -> None:
         self._columns = {name: array("Q") for name in _COLUMNS}
@@ -100,9 +100,9 @@ class IndexBuilder:
     ) -> None:
         """Add a chunk.
 
-        ``content`` is its bytes in the samples object, ``offset`` their place there, ``first`` the plan position of its first
-        sample, and ``datasets`` its number of samples by dataset number. A chunk of a later wave lists all its plan positions
-        in ``scattered``.
+        ``content`` is its bytes in the samples object, ``offset`` their position in that object, ``first`` the plan position of
+        its first sample, and ``datasets`` its number of samples by dataset number. For a chunk of a later wave, ``scattered``
+        lists all its plan positions.
         """
         values = (first, int(datasets.sum()), offset, len(content), zlib.crc32(content))
         for name, value in zip(_COLUMNS, values, strict=True):
@@ -126,7 +126,10 @@ class IndexBuilder:
 
 
 def read_index(store: Store, run_id: str) -> ChunkIndex:
-    """Return the index of all waves of a run. Raises ``IntegrityError`` if one is damaged, or that of wave 1 is missing."""
+    """Return the index of all waves of a run.
+
+    Raises ``IntegrityError`` if the index of a wave is damaged, or if the index of wave 1 is missing.
+    """
     waves: list[Wave] = []
     while (content := _find_index(store, run_id, len(waves) + 1)) is not None:
         waves.append(_read_wave(content, run_id, len(waves) + 1, len(waves) and waves[-1].end))
@@ -137,7 +140,7 @@ def read_index(store: Store, run_id: str) -> ChunkIndex:
 
 
 def _check_last_wave(store: Store, run_id: str, last: int) -> None:
-    """Raise ``IntegrityError`` if parts exist of a wave after the ``last``: then the index of that wave is missing."""
+    """Raise ``IntegrityError`` if a wave after ``last`` has parts, because then its index is missing."""
     key, parts = index_key(run_id, last + 1), f"{parts_prefix(run_id)}w{last + 1}/"
     if next(store.list_keys(parts), None) is not None and not store.exists(key):
         raise IntegrityError(f"{key} is missing, but parts of that wave exist; {_advise_dropping(run_id, last + 1)}")
@@ -185,7 +188,7 @@ def read_chunk(store: Store, chunk: Chunk) -> list[Sample]:
 
 
 def read_part(store: Store, chunk: Chunk) -> Part | None:
-    """Return the part of a chunk, or ``None`` if it has none yet. Raises ``IntegrityError`` if the part is damaged."""
+    """Return the part of a chunk, or ``None`` if it does not exist yet. Raises ``IntegrityError`` if the part is damaged."""
     key = part_key(chunk.run_id, chunk.wave, chunk.number)
     try:
         content = store.get(key)

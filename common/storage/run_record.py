@@ -1,4 +1,4 @@
-"""The record of a run, ``run.json``, and a planned run as the store holds it."""
+"""The record of a run, ``run.json``, and the planned run in the store."""
 
 import json
 import time
@@ -28,7 +28,7 @@ class PlannedRun:
         return self.plan.run_id
 
     def reload_index(self, store: Store) -> Self:
-        """Return the run with the index as the store has it now. Another producer may have added a wave."""
+        """Return the run with the current index from the store. Another producer may have added a wave."""
         return replace(self, index=read_index(store, self.run_id))
 
 
@@ -42,21 +42,21 @@ def load_planned_run(store: Store, run_id: str) -> PlannedRun:
 
 
 def encode_run(spec: RunSpec, plan: Plan, created_s: float) -> bytes:
-    """Return ``run.json``: the spec, and the counts of the plan."""
+    """Return the content of ``run.json``: the spec and the counts of the plan."""
     record: dict[str, Any] = {
         "run_id": plan.run_id,
         "created_s": created_s,
         "plan": plan.model_dump(mode="json"),
         "spec": spec.model_dump(mode="json"),
     }
-    # The record holds the run id, so masking the options does not change it. A profile that shows a secret is refused
+    # The record stores the run id, so masking the options does not change the id. A profile with a visible secret was rejected
     # before this point.
     record["spec"]["model"]["engine_options"] = mask_record(spec.model.engine_options)
     return json.dumps({**record, "digest": digest_record(record)}, indent=2, ensure_ascii=False).encode()
 
 
 def write_run(spec: RunSpec, plan: Plan, store: Store) -> None:
-    """Write ``run.json``. The first record stays; only a damaged one is replaced."""
+    """Write ``run.json``. An existing record is replaced only if it is damaged."""
     record = encode_run(spec, plan, time.time())
     if not store.put_new(run_key(spec.run_id), record):
         try:

@@ -1,7 +1,7 @@
 """The store: one root (a local folder or a prefix in object storage) and the few operations that work reliably on both.
 
-A key is a path of segments joined by ``/``; on local disk the segments are folders. A write is atomic: an object is visible
-whole or not at all.
+A key is a path of segments joined by ``/``. On local disk, the segments are folders. A write is atomic: an incomplete object is
+never visible.
 
 An obstore client hangs in a forked child: open a store after a fork, and never at import time.
 """
@@ -45,7 +45,7 @@ _WRITE_BUFFER_BYTES = 8 * 2**20  # S3 requires at least 5 MiB per part of a mult
 _LIST_PAGE = 1000
 _CREATE_TRIES = 3
 _LIST_TRIES = 3
-_RETRIES = 10_000  # so that ``patience_s`` ends the retries; obstore's default of 10 would end them within about 2 s
+_RETRIES = 10_000  # large, so that ``patience_s`` ends the retries; obstore's default of 10 would end them within about 2 s
 _FIRST_PAUSE, _LONGEST_PAUSE = timedelta(seconds=0.1), timedelta(seconds=2)
 
 
@@ -58,7 +58,7 @@ class StoreProbe:
 
 
 class Writer:
-    """Write one object in pieces. ``Store.open_writer`` creates it."""
+    """A writer of one object in pieces. ``Store.open_writer`` creates it."""
 
     def __init__(self, stream: "WritableFile", where: str) -> None:
         self._stream = stream
@@ -74,8 +74,8 @@ class Store:
     """Objects under one root. Thread-safe. ``open_store`` creates it.
 
     Every operation retries transient errors with backoff for up to ``patience_s``, then raises ``ServiceUnreachable``. If the
-    user must act, it raises ``ConfigError`` (wrong credentials, no such bucket, a bad key), and for a store that is full or
-    forbids the operation now ``StoreFull`` or ``StoreClosed``.
+    user must act (wrong credentials, no such bucket, an invalid key), it raises ``ConfigError``. If the store is full or forbids
+    the operation now, it raises ``StoreFull`` or ``StoreClosed``.
     """
 
     def __init__(self, client: "ObjectStore", url: str, folder: Path | None = None) -> None:
@@ -84,23 +84,23 @@ class Store:
         self.url = mask_text(url)
 
     def put_new(self, key: str, content: bytes) -> bool:
-        """Create the object if none has this key, and return whether this call created it.
+        """Create the object if it does not exist. Return whether this call created it.
 
-        Among concurrent calls exactly one returns True. False may also mean that an earlier attempt of this call succeeded
-        although its response was lost: read the object to find out what it holds.
+        Among concurrent calls exactly one returns True. False may also mean that an earlier attempt of this call succeeded and
+        its response was lost. In that case, read the object to check its content.
         """
         for _ in range(_CREATE_TRIES):
             with self._translating(key), suppress(AlreadyExistsError):
                 obstore.put(self._client, key, content, mode="create")
                 return True
-            # S3 may also answer concurrent creates with 409 Conflict before one of them has succeeded; obstore reports that
-            # in the same way.
+            # S3 may also respond to concurrent creates with 409 Conflict before one of them has succeeded. obstore raises the
+            # same error for that.
             if self.exists(key):
                 return False
-        raise TransientError(f"{self._where(key)}: the store answers that the object exists, then that it does not")
+        raise TransientError(f"{self._where(key)}: the store reports that the object exists, then that it does not exist")
 
     def put(self, key: str, content: bytes) -> None:
-        """Write the object and replace any existing one with this key."""
+        """Write the object. Replace an existing object with this key."""
         with self._translating(key):
             obstore.put(self._client, key, content)
 
@@ -115,7 +115,7 @@ class Store:
         Raises ``MissingObject``, or ``IntegrityError`` if the object is shorter.
         """
         if length == 0:
-            return b""  # obstore refuses empty ranges
+            return b""  # obstore rejects empty ranges
         with self._translating(key):
             content = obstore.get_range(self._client, key, start=offset, length=length).to_bytes()
         if len(content) != length:
@@ -123,7 +123,7 @@ class Store:
         return content
 
     def exists(self, key: str) -> bool:
-        """Return whether an object has this key."""
+        """Return whether an object with this key exists."""
         try:
             with self._translating(key):
                 obstore.head(self._client, key)
@@ -162,7 +162,10 @@ class Store:
 
     @contextmanager
     def open_writer(self, key: str) -> Iterator[Writer]:
-        """Write one object in pieces. It replaces any existing one when the block ends, and does not appear after an exception."""
+        """Write one object in pieces.
+
+        When the block ends, the object is complete and replaces an existing one. After an exception, the store is unchanged.
+        """
         with self._translating(key):
             stream = obstore.open_writer(self._client, key, buffer_size=_WRITE_BUFFER_BYTES)
         try:
@@ -178,7 +181,7 @@ class Store:
         """Write an object, read it back, create it twice and delete it, under ``.probe/``.
 
         Raises ``ConfigError`` if the store creates an object that already exists: some S3 servers silently ignore the
-        condition. With such a store, two workers could both believe that they wrote the part of a chunk.
+        condition. With such a store, two workers could overwrite each other's part of a chunk.
         """
         started = time.monotonic()
         key, content = f".probe/{secrets.token_hex(8)}", secrets.token_bytes(64)
@@ -189,10 +192,10 @@ class Store:
             if self.put_new(key, b"second"):
                 raise ConfigError(
                     f"{self.url}: this store ignores conditional puts (If-None-Match: *): it created an object that already "
-                    "existed. Two workers could overwrite each other's results; use a store that honours the condition"
+                    "existed. Two workers could overwrite each other's results; use a store that supports the condition"
                 )
         finally:
-            with suppress(BaseError, FileNotFoundError):  # nothing else deletes, so a store that forbids it is usable
+            with suppress(BaseError, FileNotFoundError):  # a store without delete permission is usable: only the probe deletes
                 obstore.delete(self._client, key)
         return StoreProbe(self.url, time.monotonic() - started)
 
@@ -208,10 +211,10 @@ class Store:
 def open_store(url: str, *, create: bool = True, patience_s: float = 10.0) -> Store:
     """Open the store at ``url``: a path, ``file://`` and a path, ``s3://bucket/prefix``, ``gs://`` or ``az://``.
 
-    A missing local folder is created; without ``create`` it raises ``StoreClosed``, because its file system may not be mounted.
-    Credentials and endpoints come from the environment, for S3 from ``AWS_*``. Plain http is allowed only if the endpoint
-    starts with ``http://``. ``patience_s`` limits the retries of one operation. Raises ``ConfigError``. It does not contact
-    object storage; ``Store.probe`` does.
+    With ``create``, a missing local folder is created. Without it, a missing folder raises ``StoreClosed``, because its file
+    system may not be mounted. Credentials and endpoints come from the environment, for S3 from ``AWS_*``. Plain http is allowed
+    only if the endpoint starts with ``http://``. ``patience_s`` limits the retries of one operation. Raises ``ConfigError``.
+    This function does not contact object storage; ``Store.probe`` does.
     """
     scheme, separator, rest = url.partition("://")
     if not separator or scheme.lower() == "file":

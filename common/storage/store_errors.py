@@ -1,4 +1,4 @@
-"""The errors of a store, by who must act on them: no object has the key, the store cannot be used now, or its address is wrong."""
+"""The errors of a store: an object does not exist, the store cannot be used now, or the user must change something."""
 
 import errno
 import re
@@ -22,11 +22,11 @@ from common.redaction import mask_text
 _USERS_TO_FIX = (ValueError, InvalidPathError, NotSupportedError, UnauthenticatedError, UnknownConfigurationKeyError)
 _FULL = re.compile(r"No space left on device|quota exceeded|StorageFull|status code: 507", re.IGNORECASE)
 _UNREACHABLE = re.compile(r"error sending request|body error|timed out|timeout|status code: (408|409|429|5\d\d)", re.IGNORECASE)
-# The credentials are wrong.  Source: the list of error codes of Amazon S3.
+# The credentials are wrong. Source: the list of error codes of Amazon S3.
 _CREDENTIALS = re.compile(r"InvalidAccessKeyId|SignatureDoesNotMatch|InvalidToken|ExpiredToken|AccountProblem")
 _CLOSED = re.compile(r"status code: 403|AccessDenied|Permission denied|Read-only file system|Stale file handle|not connected")
 _REFUSED = re.compile(r"NoSuchBucket|builder error|redirect|status code: 4(?!03|08|09|29)\d\d")
-_CERTIFICATE = re.compile(r"InvalidCertificate\(\s*(\w+)")  # only in obstore's dump; the words of rustls
+_CERTIFICATE = re.compile(r"InvalidCertificate\(\s*(\w+)")  # a name of rustls; it occurs only in obstore's dump
 _CERTIFICATE_OUT_OF_DATE = ("Expired", "ExpiredContext", "NotValidYet", "NotValidYetContext")
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 _WRONG_PATH = {errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}
@@ -34,13 +34,13 @@ _OUT_OF_RANGE = re.compile(r"range was invalid|status code: 416", re.IGNORECASE)
 
 
 class MissingObject(FleetError):
-    """No object has this key. The caller decides whether that is an error."""
+    """An object with this key does not exist. The caller decides whether that is an error."""
 
     code = "missing_object"
 
 
 class StoreFull(ServiceUnreachable):
-    """The store has no space for the object. A worker retries until there is space; a command ends with exit code 3."""
+    """The store has no space for the object. A worker retries until space is available; a command ends with exit code 3."""
 
     code = "store_full"
 
@@ -48,8 +48,8 @@ class StoreFull(ServiceUnreachable):
 class StoreClosed(ServiceUnreachable):
     """The store forbids the operation now: it is read-only, its folder is missing, or permission is missing.
 
-    That may pass without a change of this configuration (a disk is mounted, a policy is corrected). So a worker retries, and
-    a command ends with exit code 3.
+    The fault may end without a change of this configuration (a disk is mounted, a policy is corrected). Therefore a worker
+    retries, and a command ends with exit code 3.
     """
 
     code = "store_closed"
@@ -57,7 +57,7 @@ class StoreClosed(ServiceUnreachable):
 
 @contextmanager
 def translating(where: str) -> Iterator[None]:
-    """Translate obstore's errors into the error classes of ``common.errors``, by who must act."""
+    """Translate obstore's errors into the error classes of ``common.errors``."""
     try:
         yield
     except (BaseError, OSError, ValueError) as error:
@@ -65,9 +65,9 @@ def translating(where: str) -> Iterator[None]:
 
 
 def check_folder(folder: Path) -> None:
-    """Raise ``StoreClosed`` if a store's folder is not there now.
+    """Raise ``StoreClosed`` if a store's folder does not exist now.
 
-    obstore would create it again, on another disk if the folder belongs to a file system that is not mounted.
+    obstore would create the folder, on another disk if the folder belongs to a file system that is not mounted.
     """
     try:
         is_folder = stat.S_ISDIR(folder.stat().st_mode)
@@ -79,11 +79,11 @@ def check_folder(folder: Path) -> None:
     except OSError as error:
         raise translate_folder_error(error, f"store {folder}: cannot read this folder") from error
     if not is_folder:
-        raise ConfigError(f"store {folder}: a file; expected a folder")
+        raise ConfigError(f"store {folder}: found a file; expected a folder")
 
 
 def translate_folder_error(error: OSError, what: str) -> FleetError:
-    """Return the error of a store whose folder cannot be made or read."""
+    """Return the error for a store folder that cannot be created or read."""
     message = f"{what}: {error.strerror}"
     if error.errno in _NO_SPACE:
         return StoreFull(message)
@@ -99,11 +99,11 @@ def _translate(error: Exception, where: str) -> FleetError:
     if isinstance(error, FileNotFoundError) and "NoSuchBucket" not in message:
         return MissingObject(f"{where}: no such object")
     if _FULL.search(message):
-        return StoreFull(f"{where}: the store is full; make room, nothing is lost ({message})")
+        return StoreFull(f"{where}: the store is full; make room. Nothing is lost ({message})")
     if _OUT_OF_RANGE.search(message):
         return IntegrityError(f"{where}: the object ends before the requested range ({message})")
     if isinstance(error, _USERS_TO_FIX) or _REFUSED.search(message) or _CREDENTIALS.search(message):
-        return ConfigError(f"{where}: the store refuses: {message}")
+        return ConfigError(f"{where}: the store refuses the request: {message}")
     if isinstance(error, PermissionDeniedError) or _CLOSED.search(message):
         return StoreClosed(f"{where}: the store refuses this now; nothing is lost ({message})")
     if _UNREACHABLE.search(message):
@@ -113,8 +113,10 @@ def _translate(error: Exception, where: str) -> FleetError:
 
 def _explain_certificate(fault: str, where: str) -> FleetError:
     if fault in _CERTIFICATE_OUT_OF_DATE:
-        return ServiceUnreachable(f"{where}: the certificate of the store is out of date ({fault}); renew it, or set this clock")
-    return ConfigError(f"{where}: the certificate of the store does not verify ({fault}); check the endpoint and its authority")
+        return ServiceUnreachable(
+            f"{where}: the certificate of the store is out of date ({fault}); renew it, or correct the clock of this machine"
+        )
+    return ConfigError(f"{where}: the certificate of the store cannot be verified ({fault}); check the endpoint and its authority")
 
 
 def first_line(error: Exception) -> str:

@@ -28,8 +28,8 @@ SPECIAL = ("<pad>", "<s>", "</s>", "<image>", "<|system|>", "<|user|>", "<|assis
 
 _ROLES: dict[str, str] = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
 
-# Each message is the token of its role, its images and its text; an answer ends with </s>.  The template contains all special
-# tokens, so that a rendered prompt means the same to every engine, whether or not the engine adds special tokens.
+# Each message consists of the token of its role, its images and its text. An answer ends with </s>. The template contains all
+# special tokens, so a rendered prompt is complete for every engine, also for an engine that does not add special tokens.
 CHAT_TEMPLATE = (
     "{{ bos_token }}"
     "{% for message in messages %}"
@@ -43,7 +43,7 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
 
-# Pairs of a weight's name in memory and its name in the file.  vLLM requires ``vision_model``, which newer versions of
+# Pairs of a weight's name in memory and its name in the file. vLLM requires ``vision_model``, which newer versions of
 # transformers omit when they save; transformers reads both names.
 _NAMES_IN_FILE = (
     (r"^model\.vision_tower\.(?:vision_model\.)?", "vision_tower.vision_model."),
@@ -54,7 +54,7 @@ _NAMES_IN_FILE = (
 
 
 def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
-    """Return a byte-level BPE tokenizer of at most 1024 tokens, trained on ``texts``.  It can encode any text."""
+    """Train a byte-level BPE tokenizer of at most 1024 tokens on ``texts`` and return it. It can encode any text."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
@@ -74,7 +74,7 @@ def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
 
 
 def build_processor(tokenizer: PreTrainedTokenizerFast) -> LlavaProcessor:
-    """Return the processor.  It scales images to 64x64 pixels with PIL and expands each ``<image>`` to 64 tokens."""
+    """Return the processor. It scales images to 64x64 pixels with PIL and expands each ``<image>`` to 64 tokens."""
     images = SiglipImageProcessorPil(size={"height": IMAGE_PX, "width": IMAGE_PX}, image_mean=[0.5] * 3, image_std=[0.5] * 3)
     return LlavaProcessor(  # type: ignore[no-untyped-call]  # as above
         images, tokenizer, patch_size=PATCH_PX, vision_feature_select_strategy="full", chat_template=CHAT_TEMPLATE
@@ -84,8 +84,8 @@ def build_processor(tokenizer: PreTrainedTokenizerFast) -> LlavaProcessor:
 def build_model(tokenizer: PreTrainedTokenizerFast) -> LlavaForConditionalGeneration:
     """Return the untrained network of about 5.1 million weights in float32.
 
-    LLaVA uses the second to last vision layer, because transformers and vLLM agree on that one and not on the last.  The
-    fourth vision layer is therefore unused.
+    LLaVA uses the second to last vision layer, because transformers and vLLM give the same result for that layer, but not for
+    the last layer. The fourth vision layer is therefore unused.
     """
     ids: dict[str, Any] = {f"{role}_id": tokenizer.convert_tokens_to_ids(token) for role, token in _ROLES.items()}
     vision = SiglipVisionConfig(

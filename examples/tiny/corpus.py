@@ -17,9 +17,9 @@ from examples.tiny.questions import ask_scene
 from examples.tiny.scenes import draw_scene, make_scene
 from workers.adapters.chat import ChatAdapter
 
-IGNORED = -100  # the label of a position without a loss
+IGNORED = -100  # the label of a position that does not count in the loss
 
-# Lines similar to the reminders that a retry adds below a prompt.  The answer must be the same with and without them.
+# Lines similar to the reminders that a retry adds at the end of a prompt. The answer must be the same with and without them.
 REMINDERS: dict[Kind, tuple[str, ...]] = {
     "multiple_choice": (
         "Answer with the option's letter only.",
@@ -42,7 +42,7 @@ _DIGITS = 0.25
 class Batch:
     """One training batch.
 
-    ``ids`` and ``labels`` have the shape (batch, length) and are padded on the right.  ``pixels`` has the shape
+    ``ids`` and ``labels`` have the shape (batch, length) and are padded on the right. ``pixels`` has the shape
     (batch, 3, 64, 64) and the dtype uint8.
     """
 
@@ -52,7 +52,7 @@ class Batch:
 
 
 class Corpus(IterableDataset[Batch]):
-    """An unlimited sequence of batches.  Each loader process draws its own sequence from ``seed`` and its worker number."""
+    """An unlimited sequence of batches. Each loader process draws its own sequence from ``seed`` and its worker number."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, batch_size: int, seed: int) -> None:
         self.tokenizer, self.batch_size, self.seed = tokenizer, batch_size, seed

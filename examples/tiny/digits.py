@@ -42,7 +42,7 @@ def split_digits() -> tuple[tuple[Digit, ...], tuple[Digit, ...]]:
 
 
 def show_digit(image: Image.Image) -> Image.Image:
-    """Return the digit at 64x64 pixels.  Each pixel becomes a block of one shade, so that resizing changes no information."""
+    """Return the digit at 64x64 pixels. Each pixel becomes a block of one shade, so that resizing does not lose information."""
     return image.resize((IMAGE_PX, IMAGE_PX), Image.Resampling.NEAREST)
 
 

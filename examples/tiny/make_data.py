@@ -1,4 +1,4 @@
-"""Write the held-out files: ``python -m examples.tiny.make_data [--out examples/data]``.  The output is deterministic."""
+"""Write the held-out files: ``python -m examples.tiny.make_data [--out examples/data]``. The output is deterministic."""
 
 import argparse
 import base64
@@ -33,7 +33,7 @@ def list_digits() -> Iterator[tuple[Sample, Image.Image]]:
 def list_shapes() -> Iterator[tuple[Sample, Image.Image]]:
     """Yield the held-out scenes as pairs of a sample and an image, with one question of each kind in adjacent rows.
 
-    Training seeds never begin with ``held-out``, so no scene occurs in the training.
+    Training seeds never begin with ``held-out``, so these scenes do not occur in the training.
     """
     for number in range(HELD_OUT_SCENES):
         rng = Random(f"held-out scene {number}")

@@ -1,4 +1,4 @@
-"""Questions about scenes, as samples without media, of five kinds and in several wordings each."""
+"""Questions about scenes, as samples without media. There are five kinds of questions, each in several wordings."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ _CLEAR_PX = 6  # the smallest distance at which a question calls one shape above
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """A question with its answer, and ``candidates`` for plausible options."""
+    """A question, its answer, and ``candidates``, which lists plausible options."""
 
     category: str
     question: str
@@ -36,7 +36,7 @@ def ask_scene(rng: Random, scene: Scene, kind: Kind) -> Sample:
 def make_sample(kind: Kind, fact: Fact, options: Sequence[str] = ()) -> Sample:
     """Return a sample without media.
 
-    The ``options`` get the letters A, B, C and so on.  The target is then the letter of the correct option.
+    The ``options`` get the letters A, B, C and so on. The target is then the letter of the correct option.
     """
     letters = dict(zip("ABCDEFGH", options, strict=False))
     target = next((letter for letter, text in letters.items() if text == fact.answer), fact.answer)
@@ -119,8 +119,8 @@ def _find_form(rng: Random, scene: Scene) -> Fact | None:
 def _describe_one(rng: Random, scene: Scene, nouns: Sequence[str]) -> tuple[str, Shape] | None:
     """Return a description that fits only one shape, and the shape.
 
-    The description is the shape's noun, if no other shape has the same one, or its position at one side of the scene.  Return
-    ``None`` if the chosen kind of description is ambiguous.
+    The description is a noun that fits only this shape, or the shape's position at one side of the scene. Return ``None`` if
+    the chosen kind of description is ambiguous.
     """
     if rng.random() < 0.5:
         side, (axis, sign) = rng.choice(list(_SIDES.items()))
@@ -158,8 +158,8 @@ def _confirm_relation(rng: Random, scene: Scene) -> Fact | None:
 def _list_absent(rng: Random, scene: Scene) -> list[str]:
     """Return the names of shapes that are not in the scene.
 
-    In half of the calls these are all such names, in the other half only those that share a colour or a form with a shape in
-    the scene.
+    In half of the calls, return all such names. In the other half, return only the names that share a colour or a form with a
+    shape in the scene.
     """
     present = {shape.name for shape in scene.shapes}
     colours, forms = {shape.colour for shape in scene.shapes}, {shape.form for shape in scene.shapes}

@@ -17,7 +17,7 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 FORMS = ("circle", "square", "triangle", "cross")
 BACKGROUNDS = ((255, 255, 255), (215, 215, 215), (60, 60, 60), (0, 0, 0))
 
-# The minimum horizontal distance of two centres.  It keeps "leftmost" and the order of a caption unambiguous.
+# The minimum horizontal distance of two centres. It keeps "leftmost" and the order of a caption unambiguous.
 _MIN_DISTANCE_PX = 6
 _MAX_SHAPES = 4
 
@@ -34,7 +34,7 @@ class Shape:
 
     @property
     def name(self) -> str:
-        """The colour and the form, for example ``red circle``."""
+        """Return the colour and the form, for example ``red circle``."""
         return f"{self.colour} {self.form}"
 
 
@@ -48,11 +48,11 @@ class Scene:
 
 
 def make_scene(rng: Random) -> Scene:
-    """Return a random scene.  Its shapes do not touch, and no shape is directly above another."""
+    """Return a random scene. Its shapes do not touch, and no shape is directly above another."""
     count = rng.randint(1, _MAX_SHAPES)
     shapes: list[Shape] = []
     while len(shapes) < count:
-        shapes = [] if rng.random() < 0.02 else shapes  # start again now and then: there may be no space for another shape
+        shapes = [] if rng.random() < 0.02 else shapes  # sometimes restart: there may be no space for another shape
         radius = rng.randint(6, 10)
         x, y = (rng.randint(radius + 1, CANVAS_PX - radius - 2) for _ in range(2))
         shape = Shape(rng.choice(list(COLOURS)), rng.choice(FORMS), x, y, radius)

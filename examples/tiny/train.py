@@ -1,4 +1,4 @@
-"""Train the tiny model from scratch: ``python -m examples.tiny.train``.  It takes less than ten minutes on one GPU."""
+"""Train the tiny model from scratch: ``python -m examples.tiny.train``. It takes less than ten minutes on one GPU."""
 
 import argparse
 import math
@@ -27,7 +27,7 @@ _PRINT_EVERY = 200
 def train(model: LlavaForConditionalGeneration, loader: DataLoader[Any], *, seconds: float, device: str) -> int:
     """Train the model in place for ``seconds`` and return the number of steps.
 
-    The learning rate depends on the share of the time that has passed.  Raises ``SystemExit`` if the loss is not finite.
+    The learning rate depends on the share of ``seconds`` that has passed. Raises ``SystemExit`` if the loss is not finite.
     """
     matrices = [weight for weight in model.parameters() if weight.ndim > 1]
     others = [weight for weight in model.parameters() if weight.ndim <= 1]
@@ -68,7 +68,7 @@ def schedule(used: float) -> float:
 def compute_loss(model: LlavaForConditionalGeneration, batch: Batch, device: str) -> torch.Tensor:
     """Return the mean cross-entropy of the answers' tokens.
 
-    Rows are padded on the right and attention is causal, so that no attention mask is needed.
+    Rows are padded on the right and attention is causal, so an attention mask is not needed.
     """
     ids, labels = batch.ids.to(device, non_blocking=True), batch.labels.to(device, non_blocking=True)
     pixels = batch.pixels.to(device, non_blocking=True).float() / 127.5 - 1

@@ -1,6 +1,6 @@
 """Show the progress of a stream of unknown length.
 
-On a terminal it is a spinner with count and rate; elsewhere it is a line every ten seconds.
+On a terminal, show a spinner with the count and the rate. Elsewhere, print a line every ten seconds.
 """
 
 import time
@@ -17,7 +17,7 @@ _LOOK_EVERY = 256
 
 
 def show_progress(stream: Iterable[Element], doing: str) -> Iterator[Element]:
-    """Yield the stream unchanged and print its progress to standard error. A short stream prints no line."""
+    """Yield the stream unchanged and print its progress to standard error. Outside a terminal, short streams print no lines."""
     console = Console(stderr=True)
     live = Status(doing, console=console) if console.is_terminal else None
     begun_at = shown_at = time.monotonic()

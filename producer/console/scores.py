@@ -11,14 +11,14 @@ from producer.evaluation.evaluate import DatasetScores, Evaluation
 
 ABSENT = "–"
 
-# Two short lines a heading, so that a table of two datasets of a thousand samples fits 80 columns.
+# Each heading has two short lines, so that a table of two datasets of a thousand samples fits into 80 columns.
 _HEADINGS = ("n", "accuracy\n(95 % interval)", "first\nattempt", "invalid\nrate", "failed", "unprocessed", "coverage")
 _PLAIN_HEADINGS = ("n", "accuracy", "first attempt", "invalid rate", "failed", "unprocessed", "coverage")
 _NATURAL_WIDTH = 1000  # columns; wide enough that a table is measured at its natural width
 
 
 def print_scores(evaluation: Evaluation, console: Console) -> None:
-    """Print an evaluation: its scores, what they mean, and why samples failed."""
+    """Print an evaluation: its scores, notes that explain them, and the causes of failed samples."""
     table = scores_table(evaluation)
     natural = console.measure(table, options=console.options.update(max_width=_NATURAL_WIDTH)).maximum
     if natural <= console.width:
@@ -42,7 +42,7 @@ def scores_table(evaluation: Evaluation) -> Table:
 
 
 def format_failures(evaluation: Evaluation) -> list[str]:
-    """Return a line for each error code, the most frequent first, with its count and any advice."""
+    """Return a heading and one line for each error code, the most frequent first, with its count and advice."""
     failures = evaluation.overall.failures
     if not failures:
         return []

@@ -17,7 +17,7 @@ from producer.runs.enqueue import Enqueued
 from producer.runs.status import RunStatus, SampleCounts
 
 _COLUMNS = ("rows", "unique", "duplicates", "ok", "invalid", "failed", "in_flight", "unprocessed")
-_UNBOUNDED = 1000  # columns; wide enough that a table is measured at its natural width
+_UNBOUNDED = 1000  # columns; wider than any table, so that a table is measured at its natural width
 
 
 def print_status(status: RunStatus, console: Console) -> None:
@@ -52,7 +52,7 @@ def _measure(table: Table, console: Console) -> Measurement:
 
 
 def _print_workers(status: RunStatus, console: Console) -> None:
-    """Print the workers as a table if it fits the terminal, else one line each. Then print the ``trouble`` of each worker."""
+    """Print the workers as a table, or one line per worker if the table does not fit. Then print each worker's ``trouble``."""
     if not status.workers:
         return
     table = _make_worker_table(status)
@@ -101,7 +101,7 @@ def _describe_holds(worker: WorkerRecord, run_id: str) -> str:
 
 
 def print_enqueued(enqueued: Enqueued, console: Console) -> None:
-    """Print the result of enqueueing and what to do next."""
+    """Print the result of enqueueing and the next command for the user."""
     plan = enqueued.plan
     rows = sum(dataset.rows for dataset in plan.datasets)
     how = "planned" if enqueued.planned else "planned before"
@@ -109,8 +109,8 @@ def print_enqueued(enqueued: Enqueued, console: Console) -> None:
     if enqueued.earlier_run:
         _print(
             console,
-            "  this is a new run: engine options and the content of media files count now. An earlier version planned the spec as "
-            f"{enqueued.earlier_run}, which keeps its answers: producer resume {enqueued.earlier_run}",
+            "  this is a new run: its id now includes engine options and the content of media files. An earlier version planned "
+            f"the spec as {enqueued.earlier_run}. Continue that run with: producer resume {enqueued.earlier_run}",
         )
     if enqueued.state != RunState.RUNNING:
         _print(console, f"  the run is {enqueued.state}{_advise_resuming(enqueued)}")
@@ -123,7 +123,8 @@ def print_enqueued(enqueued: Enqueued, console: Console) -> None:
 def print_resumed(resumed: Resumed, retry: Sequence[str], console: Console) -> None:
     """Print the result of resuming. ``retry`` lists the statuses to run again."""
     if retry and not resumed.retried:
-        _print(console, f"{resumed.run_id}: no {' or '.join(retry)} sample to run again, apart from those already being run again")
+        wanted = " or ".join(retry)
+        _print(console, f"{resumed.run_id}: no {wanted} samples to run again, except samples that are already being run again")
     elif retry:
         _print(console, f"{resumed.run_id}: samples to be run again: {resumed.retried:,}")
     if resumed.state == RunState.DONE:

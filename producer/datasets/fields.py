@@ -1,7 +1,7 @@
 """Convert the raw value of one field: text, options, targets, index or kind.
 
-Every function returns the value or raises ``SampleError("bad_field", "found …; expected …")``; the caller adds file, line and
-field. Values have the types of JSON: text, number, bool, list, mapping (never ``None``).
+Every function returns the value or raises ``SampleError("bad_field", "found …; expected …")``. The caller adds file, line and
+field to the message. Values have the types of JSON: text, number, bool, list, mapping (never ``None``).
 """
 
 import re
@@ -51,7 +51,7 @@ def to_kind(value: Any) -> Kind:
 
 
 def to_options(value: Any) -> dict[str, str]:
-    """Return options by letter, from a mapping by letter or a list (A, B, C, …). Null and blank options are left out."""
+    """Return options by letter, from a mapping by letter or a list (A, B, C, …). Omit null and blank options."""
     pairs: Iterable[tuple[Any, Any]]
     if isinstance(value, dict):
         if not _LETTERS.issuperset(value):
@@ -73,7 +73,7 @@ def to_options(value: Any) -> dict[str, str]:
 
 
 def to_target(value: Any) -> tuple[str, ...]:
-    """Return the accepted answers, from one value or a list. Null and blank ones are left out; bools become Yes and No."""
+    """Return the accepted answers, from one value or a list. Omit null and blank answers. Bools become Yes and No."""
     if isinstance(value, str):
         return (value,) if value.strip() else ()
     values = value if isinstance(value, list) else [value]
@@ -82,9 +82,9 @@ def to_target(value: Any) -> tuple[str, ...]:
 
 
 def to_letters(target: tuple[str, ...], options: dict[str, str]) -> tuple[str, ...]:
-    """Return multiple-choice targets as option letters; a target may also be the text of exactly one option.
+    """Return multiple-choice targets as option letters. A target may also be the text of exactly one option.
 
-    Raises ``SampleError`` for a target that matches no option: every answer would silently count as wrong.
+    Raises ``SampleError`` for a target that does not match an option, because every answer would silently count as wrong.
     """
     return tuple([text if text in options else _find_letter(text, options) for text in target])
 
@@ -100,7 +100,7 @@ def _find_letter(text: str, options: dict[str, str]) -> str:
 
 
 def infer_kind(options: dict[str, str], target: tuple[str, ...]) -> Kind:
-    """Infer the question kind of a row without one from its options and accepted answers."""
+    """Infer the question kind of a row from its options and accepted answers."""
     if options:
         return "multiple_choice"
     if not target:

@@ -1,9 +1,9 @@
 """Read JSON lines: one object per line, in UTF-8. Blank lines are skipped. A line that is not an object is an invalid row.
 
-NaN, Infinity and lone surrogates are not valid JSON, but Python's json module writes them, so a line that contains them is
+NaN, Infinity and lone surrogates are not valid JSON, but Python's json module writes them. A line that contains them is
 decoded again with that module. NaN or infinity becomes ``None`` in metadata and a ``bad_field`` fault in a field of the
-sample. A lone surrogate is a ``bad_field`` fault in any field, because stored text cannot contain it. A key that an object
-gives twice is a ``bad_row`` fault: JSON does not define which value counts.
+sample. A lone surrogate is a ``bad_field`` fault in any field, because stored text cannot contain it. A duplicate key in an
+object is a ``bad_row`` fault, because JSON does not define which value counts.
 """
 
 import json
@@ -44,7 +44,7 @@ def read_jsonl(source: DatasetSource) -> Iterator[Row]:
 
 
 def _fill_row(row: Row, source: DatasetSource) -> None:
-    """Set the fields of the row. Raises ``SampleError`` if the line is not a valid object; the caller records the fault."""
+    """Set the fields of the row. Raises ``SampleError`` if the line is not a valid object."""
     if is_cut(row.content):
         raise SampleError("bad_row", f"longer than {len(row.content):,} bytes; expected one JSON object per line")
     try:
@@ -58,7 +58,7 @@ def _fill_row(row: Row, source: DatasetSource) -> None:
     if row.content.count(b"[") + row.content.count(b"{") > _DEPTH_LIMIT and _measure_depth(decoded) > _DEPTH_LIMIT:
         raise _too_deep()
     if is_plain:
-        if row.content.count(b":") > len(decoded):  # else no key is given twice; msgspec keeps the last value and reports nothing
+        if row.content.count(b":") > len(decoded):  # a key may be duplicate: msgspec keeps the last value without an error
             _KEY_CHECKER.decode(row.content.decode())
         row.fields = decoded
     else:
@@ -77,7 +77,7 @@ def _decode_again(line: bytes, first_error: str) -> Any:
 
 
 def _refuse_repeated_key(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object of JSON.  Raises ``SampleError`` if it gives a key twice."""
+    """Return a JSON object as a ``dict``. Raises ``SampleError`` for a duplicate key."""
     made = dict(pairs)
     if len(made) < len(pairs):
         repeated, _ = Counter(key for key, _ in pairs).most_common(1)[0]
@@ -85,7 +85,7 @@ def _refuse_repeated_key(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
-# Numbers stay text: one of 5 000 digits must not end the check.
+# Numbers stay text, because Python raises an error for a number of 5 000 digits.
 _KEY_CHECKER = json.JSONDecoder(object_pairs_hook=_refuse_repeated_key, parse_int=str, parse_float=str)
 
 

@@ -9,12 +9,12 @@ from typing import BinaryIO
 from common.errors import ConfigError
 from common.spec.models import DatasetSource
 
-# A longer line means a file of another format, such as one huge JSON array. The line is cut, and its row is invalid.
+# A longer line means that the file has another format, such as one large JSON array. The line is cut, and its row is invalid.
 LINE_LIMIT_BYTES = 256 * 2**20
 _BOM = b"\xef\xbb\xbf"
 
-# The first bytes of files in other formats that may have a text file's extension. Read as text, every line would be an
-# invalid row.
+# The first bytes of files in other formats that may have a text file's extension. Without this check, every line of such a file
+# becomes an invalid row.
 _OTHER_KINDS = {
     b"\x1f\x8b": "compressed with gzip; unpack it",
     b"BZh": "compressed with bzip2; unpack it",
@@ -30,7 +30,7 @@ _OTHER_KINDS = {
 
 @contextmanager
 def open_text(source: DatasetSource) -> Iterator[BinaryIO]:
-    """Open a text dataset for reading bytes. Raises ``ConfigError`` if its first bytes are those of another format."""
+    """Open a text dataset for reading bytes. Raises ``ConfigError`` if its first bytes indicate another format."""
     with Path(source.path).open("rb") as stream:
         begin = stream.read(max(map(len, _OTHER_KINDS)))
         if found := next((what for magic, what in _OTHER_KINDS.items() if begin.startswith(magic)), None):
@@ -40,7 +40,7 @@ def open_text(source: DatasetSource) -> Iterator[BinaryIO]:
 
 
 def read_lines(stream: BinaryIO) -> Iterator[tuple[int, int, bytes]]:
-    """Yield (line number from 1, offset in bytes, line with its line end). A line over the limit is cut and has no line end."""
+    """Yield (line number from 1, offset in bytes, line with its line end). A line over the limit is cut, without a line end."""
     offset = skip_bom(stream)
     for number, line in enumerate(iter(partial(stream.readline, LINE_LIMIT_BYTES), b""), start=1):
         yield number, offset, line

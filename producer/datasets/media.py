@@ -1,9 +1,9 @@
 """The media of a row: inline base64, a path or URL, or a byte range of the dataset file, each with its content key.
 
-The key is part of ``sample_id`` and ``group``. For embedded media it is a digest of the base64 text, independent of where the
-text is, so equal images have equal keys. For a file it is a digest of its content if ``media_digests`` has found one for the
-dataset. For a URL, and for a file that is named by path only, it is the reference as written in the row, so a dataset that is
-moved to another folder or machine keeps its ids.
+The key is part of ``sample_id`` and ``group``. For embedded media, it is a digest of the base64 text, independent of the place
+of the text, so equal images have equal keys. For a file, it is a digest of its content if ``media_digests`` has computed a
+digest for the dataset. For a URL, and for a file that counts by path only, it is the reference as written in the row, so a
+dataset keeps its ids when it is moved to another folder or machine.
 """
 
 import os
@@ -24,19 +24,19 @@ _PATH_LIMIT = 4096
 _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="
 _SCHEME_LIMIT = 16
 
-# By path: size and times of a file when it was read, and the digest of its content.
+# Map a path to the size and times of the file when it was read, and the digest of its content.
 _digests: dict[str, tuple[tuple[int, int, int], str]] = {}
 
 
 class Reference(NamedTuple):
-    """One media of a sample, and its content key."""
+    """One image or video of a sample, and its content key."""
 
     media: Media
     key: str
 
 
 class Place(NamedTuple):
-    """The bytes of a row, their file, and their offset (``None`` if the file holds them in another form)."""
+    """The bytes of a row, their file, and their offset (``None`` if the file contains them in another form)."""
 
     path: str
     content: bytes
@@ -44,7 +44,7 @@ class Place(NamedTuple):
 
 
 def read_references(value: Any, kind: MediaKind, place: Place, root: str) -> list[Reference]:
-    """Return the media in a text or a list of texts. Blank texts are left out. Raises ``SampleError``."""
+    """Return the media in a text or a list of texts. Omit blank texts. Raises ``SampleError``."""
     references = []
     for text in value if isinstance(value, list) else (value,):
         if not isinstance(text, str):
@@ -55,7 +55,7 @@ def read_references(value: Any, kind: MediaKind, place: Place, root: str) -> lis
 
 
 def refer(text: str, kind: MediaKind, root: str) -> Reference:
-    """Return the media at a URL or path. A URL is kept as it is; relative paths start at ``root``. Raises ``SampleError``."""
+    """Return the media at a URL or path. A URL stays unchanged. A relative path starts at ``root``. Raises ``SampleError``."""
     if "\0" in text or len(text) > _PATH_LIMIT:
         found = f"{text[:24]!r}… ({len(text)} characters)"
         raise SampleError("bad_media", f"found {found}; expected a path, a URL, or base64 behind data:image/png;base64,")
@@ -64,7 +64,7 @@ def refer(text: str, kind: MediaKind, root: str) -> Reference:
 
 
 def find_path(media: Media) -> str | None:
-    """Return the path of media that is a whole file, or None. A worker reads the same file, see ``workers/media/reader.py``."""
+    """Return the path of media that is a whole file, or None. ``workers/media/reader.py`` reads the same file."""
     if media.uri is None or media.offset is not None:
         return None
     if media.uri[:_SCHEME_LIMIT].lower().startswith("file://"):
@@ -77,7 +77,7 @@ def find_path(media: Media) -> str | None:
 
 
 def find_size(path: str) -> int | None:
-    """Return the size of a file in bytes, or None if there is no such regular file."""
+    """Return the size of a regular file in bytes, or None for other paths."""
     try:
         found = os.stat(path)  # noqa: PTH116  Path costs more than the call
     except (OSError, ValueError):
@@ -86,7 +86,7 @@ def find_size(path: str) -> int | None:
 
 
 def pin_reference(reference: Reference) -> Reference:
-    """Return the reference to a file with the digest of its content, and any other reference, or an absent file, unchanged."""
+    """Add the digest of the file's content to a reference. Return a reference without a readable file unchanged."""
     path = find_path(reference.media)
     digest = digest_path(path) if path else None
     if digest is None:
@@ -95,11 +95,11 @@ def pin_reference(reference: Reference) -> Reference:
 
 
 def digest_path(path: str) -> str | None:
-    """Return the digest of a file's content, or None if it cannot be read. A file that has not changed is read once."""
+    """Return the digest of a file's content, or None if it cannot be read. An unchanged file is read only once."""
     try:
         found = os.stat(path)  # noqa: PTH116  as above
         state = (found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-        if not (stat.S_ISREG(found.st_mode) and found.st_size):  # a named pipe or a file of the kernel could block without limit
+        if not (stat.S_ISREG(found.st_mode) and found.st_size):  # reading a named pipe or a file of the kernel may never end
             return None
         if _digests.get(path, (None, ""))[0] != state:
             _digests[path] = (state, digest_file(Path(path)))
@@ -109,7 +109,7 @@ def digest_path(path: str) -> str | None:
 
 
 def embed(payload: bytes, kind: MediaKind, path: str, offset: int | None) -> Reference:
-    """Return base64 text as media: inline if it is small or its offset in the file is unknown, else as a byte range."""
+    """Return base64 text as media: inline if it is small or its offset is unknown, else as a byte range of the file."""
     digest = digest_bytes(payload)
     key = f"{kind}#{digest}"
     if len(payload) <= INLINE_LIMIT_BYTES or offset is None:

@@ -1,7 +1,7 @@
 """The content of a dataset's media files, as one digest that counts in the run id.
 
-Files that a row names by path can change in place. Up to a bound their content counts; above it they count by path only, which a
-log line says. Size and time of a file are not its content, so they never count.
+Files that a row names by path can change in place. Up to a limit, their content counts. Above the limit, they count by path
+only, and a log event reports that. The size and time of a file never count, because they are not its content.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,7 +24,7 @@ MOST_BYTES = 4 * 2**30
 
 
 def digest_media(specs: Sequence[RunSpec]) -> list[RunSpec]:
-    """Return the specs of one spec file with the media digests of their datasets, which they share."""
+    """Return the specs of one spec file with the media digests of their datasets. All specs have the same datasets."""
     datasets = tuple(map(_digest_source, specs[0].datasets))
     return [spec.model_copy(update={"datasets": datasets}) for spec in specs]
 
@@ -34,14 +34,14 @@ def _digest_source(source: DatasetSource) -> DatasetSource:
         paths: dict[str, str] = {}
     else:
         most = MOST_FILES if source.digest_media == "auto" else None
-        # A key is the path as written, so that a dataset that is moved keeps its digest.
+        # A key is the path as written in the row, so a dataset keeps its digest when it is moved.
         paths = dict(islice(_iterate_files(source), most + 1 if most else None))
         if most and (len(paths) > most or sum(find_size(path) or 0 for path in paths) > MOST_BYTES):
             log.warning(
                 "media.named_by_path",
                 dataset=source.name,
-                hint=f"more than {MOST_FILES:,} files or {MOST_BYTES >> 30} GiB: they count by path, not by content, and a changed "
-                "file is not noticed; set digest_media: always to count their content",
+                hint=f"more than {MOST_FILES:,} files or {MOST_BYTES >> 30} GiB: they count by path, not by content, and changes "
+                "of the files are not detected; set digest_media: always to count their content",
             )
             paths = {}
     digests = {key: digest for path, key in paths.items() if (digest := digest_path(path))}

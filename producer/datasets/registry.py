@@ -1,7 +1,8 @@
-"""The registry of readers: look one up by the ``format`` of a source, else by the ending of its path.
+"""The registry of readers. The ``format`` of a source, else the ending of its path, determines its reader.
 
-Other packages add formats through the entry-point group ``vlm_fleet.readers``: each entry point names a module (or a function
-in it) whose import runs ``@register_reader(...)``. Entry points are imported only if no built-in format matches.
+Other packages add formats through the entry-point group ``vlm_fleet.readers``. Each entry point names a module, or a function
+in it, and the import of the module runs ``@register_reader(...)``. Entry points are imported only if no built-in format
+matches.
 """
 
 from collections.abc import Callable, Iterator
@@ -35,7 +36,7 @@ def register_reader(name: str, *, endings: tuple[str, ...] = ()) -> Callable[[Re
             raise ConfigError(f"two readers are registered for the format {name!r}; expected one: choose another name")
         if taken := [ending for ending in endings if ending in _formats_by_ending]:
             owner = _formats_by_ending[taken[0]]
-            raise ConfigError(f"reader {name!r}: files ending in {taken[0]} are already read as {owner!r}; leave that ending out")
+            raise ConfigError(f"reader {name!r}: files ending in {taken[0]} are already read as {owner!r}; omit that ending")
         _readers[name] = reader
         _formats_by_ending.update(dict.fromkeys(endings, name))
         return reader
@@ -60,7 +61,7 @@ def read_dataset(source: DatasetSource) -> Iterator[Sample]:
 
 
 def find_reader(source: DatasetSource) -> Reader:
-    """Return the reader for the format of a source. Raises ``ConfigError``, which lists the known formats, if there is none."""
+    """Return the reader for the format of a source. Raises ``ConfigError``, which lists the known formats, for other formats."""
     found = _look_up(source)
     if found is None:
         _import_entry_points()

@@ -1,6 +1,6 @@
 """Convert a row to a ``Sample``. All formats share this code.
 
-``source.fields`` maps our field names to those of the file; ``ALIASES`` applies to names that it does not map. All other
+``source.fields`` maps our field names to the file's field names. ``ALIASES`` applies to names that it does not map. All other
 fields become metadata of the sample. An invalid row becomes a sample with a ``fault`` that names file, line and field.
 """
 
@@ -52,11 +52,11 @@ _ENCODER = msgspec.json.Encoder()
 class Row:
     """One row as the reader of a format returns it.
 
-    ``number`` counts rows from 0, ``line`` is the 1-based line where the row begins, ``content`` is its bytes. ``offset`` is their
-    offset in the file if the file holds them unchanged; then large base64 text is referenced instead of copied. ``fields`` has
-    the raw values by the file's field names, with the types of JSON and text that UTF-8 can encode. A format with its own
-    rules sets ``media``, the ``kind`` of a row that has no kind field, and additional ``metadata``. ``columns`` lists all field
-    names that a row of the file can have, if ``fields`` may lack some of them.
+    ``number`` counts rows from 0, ``line`` is the 1-based line where the row begins, and ``content`` its bytes. ``offset`` is
+    the position of these bytes in the file, if the file contains them unchanged. In that case, large base64 text is referenced
+    instead of copied. ``fields`` maps the file's field names to the raw values, with the types of JSON and text that UTF-8 can
+    encode. A reader with special rules also sets ``media``, the ``kind`` of a row without a kind field, and ``metadata``.
+    ``columns`` lists all field names that a row of the file can have, if ``fields`` may omit some of them.
     """
 
     number: int
@@ -73,9 +73,9 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How to read a source.
+    """The rules for reading a source.
 
-    ``names`` lists the possible names in the file for each of our fields, in order of preference; ``ours`` is the reverse.
+    ``names`` maps each of our fields to its possible names in the file, in order of preference. ``ours`` is the reverse map.
     """
 
     source: DatasetSource
@@ -87,8 +87,8 @@ class Reading:
 def read_samples(source: DatasetSource, rows: Iterator[Row]) -> Iterator[Sample]:
     """Yield a sample for each of the first ``source.limit`` rows.
 
-    Raises ``ConfigError`` if ``source.fields`` maps an unknown name, or maps a name to a field that no row has, or if there are
-    no rows.
+    Raises ``ConfigError`` if ``source.fields`` maps an unknown name, or maps a name to a field that is missing in all rows, or if
+    there are no rows.
     """
     reading = plan_reading(source)
     unseen, met = set(source.fields.values()), set[str]()
@@ -107,7 +107,7 @@ def read_samples(source: DatasetSource, rows: Iterator[Row]) -> Iterator[Sample]
 
 
 def plan_reading(source: DatasetSource) -> Reading:
-    """Return how to read a source. Raises ``ConfigError`` if it maps an unknown name."""
+    """Return the rules for reading a source. Raises ``ConfigError`` if it maps an unknown name."""
     if strange := [name for name in source.fields if name not in ALIASES]:
         raise ConfigError(
             f"dataset {source.name!r}: fields: {strange[0]!r} is not a known field name{suggest(strange[0], list(ALIASES))}; "
@@ -116,7 +116,7 @@ def plan_reading(source: DatasetSource) -> Reading:
     mapped = {ours: (theirs,) for ours, theirs in source.fields.items()}
     names = ALIASES | mapped
     ours = {alias: name for name, aliases in names.items() for alias in aliases}
-    ours |= {theirs: name for name, theirs in source.fields.items()}  # a mapped column has only this meaning
+    ours |= {theirs: name for name, theirs in source.fields.items()}  # a mapped column has only the mapped meaning
     return Reading(source, source.media_root or str(Path(source.path).parent), names, ours)
 
 
@@ -135,7 +135,7 @@ def find_fault(source: DatasetSource, line: int, error: SampleError, name: str |
 
 
 def to_sample(row: Row, reading: Reading) -> Sample:
-    """Return the sample of a row. Of several faults the first is kept. Valid fields are read even if others are at fault."""
+    """Return the sample of a row. Keep the first fault. Read all valid fields, also in an invalid row."""
     source = reading.source
     found, metadata = _sort_fields(row, reading)
     values, fault = _convert_fields(row, found, reading)
@@ -179,7 +179,7 @@ def to_sample(row: Row, reading: Reading) -> Sample:
 
 
 def _sort_fields(row: Row, reading: Reading) -> tuple[dict[str, tuple[str, Any]], dict[str, Any]]:
-    """Return the known fields, as our name to (name in the file, value), and the metadata. Null counts as absent."""
+    """Return the known fields, as a map of our name to (name in the file, value), and the metadata. Null counts as absent."""
     found: dict[str, tuple[str, Any]] = {}
     metadata = row.metadata
     for name, value in row.fields.items():
@@ -187,7 +187,7 @@ def _sort_fields(row: Row, reading: Reading) -> tuple[dict[str, tuple[str, Any]]
         if ours is None:
             metadata[name] = value
         elif value is not None:
-            if ours in found:  # two aliases of one field: the preferred name wins, the other becomes metadata
+            if ours in found:  # two aliases of one field: use the preferred name; the other becomes metadata
                 rank = reading.names[ours].index
                 best, other = sorted([found[ours], (name, value)], key=lambda pair: rank(pair[0]))
                 found[ours], metadata[other[0]] = best, other[1]

@@ -1,8 +1,8 @@
 """Read tab-separated records as bytes, with the quoting rules of Python's csv module (``excel-tab``) and pandas.
 
 A quote is special only at the beginning of a cell. Inside a quoted cell, two quotes stand for one, and tabs and line ends are
-text. Text between the closing quote and the next tab belongs to the cell. Only the size of a whole record is limited. Bytes
-are not decoded here, so that the byte range of each cell is known.
+text. Text between the closing quote and the next tab belongs to the cell. Only the size of a whole record is limited. This
+module does not decode the bytes, so that the byte range of each cell is known.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ Span = tuple[int, int]
 class Record(NamedTuple):
     """One record: its first line (from 1), its offset in the file and its bytes without the line end.
 
-    ``is_whole`` is false for a line with an unclosed quote: it becomes a record alone, and reading continues on the next line.
+    ``is_whole`` is false for a line with an unclosed quote. That line is one record, and reading continues on the next line.
     """
 
     line: int

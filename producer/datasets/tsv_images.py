@@ -1,7 +1,7 @@
 """The image cells of a VLMEvalKit TSV: base64, the ``index`` of another row, or a list literal of these.
 
-Small images are copied into the sample; larger ones stay in the file and are referenced as byte ranges. Other rows are found
-through an index of the whole file (16 bytes per row), which is built when it is first needed.
+Small images are copied into the sample. Larger images stay in the file, and the sample refers to their byte ranges. Other rows
+are found with an index of the whole file (16 bytes per row), which is built at its first use.
 """
 
 import re
@@ -18,7 +18,7 @@ from producer.datasets.lines import skip_bom
 from producer.datasets.media import Reference, embed
 from producer.datasets.tsv import Record, Span, read_cell, read_records, split_record
 
-# VLMEvalKit's rule: image text of at most this many characters is the index of the row whose image to use.
+# VLMEvalKit's rule: image text of at most this many characters is the index of the row that has the image.
 INDEX_LIMIT = 64
 # One text of a list literal as written in the file: in single quotes, in double quotes (which csv doubles), or unquoted.
 _ELEMENT = re.compile(rb"""'([^']+)'|"+([^"]+)"+|([^\s\[\],'"]+)""")
@@ -26,14 +26,14 @@ _UTF8_BYTES = 4
 
 
 class ImageCells:
-    """Read the image cells of one file. ``index_column`` and ``image_column`` are positions in its header."""
+    """The image cells of one file. ``index_column`` and ``image_column`` are positions in its header."""
 
     def __init__(self, path: Path, index_column: int | None, image_column: int | None) -> None:
         self._path = path
         self._index_column = index_column
         self._image_column = image_column
         self._offsets: tuple[np.ndarray, np.ndarray] | None = None
-        # neighbouring rows often refer to the same row; each cached reference holds at most INLINE_LIMIT_BYTES
+        # Adjacent rows often refer to the same row. Each cached reference has at most INLINE_LIMIT_BYTES.
         self._find_images = lru_cache(maxsize=256)(self._find_images_of_row)
 
     def read(self, record: Record, span: Span) -> list[Reference]:
@@ -62,12 +62,12 @@ class ImageCells:
                 column = self._image_column
                 if column is not None and column < len(spans) and self._read_row_index(record.content, spans) == index.encode():
                     return self._read_own_images(record, spans[column], index)
-        raise SampleError("bad_media", f"found {index!r}; expected base64 text, or the index of another row whose image to use")
+        raise SampleError("bad_media", f"found {index!r}; expected base64 text, or the index of another row with an image")
 
     def _read_own_images(self, record: Record, span: Span, index: str) -> list[Reference]:
         elements = find_elements(record.content, span)
         if not elements or any(end - start <= INDEX_LIMIT for start, end in elements):
-            raise SampleError("bad_media", f"found {index!r}, a row without an image of its own; expected a row that has one")
+            raise SampleError("bad_media", f"found {index!r}, a row without an image; expected the index of a row with an image")
         return [self._embed(record, start, end) for start, end in elements]
 
     def _find_offsets(self, index: str) -> list[int]:
@@ -96,7 +96,7 @@ class ImageCells:
 
 
 def find_elements(content: bytes, span: Span) -> list[Span]:
-    """Return the spans of the texts in an image cell: one text, the texts of its list literal, or none if it is empty."""
+    """Return the spans of the texts in an image cell: one text, the texts of its list literal, or an empty list."""
     start, end = span
     while start < end and content[start] in b'" \r\n':
         start += 1

@@ -2,12 +2,13 @@
 
 Columns: ``index``, ``question``, ``hint``, ``A`` … ``Z`` (options, if both A and B are present), ``answer`` (a letter, Yes or No,
 text, or a list literal of accepted texts), ``image`` (base64, the index of another row, or a list literal of these) or else
-``image_path``, and our ``group``. All other columns become metadata as text. An empty cell counts as absent. ``fields`` maps
-our names to other columns.
+``image_path``, and this project's ``group``. All other columns become metadata as text. An empty cell counts as absent.
+``fields`` maps our names to other columns.
 
-VLMEvalKit derives the question kind from the whole dataset. This reader streams, so each row decides: options mean multiple
-choice, answers that are all yes or no mean yes/no, and otherwise the kind is short text. The two differ for a VQA dataset in
-which some answers happen to be yes or no: set ``kind`` in the source there. A ``kind`` column applies if its value is a known kind.
+VLMEvalKit derives the question kind from the whole dataset. This reader streams, so each row determines its kind: options mean
+multiple choice, answers that are all yes or no mean yes/no, and otherwise the kind is short text. The two rules differ for a VQA
+dataset in which only some answers are yes or no. For such a dataset, set ``kind`` in the source. A ``kind`` column applies if its
+value is a known kind.
 """
 
 import ast
@@ -31,14 +32,14 @@ from producer.datasets.tsv import Record, Span, read_cell, read_records, split_r
 from producer.datasets.tsv_images import ImageCells
 
 _READ = ("id", "question", "hint", "target", "group", "image", "image_path")
-_PREFERRED = {"id": "index", "target": "answer"}  # VLMEvalKit's names take precedence over our other aliases
+_PREFERRED = {"id": "index", "target": "answer"}  # VLMEvalKit's names take precedence over our aliases
 
 Role = Literal["field", "option", "kind", "image", "image_path", "metadata"]
 
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """The layout of every row: ``columns`` maps our names to column names, ``roles`` gives the role of each column in order."""
+    """The layout of every row. ``columns`` maps our names to column names. ``roles`` gives the role of each column, in order."""
 
     reading: Reading
     header: tuple[str, ...]
@@ -89,7 +90,7 @@ def _read_table(record: Record | None, source: DatasetSource) -> _Table:
 
 
 def _find_columns(header: tuple[str, ...], reading: Reading) -> dict[str, str]:
-    """Return the columns that become sample fields, by our names."""
+    """Map our names to the columns that become sample fields."""
     names = reading.names | {ours: (theirs, *reading.names[ours]) for ours, theirs in _PREFERRED.items()}
     names |= {ours: (theirs,) for ours, theirs in reading.source.fields.items()}
     found = {ours: [name for name in names[ours] if name in header] for ours in sorted({*_READ, *reading.source.fields})}
@@ -122,7 +123,7 @@ def _read_row(record: Record, number: int, table: _Table) -> Row:
     row.fault = _find_shape_fault(record, len(spans), table)
     texts: dict[Role, dict[str, Any]] = {"field": {}, "option": {}, "image_path": {}, "metadata": row.metadata}
     image: Span | None = None
-    for name, role, span in zip(table.header, table.roles, spans, strict=False):  # a row with missing cells is read up to its end
+    for name, role, span in zip(table.header, table.roles, spans, strict=False):  # a row may have missing cells
         if role == "image":
             image = span
         elif text := _read_text(row, name, span, table):
@@ -188,7 +189,7 @@ def _read_list(text: str) -> str | list[str]:
 
 
 def _read_images(row: Row, record: Record, cell: Span | None, paths: str, table: _Table) -> list[Reference]:
-    """Return the images of the ``image`` cell, or else of ``image_path``. An unresolved image is a fault of the row."""
+    """Return the images of the ``image`` cell, or else of ``image_path``. An image that is not found is a fault of the row."""
     ours = "image"
     try:
         if cell and (images := table.image_cells.read(record, cell)):

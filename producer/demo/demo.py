@@ -1,4 +1,4 @@
-"""The demo: run the complete flow on one machine, from dataset files to scores, without any setup.
+"""The demo: run all steps on one machine, from dataset files to scores, without any setup.
 
 All files are in one folder (``.fleet/demo``). The demo can be interrupted at any time; the next start continues the run.
 """
@@ -64,7 +64,7 @@ def run_demo(folder: Path, console: Console) -> RunStatus:
 
 @contextmanager
 def one_worker(model: str, settings: Settings, log_path: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """Run ``workers start`` on the CPU with its log in a file. Drain the worker at the end."""
+    """Run ``workers start`` on the CPU and write its log to a file. Drain the worker at the end."""
     command = [sys.executable, "-m", "workers", "start", "--model", model, "--gpus", "none"]
     environment = {
         **os.environ,
@@ -95,7 +95,7 @@ def _conclude(status: RunStatus, store: Store, folder: Path, console: Console) -
         f"\nResults   {results}/results.parquet and .jsonl\n"
         f"Evidence  {folder}/store/runs/{status.run_id}/ (plan, parts)\n"
         f"Log       {folder}/worker.log\n"
-        f"Again     the same command shows these results; remove {folder} to start over",
+        f"Again     the same command shows these results; delete {folder} to start over",
         highlight=False,
         soft_wrap=True,
     )

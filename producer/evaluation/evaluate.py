@@ -21,8 +21,8 @@ class DatasetScores(Record):
     ``unique = ok + invalid + failed + unprocessed`` and ``n + unscored = ok + invalid``, always. ``n`` counts the answered
     samples that have a target. Accuracies are over ``n``; ``interval`` is the 95 % Wilson interval of the accuracy.
     ``first_attempt_hits`` counts correct answers that were accepted at attempt 1. ``no_answer`` counts the ``ok`` samples
-    within ``n`` from whose prediction no answer could be extracted; they are misses. ``retried`` counts samples with more
-    than one attempt. ``failures`` counts the ``failed`` samples by error code. A rate is ``None`` if its denominator is 0.
+    within ``n`` without an extractable answer; they are misses. ``retried`` counts samples with more than one attempt.
+    ``failures`` counts the ``failed`` samples by error code. A rate is ``None`` if its denominator is 0.
     """
 
     dataset: str
@@ -64,9 +64,9 @@ def evaluate_run(run_id: str, store: Store, outcomes: Iterable[Outcome]) -> Eval
 def evaluate_outcomes(run_id: str, model: str, outcomes: Iterable[Outcome], unique: Mapping[str, int]) -> Evaluation:
     """Score the outcomes of a run in one pass, in constant memory.
 
-    ``outcomes`` has each sample at most once. ``unique`` gives the number of samples of each dataset. Samples without an
-    outcome, or with the collector's ``unprocessed`` placeholder, count as ``unprocessed``. Raises ``IntegrityError`` if there
-    are outcomes of a dataset that ``unique`` lacks, or more outcomes than samples.
+    ``outcomes`` contains each sample at most once. ``unique`` gives the number of samples of each dataset. Samples without an
+    outcome, or with the collector's ``unprocessed`` placeholder, count as ``unprocessed``. Raises ``IntegrityError`` for
+    outcomes of a dataset that is not in ``unique``, and for more outcomes than samples.
     """
     counts: dict[str, Counter[str]] = {dataset: Counter() for dataset in unique}
     failures: dict[str, Counter[str]] = {dataset: Counter() for dataset in unique}
@@ -75,7 +75,7 @@ def evaluate_outcomes(run_id: str, model: str, outcomes: Iterable[Outcome], uniq
             continue
         if outcome.dataset not in counts:
             raise IntegrityError(
-                f"sample {outcome.sample_id}: run {run_id} has no dataset {outcome.dataset!r}, only {', '.join(unique)}"
+                f"sample {outcome.sample_id}: run {run_id} has no dataset {outcome.dataset!r}; expected one of {', '.join(unique)}"
             )
         counts[outcome.dataset].update(_facts_of(outcome))
         if outcome.status == "failed":

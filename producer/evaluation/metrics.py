@@ -12,7 +12,7 @@ def wilson_interval(hits: int, n: int, z: float = 1.959964) -> tuple[float, floa
     """Return the Wilson score interval ``(low, high)`` of a proportion, or ``None`` for ``n = 0``.
 
     The default ``z`` gives 95 %. Source: Wilson 1927. Brown, Cai and DasGupta 2001 recommend it over the normal
-    approximation, which is wrong near 0 and 1 and for small ``n``. Raises ``ValueError`` unless ``0 <= hits <= n``.
+    approximation, which is inaccurate near 0 and 1 and for small ``n``. Raises ``ValueError`` unless ``0 <= hits <= n``.
     """
     if not 0 <= hits <= n:
         raise ValueError(f"hits = {hits}, n = {n}: expected 0 <= hits <= n")

@@ -1,4 +1,4 @@
-"""Scorers compare the answer of a sample with its target. Each belongs to a convention, which is reported with every score."""
+"""Scorers compare the answer of a sample with its target. Each scorer belongs to a convention. Reports show the convention."""
 
 import re
 from decimal import Decimal

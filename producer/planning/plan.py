@@ -22,9 +22,9 @@ from producer.planning.shuffle import Counts, Spread, shuffle_samples
 def plan_run(spec: RunSpec, samples: Iterable[Sample], store: Store) -> Plan:
     """Shuffle the samples and write samples, index and ``run.json``, in this order. Return the plan.
 
-    Memory holds one bucket (about a 256th of the samples) and the index. The same spec and samples give the same bytes, so a
-    crash followed by planning again, or two producers at once, give the same plan. ``run.json`` is written last: its presence
-    marks a complete plan. Raises ``ConfigError`` if there is no sample.
+    Memory holds one bucket (about 1/256 of the samples) and the index. The same spec and samples give the same bytes.
+    Therefore planning again after a crash, or two producers at the same time, write the same plan. ``run.json`` is written
+    last: its presence marks a complete plan. Raises ``ConfigError`` if there are no samples.
     """
     counts = Counts([source.name for source in spec.datasets])
     with open_scratch() as scratch, store.open_writer(samples_key(spec.run_id)) as writer:
@@ -42,7 +42,7 @@ def plan_run(spec: RunSpec, samples: Iterable[Sample], store: Store) -> Plan:
 
 @contextmanager
 def open_scratch() -> Iterator[Path]:
-    """Yield an empty temporary folder to sort in. Raises ``ConfigError`` if its disk is full."""
+    """Yield an empty temporary folder for the sort. Raises ``ConfigError`` if its disk is full."""
     try:
         with tempfile.TemporaryDirectory(prefix="vlm-fleet-plan-") as scratch:
             yield Path(scratch)
@@ -55,7 +55,7 @@ def open_scratch() -> Iterator[Path]:
 
 
 def describe_plan(spec: RunSpec, samples: Iterable[Sample]) -> dict[str, Any]:
-    """Return the resolved spec, its digest and the counts that ``plan_run`` would find. Write nothing to the store."""
+    """Return the resolved spec, its digest and the counts that ``plan_run`` would find. Do not write to the store."""
     counts = Counts([source.name for source in spec.datasets])
     with open_scratch() as scratch:
         groups = shuffle_samples(samples, counts, seed=spec.shuffle.seed, scratch=scratch)
@@ -100,8 +100,8 @@ def write_chunks(
 ) -> IndexBuilder:
     """Cut groups into chunks within ``bounds``, pass the bytes of each chunk to ``write``, and return the chunks' index.
 
-    ``datasets`` is the number of datasets. With ``is_scattered`` (a later wave), the ``row`` of an entry is its plan position;
-    without it, plan positions count up from 0.
+    ``datasets`` is the number of datasets. With ``is_scattered`` (a later wave), the ``row`` of an entry is its plan position.
+    Otherwise plan positions are numbered from 0.
     """
     index = IndexBuilder()
     position = offset = 0

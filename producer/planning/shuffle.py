@@ -1,4 +1,4 @@
-"""The seeded global shuffle: put the samples of all datasets in one random order, keep groups together, drop duplicates.
+"""The seeded global shuffle. It puts the samples of all datasets in random order, keeps groups together and drops duplicates.
 
 Samples are sorted by a seeded hash of their group, so the order depends only on the seed and the samples, not on the order
 of the files or the available memory. The sort is external: samples are written to 256 buckets on disk by the first byte of
@@ -18,7 +18,7 @@ from typing import BinaryIO, NamedTuple
 from common.records import DatasetCounts, Sample
 
 _HEADER = struct.Struct("<16sQHQHI")
-_UNKNOWN_MEDIA_BYTES = 200_000  # assumed for a media file of unknown size; planning opens no media files
+_UNKNOWN_MEDIA_BYTES = 200_000  # assumed for a media file of unknown size; planning does not open media files
 
 
 class Spread(NamedTuple):
@@ -105,5 +105,5 @@ def _hash_group(seed: int, sample: Sample) -> bytes:
 
 
 def estimate_input_bytes(sample: Sample, line: bytes) -> int:
-    """Estimate the bytes that a worker holds in memory for the sample: its line, and its media that are not inline."""
+    """Estimate the bytes that a worker holds in memory for the sample: its line, and the media outside the line."""
     return len(line) + sum((media.length or _UNKNOWN_MEDIA_BYTES) for media in sample.media if media.data is None)

@@ -1,7 +1,7 @@
-"""Plan waves: samples that ended ``failed`` or ``invalid`` are run again, in chunks of their own.
+"""Plan waves: samples that ended ``failed`` or ``invalid`` are run again, in separate chunks.
 
 A wave exists when its index exists. The samples object is written before the index, and its key contains a digest of its
-content. So two producers that plan at once, or one that dies between the two writes, leave at most an unused object.
+content. If two producers plan the same wave, or one is killed between the two writes, at most an unused object remains.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,9 +23,9 @@ from producer.results.collect import read_outcomes
 
 
 def find_retried(index: ChunkIndex, ledger: Ledger, statuses: Iterable[str]) -> list[int]:
-    """Return the plan positions, ascending, of samples in one of ``statuses`` that no unfinished wave contains.
+    """Return the plan positions, ascending, of samples in one of ``statuses``, without the samples of unfinished waves.
 
-    ``statuses`` are ``failed`` and ``invalid``.
+    Each of ``statuses`` is ``failed`` or ``invalid``.
     """
     states = np.frombuffer(ledger.read_states(index.run_id), np.uint8)
     wanted = np.isin(states, [STATE_BYTES[status] for status in statuses])
@@ -42,7 +42,7 @@ def plan_wave(run: PlannedRun, positions: Sequence[int], store: Store) -> bool:
     """Plan the next wave from the samples at these plan positions, in ascending order. Return whether it was created.
 
     It is not created if another producer has planned this wave first. Each sample of the wave records the number of its
-    earlier attempts and the violations of the last one.
+    earlier attempts and the violations of the last of them.
     """
     wave, numbers = len(run.index.waves) + 1, run.plan.dataset_numbers
     samples = zip(positions, _read_samples(store, run.index, positions), strict=True)

@@ -26,9 +26,9 @@ _READ_AHEAD = 8  # chunks; a remote store takes tens of milliseconds for each
 def collect_outcomes(run_id: str, store: Store) -> Iterator[Outcome]:
     """Return an iterator over one outcome for each sample of the plan, in plan order.
 
-    A sample whose chunk has no part yet is a placeholder with the status ``unprocessed``. Raises ``ConfigError`` immediately if
-    the store has no such run, and ``IntegrityError`` if the plan or a part is damaged, or a part holds samples other than
-    those of its chunk.
+    If the chunk of a sample has no part yet, its outcome is a placeholder with the status ``unprocessed``. Raises
+    ``ConfigError`` immediately if the store has no such run, and ``IntegrityError`` if the plan or a part is damaged, or if a
+    part does not contain exactly the samples of its chunk.
     """
     run = load_planned_run(store, run_id)
     plan, index = run.plan, run.index
@@ -56,9 +56,9 @@ def _merge_waves(waves: list[Iterator[tuple[int, Outcome]]]) -> Iterator[Outcome
 
 
 def merge_outcomes(waves: Sequence[Outcome]) -> Outcome:
-    """Merge a sample's outcomes, in the order of the waves: return the best one, and the earliest among equals.
+    """Merge a sample's outcomes, given in the order of the waves. Return the best outcome; among equals, the earliest one.
 
-    Its attempts are those of all waves, numbered in one sequence. A wave without an answer becomes an attempt with an empty
+    It contains the attempts of all waves, numbered in one sequence. A wave without an answer becomes an attempt with an empty
     response, the finish reason ``error``, and the error code as its violation.
     """
     reached = [outcome for outcome in waves if outcome.status != UNPROCESSED]
@@ -74,7 +74,7 @@ def _show_failure(outcome: Outcome) -> Attempt:
 
 
 def read_outcomes(store: Store, chunk: Chunk) -> list[Outcome]:
-    """Return the outcomes of one chunk, verified against its samples, or placeholders if it has no part."""
+    """Return the outcomes of one chunk, checked against its samples, or placeholders if it has no part."""
     samples = read_chunk(store, chunk)
     part = read_part(store, chunk)
     if part is None:
@@ -88,7 +88,7 @@ def read_outcomes(store: Store, chunk: Chunk) -> list[Outcome]:
 
 
 def _hold_place(sample: Sample) -> Outcome:
-    # Not a valid outcome on purpose: `unprocessed` occurs only in collected tables.
+    # `model_construct` skips validation, because `unprocessed` is not a valid status outside collected tables.
     return Outcome.model_construct(
         sample_id=sample.sample_id,
         dataset=sample.dataset,

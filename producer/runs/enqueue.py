@@ -22,10 +22,10 @@ from producer.runs.rebuild import open_run
 class Enqueued(Record):
     """The result of enqueueing a run.
 
-    ``planned`` is true if this call wrote the plan, ``opened`` if the ledger did not know the run before. ``state`` is the
+    ``planned`` is true if this call wrote the plan, ``opened`` if the ledger had no record of the run before. ``state`` is the
     run's state. ``not_ok`` counts the samples that ended ``failed`` or ``invalid``, ``rung`` the chunks for which a message
     was published, and ``workers`` the workers that serve the model now. ``earlier_run`` is the id of the run that an earlier
-    version planned for this spec, when its engine options did not count, or None.
+    version planned for this spec, or None. The ids of earlier versions did not include engine options.
     """
 
     run_id: str
@@ -43,13 +43,13 @@ class Enqueued(Record):
 def enqueue_run(spec: RunSpec, samples: Iterable[Sample], store: Store, ledger: Ledger, app: Celery) -> Enqueued:
     """Plan and open a run if needed, and publish a message for every chunk that is neither done nor leased.
 
-    Idempotent: call it again at any time, also after an earlier call was killed at any point. ``samples`` are read only if
-    the store has no usable plan. If the ledger does not know the run, finished chunks are restored from the parts in the store.
+    Idempotent: call it again at any time, also after an earlier call was killed at any point. ``samples`` are read only if the
+    store has no usable plan. If the ledger has no record of the run, finished chunks are restored from the parts in the store.
     """
     found = find_planned_run(store, spec.run_id)
     if found is None:
         plan_run(spec, samples, store)
-    # `abort_if` is not part of the digest: the spec of this call may differ from the stored one, and takes precedence.
+    # `abort_if` is not part of the digest, so this call's spec may differ from the stored spec. This call's spec takes precedence.
     run = replace(found or load_planned_run(store, spec.run_id), spec=spec)
     opened = open_run(run, store, ledger, resets_abort=True)
     view = ledger.view_run(spec.run_id)
@@ -71,7 +71,7 @@ def enqueue_run(spec: RunSpec, samples: Iterable[Sample], store: Store, ledger: 
 def find_earlier_run(spec: RunSpec, store: Store) -> str | None:
     """Return the id under which an earlier version of the fleet planned this spec, or None if the store has no such run.
 
-    A run with other engine options may have that id too; it asked another question.
+    A run with other engine options may also have that id. Its answers do not count for this spec.
     """
     earlier = spec.earlier_run_id
     if earlier == spec.run_id or not store.exists(run_key(earlier)):
@@ -84,7 +84,7 @@ def find_earlier_run(spec: RunSpec, store: Store) -> str | None:
 
 
 def find_planned_run(store: Store, run_id: str) -> PlannedRun | None:
-    """Return the planned run, or None if the store has no plan or a quick check finds an object missing, truncated or damaged.
+    """Return the planned run, or None if it has no plan or a quick check finds a missing, truncated or damaged object.
 
     The check reads the record, the indexes and the last chunk. Planning the same spec again writes the same bytes, so
     enqueueing repairs a damaged plan.

@@ -13,10 +13,11 @@ _READ_AHEAD = 8  # parts; a remote store takes tens of milliseconds for each
 
 
 def open_run(run: PlannedRun, store: Store, ledger: Ledger, *, resets_abort: bool = False) -> bool:
-    """Open a planned run in the ledger and return whether the ledger did not know it before.
+    """Open a planned run in the ledger. Return whether the ledger had no record of it before.
 
-    For an unknown run, set its ``abort_if`` and commit its parts; with ``resets_abort``, set ``abort_if`` for a known run too.
-    A crash between opening and the last part loses nothing: if a chunk that has a part is run again, the existing part stays.
+    For a new record, set its ``abort_if`` and commit its parts. With ``resets_abort``, also set the ``abort_if`` of an existing
+    record. A crash before the last part is committed does not lose results: if a chunk that has a part is run again, the
+    existing part stays.
     """
     opened = ledger.open_run(run.plan, run.spec.model.name, chunks=len(run.index))
     if opened or resets_abort:
@@ -29,7 +30,7 @@ def open_run(run: PlannedRun, store: Store, ledger: Ledger, *, resets_abort: boo
 def commit_parts(run: PlannedRun, store: Store, ledger: Ledger) -> int:
     """Commit every part in the store and return their number. Idempotent: repeated calls give the same counts.
 
-    Parts of a wave that was planned after ``run`` was loaded are skipped: the workers that wrote them commit them.
+    Parts of waves that were planned after ``run`` was loaded are skipped, because the workers that wrote them commit them.
     """
     index, datasets = run.index, run.plan.dataset_numbers
     listed = [parse_part_key(key)[1] for key in store.list_keys(parts_prefix(run.run_id))]

@@ -17,7 +17,7 @@ _RATE_WINDOW_S = 30.0
 class SampleCounts(Record):
     """Samples by state. ``rows = unique + duplicates``, and the five states add up to ``unique``.
 
-    A sample that is run again keeps its state until a better one is reached.
+    A sample that is run again keeps its state until it reaches a better one.
     """
 
     rows: int
@@ -41,8 +41,8 @@ class RunStatus(Record):
     """The object that ``producer status RUN --json`` prints.
 
     ``retrying`` counts samples that are being run again. ``samples_per_s`` and ``tokens_per_s`` cover this run's commits of the
-    last 30 s; the rates of ``workers`` cover everything that a worker answers, also for other runs. ``eta_s`` (seconds) is
-    ``None`` while the rate is 0. ``quarantine`` is ``None`` while no chunk is quarantined.
+    last 30 s. The rates of ``workers`` cover all answers of a worker, also for other runs. ``eta_s`` (seconds) is ``None``
+    while the rate is 0. ``quarantine`` is ``None`` if the run has no quarantined chunks.
     """
 
     run_id: str
@@ -64,7 +64,7 @@ class RunStatus(Record):
 
 
 def read_status(run_id: str, store: Store, ledger: Ledger) -> RunStatus:
-    """Return a run's status. Raises ``ConfigError`` if the store has no such run, or the ledger has lost it."""
+    """Return a run's status. Raises ``ConfigError`` if the store has no such run, or the ledger has lost the run."""
     return prepare_status(run_id, store, ledger)()
 
 
@@ -77,7 +77,7 @@ def prepare_status(run_id: str, store: Store, ledger: Ledger) -> Callable[[], Ru
         view = ledger.view_run(run_id)
         if view is None:
             raise ConfigError(
-                f"Redis does not know run {run_id} (was it flushed?); restore it with: producer resume {run_id} --rebuild"
+                f"Redis has no record of run {run_id} (was it flushed?); restore it with: producer resume {run_id} --rebuild"
             )
         if view.chunks > len(run.index):
             run = run.reload_index(store)
@@ -142,9 +142,9 @@ def _count_states(counts: DatasetCounts, number: int, view: LedgerView, in_fligh
 
 
 def measure_rate(view: LedgerView) -> tuple[float, float]:
-    """Return samples/s and tokens/s: of the last 30 s of an unfinished run, or of the whole duration of a finished one.
+    """Return samples/s and tokens/s over the last 30 s of an unfinished run, or over the whole duration of a finished run.
 
-    The ledger keeps only the latest commits. If they cover less time than that, the rate starts at the oldest one kept.
+    The ledger keeps only the latest commits. If they cover less time, the rate starts at the oldest of them.
     """
     since_s, until_s = max(view.started_s, view.now_s - _RATE_WINDOW_S), view.now_s
     if view.state == RunState.DONE:

@@ -1,4 +1,4 @@
-"""No engine answers a prompt that fills the context of its model, and none generates past its end."""
+"""Every engine refuses a prompt that fills the context of its model, and ends an answer at the end of the context."""
 
 import asyncio
 from collections.abc import Callable
@@ -43,14 +43,14 @@ async def ask(engine: Engine, request: Request) -> Generation | SampleError:
 
 
 async def find_context(engine: Engine) -> int:
-    """Return the context that the engine reports when it refuses a prompt."""
+    """Return the context length that the engine reports when it refuses a prompt."""
     refused = await ask(engine, make_request(text=WORD * 5000, images=0))
     assert isinstance(refused, SampleError)
     return int(str(refused).partition("the context of the model has ")[2].partition(";")[0])
 
 
 async def write_prompt(engine: Engine, prompt_tokens: int, images: int, **settings: Any) -> Request:
-    """Return a request whose prompt has this many tokens, by asking for the length of a short prompt first."""
+    """Return a request whose prompt has ``prompt_tokens`` tokens. A short prompt first measures the fixed part."""
     short = await engine.generate(make_request(text="Why" + WORD, images=images, max_tokens=1))
     words = 1 + prompt_tokens - (short.prompt_tokens or 0)
     return make_request(text="Why" + WORD * words, images=images, **settings)
@@ -78,7 +78,7 @@ def test_prompt_that_fills_context_is_refused(open_any: Open, images: int) -> No
     assert 900 * context < stated < 1100 * context
 
 
-def test_answer_ends_at_the_end_of_context(open_any: Open) -> None:
+def test_answer_ends_at_context_limit(open_any: Open) -> None:
     async def ask_once() -> tuple[int, Generation | SampleError]:
         async with open_any() as engine:
             context = await find_context(engine)
@@ -91,7 +91,7 @@ def test_answer_ends_at_the_end_of_context(open_any: Open) -> None:
     assert (answer.output_tokens or 0) <= 3
 
 
-def test_refused_prompt_leaves_its_neighbours(open_any: Open) -> None:
+def test_refused_prompt_does_not_affect_other_requests(open_any: Open) -> None:
     async def ask_together() -> tuple[list[Generation], list[Generation | SampleError]]:
         async with open_any() as engine:
             context = await find_context(engine)

@@ -1,4 +1,4 @@
-"""The contract of every engine, on echo, transformers and real vLLM, and the lookup of engines by name."""
+"""The contract of every engine, tested on echo, transformers and real vLLM, and the lookup of engines by name."""
 
 import asyncio
 import random
@@ -20,7 +20,7 @@ Open = Callable[[], AbstractAsyncContextManager[Engine]]
 
 pytestmark = pytest.mark.timeout(2 * LOAD_S)
 
-# The shared options of the contract, for the engines that run in the process of the test.
+# The options of the engines that run in the process of the test.
 OWN: dict[str, dict[str, Any]] = {
     "echo": {"name": "echo", "table": [{"match": "count to ten", "answers": ["1 2 3 4 5 6 7 8 9 10"]}]},
     "hf": {"name": "hf", "weights": TINY, "dtype": "float32", "max_batch_size": 8},
@@ -30,7 +30,7 @@ ENGINES = [*OWN, "vllm"]
 
 @pytest.fixture(params=ENGINES)
 def open_any(request: pytest.FixtureRequest) -> Open:
-    """Return a function that opens one of the engines. vLLM is loaded once for all tests, because loading is slow."""
+    """Return a function that opens one of the engines. All tests share one loaded vLLM, because loading is slow."""
     if request.param in OWN:
         return partial(open_engine, **OWN[request.param])
     host: VllmHost = request.getfixturevalue("vllm_host")
@@ -39,7 +39,7 @@ def open_any(request: pytest.FixtureRequest) -> Open:
 
 @pytest.fixture(params=ENGINES)
 def load_any(request: pytest.FixtureRequest) -> Open:
-    """Return a function that loads one of the engines, not started, for this test only."""
+    """Return a function that loads one of the engines for this test only, without starting it."""
     if request.param in OWN:
         return partial(load_own, **OWN[request.param])
     host: VllmHost = request.getfixturevalue("vllm_host")
@@ -203,7 +203,7 @@ def test_unknown_engine_option_is_a_config_error(name: str) -> None:
 def test_unknown_or_reserved_vllm_option_is_rejected(vllm_host: VllmHost, option: str, message: str) -> None:
     async def load() -> None:
         async with vllm_host.load({option: 1}):
-            """Not reached."""
+            """Loading fails before this block."""
 
     with pytest.raises(ConfigError, match=f"profile tried: engine_options: {option}: {message}"):
         run(load())

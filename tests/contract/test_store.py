@@ -1,4 +1,4 @@
-"""The contract of every store, on a local folder and on S3."""
+"""The contract of every store, tested on a local folder and on S3."""
 
 import errno
 import os
@@ -40,13 +40,13 @@ def store(store_url: str) -> Store:
     return open_store(store_url, patience_s=5)
 
 
-def test_object_survives_a_round_trip(store: Store) -> None:
+def test_stored_object_is_read_back_unchanged(store: Store) -> None:
     for content in (b"", b"\x00\xff", os.urandom(6 * MIB)):
         store.put("runs/a/one.bin", content)
         assert store.get("runs/a/one.bin") == content
 
 
-def test_put_replaces_and_put_new_does_not(store: Store) -> None:
+def test_put_replaces_object_and_put_new_keeps_it(store: Store) -> None:
     assert store.put_new("key", b"first")
     assert not store.put_new("key", b"second")
     assert store.get("key") == b"first"
@@ -55,7 +55,7 @@ def test_put_replaces_and_put_new_does_not(store: Store) -> None:
 
 
 @pytest.mark.parametrize("size", [100, 6 * MIB], ids=["small", "larger than one upload part"])
-def test_exactly_one_concurrent_creator_wins(store: Store, size: int) -> None:
+def test_exactly_one_concurrent_put_new_succeeds(store: Store, size: int) -> None:
     contents = [bytes([racer]) * size for racer in range(RACERS)]
     for race in range(5 if size < MIB else 1):
         start = threading.Barrier(RACERS)
@@ -83,7 +83,7 @@ def test_put_new_retries_conflict_without_object(store: Store, monkeypatch: pyte
     assert store.get("key") == b"content"
 
 
-def test_range_read_returns_exactly_that_range(store: Store) -> None:
+def test_range_read_returns_exactly_the_requested_bytes(store: Store) -> None:
     store.put("key", b"0123456789")
     assert store.get_range("key", 3, 4) == b"3456"
     assert store.get_range("key", 9, 1) == b"9"
@@ -97,7 +97,7 @@ def test_range_outside_the_object_is_rejected(store: Store, offset: int, length:
         store.get_range("key", offset, length)
 
 
-def test_missing_object_is_named(store: Store) -> None:
+def test_missing_object_error_names_its_key(store: Store) -> None:
     store.put("folder/key", b"")
     for key in ("nothing", "folder", "folder/nothing"):
         assert not store.exists(key)
@@ -120,7 +120,7 @@ def test_list_keys_yields_each_key_once(store: Store) -> None:
     assert list(store.list_keys("nowhere")) == []
 
 
-def test_list_keys_reads_page_after_page(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_list_keys_reads_pages_as_needed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MOTO_S3_DEFAULT_MAX_KEYS", "10")
     monkeypatch.setattr("common.storage.store._LIST_PAGE", 10)
     keys = {f"many/{number}" for number in range(35)}
@@ -164,17 +164,17 @@ def test_failed_writer_leaves_no_object(store: Store, pieces: int) -> None:
         with store.open_writer("big/object") as writer:
             for _ in range(pieces):
                 writer.write(b"x" * 512 * 1024)
-            raise FileNotFoundError("the dataset is gone")
+            raise FileNotFoundError("the dataset does not exist")
 
-    with pytest.raises(FileNotFoundError, match="the dataset is gone"):
+    with pytest.raises(FileNotFoundError, match="the dataset does not exist"):
         write_and_fail()
     assert not store.exists("big/object")
     assert list(store.list_keys()) == []
 
 
-def test_failed_writer_keeps_the_older_object(store: Store) -> None:
+def test_failed_writer_keeps_the_existing_object(store: Store) -> None:
     store.put("key", b"older")
-    with pytest.raises(RuntimeError), store.open_writer("key") as writer:  # noqa: PT012  # the test is about the whole block
+    with pytest.raises(RuntimeError), store.open_writer("key") as writer:  # noqa: PT012  # the test needs both statements
         writer.write(b"x" * 20 * MIB)
         raise RuntimeError
     assert store.get("key") == b"older"
@@ -199,14 +199,14 @@ def test_key_outside_the_root_is_rejected(store: Store, key: str) -> None:
         store.put(key, b"")
 
 
-def test_local_path_has_three_spellings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_local_store_accepts_three_url_forms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for url in (f"file://{tmp_path}/.fleet/store", "file://.fleet/store", ".fleet/store"):
         open_store(url).put_new("folder/key", url.encode())
     assert (tmp_path / ".fleet/store/folder/key").read_text() == f"file://{tmp_path}/.fleet/store"
 
 
-def test_folder_that_cannot_be_created_is_named(tmp_path: Path) -> None:
+def test_error_names_folder_that_cannot_be_created(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match=r"file/store: cannot make this folder"):
         open_store(f"{tmp_path}/file/store")
@@ -221,7 +221,7 @@ def test_folder_is_created_only_on_request(tmp_path: Path) -> None:
 
 
 def test_folder_that_disappears_is_not_created_again(tmp_path: Path) -> None:
-    """Objects written below an unmounted file system would be hidden when it is mounted again."""
+    """Objects written to an unmounted folder would be hidden after its file system is mounted again."""
     store = open_store(f"{tmp_path}/store")
     store.put("runs/a/key", b"content")
     (tmp_path / "store").rename(tmp_path / "away")
@@ -251,7 +251,7 @@ def test_folder_that_disappears_is_not_created_again(tmp_path: Path) -> None:
         *((code, ConfigError) for code in ("EEXIST", "ENOTDIR", "ENAMETOOLONG", "ELOOP", "EINVAL")),
     ],
 )
-def test_fault_of_folder_passes_unless_path_is_wrong(
+def test_folder_fault_is_transient_unless_path_is_wrong(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, error: type[FleetError]
 ) -> None:
     number: int = getattr(errno, code)
@@ -285,8 +285,8 @@ def test_plain_http_requires_an_http_endpoint(s3_url: str, monkeypatch: pytest.M
         open_store(s3_url, patience_s=1).probe()
 
 
-def test_store_without_answer_is_unreachable(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://user:secret@127.0.0.1:9")  # port 9, discard: nothing listens there
+def test_unresponsive_store_is_unreachable(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://user:secret@127.0.0.1:9")  # no server listens on port 9 (discard)
     store = open_store(s3_url, patience_s=0.2)
     for operation in (store.probe, lambda: list(store.list_keys()), lambda: store.exists("key")):
         with pytest.raises(ServiceUnreachable) as caught:
@@ -297,7 +297,7 @@ def test_store_without_answer_is_unreachable(s3_url: str, monkeypatch: pytest.Mo
 
 
 def test_absent_credentials_are_a_config_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without keys the client asks the cloud's metadata service, which exists only on the cloud's machines."""
+    """Without keys, the client requests credentials from the metadata service, which exists only on cloud machines."""
 
     def fail(*_: object, **__: object) -> None:
         raise obstore.exceptions.GenericError("Error performing PUT http://169.254.169.254/latest/api/token: error sending request")
@@ -308,7 +308,7 @@ def test_absent_credentials_are_a_config_error(tmp_path: Path, monkeypatch: pyte
         store.put("key", b"")
 
 
-def test_name_that_does_not_resolve_is_unreachable(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unresolvable_host_is_unreachable(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://store.invalid")
     with pytest.raises(ServiceUnreachable, match=r"the store does not answer: .*store\.invalid"):
         open_store(s3_url, patience_s=0.2).probe()
@@ -316,10 +316,13 @@ def test_name_that_does_not_resolve_is_unreachable(s3_url: str, monkeypatch: pyt
 
 @pytest.mark.parametrize(
     ("not_after", "error", "words"),
-    [(None, ConfigError, "does not verify .UnknownIssuer"), (datetime(2020, 1, 1, tzinfo=UTC), ServiceUnreachable, "out of date")],
+    [
+        (None, ConfigError, "cannot be verified .UnknownIssuer"),
+        (datetime(2020, 1, 1, tzinfo=UTC), ServiceUnreachable, "out of date"),
+    ],
     ids=["unknown authority", "expired"],
 )
-def test_certificate_passes_only_if_out_of_date(
+def test_only_expired_certificate_is_transient(
     s3_endpoint: str,
     s3_url: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -335,7 +338,7 @@ def test_certificate_passes_only_if_out_of_date(
             open_store(s3_url, patience_s=0.2).probe()
 
 
-# Faults of the store
+# Faults of the store.
 
 
 @pytest.mark.parametrize("fault", [lose_request, lose_answer, cut_answer, answer(500, "InternalError"), answer(503, "SlowDown")])
@@ -349,7 +352,7 @@ def test_single_fault_is_retried(faulty_s3: FaultyS3, s3_url: str, fault: Fault)
     assert [asked.split()[0] for asked in faulty_s3.faulted] == ["PUT", "GET", "HEAD"]
 
 
-def test_retries_last_as_long_as_patience(faulty_s3: FaultyS3, s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retries_continue_until_patience_ends(faulty_s3: FaultyS3, s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("common.storage.store._LONGEST_PAUSE", timedelta(milliseconds=1))
     monkeypatch.setattr("common.storage.store._FIRST_PAUSE", timedelta(milliseconds=1))
     faulty_s3.inject(answer(503, "SlowDown"), times=50)
@@ -371,7 +374,7 @@ def test_interrupted_listing_yields_each_key_once(faulty_s3: FaultyS3, s3_url: s
     assert len(faulty_s3.faulted) == 2
 
 
-def test_put_with_lost_answer_does_not_claim_success(faulty_s3: FaultyS3, s3_url: str) -> None:
+def test_put_new_with_lost_response_returns_false(faulty_s3: FaultyS3, s3_url: str) -> None:
     store = open_store(s3_url)
     faulty_s3.inject(lose_answer, "^PUT ", times=1)
     assert not store.put_new("key", b"ours")
@@ -393,7 +396,7 @@ def test_closed_and_full_store_differ_from_wrong_credentials(faulty_s3: FaultyS3
         store.put_new("key", b"")
     faulty_s3.clear_faults()
     faulty_s3.inject(answer(403, "SignatureDoesNotMatch"), "^PUT ")
-    with pytest.raises(ConfigError, match=f"{s3_url}: 'key': the store refuses: .*SignatureDoesNotMatch"):
+    with pytest.raises(ConfigError, match=f"{s3_url}: 'key': the store refuses the request: .*SignatureDoesNotMatch"):
         store.put_new("key", b"")
     faulty_s3.clear_faults()
     faulty_s3.inject(answer(507, "XMinioStorageFull"), "^PUT ")

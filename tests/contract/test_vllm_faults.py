@@ -1,4 +1,4 @@
-"""Classification of vLLM's errors, with vLLM's own types and without a model."""
+"""The classification of vLLM's errors, tested with vLLM's exception types and without a model."""
 
 import re
 
@@ -28,7 +28,7 @@ def test_answer_keeps_its_finish_reason(vllm_host: VllmHost, given: str, reason:
 
 
 def test_aborted_request_is_an_engine_error(vllm_host: VllmHost) -> None:
-    """An engine process that ends aborts its requests with half an answer."""
+    """An engine process that exits aborts its requests with a partial answer."""
     with pytest.raises(EngineError, match="vLLM's engine process is exiting: it aborted the request") as caught:
         ask(vllm_host, "abort")
     assert caught.type is EngineError

@@ -1,4 +1,4 @@
-"""The same weights give the same answers in vLLM and transformers, for the requests of the demo."""
+"""vLLM and transformers give the same answers to the requests of the demo, with the same weights."""
 
 import random
 from collections.abc import Callable

@@ -204,7 +204,7 @@ def test_resume_prints_how_many_chunks_it_published(fleet: Fleet, run_id: str) -
 def test_retry_accepts_only_failed_and_invalid(fleet: Fleet, run_id: str) -> None:
     output = fleet.run_producer("resume", run_id, "--retry", "failed,unprocessed", code=2)
     assert "'unprocessed' cannot be run again; expected failed, invalid or failed,invalid" in output
-    assert "no failed sample to run again" in fleet.run_producer("resume", run_id, "--retry", "failed")
+    assert "no failed samples to run again" in fleet.run_producer("resume", run_id, "--retry", "failed")
 
 
 def test_unreachable_redis_exits_with_3_and_advice(fleet: Fleet, spec_path: str) -> None:

@@ -92,7 +92,7 @@ def test_unverified_certificate_is_refused_with_advice(fleet: Fleet, authority: 
         )  # fmt: skip
     assert worker.returncode == 2
     for text in (output, worker.stderr):
-        assert "its certificate does not verify" in text
+        assert "its certificate cannot be verified" in text
         assert "ssl_ca_certs=FILE" in text
         assert "Traceback" not in text
     assert_no_password(output, worker.stdout, worker.stderr)
@@ -104,14 +104,14 @@ def test_celery_and_ledger_verify_the_certificate(fleet: Fleet, authority: trust
     with over_tls(fleet, authority, None if fault == "unknown authority" else ca_file, name=name) as sealed:
         with pytest.raises(OperationalError, match="certificate verify failed"):  # by default Celery accepts any certificate
             make_app(sealed.settings).connection().ensure_connection(max_retries=1, interval_start=0)
-        with pytest.raises(ConfigError, match="its certificate does not verify"):
+        with pytest.raises(ConfigError, match="its certificate cannot be verified"):
             connect_redis(sealed.settings, patience_s=0)
 
 
 def test_wrong_password_is_refused_with_advice(fleet: Fleet) -> None:
     locked = use_address(fleet, fleet.server.port, scheme="redis", password="wr@ng/one")  # noqa: S106  # the fault
     output = locked.run_producer(*enqueue_something(locked), code=2)
-    assert "refuses the user or password of FLEET_REDIS_URL" in output
+    assert "rejects the user or password" in output
     assert "Traceback" not in output
     assert "wr@ng/one" not in output
     assert quote("wr@ng/one", safe="") not in output

@@ -67,7 +67,7 @@ def test_retry_repeats_only_failed_and_invalid_samples(clean_fleet: Fleet) -> No
     assert "samples to be run again: 1" in fleet.run_producer("resume", run_id, "--retry", "invalid,failed")
     fleet.wait_for_end(run_id)
     assert len(read_results(fleet, run_id, code=1)["stubborn"]["attempts"]) == 6
-    assert "no failed sample to run again" in fleet.run_producer("resume", run_id, "--retry", "failed")
+    assert "no failed samples to run again" in fleet.run_producer("resume", run_id, "--retry", "failed")
     scores = json.loads(fleet.run_producer("evaluate", run_id, "--json", code=1))["overall"]
     assert (scores["ok"], scores["invalid"], scores["failed"], scores["retried"]) == (39, 1, 0, 2)
     assert scores["first_attempt_hits"] == 38, "the first answer counts, also after an attempt without an answer"
@@ -112,7 +112,7 @@ def test_aborted_run_continues_only_after_resume(clean_fleet: Fleet) -> None:
     assert stopped.samples.unprocessed > 0
     output = fleet.run_producer("status", run_id)
     assert "aborted: " in output
-    assert "samples failed (abort_if: failed_rate 0.3, after 40), lately with media_missing" in output
+    assert "samples failed (abort_if: failed_rate 0.3, after 40), most recently with media_missing" in output
     fleet.run_producer("resume", run_id)
     assert fleet.wait_for_end(run_id).samples.failed == 100
     assert_run_is_sound(fleet, run_id)

@@ -43,7 +43,7 @@ class FailingCommands(NamedTuple):
 FAULTS = {
     "store not mounted": FailingCommands(unmounted_store, ("resume", "collect", "status"), "mount its file system"),
     "redis stopped": FailingCommands(stopped_redis, ("enqueue", "resume", "status"), "does not answer"),
-    "redis a replica": FailingCommands(read_only_redis, ("enqueue", "resume"), "takes no writes"),
+    "redis a replica": FailingCommands(read_only_redis, ("enqueue", "resume"), "does not accept writes"),
     "redis without primary": FailingCommands(redis_without_primary, ("enqueue", "resume", "status"), ""),
     "redis without replicas": FailingCommands(redis_without_replicas, ("enqueue", "resume"), "NOREPLICAS"),
     "disk of redis full": FailingCommands(unsaved_redis, ("enqueue", "resume"), "MISCONF"),

@@ -83,7 +83,7 @@ def test_read_only_redis_costs_no_sample(clean_fleet: Fleet) -> None:
     wait_for_parts(fleet, run_id, 3)
     with read_only_redis(fleet):
         output = fleet.run_producer("resume", run_id, code=3)
-        assert "takes no writes" in output
+        assert "does not accept writes" in output
         assert "FLEET_REDIS_URL" in output
         assert "Traceback" not in output
         wait_until(lambda: not fleet.workers(RECORDING), "the workers' presence to expire")

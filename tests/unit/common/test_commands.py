@@ -40,7 +40,7 @@ def test_return_value_is_the_exit_code(returned: object, code: int, capsys: pyte
     [
         (ConfigError("spec.yaml: model: missing"), 2),
         (ServiceUnreachable("Redis does not answer"), 3),
-        (TransientError("try again"), 1),
+        (TransientError("try again"), 3),
         (IntegrityError("part 3 is damaged"), 1),
         (FleetError("the worker could not start"), 1),
     ],

@@ -199,7 +199,7 @@ def test_failing_run_is_paused_with_numbers_and_error(ledger: Ledger) -> None:
     ledger.commit(make_chunk(1), part.model_copy(update={"outcomes": tuple(outcomes)}), DATASETS)
     ended = view(ledger)
     assert ended.state == "paused"
-    assert ended.reason == "aborted: 5 of 8 samples failed (abort_if: failed_rate 0.5, after 8), lately with media_missing"
+    assert ended.reason == "aborted: 5 of 8 samples failed (abort_if: failed_rate 0.5, after 8), most recently with media_missing"
     assert ledger.acquire(RUN, 2, "gpu0@a") is None
 
 
@@ -279,7 +279,7 @@ def test_commit_of_unknown_chunk_is_not_counted(ledger: Ledger) -> None:
     for number in range(3):
         ledger.commit(make_chunk(number), make_part(number, ["failed"] * 4), DATASETS)
     again = make_chunk(3).model_copy(update={"scattered": (1, 4, 9, 11)})
-    with pytest.raises(LeaseLost, match="no longer knows chunk 3"):
+    with pytest.raises(LeaseLost, match="no record of chunk 3"):
         ledger.commit(again, make_part(3, ["ok"] * 4), DATASETS)
     assert (view(ledger).state, view(ledger).chunks_done) == ("done", 3)
     assert ledger.read_done(RUN) == b"\1\1\1"

@@ -126,7 +126,7 @@ def test_unknown_and_lost_runs_give_different_errors(store: Store, ledger: Ledge
     with pytest.raises(ConfigError, match="no run 'tiny-0' in"):
         read_status("tiny-0", store, ledger)
     ledger.client.flushall()
-    with pytest.raises(ConfigError, match=f"Redis does not know run {RUN}.*producer resume {RUN} --rebuild"):
+    with pytest.raises(ConfigError, match=f"Redis has no record of run {RUN}.*producer resume {RUN} --rebuild"):
         read_status(RUN, store, ledger)
 
 

@@ -160,7 +160,7 @@ def test_stored_run_is_evaluated_by_its_plan(tmp_path: Path) -> None:
 
 
 def test_outcome_of_unknown_dataset_is_integrity_error() -> None:
-    with pytest.raises(IntegrityError, match=r"sample s: run r1 has no dataset 'other', only d"):
+    with pytest.raises(IntegrityError, match=r"sample s: run r1 has no dataset 'other'; expected one of d"):
         evaluate([make_hit("other")], d=1)
 
 
