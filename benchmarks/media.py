@@ -2,9 +2,9 @@
 
     python -m benchmarks.media [--images 48] [--threads 1,2,4]
 
-Each line is measured in a separate process.  It decodes JPEGs of 4000 x 3000 pixels, or 1080p videos of 10 s, for an engine that
+Each line is measured in a separate process. It decodes JPEGs of 4000 x 3000 pixels, or 1080p videos of 10 s, for an engine that
 accepts any number of samples at once and takes "answer" seconds for each: zero seconds show the decoding rate, many seconds show
-the memory that is held in the meantime.  Memory is the growth of the process's peak.  "none" is a budget of 64 GiB.
+the memory that is held in the meantime. Memory is the growth of the process's peak. "none" is a budget of 64 GiB.
 """
 
 import argparse

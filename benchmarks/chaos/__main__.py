@@ -2,18 +2,18 @@
 
     python -m benchmarks.chaos --seed 1 --minutes 3 --samples 10000 [--workers 6] [--every 5]
 
-The soak starts a Redis, a local store and one launcher for each worker.  One worker runs the tiny model on the CPU, the others
-run an echo engine that takes 0.1 s for each answer.  Each model always has a run: when one ends, the next is enqueued.  The
-faults are those of ``faults.FAULTS``.  The same seed gives the same sequence of faults, unless the state of the fleet does not
-permit one.  When the minutes are over, or ``--kills`` are done, the faults stop and every run must end.
+The soak starts a Redis, a local store and one launcher for each worker. One worker runs the tiny model on the CPU, the others
+run an echo engine that takes 0.1 s for each answer. Each model always has a run: when one ends, the next is enqueued. The
+faults are those of ``faults.FAULTS``. The same seed gives the same sequence of faults, unless the state of the fleet does not
+permit one. When the minutes are over, or ``--kills`` are done, the faults stop and every run must end.
 
-At any moment at least one echo worker is not hit by a fault.  The tiny model has a single worker, so that a takeover there
-includes its restart; those takeovers are listed separately and not judged.  The duration of a takeover is the time from the
-death or stop of a holder to the next lease of the chunk.  Attempts are redone after a kill, and also after a stop of a worker
+At any moment at least one echo worker is not hit by a fault. The tiny model has a single worker, so that a takeover there
+includes its restart; those takeovers are listed separately and not judged. The duration of a takeover is the time from the
+death or stop of a holder to the next lease of the chunk. Attempts are redone after a kill, and also after a stop of a worker
 or a rebuild of the ledger.
 
 The exit code is 1 if a sample is lost or double, if a run did not end or is inconsistent, if a process remains after the drain,
-or if the 99th percentile of takeovers is over 20 s.  It is 130 after an interrupt.  Settings come from ``FLEET_*`` variables.
+or if the 99th percentile of takeovers is over 20 s. It is 130 after an interrupt. Settings come from ``FLEET_*`` variables.
 """
 
 import argparse
@@ -72,7 +72,7 @@ def main() -> None:
 
 
 def soak(asked: argparse.Namespace) -> int:
-    """Run the soak, print its table and return the exit code.  Keep the logs and the store if a check failed or was slow."""
+    """Run the soak, print its table and return the exit code. Keep the logs and the store if a check failed or was slow."""
     folder = Path(tempfile.mkdtemp(prefix="vlm-fleet-chaos-"))
     try:
         with start_redis(folder / "redis") as server:
@@ -149,7 +149,7 @@ def await_the_end(fleet: ChaosFleet, show: "Display") -> None:
 
 
 def wait_for(fleet: ChaosFleet, show: "Display", condition: Callable[[], bool], limit_s: float) -> bool:
-    """Wait until the condition holds, at most ``limit_s`` seconds.  Return whether it holds."""
+    """Wait until the condition holds, at most ``limit_s`` seconds. Return whether it holds."""
     ends_at = time.monotonic() + limit_s
     while not condition():
         if time.monotonic() >= ends_at:
@@ -175,7 +175,7 @@ class Display:
             self._status.start()
 
     def begin(self, struck: Counter[str]) -> None:
-        """Start the clock.  ``struck`` counts the faults and is updated by the caller."""
+        """Start the clock. ``struck`` counts the faults and is updated by the caller."""
         self._begun_at, self._struck = time.monotonic(), struck
 
     @property

@@ -16,8 +16,8 @@ from workers.engines.registry import load_engine
 class ChaosEngine:
     """Runs the engine that ``engine_options`` names: ``{runs, options, asked, at_once}``.
 
-    At most ``at_once`` requests are in that engine at the same time.  Each is logged as "sample_id attempt"
-    to this process's file in the folder ``asked`` before it starts.  As with vLLM, the engine counts as dead once its child
+    At most ``at_once`` requests are in that engine at the same time. Each is logged as "sample_id attempt"
+    to this process's file in the folder ``asked`` before it starts. As with vLLM, the engine counts as dead once its child
     process exits.
     """
 

@@ -38,7 +38,7 @@ class Draw:
 class Fault:
     """One kind of fault.
 
-    ``strike`` returns whether the state of the fleet permitted the fault.  ``weight`` is its relative frequency.
+    ``strike`` returns whether the state of the fleet permitted the fault. ``weight`` is its relative frequency.
     """
 
     strike: Callable[[ChaosFleet, Draw], bool]
@@ -47,7 +47,7 @@ class Fault:
 
 
 def draw_faults(seed: int, every_s: float) -> Iterator[Draw]:
-    """Yield an unlimited sequence of faults, ``every_s`` seconds apart on average.  The same seed gives the same sequence."""
+    """Yield an unlimited sequence of faults, ``every_s`` seconds apart on average. The same seed gives the same sequence."""
     dice = random.Random(seed)
     kinds, weights = list(FAULTS), [fault.weight for fault in FAULTS.values()]
     while True:
@@ -59,7 +59,7 @@ def draw_faults(seed: int, every_s: float) -> Iterator[Draw]:
 
 
 def kill_worker(fleet: ChaosFleet, draw: Draw) -> bool:
-    """Send SIGKILL to a worker.  Its launcher starts it again."""
+    """Send SIGKILL to a worker. Its launcher starts it again."""
     return _hit(fleet, draw, lambda _, worker: worker.kill())
 
 
@@ -76,7 +76,7 @@ def kill_node(fleet: ChaosFleet, draw: Draw) -> bool:
 
 
 def kill_launcher(fleet: ChaosFleet, draw: Draw) -> bool:
-    """Send SIGKILL only to a launcher.  Its worker drains, and a new launcher is started."""
+    """Send SIGKILL only to a launcher. Its worker drains, and a new launcher is started."""
 
     def kill(node: Node, worker: psutil.Process) -> None:
         del worker
@@ -87,7 +87,7 @@ def kill_launcher(fleet: ChaosFleet, draw: Draw) -> bool:
 
 
 def kill_engine(fleet: ChaosFleet, draw: Draw) -> bool:
-    """Send SIGKILL to the engine's child process.  The worker detects that its engine is dead and restarts."""
+    """Send SIGKILL to the engine's child process. The worker detects that its engine is dead and restarts."""
 
     def kill(node: Node, worker: psutil.Process) -> None:
         del node
@@ -98,7 +98,7 @@ def kill_engine(fleet: ChaosFleet, draw: Draw) -> bool:
 
 
 def stop_worker(fleet: ChaosFleet, draw: Draw) -> bool:
-    """Send SIGSTOP to a worker, and SIGCONT after 2.1 to 2.6 lease durations.  Other workers hold its chunks by then.
+    """Send SIGSTOP to a worker, and SIGCONT after 2.1 to 2.6 lease durations. Other workers hold its chunks by then.
 
     With the default lease the pause is longer than the limit of a takeover, so that every slow takeover is detected.
     """
@@ -118,7 +118,7 @@ def stop_worker(fleet: ChaosFleet, draw: Draw) -> bool:
 
 
 def terminate_worker(fleet: ChaosFleet, draw: Draw) -> bool:
-    """Send SIGTERM to a worker.  It drains, and its launcher starts it again."""
+    """Send SIGTERM to a worker. It drains, and its launcher starts it again."""
     return _hit(fleet, draw, lambda _, worker: worker.terminate(), is_dead=None)
 
 

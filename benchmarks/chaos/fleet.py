@@ -38,7 +38,7 @@ _POLL_S = 0.1
 
 @dataclass
 class Node:
-    """A launcher with its one worker.  ``struck`` is the pid of a worker that was hit and must not be hit again."""
+    """A launcher with its one worker. ``struck`` is the pid of a worker that was hit and must not be hit again."""
 
     model: str
     launcher: "subprocess.Popen[bytes]"
@@ -59,7 +59,7 @@ class Node:
 class Run:
     """A run of the soak.
 
-    ``run_id`` is empty until the producer has printed it.  ``followed`` means that the next run is being enqueued.
+    ``run_id`` is empty until the producer has printed it. ``followed`` means that the next run is being enqueued.
     """
 
     model: str
@@ -72,7 +72,7 @@ class Run:
 
 @dataclass
 class Command:
-    """A ``producer`` command in a separate process.  ``after`` is called with its exit code and its standard output."""
+    """A ``producer`` command in a separate process. ``after`` is called with its exit code and its standard output."""
 
     process: "subprocess.Popen[str]"
     after: Callable[[int, str], None] | None
@@ -80,7 +80,7 @@ class Command:
 
 @dataclass
 class ChaosFleet:
-    """All started processes, the scheduled actions, and the observed runs.  One thread calls ``tick`` repeatedly.
+    """All started processes, the scheduled actions, and the observed runs. One thread calls ``tick`` repeatedly.
 
     ``doomed`` counts the producers that were scheduled to be killed and were not, because it is too early or they had already
     ended.
@@ -155,7 +155,7 @@ class ChaosFleet:
     # Runs and producers
 
     def add_run(self, model: str) -> None:
-        """Enqueue another run.  Its datasets have new names, so that its sample ids differ from those of the other runs."""
+        """Enqueue another run. Its datasets have new names, so that its sample ids differ from those of the other runs."""
         number = len(self.runs)
         if model == ECHO:
             path = self.folder / f"rows-{number}.jsonl"

@@ -14,7 +14,7 @@ TAKEOVER_LIMIT_S = 20.0  # promise 2 of the design: the chunks of a dead worker 
 
 @dataclass(frozen=True)
 class Orphan:
-    """A chunk whose holder died or was stopped.  ``alone`` means that the model had no other worker at that moment."""
+    """A chunk whose holder died or was stopped. ``alone`` means that the model had no other worker at that moment."""
 
     token: str
     worker: str
@@ -28,9 +28,9 @@ class Takeovers:
 
     Holders are identified by token and not by name: a worker that restarts under the same name is a different holder.
 
-    ``took_s`` lists the durations of takeovers in seconds.  ``took_alone_s`` lists those that had to wait for a worker to start.
-    ``slow`` describes those over the limit.  Two kinds of chunk do not count: one that its holder committed after all, and one
-    whose run was deleted from Redis in the meantime.  ``woke_first`` counts those in ``took_s`` that waited until a stopped
+    ``took_s`` lists the durations of takeovers in seconds. ``took_alone_s`` lists those that had to wait for a worker to start.
+    ``slow`` describes those over the limit. Two kinds of chunk do not count: one that its holder committed after all, and one
+    whose run was deleted from Redis in the meantime. ``woke_first`` counts those in ``took_s`` that waited until a stopped
     holder woke up.
     """
 
@@ -44,7 +44,7 @@ class Takeovers:
         self._orphans: dict[Place, Orphan] = {}
 
     def poll(self, run_ids: list[str]) -> None:
-        """Read the holders of all chunks in these runs.  ``run_ids`` must contain every run that has not ended.
+        """Read the holders of all chunks in these runs. ``run_ids`` must contain every run that has not ended.
 
         Raises ``redis.RedisError``.
         """

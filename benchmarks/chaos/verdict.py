@@ -16,7 +16,7 @@ from producer.results.collect import UNPROCESSED, collect_outcomes
 
 @dataclass
 class Verdict:
-    """Counts of samples by outcome, of lost and double samples, and descriptions of other faults.  Verdicts can be added."""
+    """Counts of samples by outcome, of lost and double samples, and descriptions of other faults. Verdicts can be added."""
 
     samples: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
@@ -37,7 +37,7 @@ class Verdict:
 def judge_run(run_id: str, store: Store, ledger: Ledger) -> Verdict:
     """Compare the plan, the parts and the ledger of a run that must have ended.
 
-    A planned sample without an outcome is lost.  A sample that is collected or counted more than once is double.
+    A planned sample without an outcome is lost. A sample that is collected or counted more than once is double.
     """
     _, plan = read_run(store, run_id)
     try:

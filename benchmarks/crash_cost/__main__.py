@@ -2,9 +2,9 @@
 
     python -m benchmarks.crash_cost [--parts a,b,c,d,e,f,g] [--repeat 5] [--kills 500] [--seed 1] [--quick]
 
-The engine answers "ok" after a latency and takes a load time to start.  Two workers run on one launcher, with a Redis and a
-local store of their own.  Everything is observed through ``producer status --json``, ``results.parquet`` and the log of the
-launcher.  Each part prints its measures, goals and whether they are met; the exit code is 1 if one is missed.
+The engine answers "ok" after a latency and takes a load time to start. Two workers run on one launcher, with a Redis and a
+local store of their own. Everything is observed through ``producer status --json``, ``results.parquet`` and the log of the
+launcher. Each part prints its measures, goals and whether they are met; the exit code is 1 if one is missed.
 
 a  ``kill -9`` of one of two workers, and of the child process of its engine; no poison
 b  one poison that ends the process with SIGSEGV 0.5 s after it was submitted; median and worst of several positions
@@ -15,8 +15,8 @@ f  random SIGKILL and SIGTERM of workers, launchers and engine children over slo
 g  a poison whose worker is ended by SIGKILL, as by an out-of-memory killer that does not count; and one that is ended by the
    out-of-memory killer of its control group, where this process may create one
 
-Limits of b to e: a factor of (clean time + loads), where the clean time is measured in the same fleet.  In c, three poisons may
-cost three times the loads and deaths of one.  In e, each load includes the time until a stall is detected.
+Limits of b to e: a factor of (clean time + loads), where the clean time is measured in the same fleet. In c, three poisons may
+cost three times the loads and deaths of one. In e, each load includes the time until a stall is detected.
 """
 
 import argparse
@@ -121,7 +121,7 @@ def kill_and_measure(fleet: CostFleet, scale: Scale, clean: Ended, victim: str, 
 def compare_rates(answers: Sequence[float], killed_at: float, back_at: float) -> float:
     """Return a worker's rate between a kill and the victim's return, divided by its rate before.
 
-    ``answers`` are the sorted times of its answers.  The first and the last ``EDGE_S`` do not count: the engine fills and
+    ``answers`` are the sorted times of its answers. The first and the last ``EDGE_S`` do not count: the engine fills and
     empties.
     """
     begins, ends = answers[0] + EDGE_S, min(back_at, answers[-1] - EDGE_S)

@@ -19,7 +19,7 @@ class FragileEngine(EchoEngine):
     """Ends ``after_s`` after a question with a word of ``ends`` was submitted, which maps the word to a way.
 
     The ways are ``crash`` (SIGSEGV of this process), ``kill`` (SIGKILL), ``memory`` (it allocates more than its control group
-    allows) and ``hang``.  Like vLLM it has a child process, and ends when that has exited.
+    allows) and ``hang``. Like vLLM it has a child process, and ends when that has exited.
     """
 
     def __init__(self, profile: ModelProfile, weights: str) -> None:

@@ -95,7 +95,7 @@ class CostFleet:
         return status
 
     def enqueue(self, name: str, samples: int, words: dict[int, str], *, chunk_samples: int = CHUNK_SAMPLES) -> str:
-        """Enqueue a run of short questions; ``words`` maps a row to the first word of its question.  Return the run's id."""
+        """Enqueue a run of short questions; ``words`` maps a row to the first word of its question. Return the run's id."""
         path = self.folder / f"{name}.jsonl"
         rows = (
             {"id": f"{words.get(row, 'plain')} {row}", "question": f"{words.get(row, 'plain')} {name} {row}?"}
@@ -191,7 +191,7 @@ class CostFleet:
 def start_fleet(
     folder: Path, speed: Speed, ends: dict[str, str] | None = None, *, launchers: int = 1, control_group: Path | None = None
 ) -> Iterator[CostFleet]:
-    """Yield a fleet with its own Redis; stop all of it afterwards.  Each launcher has two workers.
+    """Yield a fleet with its own Redis; stop all of it afterwards. Each launcher has two workers.
 
     The launchers run in the ``control_group``, if one is given.
     """

@@ -18,7 +18,7 @@ _SIGNALS = (signal.SIGKILL, signal.SIGTERM)
 
 
 def measure_kills(folder: Path, kills: int, seed: int) -> list[Line]:
-    """Signal ``kills`` processes of workers that hold chunks.  Enqueue runs until that is done, and wait for the last one."""
+    """Signal ``kills`` processes of workers that hold chunks. Enqueue runs until that is done, and wait for the last one."""
     chance, done, pauses = random.Random(seed), 0, 0
     runs: list[Ended] = []
     with start_fleet(folder, _SPEED, launchers=4) as fleet:
@@ -44,7 +44,7 @@ def measure_kills(folder: Path, kills: int, seed: int) -> list[Line]:
 
 
 def kill_one(fleet: CostFleet, status: dict[str, Any], run_id: str, chance: random.Random) -> bool:
-    """Signal a random process of those that the run's samples need.  Return whether there was one."""
+    """Signal a random process of those that the run's samples need. Return whether there was one."""
     holding = {worker["pid"] for worker in status["workers"] if any(run == run_id for run, _ in worker["holds"])}
     workers, children, launchers = [], [], []
     for launcher in fleet.launchers:

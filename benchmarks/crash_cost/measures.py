@@ -9,7 +9,7 @@ POISON = "poison"
 
 
 class Line(NamedTuple):
-    """One measure of a part with its goal.  ``is_met`` is ``None`` if the part was skipped; ``goal`` then says why."""
+    """One measure of a part with its goal. ``is_met`` is ``None`` if the part was skipped; ``goal`` then says why."""
 
     part: str
     measure: str
@@ -31,7 +31,7 @@ def skip(part: str, measure: str, reason: str) -> Line:
 
 
 def check_outcomes(part: str, runs: Sequence[Ended], poisons: int) -> list[Line]:
-    """Return how the samples of all runs ended.  Each run has ``poisons`` of them."""
+    """Return how the samples of all runs ended. Each run has ``poisons`` of them."""
     convicted = [sum(code == "engine_crashed" and row.startswith(POISON) for row, code in run.failed.items()) for run in runs]
     others = sum(run.statuses.total() - run.statuses["ok"] for run in runs) - sum(convicted)
     return [

@@ -15,9 +15,9 @@ class NoMemoryLimit(Exception):  # a state of the machine, not an error
 
 @contextmanager
 def open_memory_limit(limit_bytes: int) -> Iterator[Path]:
-    """Yield a new control group below that of this process.  A process joins it by writing its id to ``cgroup.procs``.
+    """Yield a new control group below that of this process. A process joins it by writing its id to ``cgroup.procs``.
 
-    Uses cgroup v2 if its memory controller is delegated, otherwise v1.  Raises ``NoMemoryLimit``.
+    Uses cgroup v2 if its memory controller is delegated, otherwise v1. Raises ``NoMemoryLimit``.
     """
     parent, limit = find_parent()
     group = parent / f"crash-cost-{time.time_ns()}"

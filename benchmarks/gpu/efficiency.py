@@ -7,8 +7,8 @@ B: the ratio of samples/s between the fleet and ``LLM.chat`` in batches of 64; a
 C: 256 pictures with 8 questions each, in a cache too small for all of them: the ratio between the plan's order, which keeps
    the questions about a picture together, and a plain shuffle; and the same ratio for ``AsyncLLM``.
 
-In A and B no picture is used twice on one side.  Both sides get the same pictures in the same order.  Each pass is verified:
-each sample has one outcome, ``ok``, of the dictated length.  ``--tiny`` runs the same flow on a CPU, without meaningful numbers.
+In A and B no picture is used twice on one side. Both sides get the same pictures in the same order. Each pass is verified:
+each sample has one outcome, ``ok``, of the dictated length. ``--tiny`` runs the same flow on a CPU, without meaningful numbers.
 """
 
 import argparse
@@ -34,7 +34,7 @@ _POLL_S = 0.3
 
 @dataclass(frozen=True)
 class Scale:
-    """The size of a benchmark.  ``options`` are the engine options on all sides; part C adds those in ``small_cache``."""
+    """The size of a benchmark. ``options`` are the engine options on all sides; part C adds those in ``small_cache``."""
 
     shape: str
     image_px: int
@@ -65,7 +65,7 @@ FULL = Scale(
         "gpu_memory_utilization": 0.85,
         "limit_mm_per_prompt": {"image": 1, "video": 0},
     },
-    # The cache holds 24 576 tokens.  The 256 pictures alone have 256 tokens each.
+    # The cache holds 24 576 tokens. The 256 pictures alone have 256 tokens each.
     small_cache={"block_size": 16, "num_gpu_blocks_override": 1536, "mm_processor_cache_gb": 0.25},
 )
 TINY = replace(
@@ -118,7 +118,7 @@ class Bench:
             self.report.say("B: fleet over batches of 64", ratio, ">= 1.6")
 
     def measure_shared(self) -> None:
-        """Measure part C.  Each order and length uses pictures that are new to the engine."""
+        """Measure part C. Each order and length uses pictures that are new to the engine."""
         images = self.scale.shared_images
         lengths = {"": self.scale.tokens, "-short": self.scale.few_tokens}
         askings = [Asking("warm-small", self.scale.warm_samples, self.scale.tokens)]
@@ -134,7 +134,7 @@ class Bench:
             self.report.say(f"C: grouped over plain shuffle, {tokens} tokens, {side}", ratio, ">= 2.8" if not suffix else "")
 
     def run_fleet(self, profile: str, options: Mapping[str, Any], askings: Sequence[Asking]) -> dict[str, Pass]:
-        """Return the pass of each run on the fleet.  The pictures are written while the worker loads."""
+        """Return the pass of each run on the fleet. The pictures are written while the worker loads."""
         path = self.fleet.write_profile(profile, ENGINE, self.model, options)
         self.fleet.start_workers(path, self.gpus)
         with ThreadPoolExecutor(2) as pool:

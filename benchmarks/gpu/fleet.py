@@ -46,7 +46,7 @@ _POLL_S = 0.1
 
 @dataclass
 class GpuFleet:
-    """All started processes.  ``logs`` is the file for the output of workers and other processes."""
+    """All started processes. ``logs`` is the file for the output of workers and other processes."""
 
     folder: Path
     logs: Path
@@ -95,7 +95,7 @@ class GpuFleet:
         return path
 
     def start_workers(self, profile: Path, gpus: str, *, replicas: int = 1) -> None:
-        """Start a launcher.  ``wait_ready`` waits until its workers have loaded."""
+        """Start a launcher. ``wait_ready`` waits until its workers have loaded."""
         self.profile = profile
         command = ["-m", "workers", "start", "--model", str(profile), "--gpus", gpus, "--replicas", str(replicas)]
         with self.logs.open("ab") as log:
@@ -157,14 +157,14 @@ class GpuFleet:
         return view
 
     def is_over(self, run_id: str) -> bool:
-        """Return whether a run is done.  Exit the program if the run stops for another reason or the launcher gives up."""
+        """Return whether a run is done. Exit the program if the run stops for another reason or the launcher gives up."""
         view = self.view(run_id)
         if view.state not in ("running", "done") or (self.launcher is not None and self.launcher.poll() is not None):
             sys.exit(f"run {run_id} is {view.state} {view.reason}; the end of {self.logs}:\n{self.read_log()}")
         return view.state == "done"
 
     def measure(self, asking: Asking, side: str = "fleet", *, has_dictated_lengths: bool = True) -> Pass:
-        """Enqueue a run, wait for its end and verify it.  Its time is from the first lease to the last commit."""
+        """Enqueue a run, wait for its end and verify it. Its time is from the first lease to the last commit."""
         cpu = CpuWatch(self.launcher.pid if self.launcher else os.getpid())
         begun_at = time.monotonic()
         run_id = self.enqueue(asking)
@@ -201,7 +201,7 @@ class GpuFleet:
 
 @contextmanager
 def open_fleet(out: Path, *, image_px: int, deadline_s: int) -> Iterator[GpuFleet]:
-    """Yield a fleet without workers.  All its processes end with the block, and the program exits after ``deadline_s``."""
+    """Yield a fleet without workers. All its processes end with the block, and the program exits after ``deadline_s``."""
     _end_after(deadline_s)
     with tempfile.TemporaryDirectory(prefix="vlm-fleet-gpu-", ignore_cleanup_errors=True) as scratch, GpuWatch() as watch:
         folder = Path(scratch)
@@ -231,7 +231,7 @@ def end_tree(process: "subprocess.Popen[bytes]") -> None:
 def _end_after(seconds: int) -> None:
     """Exit in an orderly way after ``seconds``, or on SIGTERM.
 
-    The cleanup then ends all started processes.  If this program were killed, they would keep running and hold GPU memory.
+    The cleanup then ends all started processes. If this program were killed, they would keep running and hold GPU memory.
     """
 
     def leave(number: int, frame: FrameType | None) -> None:

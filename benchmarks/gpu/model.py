@@ -3,7 +3,7 @@
     python -m benchmarks.gpu.model FOLDER [--shape qwen2.5-vl-7b]
 
 An engine that fills in random weights (vLLM's ``load_format: dummy``) then does the real model's work to the last
-multiplication; only what it says means nothing.  ``small`` and ``tiny`` (for a
+multiplication; only what it says means nothing. ``small`` and ``tiny`` (for a
 CPU) are made up, of the same family.
 """
 
@@ -40,7 +40,7 @@ _CHAT_TEMPLATE = (
 
 @dataclass(frozen=True)
 class Shape:
-    """A model's dimensions.  ``mrope_section`` divides half of an attention head among time, height and width."""
+    """A model's dimensions. ``mrope_section`` divides half of an attention head among time, height and width."""
 
     hidden_size: int
     intermediate_size: int
@@ -140,7 +140,7 @@ def make_config(shape: Shape) -> PretrainedConfig:
 def train_tokenizer() -> Tokenizer:
     """Return a byte-level BPE with as many tokens as Qwen2.5's, so that every token which comes out can be decoded.
 
-    The few that prompts are made of are learned from the words of this file.  The rest are made up, and never come in.
+    The few that prompts are made of are learned from the words of this file. The rest are made up, and never come in.
     """
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -1,4 +1,4 @@
-"""The transformers engine with too little GPU memory for its batches.  It records each out-of-memory error."""
+"""The transformers engine with too little GPU memory for its batches. It records each out-of-memory error."""
 
 import asyncio
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ class TightHfEngine(HfEngine):
     """The ``hf`` engine with a limit on this process's GPU memory, computed from the memory that a small batch takes.
 
     The engine options are those of ``hf``, and in addition ``notes`` (a file), and the ``image_px`` and ``max_tokens`` of the
-    requests to come.  Without a GPU the limit is simulated.
+    requests to come. Without a GPU the limit is simulated.
     """
 
     def __init__(self, profile: ModelProfile, weights: str) -> None:

@@ -4,12 +4,12 @@
 
 rate: the ratio of samples/s between ``workers start --gpus 0,1`` and ``--gpus 0``, with pictures that no cache contains and
    64 tokens.
-both: only the rate of two GPUs.  If ``kill`` follows, the rate of the survivor serves as the rate of one GPU, and each worker
+both: only the rate of two GPUs. If ``kill`` follows, the rate of the survivor serves as the rate of one GPU, and each worker
    is loaded only once.
 kill: ``kill -9`` of the engine process of one of two workers in the middle of a run, and the time until the other worker takes
    its chunks over.
 
-Every run is verified: each sample has one outcome, ``ok``, of the dictated length.  ``--tiny`` runs the same flow on a CPU.
+Every run is verified: each sample has one outcome, ``ok``, of the dictated length. ``--tiny`` runs the same flow on a CPU.
 """
 
 import os
@@ -42,7 +42,7 @@ _POLL_S = 0.05
 
 @dataclass
 class Pair:
-    """The fleet with one worker and with two workers.  Without GPUs (``none``) the two workers are replicas on the CPU."""
+    """The fleet with one worker and with two workers. Without GPUs (``none``) the two workers are replicas on the CPU."""
 
     fleet: GpuFleet
     profile: Path
@@ -63,7 +63,7 @@ class Pair:
         self.report.add({"workers": count, "places": places})
 
     def measure_rates(self, sizes: Sequence[int], *, then: Asking | None) -> None:
-        """Measure runs of these sizes with one worker and with two.  Leave the two running if another part follows."""
+        """Measure runs of these sizes with one worker and with two. Leave the two running if another part follows."""
         rates: dict[tuple[int, int], float] = {}
         for count in (1, 2):
             warm = Asking(f"warm-{count}", self.scale.warm_samples * count, self.scale.tokens)

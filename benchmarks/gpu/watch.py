@@ -18,7 +18,7 @@ _PERIOD_S = 0.5
 class GpuLook:
     """One measurement of one GPU.
 
-    ``at_s`` is in Unix seconds.  ``busy`` is the share of NVML's last sampling period in which a kernel ran, from 0 to 1.
+    ``at_s`` is in Unix seconds. ``busy`` is the share of NVML's last sampling period in which a kernel ran, from 0 to 1.
     """
 
     at_s: float
@@ -28,7 +28,7 @@ class GpuLook:
 
 
 class GpuWatch:
-    """Measures every GPU until the ``with`` block ends.  Without a driver it records nothing."""
+    """Measures every GPU until the ``with`` block ends. Without a driver it records nothing."""
 
     def __init__(self) -> None:
         self._looks: list[GpuLook] = []
