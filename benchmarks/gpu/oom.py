@@ -1,4 +1,4 @@
-"""Provoke out-of-memory errors on the GPU: batches that do not fit are halved, the run ends, and no sample is lost.
+"""Cause out-of-memory errors on the GPU, and check that batches are halved, the run ends, and no sample is lost.
 
     python -m benchmarks.gpu.oom [--samples 512] [--out FOLDER] [--tiny --gpus none]
 
@@ -49,7 +49,7 @@ def main() -> None:
         report = Report(asked.out / "gpu_oom.jsonl")
         report.add_pass(one)
         halved = [line.split() for line in notes.read_text().splitlines()] if notes.exists() else []
-        print("did not fit: " + "; ".join(f"{count}, then at most {size}" for count, size in halved))
+        print("batches that did not fit: " + "; ".join(f"{count}, then at most {size}" for count, size in halved))
         report.say("halvings", len(halved), ">= 1")
         report.say("samples lost", asking.samples - one.samples, "0")
 

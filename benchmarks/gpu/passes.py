@@ -1,6 +1,6 @@
 """A timed pass over a run's samples.
 
-Each pass is printed and written as JSON as soon as it ends, so that an aborted benchmark loses no completed result.
+Each pass is printed and written as JSON as soon as it ends, so that an aborted benchmark keeps its completed results.
 """
 
 import json
@@ -19,8 +19,8 @@ class Pass:
     """The measurements of one run on one side of a comparison.
 
     ``begun_s`` and ``ended_s`` are Unix seconds. ``middle_per_s`` is the rate of the middle 80 % of the answers, in samples
-    per second. ``ramp_up_s`` and ``ramp_down_s`` are the seconds that the first and the last tenth took in addition to the
-    time at that rate.
+    per second. ``ramp_up_s`` and ``ramp_down_s`` are the extra seconds of the first and the last tenth, compared with the time
+    at that rate.
     """
 
     side: str
@@ -100,7 +100,7 @@ class Report:
 
 
 def read_passes(path: Path) -> list[Pass]:
-    """Return the passes that another process has appended so far. An incomplete last line is ignored until it is complete."""
+    """Return the passes that another process has appended so far. Ignore a last line that is incomplete."""
     if not path.exists():
         return []
     return [Pass(**json.loads(line)) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
