@@ -106,7 +106,7 @@ class GpuFleet:
     def wait_ready(self, count: int = 1) -> float:
         """Wait until this number of workers has loaded, and return the waiting time in seconds.
 
-        Exit the program if the launcher exits.
+        Exit the program if the launcher exits or the wait takes too long.
         """
         begun_at = time.monotonic()
         while len(ready := self.find_ready()) < count:
