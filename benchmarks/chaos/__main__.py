@@ -86,9 +86,9 @@ def soak(asked: argparse.Namespace) -> int:
         shutil.rmtree(folder)
         raise
     if slow:
-        print(f"SLOW, over {TAKEOVER_LIMIT_S:.0f} s:", *slow, sep="\n  ")
+        print(f"takeovers over {TAKEOVER_LIMIT_S:.0f} s:", *slow, sep="\n  ")
     if wrongs:
-        print("WRONG:", *wrongs, sep="\n  ")
+        print("failed checks:", *wrongs, sep="\n  ")
     if slow or wrongs:
         print(f"the logs, the file of Redis and the store are in {folder}")
     else:
