@@ -1,1 +1,1 @@
-"""Benchmark scripts.  Each prints a small table.  Results are kept in ``benchmarks/results``."""
+"""Benchmark scripts. Each prints a small table. Results are kept in ``benchmarks/results``."""

@@ -1,10 +1,11 @@
-"""Measure how fast media are decoded ahead of an engine, and how much memory that takes, by threads, bounds and budget.
+"""Measure the rate and the memory of decoding media ahead of an engine, by threads, bounds and budget.
 
     python -m benchmarks.media [--images 48] [--threads 1,2,4]
 
-Each line is measured in a separate process.  It decodes JPEGs of 4000 x 3000 pixels, or 1080p videos of 10 s, for an engine that
-accepts any number of samples at once and takes "answer" seconds for each: zero seconds show the decoding rate, many seconds show
-the memory that is held in the meantime.  Memory is the growth of the process's peak.  "none" is a budget of 64 GiB.
+Each line is measured in a separate process. The process decodes JPEGs of 4000 x 3000 pixels, or 1080p videos of 10 s, for an
+engine that accepts any number of samples and takes "answer" seconds for each. With zero seconds, the line shows the decoding
+rate. With many seconds, it shows the memory that waiting samples hold. Memory is the growth of the process's peak. The budget
+"none" is 64 GiB.
 """
 
 import argparse
@@ -71,7 +72,7 @@ def main() -> None:
 
 
 def write_media(folder: Path) -> None:
-    """Write pictures that are as expensive to decode as photos, and videos with a keyframe every 10 frames or only one."""
+    """Write pictures that decode as slowly as photos, and videos with a keyframe every 10 frames or with only one keyframe."""
     photo = make_picture(PHOTO)
     photo.save(folder / "photo.jpg", quality=90)
     photo.save(folder / "progressive.jpg", quality=90, progressive=True)

@@ -1,19 +1,19 @@
-"""The chaos soak: inject random faults for minutes into a fleet that must lose no sample and count none twice.
+"""The chaos soak: inject random faults into a fleet for minutes, and check that no sample is lost or counted twice.
 
     python -m benchmarks.chaos --seed 1 --minutes 3 --samples 10000 [--workers 6] [--every 5]
 
-The soak starts a Redis, a local store and one launcher for each worker.  One worker runs the tiny model on the CPU, the others
-run an echo engine that takes 0.1 s for each answer.  Each model always has a run: when one ends, the next is enqueued.  The
-faults are those of ``faults.FAULTS``.  The same seed gives the same sequence of faults, unless the state of the fleet does not
-permit one.  When the minutes are over, or ``--kills`` are done, the faults stop and every run must end.
+The soak starts a Redis, a local store and one launcher for each worker. One worker runs the tiny model on the CPU. The other
+workers run an echo engine that takes 0.1 s for each answer. Each model always has a run: when a run ends, the next run is
+enqueued. ``faults.FAULTS`` lists the faults. The same seed gives the same sequence of faults, except for faults that the state
+of the fleet does not permit. After ``--minutes`` or ``--kills``, the faults stop and every run must end.
 
-At any moment at least one echo worker is not hit by a fault.  The tiny model has a single worker, so that a takeover there
-includes its restart; those takeovers are listed separately and not judged.  The duration of a takeover is the time from the
-death or stop of a holder to the next lease of the chunk.  Attempts are redone after a kill, and also after a stop of a worker
-or a rebuild of the ledger.
+At any moment at least one echo worker is not hit by a fault. The tiny model has a single worker, so a takeover of its chunks
+includes its restart. Those takeovers are listed separately and have no limit. The duration of a takeover is the time from the
+death or stop of a holder to the next lease of the chunk. Attempts are redone after a kill, after a stop of a worker, and after
+a rebuild of the ledger.
 
 The exit code is 1 if a sample is lost or double, if a run did not end or is inconsistent, if a process remains after the drain,
-or if the 99th percentile of takeovers is over 20 s.  It is 130 after an interrupt.  Settings come from ``FLEET_*`` variables.
+or if the 99th percentile of takeovers is over 20 s. It is 130 after an interrupt. Settings come from ``FLEET_*`` variables.
 """
 
 import argparse
@@ -60,19 +60,22 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.workers < 3:
         parser.error(
-            "--workers: expected 3 or more: two of the echo engine, so that one is always there, and one of the tiny model"
+            "--workers: expected 3 or more: two of the echo engine, so that one is always running, and one of the tiny model"
         )
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     try:
         sys.exit(soak(asked))
     except KeyboardInterrupt:
-        print("interrupted; every process is gone")
+        print("interrupted; all processes have ended")
         sys.exit(130)
 
 
 def soak(asked: argparse.Namespace) -> int:
-    """Run the soak, print its table and return the exit code.  Keep the logs and the store if a check failed or was slow."""
+    """Run the soak, print its table and return the exit code.
+
+    Keep the logs and the store if a check failed or a takeover was slow.
+    """
     folder = Path(tempfile.mkdtemp(prefix="vlm-fleet-chaos-"))
     try:
         with start_redis(folder / "redis") as server:
@@ -83,11 +86,11 @@ def soak(asked: argparse.Namespace) -> int:
         shutil.rmtree(folder)
         raise
     if slow:
-        print(f"SLOW, over {TAKEOVER_LIMIT_S:.0f} s:", *slow, sep="\n  ")
+        print(f"takeovers over {TAKEOVER_LIMIT_S:.0f} s:", *slow, sep="\n  ")
     if wrongs:
-        print("WRONG:", *wrongs, sep="\n  ")
+        print("failed checks:", *wrongs, sep="\n  ")
     if slow or wrongs:
-        print(f"logs, Redis' file and store are in {folder}")
+        print(f"the logs, the file of Redis and the store are in {folder}")
     else:
         shutil.rmtree(folder)
     return 1 if wrongs else 0
@@ -96,7 +99,7 @@ def soak(asked: argparse.Namespace) -> int:
 def shake(asked: argparse.Namespace, fleet: ChaosFleet) -> list[str]:
     """Inject faults for the requested time, wait for all runs, print the table and return the failed checks.
 
-    No process of the fleet runs afterwards.
+    All processes of the fleet have ended when this function returns.
     """
     show = Display(fleet, asked.minutes * 60)
     try:
@@ -132,12 +135,12 @@ def strike(fleet: ChaosFleet, asked: argparse.Namespace, show: "Display") -> Cou
         if wait_for(fleet, show, lambda fault=fault, draw=draw: fault.strike(fleet, draw), patience_s):  # type: ignore[misc]
             struck[draw.kind] += 1
         elif not is_over():
-            struck["no moment for it"] += 1
-    raise AssertionError("faults never end")
+            struck["not permitted"] += 1
+    raise AssertionError("draw_faults yields an unlimited sequence")
 
 
 def await_the_end(fleet: ChaosFleet, show: "Display") -> None:
-    """Wait until all runs have ended, or until nothing is committed for ``_STALL_S`` seconds."""
+    """Wait until all runs have ended, or until workers have not committed a chunk for ``_STALL_S`` seconds."""
     fleet.no_more_runs = True
     done, since = -1, time.monotonic()
     while (fleet.open_runs or not fleet.is_quiet) and time.monotonic() - since < _STALL_S:
@@ -149,7 +152,7 @@ def await_the_end(fleet: ChaosFleet, show: "Display") -> None:
 
 
 def wait_for(fleet: ChaosFleet, show: "Display", condition: Callable[[], bool], limit_s: float) -> bool:
-    """Wait until the condition holds, at most ``limit_s`` seconds.  Return whether it holds."""
+    """Wait until the condition holds, at most ``limit_s`` seconds. Return whether it holds."""
     ends_at = time.monotonic() + limit_s
     while not condition():
         if time.monotonic() >= ends_at:
@@ -161,7 +164,7 @@ def wait_for(fleet: ChaosFleet, show: "Display", condition: Callable[[], bool], 
 
 
 class Display:
-    """Show the progress: one line that is updated in a terminal, or a new line every few seconds elsewhere."""
+    """Shows the progress: one line that is updated in a terminal, or a new line every few seconds elsewhere."""
 
     def __init__(self, fleet: ChaosFleet, seconds: float) -> None:
         self._fleet = fleet
@@ -175,7 +178,7 @@ class Display:
             self._status.start()
 
     def begin(self, struck: Counter[str]) -> None:
-        """Start the clock.  ``struck`` counts the faults and is updated by the caller."""
+        """Start the clock. ``struck`` counts the faults and is updated by the caller."""
         self._begun_at, self._struck = time.monotonic(), struck
 
     @property
@@ -214,7 +217,7 @@ class Display:
                 f"{done:,} samples in {len(fleet.runs)} runs, {open_samples:,} to go",
                 f"{there} of {len(fleet.nodes)} workers{'' if fleet.redis_is_up else ', no Redis'}",
                 f"{len(fleet.takeovers.took_s)} takeovers, p99 {format_s(find_percentile(fleet.takeovers.took_s, 0.99))}",
-                f"faults for {self.left_s:.0f} s more, the end in about {to_go_s / 60:.0f} min",
+                f"faults for {self.left_s:.0f} s more, ends in about {to_go_s / 60:.0f} min",
             ]
         )
 
@@ -244,11 +247,11 @@ def print_table(asked: argparse.Namespace, fleet: ChaosFleet, struck: Counter[st
     took, took_alone = fleet.takeovers.took_s, fleet.takeovers.took_alone_s
     rows: list[tuple[str, object]] = [
         *struck.most_common(),
-        ("faults", struck.total() - struck["no moment for it"]),
+        ("faults", struck.total() - struck["not permitted"]),
         ("kills", kills),
-        ("producers that ended before theirs", fleet.doomed),
+        ("producers that ended before a kill", fleet.doomed),
         ("runs", len(fleet.runs)),
-        ("runs that Redis forgot", fleet.ledgers_lost),
+        ("runs that Redis lost", fleet.ledgers_lost),
         ("samples", verdict.samples),
         *sorted(verdict.outcomes.items()),
         ("lost", verdict.lost),
@@ -257,9 +260,9 @@ def print_table(asked: argparse.Namespace, fleet: ChaosFleet, struck: Counter[st
         ("attempts redone", redone),
         ("attempts redone per kill", f"{redone / kills:.1f}" if kills else "-"),
         *describe_takeovers("takeovers", took),
-        *describe_takeovers("takeovers by a fresh worker", took_alone),
+        *describe_takeovers("takeovers by a restarted worker", took_alone),
         ("takeovers over 20 s", len(fleet.takeovers.slow)),
-        ("chunks whose holder woke up first", fleet.takeovers.woke_first),
+        ("chunks whose holder resumed first", fleet.takeovers.woke_first),
         ("processes left after the drain", left),
     ]
     for name, value in rows:

@@ -16,9 +16,8 @@ from workers.engines.registry import load_engine
 class ChaosEngine:
     """Runs the engine that ``engine_options`` names: ``{runs, options, asked, at_once}``.
 
-    At most ``at_once`` requests are in that engine at the same time.  Each is logged as "sample_id attempt"
-    to this process's file in the folder ``asked`` before it starts.  As with vLLM, the engine counts as dead once its child
-    process exits.
+    At most ``at_once`` requests are in that engine at the same time. Before a request starts, a line "sample_id attempt" is
+    written to this process's file in the folder ``asked``. As with vLLM, the engine counts as dead once its child process exits.
     """
 
     def __init__(self, profile: ModelProfile, weights: str) -> None:
@@ -56,7 +55,7 @@ class ChaosEngine:
 
 
 def count_asked(folder: Path) -> tuple[int, int]:
-    """Return the number of all recorded attempts, and how many of them repeat an earlier attempt."""
+    """Return the number of recorded attempts, and the number of those that repeat an earlier attempt."""
     asked: Counter[str] = Counter()
     for notes in folder.iterdir():
         asked.update(notes.read_text().splitlines())

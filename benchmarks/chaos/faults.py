@@ -1,4 +1,4 @@
-"""The faults of the chaos soak: their effects on the fleet, and how often each is drawn."""
+"""The faults of the chaos soak: their effects on the fleet, and their relative frequencies."""
 
 import os
 import random
@@ -38,7 +38,7 @@ class Draw:
 class Fault:
     """One kind of fault.
 
-    ``strike`` returns whether the state of the fleet permitted the fault.  ``weight`` is its relative frequency.
+    ``strike`` returns whether the state of the fleet permitted the fault. ``weight`` is its relative frequency.
     """
 
     strike: Callable[[ChaosFleet, Draw], bool]
@@ -47,7 +47,7 @@ class Fault:
 
 
 def draw_faults(seed: int, every_s: float) -> Iterator[Draw]:
-    """Yield an unlimited sequence of faults, ``every_s`` seconds apart on average.  The same seed gives the same sequence."""
+    """Yield an unlimited sequence of faults, ``every_s`` seconds apart on average. The same seed gives the same sequence."""
     dice = random.Random(seed)
     kinds, weights = list(FAULTS), [fault.weight for fault in FAULTS.values()]
     while True:
@@ -59,7 +59,7 @@ def draw_faults(seed: int, every_s: float) -> Iterator[Draw]:
 
 
 def kill_worker(fleet: ChaosFleet, draw: Draw) -> bool:
-    """Send SIGKILL to a worker.  Its launcher starts it again."""
+    """Send SIGKILL to a worker. Its launcher restarts it."""
     return _hit(fleet, draw, lambda _, worker: worker.kill())
 
 
@@ -76,7 +76,7 @@ def kill_node(fleet: ChaosFleet, draw: Draw) -> bool:
 
 
 def kill_launcher(fleet: ChaosFleet, draw: Draw) -> bool:
-    """Send SIGKILL only to a launcher.  Its worker drains, and a new launcher is started."""
+    """Send SIGKILL only to a launcher. Its worker drains, and a new launcher is started."""
 
     def kill(node: Node, worker: psutil.Process) -> None:
         del worker
@@ -87,7 +87,7 @@ def kill_launcher(fleet: ChaosFleet, draw: Draw) -> bool:
 
 
 def kill_engine(fleet: ChaosFleet, draw: Draw) -> bool:
-    """Send SIGKILL to the engine's child process.  The worker detects that its engine is dead and restarts."""
+    """Send SIGKILL to the engine's child process. The worker detects that its engine is dead and restarts."""
 
     def kill(node: Node, worker: psutil.Process) -> None:
         del node
@@ -98,7 +98,7 @@ def kill_engine(fleet: ChaosFleet, draw: Draw) -> bool:
 
 
 def stop_worker(fleet: ChaosFleet, draw: Draw) -> bool:
-    """Send SIGSTOP to a worker, and SIGCONT after 2.1 to 2.6 lease durations.  Other workers hold its chunks by then.
+    """Send SIGSTOP to a worker, and SIGCONT after 2.1 to 2.6 lease durations. Other workers hold its chunks by then.
 
     With the default lease the pause is longer than the limit of a takeover, so that every slow takeover is detected.
     """
@@ -118,7 +118,7 @@ def stop_worker(fleet: ChaosFleet, draw: Draw) -> bool:
 
 
 def terminate_worker(fleet: ChaosFleet, draw: Draw) -> bool:
-    """Send SIGTERM to a worker.  It drains, and its launcher starts it again."""
+    """Send SIGTERM to a worker. It drains, and its launcher restarts it."""
     return _hit(fleet, draw, lambda _, worker: worker.terminate(), is_dead=None)
 
 
@@ -164,7 +164,7 @@ def lose_messages(fleet: ChaosFleet, draw: Draw) -> bool:
 
 
 def ring_again(fleet: ChaosFleet, draw: Draw) -> bool:
-    """Send a message for every chunk of a run in any state, so that messages are delivered twice."""
+    """Send a message for every chunk of a run, so that messages are delivered twice."""
     run = _pick_run(fleet, draw)
     if run is None or run.view is None:
         return False
@@ -215,12 +215,12 @@ FAULTS = {
     "producer killed": Fault(kill_producer, 3, is_kill=True),
     "Redis killed": Fault(kill_redis, 4, is_kill=True),
     "Redis restarted": Fault(restart_redis, 3),
-    "worker stopped, then woken": Fault(stop_worker, 8),
+    "worker stopped, then resumed": Fault(stop_worker, 8),
     "worker drained": Fault(terminate_worker, 5),
     "connections cut": Fault(cut_connections, 5),
     "messages lost": Fault(lose_messages, 4),
     "messages doubled": Fault(ring_again, 4),
-    "bogus messages": Fault(send_bogus, 3),
+    "malformed messages": Fault(send_bogus, 3),
     "run enqueued again": Fault(enqueue_again, 3),
     "ledger rebuilt": Fault(rebuild_ledger, 2),
 }
@@ -229,8 +229,8 @@ FAULTS = {
 def _hit(fleet: ChaosFleet, draw: Draw, strike: Callable[[Node, psutil.Process], Any], *, is_dead: bool | None = True) -> bool:
     """Apply ``strike`` to a ready worker, if at least one other echo worker is ready.
 
-    ``is_dead`` is true if the worker cannot finish its chunks any more, and ``None`` if it is expected to finish or give back
-    its chunks itself.
+    ``is_dead`` is true if the worker can no longer finish its chunks. It is ``None`` if the worker itself must finish its chunks
+    or give them back.
     """
     ready = {model: fleet.find_ready(model) for model in (ECHO, TINY)}
     targets = (ready[ECHO] if len(ready[ECHO]) > 1 else []) + ready[TINY]

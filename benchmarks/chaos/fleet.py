@@ -38,7 +38,7 @@ _POLL_S = 0.1
 
 @dataclass
 class Node:
-    """A launcher with its one worker.  ``struck`` is the pid of a worker that was hit and must not be hit again."""
+    """A launcher with one worker. ``struck`` is the pid of a worker that a fault hit; later faults do not hit it again."""
 
     model: str
     launcher: "subprocess.Popen[bytes]"
@@ -59,7 +59,7 @@ class Node:
 class Run:
     """A run of the soak.
 
-    ``run_id`` is empty until the producer has printed it.  ``followed`` means that the next run is being enqueued.
+    ``run_id`` is empty until the producer has printed it. ``followed`` means that the next run has been added.
     """
 
     model: str
@@ -72,7 +72,7 @@ class Run:
 
 @dataclass
 class Command:
-    """A ``producer`` command in a separate process.  ``after`` is called with its exit code and its standard output."""
+    """A ``producer`` command in a separate process. ``after`` is called with its exit code and its standard output."""
 
     process: "subprocess.Popen[str]"
     after: Callable[[int, str], None] | None
@@ -80,10 +80,10 @@ class Command:
 
 @dataclass
 class ChaosFleet:
-    """All started processes, the scheduled actions, and the observed runs.  One thread calls ``tick`` repeatedly.
+    """All started processes, the scheduled actions, and the observed runs. One thread calls ``tick`` repeatedly.
 
-    ``doomed`` counts the producers that were scheduled to be killed and were not, because it is too early or they had already
-    ended.
+    ``doomed`` counts the producers that are scheduled to be killed but have not been killed, because it is too early or
+    because they had already ended.
     """
 
     folder: Path
@@ -127,7 +127,7 @@ class ChaosFleet:
         return Node(model, launcher)
 
     def _replace_dead(self) -> None:
-        """Start a new launcher, after a short delay, for each that has exited.
+        """Start a new launcher, after a short delay, for each launcher that has exited.
 
         A launcher exits because it was killed, or because it was started while Redis was unavailable.
         """
@@ -140,7 +140,7 @@ class ChaosFleet:
         self.nodes[place] = self.launch(self.nodes[place].model)
 
     def find_ready(self, model: str) -> list[Node]:
-        """Return the nodes whose worker is ready and has not been hit, or no nodes while Redis does not answer."""
+        """Return the nodes whose worker is ready and was not hit by a fault; an empty list while Redis does not answer."""
         try:
             present = {worker.worker: worker for worker in list_workers(self.ledger.client, model)} if self.redis_is_up else {}
         except redis.RedisError:
@@ -155,7 +155,7 @@ class ChaosFleet:
     # Runs and producers
 
     def add_run(self, model: str) -> None:
-        """Enqueue another run.  Its datasets have new names, so that its sample ids differ from those of the other runs."""
+        """Enqueue another run. Its datasets have new names, so that its sample ids differ from those of the other runs."""
         number = len(self.runs)
         if model == ECHO:
             path = self.folder / f"rows-{number}.jsonl"
@@ -176,7 +176,7 @@ class ChaosFleet:
         self.enqueue(run)
 
     def enqueue(self, run: Run) -> None:
-        """Enqueue the run, and retry until it succeeds, as a user would who sees the command fail."""
+        """Enqueue the run, and retry until it succeeds, as a user does."""
 
         def read(code: int, printed: str) -> None:
             if code == 0:
@@ -223,7 +223,7 @@ class ChaosFleet:
         return [run for run in self.runs if run.run_id and not run.ended]
 
     def tick(self) -> None:
-        """Run the actions that are due, read runs and takeovers, and enqueue new runs so that there is always work."""
+        """Run the actions that are due, read runs and takeovers, and enqueue a new run for each run that has ended."""
         while self._later and self._later[0][0] <= time.monotonic():
             heapq.heappop(self._later)[2]()
         for command in [command for command in self.commands if command.process.poll() is not None]:
@@ -257,7 +257,7 @@ class ChaosFleet:
     # Shutdown
 
     def drain(self) -> None:
-        """Stop all launchers as an operator would, and wait for them and for workers without a launcher."""
+        """Send SIGTERM to all launchers, and wait for them and for workers without a launcher."""
         for node in self.nodes:
             node.launcher.send_signal(signal.SIGTERM)
         for node in self.nodes:

@@ -9,12 +9,12 @@ from common.ledger.keys import run_keys
 from common.ledger.ledger import Ledger
 
 Place = tuple[str, int]
-TAKEOVER_LIMIT_S = 20.0  # promise 2 of the design: the chunks of a dead worker restart within this time
+TAKEOVER_LIMIT_S = 20.0  # other workers start the chunks of a dead worker within this time (README.md)
 
 
 @dataclass(frozen=True)
 class Orphan:
-    """A chunk whose holder died or was stopped.  ``alone`` means that the model had no other worker at that moment."""
+    """A chunk whose holder died or was stopped. ``alone`` means that the model had no other worker at that moment."""
 
     token: str
     worker: str
@@ -28,10 +28,9 @@ class Takeovers:
 
     Holders are identified by token and not by name: a worker that restarts under the same name is a different holder.
 
-    ``took_s`` lists the durations of takeovers in seconds.  ``took_alone_s`` lists those that had to wait for a worker to start.
-    ``slow`` describes those over the limit.  Two kinds of chunk do not count: one that its holder committed after all, and one
-    whose run was deleted from Redis in the meantime.  ``woke_first`` counts those in ``took_s`` that waited until a stopped
-    holder woke up.
+    ``took_s`` lists the durations of takeovers in seconds. ``took_alone_s`` lists the takeovers that had to wait for a worker to
+    start. ``slow`` describes the takeovers over the limit. A chunk does not count if its holder committed it, or if its run was
+    deleted from Redis. ``woke_first`` counts the chunks in ``took_s`` that their holder still held when it resumed.
     """
 
     def __init__(self, ledger: Ledger) -> None:
@@ -44,7 +43,7 @@ class Takeovers:
         self._orphans: dict[Place, Orphan] = {}
 
     def poll(self, run_ids: list[str]) -> None:
-        """Read the holders of all chunks in these runs.  ``run_ids`` must contain every run that has not ended.
+        """Read the holders of all chunks in these runs. ``run_ids`` must contain every run that has not ended.
 
         Raises ``redis.RedisError``.
         """
@@ -55,7 +54,7 @@ class Takeovers:
                 pipe.hgetall(run_keys(run_id).holders)
                 pipe.get(run_keys(run_id).chunks)
                 held, done_chunks = pipe.execute()
-            done[run_id] = done_chunks or b""  # None: a fault is deleting the run from Redis now
+            done[run_id] = done_chunks or b""  # None: a fault has deleted the run from Redis
             for chunk, holder in held.items():
                 token, _, worker = holder.decode().partition(" ")
                 holders[run_id, int(chunk)] = token, worker
@@ -77,14 +76,14 @@ class Takeovers:
                 self._orphans[place] = Orphan(token, worker, since, is_dead, alone)
 
     def note_waking(self, worker: str) -> None:
-        """Record the waiting time of the chunks that a stopped worker still holds when it wakes up.
+        """Record the waiting time of the chunks that a stopped worker still holds when it resumes.
 
-        The time is a lower bound, because a takeover would have taken longer.
+        The time is a lower bound of a takeover's duration.
         """
         held = {place: orphan for place, orphan in self._orphans.items() if orphan.worker == worker and not orphan.is_dead}
         for (run_id, chunk), orphan in held.items():
             if not orphan.alone:
-                self._count(run_id, chunk, orphan, time.monotonic(), "the same, awake again")
+                self._count(run_id, chunk, orphan, time.monotonic(), "the same worker, resumed")
                 self.woke_first += 1
         self._forget(list(held))
 

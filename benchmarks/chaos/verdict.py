@@ -1,4 +1,4 @@
-"""Check a run after the chaos: whether its parts are complete, and whether the ledger agrees with the store."""
+"""Check a run after the soak: whether its parts are complete, and whether the ledger agrees with the store."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from producer.results.collect import UNPROCESSED, collect_outcomes
 
 @dataclass
 class Verdict:
-    """Counts of samples by outcome, of lost and double samples, and descriptions of other faults.  Verdicts can be added."""
+    """Counts of samples by outcome, of lost and double samples, and descriptions of other errors. Verdicts can be added."""
 
     samples: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
@@ -35,9 +35,9 @@ class Verdict:
 
 
 def judge_run(run_id: str, store: Store, ledger: Ledger) -> Verdict:
-    """Compare the plan, the parts and the ledger of a run that must have ended.
+    """Compare the plan, the parts and the ledger of a run, and report every difference. The run must have ended.
 
-    A planned sample without an outcome is lost.  A sample that is collected or counted more than once is double.
+    A planned sample without an outcome is lost. A sample that is collected or counted more than once is double.
     """
     _, plan = read_run(store, run_id)
     try:
@@ -62,7 +62,7 @@ def _find_wrongs(run_id: str, outcomes: list[Outcome], store: Store, ledger: Led
     _, plan = read_run(store, run_id)
     view = ledger.view_run(run_id)
     if view is None:
-        return ["the ledger does not know it"]
+        return ["the ledger does not contain it"]
     datasets = [counts.name for counts in plan.datasets]
     in_parts = Counter((datasets.index(outcome.dataset), str(outcome.status)) for outcome in outcomes)
     in_ledger = {place: count for place, count in view.counts.items() if count}
@@ -72,11 +72,11 @@ def _find_wrongs(run_id: str, outcomes: list[Outcome], store: Store, ledger: Led
         f"its state is {view.state} ({view.reason})": view.state == "done",
         f"{view.chunks_done} of {view.chunks} chunks are done": view.chunks_done == view.chunks,
         f"it has {len(parts)} parts": parts == [(chunk.wave, chunk.number) for chunk in read_index(store, run_id)],
-        "states of the ledger are not those of the parts": ledger.read_states(run_id)
+        "the states of the ledger differ from those of the parts": ledger.read_states(run_id)
         == bytes(STATE_BYTES.get(outcome.status, 0) for outcome in outcomes),
         f"the ledger counts {in_ledger}, the parts {dict(in_parts)}": in_ledger == in_parts,
-        "a lease is left": not ledger.client.zcard(keys.leases),
-        "a holder is left": not ledger.client.hlen(keys.holders),
-        "a journal is left": not any(ledger.client.scan_iter(match=journal_key(run_id, "*"), count=1000)),
+        "a lease remains": not ledger.client.zcard(keys.leases),
+        "a holder remains": not ledger.client.hlen(keys.holders),
+        "a journal remains": not any(ledger.client.scan_iter(match=journal_key(run_id, "*"), count=1000)),
     }
     return [wrong for wrong, is_right in checks.items() if not is_right]

@@ -1,22 +1,22 @@
-"""Measure what a crash costs: the survivor's rate, engine deaths, and the time of a run with a poison.
+"""Measure the cost of a crash: the survivor's rate, engine deaths, and the time of a run with a poison sample.
 
     python -m benchmarks.crash_cost [--parts a,b,c,d,e,f,g] [--repeat 5] [--kills 500] [--seed 1] [--quick]
 
-The engine answers "ok" after a latency and takes a load time to start.  Two workers run on one launcher, with a Redis and a
-local store of their own.  Everything is observed through ``producer status --json``, ``results.parquet`` and the log of the
-launcher.  Each part prints its measures, goals and whether they are met; the exit code is 1 if one is missed.
+The engine answers "ok" after a latency and takes a load time to start. One launcher runs two workers, with a separate Redis and
+local store. The benchmark observes them through ``producer status --json``, ``results.parquet`` and the launcher's log. Each
+part prints its measures, their goals, and whether the goals are met. The exit code is 1 if a goal is missed.
 
-a  ``kill -9`` of one of two workers, and of the child process of its engine; no poison
-b  one poison that ends the process with SIGSEGV 0.5 s after it was submitted; median and worst of several positions
-c  three poisons in different chunks
+a  ``kill -9`` of one of two workers, and of the child process of its engine; no poison sample
+b  one poison sample that ends the process with SIGSEGV after 0.5 s in the engine; median and worst of several positions
+c  three poison samples in different chunks
 d  as b, with a latency of 10 s
-e  a poison at which the engine answers nothing any more
-f  random SIGKILL and SIGTERM of workers, launchers and engine children over slow samples
-g  a poison whose worker is ended by SIGKILL, as by an out-of-memory killer that does not count; and one that is ended by the
-   out-of-memory killer of its control group, where this process may create one
+e  a poison sample at which the engine stops answering
+f  random SIGKILL and SIGTERM of workers, launchers and engine children while slow samples run
+g  a poison sample whose worker is ended by SIGKILL, as by an out-of-memory killer that the system does not count; and one whose
+   worker is ended by the out-of-memory killer of its control group, if this process may create a group
 
-Limits of b to e: a factor of (clean time + loads), where the clean time is measured in the same fleet.  In c, three poisons may
-cost three times the loads and deaths of one.  In e, each load includes the time until a stall is detected.
+The limits of b to e are a factor of (clean time + loads). The clean time is measured in the same fleet. In c, three poison
+samples may take three times the loads and deaths of one. In e, each load includes the time until a stall is detected.
 """
 
 import argparse
@@ -42,16 +42,16 @@ from benchmarks.crash_cost.measures import POISON, Line, at_least, at_most, chec
 from benchmarks.crash_cost.memory_limit import NoMemoryLimit, open_memory_limit
 
 RESTART_S = 3.0  # a worker's restart without the load of its engine
-KILL_SAMPLES = 7_500  # 30 s of two workers with 128 samples in flight each, which two cores serve easily
+KILL_SAMPLES = 7_500  # 30 s for two workers with 128 samples in flight each, a rate that two cores reach easily
 EDGE_S = 2.0
-_MEMORY_BYTES = 2 * 2**30  # two workers and their launcher need a third of it, a poison twice as much
+_MEMORY_BYTES = 2 * 2**30  # two workers and their launcher need a third of this, a poison sample needs twice as much
 
 
 class Scale(NamedTuple):
     """The sizes of a measurement.
 
-    ``restart_s`` is what the limits of b to e allow for each load besides ``load_s``: 0, or a restart and the launcher's pause
-    before it, where those take as long as a load.
+    ``restart_s`` is the time in the limits of b to e for each load, in addition to ``load_s``. It is 0, or the time of a restart
+    and the launcher's pause before it if they take as long as a load.
     """
 
     samples: int
@@ -75,7 +75,7 @@ def warm_up(fleet: CostFleet) -> None:
 
 
 def measure_kill(folder: Path, scale: Scale) -> list[Line]:
-    """Part a, once for each victim and repetition; each measure is the median."""
+    """Measure part a, once for each victim and repetition. Each measure is the median."""
     with start_fleet(folder, Speed(scale.load_s, 1.0, in_flight=128)) as fleet:
         warm_up(fleet)
         clean = run_clean(fleet, "clean", KILL_SAMPLES)
@@ -85,15 +85,19 @@ def measure_kill(folder: Path, scale: Scale) -> list[Line]:
             rate, begun_s, share = (statistics.median(measures) for measures in zip(*(one[:3] for one in killed), strict=True))
             lines += [
                 at_least("a", f"{victim}: survivor's rate after the kill / before", rate, 0.9),
-                at_most("a", f"{victim}: its chunks begun elsewhere after (s)", begun_s, 20.0),
-                at_most("a", f"{victim}: run time / what the rates allow", share, 1.15),
+                at_most("a", f"{victim}: its chunks taken over after (s)", begun_s, 20.0),
+                at_most("a", f"{victim}: run time / time at these rates", share, 1.15),
                 *check_outcomes("a", [one.ended for one in killed], 0)[1:],
             ]
     return lines
 
 
 class Killed(NamedTuple):
-    """The survivor's rate as a share of its rate before, the longest takeover in s, and the run time as a share of the allowed."""
+    """The effects of a kill.
+
+    ``rate`` is the survivor's rate divided by its rate before the kill, ``begun_s`` the longest takeover in seconds, and ``time``
+    the run time divided by the allowed time.
+    """
 
     rate: float
     begun_s: float
@@ -121,8 +125,8 @@ def kill_and_measure(fleet: CostFleet, scale: Scale, clean: Ended, victim: str, 
 def compare_rates(answers: Sequence[float], killed_at: float, back_at: float) -> float:
     """Return a worker's rate between a kill and the victim's return, divided by its rate before.
 
-    ``answers`` are the sorted times of its answers.  The first and the last ``EDGE_S`` do not count: the engine fills and
-    empties.
+    ``answers`` are the sorted times of its answers. The first and the last ``EDGE_S`` do not count, because the engine is not
+    full then.
     """
     begins, ends = answers[0] + EDGE_S, min(back_at, answers[-1] - EDGE_S)
     before = sum(begins <= at < killed_at for at in answers) / (killed_at - begins)
@@ -133,7 +137,10 @@ def compare_rates(answers: Sequence[float], killed_at: float, back_at: float) ->
 def measure_poison(
     part: str, folder: Path, scale: Scale, speed: Speed, *, poisons: int = 1, positions: int, loads: int, factor: float, deaths: int
 ) -> list[Line]:
-    """Parts b to e: runs with ``poisons`` at ``positions`` places, judged by the clean time and ``loads``."""
+    """Measure parts b to e: a run for each of the ``positions``, with ``poisons`` poison samples.
+
+    The limit is computed from the clean time, ``loads`` and ``factor``.
+    """
     ends = {POISON: "hang" if speed.stall_s < 600 else "crash"}
     runs = []
     with start_fleet(folder, speed, ends) as fleet:
@@ -141,7 +148,7 @@ def measure_poison(
         clean = run_clean(fleet, "clean", scale.samples)
         for position in range(positions):
             if position:
-                fleet.restart_launchers()  # a launcher restarts a worker later after each death in a row
+                fleet.restart_launchers()  # a launcher increases its pause before a restart with each consecutive death
             warm_up_again(fleet)
             words = dict.fromkeys(spread(poisons, scale.samples, position), POISON)
             runs.append(run_clean(fleet, f"poisoned-{position}", scale.samples, words))
@@ -163,7 +170,7 @@ def warm_up_again(fleet: CostFleet) -> None:
 
 
 def measure_unseen(folder: Path, scale: Scale) -> list[Line]:
-    """Part g: once without a counter, and once in a control group that counts."""
+    """Measure part g: once without a counter, and once in a control group that counts out-of-memory kills."""
     lines = measure_unproved(folder, scale, "kill")
     try:
         with open_memory_limit(_MEMORY_BYTES) as group:
@@ -178,10 +185,10 @@ def measure_unproved(folder: Path, scale: Scale, way: str, group: Path | None = 
         ended = run_clean(fleet, "unseen", 256, {77: POISON})
         causes = Counter(record["cause"] for record in fleet.read_events("worker.exited"))
     lines = [
-        at_least("g", f"{way}: run is paused, not looping", ended.state == "paused", 1),
+        at_least("g", f"{way}: run is paused", ended.state == "paused", 1),
         at_least("g", f"{way}: reason names dataset and row", f"row {POISON} 77" in ended.reason, 1),
         at_most("g", f"{way}: worker deaths", ended.deaths, 15),
-        at_most("g", f"{way}: samples convicted", len(ended.failed), 0),
+        at_most("g", f"{way}: samples failed", len(ended.failed), 0),
     ]
     if group is not None:
         lines.append(at_least("g", f"{way}: deaths with the cause out_of_memory", causes["out_of_memory"], 1))
@@ -210,12 +217,12 @@ def make_parts(scale: Scale, seed: int) -> dict[str, Callable[[Path], list[Line]
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--parts", default="a,b,c,d,e,f,g")
-    parser.add_argument("--repeat", type=int, default=5, help="kills of each process in part a, positions of the poison in part b")
+    parser.add_argument("--repeat", type=int, default=5, help="kills of each process in part a, positions of the sample in part b")
     parser.add_argument("--kills", type=int, default=500, help="kills in part f")
     parser.add_argument("--seed", type=int, default=1, help="seed of the kills in part f")
     parser.add_argument("--quick", action="store_true", help="300 samples, loads of 3 s, one repetition, 40 kills")
     asked = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # so that all processes are ended
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # an orderly exit ends all processes
     scale = Scale(300, 3.0, 1, 40, 2 * RESTART_S) if asked.quick else Scale(2000, 20.0, asked.repeat, asked.kills, 0.0)
     parts, lines = make_parts(scale, asked.seed), []
     print_machine(scale)

@@ -1,4 +1,4 @@
-"""An echo engine with a load time, a latency, a child process, and questions that end it."""
+"""An echo engine with a load time, a latency, a child process, and questions that make it end."""
 
 import asyncio
 import os
@@ -16,10 +16,11 @@ POISON_BYTES = 4 * 2**30
 
 
 class FragileEngine(EchoEngine):
-    """Ends ``after_s`` after a question with a word of ``ends`` was submitted, which maps the word to a way.
+    """An engine that ends in a chosen way ``after_s`` seconds after it received a poison question.
 
-    The ways are ``crash`` (SIGSEGV of this process), ``kill`` (SIGKILL), ``memory`` (it allocates more than its control group
-    allows) and ``hang``.  Like vLLM it has a child process, and ends when that has exited.
+    ``ends`` maps the first word of a poison question to the way: ``crash`` (SIGSEGV of this process), ``kill`` (SIGKILL),
+    ``memory`` (it allocates more than its control group allows) or ``hang``. Like vLLM, the engine has a child process, and it
+    dies when the child exits.
     """
 
     def __init__(self, profile: ModelProfile, weights: str) -> None:

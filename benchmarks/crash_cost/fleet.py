@@ -1,4 +1,4 @@
-"""A fleet of two workers on each launcher, driven and observed by commands only."""
+"""A fleet with two workers on each launcher. The benchmark uses it only through its commands and its log."""
 
 import json
 import math
@@ -25,7 +25,7 @@ _DRAIN_S = 60.0
 
 
 class Speed(NamedTuple):
-    """The times of the engine in seconds: a load, an answer, and the stall limit; and the samples in flight of each worker."""
+    """The engine's load time, latency and stall limit in seconds, and the samples in flight of each worker."""
 
     load_s: float
     latency_s: float
@@ -34,9 +34,9 @@ class Speed(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """What a run came to: its time, its outcomes by status, those that failed by row, and the engine deaths.
+    """The results of a run: its time, outcomes by status, error codes of failed samples by row, and engine deaths.
 
-    ``lost`` counts the rows without an outcome, ``double`` those with more than one.
+    ``lost`` counts the rows without an outcome, ``double`` the rows with more than one outcome.
     """
 
     seconds: float
@@ -50,7 +50,7 @@ class Ended(NamedTuple):
 
 
 class CostFleet:
-    """Start it with ``start_fleet``."""
+    """A fleet with its folder, store, profile and launchers. ``start_fleet`` creates it."""
 
     def __init__(
         self, folder: Path, redis_url: str, speed: Speed, ends: dict[str, str], launchers: int, control_group: Path | None
@@ -95,7 +95,7 @@ class CostFleet:
         return status
 
     def enqueue(self, name: str, samples: int, words: dict[int, str], *, chunk_samples: int = CHUNK_SAMPLES) -> str:
-        """Enqueue a run of short questions; ``words`` maps a row to the first word of its question.  Return the run's id."""
+        """Enqueue a run of short questions; ``words`` maps a row to the first word of its question. Return the run's id."""
         path = self.folder / f"{name}.jsonl"
         rows = (
             {"id": f"{words.get(row, 'plain')} {row}", "question": f"{words.get(row, 'plain')} {name} {row}?"}
@@ -119,11 +119,11 @@ class CostFleet:
         return [record for record in map(json.loads, lines) if record["event"] == event]
 
     def count_deaths(self) -> int:
-        """Return how many worker processes have exited."""
+        """Return the number of exits of worker processes."""
         return len(self.read_events("worker.exited"))
 
     def read_takeovers(self, run_id: str, since: float) -> dict[int, float]:
-        """Return when each chunk was first taken over after ``since``, in Unix seconds, by its number."""
+        """Return the time of each chunk's first takeover after ``since``, in Unix seconds, by chunk number."""
         begun: dict[int, float] = {}
         for record in self.read_events("chunk.taken_over"):
             if record["run_id"] == run_id and (at := read_time(record)) >= since:
@@ -131,17 +131,17 @@ class CostFleet:
         return begun
 
     def find_ready(self, worker: str, since: float) -> float:
-        """Return when a worker was ready for the first time after ``since``, in Unix seconds; infinity if it was not."""
+        """Return the time when a worker was first ready after ``since``, in Unix seconds; infinity if it was not ready."""
         times = (read_time(record) for record in self.read_events("worker.ready") if record["worker"] == worker)
         return min((at for at in times if at >= since), default=math.inf)
 
     def read_answers(self, run_id: str, worker: str) -> list[float]:
-        """Return when a worker answered the samples of a run that is collected, in Unix seconds, sorted."""
+        """Return the sorted times of a worker's answers in a collected run, in Unix seconds."""
         table = pq.read_table(self._results(run_id) / "results.parquet", columns=["worker", "finished_at"])
         return sorted(row["finished_at"].timestamp() for row in table.to_pylist() if row["worker"] == worker)
 
     def finish(self, run_id: str, started_s: float, deaths_before: int) -> Ended:
-        """Wait until the run has ended or is paused, and collect it."""
+        """Wait until the run has ended or is paused, collect it, and return its results."""
         status = self.wait(lambda status: status["state"] != "running", run_id)
         seconds = time.monotonic() - started_s
         out = self._results(run_id)
@@ -155,7 +155,7 @@ class CostFleet:
         return Ended(seconds, statuses, failed, deaths, status["state"], reason, lost, double)
 
     def replace_launchers(self) -> None:
-        """Start a new launcher for each that has exited."""
+        """Start a new launcher for each launcher that has exited."""
         self.launchers = [one if one.poll() is None else self.launch() for one in self.launchers]
 
     def restart_launchers(self) -> None:
@@ -167,7 +167,7 @@ class CostFleet:
         self.replace_launchers()
 
     def close(self) -> None:
-        """End all launchers, and the workers that outlived theirs."""
+        """End all launchers, and kill workers whose launcher has exited."""
         for launcher in self.launchers:
             launcher.send_signal(signal.SIGQUIT)
         for launcher in self.launchers:
@@ -191,9 +191,9 @@ class CostFleet:
 def start_fleet(
     folder: Path, speed: Speed, ends: dict[str, str] | None = None, *, launchers: int = 1, control_group: Path | None = None
 ) -> Iterator[CostFleet]:
-    """Yield a fleet with its own Redis; stop all of it afterwards.  Each launcher has two workers.
+    """Yield a fleet with its own Redis, and stop all its processes afterwards. Each launcher has two workers.
 
-    The launchers run in the ``control_group``, if one is given.
+    The launchers run in the ``control_group``, if the caller gives one.
     """
     from producer.demo.redis_server import start_redis
 
@@ -213,5 +213,5 @@ def read_time(record: dict[str, Any]) -> float:
 
 
 def spread(count: int, samples: int, seed: int) -> Sequence[int]:
-    """Return ``count`` rows that lie apart."""
+    """Return ``count`` row numbers that are far apart."""
     return [(seed * 977 + number * samples // count) % samples for number in range(count)]

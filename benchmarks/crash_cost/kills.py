@@ -13,12 +13,12 @@ from benchmarks.crash_cost.fleet import CostFleet, Ended, Speed, start_fleet
 from benchmarks.crash_cost.measures import Line, at_least, at_most, check_outcomes
 
 _SPEED = Speed(load_s=1.0, latency_s=5.0)
-_RUN_SAMPLES, _CHUNK_SAMPLES = 8192, 16  # four times what eight workers hold at once
+_RUN_SAMPLES, _CHUNK_SAMPLES = 8192, 16  # four times the samples in flight of eight workers
 _SIGNALS = (signal.SIGKILL, signal.SIGTERM)
 
 
 def measure_kills(folder: Path, kills: int, seed: int) -> list[Line]:
-    """Signal ``kills`` processes of workers that hold chunks.  Enqueue runs until that is done, and wait for the last one."""
+    """Send ``kills`` signals to processes of workers that hold chunks. Enqueue runs until then, and wait for the last run."""
     chance, done, pauses = random.Random(seed), 0, 0
     runs: list[Ended] = []
     with start_fleet(folder, _SPEED, launchers=4) as fleet:
@@ -38,13 +38,13 @@ def measure_kills(folder: Path, kills: int, seed: int) -> list[Line]:
     return [
         at_least("f", "kills of processes that held samples", done, kills),
         at_most("f", "pauses", pauses, 0),
-        at_most("f", "samples convicted", sum(len(run.failed) for run in runs), 0),
+        at_most("f", "samples failed", sum(len(run.failed) for run in runs), 0),
         *check_outcomes("f", runs, 0)[1:],
     ]
 
 
 def kill_one(fleet: CostFleet, status: dict[str, Any], run_id: str, chance: random.Random) -> bool:
-    """Signal a random process of those that the run's samples need.  Return whether there was one."""
+    """Send a signal to a random process that the run's samples need. Return whether such a process was found."""
     holding = {worker["pid"] for worker in status["workers"] if any(run == run_id for run, _ in worker["holds"])}
     workers, children, launchers = [], [], []
     for launcher in fleet.launchers:

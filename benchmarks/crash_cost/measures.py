@@ -1,4 +1,4 @@
-"""The measures of a part, each with its goal, and those that every run shares."""
+"""The measures of a part with their goals, and the measures that all parts have."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,7 +9,7 @@ POISON = "poison"
 
 
 class Line(NamedTuple):
-    """One measure of a part with its goal.  ``is_met`` is ``None`` if the part was skipped; ``goal`` then says why."""
+    """One measure of a part with its goal. ``is_met`` is ``None`` if the part was skipped; ``goal`` is then the reason."""
 
     part: str
     measure: str
@@ -31,12 +31,12 @@ def skip(part: str, measure: str, reason: str) -> Line:
 
 
 def check_outcomes(part: str, runs: Sequence[Ended], poisons: int) -> list[Line]:
-    """Return how the samples of all runs ended.  Each run has ``poisons`` of them."""
-    convicted = [sum(code == "engine_crashed" and row.startswith(POISON) for row, code in run.failed.items()) for run in runs]
-    others = sum(run.statuses.total() - run.statuses["ok"] for run in runs) - sum(convicted)
+    """Return the measures of the outcomes of all runs. Each run has ``poisons`` poison samples."""
+    found = [sum(code == "engine_crashed" and row.startswith(POISON) for row, code in run.failed.items()) for run in runs]
+    others = sum(run.statuses.total() - run.statuses["ok"] for run in runs) - sum(found)
     return [
-        at_least(part, "poisons convicted in each run", min(convicted), poisons),
-        at_most(part, "others that are not ok", others, 0),
+        at_least(part, "poison samples identified in each run", min(found), poisons),
+        at_most(part, "other samples that are not ok", others, 0),
         at_most(part, "samples lost or double", sum(run.lost + run.double for run in runs), 0),
     ]
 

@@ -1,4 +1,4 @@
-"""A control group of Linux with a memory limit, so that the out-of-memory killer ends a worker and counts it."""
+"""A Linux control group with a memory limit, in which the system counts the kills of the out-of-memory killer."""
 
 import time
 from collections.abc import Iterator
@@ -10,14 +10,14 @@ _EMPTY_S = 10.0
 
 
 class NoMemoryLimit(Exception):  # a state of the machine, not an error
-    """The machine does not let this process create such a group; the message says why."""
+    """The machine does not permit such a group; the message states the reason."""
 
 
 @contextmanager
 def open_memory_limit(limit_bytes: int) -> Iterator[Path]:
-    """Yield a new control group below that of this process.  A process joins it by writing its id to ``cgroup.procs``.
+    """Yield a new control group below that of this process. A process joins it by writing its id to ``cgroup.procs``.
 
-    Uses cgroup v2 if its memory controller is delegated, otherwise v1.  Raises ``NoMemoryLimit``.
+    Uses cgroup v2 if its memory controller is delegated, otherwise v1. Raises ``NoMemoryLimit``.
     """
     parent, limit = find_parent()
     group = parent / f"crash-cost-{time.time_ns()}"
@@ -40,7 +40,7 @@ def open_memory_limit(limit_bytes: int) -> Iterator[Path]:
 
 
 def find_parent() -> tuple[Path, str]:
-    """Return the memory group of this process, and the name of the file with the limit of a group."""
+    """Return the memory group of this process, and the name of the file that holds a group's limit."""
     reasons = []
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)

@@ -2,9 +2,9 @@
 
     python -m benchmarks.gpu.direct --how async --store URL --out FILE [--limit N] RUN [RUN ...]
 
-Part of ``benchmarks.gpu.efficiency``.  It runs in a separate process, so that the GPU memory is free when it exits.  The engine
-options, the model folder and the lengths are those of the run.  For each run it appends a pass to FILE.  The time includes
-decoding the pictures and excludes loading the model.
+This module is a part of ``benchmarks.gpu.efficiency``. It runs in a separate process, so that the GPU memory is free when it
+exits. The engine options, the model folder and the lengths are those of the run. For each run it appends a pass to FILE. The
+time includes decoding the pictures and excludes loading the model.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from common.storage.plan_index import read_chunk, read_index
 from common.storage.run_record import read_run
 from common.storage.store import Store, open_store
 
-_DECODERS = 4  # threads, as many as a worker of the fleet has
+_DECODERS = 4  # threads; a worker of the fleet has the same number
 _BATCH = 64
 
 Answered = tuple[float, int, int]
@@ -68,7 +68,7 @@ async def _ask_all(llm: AsyncLLM, samples: Sequence[Sample], max_tokens: int) ->
 
 
 def drive_batches(folder: str, options: dict[str, Any], runs: Iterable[tuple[RunSpec, list[Sample]]], out: Path) -> None:
-    """Send the samples to ``LLM.chat`` in batches, each of which waits for its slowest sample."""
+    """Send the samples to ``LLM.chat`` in batches. Each batch waits for its slowest sample."""
     llm = LLM(model=folder, **options)
     for spec, samples in runs:
         cpu, begun_s = CpuWatch(os.getpid()), time.time()

@@ -1,14 +1,14 @@
-"""Compare the fleet end to end with vLLM driven directly, on one GPU, with the shape of a real model and no weights.
+"""Compare the fleet end to end with vLLM without the fleet, on one GPU, with the shape of a real model and random weights.
 
     python -m benchmarks.gpu.efficiency [--parts A,B,C] [--samples 2048] [--out FOLDER] [--tiny --gpus none]
 
 A: the ratio of samples/s between the fleet and ``AsyncLLM`` in a separate process; 448x448 JPEG files, 64 tokens, two passes.
 B: the ratio of samples/s between the fleet and ``LLM.chat`` in batches of 64; answers of 16 to 512 tokens (log-normal).
-C: 256 pictures with 8 questions each, in a cache too small for all of them: the ratio between the plan's order, which keeps
-   the questions about a picture together, and a plain shuffle; and the same ratio for ``AsyncLLM``.
+C: 256 pictures with 8 questions each, in a cache that is too small for all pictures: the ratio between the plan's order, which
+   keeps the questions about a picture together, and a plain shuffle; and the same ratio for ``AsyncLLM``.
 
-In A and B no picture is used twice on one side.  Both sides get the same pictures in the same order.  Each pass is verified:
-each sample has one outcome, ``ok``, of the dictated length.  ``--tiny`` runs the same flow on a CPU, without meaningful numbers.
+In A and B, each side gets each picture once. Both sides get the same pictures in the same order. Each pass is verified: each
+sample has one outcome, ``ok``, of the dictated length. ``--tiny`` runs the same flow on a CPU, without meaningful numbers.
 """
 
 import argparse
@@ -34,7 +34,7 @@ _POLL_S = 0.3
 
 @dataclass(frozen=True)
 class Scale:
-    """The size of a benchmark.  ``options`` are the engine options on all sides; part C adds those in ``small_cache``."""
+    """The size of a benchmark. ``options`` are the engine options on all sides; part C adds the options in ``small_cache``."""
 
     shape: str
     image_px: int
@@ -65,7 +65,7 @@ FULL = Scale(
         "gpu_memory_utilization": 0.85,
         "limit_mm_per_prompt": {"image": 1, "video": 0},
     },
-    # The cache holds 24 576 tokens.  The 256 pictures alone have 256 tokens each.
+    # The cache holds 24 576 tokens. The 256 pictures alone have 256 tokens each.
     small_cache={"block_size": 16, "num_gpu_blocks_override": 1536, "mm_processor_cache_gb": 0.25},
 )
 TINY = replace(
@@ -101,7 +101,7 @@ class Bench:
     model: Path
 
     def measure_even_and_uneven(self, *, even: bool, uneven: bool) -> None:
-        """Measure parts A and B: one worker for both, then the processes that they are compared with."""
+        """Measure parts A and B: first one worker for both parts, then vLLM without the fleet for each part."""
         warm = Asking("warm", self.scale.warm_samples, self.scale.tokens)
         passes = [Asking(f"even-{number}", self.scale.samples, self.scale.tokens) for number in (1, 2)] if even else []
         uneven_pass = Asking("uneven", self.scale.samples, LONGEST_TOKENS)
@@ -118,7 +118,7 @@ class Bench:
             self.report.say("B: fleet over batches of 64", ratio, ">= 1.6")
 
     def measure_shared(self) -> None:
-        """Measure part C.  Each order and length uses pictures that are new to the engine."""
+        """Measure part C. Each order and length uses pictures that are new to the engine."""
         images = self.scale.shared_images
         lengths = {"": self.scale.tokens, "-short": self.scale.few_tokens}
         askings = [Asking("warm-small", self.scale.warm_samples, self.scale.tokens)]
@@ -126,7 +126,7 @@ class Bench:
             askings.append(Asking(f"grouped{suffix}", images, tokens, questions=8))
             askings.append(Asking(f"plain{suffix}", images, tokens, questions=8, grouped=False))
         self._compare_orders(self.run_fleet("gpu-shared", {**self.scale.options, **self.scale.small_cache}, askings), "the fleet")
-        self._compare_orders(self.run_direct("async", askings), "AsyncLLM driven directly")
+        self._compare_orders(self.run_direct("async", askings), "AsyncLLM without the fleet")
 
     def _compare_orders(self, passes: Mapping[str, Pass], side: str) -> None:
         for suffix, tokens in (("", self.scale.tokens), ("-short", self.scale.few_tokens)):
@@ -134,12 +134,12 @@ class Bench:
             self.report.say(f"C: grouped over plain shuffle, {tokens} tokens, {side}", ratio, ">= 2.8" if not suffix else "")
 
     def run_fleet(self, profile: str, options: Mapping[str, Any], askings: Sequence[Asking]) -> dict[str, Pass]:
-        """Return the pass of each run on the fleet.  The pictures are written while the worker loads."""
+        """Return the pass of each run on the fleet. Write the pictures while the worker loads."""
         path = self.fleet.write_profile(profile, ENGINE, self.model, options)
         self.fleet.start_workers(path, self.gpus)
         with ThreadPoolExecutor(2) as pool:
             list(pool.map(self.fleet.prepare, askings))
-        print(f"fleet: loaded after {self.fleet.wait_ready():.0f} s more", flush=True)
+        print(f"fleet: the worker loaded {self.fleet.wait_ready():.0f} s after the pictures were written", flush=True)
         passes = {}
         for asking in askings:
             passes[asking.name] = self.fleet.measure(asking)
@@ -148,7 +148,7 @@ class Bench:
         return passes
 
     def run_direct(self, how: str, askings: Sequence[Asking], *, limit: int | None = None) -> dict[str, Pass]:
-        """Return the pass of each run without the fleet, on the same samples in the same order."""
+        """Return the pass of each run without the fleet. It has the same samples in the same order."""
         out = self.fleet.folder / f"{how}-{askings[0].name}.jsonl"
         command = ["-m", "benchmarks.gpu.direct", "--how", how, "--store", self.fleet.settings.store_url, "--out", str(out)]
         command += ["--limit", str(limit)] if limit else []
@@ -169,7 +169,7 @@ class Bench:
                     sys.exit(f"{how} ended with {process.returncode}; the end of {self.fleet.logs}:\n{self.fleet.read_log()}")
                 time.sleep(_POLL_S)
         finally:
-            end_tree(process)  # all results are written; an orderly exit would take seconds
+            end_tree(process)  # the process has written all results, and an orderly exit takes seconds
         return passes
 
 
@@ -196,7 +196,7 @@ def main() -> None:
 
 
 def read_scale(asked: argparse.Namespace) -> Scale:
-    """Return the scale, with the changes from the command line."""
+    """Return the scale with the changes of the command line."""
     scale = TINY if asked.tiny else FULL
     small_cache = {"num_gpu_blocks_override": asked.kv_tokens // 16} if asked.kv_tokens else {}
     return replace(

@@ -1,4 +1,4 @@
-"""vLLM with a dictated length for each answer, because a model without weights would never end an answer."""
+"""vLLM with a dictated length for each answer, because a model with random weights never ends an answer."""
 
 from vllm import SamplingParams
 

@@ -1,4 +1,4 @@
-"""The fleet that the GPU benchmarks measure: a Redis, a store, and workers that the real launcher starts."""
+"""The fleet that the GPU benchmarks measure: a Redis, a store, and workers that the launcher starts."""
 
 import argparse
 import os
@@ -46,7 +46,7 @@ _POLL_S = 0.1
 
 @dataclass
 class GpuFleet:
-    """All started processes.  ``logs`` is the file for the output of workers and other processes."""
+    """All started processes. ``logs`` is the file for the output of all processes."""
 
     folder: Path
     logs: Path
@@ -73,7 +73,7 @@ class GpuFleet:
             "FLEET_STORE_URL": self.settings.store_url,
             "FLEET_SAMPLES_IN_FLIGHT": str(SAMPLES_IN_FLIGHT),
             "FLEET_DRAIN_GRACE_S": "5",
-            "FLEET_MAX_RESTARTS": "2",  # report a worker that cannot load soon
+            "FLEET_MAX_RESTARTS": "2",  # a worker that cannot load is reported soon
             "FLEET_LOG_LEVEL": "WARNING",
             "PYTHONPATH": os.pathsep.join(paths),
         }
@@ -95,7 +95,7 @@ class GpuFleet:
         return path
 
     def start_workers(self, profile: Path, gpus: str, *, replicas: int = 1) -> None:
-        """Start a launcher.  ``wait_ready`` waits until its workers have loaded."""
+        """Start a launcher. ``wait_ready`` waits until its workers have loaded."""
         self.profile = profile
         command = ["-m", "workers", "start", "--model", str(profile), "--gpus", gpus, "--replicas", str(replicas)]
         with self.logs.open("ab") as log:
@@ -104,14 +104,15 @@ class GpuFleet:
             )
 
     def wait_ready(self, count: int = 1) -> float:
-        """Wait until this number of workers has loaded, and return the seconds that it took.
+        """Wait until this number of workers has loaded, and return the waiting time in seconds.
 
-        Exit the program if the launcher gives up.
+        Exit the program if the launcher exits or the wait takes too long.
         """
         begun_at = time.monotonic()
         while len(ready := self.find_ready()) < count:
             if self.launcher is None or self.launcher.poll() is not None or time.monotonic() > begun_at + _READY_S:
-                sys.exit(f"no worker is ready, only {[one.worker for one in ready]}; the end of {self.logs}:\n{self.read_log()}")
+                names = [one.worker for one in ready]
+                sys.exit(f"{count} workers expected, ready are {names}; the end of {self.logs}:\n{self.read_log()}")
             time.sleep(_POLL_S)
         return time.monotonic() - begun_at
 
@@ -120,7 +121,7 @@ class GpuFleet:
         return [one for one in list_workers(self.ledger.client, name) if one.state == "ready"]
 
     def stop_workers(self) -> None:
-        """Drain the workers, and kill those that have not ended in time."""
+        """Drain the workers, and kill the processes that have not ended in time."""
         if self.launcher is None:
             return
         for number in (signal.SIGTERM, signal.SIGQUIT):
@@ -139,7 +140,7 @@ class GpuFleet:
     def prepare(self, asking: Asking) -> None:
         """Write the pictures, the dataset and the spec of a run ahead of time."""
         if self.profile is None:
-            raise ConfigError("prepare: there is no profile yet; start the workers first")
+            raise ConfigError("prepare: no profile is set; call start_workers first")
         self._specs[asking.name] = write_run(self.folder, asking, profile=self.profile, image_px=self.image_px)
 
     def enqueue(self, asking: Asking) -> str:
@@ -153,18 +154,18 @@ class GpuFleet:
     def view(self, run_id: str) -> LedgerView:
         view = self.ledger.view_run(run_id)
         if view is None:
-            sys.exit(f"the ledger does not know run {run_id}")
+            sys.exit(f"the ledger does not contain run {run_id}")
         return view
 
     def is_over(self, run_id: str) -> bool:
-        """Return whether a run is done.  Exit the program if the run stops for another reason or the launcher gives up."""
+        """Return whether a run is done. Exit the program if the run stops for another reason or the launcher exits."""
         view = self.view(run_id)
         if view.state not in ("running", "done") or (self.launcher is not None and self.launcher.poll() is not None):
             sys.exit(f"run {run_id} is {view.state} {view.reason}; the end of {self.logs}:\n{self.read_log()}")
         return view.state == "done"
 
     def measure(self, asking: Asking, side: str = "fleet", *, has_dictated_lengths: bool = True) -> Pass:
-        """Enqueue a run, wait for its end and verify it.  Its time is from the first lease to the last commit."""
+        """Enqueue a run, wait for its end and verify it. Its time is from the first lease to the last commit."""
         cpu = CpuWatch(self.launcher.pid if self.launcher else os.getpid())
         begun_at = time.monotonic()
         run_id = self.enqueue(asking)
@@ -187,7 +188,7 @@ class GpuFleet:
         return replace(one, gpus=self.watch.describe(one.begun_s, one.ended_s), notes=notes)
 
     def check(self, asking: Asking, *, has_dictated_lengths: bool = True) -> None:
-        """Exit the program unless every sample has exactly one outcome, ``ok`` and of the dictated length."""
+        """Exit the program unless every sample has exactly one outcome, which is ``ok`` and has the dictated length."""
         run_id = self.run_ids[asking.name]
         verdict = judge_run(run_id, self.store, self.ledger)
         wrong_lengths = has_dictated_lengths and sum(
@@ -196,12 +197,12 @@ class GpuFleet:
         )
         is_whole = verdict.samples == asking.samples and dict(verdict.outcomes) == {"ok": asking.samples}
         if not is_whole or verdict.lost or verdict.double or verdict.wrongs or wrong_lengths:
-            sys.exit(f"{asking.name} is not sound: {verdict}, {wrong_lengths} of a wrong length; log:\n{self.read_log()}")
+            sys.exit(f"{asking.name} is not sound: {verdict}, {wrong_lengths} answers of a wrong length; log:\n{self.read_log()}")
 
 
 @contextmanager
 def open_fleet(out: Path, *, image_px: int, deadline_s: int) -> Iterator[GpuFleet]:
-    """Yield a fleet without workers.  All its processes end with the block, and the program exits after ``deadline_s``."""
+    """Yield a fleet without workers. End all its processes after the block, and exit the program after ``deadline_s``."""
     _end_after(deadline_s)
     with tempfile.TemporaryDirectory(prefix="vlm-fleet-gpu-", ignore_cleanup_errors=True) as scratch, GpuWatch() as watch:
         folder = Path(scratch)
@@ -231,12 +232,12 @@ def end_tree(process: "subprocess.Popen[bytes]") -> None:
 def _end_after(seconds: int) -> None:
     """Exit in an orderly way after ``seconds``, or on SIGTERM.
 
-    The cleanup then ends all started processes.  If this program were killed, they would keep running and hold GPU memory.
+    The cleanup then ends all started processes. If this program is killed instead, they keep running and hold GPU memory.
     """
 
     def leave(number: int, frame: FrameType | None) -> None:
         del frame
-        sys.exit(f"ended by {signal.Signals(number).name}; what was measured so far is kept")
+        sys.exit(f"ended by {signal.Signals(number).name}; the measurements so far are kept")
 
     for number in (signal.SIGALRM, signal.SIGTERM):
         signal.signal(number, leave)
@@ -255,7 +256,7 @@ def make_parser(description: str, name: str, *, gpus: str) -> argparse.ArgumentP
 
 
 def read_options(given: Sequence[str]) -> dict[str, Any]:
-    """Return the engine options that are given as NAME=VALUE, with the value in YAML."""
+    """Return the engine options from arguments NAME=VALUE, with the value in YAML."""
     return {name: yaml.safe_load(value) for name, _, value in (one.partition("=") for one in given)}
 
 

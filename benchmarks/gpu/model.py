@@ -1,10 +1,9 @@
-"""A model's folder without weights: a real model's shape, a tokenizer of its size, and nothing learned.
+"""A model's folder without weights: the shape of a real model and a tokenizer of the same size.
 
     python -m benchmarks.gpu.model FOLDER [--shape qwen2.5-vl-7b]
 
-An engine that fills in random weights (vLLM's ``load_format: dummy``) then does the real model's work to the last
-multiplication; only what it says means nothing.  ``small`` and ``tiny`` (for a
-CPU) are made up, of the same family.
+An engine that creates random weights (vLLM's ``load_format: dummy``) then computes as much as with the real model, but its answers
+have no meaning. The shapes ``small`` and ``tiny`` (for a CPU) are invented shapes of the same family.
 """
 
 import argparse
@@ -18,7 +17,7 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GenerationConfig, PretrainedConfig, Qwen2_5_VLConfig
 
-# As in Qwen2.5: so many tokens, then the special ones, in this order from this number on.
+# As in Qwen2.5: this number of plain tokens, then the special tokens in this order.
 _PLAIN_TOKENS = 151_643
 _SPECIAL = (
     *("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>", "<|box_end|>"),
@@ -27,7 +26,7 @@ _SPECIAL = (
 _IDS = {token: _PLAIN_TOKENS + number for number, token in enumerate(_SPECIAL)}
 _LEARNED_TOKENS = 8_000
 
-# Qwen2.5-VL's, in few words: its default system prompt, images where they stand, text.
+# A short form of Qwen2.5-VL's template: its default system prompt, and images and text in their order.
 _CHAT_TEMPLATE = (
     "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
@@ -40,7 +39,7 @@ _CHAT_TEMPLATE = (
 
 @dataclass(frozen=True)
 class Shape:
-    """A model's dimensions.  ``mrope_section`` divides half of an attention head among time, height and width."""
+    """A model's dimensions. ``mrope_section`` divides half of an attention head among time, height and width."""
 
     hidden_size: int
     intermediate_size: int
@@ -65,7 +64,7 @@ SHAPES = {
 
 
 def write_model(folder: Path, shape: Shape) -> None:
-    """Write all that a model's folder holds besides its weights."""
+    """Write all files of a model's folder except its weights."""
     folder.mkdir(parents=True, exist_ok=True)
     make_config(shape).save_pretrained(folder)
     ends = {"bos_token_id": _IDS["<|endoftext|>"], "eos_token_id": _IDS["<|im_end|>"], "pad_token_id": _IDS["<|endoftext|>"]}
@@ -138,9 +137,9 @@ def make_config(shape: Shape) -> PretrainedConfig:
 
 
 def train_tokenizer() -> Tokenizer:
-    """Return a byte-level BPE with as many tokens as Qwen2.5's, so that every token which comes out can be decoded.
+    """Return a byte-level BPE with as many tokens as Qwen2.5's, so that every generated token can be decoded.
 
-    The few that prompts are made of are learned from the words of this file.  The rest are made up, and never come in.
+    The tokens of prompts are learned from the words of this file. The other tokens are invented and never occur in prompts.
     """
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -1,9 +1,9 @@
-"""Provoke out-of-memory errors on the GPU: batches that do not fit are halved, the run ends, and no sample is lost.
+"""Cause out-of-memory errors on the GPU, and check that batches are halved, the run ends, and no sample is lost.
 
     python -m benchmarks.gpu.oom [--samples 512] [--out FOLDER] [--tiny --gpus none]
 
-The benchmark runs the ``hf`` engine with batches of up to 64 and a model of random weights.  A limit on the GPU memory of its
-process allows batches of about 16.  ``--tiny`` runs the same flow on a CPU, where the limit is simulated.
+The benchmark runs the ``hf`` engine with batches of up to 64 and a model of random weights. A limit on the GPU memory of its
+process allows batches of about 16. ``--tiny`` runs the same flow on a CPU, where the limit is simulated.
 """
 
 from pathlib import Path
@@ -49,7 +49,7 @@ def main() -> None:
         report = Report(asked.out / "gpu_oom.jsonl")
         report.add_pass(one)
         halved = [line.split() for line in notes.read_text().splitlines()] if notes.exists() else []
-        print("did not fit: " + "; ".join(f"{count}, then at most {size}" for count, size in halved))
+        print("batches that did not fit: " + "; ".join(f"{count}, then at most {size}" for count, size in halved))
         report.say("halvings", len(halved), ">= 1")
         report.say("samples lost", asking.samples - one.samples, "0")
 

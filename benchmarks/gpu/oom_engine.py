@@ -1,4 +1,4 @@
-"""The transformers engine with too little GPU memory for its batches.  It records each out-of-memory error."""
+"""The transformers engine with too little GPU memory for its batches. It records each out-of-memory error."""
 
 import asyncio
 from collections.abc import Sequence
@@ -16,11 +16,11 @@ from workers.engines.hf.engine import HfEngine
 from workers.engines.hf.model import HfModel
 
 PROBE_BATCH = 8
-_ROOM = 2  # multiple of the memory of a batch of PROBE_BATCH; with less the memory is fragmented too soon
+_ROOM = 2  # multiple of the memory of a batch of PROBE_BATCH; with less memory, fragmentation would cause errors too early
 
 
 class NotedLimit(BatchLimit):
-    """A batch limit that appends a line to a file whenever it is lowered: the batch size that did not fit, and the new limit."""
+    """A batch limit that appends a line to a file at each reduction: the batch size that did not fit, and the new limit."""
 
     def __init__(self, most: int, notes: Path) -> None:
         super().__init__(most)
@@ -33,10 +33,10 @@ class NotedLimit(BatchLimit):
 
 
 class TightHfEngine(HfEngine):
-    """The ``hf`` engine with a limit on this process's GPU memory, computed from the memory that a small batch takes.
+    """The ``hf`` engine with a limit on this process's GPU memory, which is computed from the memory of a small batch.
 
-    The engine options are those of ``hf``, and in addition ``notes`` (a file), and the ``image_px`` and ``max_tokens`` of the
-    requests to come.  Without a GPU the limit is simulated.
+    In addition to the options of ``hf``, the engine has the options ``notes`` (a file), and ``image_px`` and ``max_tokens`` of
+    the requests that follow. Without a GPU the limit is simulated.
     """
 
     def __init__(self, profile: ModelProfile, weights: str) -> None:
@@ -65,12 +65,12 @@ class TightHfEngine(HfEngine):
 
 
 def pretend_bound(model: HfModel) -> None:
-    """Simulate on a machine without a GPU that a model runs out of memory above twice ``PROBE_BATCH`` requests."""
+    """Make a model on a machine without a GPU run out of memory above twice ``PROBE_BATCH`` requests."""
     generate = model.generate
 
     def refuse_large(batch: Sequence[Waiting], inputs: Any) -> list[Generation]:
         if len(batch) > _ROOM * PROBE_BATCH:
-            raise OutOfMemory(f"{len(batch)} requests, and memory is pretended to be out")
+            raise OutOfMemory(f"simulated: a batch of {len(batch)} requests does not fit into memory")
         return generate(batch, inputs)
 
     model.generate = refuse_large  # type: ignore[method-assign]  # replaced on this instance only, for the simulation

@@ -1,6 +1,6 @@
 """A timed pass over a run's samples.
 
-Each pass is printed and written as JSON as soon as it ends, so that an aborted benchmark loses no completed result.
+Each pass is printed and written as JSON as soon as it ends, so that an aborted benchmark keeps its completed results.
 """
 
 import json
@@ -18,9 +18,9 @@ _HEAD = f"{'':9}{'run':16}{'samples':>8}{'seconds':>9}{'samples/s':>11}{'tokens/
 class Pass:
     """The measurements of one run on one side of a comparison.
 
-    ``begun_s`` and ``ended_s`` are Unix seconds.  ``middle_per_s`` is the rate of the middle 80 % of the answers, in samples
-    per second.  ``ramp_up_s`` and ``ramp_down_s`` are the seconds that the first and the last tenth took in addition to the
-    time at that rate.
+    ``begun_s`` and ``ended_s`` are Unix seconds. ``middle_per_s`` is the rate of the middle 80 % of the answers, in samples
+    per second. ``ramp_up_s`` and ``ramp_down_s`` are the extra seconds of the first and the last tenth, compared with the time
+    at that rate.
     """
 
     side: str
@@ -45,7 +45,7 @@ class Pass:
 def make_pass(
     side: str, run: str, begun_s: float, ended_s: float, answered: Sequence[tuple[float, int, int]], cpu: list[dict[str, Any]]
 ) -> Pass:
-    """Return the pass.  ``answered`` has (Unix seconds, prompt tokens, output tokens) for each answer."""
+    """Return the pass. ``answered`` has (Unix seconds, prompt tokens, output tokens) for each answer."""
     times = sorted(at_s for at_s, _, _ in answered)
     edge = len(times) // _EDGE
     first, last = times[edge], times[-1 - edge]
@@ -100,7 +100,7 @@ class Report:
 
 
 def read_passes(path: Path) -> list[Pass]:
-    """Return the passes that another process has appended so far.  An incomplete last line is ignored until it is complete."""
+    """Return the passes that another process has appended so far. Ignore a last line that is incomplete."""
     if not path.exists():
         return []
     return [Pass(**json.loads(line)) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]

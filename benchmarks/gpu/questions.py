@@ -1,4 +1,4 @@
-"""The requests of the GPU benchmarks: new pictures that no cache contains, questions about them, and dictated lengths."""
+"""The requests of the GPU benchmarks: new pictures that are in no cache, questions about them, and dictated lengths."""
 
 import json
 import random
@@ -14,7 +14,7 @@ from PIL import Image
 
 SAMPLES_IN_FLIGHT = 512  # on every side of a comparison that limits them
 
-# If a run allows this number of tokens, each sample has its own answer length.  In other runs each answer has exactly max_tokens.
+# If a run has this max_tokens, each sample has its own answer length. In other runs each answer has exactly max_tokens.
 LONGEST_TOKENS = 512
 _SHORTEST_TOKENS = 16
 _MEDIAN_TOKENS = 93
@@ -39,8 +39,8 @@ _QUESTIONS = (
 class Asking:
     """The specification of one run: ``images`` new pictures with ``questions`` (1 to 8) each and at most ``max_tokens``.
 
-    ``name`` is the name of the dataset, and the only seed of the pictures.  Unless ``grouped``, each question is a group of its
-    own, so that the producer's shuffle separates questions about the same picture.
+    ``name`` is the name of the dataset, and the only seed of the pictures. Unless ``grouped``, each question is a separate
+    group, so that the producer's shuffle separates questions about the same picture.
     """
 
     name: str

@@ -2,14 +2,14 @@
 
     python -m benchmarks.gpu.two [--parts rate,kill | both,kill] [--samples 2048,4096] [--out FOLDER] [--tiny --gpus none]
 
-rate: the ratio of samples/s between ``workers start --gpus 0,1`` and ``--gpus 0``, with pictures that no cache contains and
+rate: the ratio of samples/s between ``workers start --gpus 0,1`` and ``--gpus 0``, with pictures that are in no cache and
    64 tokens.
-both: only the rate of two GPUs.  If ``kill`` follows, the rate of the survivor serves as the rate of one GPU, and each worker
+both: only the rate of two GPUs. If ``kill`` follows, the rate of the survivor serves as the rate of one GPU, and each worker
    is loaded only once.
 kill: ``kill -9`` of the engine process of one of two workers in the middle of a run, and the time until the other worker takes
    its chunks over.
 
-Every run is verified: each sample has one outcome, ``ok``, of the dictated length.  ``--tiny`` runs the same flow on a CPU.
+Every run is verified: each sample has one outcome, ``ok``, of the dictated length. ``--tiny`` runs the same flow on a CPU.
 """
 
 import os
@@ -42,7 +42,7 @@ _POLL_S = 0.05
 
 @dataclass
 class Pair:
-    """The fleet with one worker and with two workers.  Without GPUs (``none``) the two workers are replicas on the CPU."""
+    """The fleet with one worker and with two workers. Without GPUs (``none``) the two workers are replicas on the CPU."""
 
     fleet: GpuFleet
     profile: Path
@@ -56,14 +56,14 @@ class Pair:
         self.fleet.start_workers(self.profile, gpus, replicas=count if on_cpu else 1)
         for asking in askings:
             self.fleet.prepare(asking)
-        print(f"{count} of them: loaded after {self.fleet.wait_ready(count):.0f} s more", flush=True)
+        print(f"{count} workers: loaded {self.fleet.wait_ready(count):.0f} s after the pictures were written", flush=True)
         places = find_places(self.fleet)
         for gpu, found in places.items():
             print(f"GPU {gpu}: {len(found)} processes {found or ''}", flush=True)
         self.report.add({"workers": count, "places": places})
 
     def measure_rates(self, sizes: Sequence[int], *, then: Asking | None) -> None:
-        """Measure runs of these sizes with one worker and with two.  Leave the two running if another part follows."""
+        """Measure runs of these sizes with one worker and with two. Leave the two workers running if another part follows."""
         rates: dict[tuple[int, int], float] = {}
         for count in (1, 2):
             warm = Asking(f"warm-{count}", self.scale.warm_samples * count, self.scale.tokens)
@@ -111,7 +111,7 @@ class Pair:
             by_worker = Counter(one.worker for one in outcomes if ((one.finished_at or 0.0) > killed_s) == is_later)
             print(f"answered {when} the kill: {dict(by_worker)}")
         alone = [one.finished_at or 0.0 for one in outcomes if one.worker != victim.worker and (one.finished_at or 0.0) > killed_s]
-        self.report.say("samples/s of the one that is left", len(alone) / (max(alone) - killed_s))
+        self.report.say("samples/s of the survivor", len(alone) / (max(alone) - killed_s))
         self.report.say("chunks taken over", len(takeovers.took_s))
         self.report.say("takeover s, median", median(takeovers.took_s or [0.0]))
         self.report.say("takeover s, longest", max(takeovers.took_s, default=0.0), "<= 20")
@@ -125,7 +125,7 @@ def find_engine(worker: WorkerRecord) -> psutil.Process:
     for child in children:
         if "EngineCore" in " ".join([child.name(), *child.cmdline()]):
             return child
-    sys.exit(f"{worker.worker}: none of its processes is an engine: {children}")
+    sys.exit(f"{worker.worker}: found no engine process (EngineCore) among its processes: {children}")
 
 
 def find_places(fleet: GpuFleet) -> dict[int, list[dict[str, str]]]:
@@ -140,7 +140,7 @@ def find_places(fleet: GpuFleet) -> dict[int, list[dict[str, str]]]:
 def find_place(pid: int, workers: dict[int, str]) -> dict[str, str]:
     try:
         process = psutil.Process(pid)
-        worker = next((workers[one.pid] for one in (process, *process.parents()) if one.pid in workers), "none of ours")
+        worker = next((workers[one.pid] for one in (process, *process.parents()) if one.pid in workers), "not one of this fleet")
         return {
             "process": f"{process.name()} {pid}",
             "worker": worker,

@@ -1,4 +1,4 @@
-"""Measure the utilization of GPUs, by polling NVML twice a second, and the CPU time of processes and threads."""
+"""Measure the utilization of GPUs by polling NVML twice a second, and the CPU time of processes and threads."""
 
 import threading
 import time
@@ -18,7 +18,7 @@ _PERIOD_S = 0.5
 class GpuLook:
     """One measurement of one GPU.
 
-    ``at_s`` is in Unix seconds.  ``busy`` is the share of NVML's last sampling period in which a kernel ran, from 0 to 1.
+    ``at_s`` is in Unix seconds. ``busy`` is the share of NVML's last sampling period in which a kernel ran, from 0 to 1.
     """
 
     at_s: float
@@ -28,7 +28,7 @@ class GpuLook:
 
 
 class GpuWatch:
-    """Measures every GPU until the ``with`` block ends.  Without a driver it records nothing."""
+    """Measures every GPU until the ``with`` block ends. Does not record anything without a driver."""
 
     def __init__(self) -> None:
         self._looks: list[GpuLook] = []
@@ -86,7 +86,7 @@ class CpuWatch:
         self._before = self._read()
 
     def describe(self) -> list[dict[str, Any]]:
-        """Return the ``CpuUse`` of each process since the creation, without processes below 0.01 cores."""
+        """Return the ``CpuUse`` of each process since the creation of this object. Leave out processes below 0.01 cores."""
         wall_s = time.monotonic() - self._begun_s
         uses = []
         for pid, (name, threads) in self._read().items():

@@ -2,9 +2,9 @@
 
     python -m benchmarks.queue [--samples 100000] [--rounds 3]
 
-Each round plans and enqueues a new run of short text questions, then starts one worker and waits for the end.  The rate of
-the worker is measured from the first commit to the last, so that it excludes the start-up.  The Redis memory is the increase
-by the run while all of its messages are queued.  The producer's memory is the peak of a process that only enqueues.
+Each round plans and enqueues a new run of short text questions, then starts one worker and waits for the end. The worker's rate
+is measured from the first commit to the last, so it excludes the start-up. The Redis memory is the memory that the run adds
+while all of its messages are queued. The producer's memory is the peak of a process that only enqueues.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Enqueue a spec in a separate process and print its time and peak memory as JSON.  Part of ``benchmarks.queue``."""
+"""Enqueue a spec in a separate process and print its time and peak memory as JSON. Part of ``benchmarks.queue``."""
 
 import json
 import resource

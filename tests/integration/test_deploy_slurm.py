@@ -163,7 +163,7 @@ def test_user_error_exits_with_2_without_requeue(clean_fleet: Fleet, slurm: Slur
         "no model; expected: sbatch": ((), {}),
         f"{missing}/bin/workers is missing": (WORKERS, {"VLM_FLEET_VENV": missing}),
         f"{missing} cannot be read": (WORKERS, {"VLM_FLEET_ENV": missing}),
-        f"{empty} sets no FLEET_REDIS_URL": (WORKERS, {"VLM_FLEET_ENV": str(empty)}),
+        f"{empty} does not set FLEET_REDIS_URL": (WORKERS, {"VLM_FLEET_ENV": str(empty)}),
         "1 GPU cannot be divided into groups of 2": (("spans",), ONE_GPU),
     }
     for words, (arguments, variables) in output.items():
