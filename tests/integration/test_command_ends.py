@@ -18,7 +18,7 @@ from tests.support.workers import enqueue_rows
 
 BY = pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
 
-# Runs a program and sends it a signal at the n-th call of a function.  With n = 0, prints the number of calls until the end of the
+# Runs a program and sends it a signal at the n-th call of a function. With n = 0, prints the number of calls until the end of the
 # program; that of ``workers start`` does not end, so it gets the signal when the launcher begins to run.
 AT_CALL = """
 import atexit, os, runpy, sys

@@ -38,7 +38,7 @@ def run_id(fleet: Fleet, spec_path: str) -> str:
 
 
 def start_producer(fleet: Fleet, *arguments: str, module: str = "producer", **settings: str) -> "subprocess.Popen[str]":
-    """Start a command.  Keyword arguments are ``FLEET_*`` settings."""
+    """Start a command. Keyword arguments are ``FLEET_*`` settings."""
     return subprocess.Popen(
         [sys.executable, "-m", module, *arguments],
         env={**fleet.environment(**settings), "TMPDIR": str(fleet.folder)},

@@ -30,7 +30,7 @@ class Exploit:
 
 
 def make_exploits(folder: Path) -> dict[str, bytes]:
-    """Return message bodies by content type.  Deserializing one of the first two creates the folder."""
+    """Return message bodies by content type. Deserializing one of the first two creates the folder."""
     return {
         PICKLE: pickle.dumps(([Exploit(folder), 1], {}, {})),
         "application/x-yaml": f"!!python/object/apply:os.mkdir ['{folder}']".encode(),

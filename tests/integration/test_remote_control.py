@@ -15,7 +15,7 @@ from tests.support.waiting import wait_until
 from tests.support.workers import enqueue_rows
 from workers.celery_ext.remote_control import INSPECTIONS, refuse_changes
 
-# Every command of Celery 5.7 that is refused, with arguments that it accepts.  A command that a later Celery adds is refused as
+# Every command of Celery 5.7 that is refused, with arguments that it accepts. A command that a later Celery adds is refused as
 # well, and fails the test below until it is listed here or among the inspections.
 REFUSED: dict[str, dict[str, Any]] = {
     "add_consumer": {"queue": "other"},

@@ -1,4 +1,4 @@
-"""The samples that engines were asked, and those that no crash may repeat.  Engines record sample ids in the file ``asked``."""
+"""The samples that engines were asked, and those that no crash may repeat. Engines record sample ids in the file ``asked``."""
 
 from collections import Counter
 from typing import Any
@@ -34,7 +34,7 @@ def find_stored(fleet: Fleet, run_id: str) -> set[str]:
 
 
 def read_stored_counts(fleet: Fleet, run_id: str) -> dict[str, int]:
-    """Return how often each sample that is stored by now has been asked.  It must never be asked again."""
+    """Return how often each sample that is stored by now has been asked. It must never be asked again."""
     stored = find_stored(fleet, run_id)
     asked = read_asked(fleet)
     return {sample_id: asked[sample_id] for sample_id in stored}

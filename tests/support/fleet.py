@@ -35,7 +35,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass
 class Fleet:
-    """One test's services and folder.  It starts and stops all of its processes."""
+    """One test's services and folder. It starts and stops all of its processes."""
 
     folder: Path
     server: RedisServer
@@ -59,7 +59,7 @@ class Fleet:
     def write_changing_profile(self, name: str, engine: str, options: Mapping[str, Any]) -> None:
         """Write a profile whose engine options can be written again with other values while a run goes on.
 
-        Engine options identify a run.  So the profile names only the file that has them (``read_options``).
+        Engine options identify a run. So the profile names only the file that has them (``read_options``).
         """
         path = self.folder / f"{name}.options.yaml"
         path.write_text(yaml.safe_dump(dict(options)))
@@ -89,7 +89,7 @@ class Fleet:
         return done.stderr if code >= 2 else done.stdout
 
     def start_workers(self, model: str, **settings: object) -> subprocess.Popen[bytes]:
-        """Run ``workers start`` for a CPU slot; its log goes to ``workers.log``.  Keyword arguments are ``FLEET_*`` settings."""
+        """Run ``workers start`` for a CPU slot; its log goes to ``workers.log``. Keyword arguments are ``FLEET_*`` settings."""
         with (self.folder / "workers.log").open("ab") as log:
             launcher = subprocess.Popen(
                 [sys.executable, "-m", "workers", "start", "--model", model, "--gpus", "none"],
@@ -158,7 +158,7 @@ class Fleet:
 
 @contextmanager
 def start_fleet(folder: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> Iterator[Fleet]:
-    """Start an empty fleet in ``folder``.  By default leases are short, so that faults are detected soon."""
+    """Start an empty fleet in ``folder``. By default leases are short, so that faults are detected soon."""
     (folder / "profiles").mkdir()
     monkeypatch.setenv("FLEET_PROFILES_DIR", str(folder / "profiles"))
     get_settings.cache_clear()

@@ -1,4 +1,4 @@
-"""The processes that a test's fleet has started.  None may be left at the end of the test."""
+"""The processes that a test's fleet has started. None may be left at the end of the test."""
 
 import subprocess
 import sys
@@ -33,7 +33,7 @@ def clean_fleet(fleet: Fleet) -> Iterator[Fleet]:
 
 @contextmanager
 def start_launcher(fleet: Fleet, *arguments: str, environment: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
-    """Run ``workers start`` with these arguments; its log goes to ``stderr``.  At the end kill it and all that it started."""
+    """Run ``workers start`` with these arguments; its log goes to ``stderr``. At the end kill it and all that it started."""
     command = [sys.executable, "-m", "workers", "start", *arguments]
     # A separate session, as in a terminal: Ctrl+C reaches the whole foreground group, which contains only the launcher.
     launcher = subprocess.Popen(

@@ -24,7 +24,7 @@ from workers.runtime.worker import Worker
 
 @contextmanager
 def open_worker(fleet: Fleet, model: str, *, name: str = "tried@test", **settings: float) -> Iterator[Worker]:
-    """Yield a started worker.  Keyword arguments are ``FLEET_*`` settings, in lower case."""
+    """Yield a started worker. Keyword arguments are ``FLEET_*`` settings, in lower case."""
     chosen = fleet.settings.model_copy(update=settings)
     profile = read_profile(model)
     weights = profile.weights if profile.weights and profile.weights.startswith("/") else ""  # a name has no files

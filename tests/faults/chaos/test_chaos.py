@@ -1,4 +1,4 @@
-"""A short chaos soak, and proof that it detects the faults it looks for.  A long one is in ``benchmarks/results``."""
+"""A short chaos soak, and proof that it detects the faults it looks for. A long one is in ``benchmarks/results``."""
 
 import os
 import re
@@ -28,7 +28,7 @@ DEADLINE_S = 240
 
 
 def run_soak(environment: dict[str, str]) -> tuple[int, str]:
-    """Return the soak's exit code and output.  SIGTERM ends one that takes too long, so that it stops what it started."""
+    """Return the soak's exit code and output. SIGTERM ends one that takes too long, so that it stops what it started."""
     command = [sys.executable, "-m", "benchmarks.chaos", *SOAK]
     with subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as soak:
         try:
@@ -93,7 +93,7 @@ def test_chunk_is_offered_again_after_successor_dies(fleet: Fleet) -> None:
     run_id = enqueue_rows(fleet, "orphaned", make_rows(32))
     assert ledger.acquire(run_id, 1, "dead@test")
     assert wait_until(lambda: ledger.expire_leases(run_id), "the lease to expire") == [1]
-    # The successor dies here, or loses its connection before it has the answer.  The queue is not empty, so that no janitor
+    # The successor dies here, or loses its connection before it has the answer. The queue is not empty, so that no janitor
     # publishes the chunk again.
     assert wait_until(lambda: ledger.expire_leases(run_id), "the chunk to be offered again") == [1]
     assert ledger.acquire(run_id, 1, "next@test")

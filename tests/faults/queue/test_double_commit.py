@@ -28,7 +28,7 @@ SIDES: tuple[Side, Side] = ("left", "right")
 
 
 def say(side: str, sample_id: str) -> str:
-    """Return a side's answer: its name.  For a third of the samples the right side answers nothing, which is invalid."""
+    """Return a side's answer: its name. For a third of the samples the right side answers nothing, which is invalid."""
     return "" if side == "right" and int(sample_id[:8], 16) % 3 == 0 else side
 
 

@@ -1,4 +1,4 @@
-"""Messages arrive late, when the state of the chunk, the run or the worker has changed.  No sample is asked again."""
+"""Messages arrive late, when the state of the chunk, the run or the worker has changed. No sample is asked again."""
 
 import base64
 import json

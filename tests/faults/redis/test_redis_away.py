@@ -16,14 +16,14 @@ from tests.support.workers import enqueue_rows
 
 __all__ = ["clean_fleet"]  # a fixture
 
-# After an outage no chunk is taken over for the length of a lease.  Within that time every worker must reconnect, which it
+# After an outage no chunk is taken over for the length of a lease. Within that time every worker must reconnect, which it
 # tries once a second, and renew its leases.
 LEASE_S = 4
 AWAY_S = 6
 
 
 def wait_for_time(seconds: float) -> None:
-    """Let a fault last for a fixed time.  No event marks its end."""
+    """Let a fault last for a fixed time. No event marks its end."""
     ends_at = time.monotonic() + seconds
     wait_until(lambda: time.monotonic() >= ends_at, "the end of the fault", deadline_s=seconds + 10)
 

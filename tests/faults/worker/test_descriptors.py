@@ -13,7 +13,7 @@ __all__ = ["clean_fleet"]  # a fixture
 MODEL = "flat"
 CHUNKS = 1000
 CHUNKS_IN_FLIGHT = 2
-# The pool of Redis connections grows to one for each thread that uses it: chunks, take-overs, the heartbeat.  Each running
+# The pool of Redis connections grows to one for each thread that uses it: chunks, takeovers, the heartbeat. Each running
 # chunk can also have a file of the store open.
 MOST_ADDED = 2 * CHUNKS_IN_FLIGHT + MOST_TAKEOVERS + 1
 

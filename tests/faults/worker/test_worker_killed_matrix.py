@@ -28,7 +28,7 @@ SHORT_LEASES = {"chunks_in_flight": 2, "lease_s": 1.5, "renew_s": 0.3, "janitor_
 
 
 def write_profile(fleet: Fleet, point: str, table: list[dict[str, Any]], *, after: int = 0) -> None:
-    """Write the profile.  It may change during the run."""
+    """Write the profile. It may change during the run."""
     write_signalled_profile(fleet, MODEL, point, signal.SIGKILL, after=after, table=table)
 
 

@@ -45,7 +45,7 @@ class Variable:
 
 
 def read_compose(**variables: str) -> dict[str, Any]:
-    """Return the compose file with only these variables resolved.  Raises ``KeyError`` where Compose would refuse the file."""
+    """Return the compose file with only these variables resolved. Raises ``KeyError`` where Compose would refuse the file."""
     text = COMPOSE.read_text()
     while found := _INNERMOST.search(text):
         text = text[: found.start()] + _resolve(Variable(*found.groups("")), variables) + text[found.end() :]
@@ -97,7 +97,7 @@ def verify_units(units: Sequence[Path]) -> str:
 
 
 def list_submissions(*paths: Path) -> list[Submission]:
-    """Return every ``sbatch`` of our script in these documents.  Without the option, the script gives the number of GPUs."""
+    """Return every ``sbatch`` of our script in these documents. Without the option, the script gives the number of GPUs."""
     (by_default,) = re.findall(r"^#SBATCH --gpus-per-node=(\d+)$", SBATCH.read_text(), re.MULTILINE)
     found = [match for path in paths for match in _SUBMISSION.finditer(path.read_text())]
     asked = [_GPUS_PER_NODE.search(match["options"]) for match in found]
@@ -118,7 +118,7 @@ def read_unit(path: Path) -> dict[str, list[str]]:
 
 
 def parse_start(arguments: Sequence[str]) -> click.Context:
-    """Parse the arguments after ``workers`` as the command does, and run nothing.  Raises ``click.ClickException``."""
+    """Parse the arguments after ``workers`` as the command does, and run nothing. Raises ``click.ClickException``."""
     name, command, rest = cli.resolve_command(cli.make_context("workers", [*arguments]), [*arguments])
     assert command is not None
     return command.make_context(name, rest)

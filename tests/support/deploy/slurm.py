@@ -19,7 +19,7 @@ ARRAY = 4711
 
 @dataclass(frozen=True)
 class Element:
-    """A running element.  Its output is appended to ``log``, as with ``--open-mode=append``."""
+    """A running element. Its output is appended to ``log``, as with ``--open-mode=append``."""
 
     shell: "subprocess.Popen[bytes]"
     log: Path
@@ -41,7 +41,7 @@ class Element:
         _signal_tree(self.shell.pid, number)
 
     def wait(self) -> int:
-        """Return the exit code.  SLURM would kill the element's remaining processes at that time."""
+        """Return the exit code. SLURM would kill the element's remaining processes at that time."""
         return self.shell.wait(timeout=60)
 
 

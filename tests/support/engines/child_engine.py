@@ -14,7 +14,7 @@ from common.spec.models import ModelProfile
 from tests.support.fleet import Fleet
 from workers.engines.base import Generation, Request
 
-# It answers in sequence, so that under load most requests wait in the pipe.  It does not exit with its parent.
+# It answers in sequence, so that under load most requests wait in the pipe. It does not exit with its parent.
 _CHILD = """
 import contextlib, json, sys, time
 with contextlib.suppress(BrokenPipeError):
@@ -33,7 +33,7 @@ class Note(NamedTuple):
 
 
 class ChildEngine:
-    """Answers "ok" after ``delay_s``.  Records its requests in the file ``asked`` and every start in ``started``."""
+    """Answers "ok" after ``delay_s``. Records its requests in the file ``asked`` and every start in ``started``."""
 
     def __init__(self, profile: ModelProfile, weights: str) -> None:
         del weights

@@ -20,7 +20,7 @@ POINTS = ("before_part", "between_part_and_commit", "after_commit")
 
 
 def claim(path: Path, text: str = "") -> bool:
-    """Create a file; return False if it exists already.  Of several simultaneous callers exactly one gets True."""
+    """Create a file; return False if it exists already. Of several simultaneous callers exactly one gets True."""
     try:
         with path.open("x") as stream:
             stream.write(text)

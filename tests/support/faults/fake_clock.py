@@ -8,7 +8,7 @@ from workers.engines.openai.pacing import Clock
 
 @dataclass
 class FakeClock:
-    """``now_s`` is the time, ``slept`` lists every sleep so far.  Sleeping tasks continue in the order of their sleeps."""
+    """``now_s`` is the time, ``slept`` lists every sleep so far. Sleeping tasks continue in the order of their sleeps."""
 
     now_s: float = 1000.0
     slept: list[float] = field(default_factory=list)

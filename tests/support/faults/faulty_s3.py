@@ -27,7 +27,7 @@ class Rule:
 
 
 class FaultyS3:
-    """The proxy.  ``faulted`` lists the requests that got a fault, oldest first, as "METHOD /path?query"."""
+    """The proxy. ``faulted`` lists the requests that got a fault, oldest first, as "METHOD /path?query"."""
 
     def __init__(self, upstream: str) -> None:
         self.upstream = urlsplit(upstream).netloc

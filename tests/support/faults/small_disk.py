@@ -17,7 +17,7 @@ _BLOCK_BYTES = 4096  # tmpfs gives files whole pages
 
 @dataclass(frozen=True)
 class SmallDisk:
-    """A mounted disk.  The file ``filler`` fills it."""
+    """A mounted disk. The file ``filler`` fills it."""
 
     folder: Path
 

@@ -11,6 +11,6 @@ AS_IS = MediaBounds()
 
 
 def load_image(media: Media, access: MediaAccess, bounds: MediaBounds = AS_IS) -> Image.Image:
-    """Return an image.  Raises ``SampleError``."""
+    """Return an image. Raises ``SampleError``."""
     (image,) = open_media(media, access, bounds).decode()
     return image

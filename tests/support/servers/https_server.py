@@ -21,7 +21,7 @@ PUBLIC_V6 = "2606:4700:4700::1111"
 
 
 def answer(body: bytes = b"", status: int = 200, **headers: str | int) -> list[bytes]:
-    """Return an HTTP response in pieces; a header ``a_b=1`` is sent as ``a-b: 1``.  Without a header there is no length."""
+    """Return an HTTP response in pieces; a header ``a_b=1`` is sent as ``a-b: 1``. Without a header there is no length."""
     lines = [f"HTTP/1.1 {status} Reason", "Connection: close"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
     return ["\r\n".join([*lines, "", ""]).encode(), body]

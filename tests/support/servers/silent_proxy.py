@@ -11,7 +11,7 @@ _ALL_CONNECTIONS = 2**31
 
 
 class SilentProxy:
-    """Forwards connections until ``be_silent``.  Made by ``start_silent_proxy``."""
+    """Forwards connections until ``be_silent``. Made by ``start_silent_proxy``."""
 
     def __init__(self, host: str, port: int) -> None:
         self.accepted = 0

@@ -117,7 +117,7 @@ def test_plan_is_read_once_for_many_statuses(
     store: Store, ledger: Ledger, planned: tuple[Plan, ChunkIndex], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read_again = prepare_status(RUN, store, ledger)
-    monkeypatch.setattr(Store, "get", None)  # any use of it fails
+    monkeypatch.setattr(Store, "get", None)  # any access fails
     acquire(ledger, 0)
     assert [read_again().samples.in_flight for _ in range(3)] == [8, 8, 8]
 
@@ -196,7 +196,7 @@ def test_rate_is_never_negative_or_absurd(at_s: list[float], dropped: int, state
 
 
 def test_eta_is_remaining_samples_divided_by_rate(store: Store, ledger: Ledger, planned: tuple[Plan, ChunkIndex]) -> None:
-    """It is None as long as the rate is 0."""
+    """The ETA is None while the rate is 0."""
     plan, index = planned
     assert read_status(RUN, store, ledger).eta_s is None
     for number in (0, 1):

@@ -69,7 +69,7 @@ def test_stale_read_does_not_shrink_the_index(fleet: Fleet, monkeypatch: pytest.
     assert run.index[1].number == 1
 
 
-def test_run_of_other_weights_is_paused_in_words(fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_with_other_weights_is_paused_with_reason(fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """New weights are saved in the same folder while a run is under way."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (weights := tmp_path / "model").mkdir()

@@ -86,10 +86,10 @@ class RemoteEngine:
 
 
 class VllmHost:
-    """The process and the connections to its engines.  All test processes of one pytest run share it.
+    """The process and the connections to its engines. All test processes of one pytest run share it.
 
-    The first test process starts it and the last one ends it.  Each keeps the write end of the FIFO ``stdin`` in ``folder``
-    open, so that the process ends as well when every test process was killed.  Its log is the file ``log`` in ``folder``.
+    The first test process starts it and the last one ends it. Each keeps the write end of the FIFO ``stdin`` in ``folder``
+    open, so that the process ends as well when every test process was killed. Its log is the file ``log`` in ``folder``.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -145,7 +145,7 @@ class VllmHost:
 
     @asynccontextmanager
     async def load(self, options: dict[str, Any] | None = None, name: str | None = None) -> AsyncIterator[Engine]:
-        """Yield an engine that is loaded and not started.  Raises the errors of ``load_engine``."""
+        """Yield an engine that is loaded and not started. Raises the errors of ``load_engine``."""
         async with self._connect() as connection:
             name = name or f"of {os.getpid()}"  # each test process loads its own
             await connection.call(name, "load", make_profile("vllm", {**OPTIONS, **(options or {})}), TINY)
@@ -176,7 +176,7 @@ class VllmHost:
             await engine.start()
 
     def stop(self) -> None:
-        """Release the process.  The last test process that does waits for its end."""
+        """Release the process. The last test process that does waits for its end."""
         with self._lock():
             self._write_users(left := self._count_users() - 1)
         os.close(self._stdin)

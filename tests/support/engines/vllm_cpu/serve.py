@@ -1,4 +1,4 @@
-"""A process with engines for tests.  It exits when its standard input is closed.
+"""A process with engines for tests. It exits when its standard input is closed.
 
 python -m tests.support.engines.vllm_cpu.serve SOCKET
 """

@@ -1,4 +1,4 @@
-"""Our vLLM engine over a stub of ``AsyncLLM``, for errors that real vLLM raises only in rare cases.  All types are vLLM's own."""
+"""Our vLLM engine over a stub of ``AsyncLLM``, for errors that real vLLM raises only in rare cases. All types are vLLM's own."""
 
 from collections.abc import AsyncIterator
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""The cases of bad input.  The tables are in the modules of this package; the test and the page use the same tables."""
+"""The cases of bad input. The tables are in the modules of this package; the test and the page use the same tables."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -16,10 +16,10 @@ def write_nothing(folder: Path) -> None:
 class RowCase:
     """Rows between good rows, in a separate dataset file and folder, run by a real fleet.
 
-    ``outcome`` is ``ok`` or the error code of each of its samples.  ``message`` is the complete message, where ``…`` stands for
-    any text and paths start at the case's folder; for an ``ok`` sample it describes the treatment.  ``seen`` is the engine's
-    description of the images, see ``DescribingEngine``.  ``prepare`` writes other files beside the dataset, ``change`` runs
-    after planning.  ``samples`` and ``duplicates`` count the case's own rows; ``source`` has fields of the spec's dataset.
+    ``outcome`` is ``ok`` or the error code of each of its samples. ``message`` is the complete message, where ``…`` stands for
+    any text and paths start at the case's folder; for an ``ok`` sample it describes the treatment. ``seen`` is the engine's
+    description of the images, see ``DescribingEngine``. ``prepare`` writes other files beside the dataset, ``change`` runs
+    after planning. ``samples`` and ``duplicates`` count the case's own rows; ``source`` has fields of the spec's dataset.
     """
 
     name: str

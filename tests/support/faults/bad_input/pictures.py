@@ -1,4 +1,4 @@
-"""Test images.  A plain image is 8 x 6 red pixels, so that the engine's description of it is short."""
+"""Test images. A plain image is 8 x 6 red pixels, so that the engine's description of it is short."""
 
 import io
 import struct

@@ -1,7 +1,7 @@
-"""Make torchvision's CUDA build importable beside a CPU torch.  Python imports this at start if its folder is on the path.
+"""Make torchvision's CUDA build importable beside a CPU torch. Python imports this at start if its folder is on the path.
 
 Two operators exist only in that build's CUDA library, and torchvision registers their metadata with torch at import: they must
-be defined before.  No test runs them.
+be defined before. No test runs them.
 """
 
 import sys
