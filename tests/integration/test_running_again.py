@@ -49,7 +49,7 @@ def test_retry_repeats_only_failed_and_invalid_samples(clean_fleet: Fleet) -> No
     assert_run_is_sound(fleet, run_id)
     second = read_results(fleet, run_id, code=1)
     odd_ids = {first[row["id"]]["sample_id"] for row in odd}
-    assert set((fleet.folder / "asked").read_text().split()[len(asked_once) :]) == odd_ids, "no other sample may be asked again"
+    assert set((fleet.folder / "asked").read_text().split()[len(asked_once) :]) == odd_ids, "no other sample may be sent again"
     assert [second[str(number)] for number in range(37)] == [first[str(number)] for number in range(37)]
 
     lost = second["lost"]
@@ -97,7 +97,7 @@ def test_cancelled_run_keeps_outcomes_and_can_resume(clean_fleet: Fleet) -> None
     fleet.wait_for_end(run_id)
     assert_run_is_sound(fleet, run_id)
     asked = (fleet.folder / "asked").read_text().split()
-    assert len(asked) == len(set(asked)) == 400, "no finished sample may be asked again"
+    assert len(asked) == len(set(asked)) == 400, "no finished sample may be sent again"
     assert f"run {run_id} is done; there is nothing to cancel" in fleet.run_producer("cancel", run_id, code=2)
 
 

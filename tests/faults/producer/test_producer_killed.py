@@ -1,6 +1,6 @@
 """Commands get SIGKILL or SIGINT in each of their steps: the same command, repeated, completes the work.
 
-``tests/integration/test_producer_commands.py`` kills ``enqueue`` as well, and checks what it leaves behind.
+``tests/integration/test_producer_commands.py`` also kills ``enqueue``, and checks the state that it leaves.
 """
 
 import signal
@@ -49,7 +49,7 @@ def put_some_parts(fleet: Fleet, run_id: str) -> None:
 @pytest.mark.parametrize("point", [*PLANNING, "after_open", "while_committing_parts", "after_three_rings"])
 def test_repeated_enqueue_completes_an_interrupted_one(fleet: Fleet, spec: Path, point: str, by: signal.Signals) -> None:
     [asked] = read_specs(spec)
-    if point == "while_committing_parts":  # only a run that Redis has lost has parts when it is enqueued
+    if point == "while_committing_parts":  # at enqueue, only a run that Redis has lost has parts
         put_some_parts(fleet, fleet.enqueue(spec).run_id)
         fleet.ledger.client.flushall()
     assert_ended_by(run_signalled(fleet, point, "enqueue", str(spec), by=by), by)

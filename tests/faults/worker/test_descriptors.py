@@ -1,4 +1,4 @@
-"""A worker's open files and connections depend on the chunks that it runs at once, not on those that it has run."""
+"""A worker's open files and connections depend on the chunks that it runs at once, not on the chunks that it has run."""
 
 import psutil
 
