@@ -1,4 +1,4 @@
-"""A dataset with every kind of fault: every count is exact, wherever it is shown."""
+"""A dataset with every kind of fault: status, results and evaluation show exact counts."""
 
 import base64
 import io

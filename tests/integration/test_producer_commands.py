@@ -1,4 +1,4 @@
-"""The producer's commands as a user runs them: their output, their exit codes, and what a ``kill -9`` of one costs."""
+"""The producer's commands as a user runs them: their output, their exit codes, and their state after a ``kill -9``."""
 
 import json
 import signal
@@ -238,7 +238,7 @@ def test_killed_enqueue_completes_when_repeated(fleet: Fleet, point: str) -> Non
     spec = fleet.write_spec("quick", [fleet.write_dataset("rows", make_rows(count))], chunks={"max_samples": 2})
     [asked] = read_specs(spec)
     run_id = asked.run_id
-    if point == "while_committing_parts":  # only a run that Redis has lost has parts when it is enqueued
+    if point == "while_committing_parts":  # at enqueue, only a run that Redis has lost has parts
         fleet.enqueue(spec)
         for chunk in [*read_index(fleet.store, run_id)][::5]:
             put_part(fleet.store, chunk)

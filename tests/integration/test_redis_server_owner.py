@@ -57,7 +57,7 @@ def test_server_without_its_password_file_is_stopped(tmp_path: Path) -> None:
     assert not answers(server.url)
 
 
-def test_failed_start_leaves_whole_files_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_start_does_not_leave_partial_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 

@@ -1,4 +1,4 @@
-"""Redis is unreachable for longer than a lease, hangs, or rejects writes: the samples in flight are not lost, and the run continues."""
+"""Redis is unreachable for longer than a lease, hangs, or rejects writes: samples in flight are kept, and the run continues."""
 
 import re
 import time

@@ -1,4 +1,4 @@
-"""Redis is out of memory (``maxmemory``, ``noeviction``): workers wait, commands report it, and both continue once it has memory."""
+"""Redis is out of memory (``maxmemory``, ``noeviction``): workers wait, commands report it, and both then continue."""
 
 from typing import Any
 

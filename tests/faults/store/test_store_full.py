@@ -1,4 +1,4 @@
-"""The disk of the store, of the results or of the producer's scratch files is full: no data is lost, and work continues once there is space."""
+"""The disk of the store, of the results or of the scratch files is full: no data is lost, and work continues with space."""
 
 from collections import Counter
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Signals to the launcher, to a worker process and to the producer's commands: each process ends cleanly, and no samples are lost."""
+"""Signals to the launcher, to a worker process and to the producer's commands: each process ends cleanly and keeps its results."""
 
 import os
 import pty
@@ -199,7 +199,7 @@ def test_repeated_sigterm_does_not_interrupt_drain(clean_fleet: Fleet) -> None:
     fleet.start_workers(MODEL, chunks_in_flight=2)
     (worker,) = fleet.wait_for_workers(MODEL)
     wait_for_asked(fleet, 2 * CHUNK_SAMPLES)
-    for _ in range(5):  # systemd and the launcher also send it to every process
+    for _ in range(5):  # systemd and the launcher also send SIGTERM again
         os.kill(worker.pid, signal.SIGTERM)
     wait_until(lambda: not psutil.pid_exists(worker.pid), "the worker to end")
     assert fleet.wait_for_end(run_id).samples.ok == ROWS
