@@ -57,9 +57,9 @@ class Fleet:
         return name
 
     def write_changing_profile(self, name: str, engine: str, options: Mapping[str, Any]) -> None:
-        """Write a profile whose engine options can be written again with other values while a run goes on.
+        """Write a profile whose engine options are in a file that can change during a run.
 
-        Engine options identify a run. So the profile names only the file that has them (``read_options``).
+        Engine options identify a run, so the profile contains only the path of the file (``read_options``).
         """
         path = self.folder / f"{name}.options.yaml"
         path.write_text(yaml.safe_dump(dict(options)))
@@ -125,7 +125,7 @@ class Fleet:
         return read_status(run_id, self.store, self.ledger)
 
     def wait_for_end(self, run_id: str, *, deadline_s: float = 90.0) -> RunStatus:
-        """Return the status of a run that has ended; on a deadline show the workers' log."""
+        """Wait until a run has ended and return its status. After the deadline, show the workers' log."""
         try:
             return wait_until(
                 lambda: status if (status := self.status(run_id)).state != "running" else None,
@@ -165,7 +165,7 @@ def start_fleet(folder: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) 
     with start_redis(folder / "redis") as server:
         chosen = {"store_url": f"file://{folder}/store", "lease_s": 3.0, "renew_s": 0.5, "janitor_s": 0.5, **settings}
         fleet = Fleet(folder, server, Settings(redis_url=server.url, **chosen))
-        open_store(fleet.settings.store_url)  # workers wait for its folder
+        open_store(fleet.settings.store_url)  # workers wait for the store's folder
         try:
             yield fleet
         finally:

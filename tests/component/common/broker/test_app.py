@@ -17,7 +17,7 @@ from common.settings import Settings
 from common.storage.plan_index import ChunkIndex
 from common.storage.store import open_store
 from tests.support.planning import make_samples, make_spec, plan_samples, read_rung
-from tests.support.servers.silent_proxy import start_silent_proxy
+from tests.support.servers.stalling_proxy import start_stalling_proxy
 
 
 @pytest.fixture
@@ -74,14 +74,14 @@ def test_chunks_beyond_one_batch_arrive_in_order(client: redis.Redis, redis_url:
 
 def test_ring_times_out_on_stalled_connection(client: redis.Redis, redis_url: str) -> None:
     """Without a timeout, a blocked heartbeat would lose every lease of its worker. The next ring succeeds."""
-    with start_silent_proxy(redis_url) as (url, link):
+    with start_stalling_proxy(redis_url) as (url, link):
         app = make_app(Settings(redis_url=url, lease_s=6))
         ring(app, "tiny", "tiny-1", [0])
-        link.be_silent()
+        link.stall()
         with pytest.raises(ServiceUnreachable, match=r"messages for tiny-1 .*Timeout"):
             ring(app, "tiny", "tiny-1", [1])
         assert ring(app, "tiny", "tiny-1", [2]) == 1
-        link.be_silent(permanently=True)
+        link.stall(permanently=True)
         for _ in range(2):  # the first call uses the open connection, the second call needs a new one
             with pytest.raises(ServiceUnreachable, match=r"messages for tiny-1 .*Timeout"):
                 ring(app, "tiny", "tiny-1", [3])

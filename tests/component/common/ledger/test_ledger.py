@@ -16,7 +16,7 @@ from common.records import STATE_BYTES, Standing, Status
 from common.settings import Settings
 from common.spec.models import AbortIf
 from tests.support.ledger import DATASETS, RUN, lose_answers, make_chunk, make_part, make_plan
-from tests.support.servers.silent_proxy import start_silent_proxy
+from tests.support.servers.stalling_proxy import start_stalling_proxy
 from tests.support.waiting import wait_until
 
 
@@ -79,13 +79,13 @@ def test_retried_commands_are_idempotent(ledger: Ledger, monkeypatch: pytest.Mon
 
 def test_lease_is_renewed_despite_stalled_connection(redis_url: str, opened: Ledger) -> None:
     """After a failover, or when a NAT drops the connection, the connection stays open but responses do not arrive."""
-    with start_silent_proxy(redis_url) as (url, link):
+    with start_stalling_proxy(redis_url) as (url, link):
         chosen = Settings(redis_url=url, lease_s=6)
         with connect_redis(chosen, patience_s=0) as client:
             holder = Ledger(client, chosen)
             lease = holder.acquire(RUN, 0, "gpu0@a")
             assert lease is not None
-            link.be_silent()
+            link.stall()
             with ThreadPoolExecutor(1) as pool:
                 renewed = pool.submit(holder.renew, RUN, [lease])
                 ran_out = wait_until(

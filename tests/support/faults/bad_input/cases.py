@@ -16,7 +16,7 @@ def write_nothing(folder: Path) -> None:
 class RowCase:
     """Rows between good rows, in a separate dataset file and folder, run by a real fleet.
 
-    ``outcome`` is ``ok`` or the error code of each of its samples. ``message`` is the complete message, where ``…`` stands for
+    ``outcome`` is ``ok`` or the error code of each sample. ``message`` is the complete message, where ``…`` stands for
     any text and paths start at the case's folder; for an ``ok`` sample it describes the treatment. ``seen`` is the engine's
     description of the images, see ``DescribingEngine``. ``prepare`` writes other files beside the dataset, ``change`` runs
     after planning. ``samples`` and ``duplicates`` count the case's own rows; ``source`` has fields of the spec's dataset.
@@ -37,7 +37,7 @@ class RowCase:
 
     @property
     def outcome_text(self) -> str:
-        """Return what the page shows as the outcome."""
+        """Return the outcome as the page shows it."""
         return "`ok`" if self.outcome == "ok" else f"`failed`, `{self.outcome}`"
 
 
@@ -61,7 +61,7 @@ class CommandCase:
 
     @property
     def outcome_text(self) -> str:
-        """Return what the page shows as the outcome."""
+        """Return the outcome as the page shows it."""
         return f"exit code {self.code}"
 
 
