@@ -50,7 +50,7 @@ def test_redis_service_is_protected_and_persistent(tmp_path: Path) -> None:
     service = read_compose(**SECRETS)["services"]["redis"]
     server, port = find_redis_server(), find_free_port()
     write_wrapper(tmp_path, "redis-server", f'{server} "$@" --port {port} --bind 127.0.0.1 --dir {tmp_path}')
-    write_wrapper(tmp_path, "redis-cli", f"{sys.executable} -c '{PING}' {port}")  # the server's package may have no redis-cli
+    write_wrapper(tmp_path, "redis-cli", f"{sys.executable} -c '{PING}' {port}")  # the server's package may not contain redis-cli
     environment = {**service["environment"], "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
     command = [unescape(word) for word in service["command"]]
     process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)

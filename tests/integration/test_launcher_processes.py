@@ -29,7 +29,7 @@ def has_exited(pid: int) -> bool:
 
 
 def test_each_gpu_worker_owns_a_session_and_restarts(clean_fleet: Fleet) -> None:
-    """A killed worker takes its child processes with it."""
+    """The death of a worker also ends its child processes."""
     fleet = clean_fleet
     notes = fleet.folder / "notes"
     fleet.write_profile("parent", engine="tests.support.engines.faulty_engines:ParentEngine", engine_options={"notes": str(notes)})

@@ -87,7 +87,7 @@ def test_help_describes_every_command(fleet: Fleet) -> None:
 # Enqueue
 
 
-def test_dry_run_prints_digest_and_writes_nothing(fleet: Fleet, spec_path: str) -> None:
+def test_dry_run_prints_digest_without_writing(fleet: Fleet, spec_path: str) -> None:
     [described] = read_json(fleet, "enqueue", spec_path, "--dry-run", "--set", "generation.max_tokens=9")
     assert described["run_id"] == f"quick-{described['digest'][:12]}"
     assert described["datasets"] == [{"name": "rows", "rows": 60, "unique": 50, "duplicates": 10}]
@@ -126,7 +126,7 @@ def test_user_error_exits_with_2_and_advice(fleet: Fleet, spec_path: str) -> Non
     assert list_everything(fleet) == ([], 0)
 
 
-def test_unknown_run_exits_with_2_and_changes_nothing(fleet: Fleet) -> None:
+def test_unknown_run_exits_with_2_without_changes(fleet: Fleet) -> None:
     folder = fleet.folder / "out"
     cases = [["status"], ["watch"], ["resume"], ["resume", "--rebuild"], ["collect", "--out", str(folder)], ["evaluate"]]
     for code, out, output in run_each(fleet, *([*case, "quick-0"] for case in cases)):

@@ -41,7 +41,7 @@ def test_start_that_failed_halfway_is_repeated(tmp_path: Path, orphan: tuple[int
 
 
 @pytest.mark.parametrize("content", ["", '{"port": 1', "[]", '{"port": 1}', None])
-def test_password_file_cut_short_is_replaced(tmp_path: Path, content: str | None) -> None:
+def test_truncated_password_file_is_replaced(tmp_path: Path, content: str | None) -> None:
     with start_redis(tmp_path) as first:
         set_key(first, "kept")
     path = tmp_path / "redis.json"

@@ -1,4 +1,4 @@
-"""Print docs/events.md for the log events of the source, with the meanings that the page has.
+"""Print docs/events.md for the log events of the source, with the current meanings of the page.
 
 Write to another file first. A shell that redirects to docs/events.md empties the page before this module reads the meanings.
 """

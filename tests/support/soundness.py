@@ -1,4 +1,4 @@
-"""The invariant that ends every integration and fault test."""
+"""The invariant that every integration and fault test checks at its end."""
 
 from collections import Counter
 from typing import Any

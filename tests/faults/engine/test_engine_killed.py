@@ -47,7 +47,7 @@ def test_killed_engine_repeats_only_samples_in_flight(clean_fleet: Fleet, seed: 
     for start, moment in enumerate(moments, start=1):
         child = wait_for_start(fleet, start).child
         wait_for_stored(fleet, run_id, moment)
-        # For a sample that an earlier kill found stored, keep the earlier count.
+        # If a sample was already stored at an earlier kill, keep the earlier count.
         stored = read_stored_counts(fleet, run_id) | stored
         os.kill(child, signal.SIGKILL)
         wait_for_start(fleet, start + 1)

@@ -34,7 +34,7 @@ def vllm_fleet(clean_fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> Fleet:
     """Return a fleet whose workers run real vLLM with a vision model."""
     plain = clean_fleet.environment
     monkeypatch.setattr(clean_fleet, "environment", lambda **settings: {**plain(**settings), **vllm_environment()})
-    # Few requests at once, so that the engine dies in the middle of the run.
+    # Few concurrent requests, so that the engine dies in the middle of the run.
     options = {**OPTIONS, "max_num_seqs": 4}
     clean_fleet.write_profile(MODEL, engine="vllm", weights=TINY, adapter="chat", engine_options=options)
     return clean_fleet

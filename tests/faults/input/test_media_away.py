@@ -1,4 +1,4 @@
-"""The file system with the images is unavailable for a time: no sample fails, and the run continues afterwards."""
+"""The file system with the images is unavailable for a time: samples do not fail, and the run continues afterwards."""
 
 import errno
 import os

@@ -33,7 +33,7 @@ def say(side: str, sample_id: str) -> str:
 
 
 class OrderedBarrier:
-    """A barrier that releases both sides at the same moment, or the ``first`` one before the other."""
+    """A barrier that releases both sides at the same moment, or the ``first`` side before the other side."""
 
     def __init__(self, first: Side | None) -> None:
         self.first = first

@@ -74,7 +74,7 @@ def assert_nothing_broke(fleet: Fleet, *, workers: int = 1) -> None:
 
 
 def test_message_for_a_finished_chunk_is_ignored(clean_fleet: Fleet) -> None:
-    """Check it while the run continues, for its last chunk, and after the run is done."""
+    """Check messages during the run, for its last chunk, and after its end."""
     fleet = clean_fleet
     run_id = enqueue(fleet)
     copies = copy_messages(fleet)

@@ -36,7 +36,7 @@ WRONG_CLOCK = ROOT / "tests" / "support" / "faults" / "wrong_clock"
 
 
 class ClockPair(NamedTuple):
-    """Two workers of one model: one with a wrong clock, with its launcher, and one with a right clock."""
+    """Two workers of one model: one with a wrong clock, with its launcher, and one with a correct clock."""
 
     launcher: "subprocess.Popen[str]"
     wrong: WorkerRecord

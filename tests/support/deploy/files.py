@@ -97,7 +97,7 @@ def verify_units(units: Sequence[Path]) -> str:
 
 
 def list_submissions(*paths: Path) -> list[Submission]:
-    """Return every ``sbatch`` of our script in these documents. The script has the default number of GPUs."""
+    """Return every ``sbatch`` of our script in these documents. The default number of GPUs is in the script."""
     (by_default,) = re.findall(r"^#SBATCH --gpus-per-node=(\d+)$", SBATCH.read_text(), re.MULTILINE)
     found = [match for path in paths for match in _SUBMISSION.finditer(path.read_text())]
     asked = [_GPUS_PER_NODE.search(match["options"]) for match in found]

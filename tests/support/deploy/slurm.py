@@ -37,7 +37,7 @@ class Element:
         self.shell.send_signal(number)
 
     def signal_all(self, number: signal.Signals) -> None:
-        """Signal every process of the element, as SLURM does when it takes the node away."""
+        """Signal every process of the element, as SLURM does when it revokes the node."""
         _signal_tree(self.shell.pid, number)
 
     def wait(self) -> int:

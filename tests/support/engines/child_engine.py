@@ -1,4 +1,4 @@
-"""An engine whose answers come from its child process over a pipe, as with vLLM's core: either process can die alone."""
+"""An engine whose answers come from its child process over a pipe, as with vLLM's core: either process can die separately."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""An echo engine that records its requests, and one whose worker dies by SIGKILL at a named point of a chunk's execution."""
+"""An echo engine that records its requests, and an engine whose worker dies by SIGKILL at a point of a chunk's execution."""
 
 import os
 import signal

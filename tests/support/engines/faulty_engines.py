@@ -1,4 +1,4 @@
-"""Echo engines for real workers: one with a child process, and several that fail in different ways."""
+"""Echo engines for real workers: an engine with a child process, and engines that fail in different ways."""
 
 import asyncio
 import json
@@ -43,7 +43,7 @@ class MisconfiguredEngine(EchoEngine):
 
 
 class DiesOnceEngine(RecordingEngine):
-    """An engine that dies at the first question with the word poison: with an ``EngineError``, or with ``exits`` by an exit."""
+    """An engine that dies at the first question with the word poison: by an ``EngineError`` or, with ``exits``, by an exit."""
 
     def __init__(self, profile: ModelProfile, weights: str) -> None:
         options = dict(profile.engine_options)

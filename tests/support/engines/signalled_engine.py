@@ -1,4 +1,4 @@
-"""An echo engine whose worker sends itself SIGKILL or SIGSTOP at a named point of a chunk's execution, once in a fleet."""
+"""An echo engine whose worker sends itself SIGKILL or SIGSTOP at a named point of a chunk's execution, once per fleet."""
 
 import os
 import signal

@@ -133,7 +133,7 @@ class _Server(ThreadingHTTPServer):
             call.cut()
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Print nothing: killed clients break their connections."""
+        """Do not print errors: killed clients break their connections."""
 
 
 class Call(BaseHTTPRequestHandler):
@@ -191,4 +191,4 @@ class Call(BaseHTTPRequestHandler):
             self.connection.shutdown(2)
 
     def log_message(self, *_: object) -> None:
-        """Print nothing."""
+        """Do not log requests."""

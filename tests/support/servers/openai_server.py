@@ -163,7 +163,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.shutdown(socket.SHUT_RDWR)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # as http.server calls it
-        """Print nothing."""
+        """Do not log requests."""
 
 
 @contextmanager

@@ -51,7 +51,7 @@ def test_late_acknowledgement_on_closed_connection_is_ignored(connection: Connec
         (None, "bz2", None),
     ],
 )
-def test_message_that_expands_is_never_decoded(
+def test_compressed_message_is_never_decoded(
     connection: Connection, redis_url: str, content_type: object, encoding: object, compression: object
 ) -> None:
     described = {"content-type": content_type, "content-encoding": encoding, "headers": {"compression": compression}}

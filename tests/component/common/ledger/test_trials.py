@@ -153,7 +153,7 @@ def test_deaths_count_against_the_group_that_ran(patient: Ledger) -> None:
     assert patient.read_deaths(lease) == {("0-0", "0-1"): {DeathCause.CRASH: 1}}
 
 
-def test_death_after_the_last_group_counts_against_it_alone(patient: Ledger) -> None:
+def test_death_after_a_group_counts_only_against_that_group(patient: Ledger) -> None:
     strike(patient, 0, times=2)
     lease = acquire(patient)
     patient.begin_trial(lease, ["0-3"])

@@ -189,7 +189,7 @@ times = st.lists(st.floats(1000, 1060), max_size=200)
 
 
 @given(at_s=times, dropped=st.integers(0, 500), state=st.sampled_from(["running", "paused", "done", "cancelled"]))
-def test_rate_is_never_negative_or_absurd(at_s: list[float], dropped: int, state: str) -> None:
+def test_rate_is_never_negative_or_unrealistic(at_s: list[float], dropped: int, state: str) -> None:
     commits = [Commit(moment, 64, 640) for moment in sorted(at_s, reverse=True)]
     samples_per_s, _ = measure_rate(make_view(commits, done=len(commits) + dropped, state=state))
     assert 0 <= samples_per_s <= 64 * KEPT / 1e-3

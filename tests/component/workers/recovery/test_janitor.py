@@ -93,7 +93,7 @@ def test_messages_are_described_if_plan_was_read(swept: Swept, tmp_path: Path, k
     assert shown == [f"tiny · {plan.run_id} · chunk {number}{count}" for number, count in enumerate(counts)]
 
 
-def test_expired_chunk_skips_the_queue_once(swept: Swept) -> None:
+def test_expired_chunk_is_taken_over_without_the_queue(swept: Swept) -> None:
     swept.open_run("tiny-1", 3)
     ring(swept.app, "tiny", "tiny-1", [0, 2])
     assert swept.ledger.acquire("tiny-1", 1, "dead@worker")

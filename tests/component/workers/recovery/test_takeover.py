@@ -16,7 +16,7 @@ FAR = 600.0  # seconds; longer than the test
 
 
 def offer_chunk(fleet: Fleet, run_id: str) -> None:
-    """Release chunk 0, and offer it to the first worker that asks."""
+    """Release chunk 0, and take its only offer."""
     lease = fleet.ledger.acquire(run_id, 0, "dead@test")
     assert lease is not None
     fleet.ledger.release(lease)

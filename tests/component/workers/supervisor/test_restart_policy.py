@@ -56,7 +56,7 @@ def test_config_error_is_not_retried() -> None:
 
 
 def test_configuration_that_worked_before_is_retried() -> None:
-    """Its weights may lie on a disk that is not mounted now."""
+    """The weights may be on a disk that is not mounted now."""
     restarts = RestartPolicy(1)
     assert end_at(restarts, 100.0, ran_s=61) == 1
     assert [end_at(restarts, 101.0 + number, USER_MUST_ACT) for number in range(100)][-1] == 30, "configuration errors do not count"
@@ -64,7 +64,7 @@ def test_configuration_that_worked_before_is_retried() -> None:
 
 
 @pytest.mark.parametrize("ran_s", [1.0, 61.0])
-def test_slow_load_of_wrong_configuration_is_not_a_run(ran_s: float) -> None:
+def test_slow_load_of_wrong_configuration_is_not_retried(ran_s: float) -> None:
     restarts = RestartPolicy(20)
     assert end_at(restarts, 100.0, ENGINE_DIED) == 1
     assert end_at(restarts, 200.0, USER_MUST_ACT, ran_s=ran_s) is None
@@ -93,7 +93,7 @@ def run_id(fleet: Fleet) -> str:
 
 
 def test_losing_the_last_worker_pauses_its_runs(fleet: Fleet, run_id: str) -> None:
-    """``producer resume`` continues them."""
+    """``producer resume`` continues the paused runs."""
     announce_worker(fleet.ledger.client, make_notice("gpu7@other"), ttl_s=60)
     report_exit(fleet.settings, make_notice("gpu0@here"), DeathCause.CRASH, gave_up=["gpu0@here"])
     status = fleet.status(run_id)

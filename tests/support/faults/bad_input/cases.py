@@ -9,7 +9,7 @@ Write = Callable[[Path], None]
 
 
 def write_nothing(folder: Path) -> None:
-    """Write no further file into the case's folder."""
+    """Do not write additional files into the case's folder."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class RowCase:
 class CommandCase:
     """A command with wrong input: its exit code, and its complete output in ``message``.
 
-    It runs in a folder with a good ``rows.jsonl`` and with ``spec`` as ``spec.yaml``, where ``prepare`` then writes the wrong
-    files, and with ``environment`` added to the fleet's; in the test's process unless it ``starts`` a new one.
+    It runs in a folder with a good ``rows.jsonl``, with ``spec`` as ``spec.yaml``, and with the wrong files from ``prepare``. The
+    environment is the fleet's and ``environment``. The command runs in the test's process unless it ``starts`` a new one.
     """
 
     name: str

@@ -15,7 +15,7 @@ class NVMLError(Exception):
 
 
 class NVMLError_LibraryNotFound(NVMLError):  # noqa: N801  as NVIDIA spells it
-    """There is no driver."""
+    """The driver is not installed."""
 
 
 class NVMLError_DriverNotLoaded(NVMLError):  # noqa: N801  the same
