@@ -45,7 +45,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         for report in terminalreporter.stats.get("skipped", ())
     )
     if reasons:
-        terminalreporter.section("left out")
+        terminalreporter.section("skipped tests")
     for reason, count in sorted(reasons.items()):
         package = next((name for words, name in _PACKAGES.items() if words in reason), None)
-        terminalreporter.write_line(f"{count} left out: {reason}" + (f" [needs: {package}]" if package else ""))
+        terminalreporter.write_line(f"{count} skipped: {reason}" + (f" [needs: {package}]" if package else ""))

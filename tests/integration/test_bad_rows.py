@@ -1,4 +1,4 @@
-"""A dataset with every kind of fault: every count is exact, wherever it is shown."""
+"""A dataset with every kind of fault: status, results and evaluation show exact counts."""
 
 import base64
 import io
@@ -24,7 +24,7 @@ def encode_image(shade: int) -> str:
 
 
 def make_troubled_rows() -> Rows:
-    """Return 100 rows: 83 plain ones, 10 of them with a target that the answer misses, and 17 duplicates and faulty ones."""
+    """Return 100 rows: 83 plain rows, 10 of them with a target that differs from the answer, and 17 duplicate or faulty rows."""
     plain: Rows = [{"question": f"plain {n}?", "target": "no" if n < 10 else "ok", "image": encode_image(n)} for n in range(83)]
     corrupt: Rows = [{"question": f"corrupt {n}?", "target": "ok", "image": encode_image(n)[:-40] + "A" * 16} for n in range(3)]
     missing: Rows = [{"question": "missing?", "target": "ok", "image": "nowhere.png"}]
@@ -84,6 +84,6 @@ def test_status_results_and_evaluation_show_exact_counts(fleet: Fleet, ended: st
     assert (scores["retried"], scores["failures"]) == (6, {"media_corrupt": 3, "missing_question": 2, "media_missing": 1})
 
 
-def test_enqueue_of_finished_run_publishes_nothing(fleet: Fleet, ended: str) -> None:
+def test_enqueue_of_finished_run_does_not_publish(fleet: Fleet, ended: str) -> None:
     again = fleet.enqueue(fleet.folder / "moody.spec.yaml")
     assert (again.run_id, again.planned, again.opened, again.rung) == (ended, False, False, 0)

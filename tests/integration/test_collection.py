@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-# A different time of day: a parameter with a timestamp in it, for example a gzip header, gets a different id.
+# Another time of day: the id of a parameter with a timestamp in it, for example a gzip header, then differs.
 CLOCK = "import time; real = time.time; time.time = lambda: real() + 86_461.5"
 
 

@@ -18,8 +18,8 @@ from tests.support.workers import enqueue_rows
 
 BY = pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
 
-# Runs a program and sends it a signal at the n-th call of a function.  With n = 0, prints the number of calls until the end of the
-# program; that of ``workers start`` does not end, so it gets the signal when the launcher begins to run.
+# Run a program and send it a signal at the n-th call of a function. With n = 0, print the number of calls until the end of the
+# program. ``workers start`` does not end by itself, so it gets the signal when the launcher begins to run.
 AT_CALL = """
 import atexit, os, runpy, sys
 
@@ -50,7 +50,7 @@ if not at:
 sys.argv = [program, *arguments]
 runpy.run_module(program, run_name="__main__")
 """
-# Runs the body of COMMAND as a command of a program.
+# Run the body of COMMAND as a command of a program.
 WITH_COMMAND = """
 import sys, types
 from common.interrupts import handle_interrupts
@@ -137,7 +137,7 @@ def run_body(body: str) -> "subprocess.CompletedProcess[str]":
 
 @pytest.fixture
 def run_id(fleet: Fleet) -> str:
-    """Return a run that is done, so that commands about it do the same at each repetition."""
+    """Return a run that is done, so that its commands make the same calls at each repetition."""
     fleet.write_profile("quick")
     run_id = enqueue_rows(fleet, "quick", make_rows(20), chunk=5)
     run_chunks(fleet, "quick", run_id)
@@ -162,7 +162,7 @@ def test_signal_at_any_call_ends_the_command(fleet: Fleet, run_id: str, command:
 
 
 @BY
-def test_launcher_that_begins_to_run_takes_the_signal(fleet: Fleet, by: signal.Signals) -> None:
+def test_signal_at_launcher_start_ends_the_command(fleet: Fleet, by: signal.Signals) -> None:
     fleet.write_profile("quick")
     arguments = ("start", "--model", "quick", "--gpus", "none")
     calls = int(run_code(AT_CALL, "workers", "0", str(int(by)), *arguments, **fleet.environment()).stderr.rpartition("\n")[2])
@@ -181,14 +181,14 @@ def test_lost_interrupt_is_sent_again(body: str, by: signal.Signals) -> None:
 
 
 @BY
-def test_interrupted_command_cleans_up_undisturbed(by: signal.Signals) -> None:
+def test_interrupted_command_completes_its_cleanup(by: signal.Signals) -> None:
     ended = run_body(CLEANING_UP.format(by=int(by)))
     assert (ended.returncode, ended.stdout, ended.stderr.strip()) == (130, "cleaned up\n", INTERRUPT_MESSAGE)
 
 
 @BY
 def test_interrupt_ends_a_command_in_native_code(by: signal.Signals) -> None:
-    """As while an object store does not answer: Python runs no handler until the native call returns."""
+    """Python does not run signal handlers until a native call returns, such as a request to a slow object store."""
     command = [sys.executable, "-c", WITH_COMMAND.format(body=IN_NATIVE_CODE)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as started:
         assert started.stdout is not None
@@ -205,7 +205,7 @@ def test_ignored_interrupts_stay_ignored() -> None:
     assert run_code(code).returncode == 0
 
 
-def test_running_native_threads_do_not_abort_the_end() -> None:
+def test_running_native_threads_do_not_abort_the_exit() -> None:
     ended = run_body(WITH_NATIVE_THREADS)
     assert (ended.returncode, ended.stdout, ended.stderr) == (3, "done\n", "")
 

@@ -59,7 +59,7 @@ def test_demo_continues_after_ctrl_c_and_prints_scores(tmp_path: Path) -> None:
     shown, complained = finished.communicate(timeout=200)
     assert finished.returncode == 0, complained
     assert {name: content for name, content in find_parts(folder).items() if name in before} == before, (
-        "no finished part may be written again"
+        "finished parts must not be written again"
     )
     for dataset, n, bar in (("digits", 500, 0.95), ("shapes", 1500, 0.90)):
         scores = re.search(rf"{dataset} +{n} +([01]\.\d+) \[", shown)
@@ -71,6 +71,6 @@ def test_demo_continues_after_ctrl_c_and_prints_scores(tmp_path: Path) -> None:
     again = start_demo(folder)
     assert again.communicate(timeout=60)[0].count("coverage") == 1
     (run_folder,) = (folder / "store" / "runs").iterdir()
-    with start_redis(folder / "redis") as server:  # with the ledger from its append-only file
+    with start_redis(folder / "redis") as server:  # restores the ledger from the append-only file
         fleet = Fleet(folder, server, Settings(redis_url=server.url, store_url=f"file://{folder}/store"))
         assert len(assert_run_is_sound(fleet, run_folder.name)) == 2000

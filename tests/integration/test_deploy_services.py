@@ -46,11 +46,11 @@ def is_up(client: redis.Redis) -> bool:
 
 
 def test_redis_service_is_protected_and_persistent(tmp_path: Path) -> None:
-    """It requires a password, does not show it in its command line, and loses no data."""
+    """Redis requires a password, does not show it in its command line, and does not lose data."""
     service = read_compose(**SECRETS)["services"]["redis"]
     server, port = find_redis_server(), find_free_port()
     write_wrapper(tmp_path, "redis-server", f'{server} "$@" --port {port} --bind 127.0.0.1 --dir {tmp_path}')
-    write_wrapper(tmp_path, "redis-cli", f"{sys.executable} -c '{PING}' {port}")  # the server's package may have no redis-cli
+    write_wrapper(tmp_path, "redis-cli", f"{sys.executable} -c '{PING}' {port}")  # the server's package may not contain redis-cli
     environment = {**service["environment"], "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
     command = [unescape(word) for word in service["command"]]
     process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
@@ -74,7 +74,7 @@ def test_redis_service_is_protected_and_persistent(tmp_path: Path) -> None:
         process.wait(timeout=20)
 
 
-def test_flower_is_read_only_behind_its_password(fleet: Fleet) -> None:
+def test_flower_service_requires_password_and_is_read_only(fleet: Fleet) -> None:
     service = read_compose(**SECRETS)["services"]["flower"]
     program, options = service["entrypoint"][:4], service["entrypoint"][4:]
     assert program == ["celery", "-A", "workers.app", "flower"]

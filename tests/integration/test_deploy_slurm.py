@@ -1,4 +1,4 @@
-"""The elements of a SLURM array share one queue, and no action of SLURM loses a sample."""
+"""The elements of a SLURM array share one queue, and signals of SLURM do not lose samples."""
 
 import signal
 
@@ -33,7 +33,7 @@ def enqueue_slow(fleet: Fleet, *, delay_s: float = 0.3) -> str:
 
 
 def wait_for_asked(fleet: Fleet, count: int) -> None:
-    wait_until(lambda: len(read_asked(fleet)) >= count, f"{count} samples to be asked for")
+    wait_until(lambda: len(read_asked(fleet)) >= count, f"{count} samples to be sent")
 
 
 @pytest.fixture
@@ -44,16 +44,16 @@ def slurm(clean_fleet: Fleet) -> Slurm:
     return slurm
 
 
-def test_elements_share_one_queue_and_one_leaves_early(clean_fleet: Fleet, slurm: Slurm) -> None:
+def test_elements_share_one_queue_and_one_drains_early(clean_fleet: Fleet, slurm: Slurm) -> None:
     fleet = clean_fleet
     write_profile(fleet, delay_s=1.0)
     with slurm.start(0, *WORKERS) as stays, slurm.start(1, *WORKERS) as leaves:
         there = fleet.wait_for_workers(MODEL, 2)
         run_id = enqueue_slow(fleet, delay_s=1.0)
-        wait_until(lambda: sum(bool(worker.holds) for worker in fleet.workers(MODEL)) == 2, "both to work on the run")
+        wait_until(lambda: sum(bool(worker.holds) for worker in fleet.workers(MODEL)) == 2, "both elements to work on the run")
         leaves.signal_shell(signal.SIGUSR1)
         assert leaves.wait() == 0
-        wait_until(lambda: len(fleet.workers(MODEL)) == 1, "the other element to be alone")
+        wait_until(lambda: len(fleet.workers(MODEL)) == 1, "the exit of one element")
         assert stays.shell.poll() is None
         assert fleet.wait_for_end(run_id).samples.ok == ROWS
         stays.signal_shell(signal.SIGUSR1)
@@ -65,7 +65,7 @@ def test_elements_share_one_queue_and_one_leaves_early(clean_fleet: Fleet, slurm
 
 
 def test_preempted_element_drains_and_continues_when_requeued(clean_fleet: Fleet, slurm: Slurm) -> None:
-    """SLURM sends SIGTERM to every process of the element at once."""
+    """SLURM sends SIGTERM to every process of the element at the same time."""
     fleet = clean_fleet
     run_id = enqueue_slow(fleet)
     with slurm.start(3, *WORKERS) as preempted:
@@ -138,7 +138,7 @@ def test_element_with_failing_gpus_is_requeued(clean_fleet: Fleet, slurm: Slurm)
 def test_offline_hub_keeps_the_callers_weights_folder(
     clean_fleet: Fleet, slurm: Slurm, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], found: str
 ) -> None:
-    """Without the hub, weights must not be looked for in the node's own folder, which is empty."""
+    """Without the hub, weights must not be searched in the node's own folder, which is empty."""
     for name in ("HF_HOME", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
     launcher = clean_fleet.folder / "venv" / "bin" / "workers"

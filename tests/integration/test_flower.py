@@ -1,4 +1,4 @@
-"""Flower as a user starts it: readable names, a password, only the loopback address, and no way to change anything."""
+"""Flower as a user starts it: readable names, a password, only the loopback address, and read-only access."""
 
 import json
 import os
@@ -48,7 +48,7 @@ def test_flower_shows_workers_by_gpu_and_readable_chunks(fleet: Fleet) -> None:
         sizes = [8] * 23 + [4]
         names = {f"watched · {run_id} · chunk {number} · {size} samples" for number, size in enumerate(sizes)}
         chunks = wait_until(lambda: found if names <= {*(found := find_chunks())} else None, "Flower to show every chunk")
-        # A janitor that found the run before its messages were published has published them as well, without sizes.
+        # A janitor that finds the run before its messages are published also publishes them, without sizes.
         assert {*chunks} - names <= {name.rpartition(" · ")[0] for name in names}
         assert {chunk["worker"] for chunk in chunks.values()} == {*gpus}
         assert set(json.loads(flower.ask("api/workers?refresh=1", CREDENTIALS)[1])) == {*gpus}
@@ -70,7 +70,7 @@ def test_flower_requires_password_and_is_read_only(fleet: Fleet) -> None:
         fleet.start_workers("watched")
         (worker,) = fleet.wait_for_workers("watched")
         fleet.wait_for_end(run_id)
-        wait_until(lambda: worker.worker in flower.ask("api/workers?refresh=1", CREDENTIALS)[1], "Flower to know the worker")
+        wait_until(lambda: worker.worker in flower.ask("api/workers?refresh=1", CREDENTIALS)[1], "Flower to list the worker")
         wait_until(lambda: run_id in flower.ask("api/tasks", CREDENTIALS)[1], "Flower to show the chunk")
 
         paths = [f"worker/{worker.worker}" if path == "worker/" else path for path in STATES]
@@ -104,10 +104,10 @@ def test_flower_requires_password_and_is_read_only(fleet: Fleet) -> None:
 def test_metrics_and_health_need_no_password(fleet: Fleet) -> None:
     with start_flower(fleet, FLOWER_BASIC_AUTH=CREDENTIALS) as flower:
         assert flower.ask("healthcheck") == (200, "OK")
-        assert flower.ask("metrics")[0] == 200  # which is why Flower listens on loopback
+        assert flower.ask("metrics")[0] == 200  # therefore Flower listens on loopback
 
 
-def test_user_options_win_and_open_address_is_warned(fleet: Fleet) -> None:
+def test_user_options_win_and_open_address_logs_warning(fleet: Fleet) -> None:
     with start_flower(fleet, "--address=0.0.0.0", "--read_only=false", FLOWER_BASIC_AUTH=CREDENTIALS) as flower:
         assert flower.ask("api/worker/shutdown/unknown", CREDENTIALS, "POST")[0] == 404
         assert "flower.unencrypted" in flower.read_log()

@@ -1,4 +1,4 @@
-"""``workers start`` with real processes: which processes it starts, which die together, and how a failed start ends."""
+"""``workers start`` with real processes: which processes it starts, which processes end together, and how a failed start ends."""
 
 import json
 import os
@@ -24,12 +24,12 @@ def read_notes(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def is_gone(pid: int) -> bool:
+def has_exited(pid: int) -> bool:
     return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
 def test_each_gpu_worker_owns_a_session_and_restarts(clean_fleet: Fleet) -> None:
-    """A killed worker takes its child processes with it."""
+    """The death of a worker also ends its child processes."""
     fleet = clean_fleet
     notes = fleet.folder / "notes"
     fleet.write_profile("parent", engine="tests.support.engines.faulty_engines:ParentEngine", engine_options={"notes": str(notes)})
@@ -44,13 +44,13 @@ def test_each_gpu_worker_owns_a_session_and_restarts(clean_fleet: Fleet) -> None
 
         victim, other = by_gpu["0"], by_gpu["1"]
         os.kill(victim["pid"], signal.SIGKILL)
-        wait_until(lambda: is_gone(victim["child"]), "the killed worker's child to end")
+        wait_until(lambda: has_exited(victim["child"]), "the killed worker's child to end")
         wait_until(lambda: len(read_notes(notes)) == 3, "the worker to restart")
         assert read_notes(notes)[-1]["devices"] == "0"
-        assert not is_gone(other["pid"])
-        assert not is_gone(other["child"])
+        assert not has_exited(other["pid"])
+        assert not has_exited(other["child"])
 
-        os.killpg(launcher.pid, signal.SIGINT)  # as Ctrl+C in a terminal
+        os.killpg(launcher.pid, signal.SIGINT)  # like Ctrl+C in a terminal
         assert launcher.wait(timeout=30) == 0
         assert find_processes(fleet) == []
         assert fleet.workers("parent") == []
@@ -205,12 +205,12 @@ def test_second_launcher_on_one_gpu_is_refused(clean_fleet: Fleet) -> None:
             assert fleet.wait_for_end(enqueue_rows(fleet, "first", make_rows(4))).samples.ok == 4
 
 
-def test_failing_node_pauses_nothing_while_another_loads(clean_fleet: Fleet) -> None:
+def test_failing_node_does_not_pause_runs_while_another_loads(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     fleet.write_profile("shared", engine_options={"load_s": 12.0})
     run_id = enqueue_rows(fleet, "shared", make_rows(4))
     with start_launcher(fleet, "--model", "shared", "--gpus", "none", environment=fleet.environment()):
-        wait_until(lambda: [one.state for one in fleet.workers("shared")] == ["loading"], "a worker that loads")
+        wait_until(lambda: [one.state for one in fleet.workers("shared")] == ["loading"], "a worker that is loading")
         fleet.write_profile("shared", engine="tests.support.engines.faulty_engines:MisconfiguredEngine")
         with start_launcher(fleet, "--model", "shared", "--gpus", "none", environment=fleet.environment()) as launcher:
             launcher.communicate(timeout=30)

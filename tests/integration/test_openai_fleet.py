@@ -1,4 +1,4 @@
-"""A real fleet with an HTTP endpoint: outcomes, errors that pause or only delay a run, and no trace of the API key."""
+"""A real fleet with an HTTP endpoint: outcomes, errors that pause or only delay a run, and outputs without the API key."""
 
 import base64
 import io
@@ -128,5 +128,5 @@ def test_unavailable_endpoint_delays_run_and_is_reported(clean_fleet: Fleet, ser
 
     server.reply = lambda _: say()
     assert fleet.wait_for_end(run_id).samples.ok == 40
-    assert [one.pid for one in fleet.workers("remote")] == [worker.pid], "the worker must not be taken for dead"
+    assert [one.pid for one in fleet.workers("remote")] == [worker.pid], "the worker must not count as dead"
     assert_run_is_sound(fleet, run_id)

@@ -1,4 +1,4 @@
-"""The producer's commands as a user runs them: their output, their exit codes, and what a ``kill -9`` of one costs."""
+"""The producer's commands as a user runs them: their output, their exit codes, and their state after a ``kill -9``."""
 
 import json
 import signal
@@ -38,7 +38,7 @@ def run_id(fleet: Fleet, spec_path: str) -> str:
 
 
 def start_producer(fleet: Fleet, *arguments: str, module: str = "producer", **settings: str) -> "subprocess.Popen[str]":
-    """Start a command.  Keyword arguments are ``FLEET_*`` settings."""
+    """Start a command. Keyword arguments are ``FLEET_*`` settings."""
     return subprocess.Popen(
         [sys.executable, "-m", module, *arguments],
         env={**fleet.environment(**settings), "TMPDIR": str(fleet.folder)},
@@ -87,7 +87,7 @@ def test_help_describes_every_command(fleet: Fleet) -> None:
 # Enqueue
 
 
-def test_dry_run_prints_digest_and_writes_nothing(fleet: Fleet, spec_path: str) -> None:
+def test_dry_run_prints_digest_without_writing(fleet: Fleet, spec_path: str) -> None:
     [described] = read_json(fleet, "enqueue", spec_path, "--dry-run", "--set", "generation.max_tokens=9")
     assert described["run_id"] == f"quick-{described['digest'][:12]}"
     assert described["datasets"] == [{"name": "rows", "rows": 60, "unique": 50, "duplicates": 10}]
@@ -126,7 +126,7 @@ def test_user_error_exits_with_2_and_advice(fleet: Fleet, spec_path: str) -> Non
     assert list_everything(fleet) == ([], 0)
 
 
-def test_unknown_run_exits_with_2_and_changes_nothing(fleet: Fleet) -> None:
+def test_unknown_run_exits_with_2_without_changes(fleet: Fleet) -> None:
     folder = fleet.folder / "out"
     cases = [["status"], ["watch"], ["resume"], ["resume", "--rebuild"], ["collect", "--out", str(folder)], ["evaluate"]]
     for code, out, output in run_each(fleet, *([*case, "quick-0"] for case in cases)):
@@ -238,7 +238,7 @@ def test_killed_enqueue_completes_when_repeated(fleet: Fleet, point: str) -> Non
     spec = fleet.write_spec("quick", [fleet.write_dataset("rows", make_rows(count))], chunks={"max_samples": 2})
     [asked] = read_specs(spec)
     run_id = asked.run_id
-    if point == "while_committing_parts":  # only a run that Redis has lost has parts when it is enqueued
+    if point == "while_committing_parts":  # at enqueue, only a run that Redis has lost has parts
         fleet.enqueue(spec)
         for chunk in [*read_index(fleet.store, run_id)][::5]:
             put_part(fleet.store, chunk)

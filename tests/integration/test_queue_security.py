@@ -1,4 +1,4 @@
-"""Workers read only JSON from the queue; any other content harms neither the worker nor the run."""
+"""Workers read only JSON from the queue. Other content does not affect the worker or the run."""
 
 import os
 import pickle
@@ -20,7 +20,7 @@ HEADERS = {"task": TASK_NAME, "id": "of-a-stranger", "lang": "py", "argsrepr": "
 
 
 class Exploit:
-    """Creates a folder when it is unpickled."""
+    """An object that creates a folder when it is unpickled."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -30,7 +30,7 @@ class Exploit:
 
 
 def make_exploits(folder: Path) -> dict[str, bytes]:
-    """Return message bodies by content type.  Deserializing one of the first two creates the folder."""
+    """Return message bodies by content type. Deserializing one of the first two creates the folder."""
     return {
         PICKLE: pickle.dumps(([Exploit(folder), 1], {}, {})),
         "application/x-yaml": f"!!python/object/apply:os.mkdir ['{folder}']".encode(),
@@ -114,20 +114,20 @@ def test_malformed_message_is_dropped_without_worker_restart(fleet: Fleet, run_i
 ODD_HEADERS: dict[str, dict[str, Any]] = {
     "far eta": {"eta": "2999-01-01T00:00:00+00:00"},
     "past eta": {"eta": "1999-01-01T00:00:00+00:00"},
-    "eta at the end of time": {"eta": "9999-12-31T23:59:59-14:00"},
+    "latest eta": {"eta": "9999-12-31T23:59:59-14:00"},
     "expired": {"expires": "1999-01-01T00:00:00+00:00"},
-    "expiry at the end of time": {"expires": "9999-12-31T23:59:59-14:00"},
-    "expiry of no form": {"expires": "soon"},
+    "latest expiry": {"expires": "9999-12-31T23:59:59-14:00"},
+    "malformed expiry": {"expires": "soon"},
     "unknown compression": {"compression": "none-such"},
     "wrong compression": {"compression": "gzip"},
     "unknown task": {"task": "no.such_task"},
-    "task of a list": {"task": [TASK_NAME]},
+    "list as task": {"task": [TASK_NAME]},
     "no id": {"id": None},
-    "id of a list": {"id": ["a"]},
+    "list as id": {"id": ["a"]},
     "huge header": {"argsrepr": "x" * 5_000_000},
-    "time limits of text": {"timelimit": ["a", "b"]},
-    "retries of text": {"retries": "many"},
-    "compressed to a fraction": {"compression": "application/x-bz2"},
+    "text as time limits": {"timelimit": ["a", "b"]},
+    "text as retries": {"retries": "many"},
+    "high compression": {"compression": "application/x-bz2"},
     "group and chord": {"group": "g", "root_id": 7, "parent_id": {}},
 }
 ODD_BODIES = (
@@ -145,7 +145,7 @@ ODD_ENTRIES = (
 )
 
 
-def test_odd_message_costs_no_restart(fleet: Fleet, run_id: str) -> None:
+def test_odd_message_does_not_restart_the_worker(fleet: Fleet, run_id: str) -> None:
     for odd in ODD_HEADERS.values():
         publish(fleet, b'[["odd-0123456789ab", 0], {}, {}]', **{**HEADERS, **odd})
     publish(fleet, b" " * 5_000_000 + b'[["odd-0123456789ab", 0], {}, {}]', **HEADERS)
@@ -167,6 +167,6 @@ def test_many_messages_with_eta_do_not_fill_the_worker(fleet: Fleet, run_id: str
         publish(fleet, f'[["{run_id}", 0], {{}}, {{}}]'.encode(), **HEADERS, eta="2999-01-01T00:00:00+00:00")
     messages: Any = fleet.ledger.client.lrange(queue_name("wary"), 0, -1)
     fleet.ledger.client.delete(queue_name("wary"))
-    fleet.ledger.client.lpush(queue_name("wary"), *reversed(messages))  # those with an eta are read first
+    fleet.ledger.client.lpush(queue_name("wary"), *reversed(messages))  # the worker reads messages with an eta first
     run_to_the_end(fleet, run_id)
     wait_until(lambda: not fleet.ledger.client.hlen("unacked"), "the messages to be acknowledged")

@@ -59,7 +59,7 @@ def test_next_start_after_stop_keeps_the_data(tmp_path: Path) -> None:
     with start_redis(tmp_path / "new" / "folder") as first:
         set_key(first, "kept")
     assert not answers(first.url)
-    first.stop()  # a second stop does nothing
+    first.stop()  # a second stop has no effect
     with start_redis(tmp_path / "new" / "folder") as second:
         assert second.pid != first.pid
         assert has_key(second, "kept")
@@ -142,7 +142,7 @@ def test_racing_starts_in_one_folder_make_one_server(tmp_path: Path) -> None:
     assert not answers(servers[0].url)
 
 
-def test_port_taken_meanwhile_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_port_taken_during_start_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedded_redis, "_ANSWER_S", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = other.getsockname()[1]

@@ -41,7 +41,7 @@ def test_start_that_failed_halfway_is_repeated(tmp_path: Path, orphan: tuple[int
 
 
 @pytest.mark.parametrize("content", ["", '{"port": 1', "[]", '{"port": 1}', None])
-def test_password_file_cut_short_is_replaced(tmp_path: Path, content: str | None) -> None:
+def test_truncated_password_file_is_replaced(tmp_path: Path, content: str | None) -> None:
     with start_redis(tmp_path) as first:
         set_key(first, "kept")
     path = tmp_path / "redis.json"
@@ -57,7 +57,7 @@ def test_server_without_its_password_file_is_stopped(tmp_path: Path) -> None:
     assert not answers(server.url)
 
 
-def test_failed_start_leaves_whole_files_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_start_does_not_leave_partial_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 

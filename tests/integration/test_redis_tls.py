@@ -71,7 +71,7 @@ def test_run_and_flower_work_over_tls(fleet: Fleet, authority: trustme.CA, ca_fi
         sealed.wait_for_end(run_id)
         shown = sealed.run_producer("status", run_id, "--json") + sealed.run_producer("watch", run_id)
         with start_flower(sealed, FLOWER_BASIC_AUTH=CREDENTIALS) as flower:
-            wait_until(lambda: "fleet.sealed" in flower.ask("api/workers?refresh=1", CREDENTIALS)[1], "Flower to see the worker")
+            wait_until(lambda: "fleet.sealed" in flower.ask("api/workers?refresh=1", CREDENTIALS)[1], "Flower to list the worker")
             status, queues = flower.ask("broker", CREDENTIALS)
             assert status == 200
             assert "fleet.sealed" in queues

@@ -1,4 +1,4 @@
-"""Remote control inspects a worker and cannot change it; a worker that cannot consume announces that as its trouble."""
+"""Remote control inspects a worker and cannot change it; a worker that cannot consume reports that as its trouble."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -15,8 +15,8 @@ from tests.support.waiting import wait_until
 from tests.support.workers import enqueue_rows
 from workers.celery_ext.remote_control import INSPECTIONS, refuse_changes
 
-# Every command of Celery 5.7 that is refused, with arguments that it accepts.  A command that a later Celery adds is refused as
-# well, and fails the test below until it is listed here or among the inspections.
+# The commands of Celery 5.7 that workers refuse, with valid arguments. Workers also refuse commands of later versions. Such a
+# command fails the test below until it is listed here or among the inspections.
 REFUSED: dict[str, dict[str, Any]] = {
     "add_consumer": {"queue": "other"},
     "autoscale": {"max": 1, "min": 1},
@@ -46,7 +46,7 @@ def celery_app(fleet: Fleet) -> Iterator[Celery]:
     fleet.start_workers("steady")
     fleet.wait_for_workers("steady")
     with make_app(fleet.settings) as app:
-        # A worker is in the registry before it listens, and a broadcast that it missed has no answer.
+        # A worker registers before it listens, and does not answer an earlier broadcast.
         wait_until(lambda: app.control.inspect(timeout=0.5).ping(), "the worker to listen")
         yield app
 
@@ -78,12 +78,12 @@ def test_every_command_inspects_or_is_refused() -> None:
             assert f"{name} is off" in command(None)["error"]
 
 
-def test_flower_asks_only_for_inspections() -> None:
+def test_flower_sends_only_inspections() -> None:
     assert set(Inspector.inspect_methods) <= INSPECTIONS
 
 
-def test_worker_that_cannot_consume_announces_trouble(fleet: Fleet, celery_app: Celery) -> None:
-    """Redis takes the right to read queues from the worker, and later gives it back."""
+def test_worker_that_cannot_consume_reports_trouble(fleet: Fleet, celery_app: Celery) -> None:
+    """Redis revokes the worker's permission to read queues, and restores it later."""
     del celery_app  # the worker listens
     client = fleet.ledger.client
     client.execute_command("ACL", "SETUSER", "default", "-brpop")  # type: ignore[no-untyped-call]  # redis-py has no types here

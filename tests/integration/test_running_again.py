@@ -49,7 +49,7 @@ def test_retry_repeats_only_failed_and_invalid_samples(clean_fleet: Fleet) -> No
     assert_run_is_sound(fleet, run_id)
     second = read_results(fleet, run_id, code=1)
     odd_ids = {first[row["id"]]["sample_id"] for row in odd}
-    assert set((fleet.folder / "asked").read_text().split()[len(asked_once) :]) == odd_ids, "no other sample may be asked again"
+    assert set((fleet.folder / "asked").read_text().split()[len(asked_once) :]) == odd_ids, "only these samples may be sent again"
     assert [second[str(number)] for number in range(37)] == [first[str(number)] for number in range(37)]
 
     lost = second["lost"]
@@ -74,7 +74,7 @@ def test_retry_repeats_only_failed_and_invalid_samples(clean_fleet: Fleet) -> No
 
 
 def test_cancelled_run_keeps_outcomes_and_can_resume(clean_fleet: Fleet) -> None:
-    """It stops after the chunks in flight."""
+    """The run stops after the chunks in flight."""
     fleet = clean_fleet
     options = {"delay_s": 0.1, "asked": str(fleet.folder / "asked")}
     fleet.write_profile("recording", engine="tests.support.engines.dying_engine:RecordingEngine", engine_options=options)
@@ -88,7 +88,7 @@ def test_cancelled_run_keeps_outcomes_and_can_resume(clean_fleet: Fleet) -> None
     stopped = fleet.status(run_id)
     assert (stopped.state, stopped.reason) == ("cancelled", "by producer cancel")
     assert stopped.samples.ok + stopped.samples.unprocessed == 400
-    assert len((fleet.folder / "asked").read_text().split()) <= asked_by_then + 2 * 4, "no further chunk may be started"
+    assert len((fleet.folder / "asked").read_text().split()) <= asked_by_then + 2 * 4, "further chunks must not start"
     assert "cancelled" in fleet.run_producer("watch", run_id, code=1)
     enqueued = fleet.enqueue(fleet.folder / "recording.spec.yaml")
     assert (enqueued.state, enqueued.rung) == ("cancelled", 0)
@@ -97,7 +97,7 @@ def test_cancelled_run_keeps_outcomes_and_can_resume(clean_fleet: Fleet) -> None
     fleet.wait_for_end(run_id)
     assert_run_is_sound(fleet, run_id)
     asked = (fleet.folder / "asked").read_text().split()
-    assert len(asked) == len(set(asked)) == 400, "no finished sample may be asked again"
+    assert len(asked) == len(set(asked)) == 400, "finished samples must not be sent again"
     assert f"run {run_id} is done; there is nothing to cancel" in fleet.run_producer("cancel", run_id, code=2)
 
 

@@ -1,4 +1,4 @@
-"""The whole flow with its store on a real S3 server: the same code, the same promises."""
+"""A complete run with its store on a real S3 server."""
 
 from pathlib import Path
 

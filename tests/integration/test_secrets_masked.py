@@ -66,7 +66,7 @@ def assert_no_secret(outputs: dict[str, str]) -> None:
                 assert spelling not in text, f"{spelling} appears in {where}"
 
 
-def test_no_secret_shows_anywhere_at_any_log_level(secret_fleet: Fleet) -> None:
+def test_secrets_are_masked_at_every_log_level(secret_fleet: Fleet) -> None:
     secret_fleet.write_profile("leaky", engine="tests.support.engines.leaky_engine:LeakyEngine", engine_options={})
     rows: list[dict[str, object]] = [*make_rows(6), {"id": "leak", "question": "leak?"}]
     spec = str(secret_fleet.write_spec("leaky", [secret_fleet.write_dataset("rows", rows)], chunks={"max_samples": 4}))

@@ -1,4 +1,4 @@
-"""Stopping workers: running chunks may finish, the others are given back with their journal, and no process is left."""
+"""Stopping workers: running chunks may finish, other chunks are released with their journal, and all processes end."""
 
 import os
 import signal
@@ -25,13 +25,13 @@ def write_profile(fleet: Fleet, **options: Any) -> None:
 
 
 def read_asked(fleet: Fleet) -> Counter[str]:
-    """Return how often each sample was asked."""
+    """Return how often each sample was sent."""
     path = fleet.folder / "asked"
     return Counter(path.read_text().split()) if path.exists() else Counter()
 
 
 def wait_for_asked(fleet: Fleet, count: int) -> None:
-    wait_until(lambda: len(read_asked(fleet)) >= count, f"{count} samples to be asked for")
+    wait_until(lambda: len(read_asked(fleet)) >= count, f"{count} samples to be sent")
 
 
 def finish_run(fleet: Fleet, run_id: str) -> None:
@@ -44,7 +44,7 @@ def journaled(fleet: Fleet, run_id: str, chunk: int = 0) -> int:
     return int(count)
 
 
-def test_drain_finishes_running_chunks_and_starts_none(clean_fleet: Fleet) -> None:
+def test_drain_finishes_only_running_chunks(clean_fleet: Fleet) -> None:
     """SIGTERM and SIGINT to the launcher's process group both start the drain."""
     fleet = clean_fleet
     write_profile(fleet, delay_s=0.6)
@@ -57,7 +57,7 @@ def test_drain_finishes_running_chunks_and_starts_none(clean_fleet: Fleet) -> No
             assert find_processes(fleet) == []
         assert_no_leases_held(fleet, run_id, "recording")
         samples = fleet.status(run_id).samples
-        assert samples.ok == len(read_asked(fleet)) >= 8 * number, "every sample that was asked must be committed"
+        assert samples.ok == len(read_asked(fleet)) >= 8 * number, "every sample that was sent must be committed"
         assert samples.unprocessed == 200 - samples.ok > 0
     write_profile(fleet)
     finish_run(fleet, run_id)
@@ -75,7 +75,7 @@ def test_unfinished_chunk_is_released_with_its_journal(clean_fleet: Fleet) -> No
         launcher.terminate()
         assert launcher.wait(timeout=30) == 0
         assert find_processes(fleet) == []
-    assert fleet.ledger.expire_leases(run_id) == [0], "any worker must be able to take the chunk over at once"
+    assert fleet.ledger.expire_leases(run_id) == [0], "any worker must be able to take the chunk over immediately"
     assert fleet.workers("recording") == []
     assert journaled(fleet, run_id) == 7
     write_profile(fleet)
@@ -98,10 +98,10 @@ def test_second_signal_kills_workers_and_leases_expire(clean_fleet: Fleet) -> No
         assert launcher.wait(timeout=30) == 130
         assert find_processes(fleet) == []
     assert wait_until(lambda: fleet.ledger.expire_leases(run_id), "the lease to expire") == [0]
-    wait_until(lambda: not fleet.workers("recording"), "the killed worker's presence to expire")
+    wait_until(lambda: not fleet.workers("recording"), "the killed worker's record to expire")
 
 
-def test_workers_whose_launcher_was_killed_drain_themselves(clean_fleet: Fleet) -> None:
+def test_workers_of_a_killed_launcher_drain_themselves(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     write_profile(fleet, delay_s=0.6)
     run_id = enqueue_rows(fleet, "recording", make_rows(200), chunk=4)
@@ -113,7 +113,7 @@ def test_workers_whose_launcher_was_killed_drain_themselves(clean_fleet: Fleet) 
     assert fleet.status(run_id).samples.ok == len(read_asked(fleet))
 
 
-def test_loading_worker_stops_at_once(clean_fleet: Fleet) -> None:
+def test_loading_worker_stops_immediately(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     notes = fleet.folder / "notes"
     options = {"notes": str(notes), "load_s": 600}

@@ -53,7 +53,7 @@ def test_gpus_and_chosen_options_are_reported(fleet: Fleet) -> None:
     assert [what for what in found if what.startswith(("driver", "gpu", "slot"))] == ["driver", "gpu0", "gpu1", *slots]
     assert found["slot gpu0.1"]["found"] == "some: 79.0 GiB free of 80.0, divided among 2: max_batch_size=16 (from 21 GiB up)"
     assert found["weights"]["level"] == found["engine"]["level"] == "ok"
-    assert ("torch" in found) == is_for_cpus, "only a build without CUDA on a machine with GPUs is reported"
+    assert ("torch" in found) == is_for_cpus, "torch is reported only if it lacks CUDA on a machine with GPUs"
 
 
 @pytest.mark.parametrize("fault", ["down", "hanging"])
@@ -88,7 +88,7 @@ def test_unreachable_store_exits_with_3(fleet: Fleet) -> None:
 
 
 def test_user_error_takes_precedence_over_unreachable_service(fleet: Fleet) -> None:
-    """The exit code is 2, not 3, if the user must change something as well."""
+    """The exit code is 2, not 3, if the user must also change something."""
     fleet.ledger.client.config_set("maxmemory", "1gb")
     fleet.ledger.client.config_set("maxmemory-policy", "allkeys-lru")
     found = check_as_json(fleet.environment(), "--gpus", "none", code=2)

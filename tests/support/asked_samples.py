@@ -1,4 +1,4 @@
-"""The samples that engines were asked, and those that no crash may repeat.  Engines record sample ids in the file ``asked``."""
+"""The samples that engines received, and the samples that must not be repeated. Engines record ids in the file ``asked``."""
 
 from collections import Counter
 from typing import Any
@@ -10,13 +10,13 @@ from tests.support.fleet import Fleet
 
 
 def read_asked(fleet: Fleet) -> Counter[str]:
-    """Return how often each sample was asked."""
+    """Return how often an engine received each sample."""
     path = fleet.folder / "asked"
     return Counter(path.read_text().split()) if path.exists() else Counter()
 
 
 def count_asked_again(fleet: Fleet) -> int:
-    """Return how many questions were asked beyond the first of each sample."""
+    """Return how many requests repeated a sample."""
     asked = read_asked(fleet)
     return asked.total() - len(asked)
 
@@ -24,7 +24,7 @@ def count_asked_again(fleet: Fleet) -> int:
 def find_stored(fleet: Fleet, run_id: str) -> set[str]:
     """Return the samples that are in a journal or in a part."""
     client: Any = fleet.ledger.client
-    # Journals first: an outcome that leaves its journal meanwhile is in a part by then.
+    # Read the journals first, because an outcome is in its part before it leaves its journal.
     journals = [key for key in client.scan_iter(match=journal_key(run_id, "*"), count=1000) if not key.endswith(b":trial")]
     journaled = {sample_id.decode() for key in journals for sample_id in client.hkeys(key)}
     index = read_index(fleet.store, run_id)
@@ -34,13 +34,13 @@ def find_stored(fleet: Fleet, run_id: str) -> set[str]:
 
 
 def read_stored_counts(fleet: Fleet, run_id: str) -> dict[str, int]:
-    """Return how often each sample that is stored by now has been asked.  It must never be asked again."""
+    """Return how often an engine received each stored sample. A stored sample must never be sent again."""
     stored = find_stored(fleet, run_id)
     asked = read_asked(fleet)
     return {sample_id: asked[sample_id] for sample_id in stored}
 
 
 def assert_not_asked_again(fleet: Fleet, stored: dict[str, int]) -> None:
-    """Assert that no stored sample was asked again; ``stored`` is a result of ``read_stored_counts``."""
+    """Assert that the samples in ``stored``, a result of ``read_stored_counts``, were not sent again."""
     asked = read_asked(fleet)
     assert {sample_id: asked[sample_id] for sample_id in stored} == stored

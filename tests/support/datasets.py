@@ -15,7 +15,7 @@ def make_base64(size: int, seed: int = 0) -> str:
 
 
 def check_memory_is_bounded(path: Path) -> None:
-    """Read a dataset of 20 rows that hold the same image of 2 MiB, and check the peak of memory in bytes."""
+    """Read a dataset of 20 rows with the same image of 2 MiB, and check the peak memory."""
     tracemalloc.start()
     try:
         samples = list(read_dataset(DatasetSource(path=str(path))))

@@ -1,6 +1,6 @@
-"""Print docs/events.md for the log events of the source, with the meanings that the page has.
+"""Print docs/events.md for the log events of the source, with the current meanings of the page.
 
-Write to another file first: a shell that redirects to docs/events.md empties it before this reads the meanings.
+Write to another file first. A shell that redirects to docs/events.md empties the page before this module reads the meanings.
 """
 
 import ast
@@ -47,7 +47,7 @@ def is_logger(node: ast.expr) -> bool:
 
 
 def read_names(node: ast.expr) -> list[str]:
-    """Return the names that the first argument of a call can have; one that is computed is returned as its source."""
+    """Return the names that the first argument of a call can have. For a computed name, return its source."""
     if isinstance(node, ast.IfExp):
         return [*read_names(node.body), *read_names(node.orelse)]
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
@@ -58,7 +58,7 @@ def read_names(node: ast.expr) -> list[str]:
 def find_calls() -> Iterator[tuple[str, str, ast.Call]]:
     """Yield the place, the level and the node of every log call, with the fields that ``chunk_log = log.bind(...)`` adds."""
     for path in sorted(path for folder in SOURCES for path in (ROOT / folder).rglob("*.py")):
-        bound: list[ast.keyword] = []  # by the last ``chunk_log = log.bind(...)`` above
+        bound: list[ast.keyword] = []  # set by the last ``chunk_log = log.bind(...)`` above
         for node in walk_in_order(ast.parse(path.read_text())):
             if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute) or not is_logger(node.func.value):
                 continue
@@ -71,7 +71,7 @@ def find_calls() -> Iterator[tuple[str, str, ast.Call]]:
 
 
 def walk_in_order(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield a node and all below it in the order of the source."""
+    """Yield a node and all its descendants in the order of the source."""
     yield node
     for child in ast.iter_child_nodes(node):
         yield from walk_in_order(child)
@@ -105,7 +105,7 @@ def read_rows() -> list[list[str]]:
 
 
 def write_page() -> str:
-    """Return docs/events.md with the events of the source and the meanings that the page has so far."""
+    """Return docs/events.md with the events of the source and the meanings of the current page."""
     meanings = {row[0].strip("`"): row[-1] for row in read_rows()}
     return HEAD + "".join(event.row(meanings.get(name, "")) + "\n" for name, event in find_events().items())
 

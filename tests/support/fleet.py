@@ -35,7 +35,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass
 class Fleet:
-    """One test's services and folder.  It starts and stops all of its processes."""
+    """One test's services and folder. It starts and stops all of its processes."""
 
     folder: Path
     server: RedisServer
@@ -57,9 +57,9 @@ class Fleet:
         return name
 
     def write_changing_profile(self, name: str, engine: str, options: Mapping[str, Any]) -> None:
-        """Write a profile whose engine options can be written again with other values while a run goes on.
+        """Write a profile whose engine options are in a file that can change during a run.
 
-        Engine options identify a run.  So the profile names only the file that has them (``read_options``).
+        Engine options identify a run, so the profile contains only the path of the file (``read_options``).
         """
         path = self.folder / f"{name}.options.yaml"
         path.write_text(yaml.safe_dump(dict(options)))
@@ -89,7 +89,7 @@ class Fleet:
         return done.stderr if code >= 2 else done.stdout
 
     def start_workers(self, model: str, **settings: object) -> subprocess.Popen[bytes]:
-        """Run ``workers start`` for a CPU slot; its log goes to ``workers.log``.  Keyword arguments are ``FLEET_*`` settings."""
+        """Run ``workers start`` for a CPU slot; its log goes to ``workers.log``. Keyword arguments are ``FLEET_*`` settings."""
         with (self.folder / "workers.log").open("ab") as log:
             launcher = subprocess.Popen(
                 [sys.executable, "-m", "workers", "start", "--model", model, "--gpus", "none"],
@@ -125,7 +125,7 @@ class Fleet:
         return read_status(run_id, self.store, self.ledger)
 
     def wait_for_end(self, run_id: str, *, deadline_s: float = 90.0) -> RunStatus:
-        """Return the status of a run that has ended; on a deadline show the workers' log."""
+        """Wait until a run has ended and return its status. After the deadline, show the workers' log."""
         try:
             return wait_until(
                 lambda: status if (status := self.status(run_id)).state != "running" else None,
@@ -158,14 +158,14 @@ class Fleet:
 
 @contextmanager
 def start_fleet(folder: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> Iterator[Fleet]:
-    """Start an empty fleet in ``folder``.  By default leases are short, so that faults are detected soon."""
+    """Start an empty fleet in ``folder``. By default leases are short, so that faults are detected soon."""
     (folder / "profiles").mkdir()
     monkeypatch.setenv("FLEET_PROFILES_DIR", str(folder / "profiles"))
     get_settings.cache_clear()
     with start_redis(folder / "redis") as server:
         chosen = {"store_url": f"file://{folder}/store", "lease_s": 3.0, "renew_s": 0.5, "janitor_s": 0.5, **settings}
         fleet = Fleet(folder, server, Settings(redis_url=server.url, **chosen))
-        open_store(fleet.settings.store_url)  # workers wait for its folder
+        open_store(fleet.settings.store_url)  # workers wait for the store's folder
         try:
             yield fleet
         finally:

@@ -1,4 +1,4 @@
-"""The processes that a test's fleet has started.  None may be left at the end of the test."""
+"""The processes that a test's fleet has started. All of them must end before the test ends."""
 
 import subprocess
 import sys
@@ -25,7 +25,7 @@ def find_processes(fleet: Fleet) -> list[psutil.Process]:
 
 @pytest.fixture
 def clean_fleet(fleet: Fleet) -> Iterator[Fleet]:
-    """Yield a fleet; assert afterwards that no process of it is left."""
+    """Yield a fleet; assert afterwards that all its processes have ended."""
     yield fleet
     fleet.stop_workers()
     wait_until(lambda: not find_processes(fleet), f"the end of {find_processes(fleet)}", deadline_s=20)
@@ -33,9 +33,9 @@ def clean_fleet(fleet: Fleet) -> Iterator[Fleet]:
 
 @contextmanager
 def start_launcher(fleet: Fleet, *arguments: str, environment: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
-    """Run ``workers start`` with these arguments; its log goes to ``stderr``.  At the end kill it and all that it started."""
+    """Run ``workers start`` with these arguments; its log goes to ``stderr``. At the end, kill it and all its child processes."""
     command = [sys.executable, "-m", "workers", "start", *arguments]
-    # A separate session, as in a terminal: Ctrl+C reaches the whole foreground group, which contains only the launcher.
+    # A separate session, as in a terminal. Ctrl+C reaches the foreground group, which contains only the launcher.
     launcher = subprocess.Popen(
         command, env={**environment}, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True
     )  # fmt: skip
@@ -49,7 +49,7 @@ def start_launcher(fleet: Fleet, *arguments: str, environment: Mapping[str, str]
 
 
 def assert_no_leases_held(fleet: Fleet, run_id: str, model: str) -> None:
-    """Assert that no lease of the run is left, and that no worker is registered."""
+    """Assert that the run has no leases, and that no worker is registered."""
     keys = run_keys(run_id)
     assert fleet.ledger.client.zcard(keys.leases) == 0
     assert fleet.ledger.client.hlen(keys.holders) == 0

@@ -43,7 +43,7 @@ def make_part(number: int, statuses: list[Status]) -> Part:
 
 def lose_answers(monkeypatch: pytest.MonkeyPatch, *commands: str) -> None:
     """Drop the first response to each call of these commands, so that the client sends the command again."""
-    call = Ledger._call  # noqa: SLF001  # below it there is only the network
+    call = Ledger._call  # noqa: SLF001  # the last function before the network
 
     def call_again(self: Ledger, run_id: str, chunk: int | None, *arguments: Any) -> Any:
         if arguments[0] in commands:

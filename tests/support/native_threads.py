@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 _READ_S = 0.3
-_FOREIGN = "Dummy-"  # the name that Python gives to a thread that it did not start
+_FOREIGN = "Dummy-"  # Python's name for a thread that it did not start
 
 
 class _SlowFile(io.BytesIO):
-    """Says when a thread of Arrow reads it, and makes that thread wait inside Python."""
+    """A file that sets ``is_read`` when a thread of Arrow reads it, and makes that thread wait inside Python."""
 
     def __init__(self, content: bytes, is_read: threading.Event) -> None:
         super().__init__(content)
@@ -29,7 +29,7 @@ class _SlowFile(io.BytesIO):
 
 
 def start_native_reading() -> None:
-    """Return while a thread of Arrow reads a Python file, and goes on to do so for some time."""
+    """Return while a thread of Arrow reads a Python file. The thread continues to read for some time."""
     written = io.BytesIO()
     pq.write_table(pa.table({"number": list(range(100_000))}), written, row_group_size=2000)
 

@@ -63,7 +63,7 @@ def make_outcome(sample: Sample, status: Status = "ok") -> Outcome:
 
 
 def put_part(store: Store, chunk: Chunk, *, statuses: Sequence[Status] = ("ok",)) -> list[Outcome]:
-    """Write a chunk's part as a worker does, with ``statuses`` in turn, and do not commit it to the ledger."""
+    """Write a chunk's part as a worker does, cycling through ``statuses``, without a commit to the ledger."""
     samples = read_chunk(store, chunk)
     outcomes = [make_outcome(sample, statuses[number % len(statuses)]) for number, sample in enumerate(samples)]
     store.put_new(part_key(chunk.run_id, chunk.wave, chunk.number), encode_part(chunk.run_id, chunk.number, outcomes))
@@ -75,7 +75,7 @@ def run_chunks(fleet: Fleet, model: str, run_id: str, numbers: Iterable[int] | N
     with open_worker(fleet, model) as worker:
         for number in range(len(read_index(fleet.store, run_id))) if numbers is None else numbers:
             run_chunk(worker, run_id, number)
-        wait_until(lambda: not worker.takeovers.running, "the chunks that the worker took over by itself to end")
+        wait_until(lambda: not worker.takeovers.running, "the end of the chunks that the worker took over")
 
 
 def read_rung(client: redis.Redis, model: str) -> list[int]:

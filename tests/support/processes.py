@@ -1,4 +1,4 @@
-"""Figures of a process, as Linux reports them."""
+"""Memory figures of a process from Linux."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Producer commands in processes of their own, so that a test can run several at once."""
+"""Producer commands in separate processes, so that a test can run several at the same time."""
 
 import signal
 import subprocess
@@ -11,7 +11,7 @@ SIGNALLED_PRODUCER = "tests.support.faults.signalled_producer"
 
 
 class Ended(NamedTuple):
-    """The result of a command: exit code (negative: the signal that ended it), standard output, standard error."""
+    """The result of a command: exit code (negative for a signal), standard output and standard error."""
 
     code: int
     stdout: str

@@ -30,7 +30,7 @@ def orphan(tmp_path: Path) -> Iterator[tuple[int, str]]:
     assert parent.returncode == -signal.SIGKILL, parent.stderr
     pid, url = parent.stdout.split()
     yield int(pid), url
-    if embedded_redis._ask_pid(url) == int(pid):  # noqa: SLF001  # only a test that failed leaves it running
+    if embedded_redis._ask_pid(url) == int(pid):  # noqa: SLF001  # only a failed test leaves it running
         os.kill(int(pid), signal.SIGKILL)
 
 

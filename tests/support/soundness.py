@@ -1,4 +1,4 @@
-"""The invariant that ends every integration and fault test."""
+"""The invariant that every integration and fault test checks at its end."""
 
 from collections import Counter
 from typing import Any
@@ -11,7 +11,7 @@ from common.storage.run_record import read_run
 from producer.results.collect import collect_outcomes
 from tests.support.fleet import Fleet
 
-# Keys without a TTL: Celery's queues and bindings exist as long as the fleet, and use prunes the set of open runs.
+# Keys without a TTL: Celery's queues and bindings exist as long as the fleet. ``list_runs`` prunes the set of open runs.
 _WITHOUT_TTL = (b"_kombu.", b"unacked", b"fleet.", b"fleet:runs:")
 
 

@@ -1,4 +1,4 @@
-"""Made-up run statuses, for tests of their display."""
+"""Example run statuses, for tests of their display."""
 
 from typing import Any
 

@@ -24,10 +24,10 @@ from workers.runtime.worker import Worker
 
 @contextmanager
 def open_worker(fleet: Fleet, model: str, *, name: str = "tried@test", **settings: float) -> Iterator[Worker]:
-    """Yield a started worker.  Keyword arguments are ``FLEET_*`` settings, in lower case."""
+    """Yield a started worker. Keyword arguments are ``FLEET_*`` settings, in lower case."""
     chosen = fleet.settings.model_copy(update=settings)
     profile = read_profile(model)
-    weights = profile.weights if profile.weights and profile.weights.startswith("/") else ""  # a name has no files
+    weights = profile.weights if profile.weights and profile.weights.startswith("/") else ""  # a model name has no files
     with connect_redis(chosen, patience_s=0) as client:
         worker = wire_worker(
             WorkerRecord(worker=name, model=profile.name, device="cpu", pid=os.getpid(), state="loading"),
@@ -58,12 +58,12 @@ def read_samples(worker: Worker, run_id: str, number: int = 0) -> list[Sample]:
 
 
 class Exited(BaseException):
-    """Stands for the end of the process."""
+    """An exception in place of the end of the process."""
 
 
 @pytest.fixture
 def exits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Return the exit codes with which a worker would have ended this process."""
+    """Return the exit codes with which workers would have ended this process."""
     codes: list[int] = []
 
     def note(code: int) -> NoReturn:
@@ -75,14 +75,14 @@ def exits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 class ScriptedEngine:
-    """Answers with a fixed text or the result of a function, and keeps its requests in ``asked``."""
+    """An engine that answers with a fixed text or the result of a function, and keeps its requests in ``asked``."""
 
     def __init__(self, answer: str | Callable[[Request], str]) -> None:
         self.asked: list[Request] = []
         self._answer = answer
 
     async def start(self) -> None:
-        """Do nothing: there is nothing to load."""
+        """Do nothing, because the engine has no model."""
 
     async def generate(self, request: Request) -> Generation:
         self.asked.append(request)
@@ -91,7 +91,7 @@ class ScriptedEngine:
         return Generation(" ".join(kept), "length" if len(kept) < len(words) else "stop", 1, len(kept))
 
     async def stop(self) -> None:
-        """Do nothing: there is nothing to release."""
+        """Do nothing, because the engine has no resources."""
 
 
 class NamedEngine(ScriptedEngine):

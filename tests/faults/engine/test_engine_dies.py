@@ -16,13 +16,13 @@ CHUNK_SAMPLES = 16
 
 
 @pytest.mark.parametrize("exits", [False, True], ids=["raises EngineError", "ends its process"])
-def test_worker_with_dead_engine_restarts(clean_fleet: Fleet, exits: bool) -> None:
+def test_worker_restarts_after_engine_death(clean_fleet: Fleet, exits: bool) -> None:
     fleet = clean_fleet
     options = {"asked": str(fleet.folder / "asked"), "died": str(fleet.folder / "died"), "exits": exits, "delay_s": 0.05}
     fleet.write_profile("mortal", engine="tests.support.engines.faulty_engines:DiesOnceEngine", engine_options=options)
     poison = {"id": "poison", "question": "poison?", "target": "ok"}
     run_id = enqueue_rows(fleet, "mortal", [*make_rows(99), poison], chunk=CHUNK_SAMPLES)
-    # Leases much longer than the test: an engine that raises must give its chunks back, because its leases do not expire.
+    # Leases much longer than the test: the worker of a dead engine must release its chunks.
     fleet.start_workers("mortal", chunks_in_flight=2, lease_s=3 if exits else 600)
     assert fleet.wait_for_end(run_id).samples.ok == 100
     outcomes = assert_run_is_sound(fleet, run_id)
@@ -31,12 +31,12 @@ def test_worker_with_dead_engine_restarts(clean_fleet: Fleet, exits: bool) -> No
     assert log.count("exit_code=70") == 1
     assert ("the accelerator fell off the bus" in log) == (not exits)
     asked = Counter((fleet.folder / "asked").read_text().split())
-    assert sum(asked.values()) - 100 <= 2 * CHUNK_SAMPLES, "only samples in flight may be asked again"
+    assert sum(asked.values()) - 100 <= 2 * CHUNK_SAMPLES, "only samples in flight may be sent again"
     assert max(asked.values()) == 2
     assert {len(outcome.attempts) for outcome in outcomes} == {1}
 
 
-def test_base_exceptions_cost_neither_worker_nor_slots(clean_fleet: Fleet) -> None:
+def test_base_exceptions_do_not_end_workers_or_slots(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     slots = 2
     fleet.write_profile("unruly", engine="tests.support.engines.faulty_engines:RaisingEngine", engine_options={"slots": slots})

@@ -1,4 +1,4 @@
-"""The engine's process or its worker gets SIGKILL: only the samples in flight are asked again, and no process is left."""
+"""The engine's process or its worker gets SIGKILL: only the samples in flight are sent again, and all processes end."""
 
 import os
 import random
@@ -20,7 +20,7 @@ __all__ = ["clean_fleet"]  # a fixture
 MODEL = "parent"
 CHUNK_SAMPLES = 16
 IN_FLIGHT = 2 * CHUNK_SAMPLES
-LONG_LEASE_S = 600  # longer than the test: chunks must be given back, because their leases do not expire in time
+LONG_LEASE_S = 600  # longer than the test: the chunks must be released, because their leases do not expire in time
 
 
 def wait_for_start(fleet: Fleet, count: int) -> Note:
@@ -32,12 +32,12 @@ def wait_for_stored(fleet: Fleet, run_id: str, count: int) -> None:
     wait_until(lambda: len(find_stored(fleet, run_id)) >= count, f"{count} samples in journals or parts")
 
 
-def is_gone(pid: int) -> bool:
+def has_exited(pid: int) -> bool:
     return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_killed_engine_costs_only_samples_in_flight(clean_fleet: Fleet, seed: int) -> None:
+def test_killed_engine_repeats_only_samples_in_flight(clean_fleet: Fleet, seed: int) -> None:
     fleet = clean_fleet
     write_child_profile(fleet, MODEL, delay_s=0.02)
     run_id = enqueue_rows(fleet, MODEL, make_rows(240), chunk=CHUNK_SAMPLES)
@@ -47,7 +47,7 @@ def test_killed_engine_costs_only_samples_in_flight(clean_fleet: Fleet, seed: in
     for start, moment in enumerate(moments, start=1):
         child = wait_for_start(fleet, start).child
         wait_for_stored(fleet, run_id, moment)
-        # A sample that was stored at an earlier kill keeps its count of that time.
+        # If a sample was already stored at an earlier kill, keep the earlier count.
         stored = read_stored_counts(fleet, run_id) | stored
         os.kill(child, signal.SIGKILL)
         wait_for_start(fleet, start + 1)
@@ -55,12 +55,12 @@ def test_killed_engine_costs_only_samples_in_flight(clean_fleet: Fleet, seed: in
     assert fleet.wait_for_end(run_id).samples.ok == 240
     assert_run_is_sound(fleet, run_id)
     assert_not_asked_again(fleet, stored)
-    # Chunks that are taken over run beside those of the queue, so that the second kill may hit twice as many.
-    assert count_asked_again(fleet) <= 3 * IN_FLIGHT, "only samples in flight may be asked again"
+    # Chunks of takeovers run beside chunks of the queue, so the second kill may affect twice as many samples.
+    assert count_asked_again(fleet) <= 3 * IN_FLIGHT, "only samples in flight may be sent again"
     log = fleet.read_log()
     assert log.count("exit_code=72") == len(moments)
     assert log.count("worker.started") == len(moments) + 1
-    assert all(is_gone(start.child) for start in read_starts(fleet)[:-1])
+    assert all(has_exited(start.child) for start in read_starts(fleet)[:-1])
 
 
 def test_next_chunk_detects_engine_killed_while_idle(clean_fleet: Fleet) -> None:
@@ -88,7 +88,7 @@ def test_killed_worker_leaves_no_engine_process(clean_fleet: Fleet) -> None:
     stored = read_stored_counts(fleet, run_id)
     os.kill(first.worker, signal.SIGKILL)
 
-    wait_until(lambda: is_gone(first.child), "the killed worker's engine process to end")
+    wait_until(lambda: has_exited(first.child), "the killed worker's engine process to end")
     assert fleet.wait_for_end(run_id).samples.ok == 160
     assert_run_is_sound(fleet, run_id)
     assert_not_asked_again(fleet, stored)

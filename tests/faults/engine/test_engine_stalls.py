@@ -1,4 +1,4 @@
-"""An engine stops answering: its worker restarts and the run ends sound.  An engine that is only slow is not restarted."""
+"""An engine stops answering: its worker restarts and the run ends sound. An engine that is only slow is not restarted."""
 
 from typing import Any
 
@@ -36,22 +36,22 @@ def stall_once(fleet: Fleet, how: Stall, *, lease_s: float) -> str:
     assert fleet.wait_for_end(run_id).samples.ok == 64
     assert_run_is_sound(fleet, run_id)
     assert_not_asked_again(fleet, stored)
-    assert count_asked_again(fleet) <= IN_FLIGHT, "only samples in flight may be asked again"
+    assert count_asked_again(fleet) <= IN_FLIGHT, "only samples in flight may be sent again"
     assert fleet.read_log().count("worker.started") == 2
     return run_id
 
 
 @pytest.mark.parametrize("how", ["silent", "blocked"])
-def test_stalled_engine_gives_its_chunks_back(clean_fleet: Fleet, how: Stall) -> None:
+def test_worker_with_stalled_engine_releases_its_chunks(clean_fleet: Fleet, how: Stall) -> None:
     fleet = clean_fleet
-    stall_once(fleet, how, lease_s=600)  # longer than the test: the chunks are given back, because their leases do not expire
+    stall_once(fleet, how, lease_s=600)  # longer than the test: the worker must release the chunks
     log = fleet.read_log()
     assert log.count(f"the engine has answered nothing for {STALL_S} s") == 1
     assert log.count("exit_code=70") == 1
 
 
 def test_engine_that_blocks_every_thread_is_killed(clean_fleet: Fleet) -> None:
-    stall_once(clean_fleet, "locked", lease_s=1.5)  # its heartbeat cannot give anything back: the leases must expire
+    stall_once(clean_fleet, "locked", lease_s=1.5)  # its heartbeat cannot release chunks: the leases must expire
 
 
 def test_slow_engine_is_not_restarted(clean_fleet: Fleet) -> None:
@@ -61,6 +61,6 @@ def test_slow_engine_is_not_restarted(clean_fleet: Fleet) -> None:
     fleet.start_workers(MODEL, chunks_in_flight=2, engine_stall_s=STALL_S)
     assert fleet.wait_for_end(run_id).samples.ok == 16
     outcomes = assert_run_is_sound(fleet, run_id)
-    assert max(outcome.attempts[0].latency_s for outcome in outcomes) > STALL_S, "some sample must wait for longer than a stall"
+    assert max(outcome.attempts[0].latency_s for outcome in outcomes) > STALL_S, "a sample must wait longer than a stall"
     assert set(read_asked(fleet).values()) == {1}
     assert fleet.read_log().count("worker.started") == 1

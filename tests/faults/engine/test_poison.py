@@ -25,9 +25,10 @@ def test_only_sample_that_crashes_the_engine_fails(clean_fleet: Fleet, how: str)
     fleet.wait_for_end(run_id)
     assert_only_poison_failed(fleet, run_id, {"poison"})
     asked = Counter((fleet.folder / "asked").read_text().split())
-    deaths = 4  # two name the chunk; its samples run one by one, as the engine loads longer than it answers: two alone
+    # Two deaths quarantine the chunk. Then its samples run one by one, and two deaths identify the sample.
+    deaths = 4
     assert fleet.read_log().count("worker.started") == deaths + 1
-    controls = deaths - 2  # each engine that serves the quarantine answers one first
+    controls = deaths - 2  # each engine in the quarantine answers a control first
     assert max(asked.values()) <= deaths + controls
     again = sum(times > 1 for times in asked.values())
-    assert again <= 3 * CHUNK_SAMPLES + controls, "only samples in flight at the first two deaths may be asked again"
+    assert again <= 3 * CHUNK_SAMPLES + controls, "only samples in flight at the first two deaths may be sent again"

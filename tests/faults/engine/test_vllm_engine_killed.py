@@ -1,4 +1,4 @@
-"""vLLM's engine process gets SIGKILL, SIGSTOP or SIGTERM during a run: the worker gives its chunks back, the run ends sound."""
+"""vLLM's engine process gets SIGKILL, SIGSTOP or SIGTERM during a run: the worker releases its chunks, and the run ends sound."""
 
 import math
 import os
@@ -24,7 +24,7 @@ __all__ = ["clean_fleet"]  # a fixture
 MODEL = "seeing"
 SAMPLES = 600
 CHUNK_SAMPLES = 16
-LONG_LEASE_S = 600  # longer than the test: chunks must be given back, because their leases do not expire in time
+LONG_LEASE_S = 600  # longer than the test: the chunks must be released, because their leases do not expire in time
 STALL_S = 15
 SHAPES = {"path": str(ROOT / "examples" / "data" / "shapes.jsonl"), "limit": SAMPLES, "fields": {"id": "qid", "target": "answer"}}
 
@@ -34,7 +34,7 @@ def vllm_fleet(clean_fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> Fleet:
     """Return a fleet whose workers run real vLLM with a vision model."""
     plain = clean_fleet.environment
     monkeypatch.setattr(clean_fleet, "environment", lambda **settings: {**plain(**settings), **vllm_environment()})
-    # Few requests at once, so that the engine dies in the middle of the run.
+    # Few concurrent requests, so that the engine dies in the middle of the run.
     options = {**OPTIONS, "max_num_seqs": 4}
     clean_fleet.write_profile(MODEL, engine="vllm", weights=TINY, adapter="chat", engine_options=options)
     return clean_fleet
@@ -58,8 +58,8 @@ def wait_for_stored(fleet: Fleet, run_id: str, count: int) -> None:
 
 
 @pytest.mark.timeout(5 * LOAD_S)
-def test_killed_or_stopped_vllm_costs_only_in_flight(vllm_fleet: Fleet) -> None:
-    """The engine process gets SIGKILL, and that of the next worker SIGSTOP."""
+def test_killed_or_stopped_vllm_repeats_only_in_flight(vllm_fleet: Fleet) -> None:
+    """The first engine process gets SIGKILL, and the engine process of the next worker gets SIGSTOP."""
     fleet = vllm_fleet
     generation = {"max_tokens": 32, "temperature": 0.0}
     spec = fleet.write_spec(MODEL, [SHAPES], chunks={"max_samples": CHUNK_SAMPLES}, generation=generation)
@@ -91,7 +91,7 @@ def test_killed_or_stopped_vllm_costs_only_in_flight(vllm_fleet: Fleet) -> None:
 
 @pytest.mark.timeout(5 * LOAD_S)
 def test_requests_aborted_by_terminated_vllm_are_retried(vllm_fleet: Fleet) -> None:
-    """VLLM answers SIGTERM by ending its requests with half an answer, which must never become an outcome."""
+    """On SIGTERM, vLLM ends its requests with truncated answers, which must never become outcomes."""
     fleet = vllm_fleet
 
     def enqueue(chunk_samples: int) -> str:

@@ -40,7 +40,7 @@ def shared_fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 
 @pytest.fixture(scope="module")
 def run_id(shared_fleet: Fleet) -> str:
-    """Run all row cases in one run, each as a dataset of its own, until it ends sound; return the run's id."""
+    """Run all row cases in one run, each case as a separate dataset, until it ends sound; return the run's id."""
     sources = [write_case(shared_fleet.folder / "cases" / slugify(case.name), case) for case in ROW_CASES]
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(lines, "LINE_LIMIT_BYTES", LONGEST_LINE_BYTES)
@@ -99,7 +99,7 @@ def work_folder(shared_fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyP
     for name, value in shared_fleet.environment(store_url=f"file://{tmp_path}/store").items():
         if os.environ.get(name) != value:
             monkeypatch.setenv(name, value)
-    monkeypatch.setattr("common.logging.configure_log", lambda *_, **__: None)  # the logs of this process are pytest's
+    monkeypatch.setattr("common.logging.configure_log", lambda *_, **__: None)  # pytest captures the logs of this process
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -122,7 +122,7 @@ def run_producer(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -
 
 
 @pytest.mark.parametrize("case", COMMAND_CASES, ids=lambda case: slugify(case.name))
-def test_command_reports_what_is_wrong(
+def test_command_reports_the_fault(
     work_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], case: CommandCase
 ) -> None:
     (work_folder / "rows.jsonl").write_text('{"question": "Why?"}\n')
@@ -151,5 +151,5 @@ def test_at_least_60_cases_have_unique_names() -> None:
     assert len(names) == sum(len(topic.cases) for topic in (*ROW_TOPICS, *COMMAND_TOPICS))
 
 
-def test_page_matches_the_tables() -> None:
+def test_bad_input_page_matches_the_tables() -> None:
     assert PAGE.read_text(encoding="utf-8") == make_page(), f"docs/bad-input.md is stale; run: {COMMAND}"

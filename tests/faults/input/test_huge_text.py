@@ -1,4 +1,4 @@
-"""A text that no model can hold costs its own sample only: little memory, and no delay of other runs on the same worker."""
+"""A text that exceeds the context fails only its own sample. The worker's memory and its other runs are not affected."""
 
 import asyncio
 import threading
@@ -20,7 +20,7 @@ HUGE = " the" * 2_200_000  # one token each
 MOST_GROWN_BYTES = 300 * 2**20
 
 
-def test_huge_text_leaves_memory_and_other_runs(fleet: Fleet) -> None:
+def test_huge_text_uses_little_memory_without_delaying_others(fleet: Fleet) -> None:
     fleet.write_profile("tiny-hf", engine="hf", weights=TINY, engine_options={"dtype": "float32"})
     fleet.start_workers("tiny-hf")
     fleet.wait_for_end(enqueue_rows(fleet, "tiny-hf", make_rows(20, dataset="first"), generation={"max_tokens": 4}))
@@ -39,19 +39,19 @@ def test_huge_text_leaves_memory_and_other_runs(fleet: Fleet) -> None:
     assert {outcome.error_code for outcome in failed} == {"too_long"}
     assert all("tokens, the context of the model has 2048; expected" in str(outcome.error_message) for outcome in failed)
     assert grown <= MOST_GROWN_BYTES, f"grew by {grown / 2**20:.0f} MiB"
-    assert [found.pid for found in fleet.workers("tiny-hf")] == [worker.pid], "the worker must not have died"
+    assert [found.pid for found in fleet.workers("tiny-hf")] == [worker.pid], "the same worker must still run"
 
 
 @pytest.fixture
 def counting(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
-    """Hold every count of a long text until the event is set."""
+    """Block every token count of a long text until the event is set."""
     held = threading.Event()
 
     def wait_and_check(text: str, context_tokens: int, count_tokens: Callable[[str], int]) -> None:
         assert held.wait(60)
         check_long_text(text, context_tokens, count_tokens)
 
-    import workers.engines.hf.model as hf_model  # imported here: it imports torch
+    import workers.engines.hf.model as hf_model  # imported here because it imports torch
 
     monkeypatch.setattr(hf_model, "check_long_text", wait_and_check)
     return held

@@ -1,4 +1,4 @@
-"""The file system with the images is unavailable for a time: no sample fails, and the run continues once it is back."""
+"""The file system with the images is unavailable for a time: samples do not fail, and the run continues afterwards."""
 
 import errno
 import os
@@ -20,7 +20,7 @@ COUNT = 40
 
 
 class FaultyFilesEngine(RecordingEngine):
-    """Lets its process open no image while the file ``unmounted`` exists; ``error`` is the error number that is raised."""
+    """An engine whose process cannot open images while the file ``unmounted`` exists; ``error`` names the error number."""
 
     def __init__(self, profile: ModelProfile, weights: str) -> None:
         options = dict(profile.engine_options)
@@ -40,7 +40,7 @@ class FaultyFilesEngine(RecordingEngine):
 
 
 @pytest.mark.parametrize("error", ["ESTALE", "EMFILE"])
-def test_temporarily_unavailable_file_system_fails_no_sample(fleet: Fleet, error: str) -> None:
+def test_unavailable_file_system_does_not_fail_samples(fleet: Fleet, error: str) -> None:
     unmounted = fleet.folder / "unmounted"
     options = {"delay_s": 0.3, "asked": str(fleet.folder / "asked"), "unmounted": str(unmounted), "error": getattr(errno, error)}
     fleet.write_profile("mounted", engine="tests.faults.input.test_media_away:FaultyFilesEngine", engine_options=options)

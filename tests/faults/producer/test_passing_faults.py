@@ -1,4 +1,4 @@
-"""Commands end with exit code 3 during a fault that can pass, and succeed once it has passed."""
+"""Commands end with exit code 3 during a temporary fault, and succeed after it."""
 
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -61,7 +61,7 @@ def list_commands(fleet: Fleet, run_id: str) -> Mapping[str, tuple[str, ...]]:
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_commands_exit_with_3_until_the_fault_has_passed(fleet: Fleet, name: str) -> None:
+def test_commands_exit_with_3_until_the_fault_ends(fleet: Fleet, name: str) -> None:
     case = FAULTS[name]
     fleet.write_profile(MODEL)
     run_id = enqueue_rows(fleet, MODEL, make_rows(SAMPLES), chunk=8)

@@ -1,6 +1,6 @@
-"""Commands get SIGKILL or SIGINT in each of their steps: the same command, repeated, completes the work.
+"""Commands get SIGKILL or SIGINT at each of their steps: a repetition of the command completes the work.
 
-``tests/integration/test_producer_commands.py`` kills ``enqueue`` as well, and checks what it leaves behind.
+``tests/integration/test_producer_commands.py`` also kills ``enqueue``, and checks the state that it leaves.
 """
 
 import signal
@@ -47,9 +47,9 @@ def put_some_parts(fleet: Fleet, run_id: str) -> None:
 
 @BY
 @pytest.mark.parametrize("point", [*PLANNING, "after_open", "while_committing_parts", "after_three_rings"])
-def test_repeated_enqueue_completes_an_interrupted_one(fleet: Fleet, spec: Path, point: str, by: signal.Signals) -> None:
+def test_repeated_enqueue_completes_an_interrupted_enqueue(fleet: Fleet, spec: Path, point: str, by: signal.Signals) -> None:
     [asked] = read_specs(spec)
-    if point == "while_committing_parts":  # only a run that Redis has lost has parts when it is enqueued
+    if point == "while_committing_parts":  # at enqueue, only a run that Redis has lost has parts
         put_some_parts(fleet, fleet.enqueue(spec).run_id)
         fleet.ledger.client.flushall()
     assert_ended_by(run_signalled(fleet, point, "enqueue", str(spec), by=by), by)
@@ -63,7 +63,7 @@ def test_repeated_enqueue_completes_an_interrupted_one(fleet: Fleet, spec: Path,
 
 @BY
 @pytest.mark.parametrize("point", ["after_forgetting", "after_open", "while_committing_parts", "after_three_rings"])
-def test_repeated_rebuild_completes_an_interrupted_one(fleet: Fleet, run_id: str, point: str, by: signal.Signals) -> None:
+def test_repeated_rebuild_completes_an_interrupted_rebuild(fleet: Fleet, run_id: str, point: str, by: signal.Signals) -> None:
     run_chunks(fleet, "quick", run_id, [1, 2, 5])
     put_some_parts(fleet, run_id)
     assert_ended_by(run_signalled(fleet, point, "resume", run_id, "--rebuild", by=by), by)
@@ -78,7 +78,7 @@ def test_repeated_rebuild_completes_an_interrupted_one(fleet: Fleet, run_id: str
 
 @BY
 @pytest.mark.parametrize("point", ["while_reading_parts", "while_writing_results", "before_results_appear", "between_two_results"])
-def test_interrupted_collect_leaves_no_partial_results(fleet: Fleet, run_id: str, point: str, by: signal.Signals) -> None:
+def test_interrupted_collect_does_not_leave_partial_results(fleet: Fleet, run_id: str, point: str, by: signal.Signals) -> None:
     out = fleet.folder / "out"
     collect = ["collect", run_id, "--out", str(out)]
     run_chunks(fleet, "quick", run_id, range(5))
@@ -102,7 +102,7 @@ def read_results(folder: Path) -> dict[str, bytes]:
 
 
 @BY
-def test_interrupted_evaluate_changes_nothing(fleet: Fleet, run_id: str, by: signal.Signals) -> None:
+def test_interrupted_evaluate_does_not_change_the_store(fleet: Fleet, run_id: str, by: signal.Signals) -> None:
     run_chunks(fleet, "quick", run_id)
     before = {key: fleet.store.get(key) for key in fleet.store.list_keys()}
     assert_ended_by(run_signalled(fleet, "while_reading_parts", "evaluate", run_id, by=by), by)

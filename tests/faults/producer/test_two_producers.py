@@ -21,7 +21,7 @@ SAMPLES, ROWS = 300, 340
 DEATHS = sorted(
     {"while_sorting_samples", "while_writing_samples", "after_samples", "after_index", "after_run_record", "after_open"}
 )
-# At these points the other producer has not recorded the run yet, so that the producer that dies has all steps to do.
+# At these points the other producer has not recorded the run yet, so the producer that dies must do all steps.
 RESTS = ["while_sorting_samples", "while_writing_samples", "after_samples"]
 
 
@@ -66,7 +66,7 @@ def test_two_producers_of_one_spec_make_one_run(fleet: Fleet, seed: int) -> None
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_killed_producer_does_not_harm_the_other(fleet: Fleet, seed: int) -> None:
+def test_killed_producer_does_not_affect_the_other(fleet: Fleet, seed: int) -> None:
     chosen = random.Random(seed)
     death, rest = chosen.choice(DEATHS), chosen.choice(RESTS)
     spec = str(write_spec(fleet, seed))

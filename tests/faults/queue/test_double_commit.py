@@ -28,12 +28,12 @@ SIDES: tuple[Side, Side] = ("left", "right")
 
 
 def say(side: str, sample_id: str) -> str:
-    """Return a side's answer: its name.  For a third of the samples the right side answers nothing, which is invalid."""
+    """Return a side's answer: its name. The right side gives an empty answer, which is invalid, for a third of the samples."""
     return "" if side == "right" and int(sample_id[:8], 16) % 3 == 0 else side
 
 
 class OrderedBarrier:
-    """A barrier that releases both sides at the same moment, or the ``first`` one before the other."""
+    """A barrier that releases both sides at the same moment, or the ``first`` side before the other side."""
 
     def __init__(self, first: Side | None) -> None:
         self.first = first
@@ -52,7 +52,7 @@ class OrderedBarrier:
 
 
 class Round(NamedTuple):
-    """One chunk's race: the order at the part and at the commit, and the number that each commit has counted."""
+    """One chunk's race: the order at the part and at the commit, and the number of samples that each commit has counted."""
 
     before_part: OrderedBarrier
     before_commit: OrderedBarrier
@@ -83,7 +83,7 @@ def rounds(monkeypatch: pytest.MonkeyPatch) -> dict[int, Round]:
 
 
 def lose_lease_and_journal(fleet: Fleet, run_id: str, number: int) -> None:
-    """Delete the lease and the journal of a chunk, so that the successor answers every sample again, and differently."""
+    """Delete the lease and the journal of a chunk, so that the successor sends every sample again."""
     assert fleet.ledger.client.zrem(run_keys(run_id).leases, number) == 1
     assert fleet.ledger.client.delete(journal_key(run_id, number)) == 1
 

@@ -1,4 +1,4 @@
-"""Messages arrive late, when the state of the chunk, the run or the worker has changed.  No sample is asked again."""
+"""Messages arrive late, when the state of the chunk, the run or the worker has changed. Samples are not sent again."""
 
 import base64
 import json
@@ -20,7 +20,7 @@ MODEL = "recording"
 CHUNK_SAMPLES = 4
 SAMPLES = 24
 CHUNKS = SAMPLES // CHUNK_SAMPLES
-NO_JANITOR = {"chunks_in_flight": 2, "janitor_s": 600}  # no janitor publishes a chunk again during the test
+NO_JANITOR = {"chunks_in_flight": 2, "janitor_s": 600}  # the janitor does not publish chunks again during the test
 
 
 def enqueue(fleet: Fleet) -> str:
@@ -74,7 +74,7 @@ def assert_nothing_broke(fleet: Fleet, *, workers: int = 1) -> None:
 
 
 def test_message_for_a_finished_chunk_is_ignored(clean_fleet: Fleet) -> None:
-    """Check it while the run continues, for its last chunk, and after the run is done."""
+    """Check messages during the run, for its last chunk, and after its end."""
     fleet = clean_fleet
     run_id = enqueue(fleet)
     copies = copy_messages(fleet)
@@ -96,14 +96,14 @@ def test_message_after_janitor_republished_is_ignored(clean_fleet: Fleet) -> Non
     run_id = enqueue(fleet)
     late = withhold_messages(fleet, 1, 4)
     fleet.start_workers(MODEL, chunks_in_flight=2)
-    assert fleet.wait_for_end(run_id).samples.ok == SAMPLES  # the janitor published the two again once the queue was empty
+    assert fleet.wait_for_end(run_id).samples.ok == SAMPLES  # the janitor published the two chunks again once the queue was empty
     deliver(fleet, late)
     assert_run_is_sound(fleet, run_id)
     assert_asked_once(fleet)
     assert_nothing_broke(fleet)
 
 
-def test_message_of_a_cancelled_run_starts_nothing(clean_fleet: Fleet) -> None:
+def test_message_of_a_cancelled_run_is_ignored(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     run_id = enqueue(fleet)
     late = withhold_messages(fleet, *range(CHUNKS))
@@ -119,8 +119,8 @@ def test_message_of_a_cancelled_run_starts_nothing(clean_fleet: Fleet) -> None:
     assert_nothing_broke(fleet)
 
 
-def test_message_of_a_forgotten_run_starts_nothing(clean_fleet: Fleet) -> None:
-    """The message must not create keys of a run that Redis has forgotten, either."""
+def test_message_of_a_lost_run_is_ignored(clean_fleet: Fleet) -> None:
+    """The message must not create keys of a run that Redis has lost."""
     fleet = clean_fleet
     run_id = enqueue(fleet)
     late = withhold_messages(fleet, 1, 4)
@@ -161,8 +161,8 @@ def test_first_wave_message_is_ignored_in_second_wave(clean_fleet: Fleet) -> Non
     assert_nothing_broke(fleet, workers=2)
 
 
-def test_next_worker_processes_late_message(clean_fleet: Fleet) -> None:
-    """A message that was late for one worker is in time for the next."""
+def test_next_worker_runs_chunk_of_late_message(clean_fleet: Fleet) -> None:
+    """A message that arrives after the end of one worker is handled by the next worker."""
     fleet = clean_fleet
     run_id = enqueue(fleet)
     late = withhold_messages(fleet, 1, 4)

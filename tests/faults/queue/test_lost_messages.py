@@ -1,4 +1,4 @@
-"""Messages are lost, repeated or invalid: correctness never depends on a message, and the run ends sound."""
+"""Messages are lost, repeated or invalid: the run ends sound, because correctness never depends on a message."""
 
 import json
 from collections import Counter
@@ -19,7 +19,7 @@ __all__ = ["clean_fleet"]  # a fixture
 
 MODEL = "recording"
 
-# Positional arguments that the producer never sends, and arguments that name no run or chunk.
+# Positional arguments that the producer never sends, and arguments that do not name a run or a chunk.
 INVALID_ARGUMENTS: list[list[Any]] = [
     [],
     ["only-a-run"],
@@ -46,7 +46,7 @@ def assert_nothing_asked_twice(fleet: Fleet) -> None:
 
 
 def test_run_without_queue_messages_completes(clean_fleet: Fleet) -> None:
-    """No message is published at first, and the queue is deleted several times during the run."""
+    """The first messages are not published, and the queue is deleted several times during the run."""
     fleet = clean_fleet
     write_profile(fleet, delay_s=0.1)
     run_id = enqueue_rows(fleet, MODEL, make_rows(160), chunk=4)

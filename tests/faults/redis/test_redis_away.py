@@ -1,4 +1,4 @@
-"""Redis is unreachable for longer than a lease, hangs, or takes no writes: no sample in flight is lost, and the run continues."""
+"""Redis is unreachable for longer than a lease, hangs, or rejects writes: samples in flight are kept, and the run continues."""
 
 import re
 import time
@@ -16,20 +16,20 @@ from tests.support.workers import enqueue_rows
 
 __all__ = ["clean_fleet"]  # a fixture
 
-# After an outage no chunk is taken over for the length of a lease.  Within that time every worker must reconnect, which it
-# tries once a second, and renew its leases.
+# After an outage, chunks are not taken over for the length of a lease. Within that time every worker must reconnect and renew
+# its leases. It tries to reconnect once a second.
 LEASE_S = 4
 AWAY_S = 6
 
 
 def wait_for_time(seconds: float) -> None:
-    """Let a fault last for a fixed time.  No event marks its end."""
+    """Wait for the fixed length of a fault, because no event marks its end."""
     ends_at = time.monotonic() + seconds
     wait_until(lambda: time.monotonic() >= ends_at, "the end of the fault", deadline_s=seconds + 10)
 
 
 def assert_nothing_was_lost(fleet: Fleet, run_id: str, count: int, *, workers: int) -> None:
-    """Assert that a run ended sound without a new worker, and that no sample was asked twice."""
+    """Assert that a run ended sound without a new worker, and that each sample was sent once."""
     assert fleet.wait_for_end(run_id).samples.ok == count
     assert_run_is_sound(fleet, run_id)
     assert count_asked_again(fleet) == 0
@@ -44,7 +44,7 @@ def assert_nothing_was_lost(fleet: Fleet, run_id: str, count: int, *, workers: i
         pytest.param({"lease_s": 10, "renew_s": 2.5, "janitor_s": 2}, 30, id="the defaults", marks=pytest.mark.timeout(240)),
     ],
 )
-def test_outage_longer_than_lease_costs_no_sample(
+def test_outage_longer_than_lease_does_not_lose_samples(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lease: dict[str, float], away_s: float
 ) -> None:
     with start_fleet(tmp_path, monkeypatch, **lease) as fleet:
@@ -60,7 +60,7 @@ def test_outage_longer_than_lease_costs_no_sample(
         assert_nothing_was_lost(fleet, run_id, 160, workers=2)
 
 
-def test_redis_hang_longer_than_lease_costs_no_sample(clean_fleet: Fleet) -> None:
+def test_redis_hang_longer_than_lease_does_not_lose_samples(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     write_recording_profile(fleet, delay_s=0.5)
     run_id = enqueue_rows(fleet, RECORDING, make_rows(160), chunk=8)
@@ -73,7 +73,7 @@ def test_redis_hang_longer_than_lease_costs_no_sample(clean_fleet: Fleet) -> Non
     assert_nothing_was_lost(fleet, run_id, 160, workers=2)
 
 
-def test_read_only_redis_costs_no_sample(clean_fleet: Fleet) -> None:
+def test_read_only_redis_does_not_lose_samples(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     write_recording_profile(fleet, delay_s=0.5)
     run_id = enqueue_rows(fleet, RECORDING, make_rows(160), chunk=8)
@@ -86,5 +86,5 @@ def test_read_only_redis_costs_no_sample(clean_fleet: Fleet) -> None:
         assert "does not accept writes" in output
         assert "FLEET_REDIS_URL" in output
         assert "Traceback" not in output
-        wait_until(lambda: not fleet.workers(RECORDING), "the workers' presence to expire")
+        wait_until(lambda: not fleet.workers(RECORDING), "the workers' records to expire")
     assert_nothing_was_lost(fleet, run_id, 160, workers=2)

@@ -1,4 +1,4 @@
-"""Redis closes its connections repeatedly under load, or they go silent: no sample is asked twice because of that."""
+"""Redis closes its connections repeatedly under load, or the connections stall: samples are not sent twice."""
 
 import random
 
@@ -7,7 +7,7 @@ from tests.support.asked_samples import count_asked_again
 from tests.support.faults.redis_faults import RECORDING, cut_connections, write_recording_profile
 from tests.support.fleet import Fleet, make_rows
 from tests.support.fleet_processes import clean_fleet
-from tests.support.servers.silent_proxy import start_silent_proxy
+from tests.support.servers.stalling_proxy import start_stalling_proxy
 from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
 from tests.support.workers import enqueue_rows
@@ -18,7 +18,7 @@ CHUNKS = 80
 CUTS = 25
 
 
-def test_repeatedly_closed_connections_cost_no_sample(clean_fleet: Fleet) -> None:
+def test_repeatedly_closed_connections_do_not_lose_samples(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     write_recording_profile(fleet, delay_s=0.1)
     run_id = enqueue_rows(fleet, RECORDING, make_rows(4 * CHUNKS), chunk=4)
@@ -36,24 +36,24 @@ def test_repeatedly_closed_connections_cost_no_sample(clean_fleet: Fleet) -> Non
     assert cut > CUTS
 
 
-def test_silent_connections_cost_no_lease_or_sample(clean_fleet: Fleet) -> None:
+def test_stalled_connections_do_not_lose_leases_or_samples(clean_fleet: Fleet) -> None:
     """The connections stay open, as after a failover or a NAT timeout; a new connection works."""
     fleet = clean_fleet
     write_recording_profile(fleet, delay_s=0.1)
     run_id = enqueue_rows(fleet, RECORDING, make_rows(4 * CHUNKS), chunk=4)
-    with start_silent_proxy(fleet.settings.redis_url.get_secret_value()) as (url, link):
+    with start_stalling_proxy(fleet.settings.redis_url.get_secret_value()) as (url, link):
         for _ in range(2):
             fleet.start_workers(RECORDING, chunks_in_flight=2, redis_url=url, lease_s=9, renew_s=1)
         fleet.wait_for_workers(RECORDING, 2)
         wait_until(lambda: count_parts(fleet, run_id) >= 20, "20 parts")
-        link.be_silent()
+        link.stall()
         assert fleet.wait_for_end(run_id).samples.ok == 4 * CHUNKS
         fleet.stop_workers()
     assert_run_is_sound(fleet, run_id)
     assert count_asked_again(fleet) == 0
     log = fleet.read_log()
-    assert log.count("worker.started") == 2, "a silent connection must not stop a worker"
-    assert "chunk.taken_over" not in log, "no live worker may be taken for dead"
+    assert log.count("worker.started") == 2, "a stalled connection must not stop a worker"
+    assert "chunk.taken_over" not in log, "a live worker must not count as dead"
 
 
 def test_ledger_commands_survive_connection_loss(clean_fleet: Fleet) -> None:

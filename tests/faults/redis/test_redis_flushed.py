@@ -8,8 +8,8 @@ from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
 
 
-def test_rebuild_after_flush_repeats_no_finished_chunk(fleet: Fleet) -> None:
-    """The results are the same as without the loss."""
+def test_rebuild_after_flush_does_not_repeat_finished_chunks(fleet: Fleet) -> None:
+    """The results equal those of a run without the loss."""
     options = {"delay_s": 0.05, "asked": str(fleet.folder / "asked")}
     fleet.write_profile("recording", engine="tests.support.engines.dying_engine:RecordingEngine", engine_options=options)
     spec = fleet.write_spec("recording", [fleet.write_dataset("rows", make_rows(400))], chunks={"max_samples": 16})

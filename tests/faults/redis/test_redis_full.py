@@ -1,4 +1,4 @@
-"""Redis is out of memory (``maxmemory``, ``noeviction``): workers wait, commands report it, and both continue with memory."""
+"""Redis is out of memory (``maxmemory``, ``noeviction``): workers wait, commands report it, and both then continue."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ def test_workers_wait_while_redis_is_full(clean_fleet: Fleet) -> None:
     wait_for_parts(fleet, run_id, 3)
     with full_redis(fleet):
         cut_connections(fleet)  # a worker that reconnects still finds Redis full
-        wait_until(lambda: not fleet.workers(RECORDING), "the worker's presence to expire")
+        wait_until(lambda: not fleet.workers(RECORDING), "the worker's record to expire")
     assert fleet.wait_for_end(run_id).samples.ok == 160
     assert_run_is_sound(fleet, run_id)
     assert count_asked_again(fleet) == 0
@@ -37,7 +37,7 @@ def test_worker_started_with_full_redis_waits(clean_fleet: Fleet) -> None:
     run_id = enqueue_rows(fleet, RECORDING, make_rows(40), chunk=8)
     with full_redis(fleet):
         fleet.start_workers(RECORDING, max_restarts=0)
-        wait_until(lambda: count_refused(fleet) > 3, "the worker to be refused")
+        wait_until(lambda: count_refused(fleet) > 3, "Redis to refuse the worker")
     assert fleet.wait_for_end(run_id).samples.ok == 40
     assert_run_is_sound(fleet, run_id)
     assert count_asked_again(fleet) == 0
@@ -45,7 +45,7 @@ def test_worker_started_with_full_redis_waits(clean_fleet: Fleet) -> None:
 
 
 def count_refused(fleet: Fleet) -> int:
-    """Return how many commands Redis refused since it started."""
+    """Return the number of commands that Redis has refused since its start."""
     stats: Any = fleet.ledger.client.info("errorstats")
     return int(stats.get("errorstat_OOM", {}).get("count", 0))
 

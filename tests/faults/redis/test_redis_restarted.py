@@ -11,7 +11,7 @@ from tests.support.waiting import wait_until
 
 
 @pytest.mark.parametrize("how", ["kill", "stop"])
-def test_redis_restart_repeats_no_sample_in_flight(fleet: Fleet, how: str) -> None:
+def test_redis_restart_does_not_repeat_samples_in_flight(fleet: Fleet, how: str) -> None:
     options = {"delay_s": 0.3, "asked": str(fleet.folder / "asked")}
     fleet.write_profile("recording", engine="tests.support.engines.dying_engine:RecordingEngine", engine_options=options)
     spec = fleet.write_spec("recording", [fleet.write_dataset("rows", make_rows(320))], chunks={"max_samples": 16})

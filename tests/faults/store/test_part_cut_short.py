@@ -1,4 +1,4 @@
-"""A part is damaged in the store: it is never counted, the error names it and the remedy, and no other chunk is run again."""
+"""A part is damaged in the store: it is never counted, the error names it and the remedy, and only its chunk is run again."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -84,7 +84,7 @@ def test_part_of_another_chunk_or_run_is_rejected(fleet: Fleet) -> None:
         assert_names_part_and_remedy(str(caught.value), run_id, 3)
 
 
-def test_truncated_committed_part_costs_only_its_samples(clean_fleet: Fleet) -> None:
+def test_truncated_committed_part_repeats_only_its_samples(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     run_id = start_run(fleet, delay_s=0.1)
     fleet.start_workers("recording", chunks_in_flight=2)

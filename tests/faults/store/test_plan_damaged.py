@@ -1,4 +1,4 @@
-"""An object of the plan is missing or damaged: nothing hangs, the error names it, and the same enqueue writes it again."""
+"""An object of the plan is missing or damaged: the error names it, and enqueueing the same spec writes it again."""
 
 import shutil
 from collections import Counter
@@ -63,14 +63,14 @@ def assert_names_object_and_remedy(output: str, fleet: Fleet, run_id: str, name:
     assert "Traceback" not in text
 
 
-def is_seen_at_once(name: str, how: str) -> bool:
-    """Return whether ``enqueue`` detects the damage: it does not read all samples, and so finds no flipped byte in them."""
+def is_detected_by_enqueue(name: str, how: str) -> bool:
+    """Return whether ``enqueue`` detects the damage. It does not read all samples, so it does not detect a flipped byte in them."""
     return (name, how) != ("samples", "a byte flipped")
 
 
 def repair(fleet: Fleet, spec: Path, run_id: str, name: str, how: str) -> str:
     """Repair the plan as the message says; return what ``enqueue`` printed."""
-    if not is_seen_at_once(name, how):
+    if not is_detected_by_enqueue(name, how):
         find_object(fleet, run_id, name).unlink()
     output = fleet.run_producer("enqueue", str(spec))
     assert "(planned before)" not in output
@@ -104,7 +104,7 @@ def test_damaged_plan_is_reported_and_rewritten(fleet: Fleet, spec: Path, name: 
 
 
 @pytest.mark.parametrize("name", OBJECTS)
-def test_commands_report_truncated_plan_and_lose_nothing(fleet: Fleet, spec: Path, name: str) -> None:
+def test_commands_report_truncated_plan_without_losing_samples(fleet: Fleet, spec: Path, name: str) -> None:
     run_id = fleet.enqueue(spec).run_id
     run_chunks(fleet, "recording", run_id, [0, 1, 2])
     DAMAGES["cut short"](find_object(fleet, run_id, name))

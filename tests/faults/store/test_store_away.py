@@ -47,7 +47,7 @@ def assert_each_sample_asked_once(fleet: Fleet, run_id: str) -> None:
 
 
 def test_short_outage_is_retried_without_log_message(s3_fleet: Fleet, faulty_s3: FaultyS3) -> None:
-    """The store client's own retries are enough."""
+    """The retries of the store's client are sufficient."""
     run_id = start_run(s3_fleet)
     faulty_s3.inject(answer(503, "SlowDown"), times=12)
     wait_until(lambda: len(faulty_s3.faulted) == 12, "12 failed requests")
@@ -77,7 +77,7 @@ def test_run_continues_after_long_store_outage(s3_fleet: Fleet, faulty_s3: Fault
     wait_until(lambda: "chunk.postponed" in fleet.read_log(), "a chunk that is postponed")
     view = fleet.ledger.view_run(run_id)
     assert view is not None
-    assert view.state == "running", "a transient error must not pause the run: no user has to act"
+    assert view.state == "running", "a transient error must not pause the run, because the user does not have to act"
 
     faulty_s3.open()
     assert_each_sample_asked_once(fleet, run_id)
@@ -85,7 +85,7 @@ def test_run_continues_after_long_store_outage(s3_fleet: Fleet, faulty_s3: Fault
 
 @pytest.mark.parametrize("point", ["runs/.*/parts/", "runs/.*/plan/"], ids=["parts", "plan"])
 @pytest.mark.parametrize("method", ["GET", "PUT"])
-def test_lost_store_responses_cost_nothing(s3_fleet: Fleet, faulty_s3: FaultyS3, method: str, point: str) -> None:
+def test_lost_store_responses_do_not_repeat_samples(s3_fleet: Fleet, faulty_s3: FaultyS3, method: str, point: str) -> None:
     faulty_s3.inject(lose_answer, f"^{method} .*{point}", times=3)
     run_id = enqueue_rows(s3_fleet, "recording", make_rows(60), chunk=10)
     s3_fleet.start_workers("recording", chunks_in_flight=2)
@@ -96,7 +96,7 @@ def test_lost_store_responses_cost_nothing(s3_fleet: Fleet, faulty_s3: FaultyS3,
 
 
 def test_part_stored_despite_lost_responses_is_accepted(s3_fleet: Fleet, faulty_s3: FaultyS3) -> None:
-    """The part arrived although every response was lost, so that its writer gave up."""
+    """The store has the part, but its writer gave up because every response was lost."""
     run_id = start_run(s3_fleet)
     faulty_s3.inject(lose_answer, f"^PUT .*{parts_prefix(run_id)}")
     wait_until(lambda: "chunk.postponed" in s3_fleet.read_log(), "a worker that gave up on its part")

@@ -1,4 +1,4 @@
-"""The disk of the store, of the results or of the producer's scratch files is full: nothing is lost, and free space is enough."""
+"""The disk of the store, of the results or of the scratch files is full: no data is lost, and work continues with space."""
 
 from collections import Counter
 from pathlib import Path
@@ -25,7 +25,7 @@ def count_blocks(content: bytes) -> int:
 
 
 def test_run_continues_after_store_was_full(small_disk: SmallDisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The run continues without a command once there is space, and no sample is asked twice."""
+    """The run continues without a command once there is space, and each sample is sent once."""
     with start_fleet(tmp_path, monkeypatch, store_url=f"file://{small_disk.folder}/store") as fleet:
         options = {"delay_s": 0.1, "asked": str(tmp_path / "asked")}
         fleet.write_profile("recording", engine="tests.support.engines.dying_engine:RecordingEngine", engine_options=options)
@@ -60,7 +60,7 @@ def test_enqueue_on_full_disk_succeeds_when_repeated(
     (tmp_path / "small").mkdir()
     with start_fleet(tmp_path / "small", monkeypatch, store_url=f"file://{small_disk.folder}/store") as fleet:
         fleet.write_profile("quick")
-        # The probe of the store, which is written first, takes two blocks.
+        # The probe of the store is written first and takes two blocks.
         small_disk.fill(leave_bytes=max(blocks, 2) * BLOCK_BYTES)
         output = fleet.run_producer("enqueue", str(spec), code=3)
         assert REFUSED in output
@@ -90,7 +90,7 @@ def test_enqueue_reports_full_scratch_disk(small_disk: SmallDisk, fleet: Fleet, 
     fleet.run_producer("enqueue", str(spec))
 
 
-@pytest.mark.parametrize("free_blocks", [0, 3], ids=["nothing fits", "a beginning fits"])
+@pytest.mark.parametrize("free_blocks", [0, 3], ids=["no block fits", "the first blocks fit"])
 def test_failed_collect_on_full_disk_keeps_older_results(small_disk: SmallDisk, fleet: Fleet, free_blocks: int) -> None:
     fleet.write_profile("quick")
     run_id = enqueue_rows(fleet, "quick", make_rows(300), chunk=50)

@@ -49,7 +49,7 @@ def test_slow_part_writes_do_not_lose_leases(s3_fleet: Fleet, faulty_s3: FaultyS
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_run_over_unreliable_network_repeats_no_sample(s3_fleet: Fleet, faulty_s3: FaultyS3, seed: int) -> None:
+def test_unreliable_network_does_not_repeat_samples(s3_fleet: Fleet, faulty_s3: FaultyS3, seed: int) -> None:
     chosen = random.Random(seed)
     run_id = enqueue_rows(s3_fleet, "recording", make_rows(200), chunk=10)
 

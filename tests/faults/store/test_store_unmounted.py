@@ -1,4 +1,4 @@
-"""The file system of the store disappears under a fleet: nothing is written in its place, and the run continues with it."""
+"""The file system of the store is unmounted during a run: workers do not write below the mount point, and wait."""
 
 from collections import Counter
 from pathlib import Path
@@ -22,7 +22,7 @@ def test_run_continues_after_store_was_unmounted(fleet: Fleet) -> None:
     wait_until(lambda: any(worker.trouble for worker in fleet.workers("recording")), "the worker's trouble")
     (worker,) = fleet.workers("recording")
     assert f"store {folder}: no such folder now; nothing is lost" in (worker.trouble or "")
-    fleet.start_workers("recording", chunks_in_flight=2, max_restarts=0)  # a worker that starts meanwhile
+    fleet.start_workers("recording", chunks_in_flight=2, max_restarts=0)  # a worker that starts without the store
     wait_until(lambda: "service.awaited" in fleet.read_log(), "the other worker to wait")
     assert not folder.exists(), "parts below the mount point would be hidden later"
     view = fleet.ledger.view_run(run_id)

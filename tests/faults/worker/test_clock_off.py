@@ -36,7 +36,7 @@ WRONG_CLOCK = ROOT / "tests" / "support" / "faults" / "wrong_clock"
 
 
 class ClockPair(NamedTuple):
-    """Two workers of one model: one with a wrong clock, with its launcher, and one with a right clock."""
+    """Two workers of one model: one with a wrong clock, with its launcher, and one with a correct clock."""
 
     launcher: "subprocess.Popen[str]"
     wrong: WorkerRecord
@@ -88,9 +88,9 @@ def test_wrong_clock_keeps_leases_rate_and_eta(clean_fleet: Fleet, offset_s: int
         assert began_s + off_s <= outcome.started_at <= outcome.finished_at <= ended_s + off_s
 
 
-# If leases used the workers' clocks, these two would never expire.
+# If leases used the workers' clocks, these two leases would never expire.
 @pytest.mark.parametrize(("dies", "offset_s"), [("wrong", 2 * HOUR_S), ("right", -2 * HOUR_S)])
-def test_dead_workers_chunk_is_taken_over_despite_clocks(clean_fleet: Fleet, dies: str, offset_s: int) -> None:
+def test_chunk_is_taken_over_despite_wrong_clocks(clean_fleet: Fleet, dies: str, offset_s: int) -> None:
     """Either the dead worker or its successor has the wrong clock."""
     fleet = clean_fleet
     with start_clock_pair(fleet, offset_s, chunk_s=LONG_CHUNK_S) as both:  # no chunk ends between its lookup and the kill
@@ -108,7 +108,7 @@ def test_dead_workers_chunk_is_taken_over_despite_clocks(clean_fleet: Fleet, die
     assert count_asked_again(fleet) <= CHUNK_SAMPLES
 
 
-def test_jumping_clock_repeats_no_sample(clean_fleet: Fleet) -> None:
+def test_jumping_clock_does_not_repeat_samples(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     with start_clock_pair(fleet, 0, 2 * HOUR_S, -2 * HOUR_S) as both:
         run_id = enqueue_rows(fleet, MODEL, make_rows(SAMPLES), chunk=CHUNK_SAMPLES)

@@ -1,4 +1,4 @@
-"""A worker's open files and connections depend on the chunks that it runs at once, not on those that it has run."""
+"""A worker's open files and connections depend on the chunks that it runs concurrently, not on the chunks that it has run."""
 
 import psutil
 
@@ -13,8 +13,8 @@ __all__ = ["clean_fleet"]  # a fixture
 MODEL = "flat"
 CHUNKS = 1000
 CHUNKS_IN_FLIGHT = 2
-# The pool of Redis connections grows to one for each thread that uses it: chunks, take-overs, the heartbeat.  Each running
-# chunk can also have a file of the store open.
+# The pool of Redis connections grows to one connection for each thread that uses it: chunks, takeovers, the heartbeat. Each
+# running chunk can also have a file of the store open.
 MOST_ADDED = 2 * CHUNKS_IN_FLIGHT + MOST_TAKEOVERS + 1
 
 

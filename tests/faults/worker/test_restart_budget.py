@@ -37,7 +37,7 @@ def enqueue_for_crashes(fleet: Fleet, how: str, **options: Any) -> str:
 
 
 def finish_run(fleet: Fleet, run_id: str) -> None:
-    """Complete a run with working workers; assert that each sample was asked once in total."""
+    """Complete a run with working workers; assert that each sample was sent once in total."""
     fleet.start_workers(MODEL)
     assert fleet.wait_for_end(run_id).samples.ok == 40
     assert_run_is_sound(fleet, run_id)
@@ -83,7 +83,7 @@ def test_configuration_error_pauses_run_with_worker_message(clean_fleet: Fleet) 
 
 
 def _find_stopped(fleet: Fleet) -> list[WorkerRecord] | None:
-    """Return both workers once the notice has replaced the record that the dead one wrote while it loaded."""
+    """Return both workers once the notice has replaced the record that the dead worker wrote while it loaded."""
     found = fleet.workers(MODEL)
     return found if len(found) == 2 and any(one.state == "stopped" for one in found) else None
 
@@ -104,7 +104,7 @@ def test_abandoned_worker_does_not_affect_others(clean_fleet: Fleet) -> None:
 
 
 def test_launcher_notifies_redis_after_it_returns(clean_fleet: Fleet) -> None:
-    """Redis is unreachable when the launcher gives up on a worker."""
+    """Redis is unreachable when the launcher gives up on the worker."""
     fleet = clean_fleet
     (fleet.folder / "repaired").touch()
     run_id = enqueue_for_crashes(fleet, "SIGKILL", table=[{"match": "", "fault": "hang"}])
@@ -113,14 +113,14 @@ def test_launcher_notifies_redis_after_it_returns(clean_fleet: Fleet) -> None:
     fleet.server.kill()
     os.kill(worker.pid, signal.SIGKILL)
     wait_until(lambda: "worker.gave_up" in fleet.read_log(), "the launcher to give up on the worker")
-    assert launcher.poll() is None, "it waits for Redis"
+    assert launcher.poll() is None, "the launcher must wait for Redis"
     fleet.server.restart()
     assert launcher.wait(timeout=60) == 1
     status = fleet.status(run_id)
     assert status.state == "paused"
     assert "killed by SIGKILL" in (status.reason or "")
 
-    (fleet.folder / "asked").unlink(missing_ok=True)  # the hanging samples were asked and never answered
+    (fleet.folder / "asked").unlink(missing_ok=True)  # the hanging samples were sent but never answered
     enqueue_for_crashes(fleet, "SIGKILL")
     fleet.run_producer("resume", run_id)
     finish_run(fleet, run_id)
@@ -136,7 +136,7 @@ def test_launcher_waiting_for_redis_handles_signals(clean_fleet: Fleet) -> None:
         (worker,) = psutil.Process(launcher.pid).children()
         worker.kill()
         wait_until(lambda: "worker.gave_up" in fleet.read_log(), "the launcher to give up on the worker")
-        assert launcher.poll() is None, "it waits for Redis"
+        assert launcher.poll() is None, "the launcher must wait for Redis"
         launcher.terminate()
         assert launcher.wait(timeout=20) == 0
     finally:

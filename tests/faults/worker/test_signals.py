@@ -1,4 +1,4 @@
-"""Signals to the launcher, to a worker process and to the producer's commands: each ends in order, and nothing is lost."""
+"""Signals to the launcher, to a worker process and to the producer's commands: each process ends cleanly and keeps its results."""
 
 import os
 import pty
@@ -51,7 +51,7 @@ def enqueue_hanging(fleet: Fleet) -> str:
 
 
 def wait_for_asked(fleet: Fleet, count: int) -> None:
-    wait_until(lambda: len(read_asked(fleet)) >= count, f"{count} samples to be asked for")
+    wait_until(lambda: len(read_asked(fleet)) >= count, f"{count} samples to be sent")
 
 
 def count_journaled(fleet: Fleet, run_id: str) -> int:
@@ -64,7 +64,7 @@ def wait_for_hanging(fleet: Fleet, run_id: str) -> None:
 
 
 def finish_run(fleet: Fleet, run_id: str) -> None:
-    """Run the chunks that were given back in this process; assert that each sample was asked once in total."""
+    """Run the released chunks in this process; assert that each sample was sent once in total."""
     write_profile(fleet)
     run_chunks(fleet, MODEL, run_id)
     assert_run_is_sound(fleet, run_id)
@@ -118,7 +118,7 @@ def test_closed_terminal_drains_its_launcher(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     run_id = enqueue_slow(fleet)
     terminal, slave = pty.openpty()
-    # The shell leads a session without a terminal: the first terminal that it opens becomes its own, and the launcher's.
+    # The shell leads a session without a terminal. The first terminal that it opens becomes its controlling terminal.
     in_terminal = ["sh", "-c", 'exec "$@" < "$0" > "$0" 2>&1', os.ttyname(slave)]
     command = [*in_terminal, sys.executable, "-m", "workers", "start", *WORKERS]
     environment = fleet.environment(chunks_in_flight=2, log_level="DEBUG")
@@ -139,7 +139,7 @@ def test_closed_terminal_drains_its_launcher(clean_fleet: Fleet) -> None:
 def test_nohup_launcher_ignores_closed_terminal(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     run_id = enqueue_slow(fleet)
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does; a child process inherits it
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup does this; a child process inherits it
     try:
         launcher = fleet.start_workers(MODEL)
     finally:
@@ -178,7 +178,7 @@ def test_signalled_worker_drains_and_is_replaced(clean_fleet: Fleet, number: sig
 def test_worker_releases_chunks_on_sigquit_or_second_sigint(clean_fleet: Fleet, numbers: Signals) -> None:
     fleet = clean_fleet
     run_id = enqueue_hanging(fleet)
-    # Leases much longer than the test: a chunk that is not given back would never end.
+    # Leases much longer than the test: a chunk that is not released would never end.
     fleet.start_workers(MODEL, drain_grace_s=600, lease_s=600)
     (worker,) = fleet.wait_for_workers(MODEL)
     wait_for_hanging(fleet, run_id)
@@ -189,7 +189,7 @@ def test_worker_releases_chunks_on_sigquit_or_second_sigint(clean_fleet: Fleet, 
         os.kill(worker.pid, number)
     assert fleet.wait_for_end(run_id).samples.ok == 2 * CHUNK_SAMPLES
     assert_run_is_sound(fleet, run_id)
-    assert count_asked_again(fleet) == 2, "the two that were never answered"
+    assert count_asked_again(fleet) == 2, "only the two samples that were never answered"
     assert not psutil.pid_exists(worker.pid)
 
 
@@ -199,7 +199,7 @@ def test_repeated_sigterm_does_not_interrupt_drain(clean_fleet: Fleet) -> None:
     fleet.start_workers(MODEL, chunks_in_flight=2)
     (worker,) = fleet.wait_for_workers(MODEL)
     wait_for_asked(fleet, 2 * CHUNK_SAMPLES)
-    for _ in range(5):  # as systemd and the launcher do
+    for _ in range(5):  # systemd and the launcher also send SIGTERM again
         os.kill(worker.pid, signal.SIGTERM)
     wait_until(lambda: not psutil.pid_exists(worker.pid), "the worker to end")
     assert fleet.wait_for_end(run_id).samples.ok == ROWS
@@ -209,7 +209,7 @@ def test_repeated_sigterm_does_not_interrupt_drain(clean_fleet: Fleet) -> None:
 
 # The producer
 
-# The ``producer`` command, which sends itself SIGINT when it calls a named function.
+# Code of a ``producer`` command that sends itself SIGINT when it calls a named function.
 INTERRUPTED = """
 import os, signal
 import producer.results.collect, producer.runs.enqueue

@@ -1,4 +1,4 @@
-"""A worker that (re)starts during a fault that can pass waits for its end, says so, and needs no new launcher."""
+"""A worker that starts during a temporary fault reports the fault and waits for its end, under the same launcher."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -39,7 +39,7 @@ SAMPLES = 80
 
 
 class Place(NamedTuple):
-    """A fleet, and what its store lies on."""
+    """A fleet, and the storage under its store."""
 
     fleet: Fleet
     disk: SmallDisk | None = None
@@ -67,7 +67,7 @@ def full(place: Place) -> Iterator[None]:
 
 @contextmanager
 def unmounted(place: Place) -> Iterator[None]:
-    """Hide the store: its file system is not mounted, and the empty mount point shows."""
+    """Hide the store, as if its file system were not mounted."""
     assert place.disk
     hidden = place.disk.folder / "store"
     away = hidden.rename(hidden.with_name("away"))
@@ -110,7 +110,7 @@ STORE_FAULTS = {
     "s3 forbids writing": StoreFault(
         "s3", injected(answer(403, "AccessDenied"), "^PUT "), "the store refuses this now.*AccessDenied"
     ),
-    "s3 finds the clock wrong": StoreFault("s3", injected(answer(403, "RequestTimeTooSkewed")), "RequestTimeTooSkewed"),
+    "s3 rejects the clock": StoreFault("s3", injected(answer(403, "RequestTimeTooSkewed")), "RequestTimeTooSkewed"),
     "s3 full": StoreFault("s3", injected(answer(507, "XMinioStorageFull"), "^PUT "), "the store is full; make room"),
 }
 
@@ -139,7 +139,7 @@ def start_place(name: str, request: pytest.FixtureRequest, folder: Path, monkeyp
 
 
 def start_run(fleet: Fleet) -> tuple[str, WorkerRecord]:
-    """Start a run whose worker may not be restarted after another exit; return the run's id and the worker."""
+    """Start a run with a worker that may be restarted once; return the run's id and the worker."""
     write_recording_profile(fleet, delay_s=0.3)
     run_id = enqueue_rows(fleet, RECORDING, make_rows(SAMPLES), chunk=8)
     fleet.start_workers(RECORDING, chunks_in_flight=1, max_restarts=1)
@@ -157,7 +157,7 @@ def assert_run_completes(fleet: Fleet, run_id: str) -> None:
     """Assert that the run ends by itself, with the worker that waited."""
     assert fleet.wait_for_end(run_id).samples.ok == SAMPLES
     assert_run_is_sound(fleet, run_id)
-    assert count_asked_again(fleet) <= 8, "only the chunk in flight at the kill"
+    assert count_asked_again(fleet) <= 8, "only the chunk in flight at the kill may be sent again"
     log = fleet.read_log()
     assert (log.count("worker.started"), log.count("worker.gave_up")) == (2, 0), re.findall(r".*worker.exited.*", log)
 
@@ -208,7 +208,7 @@ def test_worker_is_restarted_until_weights_can_be_downloaded(fleet: Fleet) -> No
 
 
 def test_waiting_worker_ends_with_its_launcher(fleet: Fleet) -> None:
-    """Otherwise the name of the worker would stay taken, and no new launcher could start."""
+    """Otherwise the name of the worker would stay in use, and a new launcher could not start."""
     write_recording_profile(fleet)
     folder = Path(fleet.settings.store_url.removeprefix("file://"))
     folder.rmdir()
@@ -231,7 +231,7 @@ WRONG_CONFIGURATIONS = {
 
 
 @pytest.mark.parametrize("mistake", WRONG_CONFIGURATIONS)
-def test_worker_gives_up_for_wrong_configuration(fleet: Fleet, faulty_s3: FaultyS3, s3_url: str, mistake: str) -> None:
+def test_worker_gives_up_on_wrong_configuration(fleet: Fleet, faulty_s3: FaultyS3, s3_url: str, mistake: str) -> None:
     """The launcher exits with 2, without a restart."""
     url, fault, words = WRONG_CONFIGURATIONS[mistake]
     if fault:

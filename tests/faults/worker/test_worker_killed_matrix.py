@@ -28,7 +28,7 @@ SHORT_LEASES = {"chunks_in_flight": 2, "lease_s": 1.5, "renew_s": 0.3, "janitor_
 
 
 def write_profile(fleet: Fleet, point: str, table: list[dict[str, Any]], *, after: int = 0) -> None:
-    """Write the profile.  It may change during the run."""
+    """Write the profile. It may change during the run."""
     write_signalled_profile(fleet, MODEL, point, signal.SIGKILL, after=after, table=table)
 
 
@@ -37,7 +37,7 @@ def enqueue(fleet: Fleet) -> str:
 
 
 def wait_for_half_chunks(fleet: Fleet, run_id: str) -> WorkerRecord:
-    """Return the worker once only the hanging halves of its two chunks are left."""
+    """Return the worker once only the hanging samples of its two chunks are left."""
     wait_until(lambda: len(find_stored(fleet, run_id)) == CHUNK_SAMPLES, "the samples that do not hang to be answered")
     (worker,) = fleet.wait_for_workers(MODEL)
     return worker
@@ -48,11 +48,11 @@ def assert_ends_sound(fleet: Fleet, run_id: str, stored: dict[str, int], *, aske
     outcomes = assert_run_is_sound(fleet, run_id)
     assert {len(outcome.attempts) for outcome in outcomes} == {1}
     assert_not_asked_again(fleet, stored)
-    assert count_asked_again(fleet) <= asked_again, "only samples in flight may be asked again"
+    assert count_asked_again(fleet) <= asked_again, "only samples in flight may be sent again"
 
 
 @pytest.mark.parametrize(("point", "after"), [("loading", 0), ("after_acquire", 3), ("between_journals", 2)])
-def test_worker_killed_around_journal_entries_comes_back(clean_fleet: Fleet, point: str, after: int) -> None:
+def test_worker_killed_around_journal_entries_is_restarted(clean_fleet: Fleet, point: str, after: int) -> None:
     fleet = clean_fleet
     write_profile(fleet, point, SOME_LATER, after=after)
     run_id = enqueue(fleet)
@@ -68,7 +68,7 @@ def test_worker_killed_around_journal_entries_comes_back(clean_fleet: Fleet, poi
 
 
 @pytest.mark.parametrize("point", ["after_expiry_found", "after_takeover"])
-def test_successor_killed_during_takeover_loses_nothing(clean_fleet: Fleet, point: str) -> None:
+def test_successor_killed_during_takeover_does_not_lose_samples(clean_fleet: Fleet, point: str) -> None:
     fleet = clean_fleet
     write_profile(fleet, point, HANG)
     run_id = enqueue(fleet)
@@ -84,7 +84,7 @@ def test_successor_killed_during_takeover_loses_nothing(clean_fleet: Fleet, poin
 
 
 @pytest.mark.parametrize("point", ["running on", "giving_back"])
-def test_worker_killed_during_drain_loses_nothing(clean_fleet: Fleet, point: str) -> None:
+def test_worker_killed_during_drain_does_not_lose_samples(clean_fleet: Fleet, point: str) -> None:
     fleet = clean_fleet
     write_profile(fleet, point, HANG)
     run_id = enqueue(fleet)

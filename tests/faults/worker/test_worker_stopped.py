@@ -1,4 +1,4 @@
-"""A worker is stopped (SIGSTOP) and continues after its lease went to another: its writes are refused, and it keeps serving."""
+"""A worker stops (SIGSTOP) and continues after another worker has its lease: its late writes are refused."""
 
 import os
 import signal
@@ -80,7 +80,7 @@ def is_done(fleet: Fleet, run_id: str, chunk: int) -> bool:
     return fleet.ledger.read_done(run_id)[chunk : chunk + 1] == b"\1"
 
 
-def assert_serves_on(fleet: Fleet, worker: str, workers: int) -> None:
+def assert_completes_another_run(fleet: Fleet, worker: str, workers: int) -> None:
     """Assert that the remaining worker completes another run, and that no process was restarted."""
     run_id = enqueue_rows(fleet, MODEL, make_rows(2 * CHUNK_SAMPLES, dataset="more"), chunk=CHUNK_SAMPLES)
     assert fleet.wait_for_end(run_id).samples.ok == 2 * CHUNK_SAMPLES
@@ -97,7 +97,7 @@ def assert_serves_on(fleet: Fleet, worker: str, workers: int) -> None:
         ("between_part_and_commit", "done"),
     ],
 )
-def test_woken_worker_cannot_write_to_reassigned_chunk(clean_fleet: Fleet, point: str, successor: str) -> None:
+def test_continued_worker_cannot_write_to_reassigned_chunk(clean_fleet: Fleet, point: str, successor: str) -> None:
     fleet = clean_fleet
     write_signalled_profile(fleet, MODEL, point, signal.SIGSTOP, after=1, delay_s=0.5)
     started = start_workers(fleet, 2)
@@ -120,10 +120,10 @@ def test_woken_worker_cannot_write_to_reassigned_chunk(clean_fleet: Fleet, point
     assert max(asked.values()) <= 2
     if point == "before_journal":
         assert fleet.read_log().count("lease.lost") == 1
-    assert_serves_on(fleet, stopped.worker, 2)
+    assert_completes_another_run(fleet, stopped.worker, 2)
 
 
-def test_woken_worker_without_successor_keeps_its_chunks(clean_fleet: Fleet) -> None:
+def test_continued_worker_without_successor_keeps_its_chunks(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     write_signalled_profile(fleet, MODEL, "asking", signal.SIGSTOP, after=1, delay_s=0.2)
     started = start_workers(fleet, 1)
@@ -133,4 +133,4 @@ def test_woken_worker_without_successor_keeps_its_chunks(clean_fleet: Fleet) -> 
         wait_until(lambda: not fleet.workers(MODEL), "the worker's presence to expire")
     assert_run_is_sound(fleet, run_id)
     assert set(read_asked(fleet).values()) == {1}
-    assert_serves_on(fleet, stopped.worker, 1)
+    assert_completes_another_run(fleet, stopped.worker, 1)

@@ -45,7 +45,7 @@ class Variable:
 
 
 def read_compose(**variables: str) -> dict[str, Any]:
-    """Return the compose file with only these variables resolved.  Raises ``KeyError`` where Compose would refuse the file."""
+    """Return the compose file, resolved with only these variables. Raise ``KeyError`` if Compose would refuse the file."""
     text = COMPOSE.read_text()
     while found := _INNERMOST.search(text):
         text = text[: found.start()] + _resolve(Variable(*found.groups("")), variables) + text[found.end() :]
@@ -54,7 +54,7 @@ def read_compose(**variables: str) -> dict[str, Any]:
 
 
 def list_variables() -> list[Variable]:
-    """Return every variable of the compose file, including a variable inside another's default."""
+    """Return every variable of the compose file, including variables in the default of another variable."""
     found, text = [], COMPOSE.read_text()
     while match := _INNERMOST.search(text):
         found.append(Variable(*match.groups("")))
@@ -63,14 +63,14 @@ def list_variables() -> list[Variable]:
 
 
 def unescape(text: str) -> str:
-    """Return a string of the compose file as the container gets it."""
+    """Return a string of the compose file as the container receives it."""
     return text.replace("$$", "$")
 
 
 def run_compose_config(*profiles: str, **variables: str) -> str:
     """Return the errors of ``docker compose config``, or an empty text if the file is valid.
 
-    Skips the calling test if the command is not installed.
+    Skip the calling test if the command is not installed.
     """
     docker = shutil.which("docker")
     if docker is None or subprocess.run([docker, "compose", "version"], capture_output=True, check=False).returncode:
@@ -85,19 +85,19 @@ def run_compose_config(*profiles: str, **variables: str) -> str:
 def verify_units(units: Sequence[Path]) -> str:
     """Return the errors of ``systemd-analyze verify`` in these units of one folder, or an empty text if they are valid.
 
-    Skips the calling test if the command is not installed.
+    Skip the calling test if the command is not installed.
     """
     if (analyze := shutil.which("systemd-analyze")) is None:
         pytest.skip("systemd-analyze is not installed, so it did not check the units")
     command = [analyze, "verify", *map(str, units)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    # Other lines are about the machine's own units.
+    # Other lines report on units of the machine.
     complaints = [line for line in done.stderr.splitlines() if line.startswith(str(units[0].parent))]
     return "\n".join(complaints) or (done.stderr if done.returncode else "")
 
 
 def list_submissions(*paths: Path) -> list[Submission]:
-    """Return every ``sbatch`` of our script in these documents.  Without the option, the script gives the number of GPUs."""
+    """Return every ``sbatch`` of our script in these documents. The default number of GPUs is in the script."""
     (by_default,) = re.findall(r"^#SBATCH --gpus-per-node=(\d+)$", SBATCH.read_text(), re.MULTILINE)
     found = [match for path in paths for match in _SUBMISSION.finditer(path.read_text())]
     asked = [_GPUS_PER_NODE.search(match["options"]) for match in found]
@@ -118,7 +118,7 @@ def read_unit(path: Path) -> dict[str, list[str]]:
 
 
 def parse_start(arguments: Sequence[str]) -> click.Context:
-    """Parse the arguments after ``workers`` as the command does, and run nothing.  Raises ``click.ClickException``."""
+    """Parse the arguments after ``workers`` as the command does, without running it. Raise ``click.ClickException``."""
     name, command, rest = cli.resolve_command(cli.make_context("workers", [*arguments]), [*arguments])
     assert command is not None
     return command.make_context(name, rest)

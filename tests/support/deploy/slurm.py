@@ -19,7 +19,7 @@ ARRAY = 4711
 
 @dataclass(frozen=True)
 class Element:
-    """A running element.  Its output is appended to ``log``, as with ``--open-mode=append``."""
+    """A running element. Its output is appended to ``log``, as with ``--open-mode=append``."""
 
     shell: "subprocess.Popen[bytes]"
     log: Path
@@ -37,16 +37,16 @@ class Element:
         self.shell.send_signal(number)
 
     def signal_all(self, number: signal.Signals) -> None:
-        """Signal every process of the element, as SLURM does when it takes the node away."""
+        """Signal every process of the element, as SLURM does when it revokes the node."""
         _signal_tree(self.shell.pid, number)
 
     def wait(self) -> int:
-        """Return the exit code.  SLURM would kill the element's remaining processes at that time."""
+        """Return the exit code. At that time, SLURM would kill the element's remaining processes."""
         return self.shell.wait(timeout=60)
 
 
 class Slurm:
-    """Provides what SLURM gives an array: variables, a copy of the script, and a ``scontrol`` that records its calls."""
+    """The environment of an array: variables, a copy of the script, and a ``scontrol`` that records its calls."""
 
     def __init__(self, fleet: Fleet) -> None:
         self._folder = fleet.folder / "slurm"
@@ -57,7 +57,7 @@ class Slurm:
             "env", "".join(f"{name}='{value}'\n" for name, value in fleet.environment().items() if name.startswith("FLEET_"))
         )
         self._write("scontrol", f'#!/bin/sh\necho "$@" >> {self._requeued}\n').chmod(0o700)
-        self._script = self._write("slurm_script", SCRIPT.read_text())  # SLURM runs a copy as well
+        self._script = self._write("slurm_script", SCRIPT.read_text())  # SLURM also runs a copy
 
     @contextmanager
     def start(self, task: int, *arguments: str, **variables: str) -> Iterator[Element]:
@@ -73,7 +73,7 @@ class Slurm:
             "SLURM_TMPDIR": str(self._folder),
             "CUDA_VISIBLE_DEVICES": "",
             "PATH": f"{self._folder}{os.pathsep}{environment['PATH']}",
-            "PYTHONPATH": str(ROOT),  # so that workers can import the engines of the tests
+            "PYTHONPATH": str(ROOT),  # workers import the engines of the tests
             "VLM_FLEET_VENV": sys.prefix,
             "VLM_FLEET_ENV": str(self.env_file),
             **variables,

@@ -1,4 +1,4 @@
-"""An engine whose answers come from its child process over a pipe, as with vLLM's core: either process can die alone."""
+"""An engine whose answers come from its child process over a pipe, as with vLLM's core: either process can die separately."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ from common.spec.models import ModelProfile
 from tests.support.fleet import Fleet
 from workers.engines.base import Generation, Request
 
-# It answers in sequence, so that under load most requests wait in the pipe.  It does not exit with its parent.
+# The child answers in sequence, so most requests wait in the pipe under load. It does not exit with its parent.
 _CHILD = """
 import contextlib, json, sys, time
 with contextlib.suppress(BrokenPipeError):
@@ -33,7 +33,7 @@ class Note(NamedTuple):
 
 
 class ChildEngine:
-    """Answers "ok" after ``delay_s``.  Records its requests in the file ``asked`` and every start in ``started``."""
+    """An engine that answers "ok" after ``delay_s``. It records requests in the file ``asked`` and starts in ``started``."""
 
     def __init__(self, profile: ModelProfile, weights: str) -> None:
         del weights
@@ -53,7 +53,7 @@ class ChildEngine:
 
     async def generate(self, request: Request) -> Generation:
         if self._gone or self._child.stdin is None:
-            raise EngineError("the engine's process is gone", cause=classify_exit(await self._child.wait(), out_of_memory=False))
+            raise EngineError("the engine's process has exited", cause=classify_exit(await self._child.wait(), out_of_memory=False))
         with self._asked.open("a") as stream:
             stream.write(f"{request.request_id}\n")
         answer = self._answers[request.request_id] = asyncio.get_running_loop().create_future()
@@ -73,12 +73,12 @@ class ChildEngine:
                 answer = self._answers.pop(answered["id"])
                 if not answer.done():
                     answer.set_result(answered["text"])
-        finally:  # after any end of the pipe, no request may wait without end
+        finally:  # once the pipe has ended, requests must not wait
             self._gone = True
             cause = classify_exit(await child.wait(), out_of_memory=False)
             for answer in self._answers.values():
                 if not answer.done():
-                    answer.set_exception(EngineError(f"the engine's process {child.pid} is gone", cause=cause))
+                    answer.set_exception(EngineError(f"the engine's process {child.pid} has exited", cause=cause))
 
 
 def write_child_profile(fleet: Fleet, name: str, *, delay_s: float) -> None:

@@ -12,7 +12,7 @@ from workers.engines.load_faults import explain_load_failure
 
 
 class CrashingEngine(RecordingEngine):
-    """Crashes in the way ``how`` while the file ``repaired`` is missing; only on the GPU ``device``, if one is given.
+    """An engine that crashes in the way ``how`` while the file ``repaired`` is missing, on GPU ``device`` or on every GPU.
 
     ``how`` is the name of a signal that the process sends itself, ``error`` for an ``EngineError``, or
     ``download`` for weights that cannot be downloaded now.

@@ -1,4 +1,4 @@
-"""An echo engine that records its requests, and one whose worker dies by SIGKILL at a named point of a chunk's execution."""
+"""An echo engine that records its requests, and an engine whose worker dies by SIGKILL at a point of a chunk's execution."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ POINTS = ("before_part", "between_part_and_commit", "after_commit")
 
 
 def claim(path: Path, text: str = "") -> bool:
-    """Create a file; return False if it exists already.  Of several simultaneous callers exactly one gets True."""
+    """Create a file; return False if it exists already. Exactly one of several simultaneous callers gets True."""
     try:
         with path.open("x") as stream:
             stream.write(text)
@@ -30,7 +30,7 @@ def claim(path: Path, text: str = "") -> bool:
 
 
 def read_options(profile: ModelProfile) -> dict[str, Any]:
-    """Return the engine options, with those of the file that ``Fleet.write_changing_profile`` wrote."""
+    """Return the engine options, including the options in the file that ``Fleet.write_changing_profile`` wrote."""
     options = dict(profile.engine_options)
     if path := options.pop("options_file", None):
         options |= yaml.safe_load(Path(path).read_text())
@@ -38,7 +38,7 @@ def read_options(profile: ModelProfile) -> dict[str, Any]:
 
 
 class RecordingEngine(EchoEngine):
-    """Appends the id of every sample that it is asked to the file ``asked``, so that a test sees repeated requests."""
+    """An engine that appends the id of every sample that it receives to the file ``asked``."""
 
     def __init__(self, profile: ModelProfile, weights: str) -> None:
         options = read_options(profile)
@@ -52,9 +52,9 @@ class RecordingEngine(EchoEngine):
 
 
 class DyingEngine(RecordingEngine):
-    """Dies once, at the point ``die_at``, after ``after_chunks`` chunks have passed it.
+    """An engine that dies once, at the point ``die_at``, after ``after_chunks`` chunks have passed that point.
 
-    The file ``died_with`` then has the number of the chunk at the point.
+    It writes the number of the chunk at that point to the file ``died_with``.
     """
 
     def __init__(self, profile: ModelProfile, weights: str) -> None:
@@ -90,7 +90,7 @@ class DyingEngine(RecordingEngine):
         return wrapped
 
     def _die_if_due(self, at: Chunk) -> None:
-        with self._lock:  # two chunks may be at the point in the same moment
+        with self._lock:  # two chunks may be at the point at the same time
             self._alive_for -= 1
             if self._alive_for < 0 and claim(self._died_with, str(at.number)):
                 os.kill(os.getpid(), signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Echo engines for real workers: one with a child process, and several that fail in different ways."""
+"""Echo engines for real workers: an engine with a child process, and engines that fail in different ways."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ BASE_EXCEPTIONS: tuple[type[BaseException], ...] = (SystemExit, KeyboardInterrup
 
 
 class ParentEngine(EchoEngine):
-    """Has a child process, as vLLM does, and writes a line with both pids to the file ``notes``."""
+    """An engine with a child process, like vLLM. It writes a line with both pids to the file ``notes``."""
 
     def __init__(self, profile: ModelProfile, weights: str) -> None:
         options = dict(profile.engine_options)
@@ -36,14 +36,14 @@ class ParentEngine(EchoEngine):
 
 
 class MisconfiguredEngine(EchoEngine):
-    """Cannot be loaded until the user changes the profile."""
+    """An engine that cannot be loaded until the user changes the profile."""
 
     async def start(self) -> None:
         raise ConfigError("profile wrong: engine_options.depth: expected 1 to 8, found 9")
 
 
 class DiesOnceEngine(RecordingEngine):
-    """Dies at the first question with the word poison: with an ``EngineError``, or by an exit of its process if ``exits``."""
+    """An engine that dies at the first question with the word poison: by an ``EngineError`` or, with ``exits``, by an exit."""
 
     def __init__(self, profile: ModelProfile, weights: str) -> None:
         options = dict(profile.engine_options)
@@ -61,7 +61,7 @@ class DiesOnceEngine(RecordingEngine):
 
 
 class RaisingEngine(EchoEngine):
-    """Raises the base exception that a question names, and each of them ``slots`` times from ``run_chunk`` as well."""
+    """An engine that raises the base exception in a question. ``run_chunk`` also raises each base exception ``slots`` times."""
 
     def __init__(self, profile: ModelProfile, weights: str) -> None:
         options = dict(profile.engine_options)
@@ -71,7 +71,7 @@ class RaisingEngine(EchoEngine):
 
     async def start(self) -> None:
         await super().start()
-        setattr(task, "run_chunk", self._run_chunk)  # noqa: B010  # the fault is dictated here; mypy accepts no assignment
+        setattr(task, "run_chunk", self._run_chunk)  # noqa: B010  # injects the fault; mypy does not accept an assignment
 
     async def generate(self, request: Request) -> Generation:
         for error in BASE_EXCEPTIONS:
@@ -86,7 +86,7 @@ class RaisingEngine(EchoEngine):
 
 
 class NativeThreadsEngine(EchoEngine):
-    """Stops while a native thread calls into Python."""
+    """An engine that stops while a native thread calls into Python."""
 
     async def stop(self) -> None:
         await super().stop()

@@ -1,4 +1,4 @@
-"""An echo engine that leaks secrets in every way an engine can: in its log, in a traceback, in a sample's error."""
+"""An echo engine that leaks secrets: in its log, in a traceback, and in a sample's error."""
 
 import logging
 import os
@@ -14,12 +14,12 @@ SIGNED = "https://bucket.example.org/image.png?X-Amz-Credential=AKIAABCDEFGHIJKL
 
 
 class LeakyEngine(EchoEngine):
-    """Fails for every question with the word ``leak``."""
+    """An engine that fails for every question with the word ``leak``."""
 
     async def start(self) -> None:
         structlog.get_logger().info("loading", api_key=os.environ["OPENAI_API_KEY"], environment=dict(os.environ), url=SIGNED)
         logging.getLogger("some.library").debug("headers: %s", {"Authorization": f"Bearer {os.environ['HF_TOKEN']}"})
-        print(f"not through any log: {len(os.environ['HF_TOKEN'])} characters", file=sys.stderr)  # noqa: T201  # as libraries do
+        print(f"not through any log: {len(os.environ['HF_TOKEN'])} characters", file=sys.stderr)  # noqa: T201  # libraries do this
         await super().start()
 
     async def generate(self, request: Request) -> Generation:

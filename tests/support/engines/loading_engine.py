@@ -8,7 +8,7 @@ from workers.engines.echo import EchoEngine
 
 
 class LoadingEngine(EchoEngine):
-    """Writes a line to the file ``notes`` before and after it loads, for ``load_s`` as the echo engine does."""
+    """An engine that writes a line to the file ``notes`` before and after it loads for ``load_s``."""
 
     def __init__(self, profile: ModelProfile, weights: str) -> None:
         options = dict(profile.engine_options)

@@ -55,7 +55,7 @@ def ask(server: OpenAIServer, *texts: str, clock: FakeClock | None = None, **opt
 
 
 def answer_first(*replies: Reply) -> Callable[[Asked], Reply]:
-    """Return a reply function: these replies to the first requests, "ok" to all later ones."""
+    """Return a reply function that gives these replies to the first requests, and "ok" to later requests."""
     return lambda asked: replies[asked.number] if asked.number < len(replies) else say()
 
 

@@ -15,7 +15,7 @@ from workers.engines.echo import EXIT_CODE
 
 
 class PoisonedEngine(RecordingEngine):
-    """Fails in the way ``how`` at every question with the word poison."""
+    """An engine that fails in the way ``how`` at every question with the word poison."""
 
     def __init__(self, profile: ModelProfile, weights: str) -> None:
         options: dict[str, Any] = dict(profile.engine_options)

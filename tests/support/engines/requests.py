@@ -19,7 +19,7 @@ TINY = str(Path(__file__).parents[3] / "examples" / "tiny" / "model")
 
 @asynccontextmanager
 async def load_own(name: str, weights: str = "", **options: Any) -> AsyncIterator[Engine]:
-    """Yield an engine in this process, not started."""
+    """Yield an engine in this process that is not started."""
     yield load_engine(make_profile(name, options), weights)
 
 

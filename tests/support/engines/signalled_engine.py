@@ -1,4 +1,4 @@
-"""An echo engine whose worker sends itself SIGKILL or SIGSTOP at a named point of a chunk's execution, once in a fleet."""
+"""An echo engine whose worker sends itself SIGKILL or SIGSTOP at a named point of a chunk's execution, once per fleet."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ from workers.execution import chunk
 
 
 class Point(NamedTuple):
-    """A function of ``owner`` and when to send the signal: before a call, or after a call with a true result."""
+    """A function of ``owner``, and the time of the signal: before a call, or after a call with a true result."""
 
     owner: Any
     function: str
@@ -33,21 +33,21 @@ POINTS = {
     "before_part": Point(chunk, "write_part", before=True),
     "between_part_and_commit": Point(Ledger, "commit", before=True),
     "giving_back": Point(Ledger, "release", before=True),
-    # After the janitor has found expired leases, and after it has then acquired one on a separate thread.
+    # After the janitor has found expired leases, and after a separate thread has acquired one of them.
     "after_expiry_found": Point(Ledger, "expire_leases", before=False),
     "after_takeover": Point(Ledger, "acquire", before=False, thread="takeover"),
 }
 
 
 class Signalled(NamedTuple):
-    """The process that signalled itself, and what was at the point: a chunk's number, a sample's id, or an empty text."""
+    """The process that signalled itself, and the object at the point: a chunk's number, a sample's id, or an empty text."""
 
     pid: int
     at: str
 
 
 class SignalledEngine(RecordingEngine):
-    """``point`` is one of ``POINTS``, ``loading``, ``asking``, or ``between_journals``; the first ``after`` passes send nothing."""
+    """``point`` is in ``POINTS``, ``loading``, ``asking`` or ``between_journals``. The first ``after`` passes are skipped."""
 
     def __init__(self, profile: ModelProfile, weights: str) -> None:
         options = read_options(profile)
@@ -87,7 +87,7 @@ class SignalledEngine(RecordingEngine):
         return wrapped
 
     def _signal_between(self, journal: Callable[..., None]) -> Callable[..., None]:
-        """Send the signal when a chunk journals more outcomes after its first ones."""
+        """Send the signal when a chunk journals outcomes for the second time."""
 
         def wrapped(ledger: Ledger, lease: Lease, outcomes: Any) -> None:
             if lease.token in self._journaled:
@@ -103,11 +103,11 @@ class SignalledEngine(RecordingEngine):
             if self._after >= 0:
                 return
             try:
-                with self._signalled.open("x") as claim:  # two workers may be at the point in the same moment
+                with self._signalled.open("x") as claim:  # two workers may be at the point at the same time
                     claim.write(f"{os.getpid()} {_name(given)}\n")
             except FileExistsError:
                 return
-            # To this thread: a signal to the process may reach another thread first, and this thread would pass the point.
+            # Send it to this thread: a signal to the process may reach another thread first, and this thread would pass the point.
             signal.pthread_kill(threading.get_ident(), self._signal)
 
 

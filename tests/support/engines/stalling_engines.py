@@ -1,4 +1,4 @@
-"""An echo engine that stalls in every way an engine can, and one that is only slow."""
+"""An echo engine that stalls in several ways, and an engine that is only slow."""
 
 import asyncio
 import ctypes
@@ -15,10 +15,10 @@ STALL_S = 3600
 
 
 class StallingEngine(RecordingEngine):
-    """Stops answering after ``answers`` answers, once in a fleet; the file ``stalled`` records that it has.
+    """An engine that stops answering after ``answers`` answers, once in a fleet; the file ``stalled`` records the stall.
 
     ``silent``: its event loop continues; ``blocked``: synchronous code blocks the loop; ``locked``: native code holds the
-    interpreter's lock as well, so that no thread of the worker runs, not even its heartbeat.
+    interpreter's lock, so that all threads of the worker stop, including its heartbeat.
     """
 
     def __init__(self, profile: ModelProfile, weights: str) -> None:
@@ -44,7 +44,7 @@ class StallingEngine(RecordingEngine):
 
 
 class SlowEngine(RecordingEngine):
-    """Answers one question at a time, so that most questions wait for long while the engine answers regularly."""
+    """An engine that answers one question at a time, so that most questions wait although it answers regularly."""
 
     def __init__(self, profile: ModelProfile, weights: str) -> None:
         super().__init__(profile, weights)

@@ -1,4 +1,4 @@
-"""Folders without permission to enter.  Tests may run as root, for whom a folder's mode has no effect."""
+"""Folders without permission to enter. Tests may run as root, and root ignores a folder's mode."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""A fake clock for pacing and timeouts: a sleep advances it at once, so that minutes take no time."""
+"""A fake clock for pacing and timeouts. A sleep advances the clock and returns immediately."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from workers.engines.openai.pacing import Clock
 
 @dataclass
 class FakeClock:
-    """``now_s`` is the time, ``slept`` lists every sleep so far.  Sleeping tasks continue in the order of their sleeps."""
+    """A clock with the time ``now_s`` and the sleeps so far, ``slept``. Tasks continue in the order of their sleeps."""
 
     now_s: float = 1000.0
     slept: list[float] = field(default_factory=list)

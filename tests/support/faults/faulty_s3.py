@@ -19,7 +19,7 @@ Fault = Callable[["Call"], None]
 
 @dataclass
 class Rule:
-    """The requests that get a fault (``re.search`` in "METHOD /path?query"), and how many more of them; None: all."""
+    """The requests that get a fault (``re.search`` in "METHOD /path?query"), and their remaining number; None: all."""
 
     fault: Fault
     asked: re.Pattern[str]
@@ -27,7 +27,7 @@ class Rule:
 
 
 class FaultyS3:
-    """The proxy.  ``faulted`` lists the requests that got a fault, oldest first, as "METHOD /path?query"."""
+    """The proxy. ``faulted`` lists the requests that got a fault, oldest first, as "METHOD /path?query"."""
 
     def __init__(self, upstream: str) -> None:
         self.upstream = urlsplit(upstream).netloc
@@ -96,7 +96,7 @@ def delay(seconds: float) -> Fault:
     """Serve the request after a delay."""
 
     def wait_and_pass(call: "Call") -> None:
-        time.sleep(seconds)  # the fault itself, not a wait for something
+        time.sleep(seconds)  # this sleep is the fault
         call.send(*call.forward())
 
     return wait_and_pass
@@ -133,7 +133,7 @@ class _Server(ThreadingHTTPServer):
             call.cut()
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Print nothing: killed clients break their connections."""
+        """Do not print errors: killed clients break their connections."""
 
 
 class Call(BaseHTTPRequestHandler):
@@ -159,7 +159,7 @@ class Call(BaseHTTPRequestHandler):
         else:
             self.send(*self.forward())
 
-    do_PUT = do_POST = do_HEAD = do_DELETE = do_GET  # noqa: N815  # http.server calls these names
+    do_PUT = do_POST = do_HEAD = do_DELETE = do_GET  # noqa: N815  # http.server requires these names
 
     def forward(self) -> tuple[int, dict[str, str], bytes]:
         """Forward the request; return the status, headers and body of the response."""
@@ -191,4 +191,4 @@ class Call(BaseHTTPRequestHandler):
             self.connection.shutdown(2)
 
     def log_message(self, *_: object) -> None:
-        """Print nothing."""
+        """Do not log requests."""

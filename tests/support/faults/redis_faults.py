@@ -1,4 +1,4 @@
-"""Faults of a running Redis: it is full, it hangs, it closes connections, it refuses commands."""
+"""Faults of a running Redis: out of memory, hangs, closed connections, and refused commands."""
 
 import os
 import signal
@@ -28,7 +28,7 @@ def wait_for_parts(fleet: Fleet, run_id: str, count: int) -> None:
 
 @contextmanager
 def full_redis(fleet: Fleet) -> Iterator[None]:
-    """Make Redis refuse every command that could take memory (``maxmemory``, ``noeviction``) inside the block."""
+    """Make Redis refuse every command that could use memory (``maxmemory``, ``noeviction``) inside the block."""
     client = fleet.ledger.client
     client.config_set("maxmemory-policy", "noeviction")
     client.config_set("maxmemory", 1)

@@ -2,7 +2,7 @@
 
     python -m tests.support.faults.signalled_producer POINT[/SIGNAL] ARGUMENT...
 
-The default signal is SIGKILL.  Ctrl+C sends SIGINT, after which the command ends by itself.
+The default signal is SIGKILL. Ctrl+C sends SIGINT, and the command then ends by itself.
 """
 
 import os
@@ -22,7 +22,7 @@ from common.ledger.ledger import Ledger
 from common.storage.store import Store, Writer
 from producer.__main__ import main
 
-MESSAGES_BEFORE_SIGNAL = 1100  # more than one batch of 1000 messages, so that one batch is sent and another is not
+MESSAGES_BEFORE_SIGNAL = 1100  # more than one batch of 1000 messages, so that only one batch is sent
 BY = signal.SIGKILL
 
 
@@ -43,7 +43,7 @@ def signal_at(owner: Any, name: str, *, before: bool = False, calls: int = 1) ->
     setattr(owner, name, wrapped)
 
 
-# Steps of ``enqueue`` at which ``tests/integration/test_producer_commands.py`` kills it and checks what it leaves behind.
+# Steps of ``enqueue`` at which ``tests/integration/test_producer_commands.py`` kills it and checks the remaining state.
 POINTS: dict[str, Callable[[], None]] = {
     "after_samples": lambda: signal_at(Store, "put", before=True),
     "after_index": lambda: signal_at(Store, "put"),

@@ -12,12 +12,12 @@ import pytest
 from tests.support.waiting import wait_until
 
 DISK_BYTES = 2**20
-_BLOCK_BYTES = 4096  # tmpfs gives files whole pages
+_BLOCK_BYTES = 4096  # tmpfs allocates whole pages
 
 
 @dataclass(frozen=True)
 class SmallDisk:
-    """A mounted disk.  The file ``filler`` fills it."""
+    """A mounted disk. The file ``filler`` fills it."""
 
     folder: Path
 
@@ -28,7 +28,10 @@ class SmallDisk:
     def fill(self, *, leave_bytes: int = 0) -> None:
         """Fill the disk except for ``leave_bytes``, rounded down to whole blocks."""
         blocks = (self.free_bytes - leave_bytes) // _BLOCK_BYTES
-        with (self.folder / "filler").open("ab", buffering=0) as filler, suppress(OSError):  # others write at the same time
+        with (
+            (self.folder / "filler").open("ab", buffering=0) as filler,
+            suppress(OSError),
+        ):  # other processes write at the same time
             for _ in range(blocks):
                 filler.write(bytes(_BLOCK_BYTES))
 
@@ -36,7 +39,7 @@ class SmallDisk:
         (self.folder / "filler").unlink()
 
     def forbid_writing(self) -> None:
-        """Make the disk read-only, as the kernel does with a failing disk."""
+        """Make the disk read-only, as the kernel does after disk errors."""
         wait_until(lambda: _try_to("mount", "-o", "remount,ro", self.folder) == "", "a moment without an open file for writing")
 
     def allow_writing(self) -> None:
@@ -45,7 +48,7 @@ class SmallDisk:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
-    """Yield an empty disk of 1 MiB.  Skips the test without root, because only root may mount; CI runs the tests as root."""
+    """Yield an empty disk of 1 MiB. Skip the test without root, because only root may mount. CI runs the tests as root."""
     if os.geteuid() != 0:
         pytest.skip("only root may mount the small disk that this test fills")
     with mount_disk(tmp_path / "disk") as disk:

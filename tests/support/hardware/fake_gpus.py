@@ -1,4 +1,4 @@
-"""Fake GPUs, in this process or in one that is started with the environment of ``with_gpus``."""
+"""Fake GPUs, in this process or in a process with the environment of ``with_gpus``."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Load one media object directly, for tests of the result."""
+"""Load one media object directly, for tests that check the image."""
 
 from PIL import Image
 
@@ -11,6 +11,6 @@ AS_IS = MediaBounds()
 
 
 def load_image(media: Media, access: MediaAccess, bounds: MediaBounds = AS_IS) -> Image.Image:
-    """Return an image.  Raises ``SampleError``."""
+    """Return an image. Raise ``SampleError``."""
     (image,) = open_media(media, access, bounds).decode()
     return image

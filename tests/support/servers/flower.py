@@ -34,7 +34,7 @@ class Flower:
 
     def ask(self, path: str, credentials: str = "", method: str = "GET") -> tuple[int, str]:
         """Send a request; return the status and the body of the response."""
-        request = urllib.request.Request(f"{self.url}/{path}", method=method)  # noqa: S310  # our own server on this machine
+        request = urllib.request.Request(f"{self.url}/{path}", method=method)  # noqa: S310  # a local server of the test
         if credentials:
             request.add_header("Authorization", f"Basic {base64.b64encode(credentials.encode()).decode()}")
         try:

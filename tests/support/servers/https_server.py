@@ -1,4 +1,4 @@
-"""A fake internet for tests: names with their addresses, and one real HTTPS server behind every public address."""
+"""A fake internet for tests: names with their addresses, and one real HTTPS server at every public address."""
 
 import itertools
 import os
@@ -21,14 +21,14 @@ PUBLIC_V6 = "2606:4700:4700::1111"
 
 
 def answer(body: bytes = b"", status: int = 200, **headers: str | int) -> list[bytes]:
-    """Return an HTTP response in pieces; a header ``a_b=1`` is sent as ``a-b: 1``.  Without a header there is no length."""
+    """Return an HTTP response in pieces. A header ``a_b=1`` is sent as ``a-b: 1``. The length is sent only if it is a header."""
     lines = [f"HTTP/1.1 {status} Reason", "Connection: close"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
     return ["\r\n".join([*lines, "", ""]).encode(), body]
 
 
 class Server(socketserver.ThreadingTCPServer):
-    """Sends the bytes that ``pages`` has for the requested path; ``requests`` lists the heads of the requests."""
+    """A server that sends the bytes in ``pages`` for the requested path; ``requests`` lists the heads of the requests."""
 
     def __init__(self, hosts: Iterable[str]) -> None:
         super().__init__(("127.0.0.1", 0), socketserver.BaseRequestHandler)
@@ -46,7 +46,10 @@ class Server(socketserver.ThreadingTCPServer):
             yield b"x"
 
     def finish_request(self, request: Any, *_: Any) -> None:
-        with suppress(OSError), self._tls.wrap_socket(request, server_side=True) as connection:  # OSError: the client has gone
+        with (
+            suppress(OSError),
+            self._tls.wrap_socket(request, server_side=True) as connection,
+        ):  # OSError: the client has disconnected
             head = b""
             while b"\r\n\r\n" not in head and (piece := connection.recv(65536)):
                 head += piece
@@ -55,11 +58,11 @@ class Server(socketserver.ThreadingTCPServer):
             self.requests.append(head.decode())
             for piece in self.pages.get(head.split()[1].decode(), answer(status=404)):
                 connection.sendall(piece)
-            connection.unwrap()  # without a TLS shutdown, a body without a length counts as truncated
+            connection.unwrap()  # without a TLS shutdown, clients treat a body without a length as truncated
 
 
 class Web:
-    """Resolves names, connects to the server, and records both.
+    """A stub that resolves names, connects to the server, and records both.
 
     ``lookups`` lists the resolved hosts, ``connected`` the addresses that were connected to, each with its timeout (seconds) in
     ``timeouts``; connections to an address in ``silent`` time out.
@@ -77,11 +80,11 @@ class Web:
             self.name(host, [PUBLIC])
 
     def name(self, host: str, *answers: list[str]) -> None:
-        """Resolve ``host`` to the addresses of each answer in turn, and to those of the last answer from then on."""
+        """Resolve ``host`` to the addresses of each answer in sequence, and then always to the addresses of the last answer."""
         self._names[host] = itertools.chain(answers, itertools.repeat(answers[-1]))
 
     def getaddrinfo(self, host: str, port: int, **options: Any) -> Any:
-        """Replace ``socket.getaddrinfo``: resolve the known names, and otherwise only numeric addresses."""
+        """Replace ``socket.getaddrinfo``: resolve the known names and numeric addresses."""
         self.lookups.append(host)
         addresses = next(self._names[host]) if host in self._names else [host]
         return [entry for address in addresses for entry in self._resolve(address, port, flags=socket.AI_NUMERICHOST, **options)]

@@ -38,7 +38,7 @@ class Asked:
 class Reply:
     """A response.
 
-    ``hangs``: no response is ever sent; ``cuts``: the connection is closed in the middle of the body; ``drips``: the body never
+    ``hangs``: the server never responds; ``cuts``: the connection is closed in the middle of the body; ``drips``: the body never
     ends, and arrives in small pieces.
     """
 
@@ -74,9 +74,9 @@ def say_json(body: object, status: int = 200, headers: dict[str, str] | None = N
 
 
 class OpenAIServer(ThreadingHTTPServer):
-    """Answers with the result of ``reply``, which many threads call.
+    """A server that answers with the result of ``reply``, which many threads call.
 
-    ``asked`` lists the requests; ``most_at_once`` is the highest number of simultaneous ones.
+    ``asked`` lists the requests; ``most_at_once`` is the highest number of simultaneous requests.
     """
 
     daemon_threads = True  # a client may keep its connection open
@@ -87,8 +87,8 @@ class OpenAIServer(ThreadingHTTPServer):
         self.reply: Callable[[Asked], Reply] = lambda _: say()
         self.models = refuse(404)  # the response to GET /models
         self.asked: list[Asked] = []
-        self.lists = 0  # requests for it
-        self.cut_lists = 0  # how many of the first ones get no answer
+        self.lists = 0  # requests for the models
+        self.cut_lists = 0  # the number of first requests without an answer
         self.at_once = self.most_at_once = 0
         self.changed = threading.Condition()
         self.closing = threading.Event()
@@ -119,7 +119,7 @@ class OpenAIServer(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
-    def do_GET(self) -> None:  # the name that http.server wants
+    def do_GET(self) -> None:  # http.server requires this name
         server = cast("OpenAIServer", self.server)
         assert self.path == "/v1/models"
         with server.changed:
@@ -135,7 +135,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(reply.content)
 
-    def do_POST(self) -> None:  # the name that http.server wants
+    def do_POST(self) -> None:  # http.server requires this name
         server = cast("OpenAIServer", self.server)
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         assert self.path == "/v1/chat/completions"
@@ -154,7 +154,7 @@ class _Handler(BaseHTTPRequestHandler):
         endless = reply.cuts or reply.drips
         self.send_header("Content-Length", str(2**40 if endless else len(reply.content)))
         self.end_headers()
-        with suppress(OSError):  # the client has gone
+        with suppress(OSError):  # the client has disconnected
             self.wfile.write(reply.content)
             while reply.drips and not server.closing.wait(0.02):
                 self.wfile.write(b" ")
@@ -163,7 +163,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.shutdown(socket.SHUT_RDWR)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # as http.server calls it
-        """Print nothing."""
+        """Do not log requests."""
 
 
 @contextmanager

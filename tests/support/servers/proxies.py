@@ -1,4 +1,4 @@
-"""What the proxies of the tests share: an asyncio server in a thread of its own, and the copying of a connection's bytes."""
+"""Code that the proxies of the tests share: an asyncio server in a separate thread, and the copying of a connection's bytes."""
 
 import asyncio
 import ssl
@@ -13,7 +13,7 @@ Handle = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 def serve_in_thread(handle: Handle, name: str, tls: ssl.SSLContext | None = None) -> Iterator[int]:
     """Run ``handle`` for every connection, on an event loop in a thread called ``name``; yield the port on 127.0.0.1."""
     loop = asyncio.new_event_loop()
-    # Clients break connections on purpose: they refuse a certificate, or their test ends.
+    # Clients break connections on purpose, for example because they refuse a certificate.
     loop.set_exception_handler(lambda *_: None)
     thread = threading.Thread(target=loop.run_forever, name=name)
     thread.start()
@@ -30,12 +30,12 @@ def serve_in_thread(handle: Handle, name: str, tls: ssl.SSLContext | None = None
 
 
 async def copy_stream(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_silent: Callable[[], bool] = lambda: False
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_stalled: Callable[[], bool] = lambda: False
 ) -> None:
-    """Copy until one side closes its connection, then close the other; drop what arrives while ``is_silent``."""
+    """Copy until one side closes its connection, then close the other; drop bytes that arrive while ``is_stalled``."""
     try:
         while content := await reader.read(65536):
-            if not is_silent():
+            if not is_stalled():
                 writer.write(content)
                 await writer.drain()
     except OSError:

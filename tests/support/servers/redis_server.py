@@ -10,7 +10,7 @@ from producer.demo.redis_server import RedisServer, start_redis
 
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """Yield the session's server.  A test that kills or restarts a server must start its own: ``start_redis(tmp_path)``."""
+    """Yield the session's server. A test that kills or restarts a server must start its own: ``start_redis(tmp_path)``."""
     with start_redis(tmp_path_factory.mktemp("redis"), append_only=False) as server:
         yield server
 

@@ -40,13 +40,13 @@ def s3_url(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
     monkeypatch.setenv("AWS_REGION", "us-east-1")
     bucket = f"test-{secrets.token_hex(BUCKET_NAME_BYTES)}"
-    request = urllib.request.Request(f"{s3_endpoint}/{bucket}", method="PUT")  # noqa: S310  # our own server on this machine
+    request = urllib.request.Request(f"{s3_endpoint}/{bucket}", method="PUT")  # noqa: S310  # a local server of the test
     urllib.request.urlopen(request, timeout=10).close()  # noqa: S310  # the same
     return f"s3://{bucket}/root"
 
 
 def _one_at_a_time(put_object: Any) -> Any:
-    """Make moto's conditional put atomic, as S3's is: moto checks for the object and writes it later, which allows races."""
+    """Make moto's conditional put atomic, as in S3. Moto checks for the object and writes it later, which allows races."""
     lock = threading.Lock()
 
     def put_object_alone(response: S3Response) -> Any:

@@ -1,4 +1,4 @@
-"""The Celery app: small messages in the right queue, and settings that the design depends on."""
+"""The Celery app sends small messages to the right queue, and has the settings that the design depends on."""
 
 import base64
 import json
@@ -17,7 +17,7 @@ from common.settings import Settings
 from common.storage.plan_index import ChunkIndex
 from common.storage.store import open_store
 from tests.support.planning import make_samples, make_spec, plan_samples, read_rung
-from tests.support.servers.silent_proxy import start_silent_proxy
+from tests.support.servers.stalling_proxy import start_stalling_proxy
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def index(tmp_path: Path) -> ChunkIndex:
 
 
 def read_messages(client: redis.Redis, model: str) -> list[dict[str, Any]]:
-    """Return the messages of a queue, the next one to be taken first."""
+    """Return the messages of a queue in the order of delivery."""
     messages: Any = client.lrange(queue_name(model), 0, -1)
     return [json.loads(message) for message in reversed(messages)]
 
@@ -61,7 +61,7 @@ def test_flower_shows_model_run_chunk_and_samples(client: redis.Redis, redis_url
     ]
 
 
-def test_ring_without_chunks_sends_nothing(client: redis.Redis, redis_url: str) -> None:
+def test_ring_without_chunks_does_not_publish(client: redis.Redis, redis_url: str) -> None:
     assert ring(make_app(Settings(redis_url=redis_url)), "tiny", "tiny-1", []) == 0
     assert count_waiting(client, "tiny") == 0
 
@@ -72,17 +72,17 @@ def test_chunks_beyond_one_batch_arrive_in_order(client: redis.Redis, redis_url:
     assert [body[0][1] for body in bodies] == list(range(1000))
 
 
-def test_ring_times_out_on_silent_connection(client: redis.Redis, redis_url: str) -> None:
-    """A heartbeat without a timeout would cost its worker every lease. The next ring succeeds."""
-    with start_silent_proxy(redis_url) as (url, link):
+def test_ring_times_out_on_stalled_connection(client: redis.Redis, redis_url: str) -> None:
+    """Without a timeout, a blocked heartbeat would lose every lease of its worker. The next ring succeeds."""
+    with start_stalling_proxy(redis_url) as (url, link):
         app = make_app(Settings(redis_url=url, lease_s=6))
         ring(app, "tiny", "tiny-1", [0])
-        link.be_silent()
+        link.stall()
         with pytest.raises(ServiceUnreachable, match=r"messages for tiny-1 .*Timeout"):
             ring(app, "tiny", "tiny-1", [1])
         assert ring(app, "tiny", "tiny-1", [2]) == 1
-        link.be_silent(permanently=True)
-        for _ in range(2):  # the first uses the open connection, the second would open a new one
+        link.stall(permanently=True)
+        for _ in range(2):  # the first call uses the open connection, the second call needs a new one
             with pytest.raises(ServiceUnreachable, match=r"messages for tiny-1 .*Timeout"):
                 ring(app, "tiny", "tiny-1", [3])
     assert read_rung(client, "tiny") == [0, 2]
@@ -170,4 +170,4 @@ def test_certificates_are_verified_unless_address_disables_it() -> None:
         app = make_app(Settings(redis_url=url))
         assert app.connection().ssl["ssl_cert_reqs"] == verified
         assert app.connection().ssl.get("ssl_ca_certs") == read_tls_options(url).get("ssl_ca_certs")
-        assert app.conf.broker_use_ssl == read_tls_options(url)  # for Flower
+        assert app.conf.broker_use_ssl == read_tls_options(url)  # Flower reads this setting

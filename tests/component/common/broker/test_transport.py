@@ -20,7 +20,7 @@ from common.settings import Settings
 from tests.support.waiting import wait_until
 
 QUEUE = "fleet.tried"
-BOMB = bz2.compress(bytes(1_000_000))  # 45 bytes that decode to a million
+BOMB = bz2.compress(bytes(1_000_000))  # 45 bytes that decode to a million bytes
 
 
 @pytest.fixture
@@ -30,13 +30,13 @@ def connection(redis_url: str) -> Iterator[Connection]:
 
 
 @pytest.mark.parametrize("answer", ["ack", "reject", "requeue"])
-def test_closed_connection_swallows_late_acknowledgement(connection: Connection, answer: str) -> None:
+def test_late_acknowledgement_on_closed_connection_is_ignored(connection: Connection, answer: str) -> None:
     with connection.SimpleQueue(QUEUE) as queue:
         queue.put({"run_id": "tried-1"})
         message = queue.get(timeout=10)
-        connection.collect()  # as Celery does with a lost connection
-        message.channel._disconnect_pools()  # noqa: SLF001  # after an outage there are no pools; here collect() has reached the server
-        getattr(message, answer)()  # kombu 5.7 raises AttributeError, which ends Celery's loop
+        connection.collect()  # Celery does this with a lost connection
+        message.channel._disconnect_pools()  # noqa: SLF001  # after an outage the pools do not exist; here collect() reached the server
+        getattr(message, answer)()  # kombu 5.7 raises AttributeError here, which ends Celery's loop
         assert message.acknowledged
 
 
@@ -51,7 +51,7 @@ def test_closed_connection_swallows_late_acknowledgement(connection: Connection,
         (None, "bz2", None),
     ],
 )
-def test_message_that_expands_is_never_decoded(
+def test_compressed_message_is_never_decoded(
     connection: Connection, redis_url: str, content_type: object, encoding: object, compression: object
 ) -> None:
     described = {"content-type": content_type, "content-encoding": encoding, "headers": {"compression": compression}}
@@ -63,11 +63,11 @@ def test_message_that_expands_is_never_decoded(
         with Redis.from_url(redis_url) as client:
             client.lpush(QUEUE, entry)
         connection.Producer().publish({"last": True}, routing_key=QUEUE, serializer="json")
-        wait_until(lambda: _read(connection) and received, "the message after it")
+        wait_until(lambda: _read(connection) and received, "the message after the compressed one")
     assert [message.payload for message in received] == [{"last": True}]
 
 
-def test_broadcast_that_is_no_message_is_dropped(connection: Connection, redis_url: str) -> None:
+def test_invalid_broadcast_is_dropped(connection: Connection, redis_url: str) -> None:
     received: list[Any] = []
     where = Exchange("tried.pidbox", type="fanout")
     queue = Queue("listening", where, auto_delete=True)
@@ -76,12 +76,12 @@ def test_broadcast_that_is_no_message_is_dropped(connection: Connection, redis_u
         for entry in (b"\x80", b"5", b"null", b"{}", b"[" * 200_000, b'{"a":' * 200_000, b'{"properties": 1}'):
             assert client.publish("/0.tried.pidbox", entry)
         connection.Producer().publish({"last": True}, exchange=where, serializer="json")
-        wait_until(lambda: _read(connection) and received, "the message after them")
+        wait_until(lambda: _read(connection) and received, "the message after the invalid ones")
     assert [message.payload for message in received] == [{"last": True}]
 
 
 def _read(connection: Connection) -> bool:
-    """Read what has arrived.  Return True, also if there is nothing."""
+    """Read the messages that have arrived. Return True, even if the queue is empty."""
     with suppress(TimeoutError):
         connection.drain_events(timeout=0.2)
     return True

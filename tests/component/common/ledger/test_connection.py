@@ -1,4 +1,4 @@
-"""The connection to Redis survives what redis-py does not retry, and names what Redis refuses."""
+"""The connection to Redis retries errors that redis-py does not retry, and names the reason of a refused command."""
 
 import socket
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from tests.support.fleet import Fleet
 
 
 def cut_handshakes(monkeypatch: pytest.MonkeyPatch, count: int) -> list[int]:
-    """Let Redis close the next ``count`` connections during their handshake.  Return a list that records each."""
+    """Make Redis close the next ``count`` connections during their handshake. Return a list with an entry for each."""
     handshake, cut = redis.Connection.on_connect_check_health, list[int]()
 
     def cut_or_shake(connection: redis.Connection, check_health: bool = True) -> None:
@@ -65,7 +65,7 @@ def read_and_write(client: redis.Redis) -> None:
         pytest.param(redis_without_permission, "does not permit a command", id="permission missing"),
     ],
 )
-def test_refusal_that_can_pass_is_unreachable(
+def test_temporary_refusal_is_service_unreachable(
     fleet: Fleet, fault: Callable[[Fleet], AbstractContextManager[None]], words: str
 ) -> None:
     client = fleet.ledger.client
@@ -76,7 +76,7 @@ def test_refusal_that_can_pass_is_unreachable(
 
 
 @pytest.mark.parametrize("reason", ["certificate has expired", "certificate is not yet valid"])
-def test_certificate_out_of_date_can_pass(redis_url: str, reason: str) -> None:
+def test_certificate_outside_its_dates_is_service_unreachable(redis_url: str, reason: str) -> None:
     settings = Settings(redis_url=redis_url)
     refused = redis.ConnectionError(f"Error 1: [SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: {reason} (_ssl.c:1006)")
     with pytest.raises(ServiceUnreachable, match=f"out of date.*{reason}.*clock"), reaching_redis(settings):

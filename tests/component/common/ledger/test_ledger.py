@@ -16,7 +16,7 @@ from common.records import STATE_BYTES, Standing, Status
 from common.settings import Settings
 from common.spec.models import AbortIf
 from tests.support.ledger import DATASETS, RUN, lose_answers, make_chunk, make_part, make_plan
-from tests.support.servers.silent_proxy import start_silent_proxy
+from tests.support.servers.stalling_proxy import start_stalling_proxy
 from tests.support.waiting import wait_until
 
 
@@ -48,7 +48,7 @@ def test_opening_a_run_is_idempotent(ledger: Ledger) -> None:
 
 
 def test_opener_of_run_gets_true_after_retry(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The answer of Redis may get lost, and only the opener of a run commits the parts that are already done."""
+    """The response of Redis may be lost. Only the producer that opens a run commits the parts that already exist."""
     lose_answers(monkeypatch, "open")
     assert ledger.open_run(make_plan(), "tiny")
     assert not ledger.open_run(make_plan(), "tiny"), "another producer, or a second call, does not open the run"
@@ -77,15 +77,15 @@ def test_retried_commands_are_idempotent(ledger: Ledger, monkeypatch: pytest.Mon
     assert ledger.cancel_run(RUN, "enough")
 
 
-def test_lease_is_renewed_despite_silent_connection(redis_url: str, opened: Ledger) -> None:
-    """After a failover, or when a NAT drops the connection, the connection stays open but no answer arrives."""
-    with start_silent_proxy(redis_url) as (url, link):
+def test_lease_is_renewed_despite_stalled_connection(redis_url: str, opened: Ledger) -> None:
+    """After a failover, or when a NAT drops the connection, the connection stays open but responses do not arrive."""
+    with start_stalling_proxy(redis_url) as (url, link):
         chosen = Settings(redis_url=url, lease_s=6)
         with connect_redis(chosen, patience_s=0) as client:
             holder = Ledger(client, chosen)
             lease = holder.acquire(RUN, 0, "gpu0@a")
             assert lease is not None
-            link.be_silent()
+            link.stall()
             with ThreadPoolExecutor(1) as pool:
                 renewed = pool.submit(holder.renew, RUN, [lease])
                 ran_out = wait_until(
@@ -119,7 +119,7 @@ def test_expired_lease_is_renewable_until_takeover(redis_url: str) -> None:
     ledger.open_run(make_plan(), "tiny")
     slow = ledger.acquire(RUN, 0, "slow")
     assert slow is not None
-    long_leases = Ledger(ledger.client, Settings(redis_url=redis_url, lease_s=600))  # lists no chunk twice within the test
+    long_leases = Ledger(ledger.client, Settings(redis_url=redis_url, lease_s=600))  # does not offer a chunk twice within the test
     assert wait_until(lambda: long_leases.expire_leases(RUN), "an expired lease") == [0]
     assert long_leases.expire_leases(RUN) == []
     assert ledger.renew(RUN, [slow]) == []
@@ -145,7 +145,7 @@ def test_successor_reads_journal_and_commit_deletes_it(opened: Ledger) -> None:
     assert opened.acquire(RUN, 1, "gpu0@a") is None
 
 
-def test_paused_run_grants_no_lease_until_continued(opened: Ledger) -> None:
+def test_paused_run_does_not_grant_leases(opened: Ledger) -> None:
     assert opened.pause_run(RUN, "part 3 is damaged")
     assert opened.acquire(RUN, 0, "gpu0@a") is None
     view = opened.view_run(RUN)
@@ -155,7 +155,7 @@ def test_paused_run_grants_no_lease_until_continued(opened: Ledger) -> None:
     assert opened.acquire(RUN, 0, "gpu0@a") is not None
 
 
-def test_pending_chunks_are_those_neither_done_nor_leased(opened: Ledger) -> None:
+def test_pending_chunks_are_neither_done_nor_leased(opened: Ledger) -> None:
     opened.acquire(RUN, 1, "gpu0@a")
     opened.commit(make_chunk(0), make_part(0, ["ok"] * 4), DATASETS)
     assert opened.find_pending(RUN) == [2]

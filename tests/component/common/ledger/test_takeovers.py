@@ -1,4 +1,4 @@
-"""The ledger offers chunks without a holder for take-over: which ones, when, and when again."""
+"""The chunks that the ledger offers for takeover, and the time until it offers them again."""
 
 from collections.abc import Iterator
 
@@ -34,7 +34,7 @@ def acquire(ledger: Ledger, chunk: int = 0, worker: str = "gpu0@a") -> Lease:
     return lease
 
 
-def test_without_silent_only_released_chunks_are_offered(ledger: Ledger, short_leases: Ledger) -> None:
+def test_expired_leases_can_be_excluded_from_the_offer(ledger: Ledger, short_leases: Ledger) -> None:
     silent = acquire(short_leases, 0, "gpu0@silent")
     assert ledger.release(acquire(ledger, 1))
     wait_until(lambda: 0 in ledger.find_pending(RUN), "a lease to expire")
@@ -45,7 +45,7 @@ def test_without_silent_only_released_chunks_are_offered(ledger: Ledger, short_l
     assert ledger.expire_leases(RUN) == []
 
 
-def test_limit_does_not_count_skipped_silent_holders(ledger: Ledger, short_leases: Ledger) -> None:
+def test_limit_does_not_count_excluded_expired_leases(ledger: Ledger, short_leases: Ledger) -> None:
     acquire(short_leases, 0)
     wait_until(lambda: 0 in ledger.find_pending(RUN), "a lease to expire")
     for chunk in (1, 2):
@@ -57,8 +57,8 @@ def test_limit_does_not_count_skipped_silent_holders(ledger: Ledger, short_lease
     assert ledger.expire_leases(RUN, limit=1) == []
 
 
-def test_reoffered_chunk_still_counts_as_silent(ledger: Ledger, short_leases: Ledger) -> None:
-    """Until leases can be trusted, the chunk waits, even if its successor never reported."""
+def test_reoffered_chunk_still_has_an_expired_lease(ledger: Ledger, short_leases: Ledger) -> None:
+    """While expired leases are excluded, the chunk waits, even if the worker that it was offered to never began it."""
     acquire(short_leases, 0)
     assert wait_until(lambda: ledger.expire_leases(RUN), "a lease to expire") == [0]
     ledger.offer_again(RUN, 0)
@@ -66,7 +66,7 @@ def test_reoffered_chunk_still_counts_as_silent(ledger: Ledger, short_leases: Le
     assert ledger.expire_leases(RUN) == [0]
 
 
-def test_declined_chunk_is_offered_again_at_once(ledger: Ledger) -> None:
+def test_declined_chunk_is_offered_again_immediately(ledger: Ledger) -> None:
     ledger.release(acquire(ledger))
     for _ in range(3):
         assert ledger.expire_leases(RUN, of_silent=False) == [0]
@@ -75,7 +75,7 @@ def test_declined_chunk_is_offered_again_at_once(ledger: Ledger) -> None:
     assert ledger.expire_leases(RUN) == [0]
 
 
-def test_declining_an_unoffered_chunk_offers_nothing(ledger: Ledger) -> None:
+def test_declining_an_unoffered_chunk_has_no_effect(ledger: Ledger) -> None:
     ledger.offer_again(RUN, 2)
     ledger.offer_again("no-such-run", 0)
     for chunk in (0, 1):

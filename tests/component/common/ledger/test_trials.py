@@ -65,8 +65,8 @@ def test_fifth_loss_without_progress_quarantines_a_chunk(ledger: Ledger, is_repo
     assert standings == [Standing.FRESH] * 5 + [Standing.QUARANTINED]
 
 
-def test_progress_forgives_earlier_losses(ledger: Ledger) -> None:
-    """A preempting cluster kills a slow chunk many times, and each holder adds some outcomes."""
+def test_progress_resets_the_count_of_losses(ledger: Ledger) -> None:
+    """A cluster with preemption may kill many holders of a slow chunk, but each holder adds some outcomes."""
     for number in range(12):
         lease = acquire(ledger)
         assert lease.standing == Standing.FRESH
@@ -74,7 +74,7 @@ def test_progress_forgives_earlier_losses(ledger: Ledger) -> None:
         ledger.release(lease, death=DeathCause.KILL)
 
 
-def test_released_chunk_is_fresh_and_delayable(ledger: Ledger) -> None:
+def test_released_chunk_is_fresh_and_can_be_delayed(ledger: Ledger) -> None:
     for _ in range(6):
         assert ledger.release(acquire(ledger))
     lease = acquire(ledger)
@@ -91,12 +91,12 @@ def strike(ledger: Ledger, chunk: int, times: int) -> None:
         ledger.release(acquire(ledger, chunk), death=DeathCause.CRASH)
 
 
-def test_struck_chunk_is_left_to_other_workers(patient: Ledger) -> None:
+def test_struck_chunk_is_offered_only_to_other_workers(patient: Ledger) -> None:
     strike(patient, 0, times=1)
     assert patient.expire_leases(RUN, takes_struck=False) == []
     assert patient.acquire(RUN, 0, "gpu0@a", takes_struck=False) is None
     assert patient.expire_leases(RUN, takes_struck=False) == []
-    assert patient.expire_leases(RUN) == [0], "it is offered at once"
+    assert patient.expire_leases(RUN) == [0], "it is offered immediately"
     assert patient.acquire(RUN, 0, "gpu1@a") is not None
 
 
@@ -112,7 +112,7 @@ def test_one_worker_at_a_time_serves_the_quarantine(patient: Ledger) -> None:
     strike(patient, 2, times=1)
     serving = acquire(patient, 0)
     assert patient.acquire(RUN, 1, "gpu1@a") is None
-    assert patient.expire_leases(RUN) == [2], "a struck chunk is not served by the quarantine"
+    assert patient.expire_leases(RUN) == [2], "a struck chunk does not belong to the quarantine"
     assert patient.count_cleared(RUN) == {0: 0, 1: 0}
     patient.journal(serving, make_part(0, ["ok"] * 4).outcomes)
     assert patient.count_cleared(RUN) == {0: 4, 1: 0}
@@ -121,7 +121,7 @@ def test_one_worker_at_a_time_serves_the_quarantine(patient: Ledger) -> None:
     assert patient.count_cleared(RUN) == {1: 0}
 
 
-def test_repeated_refusal_keeps_the_silent_holder(ledger: Ledger, patient: Ledger) -> None:
+def test_repeated_refusal_does_not_change_the_expired_lease(ledger: Ledger, patient: Ledger) -> None:
     strike(patient, 0, times=1)
     silent = acquire(ledger)
     wait_until(lambda: 0 in ledger.find_pending(RUN), "the lease to expire")
@@ -136,7 +136,7 @@ def test_deaths_count_against_the_group_that_ran(patient: Ledger) -> None:
         (["0-0", "0-1"], DeathCause.CRASH),
         (["0-1"], DeathCause.STALL),
         (["0-1"], DeathCause.KILL),
-        (["0-0"], None),  # given back in a drain
+        (["0-0"], None),  # released in a drain
         ([], DeathCause.CRASH),  # the control
         (["0-1"], DeathCause.STALL),
     ]
@@ -153,7 +153,7 @@ def test_deaths_count_against_the_group_that_ran(patient: Ledger) -> None:
     assert patient.read_deaths(lease) == {("0-0", "0-1"): {DeathCause.CRASH: 1}}
 
 
-def test_death_after_the_last_group_counts_against_it_alone(patient: Ledger) -> None:
+def test_death_after_a_group_counts_only_against_that_group(patient: Ledger) -> None:
     strike(patient, 0, times=2)
     lease = acquire(patient)
     patient.begin_trial(lease, ["0-3"])
@@ -162,7 +162,7 @@ def test_death_after_the_last_group_counts_against_it_alone(patient: Ledger) -> 
     assert patient.read_deaths(acquire(patient)) == {("0-3",): {DeathCause.KILL: 1}}
 
 
-def test_exited_process_gives_back_its_chunks_only(patient: Ledger) -> None:
+def test_exited_process_releases_only_its_chunks(patient: Ledger) -> None:
     ours, other = acquire(patient, 0), patient.acquire(RUN, 1, "gpu1@a")
     assert other is not None
     assert patient.release_dead("tiny", "gpu0@a", os.getpid() + 1, DeathCause.CRASH) == 0, "another process of that name"
@@ -260,7 +260,7 @@ def test_done_run_is_running_after_growth(ledger: Ledger) -> None:
     assert ledger.acquire(RUN, 3, "gpu0@a") is None, "the chunk does not exist"
     for _ in range(2):
         assert not ledger.open_run(make_plan(), "tiny", chunks=5)
-    assert not ledger.open_run(make_plan(), "tiny", chunks=4), "a producer with an older plan removes no chunks"
+    assert not ledger.open_run(make_plan(), "tiny", chunks=4), "a producer with an older plan does not remove chunks"
     assert (view(ledger).state, view(ledger).chunks) == ("running", 5)
     assert ledger.list_runs("tiny") == [RUN]
     assert ledger.find_pending(RUN) == [3, 4]
@@ -275,7 +275,7 @@ def test_done_run_is_running_after_growth(ledger: Ledger) -> None:
 
 
 def test_commit_of_unknown_chunk_is_not_counted(ledger: Ledger) -> None:
-    """Redis was killed within a second after the run grew, and lost that write. The run still ends."""
+    """Redis lost the growth of the run, because it was killed within a second after that write. The run still ends."""
     for number in range(3):
         ledger.commit(make_chunk(number), make_part(number, ["failed"] * 4), DATASETS)
     again = make_chunk(3).model_copy(update={"scattered": (1, 4, 9, 11)})
@@ -293,7 +293,7 @@ def test_commit_of_unknown_chunk_is_not_counted(ledger: Ledger) -> None:
 
 
 def test_growth_keeps_chunks_counted_before(ledger: Ledger) -> None:
-    """A ledger of an earlier version may have counted chunks that it did not know."""
+    """A ledger of an earlier version may have counted chunks that the run did not contain."""
     for number in range(3):
         ledger.commit(make_chunk(number), make_part(number, ["failed"] * 4), DATASETS)
     run, chunks = run_keys(RUN).run, run_keys(RUN).chunks

@@ -37,14 +37,14 @@ def test_unknown_fields_of_worker_are_absent(client: redis.Redis) -> None:
     assert (full.gpu, full.samples_per_s, full.tokens_per_s) == ("NVIDIA H200", 0.0, 12.5)
 
 
-def test_withdrawn_worker_is_gone_at_once(client: redis.Redis) -> None:
+def test_withdrawn_worker_is_removed_immediately(client: redis.Redis) -> None:
     announce_worker(client, make_record("gpu0@a"), ttl_s=60)
     withdraw_worker(client, "gpu0@a")
     withdraw_worker(client, "never@there")
     assert list_workers(client, "tiny") == []
 
 
-def test_record_of_silent_worker_expires(client: redis.Redis) -> None:
+def test_record_without_heartbeats_expires(client: redis.Redis) -> None:
     announce_worker(client, make_record("gpu0@a"), ttl_s=0.05)
     wait_until(lambda: not list_workers(client, "tiny"), "the key to expire")
 
@@ -68,7 +68,7 @@ def test_record_of_another_writer_is_bounded(client: redis.Redis) -> None:
 @pytest.mark.parametrize(
     "entry", [b"", b"5", b"{}", b"\xff", b"[" * 100_000, b'{"worker": "a"}'], ids=lambda entry: repr(entry[:9])
 )
-def test_entry_of_no_worker_is_skipped(client: redis.Redis, entry: bytes) -> None:
+def test_invalid_registry_entry_is_skipped(client: redis.Redis, entry: bytes) -> None:
     announce_worker(client, make_record("gpu0@a"), ttl_s=60)
     client.set("fleet:worker:odd", entry)
     client.lpush("fleet:worker:list", entry)

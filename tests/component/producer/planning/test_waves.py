@@ -191,7 +191,7 @@ def test_merge_keeps_best_outcome_and_all_attempts() -> None:
     ]
 
 
-def test_no_better_outcome_only_adds_attempts() -> None:
+def test_equal_or_worse_outcome_only_adds_attempts() -> None:
     merged = merge_outcomes([make_outcome("invalid", "a"), make_outcome("invalid", "b"), make_outcome("failed", error="bad")])
     assert (merged.status, merged.prediction, merged.error_code) == ("invalid", "a", None)
     assert [attempt.response for attempt in merged.attempts] == ["a", "b", ""]

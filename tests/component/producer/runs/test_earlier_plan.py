@@ -1,4 +1,4 @@
-"""A run that an earlier version planned: engine options did not count, and media had no digest."""
+"""A run planned by an earlier version: its id does not cover engine options, and its media have no digests."""
 
 import json
 import shutil
@@ -51,12 +51,12 @@ def test_enqueue_names_the_earlier_run(old_fleet: Fleet) -> None:
     assert len(old_fleet.collect(RUN)) == 6
 
 
-def test_enqueue_of_new_spec_names_no_earlier_run(old_fleet: Fleet) -> None:
+def test_enqueue_of_new_spec_does_not_name_earlier_run(old_fleet: Fleet) -> None:
     (old_fleet.folder / "spec.yaml").write_text("{model: ./old.yaml, datasets: [{path: rows.jsonl}], chunks: {max_samples: 3}}")
     assert old_fleet.enqueue(old_fleet.folder / "spec.yaml").earlier_run is None
 
 
-def test_run_of_other_options_is_no_earlier_run(old_fleet: Fleet) -> None:
+def test_run_with_other_options_is_not_an_earlier_run(old_fleet: Fleet) -> None:
     path = old_fleet.folder / "old.yaml"
     path.write_text(path.read_text().replace("default: ok", "default: other"))
     assert old_fleet.enqueue(old_fleet.folder / "spec.yaml").earlier_run is None

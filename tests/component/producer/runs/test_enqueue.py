@@ -1,4 +1,4 @@
-"""After enqueue every chunk of a run is done or queued, whatever the state before and despite concurrent producers."""
+"""After enqueue, every chunk of a run is done or queued, from any earlier state and with concurrent producers."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -181,7 +181,7 @@ def test_rebuild_survives_a_lost_redis_answer(
     assert_run_is_sound(fleet, run_id)
 
 
-def test_rebuild_of_unknown_run_changes_nothing(fleet: Fleet, client: redis.Redis, spec_path: Path) -> None:
+def test_rebuild_of_unknown_run_does_not_change_redis(fleet: Fleet, client: redis.Redis, spec_path: Path) -> None:
     """A wrong ``FLEET_STORE_URL`` must not delete the Redis state of a run that is active in another store."""
     run_id = fleet.enqueue(spec_path).run_id
     wrong = Fleet(fleet.folder, fleet.server, fleet.settings.model_copy(update={"store_url": f"file://{fleet.folder}/wrong"}))

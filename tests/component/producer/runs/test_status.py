@@ -117,7 +117,7 @@ def test_plan_is_read_once_for_many_statuses(
     store: Store, ledger: Ledger, planned: tuple[Plan, ChunkIndex], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read_again = prepare_status(RUN, store, ledger)
-    monkeypatch.setattr(Store, "get", None)  # any use of it fails
+    monkeypatch.setattr(Store, "get", None)  # any access fails
     acquire(ledger, 0)
     assert [read_again().samples.in_flight for _ in range(3)] == [8, 8, 8]
 
@@ -189,14 +189,14 @@ times = st.lists(st.floats(1000, 1060), max_size=200)
 
 
 @given(at_s=times, dropped=st.integers(0, 500), state=st.sampled_from(["running", "paused", "done", "cancelled"]))
-def test_rate_is_never_negative_or_absurd(at_s: list[float], dropped: int, state: str) -> None:
+def test_rate_is_never_negative_or_unrealistic(at_s: list[float], dropped: int, state: str) -> None:
     commits = [Commit(moment, 64, 640) for moment in sorted(at_s, reverse=True)]
     samples_per_s, _ = measure_rate(make_view(commits, done=len(commits) + dropped, state=state))
     assert 0 <= samples_per_s <= 64 * KEPT / 1e-3
 
 
 def test_eta_is_remaining_samples_divided_by_rate(store: Store, ledger: Ledger, planned: tuple[Plan, ChunkIndex]) -> None:
-    """It is None as long as the rate is 0."""
+    """The ETA is None while the rate is 0."""
     plan, index = planned
     assert read_status(RUN, store, ledger).eta_s is None
     for number in (0, 1):

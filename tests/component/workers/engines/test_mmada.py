@@ -129,7 +129,7 @@ def tokenizer() -> Any:
 
 
 def dictate(model: type[MMadaModelLM], tokenizer: Any, text: str, *, ends: bool = True) -> None:
-    """Let the model answer ``text``. With ``ends``, add the end token and the rest that a diffusion model leaves after it."""
+    """Make the model answer ``text``. With ``ends``, add the end token and the tokens that a diffusion model leaves after it."""
     tokens = tokenizer(text, add_special_tokens=False)["input_ids"]
     model.answer = [*tokens, tokenizer.eos_token_id, *tokens] if ends else tokens * 100
 
@@ -214,7 +214,7 @@ def test_engine_survives_fault_of_one_request(model: type[MMadaModelLM], tokeniz
     assert run(ask_with_faults()) == "three"
 
 
-def test_dead_device_ends_the_engine(model: type[MMadaModelLM]) -> None:
+def test_device_failure_ends_the_engine(model: type[MMadaModelLM]) -> None:
     model.fault = RuntimeError("CUDA error: an illegal memory access was encountered")
 
     async def ask_twice() -> None:
@@ -242,7 +242,7 @@ def test_stop_fails_running_and_waiting_requests(model: type[MMadaModelLM]) -> N
     assert len(model.asked) == 1
 
 
-def test_cancelled_request_lets_the_next_run(model: type[MMadaModelLM], tokenizer: Any) -> None:
+def test_next_request_runs_after_a_cancelled_one(model: type[MMadaModelLM], tokenizer: Any) -> None:
     dictate(model, tokenizer, "three")
     model.at_work = at_work = threading.Event()
 
@@ -257,7 +257,7 @@ def test_cancelled_request_lets_the_next_run(model: type[MMadaModelLM], tokenize
     assert run(cancel_and_ask()) == "three"
 
 
-# The context.
+# Context
 
 
 @pytest.mark.parametrize("images", [0, 1])
@@ -280,7 +280,7 @@ def test_prompt_that_fills_context_is_refused(
     assert model.asked == []
 
 
-def test_answer_has_the_blocks_that_fit(model: type[MMadaModelLM], tokenizer: Any) -> None:
+def test_answer_is_limited_to_blocks_that_fit(model: type[MMadaModelLM], tokenizer: Any) -> None:
     dictate(model, tokenizer, "red circle", ends=False)
     [short] = ask(make_request(images=0))
     room = 4 * 64 + 5
@@ -289,7 +289,7 @@ def test_answer_has_the_blocks_that_fit(model: type[MMadaModelLM], tokenizer: An
     assert (model.asked[1]["room"], model.asked[1]["steps"], model.asked[1]["block"]) == (256, 128, 64)
 
 
-# Loading.
+# Loading
 
 
 def test_unstarted_engine_rejects_requests_and_stops() -> None:

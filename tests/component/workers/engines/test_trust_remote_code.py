@@ -1,4 +1,4 @@
-"""Code in a model's folder runs only if the profile trusts it: configuration, processor, tokenizer or generation."""
+"""Code in a model's folder (configuration, processor, tokenizer, generation) runs only with ``trust_remote_code``."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ from common.spec.models import ModelProfile
 from tests.support.engines.requests import TINY
 from workers.engines.hf.model import HfModel, HfOptions
 
-# The code that a model's folder can bring, by the file that names it.
+# The kinds of code in a model's folder, by the file that names the code.
 AUTO_MAPS: dict[str, dict[str, Any]] = {
     "config.json": {"AutoConfig": "homemade.HomemadeConfig", "AutoModelForImageTextToText": "homemade.HomemadeModel"},
     "processor_config.json": {"AutoProcessor": "homemade.HomemadeProcessor", "AutoImageProcessor": "homemade.HomemadeImages"},
@@ -43,7 +43,7 @@ def ran(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path, ran: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the folder of a complete model with its own Python file, which no configuration names so far."""
+    """Return the folder of a complete model with its own Python file. No configuration file names it yet."""
     monkeypatch.setattr(transformers.dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
     monkeypatch.setattr(sys, "path", [*sys.path])
     folder = tmp_path / "weights"
@@ -53,7 +53,7 @@ def folder(tmp_path: Path, ran: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def name_code(folder: Path, file: str, **changes: str) -> None:
-    """Name the code in a file of the model, and change other fields of it."""
+    """Name the code in a file of the model, and change other fields of that file."""
     path = folder / file
     path.write_text(json.dumps({**json.loads(path.read_text()), "auto_map": AUTO_MAPS[file], **changes}))
 
@@ -84,7 +84,7 @@ def test_custom_generation_loop_does_not_run(folder: Path, ran: Path) -> None:
 
 
 @pytest.mark.parametrize("file", AUTO_MAPS)
-def test_remote_code_runs_if_the_profile_trusts_it(folder: Path, ran: Path, file: str) -> None:
+def test_remote_code_runs_if_the_profile_allows_it(folder: Path, ran: Path, file: str) -> None:
     name_code(folder, file)
     with suppress(ConfigError):  # the test does not need code that fits the weights
         load(folder, trust_remote_code=True).release()

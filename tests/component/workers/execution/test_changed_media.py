@@ -1,4 +1,4 @@
-"""A picture that was changed after the run was planned is a named fault, and is not asked."""
+"""A sample whose picture changes after planning fails with a named error, and is not sent to the engine."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ def draw(path: Path, colour: str) -> None:
     Image.new("RGB", (8, 8), colour).save(path)
 
 
-def test_changed_picture_is_not_asked(fleet: Fleet) -> None:
+def test_sample_with_changed_picture_is_not_sent(fleet: Fleet) -> None:
     fleet.write_profile("echo")
     for name in ("kept", "changed"):
         draw(fleet.folder / f"{name}.png", "red")

@@ -1,4 +1,4 @@
-"""A chunk is leased, answered, journaled, written and committed, and each step continues where the last one ended."""
+"""A chunk is leased, answered, journaled, written and committed. A successor continues after the last finished step."""
 
 import threading
 from collections.abc import Iterator
@@ -36,14 +36,14 @@ def make_outcome(sample: Sample, prediction: str) -> Outcome:
     )
 
 
-def test_a_run_of_two_chunks_is_sound(worker: Worker, fleet: Fleet) -> None:
+def test_run_of_two_chunks_is_sound(worker: Worker, fleet: Fleet) -> None:
     run_id = enqueue_rows(fleet, "tried", make_rows(20))
     assert [run_chunk(worker, run_id, number) for number in (1, 0)] == ["done", "done"]
     assert {outcome.prediction for outcome in assert_run_is_sound(fleet, run_id)} == {"ok"}
     assert worker.keeper.leases == []
 
 
-def test_done_held_or_unknown_chunk_is_not_needed(worker: Worker, fleet: Fleet) -> None:
+def test_done_held_or_unknown_chunk_does_not_run(worker: Worker, fleet: Fleet) -> None:
     run_id = enqueue_rows(fleet, "tried", make_rows(20))
     assert run_chunk(worker, run_id, 0) == "done"
     assert worker.ledger.acquire(run_id, 1, "another@worker")
@@ -54,7 +54,7 @@ def test_done_held_or_unknown_chunk_is_not_needed(worker: Worker, fleet: Fleet) 
     assert engine.asked == []
 
 
-def test_a_draining_worker_takes_no_chunk(worker: Worker, fleet: Fleet) -> None:
+def test_draining_worker_does_not_take_a_chunk(worker: Worker, fleet: Fleet) -> None:
     run_id = enqueue_rows(fleet, "tried", make_rows(4))
     worker.leases.drain()
     assert run_chunk(worker, run_id, 0) == "not needed"
@@ -80,7 +80,7 @@ def test_second_writer_gets_the_existing_part(worker: Worker, fleet: Fleet) -> N
     assert {outcome.prediction for outcome in lost.outcomes} == {"first"}
 
 
-def test_part_that_appears_meanwhile_counts(worker: Worker, fleet: Fleet) -> None:
+def test_part_of_a_faster_worker_is_committed(worker: Worker, fleet: Fleet) -> None:
     run_id = enqueue_rows(fleet, "tried", make_rows(4))
     samples = read_samples(worker, run_id)
 
@@ -94,7 +94,7 @@ def test_part_that_appears_meanwhile_counts(worker: Worker, fleet: Fleet) -> Non
     assert {outcome.prediction for outcome in assert_run_is_sound(fleet, run_id)} == {"winner"}
 
 
-def test_successor_asks_only_missing_samples(worker: Worker, fleet: Fleet) -> None:
+def test_successor_sends_only_missing_samples(worker: Worker, fleet: Fleet) -> None:
     run_id = enqueue_rows(fleet, "tried", make_rows(8))
     samples = read_samples(worker, run_id)
     before = worker.ledger.acquire(run_id, 0, "dead@worker")
@@ -148,21 +148,21 @@ def test_dead_engine_releases_chunk_with_its_journal(worker: Worker, fleet: Flee
     with pytest.raises(Exited):
         run_chunk(worker, run_id, 0)
     assert exits == [ENGINE_DIED]
-    assert worker.ledger.expire_leases(run_id) == [0], "the chunk must be offered to other workers at once"
+    assert worker.ledger.expire_leases(run_id) == [0], "the chunk must be offered to other workers immediately"
     lease = worker.ledger.acquire(run_id, 0, "successor@worker")
     assert lease is not None
     assert lease.standing == Standing.STRUCK
     assert len(worker.ledger.read_journal(lease)) == 3
 
 
-def test_unreachable_engine_in_a_trial_is_no_crash(fleet: Fleet) -> None:
+def test_unreachable_engine_in_a_trial_is_not_a_crash(fleet: Fleet) -> None:
     def answer(request: Request) -> str:
         raise TransientError("the endpoint does not answer")
 
     fleet.write_profile("tried")
     with open_worker(fleet, "tried", lease_s=0.5, renew_s=0.1, janitor_s=600) as worker:
         worker.host.engine = engine = ScriptedEngine(answer)
-        run_id = enqueue_rows(fleet, "tried", make_rows(1))  # after the one sweep of its janitor
+        run_id = enqueue_rows(fleet, "tried", make_rows(1))  # after the only sweep of the worker's janitor
         before = fleet.ledger.acquire(run_id, 0, "died@test")
         assert before is not None
         fleet.ledger.release(before, death=DeathCause.CRASH)

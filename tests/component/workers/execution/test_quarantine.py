@@ -23,21 +23,21 @@ __all__ = ["exits"]  # a fixture
 
 
 class BrokenEngine:
-    """Dies at every request."""
+    """An engine that dies at every request."""
 
     async def start(self) -> None:
-        """Do nothing: there is nothing to load."""
+        """Do nothing, because the engine has no model."""
 
     async def generate(self, request: Request) -> Generation:
         del request
         raise EngineError("the accelerator fell off the bus")
 
     async def stop(self) -> None:
-        """Do nothing: there is nothing to release."""
+        """Do nothing, because the engine has no resources."""
 
 
 def quarantine_chunk(fleet: Fleet, run_id: str) -> None:
-    """Quarantine chunk 0, and let no janitor take it over."""
+    """Quarantine chunk 0, and prevent its takeover by a janitor."""
     for _ in range(2):
         lease = fleet.ledger.acquire(run_id, 0, "died@test")
         assert lease is not None
@@ -46,14 +46,14 @@ def quarantine_chunk(fleet: Fleet, run_id: str) -> None:
 
 
 def is_asked(fleet: Fleet, run_id: str, index: str) -> bool:
-    """Return whether the engine was asked the sample with this index, of chunk 0."""
+    """Return whether the engine received the sample of chunk 0 with this index."""
     samples = read_chunk(fleet.store, read_index(fleet.store, run_id)[0])
     sample_id = next(sample.sample_id for sample in samples if sample.index == index)
     return sample_id in read_asked(fleet)
 
 
 def finish_run(fleet: Fleet, run_id: str) -> None:
-    """Run the pending chunks, in one worker after the other, until all are done."""
+    """Run the pending chunks until all are done, with one worker at a time."""
     while fleet.ledger.find_pending(run_id):
         with open_worker(fleet, "poisoned", janitor_s=600) as worker:
             try:
@@ -63,16 +63,16 @@ def finish_run(fleet: Fleet, run_id: str) -> None:
                 continue
 
 
-def test_several_poisons_in_a_chunk_are_found(fleet: Fleet, exits: list[int]) -> None:
+def test_several_poison_samples_in_a_chunk_are_found(fleet: Fleet, exits: list[int]) -> None:
     write_poisoned_profile(fleet, "raises")
     poisons = [{"id": f"poison {number}", "question": f"poison {number}?", "target": "ok"} for number in range(3)]
     run_id = enqueue_rows(fleet, "poisoned", [*make_rows(9), *poisons], chunk=12)
     finish_run(fleet, run_id)
     assert_only_poison_failed(fleet, run_id, {"poison 0", "poison 1", "poison 2"})
-    assert len(exits) == 2 + 3 * 2, "two deaths name the chunk, and each poison kills the engine twice alone"
+    assert len(exits) == 2 + 3 * 2, "two deaths quarantine the chunk; then each poison sample kills the engine twice"
 
 
-def test_chunk_of_poison_completes(fleet: Fleet, exits: list[int]) -> None:
+def test_chunk_of_only_poison_samples_completes(fleet: Fleet, exits: list[int]) -> None:
     write_poisoned_profile(fleet, "raises")
     poisons = [{"id": f"poison {number}", "question": f"poison {number}?", "target": "ok"} for number in range(4)]
     run_id = enqueue_rows(fleet, "poisoned", poisons, chunk=4)
@@ -80,7 +80,7 @@ def test_chunk_of_poison_completes(fleet: Fleet, exits: list[int]) -> None:
     assert_only_poison_failed(fleet, run_id, {str(poison["id"]) for poison in poisons})
 
 
-def test_drain_during_a_trial_is_no_crash(fleet: Fleet, exits: list[int]) -> None:
+def test_drain_during_a_trial_is_not_a_crash(fleet: Fleet, exits: list[int]) -> None:
     write_poisoned_profile(fleet, "hangs")
     poison = {"id": "poison", "question": "poison?", "target": "ok"}
     run_id = enqueue_rows(fleet, "poisoned", [poison], chunk=4)
@@ -117,8 +117,8 @@ def test_hanging_sample_counts_despite_early_release(fleet: Fleet, exits: list[i
 
 
 @pytest.mark.parametrize("cause", [DeathCause.KILL, DeathCause.OUT_OF_MEMORY])
-def test_unproven_sample_pauses_the_run_and_is_named(fleet: Fleet, exits: list[int], cause: DeathCause) -> None:
-    """The run can be resumed, and the sample is tried as often again."""
+def test_unexplained_deaths_pause_the_run_and_name_the_sample(fleet: Fleet, exits: list[int], cause: DeathCause) -> None:
+    """After ``resume``, the sample is tried the same number of times again."""
     write_poisoned_profile(fleet, "raises")
     poison = {"id": "poison", "question": "poison?", "target": "ok"}
     run_id = enqueue_rows(fleet, "poisoned", [*make_rows(3), poison], chunk=4)
@@ -141,7 +141,7 @@ def test_unproven_sample_pauses_the_run_and_is_named(fleet: Fleet, exits: list[i
         wait_until(lambda: fleet.ledger.expire_leases(run_id), "the chunk to be offered again")
 
 
-def test_engine_that_dies_at_its_control_convicts_no_sample(fleet: Fleet, exits: list[int]) -> None:
+def test_engine_death_at_control_does_not_fail_samples(fleet: Fleet, exits: list[int]) -> None:
     write_poisoned_profile(fleet, "raises")
     poison = {"id": "poison", "question": "poison?", "target": "ok"}
     run_id = enqueue_rows(fleet, "poisoned", [*make_rows(3), poison], chunk=4)
@@ -159,7 +159,7 @@ def test_engine_that_dies_at_its_control_convicts_no_sample(fleet: Fleet, exits:
     assert_only_poison_failed(fleet, run_id, {"poison"})
 
 
-def test_control_was_ok_before(fleet: Fleet, exits: list[int]) -> None:
+def test_control_is_a_sample_with_an_ok_outcome(fleet: Fleet, exits: list[int]) -> None:
     write_poisoned_profile(fleet, "raises")
     run_id = enqueue_rows(fleet, "poisoned", make_rows(8), chunk=4)
     with open_worker(fleet, "poisoned", janitor_s=600) as worker:

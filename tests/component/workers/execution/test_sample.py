@@ -1,4 +1,4 @@
-"""Samples become outcomes on a real worker: no barrier, every attempt is kept, and one sample's fault affects no other."""
+"""Samples become outcomes on a real worker: samples do not wait for each other, and every attempt is kept."""
 
 import asyncio
 import threading
@@ -36,7 +36,7 @@ def worker(fleet: Fleet) -> Iterator[Worker]:
 
 
 def answer_rows(worker: Worker, fleet: Fleet, rows: list[dict[str, Any]], **spec: Any) -> dict[str, Outcome]:
-    """Answer a dataset's rows and return the outcomes by question; a question is one word here."""
+    """Answer a dataset's rows and return the outcomes by question. Each question is one word."""
     run_id = enqueue_rows(fleet, "tried", rows, **spec)
     samples = read_samples(worker, run_id)
     outcomes = [one for batch in answer_samples(worker.host, worker.runs.load(run_id), samples, lambda: False) for one in batch]
@@ -65,7 +65,7 @@ async def wait_for_others() -> None:
 
 
 class SlowEngine(ScriptedEngine):
-    """Never answer a question that contains ``slow``; record when its request is cancelled."""
+    """An engine that never answers a question with ``slow`` in it, and records when that request is cancelled."""
 
     def __init__(self) -> None:
         super().__init__("ok")
@@ -80,7 +80,7 @@ class SlowEngine(ScriptedEngine):
         return await super().generate(request)
 
 
-def test_slow_sample_blocks_no_other_and_is_cancelled(worker: Worker, fleet: Fleet) -> None:
+def test_slow_sample_does_not_block_others_and_is_cancelled(worker: Worker, fleet: Fleet) -> None:
     worker.host.engine = engine = SlowEngine()
     run_id = enqueue_rows(fleet, "tried", [*ask("slow"), *make_rows(9)])
     seen: list[Outcome] = []
@@ -164,7 +164,7 @@ def test_rejected_max_tokens_falls_back_to_the_first(worker: Worker, fleet: Flee
 @pytest.mark.parametrize(
     ("most", "code", "asked", "status"), [(2, "content_filter", [2, 4], "invalid"), (1, "engine_rejected", [2], "failed")]
 )
-def test_any_other_refusal_is_not_asked_again(
+def test_any_other_refusal_is_not_retried(
     worker: Worker, fleet: Fleet, most: int, code: str, asked: list[int], status: str
 ) -> None:
     worker.host.engine = engine = refuse_over(most, code)
@@ -203,7 +203,7 @@ def test_request_error_is_the_samples_outcome(worker: Worker, fleet: Fleet, faul
     worker.host.engine = ScriptedEngine(answer)
     outcomes = answer_rows(worker, fleet, ask("bad", "good"))
     assert outcomes["good"].status == "ok"
-    assert (outcomes["bad"].status, outcomes["bad"].error_code) == ("failed", fault.code)  # type: ignore[attr-defined]  # both have one
+    assert (outcomes["bad"].status, outcomes["bad"].error_code) == ("failed", fault.code)  # type: ignore[attr-defined]  # both have a code
     assert outcomes["bad"].error_message == str(fault)
 
 
@@ -258,7 +258,7 @@ def away_once(fault: Exception) -> ScriptedEngine:
 
 
 def count_asked(engine: ScriptedEngine) -> Counter[str]:
-    """Return how often each question was asked."""
+    """Return how often the engine received each question."""
     return Counter(request.messages[-1].text.split("?")[0] for request in engine.asked)
 
 

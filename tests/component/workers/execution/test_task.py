@@ -1,4 +1,4 @@
-"""The Celery task: every exception becomes a result, and no message can harm a run."""
+"""The Celery task: every exception becomes a result, and invalid messages do not affect a run."""
 
 import asyncio
 from collections.abc import Iterator
@@ -74,7 +74,9 @@ def test_damaged_plan_pauses_its_run(worker: Worker, fleet: Fleet, missing: Any)
 
 
 @pytest.mark.parametrize("error", [IntegrityError("contradiction"), ConfigError("no such validator")])
-def test_errors_for_a_person_pause_the_run(worker: Worker, fleet: Fleet, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+def test_errors_that_need_a_user_pause_the_run(
+    worker: Worker, fleet: Fleet, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
     run_id = enqueue_rows(fleet, "tried", make_rows(4))
     raise_inside(monkeypatch, error)
     assert run_chunk_task(run_id, 0) == "failed"

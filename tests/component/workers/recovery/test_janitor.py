@@ -23,7 +23,7 @@ from workers.recovery.takeover import Takeovers
 
 
 class RecordedTakeovers(Takeovers):
-    """Record what would be taken over, with a fixed ``room``."""
+    """Takeovers that only record their chunks, with a fixed ``room``."""
 
     def __init__(self, ledger: Ledger, room: int = 2) -> None:
         super().__init__(ledger, lambda *_: "", room)
@@ -47,8 +47,8 @@ class Swept(NamedTuple):
         return Janitor(self.app, self.ledger, self.takeovers, self.known.get, model, self.settings.janitor_s)
 
     def sweep(self) -> int:
-        """Sweep once no other janitor has the turn."""
-        wait_until(lambda: not self.ledger.client.exists("fleet:janitor:tiny"), "the turn to pass")
+        """Wait until no other janitor has the turn, and sweep."""
+        wait_until(lambda: not self.ledger.client.exists("fleet:janitor:tiny"), "the end of another janitor's turn")
         return self.make_janitor().sweep()
 
     @property
@@ -75,7 +75,7 @@ def test_pending_chunks_are_enqueued_when_queue_is_empty(swept: Swept) -> None:
     swept.open_run("tiny-1", 3)
     assert swept.sweep() == 3
     assert swept.waiting == 3
-    assert swept.sweep() == 0, "while messages wait, no message is known to be lost"
+    assert swept.sweep() == 0, "a queue with messages is not evidence of a lost message"
     swept.empty_queue()
     assert swept.sweep() == 3
 
@@ -93,7 +93,7 @@ def test_messages_are_described_if_plan_was_read(swept: Swept, tmp_path: Path, k
     assert shown == [f"tiny · {plan.run_id} · chunk {number}{count}" for number, count in enumerate(counts)]
 
 
-def test_expired_chunk_skips_the_queue_once(swept: Swept) -> None:
+def test_expired_chunk_is_taken_over_without_the_queue(swept: Swept) -> None:
     swept.open_run("tiny-1", 3)
     ring(swept.app, "tiny", "tiny-1", [0, 2])
     assert swept.ledger.acquire("tiny-1", 1, "dead@worker")
@@ -105,7 +105,7 @@ def test_expired_chunk_skips_the_queue_once(swept: Swept) -> None:
     assert patient.sweep() == 0
 
 
-def test_full_janitor_frees_the_turn(swept: Swept) -> None:
+def test_janitor_without_room_releases_the_turn(swept: Swept) -> None:
     swept.open_run("tiny-1", 5)
     ring(swept.app, "tiny", "tiny-1", [4])
     leases = [swept.ledger.acquire("tiny-1", chunk, "dead@worker") for chunk in range(4)]
@@ -114,7 +114,7 @@ def test_full_janitor_frees_the_turn(swept: Swept) -> None:
         takeovers=RecordedTakeovers(swept.ledger, room=0), settings=swept.settings.model_copy(update={"janitor_s": 60.0})
     )
     assert full.sweep() == 0
-    assert swept.sweep() == 2, "the full janitor must free the turn at once"
+    assert swept.sweep() == 2, "a janitor without room must release the turn immediately"
     assert swept.sweep() == 2
     assert sorted(chunk for _, chunk in swept.taken) == [0, 1, 2, 3]
     assert swept.waiting == 1
@@ -126,7 +126,7 @@ def test_one_worker_per_model_sweeps(swept: Swept) -> None:
     assert patient.sweep() == 3
     patient.empty_queue()
     assert swept.make_janitor().sweep() == 0, "another worker has just swept"
-    assert swept.make_janitor("other").sweep() == 0, "another model's turn, and it has no runs"
+    assert swept.make_janitor("other").sweep() == 0, "another model has its own turn, and no runs"
     assert swept.ledger.client.pttl("fleet:janitor:tiny") > 0, "a janitor that dies must not keep the turn"
 
 

@@ -72,7 +72,7 @@ def test_lost_lease_is_marked_and_not_renewed(redis_url: str) -> None:
         with beating.keep(acquire(ledger)) as held, beating.keep(acquire(ledger, 1)) as kept:
             ledger.client.zrem(LEASES, "0")
             successor = acquire(ledger)
-            wait_until(lambda: held.lost, "the loss to be noticed")
+            wait_until(lambda: held.lost, "the loss to be detected")
             assert not kept.lost
         assert ledger.release(successor)
 
@@ -80,7 +80,7 @@ def test_lost_lease_is_marked_and_not_renewed(redis_url: str) -> None:
 def test_flushed_redis_marks_leases_lost(redis_url: str) -> None:
     with beat(redis_url) as (beating, ledger), beating.keep(acquire(ledger)) as held:
         ledger.client.flushall()
-        wait_until(lambda: held.lost, "the loss to be noticed")
+        wait_until(lambda: held.lost, "the loss to be detected")
 
 
 def test_expired_lease_without_successor_is_renewed(redis_url: str) -> None:
@@ -102,12 +102,12 @@ def test_renewals_continue_after_a_redis_outage(tmp_path: Path, monkeypatch: pyt
         assert not held.lost
 
 
-def test_failing_duties_stop_nothing(redis_url: str) -> None:
+def test_failing_duties_do_not_stop_the_heartbeat(redis_url: str) -> None:
     done: list[int] = []
 
     def fail() -> None:
         done.append(1)
-        raise (RuntimeError("a mistake of ours") if len(done) % 2 else redis.ConnectionError("away"))
+        raise (RuntimeError("a bug") if len(done) % 2 else redis.ConnectionError("away"))
 
     with beat(redis_url, fail) as (beating, ledger), beating.keep(acquire(ledger)):
         first = expiry(ledger)
@@ -138,17 +138,17 @@ def test_worker_drains_once_when_its_launcher_exits(redis_url: str, monkeypatch:
     beats: list[int] = []
     with beat(redis_url, lambda: beats.append(1)):
         monkeypatch.setattr("workers.recovery.lease_keeper.os.kill", lambda *given: signals.append(given))
-        monkeypatch.setattr("workers.recovery.lease_keeper.os.getppid", lambda: 2**22 + 1)  # no process has such a number
+        monkeypatch.setattr("workers.recovery.lease_keeper.os.getppid", lambda: 2**22 + 1)  # no process has this id
         wait_until(lambda: signals, "the signal")
         seen = len(beats)
         wait_until(lambda: len(beats) > seen + 2, "more heartbeats")
     assert signals == [(os.getpid(), signal.SIGTERM)]
 
 
-def test_launcher_gone_before_first_heartbeat_is_noticed(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_launcher_exit_before_first_heartbeat_is_detected(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     signals: list[tuple[int, int]] = []
     monkeypatch.setattr("workers.recovery.lease_keeper.os.kill", lambda *given: signals.append(given))
-    with beat(redis_url, launcher=2**22 + 1):  # no process has such a number
+    with beat(redis_url, launcher=2**22 + 1):  # no process has this id
         wait_until(lambda: signals, "the signal")
     assert signals == [(os.getpid(), signal.SIGTERM)]
 

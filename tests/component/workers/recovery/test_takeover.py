@@ -1,4 +1,4 @@
-"""A chunk that is offered to a worker which will not begin it is offered to others at once, not after a lease."""
+"""A worker that cannot begin an offered chunk declines it. Others get the offer immediately, not a lease later."""
 
 import threading
 
@@ -12,11 +12,11 @@ from workers.runtime.worker import Worker
 
 __all__ = ["exits"]  # a fixture
 
-FAR = 600.0  # s; a lease that is longer than the test
+FAR = 600.0  # seconds; longer than the test
 
 
 def offer_chunk(fleet: Fleet, run_id: str) -> None:
-    """Release chunk 0, and offer it to the first worker that asks."""
+    """Release chunk 0, and take its only offer."""
     lease = fleet.ledger.acquire(run_id, 0, "dead@test")
     assert lease is not None
     fleet.ledger.release(lease)
@@ -35,9 +35,9 @@ def test_draining_worker_declines_offered_chunks(fleet: Fleet) -> None:
         assert fleet.ledger.expire_leases(run_id) == [0]
         name = enqueue_rows(fleet, "tried", make_rows(5))
         offer_chunk(fleet, name)
-        worker.takeovers.begin(name, 0)  # its threads have ended
+        worker.takeovers.begin(name, 0)  # its threads have already ended
         assert fleet.ledger.expire_leases(name) == [0]
-        worker.stop = lambda: None  # type: ignore[method-assign]  # it was stopped here
+        worker.stop = lambda: None  # type: ignore[method-assign]  # already stopped
 
 
 def test_dying_worker_declines_chunks_not_begun(fleet: Fleet, exits: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,7 +60,7 @@ def test_worker_is_ready_before_its_first_sweep(fleet: Fleet, monkeypatch: pytes
     monkeypatch.setattr(Worker, "report_and_sweep", lambda worker: ready.append(worker.ready))
     fleet.write_profile("tried")
     with open_worker(fleet, "tried"):
-        assert ready[0], "else a signal would end the process at once, together with the chunks that the sweep has taken over"
+        assert ready[0], "otherwise a signal would end the process immediately, with the chunks that the sweep took over"
 
 
 def test_failing_first_sweep_does_not_end_worker(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,7 +69,7 @@ def test_failing_first_sweep_does_not_end_worker(fleet: Fleet, monkeypatch: pyte
     def fail_once(*given: object, **named: object) -> None:
         if not swept.is_set():
             swept.set()
-            raise RuntimeError("the broker is away")
+            raise RuntimeError("the broker does not respond")
 
     monkeypatch.setattr(Janitor, "sweep", fail_once)
     fleet.write_profile("tried")
@@ -78,7 +78,7 @@ def test_failing_first_sweep_does_not_end_worker(fleet: Fleet, monkeypatch: pyte
         assert worker.ready
 
 
-def test_released_chunks_are_taken_while_leases_are_untrusted(fleet: Fleet) -> None:
+def test_only_released_chunks_are_taken_over_after_outage(fleet: Fleet) -> None:
     fleet.write_profile("tried")
     with open_worker(fleet, "tried", janitor_s=FAR) as worker:
         run_id = enqueue_rows(fleet, "tried", make_rows(40), chunk=10)
@@ -86,8 +86,8 @@ def test_released_chunks_are_taken_while_leases_are_untrusted(fleet: Fleet) -> N
         silent, given_back = (worker.ledger.acquire(run_id, chunk, "other@test") for chunk in (0, 1))
         assert silent is not None
         assert given_back is not None
-        worker.ledger.client.zadd(f"fleet:{{{run_id}}}:leases", {"0": 1})  # as if no holder could renew it
+        worker.ledger.client.zadd(f"fleet:{{{run_id}}}:leases", {"0": 1})  # as if its holder could not renew it
         worker.ledger.release(given_back)
         janitor = Janitor(make_app(fleet.settings), worker.ledger, worker.takeovers, worker.runs.find_index, "tried", 0.05)
         assert janitor.sweep(trusts_leases=False) == 1
-        assert worker.ledger.renew(run_id, [silent]) == [], "its holder lives"
+        assert worker.ledger.renew(run_id, [silent]) == [], "the holder still has its lease"

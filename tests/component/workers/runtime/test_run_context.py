@@ -38,7 +38,7 @@ def test_run_of_other_identity_options_is_refused(fleet: Fleet, options: dict[st
         load_run(fleet.store, run_id, other, fleet.settings)
 
 
-def test_capacity_options_may_differ_from_node_to_node(fleet: Fleet) -> None:
+def test_capacity_options_may_differ_between_nodes(fleet: Fleet) -> None:
     fleet.write_profile("echo")
     run_id = fleet.enqueue(fleet.write_spec("echo", [fleet.write_dataset("rows", make_rows(3))])).run_id
     load_run(fleet.store, run_id, read_profile("echo").model_copy(update={"engine_options": {"delay_s": 1}}), fleet.settings)
@@ -69,8 +69,8 @@ def test_stale_read_does_not_shrink_the_index(fleet: Fleet, monkeypatch: pytest.
     assert run.index[1].number == 1
 
 
-def test_run_of_other_weights_is_paused_in_words(fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """New weights are saved in the same folder while a run is under way."""
+def test_run_with_other_weights_is_paused_with_reason(fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """New weights are saved in the same folder during a run."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (weights := tmp_path / "model").mkdir()
     (weights / "model.safetensors").write_bytes(b"old")

@@ -1,4 +1,4 @@
-"""One worker's throughput: the rate of its own answers over the last 30 s, unknown before the first."""
+"""One worker's throughput: the rate of its own answers over the last 30 s, or None before the first answer."""
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -32,7 +32,7 @@ def pace(clock: Clock) -> Throughput:
 
 
 def answer(count: int, *, tokens: int | None = 5, took_s: float = 2.0) -> list[Outcome]:
-    """Return outcomes timed by the wall clock; the rate uses another clock."""
+    """Return outcomes with wall-clock times. The rate uses another clock."""
     timed = {"output_tokens": tokens, "started_at": 7000.0, "finished_at": 7000.0 + took_s}
     return [make_outcome(make_sample(number)).model_copy(update=timed) for number in range(count)]
 
@@ -43,7 +43,7 @@ def answer_steadily(pace: Throughput, clock: Clock, *, per_s: int, for_s: int) -
         pace.count(answer(per_s, took_s=1.0))
 
 
-def test_rate_is_none_first_and_zero_when_idle(pace: Throughput, clock: Clock) -> None:
+def test_rate_is_none_at_first_and_zero_when_idle(pace: Throughput, clock: Clock) -> None:
     clock.now_s += 100
     pace.count([])
     assert pace.measure() is None
@@ -79,12 +79,12 @@ def test_failed_sample_counts_without_tokens(pace: Throughput, clock: Clock) -> 
 
 
 @pytest.mark.parametrize("took_s", [0.0, -3600.0])
-def test_instant_answers_and_clock_steps_keep_rate_sane(pace: Throughput, took_s: float) -> None:
+def test_instant_answers_and_clock_steps_keep_rate_plausible(pace: Throughput, took_s: float) -> None:
     pace.count(answer(64, took_s=took_s))
     assert pace.measure() == (64.0, 320.0)
 
 
-def test_threads_that_count_at_once_lose_nothing(pace: Throughput) -> None:
+def test_concurrent_threads_count_every_answer(pace: Throughput) -> None:
     answered = answer(3, took_s=1.0)
 
     def use(_: int) -> None:
@@ -107,9 +107,9 @@ def test_rate_excludes_outcomes_read_from_a_journal(fleet: Fleet) -> None:
     with open_worker(fleet, "tried", name="gpu0@test") as worker:
         assert fleet.workers("tried")[0].samples_per_s is None
         assert run_chunk(worker, run_id, 0) == "done"
-        wait_until(lambda: fleet.workers("tried")[0].samples_per_s, "the rate to be announced")
+        wait_until(lambda: fleet.workers("tried")[0].samples_per_s, "the rate in the worker's record")
         (record,) = fleet.workers("tried")
-        assert record.tokens_per_s == record.samples_per_s, "the echo engine's ok is one token"
+        assert record.tokens_per_s == record.samples_per_s, "the echo engine's answer is one token"
     with open_worker(fleet, "tried", name="gpu1@test") as worker:
         lease = worker.ledger.acquire(run_id, 1, "dead@test")
         assert lease is not None

@@ -1,4 +1,4 @@
-"""A worker drains, releases its chunks, announces itself, and exits when its engine dies."""
+"""A worker drains, releases its chunks, registers itself, and exits when its engine dies."""
 
 import os
 import threading
@@ -54,7 +54,7 @@ def test_drain_grace_starts_once_and_can_be_ended(worker: Worker) -> None:
     assert (worker.leases.draining, worker.leases.grace_over) == (True, True)
 
 
-def test_stopping_waits_for_what_is_held(fleet: Fleet) -> None:
+def test_stop_waits_for_held_chunks(fleet: Fleet) -> None:
     fleet.write_profile("tried")
     run_id = enqueue_rows(fleet, "tried", make_rows(4))
     with open_worker(fleet, "tried") as worker:
@@ -66,7 +66,7 @@ def test_stopping_waits_for_what_is_held(fleet: Fleet) -> None:
             assert stopping.is_alive()
         stopping.join(timeout=20)
         assert not stopping.is_alive()
-        worker.stop = lambda: None  # type: ignore[method-assign]  # it was stopped here
+        worker.stop = lambda: None  # type: ignore[method-assign]  # already stopped
 
 
 async def _answer_of_the_loop() -> int:
@@ -76,7 +76,7 @@ async def _answer_of_the_loop() -> int:
 def test_released_chunk_is_taken_over_once(fleet: Fleet) -> None:
     fleet.write_profile("tried")
     run_id = enqueue_rows(fleet, "tried", make_rows(4))
-    with open_worker(fleet, "tried", janitor_s=600) as worker:  # its one sweep was at its start
+    with open_worker(fleet, "tried", janitor_s=600) as worker:  # it sweeps only at its start
         lease = acquire(worker, run_id, 0)
         worker.leases.give_back(lease)
         worker.leases.give_back(lease)
@@ -92,7 +92,7 @@ def test_takeovers_run_on_threads_while_there_is_room(fleet: Fleet) -> None:
         worker.takeovers.begin(run_id, 0)
         worker.takeovers.begin(run_id, 1)
         assert worker.takeovers.room == 0
-        wait_until(lambda: worker.takeovers.room == 2, "both to end")
+        wait_until(lambda: worker.takeovers.room == 2, "the end of both takeovers")
         assert fleet.status(run_id).samples.ok == 20
         worker.leases.drain()
         assert worker.takeovers.room == 0
@@ -159,14 +159,14 @@ def test_engine_that_hangs_in_stop_ends_worker(fleet: Fleet, exits: list[int], m
     fleet.write_profile("tried")
     with open_worker(fleet, "tried") as worker:
         goes_on = threading.Event()
-        worker.host._loop.call_soon_threadsafe(goes_on.wait)  # noqa: SLF001  # as synchronous code of an engine's might
+        worker.host._loop.call_soon_threadsafe(goes_on.wait)  # noqa: SLF001  # as an engine's synchronous code might
         with pytest.raises(Exited):
             worker.stop()
         goes_on.set()
         assert exits == [ENGINE_KILLED]
         (left,) = fleet.workers("tried")
         assert (left.state, left.trouble) == ("stopped", "the engine did not stop within 0.2 s")
-        monkeypatch.undo()  # the process would be gone; here it is stopped
+        monkeypatch.undo()  # a real process has exited by now; this worker is stopped
 
 
 def test_stalled_engine_is_detected_during_redis_errors(fleet: Fleet, exits: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,7 +190,7 @@ def test_loading_worker_is_registered(fleet: Fleet) -> None:
     fleet.write_profile("slow", engine_options={"load_s": 1.0})
     with ThreadPoolExecutor(1) as threads:
         opened = threads.submit(_open_and_close, fleet)
-        wait_until(lambda: [one.state for one in fleet.workers("slow")] == ["loading"], "a worker that loads")
+        wait_until(lambda: [one.state for one in fleet.workers("slow")] == ["loading"], "a worker that is loading")
         opened.result(20)
     assert fleet.workers("slow") == []
 
@@ -205,10 +205,10 @@ def test_engine_that_ends_its_loop_ends_worker(fleet: Fleet, monkeypatch: pytest
     monkeypatch.setattr(Worker, "die", lambda *_: died.set())
     fleet.write_profile("tried")
     with open_worker(fleet, "tried") as worker:
-        worker.host._loop.call_soon_threadsafe(_leave)  # noqa: SLF001  # as a task of an engine's own might
+        worker.host._loop.call_soon_threadsafe(_leave)  # noqa: SLF001  # as a task of an engine might
         assert died.wait(20)
         monkeypatch.setattr(worker, "stop", worker.keeper.stop)
-    worker.host._loop.close()  # noqa: SLF001  # its thread has ended
+    worker.host._loop.close()  # noqa: SLF001  # the loop's thread has ended
 
 
 def _leave() -> None:

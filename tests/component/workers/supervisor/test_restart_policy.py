@@ -43,7 +43,7 @@ def test_every_unrequested_exit_counts(code: int) -> None:
     assert end_at(restarts, 1.0, code) is None
 
 
-def test_waiting_for_service_uses_no_restart() -> None:
+def test_waiting_for_service_does_not_use_restarts() -> None:
     restarts = RestartPolicy(1)
     assert all(end_at(restarts, 60.0 * number, UNREACHABLE) for number in range(100))
     assert end_at(restarts, 6000.0) == 30
@@ -55,16 +55,16 @@ def test_config_error_is_not_retried() -> None:
     assert end_at(RestartPolicy(0), 0.0) is None
 
 
-def test_configuration_that_has_run_is_tried_again() -> None:
-    """Its weights may lie on a disk that is not mounted now."""
+def test_configuration_that_worked_before_is_retried() -> None:
+    """The weights may be on a disk that is not mounted now."""
     restarts = RestartPolicy(1)
     assert end_at(restarts, 100.0, ran_s=61) == 1
-    assert [end_at(restarts, 101.0 + number, USER_MUST_ACT) for number in range(100)][-1] == 30, "such exits do not count"
-    assert end_at(restarts, 300.0) is None, "others do"
+    assert [end_at(restarts, 101.0 + number, USER_MUST_ACT) for number in range(100)][-1] == 30, "configuration errors do not count"
+    assert end_at(restarts, 300.0) is None, "other exits count"
 
 
 @pytest.mark.parametrize("ran_s", [1.0, 61.0])
-def test_slow_load_of_wrong_configuration_is_not_a_run(ran_s: float) -> None:
+def test_slow_load_of_wrong_configuration_is_not_retried(ran_s: float) -> None:
     restarts = RestartPolicy(20)
     assert end_at(restarts, 100.0, ENGINE_DIED) == 1
     assert end_at(restarts, 200.0, USER_MUST_ACT, ran_s=ran_s) is None
@@ -93,7 +93,7 @@ def run_id(fleet: Fleet) -> str:
 
 
 def test_losing_the_last_worker_pauses_its_runs(fleet: Fleet, run_id: str) -> None:
-    """``producer resume`` continues them."""
+    """``producer resume`` continues the paused runs."""
     announce_worker(fleet.ledger.client, make_notice("gpu7@other"), ttl_s=60)
     report_exit(fleet.settings, make_notice("gpu0@here"), DeathCause.CRASH, gave_up=["gpu0@here"])
     status = fleet.status(run_id)
@@ -118,7 +118,7 @@ def test_runs_continue_while_launcher_has_another_worker(fleet: Fleet, run_id: s
 
 
 def test_notice_keeps_last_trouble_of_dead_worker(fleet: Fleet, run_id: str) -> None:
-    """The stale record of the dead worker does not count as a running worker."""
+    """The stale record of a dead worker does not count as a running worker."""
     last = make_notice("gpu0@here", state="ready", trouble="CUDA error: device lost")
     announce_worker(fleet.ledger.client, last, ttl_s=60)
     report_exit(fleet.settings, make_notice("gpu0@here"), DeathCause.CRASH, gave_up=["gpu0@here"])

@@ -1,4 +1,4 @@
-"""Worker names are unique: a launcher waits for a stale name, or reports the worker that uses it."""
+"""Worker names are unique: a launcher waits until a stale name expires, or reports the worker that uses the name."""
 
 import os
 import subprocess
@@ -50,6 +50,6 @@ def test_record_of_killed_worker_frees_its_name(client: redis.Redis) -> None:
     await_free_names(client, [NAME], patience_s=0)
 
 
-def test_name_of_silent_worker_is_awaited(client: redis.Redis) -> None:
+def test_launcher_waits_until_stale_name_expires(client: redis.Redis) -> None:
     announce(client, pid=os.getpid(), ttl_s=0.5)
     await_free_names(client, [NAME], patience_s=60)

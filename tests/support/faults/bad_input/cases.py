@@ -1,4 +1,4 @@
-"""The cases of bad input.  The tables are in the modules of this package; the test and the page use the same tables."""
+"""The cases of bad input. The tables are in the modules of this package; the test and the page use the same tables."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -9,17 +9,17 @@ Write = Callable[[Path], None]
 
 
 def write_nothing(folder: Path) -> None:
-    """Write no further file into the case's folder."""
+    """Do not write additional files into the case's folder."""
 
 
 @dataclass(frozen=True)
 class RowCase:
     """Rows between good rows, in a separate dataset file and folder, run by a real fleet.
 
-    ``outcome`` is ``ok`` or the error code of each of its samples.  ``message`` is the complete message, where ``…`` stands for
-    any text and paths start at the case's folder; for an ``ok`` sample it describes the treatment.  ``seen`` is the engine's
-    description of the images, see ``DescribingEngine``.  ``prepare`` writes other files beside the dataset, ``change`` runs
-    after planning.  ``samples`` and ``duplicates`` count the case's own rows; ``source`` has fields of the spec's dataset.
+    ``outcome`` is ``ok`` or the error code of each sample. ``message`` is the complete message, where ``…`` stands for
+    any text and paths start at the case's folder; for an ``ok`` sample it describes the treatment. ``seen`` is the engine's
+    description of the images, see ``DescribingEngine``. ``prepare`` writes other files beside the dataset, ``change`` runs
+    after planning. ``samples`` and ``duplicates`` count the case's own rows; ``source`` has fields of the spec's dataset.
     """
 
     name: str
@@ -37,7 +37,7 @@ class RowCase:
 
     @property
     def outcome_text(self) -> str:
-        """Return what the page shows as the outcome."""
+        """Return the outcome as the page shows it."""
         return "`ok`" if self.outcome == "ok" else f"`failed`, `{self.outcome}`"
 
 
@@ -45,8 +45,8 @@ class RowCase:
 class CommandCase:
     """A command with wrong input: its exit code, and its complete output in ``message``.
 
-    It runs in a folder with a good ``rows.jsonl`` and with ``spec`` as ``spec.yaml``, where ``prepare`` then writes the wrong
-    files, and with ``environment`` added to the fleet's; in the test's process unless it ``starts`` a new one.
+    It runs in a folder with a good ``rows.jsonl``, with ``spec`` as ``spec.yaml``, and with the wrong files from ``prepare``. The
+    environment is the fleet's and ``environment``. The command runs in the test's process unless it ``starts`` a new one.
     """
 
     name: str
@@ -61,7 +61,7 @@ class CommandCase:
 
     @property
     def outcome_text(self) -> str:
-        """Return what the page shows as the outcome."""
+        """Return the outcome as the page shows it."""
         return f"exit code {self.code}"
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.support.faults.bad_input.cases import Write
 
-# Good rows around the rows of a case; they must always end ``ok``.
+# Good rows around the rows of a case. They must always end ``ok``.
 _BEFORE, _AFTER = ({"question": f"the row {place}?", "neighbour": "yes"} for place in ("before", "after"))
 TSV_HEADER = b"index\tquestion\tanswer\timage\tneighbour\n"
 _TSV_BEFORE, _TSV_AFTER = b"8001\tthe row before?\tok\t\tyes\n", b"8002\tthe row after?\tok\t\tyes\n"

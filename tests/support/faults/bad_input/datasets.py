@@ -77,7 +77,7 @@ DATASETS = (
         "wrong.tsv: the file is empty; expected a header with the names of the columns",
     ),
     _refuse_content(
-        "TSV of a header alone",
+        "TSV with only a header",
         "a header and no rows",
         "wrong.tsv",
         b"index\tquestion\n",
@@ -149,7 +149,7 @@ DATASETS = (
         "wrong.tsv: the header is not UTF-8 (byte 4 of a name); expected UTF-8",
     ),
     _refuse_content(
-        "field that no row has",
+        "field missing in every row",
         "`fields: {id: qid}` and no row with a `qid`",
         "wrong.jsonl",
         b'{"question": "Why?", "id": 1}',

@@ -1,4 +1,4 @@
-"""An engine that describes its images, in a process for which file modes count, even if root started it."""
+"""An engine that describes its images, in a process that obeys file modes even if root started it."""
 
 import ctypes
 import os
@@ -16,7 +16,7 @@ _DAC = 1 << 1 | 1 << 2
 
 
 class DescribingEngine(EchoEngine):
-    """Answers ``ok``, or for each image its size and first pixel: ``8x6 #ff0000``."""
+    """An engine that answers ``ok``, or the size and the first pixel of each image: ``8x6 #ff0000``."""
 
     async def start(self) -> None:
         set_root_powers(0)  # for this thread and the threads that it starts: the event loop and the media readers
@@ -29,7 +29,7 @@ class DescribingEngine(EchoEngine):
 
 @contextmanager
 def without_root_powers() -> Iterator[None]:
-    """Make file modes count for this thread, even if it runs as root."""
+    """Make this thread obey file modes, even if it runs as root."""
     set_root_powers(0)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Damaged images, unusual images, and files that are no images."""
+"""Damaged images, unusual images, and files that are not images."""
 
 from collections.abc import Callable
 
@@ -38,8 +38,8 @@ REFUSED = (
     ),
     _refuse("JPEG of four bytes", "a JPEG's first four bytes", lambda: pictures.plain("JPEG")()[:4], _UNKNOWN, to="start.jpg"),
     _refuse("zero-byte file", "an empty file", bytes, "{name}: it is empty (0 bytes); expected an image", to="empty.png"),
-    _refuse("GIF without frames", "a GIF of a header and nothing else", pictures.make_gif_without_frames, _UNKNOWN, to="none.gif"),
-    _refuse("PNG of no width", "a PNG of 0 x 5 pixels", lambda: pictures.craft_png(0, 5), _UNKNOWN, to="thin.png"),
+    _refuse("GIF without frames", "a GIF that ends after its header", pictures.make_gif_without_frames, _UNKNOWN, to="none.gif"),
+    _refuse("PNG of zero width", "a PNG of 0 x 5 pixels", lambda: pictures.craft_png(0, 5), _UNKNOWN, to="thin.png"),
     _refuse(
         "30 000 x 30 000 pixels",
         "a PNG of a few bytes that unpacks to 900 million pixels",
@@ -49,7 +49,7 @@ REFUSED = (
         code="media_too_large",
     ),
     _refuse(
-        "just over the most pixels",
+        "just over the pixel limit",
         "a PNG of 8 001 x 8 001 pixels",
         lambda: pictures.craft_png(8001, 8001),
         "{name}: 8001 x 8001 pixels, at most 64000000 are allowed; scale it down",
@@ -64,7 +64,7 @@ REFUSED = (
         to="bomb.png",
     ),
     _refuse(
-        "BMP with a lying header",
+        "BMP with a wrong header",
         "a small BMP whose header gives 4 000 x 4 000 pixels",
         pictures.make_lying_bmp(4000, 4000),
         _CUT,
@@ -105,27 +105,32 @@ ACCEPTED = (
         "the format comes from the content, not the name",
         to="photo.jpg",
     ),
-    _accept("1 x 1 pixel", "a PNG of one pixel", pictures.plain(size=(1, 1)), "asked unchanged", to="dot.png", seen="1x1 #ff0000"),
-    _accept("animated GIF", "a GIF of three frames", pictures.animate("GIF"), "the first frame is asked about", to="moving.gif"),
-    _accept("animated PNG", "a PNG of three frames", pictures.animate("PNG"), "the first frame is asked about", to="moving.png"),
+    _accept("1 x 1 pixel", "a PNG of one pixel", pictures.plain(size=(1, 1)), "used unchanged", to="dot.png", seen="1x1 #ff0000"),
+    _accept("animated GIF", "a GIF of three frames", pictures.animate("GIF"), "the first frame is used", to="moving.gif"),
+    _accept("animated PNG", "a PNG of three frames", pictures.animate("PNG"), "the first frame is used", to="moving.png"),
     _accept(
         "animated WebP",
         "a WebP of three frames",
         pictures.animate("WEBP"),
-        "the first frame is asked about",
+        "the first frame is used",
         to="m.webp",
         seen="8x6 …",
     ),
+    _accept("TIFF of 50 pages", "a TIFF of 50 pages", pictures.animate("TIFF", 50), "the first page is used", to="pages.tif"),
     _accept(
-        "TIFF of 50 pages", "a TIFF of 50 pages", pictures.animate("TIFF", 50), "the first page is asked about", to="pages.tif"
+        "CMYK",
+        "a CMYK JPEG, as for print",
+        pictures.plain("JPEG", "CMYK"),
+        "converted to RGB",
+        to="print.jpg",
+        seen="8x6 #f…",
     ),
-    _accept("CMYK", "a JPEG for print", pictures.plain("JPEG", "CMYK"), "turned into RGB", to="print.jpg", seen="8x6 #f…"),
     _accept(
         "16-bit", "a PNG of 16-bit greys", pictures.make_16_bit, "scaled to 8 bits, not clipped", to="x.png", seen="8x6 #646464"
     ),
     _accept(
         "12-bit",
-        "a PNG of 12-bit greys, as radiographs are kept in 16 bits",
+        "a PNG of 12-bit greys in 16 bits, as in radiographs",
         pictures.make_12_bit,
         "scaled from the smallest of 8, 10, 12, 14 and 16 bits that holds its brightest grey",
         to="chest.png",
@@ -134,8 +139,8 @@ ACCEPTED = (
     _accept(
         "not-a-number pixels", "a TIFF of floats, all NaN", pictures.make_float, "NaN is black", to="nan.tif", seen="8x6 #000000"
     ),
-    _accept("palette", "a PNG with a palette", pictures.plain("PNG", "P"), "turned into RGB", to="palette.png"),
-    _accept("one bit", "a PNG of black and white", pictures.plain("PNG", "1"), "turned into RGB", to="fax.png", seen="8x6 #…"),
+    _accept("palette", "a PNG with a palette", pictures.plain("PNG", "P"), "converted to RGB", to="palette.png"),
+    _accept("one bit", "a PNG of black and white", pictures.plain("PNG", "1"), "converted to RGB", to="fax.png", seen="8x6 #…"),
     _accept(
         "transparent",
         "a PNG without a visible pixel",
@@ -144,7 +149,14 @@ ACCEPTED = (
         to="glass.png",
         seen="8x6 #ffffff",
     ),
-    _accept("EXIF rotated", "a photo taken sideways", pictures.make_turned, "turned upright", to="phone.png", seen="6x8 #ff0000"),
+    _accept(
+        "EXIF rotated",
+        "a rotated photo with an EXIF orientation",
+        pictures.make_turned,
+        "turned upright",
+        to="phone.png",
+        seen="6x8 #ff0000",
+    ),
     _accept("huge EXIF", "a PNG with 60 kB of EXIF", pictures.make_huge_exif, "EXIF is ignored", to="camera.png"),
     _accept(
         "broken EXIF",
@@ -158,7 +170,7 @@ ACCEPTED = (
         "trailing garbage",
         "a JPEG with other bytes after its end",
         pictures.make_with_trailing_garbage,
-        "the image is asked about, the rest ignored",
+        "the image is used, and the other bytes are ignored",
         to="tail.jpg",
         seen="8x6 #fe0000",
     ),
@@ -174,7 +186,7 @@ ACCEPTED = (
         "corrupt JPEG",
         "a JPEG with bytes overwritten in its middle",
         pictures.overwrite("JPEG"),
-        "JPEG has no checksums: the part that can be decoded is asked about",
+        "JPEG has no checksums: the part that can be decoded is used",
         to="scan.jpg",
         seen="64x48 #…",
     ),

@@ -1,4 +1,4 @@
-"""Test images.  A plain image is 8 x 6 red pixels, so that the engine's description of it is short."""
+"""Test images. A plain image is 8 x 6 red pixels, so that the engine's description is short."""
 
 import io
 import struct
@@ -12,7 +12,7 @@ from PIL import Image
 RED, BLUE, NOTHING = (255, 0, 0), (0, 0, 255), (0, 0, 0, 0)
 SIZE = (8, 6)
 _EXIF_ORIENTATION, _EXIF_COMMENT = 274, 37510
-_TURN_RIGHT = 6  # "the row 0 of the file is the right side of the picture"
+_TURN_RIGHT = 6  # EXIF orientation: row 0 of the file is the right side of the picture
 
 
 def encode(image: Image.Image, format_name: str = "PNG", **options: object) -> bytes:
@@ -27,7 +27,7 @@ def plain(format_name: str = "PNG", mode: str = "RGB", size: tuple[int, int] = S
 
 
 def noisy(format_name: str, **options: object) -> bytes:
-    """Return an image that does not compress, so that half of the file is half of the image."""
+    """Return an image that does not compress. Half of the file is then half of the image."""
     return encode(Image.effect_noise((64, 48), 80).convert("RGB"), format_name, **options)
 
 

@@ -14,7 +14,7 @@ from tests.support.faults.bad_input.contents import file, link, make_asking, mak
 _FORBIDDEN = "…: outside the folders that media may be read from (…); put the file there, set the dataset's media_root, …"
 _MISSING = "…/{name}: no such file; check the path in the dataset, or set media_root to the folder of the images"
 
-_LARGE = base64.b64encode(pictures.noisy("PNG"))  # too large to be copied into the plan: it stays in the dataset's file
+_LARGE = base64.b64encode(pictures.noisy("PNG"))  # too large to be copied into the plan, so it stays in the dataset's file
 _IN_TABLE = make_table(b"1\tWhat is it?\tok\t" + _LARGE + b"\t")
 
 
@@ -72,8 +72,8 @@ def _refuse(
 PLACES = (
     _refuse("missing file", "the path of a missing file", "no.png", "media_missing", _MISSING.replace("{name}", "no.png")),
     _refuse(
-        "link to nothing",
-        "a link whose file is gone",
+        "broken link",
+        "a link whose target does not exist",
         "gone.png",
         "media_missing",
         _MISSING.replace("{name}", "gone.png"),
@@ -137,8 +137,8 @@ PLACES = (
         prepare=lambda folder: os.mknod(folder / "socket.png", stat.S_IFSOCK | 0o600),
     ),
     _refuse(
-        "links in a circle",
-        "a link that leads to itself",
+        "circular link",
+        "a link to itself",
         "loop.png",
         "media_unreadable",
         "…/loop.png: not a file; expected the path of an image",
@@ -203,7 +203,7 @@ PLACES = (
         "file that grows after planning",
         "a TSV that rows are appended to after the run was planned",
         "ok",
-        "only the planned rows are asked",
+        "only the planned rows are processed",
         _IN_TABLE,
         "rows.tsv",
         change=_lengthen_table,
@@ -213,7 +213,7 @@ PLACES = (
         "link inside the folder",
         "a link to an image beside it",
         "ok",
-        "asked unchanged",
+        "used unchanged",
         make_asking("link.png"),
         prepare=_link_inside,
         seen="8x6 #ff0000",

@@ -97,11 +97,11 @@ REFERENCES = (
         "inline image: not valid base64: …",
     ),
     _refuse(
-        "base64 of no image",
+        "base64 of text",
         "a data URL that holds the text `ABC`",
         "data:image/png;base64,QUJD",
         "media_corrupt",
         "inline image: not an image in a known format; expected one of PNG, JPEG, …",
     ),
-    RowCase("no image after all", '`"image": ""`', "ok", "asked without an image", make_asking("")),
+    RowCase("empty image field", '`"image": ""`', "ok", "sent without an image", make_asking("")),
 )

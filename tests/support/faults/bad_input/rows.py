@@ -99,7 +99,7 @@ LINES = (
     _refuse_field("list as group", '`"group": [1]`', {"group": [1]}, "found [1] (a list); expected a whole number or text"),
     _refuse(
         "lone surrogate",
-        r'half a character, as Python writes it: `"question": "\ud800?"`',
+        r'a lone surrogate, as Python writes it: `"question": "\ud800?"`',
         b'{"question": "\\ud800?"}',
         _ROW + "field 'question': found a lone surrogate in …; expected text that UTF-8 can hold",
     ),
@@ -115,7 +115,7 @@ LINES = (
     _refuse("NUL byte in a line", "a line with a zero byte", b'{"question": "Why\x00?"}', _NO_JSON, code="bad_row"),
     _refuse(
         "two objects in a line",
-        "two rows without a line end between",
+        "two rows without a line end between them",
         b'{"question": "a"}{"question": "b"}',
         _NO_JSON,
         code="bad_row",
@@ -159,7 +159,7 @@ LINES = (
     ),
 )
 
-LONGEST_LINE_BYTES = 11_000_000  # the test's limit, so that it does not have to write 256 MiB
+LONGEST_LINE_BYTES = 11_000_000  # a lower limit, so that the test does not write 256 MiB
 
 LONG_LINES = (
     _refuse(
@@ -176,7 +176,7 @@ ODD_LINES = (
         "10 MB question",
         "a question of ten million letters",
         {"question": "x" * 10_000_000},
-        "asked completely; an engine with a shorter context refuses it",
+        "sent completely; an engine with a shorter context refuses it",
     ),
     _refuse(
         "question longer than the context",
@@ -197,7 +197,7 @@ ODD_LINES = (
         "null fields",
         "`null` in every field but the question",
         {"question": "Why?", "id": None, "options": None},
-        "taken as absent",
+        "treated as absent",
     ),
     _accept(
         "10 000 fields",
@@ -207,7 +207,7 @@ ODD_LINES = (
     ),
     _accept(
         "unusual field names",
-        "fields named by space, dot and NUL",
+        "field names with a space, a dot and a NUL",
         {"question": "Why?", "": 1, " ": 2, "a.b": 3, "\0": 4},
         "kept with the result",
     ),
@@ -232,7 +232,7 @@ ODD_LINES = (
         "duplicate ids",
         "two different questions with one `id`",
         "ok",
-        "both are asked: a sample is identified by its content, not its id",
+        "both are sent: a sample is identified by its content, not its id",
         make_lines({"id": "q7", "question": "Why?"}, {"id": "q7", "question": "When?"}),
         samples=2,
     ),
@@ -240,7 +240,7 @@ ODD_LINES = (
         "the same row twice",
         "one row, two times",
         "ok",
-        "asked once; counted as a duplicate",
+        "sent once and counted as a duplicate",
         make_lines({"id": "q7", "question": "Why?"}, {"id": "q7", "question": "Why?"}),
         duplicates=1,
     ),

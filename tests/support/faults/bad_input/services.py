@@ -35,11 +35,11 @@ SERVICES = (
         arguments=_ENQUEUE,
         environment={"FLEET_STORE_URL": "rows.jsonl/store"},
     ),
-    _refuse("Redis URL of words", "FLEET_REDIS_URL", "nonsense", _REDIS_URL),
+    _refuse("Redis URL without a scheme", "FLEET_REDIS_URL", "nonsense", _REDIS_URL),
     _refuse("Redis URL of another scheme", "FLEET_REDIS_URL", "http://127.0.0.1:6379", _REDIS_URL),
     _refuse("Redis URL without a port number", "FLEET_REDIS_URL", "redis://127.0.0.1:port/0", _REDIS_URL),
     _refuse(
-        "Redis is not there",
+        "Redis does not run",
         "FLEET_REDIS_URL",
         "redis://:secret@127.0.0.1:1/0",
         "Redis at 127.0.0.1:1/0 does not answer…",
@@ -47,14 +47,14 @@ SERVICES = (
         starts=True,
     ),
     _refuse(
-        "setting in words",
+        "text for a number",
         "FLEET_LEASE_S",
         "long",
         "FLEET_LEASE_S: found 'long'; expected a valid number, unable to parse string as a number",
     ),
     _refuse("negative setting", "FLEET_LEASE_S", "-1", "FLEET_LEASE_S: found '-1'; expected greater than 0"),
     CommandCase(
-        "settings that contradict",
+        "contradictory settings",
         "`FLEET_RENEW_S=60` with leases of 3 s",
         "producer: FLEET_RENEW_S=60 must be less than FLEET_LEASE_S=3, or leases run out",
         arguments=_ENQUEUE,
@@ -68,7 +68,7 @@ SERVICES = (
         starts=True,
     ),
     CommandCase(
-        "text that is no run id",
+        "text that is not a run id",
         "`producer status` of a path with an escape sequence",
         "producer: RUN: found '../\\x1b[2J'; expected a run id as producer enqueue prints it, such as tiny-1f0c92b4d7aa",
         arguments=("status", "../\x1b[2J"),
@@ -81,7 +81,7 @@ SERVICES = (
         arguments=("status", "quick-0"),
     ),
     CommandCase(
-        "store not there",
+        "store does not exist",
         "`producer status` before the store's folder exists, or while it is not mounted",
         "producer: store store: no such folder now; nothing is lost. …",
         3,
@@ -89,8 +89,8 @@ SERVICES = (
     ),
     CommandCase("unknown command", "`producer statsu`", "…No such command 'statsu'. Did you mean 'status'?", arguments=("statsu",)),
     CommandCase(
-        "model that no worker serves",
-        "`producer enqueue` for a model without workers; `producer status` says the same",
+        "model without workers",
+        "`producer enqueue` for a model without workers; `producer status` prints the same",
         "quick-…: 1 rows, 1 samples in 1 chunks (planned)\n"
         "  enqueued 1 chunks; follow with: producer watch quick-…\n"
         "  no worker serves quick now; on a GPU node: workers start --model quick",

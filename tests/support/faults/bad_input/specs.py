@@ -23,7 +23,7 @@ def _refuse_more(name: str, given: str, message: str) -> CommandCase:
 
 
 def _refuse_source(name: str, fields: str, message: str) -> CommandCase:
-    """Return a case of a spec whose dataset has the additional fields ``fields``."""
+    """Return a case of a spec whose dataset has the additional ``fields``."""
     spec = f"model: quick\ndatasets: [{{path: rows.jsonl, {fields}}}]\n"
     return _refuse(name, f"a dataset with `{fields}`", spec, f"datasets.0.{message}")
 
@@ -74,7 +74,7 @@ SPECS = (
         "indent with spaces, not with tabs",
     ),
     _refuse(
-        "bracket never closed",
+        "unclosed bracket",
         "`model: [quick`",
         "model: [quick",
         "not valid YAML (line 1, column 14): while parsing a flow sequence: expected ',' or ']', but got '<stream end>'",
@@ -140,7 +140,7 @@ SPECS = (
         "datasets.0: found 'rows.jsonl'; expected: a mapping of fields",
     ),
     _refuse(
-        "two datasets of one name",
+        "two datasets with one name",
         "two files called `rows.jsonl`, in two folders",
         "model: quick\ndatasets: [{path: rows.jsonl}, {path: more/rows.jsonl}]\n",
         "two datasets are called 'rows': give one of them another name",
@@ -151,7 +151,7 @@ SPECS = (
         "name: found 'my rows'; expected at most 64 letters, digits, '.', '_' and '-', beginning with a letter or digit",
     ),
     _refuse_source("negative limit", "limit: -5", "limit: found -5; expected: greater than 0"),
-    _refuse_source("limit of nothing", "limit: 0", "limit: found 0; expected: greater than 0"),
+    _refuse_source("limit of zero", "limit: 0", "limit: found 0; expected: greater than 0"),
     _refuse_source(
         "unknown kind",
         "kind: yesno",
@@ -165,7 +165,7 @@ SPECS = (
         "max_attempts 0", "validation: {max_attempts: 0}", "validation.max_attempts: found 0; expected: greater than or equal to 1"
     ),
     _refuse_more(
-        "temperature in words",
+        "temperature as text",
         "generation: {temperature: hot}",
         "generation.temperature: found 'hot'; expected: a valid number, unable to parse string as a number",
     ),
@@ -174,9 +174,7 @@ SPECS = (
         "generation: {temperature: -1}",
         "generation.temperature: found -1; expected: greater than or equal to 0",
     ),
-    _refuse_more(
-        "temperature that is no number", "generation: {temperature: .nan}", "generation.temperature: found nan; expected: …"
-    ),
+    _refuse_more("temperature NaN", "generation: {temperature: .nan}", "generation.temperature: found nan; expected: …"),
     _refuse_more("no tokens", "generation: {max_tokens: 0}", "generation.max_tokens: found 0; expected: greater than 0"),
     _refuse_more("a bool as number", "generation: {max_tokens: yes}", "generation.max_tokens: found True; …"),
     _refuse_more(

@@ -34,7 +34,7 @@ TABLES = (
         "found 6 cells; expected 5, as in the header",
     ),
     _refuse(
-        "quote never closed",
+        "unclosed quote",
         "a cell with an unclosed quote",
         b'1\t"Why?\tok\t\t',
         "a cell has an unclosed quote; expected a closing quote",
@@ -66,7 +66,7 @@ TABLES = (
         code="bad_media",
     ),
     _refuse(
-        "index of no row",
+        "index of a missing row",
         "`77` in the image column, and no row 77",
         b"1\tWhy?\tok\t77\t",
         _CELL + "found '77'; expected base64 text, or the index of another row with an image",
@@ -74,7 +74,7 @@ TABLES = (
     ),
     _refuse(
         "index of a row without image",
-        "the index of a row that has no image itself",
+        "the index of a row that does not have an image",
         b"1\tWhy?\tok\t8001\t",
         _CELL + "found '8001', a row without an image; expected the index of a row with an image",
         code="bad_media",
@@ -95,7 +95,7 @@ TABLES = (
         place="",
     ),
     _refuse(
-        "base64 in a cell cut short",
+        "truncated base64 in a cell",
         "the first half of an image's base64",
         b"1\tWhy?\tok\t" + _LARGE[: len(_LARGE) // 8 * 4] + b"\t",
         "inline image: cannot be decoded, replace the file: OSError: image file is truncated",

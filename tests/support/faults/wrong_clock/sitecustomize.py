@@ -1,6 +1,6 @@
-"""Shift ``time.time`` by ``WRONG_CLOCK_S`` seconds.  Python imports this module at start if its folder is on the path.
+"""Shift ``time.time`` by ``WRONG_CLOCK_S`` seconds. Python imports this module at start if its folder is on the path.
 
-Several numbers, for example ``0,7200,-7200``, make the clock jump: each applies for 0.2 s.  ``time.monotonic`` stays right.
+Several numbers, for example ``0,7200,-7200``, make the clock jump: each applies for 0.2 s. ``time.monotonic`` stays correct.
 """
 
 import os

@@ -1,6 +1,6 @@
 """A fake of NVIDIA's ``pynvml`` for a machine without a driver: it reports the GPUs of the variable ``SHOWN_GPUS``.
 
-See ``tests/support/hardware/fake_gpus.py``.  Unset means no driver; ``broken`` means a driver that fails; otherwise it is a
+See ``tests/support/hardware/fake_gpus.py``. Unset means no driver; ``broken`` means a driver that fails; otherwise it is a
 JSON list of objects ``{uuid, name, total, free, pids}``, or ``null`` for a GPU that this process may not use.
 """
 
@@ -15,7 +15,7 @@ class NVMLError(Exception):
 
 
 class NVMLError_LibraryNotFound(NVMLError):  # noqa: N801  as NVIDIA spells it
-    """There is no driver."""
+    """The driver is not installed."""
 
 
 class NVMLError_DriverNotLoaded(NVMLError):  # noqa: N801  the same

@@ -51,7 +51,7 @@ def out_of_memory_above(most: int) -> Callable[[int, Any], Exception | None]:
     return lambda size, _tokens: torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB") if size > most else None
 
 
-def test_forms_full_batches_of_waiting_requests(open_hf: Open, sizes: list[int]) -> None:
+def test_engine_forms_full_batches_of_waiting_requests(open_hf: Open, sizes: list[int]) -> None:
     async def ask() -> None:
         async with open_hf(max_batch_size=8) as engine:
             await ask_all(engine, [make_request(number) for number in range(20)])
@@ -61,14 +61,16 @@ def test_forms_full_batches_of_waiting_requests(open_hf: Open, sizes: list[int])
 
 
 @pytest.mark.parametrize(("most", "settled"), [(1, 1), (3, 2)])
-def test_halves_too_large_batches_and_keeps_limit(open_hf: Open, monkeypatch: pytest.MonkeyPatch, most: int, settled: int) -> None:
+def test_engine_halves_too_large_batches_and_keeps_limit(
+    open_hf: Open, monkeypatch: pytest.MonkeyPatch, most: int, settled: int
+) -> None:
     seen = watch_model(monkeypatch, out_of_memory_above(most))
     requests = [make_request(number) for number in range(32)]
 
     async def ask() -> tuple[list[Generation], list[Generation]]:
         async with open_hf(max_batch_size=16) as engine:
             first = await ask_all(engine, requests)
-            seen.append(0)  # the engine knows its limit from here on
+            seen.append(0)  # from here on the engine uses its limit
             return first, await ask_all(engine, requests[:9])
 
     first, second = run(ask())
@@ -78,7 +80,7 @@ def test_halves_too_large_batches_and_keeps_limit(open_hf: Open, monkeypatch: py
     assert max(seen[seen.index(0) :]) == settled
 
 
-def test_fails_each_request_too_large_alone(open_hf: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_engine_fails_each_request_too_large_alone(open_hf: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     watch_model(monkeypatch, out_of_memory_above(0))
 
     async def ask() -> list[Any]:
@@ -92,7 +94,7 @@ def test_fails_each_request_too_large_alone(open_hf: Open, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     "text", ["DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes", "CUBLAS_STATUS_ALLOC_FAILED"]
 )
-def test_recognizes_other_allocators_by_their_messages(open_hf: Open, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+def test_engine_recognizes_other_allocators_by_their_messages(open_hf: Open, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     seen = watch_model(monkeypatch, lambda size, _tokens: RuntimeError(text) if size > 2 else None)
 
     async def ask() -> list[Generation]:
@@ -103,7 +105,7 @@ def test_recognizes_other_allocators_by_their_messages(open_hf: Open, monkeypatc
     assert seen == [4, 2, 2]
 
 
-def test_finds_the_faulty_request_of_a_batch(open_hf: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_engine_finds_the_faulty_request_of_a_batch(open_hf: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer: Any = transformers.AutoTokenizer
     poison = tokenizer.from_pretrained(TINY).convert_tokens_to_ids("~")
     watch_model(monkeypatch, lambda _size, tokens: ValueError("poison") if (tokens == poison).any() else None)
@@ -120,7 +122,7 @@ def test_finds_the_faulty_request_of_a_batch(open_hf: Open, monkeypatch: pytest.
     assert sum(isinstance(result, Generation) for result in results) == 7
 
 
-def test_fails_every_request_when_device_is_dead(open_hf: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_engine_fails_every_request_after_device_failure(open_hf: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     watch_model(monkeypatch, lambda _size, _tokens: RuntimeError("CUDA error: device-side assert triggered"))
 
     async def ask() -> list[Any]:
@@ -135,7 +137,7 @@ def test_fails_every_request_when_device_is_dead(open_hf: Open, monkeypatch: pyt
 
 
 @pytest.mark.parametrize(("has_rotary", "batches"), [(True, [4]), (False, [1] * 4)])
-def test_runs_rows_alone_at_end_of_position_table(
+def test_engine_runs_rows_alone_at_end_of_position_table(
     open_hf: Open, sizes: list[int], monkeypatch: pytest.MonkeyPatch, has_rotary: bool, batches: list[int]
 ) -> None:
     monkeypatch.setattr(HfModel, "_has_rotary_positions", property(lambda _: has_rotary, lambda *_: None), raising=False)
@@ -149,7 +151,7 @@ def test_runs_rows_alone_at_end_of_position_table(
     assert all((answer.prompt_tokens or 0) + (answer.output_tokens or 0) <= 128 for answer in answers)
 
 
-def test_ends_an_answer_before_a_stop_string(open_hf: Open) -> None:
+def test_engine_ends_an_answer_before_a_stop_string(open_hf: Open) -> None:
     async def ask() -> tuple[Generation, Generation]:
         async with open_hf() as engine:
             whole = await engine.generate(make_request(text="Say it.", max_tokens=24))
@@ -162,7 +164,7 @@ def test_ends_an_answer_before_a_stop_string(open_hf: Open) -> None:
     assert stopped.output_tokens < whole.output_tokens
 
 
-def test_frees_device_memory_of_too_large_batch(open_hf: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_engine_frees_device_memory_of_too_large_batch(open_hf: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     model: Any = transformers.LlavaForConditionalGeneration
     generate = model.generate
     pictures: list[weakref.ref[torch.Tensor]] = []
@@ -179,14 +181,14 @@ def test_frees_device_memory_of_too_large_batch(open_hf: Open, monkeypatch: pyte
     monkeypatch.setattr(model, "generate", watched)
 
     async def ask() -> None:
-        async with open_hf(dtype="bfloat16", max_batch_size=4) as engine:  # with float32 a CPU makes no second copy
+        async with open_hf(dtype="bfloat16", max_batch_size=4) as engine:  # with float32, a CPU does not make a second copy
             await ask_all(engine, [make_request(number) for number in range(4)])
 
     run(ask())
     assert left == [False] * 3
 
 
-def test_sorts_vocabulary_only_for_top_p_below_one(open_hf: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_engine_sorts_vocabulary_only_for_top_p_below_one(open_hf: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> torch.Tensor:
         raise ValueError("sorted")
 
@@ -201,7 +203,7 @@ def test_sorts_vocabulary_only_for_top_p_below_one(open_hf: Open, monkeypatch: p
     assert run(ask()).output_tokens
 
 
-def test_rejects_question_with_image_marker(open_hf: Open, sizes: list[int]) -> None:
+def test_engine_rejects_question_with_image_marker(open_hf: Open, sizes: list[int]) -> None:
     async def ask() -> None:
         async with open_hf() as engine:
             with pytest.raises(SampleError, match=r"image placeholder '<image>' 2 times, expected 1, one for each image"):
@@ -211,7 +213,7 @@ def test_rejects_question_with_image_marker(open_hf: Open, sizes: list[int]) -> 
     assert sizes == []
 
 
-def test_accepts_several_images_and_system_message(open_hf: Open) -> None:
+def test_engine_accepts_several_images_and_system_message(open_hf: Open) -> None:
     asked = make_request(3, images=2)
     asked = Request("s", (Message("system", "Be brief."), *asked.messages), asked.images, asked.settings)
 
@@ -223,7 +225,7 @@ def test_accepts_several_images_and_system_message(open_hf: Open) -> None:
     assert both.prompt_tokens > one.prompt_tokens
 
 
-def test_writes_nothing_to_the_terminal(open_hf: Open, capfd: pytest.CaptureFixture[str]) -> None:
+def test_engine_does_not_write_to_the_terminal(open_hf: Open, capfd: pytest.CaptureFixture[str]) -> None:
     async def ask() -> None:
         async with open_hf() as engine:
             await ask_all(engine, [make_request(number, temperature=number % 2, seed=1, top_p=0.5) for number in range(4)])
@@ -240,7 +242,7 @@ def test_writes_nothing_to_the_terminal(open_hf: Open, capfd: pytest.CaptureFixt
         ({"attn_implementation": "no"}, "no"),
     ],
 )
-def test_names_option_unsupported_by_the_machine(open_hf: Open, options: dict[str, Any], message: str) -> None:
+def test_engine_names_option_unsupported_by_the_machine(open_hf: Open, options: dict[str, Any], message: str) -> None:
     if torch.cuda.is_available() and options.get("device") == "cuda":
         pytest.skip("this machine has a CUDA device")
 
@@ -252,7 +254,7 @@ def test_names_option_unsupported_by_the_machine(open_hf: Open, options: dict[st
         run(ask())
 
 
-def test_rejects_missing_or_incomplete_weights(tmp_path: Path) -> None:
+def test_engine_rejects_missing_or_incomplete_weights(tmp_path: Path) -> None:
     for path in Path(TINY).iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     tensors = load_file(tmp_path / "model.safetensors")

@@ -1,7 +1,7 @@
-"""Make torchvision's CUDA build importable beside a CPU torch.  Python imports this at start if its folder is on the path.
+"""Make torchvision's CUDA build importable beside a CPU torch. Python imports this at start if its folder is on the path.
 
-Two operators exist only in that build's CUDA library, and torchvision registers their metadata with torch at import: they must
-be defined before.  No test runs them.
+Two operators exist only in that build's CUDA library. They must be defined before the import of torchvision, which registers their
+metadata with torch. The tests do not run them.
 """
 
 import sys
@@ -14,7 +14,7 @@ _SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 
 
 class _OperatorsFirst(MetaPathFinder):
-    """Finds no module; defines the operators just before torchvision is imported, so that other processes do not import torch."""
+    """A finder that only defines the operators before torchvision is imported, so that other processes do not import torch."""
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         del path, target
