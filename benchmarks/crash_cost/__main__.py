@@ -107,6 +107,7 @@ class Killed(NamedTuple):
 
 def kill_and_measure(fleet: CostFleet, scale: Scale, clean: Ended, victim: str, number: int) -> Killed:
     """Kill one of two workers, or its engine's child, in the middle of a run."""
+    fleet.restart_launchers()  # a launcher restarts a worker later after each death in a row
     warm_up_again(fleet)
     deaths, started_s = fleet.count_deaths(), time.monotonic()
     run_id = fleet.enqueue(f"{victim} {number}".replace(" ", "-"), KILL_SAMPLES, {})
