@@ -1,6 +1,6 @@
-"""The Celery app of a worker process.  A bootstep loads the engine before Celery consumes, and drains it afterwards.
+"""The Celery app of a worker process. A bootstep loads the engine before Celery consumes, and drains it afterwards.
 
-``workers start`` starts one process per GPU slot and passes ``FLEET_WORKER_*``.  Flower uses the same app:
+``workers start`` starts one process per GPU slot and passes ``FLEET_WORKER_*``. Flower uses the same app:
 ``celery -A workers.app flower``.
 """
 
@@ -73,7 +73,7 @@ class EngineStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has n
             _WORKERS.append(make_worker(parent.hostname))
             current_worker().start()
         except (FleetError, redis.RedisError) as error:
-            # Celery would log an ordinary exception and exit as if asked to.  The launcher needs to know the kind of error.
+            # Celery would log an ordinary exception and exit as if asked to. The launcher needs to know the kind of error.
             log.error(  # noqa: TRY400  # the message names the cause, a traceback would hide it
                 "worker.start_failed", code=getattr(error, "code", "service_unreachable"), error=str(error)
             )
@@ -90,7 +90,7 @@ class EngineStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has n
 
 
 def make_worker(name: str) -> Worker:
-    """Return this process's worker, its engine not loaded yet.  Raises ``ConfigError`` or ``ServiceUnreachable``."""
+    """Return this process's worker, its engine not loaded yet. Raises ``ConfigError`` or ``ServiceUnreachable``."""
     given = WorkerSettings()
     settings = get_settings()
     profile_path = find_profile(given.profile)
@@ -132,7 +132,7 @@ def wire_worker(
     weights: str = "",
     launcher: int | None = None,
 ) -> Worker:
-    """Connect the parts of a worker.  The only place that knows all of them."""
+    """Connect the parts of a worker. The only place that knows all of them."""
 
     def run_taken_over(run_id: str, chunk: int) -> str:
         return run_task(worker, run_id, chunk, at_once=True)
@@ -191,7 +191,7 @@ def _exit_code(error: Exception) -> int:
 
 
 def _announce_end(worker: str, trouble: str) -> None:
-    """Write to Redis why this worker ends.  The launcher adds it to its notice."""
+    """Write to Redis why this worker ends. The launcher adds it to its notice."""
     with suppress(FleetError):  # a profile that cannot be read
         given = WorkerSettings()
         record = make_record(worker, given, read_profile(given.profile))
@@ -199,14 +199,14 @@ def _announce_end(worker: str, trouble: str) -> None:
 
 
 def _announce_start(record: WorkerRecord) -> None:
-    """Write the record of a worker that starts.  Raises ``ServiceUnreachable`` if Redis takes no writes now."""
+    """Write the record of a worker that starts. Raises ``ServiceUnreachable`` if Redis takes no writes now."""
     settings = get_settings()
     with reaching_redis(settings), connect_redis(settings) as client:
         announce_worker(client, record, ttl_s=_TROUBLE_S)
 
 
 def _announce_waiting(record: WorkerRecord, launcher: int | None, trouble: str) -> None:
-    """Announce what a worker waits for at its start.  End this process if its launcher has exited meanwhile."""
+    """Announce what a worker waits for at its start. End this process if its launcher has exited meanwhile."""
     if launcher not in (None, os.getppid()):
         log.warning("launcher.gone", hint="this worker has not started and ends")
         os._exit(0)
@@ -231,5 +231,5 @@ refuse_changes()
 
 @app.task(name=TASK_NAME)  # type: ignore[untyped-decorator]  # Celery has no types
 def run_chunk_task(run_id: str, chunk: int) -> str:
-    """Run a chunk unless it is done, held or unknown.  Return what became of it in words, for the log and Flower."""
+    """Run a chunk unless it is done, held or unknown. Return what became of it in words, for the log and Flower."""
     return str(run_task(current_worker(), run_id, chunk))

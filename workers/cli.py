@@ -1,4 +1,4 @@
-"""The ``workers`` command.  Each subcommand imports its modules lazily, so that ``--help`` is fast."""
+"""The ``workers`` command. Each subcommand imports its modules lazily, so that ``--help`` is fast."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def cli() -> None:
 def start(models: tuple[str, ...], gpus: tuple[str, ...], replicas: int) -> int:
     """Start and supervise one worker for each GPU, or group of GPUs.
 
-    Engine options that the profile does not set are chosen from the free GPU memory.  SIGTERM, Ctrl+C, SIGUSR1 or a closed
+    Engine options that the profile does not set are chosen from the free GPU memory. SIGTERM, Ctrl+C, SIGUSR1 or a closed
     terminal drain the workers; a second SIGTERM or Ctrl+C kills them.
     """
     import structlog
@@ -70,7 +70,7 @@ def start(models: tuple[str, ...], gpus: tuple[str, ...], replicas: int) -> int:
 def check(models: tuple[str, ...], gpus: tuple[str, ...], replicas: int, as_json: bool) -> int:
     """Check whether this node can run workers.
 
-    Checks Redis, the store, GPUs, package versions, disks and the clock, and with --model its weights and engine.  The exit
+    Checks Redis, the store, GPUs, package versions, disks and the clock, and with --model its weights and engine. The exit
     code is 0 if the node can run, 2 if you must change something, and 3 if a service does not answer.
     """
     from rich.console import Console

@@ -1,4 +1,4 @@
-r"""InternVL 2 to 3.5: plain text, after the thinking if the prompt requests it.  A short answer may be in LaTeX's ``\boxed``."""
+r"""InternVL 2 to 3.5: plain text, after the thinking if the prompt requests it. A short answer may be in LaTeX's ``\boxed``."""
 
 from dataclasses import replace
 
@@ -15,7 +15,7 @@ _THINKING_PROMPT = (
 
 
 class InternVLAdapter(ChatAdapter):
-    """Drops the thinking.  An answer other than a free text is taken out of its LaTeX box."""
+    """Drops the thinking. An answer other than a free text is taken out of its LaTeX box."""
 
     def to_prediction(self, sample: Sample, text: str) -> str:
         answer = drop_thinking(text)

@@ -8,16 +8,16 @@ from celery.worker.consumer import Consumer as CeleryConsumer
 
 log = structlog.get_logger()
 
-# What code raises when it is given unexpected values.  A lost connection raises none of these.
+# What code raises when it is given unexpected values. A lost connection raises none of these.
 _MALFORMED = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
 _MOST_CHARACTERS = 16_384  # of headers and body; a message of the fleet has about 1 000
 
 
 class Consumer(CeleryConsumer):  # type: ignore[misc]  # Celery has no types
-    """Log and acknowledge a malformed message.  It was only a doorbell, and the janitor sends another.
+    """Log and acknowledge a malformed message. It was only a doorbell, and the janitor sends another.
 
     Celery treats some malformed messages as failures of its own: it ends the worker and returns the message to the queue, where
-    the next worker fails on it.  A message with an ``eta`` is dropped: Celery would hold it, and raise the prefetch limit for it.
+    the next worker fails on it. A message with an ``eta`` is dropped: Celery would hold it, and raise the prefetch limit for it.
     So is a large one: Celery would repeat its headers in events, which Flower shows.
     """
 
@@ -37,7 +37,7 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # Celery has no types
         return read_or_drop
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
-        """Close the broken connection.  Celery reconnects afterwards, whether or not closing succeeds."""
+        """Close the broken connection. Celery reconnects afterwards, whether or not closing succeeds."""
         try:
             super().on_connection_error_after_connected(exc)
         except Exception as error:  # noqa: BLE001  closing a connection that is torn down can fail in any way (kombu 5.7: AttributeError)

@@ -1,7 +1,7 @@
 """Set safe defaults for Flower: it requires a password, listens on loopback only, and is read-only.
 
 ``celery -A workers.app flower`` imports ``workers.app`` before it reads its options, and sends the ``import_modules`` signal
-after it has read them.  So ``FLOWER_*`` variables, the command line and ``flowerconfig.py`` override these defaults.
+after it has read them. So ``FLOWER_*`` variables, the command line and ``flowerconfig.py`` override these defaults.
 """
 
 import ipaddress
@@ -20,13 +20,13 @@ from common.settings import get_settings
 
 log = structlog.get_logger()
 
-# The password until the user sets one.  It is random and secret, so that Flower stays closed even if _check_options never runs.
+# The password until the user sets one. It is random and secret, so that Flower stays closed even if _check_options never runs.
 _PASSWORD = secrets.token_urlsafe(18)
 _GENERATED = [f"fleet:{_PASSWORD}"]
 
 
 def guard_flower() -> None:
-    """Set Flower's defaults if this process is ``celery ... flower``.  Do nothing in any other process."""
+    """Set Flower's defaults if this process is ``celery ... flower``. Do nothing in any other process."""
     context = click.get_current_context(silent=True)
     if context is None or context.invoked_subcommand != "flower":
         return
@@ -40,7 +40,7 @@ def guard_flower() -> None:
 
 
 def _check_options(**_: Any) -> None:
-    """Exit if there are no valid credentials.  On a terminal, generate credentials instead and print them once.
+    """Exit if there are no valid credentials. On a terminal, generate credentials instead and print them once.
 
     Warn if Flower listens on a network address without TLS.
     """

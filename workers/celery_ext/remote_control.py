@@ -1,6 +1,6 @@
 """Celery's remote control without the commands that change a worker.
 
-A worker that was asked to stop consuming, or to consume slowly, would look ready while its runs stand still.  The launcher
+A worker that was asked to stop consuming, or to consume slowly, would look ready while its runs stand still. The launcher
 starts, drains and stops workers; remote control only inspects them, as Flower does.
 """
 
@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 from celery.worker.control import Panel
 
-# All other commands are refused, those of a later Celery too.  ``enable_events`` and ``heartbeat`` make a worker send events,
-# which Flower asks for.  Celery lists ``hello``, ``memsample``, ``memdump`` and ``objgraph`` as inspection as well, but the first
+# All other commands are refused, those of a later Celery too. ``enable_events`` and ``heartbeat`` make a worker send events,
+# which Flower asks for. Celery lists ``hello``, ``memsample``, ``memdump`` and ``objgraph`` as inspection as well, but the first
 # revokes tasks, and the others keep memory or write files.
 INSPECTIONS = frozenset(
     {

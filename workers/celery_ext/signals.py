@@ -16,7 +16,7 @@ from workers.supervisor.signals import DRAINING
 def handle_signals(begin_drain: Callable[[bool], None]) -> None:
     """Make this worker process drain on the first of ``DRAINING``, and at once on SIGQUIT or a second SIGINT.
 
-    ``begin_drain`` receives whether to drain at once, and may be called many times.  Other signals may arrive twice: systemd,
+    ``begin_drain`` receives whether to drain at once, and may be called many times. Other signals may arrive twice: systemd,
     for one, sends SIGTERM to the launcher and to its workers.
     """
     interrupts = 0

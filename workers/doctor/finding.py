@@ -17,7 +17,7 @@ GIB = 2**30
 class Finding:
     """The result of one check: what was checked, what was found, and ``advice`` on what to do if the level is not ``ok``.
 
-    ``unreachable`` marks the problem of a service that does not answer.  Waiting may solve it without a change of settings.
+    ``unreachable`` marks the problem of a service that does not answer. Waiting may solve it without a change of settings.
     """
 
     what: str

@@ -83,7 +83,7 @@ def judge_access(url: str) -> Finding:
 
 
 def judge_memory(info: dict[str, Any]) -> Finding:
-    """Judge whether Redis has free memory, and whether it would evict the ledger's keys.  ``info`` is the answer of INFO."""
+    """Judge whether Redis has free memory, and whether it would evict the ledger's keys. ``info`` is the answer of INFO."""
     used, limit, policy = int(info["used_memory"]), int(info.get("maxmemory", 0)), str(info.get("maxmemory_policy", "noeviction"))
     found = f"{used / GIB:.2f} GiB used of {f'{limit / GIB:.2f}' if limit else 'no limit'}, {policy}"
     if limit and policy != "noeviction":
@@ -94,7 +94,7 @@ def judge_memory(info: dict[str, Any]) -> Finding:
 
 
 def judge_durability(info: dict[str, Any]) -> Finding:
-    """Judge whether Redis accepts writes and keeps them after a crash.  ``info`` is the answer of INFO."""
+    """Judge whether Redis accepts writes and keeps them after a crash. ``info`` is the answer of INFO."""
     if info.get("role", "master") != "master":
         return Finding("redis durability", "problem", "it is a replica", "point FLEET_REDIS_URL at the primary")
     if not int(info.get("aof_enabled", 0)):

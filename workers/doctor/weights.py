@@ -18,7 +18,7 @@ _TRUE_VALUES = ("1", "true", "yes", "on")
 
 
 def check_weights(weights: str, revision: str | None) -> Finding:
-    """Check that a model is complete.  ``weights`` is a folder, or a hub id that is looked up in the local cache."""
+    """Check that a model is complete. ``weights`` is a folder, or a hub id that is looked up in the local cache."""
     if weights.startswith(("/", ".")):
         return check_folder(Path(weights))
     try:

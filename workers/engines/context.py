@@ -1,6 +1,6 @@
 """The context of a model: how many tokens a prompt and its answer have together, and the refusal of a prompt that is too long.
 
-An engine refuses a prompt that fills the context, because no token of an answer would fit.  It caps ``max_tokens`` at the tokens
+An engine refuses a prompt that fills the context, because no token of an answer would fit. It caps ``max_tokens`` at the tokens
 that are left.
 """
 
@@ -11,7 +11,7 @@ from workers.engines.base import Request
 
 # Up to this length a text is tokenized whole, in milliseconds.
 PIECE_CHARACTERS = 65_536
-# A text with more tokens than this many contexts is refused.  Pieces have other tokens than the whole text only at the cuts.
+# A text with more tokens than this many contexts is refused. Pieces have other tokens than the whole text only at the cuts.
 _CERTAIN_CONTEXTS = 2
 
 

@@ -1,4 +1,4 @@
-"""Models from the Hugging Face hub in the local cache.  Nothing is downloaded here."""
+"""Models from the Hugging Face hub in the local cache. Nothing is downloaded here."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def find_snapshot(hub_id: str, revision: str | None, *, cache: str | None = None) -> Path | None:
-    """Return the folder of a model in the local cache, or ``None`` if it is not there.  ``cache`` replaces the usual folder.
+    """Return the folder of a model in the local cache, or ``None`` if it is not there. ``cache`` replaces the usual folder.
 
     Raises ``OSError`` if the cache cannot be read.
     """

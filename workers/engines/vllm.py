@@ -1,6 +1,6 @@
 """The vLLM engine.
 
-Each request is submitted to vLLM as it arrives.  vLLM batches continuously, in a separate process.
+Each request is submitted to vLLM as it arrives. vLLM batches continuously, in a separate process.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import fields, replace
 from typing import Any
 
-# Set before vLLM is imported.  A worker has many threads and open connections: a forked child may deadlock on any of their locks.
+# Set before vLLM is imported. A worker has many threads and open connections: a forked child may deadlock on any of their locks.
 os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")  # do not report to third parties what a fleet runs
 
@@ -41,7 +41,7 @@ _FINISH_REASONS: dict[str | None, FinishReason] = {"stop": "stop", "length": "le
 _MESSAGE_CHARACTERS = 500
 _EXIT_S = 2.0  # how long to wait for the exit code of an engine process that is dead by vLLM's account
 
-# Limit of concurrent renders.  vLLM's renderer threads work stage by stage: with hundreds of prompts, the first would reach the
+# Limit of concurrent renders. vLLM's renderer threads work stage by stage: with hundreds of prompts, the first would reach the
 # engine only after the chat template of the last.
 _MAX_CONCURRENT_RENDERS = 8
 
@@ -50,7 +50,7 @@ class VllmEngine:
     """Runs a model in vLLM 0.25 to 0.32.
 
     ``engine_options`` are fields of vLLM's ``AsyncEngineArgs``: ``tensor_parallel_size``, ``gpu_memory_utilization``,
-    ``max_model_len``, ``limit_mm_per_prompt``, ``quantization``, and so on.  The request alone sets the sampling
+    ``max_model_len``, ``limit_mm_per_prompt``, ``quantization``, and so on. The request alone sets the sampling
     parameters: of the model's ``generation_config.json`` only the end tokens apply.
     Raises ``ConfigError`` for an engine option that vLLM does not have.
     """
@@ -80,7 +80,7 @@ class VllmEngine:
         """
         where = f"profile {self._profile.name}"
         try:
-            # The usage context of vLLM's server.  Without a context, vLLM chooses batch sizes for small machines.
+            # The usage context of vLLM's server. Without a context, vLLM chooses batch sizes for small machines.
             config = AsyncEngineArgs(**self._options).create_engine_config(UsageContext.OPENAI_API_SERVER)
         except Exception as error:
             # Without an outage, all of them are about the input: pydantic errors, ValueError, TypeError, OSError.
@@ -90,11 +90,11 @@ class VllmEngine:
             tokenizer = self._llm.renderer.get_tokenizer()
         except Exception as error:
             raise EngineError(f"{where}: vLLM cannot start: {error}; see the cause in its log above") from error
-        # A tokenizer of transformers serves one thread at a time.  Others may not be copied.
+        # A tokenizer of transformers serves one thread at a time. Others may not be copied.
         self._long_text_tokenizer = copy.deepcopy(tokenizer) if isinstance(tokenizer, PreTrainedTokenizerBase) else tokenizer
 
     async def generate(self, request: Request) -> Generation:
-        """Return one generation.  Cancelling the call aborts its request in vLLM.
+        """Return one generation. Cancelling the call aborts its request in vLLM.
 
         Raises ``SampleError`` (including ``OutOfMemory``) if the request is at fault, for example if its prompt fills the context,
         and ``EngineError`` if vLLM's engine process has exited or is exiting.
@@ -146,14 +146,14 @@ class VllmEngine:
             raise fault from error
         completion = result.outputs[0]
         finish_reason = read_finish_reason(completion.finish_reason)
-        # With stop strings vLLM decodes the text itself and cuts it before the stop string.  The text may be empty.
+        # With stop strings vLLM decodes the text itself and cuts it before the stop string. The text may be empty.
         is_decoded = bool(request.settings.stop)
         tokenizer = llm.renderer.get_tokenizer()
         text = completion.text if is_decoded else tokenizer.decode(completion.token_ids, skip_special_tokens=True)
         return Generation(text, finish_reason, len(result.prompt_token_ids or ()), len(completion.token_ids))
 
     def _find_cause(self, llm: AsyncLLM) -> DeathCause:
-        """Return why vLLM's engine process ended.  Blocks until it has exited, for ``_EXIT_S`` at most."""
+        """Return why vLLM's engine process ended. Blocks until it has exited, for ``_EXIT_S`` at most."""
         code = None
         if manager := llm.engine_core.resources.engine_manager:
             with suppress(ValueError):  # vLLM has closed it meanwhile
@@ -165,7 +165,7 @@ class VllmEngine:
     async def _render(self, llm: AsyncLLM, request: Request) -> Any:
         """Return the prompt in the form that vLLM's engine takes: tokens, and images processed by the model's processor.
 
-        The work runs on vLLM's own threads.  Its own check of the length is off, because it does not count beyond the context.
+        The work runs on vLLM's own threads. Its own check of the length is off, because it does not count beyond the context.
         """
         template = ChatParams(chat_template_kwargs={"add_generation_prompt": True, **request.template_options})
         tokens = replace(llm.renderer.default_chat_tok_params, max_total_tokens=None)
@@ -183,7 +183,7 @@ class VllmEngine:
 
 
 def check_options(profile: ModelProfile) -> dict[str, Any]:
-    """Return the profile's engine options.  Raises ``ConfigError`` for an option that the installed vLLM does not have."""
+    """Return the profile's engine options. Raises ``ConfigError`` for an option that the installed vLLM does not have."""
     known = sorted(field.name for field in fields(AsyncEngineArgs))
     for name in profile.engine_options:
         where = f"profile {profile.name}: engine_options: {name}"
@@ -223,12 +223,12 @@ def to_sampling_params(settings: SamplingParams) -> vllm.SamplingParams:
 
 
 def read_finish_reason(reason: str | None) -> FinishReason:
-    """Return the finish reason for vLLM's ``reason``.  An aborted request has no answer, even if part of its text exists.
+    """Return the finish reason for vLLM's ``reason``. An aborted request has no answer, even if part of its text exists.
 
     Raises ``EngineError`` if the engine process is exiting, ``SampleError`` (``engine_failed``) if only this request failed.
     """
     if reason == "abort":
-        # This engine never aborts a request that is still awaited.  So the process received SIGTERM (SLURM signals every
+        # This engine never aborts a request that is still awaited. So the process received SIGTERM (SLURM signals every
         # process of a step) and accepts no more requests.
         raise EngineError("vLLM's engine process is exiting: it aborted the request", cause=DeathCause.KILL)
     if reason not in _FINISH_REASONS:

@@ -1,4 +1,4 @@
-"""A chunk's way through a worker.  Durable order: journal, part, commit; a crash between any two of them loses nothing."""
+"""A chunk's way through a worker. Durable order: journal, part, commit; a crash between any two of them loses nothing."""
 
 from collections.abc import Sequence
 from enum import StrEnum
@@ -31,7 +31,7 @@ def run_chunk(worker: Worker, run_id: str, number: int, *, at_once: bool = False
     """Run a chunk once there is room for it (``at_once``: without waiting for room).
 
     Raises ``LeaseLost`` when another worker took the chunk over and ``IntegrityError`` when plan and part contradict each
-    other.  Does not return when the engine dies: the process ends.
+    other. Does not return when the engine dies: the process ends.
     """
     chunk = worker.runs.load(run_id).index[number]
     admitted = worker.admission.admit(chunk.count, until=lambda: at_once or worker.leases.draining)
@@ -40,7 +40,7 @@ def run_chunk(worker: Worker, run_id: str, number: int, *, at_once: bool = False
 
 
 def run_leased(worker: Worker, chunk: Chunk, held: HeldLease, permit: Permit) -> ChunkResult:
-    """Answer what the chunk's journal lacks, write its part and commit it.  Raises what ``run_chunk`` raises."""
+    """Answer what the chunk's journal lacks, write its part and commit it. Raises what ``run_chunk`` raises."""
     lease, run = held.lease, worker.runs.load(chunk.run_id)
     part = read_part(worker.store, chunk)
     if part is None:
@@ -62,7 +62,7 @@ def run_leased(worker: Worker, chunk: Chunk, held: HeldLease, permit: Permit) ->
 
 
 def write_part(store: Store, chunk: Chunk, outcomes: Sequence[Outcome]) -> Part:
-    """Put the chunk's part in one create-if-absent write.  Return the existing part if another worker wrote it first."""
+    """Put the chunk's part in one create-if-absent write. Return the existing part if another worker wrote it first."""
     key = part_key(chunk.run_id, chunk.wave, chunk.number)
     if store.put_new(key, encode_part(chunk.run_id, chunk.number, outcomes)):
         return Part(run_id=chunk.run_id, chunk=chunk.number, key=key, outcomes=tuple(outcomes))

@@ -1,7 +1,7 @@
-"""Group testing: which samples of a quarantined chunk to run together, so that few deaths find the sample at fault.  Pure.
+"""Group testing: which samples of a quarantined chunk to run together, so that few deaths find the sample at fault. Pure.
 
-A death costs a load of the model, a group that survives costs one latency.  Splitting ``n`` samples into ``k`` groups at each
-level costs about ``log_k(n) * ((k - 1) * latency + load)``; ``k`` is the one with the lowest cost.  This is Dorfman's scheme,
+A death costs a load of the model, a group that survives costs one latency. Splitting ``n`` samples into ``k`` groups at each
+level costs about ``log_k(n) * ((k - 1) * latency + load)``; ``k`` is the one with the lowest cost. This is Dorfman's scheme,
 repeated (R. Dorfman, The Detection of Defective Members of Large Populations, 1943).
 """
 

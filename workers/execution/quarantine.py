@@ -1,7 +1,7 @@
 """Quarantine: the samples of a chunk that was in flight at two engine deaths run in small groups, apart from all others.
 
-A group that dies is split, down to one sample.  A sample is convicted (``failed/engine_crashed``) after two deaths with a known
-cause while it ran alone.  A fresh engine answers a control sample first: if it dies at that, the engine is at fault.
+A group that dies is split, down to one sample. A sample is convicted (``failed/engine_crashed``) after two deaths with a known
+cause while it ran alone. A fresh engine answers a control sample first: if it dies at that, the engine is at fault.
 """
 
 import time
@@ -30,7 +30,7 @@ _PLAIN_QUESTION = "Answer with the word ok."
 def answer_chunk(
     worker: Worker, run: RunContext, lease: Lease, samples: Sequence[Sample], until: Callable[[], bool]
 ) -> Iterator[list[Outcome]]:
-    """Yield outcomes of a chunk's samples as they finish, under the engine lock.  End early once ``until()`` holds.
+    """Yield outcomes of a chunk's samples as they finish, under the engine lock. End early once ``until()`` holds.
 
     Raises what ``answer_samples`` raises, ``LeaseLost`` when another worker took the chunk over, and ``ConfigError`` for a
     sample that ran alone at too many deaths of unknown cause.
@@ -70,7 +70,7 @@ def _answer_in_groups(
 
 
 def _answer_control(worker: Worker, run: RunContext, lease: Lease, until: Callable[[], bool]) -> None:
-    """Answer a control sample, unless this engine has answered a request already.  Raises ``EngineError`` if it dies at it."""
+    """Answer a control sample, unless this engine has answered a request already. Raises ``EngineError`` if it dies at it."""
     if worker.host.latency_s is not None:
         return
     control = _find_control(worker, run, lease)

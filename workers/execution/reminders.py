@@ -1,4 +1,4 @@
-"""The expected form of an answer in words, which a retry adds to the prompt.  English or Chinese, as the question.  Pure."""
+"""The expected form of an answer in words, which a retry adds to the prompt. English or Chinese, as the question. Pure."""
 
 import re
 

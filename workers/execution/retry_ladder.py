@@ -1,4 +1,4 @@
-"""The retry ladder: the settings of each attempt after one whose answer failed validation.  Pure.
+"""The retry ladder: the settings of each attempt after one whose answer failed validation. Pure.
 
 =======  =====================  ====================  ========
 attempt  temperature, at least  seed                  reminder
@@ -10,9 +10,9 @@ attempt  temperature, at least  seed                  reminder
 5 …      1.0                    its own               yes
 =======  =====================  ====================  ========
 
-A temperature above the floor stays.  After a truncated answer, attempt 2 has twice the ``max_tokens``, attempt 3 four times,
-later ones eight times.  An engine that rejects so many is asked with those of attempt 1 (``workers/execution/sample.py``).
-Seeds derive from the sample's id, the run's seed and the attempt's number, so that the same inputs give the same run.  For the
+A temperature above the floor stays. After a truncated answer, attempt 2 has twice the ``max_tokens``, attempt 3 four times,
+later ones eight times. An engine that rejects so many is asked with those of attempt 1 (``workers/execution/sample.py``).
+Seeds derive from the sample's id, the run's seed and the attempt's number, so that the same inputs give the same run. For the
 same reason a first attempt that samples (temperature above 0) without a seed gets a derived seed.
 """
 

@@ -1,4 +1,4 @@
-"""Samples to outcomes: media, request, generation, prediction, validation, next attempt.  All samples concurrently."""
+"""Samples to outcomes: media, request, generation, prediction, validation, next attempt. All samples concurrently."""
 
 import asyncio
 import threading
@@ -22,7 +22,7 @@ from workers.runtime.run_context import RunContext
 
 log = structlog.get_logger()
 
-# How long a chunk's thread lets finished outcomes collect.  Waking it for each outcome would cost more than a quick sample.
+# How long a chunk's thread lets finished outcomes collect. Waking it for each outcome would cost more than a quick sample.
 # A crash loses the outcomes of this interval, as it loses those in flight.
 _GATHER_S = 0.05
 _MOST_AT_ONCE = 512  # outcomes in one batch; the journal's script accepts about 8 000 arguments, two per outcome
@@ -36,7 +36,7 @@ def answer_samples(
 ) -> Iterator[list[Outcome]]:
     """Start all samples on the engine's loop and yield finished outcomes in batches.
 
-    Ends early once ``until()`` holds, and cancels the rest.  Raises, after the finished outcomes, ``EngineError`` when the
+    Ends early once ``until()`` holds, and cancels the rest. Raises, after the finished outcomes, ``EngineError`` when the
     engine died, ``ConfigError`` when the user must act before it answers, and ``TransientError`` when it is unreachable.
     """
     if until():
@@ -78,9 +78,9 @@ def _rank(fault: Exception) -> int:
 
 
 async def answer_sample(host: EngineHost, run: RunContext, sample: Sample) -> Outcome:
-    """Return the sample's single outcome.  Raises one of ``CHUNK_FAULTS`` for a fault that is not the sample's.
+    """Return the sample's single outcome. Raises one of ``CHUNK_FAULTS`` for a fault that is not the sample's.
 
-    The sample's own fault becomes ``failed``.  If it follows an answer that failed validation, the outcome stays ``invalid`` and
+    The sample's own fault becomes ``failed``. If it follows an answer that failed validation, the outcome stays ``invalid`` and
     names the fault.
     """
     started_at = time.time()
@@ -189,7 +189,7 @@ async def _make_attempt(
 
 
 async def _generate(host: EngineHost, request: Request, first_tokens: int) -> Generation:
-    """Ask the engine.  If it rejects a larger ``max_tokens`` than the first attempt had, ask again with ``first_tokens``."""
+    """Ask the engine. If it rejects a larger ``max_tokens`` than the first attempt had, ask again with ``first_tokens``."""
     try:
         return await host.generate(request)
     except SampleError as error:

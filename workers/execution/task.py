@@ -1,4 +1,4 @@
-"""Run the chunk that a message names.  Every end becomes a ``ChunkResult``; no exception leaves the task.
+"""Run the chunk that a message names. Every end becomes a ``ChunkResult``; no exception leaves the task.
 
 In Celery's threads pool a ``SystemExit``, ``KeyboardInterrupt``, ``CancelledError`` or ``MemoryError`` that leaves a task
 kills its thread permanently.
@@ -21,7 +21,7 @@ _MOST_CHUNKS = 10**8  # a part's key has 8 digits for the chunk
 
 
 def run_task(worker: Worker, run_id: str, chunk: int, *, at_once: bool = False) -> ChunkResult:
-    """Run a chunk unless it is done, held or unknown.  Return what became of it.
+    """Run a chunk unless it is done, held or unknown. Return what became of it.
 
     ``at_once`` skips admission, for a chunk whose holder died and that has waited long enough.
     """
@@ -38,7 +38,7 @@ def run_task(worker: Worker, run_id: str, chunk: int, *, at_once: bool = False) 
         chunk_log.info("lease.lost", reason=str(error))
         return ChunkResult.LOST
     except (TransientError, RedisError, StoreFailure, OperationalError) as error:
-        # A service is unreachable.  The chunk was given back and is offered again after a lease.
+        # A service is unreachable. The chunk was given back and is offered again after a lease.
         chunk_log.warning("chunk.postponed", error=str(error))
         worker.trouble = str(error)
         return ChunkResult.AWAY
@@ -57,5 +57,5 @@ def run_task(worker: Worker, run_id: str, chunk: int, *, at_once: bool = False) 
 
 
 def _is_chunk_number(value: object) -> bool:
-    """Return whether ``value`` can be a chunk's number.  ``True`` is an ``int`` in Python, and no number."""
+    """Return whether ``value`` can be a chunk's number. ``True`` is an ``int`` in Python, and no number."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _MOST_CHUNKS

@@ -19,9 +19,9 @@ from workers.media.reader import OpenedMedia, open_media
 class MediaLoader:
     """Decodes the media of one sample in each thread, as far ahead of the engine as the memory budget allows.
 
-    A sample takes its share of the budget before it is decoded and gives it back when its images are released.  All images
-    that the engine holds or waits for therefore fit into ``memory_bytes``.  A sample that needs more runs while no other
-    sample has a share.  In addition to the budget, the files of at most twice as many samples as threads wait in memory.
+    A sample takes its share of the budget before it is decoded and gives it back when its images are released. All images
+    that the engine holds or waits for therefore fit into ``memory_bytes``. A sample that needs more runs while no other
+    sample has a share. In addition to the budget, the files of at most twice as many samples as threads wait in memory.
     """
 
     def __init__(self, threads: int, memory_bytes: int) -> None:
@@ -32,7 +32,7 @@ class MediaLoader:
 
     @asynccontextmanager
     async def hold(self, media: Sequence[Media], access: MediaAccess, bounds: MediaBounds) -> AsyncIterator[tuple[Image, ...]]:
-        """Yield the images of one sample's media, in order, in mode RGB.  The caller must not keep them after the block.
+        """Yield the images of one sample's media, in order, in mode RGB. The caller must not keep them after the block.
 
         Raises the errors of ``open_media``.
         """
@@ -60,7 +60,7 @@ class MediaLoader:
     async def _start_decoding(
         self, media: Sequence[Media], access: MediaAccess, bounds: MediaBounds
     ) -> tuple[int, "Future[tuple[Image, ...]]"]:
-        """Start to decode a sample's media.  Return the share of the budget in bytes and the future of the images."""
+        """Start to decode a sample's media. Return the share of the budget in bytes and the future of the images."""
         opening = self._threads.submit(lambda: [open_media(one, access, bounds) for one in media])
         opened = await asyncio.wrap_future(opening)
         share = await self.budget.take(sum(one.peak_bytes for one in opened))
@@ -73,7 +73,7 @@ class MediaLoader:
 
 
 def _decode(opened: list[OpenedMedia]) -> tuple[Image, ...]:
-    """Return the images of a sample's media.  Each file is released from memory as soon as it is decoded."""
+    """Return the images of a sample's media. Each file is released from memory as soon as it is decoded."""
     images: list[Image] = []
     opened.reverse()
     try:

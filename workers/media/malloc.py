@@ -4,7 +4,7 @@ import ctypes
 import os
 from contextlib import suppress
 
-# Images are larger than this, and nearly all other blocks are smaller.  glibc accepts at most 32 MiB.
+# Images are larger than this, and nearly all other blocks are smaller. glibc accepts at most 32 MiB.
 THRESHOLD_BYTES = 4 * 2**20
 
 _M_MMAP_THRESHOLD = -3  # malloc.h
@@ -16,7 +16,7 @@ def return_freed_images() -> None:
 
     If the environment already sets the threshold (``MALLOC_MMAP_THRESHOLD_`` or ``GLIBC_TUNABLES``), it is left unchanged.
 
-    By default glibc raises its threshold to the largest block that was freed, up to 32 MiB.  The heaps of the threads then
+    By default glibc raises its threshold to the largest block that was freed, up to 32 MiB. The heaps of the threads then
     keep up to as much memory as the media budget, in addition to it.
 
     The threshold is set for this process with ``mallopt`` and not through the environment, which child processes inherit.

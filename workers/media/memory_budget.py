@@ -5,7 +5,7 @@ from collections import deque
 
 
 class MemoryBudget:
-    """A number of bytes that the coroutines of one event loop share.  It is not thread-safe.
+    """A number of bytes that the coroutines of one event loop share. It is not thread-safe.
 
     Requests are served in order of arrival, so that small requests cannot starve a large one.
     """

@@ -1,6 +1,6 @@
-"""Turn media into images.  The functions are synchronous: the worker calls them in a bounded thread pool, in two steps.
+"""Turn media into images. The functions are synchronous: the worker calls them in a bounded thread pool, in two steps.
 
-The first step reads a file and its header and returns how much memory decoding takes.  The second step decodes, once that
+The first step reads a file and its header and returns how much memory decoding takes. The second step decodes, once that
 memory is available.
 """
 
@@ -34,14 +34,14 @@ class OpenedMedia(Protocol):
         """The peak memory in bytes that decoding takes, including the file and the images."""
 
     def decode(self) -> tuple[Image.Image, ...]:
-        """Return the images in mode RGB: one image, or the frames of a video.  Raises ``SampleError``."""
+        """Return the images in mode RGB: one image, or the frames of a video. Raises ``SampleError``."""
 
 
 def open_media(media: Media, access: MediaAccess, bounds: MediaBounds) -> OpenedMedia:
     """Read an image or a video and its header.
 
-    ``decode`` returns an image upright, with transparency replaced by white, and only the first frame of an animation.  It
-    returns a video as frames at equal distances over its length.  Both are within ``bounds``.
+    ``decode`` returns an image upright, with transparency replaced by white, and only the first frame of an animation. It
+    returns a video as frames at equal distances over its length. Both are within ``bounds``.
 
     Raises ``SampleError``, as ``decode`` does, with one of these codes:
 
@@ -94,7 +94,7 @@ def _decode_base64(text: str | bytes, name: str) -> bytes:
     if len(text) // 4 * 3 > MAX_BYTES:
         raise _too_large(name, f"{len(text) // 4 * 3} bytes, at most {MAX_BYTES} are allowed")
     try:
-        # Line breaks are allowed, as in MIME.  Any other character outside of the alphabet means that this is not base64.
+        # Line breaks are allowed, as in MIME. Any other character outside of the alphabet means that this is not base64.
         encoded = text.encode("ascii") if isinstance(text, str) else text
         return base64.b64decode(b"".join(encoded.split()), validate=True)
     except (binascii.Error, ValueError) as error:

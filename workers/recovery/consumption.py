@@ -13,7 +13,7 @@ _PATIENCE_LEASES = 3.0
 class Consumption:
     """Compare what waits in the queue with what Celery has taken from it, at every heartbeat of a worker.
 
-    A worker whose consumer is stuck still renews its leases and looks ready.  So its record must name the trouble, whatever the
+    A worker whose consumer is stuck still renews its leases and looks ready. So its record must name the trouble, whatever the
     cause is: a right that it lacks in Redis, a blocked main thread, a place in the prefetch limit that was never freed.
     """
 

@@ -21,7 +21,7 @@ _RING_AT_ONCE = 256
 
 @dataclass(frozen=True, slots=True)
 class Janitor:
-    """Sweep the runs of one model.  ``find_index`` returns a run's chunks if this worker has read them, without waiting."""
+    """Sweep the runs of one model. ``find_index`` returns a run's chunks if this worker has read them, without waiting."""
 
     app: Celery
     ledger: Ledger
@@ -31,11 +31,11 @@ class Janitor:
     interval_s: float
 
     def sweep(self, *, trusts_leases: bool = True, takes_struck: bool = True) -> int:
-        """Take over chunks whose lease expired and, once the queue is empty, ring for pending ones.  Return how many.
+        """Take over chunks whose lease expired and, once the queue is empty, ring for pending ones. Return how many.
 
-        A dead worker's chunks do not go through the queue, where thousands of chunks may wait before them.  Unless
-        ``trusts_leases``, take only what was given back: leases may have expired because no holder could renew them.  Unless
-        ``takes_struck``, leave struck and quarantined chunks to other workers.  One worker of a model sweeps per
+        A dead worker's chunks do not go through the queue, where thousands of chunks may wait before them. Unless
+        ``trusts_leases``, take only what was given back: leases may have expired because no holder could renew them. Unless
+        ``takes_struck``, leave struck and quarantined chunks to other workers. One worker of a model sweeps per
         ``interval_s``; one that may have left chunks to others frees the turn for the next at once.
         """
         turn = f"fleet:janitor:{self.model}"

@@ -32,7 +32,7 @@ class LeaseKeeper:
     """Renew the held leases and call ``duties`` every ``renew_s`` until stopped.
 
     While Redis is unreachable it keeps trying, and chunks keep running: a lease that expires meanwhile is renewed later
-    unless another worker took the chunk over.  When the launcher has exited, this process drains.
+    unless another worker took the chunk over. When the launcher has exited, this process drains.
     """
 
     def __init__(self, ledger: Ledger, settings: Settings, duties: Callable[[], None], launcher: int | None = None) -> None:
@@ -57,9 +57,9 @@ class LeaseKeeper:
         self._thread.join()
 
     def trusts_leases(self) -> bool:
-        """Return whether an expired lease means a dead worker.  Call it once per heartbeat, after Redis has answered.
+        """Return whether an expired lease means a dead worker. Call it once per heartbeat, after Redis has answered.
 
-        While Redis was unreachable or this process was stopped, leases of live workers have expired as well.  After that, no
+        While Redis was unreachable or this process was stopped, leases of live workers have expired as well. After that, no
         chunk is taken over for one lease time, so that live workers can renew.
         """
         now = time.monotonic()

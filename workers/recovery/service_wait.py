@@ -17,7 +17,7 @@ Service = TypeVar("Service")
 def wait_for_service(connect: Callable[[], Service], on_trouble: Callable[[str], object], *, pause_s: float) -> Service:
     """Return what ``connect`` returns, once it does not raise a ``TransientError``.
 
-    Try again every ``pause_s`` seconds after such an error, and call ``on_trouble`` with its message each time.  Raises
+    Try again every ``pause_s`` seconds after such an error, and call ``on_trouble`` with its message each time. Raises
     ``ConfigError`` for a fault that does not pass.
     """
     while True:
@@ -30,7 +30,7 @@ def wait_for_service(connect: Callable[[], Service], on_trouble: Callable[[str],
 
 
 def open_usable_store(url: str) -> Store:
-    """Return the store at ``url``, to which an object could be written.  A missing folder is not created."""
+    """Return the store at ``url``, to which an object could be written. A missing folder is not created."""
     store = open_store(url, create=False)
     store.probe()
     return store

@@ -11,14 +11,14 @@ from common.ledger.ledger import Ledger
 
 log = structlog.get_logger()
 
-# These chunks skip admission.  The first number bounds what one worker runs; the second what it takes in one sweep of its
+# These chunks skip admission. The first number bounds what one worker runs; the second what it takes in one sweep of its
 # janitor, so that other workers get a share of a dead worker's chunks.
 MOST_TAKEOVERS = 16
 MOST_IN_A_SWEEP = 4
 
 
 class Takeovers:
-    """Run the chunks that the ledger has offered to this worker.  Offer to others at once what it does not begin."""
+    """Run the chunks that the ledger has offered to this worker. Offer to others at once what it does not begin."""
 
     def __init__(
         self, ledger: Ledger, run_chunk: Callable[[str, int], str], most: int, is_closed: Callable[[], bool] = lambda: False
@@ -42,7 +42,7 @@ class Takeovers:
         return sum(not taken.done() for taken in list(self._running))
 
     def close(self) -> None:
-        """Leave no room for more.  Safe in a signal handler."""
+        """Leave no room for more. Safe in a signal handler."""
         self._closed = True
 
     def begin(self, run_id: str, chunk: int) -> None:
@@ -59,7 +59,7 @@ class Takeovers:
             self._ledger.offer_again(run_id, chunk)
 
     def decline_all(self) -> None:
-        """Decline what has not begun.  For a chunk that has begun, this changes nothing."""
+        """Decline what has not begun. For a chunk that has begun, this changes nothing."""
         for taken, (run_id, chunk) in list(self._running.items()):
             if not taken.done():
                 self.decline(run_id, chunk)

@@ -5,7 +5,7 @@ import threading
 
 
 class Watchdog:
-    """Check that Python threads run.  If none has run for ``limit_s``, end the process with exit code 1.
+    """Check that Python threads run. If none has run for ``limit_s``, end the process with exit code 1.
 
     ``faulthandler``'s own thread does not need the interpreter's lock; it writes the tracebacks of all threads to stderr.
     This is separate from the heartbeat, because one heartbeat may wait for Redis for longer than ``limit_s``.

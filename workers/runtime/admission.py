@@ -27,7 +27,7 @@ class AdmissionGate:
     """Admit another chunk while fewer than ``enough`` samples of this worker wait for an outcome.
 
     The gate counts samples, not chunks: the last, long answers of a few chunks would leave a continuously batching engine
-    half empty.  A chunk passes it before it is leased, so that another worker can take a chunk that does not fit here.
+    half empty. A chunk passes it before it is leased, so that another worker can take a chunk that does not fit here.
     While ``is_closed()`` holds, it admits none.
     """
 

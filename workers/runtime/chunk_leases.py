@@ -17,7 +17,7 @@ from workers.runtime.engine_lock import EngineLock
 
 
 class ChunkLeases:
-    """Lease chunks for one worker.  Safe to share between threads; ``drain`` is safe in a signal handler."""
+    """Lease chunks for one worker. Safe to share between threads; ``drain`` is safe in a signal handler."""
 
     def __init__(
         self, worker: str, ledger: Ledger, keeper: LeaseKeeper, takeovers: Takeovers, engine_lock: EngineLock, settings: Settings
@@ -36,7 +36,7 @@ class ChunkLeases:
 
     @contextmanager
     def hold(self, run_id: str, chunk: int) -> Iterator[HeldLease | None]:
-        """Lease a chunk and keep it renewed while the block runs.  Yield ``None`` if it is done, held or closed.
+        """Lease a chunk and keep it renewed while the block runs. Yield ``None`` if it is done, held or closed.
 
         If an exception leaves the block, the chunk is given back and offered again after ``lease_s``.
         """
@@ -66,7 +66,7 @@ class ChunkLeases:
             self.give_back(lease)
 
     def drain(self, *, at_once: bool = False) -> None:
-        """Take no more chunks.  Those that run have ``drain_grace_s`` left, or no time if ``at_once``."""
+        """Take no more chunks. Those that run have ``drain_grace_s`` left, or no time if ``at_once``."""
         self._takeovers.close()
         if at_once:
             self._grace_ends_at = time.monotonic()
@@ -91,9 +91,9 @@ class ChunkLeases:
         return all(lease.standing == Standing.FRESH for lease in self._keeper.leases)
 
     def note_death_and_drain(self, cause: DeathCause) -> DeathCause | None:
-        """Note which chunks were in flight when the engine died of ``cause``, then drain at once.  Return what counts.
+        """Note which chunks were in flight when the engine died of ``cause``, then drain at once. Return what counts.
 
-        The order matters: a drain makes chunks leave the engine lock.  In a worker that drains already no death counts
+        The order matters: a drain makes chunks leave the engine lock. In a worker that drains already no death counts
         (``None``), because the signal that ended it may have reached its engine as well.
         """
         with self._noting_death:
@@ -108,6 +108,6 @@ class ChunkLeases:
         return self._ledger.acquire(run_id, chunk, self._worker, takes_struck=self.takes_struck)
 
     def wait_for_acquire(self) -> None:
-        """Block until any in-flight ``acquire`` has finished.  None can start after a drain."""
+        """Block until any in-flight ``acquire`` has finished. None can start after a drain."""
         with self._acquiring:
             return

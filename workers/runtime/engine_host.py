@@ -28,7 +28,7 @@ Result = TypeVar("Result")
 
 
 class EngineHost:
-    """Turn requests into generations.  The task threads of a worker share one host.
+    """Turn requests into generations. The task threads of a worker share one host.
 
     Sample code runs as coroutines on the engine's loop, so that all samples of all chunks reach the engine together.
     ``load_s`` is the time in seconds that loading took, ``latency_s`` the moving average of the time to an answer, ``None``
@@ -51,7 +51,7 @@ class EngineHost:
     def start(self, *, on_loop_end: Callable[[str], object], while_loading: Callable[[], None], every_s: float) -> None:
         """Load the engine and call ``while_loading`` every ``every_s`` seconds until it has loaded.
 
-        ``on_loop_end`` receives the reason when the engine ends its loop later.  Raises what ``Engine.start`` raises.
+        ``on_loop_end`` receives the reason when the engine ends its loop later. Raises what ``Engine.start`` raises.
         """
         self._thread = threading.Thread(target=self._run_loop, args=(on_loop_end,), name="engine", daemon=True)
         self._thread.start()
@@ -65,7 +65,7 @@ class EngineHost:
         self._watchdog.start()
 
     def stop(self) -> None:
-        """Stop the engine and its loop.  Raises ``TimeoutError``, with both left as they are, when the engine hangs."""
+        """Stop the engine and its loop. Raises ``TimeoutError``, with both left as they are, when the engine hangs."""
         try:
             self.submit(self.engine.stop()).result(_STOP_S)
         except TimeoutError:
@@ -81,7 +81,7 @@ class EngineHost:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     async def generate(self, request: Request) -> Generation:
-        """Ask the engine.  Raises what ``Engine.generate`` raises."""
+        """Ask the engine. Raises what ``Engine.generate`` raises."""
         began_s = time.monotonic()
         with self._stalls.track_request():
             generation = await self.engine.generate(request)
@@ -101,6 +101,6 @@ class EngineHost:
         try:
             self._loop.run_forever()
         except (SystemExit, KeyboardInterrupt):
-            # Only these two leave a loop.  Without a loop no chunk would ever end.
+            # Only these two leave a loop. Without a loop no chunk would ever end.
             log.exception("engine.loop_ended")
             on_loop_end("the engine ended its loop")

@@ -29,7 +29,7 @@ class EngineLock:
 
     @contextmanager
     def acquire(self, lease: Lease, until: Callable[[], bool]) -> Iterator[None]:
-        """Hold the lock while the block runs.  The wait ends, with or without the lock, once ``until()`` holds.
+        """Hold the lock while the block runs. The wait ends, with or without the lock, once ``until()`` holds.
 
         A chunk whose block ends with ``EngineError`` keeps the lock: this process ends, and the death counts against every
         chunk that holds the lock.

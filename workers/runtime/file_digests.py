@@ -22,7 +22,7 @@ _MOST_KNOWN = 10_000
 
 
 def digest_files(paths: Iterable[Path]) -> dict[Path, str]:
-    """Return the SHA-256 of each file.  Only new and changed files are read.  Raises ``OSError``.
+    """Return the SHA-256 of each file. Only new and changed files are read. Raises ``OSError``.
 
     The workers of a node that start together hash a model once: the others wait for the first one.
     """
@@ -54,7 +54,7 @@ def _digest_file(path: Path) -> str:
 
 @contextmanager
 def _open_cache() -> Iterator[Known]:
-    """Yield the known digests, to read and to add to, under an exclusive lock.  They are kept when the block ends.
+    """Yield the known digests, to read and to add to, under an exclusive lock. They are kept when the block ends.
 
     Where the cache folder cannot be written, all files count as new.
     """

@@ -1,4 +1,4 @@
-"""The fingerprint of a run: what its model really is, by content.  The first worker that serves the run fixes it."""
+"""The fingerprint of a run: what its model really is, by content. The first worker that serves the run fixes it."""
 
 import json
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ _FURTHER = {"vllm": ("tokenizer", "hf_config_path"), "mmada": ("vq_weights",)}
 
 
 class ModelFingerprint:
-    """The fingerprint of this worker's model, computed once.  Safe to share between threads."""
+    """The fingerprint of this worker's model, computed once. Safe to share between threads."""
 
     def __init__(self, profile: ModelProfile, weights: str) -> None:
         self._profile = profile
@@ -36,14 +36,14 @@ class ModelFingerprint:
         self._found: dict[str, str] | None = None
 
     def begin(self) -> None:
-        """Hash a local folder in a thread of its own, beside the engine's load.  A model of the hub may not be there yet."""
+        """Hash a local folder in a thread of its own, beside the engine's load. A model of the hub may not be there yet."""
         if _is_folder(self._weights):
             Thread(target=self._read_early, name="fingerprint", daemon=True).start()
 
     def read(self) -> Mapping[str, str]:
         """Return the digest of each file of the model, or what an endpoint reports, by name.
 
-        Call it once the engine has loaded.  Raises ``TransientError`` if a file or the endpoint cannot be read now.
+        Call it once the engine has loaded. Raises ``TransientError`` if a file or the endpoint cannot be read now.
         """
         with self._lock:
             if self._found is None:
@@ -58,7 +58,7 @@ class ModelFingerprint:
 
 
 def describe_model(profile: ModelProfile, weights: str) -> dict[str, str]:
-    """Return what identifies the content of a model, by name.  Raises ``TransientError``."""
+    """Return what identifies the content of a model, by name. Raises ``TransientError``."""
     engine, options = find_engine_name(profile.engine), profile.engine_options
     if engine == "openai":
         from workers.engines.openai.report import read_report
@@ -79,7 +79,7 @@ def describe_model(profile: ModelProfile, weights: str) -> dict[str, str]:
 
 
 def _digest_model(profile: ModelProfile, source: str, *, revision: str | None) -> dict[str, str]:
-    """Return the digests of a model's files by name.  There are none if ``source`` is neither a folder nor in the hub's cache."""
+    """Return the digests of a model's files by name. There are none if ``source`` is neither a folder nor in the hub's cache."""
     options = profile.engine_options
     if _is_folder(source):
         folder: Path | None = Path(source)

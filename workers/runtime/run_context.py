@@ -1,4 +1,4 @@
-"""A run as a worker needs it: its spec, its chunks, its validators.  Read from the store once."""
+"""A run as a worker needs it: its spec, its chunks, its validators. Read from the store once."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ from workers.runtime.fingerprint import ModelFingerprint, settle_fingerprint
 
 @dataclass
 class RunContext:
-    """``datasets`` maps a dataset's name to its number in the plan.  ``index`` grows when a wave is planned."""
+    """``datasets`` maps a dataset's name to its number in the plan. ``index`` grows when a wave is planned."""
 
     run_id: str
     spec: RunSpec
@@ -32,7 +32,7 @@ class RunContext:
     _growing: Lock = field(default_factory=Lock)
 
     def has_chunk(self, store: Store, number: int) -> bool:
-        """Return whether the run has a chunk of this number.  Read the index again for a number that is not in it yet."""
+        """Return whether the run has a chunk of this number. Read the index again for a number that is not in it yet."""
         if number >= len(self.index):
             index = read_index(store, self.run_id)
             with self._growing:  # another thread may have read a later wave meanwhile
@@ -44,7 +44,7 @@ def load_run(store: Store, run_id: str, profile: ModelProfile, settings: Setting
     """Read a planned run from the store.
 
     ``profile`` has the engine options that this worker's engine runs with: those declared, and those of its preset.
-    Raises ``ConfigError`` if the store has no such run, or if it was planned for another model than ``profile``.  Two
+    Raises ``ConfigError`` if the store has no such run, or if it was planned for another model than ``profile``. Two
     profiles of one name share a queue, and answers of the wrong model must not be recorded.
     """
     spec, plan = read_run(store, run_id)
@@ -79,7 +79,7 @@ def _show(described: Mapping[str, Any], name: str) -> str:
 
 
 class RunCache:
-    """The runs that this worker has read from the store.  Safe to share between threads."""
+    """The runs that this worker has read from the store. Safe to share between threads."""
 
     def __init__(self, store: Store, profile: ModelProfile, settings: Settings, fingerprint: ModelFingerprint) -> None:
         # Threads that load a run together must share one context, also after the cache has dropped it.
@@ -88,11 +88,11 @@ class RunCache:
         self._store, self._profile, self._settings, self._fingerprint = store, profile, settings, fingerprint
 
     def load(self, run_id: str) -> RunContext:
-        """Return a run, read from the store once.  Raises what ``load_run`` and ``settle_fingerprint`` raise."""
+        """Return a run, read from the store once. Raises what ``load_run`` and ``settle_fingerprint`` raise."""
         return self._loaded.setdefault(run_id, self._load(run_id))
 
     def find_index(self, run_id: str) -> ChunkIndex | None:
-        """Return a run's chunks if they have been read.  The janitor asks, and must never wait for the store."""
+        """Return a run's chunks if they have been read. The janitor asks, and must never wait for the store."""
         run = self._loaded.get(run_id)
         return run.index if run else None
 

@@ -20,7 +20,7 @@ class Rate(NamedTuple):
 
 
 class Throughput:
-    """Count outcomes and measure the rate of the last 30 s.  Safe to share between threads."""
+    """Count outcomes and measure the rate of the last 30 s. Safe to share between threads."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -50,7 +50,7 @@ class Throughput:
             return Rate(samples / span_s, sum(tokens for _, _, tokens in self._recent) / span_s)
 
     def _forget(self) -> float:
-        """Drop entries older than the window.  Return the current time."""
+        """Drop entries older than the window. Return the current time."""
         now_s = self._clock()
         while self._recent and self._recent[0][0] <= now_s - _WINDOW_S:
             self._recent.popleft()

@@ -65,13 +65,13 @@ class Worker:
         self._settings = settings
 
     def start(self) -> None:
-        """Load the engine, reporting ``loading`` meanwhile, then begin to renew leases.  Raises what ``Engine.start`` raises."""
+        """Load the engine, reporting ``loading`` meanwhile, then begin to renew leases. Raises what ``Engine.start`` raises."""
         self.host.start(on_loop_end=self.die, while_loading=self._announce_loading, every_s=self._settings.renew_s)
         self.ready = True  # from now on there may be leases to give back
         self.keeper.start()
 
     def stop(self) -> None:
-        """Drain, stop the engine and leave the worker registry.  End the process if the engine hangs."""
+        """Drain, stop the engine and leave the worker registry. End the process if the engine hangs."""
         self.leases.drain()
         self.takeovers.stop()
         self.leases.wait_for_acquire()

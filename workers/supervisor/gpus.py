@@ -1,6 +1,6 @@
 """List the GPUs of this machine through NVML, and parse the ``--gpus`` option.
 
-A GPU's index is its CUDA index under ``CUDA_DEVICE_ORDER=PCI_BUS_ID``.  The launcher sets that variable because NVML orders
+A GPU's index is its CUDA index under ``CUDA_DEVICE_ORDER=PCI_BUS_ID``. The launcher sets that variable because NVML orders
 GPUs by PCI bus as well.
 """
 
@@ -23,7 +23,7 @@ _GROUP = re.compile(r"[0-9]{1,4}(?:\+[0-9]{1,4})*")
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One GPU.  Its memory sizes are ``None`` where NVML does not report them, because the CPU shares the memory."""
+    """One GPU. Its memory sizes are ``None`` where NVML does not report them, because the CPU shares the memory."""
 
     index: int
     uuid: str
@@ -34,7 +34,7 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class GpuUser:
-    """A process that holds GPU memory.  ``used_bytes`` is ``None`` where NVML does not let this user read it."""
+    """A process that holds GPU memory. ``used_bytes`` is ``None`` where NVML does not let this user read it."""
 
     pid: int
     used_bytes: int | None
@@ -70,14 +70,14 @@ def list_users(gpu: Gpu) -> list[GpuUser]:
 
 
 def read_driver() -> Driver:
-    """Return the versions of the driver and of CUDA.  Raises the errors of ``list_gpus``."""
+    """Return the versions of the driver and of CUDA. Raises the errors of ``list_gpus``."""
     with _nvml():
         cuda = pynvml.nvmlSystemGetCudaDriverVersion_v2()
         return Driver(pynvml.nvmlSystemGetDriverVersion(), f"{cuda // 1000}.{cuda % 1000 // 10}")
 
 
 def list_usable_gpus() -> list[Gpu]:
-    """Return the GPUs that the workers may use.  If ``CUDA_VISIBLE_DEVICES`` is set in the environment, only those it names.
+    """Return the GPUs that the workers may use. If ``CUDA_VISIBLE_DEVICES`` is set in the environment, only those it names.
 
     Raises ``ConfigError`` if no GPU remains, and the errors of ``list_gpus``.
     """
@@ -111,7 +111,7 @@ def pick_visible(gpus: Sequence[Gpu], visible: str) -> list[Gpu]:
 
 
 def parse_gpus(asked: str, gpus: Sequence[Gpu], *, group_size: int = 1) -> list[tuple[Gpu, ...]]:
-    """Return the GPUs of each slot that ``--gpus`` requests, in order of their indexes.  ``gpus`` are the usable GPUs.
+    """Return the GPUs of each slot that ``--gpus`` requests, in order of their indexes. ``gpus`` are the usable GPUs.
 
     ``all`` is one slot for each ``group_size`` of ``gpus``; ``none`` is one slot without a GPU; ``0,1+2`` is one slot with
     GPU 0 and one with GPUs 1 and 2; ``0-3`` is four slots.

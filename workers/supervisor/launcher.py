@@ -1,6 +1,6 @@
 """The node launcher: it supervises one Celery worker process for each assignment, of one model or several.
 
-Each worker leads its own session, for two reasons.  Ctrl+C in the terminal then reaches only the launcher.  Killing the
+Each worker leads its own session, for two reasons. Ctrl+C in the terminal then reaches only the launcher. Killing the
 worker's process group then also kills the child processes of its engine, which would otherwise keep the GPU memory.
 """
 

@@ -20,7 +20,7 @@ T = TypeVar("T")
 class HfEngine:
     """Runs a model of the ``AutoModelForImageTextToText`` family.
 
-    One thread prepares the inputs (tokens, resized images), a second thread runs the model.  While a batch runs, the next
+    One thread prepares the inputs (tokens, resized images), a second thread runs the model. While a batch runs, the next
     batch is prepared if there are enough pending requests to fill it, so that the device does not wait for image processing.
     A third thread renders long texts and refuses those that exceed the context by far.
     Raises ``ConfigError`` for invalid ``engine_options``.
@@ -53,7 +53,7 @@ class HfEngine:
         self._fault = None
 
     async def generate(self, request: Request) -> Generation:
-        """Return one generation.  A cancelled request ends at its next token.
+        """Return one generation. A cancelled request ends at its next token.
 
         Raises ``SampleError`` (including ``OutOfMemory``) if the chat template rejects the request, its prompt fills the model's
         context or it fails in a batch of its own, and ``EngineError`` if the engine is stopped or its device has failed.
@@ -122,10 +122,10 @@ class HfEngine:
         return bool(self._waiting) and (is_idle or len(self._waiting) >= self._limit.size)
 
     async def _run_batch(self, model: HfModel, batch: Sequence[Waiting], prepared: Awaitable[Any]) -> None:
-        """Run one batch and resolve its futures.  Never raises.
+        """Run one batch and resolve its futures. Never raises.
 
-        A batch that runs out of memory runs again in halves.  A batch that fails with another ``SampleError`` runs again
-        request by request, to find the one at fault.  A request that fails alone gets the error.  A failed device fails
+        A batch that runs out of memory runs again in halves. A batch that fails with another ``SampleError`` runs again
+        request by request, to find the one at fault. A request that fails alone gets the error. A failed device fails
         every request.
         """
         fault: SampleError
@@ -153,7 +153,7 @@ class HfEngine:
                 await self._run_batch(model, awaited, _call(self._prepare_thread, model.prepare, awaited))
 
     async def _drop_too_long(self, model: HfModel, batch: Sequence[Waiting], inputs: Any) -> tuple[Sequence[Waiting], Any]:
-        """Fail the requests whose prompts fill the context.  Return the others and their inputs."""
+        """Fail the requests whose prompts fill the context. Return the others and their inputs."""
         fitting = []
         for pending, fault in zip(batch, model.find_too_long(inputs), strict=True):
             if fault is None:

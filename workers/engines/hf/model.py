@@ -1,6 +1,6 @@
 """A transformers model with its processor: renders prompts, prepares inputs and generates batches.
 
-The calls are synchronous.  The module does not depend on the queue of pending requests.
+The calls are synchronous. The module does not depend on the queue of pending requests.
 """
 
 import copy
@@ -41,7 +41,7 @@ _MESSAGE_CHARACTERS = 500
 
 
 class HfOptions(Spec):
-    """Engine options.  ``device: auto`` selects CUDA if available, otherwise the CPU."""
+    """Engine options. ``device: auto`` selects CUDA if available, otherwise the CPU."""
 
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     device: str = "auto"
@@ -53,7 +53,7 @@ class HfOptions(Spec):
 class HfModel:
     """A loaded model.
 
-    The request alone sets the sampling parameters.  The model's ``generation_config.json`` (top_k, repetition penalty and so
+    The request alone sets the sampling parameters. The model's ``generation_config.json`` (top_k, repetition penalty and so
     on) is ignored, except for its end tokens.
     """
 
@@ -125,7 +125,7 @@ class HfModel:
         return text
 
     def render_long(self, request: Request) -> str:
-        """Return the rendered prompt of a request with a long text.  Use one thread only.
+        """Return the rendered prompt of a request with a long text. Use one thread only.
 
         Raises what ``render`` raises, and ``SampleError`` (``too_long``) if the text is certainly longer than the context.
         """
@@ -155,7 +155,7 @@ class HfModel:
         raise fault
 
     def find_too_long(self, inputs: Any) -> list[SampleError | None]:
-        """Return, for each row of the inputs, the error if its prompt fills the context.  Image tokens count."""
+        """Return, for each row of the inputs, the error if its prompt fills the context. Image tokens count."""
         faults: list[SampleError | None] = []
         for prompt_tokens in _count_prompt_tokens(inputs):
             try:
@@ -190,7 +190,7 @@ class HfModel:
         prompt_tokens = _count_prompt_tokens(inputs)
         most_tokens = [min(settings.max_tokens, self._context_tokens - prompt) for prompt in prompt_tokens]
         if min(most_tokens) < max(most_tokens) and not self._has_rotary_positions:
-            # A row that has ended still gets positions.  Beyond a table of positions they would crash the device.
+            # A row that has ended still gets positions. Beyond a table of positions they would crash the device.
             raise SampleError("engine_rejected", "the batch has rows with different room in the context; run them alone")
         rows = self._model.generate(
             **placed,
@@ -208,7 +208,7 @@ class HfModel:
         ]
 
     def release(self) -> None:
-        """Release the model's memory.  The model cannot be used afterwards."""
+        """Release the model's memory. The model cannot be used afterwards."""
         del self._model
         self._free_cache()
 
@@ -221,7 +221,7 @@ class HfModel:
 def to_generation(text: str, settings: SamplingParams, prompt_tokens: int, output_tokens: int, most_tokens: int) -> Generation:
     """Return the generation for a decoded answer, which may have ``most_tokens``.
 
-    The text is cut before the first stop string.  ``text`` has no special tokens, and ``output_tokens`` excludes the end token.
+    The text is cut before the first stop string. ``text`` has no special tokens, and ``output_tokens`` excludes the end token.
     """
     text, has_stop = cut_at_stop(text, settings.stop)
     is_truncated = output_tokens >= most_tokens and not has_stop

@@ -1,4 +1,4 @@
-"""Errors of endpoints for requests that are longer than the model's context, in the words of several servers.  No I/O."""
+"""Errors of endpoints for requests that are longer than the model's context, in the words of several servers. No I/O."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -51,7 +51,7 @@ _LEAST = "at least "
 
 
 class TooLong(SampleError):
-    """The request is longer than the context.  ``room`` is what the prompt leaves for ``max_tokens``, if the endpoint states it."""
+    """The request is longer than the context. ``room`` is what the prompt leaves for ``max_tokens``, if the endpoint states it."""
 
     code = "too_long"
 

@@ -16,7 +16,7 @@ _UNAVAILABLE = frozenset({429, 502, 503, 504})
 
 
 def read_report(profile: ModelProfile, model: str) -> dict[str, str]:
-    """Return the fields that the endpoint reports for ``model``.  Many endpoints report none; then only the name counts.
+    """Return the fields that the endpoint reports for ``model``. Many endpoints report none; then only the name counts.
 
     Raises ``TransientError`` if the endpoint is unavailable.
     """

@@ -85,7 +85,7 @@ def read_context(content: bytes, model: str) -> int | None:
 
 
 class _Model(BaseModel):
-    """One entry of the list of models.  The context has a name of its own at vLLM and SGLang, OpenRouter, and Groq."""
+    """One entry of the list of models. The context has a name of its own at vLLM and SGLang, OpenRouter, and Groq."""
 
     id: str
     max_model_len: int | None = None
