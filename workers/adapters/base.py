@@ -26,8 +26,8 @@ class Adapter(Protocol):
     def to_prompt(self, sample: Sample, *, images: int, reminder: str | None = None) -> Prompt:
         """Return the conversation that asks the sample's question.
 
-        ``images`` is the number of images that the sample's media became: a video becomes several. A retry adds
-        ``reminder``, a description of the expected answer format.
+        ``images`` is the number of images of the sample's media. A video has several images, one for each frame. A retry
+        adds ``reminder``, a description of the expected answer format.
         """
 
     def to_prediction(self, sample: Sample, text: str) -> str:

@@ -13,7 +13,7 @@ from workers.adapters.chat import ChatAdapter
 
 
 class Glm4vAdapter(ChatAdapter):
-    """Drops the thinking and returns the boxed answer. A free text keeps its whole text, without the box tokens."""
+    """Drops the thinking and returns the boxed answer. For free text, drops only the thinking and the box tokens."""
 
     def to_prediction(self, sample: Sample, text: str) -> str:
         answer = take_answer(drop_thinking(text))

@@ -6,7 +6,7 @@ from workers.adapters.chat import ChatAdapter
 
 
 class QwenAdapter(ChatAdapter):
-    """Drops the thinking. An answer other than a free text is taken out of its LaTeX box."""
+    """Drops the thinking. Removes the LaTeX box from an answer that is not free text."""
 
     def to_prediction(self, sample: Sample, text: str) -> str:
         answer = drop_thinking(text)

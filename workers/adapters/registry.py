@@ -1,4 +1,4 @@
-"""Load an adapter by short name, or your own by import string (``package.module:Class``).
+"""Load a built-in adapter by short name, or your own adapter by import string (``package.module:Class``).
 
 ========  ======================================  ======================================================
 adapter   families                                recommended first validators of their profiles

@@ -25,7 +25,7 @@ _PACKAGES = ("vlm-fleet", "celery", "redis", "torch", "transformers", "vllm")
 def check_gpus(pairs: Sequence[tuple[str | None, str | None]], replicas: int) -> list[Finding]:
     """Check the driver, each requested GPU, and the engine options that each worker of the models would get.
 
-    ``pairs`` are a model profile and its ``--gpus``, as for ``check_node``. A missing driver or GPU is a problem if the user
+    ``pairs`` are model profiles with their ``--gpus``, as for ``check_node``. A missing driver or GPU is a problem if the user
     requested GPUs, and a warning otherwise.
     """
     if all(gpus == "none" for _, gpus in pairs):
@@ -82,7 +82,7 @@ def judge_gpu(gpu: Gpu, pids: Sequence[int]) -> Finding:
     if not is_taken:
         return Finding(f"gpu{gpu.index}", "ok", found + users)
     return Finding(
-        f"gpu{gpu.index}", "warning", found + users, "stop the other processes there, or run fewer workers: see nvidia-smi"
+        f"gpu{gpu.index}", "warning", found + users, "stop the other processes on it (see nvidia-smi), or run fewer workers"
     )
 
 
@@ -114,7 +114,7 @@ def _check_free_space(what: str, folder: Path) -> Finding:
         existing = next(path for path in (folder, *folder.parents) if path.exists())
         return judge_space(what, folder, shutil.disk_usage(existing).free)
     except OSError as error:  # includes a parent folder of another user that this process may not enter
-        return Finding(f"disk: {what}", "problem", f"{folder}: {error.strerror}", "check that it is mounted, and its permissions")
+        return Finding(f"disk: {what}", "problem", f"{folder}: {error.strerror}", "check its mount and permissions")
 
 
 def _find_version(name: str) -> str | None:

@@ -15,7 +15,7 @@ _STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 
 
 def print_findings(findings: Sequence[Finding], console: Console) -> None:
-    """Print each finding with its advice, and on the last line whether this node can run."""
+    """Print each finding with its advice. The last line states whether this node can run."""
     if console.is_terminal:
         console.print(findings_table(findings))
     else:

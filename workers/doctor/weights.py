@@ -1,6 +1,6 @@
 """Check that the weights of a model are present and complete.
 
-Only names, sizes and the headers of safetensors files are read, never the weights.
+The checks read only names, sizes and the headers of safetensors files, not the weights.
 """
 
 import json
@@ -72,7 +72,7 @@ def _name_download(hub_id: str, revision: str | None) -> str:
 
 
 def _find_missing(folder: Path) -> str | None:
-    """Describe the files that an index names and that do not exist, or return ``None`` if all exist."""
+    """Describe the missing files that an index names, or return ``None`` if all exist."""
     named: set[str] = set()
     for index in folder.glob("*.index.json"):
         try:
@@ -86,7 +86,7 @@ def _find_missing(folder: Path) -> str | None:
 def _find_damage(path: Path) -> str | None:
     """Describe the damage of a weights file, or return ``None`` if it is complete.
 
-    A safetensors file has the header's length, a JSON header and the tensors: https://huggingface.co/docs/safetensors
+    A safetensors file consists of the header's length, a JSON header and the tensors: https://huggingface.co/docs/safetensors
     """
     size = path.stat().st_size
     with path.open("rb") as stream:
