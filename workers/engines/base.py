@@ -42,7 +42,7 @@ class Request:
 class Generation:
     """The result of one request: the raw text without the prompt, and the finish reason.
 
-    ``prompt_tokens`` and ``output_tokens`` are ``None`` if the engine does not know them.
+    ``prompt_tokens`` and ``output_tokens`` are ``None`` if the engine does not report them.
     """
 
     text: str
@@ -60,9 +60,9 @@ class Engine(Protocol):
     ``TransientError`` (the service is unavailable or rate-limited for a long time: the chunk is retried later) and
     ``ConfigError`` (the user must act first: the run pauses).
 
-    An engine knows the context of its model (``context.py``). It refuses a prompt that fills the context with ``too_long`` before
-    the model runs, and ends an answer that reaches the end of the context with the finish reason ``length``. It renders and
-    tokenizes a long text outside the event loop, a few at a time.
+    An engine finds the context of its model (``context.py``). Before the model runs, the engine refuses a prompt that fills the
+    context (``too_long``). An answer that reaches the end of the context has the finish reason ``length``. The engine renders and
+    tokenizes long texts outside the event loop, a few at a time.
     """
 
     async def start(self) -> None:

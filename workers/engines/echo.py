@@ -57,9 +57,9 @@ class EchoOptions(Spec):
 
 
 class EchoEngine:
-    """Answers each request on its own, without batching.
+    """Answers each request separately, without batching.
 
-    A word counts as a token, and each image of the prompt as one more. ``max_tokens`` and the context truncate the answer.
+    Each word and each image of the prompt counts as one token. ``max_tokens`` and the context truncate the answer.
     Raises ``ConfigError`` for invalid ``engine_options`` or an invalid table file.
     """
 

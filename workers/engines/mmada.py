@@ -100,7 +100,7 @@ class MmadaEngine:
         """Fail the requests in flight, stop the thread and release the device's memory."""
         self._fault = EngineError("the engine was stopped")
         self._stopped.set()
-        await asyncio.to_thread(self._thread.shutdown)  # queued requests end at once, the running one at its next step
+        await asyncio.to_thread(self._thread.shutdown)  # queued requests end immediately, the running request at its next step
         if self._model:
             self._model.release()
             self._model = None
@@ -162,7 +162,7 @@ class MmadaModel:
             return self._generate(request)
         except (EngineError, SampleError):
             raise
-        except Exception as error:  # noqa: BLE001  models raise any type; classify_fault decides which side is at fault
+        except Exception as error:  # noqa: BLE001  models raise errors of any type; classify_fault decides what is at fault
             fault = classify_fault(error)
         # Raise outside the except block: a traceback would keep the failed request's tensors alive.
         if isinstance(fault, OutOfMemory):
@@ -175,7 +175,7 @@ class MmadaModel:
         prompt = self._encode(request)
         room = self._context_tokens - prompt.shape[1]
         block_length = min(self._options.block_length, room)
-        # Whole blocks, as many as the context has room for; the answer is cut to max_tokens below.
+        # Use as many whole blocks as fit into the context. The answer is cut to max_tokens below.
         length = min(-(-settings.max_tokens // block_length), room // block_length) * block_length
         most_tokens = min(settings.max_tokens, length)
         steps_per_block = max(1, block_length // self._options.tokens_per_step)

@@ -24,7 +24,7 @@ MOVED = {
 
 
 def load_engine(profile: ModelProfile, weights: str) -> Engine:
-    """Return the profile's engine, not started.
+    """Return the profile's engine. It is not started yet.
 
     ``profile.engine`` is a short name or an import string, ``package.module:Class``. The class takes
     ``(profile, weights)``. Raises ``ConfigError`` for an unknown name, a package that is not installed, and

@@ -16,7 +16,7 @@ PIXELS_PER_TOKEN = 28 * 28
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Waiting:
-    """A request that waits for a batch, with the rendered prompt and the future of the caller that awaits the answer."""
+    """A request that waits for a batch, with its rendered prompt and the future of its answer."""
 
     request: Request
     text: str
@@ -42,8 +42,8 @@ def form_batch(waiting: Sequence[Waiting], limit: int) -> list[Waiting]:
     """Return the next batch of at most ``limit`` requests, sorted by length.
 
     ``waiting`` is in order of arrival and not empty. The batch always contains the oldest request, to prevent starvation.
-    Its other requests have the same ``key``. Among the windows that contain the oldest request in the order by length,
-    the batch is the one with the smallest difference in length, to minimise padding.
+    Its other requests have the same ``key``. Of all windows in the order by length that contain the oldest request, the
+    batch is the window with the smallest difference in length. This minimises padding.
     """
     oldest = waiting[0]
     compatible = sorted((candidate for candidate in waiting if candidate.key == oldest.key), key=lambda candidate: candidate.length)

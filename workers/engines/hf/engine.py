@@ -56,7 +56,7 @@ class HfEngine:
         """Return one generation. A cancelled request ends at its next token.
 
         Raises ``SampleError`` (including ``OutOfMemory``) if the chat template rejects the request, its prompt fills the model's
-        context or it fails in a batch of its own, and ``EngineError`` if the engine is stopped or its device has failed.
+        context or it fails when it runs alone, and ``EngineError`` if the engine is stopped or its device has failed.
         """
         model = self._running_model()
         if has_long_text(request):
@@ -83,7 +83,7 @@ class HfEngine:
         # The running batch ends at its next token, because all its requests have failed.
         for thread in (self._prepare_thread, self._model_thread):
             await asyncio.to_thread(thread.shutdown, cancel_futures=True)
-        await asyncio.to_thread(self._long_text_thread.shutdown)  # a waiting request ends at once, with the error of its caller
+        await asyncio.to_thread(self._long_text_thread.shutdown)  # a waiting request fails immediately, because the fault is set
         if self._model:
             self._model.release()
             self._model = None
@@ -117,7 +117,7 @@ class HfEngine:
         self._waiting = [pending for pending in self._waiting if not pending.future.done()]
 
     def _is_batch_due(self) -> bool:
-        """Return whether to form a batch: requests wait, and the model is idle or they fill a batch."""
+        """Return whether to form a batch: requests wait, and either the model is idle or they fill a batch."""
         is_idle = self._batch_task is None or self._batch_task.done()
         return bool(self._waiting) and (is_idle or len(self._waiting) >= self._limit.size)
 
@@ -125,7 +125,7 @@ class HfEngine:
         """Run one batch and resolve its futures. Never raises.
 
         A batch that runs out of memory runs again in halves. A batch that fails with another ``SampleError`` runs again
-        request by request, to find the one at fault. A request that fails alone gets the error. A failed device fails
+        request by request, to find the request at fault. A request that fails alone gets the error. A failed device fails
         every request.
         """
         fault: SampleError

@@ -1,4 +1,4 @@
-"""The rows of a batch during generation: how each samples its next token, and when it ends."""
+"""The rows of a batch during generation: how each row samples its next token, and when it ends."""
 
 from collections.abc import Sequence
 
@@ -48,7 +48,7 @@ class CancelledRows(StoppingCriteria):
 
 
 class FullRows(StoppingCriteria):
-    """Ends each row that has as many new tokens as it may have. ``prompt_length`` is the padded length of the prompts."""
+    """Ends each row that has reached its maximum number of new tokens. ``prompt_length`` is the padded length of the prompts."""
 
     def __init__(self, most_tokens: Sequence[int], prompt_length: int) -> None:
         self._most_tokens = most_tokens
