@@ -111,7 +111,7 @@ def fit_size(size: tuple[int, int], bounds: MediaBounds) -> tuple[int, int]:
 def resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     """Return the image scaled to ``size`` with the bicubic filter.
 
-    The processors of most models use this filter, so that the image looks as they would scale it.
+    The processors of most models use the same filter.
     """
     return image.resize(size, Image.Resampling.BICUBIC, reducing_gap=_REDUCING_GAP)
 
@@ -130,7 +130,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _bound_peak(image: Image.Image, size: tuple[int, int], target: tuple[int, int], file_bytes: int) -> int:
-    """Return an upper bound in bytes of what decoding takes: the file, the decoder, the image, its copies and the result."""
+    """Return an upper bound of the bytes that decoding takes: the file, the decoder, the image, its copies and the result."""
     copies = 5 if image.has_transparency_data or image.mode[0] in "IF" else 2
     decoder_bytes = 0 if image.format in _DECODED_BY_ROWS else 12
     if image.info.get("progressive"):  # the decoder of a progressive JPEG keeps all coefficients until the last scan
@@ -150,7 +150,7 @@ def _name_faults(name: str) -> Iterator[None]:
     except MemoryError as error:
         raise _too_large(name, "it does not fit into memory; scale it down") from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise _too_large(name, f"more than {MOST_PIXELS} pixels, the most that are allowed; scale it down") from error
+        raise _too_large(name, f"more than {MOST_PIXELS} pixels, which is the limit; scale it down") from error
     except Exception as error:
         # Pillow's decoders do not wrap parsing errors: OSError, SyntaxError, struct.error, KeyError and others occur.
         raise SampleError(
@@ -159,7 +159,7 @@ def _name_faults(name: str) -> Iterator[None]:
 
 
 def _describe_non_image(content: bytes) -> str:
-    """Name a kind of file that is often mistaken for an image, with advice, or return an empty string."""
+    """Return the kind of a file that is often mistaken for an image, with advice, or an empty string."""
     beginning = content[:256].lstrip().lower()
     return next((f"; it is {what}" for start, what in _KNOWN_NON_IMAGES.items() if beginning.startswith(start)), "")
 
@@ -168,8 +168,8 @@ def _scale_to_8_bits(image: Image.Image) -> Image.Image:
     """Map grey values to 0..255.
 
     Integers are scaled from the smallest common bit depth that holds the largest value. A file does not record its real
-    depth: a scanner stores 12 bits in 16 and a mask stores 8 bits in 32, and scaled from the full depth both would be black.
-    Floats, and integers below 0 or above 65535, have no common depth; they are scaled from their own minimum and maximum.
+    depth: a scanner stores 12 bits in 16, and a mask stores 8 bits in 32. Scaled from the full depth, both would be black.
+    Floats, and integers below 0 or above 65535, are scaled from their minimum and maximum.
     """
     values = np.asarray(image)
     if image.mode != "F" and values.min() >= 0:

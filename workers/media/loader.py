@@ -1,4 +1,4 @@
-"""Decode media ahead of the engine, within the limits on threads and memory that the settings give."""
+"""Decode media ahead of the engine, within the limits on threads and memory that the settings set."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -28,7 +28,7 @@ class MediaLoader:
         return_freed_images()
         self.budget = MemoryBudget(memory_bytes)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="media")
-        self._open_samples = asyncio.Semaphore(2 * threads)  # for each thread one being decoded, and the next one
+        self._open_samples = asyncio.Semaphore(2 * threads)  # for each thread, the sample that it decodes and the next sample
 
     @asynccontextmanager
     async def hold(self, media: Sequence[Media], access: MediaAccess, bounds: MediaBounds) -> AsyncIterator[tuple[Image, ...]]:
@@ -54,7 +54,7 @@ class MediaLoader:
             self.budget.give_back(kept)
 
     def stop(self) -> None:
-        """Wait for the media that are being decoded, and start no more."""
+        """Wait for the media that are being decoded. Do not start others."""
         self._threads.shutdown(cancel_futures=True)
 
     async def _start_decoding(

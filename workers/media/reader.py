@@ -48,10 +48,10 @@ def open_media(media: Media, access: MediaAccess, bounds: MediaBounds) -> Opened
     - ``media_missing``: the file or address does not exist.
     - ``media_unreadable``: no permission, a folder, or a server that does not answer.
     - ``media_forbidden``: outside the allowed folders, or an address that ``access`` does not allow.
-    - ``media_changed``: the file has another content than when the run was planned.
+    - ``media_changed``: the content of the file has changed since the run was planned.
     - ``media_corrupt``: cut off, or not of the expected kind.
     - ``media_too_large``: more than ``MAX_BYTES`` or ``MOST_PIXELS``.
-    - ``media_unsupported``: a URL where they are disabled, or a video without PyAV.
+    - ``media_unsupported``: a URL while URLs are disabled, or a video without PyAV.
 
     Raises ``TransientError`` if this machine or an unavailable file system is at fault.
     """
@@ -64,7 +64,7 @@ def open_media(media: Media, access: MediaAccess, bounds: MediaBounds) -> Opened
     try:
         from workers.media.video import open_video
     except ImportError as error:
-        message = f"{name}: videos need PyAV ({error}); pip install 'vlm-fleet[video]' on the workers"
+        message = f"{name}: videos require PyAV ({error}); run pip install 'vlm-fleet[video]' on the workers"
         raise SampleError("media_unsupported", message) from None
     return open_video(content, name, bounds)
 
@@ -73,7 +73,7 @@ _EXPECTED = {"image": "an image", "video": "a video"}
 
 
 def read_media(media: Media, access: MediaAccess) -> bytes:
-    """Return the bytes of a media, at most ``MAX_BYTES``, from inline data, a file or an address.
+    """Return the bytes of ``media``, at most ``MAX_BYTES``, from inline data, a file or an address.
 
     Raises the errors of ``open_media``.
     """

@@ -54,8 +54,8 @@ def fetch_url(url: str, *, timeout_s: float, max_bytes: int) -> bytes:
 
     Raises ``SampleError`` with one of these codes: ``media_forbidden`` (scheme, port, password or address not allowed),
     ``media_missing`` (404, 410), ``media_too_large``, and ``media_unreadable`` (any other response, no connection, timeout).
-    A host that does not answer is a fault of the sample, because some addresses in a dataset are permanently dead. Raises
-    ``TransientError`` if this machine has no descriptors or memory left.
+    A host that does not answer is a fault of the sample, because some addresses in a dataset are permanently unreachable. Raises
+    ``TransientError`` if this machine has run out of descriptors or memory.
     """
     deadline = _Deadline(timeout_s)
     name, target = name_url(url), url
@@ -104,7 +104,7 @@ def check_url(url: str, name: str) -> httpx2.URL:
 
 
 def is_public(address: str) -> bool:
-    """Return whether an IP address is a public unicast address of the internet. Raises ``ValueError`` if it is no address."""
+    """Return whether an IP address is a public unicast address of the internet. Raises ``ValueError`` if it is not an address."""
     found = ipaddress.ip_address(address)
     if isinstance(found, ipaddress.IPv6Address):
         if found.ipv4_mapped is not None:
@@ -130,7 +130,7 @@ class _Deadline:
         self._ends_at = time.monotonic() + timeout_s
 
     def left_s(self) -> float:
-        """Return the remaining seconds. Raises ``TimeoutError`` if none remain."""
+        """Return the remaining seconds. Raises ``TimeoutError`` after the deadline."""
         left = self._ends_at - time.monotonic()
         if left <= 0:
             raise TimeoutError
@@ -171,7 +171,7 @@ class _PublicBackend(httpcore2.NetworkBackend):
 
 
 class _BoundedStream(httpcore2.NetworkStream):
-    """A stream on which every step has what is left of the whole time: a read timeout alone does not bound a slow drip."""
+    """A stream whose operations share one deadline. A read timeout alone does not bound a server that sends slowly."""
 
     def __init__(self, stream: httpcore2.NetworkStream, deadline: _Deadline) -> None:
         self._stream = stream

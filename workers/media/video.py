@@ -1,7 +1,7 @@
 """Decode videos into frames with PyAV (the extra ``video``). The module is imported only when a sample has a video.
 
-The headers of a file are not trusted. One pass over the packets, without decoding, counts the frames and finds the keyframes,
-which can be decoded without other frames.
+The headers of a file may be wrong. Therefore one pass over the packets, without decoding, counts the frames and finds the
+keyframes, which can be decoded without other frames.
 """
 
 import time
@@ -34,14 +34,14 @@ _FORMATS = "mov,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,gif"
 _COUNT_BOXES = ((b"stsz", 12), (b"trun", 8))  # the name of the box, and the offset of its count from the name
 _DECODER_FRAMES = 20  # H.264 and HEVC refer back to 16 frames; a few more are in the decoder's queue
 _NO_TIMESTAMP = 2**63  # later than every requested time
-_MIN_SKIPPED_FRAMES = 8  # a seek pays off if it skips more frames than this
+_MIN_SKIPPED_FRAMES = 8  # a seek is faster only if it skips more frames than this
 _ROTATIONS = {90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_270}
 
 
 class FrameTarget(NamedTuple):
     """A frame to extract: the first one at or after ``pts``, in units of the stream's time base.
 
-    ``seek_pts`` is the keyframe to seek to, and set only if the seek avoids decoding enough frames.
+    ``seek_pts`` is the keyframe to seek to. It is ``None`` unless the seek skips enough frames.
     """
 
     pts: int
@@ -121,7 +121,7 @@ def open_video(content: bytes, name: str, bounds: MediaBounds) -> OpenedVideo:
             found = f"frames of {size[0]} x {size[1]} pixels, at most {MOST_PIXELS} are allowed; scale it down"
             raise SampleError("media_too_large", f"{name}: {found}")
         packets = _list_packets(container, stream, name)
-        has_timestamps = container.format.name != "mpeg"  # guessed in MPEG, with a different result after each seek
+        has_timestamps = container.format.name != "mpeg"  # FFmpeg guesses them in MPEG, with a different result after each seek
         bits = stream.format.padded_bits_per_pixel if stream.format else 48
     frame_targets = _choose_frames(packets, bounds.max_frames, seeks=has_timestamps)
     target = fit_size(size, bounds)
@@ -222,7 +222,7 @@ def _decode(container: InputContainer, stream: VideoStream, name: str, ends_at: 
 def _timestamp_of(frame: VideoFrame) -> int:
     """Return the presentation timestamp of a frame.
 
-    A frame without a timestamp gets a time later than every target, so that it is used at once.
+    A frame without a timestamp gets a time later than every target, so that it is used immediately.
     """
     timestamp = frame.dts if frame.pts is None else frame.pts
     return _NO_TIMESTAMP if timestamp is None else timestamp
