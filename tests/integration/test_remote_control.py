@@ -89,8 +89,8 @@ def test_worker_that_cannot_consume_announces_trouble(fleet: Fleet, celery_app: 
     client.execute_command("ACL", "SETUSER", "default", "-brpop")  # type: ignore[no-untyped-call]  # redis-py has no types here
     run_id = enqueue_rows(fleet, "steady", make_rows(8), chunk=2)
     trouble = wait_until(lambda: fleet.status(run_id).workers[0].trouble, "the worker's trouble")
-    assert "has taken no message for" in trouble
-    assert "has taken no message for" in " ".join(fleet.run_producer("status", run_id).split())
+    assert "has not taken a message for" in trouble
+    assert "has not taken a message for" in " ".join(fleet.run_producer("status", run_id).split())
     assert fleet.status(run_id).samples.ok == 0
     client.execute_command("ACL", "SETUSER", "default", "+brpop")  # type: ignore[no-untyped-call]  # as above
     assert fleet.wait_for_end(run_id).samples.ok == 8

@@ -53,7 +53,7 @@ class Preset:
 
     def __str__(self) -> str:
         chosen = ", ".join(f"{name}={choice.value} ({choice.why})" for name, choice in self.choices.items())
-        return f"{self.memory}: {chosen or 'nothing chosen'}"
+        return f"{self.memory}: {chosen or 'no options chosen'}"
 
 
 def choose_preset(profile: ModelProfile, gpus: Sequence[Gpu], *, replicas: int = 1) -> Preset:
@@ -71,7 +71,7 @@ def choose_preset(profile: ModelProfile, gpus: Sequence[Gpu], *, replicas: int =
 
 
 def find_group_size(profile: ModelProfile) -> int | None:
-    """Return the number of GPUs that the profile requires for each worker, or ``None`` if it sets none.
+    """Return the number of GPUs that the profile requires for each worker, or ``None`` if it does not set one.
 
     Raises ``ConfigError`` if an option is not a positive integer.
     """
@@ -127,7 +127,7 @@ def _choose_for_vllm(gpus: Sequence[Gpu], replicas: int) -> dict[str, Choice]:
     if (available_bytes := _find_available_bytes(gpus, replicas)) is None:
         return choices
     share = min(_find_share(gpu, replicas) for gpu in gpus)
-    if share >= _VLLM_MIN_SHARE:  # otherwise keep vLLM's default: its own error message explains best what is missing
+    if share >= _VLLM_MIN_SHARE:  # otherwise keep vLLM's default, because its own error message explains the cause best
         choices["gpu_memory_utilization"] = Choice(share, "free memory")
     return {**choices, "max_num_seqs": _look_up(_VLLM_SEQUENCES, available_bytes * len(gpus))}
 

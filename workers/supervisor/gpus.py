@@ -49,7 +49,7 @@ class Driver:
 
 
 def list_gpus() -> list[Gpu]:
-    """Return the GPUs that the driver lets this process see.
+    """Return the GPUs that are visible to this process.
 
     Raises ``ConfigError`` if there is no driver, and ``EngineError`` if the driver fails: that is a fault of this machine, and
     other machines may work.
@@ -77,7 +77,7 @@ def read_driver() -> Driver:
 
 
 def list_usable_gpus() -> list[Gpu]:
-    """Return the GPUs that the workers may use. If ``CUDA_VISIBLE_DEVICES`` is set in the environment, only those it names.
+    """Return the GPUs that the workers may use. If ``CUDA_VISIBLE_DEVICES`` is set, return only the GPUs that it names.
 
     Raises ``ConfigError`` if no GPU remains, and the errors of ``list_gpus``.
     """
@@ -104,7 +104,7 @@ def pick_visible(gpus: Sequence[Gpu], visible: str) -> list[Gpu]:
         if len(named) != 1:
             slices = "; slices of a GPU (MIG) are not supported" if entry.startswith("MIG-") else ""
             raise ConfigError(
-                f"{_VARIABLE}={visible!r}: {entry!r} names no GPU of this machine{slices}; there are: {describe_gpus(gpus)}"
+                f"{_VARIABLE}={visible!r}: {entry!r} does not name exactly one GPU{slices}; the GPUs are: {describe_gpus(gpus)}"
             )
         picked += named
     return picked
@@ -184,13 +184,13 @@ def _nvml() -> Iterator[None]:
             "pass the GPUs through (docker run --gpus all) with NVIDIA_DRIVER_CAPABILITIES=compute,utility"
         ) from error
     except pynvml.NVMLError as error:
-        raise EngineError(f"the NVIDIA driver fails: {error}; does nvidia-smi work? Otherwise use --gpus none") from error
+        raise EngineError(f"the NVIDIA driver fails: {error}; check it with nvidia-smi, or use --gpus none") from error
 
 
 def _list_handles() -> list[Any]:
     """Return the NVML handles of the GPUs that this process may use.
 
-    NVML also counts the GPUs that a batch system's control groups forbid; CUDA does not, so they are skipped here.
+    NVML also counts the GPUs that a batch system's control groups forbid. CUDA does not count them, so they are skipped here.
     """
     handles = []
     for number in range(pynvml.nvmlDeviceGetCount()):

@@ -22,7 +22,7 @@ log = structlog.get_logger()
 
 _POLL_S = 0.2
 _KILL_AFTER_S = 15.0  # in addition to drain_grace_s
-_KILL_HINT = "signal again to kill"
+_KILL_HINT = "a second signal kills the workers"
 _LEASE_HINT = "the journals are kept; the leases expire and other workers take the chunks over"
 
 

@@ -28,7 +28,7 @@ class WorkerProcess:
     """The worker process of one slot. It is restarted until its restart budget is used up.
 
     ``gave_up`` is the reason why it is not started again, as text for the user, or ``None`` while it may start. ``pid``,
-    ``last_code`` and ``death`` are of the last process. ``workers`` is the number of workers on this machine, which share its
+    ``last_code`` and ``death`` describe the last process. ``workers`` is the number of workers on this machine, which share its
     CPU cores.
     """
 

@@ -25,8 +25,8 @@ def await_free_names(client: redis.Redis, names: Collection[str], *, patience_s:
     while taken := next((one for one in list_workers(client) if one.worker in names and _is_running(one)), None):
         if time.monotonic() >= ends_at:
             raise ConfigError(
-                f"--gpus: {taken.worker} is there already: process {taken.pid} runs {taken.model} on it. Name other GPUs, stop "
-                "that launcher first, or start it with --replicas for several workers on a GPU"
+                f"--gpus: worker {taken.worker} is already running: process {taken.pid} with model {taken.model}. Use other GPUs, "
+                "stop that launcher first, or start it with --replicas for several workers on a GPU"
             )
         time.sleep(_POLL_S)
 

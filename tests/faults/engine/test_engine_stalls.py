@@ -46,7 +46,7 @@ def test_stalled_engine_gives_its_chunks_back(clean_fleet: Fleet, how: Stall) ->
     fleet = clean_fleet
     stall_once(fleet, how, lease_s=600)  # longer than the test: the chunks are given back, because their leases do not expire
     log = fleet.read_log()
-    assert log.count(f"the engine has answered nothing for {STALL_S} s") == 1
+    assert log.count(f"the engine has not answered a request for {STALL_S} s") == 1
     assert log.count("exit_code=70") == 1
 
 
