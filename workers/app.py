@@ -191,7 +191,7 @@ def _exit_code(error: Exception) -> int:
 
 
 def _announce_end(worker: str, trouble: str) -> None:
-    """Write the reason why this worker ends to Redis. The launcher adds the reason to its notice."""
+    """Write to Redis the reason why this worker ends. The launcher adds the reason to its notice."""
     with suppress(FleetError):  # a profile that cannot be read
         given = WorkerSettings()
         record = make_record(worker, given, read_profile(given.profile))

@@ -40,8 +40,8 @@ def cli() -> None:
 def start(models: tuple[str, ...], gpus: tuple[str, ...], replicas: int) -> int:
     """Start and supervise one worker for each GPU, or group of GPUs.
 
-    The launcher chooses engine options that the profile does not set from the free GPU memory. SIGTERM, Ctrl+C, SIGUSR1 or a closed
-    terminal drain the workers; a second SIGTERM or Ctrl+C kills them.
+    The launcher chooses the engine options that the profile does not set. They depend on the free GPU memory. SIGTERM, Ctrl+C,
+    SIGUSR1 or a closed terminal drain the workers; a second SIGTERM or Ctrl+C kills them.
     """
     import structlog
 

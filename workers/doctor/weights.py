@@ -38,7 +38,7 @@ def check_weights(weights: str, revision: str | None) -> Finding:
 def check_folder(folder: Path, *, hub_id: str | None = None, revision: str | None = None) -> Finding:
     """Check that a saved model is complete: its configuration, and every file that its index names, at full length.
 
-    ``hub_id`` and ``revision`` identify a model from the hub, for the advice on what to download again.
+    ``hub_id`` and ``revision`` identify a model from the hub, for the download command in the advice.
     """
     place = f"{hub_id} in the cache" if hub_id else str(folder)
     advice = f"download it again: {_name_download(hub_id, revision)}" if hub_id else "copy the model again, with all its files"

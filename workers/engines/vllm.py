@@ -139,7 +139,7 @@ class VllmEngine:
                 result = output
         except SampleError:
             raise
-        except Exception as error:  # chat templates and processors raise errors of any type; classify_fault decides
+        except Exception as error:  # chat templates and processors raise any error; classify_fault decides what is at fault
             fault = classify_fault(error, is_dead=llm.errored)
             if isinstance(fault, EngineError):
                 fault.cause = await asyncio.to_thread(self._find_cause, llm)

@@ -1,4 +1,4 @@
-"""Quarantine: the samples of a chunk that was in flight at two engine deaths run in small groups, apart from all others.
+"""Quarantine: the samples of a chunk that was in flight at two engine deaths run in small groups, apart from all other samples.
 
 A group is split after an engine death, down to one sample. A sample is convicted (``failed/engine_crashed``) after two deaths
 with a known cause while it ran alone. A fresh engine first answers a control sample. If it dies then, the engine is at fault.

@@ -1,4 +1,4 @@
-"""Decode media ahead of the engine, within the limits on threads and memory that the settings set."""
+"""Decode media ahead of the engine, within the thread and memory limits of the settings."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -20,8 +20,9 @@ class MediaLoader:
     """Decodes the media of one sample in each thread, as far ahead of the engine as the memory budget allows.
 
     A sample takes its share of the budget before it is decoded and gives it back when its images are released. All images
-    that the engine holds or waits for therefore fit into ``memory_bytes``. A sample that needs more runs while no other
-    sample has a share. In addition to the budget, the files of at most twice as many samples as threads wait in memory.
+    that the engine holds or waits for therefore fit into ``memory_bytes``. A sample that needs more memory is decoded
+    while no other sample has a share. In addition to the budget, the files of at most twice as many samples as threads wait in
+    memory.
     """
 
     def __init__(self, threads: int, memory_bytes: int) -> None:

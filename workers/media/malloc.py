@@ -16,8 +16,8 @@ def return_freed_images() -> None:
 
     If the environment already sets the threshold (``MALLOC_MMAP_THRESHOLD_`` or ``GLIBC_TUNABLES``), do not change it.
 
-    By default glibc raises its threshold to the largest block that was freed, up to 32 MiB. The heaps of the threads then
-    keep up to as much memory as the media budget, in addition to it.
+    By default glibc raises its threshold to the largest block that was freed, up to 32 MiB. The heaps of the threads can
+    then keep as much memory again as the media budget.
 
     The threshold is set for this process with ``mallopt`` and not through the environment, which child processes inherit.
     The engine's process allocates tensors of this size very often. Mapping each of them again cost vLLM 30 % more CPU time for

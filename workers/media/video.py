@@ -110,7 +110,7 @@ class OpenedVideo:
 
 
 def open_video(content: bytes, name: str, bounds: MediaBounds) -> OpenedVideo:
-    """Count the frames of the video in ``content`` and choose those to extract. ``name`` names the video in error messages.
+    """Count the frames of the video in ``content`` and choose frames to extract. ``name`` names the video in error messages.
 
     Raises ``SampleError`` with ``media_corrupt``, ``media_too_large`` or ``media_unsupported``.
     """

@@ -91,7 +91,9 @@ class ChunkLeases:
         return all(lease.standing == Standing.FRESH for lease in self._keeper.leases)
 
     def note_death_and_drain(self, cause: DeathCause) -> DeathCause | None:
-        """Record the chunks in flight when the engine died of ``cause``, then drain without grace. Return the cause that counts.
+        """Record the chunks in flight when the engine died of ``cause``, then drain without a grace period.
+
+        Return the cause that counts.
 
         The order matters, because a drain makes chunks release the engine lock. If the worker already drains, the death does not
         count (``None``), because the signal that drains the worker may also have ended its engine.

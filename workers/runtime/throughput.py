@@ -9,7 +9,7 @@ from typing import NamedTuple
 from common.records import Outcome
 
 _WINDOW_S = 30.0
-_SHORTEST_S = 1.0  # a few samples that finish within milliseconds give no meaningful rate
+_SHORTEST_S = 1.0  # a few samples that finish within milliseconds do not give a meaningful rate
 
 
 class Rate(NamedTuple):

@@ -71,7 +71,7 @@ class Worker:
         self.keeper.start()
 
     def stop(self) -> None:
-        """Drain, stop the engine and leave the worker registry. End the process if the engine hangs."""
+        """Drain, stop the engine and remove this worker from the registry. End the process if the engine hangs."""
         self.leases.drain()
         self.takeovers.stop()
         self.leases.wait_for_acquire()

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-import pynvml  # type: ignore[import-untyped]  # NVIDIA ships no types
+import pynvml  # type: ignore[import-untyped]  # NVIDIA does not ship types
 
 from common.errors import ConfigError, EngineError
 
@@ -116,7 +116,7 @@ def parse_gpus(asked: str, gpus: Sequence[Gpu], *, group_size: int = 1) -> list[
     ``all`` is one slot for each ``group_size`` of ``gpus``; ``none`` is one slot without a GPU; ``0,1+2`` is one slot with
     GPU 0 and one with GPUs 1 and 2; ``0-3`` is four slots.
 
-    Raises ``ConfigError`` if the text cannot be parsed, if it names a GPU twice or one that is not usable, or if the number of
+    Raises ``ConfigError`` if the text cannot be parsed, if it names a GPU twice or a GPU that is not usable, or if the number of
     GPUs is not a multiple of ``group_size``.
     """
     if asked == "none":

@@ -68,7 +68,7 @@ class Launcher:
     def _is_gpu_loading(self, worker: WorkerProcess) -> bool:
         """Return whether another worker is loading on the same GPU.
 
-        While an engine loads, it treats all free memory as its own, so two engines must not load on one GPU at once.
+        While an engine loads, it treats all free memory as its own, so two engines must not load on one GPU together.
         """
         return any(one.loading for one in self._workers if one.devices and one.devices == worker.devices and one is not worker)
 

@@ -22,7 +22,7 @@ class HfEngine:
 
     One thread prepares the inputs (tokens, resized images), a second thread runs the model. While a batch runs, the next
     batch is prepared if there are enough pending requests to fill it, so that the device does not wait for image processing.
-    A third thread renders long texts and refuses those that exceed the context by far.
+    A third thread renders long texts and refuses texts that are much longer than the context.
     Raises ``ConfigError`` for invalid ``engine_options``.
     """
 

@@ -115,7 +115,7 @@ class HfModel:
         ]
         try:
             text: str = self._processor.apply_chat_template(conversation, add_generation_prompt=True, **request.template_options)
-        except Exception as error:  # a chat template is third-party code and may raise any type
+        except Exception as error:  # a chat template is third-party code and may raise any error
             raise SampleError("engine_rejected", f"the model's chat template rejected the conversation: {error}") from error
         placeholder = getattr(self._processor, "image_token", None)
         if placeholder and (found := text.count(placeholder)) != len(request.images):

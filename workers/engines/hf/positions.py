@@ -32,5 +32,5 @@ def find_positions(config: Any) -> int | None:
     rope = getattr(text_config, "rope_parameters", None) or {}
     if positions is None or "factor" not in rope:
         return positions
-    # Some models state the extended number of positions, others the original one.
+    # Some models state the extended number of positions, other models the original number.
     return max(positions, int(rope["factor"] * rope.get("original_max_position_embeddings", positions)))

@@ -153,7 +153,7 @@ class OpenAIEngine:
             await self._limiter.wait()
 
     async def _handle_error(self, error: EndpointError, state: RetryState) -> None:
-        """Return if the request is to be retried.
+        """Return if the request must be retried.
 
         If no other request is in flight, a control request shows whether the endpoint is unavailable or fails only this
         request. Raises ``SampleError`` if it fails only this request. If it is unavailable and the patience has ended, raises
@@ -181,7 +181,7 @@ class OpenAIEngine:
         except EndpointError as error:
             log.debug("endpoint.control_failed", error=str(error))
             return False
-        except SampleError as error:  # a response too: the endpoint works
+        except SampleError as error:  # this is also a response: the endpoint works
             log.debug("endpoint.control_failed", error=str(error))
         return True
 

@@ -6,7 +6,7 @@ the endpoint responds with                             result
 429, 500 and above, 408, 409, 425, no connection,      ``EndpointError``: the request is retried
 no response in time, or 403 with a web page, which
 comes from a firewall
-401, 402, 403, 404, 405, 407, no credit left, or       ``ConfigError`` that names what to check
+401, 402, 403, 404, 405, 407, no credit left, or       ``ConfigError`` that names the setting to check
 a certificate of an unknown authority
 a content filter, moderation                           ``SampleError("content_filter")``
 400, 413, 422, 500 with words about the context        ``SampleError("too_long")``, see ``overrun.py``
@@ -15,7 +15,7 @@ tokens than the limit of a whole minute
 =====================================================  ===================================================================
 
 The codes in the body take precedence over the status: OpenAI sends 429 also for an account without credit, Gemini 400 for a
-wrong key, OpenRouter 403 for a flagged input. Every quoted text is masked, because endpoints echo keys. This module does no I/O.
+wrong key, OpenRouter 403 for a flagged input. Every quoted text is masked, because endpoints echo keys. No I/O.
 """
 
 import json
@@ -36,7 +36,7 @@ from workers.engines.openai.overrun import classify_overrun
 _MAX_QUOTE_CHARACTERS = 300
 _MAX_RETRY_AFTER_S = 3600.0  # a longer pause that an endpoint requests is shortened to this
 
-NO_ANSWER_WEIGHT = 2  # weight of a request that got no response in time
+NO_ANSWER_WEIGHT = 2  # weight of a request that did not get a response in time
 
 _TRANSIENT = frozenset({408, 409, 425, 429})
 # Servers refuse a request that is too long with one of these statuses.

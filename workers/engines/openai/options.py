@@ -94,7 +94,10 @@ def find_base_url(options: OpenAIOptions) -> str:
 
 
 def read_key(options: OpenAIOptions, where: str) -> str | None:
-    """Return the key from the environment, or ``None`` if ``api_key_env`` is null. Raises ``ConfigError`` without the key."""
+    """Return the key from the environment, or ``None`` if ``api_key_env`` is null.
+
+    Raises ``ConfigError`` if the key is missing or invalid. The message does not show the key.
+    """
     if options.api_key_env is None:
         return None
     key = os.environ.get(options.api_key_env, "")

@@ -64,7 +64,7 @@ class Backoff:
         self._bound_s = _FIRST_BACKOFF_S
 
     def next_s(self) -> float:
-        """Return how long to wait after one more error."""
+        """Return the time to wait after one more error."""
         wait_s = self._random.uniform(0, self._bound_s)
         self._bound_s = min(2 * self._bound_s, _MAX_BACKOFF_S)
         return wait_s
@@ -103,7 +103,7 @@ class RetryState:
         """Add an error to this request's weight if the endpoint answered other requests since the last error.
 
         A rate limit or an overload has weight 0 until the patience ends, because it can affect any request. After that it counts,
-        because an endpoint that answers other requests and still refuses this request refuses its content.
+        because an endpoint that still refuses this request while it answers other requests rejects its content.
         """
         if self._responses.count > self._seen:
             self.error_weight += weight or (_LATE_LIMIT_WEIGHT if self.patience_ended else 0)

@@ -14,7 +14,7 @@ from workers.engines.base import Generation, Request
 from workers.engines.openai.errors import classify_empty, quote
 from workers.engines.openai.options import OpenAIOptions
 
-# OpenAI's names, and those that gateways pass through. A missing reason counts as stop.
+# OpenAI's names, and the names that gateways pass through. A missing reason counts as stop.
 _FINISH_REASONS: dict[str, FinishReason] = {
     "": "stop", "stop": "stop", "eos": "stop", "end_turn": "stop", "tool_calls": "stop", "function_call": "stop",
     "length": "length", "max_tokens": "length",
@@ -137,7 +137,7 @@ def _write_messages(request: Request, options: OpenAIOptions) -> list[dict[str, 
 
 
 def write_data_url(image: Image, options: OpenAIOptions) -> str:
-    """Return an image (RGB) as a data URL: PNG, which keeps every pixel, or JPEG if ``image_format`` says so."""
+    """Return an image (RGB) as a data URL: PNG, which keeps every pixel, or JPEG if ``image_format`` is ``jpeg``."""
     stream = BytesIO()
     if options.image_format == "png":
         image.save(stream, "PNG", compress_level=1)  # each higher level takes more time than it saves in transfer
