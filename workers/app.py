@@ -1,6 +1,6 @@
-"""The Celery app of a worker process.  A bootstep loads the engine before Celery consumes, and drains it afterwards.
+"""The Celery app of a worker process. A bootstep loads the engine before Celery consumes messages, and drains the worker later.
 
-``workers start`` starts one process per GPU slot and passes ``FLEET_WORKER_*``.  Flower uses the same app:
+``workers start`` starts one process per GPU slot and passes ``FLEET_WORKER_*``. Flower uses the same app:
 ``celery -A workers.app flower``.
 """
 
@@ -46,24 +46,24 @@ from workers.runtime.worker import Worker
 
 log = structlog.get_logger()
 
-_TROUBLE_S = 30.0  # longer than a probe of an unreachable store takes, so that `status` shows the trouble without a gap
+_TROUBLE_S = 30.0  # longer than a probe of an unreachable store, so that `status` shows the trouble without a gap
 
 
 class WorkerSettings(BaseSettings):
-    """What the launcher passes to the process that it starts."""
+    """The settings that the launcher passes to a worker process."""
 
     model_config = SettingsConfigDict(env_prefix="FLEET_WORKER_", frozen=True)
 
     profile: str
     device: str = "cpu"
-    gpu: str = Field("", description="the hardware, as shown to a person")
-    preset: dict[str, Any] = Field({}, description="engine options, under those of the profile")
+    gpu: str = Field("", description="the name of the hardware, for users")
+    preset: dict[str, Any] = Field({}, description="engine options; the profile's options take precedence")
     launcher: int | None = Field(None, description="the process id of the launcher; the worker drains when it has exited")
     loaded_pipe: int | None = Field(None, description="the file descriptor to write to once the engine is loaded")
 
 
 class EngineStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no types
-    """Open ledger and store and load the engine before Celery consumes; at the end, drain before the pool closes."""
+    """Open the ledger and the store and load the engine before Celery consumes messages. Drain before the pool closes."""
 
     requires = ("celery.worker.components:Pool",)
 
@@ -73,7 +73,7 @@ class EngineStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has n
             _WORKERS.append(make_worker(parent.hostname))
             current_worker().start()
         except (FleetError, redis.RedisError) as error:
-            # Celery would log an ordinary exception and exit as if asked to.  The launcher needs to know the kind of error.
+            # Celery would log the exception and shut down normally. The launcher needs an exit code for the kind of error.
             log.error(  # noqa: TRY400  # the message names the cause, a traceback would hide it
                 "worker.start_failed", code=getattr(error, "code", "service_unreachable"), error=str(error)
             )
@@ -90,7 +90,7 @@ class EngineStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has n
 
 
 def make_worker(name: str) -> Worker:
-    """Return this process's worker, its engine not loaded yet.  Raises ``ConfigError`` or ``ServiceUnreachable``."""
+    """Return this process's worker. Its engine is not loaded yet. Raises ``ConfigError`` or ``ServiceUnreachable``."""
     given = WorkerSettings()
     settings = get_settings()
     profile_path = find_profile(given.profile)
@@ -114,7 +114,7 @@ def make_worker(name: str) -> Worker:
 
 
 def make_record(name: str, given: WorkerSettings, profile: ModelProfile) -> WorkerRecord:
-    """Return the record of a worker that does not run yet."""
+    """Return the record of a worker that is starting."""
     return WorkerRecord(
         worker=name, model=profile.name, device=given.device, gpu=given.gpu or None, pid=os.getpid(), state="loading"
     )
@@ -132,7 +132,7 @@ def wire_worker(
     weights: str = "",
     launcher: int | None = None,
 ) -> Worker:
-    """Connect the parts of a worker.  The only place that knows all of them."""
+    """Connect the parts of a worker. Only this function uses all of them."""
 
     def run_taken_over(run_id: str, chunk: int) -> str:
         return run_task(worker, run_id, chunk, at_once=True)
@@ -149,7 +149,7 @@ def wire_worker(
 
 
 def current_worker() -> Worker:
-    """Return the worker of this process; there is one once the engine's bootstep has begun."""
+    """Return the worker of this process. The engine's bootstep creates it."""
     return _WORKERS[-1]
 
 
@@ -161,12 +161,12 @@ def _keep_our_log(**_: Any) -> None:
 
 @worker_shutdown.connect  # type: ignore[untyped-decorator]  # as above
 def _end(sender: Any, **_: Any) -> None:
-    """End this process once Celery has stopped everything: native threads may abort it in the interpreter's teardown."""
+    """End this process after Celery has stopped. Otherwise native threads may abort it during interpreter teardown."""
     end_process(sender.exitcode or 0)
 
 
 def _complete(profile: ModelProfile, preset: dict[str, Any]) -> ModelProfile:
-    """Return the profile with the options that the launcher chose, where it sets none itself."""
+    """Return the profile with the launcher's options added. The profile's own options take precedence."""
     return profile.model_copy(update={"engine_options": {**preset, **profile.engine_options}})
 
 
@@ -180,7 +180,7 @@ def _signal_loaded() -> None:
 
 def _begin_drain(at_once: bool) -> None:
     if not (_WORKERS and current_worker().ready):
-        os._exit(0)  # no chunk is held yet, and loading may take minutes
+        os._exit(0)  # the worker does not hold chunks yet, and loading may take minutes
     current_worker().leases.drain(at_once=at_once)
 
 
@@ -191,7 +191,7 @@ def _exit_code(error: Exception) -> int:
 
 
 def _announce_end(worker: str, trouble: str) -> None:
-    """Write to Redis why this worker ends.  The launcher adds it to its notice."""
+    """Write to Redis the reason why this worker ends. The launcher adds the reason to its notice."""
     with suppress(FleetError):  # a profile that cannot be read
         given = WorkerSettings()
         record = make_record(worker, given, read_profile(given.profile))
@@ -199,22 +199,22 @@ def _announce_end(worker: str, trouble: str) -> None:
 
 
 def _announce_start(record: WorkerRecord) -> None:
-    """Write the record of a worker that starts.  Raises ``ServiceUnreachable`` if Redis takes no writes now."""
+    """Write the record of a worker that starts. Raises ``ServiceUnreachable`` if Redis does not accept writes now."""
     settings = get_settings()
     with reaching_redis(settings), connect_redis(settings) as client:
         announce_worker(client, record, ttl_s=_TROUBLE_S)
 
 
 def _announce_waiting(record: WorkerRecord, launcher: int | None, trouble: str) -> None:
-    """Announce what a worker waits for at its start.  End this process if its launcher has exited meanwhile."""
+    """Announce the service that a starting worker waits for. End this process if its launcher has exited."""
     if launcher not in (None, os.getppid()):
-        log.warning("launcher.gone", hint="this worker has not started and ends")
+        log.warning("launcher.gone", hint="this worker exits before it has started")
         os._exit(0)
     _announce(record, trouble)
 
 
 def _announce(record: WorkerRecord, trouble: str) -> None:
-    """Write to Redis, if it is reachable, what keeps this worker from working."""
+    """Write this worker's trouble to Redis, if Redis is reachable."""
     settings = get_settings()
     with suppress(FleetError, redis.RedisError), connect_redis(settings, patience_s=0) as client:
         announce_worker(client, record.model_copy(update={"trouble": trouble}), ttl_s=_TROUBLE_S)
@@ -231,5 +231,5 @@ refuse_changes()
 
 @app.task(name=TASK_NAME)  # type: ignore[untyped-decorator]  # Celery has no types
 def run_chunk_task(run_id: str, chunk: int) -> str:
-    """Run a chunk unless it is done, held or unknown.  Return what became of it in words, for the log and Flower."""
+    """Run a chunk unless it is done, held or unknown. Return the result as text, for the log and Flower."""
     return str(run_task(current_worker(), run_id, chunk))

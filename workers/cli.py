@@ -1,4 +1,4 @@
-"""The ``workers`` command.  Each subcommand imports its modules lazily, so that ``--help`` is fast."""
+"""The ``workers`` command. Each subcommand imports its modules lazily, so that ``--help`` is fast."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ replicas_option = click.option(
     type=click.IntRange(1, 64),
     default=1,
     show_default=True,
-    help="Workers on each slot; they share its memory.",
+    help="Number of workers on each slot. They share its memory.",
 )
 
 
@@ -40,8 +40,8 @@ def cli() -> None:
 def start(models: tuple[str, ...], gpus: tuple[str, ...], replicas: int) -> int:
     """Start and supervise one worker for each GPU, or group of GPUs.
 
-    Engine options that the profile does not set are chosen from the free GPU memory.  SIGTERM, Ctrl+C, SIGUSR1 or a closed
-    terminal drain the workers; a second SIGTERM or Ctrl+C kills them.
+    The launcher chooses the engine options that the profile does not set. They depend on the free GPU memory. SIGTERM, Ctrl+C,
+    SIGUSR1 or a closed terminal drain the workers; a second SIGTERM or Ctrl+C kills them.
     """
     import structlog
 
@@ -70,8 +70,8 @@ def start(models: tuple[str, ...], gpus: tuple[str, ...], replicas: int) -> int:
 def check(models: tuple[str, ...], gpus: tuple[str, ...], replicas: int, as_json: bool) -> int:
     """Check whether this node can run workers.
 
-    Checks Redis, the store, GPUs, package versions, disks and the clock, and with --model its weights and engine.  The exit
-    code is 0 if the node can run, 2 if you must change something, and 3 if a service does not answer.
+    Checks Redis, the store, GPUs, package versions, disks and the clock. With --model, also checks the weights and the engine.
+    The exit code is 0 if the node can run, 2 if you must change something, and 3 if a service does not answer.
     """
     from rich.console import Console
 

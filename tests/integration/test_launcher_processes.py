@@ -201,7 +201,7 @@ def test_second_launcher_on_one_gpu_is_refused(clean_fleet: Fleet) -> None:
         with start_launcher(fleet, "--model", "second", "--gpus", "0", environment=environment) as launcher:
             _, log = launcher.communicate(timeout=60)
             assert launcher.returncode == 2
-            assert f"{worker.worker} is there already: process {worker.pid} runs first on it" in log
+            assert f"{worker.worker} is already running: process {worker.pid} with model first" in log
             assert fleet.wait_for_end(enqueue_rows(fleet, "first", make_rows(4))).samples.ok == 4
 
 

@@ -12,7 +12,7 @@ from workers.engines.base import Message
 class Prompt:
     """The conversation for one sample, without its images.
 
-    The worker adds the images and the sampling parameters to make a ``Request``.  ``template_options`` are passed to the
+    The worker adds the images and the sampling parameters to make a ``Request``. ``template_options`` are passed to the
     model's chat template.
     """
 
@@ -26,8 +26,8 @@ class Adapter(Protocol):
     def to_prompt(self, sample: Sample, *, images: int, reminder: str | None = None) -> Prompt:
         """Return the conversation that asks the sample's question.
 
-        ``images`` is the number of images that the sample's media became: a video becomes several.  A retry adds
-        ``reminder``, a description of the expected answer format.
+        ``images`` is the number of images of the sample's media. A video has several images, one for each frame. A retry
+        adds ``reminder``, a description of the expected answer format.
         """
 
     def to_prediction(self, sample: Sample, text: str) -> str:
@@ -37,8 +37,8 @@ class Adapter(Protocol):
 def render_question(sample: Sample) -> str:
     """Return the sample's question in VLMEvalKit's wording (``docs/conventions.md``).
 
-    Multiple choice: the hint, the question, the options and a request to select one.  Number and short text: the question
-    and a request for a single word or phrase.  Yes/no and free text: the question alone.  A hint comes before the question.
+    Multiple choice: the hint, the question, the options and a request to select one. Number and short text: the question
+    and a request for a single word or phrase. Yes/no and free text: the question alone. A hint comes before the question.
     """
     if sample.kind == "multiple_choice" and sample.options:
         hint = f"Hint: {sample.hint}\n" if sample.hint else ""

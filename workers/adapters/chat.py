@@ -6,7 +6,7 @@ from workers.engines.base import Message
 
 
 class ChatAdapter:
-    """The adapter for LLaVA, Gemini and every model that needs nothing beyond its chat template."""
+    """The adapter for LLaVA, Gemini and every model that needs only its chat template."""
 
     def to_prompt(self, sample: Sample, *, images: int, reminder: str | None = None) -> Prompt:
         text = render_question(sample) + (f"\n{reminder}" if reminder else "")

@@ -1,6 +1,6 @@
 """GLM-4.1V and GLM-4.5V: ``<think>…</think>``, then ``<answer>…</answer>`` or plain text, with box tokens around the short answer.
 
-GLM-4.1V writes the answer tags, GLM-4.5V does not.  The box tokens are special tokens, so they are missing from the text of an
+GLM-4.1V writes the answer tags, GLM-4.5V does not. The box tokens are special tokens, so they are missing from the text of an
 engine that strips special tokens.
 """
 
@@ -13,7 +13,7 @@ from workers.adapters.chat import ChatAdapter
 
 
 class Glm4vAdapter(ChatAdapter):
-    """Drops the thinking and returns the boxed answer.  A free text keeps its whole text, without the box tokens."""
+    """Drops the thinking and returns the boxed answer. For free text, drops only the thinking and the box tokens."""
 
     def to_prediction(self, sample: Sample, text: str) -> str:
         answer = take_answer(drop_thinking(text))
@@ -21,7 +21,7 @@ class Glm4vAdapter(ChatAdapter):
 
 
 class Glm4vDirectAdapter(Glm4vAdapter):
-    """GLM-4.5V with thinking disabled in the chat template.  GLM-4.1V does not have this option."""
+    """GLM-4.5V with thinking disabled in the chat template. GLM-4.1V does not have this option."""
 
     def to_prompt(self, sample: Sample, *, images: int, reminder: str | None = None) -> Prompt:
         return replace(super().to_prompt(sample, images=images, reminder=reminder), template_options={"enable_thinking": False})

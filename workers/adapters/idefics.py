@@ -1,6 +1,6 @@
 """Idefics2, Idefics3 and SmolVLM: plain text.
 
-If the engine does not strip the end-of-utterance token, the text after it is a further turn that the model invented.
+An engine may not strip the end-of-utterance token. Text after this token is a further turn that the model invented.
 """
 
 from common.records import Sample

@@ -1,4 +1,4 @@
-r"""InternVL 2 to 3.5: plain text, after the thinking if the prompt requests it.  A short answer may be in LaTeX's ``\boxed``."""
+r"""InternVL 2 to 3.5: plain text, after the thinking if the prompt requests it. A short answer may be in LaTeX's ``\boxed``."""
 
 from dataclasses import replace
 
@@ -15,7 +15,7 @@ _THINKING_PROMPT = (
 
 
 class InternVLAdapter(ChatAdapter):
-    """Drops the thinking.  An answer other than a free text is taken out of its LaTeX box."""
+    """Drops the thinking. Removes the LaTeX box from an answer that is not free text."""
 
     def to_prediction(self, sample: Sample, text: str) -> str:
         answer = drop_thinking(text)
@@ -25,7 +25,7 @@ class InternVLAdapter(ChatAdapter):
 class InternVLThinkingAdapter(InternVLAdapter):
     """InternVL with a system prompt that requests thinking, in the style of R1.
 
-    The family has no thinking option in its chat template, but knows system prompts of this style.
+    The chat template of this family does not have a thinking option, but the models support system prompts of this style.
     """
 
     def to_prompt(self, sample: Sample, *, images: int, reminder: str | None = None) -> Prompt:

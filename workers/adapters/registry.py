@@ -1,4 +1,4 @@
-"""Load an adapter by short name, or your own by import string (``package.module:Class``).
+"""Load a built-in adapter by short name, or your own adapter by import string (``package.module:Class``).
 
 ========  ======================================  ======================================================
 adapter   families                                recommended first validators of their profiles
@@ -12,7 +12,7 @@ mmada     MMaDA                                   non_empty, no_image_token
 thyme     Thyme                                   non_empty, answer_extractable
 ========  ======================================  ======================================================
 
-``internvl_thinking`` asks InternVL to think before it answers.  ``glm4v_direct`` disables GLM-4.5V's thinking.
+``internvl_thinking`` asks InternVL to think before it answers. ``glm4v_direct`` disables GLM-4.5V's thinking.
 """
 
 from common.answers.validators import IMPORT_STRING

@@ -1,7 +1,7 @@
-"""Thyme: thinking, code for a sandbox with the code's output, then ``<answer>…</answer>``.
+"""Thyme: thinking, code for a sandbox, the output of the code, then ``<answer>…</answer>``.
 
-The adapter drops the code and never runs it, because a model wrote it.  The upstream implementation stops at each ``</code>``,
-runs the code in its sandbox and continues with the output.  Here the prompt asks the model not to write code.
+The adapter drops the code and never runs it, because a model wrote it. The upstream implementation stops at each ``</code>``,
+runs the code in its sandbox and continues with the output. Here the prompt asks the model not to write code.
 """
 
 from common.answers.markup import drop_blocks, drop_thinking, take_answer, take_boxed

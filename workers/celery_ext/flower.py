@@ -1,7 +1,7 @@
 """Set safe defaults for Flower: it requires a password, listens on loopback only, and is read-only.
 
 ``celery -A workers.app flower`` imports ``workers.app`` before it reads its options, and sends the ``import_modules`` signal
-after it has read them.  So ``FLOWER_*`` variables, the command line and ``flowerconfig.py`` override these defaults.
+after it has read them. So ``FLOWER_*`` variables, the command line and ``flowerconfig.py`` override these defaults.
 """
 
 import ipaddress
@@ -20,13 +20,13 @@ from common.settings import get_settings
 
 log = structlog.get_logger()
 
-# The password until the user sets one.  It is random and secret, so that Flower stays closed even if _check_options never runs.
+# The default password. It is random and secret, so that Flower rejects all requests even if _check_options does not run.
 _PASSWORD = secrets.token_urlsafe(18)
 _GENERATED = [f"fleet:{_PASSWORD}"]
 
 
 def guard_flower() -> None:
-    """Set Flower's defaults if this process is ``celery ... flower``.  Do nothing in any other process."""
+    """Set Flower's defaults if this process is ``celery ... flower``. Do nothing in any other process."""
     context = click.get_current_context(silent=True)
     if context is None or context.invoked_subcommand != "flower":
         return
@@ -40,21 +40,21 @@ def guard_flower() -> None:
 
 
 def _check_options(**_: Any) -> None:
-    """Exit if there are no valid credentials.  On a terminal, generate credentials instead and print them once.
+    """Exit if credentials are missing or invalid. On a terminal, generate and print missing credentials instead.
 
     Warn if Flower listens on a network address without TLS.
     """
     settings = get_settings()
     configure_log(settings.log_level, as_json=settings.log_json)  # Flower's own log setup does not redact secrets
     options = _get_options()
-    if options.auth:  # OAuth is set: with basic_auth too, Flower would require both
+    if options.auth:  # OAuth is set; if basic_auth were also set, Flower would require both
         options.basic_auth = None
     elif options.basic_auth == _GENERATED:
         if not sys.stderr.isatty():
             _exit_with_error("no credentials: set FLOWER_BASIC_AUTH=user:password")
         click.echo(f"Flower: user fleet, password {_PASSWORD}, valid until Flower exits (or set FLOWER_BASIC_AUTH)", err=True)
     elif not all(all(entry.partition(":")) for entry in options.basic_auth or [""]):
-        _exit_with_error("FLOWER_BASIC_AUTH: expected user:password, or several of them separated by commas")
+        _exit_with_error("FLOWER_BASIC_AUTH: expected user:password, or several such pairs separated by commas")
     if not _is_loopback(options.address) and not options.certfile and not options.unix_socket:
         log.warning(
             "flower.unencrypted",

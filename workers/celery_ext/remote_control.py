@@ -1,16 +1,16 @@
 """Celery's remote control without the commands that change a worker.
 
-A worker that was asked to stop consuming, or to consume slowly, would look ready while its runs stand still.  The launcher
-starts, drains and stops workers; remote control only inspects them, as Flower does.
+A remote command could stop or slow down a worker's consumer. The worker would then be listed as ready while its runs do not
+progress. The launcher starts, drains and stops workers. Remote control only inspects them, as Flower does.
 """
 
 from collections.abc import Callable
 
 from celery.worker.control import Panel
 
-# All other commands are refused, those of a later Celery too.  ``enable_events`` and ``heartbeat`` make a worker send events,
-# which Flower asks for.  Celery lists ``hello``, ``memsample``, ``memdump`` and ``objgraph`` as inspection as well, but the first
-# revokes tasks, and the others keep memory or write files.
+# All other commands are refused, including commands of later Celery versions. ``enable_events`` and ``heartbeat`` make a worker
+# send events, which Flower requests. Celery also lists ``hello``, ``memsample``, ``memdump`` and ``objgraph`` as inspections, but
+# ``hello`` revokes tasks, and the others keep memory or write files.
 INSPECTIONS = frozenset(
     {
         *("active", "active_queues", "clock", "conf", "enable_events", "heartbeat", "ping", "query_task"),
@@ -30,6 +30,6 @@ def refuse_changes() -> None:
 def _make_refusal(name: str) -> Callable[..., dict[str, str]]:
     def refuse(state: object, **arguments: object) -> dict[str, str]:
         del state, arguments
-        return {"error": f"{name} is off: start, drain and stop workers with `workers start` and signals"}
+        return {"error": f"{name} is disabled: start, drain and stop workers with `workers start` and signals"}
 
     return refuse

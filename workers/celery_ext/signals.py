@@ -1,7 +1,7 @@
 """Signal handlers of a worker process.
 
-Celery's own handlers do not fit a pool of threads: its cold shutdown returns messages to the queue while their tasks still
-run, and on SIGHUP it restarts the program in the middle of its chunks.
+Celery's own handlers do not work with a pool of threads. A cold shutdown returns messages to the queue while their tasks still
+run. SIGHUP restarts the program while chunks run.
 """
 
 import signal
@@ -14,10 +14,10 @@ from workers.supervisor.signals import DRAINING
 
 
 def handle_signals(begin_drain: Callable[[bool], None]) -> None:
-    """Make this worker process drain on the first of ``DRAINING``, and at once on SIGQUIT or a second SIGINT.
+    """Drain this worker process on a signal of ``DRAINING``, and without a grace period on SIGQUIT or a second SIGINT.
 
-    ``begin_drain`` receives whether to drain at once, and may be called many times.  Other signals may arrive twice: systemd,
-    for one, sends SIGTERM to the launcher and to its workers.
+    ``begin_drain`` receives whether to skip the grace period, and may be called many times. Other repeated signals do not skip
+    it, because systemd, for example, sends SIGTERM to the launcher and to its workers.
     """
     interrupts = 0
 
@@ -26,7 +26,7 @@ def handle_signals(begin_drain: Callable[[bool], None]) -> None:
         nonlocal interrupts
         interrupts += number == signal.SIGINT
         begin_drain(number == signal.SIGQUIT or interrupts > 1)
-        state.should_stop = 0  # Celery checks this between two messages, and exits with it as exit code
+        state.should_stop = 0  # Celery checks this value between two messages, and exits with it as the exit code
 
     for number in (*DRAINING, signal.SIGQUIT):
         signal.signal(number, take)

@@ -1,1 +1,1 @@
-"""`workers check`: compare what this node has with what a model needs."""
+"""`workers check`: compare this node with the requirements of a model."""

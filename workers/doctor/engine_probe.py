@@ -2,7 +2,7 @@
 
     python -m workers.doctor.engine_probe NAME
 
-The package of an engine may take gigabytes of memory, crash in native code or exit the process.  A separate process protects
+The package of an engine may take gigabytes of memory, crash in native code or exit the process. A separate process protects
 `workers check` from that.
 """
 

@@ -1,4 +1,4 @@
-"""The findings of ``workers check``: one for each check, and the exit code that follows from all of them."""
+"""The findings of ``workers check``, one for each check, and the exit code that they result in."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,9 +15,10 @@ GIB = 2**30
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The result of one check: what was checked, what was found, and ``advice`` on what to do if the level is not ``ok``.
+    """The result of one check.
 
-    ``unreachable`` marks the problem of a service that does not answer.  Waiting may solve it without a change of settings.
+    ``what`` names the check, ``found`` states the result, and ``advice`` states what to do if the level is not ``ok``.
+    ``unreachable`` is true if a service does not answer. The problem may end without a change of settings.
     """
 
     what: str
@@ -27,18 +28,18 @@ class Finding:
     unreachable: bool = False
 
     def __post_init__(self) -> None:
-        """Bound and mask the texts: they can quote the name of a file or the message of a service."""
+        """Shorten and mask the texts, because they can quote file names and messages of services."""
         for name in ("found", "advice"):
             object.__setattr__(self, name, mask_text(getattr(self, name)))
 
 
 def report_fault(what: str, error: FleetError) -> Finding:
-    """Return an error as a problem without advice: the message of a ``FleetError`` says what to do."""
+    """Return an error as a problem without advice: the message of a ``FleetError`` states what to do."""
     return Finding(what, "problem", str(error), unreachable=isinstance(error, TransientError))
 
 
 def find_exit_code(findings: Iterable[Finding]) -> int:
-    """Return 0 without a problem, 2 if the user must change something, or 3 if the only problems are unreachable services."""
+    """Return 2 if the user must change something, 3 if the only problems are unreachable services, and 0 without problems."""
     problems = [finding for finding in findings if finding.level == "problem"]
     if any(not finding.unreachable for finding in problems):
         return USER_MUST_ACT

@@ -16,7 +16,7 @@ from workers.supervisor.engine_presets import describe_memory
 from workers.supervisor.gpus import Gpu, list_gpus, list_usable_gpus, list_users, parse_gpus, read_driver
 from workers.supervisor.placement import Assignment, assign_slots
 
-# If a smaller fraction of a GPU is free, another process uses it.  An idle GPU reports at least 95 % free.
+# If a smaller fraction of a GPU is free, another process uses it. An idle GPU reports at least 95 % free.
 _FREE_WHEN_IDLE = 0.9
 _WARNING_BYTES, _PROBLEM_BYTES = 10 * GIB, GIB  # free disk space below which each level applies
 _PACKAGES = ("vlm-fleet", "celery", "redis", "torch", "transformers", "vllm")
@@ -25,7 +25,7 @@ _PACKAGES = ("vlm-fleet", "celery", "redis", "torch", "transformers", "vllm")
 def check_gpus(pairs: Sequence[tuple[str | None, str | None]], replicas: int) -> list[Finding]:
     """Check the driver, each requested GPU, and the engine options that each worker of the models would get.
 
-    ``pairs`` are a model profile and its ``--gpus``, as for ``check_node``.  A missing driver or GPU is a problem if the user
+    ``pairs`` are model profiles with their ``--gpus``, as for ``check_node``. A missing driver or GPU is a problem if the user
     requested GPUs, and a warning otherwise.
     """
     if all(gpus == "none" for _, gpus in pairs):
@@ -75,14 +75,14 @@ def judge_space(what: str, folder: Path, free_bytes: int) -> Finding:
 
 
 def judge_gpu(gpu: Gpu, pids: Sequence[int]) -> Finding:
-    """Judge the free memory of a GPU.  ``pids`` are the processes that use it now."""
+    """Judge the free memory of a GPU. ``pids`` are the processes that use it now."""
     found = f"{gpu.name}, {describe_memory([gpu])}"
     users = f", used by process{'' if len(pids) == 1 else 'es'} {', '.join(map(str, pids))}" if pids else ""
     is_taken = None not in (gpu.free_bytes, gpu.total_bytes) and (gpu.free_bytes or 0) < _FREE_WHEN_IDLE * (gpu.total_bytes or 0)
     if not is_taken:
         return Finding(f"gpu{gpu.index}", "ok", found + users)
     return Finding(
-        f"gpu{gpu.index}", "warning", found + users, "stop the other processes there, or run fewer workers: see nvidia-smi"
+        f"gpu{gpu.index}", "warning", found + users, "stop the other processes on it (see nvidia-smi), or run fewer workers"
     )
 
 
@@ -114,7 +114,7 @@ def _check_free_space(what: str, folder: Path) -> Finding:
         existing = next(path for path in (folder, *folder.parents) if path.exists())
         return judge_space(what, folder, shutil.disk_usage(existing).free)
     except OSError as error:  # includes a parent folder of another user that this process may not enter
-        return Finding(f"disk: {what}", "problem", f"{folder}: {error.strerror}", "check that it is mounted, and its permissions")
+        return Finding(f"disk: {what}", "problem", f"{folder}: {error.strerror}", "check its mount and permissions")
 
 
 def _find_version(name: str) -> str | None:

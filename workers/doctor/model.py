@@ -37,7 +37,7 @@ def check_model(name_or_path: str) -> list[Finding]:
 
 
 def check_context(profile: ModelProfile) -> list[Finding]:
-    """Check that the context that the profile sets has room for a prompt beside an answer of ``max_tokens``."""
+    """Check that the profile's context has room for both a prompt and an answer of ``max_tokens``."""
     context_tokens, max_tokens = profile.engine_options.get("max_model_len"), profile.generation.get("max_tokens")
     if not isinstance(context_tokens, int) or not isinstance(max_tokens, int) or context_tokens <= 0 or max_tokens < context_tokens:
         return []
@@ -46,7 +46,7 @@ def check_context(profile: ModelProfile) -> list[Finding]:
 
 
 def check_engine(name_or_path: str, profile: ModelProfile) -> Finding:
-    """Check that the engine can be imported and accepts the options of the profile, in a process of its own."""
+    """Check that the engine can be imported and accepts the options of the profile. Use a separate process."""
     started_at = time.monotonic()
     command = [sys.executable, "-m", "workers.doctor.engine_probe", name_or_path]
     try:
@@ -55,7 +55,7 @@ def check_engine(name_or_path: str, profile: ModelProfile) -> Finding:
         advice = "try again: the first import from a slow disk takes longer"
         return Finding("engine", "warning", f"{profile.engine} was not imported within {_IMPORT_S:.0f} s", advice)
     if done.returncode == 0:
-        return Finding("engine", "ok", f"{profile.engine} can be imported, in {time.monotonic() - started_at:.1f} s")
+        return Finding("engine", "ok", f"{profile.engine} was imported in {time.monotonic() - started_at:.1f} s")
     if done.returncode == REFUSED and (message := done.stdout.strip()):
         return Finding("engine", "problem", message)
     last_line = (done.stderr.strip().splitlines() or [f"exit code {done.returncode} ({name_code(done.returncode)})"])[-1]

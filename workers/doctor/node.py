@@ -1,6 +1,6 @@
 """Run all checks of ``workers check`` concurrently.
 
-The checks end within seconds.  They write nothing except a probe object in the store.
+The checks end within seconds. They write only a probe object to the store.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,8 +17,8 @@ from workers.doctor.services import check_redis, check_store
 def check_node(pairs: Sequence[tuple[str | None, str | None]], settings: Settings, *, replicas: int = 1) -> list[Finding]:
     """Return the findings about services, GPUs, versions and disks, and about the weights, engine and preset of each model.
 
-    ``pairs`` are a profile and its ``--gpus``.  The profile is ``None`` if no model was given.  The GPUs are ``None`` if the
-    user requested none explicitly: a machine without GPUs is then no problem.
+    ``pairs`` are profiles with their ``--gpus``. The profile is ``None`` if the user did not set ``--model``. The GPUs are
+    ``None`` if the user did not request GPUs. A machine without GPUs is then not a problem.
     """
     models = [model for model, _ in pairs if model is not None]
     sections: list[Callable[[], list[Finding]]] = [

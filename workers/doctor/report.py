@@ -15,7 +15,7 @@ _STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 
 
 def print_findings(findings: Sequence[Finding], console: Console) -> None:
-    """Print each finding with its advice, and on the last line whether this node can run."""
+    """Print each finding with its advice. The last line states whether this node can run."""
     if console.is_terminal:
         console.print(findings_table(findings))
     else:
@@ -26,7 +26,7 @@ def print_findings(findings: Sequence[Finding], console: Console) -> None:
 
 
 def findings_table(findings: Sequence[Finding]) -> Table:
-    """Return the findings as a table with the columns level, check and result.  Advice is on a separate line of the result."""
+    """Return the findings as a table with the columns level, check and result. Advice is on a separate line of the result."""
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
     for is_long in (False, False, True):
         table.add_column(no_wrap=not is_long, overflow="fold")

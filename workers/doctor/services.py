@@ -26,9 +26,9 @@ _OLDEST_VERSION = (6, 2)
 
 
 def check_redis(settings: Settings) -> list[Finding]:
-    """Check whether Redis answers, who can access it, whether it keeps the ledger, and how far its clock is off."""
+    """Check whether Redis answers, who can access it, whether it keeps the ledger, and how much its clock differs."""
     url = settings.redis_url.get_secret_value()
-    # A separate client, because the ledger's client waits for a Redis that is being restarted.
+    # A separate client, because the ledger's client waits while Redis restarts.
     client = redis.Redis.from_url(url, socket_timeout=_ANSWER_S, socket_connect_timeout=_ANSWER_S, retry=Retry(NoBackoff(), 0))
     try:
         with client, reaching_redis(settings):
@@ -55,7 +55,7 @@ def check_store(settings: Settings) -> list[Finding]:
     except FleetError as error:
         return [report_fault("store", error)]
     shared = "; the producer and every node must see the same folder" if find_store_folder(settings) else ""
-    found = f"{probe.url}: written, read, created only once, in {probe.duration_s * 1000:.0f} ms{shared}"
+    found = f"{probe.url}: an object was written, read and created only once in {probe.duration_s * 1000:.0f} ms{shared}"
     return [Finding("store", "ok", found)]
 
 
@@ -83,22 +83,23 @@ def judge_access(url: str) -> Finding:
 
 
 def judge_memory(info: dict[str, Any]) -> Finding:
-    """Judge whether Redis has free memory, and whether it would evict the ledger's keys.  ``info`` is the answer of INFO."""
+    """Judge whether Redis has free memory, and whether it would evict the ledger's keys. ``info`` is the reply to INFO."""
     used, limit, policy = int(info["used_memory"]), int(info.get("maxmemory", 0)), str(info.get("maxmemory_policy", "noeviction"))
     found = f"{used / GIB:.2f} GiB used of {f'{limit / GIB:.2f}' if limit else 'no limit'}, {policy}"
     if limit and policy != "noeviction":
-        return Finding("redis memory", "problem", found, "set maxmemory-policy noeviction: others evict leases and journals")
+        advice = "set maxmemory-policy noeviction: other policies evict leases and journals"
+        return Finding("redis memory", "problem", found, advice)
     if limit and used > _NEARLY_FULL * limit:
         return Finding("redis memory", "warning", found, "raise maxmemory, or delete old runs: a full Redis blocks all workers")
     return Finding("redis memory", "ok", found)
 
 
 def judge_durability(info: dict[str, Any]) -> Finding:
-    """Judge whether Redis accepts writes and keeps them after a crash.  ``info`` is the answer of INFO."""
+    """Judge whether Redis accepts writes and keeps them after a crash. ``info`` is the reply to INFO."""
     if info.get("role", "master") != "master":
         return Finding("redis durability", "problem", "it is a replica", "point FLEET_REDIS_URL at the primary")
     if not int(info.get("aof_enabled", 0)):
-        advice = "set appendonly yes: otherwise a restart loses leases and counts, until producer resume RUN --rebuild"
+        advice = "set appendonly yes: otherwise a restart loses leases and counts; producer resume RUN --rebuild restores them"
         return Finding("redis durability", "warning", "no append-only file", advice)
     if info.get("aof_last_write_status", "ok") != "ok":
         return Finding("redis durability", "problem", "the append-only file cannot be written", "free space on the disk of Redis")
@@ -114,7 +115,7 @@ def judge_clock(off_s: float) -> Finding:
     if abs(off_s) <= _CLOCK_OFF_S:
         return Finding("clock", "ok", found)
     return Finding(
-        "clock", "warning", found, "run an NTP client: leases are not affected, but times in results and S3 signatures are"
+        "clock", "warning", found, "run an NTP client: the difference affects times in results and S3 signatures, not leases"
     )
 
 

@@ -1,6 +1,6 @@
 """Check that the weights of a model are present and complete.
 
-Only names, sizes and the headers of safetensors files are read, never the weights.
+The checks read only names, sizes and the headers of safetensors files, not the weights.
 """
 
 import json
@@ -18,7 +18,7 @@ _TRUE_VALUES = ("1", "true", "yes", "on")
 
 
 def check_weights(weights: str, revision: str | None) -> Finding:
-    """Check that a model is complete.  ``weights`` is a folder, or a hub id that is looked up in the local cache."""
+    """Check that a model is complete. ``weights`` is a folder, or a hub id that is looked up in the local cache."""
     if weights.startswith(("/", ".")):
         return check_folder(Path(weights))
     try:
@@ -38,7 +38,7 @@ def check_weights(weights: str, revision: str | None) -> Finding:
 def check_folder(folder: Path, *, hub_id: str | None = None, revision: str | None = None) -> Finding:
     """Check that a saved model is complete: its configuration, and every file that its index names, at full length.
 
-    ``hub_id`` and ``revision`` identify a model from the hub, for the advice on what to download again.
+    ``hub_id`` and ``revision`` identify a model from the hub, for the download command in the advice.
     """
     place = f"{hub_id} in the cache" if hub_id else str(folder)
     advice = f"download it again: {_name_download(hub_id, revision)}" if hub_id else "copy the model again, with all its files"
@@ -72,7 +72,7 @@ def _name_download(hub_id: str, revision: str | None) -> str:
 
 
 def _find_missing(folder: Path) -> str | None:
-    """Describe the files that an index names and that do not exist, or return ``None`` if all exist."""
+    """Describe the missing files that an index names, or return ``None`` if all exist."""
     named: set[str] = set()
     for index in folder.glob("*.index.json"):
         try:
@@ -86,7 +86,7 @@ def _find_missing(folder: Path) -> str | None:
 def _find_damage(path: Path) -> str | None:
     """Describe the damage of a weights file, or return ``None`` if it is complete.
 
-    A safetensors file has the header's length, a JSON header and the tensors: https://huggingface.co/docs/safetensors
+    A safetensors file consists of the header's length, a JSON header and the tensors: https://huggingface.co/docs/safetensors
     """
     size = path.stat().st_size
     with path.open("rb") as stream:

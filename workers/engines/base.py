@@ -14,7 +14,7 @@ from common.spec.models import SamplingParams
 class Message:
     """One turn of a conversation.
 
-    ``images`` is the number of images placed before the text.  Messages consume ``Request.images`` in order.
+    ``images`` is the number of images placed before the text. Messages consume ``Request.images`` in order.
     """
 
     role: str
@@ -26,7 +26,7 @@ class Message:
 class Request:
     """One request for a generation: a conversation, its RGB images and the sampling parameters.
 
-    ``request_id`` is unique among the requests in flight.  ``attempt`` is the attempt number, from 1.
+    ``request_id`` is unique among the requests in flight. ``attempt`` is the attempt number, from 1.
     ``template_options`` are passed to the model's chat template, for example ``enable_thinking``.
     """
 
@@ -42,7 +42,7 @@ class Request:
 class Generation:
     """The result of one request: the raw text without the prompt, and the finish reason.
 
-    ``prompt_tokens`` and ``output_tokens`` are ``None`` if the engine does not know them.
+    ``prompt_tokens`` and ``output_tokens`` are ``None`` if the engine does not report them.
     """
 
     text: str
@@ -54,15 +54,15 @@ class Generation:
 class Engine(Protocol):
     """An engine loads its model once, then serves any number of concurrent requests.
 
-    All calls of ``generate`` come from one event loop.  A call may start before earlier calls return: the engine batches
-    the pending requests.  ``generate`` raises ``SampleError`` (including ``OutOfMemory``) if the request is at fault,
-    and ``EngineError`` if the engine is no longer usable.  An engine that calls a remote service may also raise
+    All calls of ``generate`` come from one event loop. A call may start before earlier calls return: the engine batches
+    the pending requests. ``generate`` raises ``SampleError`` (including ``OutOfMemory``) if the request is at fault,
+    and ``EngineError`` if the engine is no longer usable. An engine that calls a remote service may also raise
     ``TransientError`` (the service is unavailable or rate-limited for a long time: the chunk is retried later) and
     ``ConfigError`` (the user must act first: the run pauses).
 
-    An engine knows the context of its model (``context.py``).  It refuses a prompt that fills the context with ``too_long`` before
-    the model runs, and ends an answer that reaches the end of the context with the finish reason ``length``.  It renders and
-    tokenizes a long text outside the event loop, a few at a time.
+    An engine finds the context of its model (``context.py``). Before the model runs, the engine refuses a prompt that fills the
+    context (``too_long``). An answer that reaches the end of the context has the finish reason ``length``. The engine renders and
+    tokenizes long texts outside the event loop, a few at a time.
     """
 
     async def start(self) -> None:
@@ -72,7 +72,7 @@ class Engine(Protocol):
         """
 
     async def generate(self, request: Request) -> Generation:
-        """Return one generation for the request.  The class docstring lists the errors."""
+        """Return one generation for the request. The class docstring lists the errors."""
 
     async def stop(self) -> None:
-        """Release the accelerator.  Requests in flight may fail."""
+        """Release the accelerator. Requests in flight may fail."""

@@ -1,7 +1,7 @@
-"""The context of a model: how many tokens a prompt and its answer have together, and the refusal of a prompt that is too long.
+"""The context of a model: the number of tokens that a prompt and its answer share. Prompts that are too long are refused.
 
-An engine refuses a prompt that fills the context, because no token of an answer would fit.  It caps ``max_tokens`` at the tokens
-that are left.
+An engine refuses a prompt that fills the context, because there is no room for an answer. It caps ``max_tokens`` at the tokens
+that remain.
 """
 
 from collections.abc import Callable
@@ -9,9 +9,9 @@ from collections.abc import Callable
 from common.errors import SampleError
 from workers.engines.base import Request
 
-# Up to this length a text is tokenized whole, in milliseconds.
+# A text of up to this length is tokenized in one piece, within milliseconds.
 PIECE_CHARACTERS = 65_536
-# A text with more tokens than this many contexts is refused.  Pieces have other tokens than the whole text only at the cuts.
+# A text with more tokens than this many contexts is refused. The tokens of pieces and of the whole text differ only at the cuts.
 _CERTAIN_CONTEXTS = 2
 
 
@@ -29,7 +29,7 @@ def check_prompt_tokens(prompt_tokens: int, context_tokens: int) -> None:
 def check_long_text(text: str, context_tokens: int, count_tokens: Callable[[str], int]) -> None:
     """Raise ``SampleError`` (``too_long``) if the text has more than about twice as many tokens as the context.
 
-    The text is tokenized in pieces, up to that many tokens only: a text of any length takes bounded time and memory.
+    The text is tokenized in pieces, and only up to that many tokens, so that a text of any length takes bounded time and memory.
     A text that passes may still be too long.
     """
     counted = 0
@@ -41,7 +41,7 @@ def check_long_text(text: str, context_tokens: int, count_tokens: Callable[[str]
 
 
 def refuse_prompt(prompt_tokens: str, context_tokens: int) -> SampleError:
-    """Return the error for a prompt whose length ``prompt_tokens`` states: a number, or "about" or "at least" a number."""
+    """Return the error for a prompt that is too long. ``prompt_tokens`` is a number, or "about" or "at least" a number."""
     return SampleError(
         "too_long",
         f"the prompt has {prompt_tokens} tokens, the context of the model has {context_tokens}; expected a prompt shorter than "

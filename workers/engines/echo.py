@@ -26,7 +26,7 @@ Fault = Literal["out_of_memory", "error", "hang", "exit"]
 class Rule(Spec):
     """The response to a request whose last user message matches the regular expression ``match``.
 
-    Attempt ``n`` gets the ``n``-th of ``answers``; the last answer repeats.  A ``fault`` replaces the answer, after the delay.
+    Attempt ``n`` gets the ``n``-th of ``answers``; the last answer repeats. A ``fault`` replaces the answer, after the delay.
     """
 
     match: re.Pattern[str]
@@ -37,7 +37,7 @@ class Rule(Spec):
 
 
 class Table(Spec):
-    """The content of a rules file.  The first rule that matches applies."""
+    """The content of a rules file. The first rule that matches applies."""
 
     rules: tuple[Rule, ...]
 
@@ -45,7 +45,7 @@ class Table(Spec):
 class EchoOptions(Spec):
     """Engine options.
 
-    ``table`` is a list of rules, or the path of a YAML file with ``rules: [...]``.  ``default`` is the answer if no rule
+    ``table`` is a list of rules, or the path of a YAML file with ``rules: [...]``. ``default`` is the answer if no rule
     matches.
     """
 
@@ -57,9 +57,9 @@ class EchoOptions(Spec):
 
 
 class EchoEngine:
-    """Answers each request on its own, without batching.
+    """Answers each request separately, without batching.
 
-    A word counts as a token, and each image of the prompt as one more.  ``max_tokens`` and the context truncate the answer.
+    Each word and each image of the prompt counts as one token. ``max_tokens`` and the context truncate the answer.
     Raises ``ConfigError`` for invalid ``engine_options`` or an invalid table file.
     """
 
@@ -129,5 +129,5 @@ def _answer(rule: Rule, attempt: int, prompt_tokens: int, most_tokens: int) -> G
 
 
 def _count_prompt_tokens(request: Request) -> int:
-    """Return the number of words and images.  Counting spaces is much faster than splitting a long text table."""
+    """Return the number of words and images. Counting spaces is much faster than splitting a long text table."""
     return sum(message.text.count(" ") + 1 for message in request.messages) + len(request.images)

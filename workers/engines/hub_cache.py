@@ -1,4 +1,4 @@
-"""Models from the Hugging Face hub in the local cache.  Nothing is downloaded here."""
+"""Find models from the Hugging Face hub in the local cache. This module does not download."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def find_snapshot(hub_id: str, revision: str | None, *, cache: str | None = None) -> Path | None:
-    """Return the folder of a model in the local cache, or ``None`` if it is not there.  ``cache`` replaces the usual folder.
+    """Return the folder of a model in the local cache, or ``None`` if it is not cached. ``cache`` replaces the default folder.
 
     Raises ``OSError`` if the cache cannot be read.
     """
@@ -23,9 +23,9 @@ def find_snapshot(hub_id: str, revision: str | None, *, cache: str | None = None
 
 
 def read_blob_name(path: Path) -> str | None:
-    """Return the SHA-256 of a large file in the hub's cache, which is the name of its blob, else ``None``.
+    """Return the SHA-256 of a large file in the hub's cache, or ``None`` for any other file.
 
-    Small files are blobs too, but the names of these are Git's digests.
+    The name of a large file's blob is its SHA-256. The names of small files' blobs are Git digests.
     """
     blob = path.resolve()
     return blob.name if blob.parent.name == "blobs" and _SHA256.fullmatch(blob.name) else None

@@ -1,4 +1,4 @@
-"""Why a model does not load: a service or file system that is unavailable now, or a mistake of the user."""
+"""The reasons why a model does not load: an unavailable service or file system, or a mistake of the user."""
 
 import socket
 from collections.abc import Iterator
@@ -11,11 +11,11 @@ _SERVER_FAULT = 500
 
 
 def explain_load_failure(error: Exception, message: str) -> FleetError:
-    """Return a ``TransientError`` if the download or the file system failed, which can pass, else a ``ConfigError``."""
+    """Return a ``TransientError`` if the download or the file system failed temporarily, else a ``ConfigError``."""
     outage = next(filter(_is_outage, _list_causes(error)), None)
     if outage is None:
         return ConfigError(message)
-    return TransientError(f"{message}; it is tried again ({type(outage).__name__}: {outage})")
+    return TransientError(f"{message}; the worker retries ({type(outage).__name__}: {outage})")
 
 
 def _list_causes(error: BaseException | None) -> Iterator[BaseException]:

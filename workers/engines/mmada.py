@@ -1,6 +1,6 @@
-"""The MMaDA engine.  MMaDA is a diffusion language model: it unmasks the answer block by block, one request at a time.
+"""The MMaDA engine. MMaDA is a diffusion language model: it unmasks the answer block by block, one request at a time.
 
-The MMaDA package is not on PyPI.  The steps follow ``inference_mmu.py`` of https://github.com/Gen-Verse/MMaDA.  Only this
+The MMaDA package is not on PyPI. The steps follow ``inference_mmu.py`` of https://github.com/Gen-Verse/MMaDA. Only this
 module imports its top-level packages ``models`` and ``training``.
 """
 
@@ -36,9 +36,9 @@ _END_OF_TURN = "<|eot_id|>"
 class MmadaOptions(Spec):
     """Engine options.
 
-    ``vq_weights`` names the weights of the image tokenizer.  An image is resized to ``resolution`` pixels square: ``squash``
-    keeps the whole image, ``crop`` keeps its aspect ratio.  An answer is generated in blocks of ``block_length`` tokens, with
-    ``tokens_per_step`` tokens in each denoising step.  ``max_model_len`` is the context in tokens; by default it is the
+    ``vq_weights`` names the weights of the image tokenizer. An image is resized to ``resolution`` pixels square: ``squash``
+    keeps the whole image, ``crop`` keeps its aspect ratio. An answer is generated in blocks of ``block_length`` tokens, with
+    ``tokens_per_step`` tokens in each denoising step. ``max_model_len`` is the context in tokens; by default it is the
     ``max_sequence_length`` of the weights.
     """
 
@@ -57,7 +57,7 @@ class MmadaOptions(Spec):
 
 
 class MmadaEngine:
-    """Answers one request after another, on one thread.  A cancelled request ends at its next denoising step.
+    """Answers one request after another, on one thread. A cancelled request ends at its next denoising step.
 
     Raises ``ConfigError`` for invalid ``engine_options``.
     """
@@ -72,7 +72,7 @@ class MmadaEngine:
         self._model: MmadaModel | None = None
 
     async def start(self) -> None:
-        """Load the model.  Raises the errors of ``MmadaModel``."""
+        """Load the model. Raises the errors of ``MmadaModel``."""
         loop = asyncio.get_running_loop()
         self._model = await loop.run_in_executor(self._thread, MmadaModel, self._profile, self._weights, self._options)
         self._fault = None
@@ -100,14 +100,14 @@ class MmadaEngine:
         """Fail the requests in flight, stop the thread and release the device's memory."""
         self._fault = EngineError("the engine was stopped")
         self._stopped.set()
-        await asyncio.to_thread(self._thread.shutdown)  # queued requests end at once, the running one at its next step
+        await asyncio.to_thread(self._thread.shutdown)  # queued requests end immediately, the running request at its next step
         if self._model:
             self._model.release()
             self._model = None
 
 
 class MmadaModel:
-    """The loaded model with its image tokenizer.  Its calls are synchronous."""
+    """The loaded model with its image tokenizer. Its calls are synchronous."""
 
     def __init__(self, profile: ModelProfile, weights: str, options: MmadaOptions) -> None:
         """Load the weights.
@@ -162,7 +162,7 @@ class MmadaModel:
             return self._generate(request)
         except (EngineError, SampleError):
             raise
-        except Exception as error:  # noqa: BLE001  models raise any type; classify_fault decides which side is at fault
+        except Exception as error:  # noqa: BLE001  models raise errors of any type; classify_fault decides what is at fault
             fault = classify_fault(error)
         # Raise outside the except block: a traceback would keep the failed request's tensors alive.
         if isinstance(fault, OutOfMemory):
@@ -175,7 +175,7 @@ class MmadaModel:
         prompt = self._encode(request)
         room = self._context_tokens - prompt.shape[1]
         block_length = min(self._options.block_length, room)
-        # Whole blocks, as many as the context has room for; the answer is cut to max_tokens below.
+        # Use as many whole blocks as fit into the context. The answer is cut to max_tokens below.
         length = min(-(-settings.max_tokens // block_length), room // block_length) * block_length
         most_tokens = min(settings.max_tokens, length)
         steps_per_block = max(1, block_length // self._options.tokens_per_step)
@@ -220,7 +220,7 @@ class MmadaModel:
             raise EngineError("the engine was stopped, or the request was cancelled")
 
     def release(self) -> None:
-        """Release the model's memory.  The model cannot be used afterwards."""
+        """Release the model's memory. The model cannot be used afterwards."""
         del self._model, self._vq_model
         self._free_cache()
 
@@ -240,7 +240,7 @@ def _reject_unsupported(request: Request) -> None:
 
 
 def _import_part(path: str, profile: ModelProfile) -> Any:
-    """Return a class or function of MMaDA.  Raises ``ConfigError`` with the install command if it is missing."""
+    """Return a class or function of MMaDA. Raises ``ConfigError`` with the install command if it is missing."""
     try:
         return import_object(path, what=f"profile {profile.name}: engine: MMaDA's")
     except ConfigError as error:

@@ -1,4 +1,4 @@
-"""Load an engine by name.  Its module is imported on demand, so that processes without an hf or vllm engine do not import torch."""
+"""Load an engine by name. Its module is imported on demand, so that processes without an hf or vllm engine do not import torch."""
 
 from common.errors import ConfigError
 from common.plugins import import_object
@@ -13,7 +13,7 @@ ENGINES = {
     "vllm": "workers.engines.vllm:VllmEngine",
 }
 
-# Import strings of moved engines.  The run id hashes the string in the profile, so the old strings must stay valid.
+# Import strings of moved engines. The run id hashes the string in the profile, so the old strings must stay valid.
 MOVED = {
     "workers.engines.echo_engine:EchoEngine": ENGINES["echo"],
     "workers.engines.hf_engine:HfEngine": ENGINES["hf"],
@@ -24,10 +24,10 @@ MOVED = {
 
 
 def load_engine(profile: ModelProfile, weights: str) -> Engine:
-    """Return the profile's engine, not started.
+    """Return the profile's engine. It is not started yet.
 
-    ``profile.engine`` is a short name or an import string, ``package.module:Class``.  The class takes
-    ``(profile, weights)``.  Raises ``ConfigError`` for an unknown name, a package that is not installed, and
+    ``profile.engine`` is a short name or an import string, ``package.module:Class``. The class takes
+    ``(profile, weights)``. Raises ``ConfigError`` for an unknown name, a package that is not installed, and
     engine options that the engine does not accept.
     """
     path = ENGINES.get(profile.engine) or MOVED.get(profile.engine, profile.engine)

@@ -1,6 +1,6 @@
 """The vLLM engine.
 
-Each request is submitted to vLLM as it arrives.  vLLM batches continuously, in a separate process.
+Each request is submitted to vLLM as it arrives. vLLM batches continuously, in a separate process.
 """
 
 import asyncio
@@ -11,9 +11,9 @@ from contextlib import suppress
 from dataclasses import fields, replace
 from typing import Any
 
-# Set before vLLM is imported.  A worker has many threads and open connections: a forked child may deadlock on any of their locks.
+# Set before vLLM is imported. A worker has many threads and open connections: a forked child may deadlock on any of their locks.
 os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
-os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")  # do not report to third parties what a fleet runs
+os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")  # do not send usage statistics to third parties
 
 import vllm
 from transformers import PreTrainedTokenizerBase
@@ -33,16 +33,16 @@ from workers.engines.base import Generation, Request
 from workers.engines.context import check_long_text, check_prompt_tokens, has_long_text
 from workers.engines.load_faults import explain_load_failure
 
-# vLLM options that have a field of their own in the profile: option -> field.
+# vLLM options that a field of the profile sets: option -> field.
 _SET_BY_PROFILE = {"model": "weights", "revision": "revision", "trust_remote_code": "trust_remote_code"}
 # vLLM reports "repetition" for an answer that repeats itself, if repetition detection is on: the answer is truncated, as by
 # max_tokens.
 _FINISH_REASONS: dict[str | None, FinishReason] = {"stop": "stop", "length": "length", "repetition": "length"}
 _MESSAGE_CHARACTERS = 500
-_EXIT_S = 2.0  # how long to wait for the exit code of an engine process that is dead by vLLM's account
+_EXIT_S = 2.0  # how long to wait for the exit code of an engine process that vLLM reports as dead
 
-# Limit of concurrent renders.  vLLM's renderer threads work stage by stage: with hundreds of prompts, the first would reach the
-# engine only after the chat template of the last.
+# Limit of concurrent renders. vLLM's renderer threads work stage by stage. Without a limit, the first of hundreds of prompts
+# would reach the engine only after the chat templates of all prompts.
 _MAX_CONCURRENT_RENDERS = 8
 
 
@@ -50,8 +50,8 @@ class VllmEngine:
     """Runs a model in vLLM 0.25 to 0.32.
 
     ``engine_options`` are fields of vLLM's ``AsyncEngineArgs``: ``tensor_parallel_size``, ``gpu_memory_utilization``,
-    ``max_model_len``, ``limit_mm_per_prompt``, ``quantization``, and so on.  The request alone sets the sampling
-    parameters: of the model's ``generation_config.json`` only the end tokens apply.
+    ``max_model_len``, ``limit_mm_per_prompt``, ``quantization``, and so on. Only the request sets the sampling
+    parameters. The model's ``generation_config.json`` sets only the end tokens.
     Raises ``ConfigError`` for an engine option that vLLM does not have.
     """
 
@@ -80,21 +80,21 @@ class VllmEngine:
         """
         where = f"profile {self._profile.name}"
         try:
-            # The usage context of vLLM's server.  Without a context, vLLM chooses batch sizes for small machines.
+            # The usage context of vLLM's server. Without a context, vLLM chooses batch sizes for small machines.
             config = AsyncEngineArgs(**self._options).create_engine_config(UsageContext.OPENAI_API_SERVER)
         except Exception as error:
-            # Without an outage, all of them are about the input: pydantic errors, ValueError, TypeError, OSError.
+            # Except in an outage, all errors concern the input: pydantic errors, ValueError, TypeError, OSError.
             raise explain_load_failure(error, f"{where}: vLLM refuses the weights or the engine_options: {error}") from error
         try:
             self._llm = AsyncLLM.from_vllm_config(config, disable_log_stats=self._options["disable_log_stats"])
             tokenizer = self._llm.renderer.get_tokenizer()
         except Exception as error:
             raise EngineError(f"{where}: vLLM cannot start: {error}; see the cause in its log above") from error
-        # A tokenizer of transformers serves one thread at a time.  Others may not be copied.
+        # A transformers tokenizer serves one thread at a time, so copy it. Other tokenizers may not support a copy.
         self._long_text_tokenizer = copy.deepcopy(tokenizer) if isinstance(tokenizer, PreTrainedTokenizerBase) else tokenizer
 
     async def generate(self, request: Request) -> Generation:
-        """Return one generation.  Cancelling the call aborts its request in vLLM.
+        """Return one generation. Cancelling the call aborts its request in vLLM.
 
         Raises ``SampleError`` (including ``OutOfMemory``) if the request is at fault, for example if its prompt fills the context,
         and ``EngineError`` if vLLM's engine process has exited or is exiting.
@@ -115,7 +115,7 @@ class VllmEngine:
     async def stop(self) -> None:
         """Release the accelerator and fail the requests in flight.
 
-        vLLM's own shutdown would leave the calls in flight waiting without end.
+        vLLM's own shutdown does not end the calls in flight.
         """
         llm, self._llm = self._llm, None
         if llm is not None:
@@ -132,40 +132,40 @@ class VllmEngine:
                 await asyncio.get_running_loop().run_in_executor(self._long_text_thread, self._check_long_texts, llm, request)
             async with self._render_slots:
                 prompt = await self._render(llm, request)
-            # Encoder-decoder prompts have no tokens of their own here; vLLM checks them.
+            # An encoder-decoder prompt does not have token ids here. vLLM checks its length.
             check_prompt_tokens(len(prompt.get("prompt_token_ids", ())), llm.model_config.max_model_len)
-            # FINAL_ONLY: vLLM yields the finished answer once, so no output crosses processes for each token.
+            # FINAL_ONLY: vLLM sends only the finished answer between its processes, not each token.
             async for output in llm.generate(prompt, self.make_sampling_params(request), request.request_id):
                 result = output
         except SampleError:
             raise
-        except Exception as error:  # chat templates and processors raise any type; classify_fault decides which side is at fault
+        except Exception as error:  # chat templates and processors raise any error; classify_fault decides what is at fault
             fault = classify_fault(error, is_dead=llm.errored)
             if isinstance(fault, EngineError):
                 fault.cause = await asyncio.to_thread(self._find_cause, llm)
             raise fault from error
         completion = result.outputs[0]
         finish_reason = read_finish_reason(completion.finish_reason)
-        # With stop strings vLLM decodes the text itself and cuts it before the stop string.  The text may be empty.
+        # With stop strings vLLM decodes the text itself and cuts it before the stop string. The text may be empty.
         is_decoded = bool(request.settings.stop)
         tokenizer = llm.renderer.get_tokenizer()
         text = completion.text if is_decoded else tokenizer.decode(completion.token_ids, skip_special_tokens=True)
         return Generation(text, finish_reason, len(result.prompt_token_ids or ()), len(completion.token_ids))
 
     def _find_cause(self, llm: AsyncLLM) -> DeathCause:
-        """Return why vLLM's engine process ended.  Blocks until it has exited, for ``_EXIT_S`` at most."""
+        """Return the cause of death of vLLM's engine process. Block until the process has exited, for at most ``_EXIT_S``."""
         code = None
         if manager := llm.engine_core.resources.engine_manager:
-            with suppress(ValueError):  # vLLM has closed it meanwhile
+            with suppress(ValueError):  # vLLM has closed the process object
                 for process in manager.processes[:1]:
                     process.join(_EXIT_S)
-                    code = process.exitcode or None  # vLLM exits with 0 only when a signal asks it to
+                    code = process.exitcode or None  # vLLM exits with code 0 only after a signal
         return classify_exit(code, out_of_memory=count_oom_kills() > self._oom_kills)
 
     async def _render(self, llm: AsyncLLM, request: Request) -> Any:
-        """Return the prompt in the form that vLLM's engine takes: tokens, and images processed by the model's processor.
+        """Return the prompt in the format of vLLM's engine: tokens, and images processed by the model's processor.
 
-        The work runs on vLLM's own threads.  Its own check of the length is off, because it does not count beyond the context.
+        The work runs on vLLM's threads. vLLM's length check is off, because it stops counting at the end of the context.
         """
         template = ChatParams(chat_template_kwargs={"add_generation_prompt": True, **request.template_options})
         tokens = replace(llm.renderer.default_chat_tok_params, max_total_tokens=None)
@@ -183,7 +183,7 @@ class VllmEngine:
 
 
 def check_options(profile: ModelProfile) -> dict[str, Any]:
-    """Return the profile's engine options.  Raises ``ConfigError`` for an option that the installed vLLM does not have."""
+    """Return the profile's engine options. Raises ``ConfigError`` for an option that the installed vLLM does not have."""
     known = sorted(field.name for field in fields(AsyncEngineArgs))
     for name in profile.engine_options:
         where = f"profile {profile.name}: engine_options: {name}"
@@ -217,19 +217,19 @@ def to_sampling_params(settings: SamplingParams) -> vllm.SamplingParams:
         top_p=settings.top_p,
         seed=settings.seed,
         stop=list(settings.stop),
-        detokenize=bool(settings.stop),  # without stop strings, decode once at the end: it costs this process much less
+        detokenize=bool(settings.stop),  # without stop strings, decode once at the end, which takes much less CPU time
         output_kind=RequestOutputKind.FINAL_ONLY,
     )
 
 
 def read_finish_reason(reason: str | None) -> FinishReason:
-    """Return the finish reason for vLLM's ``reason``.  An aborted request has no answer, even if part of its text exists.
+    """Return the finish reason for vLLM's ``reason``. An aborted request does not have an answer, even if it has some text.
 
     Raises ``EngineError`` if the engine process is exiting, ``SampleError`` (``engine_failed``) if only this request failed.
     """
     if reason == "abort":
-        # This engine never aborts a request that is still awaited.  So the process received SIGTERM (SLURM signals every
-        # process of a step) and accepts no more requests.
+        # This engine aborts only requests that callers have cancelled. So the process received SIGTERM (SLURM signals every
+        # process of a step) and does not accept further requests.
         raise EngineError("vLLM's engine process is exiting: it aborted the request", cause=DeathCause.KILL)
     if reason not in _FINISH_REASONS:
         raise SampleError("engine_failed", f"vLLM's engine aborted the request with finish reason {reason!r}")
@@ -243,7 +243,7 @@ def classify_fault(error: Exception, *, is_dead: bool) -> EngineError | SampleEr
     memory, and otherwise a ``SampleError`` of the request.
     """
     while isinstance(error, EngineGenerateError) and isinstance(error.__cause__, Exception):
-        error = error.__cause__  # vLLM's wrapper has no message of its own
+        error = error.__cause__  # vLLM's wrapper does not have a message
     text = f"{type(error).__name__}: {error}"[:_MESSAGE_CHARACTERS]
     if is_dead or isinstance(error, EngineDeadError):
         return EngineError(f"vLLM's engine process has exited ({text}); see the cause in its log above")

@@ -1,4 +1,4 @@
-"""A chunk's way through a worker.  Durable order: journal, part, commit; a crash between any two of them loses nothing."""
+"""Run a chunk in a worker. The durable order is journal, part, commit. A crash between two of them does not lose outcomes."""
 
 from collections.abc import Sequence
 from enum import StrEnum
@@ -16,7 +16,7 @@ from workers.runtime.worker import Worker
 
 
 class ChunkResult(StrEnum):
-    """What became of a chunk; the words are listed in ``docs/flower.md``."""
+    """The result of running a chunk. ``docs/flower.md`` lists the words."""
 
     DONE = "done"
     NOT_NEEDED = "not needed"
@@ -28,10 +28,10 @@ class ChunkResult(StrEnum):
 
 
 def run_chunk(worker: Worker, run_id: str, number: int, *, at_once: bool = False) -> ChunkResult:
-    """Run a chunk once there is room for it (``at_once``: without waiting for room).
+    """Run a chunk as soon as there is room for it. ``at_once`` skips the wait for room.
 
-    Raises ``LeaseLost`` when another worker took the chunk over and ``IntegrityError`` when plan and part contradict each
-    other.  Does not return when the engine dies: the process ends.
+    Raises ``LeaseLost`` if another worker took the chunk over, and ``IntegrityError`` if the plan and the part contradict each
+    other. Does not return if the engine dies, because the process then ends.
     """
     chunk = worker.runs.load(run_id).index[number]
     admitted = worker.admission.admit(chunk.count, until=lambda: at_once or worker.leases.draining)
@@ -40,7 +40,7 @@ def run_chunk(worker: Worker, run_id: str, number: int, *, at_once: bool = False
 
 
 def run_leased(worker: Worker, chunk: Chunk, held: HeldLease, permit: Permit) -> ChunkResult:
-    """Answer what the chunk's journal lacks, write its part and commit it.  Raises what ``run_chunk`` raises."""
+    """Answer the samples that the chunk's journal lacks, write its part and commit it. Raises the errors of ``run_chunk``."""
     lease, run = held.lease, worker.runs.load(chunk.run_id)
     part = read_part(worker.store, chunk)
     if part is None:
@@ -62,11 +62,11 @@ def run_leased(worker: Worker, chunk: Chunk, held: HeldLease, permit: Permit) ->
 
 
 def write_part(store: Store, chunk: Chunk, outcomes: Sequence[Outcome]) -> Part:
-    """Put the chunk's part in one create-if-absent write.  Return the existing part if another worker wrote it first."""
+    """Put the chunk's part in one create-if-absent write. Return the existing part if another worker wrote it first."""
     key = part_key(chunk.run_id, chunk.wave, chunk.number)
     if store.put_new(key, encode_part(chunk.run_id, chunk.number, outcomes)):
         return Part(run_id=chunk.run_id, chunk=chunk.number, key=key, outcomes=tuple(outcomes))
     winner = read_part(store, chunk)
     if winner is None:
-        raise IntegrityError(f"{key} exists and cannot be read; was it deleted just now?")
+        raise IntegrityError(f"{key} exists but cannot be read; check whether another program deletes objects of the store")
     return winner

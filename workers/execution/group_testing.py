@@ -1,8 +1,8 @@
-"""Group testing: which samples of a quarantined chunk to run together, so that few deaths find the sample at fault.  Pure.
+"""Group testing: choose the samples of a quarantined chunk that run together, so that few deaths find the sample at fault.
 
-A death costs a load of the model, a group that survives costs one latency.  Splitting ``n`` samples into ``k`` groups at each
-level costs about ``log_k(n) * ((k - 1) * latency + load)``; ``k`` is the one with the lowest cost.  This is Dorfman's scheme,
-repeated (R. Dorfman, The Detection of Defective Members of Large Populations, 1943).
+An engine death costs a load of the model. A group without a death costs one latency. Splitting ``n`` samples into ``k`` groups
+at each level costs about ``log_k(n) * ((k - 1) * latency + load)``. The chosen ``k`` has the lowest cost. This repeats Dorfman's
+scheme (R. Dorfman, The Detection of Defective Members of Large Populations, 1943). The functions are pure.
 """
 
 import math
@@ -20,18 +20,22 @@ RESTART_S = 3.0  # a worker's start without the load of its model: backoff and i
 def plan_groups(waiting: Sequence[str], deaths: Deaths, *, load_s: float, latency_s: float) -> list[Group]:
     """Return the groups to run one after the other.
 
-    Samples that were in no group at a death come first, in large groups, then those of each group that died, in smaller ones.
+    Samples that were not in a group at a death come first, in large groups. The samples of each group that died follow, in
+    smaller groups.
     """
     parts: dict[Group, list[str]] = {}
     for sample_id in waiting:
         parts.setdefault(_find_smallest(sample_id, deaths), []).append(sample_id)
-    # The empty group is that of samples without a death.
+    # The empty group has the samples without a death.
     ordered = sorted(parts.items(), key=lambda part: (bool(part[0]), -len(part[0])))
     return [group for _, samples in ordered for group in _split(samples, choose_group_size(len(samples), load_s, latency_s))]
 
 
 def choose_group_size(samples: int, load_s: float, latency_s: float) -> int:
-    """Return the group size with the lowest expected cost for one sample at fault among ``samples``; less than ``samples``."""
+    """Return the group size with the lowest expected cost for one sample at fault among ``samples``.
+
+    The size is less than ``samples``, or 1.
+    """
     if samples < 2:
         return 1
 
@@ -43,7 +47,7 @@ def choose_group_size(samples: int, load_s: float, latency_s: float) -> int:
 
 
 def count_attributed(deaths: Mapping[DeathCause, int]) -> int:
-    """Return how many deaths the samples that ran have caused."""
+    """Return the number of deaths that are attributed to the samples that ran."""
     return sum(times for cause, times in deaths.items() if cause.is_attributed)
 
 

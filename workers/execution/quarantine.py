@@ -1,7 +1,7 @@
-"""Quarantine: the samples of a chunk that was in flight at two engine deaths run in small groups, apart from all others.
+"""Quarantine: the samples of a chunk that was in flight at two engine deaths run in small groups, apart from all other samples.
 
-A group that dies is split, down to one sample.  A sample is convicted (``failed/engine_crashed``) after two deaths with a known
-cause while it ran alone.  A fresh engine answers a control sample first: if it dies at that, the engine is at fault.
+A group is split after an engine death, down to one sample. A sample is convicted (``failed/engine_crashed``) after two deaths
+with a known cause while it ran alone. A fresh engine first answers a control sample. If it dies then, the engine is at fault.
 """
 
 import time
@@ -21,8 +21,8 @@ from workers.runtime.worker import Worker
 
 log = structlog.get_logger()
 
-CONVICTING_DEATHS = 2  # of a sample alone, with a known cause
-UNEXPLAINED_DEATHS = 3  # of a sample alone, of any cause: the run pauses and names it
+CONVICTING_DEATHS = 2  # deaths with a known cause while a sample ran alone
+UNEXPLAINED_DEATHS = 3  # deaths of any cause while a sample ran alone; the run then pauses and names the sample
 
 _PLAIN_QUESTION = "Answer with the word ok."
 
@@ -30,10 +30,10 @@ _PLAIN_QUESTION = "Answer with the word ok."
 def answer_chunk(
     worker: Worker, run: RunContext, lease: Lease, samples: Sequence[Sample], until: Callable[[], bool]
 ) -> Iterator[list[Outcome]]:
-    """Yield outcomes of a chunk's samples as they finish, under the engine lock.  End early once ``until()`` holds.
+    """Yield outcomes of a chunk's samples as they finish, under the engine lock. End early once ``until()`` is true.
 
-    Raises what ``answer_samples`` raises, ``LeaseLost`` when another worker took the chunk over, and ``ConfigError`` for a
-    sample that ran alone at too many deaths of unknown cause.
+    Raises the errors of ``answer_samples``, ``LeaseLost`` if another worker took the chunk over, and ``ConfigError`` if a
+    sample ran alone at too many deaths of unknown cause.
     """
     if not samples:
         return
@@ -70,7 +70,7 @@ def _answer_in_groups(
 
 
 def _answer_control(worker: Worker, run: RunContext, lease: Lease, until: Callable[[], bool]) -> None:
-    """Answer a control sample, unless this engine has answered a request already.  Raises ``EngineError`` if it dies at it."""
+    """Answer a control sample, unless this engine has already answered a request. Raises ``EngineError`` if the engine dies."""
     if worker.host.latency_s is not None:
         return
     control = _find_control(worker, run, lease)
@@ -87,7 +87,7 @@ def _answer_control(worker: Worker, run: RunContext, lease: Lease, until: Callab
 
 
 def _find_control(worker: Worker, run: RunContext, lease: Lease) -> Sample:
-    """Return a sample that was ``ok`` before: of this chunk or of the run's first finished chunk; else a plain question."""
+    """Return a sample of this chunk, or of the run's first finished chunk, that was ``ok``, else a plain question."""
     index = run.index
     answered = _list_ok(worker.ledger.read_journal(lease).values())
     chunks = [index[lease.chunk]]
@@ -107,7 +107,7 @@ def make_crash_outcome(worker: str, run: RunContext, sample: Sample, deaths: Map
     """Return the outcome of a sample that kills the engine."""
     message = (
         f"the engine died {count_attributed(deaths)} times while it ran this sample alone ({describe_deaths(deaths)}), each time "
-        "after it had answered another one; check what is special about it (media size, text length), or run it with another model"
+        "after it had answered another sample; check this sample's media size and text length, or run it with another model"
     )
     return make_outcome(worker, run, sample, time.time(), error=SampleError("engine_crashed", message))
 
@@ -115,7 +115,7 @@ def make_crash_outcome(worker: str, run: RunContext, sample: Sample, deaths: Map
 def _describe_unexplained(sample: Sample, deaths: Counter[DeathCause], run_id: str) -> str:
     return (
         f"dataset {sample.dataset}, row {sample.index} (sample {sample.sample_id}): the worker ended {deaths.total()} times while "
-        f"it ran this sample alone ({describe_deaths(deaths)}), each time after it had answered another one. That is no proof "
-        "against the sample, so it has no outcome. Look for out-of-memory kills and preemption in the system's log; then try it "
-        f"again with: producer resume {run_id}"
+        f"it ran this sample alone ({describe_deaths(deaths)}), each time after it had answered another sample. The "
+        "sample may not be the cause, so it does not have an outcome. Look for out-of-memory kills and preemption in the system's "
+        f"log, then retry the sample with: producer resume {run_id}"
     )

@@ -1,4 +1,4 @@
-"""The expected form of an answer in words, which a retry adds to the prompt.  English or Chinese, as the question.  Pure."""
+"""Reminders of the expected form of an answer, which a retry adds to the prompt, in English or Chinese as the question."""
 
 import re
 
@@ -16,7 +16,7 @@ _BRIEF = (" Be brief.", "请尽量简短。")
 
 
 def word_reminder(sample: Sample, violations: tuple[str, ...]) -> str:
-    """Return the reminder for the next attempt after one with ``violations``."""
+    """Return the reminder for the attempt after an attempt with ``violations``."""
     language = 1 if is_chinese(sample.question) else 0
     if "json_schema" in violations:
         return _JSON[language]

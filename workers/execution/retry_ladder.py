@@ -1,19 +1,20 @@
-"""The retry ladder: the settings of each attempt after one whose answer failed validation.  Pure.
+"""The retry ladder: the settings of each attempt after an answer that failed validation. The functions are pure.
 
 =======  =====================  ====================  ========
 attempt  temperature, at least  seed                  reminder
 =======  =====================  ====================  ========
-1        as asked               as asked (see below)  no
-2        0.2                    its own               yes
-3        0.5                    its own               yes
-4        0.8                    its own               yes
-5 …      1.0                    its own               yes
+1        as set                 as set (see below)    no
+2        0.2                    derived               yes
+3        0.5                    derived               yes
+4        0.8                    derived               yes
+5 …      1.0                    derived               yes
 =======  =====================  ====================  ========
 
-A temperature above the floor stays.  After a truncated answer, attempt 2 has twice the ``max_tokens``, attempt 3 four times,
-later ones eight times.  An engine that rejects so many is asked with those of attempt 1 (``workers/execution/sample.py``).
-Seeds derive from the sample's id, the run's seed and the attempt's number, so that the same inputs give the same run.  For the
-same reason a first attempt that samples (temperature above 0) without a seed gets a derived seed.
+A temperature above the floor does not change. After a truncated answer, attempt 2 has twice the ``max_tokens``, attempt 3 four
+times, and later attempts eight times. If the engine rejects the larger ``max_tokens``, the attempt is sent again with the
+``max_tokens`` of attempt 1 (``workers/execution/sample.py``).
+Seeds derive from the sample's id, the run's seed and the attempt's number, so that the same inputs give the same run. For the
+same reason, a first attempt that samples (temperature above 0) without a seed gets a derived seed.
 """
 
 from dataclasses import dataclass
@@ -37,7 +38,10 @@ class AttemptPlan:
 
 
 def plan_attempt(sample: Sample, generation: SamplingParams, number: int, violations: tuple[str, ...]) -> AttemptPlan:
-    """Return the plan of attempt ``number`` (from 1) after one with ``violations``; ``finished`` is one if it was truncated."""
+    """Return the plan of attempt ``number`` (from 1).
+
+    ``violations`` are those of the previous attempt, including ``finished`` if its answer was truncated.
+    """
     if number == 1:
         if generation.temperature > 0 and generation.seed is None:
             generation = generation.model_copy(update={"seed": derive_seed(sample.sample_id, None, 1)})

@@ -1,4 +1,4 @@
-"""Samples to outcomes: media, request, generation, prediction, validation, next attempt.  All samples concurrently."""
+"""Turn samples into outcomes: media, request, generation, prediction, validation, next attempt. All samples run concurrently."""
 
 import asyncio
 import threading
@@ -22,8 +22,8 @@ from workers.runtime.run_context import RunContext
 
 log = structlog.get_logger()
 
-# How long a chunk's thread lets finished outcomes collect.  Waking it for each outcome would cost more than a quick sample.
-# A crash loses the outcomes of this interval, as it loses those in flight.
+# How long a chunk's thread collects finished outcomes. Waking the thread for each outcome would cost more than a quick sample.
+# A crash loses the outcomes of this interval, in addition to the samples in flight.
 _GATHER_S = 0.05
 _MOST_AT_ONCE = 512  # outcomes in one batch; the journal's script accepts about 8 000 arguments, two per outcome
 
@@ -36,8 +36,8 @@ def answer_samples(
 ) -> Iterator[list[Outcome]]:
     """Start all samples on the engine's loop and yield finished outcomes in batches.
 
-    Ends early once ``until()`` holds, and cancels the rest.  Raises, after the finished outcomes, ``EngineError`` when the
-    engine died, ``ConfigError`` when the user must act before it answers, and ``TransientError`` when it is unreachable.
+    End early once ``until()`` is true, and cancel the other samples. After the finished outcomes, raises ``EngineError`` if the
+    engine died, ``ConfigError`` if the user must act first, and ``TransientError`` if the engine is unreachable.
     """
     if until():
         return
@@ -73,15 +73,15 @@ async def _answer_all(host: EngineHost, run: RunContext, samples: Sequence[Sampl
 
 
 def _rank(fault: Exception) -> int:
-    """Return the place in ``CHUNK_FAULTS``: a dead engine outranks one that is unreachable."""
+    """Return the position in ``CHUNK_FAULTS``: a dead engine precedes an unreachable engine."""
     return next(place for place, kind in enumerate(CHUNK_FAULTS) if isinstance(fault, kind))
 
 
 async def answer_sample(host: EngineHost, run: RunContext, sample: Sample) -> Outcome:
-    """Return the sample's single outcome.  Raises one of ``CHUNK_FAULTS`` for a fault that is not the sample's.
+    """Return the sample's single outcome. Raises one of ``CHUNK_FAULTS`` if the sample is not at fault.
 
-    The sample's own fault becomes ``failed``.  If it follows an answer that failed validation, the outcome stays ``invalid`` and
-    names the fault.
+    If the sample is at fault, the outcome is ``failed``. If an earlier attempt gave an invalid answer, the outcome stays
+    ``invalid`` and names the fault.
     """
     started_at = time.time()
     made: list[Made] = []
@@ -89,11 +89,11 @@ async def answer_sample(host: EngineHost, run: RunContext, sample: Sample) -> Ou
     try:
         await _ask_until_valid(host, run, sample, made)
     except SampleError as fault:
-        error = fault.with_traceback(None)  # its frames keep decoded images alive, and form a cycle
+        error = fault.with_traceback(None)  # a traceback keeps decoded images alive, and forms a reference cycle
     except CHUNK_FAULTS:
         raise
     except (Exception, SystemExit, KeyboardInterrupt, asyncio.CancelledError) as surprise:
-        # An unexpected error in one sample, also a package that calls sys.exit, must not stop the others.
+        # An unexpected error in one sample, such as a package that calls sys.exit, must not stop the other samples.
         if _is_cancelled():
             raise asyncio.CancelledError from surprise
         log.exception("sample.unexpected_error", run_id=run.run_id, sample_id=sample.sample_id)
@@ -109,7 +109,7 @@ def make_outcome(
     made: Sequence["Made"] = (),
     error: SampleError | None = None,
 ) -> Outcome:
-    """Return the outcome of a sample after its attempts, the last of which counts."""
+    """Return the outcome of a sample after its attempts. The last attempt counts."""
     last = made[-1] if made else None
     return Outcome(
         sample_id=sample.sample_id,
@@ -141,7 +141,7 @@ def _is_cancelled() -> bool:
 
 
 class Made(NamedTuple):
-    """One attempt, with the answer as validators see it and the generation it came from."""
+    """One attempt, with the answer in the form that validators check, and the generation."""
 
     attempt: Attempt
     answered: Answered
@@ -149,7 +149,7 @@ class Made(NamedTuple):
 
 
 async def _ask_until_valid(host: EngineHost, run: RunContext, sample: Sample, made: list[Made]) -> None:
-    """Append attempts to ``made`` until one is valid or ``max_attempts`` are used up; a later wave has as many again."""
+    """Append attempts to ``made`` until one is valid or ``max_attempts`` are used up. Each wave has ``max_attempts``."""
     if sample.fault is not None:
         raise SampleError(sample.fault.code, sample.fault.message)
     violations = sample.violations_before
@@ -159,7 +159,7 @@ async def _ask_until_valid(host: EngineHost, run: RunContext, sample: Sample, ma
             attempt = made[-1].attempt
             if not attempt.violations:
                 return
-            # A truncated answer gets more tokens next time, also where `finished` is not among the validators.
+            # A truncated answer gets more tokens in the next attempt, even if `finished` is not among the validators.
             violations = (*attempt.violations, "finished") if attempt.finish_reason == "length" else attempt.violations
 
 
@@ -189,7 +189,7 @@ async def _make_attempt(
 
 
 async def _generate(host: EngineHost, request: Request, first_tokens: int) -> Generation:
-    """Ask the engine.  If it rejects a larger ``max_tokens`` than the first attempt had, ask again with ``first_tokens``."""
+    """Send a request to the engine. If it rejects a ``max_tokens`` above ``first_tokens``, retry with ``first_tokens``."""
     try:
         return await host.generate(request)
     except SampleError as error:

@@ -1,4 +1,4 @@
-"""Run the chunk that a message names.  Every end becomes a ``ChunkResult``; no exception leaves the task.
+"""Run the chunk that a message names. Every result and every error becomes a ``ChunkResult``. Exceptions do not leave the task.
 
 In Celery's threads pool a ``SystemExit``, ``KeyboardInterrupt``, ``CancelledError`` or ``MemoryError`` that leaves a task
 kills its thread permanently.
@@ -21,9 +21,9 @@ _MOST_CHUNKS = 10**8  # a part's key has 8 digits for the chunk
 
 
 def run_task(worker: Worker, run_id: str, chunk: int, *, at_once: bool = False) -> ChunkResult:
-    """Run a chunk unless it is done, held or unknown.  Return what became of it.
+    """Run a chunk unless it is done, held or unknown. Return the result.
 
-    ``at_once`` skips admission, for a chunk whose holder died and that has waited long enough.
+    ``at_once`` skips admission, for a chunk whose holder died, because it has waited long enough.
     """
     if not (is_run_id(run_id) and _is_chunk_number(chunk)):
         log.warning("message.ignored", reason="its arguments are not a run id and a chunk number")
@@ -38,7 +38,7 @@ def run_task(worker: Worker, run_id: str, chunk: int, *, at_once: bool = False) 
         chunk_log.info("lease.lost", reason=str(error))
         return ChunkResult.LOST
     except (TransientError, RedisError, StoreFailure, OperationalError) as error:
-        # A service is unreachable.  The chunk was given back and is offered again after a lease.
+        # A service is unreachable. The chunk was given back and is offered again after one lease time.
         chunk_log.warning("chunk.postponed", error=str(error))
         worker.trouble = str(error)
         return ChunkResult.AWAY
@@ -48,7 +48,7 @@ def run_task(worker: Worker, run_id: str, chunk: int, *, at_once: bool = False) 
         else:
             chunk_log.error("message.ignored", reason="no such run", error=str(error))  # as above
         return ChunkResult.FAILED
-    except BaseException as error:  # noqa: BLE001  # what leaves a task kills its thread, see above
+    except BaseException as error:  # noqa: BLE001  # an exception that leaves a task kills its thread, see above
         chunk_log.exception("chunk.failed", error_type=type(error).__name__)
         return ChunkResult.FAILED
     if result == ChunkResult.DONE:
@@ -57,5 +57,5 @@ def run_task(worker: Worker, run_id: str, chunk: int, *, at_once: bool = False) 
 
 
 def _is_chunk_number(value: object) -> bool:
-    """Return whether ``value`` can be a chunk's number.  ``True`` is an ``int`` in Python, and no number."""
+    """Return whether ``value`` can be a chunk's number. ``True`` is an ``int`` in Python but not a chunk's number."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _MOST_CHUNKS

@@ -1,6 +1,6 @@
 """Media from files: check that a file is in an allowed folder, and read it or a byte range of it.
 
-A dataset names its media, and the author of a dataset is usually not the operator of the worker.  Without allowed folders
+A dataset names its media, and the author of a dataset is usually not the operator of the worker. Without allowed folders
 (roots), a path in a row could show the model any file that the worker can read, and the answer could disclose its content.
 """
 
@@ -35,8 +35,8 @@ class MediaAccess:
 def find_access(settings: Settings, datasets: Sequence[DatasetSource]) -> MediaAccess:
     """Return the allowed media sources of a run.
 
-    ``FLEET_MEDIA_ROOTS`` takes precedence.  If it is not set, the folders of the run's own datasets are allowed.  Raises
-    ``ConfigError`` if it names a folder that is not absolute, or no folder.
+    ``FLEET_MEDIA_ROOTS`` takes precedence. If it is not set, the folders of the run's own datasets are allowed. Raises
+    ``ConfigError`` if the variable names a folder that is not absolute, or does not name a folder.
     """
     named = tuple(Path(folder) for source in datasets for folder in (source.media_root, Path(source.path).parent) if folder)
     roots = _read_roots(settings.media_roots) if settings.media_roots else tuple(dict.fromkeys(named))
@@ -60,8 +60,8 @@ def read_file(path: Path, offset: int, length: int | None, name: str, *, roots: 
 
     Raises ``SampleError`` with one of these codes: ``media_forbidden`` if the path, with its links resolved, is outside of all
     ``roots``, whether or not the file exists; ``media_missing``; ``media_unreadable``; ``media_corrupt`` if the file ends
-    before the range; ``media_too_large`` above ``max_bytes``.  Raises ``TransientError`` if the file system or this machine
-    prevents the reading now and the file is not at fault.
+    before the end of the range; ``media_too_large`` above ``max_bytes``. Raises ``TransientError`` if the file system or this
+    machine prevents the read now and the file is not at fault.
     """
     try:
         real_path = _resolve(path)
@@ -84,7 +84,7 @@ def read_file(path: Path, offset: int, length: int | None, name: str, *, roots: 
 def _resolve(path: Path) -> Path:
     """Return the path with its links followed, whether or not the file exists.
 
-    Without ``strict``, ``realpath`` treats a component that it cannot inspect as not being a link.  A path or a root on an
+    Without ``strict``, ``realpath`` treats a component that it cannot inspect as not being a link. A path or a root on an
     unavailable file system would then seem to be outside of the roots, so those errors are raised here.
     """
     try:
@@ -105,7 +105,7 @@ def _forbidden(name: str, roots: Sequence[Path]) -> SampleError:
 
 
 def _open_below(root: Path, path: Path, name: str) -> int:
-    """Return a descriptor of the file.  Both paths must be resolved.
+    """Return a descriptor of the file. Both paths must be resolved.
 
     A link found here was created after the path was resolved, so it is not followed.
     """
@@ -136,7 +136,7 @@ def _read_range(stream: BinaryIO, offset: int, length: int | None, name: str, ma
         raise SampleError("media_too_large", f"{name}: {requested} bytes, at most {max_bytes} are allowed; scale it down")
     if requested > available:
         missing = requested - available
-        message = f"{name}: the file ends {missing} bytes before the range; was it replaced after the run was planned?"
+        message = f"{name}: the file is {missing} bytes too short for the range; restore the file that the run was planned with"
         raise SampleError("media_corrupt", message)
     stream.seek(offset)
     return stream.read(requested)

@@ -1,4 +1,4 @@
-"""Decode bytes into an upright RGB image within the bounds of the model profile.  Opening an image reads only its header."""
+"""Decode bytes into an upright RGB image within the bounds of the model profile. Opening an image reads only its header."""
 
 import math
 import warnings
@@ -15,8 +15,8 @@ from common.spec.models import MOST_PIXELS, MediaBounds
 
 PIXEL_BYTES = 4  # Pillow pads RGB to four bytes
 
-# The factor by which an intermediate image may exceed the target size.  It applies to the JPEG decoder, which can halve the
-# size at nearly no cost, and to the box filter before the bicubic filter.  With 2, a photo is scaled 3 to 5 times as fast.
+# The factor by which an intermediate image may exceed the target size. It applies to the JPEG decoder, which can halve the
+# size at nearly no cost, and to the box filter before the bicubic filter. With 2, a photo is scaled 3 to 5 times as fast.
 # The result then differs from an image scaled without a gap by no more than LANCZOS differs from BICUBIC (1 to 2 of 255 on
 # average).
 _REDUCING_GAP = 2.0
@@ -30,8 +30,8 @@ _ALLOWED_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "
 FORMATS = tuple(name for name in _ALLOWED_FORMATS if name in Image.OPEN)
 _DECODED_BY_ROWS = ("PNG", "JPEG", "MPO", "GIF", "BMP", "DIB", "PPM", "TGA")
 
-# Set once for the whole process, because ``warnings.catch_warnings`` is not thread-safe.  Pillow warns about damaged metadata
-# (EXIF, resolution), which is harmless.  A warning about too many pixels must become an error.
+# Set once for the whole process, because ``warnings.catch_warnings`` is not thread-safe. Pillow warns about damaged metadata
+# (EXIF, resolution), which is harmless. A warning about too many pixels must become an error.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 warnings.simplefilter("error", Image.DecompressionBombWarning)
 
@@ -50,7 +50,7 @@ class OpenedImage:
     """An image whose header was read.
 
     ``size`` is the size of the file and ``target`` the size after scaling, both as (width, height) in pixels before the image
-    is turned upright.  ``peak_bytes`` is an upper bound of the memory that decoding takes, including the file and the result.
+    is turned upright. ``peak_bytes`` is an upper bound of the memory that decoding takes, including the file and the result.
     """
 
     name: str
@@ -60,7 +60,7 @@ class OpenedImage:
     peak_bytes: int
 
     def decode(self) -> tuple[Image.Image]:
-        """Return the image in mode RGB, turned upright.  Raises ``SampleError``."""
+        """Return the image in mode RGB, turned upright. Raises ``SampleError``."""
         with _name_faults(self.name):
             self.image.load()
             _turn_upright(self.image)
@@ -73,7 +73,7 @@ class OpenedImage:
 
 
 def open_image(content: bytes, name: str, bounds: MediaBounds) -> OpenedImage:
-    """Read the header of the image in ``content``.  ``name`` names the image in error messages.
+    """Read the header of the image in ``content``. ``name`` names the image in error messages.
 
     Raises ``SampleError`` with ``media_corrupt`` or ``media_too_large``.
     """
@@ -111,7 +111,7 @@ def fit_size(size: tuple[int, int], bounds: MediaBounds) -> tuple[int, int]:
 def resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     """Return the image scaled to ``size`` with the bicubic filter.
 
-    The processors of most models use this filter, so that the image looks as they would scale it.
+    The processors of most models use the same filter.
     """
     return image.resize(size, Image.Resampling.BICUBIC, reducing_gap=_REDUCING_GAP)
 
@@ -119,7 +119,7 @@ def resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
 def to_rgb(image: Image.Image) -> Image.Image:
     """Return a copy in mode RGB.
 
-    Transparency becomes white.  Greyscale of more than 8 bits is scaled to 8 bits and not clipped.
+    Transparency becomes white. Greyscale of more than 8 bits is scaled to 8 bits and not clipped.
     """
     if image.mode.startswith("I") or image.mode == "F":
         return _scale_to_8_bits(image).convert("RGB")
@@ -130,7 +130,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _bound_peak(image: Image.Image, size: tuple[int, int], target: tuple[int, int], file_bytes: int) -> int:
-    """Return an upper bound in bytes of what decoding takes: the file, the decoder, the image, its copies and the result."""
+    """Return an upper bound of the bytes that decoding takes: the file, the decoder, the image, its copies and the result."""
     copies = 5 if image.has_transparency_data or image.mode[0] in "IF" else 2
     decoder_bytes = 0 if image.format in _DECODED_BY_ROWS else 12
     if image.info.get("progressive"):  # the decoder of a progressive JPEG keeps all coefficients until the last scan
@@ -150,7 +150,7 @@ def _name_faults(name: str) -> Iterator[None]:
     except MemoryError as error:
         raise _too_large(name, "it does not fit into memory; scale it down") from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise _too_large(name, f"more than {MOST_PIXELS} pixels, the most that are allowed; scale it down") from error
+        raise _too_large(name, f"more than {MOST_PIXELS} pixels, which is the limit; scale it down") from error
     except Exception as error:
         # Pillow's decoders do not wrap parsing errors: OSError, SyntaxError, struct.error, KeyError and others occur.
         raise SampleError(
@@ -159,7 +159,7 @@ def _name_faults(name: str) -> Iterator[None]:
 
 
 def _describe_non_image(content: bytes) -> str:
-    """Name a kind of file that is often mistaken for an image, with advice, or return an empty string."""
+    """Return the kind of a file that is often mistaken for an image, with advice, or an empty string."""
     beginning = content[:256].lstrip().lower()
     return next((f"; it is {what}" for start, what in _KNOWN_NON_IMAGES.items() if beginning.startswith(start)), "")
 
@@ -167,9 +167,9 @@ def _describe_non_image(content: bytes) -> str:
 def _scale_to_8_bits(image: Image.Image) -> Image.Image:
     """Map grey values to 0..255.
 
-    Integers are scaled from the smallest common bit depth that holds the largest value.  A file does not record its real
-    depth: a scanner stores 12 bits in 16 and a mask stores 8 bits in 32, and scaled from the full depth both would be black.
-    Floats, and integers below 0 or above 65535, have no common depth; they are scaled from their own minimum and maximum.
+    Integers are scaled from the smallest common bit depth that holds the largest value. A file does not record its real
+    depth: a scanner stores 12 bits in 16, and a mask stores 8 bits in 32. Scaled from the full depth, both would be black.
+    Floats, and integers below 0 or above 65535, are scaled from their minimum and maximum.
     """
     values = np.asarray(image)
     if image.mode != "F" and values.min() >= 0:
@@ -183,7 +183,7 @@ def _scale_to_8_bits(image: Image.Image) -> Image.Image:
 
 
 def _turn_upright(image: Image.Image) -> None:
-    """Rotate and mirror the image as its EXIF data require.  Damaged EXIF data are ignored, because the image is still usable."""
+    """Rotate and mirror the image as its EXIF data require. Damaged EXIF data are ignored, because the image is still usable."""
     with suppress(Exception):  # the EXIF parser raises the same variety of exceptions as the decoders
         ImageOps.exif_transpose(image, in_place=True)
 

@@ -1,4 +1,4 @@
-"""Decode media ahead of the engine, within the limits on threads and memory that the settings give."""
+"""Decode media ahead of the engine, within the thread and memory limits of the settings."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -19,20 +19,21 @@ from workers.media.reader import OpenedMedia, open_media
 class MediaLoader:
     """Decodes the media of one sample in each thread, as far ahead of the engine as the memory budget allows.
 
-    A sample takes its share of the budget before it is decoded and gives it back when its images are released.  All images
-    that the engine holds or waits for therefore fit into ``memory_bytes``.  A sample that needs more runs while no other
-    sample has a share.  In addition to the budget, the files of at most twice as many samples as threads wait in memory.
+    A sample takes its share of the budget before it is decoded and gives it back when its images are released. All images
+    that the engine holds or waits for therefore fit into ``memory_bytes``. A sample that needs more memory is decoded
+    while no other sample has a share. In addition to the budget, the files of at most twice as many samples as threads wait in
+    memory.
     """
 
     def __init__(self, threads: int, memory_bytes: int) -> None:
         return_freed_images()
         self.budget = MemoryBudget(memory_bytes)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="media")
-        self._open_samples = asyncio.Semaphore(2 * threads)  # for each thread one being decoded, and the next one
+        self._open_samples = asyncio.Semaphore(2 * threads)  # for each thread, the sample that it decodes and the next sample
 
     @asynccontextmanager
     async def hold(self, media: Sequence[Media], access: MediaAccess, bounds: MediaBounds) -> AsyncIterator[tuple[Image, ...]]:
-        """Yield the images of one sample's media, in order, in mode RGB.  The caller must not keep them after the block.
+        """Yield the images of one sample's media, in order, in mode RGB. The caller must not keep them after the block.
 
         Raises the errors of ``open_media``.
         """
@@ -54,13 +55,13 @@ class MediaLoader:
             self.budget.give_back(kept)
 
     def stop(self) -> None:
-        """Wait for the media that are being decoded, and start no more."""
+        """Wait for the media that are being decoded. Do not start others."""
         self._threads.shutdown(cancel_futures=True)
 
     async def _start_decoding(
         self, media: Sequence[Media], access: MediaAccess, bounds: MediaBounds
     ) -> tuple[int, "Future[tuple[Image, ...]]"]:
-        """Start to decode a sample's media.  Return the share of the budget in bytes and the future of the images."""
+        """Start to decode a sample's media. Return the share of the budget in bytes and the future of the images."""
         opening = self._threads.submit(lambda: [open_media(one, access, bounds) for one in media])
         opened = await asyncio.wrap_future(opening)
         share = await self.budget.take(sum(one.peak_bytes for one in opened))
@@ -73,7 +74,7 @@ class MediaLoader:
 
 
 def _decode(opened: list[OpenedMedia]) -> tuple[Image, ...]:
-    """Return the images of a sample's media.  Each file is released from memory as soon as it is decoded."""
+    """Return the images of a sample's media. Each file is released from memory as soon as it is decoded."""
     images: list[Image] = []
     opened.reverse()
     try:

@@ -5,7 +5,7 @@ from collections import deque
 
 
 class MemoryBudget:
-    """A number of bytes that the coroutines of one event loop share.  It is not thread-safe.
+    """A number of bytes that the coroutines of one event loop share. It is not thread-safe.
 
     Requests are served in order of arrival, so that small requests cannot starve a large one.
     """
@@ -18,7 +18,7 @@ class MemoryBudget:
     async def take(self, wanted_bytes: int) -> int:
         """Wait for a share and return its size in bytes.
 
-        A request for more than the whole budget gets the whole budget, so that its holder has the budget alone.
+        A request for more than the whole budget gets the whole budget. No other request has a share at that time.
         """
         share = min(wanted_bytes, self.capacity_bytes)
         granted = asyncio.get_running_loop().create_future()

@@ -1,6 +1,6 @@
-"""Turn media into images.  The functions are synchronous: the worker calls them in a bounded thread pool, in two steps.
+"""Turn media into images. The functions are synchronous: the worker calls them in a bounded thread pool, in two steps.
 
-The first step reads a file and its header and returns how much memory decoding takes.  The second step decodes, once that
+The first step reads a file and its header and returns how much memory decoding takes. The second step decodes, once that
 memory is available.
 """
 
@@ -34,24 +34,24 @@ class OpenedMedia(Protocol):
         """The peak memory in bytes that decoding takes, including the file and the images."""
 
     def decode(self) -> tuple[Image.Image, ...]:
-        """Return the images in mode RGB: one image, or the frames of a video.  Raises ``SampleError``."""
+        """Return the images in mode RGB: one image, or the frames of a video. Raises ``SampleError``."""
 
 
 def open_media(media: Media, access: MediaAccess, bounds: MediaBounds) -> OpenedMedia:
     """Read an image or a video and its header.
 
-    ``decode`` returns an image upright, with transparency replaced by white, and only the first frame of an animation.  It
-    returns a video as frames at equal distances over its length.  Both are within ``bounds``.
+    ``decode`` returns an image upright, with transparency replaced by white, and only the first frame of an animation. It
+    returns a video as frames at equal distances over its length. Both are within ``bounds``.
 
     Raises ``SampleError``, as ``decode`` does, with one of these codes:
 
     - ``media_missing``: the file or address does not exist.
     - ``media_unreadable``: no permission, a folder, or a server that does not answer.
     - ``media_forbidden``: outside the allowed folders, or an address that ``access`` does not allow.
-    - ``media_changed``: the file has another content than when the run was planned.
+    - ``media_changed``: the content of the file has changed since the run was planned.
     - ``media_corrupt``: cut off, or not of the expected kind.
     - ``media_too_large``: more than ``MAX_BYTES`` or ``MOST_PIXELS``.
-    - ``media_unsupported``: a URL where they are disabled, or a video without PyAV.
+    - ``media_unsupported``: a URL while URLs are disabled, or a video without PyAV.
 
     Raises ``TransientError`` if this machine or an unavailable file system is at fault.
     """
@@ -64,7 +64,7 @@ def open_media(media: Media, access: MediaAccess, bounds: MediaBounds) -> Opened
     try:
         from workers.media.video import open_video
     except ImportError as error:
-        message = f"{name}: videos need PyAV ({error}); pip install 'vlm-fleet[video]' on the workers"
+        message = f"{name}: videos require PyAV ({error}); run pip install 'vlm-fleet[video]' on the workers"
         raise SampleError("media_unsupported", message) from None
     return open_video(content, name, bounds)
 
@@ -73,7 +73,7 @@ _EXPECTED = {"image": "an image", "video": "a video"}
 
 
 def read_media(media: Media, access: MediaAccess) -> bytes:
-    """Return the bytes of a media, at most ``MAX_BYTES``, from inline data, a file or an address.
+    """Return the bytes of ``media``, at most ``MAX_BYTES``, from inline data, a file or an address.
 
     Raises the errors of ``open_media``.
     """
@@ -94,7 +94,7 @@ def _decode_base64(text: str | bytes, name: str) -> bytes:
     if len(text) // 4 * 3 > MAX_BYTES:
         raise _too_large(name, f"{len(text) // 4 * 3} bytes, at most {MAX_BYTES} are allowed")
     try:
-        # Line breaks are allowed, as in MIME.  Any other character outside of the alphabet means that this is not base64.
+        # Line breaks are allowed, as in MIME. Any other character outside of the alphabet means that this is not base64.
         encoded = text.encode("ascii") if isinstance(text, str) else text
         return base64.b64decode(b"".join(encoded.split()), validate=True)
     except (binascii.Error, ValueError) as error:

@@ -1,8 +1,8 @@
 """Media from https addresses: public hosts only, with one limit on time and one on size.
 
-Datasets may come from untrusted authors, and a worker runs inside a network that those authors cannot reach.  To prevent
+Datasets may come from untrusted authors, and a worker runs inside a network that those authors cannot reach. To prevent
 server-side request forgery, each connection goes to exactly the IP address that was checked, also after a redirect: a second
-resolution of the name could return another address.  Proxies from the environment are not used, because a proxy would resolve
+resolution of the name could return another address. Proxies from the environment are not used, because a proxy would resolve
 the name itself.
 """
 
@@ -33,7 +33,7 @@ _GONE = (404, 410)
 # "identity" rules out decompression bombs.
 _HEADERS = ((b"Accept", b"image/*"), (b"Accept-Encoding", b"identity"), (b"User-Agent", b"vlm-fleet"))
 
-# Networks that ``ipaddress`` counts as global and that must still be refused.  IANA assigns IPv6 addresses only from 2000::/3.
+# Networks that ``ipaddress`` counts as global and that must still be refused. IANA assigns IPv6 addresses only from 2000::/3.
 # Other IPv6 addresses reach, among others, IPv4 hosts through translation (64:ff9b::/96); 6to4 (2002::/16) reaches them too.
 _UNICAST_V6 = ipaddress.ip_network("2000::/3")
 _NOT_PUBLIC = tuple(
@@ -48,14 +48,14 @@ _NOT_PUBLIC = tuple(
 
 
 def fetch_url(url: str, *, timeout_s: float, max_bytes: int) -> bytes:
-    """Return the content at an https address, at most ``max_bytes``.  Redirects are followed.
+    """Return the content at an https address, at most ``max_bytes``. Redirects are followed.
 
     ``timeout_s`` limits the whole request in seconds, from name resolution to the last byte.
 
     Raises ``SampleError`` with one of these codes: ``media_forbidden`` (scheme, port, password or address not allowed),
     ``media_missing`` (404, 410), ``media_too_large``, and ``media_unreadable`` (any other response, no connection, timeout).
-    A host that does not answer is a fault of the sample, because some addresses in a dataset are permanently dead.  Raises
-    ``TransientError`` if this machine has no descriptors or memory left.
+    A host that does not answer is a fault of the sample, because some addresses in a dataset are permanently unreachable. Raises
+    ``TransientError`` if this machine has run out of descriptors or memory.
     """
     deadline = _Deadline(timeout_s)
     name, target = name_url(url), url
@@ -87,7 +87,7 @@ def name_url(url: str) -> str:
 
 
 def check_url(url: str, name: str) -> httpx2.URL:
-    """Return the parsed address.  ``name`` names it in error messages.  Raises ``SampleError`` ``media_forbidden``."""
+    """Return the parsed address. ``name`` names it in error messages. Raises ``SampleError`` ``media_forbidden``."""
     try:
         parsed_url = httpx2.URL(url)
     except (httpx2.InvalidURL, ValueError):  # ValueError: a lone surrogate
@@ -104,7 +104,7 @@ def check_url(url: str, name: str) -> httpx2.URL:
 
 
 def is_public(address: str) -> bool:
-    """Return whether an IP address is a public unicast address of the internet.  Raises ``ValueError`` if it is no address."""
+    """Return whether an IP address is a public unicast address of the internet. Raises ``ValueError`` if it is not an address."""
     found = ipaddress.ip_address(address)
     if isinstance(found, ipaddress.IPv6Address):
         if found.ipv4_mapped is not None:
@@ -130,7 +130,7 @@ class _Deadline:
         self._ends_at = time.monotonic() + timeout_s
 
     def left_s(self) -> float:
-        """Return the remaining seconds.  Raises ``TimeoutError`` if none remain."""
+        """Return the remaining seconds. Raises ``TimeoutError`` after the deadline."""
         left = self._ends_at - time.monotonic()
         if left <= 0:
             raise TimeoutError
@@ -171,7 +171,7 @@ class _PublicBackend(httpcore2.NetworkBackend):
 
 
 class _BoundedStream(httpcore2.NetworkStream):
-    """A stream on which every step has what is left of the whole time: a read timeout alone does not bound a slow drip."""
+    """A stream whose operations share one deadline. A read timeout alone does not bound a server that sends slowly."""
 
     def __init__(self, stream: httpcore2.NetworkStream, deadline: _Deadline) -> None:
         self._stream = stream

@@ -1,7 +1,7 @@
-"""Decode videos into frames with PyAV (the extra ``video``).  The module is imported only when a sample has a video.
+"""Decode videos into frames with PyAV (the extra ``video``). The module is imported only when a sample has a video.
 
-The headers of a file are not trusted.  One pass over the packets, without decoding, counts the frames and finds the keyframes,
-which can be decoded without other frames.
+The headers of a file may be wrong. Therefore one pass over the packets, without decoding, counts the frames and finds the
+keyframes, which can be decoded without other frames.
 """
 
 import time
@@ -29,19 +29,19 @@ MOST_S = 60.0  # time limit for decoding one video, in seconds
 
 # An explicit list, because playlists and scripts name other files, which FFmpeg would open.
 _FORMATS = "mov,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,gif"
-# The MP4 boxes that declare the number of samples in the file.  FFmpeg allocates about 70 bytes for each declared sample when
+# The MP4 boxes that declare the number of samples in the file. FFmpeg allocates about 70 bytes for each declared sample when
 # it opens the file, so the number is checked before.
 _COUNT_BOXES = ((b"stsz", 12), (b"trun", 8))  # the name of the box, and the offset of its count from the name
 _DECODER_FRAMES = 20  # H.264 and HEVC refer back to 16 frames; a few more are in the decoder's queue
 _NO_TIMESTAMP = 2**63  # later than every requested time
-_MIN_SKIPPED_FRAMES = 8  # a seek pays off if it skips more frames than this
+_MIN_SKIPPED_FRAMES = 8  # a seek is faster only if it skips more frames than this
 _ROTATIONS = {90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_270}
 
 
 class FrameTarget(NamedTuple):
     """A frame to extract: the first one at or after ``pts``, in units of the stream's time base.
 
-    ``seek_pts`` is the keyframe to seek to, and set only if the seek avoids decoding enough frames.
+    ``seek_pts`` is the keyframe to seek to. It is ``None`` unless the seek skips enough frames.
     """
 
     pts: int
@@ -52,7 +52,7 @@ class FrameTarget(NamedTuple):
 class OpenedVideo:
     """A video whose frames were counted and chosen.
 
-    ``target`` is the (width, height) of the decoded frames in pixels, before they are rotated upright.  ``peak_bytes`` is an
+    ``target`` is the (width, height) of the decoded frames in pixels, before they are rotated upright. ``peak_bytes`` is an
     upper bound of the memory that decoding takes.
     """
 
@@ -65,7 +65,7 @@ class OpenedVideo:
     def decode(self) -> tuple[Image.Image, ...]:
         """Return the chosen frames in mode RGB, rotated upright.
 
-        Fewer frames are returned if some are damaged.  Raises ``SampleError``: ``media_corrupt`` if fewer than half of the
+        Fewer frames are returned if some are damaged. Raises ``SampleError``: ``media_corrupt`` if fewer than half of the
         frames can be decoded, ``media_too_large`` after ``MOST_S`` seconds.
         """
         ends_at = time.monotonic() + MOST_S
@@ -110,7 +110,7 @@ class OpenedVideo:
 
 
 def open_video(content: bytes, name: str, bounds: MediaBounds) -> OpenedVideo:
-    """Count the frames of the video in ``content`` and choose those to extract.  ``name`` names the video in error messages.
+    """Count the frames of the video in ``content`` and choose frames to extract. ``name`` names the video in error messages.
 
     Raises ``SampleError`` with ``media_corrupt``, ``media_too_large`` or ``media_unsupported``.
     """
@@ -121,7 +121,7 @@ def open_video(content: bytes, name: str, bounds: MediaBounds) -> OpenedVideo:
             found = f"frames of {size[0]} x {size[1]} pixels, at most {MOST_PIXELS} are allowed; scale it down"
             raise SampleError("media_too_large", f"{name}: {found}")
         packets = _list_packets(container, stream, name)
-        has_timestamps = container.format.name != "mpeg"  # guessed in MPEG, with a different result after each seek
+        has_timestamps = container.format.name != "mpeg"  # FFmpeg guesses them in MPEG, with a different result after each seek
         bits = stream.format.padded_bits_per_pixel if stream.format else 48
     frame_targets = _choose_frames(packets, bounds.max_frames, seeks=has_timestamps)
     target = fit_size(size, bounds)
@@ -136,7 +136,7 @@ def _check_declared_counts(content: bytes, name: str) -> None:
         at = content.find(box)
         while at >= 0:
             flags, count = content[at + 4 : at + 8], int.from_bytes(content[at + offset : at + offset + 4])
-            # A box begins with its version and flags.  Image data are unlikely to contain these zeros after a box name.
+            # A box begins with its version and flags. Image data are unlikely to contain these zeros after a box name.
             if flags[:1] in (b"\0", b"\1") and flags[1:2] == b"\0" and flags[2:] < b"\x10" and count > MOST_FRAMES:
                 raise _too_many(name, count)
             at = content.find(box, at + 4)
@@ -222,7 +222,7 @@ def _decode(container: InputContainer, stream: VideoStream, name: str, ends_at: 
 def _timestamp_of(frame: VideoFrame) -> int:
     """Return the presentation timestamp of a frame.
 
-    A frame without a timestamp gets a time later than every target, so that it is used at once.
+    A frame without a timestamp gets a time later than every target, so that it is used immediately.
     """
     timestamp = frame.dts if frame.pts is None else frame.pts
     return _NO_TIMESTAMP if timestamp is None else timestamp

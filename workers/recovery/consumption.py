@@ -1,4 +1,4 @@
-"""Notice a worker that takes no message although messages wait and it has room for more."""
+"""Detect a worker that does not take messages although messages wait and it has room."""
 
 import time
 from collections.abc import Callable
@@ -11,10 +11,10 @@ _PATIENCE_LEASES = 3.0
 
 
 class Consumption:
-    """Compare what waits in the queue with what Celery has taken from it, at every heartbeat of a worker.
+    """Compares the messages in the queue with the messages that Celery has taken, at every heartbeat of a worker.
 
-    A worker whose consumer is stuck still renews its leases and looks ready.  So its record must name the trouble, whatever the
-    cause is: a right that it lacks in Redis, a blocked main thread, a place in the prefetch limit that was never freed.
+    A worker whose consumer is stuck still renews its leases and is listed as ready. So its record must name the trouble for every
+    cause: a missing permission in Redis, a blocked main thread, or a place in the prefetch limit that was never freed.
     """
 
     def __init__(self, count_waiting: Callable[[], int], settings: Settings) -> None:
@@ -25,15 +25,15 @@ class Consumption:
         self._since_s = 0.0
 
     def describe_trouble(self) -> str | None:
-        """Return the trouble once messages have waited for three leases while this worker had room and took none."""
+        """Return the trouble if this worker had room but has not taken a waiting message for three lease times."""
         waiting, taken = self._count_waiting(), state.all_total_count[0]
         has_room = len(state.reserved_requests) < self._places
         now = time.monotonic()
         if taken != self._taken or not (waiting and has_room):
             self._taken, self._since_s = taken, now
-        if (silent_s := now - self._since_s) < self._patience_s:
+        if (idle_s := now - self._since_s) < self._patience_s:
             return None
         return (
-            f"has taken no message for {silent_s:.0f} s although {waiting:,} wait in the queue and it has room; see its "
-            "log, check that Redis lets its user read the queue (BRPOP), then restart the worker"
+            f"has not taken a message for {idle_s:.0f} s although {waiting:,} wait in the queue and it has room; see its log, "
+            "check that its Redis user may read the queue (BRPOP), then restart the worker"
         )

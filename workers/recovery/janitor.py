@@ -21,7 +21,7 @@ _RING_AT_ONCE = 256
 
 @dataclass(frozen=True, slots=True)
 class Janitor:
-    """Sweep the runs of one model.  ``find_index`` returns a run's chunks if this worker has read them, without waiting."""
+    """Sweeps the runs of one model. ``find_index`` returns a run's chunks if this worker has read them. It does not wait."""
 
     app: Celery
     ledger: Ledger
@@ -31,12 +31,12 @@ class Janitor:
     interval_s: float
 
     def sweep(self, *, trusts_leases: bool = True, takes_struck: bool = True) -> int:
-        """Take over chunks whose lease expired and, once the queue is empty, ring for pending ones.  Return how many.
+        """Take over chunks with an expired lease. If the queue is empty, send messages for pending chunks. Return their number.
 
-        A dead worker's chunks do not go through the queue, where thousands of chunks may wait before them.  Unless
-        ``trusts_leases``, take only what was given back: leases may have expired because no holder could renew them.  Unless
-        ``takes_struck``, leave struck and quarantined chunks to other workers.  One worker of a model sweeps per
-        ``interval_s``; one that may have left chunks to others frees the turn for the next at once.
+        A dead worker's chunks do not go through the queue, where they could wait behind thousands of other chunks.
+        ``trusts_leases`` is false if leases may have expired because their holders could not renew them: then take over only
+        chunks that were given back. If ``takes_struck`` is false, leave struck and quarantined chunks to other workers. One
+        worker of a model sweeps per ``interval_s``. A worker that may have left chunks to others releases the turn immediately.
         """
         turn = f"fleet:janitor:{self.model}"
         if not self.ledger.client.set(turn, "1", nx=True, px=int(self.interval_s * 1000)):
@@ -53,7 +53,7 @@ class Janitor:
             except ResponseError as error:
                 if can_pass(error):
                     raise
-                # The other runs must go on.
+                # Continue with the other runs.
                 log.exception("run.record_unusable", run_id=run_id, hint="rebuild it with: producer resume --rebuild")
         if taken or not (self.takeovers.room and takes_struck):
             self.ledger.client.delete(turn)
@@ -68,6 +68,6 @@ class Janitor:
         return len(expired)
 
     def _is_running(self, run_id: str) -> bool:
-        """Return whether workers may lease the run's chunks; ringing for a paused run would never end."""
+        """Return whether workers may lease the run's chunks. Sending messages for a paused run would never end."""
         view = self.ledger.view_run(run_id)
         return view is not None and view.state == RunState.RUNNING

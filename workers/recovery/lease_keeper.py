@@ -22,17 +22,17 @@ log = structlog.get_logger()
 
 @dataclass
 class HeldLease:
-    """A lease that this worker holds; ``lost`` once another worker has taken the chunk over."""
+    """A lease that this worker holds. ``lost`` is true once another worker has taken the chunk over."""
 
     lease: Lease
     lost: bool = False
 
 
 class LeaseKeeper:
-    """Renew the held leases and call ``duties`` every ``renew_s`` until stopped.
+    """Renews the held leases and calls ``duties`` every ``renew_s`` until it is stopped.
 
-    While Redis is unreachable it keeps trying, and chunks keep running: a lease that expires meanwhile is renewed later
-    unless another worker took the chunk over.  When the launcher has exited, this process drains.
+    While Redis is unreachable, it keeps trying and chunks keep running. A lease that expires during that time is renewed later,
+    unless another worker has taken the chunk over. When the launcher has exited, this process drains.
     """
 
     def __init__(self, ledger: Ledger, settings: Settings, duties: Callable[[], None], launcher: int | None = None) -> None:
@@ -41,14 +41,14 @@ class LeaseKeeper:
         self._duties = duties
         self._held: dict[str, HeldLease] = {}
         self._idle = threading.Condition()
-        self._parent = launcher or os.getppid()  # it may have exited before this line
+        self._parent = launcher or os.getppid()  # the launcher may have exited before this line
         self._round_at: float | None = None
         self._trusts_from = 0.0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
     def start(self) -> None:
-        """Run one heartbeat here, and all later ones on a thread."""
+        """Run the first heartbeat in the calling thread, and all later heartbeats in a separate thread."""
         self._beat()
         self._thread.start()
 
@@ -57,10 +57,10 @@ class LeaseKeeper:
         self._thread.join()
 
     def trusts_leases(self) -> bool:
-        """Return whether an expired lease means a dead worker.  Call it once per heartbeat, after Redis has answered.
+        """Return whether an expired lease means a dead worker. Call it once per heartbeat, after Redis has answered.
 
-        While Redis was unreachable or this process was stopped, leases of live workers have expired as well.  After that, no
-        chunk is taken over for one lease time, so that live workers can renew.
+        Leases of live workers also expire while Redis is unreachable or this process is suspended. For one lease time after that,
+        this worker does not take over chunks, so that live workers can renew their leases.
         """
         now = time.monotonic()
         gap_s, self._round_at = now - (self._round_at or now), now

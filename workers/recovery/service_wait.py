@@ -15,10 +15,10 @@ Service = TypeVar("Service")
 
 
 def wait_for_service(connect: Callable[[], Service], on_trouble: Callable[[str], object], *, pause_s: float) -> Service:
-    """Return what ``connect`` returns, once it does not raise a ``TransientError``.
+    """Call ``connect`` until it does not raise a ``TransientError``, and return its result.
 
-    Try again every ``pause_s`` seconds after such an error, and call ``on_trouble`` with its message each time.  Raises
-    ``ConfigError`` for a fault that does not pass.
+    Retry every ``pause_s`` seconds. Call ``on_trouble`` with the message of each error. Raises ``ConfigError`` for a fault that
+    the user must correct.
     """
     while True:
         try:
@@ -30,7 +30,7 @@ def wait_for_service(connect: Callable[[], Service], on_trouble: Callable[[str],
 
 
 def open_usable_store(url: str) -> Store:
-    """Return the store at ``url``, to which an object could be written.  A missing folder is not created."""
+    """Return the store at ``url`` after a successful test write. Do not create a missing folder."""
     store = open_store(url, create=False)
     store.probe()
     return store

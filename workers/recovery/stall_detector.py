@@ -1,4 +1,4 @@
-"""Detect an engine that has pending requests and answers none of them."""
+"""Detect an engine that does not answer its pending requests."""
 
 import time
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 
 class StallDetector:
-    """Measure the time since the last answer.  The engine's loop writes it, the heartbeat thread reads it."""
+    """Measures the time since the last answer. The engine's loop writes it, the heartbeat thread reads it."""
 
     def __init__(self) -> None:
         self._pending = 0
@@ -14,7 +14,7 @@ class StallDetector:
 
     @contextmanager
     def track_request(self) -> Iterator[None]:
-        """Count one request as pending while the block runs.  Both its first request and every end restart the time."""
+        """Count one request as pending while the block runs. The time restarts at the first pending request and at every end."""
         if not self._pending:
             self._since_s = time.monotonic()
         self._pending += 1

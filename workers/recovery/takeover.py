@@ -1,4 +1,4 @@
-"""Take-over of other workers' chunks, each on a thread of its own, so that they wait neither in the queue nor for Celery."""
+"""Takeover of other workers' chunks. Each chunk runs on a separate thread and does not wait in the queue or for Celery."""
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,14 +11,14 @@ from common.ledger.ledger import Ledger
 
 log = structlog.get_logger()
 
-# These chunks skip admission.  The first number bounds what one worker runs; the second what it takes in one sweep of its
-# janitor, so that other workers get a share of a dead worker's chunks.
+# These chunks skip admission. The first number limits the chunks that one worker runs. The second limits the chunks that it
+# takes in one sweep of its janitor, so that other workers get a share of a dead worker's chunks.
 MOST_TAKEOVERS = 16
 MOST_IN_A_SWEEP = 4
 
 
 class Takeovers:
-    """Run the chunks that the ledger has offered to this worker.  Offer to others at once what it does not begin."""
+    """Runs the chunks that the ledger has offered to this worker. Offers chunks that it does not begin to other workers."""
 
     def __init__(
         self, ledger: Ledger, run_chunk: Callable[[str, int], str], most: int, is_closed: Callable[[], bool] = lambda: False
@@ -33,20 +33,20 @@ class Takeovers:
 
     @property
     def room(self) -> int:
-        """How many more may begin in one sweep now; 0 once closed, and while ``is_closed()`` holds."""
+        """The number of further chunks that may begin in one sweep. It is 0 after ``close``, and while ``is_closed()`` is true."""
         return 0 if self._closed or self._is_closed() else min(MOST_IN_A_SWEEP, self._most - self.running)
 
     @property
     def running(self) -> int:
-        """How many run or wait for a thread."""
+        """The number of chunks that run or wait for a thread."""
         return sum(not taken.done() for taken in list(self._running))
 
     def close(self) -> None:
-        """Leave no room for more.  Safe in a signal handler."""
+        """Do not take over further chunks. Safe in a signal handler."""
         self._closed = True
 
     def begin(self, run_id: str, chunk: int) -> None:
-        """Run a chunk on a thread of its own."""
+        """Run a chunk on a separate thread."""
         self._running = {taken: named for taken, named in self._running.items() if not taken.done()}
         try:
             self._running[self._threads.submit(self._run, run_id, chunk)] = (run_id, chunk)
@@ -54,18 +54,18 @@ class Takeovers:
             self.decline(run_id, chunk)
 
     def decline(self, run_id: str, chunk: int) -> None:
-        """Offer a chunk to other workers at once; without this the ledger offers it again only after a lease."""
+        """Offer a chunk to other workers immediately. Otherwise the ledger offers it again only after one lease time."""
         with suppress(RedisError):
             self._ledger.offer_again(run_id, chunk)
 
     def decline_all(self) -> None:
-        """Decline what has not begun.  For a chunk that has begun, this changes nothing."""
+        """Decline the chunks that have not begun. Chunks that have begun do not change."""
         for taken, (run_id, chunk) in list(self._running.items()):
             if not taken.done():
                 self.decline(run_id, chunk)
 
     def stop(self) -> None:
-        """Wait for running take-overs to end; begin no more."""
+        """Wait for running takeovers to end. Do not begin others."""
         self._threads.shutdown()
 
     def _run(self, run_id: str, chunk: int) -> None:

@@ -1,14 +1,14 @@
-"""End this process when native code keeps the interpreter's lock, so that no Python thread runs."""
+"""End this process if native code keeps the interpreter's lock and Python threads cannot run."""
 
 import faulthandler
 import threading
 
 
 class Watchdog:
-    """Check that Python threads run.  If none has run for ``limit_s``, end the process with exit code 1.
+    """Checks that Python threads run. If they have not run for ``limit_s``, ends the process with exit code 1.
 
-    ``faulthandler``'s own thread does not need the interpreter's lock; it writes the tracebacks of all threads to stderr.
-    This is separate from the heartbeat, because one heartbeat may wait for Redis for longer than ``limit_s``.
+    ``faulthandler``'s thread does not need the interpreter's lock. It writes the tracebacks of all threads to stderr.
+    The watchdog is separate from the heartbeat, because one heartbeat may wait for Redis for longer than ``limit_s``.
     """
 
     def __init__(self, limit_s: float) -> None:

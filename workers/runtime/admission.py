@@ -1,4 +1,4 @@
-"""How many samples a worker takes: enough that its engine never waits, and no more, so that other workers get a share."""
+"""Limit the samples that a worker takes: enough to keep its engine busy, but not more, so that other workers get a share."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ class Permit:
         self._samples = samples
 
     def release(self, samples: int) -> None:
-        """Record that ``samples`` of the chunk have their outcome."""
+        """Record that ``samples`` of the chunk's samples have an outcome."""
         self._samples -= samples
         self._gate.make_room(samples)
 
@@ -24,11 +24,11 @@ class Permit:
 
 
 class AdmissionGate:
-    """Admit another chunk while fewer than ``enough`` samples of this worker wait for an outcome.
+    """Admits another chunk while fewer than ``enough`` samples of this worker wait for an outcome.
 
-    The gate counts samples, not chunks: the last, long answers of a few chunks would leave a continuously batching engine
-    half empty.  A chunk passes it before it is leased, so that another worker can take a chunk that does not fit here.
-    While ``is_closed()`` holds, it admits none.
+    The gate counts samples, not chunks. With a limit on chunks, the last, long answers of a few chunks would leave a continuously
+    batching engine half empty. A chunk passes the gate before it is leased, so that another worker can take a chunk that does not
+    fit here. The gate does not admit chunks while ``is_closed()`` is true.
     """
 
     def __init__(self, enough: int, is_closed: Callable[[], bool] = lambda: False) -> None:
@@ -39,7 +39,7 @@ class AdmissionGate:
 
     @contextmanager
     def admit(self, samples: int, until: Callable[[], bool]) -> Iterator[Permit]:
-        """Block until there is room or ``until()`` holds, then count ``samples`` as waiting while the block runs."""
+        """Block until there is room or ``until()`` is true, then count ``samples`` as waiting while the block runs."""
         with self._changed:
             while (self._waiting >= self._enough or self._is_closed()) and not until():
                 self._changed.wait(_POLL_S)

@@ -1,4 +1,4 @@
-"""The chunks that this worker holds: it leases them, renews them, gives them back, and takes none while it drains."""
+"""The chunks that this worker holds: it leases, renews and gives back chunks. It does not take chunks while it drains."""
 
 import threading
 import time
@@ -17,7 +17,7 @@ from workers.runtime.engine_lock import EngineLock
 
 
 class ChunkLeases:
-    """Lease chunks for one worker.  Safe to share between threads; ``drain`` is safe in a signal handler."""
+    """Leases chunks for one worker. Safe to share between threads. ``drain`` is safe in a signal handler."""
 
     def __init__(
         self, worker: str, ledger: Ledger, keeper: LeaseKeeper, takeovers: Takeovers, engine_lock: EngineLock, settings: Settings
@@ -36,7 +36,7 @@ class ChunkLeases:
 
     @contextmanager
     def hold(self, run_id: str, chunk: int) -> Iterator[HeldLease | None]:
-        """Lease a chunk and keep it renewed while the block runs.  Yield ``None`` if it is done, held or closed.
+        """Lease a chunk and keep it renewed while the block runs. Yield ``None`` if it is done, held or closed.
 
         If an exception leaves the block, the chunk is given back and offered again after ``lease_s``.
         """
@@ -49,24 +49,24 @@ class ChunkLeases:
             try:
                 yield held
             except BaseException:
-                with suppress(RedisError):  # then the lease expires
+                with suppress(RedisError):  # if this fails, the lease expires
                     if held:
                         self.give_back(held.lease, delay_s=self._settings.lease_s)
                 raise
 
     def give_back(self, lease: Lease, *, delay_s: float = 0.0) -> None:
-        """Release a chunk, with its journal intact, for another worker's janitor to take over."""
+        """Release a chunk and keep its journal. Another worker's janitor takes the chunk over."""
         death = self._death if lease.token in (self._in_flight_at_death or ()) else None
         self._ledger.release(lease, death=death, delay_s=delay_s)
 
     def give_back_all(self) -> None:
-        """Release every chunk, also one whose ``acquire`` is in flight."""
+        """Release every chunk, including a chunk whose ``acquire`` is in flight."""
         self.wait_for_acquire()
         for lease in self._keeper.leases:
             self.give_back(lease)
 
     def drain(self, *, at_once: bool = False) -> None:
-        """Take no more chunks.  Those that run have ``drain_grace_s`` left, or no time if ``at_once``."""
+        """Stop taking chunks. Running chunks may continue for ``drain_grace_s``, or are given back now if ``at_once``."""
         self._takeovers.close()
         if at_once:
             self._grace_ends_at = time.monotonic()
@@ -79,22 +79,24 @@ class ChunkLeases:
 
     @property
     def grace_over(self) -> bool:
-        """Whether the grace period of a drain has passed, so that running chunks are to be given back."""
+        """Whether the grace period of a drain has passed. Running chunks must then be given back."""
         return self._grace_ends_at is not None and time.monotonic() >= self._grace_ends_at
 
     @property
     def takes_struck(self) -> bool:
         """Whether this worker may lease a struck or quarantined chunk.
 
-        It holds one at a time, so that a second engine death names one of them.
+        It holds at most one such chunk, so that a second engine death identifies the chunk.
         """
         return all(lease.standing == Standing.FRESH for lease in self._keeper.leases)
 
     def note_death_and_drain(self, cause: DeathCause) -> DeathCause | None:
-        """Note which chunks were in flight when the engine died of ``cause``, then drain at once.  Return what counts.
+        """Record the chunks in flight when the engine died of ``cause``, then drain without a grace period.
 
-        The order matters: a drain makes chunks leave the engine lock.  In a worker that drains already no death counts
-        (``None``), because the signal that ended it may have reached its engine as well.
+        Return the cause that counts.
+
+        The order matters, because a drain makes chunks release the engine lock. If the worker already drains, the death does not
+        count (``None``), because the signal that drains the worker may also have ended its engine.
         """
         with self._noting_death:
             if self._in_flight_at_death is None:
@@ -108,6 +110,6 @@ class ChunkLeases:
         return self._ledger.acquire(run_id, chunk, self._worker, takes_struck=self.takes_struck)
 
     def wait_for_acquire(self) -> None:
-        """Block until any in-flight ``acquire`` has finished.  None can start after a drain."""
+        """Block until any in-flight ``acquire`` has finished. None can start after a drain."""
         with self._acquiring:
             return

@@ -1,4 +1,4 @@
-"""The engine of a worker process, on an event loop and a thread of its own, with what prepares its requests."""
+"""The engine of a worker process, on a separate event loop and thread, with the adapter and the media loader."""
 
 import asyncio
 import threading
@@ -21,18 +21,18 @@ from workers.runtime.run_context import RunContext
 
 log = structlog.get_logger()
 
-_LATEST_WEIGHT = 0.05  # of one answer in the moving average of latencies: some 20 answers count
-_STOP_S = 10.0  # an engine that takes longer to stop hangs; the launcher waits for little more than this
+_LATEST_WEIGHT = 0.05  # of one answer in the moving average of latencies, which covers about 20 answers
+_STOP_S = 10.0  # an engine that takes longer to stop counts as hung; the launcher waits only a little longer
 
 Result = TypeVar("Result")
 
 
 class EngineHost:
-    """Turn requests into generations.  The task threads of a worker share one host.
+    """Turns requests into generations. The task threads of a worker share one host.
 
     Sample code runs as coroutines on the engine's loop, so that all samples of all chunks reach the engine together.
-    ``load_s`` is the time in seconds that loading took, ``latency_s`` the moving average of the time to an answer, ``None``
-    before the first answer.
+    ``load_s`` is the loading time in seconds. ``latency_s`` is the moving average of the time to an answer, or ``None`` before
+    the first answer.
     """
 
     def __init__(self, worker: str, engine: Engine, adapter: Adapter, media: MediaLoader, *, stall_s: float) -> None:
@@ -51,7 +51,7 @@ class EngineHost:
     def start(self, *, on_loop_end: Callable[[str], object], while_loading: Callable[[], None], every_s: float) -> None:
         """Load the engine and call ``while_loading`` every ``every_s`` seconds until it has loaded.
 
-        ``on_loop_end`` receives the reason when the engine ends its loop later.  Raises what ``Engine.start`` raises.
+        ``on_loop_end`` receives the reason if the engine ends its loop later. Raises the errors of ``Engine.start``.
         """
         self._thread = threading.Thread(target=self._run_loop, args=(on_loop_end,), name="engine", daemon=True)
         self._thread.start()
@@ -65,7 +65,7 @@ class EngineHost:
         self._watchdog.start()
 
     def stop(self) -> None:
-        """Stop the engine and its loop.  Raises ``TimeoutError``, with both left as they are, when the engine hangs."""
+        """Stop the engine and its loop. Raises ``TimeoutError`` if the engine hangs, and leaves both unchanged."""
         try:
             self.submit(self.engine.stop()).result(_STOP_S)
         except TimeoutError:
@@ -81,7 +81,7 @@ class EngineHost:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     async def generate(self, request: Request) -> Generation:
-        """Ask the engine.  Raises what ``Engine.generate`` raises."""
+        """Send a request to the engine. Raises the errors of ``Engine.generate``."""
         began_s = time.monotonic()
         with self._stalls.track_request():
             generation = await self.engine.generate(request)
@@ -90,17 +90,19 @@ class EngineHost:
         return generation
 
     def hold_images(self, sample: Sample, run: RunContext) -> AbstractAsyncContextManager[tuple[Image, ...]]:
-        """Return a block in which a sample's images take their share of memory, see ``MediaLoader.hold``."""
+        """Return a context manager that holds a sample's images in memory, see ``MediaLoader.hold``."""
         return self._media.hold(sample.media, run.access, run.spec.model.media)
 
     def describe_stall(self) -> str | None:
-        """Return the reason to end the process if the engine has pending requests and answers none; else ``None``."""
-        return f"the engine has answered nothing for {self._stall_s:g} s" if self._stalls.stalled_s > self._stall_s else None
+        """Return the reason to end the process if the engine does not answer its pending requests, else ``None``."""
+        if self._stalls.stalled_s <= self._stall_s:
+            return None
+        return f"the engine has not answered a request for {self._stall_s:g} s"
 
     def _run_loop(self, on_loop_end: Callable[[str], object]) -> None:
         try:
             self._loop.run_forever()
         except (SystemExit, KeyboardInterrupt):
-            # Only these two leave a loop.  Without a loop no chunk would ever end.
+            # Only these two exceptions end a loop. Without a loop, chunks would never end.
             log.exception("engine.loop_ended")
             on_loop_end("the engine ended its loop")

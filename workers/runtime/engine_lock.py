@@ -1,4 +1,4 @@
-"""The shared and exclusive lock on the engine: chunks share it, a quarantined chunk has it alone."""
+"""The shared and exclusive lock on the engine: chunks share it, a quarantined chunk holds it exclusively."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ _POLL_S = 0.1
 
 
 class EngineLock:
-    """Hold any number of chunks together, or one quarantined chunk alone, which goes before chunks that come later."""
+    """Held by any number of chunks together, or by one quarantined chunk alone, which takes precedence over later chunks."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -20,18 +20,18 @@ class EngineLock:
 
     @property
     def is_reserved(self) -> bool:
-        """Whether a quarantined chunk has the engine or waits for it, so that no other chunk can start."""
+        """Whether a quarantined chunk holds the lock or waits for it. Other chunks then cannot start."""
         return bool(self._quarantined_waiting) or any(map(_is_quarantined, list(self._holding.values())))
 
     def is_held_by(self, lease: Lease) -> bool:
-        """Return whether a chunk holds the lock, so that it may be the cause if the engine dies now."""
+        """Return whether a chunk holds the lock. It may then be the cause of an engine death."""
         return lease.token in self._holding
 
     @contextmanager
     def acquire(self, lease: Lease, until: Callable[[], bool]) -> Iterator[None]:
-        """Hold the lock while the block runs.  The wait ends, with or without the lock, once ``until()`` holds.
+        """Hold the lock while the block runs. The wait ends once ``until()`` is true, even if other chunks hold the lock.
 
-        A chunk whose block ends with ``EngineError`` keeps the lock: this process ends, and the death counts against every
+        A chunk whose block ends with ``EngineError`` keeps the lock, because this process ends and the death counts against every
         chunk that holds the lock.
         """
         wait = self._wait_exclusive if _is_quarantined(lease) else self._wait_shared

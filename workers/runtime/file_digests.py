@@ -1,4 +1,4 @@
-"""SHA-256 digests of files, kept in a small cache file of the user, so that a large model is hashed once on a node."""
+"""SHA-256 digests of files, stored in a small cache file of the user, so that a large model is hashed once on a node."""
 
 import fcntl
 import hashlib
@@ -22,9 +22,9 @@ _MOST_KNOWN = 10_000
 
 
 def digest_files(paths: Iterable[Path]) -> dict[Path, str]:
-    """Return the SHA-256 of each file.  Only new and changed files are read.  Raises ``OSError``.
+    """Return the SHA-256 of each file. Read only new and changed files. Raises ``OSError``.
 
-    The workers of a node that start together hash a model once: the others wait for the first one.
+    If workers of a node start together, the first worker hashes the model and the other workers wait.
     """
     digests = {path: digest for path in paths if (digest := read_blob_name(path))}
     rest = [path for path in paths if path not in digests]
@@ -36,14 +36,14 @@ def digest_files(paths: Iterable[Path]) -> dict[Path, str]:
         if size >= _LOGGED_BYTES:
             log.info("weights.hashing", folder=str(stale[0].parent), gib=round(size / 2**30, 1))
         for path in stale:
-            state = _read_state(path)  # before the content: a file that changes meanwhile is read again next time
+            state = _read_state(path)  # before the content, so that a file that changes now is read again next time
             known[str(path)] = (state, _digest_file(path))
         return digests | {path: known[str(path)][1] for path in rest}
 
 
 def _read_state(path: Path) -> list[int]:
     found = path.stat()
-    # The change time too: a copy that keeps the time of its source, such as rsync's, can have the size of the old file.
+    # Include the change time: a copy that keeps the time of its source, such as rsync's, can have the size of the old file.
     return [found.st_size, found.st_mtime_ns, found.st_ctime_ns]
 
 
@@ -54,9 +54,9 @@ def _digest_file(path: Path) -> str:
 
 @contextmanager
 def _open_cache() -> Iterator[Known]:
-    """Yield the known digests, to read and to add to, under an exclusive lock.  They are kept when the block ends.
+    """Yield the known digests under an exclusive lock. Digests that the block adds are saved when it ends.
 
-    Where the cache folder cannot be written, all files count as new.
+    If the cache folder cannot be written, all files count as new.
     """
     try:
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vlm-fleet"
@@ -66,7 +66,7 @@ def _open_cache() -> Iterator[Known]:
         yield {}
         return
     with lock:
-        with suppress(OSError):  # some network file systems have no locks: then each worker hashes
+        with suppress(OSError):  # some network file systems do not support locks; each worker then hashes
             fcntl.flock(lock, fcntl.LOCK_EX)
         known = _read_known(folder / "digests.json")
         before = dict(known)

@@ -1,4 +1,4 @@
-"""The fingerprint of a run: what its model really is, by content.  The first worker that serves the run fixes it."""
+"""The fingerprint of a run identifies its model by content. The first worker that serves the run fixes it."""
 
 import json
 from collections.abc import Mapping
@@ -20,14 +20,14 @@ from workers.runtime.file_digests import digest_files
 log = structlog.get_logger()
 
 _WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf")
-# Configuration, tokenizer, processor, chat templates, and the code of models that bring their own.
+# Configuration, tokenizer, processor, chat templates, and the code of models that include code.
 _OTHERS = ("*.json", "*.jinja", "*/*.jinja", "*.model", "*.txt", "*.tiktoken", "*.py")
 # Engine options that name further files of a model, as a folder or a hub id.
 _FURTHER = {"vllm": ("tokenizer", "hf_config_path"), "mmada": ("vq_weights",)}
 
 
 class ModelFingerprint:
-    """The fingerprint of this worker's model, computed once.  Safe to share between threads."""
+    """The fingerprint of this worker's model, computed once. Safe to share between threads."""
 
     def __init__(self, profile: ModelProfile, weights: str) -> None:
         self._profile = profile
@@ -36,14 +36,14 @@ class ModelFingerprint:
         self._found: dict[str, str] | None = None
 
     def begin(self) -> None:
-        """Hash a local folder in a thread of its own, beside the engine's load.  A model of the hub may not be there yet."""
+        """Hash a local folder in a separate thread while the engine loads. A model of the hub may not be downloaded yet."""
         if _is_folder(self._weights):
             Thread(target=self._read_early, name="fingerprint", daemon=True).start()
 
     def read(self) -> Mapping[str, str]:
-        """Return the digest of each file of the model, or what an endpoint reports, by name.
+        """Return the digest of each file of the model, or the fields that an endpoint reports, by name.
 
-        Call it once the engine has loaded.  Raises ``TransientError`` if a file or the endpoint cannot be read now.
+        Call this after the engine has loaded. Raises ``TransientError`` if a file or the endpoint cannot be read now.
         """
         with self._lock:
             if self._found is None:
@@ -58,7 +58,7 @@ class ModelFingerprint:
 
 
 def describe_model(profile: ModelProfile, weights: str) -> dict[str, str]:
-    """Return what identifies the content of a model, by name.  Raises ``TransientError``."""
+    """Return the digests or fields that identify the content of a model, by name. Raises ``TransientError``."""
     engine, options = find_engine_name(profile.engine), profile.engine_options
     if engine == "openai":
         from workers.engines.openai.report import read_report
@@ -79,7 +79,7 @@ def describe_model(profile: ModelProfile, weights: str) -> dict[str, str]:
 
 
 def _digest_model(profile: ModelProfile, source: str, *, revision: str | None) -> dict[str, str]:
-    """Return the digests of a model's files by name.  There are none if ``source`` is neither a folder nor in the hub's cache."""
+    """Return the digests of a model's files by name, or an empty mapping if ``source`` is not a folder or in the hub's cache."""
     options = profile.engine_options
     if _is_folder(source):
         folder: Path | None = Path(source)
@@ -94,7 +94,7 @@ def _digest_model(profile: ModelProfile, source: str, *, revision: str | None) -
 def list_model_files(folder: Path, *, all_weights: bool = False) -> list[Path]:
     """Return the files of a saved model that can change an answer: weights, configuration, tokenizer, templates and code.
 
-    Of weights in several formats engines load the first; with ``all_weights`` all are listed.
+    If the weights have several formats, engines load the first. ``all_weights`` lists all formats.
     """
     formats = [sorted(folder.glob(pattern)) for pattern in _WEIGHTS]
     weights = list(chain(*formats)) if all_weights else next(filter(None, formats), [])
@@ -102,9 +102,9 @@ def list_model_files(folder: Path, *, all_weights: bool = False) -> list[Path]:
 
 
 def settle_fingerprint(store: Store, run_id: str, ours: Mapping[str, str]) -> None:
-    """Fix the run's fingerprint if it has none yet, else compare it with that of this worker's model.
+    """Store the run's fingerprint if the store does not have it, else compare it with the fingerprint of this worker's model.
 
-    Raises ``ConfigError`` that names the file if they differ, and ``IntegrityError`` if the stored one is damaged.
+    Raises ``ConfigError`` that names the file if they differ, and ``IntegrityError`` if the stored fingerprint is damaged.
     """
     key = fingerprint_key(run_id)
     try:
@@ -119,7 +119,7 @@ def settle_fingerprint(store: Store, run_id: str, ours: Mapping[str, str]) -> No
         name = differing[0]
         more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
         raise ConfigError(
-            f"run {run_id} was begun with another model: {name}{more} is {theirs.get(name, 'absent')} in the run and "
+            f"run {run_id} was started with another model: {name}{more} is {theirs.get(name, 'absent')} in the run and "
             f"{ours.get(name, 'absent')} on this worker; serve the run's weights and restart this worker, then resume the run; or "
             "give the changed model a profile with another name"
         )
@@ -130,8 +130,8 @@ def _parse(content: bytes, key: str) -> dict[str, str]:
         return {str(name): str(digest) for name, digest in json.loads(content).items()}
     except (ValueError, AttributeError) as error:
         raise IntegrityError(
-            f"{key} is not a valid fingerprint ({error}); if all workers have the weights that the run was begun with, delete it: "
-            "the next worker writes it again"
+            f"{key} is not a valid fingerprint ({error}); if all workers have the weights that the run was started with, delete "
+            "it, and the next worker writes it again"
         ) from error
 
 

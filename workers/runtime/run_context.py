@@ -1,4 +1,4 @@
-"""A run as a worker needs it: its spec, its chunks, its validators.  Read from the store once."""
+"""The parts of a run that a worker needs: its spec, chunks and validators. Read from the store once."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ from workers.runtime.fingerprint import ModelFingerprint, settle_fingerprint
 
 @dataclass
 class RunContext:
-    """``datasets`` maps a dataset's name to its number in the plan.  ``index`` grows when a wave is planned."""
+    """A planned run. ``datasets`` maps a dataset's name to its number in the plan. ``index`` grows when a wave is planned."""
 
     run_id: str
     spec: RunSpec
@@ -32,10 +32,10 @@ class RunContext:
     _growing: Lock = field(default_factory=Lock)
 
     def has_chunk(self, store: Store, number: int) -> bool:
-        """Return whether the run has a chunk of this number.  Read the index again for a number that is not in it yet."""
+        """Return whether the run has a chunk with this number. Read the index again if the number is not in it yet."""
         if number >= len(self.index):
             index = read_index(store, self.run_id)
-            with self._growing:  # another thread may have read a later wave meanwhile
+            with self._growing:  # another thread may already have read a later wave
                 self.index = max(self.index, index, key=len)
         return 0 <= number < len(self.index)
 
@@ -43,17 +43,17 @@ class RunContext:
 def load_run(store: Store, run_id: str, profile: ModelProfile, settings: Settings) -> RunContext:
     """Read a planned run from the store.
 
-    ``profile`` has the engine options that this worker's engine runs with: those declared, and those of its preset.
-    Raises ``ConfigError`` if the store has no such run, or if it was planned for another model than ``profile``.  Two
-    profiles of one name share a queue, and answers of the wrong model must not be recorded.
+    ``profile`` has all engine options of this worker's engine: the declared options and the options of its preset.
+    Raises ``ConfigError`` if the store does not have the run, or if it was planned for another model than ``profile``. Two
+    profiles with the same name share a queue, and answers of the wrong model must not be recorded.
     """
     spec, plan = read_run(store, run_id)
     asked, ours = _describe_model(spec.model), _describe_model(profile)
     if differing := [name for name in asked | ours if asked.get(name) != ours.get(name)]:
         name = differing[0]
         raise ConfigError(
-            f"run {run_id} asks for {name} {_show(asked, name)} of {profile.name}, this worker's profile has {_show(ours, name)}; "
-            "give one of the two profiles another name"
+            f"run {run_id} requires {name} {_show(asked, name)} of {profile.name}, but this worker's profile has "
+            f"{_show(ours, name)}; give one of the two profiles another name"
         )
     return RunContext(
         run_id=run_id,
@@ -66,7 +66,7 @@ def load_run(store: Store, run_id: str, profile: ModelProfile, settings: Setting
 
 
 def _describe_model(profile: ModelProfile) -> dict[str, Any]:
-    """Return what must be equal in a run and in the worker that serves it, by the field's name in the profile."""
+    """Return the profile fields that must be equal in a run and in the worker that serves it, by name."""
     identity = mask_record(profile.identity_options)  # as run.json has them
     return {
         **{name: getattr(profile, name) for name in ("engine", "weights", "revision", "adapter", "trust_remote_code")},
@@ -79,20 +79,20 @@ def _show(described: Mapping[str, Any], name: str) -> str:
 
 
 class RunCache:
-    """The runs that this worker has read from the store.  Safe to share between threads."""
+    """The runs that this worker has read from the store. Safe to share between threads."""
 
     def __init__(self, store: Store, profile: ModelProfile, settings: Settings, fingerprint: ModelFingerprint) -> None:
-        # Threads that load a run together must share one context, also after the cache has dropped it.
+        # Threads that load a run together must share one context, even after the cache has dropped it.
         self._loaded: WeakValueDictionary[str, RunContext] = WeakValueDictionary()
         self._load = lru_cache(maxsize=64)(self._read)
         self._store, self._profile, self._settings, self._fingerprint = store, profile, settings, fingerprint
 
     def load(self, run_id: str) -> RunContext:
-        """Return a run, read from the store once.  Raises what ``load_run`` and ``settle_fingerprint`` raise."""
+        """Return a run, read from the store once. Raises the errors of ``load_run`` and ``settle_fingerprint``."""
         return self._loaded.setdefault(run_id, self._load(run_id))
 
     def find_index(self, run_id: str) -> ChunkIndex | None:
-        """Return a run's chunks if they have been read.  The janitor asks, and must never wait for the store."""
+        """Return a run's chunks if they have been read, else ``None``. The janitor calls this and must not wait for the store."""
         run = self._loaded.get(run_id)
         return run.index if run else None
 

@@ -31,7 +31,7 @@ log = structlog.get_logger()
 
 
 class Worker:
-    """What the tasks of one worker process share: an engine, the ledger, the store and the chunks that it holds."""
+    """The objects that the tasks of one worker process share: an engine, the ledger, the store and the held chunks."""
 
     def __init__(
         self,
@@ -65,13 +65,13 @@ class Worker:
         self._settings = settings
 
     def start(self) -> None:
-        """Load the engine, reporting ``loading`` meanwhile, then begin to renew leases.  Raises what ``Engine.start`` raises."""
+        """Load the engine, report ``loading`` during the load, then renew leases. Raises the errors of ``Engine.start``."""
         self.host.start(on_loop_end=self.die, while_loading=self._announce_loading, every_s=self._settings.renew_s)
         self.ready = True  # from now on there may be leases to give back
         self.keeper.start()
 
     def stop(self) -> None:
-        """Drain, stop the engine and leave the worker registry.  End the process if the engine hangs."""
+        """Drain, stop the engine and remove this worker from the registry. End the process if the engine hangs."""
         self.leases.drain()
         self.takeovers.stop()
         self.leases.wait_for_acquire()
@@ -92,7 +92,7 @@ class Worker:
             self.die(str(error), error.cause)
 
     def die(self, reason: str, cause: DeathCause = DeathCause.CRASH) -> NoReturn:
-        """Give every chunk back and end this process at once; the launcher starts a new one."""
+        """Give every chunk back and end this process immediately. The launcher starts a new process."""
         counted = self.leases.note_death_and_drain(cause)
         log.error("engine.died", error=reason, cause=cause, worker=self.name)
         self.trouble = reason
@@ -104,7 +104,7 @@ class Worker:
             os._exit(ENGINE_DIED if counted and counted.is_attributed else ENGINE_KILLED)
 
     def report_and_sweep(self) -> None:
-        """Do what is due after every renewal: announce this worker, let the janitor sweep, look for a stalled engine."""
+        """Run the duties of every heartbeat: announce this worker, let the janitor sweep, check for a stalled engine."""
         try:
             if self.leases.draining:
                 self._announce("draining")
@@ -113,16 +113,16 @@ class Worker:
             trusts = self.keeper.trusts_leases()
             if not self.leases.draining:
                 self._janitor.sweep(trusts_leases=trusts, takes_struck=self.leases.takes_struck)
-        finally:  # a Redis that is out of order must not keep an engine that hangs
+        finally:  # a process whose engine hangs must end even if Redis fails
             if stall := self.host.describe_stall():
                 self.die(stall, DeathCause.STALL)
 
     def _announce_loading(self) -> None:
-        with suppress(RedisError):  # it may be back by the time it is needed
+        with suppress(RedisError):  # Redis may be reachable again when it is needed
             self._announce("loading")
 
     def _announce(self, state: WorkerState, trouble: str | None = None) -> None:
-        """Write this worker's record: what it holds, its rate, and its trouble if it has any."""
+        """Write this worker's record: the chunks that it holds, its rate, and its trouble if it has one."""
         held, rate = ((), None) if state == "stopped" else (self.keeper.leases, self.throughput.measure())
         record = self._record.model_copy(
             update={

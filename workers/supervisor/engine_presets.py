@@ -1,7 +1,7 @@
-"""Presets: engine options chosen from the free GPU memory where the model profile sets none.
+"""Presets: engine options that the model profile does not set, chosen from the free GPU memory.
 
-This module is pure: ``gpus.py`` queries NVML.  An option that the profile sets always takes precedence.  Two kinds of engine
-have no preset: an engine named by an import string chooses its own defaults, and the capacity of an endpoint (``openai``)
+This module is pure: ``gpus.py`` queries NVML. An option that the profile sets always takes precedence. Two kinds of engine
+do not have a preset: an engine named by an import string chooses its own defaults, and the capacity of an endpoint (``openai``)
 does not depend on the GPUs of this machine.
 """
 
@@ -16,13 +16,13 @@ from workers.supervisor.gpus import Gpu
 
 _GIB = 2**30
 
-# Pairs (GiB free for one worker, batch size), largest first.  Idle GPUs of 24, 16 and 8 GB report at least 21, 14 and 7 GiB
+# Pairs (GiB free for one worker, batch size), largest first. Idle GPUs of 24, 16 and 8 GB report at least 21, 14 and 7 GiB
 # free.
 _HF_BATCH = ((21, 16), (14, 8), (7, 4), (0, 1))
-# Pairs (GiB free, sequences).  The GiB are the sum over all GPUs of a worker, because each GPU of a group holds a part of the
+# Pairs (GiB free, sequences). The GiB are the sum over all GPUs of a worker, because each GPU of a group holds a part of the
 # cache.
 _VLLM_SEQUENCES = ((40, 256), (20, 128), (10, 64), (0, 32))
-# vLLM takes its share of the total GPU memory and refuses to start if that much is not free.  It checks after CUDA has
+# vLLM takes its share of the total GPU memory and refuses to start if that much is not free. It checks after CUDA has
 # allocated its own memory, so a reserve is subtracted.
 _VLLM_MAX_SHARE = 0.92
 _VLLM_MIN_SHARE = 0.05
@@ -42,7 +42,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """The engine options chosen for one worker.  ``memory`` describes the memory that they were chosen from, for the log."""
+    """The engine options chosen for one worker. ``memory`` describes the memory that they were chosen from, for the log."""
 
     memory: str
     choices: Mapping[str, Choice]
@@ -53,11 +53,11 @@ class Preset:
 
     def __str__(self) -> str:
         chosen = ", ".join(f"{name}={choice.value} ({choice.why})" for name, choice in self.choices.items())
-        return f"{self.memory}: {chosen or 'nothing chosen'}"
+        return f"{self.memory}: {chosen or 'no options chosen'}"
 
 
 def choose_preset(profile: ModelProfile, gpus: Sequence[Gpu], *, replicas: int = 1) -> Preset:
-    """Return the options for each of ``replicas`` workers that share ``gpus``.  An empty ``gpus`` is a CPU slot.
+    """Return the options for each of ``replicas`` workers that share ``gpus``. An empty ``gpus`` is a CPU slot.
 
     Raises ``ConfigError`` if the profile's engine cannot run on that number of GPUs.
     """
@@ -71,7 +71,7 @@ def choose_preset(profile: ModelProfile, gpus: Sequence[Gpu], *, replicas: int =
 
 
 def find_group_size(profile: ModelProfile) -> int | None:
-    """Return the number of GPUs that the profile requires for each worker, or ``None`` if it sets none.
+    """Return the number of GPUs that the profile requires for each worker, or ``None`` if it does not set one.
 
     Raises ``ConfigError`` if an option is not a positive integer.
     """
@@ -127,7 +127,7 @@ def _choose_for_vllm(gpus: Sequence[Gpu], replicas: int) -> dict[str, Choice]:
     if (available_bytes := _find_available_bytes(gpus, replicas)) is None:
         return choices
     share = min(_find_share(gpu, replicas) for gpu in gpus)
-    if share >= _VLLM_MIN_SHARE:  # otherwise keep vLLM's default: its own error message explains best what is missing
+    if share >= _VLLM_MIN_SHARE:  # otherwise keep vLLM's default, because its own error message explains the cause best
         choices["gpu_memory_utilization"] = Choice(share, "free memory")
     return {**choices, "max_num_seqs": _look_up(_VLLM_SEQUENCES, available_bytes * len(gpus))}
 

@@ -1,6 +1,6 @@
 """List the GPUs of this machine through NVML, and parse the ``--gpus`` option.
 
-A GPU's index is its CUDA index under ``CUDA_DEVICE_ORDER=PCI_BUS_ID``.  The launcher sets that variable because NVML orders
+A GPU's index is its CUDA index under ``CUDA_DEVICE_ORDER=PCI_BUS_ID``. The launcher sets that variable because NVML orders
 GPUs by PCI bus as well.
 """
 
@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-import pynvml  # type: ignore[import-untyped]  # NVIDIA ships no types
+import pynvml  # type: ignore[import-untyped]  # NVIDIA does not ship types
 
 from common.errors import ConfigError, EngineError
 
@@ -23,7 +23,7 @@ _GROUP = re.compile(r"[0-9]{1,4}(?:\+[0-9]{1,4})*")
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One GPU.  Its memory sizes are ``None`` where NVML does not report them, because the CPU shares the memory."""
+    """One GPU. Its memory sizes are ``None`` where NVML does not report them, because the CPU shares the memory."""
 
     index: int
     uuid: str
@@ -34,7 +34,7 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class GpuUser:
-    """A process that holds GPU memory.  ``used_bytes`` is ``None`` where NVML does not let this user read it."""
+    """A process that holds GPU memory. ``used_bytes`` is ``None`` where NVML does not let this user read it."""
 
     pid: int
     used_bytes: int | None
@@ -49,7 +49,7 @@ class Driver:
 
 
 def list_gpus() -> list[Gpu]:
-    """Return the GPUs that the driver lets this process see.
+    """Return the GPUs that are visible to this process.
 
     Raises ``ConfigError`` if there is no driver, and ``EngineError`` if the driver fails: that is a fault of this machine, and
     other machines may work.
@@ -70,14 +70,14 @@ def list_users(gpu: Gpu) -> list[GpuUser]:
 
 
 def read_driver() -> Driver:
-    """Return the versions of the driver and of CUDA.  Raises the errors of ``list_gpus``."""
+    """Return the versions of the driver and of CUDA. Raises the errors of ``list_gpus``."""
     with _nvml():
         cuda = pynvml.nvmlSystemGetCudaDriverVersion_v2()
         return Driver(pynvml.nvmlSystemGetDriverVersion(), f"{cuda // 1000}.{cuda % 1000 // 10}")
 
 
 def list_usable_gpus() -> list[Gpu]:
-    """Return the GPUs that the workers may use.  If ``CUDA_VISIBLE_DEVICES`` is set in the environment, only those it names.
+    """Return the GPUs that the workers may use. If ``CUDA_VISIBLE_DEVICES`` is set, return only the GPUs that it names.
 
     Raises ``ConfigError`` if no GPU remains, and the errors of ``list_gpus``.
     """
@@ -104,19 +104,19 @@ def pick_visible(gpus: Sequence[Gpu], visible: str) -> list[Gpu]:
         if len(named) != 1:
             slices = "; slices of a GPU (MIG) are not supported" if entry.startswith("MIG-") else ""
             raise ConfigError(
-                f"{_VARIABLE}={visible!r}: {entry!r} names no GPU of this machine{slices}; there are: {describe_gpus(gpus)}"
+                f"{_VARIABLE}={visible!r}: {entry!r} does not name exactly one GPU{slices}; the GPUs are: {describe_gpus(gpus)}"
             )
         picked += named
     return picked
 
 
 def parse_gpus(asked: str, gpus: Sequence[Gpu], *, group_size: int = 1) -> list[tuple[Gpu, ...]]:
-    """Return the GPUs of each slot that ``--gpus`` requests, in order of their indexes.  ``gpus`` are the usable GPUs.
+    """Return the GPUs of each slot that ``--gpus`` requests, in order of their indexes. ``gpus`` are the usable GPUs.
 
     ``all`` is one slot for each ``group_size`` of ``gpus``; ``none`` is one slot without a GPU; ``0,1+2`` is one slot with
     GPU 0 and one with GPUs 1 and 2; ``0-3`` is four slots.
 
-    Raises ``ConfigError`` if the text cannot be parsed, if it names a GPU twice or one that is not usable, or if the number of
+    Raises ``ConfigError`` if the text cannot be parsed, if it names a GPU twice or a GPU that is not usable, or if the number of
     GPUs is not a multiple of ``group_size``.
     """
     if asked == "none":
@@ -184,13 +184,13 @@ def _nvml() -> Iterator[None]:
             "pass the GPUs through (docker run --gpus all) with NVIDIA_DRIVER_CAPABILITIES=compute,utility"
         ) from error
     except pynvml.NVMLError as error:
-        raise EngineError(f"the NVIDIA driver fails: {error}; does nvidia-smi work? Otherwise use --gpus none") from error
+        raise EngineError(f"the NVIDIA driver fails: {error}; check it with nvidia-smi, or use --gpus none") from error
 
 
 def _list_handles() -> list[Any]:
     """Return the NVML handles of the GPUs that this process may use.
 
-    NVML also counts the GPUs that a batch system's control groups forbid; CUDA does not, so they are skipped here.
+    NVML also counts the GPUs that a batch system's control groups forbid. CUDA does not count them, so they are skipped here.
     """
     handles = []
     for number in range(pynvml.nvmlDeviceGetCount()):

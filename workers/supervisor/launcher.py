@@ -1,6 +1,6 @@
 """The node launcher: it supervises one Celery worker process for each assignment, of one model or several.
 
-Each worker leads its own session, for two reasons.  Ctrl+C in the terminal then reaches only the launcher.  Killing the
+Each worker leads its own session, for two reasons. Ctrl+C in the terminal then reaches only the launcher. Killing the
 worker's process group then also kills the child processes of its engine, which would otherwise keep the GPU memory.
 """
 
@@ -22,7 +22,7 @@ log = structlog.get_logger()
 
 _POLL_S = 0.2
 _KILL_AFTER_S = 15.0  # in addition to drain_grace_s
-_KILL_HINT = "signal again to kill"
+_KILL_HINT = "a second signal kills the workers"
 _LEASE_HINT = "the journals are kept; the leases expire and other workers take the chunks over"
 
 
@@ -68,7 +68,7 @@ class Launcher:
     def _is_gpu_loading(self, worker: WorkerProcess) -> bool:
         """Return whether another worker is loading on the same GPU.
 
-        While an engine loads, it treats all free memory as its own, so two engines must not load on one GPU at once.
+        While an engine loads, it treats all free memory as its own, so two engines must not load on one GPU together.
         """
         return any(one.loading for one in self._workers if one.devices and one.devices == worker.devices and one is not worker)
 

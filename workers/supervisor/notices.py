@@ -1,4 +1,4 @@
-"""Reports to Redis about workers that exited: their chunks are given back, and ``producer status`` shows those given up."""
+"""Report exited workers to Redis: their chunks are given back, and ``producer status`` shows workers that were given up."""
 
 from collections.abc import Collection
 
@@ -16,17 +16,17 @@ from common.settings import Settings
 log = structlog.get_logger()
 
 _NOTICE_S = 86400.0
-_PATIENCE_S = 60  # no caller waits for a notice, so there is time for a Redis that is being restarted
+_PATIENCE_S = 60  # callers do not wait for a notice, so it can wait for a restart of Redis
 
 
 def report_exit(settings: Settings, record: WorkerRecord, death: DeathCause, *, gave_up: Collection[str] | None) -> None:
-    """Give back the chunks that a worker process still held when it ended.  Never raises; a failure is logged.
+    """Give back the chunks that a worker process still held when it ended. Never raises; a failure is logged.
 
-    Without this report the leases expire, and the ledger does not learn why the process ended.  If the worker is not started
-    again (its record has a ``trouble``), record that for one day, for ``producer status``.
-    ``gave_up`` names the launcher's workers of this model once all of them were given up, and is ``None`` before.  If no
-    other worker of the model runs by then, the open runs of the model are paused with the reason, so that a user who watches
-    them does not wait in vain.  The last error that the worker itself recorded is added to the notice.
+    Without this report, the leases expire and the ledger does not record why the process ended. If the worker is not started
+    again (its record has a ``trouble``), keep a notice for one day, for ``producer status``. The notice includes the last error
+    that the worker itself recorded.
+    ``gave_up`` names the launcher's workers of this model once all of them were given up, and is ``None`` before. If other
+    workers of the model do not run then, pause the open runs of the model with the reason, so that users do not wait for them.
     """
     try:
         with connect_redis(settings, patience_s=_PATIENCE_S) as client:
@@ -51,7 +51,7 @@ def withdraw_notices(client: redis.Redis, model: str, devices: Collection[str]) 
     """Delete the notices that earlier launchers of this machine left about the GPUs of the slots that start now.
 
     Notices are matched by GPU and not by slot name, because an earlier launcher may have grouped or shared the GPUs in another
-    way.  The name of a slot without a GPU contains the process id of its launcher, so all such slots of the machine and model
+    way. The name of a slot without a GPU contains the process id of its launcher, so all such slots of the machine and model
     match each other.
     """
     started = {place for device in devices for place in find_places(device)}

@@ -18,7 +18,7 @@ class GpuSlot:
     """The place where one worker runs.
 
     ``name`` is unique on this machine, ``devices`` is the worker's ``CUDA_VISIBLE_DEVICES`` and ``gpu`` is the name of the
-    hardware for status output.  ``devices`` and ``gpu`` are empty without a GPU.
+    hardware for status output. ``devices`` and ``gpu`` are empty without a GPU.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Assignment:
 
 
 def pair_models(models: Sequence[str], gpus: Sequence[str]) -> list[tuple[str, str]]:
-    """Return each ``--model`` with the ``--gpus`` at the same position.  A single model without ``--gpus`` gets ``all``.
+    """Return each ``--model`` with the ``--gpus`` at the same position. A single model without ``--gpus`` gets ``all``.
 
     Raises ``ConfigError`` if the numbers of the two options differ.
     """
@@ -57,7 +57,7 @@ def assign_slots(asked: Sequence[tuple[str, str]], *, replicas: int = 1) -> list
     ``all`` makes slots of as many GPUs as the profile requires.
 
     Raises ``ConfigError`` for a wrong profile or ``--gpus``, and if two models would share a GPU: each would count the same
-    free memory as its own.  Raises ``EngineError`` if the NVIDIA driver fails.
+    free memory as its own. Raises ``EngineError`` if the NVIDIA driver fails.
     """
     profiles = [(named, read_profile(named)) for named, _ in asked]
     usable = [] if all(gpus == "none" for _, gpus in asked) else list_usable_gpus()

@@ -25,10 +25,10 @@ _MAX_THREADS_WITH_GPU = 4
 
 
 class WorkerProcess:
-    """The worker process of one slot.  It is restarted until its restart budget is used up.
+    """The worker process of one slot. It is restarted until its restart budget is used up.
 
-    ``gave_up`` is the reason why it is not started again, as text for the user, or ``None`` while it may start.  ``pid``,
-    ``last_code`` and ``death`` are of the last process.  ``workers`` is the number of workers on this machine, which share its
+    ``gave_up`` is the reason why it is not started again, as text for the user, or ``None`` while it may start. ``pid``,
+    ``last_code`` and ``death`` describe the last process. ``workers`` is the number of workers on this machine, which share its
     CPU cores.
     """
 
@@ -101,7 +101,7 @@ class WorkerProcess:
             self._process.send_signal(number)
 
     def reap(self) -> bool:
-        """Return whether the process has exited.  If it has, kill the rest of its process group first."""
+        """Return whether the process has exited. If it has, kill the rest of its process group first."""
         if self._process is not None and self._process.poll() is not None:
             self.kill()
         return self._process is None
@@ -151,7 +151,7 @@ class WorkerProcess:
 def count_threads(slot: GpuSlot, workers: int) -> int:
     """Return the default ``OMP_NUM_THREADS`` of a worker: its share of the CPU cores, and at most four with a GPU.
 
-    Without this limit every worker would use all cores, and their threads would mostly wait for each other.  A worker with a
+    Without this limit every worker would use all cores, and their threads would mostly wait for each other. A worker with a
     GPU computes little on the CPU.
     """
     share = max(1, len(os.sched_getaffinity(0)) // workers)

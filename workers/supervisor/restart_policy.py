@@ -1,11 +1,12 @@
-"""The restart policy: when a worker that exited is started again.
+"""The restart policy decides when a worker that exited is started again.
 
-Every exit that the launcher did not request counts, including an orderly one (exit code 0: the worker itself received a
-signal), because a worker that exits twenty times in an hour makes no progress.  An exit because a service does not answer
-does not count, however long the service is away.
+Every exit that the launcher did not request counts, including exit code 0 (the worker itself received a signal), because a
+worker that exits twenty times in an hour does not make progress. An exit because a service does not answer does not count,
+regardless of the length of the outage.
 
-A worker that cannot start with its configuration is given up, unless it has run with it: then a file that the configuration
-names is missing for now, such as weights on a disk that is not mounted.  Such an exit does not count either.
+A worker that cannot start with its configuration is given up, unless it has already run with this configuration. In that case,
+a file that the configuration names is temporarily missing, such as weights on a disk that is not mounted. Such an exit does not
+count either.
 """
 
 import signal
@@ -33,7 +34,7 @@ _MEANINGS = {
 
 
 class RestartPolicy:
-    """The restart budget of one slot: at most ``max_restarts`` in any hour, with backoff.  Times are monotonic seconds."""
+    """The restart budget of one slot: at most ``max_restarts`` in any hour, with backoff. Times are monotonic seconds."""
 
     def __init__(self, max_restarts: int) -> None:
         self._max_restarts = max_restarts
@@ -61,12 +62,12 @@ class RestartPolicy:
 
 
 def name_code(code: int) -> str:
-    """Return the meaning of an exit code.  A negative code is the number of a signal, as in ``subprocess``."""
+    """Return the meaning of an exit code. A negative code is the number of a signal, as in ``subprocess``."""
     return _MEANINGS.get(code) or (f"killed by {_name_signal(-code)}" if code < 0 else "unexpected")
 
 
 def describe_giving_up(code: int, max_restarts: int) -> str:
-    """Return the reason why a slot has no worker any more, as text for the user."""
+    """Return the reason why the worker of a slot is not started again, as text for the user."""
     if code == USER_MUST_ACT:
         return "cannot start"
     plural = "" if max_restarts == 1 else "s"

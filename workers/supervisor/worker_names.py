@@ -18,15 +18,15 @@ _POLL_S = 0.2
 def await_free_names(client: redis.Redis, names: Collection[str], *, patience_s: float) -> None:
     """Block until no other running worker has one of these names.
 
-    A worker whose launcher died a moment ago drains soon, and a draining worker does not count.  Raises ``ConfigError`` if a
+    A worker whose launcher died a moment ago drains soon, and a draining worker does not count. Raises ``ConfigError`` if a
     worker with one of the names still runs after ``patience_s`` seconds.
     """
     ends_at = time.monotonic() + patience_s
     while taken := next((one for one in list_workers(client) if one.worker in names and _is_running(one)), None):
         if time.monotonic() >= ends_at:
             raise ConfigError(
-                f"--gpus: {taken.worker} is there already: process {taken.pid} runs {taken.model} on it. Name other GPUs, stop "
-                "that launcher first, or start it with --replicas for several workers on a GPU"
+                f"--gpus: worker {taken.worker} is already running: process {taken.pid} with model {taken.model}. Use other GPUs, "
+                "stop that launcher first, or start it with --replicas for several workers on a GPU"
             )
         time.sleep(_POLL_S)
 

@@ -46,7 +46,7 @@ def test_worker_with_stalled_engine_releases_its_chunks(clean_fleet: Fleet, how:
     fleet = clean_fleet
     stall_once(fleet, how, lease_s=600)  # longer than the test: the worker must release the chunks
     log = fleet.read_log()
-    assert log.count(f"the engine has answered nothing for {STALL_S} s") == 1
+    assert log.count(f"the engine has not answered a request for {STALL_S} s") == 1
     assert log.count("exit_code=70") == 1
 
 

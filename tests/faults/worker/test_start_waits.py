@@ -200,7 +200,7 @@ def test_worker_is_restarted_until_weights_can_be_downloaded(fleet: Fleet) -> No
     fleet.start_workers(RECORDING, max_restarts=0)
     wait_until(lambda: fleet.read_log().count("worker.started") >= 3, "several starts")
     trouble = wait_until(lambda: [one.trouble for one in fleet.workers(RECORDING) if one.trouble], "the trouble of the worker")
-    assert "cannot be loaded; it is tried again (ConnectionRefusedError" in str(trouble)
+    assert "cannot be loaded; the worker retries (ConnectionRefusedError" in str(trouble)
     (fleet.folder / "repaired").touch()
     assert fleet.wait_for_end(run_id).samples.ok == SAMPLES
     assert_run_is_sound(fleet, run_id)

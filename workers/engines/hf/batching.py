@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 from workers.engines.base import Generation, Request
 
-# Estimates.  They affect only which requests are neighbours in the order by length, so they need not be exact for any model.
+# Estimates. They affect only which requests are neighbours in the order by length, so they need not be exact for any model.
 CHARACTERS_PER_TOKEN = 4
 PIXELS_PER_TOKEN = 28 * 28
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Waiting:
-    """A request that waits for a batch, with the rendered prompt and the future of the caller that awaits the answer."""
+    """A request that waits for a batch, with its rendered prompt and the future of its answer."""
 
     request: Request
     text: str
@@ -41,9 +41,9 @@ class Waiting:
 def form_batch(waiting: Sequence[Waiting], limit: int) -> list[Waiting]:
     """Return the next batch of at most ``limit`` requests, sorted by length.
 
-    ``waiting`` is in order of arrival and not empty.  The batch always contains the oldest request, to prevent starvation.
-    Its other requests have the same ``key``.  Among the windows that contain the oldest request in the order by length,
-    the batch is the one with the smallest difference in length, to minimise padding.
+    ``waiting`` is in order of arrival and not empty. The batch always contains the oldest request, to prevent starvation.
+    Its other requests have the same ``key``. Of all windows in the order by length that contain the oldest request, the
+    batch is the window with the smallest difference in length. This minimises padding.
     """
     oldest = waiting[0]
     compatible = sorted((candidate for candidate in waiting if candidate.key == oldest.key), key=lambda candidate: candidate.length)
@@ -57,7 +57,7 @@ def form_batch(waiting: Sequence[Waiting], limit: int) -> list[Waiting]:
 class BatchLimit:
     """The adaptive maximum batch size, in requests, between 1 and ``maximum``.
 
-    An out-of-memory error with ``n`` requests lowers it to half of ``n``.  ``GROW_AFTER`` full batches without a further
+    An out-of-memory error with ``n`` requests lowers it to half of ``n``. ``GROW_AFTER`` full batches without a further
     error raise it by one, so that one long prompt does not slow down the rest of the run.
     """
 
@@ -74,7 +74,7 @@ class BatchLimit:
         self._full_batches = 0
 
     def succeed(self, count: int) -> None:
-        """Record that a batch of ``count`` requests fit into memory.  Only a full batch counts towards growth."""
+        """Record that a batch of ``count`` requests fit into memory. Only a full batch counts towards growth."""
         if count < self.size or self.size == self._maximum:
             return
         self._full_batches += 1
@@ -84,7 +84,7 @@ class BatchLimit:
 
 
 def cut_at_end(tokens: Sequence[int], ends: Collection[int]) -> Sequence[int]:
-    """Return the new tokens of a row up to its first end token.  Padding follows the end token."""
+    """Return the new tokens of a row up to its first end token. Padding follows the end token."""
     for position, token in enumerate(tokens):
         if token in ends:
             return tokens[:position]

@@ -20,9 +20,9 @@ T = TypeVar("T")
 class HfEngine:
     """Runs a model of the ``AutoModelForImageTextToText`` family.
 
-    One thread prepares the inputs (tokens, resized images), a second thread runs the model.  While a batch runs, the next
+    One thread prepares the inputs (tokens, resized images), a second thread runs the model. While a batch runs, the next
     batch is prepared if there are enough pending requests to fill it, so that the device does not wait for image processing.
-    A third thread renders long texts and refuses those that exceed the context by far.
+    A third thread renders long texts and refuses texts that are much longer than the context.
     Raises ``ConfigError`` for invalid ``engine_options``.
     """
 
@@ -53,10 +53,10 @@ class HfEngine:
         self._fault = None
 
     async def generate(self, request: Request) -> Generation:
-        """Return one generation.  A cancelled request ends at its next token.
+        """Return one generation. A cancelled request ends at its next token.
 
         Raises ``SampleError`` (including ``OutOfMemory``) if the chat template rejects the request, its prompt fills the model's
-        context or it fails in a batch of its own, and ``EngineError`` if the engine is stopped or its device has failed.
+        context or it fails when it runs alone, and ``EngineError`` if the engine is stopped or its device has failed.
         """
         model = self._running_model()
         if has_long_text(request):
@@ -83,7 +83,7 @@ class HfEngine:
         # The running batch ends at its next token, because all its requests have failed.
         for thread in (self._prepare_thread, self._model_thread):
             await asyncio.to_thread(thread.shutdown, cancel_futures=True)
-        await asyncio.to_thread(self._long_text_thread.shutdown)  # a waiting request ends at once, with the error of its caller
+        await asyncio.to_thread(self._long_text_thread.shutdown)  # a waiting request fails immediately, because the fault is set
         if self._model:
             self._model.release()
             self._model = None
@@ -117,15 +117,15 @@ class HfEngine:
         self._waiting = [pending for pending in self._waiting if not pending.future.done()]
 
     def _is_batch_due(self) -> bool:
-        """Return whether to form a batch: requests wait, and the model is idle or they fill a batch."""
+        """Return whether to form a batch: requests wait, and either the model is idle or they fill a batch."""
         is_idle = self._batch_task is None or self._batch_task.done()
         return bool(self._waiting) and (is_idle or len(self._waiting) >= self._limit.size)
 
     async def _run_batch(self, model: HfModel, batch: Sequence[Waiting], prepared: Awaitable[Any]) -> None:
-        """Run one batch and resolve its futures.  Never raises.
+        """Run one batch and resolve its futures. Never raises.
 
-        A batch that runs out of memory runs again in halves.  A batch that fails with another ``SampleError`` runs again
-        request by request, to find the one at fault.  A request that fails alone gets the error.  A failed device fails
+        A batch that runs out of memory runs again in halves. A batch that fails with another ``SampleError`` runs again
+        request by request, to find the request at fault. A request that fails alone gets the error. A failed device fails
         every request.
         """
         fault: SampleError
@@ -153,7 +153,7 @@ class HfEngine:
                 await self._run_batch(model, awaited, _call(self._prepare_thread, model.prepare, awaited))
 
     async def _drop_too_long(self, model: HfModel, batch: Sequence[Waiting], inputs: Any) -> tuple[Sequence[Waiting], Any]:
-        """Fail the requests whose prompts fill the context.  Return the others and their inputs."""
+        """Fail the requests whose prompts fill the context. Return the others and their inputs."""
         fitting = []
         for pending, fault in zip(batch, model.find_too_long(inputs), strict=True):
             if fault is None:

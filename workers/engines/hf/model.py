@@ -1,6 +1,6 @@
 """A transformers model with its processor: renders prompts, prepares inputs and generates batches.
 
-The calls are synchronous.  The module does not depend on the queue of pending requests.
+The calls are synchronous. The module does not depend on the queue of pending requests.
 """
 
 import copy
@@ -41,7 +41,7 @@ _MESSAGE_CHARACTERS = 500
 
 
 class HfOptions(Spec):
-    """Engine options.  ``device: auto`` selects CUDA if available, otherwise the CPU."""
+    """Engine options. ``device: auto`` selects CUDA if available, otherwise the CPU."""
 
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     device: str = "auto"
@@ -53,7 +53,7 @@ class HfOptions(Spec):
 class HfModel:
     """A loaded model.
 
-    The request alone sets the sampling parameters.  The model's ``generation_config.json`` (top_k, repetition penalty and so
+    Only the request sets the sampling parameters. The model's ``generation_config.json`` (top_k, repetition penalty and so
     on) is ignored, except for its end tokens.
     """
 
@@ -115,7 +115,7 @@ class HfModel:
         ]
         try:
             text: str = self._processor.apply_chat_template(conversation, add_generation_prompt=True, **request.template_options)
-        except Exception as error:  # a chat template is third-party code and may raise any type
+        except Exception as error:  # a chat template is third-party code and may raise any error
             raise SampleError("engine_rejected", f"the model's chat template rejected the conversation: {error}") from error
         placeholder = getattr(self._processor, "image_token", None)
         if placeholder and (found := text.count(placeholder)) != len(request.images):
@@ -125,9 +125,9 @@ class HfModel:
         return text
 
     def render_long(self, request: Request) -> str:
-        """Return the rendered prompt of a request with a long text.  Use one thread only.
+        """Return the rendered prompt of a request with a long text. Call this from one thread only.
 
-        Raises what ``render`` raises, and ``SampleError`` (``too_long``) if the text is certainly longer than the context.
+        Raises the errors of ``render``, and ``SampleError`` (``too_long``) if the text is certainly longer than the context.
         """
         text = self.render(request)
         check_long_text(text, self._context_tokens, lambda piece: len(self._long_text_tokenizer(piece, verbose=False)["input_ids"]))
@@ -150,12 +150,12 @@ class HfModel:
                 add_special_tokens=not has_bos,
                 return_tensors="pt",
             )
-        except Exception as error:  # noqa: BLE001  processors raise any type; classify_fault decides which side is at fault
+        except Exception as error:  # noqa: BLE001  processors raise errors of any type; classify_fault decides what is at fault
             fault = classify_fault(error)
         raise fault
 
     def find_too_long(self, inputs: Any) -> list[SampleError | None]:
-        """Return, for each row of the inputs, the error if its prompt fills the context.  Image tokens count."""
+        """Return one entry for each row of the inputs: an error if its prompt fills the context. Image tokens count."""
         faults: list[SampleError | None] = []
         for prompt_tokens in _count_prompt_tokens(inputs):
             try:
@@ -174,7 +174,7 @@ class HfModel:
         """
         try:
             return self._generate(batch, inputs)
-        except Exception as error:  # noqa: BLE001  models raise any type; classify_fault decides which side is at fault
+        except Exception as error:  # noqa: BLE001  models raise errors of any type; classify_fault decides what is at fault
             fault = classify_fault(error)
         # Raise outside the except block: a traceback would keep the failed batch's tensors alive.
         if isinstance(fault, OutOfMemory):
@@ -190,8 +190,8 @@ class HfModel:
         prompt_tokens = _count_prompt_tokens(inputs)
         most_tokens = [min(settings.max_tokens, self._context_tokens - prompt) for prompt in prompt_tokens]
         if min(most_tokens) < max(most_tokens) and not self._has_rotary_positions:
-            # A row that has ended still gets positions.  Beyond a table of positions they would crash the device.
-            raise SampleError("engine_rejected", "the batch has rows with different room in the context; run them alone")
+            # A row that has ended still gets positions. Positions beyond the model's table would crash the device.
+            raise SampleError("engine_rejected", "the rows of the batch have different room in the context; run each row alone")
         rows = self._model.generate(
             **placed,
             max_new_tokens=max(most_tokens),
@@ -208,7 +208,7 @@ class HfModel:
         ]
 
     def release(self) -> None:
-        """Release the model's memory.  The model cannot be used afterwards."""
+        """Release the model's memory. The model cannot be used afterwards."""
         del self._model
         self._free_cache()
 
@@ -219,9 +219,9 @@ class HfModel:
 
 
 def to_generation(text: str, settings: SamplingParams, prompt_tokens: int, output_tokens: int, most_tokens: int) -> Generation:
-    """Return the generation for a decoded answer, which may have ``most_tokens``.
+    """Return the generation for a decoded answer, which may have at most ``most_tokens`` tokens.
 
-    The text is cut before the first stop string.  ``text`` has no special tokens, and ``output_tokens`` excludes the end token.
+    The text is cut before the first stop string. ``text`` has no special tokens, and ``output_tokens`` excludes the end token.
     """
     text, has_stop = cut_at_stop(text, settings.stop)
     is_truncated = output_tokens >= most_tokens and not has_stop

@@ -1,4 +1,4 @@
-"""The rows of a batch during generation: how each samples its next token, and when it ends."""
+"""The rows of a batch during generation: how each row samples its next token, and when it ends."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from workers.engines.hf.batching import Waiting
 class RowSampler(LogitsProcessor):
     """Samples each row with its own temperature, top_p and seed, in a batch that is decoded greedily.
 
-    The argmax of logits plus Gumbel noise is a sample of their softmax (Gumbel 1954; Maddison et al. 2014).  So a request's
+    The argmax of logits plus Gumbel noise is a sample of their softmax (Gumbel 1954; Maddison et al. 2014). So a request's
     answer does not depend on the other requests of its batch, up to rounding, and requests with any seeds can share a batch.
     """
 
@@ -48,7 +48,7 @@ class CancelledRows(StoppingCriteria):
 
 
 class FullRows(StoppingCriteria):
-    """Ends each row that has as many new tokens as it may have.  ``prompt_length`` is the padded length of the prompts."""
+    """Ends each row that has reached its maximum number of new tokens. ``prompt_length`` is the padded length of the prompts."""
 
     def __init__(self, most_tokens: Sequence[int], prompt_length: int) -> None:
         self._most_tokens = most_tokens

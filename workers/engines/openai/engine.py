@@ -1,4 +1,4 @@
-"""The openai engine: any endpoint with OpenAI's chat-completions API (Gemini's, ``vllm serve``, a gateway). Needs no GPU."""
+"""The openai engine: any endpoint with OpenAI's chat-completions API (Gemini's, ``vllm serve``, a gateway). No GPU is needed."""
 
 import asyncio
 import logging
@@ -28,16 +28,17 @@ _CONTROL_S = 30.0  # timeout of the control request, which any working endpoint 
 _CHARACTERS_PER_TOKEN = 256  # at most: twice the longest entry of common vocabularies
 _WARNING_INTERVAL_S = 60.0  # least time between two log lines about endpoint errors
 
-# What the engine sends besides the key. httpx2 adds only what HTTP itself needs (Host, Content-Length, Accept-Encoding).
+# The headers besides the key. httpx2 adds only headers that HTTP itself requires (Host, Content-Length, Accept-Encoding).
 _HEADERS = {"Accept": "application/json", "Content-Type": "application/json", "User-Agent": "vlm-fleet"}
 _CONTROL = Request("control", (Message("user", "Say ok."),), (), SamplingParams(max_tokens=16))
 
 
 class OpenAIEngine:
-    """Sends up to ``concurrency`` requests at once, and retries each until it is answered or the patience ends.
+    """Sends up to ``concurrency`` concurrent requests. Retries each request until it is answered or the patience ends.
 
-    ``weights`` is the model's name at the endpoint. Besides what every engine raises, ``generate`` raises ``TransientError``
-    if the endpoint has answered no request for ``patience_s``, and ``ConfigError`` if it rejects the key or the model.
+    ``weights`` is the model's name at the endpoint. In addition to the errors of every engine, ``generate`` raises
+    ``TransientError`` if the endpoint has not answered a request for ``patience_s``, and ``ConfigError`` if it rejects the key
+    or the model.
     """
 
     def __init__(self, profile: ModelProfile, weights: str, *, clock: Clock | None = None, seed: int | None = None) -> None:
@@ -46,7 +47,7 @@ class OpenAIEngine:
         self._where = f"profile {profile.name}: engine_options"
         self._options = check(OpenAIOptions, profile.engine_options, self._where)
         self._clock = clock or Clock()
-        # Of the backoff, which must differ between workers, so that they do not retry at the same moment.
+        # The backoff must differ between workers, so that they do not retry at the same moment.
         self._random = random.Random(seed)  # noqa: S311
         self._permits = asyncio.Semaphore(self._options.concurrency)
         self._limiter = RateLimiter(self._options.interval_s, self._options.patience_s, self._clock)
@@ -57,9 +58,9 @@ class OpenAIEngine:
         self._context_request: asyncio.Task[int | None] | None = None
 
     async def start(self) -> None:
-        """Read the key and the address, without a request to the endpoint. Raises ``ConfigError`` if the user must change one."""
+        """Read the key and the address. Do not send a request. Raises ``ConfigError`` if the user must change one of them."""
         options = self._options
-        # A request ends after its patience and the try that then runs, or after four tries without an answer.
+        # A request ends after its patience and the try that runs at that time, or after four tries without a response.
         longest_s = max(options.patience_s, 3 * options.timeout_s) + options.timeout_s + _CONTROL_S
         if longest_s >= (stall_s := get_settings().engine_stall_s):
             raise ConfigError(
@@ -134,7 +135,7 @@ class OpenAIEngine:
                 response = await self._client.get("/models")
         except (TimeoutError, httpx2.RequestError, ssl.SSLError) as error:
             log.debug("endpoint.models_failed", error=str(error))
-            self._context_request = None  # the next long text asks again
+            self._context_request = None  # the next long text sends the request again
             return None
         return read_context(response.content, self._model) if response.is_success else None
 
@@ -152,7 +153,7 @@ class OpenAIEngine:
             await self._limiter.wait()
 
     async def _handle_error(self, error: EndpointError, state: RetryState) -> None:
-        """Return if the request is to be retried.
+        """Return if the request must be retried.
 
         If no other request is in flight, a control request shows whether the endpoint is unavailable or fails only this
         request. Raises ``SampleError`` if it fails only this request. If it is unavailable and the patience has ended, raises
@@ -161,26 +162,26 @@ class OpenAIEngine:
         self._log_error(error)
         state.record_error(error.weight)
         if state.is_at_fault:
-            message = f"the endpoint fails this request again and again, and answers others meanwhile: {error}"
+            message = f"the endpoint fails this request repeatedly but answers other requests: {error}"
             raise SampleError("engine_failed", message)
         is_only_this_request = state.patience_ended and await self._ask_control()
-        if error.retry_after_s and not is_only_this_request:  # else the pause would delay other requests for one that fails anyway
+        if error.retry_after_s and not is_only_this_request:  # otherwise the pause would delay other requests needlessly
             self._limiter.pause(error.retry_after_s)
         if not state.patience_ended and error.weight and (state.error_weight or error.weight == NO_ANSWER_WEIGHT):
             await self._ask_control()
         if state.is_patience_over():
-            message = f"the endpoint has answered nothing for {self._options.patience_s:g} s: {error}"
+            message = f"the endpoint has not answered a request for {self._options.patience_s:g} s: {error}"
             raise error.if_permanent or TransientError(message)
 
     async def _ask_control(self) -> bool:
-        """Send a request that every working endpoint answers, record the response, and return whether there was one."""
+        """Send a request that every working endpoint answers, record the response, and return whether one arrived."""
         await self._limiter.wait()
         try:
             await self._ask(write_body(_CONTROL, self._model, self._options), min(_CONTROL_S, self._options.timeout_s))
         except EndpointError as error:
             log.debug("endpoint.control_failed", error=str(error))
             return False
-        except SampleError as error:  # a response too: the endpoint works
+        except SampleError as error:  # this is also a response: the endpoint works
             log.debug("endpoint.control_failed", error=str(error))
         return True
 
@@ -198,19 +199,19 @@ class OpenAIEngine:
         if self._client is None:
             raise EngineError("the openai engine was stopped")
         try:
-            async with asyncio.timeout(timeout_s):  # the client's own timeout bounds the time between two pieces of a response
+            async with asyncio.timeout(timeout_s):  # the client's timeout bounds only the time between two pieces of a response
                 response = await self._client.post("/chat/completions", content=body)
         except TimeoutError:
             message = f"{self._endpoint.base_url} did not answer within {timeout_s:g} s"
             raise EndpointError(message, weight=NO_ANSWER_WEIGHT) from None
-        except (httpx2.RequestError, ssl.SSLError) as error:  # httpx2 wraps TLS errors of the handshake, and none after it
+        except (httpx2.RequestError, ssl.SSLError) as error:  # httpx2 wraps TLS errors only during the handshake
             raise classify_exception(error, self._endpoint) from None
         if not response.is_success:
             raise classify_status(response, self._endpoint)
         return response.content
 
     def _log_error(self, error: EndpointError) -> None:
-        """Log an error, at most one a minute: during an outage every request fails."""
+        """Log an error, at most once a minute, because every request fails during an outage."""
         if self._clock.now_s() >= self._next_warning_at_s:
             self._next_warning_at_s = self._clock.now_s() + _WARNING_INTERVAL_S
             log.warning("endpoint.unavailable", error=str(error), retry_after_s=error.retry_after_s)

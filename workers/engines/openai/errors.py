@@ -1,4 +1,4 @@
-"""Classifies the errors of an endpoint by who must act: the sample fails, the user changes something, or the request is retried.
+"""Classify the errors of an endpoint: the sample fails, the user must change something, or the request is retried.
 
 =====================================================  ===================================================================
 the endpoint responds with                             result
@@ -6,7 +6,7 @@ the endpoint responds with                             result
 429, 500 and above, 408, 409, 425, no connection,      ``EndpointError``: the request is retried
 no response in time, or 403 with a web page, which
 comes from a firewall
-401, 402, 403, 404, 405, 407, no credit left, or       ``ConfigError`` that names what to check
+401, 402, 403, 404, 405, 407, no credit left, or       ``ConfigError`` that names the setting to check
 a certificate of an unknown authority
 a content filter, moderation                           ``SampleError("content_filter")``
 400, 413, 422, 500 with words about the context        ``SampleError("too_long")``, see ``overrun.py``
@@ -15,7 +15,7 @@ tokens than the limit of a whole minute
 =====================================================  ===================================================================
 
 The codes in the body take precedence over the status: OpenAI sends 429 also for an account without credit, Gemini 400 for a
-wrong key, OpenRouter 403 for a flagged input. Every quoted text is masked, because endpoints echo keys. This module does no I/O.
+wrong key, OpenRouter 403 for a flagged input. Every quoted text is masked, because endpoints echo keys. No I/O.
 """
 
 import json
@@ -34,12 +34,12 @@ from common.redaction import mask_text
 from workers.engines.openai.overrun import classify_overrun
 
 _MAX_QUOTE_CHARACTERS = 300
-_MAX_RETRY_AFTER_S = 3600.0  # a longer pause that an endpoint asks for is cut to this
+_MAX_RETRY_AFTER_S = 3600.0  # a longer pause that an endpoint requests is shortened to this
 
-NO_ANSWER_WEIGHT = 2  # weight of a request that got no response in time
+NO_ANSWER_WEIGHT = 2  # weight of a request that did not get a response in time
 
 _TRANSIENT = frozenset({408, 409, 425, 429})
-# A server that cannot hold a request refuses it with one of these.
+# Servers refuse a request that is too long with one of these statuses.
 _OVERRUN = frozenset({400, 413, 422, 500})
 _OVERLOAD = frozenset({429, 503, 529})
 _NO_CREDIT = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
@@ -50,10 +50,10 @@ _FILTERED = frozenset({"content_filter", "content_policy_violation", "moderation
 class EndpointError(Exception):
     """An error that is retried: the endpoint is unavailable, overloaded, or sent a response without a generation.
 
-    ``retry_after_s`` is the pause that the endpoint asks for. ``weight`` is how strongly the error points at the request itself
-    if the endpoint answers other requests meanwhile: 0 for a rate limit or an overload, and twice as much for no response as
-    for a quick error, because it takes so much longer. ``if_permanent`` is the user's error that this is if the endpoint gives
-    it to all requests until the patience ends.
+    ``retry_after_s`` is the pause that the endpoint requests. ``weight`` states how strongly the error indicates that the request
+    itself is at fault if the endpoint answers other requests. It is 0 for a rate limit or an overload, 1 for a quick error, and 2
+    for a missing response, which takes much longer. ``if_permanent`` is the error to raise if the endpoint sends this error for
+    all requests until the patience ends.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class EndpointError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """The endpoint as error messages name it."""
+    """The names that error messages use for an endpoint."""
 
     profile: str
     model: str
@@ -82,7 +82,7 @@ class Endpoint:
 
 
 def classify_exception(error: Exception, endpoint: Endpoint) -> EndpointError | ConfigError:
-    """Return our error for an exception of the HTTP client."""
+    """Return the fleet's error for an exception of the HTTP client."""
     if isinstance(error, httpx2.TimeoutException):
         return EndpointError(f"{endpoint.base_url} did not answer in time", weight=NO_ANSWER_WEIGHT)
     cause = quote(f"{type(error).__name__}: {error}")
@@ -93,7 +93,7 @@ def classify_exception(error: Exception, endpoint: Endpoint) -> EndpointError | 
 
 
 def classify_status(response: httpx2.Response, endpoint: Endpoint) -> EndpointError | ConfigError | SampleError:
-    """Return our error for a response whose status is not 2xx."""
+    """Return the fleet's error for a response whose status is not 2xx."""
     status, text = response.status_code, response.text
     retry_after_s = read_retry_after_s(response.headers, text)
     error = _read_error(text)
@@ -108,8 +108,8 @@ def classify_status(response: httpx2.Response, endpoint: Endpoint) -> EndpointEr
     if status == 401 or codes & _BAD_KEY:
         return _make_config_error(endpoint, message, f"it does not accept the key: {endpoint.key_advice}")
     if status == 403 and not error:
-        # Not a response of the API. A firewall in front of it refuses requests that look like an attack: SQL, a table in HTML.
-        advice = "a page refuses every request: check engine_options.base_url, HTTPS_PROXY and who has access from this network"
+        # This is not a response of the API. A firewall refuses requests that look like an attack, such as SQL or an HTML table.
+        advice = "a firewall refuses every request: check engine_options.base_url, HTTPS_PROXY and the access of this network"
         if_permanent = _make_config_error(endpoint, message, advice)
         return EndpointError(message, retry_after_s=retry_after_s, if_permanent=if_permanent)
     if status == 403:
@@ -126,19 +126,19 @@ def classify_status(response: httpx2.Response, endpoint: Endpoint) -> EndpointEr
 
 
 def classify_empty(content: bytes) -> EndpointError | SampleError:
-    """Return our error for a response with a 2xx status and no generation: an error, a web page, an empty body."""
+    """Return the fleet's error for a 2xx response without a generation: an error, a web page or an empty body."""
     text = content.decode(errors="replace")
     error = _read_error(text)
     message = _find_message(error) or _strip_page(text)
     if overrun := classify_overrun(error, set(_find_codes(error)), message, quote(message)):
         return overrun
-    return EndpointError(f"the endpoint's answer holds no generation: {quote(message) or 'it is empty'}")
+    return EndpointError(f"the endpoint's response does not contain a generation: {quote(message) or 'it is empty'}")
 
 
 def read_retry_after_s(headers: Mapping[str, str], body: str = "") -> float | None:
-    """Return the pause that the endpoint asks for, or ``None`` if it asks for none.
+    """Return the pause that the endpoint requests, or ``None`` if it does not request one.
 
-    ``Retry-After`` holds seconds or a date (RFC 9110, 10.2.3). A date is relative to the server's clock, if the response has a
+    ``Retry-After`` contains seconds or a date (RFC 9110, 10.2.3). A date is relative to the server's clock, if the response has a
     ``Date``. Azure sends ``retry-after-ms``, Google ``"retryDelay": "34s"`` in the body.
     """
     delay = re.search(r'"retryDelay":\s*"([0-9.]+)s"', body)
@@ -166,7 +166,7 @@ def _make_config_error(endpoint: Endpoint, message: str, advice: str) -> ConfigE
 
 
 def _read_error(text: str) -> Mapping[str, Any]:
-    """Return the error object of a body, empty if there is none. Google puts it into a list, FastAPI under ``detail``."""
+    """Return the error object of a body, or an empty object. Google puts it into a list, FastAPI under ``detail``."""
     try:
         body = json.loads(text)
     except (ValueError, RecursionError):
@@ -198,7 +198,7 @@ def _is_flagged(error: Mapping[str, Any]) -> bool:
 
 
 def _exceeds_minute_limit(error: Mapping[str, Any]) -> bool:
-    """Return whether OpenAI reports a request larger than the limit of a whole minute, which no waiting can satisfy."""
+    """Return whether OpenAI reports a request larger than the limit of a whole minute. Such a request fails after any wait."""
     found = re.search(r"\bLimit (\d+), Requested (\d+)", _find_message(error))
     return found is not None and int(found[2]) > int(found[1])
 

@@ -1,4 +1,4 @@
-"""Options of the ``openai`` engine, and what it reads from the environment: the key, and the address if the options have none."""
+"""Options of the ``openai`` engine. It reads the key from the environment, and the address if the options do not set it."""
 
 import json
 import os
@@ -30,7 +30,7 @@ class OpenAIOptions(Spec):
     requests_per_minute: float | None = Field(None, gt=0, description="requests start at least 60 s / this number apart")
     request_delay_s: float = Field(0.0, ge=0, le=60, description="least time between the starts of two requests")
     timeout_s: float = Field(120.0, gt=0, description="for one request, from its start to the last byte of the response")
-    patience_s: float = Field(300.0, gt=0, description="how long the endpoint may answer no request before the chunk is released")
+    patience_s: float = Field(300.0, gt=0, description="time without an answer to any request until the chunk is released")
     image_format: Literal["png", "jpeg"] = "png"
     jpeg_quality: int = Field(95, ge=1, le=100)
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
@@ -94,7 +94,10 @@ def find_base_url(options: OpenAIOptions) -> str:
 
 
 def read_key(options: OpenAIOptions, where: str) -> str | None:
-    """Return the key from the environment, or ``None`` if none is to be sent. Raises ``ConfigError``, which never shows the key."""
+    """Return the key from the environment, or ``None`` if ``api_key_env`` is null.
+
+    Raises ``ConfigError`` if the key is missing or invalid. The message does not show the key.
+    """
     if options.api_key_env is None:
         return None
     key = os.environ.get(options.api_key_env, "")
@@ -104,10 +107,10 @@ def read_key(options: OpenAIOptions, where: str) -> str | None:
             "variable in engine_options.api_key_env, or write api_key_env: null for an endpoint that needs no key"
         )
     if not re.fullmatch(r"[!-~]+", key):
-        # An HTTP header cannot hold it, and the error of the HTTP client would quote it.
+        # An HTTP header cannot contain such a key, and the error of the HTTP client would quote it.
         raise ConfigError(
             f"{where}: the environment variable {options.api_key_env} holds a space, a line break or a character outside "
-            "ASCII, which no key contains; set it again, for example with export and without quotes inside the value"
+            "ASCII, which is not valid in a key; set it again, for example with export and without quotes inside the value"
         )
     return key
 

@@ -1,4 +1,4 @@
-"""Errors of endpoints for requests that are longer than the model's context, in the words of several servers.  No I/O."""
+"""Recognize the errors of several servers for requests that are longer than the model's context. No I/O."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -15,8 +15,8 @@ _CODES = frozenset(
 )
 _NUMBER = r"(\d[\d,]*)"
 
-# OpenAI and those who copy its words (vLLM, DeepSeek, OpenRouter), vLLM's engine, SGLang, text-generation-inference, Google,
-# Anthropic, Mistral, llama-cpp-python.
+# The messages of OpenAI and of servers that copy them (vLLM, DeepSeek, OpenRouter), vLLM's engine, SGLang,
+# text-generation-inference, Google, Anthropic, Mistral and llama-cpp-python.
 _CONTEXT = re.compile(
     "|".join((
         rf"maximum context length (?:is|of) {_NUMBER}",
@@ -51,7 +51,7 @@ _LEAST = "at least "
 
 
 class TooLong(SampleError):
-    """The request is longer than the context.  ``room`` is what the prompt leaves for ``max_tokens``, if the endpoint states it."""
+    """The request is longer than the context. ``room`` is the number of tokens left for ``max_tokens``, if it is known."""
 
     code = "too_long"
 
@@ -61,7 +61,7 @@ class TooLong(SampleError):
 
 
 def classify_overrun(error: Mapping[str, Any], codes: Collection[str], text: str, quoted: str) -> TooLong | None:
-    """Return our error if ``text``, the message of ``error``, is about the length of the request, else ``None``.
+    """Return ``TooLong`` if ``text``, the message of ``error``, is about the length of the request, else ``None``.
 
     ``quoted`` is the text for the user.
     """

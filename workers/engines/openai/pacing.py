@@ -1,4 +1,4 @@
-"""When a request may be sent and for how long it is retried: rate limit, pauses that the endpoint asks for, backoff, patience."""
+"""The pacing of requests and retries: rate limit, pauses that the endpoint requests, backoff and patience."""
 
 import asyncio
 import time
@@ -17,14 +17,14 @@ _MAX_BACKOFF_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """The time in seconds since any fixed moment, and a function that sleeps. Tests replace both."""
+    """The time in seconds since a fixed moment, and a function that sleeps. Tests replace both."""
 
     now_s: Callable[[], float] = time.monotonic
     sleep: Callable[[float], Awaitable[object]] = asyncio.sleep
 
 
 class RateLimiter:
-    """Starts the requests of an engine one after the other, at least ``interval_s`` apart, and none during a pause."""
+    """Starts the requests of an engine one after the other, at least ``interval_s`` apart, and not during a pause."""
 
     def __init__(self, interval_s: float, patience_s: float, clock: Clock) -> None:
         self._interval_s = interval_s
@@ -35,11 +35,11 @@ class RateLimiter:
         self._paused_until_s = clock.now_s()
 
     def pause(self, length_s: float) -> None:
-        """Start no request for ``length_s``, including those that wait already. A pause that ends later stays in force."""
+        """Do not start requests for ``length_s``, including requests that already wait. A pause that ends later stays in force."""
         self._paused_until_s = max(self._paused_until_s, self._clock.now_s() + length_s)
 
     async def wait(self) -> None:
-        """Wait until this request may start. Raises ``TransientError`` at once for a pause longer than the patience."""
+        """Wait until this request may start. Raises ``TransientError`` without a wait if a pause is longer than the patience."""
         async with self._lock:
             while (wait_s := self._measure_wait()) > 0:
                 await self._clock.sleep(wait_s)
@@ -49,7 +49,7 @@ class RateLimiter:
         now_s = self._clock.now_s()
         pause_s = self._paused_until_s - now_s
         if pause_s > self._patience_s:
-            raise TransientError(f"the endpoint asked for a pause, and {pause_s:.0f} s of it are left")
+            raise TransientError(f"the endpoint requested a pause, of which {pause_s:.0f} s are left")
         return max(pause_s, self._next_at_s - now_s)
 
 
@@ -64,7 +64,7 @@ class Backoff:
         self._bound_s = _FIRST_BACKOFF_S
 
     def next_s(self) -> float:
-        """Return how long to wait after one more error."""
+        """Return the time to wait after one more error."""
         wait_s = self._random.uniform(0, self._bound_s)
         self._bound_s = min(2 * self._bound_s, _MAX_BACKOFF_S)
         return wait_s
@@ -84,10 +84,10 @@ class ResponseTracker:
 
 
 class RetryState:
-    """The errors of one request. Distinguishes an endpoint that answers no request from one that fails only this request.
+    """The errors of one request. They show whether the endpoint is unavailable or fails only this request.
 
-    ``error_weight`` is the weight of those errors before which the endpoint answered other requests. ``patience_ended`` is
-    true from the first error after the patience has ended: from then on, the request itself may be the cause.
+    ``error_weight`` is the total weight of the errors between which the endpoint answered other requests. ``patience_ended``
+    is true from the first error after the patience has ended. From then on, the request itself may be the cause.
     """
 
     def __init__(self, responses: ResponseTracker, patience_s: float, clock: Clock) -> None:
@@ -102,8 +102,8 @@ class RetryState:
     def record_error(self, weight: int) -> None:
         """Add an error to this request's weight if the endpoint answered other requests since the last error.
 
-        A rate limit or an overload has no weight until the patience ends, because it can hit any request. After that it counts
-        too: an endpoint that answers other requests and still refuses this one refuses it for its content.
+        A rate limit or an overload has weight 0 until the patience ends, because it can affect any request. After that it counts,
+        because an endpoint that still refuses this request while it answers other requests rejects its content.
         """
         if self._responses.count > self._seen:
             self.error_weight += weight or (_LATE_LIMIT_WEIGHT if self.patience_ended else 0)
@@ -115,5 +115,5 @@ class RetryState:
         return self.error_weight >= MAX_ERROR_WEIGHT
 
     def is_patience_over(self) -> bool:
-        """Return whether the endpoint has answered no request for ``patience_s``. The time before this request does not count."""
+        """Return whether the endpoint has not answered for ``patience_s``. The time before this request does not count."""
         return self._clock.now_s() - max(self._started_at_s, self._responses.last_at_s) >= self._patience_s

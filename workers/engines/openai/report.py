@@ -1,4 +1,4 @@
-"""What an endpoint reports about the model that it serves, from ``GET /models``."""
+"""The fields that an endpoint reports about the model that it serves, from ``GET /models``."""
 
 from typing import Any
 
@@ -9,14 +9,14 @@ from common.spec.files import check
 from common.spec.models import ModelProfile
 from workers.engines.openai.options import OpenAIOptions, find_base_url, read_key
 
-# Not "created": vllm serve reports the time of the request.
+# Without "created", because vllm serve sets it to the time of the request.
 _FIELDS = ("id", "root", "owned_by", "max_model_len")
 _TIMEOUT_S = 20.0
 _UNAVAILABLE = frozenset({429, 502, 503, 504})
 
 
 def read_report(profile: ModelProfile, model: str) -> dict[str, str]:
-    """Return the fields that the endpoint reports for ``model``.  Many endpoints report none; then only the name counts.
+    """Return the fields that the endpoint reports for ``model``. If it does not report fields, return only the name.
 
     Raises ``TransientError`` if the endpoint is unavailable.
     """
@@ -28,7 +28,7 @@ def read_report(profile: ModelProfile, model: str) -> dict[str, str]:
             url, headers={"Authorization": f"Bearer {key}"} if key else {}, timeout=_TIMEOUT_S, follow_redirects=True
         )
     except httpx2.HTTPError as error:
-        raise TransientError(f"profile {profile.name}: {url}: no answer: {type(error).__name__}") from error
+        raise TransientError(f"profile {profile.name}: {url} does not answer: {type(error).__name__}") from error
     if response.status_code in _UNAVAILABLE:
         raise TransientError(f"profile {profile.name}: {url}: answers with status {response.status_code}")
     return {"model": model, **_find_fields(response, model)}

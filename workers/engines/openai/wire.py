@@ -14,12 +14,12 @@ from workers.engines.base import Generation, Request
 from workers.engines.openai.errors import classify_empty, quote
 from workers.engines.openai.options import OpenAIOptions
 
-# OpenAI's names, and those that gateways pass through. A missing reason counts as stop.
+# OpenAI's names, and the names that gateways pass through. A missing reason counts as stop.
 _FINISH_REASONS: dict[str, FinishReason] = {
     "": "stop", "stop": "stop", "eos": "stop", "end_turn": "stop", "tool_calls": "stop", "function_call": "stop",
     "length": "length", "max_tokens": "length",
 }  # fmt: skip
-# OpenAI's name, and Google's names, which Google's endpoint passes through.
+# OpenAI's name, and the names that Google's endpoint passes through.
 _FILTERED = frozenset({"content_filter", "safety", "recitation", "prohibited_content", "blocklist", "spii"})
 
 
@@ -49,8 +49,8 @@ def write_body(request: Request, model: str, options: OpenAIOptions) -> bytes:
 def read_generation(content: bytes) -> Generation:
     """Return the generation in the body of a response with a 2xx status.
 
-    Raises ``EndpointError`` if there is no generation, and ``SampleError`` if a filter withheld or cut it (``content_filter``)
-    or the model declined to answer in the field ``refusal`` (``refused``).
+    Raises ``EndpointError`` if the generation is missing, and ``SampleError`` if a filter withheld or cut it
+    (``content_filter``) or the model declined to answer in the field ``refusal`` (``refused``).
     """
     try:
         answer = _Answer.model_validate_json(content)
@@ -62,7 +62,7 @@ def read_generation(content: bytes) -> Generation:
     reason = (choice.finish_reason or "").lower()
     if choice.message is None and not reason:
         raise classify_empty(content)
-    message = choice.message or _Message()  # Gemini omits it if a filter or max_tokens left no text
+    message = choice.message or _Message()  # Gemini omits it if a filter or max_tokens removed all text
     text = _read_text(message.content)
     if reason in _FILTERED:  # a text that the filter cut is not an answer
         raise SampleError("content_filter", f"the endpoint's filter withheld the answer ({reason})")
@@ -85,7 +85,7 @@ def read_context(content: bytes, model: str) -> int | None:
 
 
 class _Model(BaseModel):
-    """One entry of the list of models.  The context has a name of its own at vLLM and SGLang, OpenRouter, and Groq."""
+    """One entry of the list of models. The fields are the context's names in vLLM and SGLang, OpenRouter, and Groq."""
 
     id: str
     max_model_len: int | None = None
@@ -113,7 +113,7 @@ class _Usage(BaseModel):
 
 
 class _Answer(BaseModel):
-    """The fields of a chat completion that we read. Gateways omit many of the others."""
+    """The fields of a chat completion that the engine reads. Gateways omit many other fields."""
 
     choices: list[_Choice] | None = None
     usage: _Usage | None = None
@@ -130,14 +130,14 @@ def _write_messages(request: Request, options: OpenAIOptions) -> list[dict[str, 
     messages = []
     for message in request.messages:
         shown = [{"type": "image_url", "image_url": {"url": write_data_url(next(images), options)}} for _ in range(message.images)]
-        # Plain text if there is no image, because servers of text models accept nothing else.
+        # Plain text for a message without images, because servers of text models accept only plain text.
         content = [*shown, {"type": "text", "text": message.text}] if shown else message.text
         messages.append({"role": message.role, "content": content})
     return messages
 
 
 def write_data_url(image: Image, options: OpenAIOptions) -> str:
-    """Return an image (RGB) as a data URL: PNG, which keeps every pixel, or JPEG if ``image_format`` says so."""
+    """Return an image (RGB) as a data URL: PNG, which keeps every pixel, or JPEG if ``image_format`` is ``jpeg``."""
     stream = BytesIO()
     if options.image_format == "png":
         image.save(stream, "PNG", compress_level=1)  # each higher level takes more time than it saves in transfer

@@ -109,7 +109,7 @@ def test_hanging_sample_counts_despite_early_release(fleet: Fleet, exits: list[i
         with monkeypatch.context() as patch:
             patch.setattr(worker.leases, "wait_for_acquire", lambda: running.result(20))
             with pytest.raises(Exited):
-                worker.die("the engine has answered nothing", DeathCause.STALL)
+                worker.die("the engine has not answered", DeathCause.STALL)
     assert running.result() == "given back"
     lease = wait_until(lambda: fleet.ledger.acquire(run_id, 0, "next@test"), "a lease")
     (poison,) = read_chunk(fleet.store, read_index(fleet.store, run_id)[0])

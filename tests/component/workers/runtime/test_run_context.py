@@ -25,7 +25,7 @@ def test_run_of_another_model_is_refused(fleet: Fleet, change: dict[str, str]) -
     run_id = fleet.enqueue(fleet.write_spec("echo", [fleet.write_dataset("rows", make_rows(3))])).run_id
     assert load_run(fleet.store, run_id, read_profile("echo"), fleet.settings).datasets == {"rows": 0}
     other = read_profile("echo").model_copy(update=change)
-    with pytest.raises(ConfigError, match=f"asks for {next(iter(change))} .* of echo, this worker's profile has"):
+    with pytest.raises(ConfigError, match=f"requires {next(iter(change))} .* of echo, but this worker's profile has"):
         load_run(fleet.store, run_id, other, fleet.settings)
 
 
@@ -34,7 +34,7 @@ def test_run_of_other_identity_options_is_refused(fleet: Fleet, options: dict[st
     fleet.write_profile("echo", engine_options={"default": "ok"})
     run_id = fleet.enqueue(fleet.write_spec("echo", [fleet.write_dataset("rows", make_rows(3))])).run_id
     other = read_profile("echo").model_copy(update={"engine_options": options})
-    with pytest.raises(ConfigError, match=r"asks for engine_options\.(default|dtype) .* of echo, this worker's profile has"):
+    with pytest.raises(ConfigError, match=r"requires engine_options\.(default|dtype) .* of echo, but this worker's profile has"):
         load_run(fleet.store, run_id, other, fleet.settings)
 
 
@@ -85,7 +85,7 @@ def test_run_with_other_weights_is_paused_with_reason(fleet: Fleet, tmp_path: Pa
     assert status.state == "paused"
     assert status.samples.ok == 4
     assert "second@test: run" in str(status.reason)
-    assert "was begun with another model: model.safetensors is" in str(status.reason)
+    assert "was started with another model: model.safetensors is" in str(status.reason)
 
     (weights / "model.safetensors").write_bytes(b"old")
     fleet.run_producer("resume", run_id)

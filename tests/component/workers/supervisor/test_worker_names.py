@@ -34,7 +34,7 @@ def find_dead_pid() -> int:
 @pytest.mark.parametrize("state", ["loading", "ready"])
 def test_name_of_running_worker_is_rejected(client: redis.Redis, state: WorkerState) -> None:
     announce(client, pid=os.getpid(), state=state)
-    with pytest.raises(ConfigError, match=rf"{NAME} is there already: process {os.getpid()} runs other on it"):
+    with pytest.raises(ConfigError, match=rf"{NAME} is already running: process {os.getpid()} with model other"):
         await_free_names(client, ["gpu1@here", NAME], patience_s=0)
     await_free_names(client, ["gpu1@here"], patience_s=0)
 

@@ -185,7 +185,7 @@ PLACES = (
         "file that shrinks after planning",
         "a TSV that is cut after the run was planned",
         "media_corrupt",
-        "…/rows.tsv[…]: the file ends … bytes before the range; was it replaced after the run was planned?",
+        "…/rows.tsv[…]: the file is … bytes too short for the range; restore the file that the run was planned with",
         _IN_TABLE,
         "rows.tsv",
         change=_cut_table,

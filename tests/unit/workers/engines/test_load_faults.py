@@ -54,7 +54,7 @@ def test_outage_can_pass(cause: Exception) -> None:
         explained = explain_load_failure(error, "weights org/model: cannot be loaded")
         assert isinstance(explained, TransientError)
         assert explained.exit_code == UNREACHABLE
-        assert str(explained).startswith("weights org/model: cannot be loaded; it is tried again (")
+        assert str(explained).startswith("weights org/model: cannot be loaded; the worker retries (")
 
 
 @pytest.mark.parametrize(

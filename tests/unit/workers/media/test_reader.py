@@ -79,7 +79,7 @@ def test_byte_range_of_dataset_file_is_read(tmp_path: Path, encoding: str) -> No
     assert load_image(place, ANY_FILE).getpixel((5, 3)) == RED
     code, message = fault_of(place.model_copy(update={"length": 10**6}))
     assert code == "media_corrupt"
-    assert f"{path}[14:+1000000]: the file ends" in message
+    assert f"{path}[14:+1000000]: the file is" in message
 
 
 # Invalid media.

@@ -43,7 +43,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def test_waiting_messages_become_trouble_after_three_leases(clock: Clock) -> None:
     clock.waiting = 1200
     assert clock.look_after(30) is None
-    assert "has taken no message for 30 s although 1,200 wait" in str(clock.look_after(1))
+    assert "has not taken a message for 30 s although 1,200 wait" in str(clock.look_after(1))
 
 
 def test_empty_queue_is_no_trouble(clock: Clock) -> None:

@@ -72,7 +72,7 @@ def test_changed_file_of_the_model_refuses_run(name: str, change: str, folder: P
     ours = describe(folder)
     with pytest.raises(ConfigError) as refused:
         settle_fingerprint(store, "run", ours)
-    assert f"run run was begun with another model: {name} is {before[name]} in the run" in str(refused.value)
+    assert f"run run was started with another model: {name} is {before[name]} in the run" in str(refused.value)
     assert f"{ours.get(name, 'absent')} on this worker" in str(refused.value)
 
 

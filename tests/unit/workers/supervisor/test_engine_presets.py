@@ -81,8 +81,8 @@ def test_preset_text_states_the_reasons() -> None:
     assert text == "79.1 GiB free of 80.0: gpu_memory_utilization=0.92 (free memory), max_num_seqs=256 (from 40 GiB up)"
     text = str(choose_preset(make_profile("hf"), [make_gpu(0, free_gib=12)], replicas=2))
     assert text == "12.0 GiB free of 80.0, divided among 2: max_batch_size=1 (below 7 GiB)"
-    assert str(choose_preset(make_profile("hf", max_batch_size=3), [make_gpu(0)])) == "79.1 GiB free of 80.0: nothing chosen"
-    assert str(choose_preset(make_profile("hf"), [])) == "no GPU: nothing chosen"
+    assert str(choose_preset(make_profile("hf", max_batch_size=3), [make_gpu(0)])) == "79.1 GiB free of 80.0: no options chosen"
+    assert str(choose_preset(make_profile("hf"), [])) == "no GPU: no options chosen"
 
 
 def test_options_of_profile_win() -> None:
@@ -104,7 +104,7 @@ def test_unknown_gpu_memory_gives_no_preset() -> None:
     assert choose("hf") == choose("vllm") == choose("hf", None, total_gib=None) == choose("vllm", None, total_gib=None) == {}
     assert choose("vllm", None, None, total_gib=None) == {"tensor_parallel_size": 2}
     text = str(choose_preset(make_profile("vllm"), [make_gpu(0, free_gib=None, total_gib=None)]))
-    assert text == "NVML does not report the memory: nothing chosen"
+    assert text == "NVML does not report the memory: no options chosen"
 
 
 @pytest.mark.parametrize("engine", ["hf", "openai", "echo"])

@@ -115,9 +115,9 @@ def test_visible_devices_are_parsed_like_cuda(visible: str, numbers: list[int]) 
 @pytest.mark.parametrize(
     ("visible", "message"),
     [
-        ("7", r"'7' names no GPU of this machine; there are: 0 \("),
-        ("0,GPU-9", "'GPU-9' names no GPU"),
-        ("GPU-", "'GPU-' names no GPU"),
+        ("7", r"'7' does not name exactly one GPU; the GPUs are: 0 \("),
+        ("0,GPU-9", "'GPU-9' does not name exactly one GPU"),
+        ("GPU-", "'GPU-' does not name exactly one GPU"),
         ("MIG-1111", r"slices of a GPU \(MIG\) are not supported"),
     ],
 )
@@ -173,5 +173,5 @@ def test_missing_gpu_error_gives_advice(
 def test_failing_driver_is_an_engine_error(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_nvml(monkeypatch, "broken")
     for ask in (list_gpus, list_usable_gpus, read_driver, lambda: list_users(GPUS[0])):
-        with pytest.raises(EngineError, match=r"the NVIDIA driver fails: Driver Not Loaded; does nvidia-smi work.*--gpus none"):
+        with pytest.raises(EngineError, match=r"the NVIDIA driver fails: Driver Not Loaded; check it with nvidia-smi.*--gpus none"):
             ask()

@@ -71,7 +71,7 @@ def test_lasting_403_page_becomes_config_error(content: bytes) -> None:
     assert isinstance(error, EndpointError)
     assert (error.weight, error.retry_after_s) == (1, 3)
     assert str(error.if_permanent).startswith(
-        "profile gemini: https://host/v1: a page refuses every request: check engine_options."
+        "profile gemini: https://host/v1: a firewall refuses every request: check engine_options."
     )
     assert f"({error})" in str(error.if_permanent)
 
@@ -161,9 +161,9 @@ def test_echoed_key_is_masked_at_truncation(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_error_without_generation_quotes_the_body() -> None:
-    assert "holds no generation: 502 Bad Gateway" in str(classify_empty(PAGE.content))
-    assert "holds no generation: out of luck" in str(classify_empty(b'{"error": {"message": "out of luck", "code": 502}}'))
-    assert "holds no generation: it is empty" in str(classify_empty(b""))
+    assert "does not contain a generation: 502 Bad Gateway" in str(classify_empty(PAGE.content))
+    assert "contain a generation: out of luck" in str(classify_empty(b'{"error": {"message": "out of luck", "code": 502}}'))
+    assert "does not contain a generation: it is empty" in str(classify_empty(b""))
 
 
 def test_connection_faults_except_certificates_are_temporary() -> None:

@@ -74,7 +74,7 @@ def test_pause_beyond_patience_fails_at_once() -> None:
     clock = FakeClock()
     limiter = RateLimiter(0, 300, clock.as_clock())
     limiter.pause(3600)
-    with pytest.raises(TransientError, match="asked for a pause, and 3600 s of it are left"):
+    with pytest.raises(TransientError, match="requested a pause, of which 3600 s are left"):
         pass_many(limiter, clock, 1)
     assert clock.slept == []
     clock.now_s += 3400

@@ -79,7 +79,7 @@ def test_pause_beyond_patience_releases_the_chunk(server: OpenAIServer, clock: F
     async def ask_twice() -> None:
         async with open_openai(server, clock) as engine:
             for number in range(2):
-                with pytest.raises(TransientError, match="asked for a pause"):
+                with pytest.raises(TransientError, match="requested a pause"):
                     await engine.generate(make_request(number, images=0))
 
     run(ask_twice())
@@ -95,7 +95,7 @@ def test_failing_endpoint_is_transient_after_patience(server: OpenAIServer, cloc
     server.reply = lambda _: reply
     (error,) = ask(server, "why?", clock=clock, patience_s=200)
     assert isinstance(error, TransientError)
-    assert "answered nothing for 200 s: HTTP" in str(error)
+    assert "not answered a request for 200 s: HTTP" in str(error)
     assert "melting" in str(error)
     assert 1200 <= clock.now_s <= 1200 + 30
 
@@ -132,7 +132,7 @@ def test_request_failing_among_successes_is_at_fault(server: OpenAIServer, clock
             poison = asyncio.create_task(engine.generate(make_request(text="poison", images=0)))
             while not poison.done():
                 await engine.generate(make_request(images=0))
-            with pytest.raises(SampleError, match=r"fails this request again and again.*HTTP 500: CUDA error") as caught:
+            with pytest.raises(SampleError, match=r"fails this request repeatedly.*HTTP 500: CUDA error") as caught:
                 await poison
             assert caught.value.code == "engine_failed"
 
@@ -181,7 +181,7 @@ def test_limit_on_only_one_request_fails_it(server: OpenAIServer, clock: FakeClo
     (error,) = ask(server, "big", clock=clock, patience_s=200)
     assert isinstance(error, SampleError)
     assert error.code == "engine_failed"
-    assert "fails this request again and again, and answers others meanwhile: HTTP" in str(error)
+    assert "fails this request repeatedly but answers other requests: HTTP" in str(error)
     assert 1200 <= clock.now_s <= 1200 + 40 + 4 * 30
     assert sum(asked.text != "big" for asked in server.asked) == 3, "no control request is sent before patience ends"
 
@@ -211,7 +211,7 @@ def test_pause_of_all_requests_holds_the_next(server: OpenAIServer, clock: FakeC
 
     async def ask_twice() -> float:
         async with open_openai(server, clock, patience_s=200) as engine:
-            with pytest.raises(TransientError, match="answered nothing for 200 s"):
+            with pytest.raises(TransientError, match="not answered a request for 200 s"):
                 await engine.generate(make_request(images=0))
             ended_at_s = clock.now_s
             server.reply = lambda _: say()
@@ -234,7 +234,7 @@ def test_firewall_page_for_all_is_config_error(server: OpenAIServer, clock: Fake
     server.reply = lambda _: FORBIDDEN
     (error,) = ask(server, "why?", clock=clock)
     assert isinstance(error, ConfigError)
-    assert f"{server.url}: a page refuses every request: check engine_options.base_url, HTTPS_PROXY" in str(error)
+    assert f"{server.url}: a firewall refuses every request: check engine_options.base_url, HTTPS_PROXY" in str(error)
     assert clock.now_s >= 1300
 
 

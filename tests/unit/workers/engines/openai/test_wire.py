@@ -172,5 +172,5 @@ def test_reason_without_message_is_empty_answer(given: str, reason: FinishReason
     ],
 )  # fmt: skip
 def test_body_without_generation_is_an_endpoint_error(content: bytes) -> None:
-    with pytest.raises(EndpointError, match=r"holds no generation: ."):
+    with pytest.raises(EndpointError, match=r"does not contain a generation: ."):
         read_generation(content)
