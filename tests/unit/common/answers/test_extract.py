@@ -102,7 +102,7 @@ def test_abbreviated_name_is_not_a_letter() -> None:
     assert extract_answer("multiple_choice", "E. coli", {"A": "E. coli", "E": "Shigella"}) == "A"
 
 
-def test_longer_option_wins_over_option_inside_it() -> None:
+def test_longer_option_is_preferred_over_contained_option() -> None:
     options = {"A": "red", "B": "dark red", "C": "No finding"}
     assert extract_answer("multiple_choice", "The circle is dark red", options) == "B"
     assert extract_answer("multiple_choice", "There is no finding.", options) == "C"
@@ -269,7 +269,7 @@ def test_free_text_is_trimmed() -> None:
     assert extract_answer("free_text", " \n", {}) is None
 
 
-def test_unclosed_boxes_are_skipped() -> None:
+def test_nested_boxes_are_found_and_open_boxes_skipped() -> None:
     assert find_boxed(r"\boxed{\frac{1}{2}} \boxed{\text{B}} \boxed{x") == (r"\frac{1}{2}", "B")
     assert find_boxed(r"\boxed{\{1\}}") == (r"\{1\}",)
 

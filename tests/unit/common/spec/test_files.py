@@ -60,7 +60,7 @@ def refuse(path: Path, *changes: str) -> str:
 # Resolving
 
 
-def test_spec_wins_over_profile_and_profile_over_defaults(folder: Path) -> None:
+def test_spec_overrides_profile_and_profile_overrides_defaults(folder: Path) -> None:
     [spec] = read_specs(write_spec(folder, generation={"max_tokens": 9}, shuffle={"seed": 5}))
     assert (spec.generation.max_tokens, spec.generation.temperature, spec.generation.top_p) == (9, 0.5, 1.0)
     assert (spec.shuffle.seed, spec.chunks.max_samples, spec.validation.validators) == (5, 64, ("non_empty",))

@@ -44,7 +44,7 @@ def test_chunk_is_read_by_one_range_read(store: Store, index: ChunkIndex, monkey
     assert reads == [(samples_key(index.run_id), index[1].offset, index[1].length)]
 
 
-def test_damaged_chunk_is_named_and_others_are_read(store: Store, index: ChunkIndex) -> None:
+def test_damaged_chunk_does_not_affect_other_chunks(store: Store, index: ChunkIndex) -> None:
     flip_byte(store, samples_key(index.run_id), index[1].offset + 30)
     with pytest.raises(IntegrityError, match=rf"chunk 1 of {index.run_id}: .*damaged"):
         read_chunk(store, index[1])

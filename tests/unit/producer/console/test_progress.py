@@ -28,7 +28,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
 
 
 @pytest.mark.parametrize("count", [0, 1, 255, 256, 1000])
-def test_fast_stream_prints_no_progress(count: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fast_stream_does_not_print_progress(count: int, capsys: pytest.CaptureFixture[str]) -> None:
     assert list(show_progress(iter(range(count)), "reading samples")) == list(range(count))
     assert capsys.readouterr() == ("", "")
 

@@ -115,7 +115,7 @@ def test_failures_are_listed_by_code_with_advice() -> None:
     assert memory.startswith("  out_of_memory   2  the sample did not fit")
 
 
-def test_run_without_failures_lists_no_codes() -> None:
+def test_run_without_failures_has_empty_failure_list() -> None:
     assert format_failures(make_evaluation(make_scores("d"))) == []
 
 

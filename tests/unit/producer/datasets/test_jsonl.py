@@ -102,7 +102,7 @@ def test_byte_order_mark_and_crlf_are_ignored(tmp_path: Path) -> None:
     assert read(tmp_path, b"\xef\xbb\xbf" + GOOD + b"\r\n{}\r\n") == plain
 
 
-def test_nan_is_none_in_metadata_only(tmp_path: Path) -> None:
+def test_nan_becomes_none_only_in_metadata(tmp_path: Path) -> None:
     line = b'{"question": "Q?", "score": NaN, "parts": [Infinity, {"x": -Infinity}], "big": 1e999, "fine": 1.5}'
     (sample,) = read(tmp_path, line)
     assert (sample.fault, sample.metadata) == (None, {"score": None, "parts": [None, {"x": None}], "big": None, "fine": 1.5})

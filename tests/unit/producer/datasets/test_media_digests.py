@@ -118,7 +118,7 @@ def test_dataset_without_files_keeps_its_id(rows: list[dict[str, Any]], folder: 
     assert spec.run_id == resolve(folder, rows, digest_media="never").run_id
 
 
-def test_never_disables_media_digests(folder: Path) -> None:
+def test_digest_media_never_disables_digests(folder: Path) -> None:
     with capture_logs() as lines:
         spec = resolve(folder, ROWS["image"], digest_media="never")
     assert not lines

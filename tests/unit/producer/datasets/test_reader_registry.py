@@ -36,7 +36,7 @@ def test_reader_is_chosen_by_file_ending(tmp_path: Path, name: str) -> None:
     assert [sample.question for sample in read_dataset(write(tmp_path / name, '{"question": "Q?"}'))] == ["Q?"]
 
 
-def test_format_wins_over_file_ending(tmp_path: Path) -> None:
+def test_format_overrides_file_ending(tmp_path: Path) -> None:
     source = write(tmp_path / "set.tsv", '{"question": "Q?"}').model_copy(update={"format": "jsonl"})
     assert [sample.question for sample in read_dataset(source)] == ["Q?"]
 

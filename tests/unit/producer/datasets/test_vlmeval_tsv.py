@@ -210,7 +210,7 @@ def test_image_path_prefers_the_images_folder(tmp_path: Path) -> None:
     assert [sample.sample_id for sample in after] == [sample.sample_id for sample in before]
 
 
-def test_image_in_row_wins_over_path(tmp_path: Path) -> None:
+def test_image_column_overrides_image_path(tmp_path: Path) -> None:
     rows = [{"image": SMALL, "image_path": "a.png"}, {"image": "", "image_path": "a.png"}]
     samples = read(write(tmp_path, *({"question": "Q?", **row} for row in rows)))
     assert [sample.media for sample in samples] == [(Media(data=SMALL),), (Media(uri=f"{tmp_path}/a.png"),)]

@@ -106,7 +106,7 @@ def test_planning_twice_writes_the_same_bytes(store: Store, tmp_path: Path) -> N
         assert store.get(key) == other.get(key)
 
 
-def test_incomplete_plan_is_planned_again(store: Store) -> None:
+def test_incomplete_plan_is_replaced(store: Store) -> None:
     spec = make_spec(max_samples=5)
     store.put(samples_key(spec.run_id), b"half a pl")
     store.put(index_key(spec.run_id), b"of another version")

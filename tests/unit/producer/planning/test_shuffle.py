@@ -66,7 +66,7 @@ def test_shuffle_keeps_first_of_duplicate_rows(given_rows: list[Row]) -> None:
 
 @given(rows)
 @settings(deadline=None)
-def test_groups_stay_whole_in_row_order(given_rows: list[Row]) -> None:
+def test_groups_keep_their_rows_in_order(given_rows: list[Row]) -> None:
     groups, _ = shuffle(to_samples(given_rows))
     names = []
     for group in groups:

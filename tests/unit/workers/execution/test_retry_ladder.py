@@ -60,7 +60,7 @@ def test_truncated_answer_doubles_max_tokens_without_reminder() -> None:
     assert {plan.reminder for plan in plans} == {None}
 
 
-def test_complete_answer_gets_reminder_only() -> None:
+def test_complete_answer_keeps_max_tokens_and_gets_reminder() -> None:
     plan = plan_attempt(make_sample(), GREEDY, 3, UNREADABLE)
     assert plan.settings.max_tokens == 32
     assert plan.reminder == "Answer with the letter of one option only: A, B."

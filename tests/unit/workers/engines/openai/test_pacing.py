@@ -109,7 +109,7 @@ def test_backoff_is_deterministic_for_a_seed() -> None:
     assert [one.next_s() for _ in range(9)] == [other.next_s() for _ in range(9)]
 
 
-def test_any_answer_renews_patience() -> None:
+def test_each_answer_resets_patience() -> None:
     """Patience ends if the endpoint answers no request for that time."""
     clock = FakeClock()
     responses = ResponseTracker(clock.as_clock())

@@ -176,7 +176,7 @@ def test_rate_limit_is_not_attributed_to_the_request(server: OpenAIServer, clock
 @pytest.mark.parametrize(
     "fault", [refuse(429, "too large"), refuse(429, headers={"Retry-After": "40"}), refuse(503, "upstream failed")]
 )
-def test_limit_on_only_one_request_fails_it(server: OpenAIServer, clock: FakeClock, fault: Reply) -> None:
+def test_rate_limit_on_one_request_fails_the_sample(server: OpenAIServer, clock: FakeClock, fault: Reply) -> None:
     server.reply = lambda asked: fault if asked.text == "big" else say()
     (error,) = ask(server, "big", clock=clock, patience_s=200)
     assert isinstance(error, SampleError)
@@ -221,7 +221,7 @@ def test_pause_of_all_requests_delays_the_next(server: OpenAIServer, clock: Fake
     assert run(ask_twice()) == 90
 
 
-def test_firewall_page_for_one_request_fails_it(server: OpenAIServer, clock: FakeClock) -> None:
+def test_firewall_page_for_one_request_fails_the_sample(server: OpenAIServer, clock: FakeClock) -> None:
     server.reply = lambda asked: FORBIDDEN if "poison" in asked.text else say(asked.text)
     *others, error = ask(server, *map(str, range(6)), "poison", clock=clock)
     assert [other.text for other in others] == [str(number) for number in range(6)]
