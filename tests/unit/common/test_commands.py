@@ -39,7 +39,7 @@ def test_return_value_is_the_exit_code(returned: object, code: int, capsys: pyte
     ("error", "code"),
     [
         (ConfigError("spec.yaml: model: missing"), 2),
-        (ServiceUnreachable("Redis does not respond"), 3),
+        (ServiceUnreachable("Redis does not answer"), 3),
         (TransientError("try again"), 1),
         (IntegrityError("part 3 is damaged"), 1),
         (FleetError("the worker could not start"), 1),

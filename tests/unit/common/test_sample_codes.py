@@ -37,7 +37,7 @@ class Full(SampleError):
 
 
 def find_codes(tree: ast.Module) -> Iterator[str]:
-    """Yield the codes of the sample errors in a module. Yield ``? EXPRESSION`` for a code that the source does not spell out."""
+    """Yield the codes of the sample errors in a module. Yield ``? EXPRESSION`` for a code that is not a literal."""
     nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Call | ast.ClassDef)]
     for node in sorted(nodes, key=lambda node: node.lineno):
         if isinstance(node, ast.ClassDef):

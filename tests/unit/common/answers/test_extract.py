@@ -1,3 +1,5 @@
+"""Extraction of answers from text: letters, yes or no, numbers and short text, in English and Chinese."""
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

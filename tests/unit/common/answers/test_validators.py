@@ -1,3 +1,5 @@
+"""Validators, detection of refusals and errors in validator entries."""
+
 import re
 from typing import Any
 

@@ -16,7 +16,7 @@ from common.storage.store import Store, open_store
 from producer.results.collect import collect_outcomes, read_outcomes, write_results
 from tests.support.planning import make_outcome, make_sample, make_samples, make_spec, plan_samples, put_part
 
-# design.md, "The contract that users and their scripts rely on"
+# Result columns are a public interface: scripts of users depend on their names and order.
 COLUMNS = [
     *("sample_id", "dataset", "index", "model", "status", "prediction", "answer", "target", "response", "attempts"),
     *("error_code", "error_message", "finish_reason", "prompt_tokens", "output_tokens", "truncated", "worker"),

@@ -1,3 +1,5 @@
+"""Adapters: prompts, and predictions from the raw answers of every model family."""
+
 from pathlib import Path
 from typing import Any
 

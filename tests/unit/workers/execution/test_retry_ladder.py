@@ -1,3 +1,5 @@
+"""The retry ladder: temperature, seed, ``max_tokens`` and reminder of each attempt."""
+
 from typing import Any
 
 import pytest

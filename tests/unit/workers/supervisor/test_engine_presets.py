@@ -56,7 +56,7 @@ def test_vllm_memory_share_follows_free_memory(free_gib: float, total_gib: float
     assert choose("vllm", free_gib, total_gib=total_gib) == {"gpu_memory_utilization": share, "max_num_seqs": sequences}
 
 
-def test_full_gpu_gets_no_memory_share() -> None:
+def test_memory_share_is_omitted_on_full_gpu() -> None:
     assert choose("vllm", 3.0) == {"max_num_seqs": 32}
 
 
@@ -95,12 +95,12 @@ def test_profile_options_override_the_preset() -> None:
 
 
 @pytest.mark.parametrize("free_gib", [(79.1,), ()])
-def test_other_engines_get_no_preset(free_gib: tuple[float, ...]) -> None:
+def test_other_engines_do_not_get_a_preset(free_gib: tuple[float, ...]) -> None:
     assert choose("my_package.my_engine:MyEngine", *free_gib) == {}
     assert choose("echo", *free_gib) == choose("openai", *free_gib) == {}
 
 
-def test_unknown_gpu_memory_gives_no_preset() -> None:
+def test_preset_is_empty_without_memory_report() -> None:
     assert choose("hf") == choose("vllm") == choose("hf", None, total_gib=None) == choose("vllm", None, total_gib=None) == {}
     assert choose("vllm", None, None, total_gib=None) == {"tensor_parallel_size": 2}
     text = str(choose_preset(make_profile("vllm"), [make_gpu(0, free_gib=None, total_gib=None)]))

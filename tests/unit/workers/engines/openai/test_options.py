@@ -36,7 +36,7 @@ def find_error(**options: Any) -> str:
         ({"patience_s": 100}, "patience_s=100 must be more than timeout_s=120"),
         ({"extra_body": {"temperature": 1}}, "extra_body: found temperature, which the engine sets itself; use generation"),
         ({"extra_body": {"stream": True}}, "extra_body: found stream"),
-        ({"extra_body": {"top_k": {1, 2}}}, "extra_body: cannot be value as JSON"),
+        ({"extra_body": {"top_k": {1, 2}}}, "extra_body: cannot be written as JSON"),
         ({"extra_body": {"chat_template_kwargs": [1]}}, "chat_template_kwargs: expected a mapping"),
         *[({"base_url": url}, "base_url: found") for url in ADDRESSES],
     ],

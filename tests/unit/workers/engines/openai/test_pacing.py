@@ -110,7 +110,7 @@ def test_backoff_is_deterministic_for_a_seed() -> None:
 
 
 def test_each_answer_resets_patience() -> None:
-    """Patience ends if the endpoint answers no request for that time."""
+    """Patience ends if the endpoint does not answer any request for that time."""
     clock = FakeClock()
     responses = ResponseTracker(clock.as_clock())
     state = RetryState(responses, 100, clock.as_clock())
@@ -152,7 +152,7 @@ def test_rate_limits_count_only_after_patience() -> None:
     state.record_error(0)
     assert (ended_before, state.patience_ended) == (False, True)
     state.record_error(0)
-    assert state.error_weight == 0  # the endpoint answered no request
+    assert state.error_weight == 0  # the endpoint did not answer any request
     for _ in range(3):
         assert not state.is_at_fault
         responses.record()
