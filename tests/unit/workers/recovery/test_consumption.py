@@ -19,7 +19,7 @@ class Clock:
         self.running: list[SimpleNamespace] = []
         self._consumption = Consumption(lambda: self.waiting, SETTINGS)
 
-    def advance(self, seconds: float) -> str | None:
+    def look_after(self, seconds: float) -> str | None:
         """Advance the time with one heartbeat per second. Return the trouble of the last heartbeat."""
         trouble = None
         for _ in range(int(seconds)):
@@ -42,27 +42,27 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def test_waiting_messages_are_reported_after_three_leases(clock: Clock) -> None:
     clock.waiting = 1200
-    assert clock.advance(30) is None
-    assert "has taken no message for 30 s although 1,200 wait" in str(clock.advance(1))
+    assert clock.look_after(30) is None
+    assert "has taken no message for 30 s although 1,200 wait" in str(clock.look_after(1))
 
 
 def test_empty_queue_is_not_reported(clock: Clock) -> None:
-    assert clock.advance(1000) is None
+    assert clock.look_after(1000) is None
     clock.waiting = 1
-    assert clock.advance(29) is None
+    assert clock.look_after(29) is None
 
 
 def test_full_worker_is_not_reported(clock: Clock) -> None:
     clock.waiting = 5
     clock.running += [SimpleNamespace(), SimpleNamespace()]
-    assert clock.advance(1000) is None
+    assert clock.look_after(1000) is None
     clock.running.pop()
-    assert clock.advance(29) is None
-    assert clock.advance(1)
+    assert clock.look_after(29) is None
+    assert clock.look_after(1)
 
 
 def test_taken_message_clears_the_trouble(clock: Clock) -> None:
     clock.waiting = 5
-    assert clock.advance(40)
+    assert clock.look_after(40)
     clock.take_message()
-    assert clock.advance(30) is None
+    assert clock.look_after(30) is None

@@ -70,10 +70,10 @@ def test_changed_model_file_rejects_the_run(name: str, change: str, folder: Path
         path.write_bytes(b"x" * times.st_size)
         os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
     ours = describe(folder)
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError) as refused:
         settle_fingerprint(store, "run", ours)
-    assert f"run run was begun with another model: {name} is {before[name]} in the run" in str(caught.value)
-    assert f"{ours.get(name, 'absent')} on this worker" in str(caught.value)
+    assert f"run run was begun with another model: {name} is {before[name]} in the run" in str(refused.value)
+    assert f"{ours.get(name, 'absent')} on this worker" in str(refused.value)
 
 
 def test_files_that_engines_do_not_read_are_ignored(folder: Path) -> None:

@@ -172,6 +172,6 @@ def test_missing_gpu_error_gives_advice(
 
 def test_driver_failure_is_an_engine_error(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_nvml(monkeypatch, "broken")
-    for call in (list_gpus, list_usable_gpus, read_driver, lambda: list_users(GPUS[0])):
+    for ask in (list_gpus, list_usable_gpus, read_driver, lambda: list_users(GPUS[0])):
         with pytest.raises(EngineError, match=r"the NVIDIA driver fails: Driver Not Loaded; does nvidia-smi work.*--gpus none"):
-            call()
+            ask()
