@@ -52,7 +52,7 @@ def services() -> dict[str, dict[str, Any]]:
 
 
 def read_env_example() -> dict[str, str | None]:
-    """Return every variable of the file, commented-out ones included."""
+    """Return every variable of the file, including variables in comments."""
     text = re.sub(r"^#(?=\w+=)", "", (ROOT / ".env.example").read_text(), flags=re.MULTILINE)
     return dotenv_values(stream=StringIO(text))
 
@@ -87,7 +87,7 @@ def test_docker_compose_config_accepts_the_file(profiles: tuple[str, ...]) -> No
 
 
 @pytest.mark.parametrize("profiles", [(), *((profile,) for profile in PROFILES), PROFILES], ids=" ".join)
-def test_services_run_with_their_dependencies(services: dict[str, dict[str, Any]], profiles: tuple[str, ...]) -> None:
+def test_profiles_include_service_dependencies(services: dict[str, dict[str, Any]], profiles: tuple[str, ...]) -> None:
     running = {name for name, one in services.items() if not one.get("profiles") or {*one["profiles"]} & {*profiles}}
     assert running >= {"redis"}
     assert {needed for name in running for needed in services[name].get("depends_on", ())} <= running
@@ -107,7 +107,7 @@ def test_compose_without_a_secret_is_rejected(missing: str) -> None:
         read_compose(**{**SECRETS, missing: ""})
 
 
-def test_no_secret_has_a_default() -> None:
+def test_secrets_have_no_defaults() -> None:
     secret = re.compile(r"PASSWORD|AUTH|KEY|TOKEN|SECRET")
     assert {variable.kind for variable in list_variables() if secret.search(variable.name)} == {"?"}
     for service in read_compose(**SECRETS)["services"].values():
@@ -125,9 +125,9 @@ def test_containers_receive_exactly_the_settings(services: dict[str, dict[str, A
 def test_env_example_lists_exactly_the_variables() -> None:
     example = read_env_example()
     passed = {name for service in read_compose(**SECRETS)["services"].values() for name in service["environment"]}
-    asked = {variable.name for variable in list_variables()}
-    assert asked <= set(example) | {"PIP_EXTRA_INDEX_URL"}
-    assert set(example) <= asked | passed | {"COMPOSE_PROFILES"}
+    referenced = {variable.name for variable in list_variables()}
+    assert referenced <= set(example) | {"PIP_EXTRA_INDEX_URL"}
+    assert set(example) <= referenced | passed | {"COMPOSE_PROFILES"}
 
 
 def test_ports_are_published_on_loopback_only(services: dict[str, dict[str, Any]]) -> None:
@@ -145,7 +145,7 @@ def test_containers_are_unprivileged_and_read_only(services: dict[str, dict[str,
     assert services["redis"]["user"] == "redis"
 
 
-def test_worker_services_start_and_have_drain_time(services: dict[str, dict[str, Any]]) -> None:
+def test_worker_services_start_and_have_time_to_drain(services: dict[str, dict[str, Any]]) -> None:
     for name, gpus in (("worker-gpu", "all"), ("worker-cpu", "none")):
         given = parse_start(services[name]["command"]).params
         assert given["gpus"] == (gpus,)
@@ -167,7 +167,7 @@ def test_images_have_fixed_tags_and_short_names(services: dict[str, dict[str, An
     named += [service["image"] for service in services.values()]
     for image in named:
         name, _, tag = image.partition(":")
-        assert re.fullmatch(r"[a-z-]+", name), f"{image}: expected a short name, without a registry's host"
+        assert re.fullmatch(r"[a-z-]+", name), f"{image}: expected a short name without a registry host"
         assert re.search(r"\d", tag), f"{image}: expected a fixed tag"
     built = {service["image"].partition(":")[2] for service in services.values() if "build" in service}
     assert built == {PROJECT["version"]}
@@ -185,7 +185,7 @@ def test_dockerfile_pins_versions_and_drops_root(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
-def test_build_context_is_what_dockerfiles_copy(path: Path) -> None:
+def test_build_context_contains_only_copied_files(path: Path) -> None:
     ignored = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if not line.startswith("#")]
     assert ignored[0] == "*"
     allowed = {line.removeprefix("!") for line in ignored if line.startswith("!")}
@@ -205,7 +205,7 @@ def test_compose_build_arguments_are_known(services: dict[str, dict[str, Any]]) 
     assert {given["CONSTRAINTS"] for given in workers} == {"constraints.txt", "constraints-gpu.txt"}
 
 
-def test_gpu_constraints_match_those_of_ci() -> None:
+def test_gpu_constraints_match_ci_constraints() -> None:
     ours = {re.split(r"[<>=;\[ ]", entry)[0] for entry in PROJECT["dependencies"]}
     here, gpu = read_pins(ROOT / "constraints.txt"), read_pins(DEPLOY / "constraints-gpu.txt")
     assert {name: gpu.get(name) for name in ours & set(here) if gpu.get(name) != here[name]}.keys() == {"numpy"}
@@ -214,7 +214,7 @@ def test_gpu_constraints_match_those_of_ci() -> None:
 # systemd and SLURM
 
 
-def test_systemd_unit_starts_and_has_drain_time() -> None:
+def test_systemd_unit_starts_and_has_time_to_drain() -> None:
     unit = read_unit(UNIT)
     program, *arguments = unit["ExecStart"][0].split()
     assert program.endswith("/bin/workers")
@@ -228,7 +228,7 @@ def test_systemd_unit_starts_and_has_drain_time() -> None:
     assert (unit["KillMode"], unit["Restart"]) == (["mixed"], ["on-failure"])
     assert unit["RestartPreventExitStatus"] == [str(USER_MUST_ACT)]
     assert unit["SuccessExitStatus"] == [str(INTERRUPTED)]
-    assert unit["OOMPolicy"] == ["continue"], "the death of one worker would stop every worker"
+    assert unit["OOMPolicy"] == ["continue"], "an out-of-memory kill of one worker must not stop the other workers"
 
 
 def test_systemd_unit_is_hardened_within_cuda_limits() -> None:
@@ -251,7 +251,7 @@ def test_flower_unit_has_no_privileges_or_secrets() -> None:
     assert program.endswith("/bin/celery")
     assert arguments == ["-A", "workers.app", "flower"]
     assert (unit["NoNewPrivileges"], unit["ProtectSystem"], unit["DynamicUser"]) == (["yes"], ["strict"], ["yes"])
-    assert "Environment" not in unit, "its password belongs in a file that only root can read"
+    assert "Environment" not in unit, "the password belongs in a file that only root can read"
     assert unit["EnvironmentFile"] == ["/etc/vlm-fleet/flower.env"]
 
 
@@ -282,10 +282,10 @@ def test_documented_submissions_use_their_requested_gpus(submission: Submission,
     assert used == [str(number) for number in range(submission.gpus)], "each requested GPU is used exactly once"
 
 
-def test_documents_submit_single_and_multi_gpu_models() -> None:
+def test_documentation_submits_single_and_multi_gpu_models() -> None:
     assert {one.arguments[0] for one in SUBMISSIONS} >= {"qwen2.5-vl-32b", "qwen2.5-vl-7b", "tiny"}
 
 
-def test_deploy_files_name_no_registry_host() -> None:
+def test_deploy_files_do_not_contain_registry_hosts() -> None:
     for path in [COMPOSE, ROOT / ".env.example", *DOCKERFILES, SBATCH, UNIT]:
         assert not re.search(r"https?://|\b(docker\.io|ghcr\.io|quay\.io|nvcr\.io)\b", path.read_text()), path

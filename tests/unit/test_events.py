@@ -1,4 +1,4 @@
-"""Log events are identifiers, and docs/events.md lists each of them once."""
+"""Log events are identifiers, and docs/events.md lists each event once."""
 
 from tests.support.events import HEAD, PAGE, find_events, find_unnamed, read_rows, write_page
 

@@ -1,4 +1,4 @@
-"""The producer imports without the packages of any engine, and the import starts no thread."""
+"""Commands start without heavy imports: the producer does not import engine packages or start threads."""
 
 import subprocess
 import sys
@@ -25,14 +25,14 @@ def test_workers_import_without_engines() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_launcher_imports_no_service_client() -> None:
+def test_launcher_does_not_import_service_clients() -> None:
     heavy = "{'celery', 'pyarrow', 'PIL', 'redis', 'httpx2', 'workers.runtime', 'workers.engines'}"
     code = f"import workers.supervisor.launcher, sys; found = {heavy} & set(sys.modules); assert not found, found"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
 
 
-def test_help_imports_no_service_client() -> None:
+def test_help_does_not_import_service_clients() -> None:
     heavy = "{'celery', 'pyarrow', 'PIL', 'redis', 'httpx2', 'numpy', 'pydantic', 'rich'}"
     for command in ("producer", "workers"):
         code = f"import {command}.cli, sys; found = {heavy} & set(sys.modules); assert not found, found"

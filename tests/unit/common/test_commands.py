@@ -1,4 +1,4 @@
-"""Commands end with the exit codes of the contract, and print messages instead of tracebacks."""
+"""Commands exit with the documented codes and print messages instead of tracebacks."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from common.errors import ConfigError, FleetError, IntegrityError, ServiceUnreac
 
 
 def run_body(body: Callable[[], object]) -> int:
-    """Run a command with this body and return its exit code."""
+    """Run a command that calls ``body`` and return its exit code."""
 
     @click.command()
     def command() -> object:
@@ -51,7 +51,7 @@ def test_error_prints_its_message_and_exit_code(error: FleetError, code: int, ca
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), click.exceptions.Abort()])
-def test_interrupt_message_states_nothing_is_lost(error: BaseException, capsys: pytest.CaptureFixture[str]) -> None:
+def test_interrupt_exits_with_130_and_a_message(error: BaseException, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_body(fail(error)) == 130
     assert capsys.readouterr().err.strip() == "interrupted; nothing is lost, run the same command again"
 

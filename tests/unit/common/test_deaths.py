@@ -1,4 +1,4 @@
-"""How a process ended: which ends may be a sample's fault, and the kernel's count of out-of-memory kills."""
+"""Causes of process death: which causes count as strikes, and the kernel's count of out-of-memory kills."""
 
 import signal
 from pathlib import Path
@@ -29,12 +29,12 @@ def test_only_crash_signals_are_attributed(number: int) -> None:
         (-signal.SIGSEGV, True, DeathCause.CRASH),
     ],
 )
-def test_exit_code_tells_the_cause(code: int | None, out_of_memory: bool, cause: DeathCause) -> None:
+def test_exit_code_determines_the_cause(code: int | None, out_of_memory: bool, cause: DeathCause) -> None:
     """An engine may exit by itself because the system killed one of its children."""
     assert classify_exit(code, out_of_memory=out_of_memory) == cause
 
 
-def test_stall_is_attributed_and_memory_is_not() -> None:
+def test_stall_is_attributed_but_out_of_memory_is_not() -> None:
     assert [cause.is_attributed for cause in DeathCause] == [True, True, False, False]
 
 

@@ -1,4 +1,4 @@
-"""Names and digests are unique."""
+"""Node names are unique, and run ids have a fixed format."""
 
 import socket
 
@@ -20,5 +20,5 @@ def test_run_id_is_recognized(value: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["", "x" * 60_000_000, "../run", "a/b", "a\n", "a{b}", "\x1b[2J", "*", "é", None, 7, True, ["a"]])
-def test_other_value_is_no_run_id(value: object) -> None:
+def test_other_value_is_not_a_run_id(value: object) -> None:
     assert not is_run_id(value)

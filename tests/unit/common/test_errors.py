@@ -1,4 +1,4 @@
-"""Errors: who must act on them, and the codes that outcomes carry."""
+"""Error classes and the codes that outcomes store."""
 
 from common.errors import EngineError, OutOfMemory, SampleError
 
@@ -10,5 +10,5 @@ def test_out_of_memory_is_a_sample_error() -> None:
     assert (error.code, OutOfMemory.code, str(error)) == ("out_of_memory", "out_of_memory", "too big")
 
 
-def test_sample_error_carries_its_own_code() -> None:
+def test_sample_error_has_code_and_message() -> None:
     assert (SampleError("bad_row", "no id").code, str(SampleError("bad_row", "no id"))) == ("bad_row", "no id")

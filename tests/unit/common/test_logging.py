@@ -1,4 +1,4 @@
-"""One renderer formats structlog and the standard library's logging, on standard error."""
+"""One renderer writes the records of structlog and of the standard library's logging to standard error."""
 
 import json
 import logging
@@ -30,24 +30,24 @@ def fail() -> None:
 def test_json_log_is_one_object_per_line(capsys: pytest.CaptureFixture[str]) -> None:
     configure_log("INFO", as_json=True)
     structlog.get_logger("ours").info("chunk done", run_id="tiny-1", chunk=3, odd={1, 2}.__class__, text="a\nb 中")
-    logging.getLogger("celery").warning("%s is away", "redis")
+    logging.getLogger("celery").warning("%s is unreachable", "redis")
     captured = capsys.readouterr()
     first, second = map(json.loads, captured.err.splitlines())
     assert captured.out == ""
     assert (first["event"], first["run_id"], first["chunk"], first["text"]) == ("chunk done", "tiny-1", 3, "a\nb 中")
-    assert (second["event"], second["level"]) == ("redis is away", "warning")
+    assert (second["event"], second["level"]) == ("redis is unreachable", "warning")
     assert first["timestamp"].endswith("Z")
 
 
 def test_log_without_terminal_is_plain_key_value(capsys: pytest.CaptureFixture[str]) -> None:
     configure_log()
     structlog.get_logger("ours").info("chunk done", run_id="tiny-1", chunk=3)
-    logging.getLogger("celery").warning("redis is away")
+    logging.getLogger("celery").warning("redis is unreachable")
     ours, theirs = capsys.readouterr().err.splitlines()
     assert "\x1b" not in ours + theirs
     assert "chunk done" in ours
     assert ours.endswith("chunk=3 run_id=tiny-1")
-    assert "redis is away" in theirs
+    assert "redis is unreachable" in theirs
 
 
 def test_level_is_case_insensitive(capsys: pytest.CaptureFixture[str]) -> None:
@@ -71,7 +71,7 @@ def test_celery_accepts_the_same_levels(level: str) -> None:
 
 @pytest.mark.parametrize("level", ["WARN", "NOTSET", "FATAL", "10", ""])
 def test_levels_unknown_to_celery_are_rejected(level: str) -> None:
-    """Only ``logging`` knows these levels: a worker that passes one to Celery exits."""
+    """Only ``logging`` accepts these levels. A worker that passes one to Celery exits."""
     with pytest.raises(ConfigError, match=f"FLEET_LOG_LEVEL: found '{level}'"):
         configure_log(level)
 
@@ -101,7 +101,7 @@ def test_configuring_twice_logs_once(capsys: pytest.CaptureFixture[str]) -> None
 def test_secrets_are_masked_in_every_log_call(
     as_json: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    secret = 'quoted "key" of nobody'  # noqa: S105  # must not appear in the log
+    secret = 'quoted "key" of tests'  # noqa: S105  # must not appear in the log
     monkeypatch.setenv("OPENAI_API_KEY", secret)
     configure_log("DEBUG", as_json=as_json)
     structlog.get_logger("ours").info(f"with {secret}", url="redis://:pw1234@host", api_key="pw1234", nested=[{"x": secret}])
@@ -114,7 +114,7 @@ def test_secrets_are_masked_in_every_log_call(
     structlog.get_logger("ours").info("odd", error=ValueError("redis://:pw1234@host"), stack_info=True)
     output = capsys.readouterr().err
     assert "pw1234" not in output
-    assert "of nobody" not in output.replace('raise ValueError(f"', "")
+    assert "of tests" not in output.replace('raise ValueError(f"', "")
     assert output.count("Traceback (most recent call last)") == 2
     if as_json:
         assert json.loads(output.splitlines()[0])["nested"] == [{"x": "***"}]

@@ -9,7 +9,7 @@ from common.redaction import find_secrets, mask_record, mask_text
 ENVIRONMENT = {
     "FLEET_REDIS_URL": "redis://me:r3d1s%2Fp%40ss@host:6379/0",
     "AWS_SECRET_ACCESS_KEY": "wJalr/K7MDENG+bPx",
-    "HF_TOKEN": "hub-of-nobody",
+    "HF_TOKEN": "hub-token-1234",
     "MY_CLIENT_SECRET": "multi word secret",
     "DB_PASSWORD": "multi word secret and more",
     "FLOWER_BASIC_AUTH": "ann:anns-own,bob:bobs-own",
@@ -31,7 +31,7 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
     ("text", "masked"),
     [
         # URLs: credentials and the query are masked whole, from any source.
-        ("redis://:pw@h:6379/0 is away", "redis://***@h:6379/0 is away"),
+        ("redis://:pw@h:6379/0 is unreachable", "redis://***@h:6379/0 is unreachable"),
         ("s3://key:secret@bucket/a b", "s3://***@bucket/a b"),
         ("https://token@host/a", "https://***@host/a"),
         ("'https://u:pw@h/a.png?X-Amz-Signature=12&b=3', found", "'https://***@h/a.png?***', found"),
@@ -68,7 +68,7 @@ def test_secrets_in_text_are_masked(text: str, masked: str) -> None:
     "name",
     ["api_key", "apiKey", "API-KEY", "openai_api_key", "password", "Authorization", "token", "hf_token", "client_secret", "X_KEY"],
 )
-def test_value_under_secret_name_is_masked_whole(name: str) -> None:
+def test_value_with_secret_name_is_masked(name: str) -> None:
     given: tuple[Any, ...] = ("x", 12345, ["x"], {"y": "x"}, b"x")
     for value in given:
         assert mask_record({"given": [{name: value}]}) == {"given": [{name: "***"}]}
@@ -88,15 +88,15 @@ def test_similar_name_is_not_secret(name: str) -> None:
     assert list(find_secrets({name: "<pad>"})) == []
 
 
-def test_record_keeps_its_shape_and_harmless_values() -> None:
+def test_record_keeps_structure_and_other_values() -> None:
     odd = object()
     record: dict[Any, Any] = {"a": [1, 2.5, None, True, (odd, "b")], 3: {"c": range(2)}}
     assert mask_record(record) == record
     assert mask_record({"error": ValueError("at redis://:pw@h")}) == {"error": "ValueError('at redis://***@h')"}
-    assert mask_record(["HF_TOKEN", {"x": "hub-of-nobody"}]) == ["HF_TOKEN", {"x": "***"}]
+    assert mask_record(["HF_TOKEN", {"x": "hub-token-1234"}]) == ["HF_TOKEN", {"x": "***"}]
 
 
-def test_secret_set_after_the_first_line_is_masked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secret_set_after_the_first_call_is_masked(monkeypatch: pytest.MonkeyPatch) -> None:
     assert mask_text("a-late-secret") == "a-late-secret"
     monkeypatch.setenv("LATE_KEY", "a-late-secret")
     assert mask_text("a-late-secret") == "***"

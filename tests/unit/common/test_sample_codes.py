@@ -1,4 +1,4 @@
-"""The codes of failed samples: the source raises these and no others, and each has advice."""
+"""Codes of failed samples: the source raises exactly these codes, and each code has advice."""
 
 import ast
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ class Full(SampleError):
 
 
 def find_codes(tree: ast.Module) -> Iterator[str]:
-    """Yield the codes that a module gives to its sample errors; ``? ...`` for one that cannot be read from the source."""
+    """Yield the codes of the sample errors in a module. Yield ``? EXPRESSION`` for a code that is not a literal."""
     nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Call | ast.ClassDef)]
     for node in sorted(nodes, key=lambda node: node.lineno):
         if isinstance(node, ast.ClassDef):
@@ -59,7 +59,7 @@ def _read_code(given: ast.expr) -> Iterator[str]:
         yield str(given.value)
     elif isinstance(given, ast.Attribute) and _last_name(given.value) == "SampleCode":
         yield SampleCode[given.attr].value
-    elif _last_name(given) != "code":  # an attribute of this name passes on the code of another error
+    elif _last_name(given) != "code":  # an attribute named ``code`` passes on the code of another error
         yield f"? {ast.unparse(given)}"
 
 

@@ -1,4 +1,4 @@
-"""The tiny model and its data in the repository: small, loadable, reproducible from the code beside them, and accurate."""
+"""The tiny model and its data are small, loadable, accurate and reproducible from the code in ``examples/tiny``."""
 
 import base64
 import csv
@@ -65,18 +65,18 @@ def test_weights_match_the_architecture_exactly() -> None:
 
 
 def test_chat_template_renders_the_training_prompt() -> None:
-    processor: Any = AutoProcessor.from_pretrained(MODEL)  # type: ignore[no-untyped-call]  # transformers leaves it untyped
+    processor: Any = AutoProcessor.from_pretrained(MODEL)  # type: ignore[no-untyped-call]  # transformers does not annotate it
     sample, image = next(list_shapes())
     messages = to_messages(sample)
     rendered = processor.apply_chat_template(messages, add_generation_prompt=True)
-    asked = processor(text=rendered, images=image, return_tensors="pt")["input_ids"][0].tolist()
+    input_ids = processor(text=rendered, images=image, return_tensors="pt")["input_ids"][0].tolist()
     trained_on = render_prompt(messages[0]["content"][1]["text"])
-    assert asked == processor.tokenizer(trained_on)["input_ids"]
+    assert input_ids == processor.tokenizer(trained_on)["input_ids"]
 
 
 @pytest.mark.parametrize("text", ["plain words", "Ünïcode 世界 🙂", "tabs\tand\nlines \n\n", '{"a": [1, 2]}'])
 def test_tokenizer_encodes_any_text(text: str) -> None:
-    processor: Any = AutoProcessor.from_pretrained(MODEL)  # type: ignore[no-untyped-call]  # transformers leaves it untyped
+    processor: Any = AutoProcessor.from_pretrained(MODEL)  # type: ignore[no-untyped-call]  # transformers does not annotate it
     tokenizer = processor.tokenizer
     assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
 
@@ -88,7 +88,7 @@ def test_data_files_are_reproduced_from_seeds(tmp_path: Path) -> None:
     assert read_shapes(tmp_path / SHAPES.name) == read_shapes(SHAPES)
 
 
-def test_data_files_are_small_without_duplicates() -> None:
+def test_data_files_are_small_and_have_no_duplicates() -> None:
     assert DIGITS.stat().st_size + SHAPES.stat().st_size <= 3_000_000
     digits, shapes = read_digits(DIGITS), read_shapes(SHAPES)
     assert (len(digits), len(shapes)) == (500, 1500)
@@ -113,7 +113,7 @@ def test_held_out_digits_are_not_in_training() -> None:
     assert not {digit.image.tobytes() for digit in training} & {digit.image.tobytes() for digit in held_out}
 
 
-def test_demo_names_files_that_exist() -> None:
+def test_demo_spec_refers_to_existing_files() -> None:
     (spec,) = read_specs(EXAMPLES / "demo.yaml")
     assert [source.name for source in spec.datasets] == ["digits", "shapes"]
     assert (spec.generation.max_tokens, spec.validation.max_attempts, spec.shuffle.seed) == (32, 4, 2025)
@@ -121,7 +121,7 @@ def test_demo_names_files_that_exist() -> None:
 
 def test_model_answers_held_out_samples() -> None:
     samples = [*list_digits(), *list_shapes()]
-    asked = samples[:: len(samples) // SUBSET][:SUBSET]
-    answers = answer_samples(MODEL, asked, batch_size=SUBSET)
-    right = [is_right(sample, answer) for (sample, _), answer in zip(asked, answers, strict=True)]
+    subset = samples[:: len(samples) // SUBSET][:SUBSET]
+    answers = answer_samples(MODEL, subset, batch_size=SUBSET)
+    right = [is_right(sample, answer) for (sample, _), answer in zip(subset, answers, strict=True)]
     assert sum(right) >= SUBSET_MIN_RIGHT

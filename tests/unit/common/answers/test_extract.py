@@ -1,3 +1,5 @@
+"""Extraction of answers from text: letters, yes or no, numbers and short text, in English and Chinese."""
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,7 +35,7 @@ LETTERS: list[tuple[str, str | None]] = [
     ("Based on the picture, the most likely shape is a red circle.", "B"),
     ("None of the above", "D"),
     ("It is a red circle, see the left", "B"),
-    # One letter is chosen over others.
+    # The text prefers one letter.
     ("Option C is correct because A is wrong", "C"),
     ("A is wrong. B is right.", "B"),
     ("The answer is B, not A", "B"),
@@ -50,7 +52,7 @@ LETTERS: list[tuple[str, str | None]] = [
     ("The vitamin B level", None),
     ("I", None),
     ("I think so", None),
-    # No decision between several letters.
+    # The text does not decide between letters.
     ("A and B", None),
     ("A, B", None),
     ("A/B", None),
@@ -86,11 +88,11 @@ LETTERS: list[tuple[str, str | None]] = [
 
 
 @pytest.mark.parametrize(("text", "letter"), LETTERS)
-def test_letter_is_found_or_answer_is_none(text: str, letter: str | None) -> None:
+def test_letter_or_none_is_returned(text: str, letter: str | None) -> None:
     assert extract_answer("multiple_choice", text, OPTIONS) == letter
 
 
-def test_option_text_naming_letters_is_read_whole() -> None:
+def test_option_text_with_letters_is_matched_whole() -> None:
     options = {"A": "lung", "B": "heart", "C": "Both A and B"}
     for text in ("Both A and B", "C. Both A and B", "The answer is C. Both A and B", "The answer is both A and B."):
         assert extract_answer("multiple_choice", text, options) == "C"
@@ -102,7 +104,7 @@ def test_abbreviated_name_is_not_a_letter() -> None:
     assert extract_answer("multiple_choice", "E. coli", {"A": "E. coli", "E": "Shigella"}) == "A"
 
 
-def test_longer_option_wins_over_option_inside_it() -> None:
+def test_longer_option_is_preferred_over_contained_option() -> None:
     options = {"A": "red", "B": "dark red", "C": "No finding"}
     assert extract_answer("multiple_choice", "The circle is dark red", options) == "B"
     assert extract_answer("multiple_choice", "There is no finding.", options) == "C"
@@ -269,7 +271,7 @@ def test_free_text_is_trimmed() -> None:
     assert extract_answer("free_text", " \n", {}) is None
 
 
-def test_nested_boxes_are_read_unclosed_ones_skipped() -> None:
+def test_nested_boxes_are_found_and_open_boxes_skipped() -> None:
     assert find_boxed(r"\boxed{\frac{1}{2}} \boxed{\text{B}} \boxed{x") == (r"\frac{1}{2}", "B")
     assert find_boxed(r"\boxed{\{1\}}") == (r"\{1\}",)
 
@@ -296,7 +298,7 @@ def test_nested_boxes_are_read_unclosed_ones_skipped() -> None:
         ("Straße", "strasse"),
     ],
 )
-def test_normalization_keeps_meaning_and_drops_form(text: str, normalized: str) -> None:
+def test_normalization_removes_only_formatting(text: str, normalized: str) -> None:
     assert normalize_answer(text) == normalized
 
 
@@ -320,5 +322,5 @@ def test_extraction_never_fails_and_returns_valid_answers(kind: Kind, text: str)
     st.sampled_from(["A", "B", "C", "D"]),
     st.sampled_from(["{}", "({})", "Answer: {}", "The answer is {}.", "答案是{}", "\\boxed{{{}}}"]),
 )
-def test_every_plain_form_is_read_back(letter: str, form: str) -> None:
+def test_every_answer_form_is_extracted(letter: str, form: str) -> None:
     assert extract_answer("multiple_choice", form.format(letter), OPTIONS) == letter

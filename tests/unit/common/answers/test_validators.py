@@ -1,3 +1,5 @@
+"""Validators, detection of refusals and errors in validator entries."""
+
 import re
 from typing import Any
 
@@ -93,7 +95,7 @@ def test_refusal_equal_to_an_option_is_an_answer() -> None:
 
 
 def test_image_tokens_are_found_in_raw_text() -> None:
-    """Tool output is skipped: it may contain image tokens of its own."""
+    """Tool output is skipped because it may contain image tokens."""
     assert violates("no_image_token", "", text="<image>")
     assert violates("no_image_token", "B", text="B <|image_pad|>")
     assert not violates("no_image_token", "B", text="<sandbox_output><image></sandbox_output>B")
@@ -204,7 +206,7 @@ def test_every_known_validator_can_be_built() -> None:
         ({"my.package:function": 3}, "a validator of your own does not take an argument"),
     ],
 )
-def test_invalid_entry_is_explained(entry: str | dict[str, Any], message: str) -> None:
+def test_invalid_entry_is_rejected(entry: str | dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
         check_validators((entry,))
     with pytest.raises(ConfigError, match=re.escape(message)):
@@ -212,14 +214,14 @@ def test_invalid_entry_is_explained(entry: str | dict[str, Any], message: str) -
 
 
 def test_spec_check_does_not_resolve_import_strings() -> None:
-    """The worker resolves them: the producer may not have the package."""
+    """The worker resolves them because the package may be missing on the producer."""
     check_validators(("no.such.package:function",))
     with pytest.raises(ConfigError, match=r"validator 'no\.such\.package:function': cannot import"):
         build_validators(("no.such.package:function",))
 
 
 @given(st.text())
-def test_any_text_is_checked_without_error(text: str) -> None:
+def test_validators_accept_any_text_without_error(text: str) -> None:
     entries = tuple({name: ARGUMENTS[name]} if name in ARGUMENTS else name for name in VALIDATORS)
     violations = find_violations(build_validators(entries), make_answered(text))
     assert ("non_empty" in violations) is (not text.strip())

@@ -1,4 +1,4 @@
-"""Specs and profiles from YAML: where files are searched, what ``--set`` changes, and error messages."""
+"""Specs and profiles in YAML: search paths, ``--set`` and error messages."""
 
 import re
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ from common.spec.models import Spec
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Yield a folder with a dataset and a folder of profiles that holds ``mine``. The current folder is elsewhere."""
+    """Yield a folder that contains a dataset and the profile ``mine``. The working directory is another folder."""
     (tmp_path / "specs").mkdir()
     (tmp_path / "profiles").mkdir()
     (tmp_path / "elsewhere").mkdir()
@@ -46,8 +46,8 @@ def write_yaml(path: Path, **content: Any) -> Path:
 
 
 def write_spec(folder: Path, **changes: Any) -> Path:
-    asked = {"model": "mine", "datasets": [{"path": "rows.jsonl"}], **changes}
-    return write_yaml(folder / "specs" / "spec.yaml", **{field: value for field, value in asked.items() if value is not ...})
+    content = {"model": "mine", "datasets": [{"path": "rows.jsonl"}], **changes}
+    return write_yaml(folder / "specs" / "spec.yaml", **{field: value for field, value in content.items() if value is not ...})
 
 
 def refuse(path: Path, *changes: str) -> str:
@@ -60,7 +60,7 @@ def refuse(path: Path, *changes: str) -> str:
 # Resolving
 
 
-def test_spec_wins_over_profile_and_profile_over_defaults(folder: Path) -> None:
+def test_spec_overrides_profile_and_profile_overrides_defaults(folder: Path) -> None:
     [spec] = read_specs(write_spec(folder, generation={"max_tokens": 9}, shuffle={"seed": 5}))
     assert (spec.generation.max_tokens, spec.generation.temperature, spec.generation.top_p) == (9, 0.5, 1.0)
     assert (spec.shuffle.seed, spec.chunks.max_samples, spec.validation.validators) == (5, 64, ("non_empty",))
@@ -132,11 +132,11 @@ def test_missing_dataset_error_lists_searched_paths(folder: Path) -> None:
         ({"path": "rows.jsonl", "media_root": "a\0b"}, r"datasets\.0: found a NUL character in path or media_root; .*"),
     ],
 )
-def test_path_that_is_no_file_is_rejected(folder: Path, source: dict[str, Any], message: str) -> None:
+def test_dataset_path_must_be_a_file(folder: Path, source: dict[str, Any], message: str) -> None:
     assert re.fullmatch(rf"{folder}/specs/spec\.yaml: {message}", refuse(write_spec(folder, datasets=[source])))
 
 
-def test_unreadable_dataset_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_dataset_error_names_the_path(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def deny(path: Path) -> str:
         raise PermissionError(13, "Permission denied", str(path))
 
@@ -152,7 +152,7 @@ def test_overlong_profile_name_is_not_found(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "message"),
+    ("content", "message"),
     [
         ({"modle": 1}, r"modle: unknown field \(found 1\); did you mean 'model'\?; known fields: abort_if, chunks, datasets, .*"),
         ({"datasets": [{"path": "rows.jsonl", "fieldz": {"a": "b"}}]}, r"datasets\.0\.fieldz: unknown field .*mean 'fields'\?.*"),
@@ -179,25 +179,25 @@ def test_overlong_profile_name_is_not_found(folder: Path) -> None:
         ({"chunks": {"max_samples": "x" * 200}}, r"chunks\.max_samples: found 'x{76}\.\.\.; expected: a valid integer.*"),
     ],
 )  # fmt: skip
-def test_error_names_file_field_value_and_suggestion(folder: Path, asked: dict[str, Any], message: str) -> None:
-    said = refuse(write_spec(folder, **asked))
-    assert re.fullmatch(rf"{re.escape(str(folder))}/specs/spec\.yaml: {message}", said), said
+def test_error_names_file_field_value_and_suggestion(folder: Path, content: dict[str, Any], message: str) -> None:
+    error = refuse(write_spec(folder, **content))
+    assert re.fullmatch(rf"{re.escape(str(folder))}/specs/spec\.yaml: {message}", error), error
 
 
 def test_every_error_gets_its_own_line(folder: Path) -> None:
-    said = refuse(write_spec(folder, datasets=[{"path": "rows.jsonl", "limit": 0, "nam": "a"}], shuffle={"seed": "x"}))
-    assert [line.split(": ")[1] for line in said.splitlines()] == ["datasets.0.limit", "datasets.0.nam", "shuffle.seed"]
+    error = refuse(write_spec(folder, datasets=[{"path": "rows.jsonl", "limit": 0, "nam": "a"}], shuffle={"seed": "x"}))
+    assert [line.split(": ")[1] for line in error.splitlines()] == ["datasets.0.limit", "datasets.0.nam", "shuffle.seed"]
 
 
 def test_union_error_omits_the_python_types(folder: Path) -> None:
-    said = refuse(write_spec(folder, validation={"validators": ["non_empty", 5]}))
-    assert [line.partition(": ")[2] for line in said.splitlines()] == [
+    error = refuse(write_spec(folder, validation={"validators": ["non_empty", 5]}))
+    assert [line.partition(": ")[2] for line in error.splitlines()] == [
         "validation.validators.1: found 5; expected: text",
         "validation.validators.1: found 5; expected: a mapping",
     ]
 
 
-def test_custom_validator_is_accepted_by_its_form(folder: Path) -> None:
+def test_custom_validator_is_accepted_without_import(folder: Path) -> None:
     [spec] = read_specs(write_spec(folder, validation={"validators": ["my_package.checks:is_table", {"max_words": 3}]}))
     assert spec.validation.validators == ("my_package.checks:is_table", {"max_words": 3})
 
@@ -220,10 +220,10 @@ def test_error_in_profile_names_the_profile(folder: Path, section: dict[str, Any
     assert refuse(write_spec(folder, model="wrong")).startswith(f"{path}: {message}")
 
 
-def test_unknown_adapter_and_engine_reach_the_worker(folder: Path) -> None:
-    write_yaml(folder / "profiles" / "odd.yaml", name="odd", engine="my_package.engine:Engine", adapter="somebody-elses")
+def test_custom_engine_and_adapter_are_accepted(folder: Path) -> None:
+    write_yaml(folder / "profiles" / "odd.yaml", name="odd", engine="my_package.engine:Engine", adapter="third-party")
     [spec] = read_specs(write_spec(folder, model="odd"))
-    assert (spec.model.engine, spec.model.adapter) == ("my_package.engine:Engine", "somebody-elses")
+    assert (spec.model.engine, spec.model.adapter) == ("my_package.engine:Engine", "third-party")
 
 
 @pytest.mark.parametrize(
@@ -244,7 +244,7 @@ def test_file_without_a_mapping_is_rejected(folder: Path, text: str, message: st
     assert f"{path}: {message}" in refuse(path)
 
 
-def test_unreadable_spec_file_is_named(folder: Path) -> None:
+def test_unreadable_spec_error_names_the_file(folder: Path) -> None:
     assert refuse(folder / "nope.yaml") == f"{folder}/nope.yaml: no such file"
     assert refuse(folder) == f"{folder}: cannot be read: Is a directory; expected a YAML file"
     (folder / "latin.yaml").write_bytes(b"model: \xe4")
@@ -336,7 +336,7 @@ def test_set_option_changes_any_field(change: str, expected: dict[str, Any]) -> 
         ("model=[", "not valid YAML"),
     ],
 )
-def test_impossible_set_option_is_rejected(change: str, message: str) -> None:
+def test_invalid_set_option_is_rejected(change: str, message: str) -> None:
     raw = {"model": "tiny", "datasets": [{"path": "a"}, {"path": "b"}]}
     with pytest.raises(ConfigError, match=re.escape(f"--set {change!r}: {message}")):
         apply_change(raw, change)
@@ -353,14 +353,14 @@ def test_set_options_are_validated_and_change_run_id(folder: Path) -> None:
 
 
 def test_unknown_profile_suggests_name_and_lists_paths(folder: Path) -> None:
-    said = refuse(write_spec(folder, model="eco"))
-    assert "model profile 'eco' not found; did you mean 'echo'?" in said
-    assert f"looked at: {folder}/profiles/eco.yaml, {BUILT_IN_PROFILES}/eco.yaml" in said
-    assert "known profiles: " in said
-    assert {"echo", "mine", "tiny"} <= set(said.partition("known profiles: ")[2].split(", "))
+    error = refuse(write_spec(folder, model="eco"))
+    assert "model profile 'eco' not found; did you mean 'echo'?" in error
+    assert f"looked at: {folder}/profiles/eco.yaml, {BUILT_IN_PROFILES}/eco.yaml" in error
+    assert "known profiles: " in error
+    assert {"echo", "mine", "tiny"} <= set(error.partition("known profiles: ")[2].split(", "))
 
 
-def test_own_profiles_come_before_the_built_in_ones(folder: Path) -> None:
+def test_custom_profile_overrides_built_in_profile(folder: Path) -> None:
     own = write_yaml(folder / "profiles" / "echo.yaml", name="echo", engine="echo", generation={"max_tokens": 1})
     assert find_profile("echo") == own
     assert read_profile("echo").generation == {"max_tokens": 1}
@@ -374,7 +374,7 @@ def test_profile_path_is_relative_to_spec_then_cwd(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("path", sorted(BUILT_IN_PROFILES.glob("*.yaml")), ids=lambda path: path.stem)
-def test_built_in_profile_is_named_like_its_file(path: Path) -> None:
+def test_built_in_profile_name_matches_file_name(path: Path) -> None:
     assert read_profile(path.stem).name == path.stem
 
 

@@ -1,4 +1,4 @@
-"""Weights and profiles that cannot be read: an error message instead of a traceback, and exit code 3 if that can pass."""
+"""Unreadable weights and profiles: an error message instead of a traceback, and exit code 3 for a transient failure."""
 
 import errno
 import os
@@ -33,7 +33,7 @@ def test_unreadable_weights_are_a_config_error(closed: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [errno.ESTALE, errno.ENOTCONN, errno.EHOSTDOWN, errno.EMFILE], ids=os.strerror)
-def test_unavailable_file_system_can_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+def test_unavailable_file_system_is_a_transient_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     path = tmp_path / "w.yaml"
     path.write_text(yaml.safe_dump({"name": "w", "engine": "hf", "weights": f"{tmp_path}/weights"}))
     profile = read_profile(str(path))
@@ -49,7 +49,7 @@ def test_unavailable_file_system_can_pass(tmp_path: Path, monkeypatch: pytest.Mo
         assert caught.value.exit_code == UNREACHABLE
 
 
-def test_unreadable_profiles_folder_counts_as_empty(closed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_profiles_folder_is_treated_as_empty(closed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLEET_PROFILES_DIR", str(closed / "profiles"))
     get_settings.cache_clear()
     assert read_profile("tiny").name == "tiny"

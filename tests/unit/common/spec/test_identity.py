@@ -1,4 +1,4 @@
-"""Which engine options identify a run: all that are not listed as capacity."""
+"""Engine options that change the run id: all options except capacity options."""
 
 import ast
 import json
@@ -56,7 +56,7 @@ def test_identity_option_changes_run_id(engine: str, name: str) -> None:
 
 
 @given(option=st.sampled_from(IDENTITY), first=ANY_VALUE, second=ANY_VALUE)
-def test_identity_option_counts_by_its_value(option: tuple[str, str], first: Any, second: Any) -> None:
+def test_run_id_depends_on_identity_option_value(option: tuple[str, str], first: Any, second: Any) -> None:
     engine, name = option
     is_same = json.dumps(first, sort_keys=True) == json.dumps(second, sort_keys=True)
     assert (find_run_id(engine, {name: second}) == find_run_id(engine, {name: first})) == is_same
@@ -68,7 +68,7 @@ def test_capacity_option_keeps_run_id(engine: str, name: str) -> None:
 
 
 @given(option=st.sampled_from(CAPACITY), value=ANY_VALUE)
-def test_capacity_option_never_counts(option: tuple[str, str], value: Any) -> None:
+def test_run_id_ignores_capacity_option_value(option: tuple[str, str], value: Any) -> None:
     engine, name = option
     assert find_run_id(engine, {"dtype": "float32", name: value}) == find_run_id(engine, {"dtype": "float32"})
 
@@ -85,19 +85,19 @@ def test_capacity_option_exists_in_its_engine(engine: str, name: str) -> None:
 
 @cache
 def list_engine_args(source: Path) -> set[str]:
-    """Return the fields of ``AsyncEngineArgs`` from vLLM's source, because its import takes long."""
+    """Return the fields of ``AsyncEngineArgs``. Parse vLLM's source because the import of vLLM is slow."""
     classes = [node for node in ast.parse(source.read_text()).body if isinstance(node, ast.ClassDef)]
     bodies = [line for node in classes if node.name in ("EngineArgs", "AsyncEngineArgs") for line in node.body]
     return {line.target.id for line in bodies if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name)}
 
 
-def test_option_has_one_reason() -> None:
+def test_capacity_option_has_one_reason() -> None:
     for engine, reasons in CAPACITY_OPTIONS.items():
         assert sum(map(len, reasons.values())) == len(list_capacity_options(engine))
 
 
 @pytest.mark.parametrize("path", [*ENGINES.values(), *MOVED, *MOVED.values()])
-def test_import_string_has_options_of_its_engine(path: str) -> None:
+def test_import_string_maps_to_its_engine(path: str) -> None:
     assert find_engine_name(path) in CAPACITY_OPTIONS
 
 
@@ -105,7 +105,7 @@ def test_every_built_in_engine_is_listed() -> None:
     assert {*ENGINES, "mmada"} == set(CAPACITY_OPTIONS)
 
 
-def test_page_lists_the_capacity_options() -> None:
+def test_identity_page_lists_capacity_options() -> None:
     page = (Path(__file__).resolve().parents[4] / "docs" / "identity.md").read_text()
     for engine, reasons in CAPACITY_OPTIONS.items():
         names = [f"`{name}`" for options in reasons.values() for name in sorted(options)]

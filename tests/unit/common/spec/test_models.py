@@ -9,7 +9,7 @@ from common.spec.models import Chunks, DatasetSource, ModelProfile, RunFile, Run
 
 
 def make_spec(**changes: Any) -> RunSpec:
-    """Return a spec. ``model__weights`` changes a field of the model, ``datasets__limit`` one of the first dataset."""
+    """Return a spec. ``model__weights`` changes a field of the model; ``datasets__limit`` changes a field of the dataset."""
     parts: dict[str, dict[str, Any]] = {
         "model": {"name": "tiny", "engine": "hf", "weights": "./model"},
         "datasets": {"path": "/data/digits.tsv", "name": "digits", "media_root": "/data", "digest": "d1"},
@@ -71,7 +71,7 @@ def test_change_outside_the_request_keeps_run_id(change: dict[str, Any]) -> None
         {"model__revision": "abc"},
         {"model__adapter": "qwen"},
         {"model__engine_options": {"dtype": "bfloat16"}},
-        {"model__engine_options": {"gpu_memory_utilization": 0.5}},  # not an option of hf: one on no list counts
+        {"model__engine_options": {"gpu_memory_utilization": 0.5}},  # hf does not have this option, and unlisted options count
     ],
 )
 def test_change_of_the_request_changes_run_id(change: dict[str, Any]) -> None:
@@ -105,7 +105,7 @@ ROWS = {"path": "rows.jsonl"}
 
 
 @pytest.mark.parametrize(
-    ("asked", "message"),
+    ("content", "message"),
     [
         ({"datasets": [ROWS]}, r"give either model: NAME or models: \[NAME, \.\.\.\]"),
         ({"model": "a", "models": ["b"], "datasets": [ROWS]}, "give either model"),
@@ -114,9 +114,9 @@ ROWS = {"path": "rows.jsonl"}
         ({"model": "a", "datasets": [ROWS, {"path": "other/rows.tsv"}]}, "two datasets are called 'rows'"),
     ],
 )
-def test_contradictory_run_file_is_rejected(asked: dict[str, Any], message: str) -> None:
+def test_contradictory_run_file_is_rejected(content: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
-        RunFile.model_validate(asked)
+        RunFile.model_validate(content)
 
 
 @pytest.mark.parametrize(

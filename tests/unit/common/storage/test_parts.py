@@ -72,7 +72,7 @@ def test_outcomes_survive_a_round_trip(given_outcomes: list[Outcome]) -> None:
 
 
 def test_index_is_text() -> None:
-    """Plans and journals of earlier versions hold numbers."""
+    """Earlier versions stored numbers in plans and journals."""
     indexes = (7, "7", -1, "-1", "007", "q7", 10**30)
     back = decode_part(encode_part("r", 0, [make_outcome(index=index) for index in indexes]), run_id="r", chunk=0)
     assert tuple(outcome.index for outcome in back) == tuple(map(str, indexes))
@@ -83,7 +83,7 @@ def test_times_are_kept_to_the_microsecond() -> None:
     assert to_table([outcome])["started_at"].cast(pa.int64()).to_pylist() == [1_700_000_000_123_457]
 
 
-def test_columns_are_those_of_the_contract() -> None:
+def test_columns_match_the_contract() -> None:
     attempt = OUTCOME_SCHEMA.field("attempts").type.value_type
     assert ", ".join(OUTCOME_SCHEMA.names) == ", ".join(Outcome.model_fields) == CONTRACT_COLUMNS
     assert ", ".join(field.name for field in attempt) == ", ".join(Attempt.model_fields) == CONTRACT_ATTEMPT
@@ -108,7 +108,7 @@ def test_text_outside_utf8_is_replaced() -> None:
     assert (back.attempts[0].response, back.metadata) == (replaced, {replaced: [replaced]})
 
 
-def test_values_unknown_to_json_become_text() -> None:
+def test_values_unsupported_by_json_become_text() -> None:
     assert json.loads(to_table([make_outcome(metadata={"at": complex(1, 2)})])["metadata"][0].as_py()) == {"at": "(1+2j)"}
 
 

@@ -1,4 +1,4 @@
-"""Chunks are found by the index and read by one range read. A damaged object raises an error."""
+"""The index locates each chunk, and one range read loads it. A damaged object raises an error."""
 
 import json
 from pathlib import Path
@@ -32,19 +32,19 @@ def flip_byte(store: Store, key: str, at: int) -> None:
 
 
 def test_chunk_is_read_by_one_range_read(store: Store, index: ChunkIndex, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
+    reads = []
     get_range = Store.get_range
 
     def note(self: Store, key: str, offset: int, length: int) -> bytes:
-        asked.append((key, offset, length))
+        reads.append((key, offset, length))
         return get_range(self, key, offset, length)
 
     monkeypatch.setattr(Store, "get_range", note)
     assert len(read_chunk(store, index[1])) == 8
-    assert asked == [(samples_key(index.run_id), index[1].offset, index[1].length)]
+    assert reads == [(samples_key(index.run_id), index[1].offset, index[1].length)]
 
 
-def test_damaged_chunk_is_named_and_others_are_read(store: Store, index: ChunkIndex) -> None:
+def test_damaged_chunk_does_not_affect_other_chunks(store: Store, index: ChunkIndex) -> None:
     flip_byte(store, samples_key(index.run_id), index[1].offset + 30)
     with pytest.raises(IntegrityError, match=rf"chunk 1 of {index.run_id}: .*damaged"):
         read_chunk(store, index[1])
@@ -96,7 +96,7 @@ def test_chunk_number_outside_plan_is_integrity_error(index: ChunkIndex) -> None
 
 
 def test_index_of_many_chunks_is_read_back(store: Store) -> None:
-    """More chunks than one row group of Parquet holds (1 048 576), and offsets beyond 32 bits."""
+    """The index exceeds one Parquet row group (1 048 576 chunks), and its offsets exceed 32 bits."""
     count, length, datasets = 1_050_000, 6, np.array([2, 0, 1], np.uint32)
     builder = IndexBuilder()
     for number in range(count):
@@ -111,7 +111,7 @@ def test_index_of_many_chunks_is_read_back(store: Store) -> None:
         assert (chunk.length, chunk.datasets) == (length, (2, 0, 1))
 
 
-def test_datasets_are_counted_per_chunk(store: Store) -> None:
+def test_index_counts_samples_per_dataset(store: Store) -> None:
     builder = IndexBuilder()
     for number in range(5):
         builder.append(b"", first=0, offset=0, datasets=np.array([number, 1], np.uint32))

@@ -1,4 +1,4 @@
-"""Progress of a stream: a spinner on a terminal, a line at intervals elsewhere. The stream itself is unchanged."""
+"""Progress of a stream: a spinner on a terminal, a periodic line elsewhere. The items of the stream do not change."""
 
 import io
 from collections.abc import Iterator
@@ -28,12 +28,12 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
 
 
 @pytest.mark.parametrize("count", [0, 1, 255, 256, 1000])
-def test_fast_stream_passes_unchanged_without_output(count: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fast_stream_does_not_print_progress(count: int, capsys: pytest.CaptureFixture[str]) -> None:
     assert list(show_progress(iter(range(count)), "reading samples")) == list(range(count))
     assert capsys.readouterr() == ("", "")
 
 
-def test_without_terminal_stderr_line_every_ten_seconds(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_line_is_printed_every_ten_seconds(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
     for _ in show_progress(range(256 * 100), "reading samples"):
         clock[0] += 25 / (256 * 100)
     captured = capsys.readouterr()
@@ -41,7 +41,7 @@ def test_without_terminal_stderr_line_every_ten_seconds(clock: list[float], caps
     assert captured.err.splitlines() == ["reading samples: 10,240 (1,024/s)", "reading samples: 20,480 (1,024/s)"]
 
 
-def test_terminal_spinner_shows_count_then_clears(clock: list[float], terminal: io.StringIO) -> None:
+def test_spinner_shows_count_and_is_cleared(clock: list[float], terminal: io.StringIO) -> None:
     for _ in show_progress(range(2000), "reading samples"):
         clock[0] += 0.01
     shown = terminal.getvalue()
@@ -62,7 +62,7 @@ def test_stream_error_stops_spinner_and_propagates(terminal: io.StringIO) -> Non
 def test_closed_stream_stops_the_spinner(terminal: io.StringIO) -> None:
     stream = show_progress(range(10), "reading samples")
     assert next(stream) == 0
-    stream.close()  # type: ignore[attr-defined]  # it is a generator
+    stream.close()  # type: ignore[attr-defined]  # the iterator is a generator
     assert "\x1b[?25h" in terminal.getvalue()
 
 

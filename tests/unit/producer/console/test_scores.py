@@ -10,8 +10,8 @@ from rich.console import Console
 from producer.console.scores import format_failures, print_scores, scores_table
 from producer.evaluation.evaluate import DatasetScores, Evaluation
 
-NOTHING = DatasetScores(
-    dataset="nothing",
+EMPTY = DatasetScores(
+    dataset="empty",
     unique=0,
     ok=0,
     invalid=0,
@@ -35,7 +35,7 @@ NOTHING = DatasetScores(
 def make_scores(dataset: str, **fields: Any) -> DatasetScores:
     scored = {"unique": 512, "ok": 494, "invalid": 6, "failed": 7, "unprocessed": 5, "n": 500, "hits": 484, "accuracy": 0.968}
     rates = {"interval": (0.9486, 0.9802), "first_attempt_accuracy": 0.951, "invalid_rate": 0.012, "coverage": 500 / 512}
-    return NOTHING.model_copy(update={"dataset": dataset, **scored, **rates, **fields})
+    return EMPTY.model_copy(update={"dataset": dataset, **scored, **rates, **fields})
 
 
 def make_evaluation(*datasets: DatasetScores, **overall: Any) -> Evaluation:
@@ -52,7 +52,7 @@ TWO = make_evaluation(make_scores("digits"), make_scores("shapes"))
 
 
 @pytest.mark.parametrize("width", [80, 120])
-def test_terminal_shows_rows_per_dataset_and_overall(width: int) -> None:
+def test_terminal_shows_datasets_and_overall_row(width: int) -> None:
     shown = show(TWO, width=width)
     for dataset in ("digits", "shapes", "all"):
         assert re.search(rf"{dataset} +500 +0\.968 \[0\.949, 0\.980\] +0\.951 +0\.012 +7 +5 +0\.977", shown)
@@ -60,7 +60,7 @@ def test_terminal_shows_rows_per_dataset_and_overall(width: int) -> None:
 
 
 @pytest.mark.parametrize(("width", "terminal"), [(70, True), (40, False)])
-def test_plain_lines_replace_a_table_too_wide(width: int, terminal: bool) -> None:
+def test_plain_lines_replace_a_wide_table(width: int, terminal: bool) -> None:
     shown = " ".join(show(TWO, width=width, terminal=terminal).split())
     numbers = "accuracy 0.968 [0.949, 0.980], first attempt 0.951 invalid rate 0.012, failed 7, unprocessed 5, coverage 0.977"
     for dataset in ("digits", "shapes", "all"):
@@ -69,8 +69,8 @@ def test_plain_lines_replace_a_table_too_wide(width: int, terminal: bool) -> Non
 
 @pytest.mark.parametrize("width", [66, 80, 100, 120])
 @pytest.mark.parametrize("terminal", [True, False])
-def test_lines_fit_width_and_numbers_are_whole(width: int, terminal: bool) -> None:
-    large = make_scores("a-dataset-with-quite-a-long-name", n=1_000_000, failed=100_000, unprocessed=1_000_000)
+def test_lines_fit_width_and_keep_all_digits(width: int, terminal: bool) -> None:
+    large = make_scores("a-dataset-with-a-very-long-name", n=1_000_000, failed=100_000, unprocessed=1_000_000)
     shown = show(make_evaluation(large, make_scores("digits"), n=1_000_500), width=width, terminal=terminal)
     assert all(len(line) <= width for line in shown.splitlines())
     assert shown.count("0.968 [0.949, 0.980]") == 3
@@ -78,9 +78,9 @@ def test_lines_fit_width_and_numbers_are_whole(width: int, terminal: bool) -> No
     assert "1000500" in shown
 
 
-def test_absent_values_are_shown_as_absent() -> None:
-    shown = show(make_evaluation(NOTHING), width=100)
-    assert re.search(r"nothing +0 +– +– +– +0 +0 +–", shown)
+def test_missing_values_are_shown_as_dashes() -> None:
+    shown = show(make_evaluation(EMPTY), width=100)
+    assert re.search(r"empty +0 +– +– +– +0 +0 +–", shown)
     assert "nan" not in shown.lower()
     assert "None" not in shown
 
@@ -95,13 +95,13 @@ def test_rates_near_0_and_1_are_not_rounded() -> None:
     assert "<0.001" in shown
 
 
-def test_notes_name_samples_outside_the_scores() -> None:
+def test_notes_count_samples_outside_the_scores() -> None:
     shown = show(make_evaluation(make_scores("d"), retried=7, no_answer=4, unscored=3, unprocessed=12), width=200)
     for note in ("retried: 7 (", "no answer: 4 (", "unscored: 3 (", "unprocessed: 12 of 512 ("):
         assert note in shown
 
 
-def test_complete_run_notes_only_the_meaning_of_n() -> None:
+def test_complete_run_notes_only_the_definition_of_n() -> None:
     shown = show(make_evaluation(make_scores("d"), unprocessed=0), width=200)
     assert "n counts ok and invalid samples" in shown
     for note in ("retried:", "no answer:", "unscored:", "preliminary", "error code"):
@@ -115,7 +115,7 @@ def test_failures_are_listed_by_code_with_advice() -> None:
     assert memory.startswith("  out_of_memory   2  the sample did not fit")
 
 
-def test_no_failures_give_an_empty_list() -> None:
+def test_run_without_failures_has_empty_failure_list() -> None:
     assert format_failures(make_evaluation(make_scores("d"))) == []
 
 

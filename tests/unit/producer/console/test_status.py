@@ -1,4 +1,4 @@
-"""The output of status and enqueue: numbers in full, advice when something is missing, at most 80 columns."""
+"""Output of ``status`` and ``enqueue``: full numbers, advice on missing workers, at most 80 columns."""
 
 import io
 
@@ -41,7 +41,7 @@ def show_enqueued(*, planned: bool = True, workers: int = 0, rung: int = 25, sta
     return shown.getvalue()
 
 
-def test_states_are_a_table_row_per_dataset() -> None:
+def test_status_prints_one_table_row_per_dataset() -> None:
     lines = show(make_status(SMALL))
     assert lines[0] == "tiny-1f0c92b4d7aa: 915/1,000 samples · waiting for a chunk to end · 12 invalid · 3 failed"
     assert lines[2].split() == ["dataset", "rows", "unique", "duplicates", "ok", "invalid", "failed", "in", "flight", "unprocessed"]
@@ -67,7 +67,7 @@ def test_wide_table_becomes_lines_without_truncation(name: str) -> None:
 
 
 def make_workers(host: str = "node7", *, gpu: str = "NVIDIA H200", trouble: str | None = None) -> list[WorkerRecord]:
-    """Return three workers: a busy one, one without an answer so far, and one with chunks of other runs."""
+    """Return three workers: a busy worker, a worker without finished samples, and a worker with chunks of other runs."""
     run_id, fields = make_status().run_id, {"model": "tiny", "pid": 41, "gpu": gpu}
     busy = WorkerRecord(
         worker=f"gpu0@{host}", device="gpu0", state="ready", samples_per_s=1234.4, tokens_per_s=9.96,
@@ -78,8 +78,8 @@ def make_workers(host: str = "node7", *, gpu: str = "NVIDIA H200", trouble: str 
     return [busy, fresh, elsewhere.model_copy(update={"samples_per_s": 0.0, "tokens_per_s": 0.0})]
 
 
-def test_without_terminal_workers_are_one_line_each() -> None:
-    """A line shows the chunks, the device and the throughput."""
+def test_without_terminal_each_worker_is_one_line() -> None:
+    """Each line shows the chunks, the device and the throughput."""
     assert show(make_status(SMALL, workers=make_workers()))[-3:] == [
         "gpu0@node7 (ready) on gpu0 NVIDIA H200: holds chunk 97, 140123, 1 chunk of other runs · 1,234 samples/s · 10.0 tokens/s",
         "gpu1@node7 (draining) on gpu1 NVIDIA H200: holds nothing",
@@ -98,8 +98,8 @@ def test_terminal_shows_workers_as_table() -> None:
     assert "…" not in "".join(lines)
 
 
-def test_worker_trouble_is_shown_whole_with_name() -> None:
-    trouble = "the store [away] " * 8
+def test_worker_trouble_is_shown_in_full() -> None:
+    trouble = "the store [unreachable] " * 8
     for terminal in (True, False):
         shown = io.StringIO()
         status = make_status(SMALL, workers=make_workers(trouble=trouble))
@@ -107,12 +107,12 @@ def test_worker_trouble_is_shown_whole_with_name() -> None:
         assert shown.getvalue().splitlines()[-1] == f"gpu0@node7: {trouble}"
 
 
-def test_long_worker_names_replace_table_by_lines() -> None:
+def test_long_worker_names_are_printed_as_lines() -> None:
     lines = show(make_status(SMALL, workers=make_workers("node7.of.a.cluster.with-a-long.name.example.org")), terminal=True)
     assert lines[-2] == "gpu1@node7.of.a.cluster.with-a-long.name.example.org (draining) on gpu1 NVIDIA H200: holds nothing"
 
 
-def test_only_unfinished_run_suggests_starting_workers() -> None:
+def test_unfinished_run_without_workers_suggests_start() -> None:
     advice = "no worker serves tiny now; on a GPU node: workers start --model tiny"
     assert show(make_status(SMALL, workers=()))[-1] == advice
     assert advice not in show(make_status(SMALL, workers=(), state="done"))
@@ -130,7 +130,7 @@ def test_enqueue_prints_counts_and_next_command() -> None:
     ]
 
 
-def test_enqueue_of_paused_or_done_run_states_it() -> None:
+def test_enqueue_prints_paused_or_done_state() -> None:
     assert show_enqueued(state="done", rung=0).splitlines()[1:] == ["  the run is done"]
     assert show_enqueued(state="paused", rung=0).splitlines()[1:] == [
         "  the run is paused; continue it with: producer resume tiny-1"

@@ -1,4 +1,4 @@
-"""``producer watch`` prints lines that fit until the run ends. The last line states how it ended."""
+"""``producer watch`` prints progress until the run ends. The last line states how the run ended."""
 
 import io
 from collections.abc import Callable
@@ -28,9 +28,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def read_in_turn(*statuses: RunStatus) -> Callable[[], RunStatus]:
-    turn = iter(statuses)
-    return lambda: next(turn)
+def read_each(*statuses: RunStatus) -> Callable[[], RunStatus]:
+    iterator = iter(statuses)
+    return lambda: next(iterator)
 
 
 def make_console(*, terminal: bool) -> tuple[Console, io.StringIO]:
@@ -38,9 +38,9 @@ def make_console(*, terminal: bool) -> tuple[Console, io.StringIO]:
     return Console(file=shown, width=80, force_terminal=terminal, color_system=None), shown
 
 
-def test_without_terminal_line_every_five_seconds(clock: list[float]) -> None:
+def test_progress_line_is_printed_every_five_seconds(clock: list[float]) -> None:
     console, shown = make_console(terminal=False)
-    assert watch_run(read_in_turn(*[RUNNING] * 21, DONE), console) == DONE
+    assert watch_run(read_each(*[RUNNING] * 21, DONE), console) == DONE
     assert shown.getvalue().splitlines() == [
         *["tiny-1f0c92b4d7aa: 20/100 samples · 12 samples/s · 1 min 05 s left"] * 3,
         "tiny-1f0c92b4d7aa: 100/100 samples · done · 2 invalid · 3 failed",
@@ -51,16 +51,16 @@ def test_without_terminal_line_every_five_seconds(clock: list[float]) -> None:
 @pytest.mark.parametrize("terminal", [True, False])
 def test_finished_run_is_printed_once(clock: list[float], terminal: bool) -> None:
     console, shown = make_console(terminal=terminal)
-    assert watch_run(read_in_turn(DONE), console) == DONE
+    assert watch_run(read_each(DONE), console) == DONE
     assert shown.getvalue().count("100/100 samples · done · 2 invalid · 3 failed\n") == 1
     assert clock == [100.0]
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_pause_ends_watch_and_prints_its_reason(clock: list[float], terminal: bool) -> None:
+def test_pause_ends_watch_and_prints_the_reason(clock: list[float], terminal: bool) -> None:
     console, shown = make_console(terminal=terminal)
     paused = make_status(state="paused", reason="part [3] is damaged")
-    assert watch_run(read_in_turn(RUNNING, paused), console) == paused
+    assert watch_run(read_each(RUNNING, paused), console) == paused
     assert shown.getvalue().endswith("0/100 samples · paused (part [3] is damaged)\n")
 
 
@@ -68,7 +68,7 @@ def test_terminal_shows_large_run_in_80_columns(clock: list[float]) -> None:
     console, shown = make_console(terminal=True)
     large = make_counts(12_000_000, ok=9_000_000)
     slow = make_status(large, run_id="qwen2.5-vl-7b-instruct-1f0c92b4d7aa", samples_per_s=12345.6, eta_s=7800)
-    watch_run(read_in_turn(slow, slow, slow.model_copy(update={"state": "done"})), console)
+    watch_run(read_each(slow, slow, slow.model_copy(update={"state": "done"})), console)
     assert " 9,000,000/12,000,000 samples · 12,346 samples/s · 2 h 10 min left" in shown.getvalue()
     assert "━" in shown.getvalue()
     assert "\x1b[?25h" in shown.getvalue()  # the cursor is visible again

@@ -1,4 +1,4 @@
-"""JSON lines: rows, faults, and byte ranges for large media."""
+"""JSON lines: rows, faults and byte ranges of large media."""
 
 import bz2
 import gzip
@@ -53,7 +53,7 @@ def message_of(sample: Sample) -> str:
         (b'{"question": "Q?", "deep": ' + b"[" * 65 + b"]" * 65 + b"}", "nested more than 64 levels deep"),
     ],
 )
-def test_line_without_object_is_a_bad_row(tmp_path: Path, line: bytes, part: str) -> None:
+def test_line_without_json_object_is_a_bad_row(tmp_path: Path, line: bytes, part: str) -> None:
     samples = read(tmp_path, b"\n".join([GOOD, line, GOOD]))
     assert faults(samples) == [None, "bad_row", None]
     assert message_of(samples[1]).startswith("set.jsonl: line 2: ")
@@ -70,7 +70,7 @@ def test_brackets_in_text_are_not_nesting(tmp_path: Path) -> None:
     assert faults(read(tmp_path, json.dumps({"question": "[" * 99, "boxes": [[1]] * 99, "deep": "{" * 99}).encode())) == [None]
 
 
-def test_blank_lines_count_only_as_line_numbers(tmp_path: Path) -> None:
+def test_blank_lines_are_skipped_but_numbered(tmp_path: Path) -> None:
     samples = read(tmp_path, b"\n \t\r\n" + GOOD + b"\r\n\n{}\n\n")
     assert [sample.index for sample in samples] == ["0", "1"]
     assert message_of(samples[1]).startswith("set.jsonl: line 5: ")
@@ -102,7 +102,7 @@ def test_byte_order_mark_and_crlf_are_ignored(tmp_path: Path) -> None:
     assert read(tmp_path, b"\xef\xbb\xbf" + GOOD + b"\r\n{}\r\n") == plain
 
 
-def test_nan_is_none_in_metadata_fault_in_fields(tmp_path: Path) -> None:
+def test_nan_becomes_none_only_in_metadata(tmp_path: Path) -> None:
     line = b'{"question": "Q?", "score": NaN, "parts": [Infinity, {"x": -Infinity}], "big": 1e999, "fine": 1.5}'
     (sample,) = read(tmp_path, line)
     assert (sample.fault, sample.metadata) == (None, {"score": None, "parts": [None, {"x": None}], "big": None, "fine": 1.5})
@@ -110,7 +110,7 @@ def test_nan_is_none_in_metadata_fault_in_fields(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("field", ["question", "topic", "answer", "image", "id"])
-def test_lone_surrogate_is_a_fault_of_its_field(tmp_path: Path, field: str) -> None:
+def test_lone_surrogate_is_a_field_fault(tmp_path: Path, field: str) -> None:
     row = {"question": "Q?", "id": 7, "topic": "z", field: "a\ud800b"}
     (sample,) = read(tmp_path, json.dumps(row).encode())
     assert faults([sample]) == ["bad_field"]
@@ -166,7 +166,7 @@ def test_large_base64_becomes_a_byte_range(tmp_path: Path) -> None:
         assert content[media.offset : media.offset + media.length] == text.encode()
 
 
-def test_same_image_at_other_offset_has_same_id(tmp_path: Path) -> None:
+def test_sample_id_ignores_the_image_offset(tmp_path: Path) -> None:
     text = make_base64(9000)
     row = {"question": "Q?", "image": f"data:image/png;base64,{text}"}
     first, _, second = read(tmp_path, b"\n".join([json.dumps(row).encode(), GOOD, json.dumps(row | {"id": 9}).encode()]))
@@ -190,7 +190,7 @@ def test_memory_is_independent_of_file_size(tmp_path: Path) -> None:
     check_memory_is_bounded(path)
 
 
-def test_fault_escapes_the_file_name_and_bounds_the_field_name(tmp_path: Path) -> None:
+def test_fault_message_is_escaped_and_bounded(tmp_path: Path) -> None:
     path = tmp_path / "a\x1b[2J.jsonl"
     path.write_bytes(b'{"question": "Q?", "' + b"x" * 100_000 + b'": "\\ud800"}')
     (sample,) = read_dataset(DatasetSource(path=str(path), name="odd"))

@@ -1,4 +1,4 @@
-"""Media files that rows name by path count by content, up to a bound."""
+"""Media files that rows name by path are identified by content, up to a bound."""
 
 import json
 import os
@@ -19,7 +19,7 @@ ROWS: dict[str, list[dict[str, Any]]] = {
     "image_path": [{"question": "a?", "image_path": "one.png"}],
     "video": [{"question": "a?", "video": "one.png"}],
     "mapped": [{"question": "a?", "picture": "one.png"}],
-    "faulty rows beside it": [
+    "with faulty rows": [
         {"question": "a?", "image": 3},
         {"question": "b?", "image": "\0"},
         {"question": "c?", "image": "one.png"},
@@ -48,13 +48,13 @@ def read_ids(spec: RunSpec) -> list[str]:
 
 
 @pytest.mark.parametrize("rows", ROWS.values(), ids=ROWS)
-@pytest.mark.parametrize("keeps_times", [True, False])
-def test_file_changed_in_place_changes_ids(rows: list[dict[str, Any]], keeps_times: bool, folder: Path) -> None:
+@pytest.mark.parametrize("keeps_mtime", [True, False])
+def test_changed_file_changes_run_id_and_sample_id(rows: list[dict[str, Any]], keeps_mtime: bool, folder: Path) -> None:
     before = resolve(folder, rows)
     ids = read_ids(before)
     found = (folder / "one.png").stat()
-    (folder / "one.png").write_bytes(b"ONE.PNG" if keeps_times else b"another picture")
-    if keeps_times:
+    (folder / "one.png").write_bytes(b"ONE.PNG" if keeps_mtime else b"another picture")
+    if keeps_mtime:
         os.utime(folder / "one.png", ns=(found.st_atime_ns, found.st_mtime_ns))
     after = resolve(folder, rows)
     assert after.run_id != before.run_id
@@ -75,14 +75,14 @@ def test_moved_dataset_keeps_its_ids(folder: Path, tmp_path: Path) -> None:
     assert (there.run_id, read_ids(there)) == (here.run_id, ids)
 
 
-def test_equal_pictures_of_other_names_are_one_sample(folder: Path) -> None:
+def test_equal_images_of_other_names_are_one_sample(folder: Path) -> None:
     (folder / "two.png").write_bytes(b"one.png")
     first, second = read_ids(resolve(folder, [{"question": "a?", "image": "one.png"}, {"question": "a?", "image": "two.png"}]))
     assert first == second
 
 
 @pytest.mark.parametrize("bound", ["MOST_FILES", "MOST_BYTES"])
-def test_files_above_the_bound_are_named_loudly(bound: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_above_the_bound_are_logged(bound: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(media_digests, bound, 1)
     with capture_logs() as lines:
         spec = resolve(folder, ROWS["images"])
@@ -90,11 +90,11 @@ def test_files_above_the_bound_are_named_loudly(bound: str, folder: Path, monkey
     assert spec.datasets[0].media_digest is None
     assert all(media.digest is None for sample in read_dataset(spec.datasets[0]) for media in sample.media)
     (folder / "one.png").write_bytes(b"another picture")
-    assert resolve(folder, ROWS["images"]).run_id == spec.run_id  # size and time are not content
+    assert resolve(folder, ROWS["images"]).run_id == spec.run_id  # size and time do not change the id
     assert resolve(folder, ROWS["images"], digest_media="always").run_id != spec.run_id
 
 
-def test_absent_files_are_named_loudly(folder: Path) -> None:
+def test_missing_files_are_logged(folder: Path) -> None:
     (folder / "two.png").unlink()
     with capture_logs() as lines:
         spec = resolve(folder, ROWS["images"])
@@ -118,14 +118,14 @@ def test_dataset_without_files_keeps_its_id(rows: list[dict[str, Any]], folder: 
     assert spec.run_id == resolve(folder, rows, digest_media="never").run_id
 
 
-def test_dataset_may_leave_its_files_unread(folder: Path) -> None:
+def test_digest_media_never_disables_digests(folder: Path) -> None:
     with capture_logs() as lines:
         spec = resolve(folder, ROWS["image"], digest_media="never")
     assert not lines
     assert spec.datasets[0].media_digest is None
 
 
-def test_file_address_counts_by_content(folder: Path) -> None:
+def test_file_url_is_identified_by_content(folder: Path) -> None:
     rows = [{"question": "a?", "image": f"file://{folder}/one.png"}]
     before = resolve(folder, rows)
     (folder / "one.png").write_bytes(b"another picture")
@@ -133,7 +133,7 @@ def test_file_address_counts_by_content(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("address", ["file://[", "file://host/one.png", "file://"])
-def test_unusable_file_address_counts_as_written(address: str, folder: Path) -> None:
+def test_unusable_file_url_has_no_media_digest(address: str, folder: Path) -> None:
     assert resolve(folder, [{"question": "a?", "image": address}]).datasets[0].media_digest is None
 
 

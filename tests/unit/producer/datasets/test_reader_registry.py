@@ -1,4 +1,4 @@
-"""Readers are found by format or file ending. Other packages can add readers. Errors state what the user must change."""
+"""The registry finds readers by format or file ending. Other packages can add readers. Errors state the correction."""
 
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
@@ -16,8 +16,9 @@ EXAMPLES = Path(__file__).parents[4] / "examples" / "data"
 
 @pytest.fixture(autouse=True)
 def _own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_readers", dict(registry._readers))  # noqa: SLF001  # undone after each test
-    monkeypatch.setattr(registry, "_formats_by_ending", dict(registry._formats_by_ending))  # noqa: SLF001  # the same
+    """Give each test a copy of the registry."""
+    monkeypatch.setattr(registry, "_readers", dict(registry._readers))  # noqa: SLF001
+    monkeypatch.setattr(registry, "_formats_by_ending", dict(registry._formats_by_ending))  # noqa: SLF001
 
 
 def write(path: Path, content: str) -> DatasetSource:
@@ -35,12 +36,12 @@ def test_reader_is_chosen_by_file_ending(tmp_path: Path, name: str) -> None:
     assert [sample.question for sample in read_dataset(write(tmp_path / name, '{"question": "Q?"}'))] == ["Q?"]
 
 
-def test_format_wins_over_file_ending(tmp_path: Path) -> None:
+def test_format_overrides_file_ending(tmp_path: Path) -> None:
     source = write(tmp_path / "set.tsv", '{"question": "Q?"}').model_copy(update={"format": "jsonl"})
     assert [sample.question for sample in read_dataset(source)] == ["Q?"]
 
 
-def test_registered_reader_shares_limit_and_sample_id(tmp_path: Path) -> None:
+def test_registered_reader_supports_limit_and_sample_id(tmp_path: Path) -> None:
     registry.register_reader("words", endings=(".words.jsonl",))(read_words)
     source = write(tmp_path / "set.words.jsonl", "a b a c")
     samples = list(read_dataset(source.model_copy(update={"limit": 3})))
@@ -48,7 +49,7 @@ def test_registered_reader_shares_limit_and_sample_id(tmp_path: Path) -> None:
     assert samples[0].sample_id == samples[2].sample_id
 
 
-def test_format_and_ending_are_registered_once() -> None:
+def test_format_or_ending_is_registered_once() -> None:
     with pytest.raises(ConfigError, match="two readers are registered for the format 'jsonl'"):
         registry.register_reader("jsonl")(read_words)
     with pytest.raises(ConfigError, match=r"files ending in \.tsv are already read as 'vlmeval_tsv'"):
@@ -85,7 +86,7 @@ register_reader("extra", endings=(".extra",))(lambda source: iter([Row(0, 1, b""
     assert [sample.question for sample in read_dataset(write(tmp_path / "set.extra", "x"))] == ["Q?"]
 
 
-def test_broken_entry_point_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_broken_entry_point_error_names_the_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     points = [EntryPoint("extra", "fleet_reader_that_is_missing", registry.ENTRY_POINT_GROUP)]
     monkeypatch.setattr(registry, "entry_points", lambda group: points if group == registry.ENTRY_POINT_GROUP else [])
     with pytest.raises(ConfigError, match=r"reader 'extra' \(fleet_reader_that_is_missing\) of another package does not load"):

@@ -1,4 +1,4 @@
-"""From a row to a sample: identity, kind, group, fields and faults are the same for every format."""
+"""Conversion of rows to samples: identity, kind, group, fields and faults are the same for every format."""
 
 import json
 from pathlib import Path
@@ -194,7 +194,7 @@ def test_row_without_id_is_indexed_by_number(tmp_path: Path) -> None:
     assert [sample.index for sample in samples] == ["0", "1", str(10**30)]
 
 
-def test_fields_map_our_names_to_file_names(tmp_path: Path) -> None:
+def test_fields_map_known_names_to_columns(tmp_path: Path) -> None:
     row = {"qid": "q1", "id": "inner", "text": "Q?", "gold": "x", "answer": "not this", "picture": "a.png", "question": "not this"}
     fields = {"id": "qid", "question": "text", "target": "gold", "image": "picture"}
     (sample,) = read(tmp_path, row, fields=fields)
@@ -270,11 +270,11 @@ def test_invalid_data_url_is_bad_media(tmp_path: Path, url: str) -> None:
 
 
 @pytest.mark.parametrize("reference", ["a\0.png", "x" * 5000])
-def test_impossible_path_is_bad_media(tmp_path: Path, reference: str) -> None:
+def test_invalid_path_is_bad_media(tmp_path: Path, reference: str) -> None:
     assert fault_of(read_one(tmp_path, image=reference))[0] == "bad_media"
 
 
-def test_media_are_paths_urls_or_inline_base64(tmp_path: Path) -> None:
+def test_media_are_read_from_paths_urls_or_base64(tmp_path: Path) -> None:
     references = ["a/b.png", "/abs/c.png", "https://h.example/d.png", "DATA:image/png;base64,aGk=", ""]
     sample = read_one(tmp_path, image=references, video="e.mp4")
     assert sample.media == (

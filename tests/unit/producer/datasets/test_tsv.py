@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from producer.datasets import tsv
 from producer.datasets.tsv import Record, read_cell, read_records, split_record
 
-Quoting = Literal[0, 1]  # csv.QUOTE_MINIMAL and csv.QUOTE_ALL, as typeshed types them
+Quoting = Literal[0, 1]  # the types of csv.QUOTE_MINIMAL and csv.QUOTE_ALL in typeshed
 CELLS = st.text(alphabet="ab é\"'\t\n,[]\0", max_size=6)
 TABLES = st.lists(st.lists(CELLS, min_size=1, max_size=4), max_size=6)
 QUOTING: st.SearchStrategy[Quoting] = st.sampled_from([0, 1])
@@ -25,7 +25,7 @@ def tokenize(content: bytes) -> list[list[str]]:
 
 @given(TABLES, QUOTING, st.sampled_from(["\n", "\r\n"]))
 @example([["a\r", "\rb"]], csv.QUOTE_ALL, "\r\n")
-def test_output_of_csv_is_read_back(table: list[list[str]], quoting: Quoting, end: str) -> None:
+def test_records_of_csv_writer_are_parsed(table: list[list[str]], quoting: Quoting, end: str) -> None:
     stream = io.StringIO()
     csv.writer(stream, delimiter="\t", quoting=quoting, lineterminator=end).writerows(table)
     assert tokenize(stream.getvalue().encode()) == table

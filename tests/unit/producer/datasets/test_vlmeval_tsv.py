@@ -1,4 +1,4 @@
-"""VLMEvalKit's TSV: columns, kinds, faulty rows, and images in the row, in another row or beside the file."""
+"""VLMEvalKit TSV: columns, kinds, faulty rows, and images in the row, in another row or in a separate file."""
 
 import csv
 from pathlib import Path
@@ -33,7 +33,7 @@ def read_bytes(folder: Path, content: bytes, **source: Any) -> list[Sample]:
 
 
 def load(media: Media) -> str:
-    """Return the base64 text of a media, inline or from its byte range."""
+    """Return the base64 text of a media item, inline or from its byte range."""
     if media.data is not None:
         return media.data
     assert media.uri is not None
@@ -125,7 +125,7 @@ def test_index_is_text_or_row_number(tmp_path: Path) -> None:
     assert [sample.index for sample in read(write(tmp_path, {"question": "1?"}, {"question": "2?"}))] == ["0", "1"]
 
 
-def test_names_rank_mapped_then_vlmevalkit_then_alias(tmp_path: Path) -> None:
+def test_mapped_name_overrides_vlmevalkit_name_and_alias(tmp_path: Path) -> None:
     path = write(tmp_path, {"id": "x", "index": 5, "question": "Q?", "target": "t", "answer": "a", "other": "o"})
     (plain,), (mapped,) = read(path), read(path, fields={"id": "id", "target": "other"})
     assert (plain.index, plain.target, plain.metadata) == ("5", ("a",), {"id": "x", "target": "t", "other": "o"})
@@ -195,8 +195,8 @@ def test_image_without_base64_is_bad_media(tmp_path: Path, image: str) -> None:
     assert "expected base64 text" in message_of(sample, "bad_media")
 
 
-def test_image_path_prefers_the_images_dataset_folder(tmp_path: Path) -> None:
-    """A file below ``images/<dataset>`` wins over the same path below the media root. The sample id is the same."""
+def test_image_path_prefers_the_images_folder(tmp_path: Path) -> None:
+    """A file in ``images/<dataset>`` takes precedence over the same path in the media root. The sample id does not change."""
     rows = [{"image_path": "a.png"}, {"image_path": "['b.png', '/abs/c.png']"}, {"image_path": ""}]
     path = write(tmp_path, *({"question": "Q?", **row} for row in rows))
     expected = [[f"{tmp_path}/a.png"], [f"{tmp_path}/b.png", "/abs/c.png"], []]
@@ -210,7 +210,7 @@ def test_image_path_prefers_the_images_dataset_folder(tmp_path: Path) -> None:
     assert [sample.sample_id for sample in after] == [sample.sample_id for sample in before]
 
 
-def test_image_in_row_wins_over_path(tmp_path: Path) -> None:
+def test_image_column_overrides_image_path(tmp_path: Path) -> None:
     rows = [{"image": SMALL, "image_path": "a.png"}, {"image": "", "image_path": "a.png"}]
     samples = read(write(tmp_path, *({"question": "Q?", **row} for row in rows)))
     assert [sample.media for sample in samples] == [(Media(data=SMALL),), (Media(uri=f"{tmp_path}/a.png"),)]

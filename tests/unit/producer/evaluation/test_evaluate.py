@@ -82,7 +82,7 @@ def test_counts_of_mixed_dataset_are_exact() -> None:
     assert (evaluation.run_id, evaluation.model, evaluation.convention) == ("r1", "tiny", "strict")
 
 
-def test_hit_after_retry_is_no_first_attempt_hit() -> None:
+def test_hit_after_retry_is_not_a_first_attempt_hit() -> None:
     scores = evaluate([make_hit("d"), make_hit("d", attempts=2), make_miss("d"), make_miss("d", attempts=2)], d=4).overall
     assert (scores.accuracy, scores.first_attempt_accuracy, scores.retried) == (0.5, 0.25, 2)
 
@@ -127,13 +127,13 @@ def test_run_without_samples_has_no_rates() -> None:
     assert (overall.unique, overall.n, overall.accuracy, overall.invalid_rate, overall.coverage) == (0, 0, None, None, None)
 
 
-def test_dataset_without_targets_is_covered_not_scored() -> None:
+def test_dataset_without_targets_is_not_scored() -> None:
     scores = evaluate([make_outcome("d", answer="a dog"), make_outcome("d", "invalid", 4)], d=2).overall
     assert (scores.unscored, scores.n, scores.accuracy, scores.invalid_rate, scores.coverage) == (2, 0, None, 0.5, 1.0)
 
 
-def test_placeholders_are_unprocessed_and_not_scored() -> None:
-    unprocessed: Any = "unprocessed"  # deliberately not a status of an outcome
+def test_placeholders_count_as_unprocessed() -> None:
+    unprocessed: Any = "unprocessed"  # not a valid status of an outcome
     waiting = Outcome.model_construct(sample_id="s", dataset="d", index="1", model="", status=unprocessed, target=("A",))
     scores = evaluate([make_hit("d"), waiting, waiting], d=3).overall
     assert (scores.unprocessed, scores.ok, scores.n, scores.accuracy, scores.no_answer) == (2, 1, 1, 1.0, 0)
@@ -185,11 +185,11 @@ def test_memory_is_independent_of_outcome_count() -> None:
         _, peak_bytes = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak_bytes < 200_000  # 5000 outcomes in memory at once would take megabytes
+    assert peak_bytes < 200_000  # a list of 5000 outcomes takes megabytes
 
 
 @given(st.lists(st.sampled_from(MIXED)), st.integers(0, 5))
-def test_counts_always_add_up(outcomes: list[Outcome], unprocessed: int) -> None:
+def test_counts_are_consistent(outcomes: list[Outcome], unprocessed: int) -> None:
     scores = evaluate(outcomes, mixed=len(outcomes) + unprocessed).overall
     assert scores.unprocessed == unprocessed
     assert scores.ok + scores.invalid + scores.failed + scores.unprocessed == scores.unique

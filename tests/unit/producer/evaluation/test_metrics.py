@@ -1,4 +1,4 @@
-"""Aggregates over known numbers and over empty input."""
+"""Aggregates over known numbers and empty input."""
 
 import pytest
 from hypothesis import given
@@ -9,7 +9,7 @@ from producer.evaluation.metrics import mean_or_none, wilson_interval
 PROPORTIONS = st.integers(1, 10**9).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 
 
-def test_mean_of_nothing_is_none() -> None:
+def test_mean_of_zero_samples_is_none() -> None:
     assert mean_or_none(0, 0) is None
 
 
@@ -31,7 +31,7 @@ def test_intervals_match_published_values(hits: int, n: int, low: float, high: f
     assert wilson_interval(hits, n) == pytest.approx((low, high), abs=5e-5)
 
 
-def test_interval_of_nothing_is_none() -> None:
+def test_interval_of_zero_samples_is_none() -> None:
     assert wilson_interval(0, 0) is None
 
 
@@ -42,7 +42,7 @@ def test_impossible_counts_are_rejected(hits: int, n: int) -> None:
 
 
 @given(PROPORTIONS)
-def test_interval_contains_proportion_within_0_and_1(proportion: tuple[int, int]) -> None:
+def test_interval_contains_the_proportion(proportion: tuple[int, int]) -> None:
     hits, n = proportion
     interval = wilson_interval(hits, n)
     assert interval is not None
@@ -51,7 +51,7 @@ def test_interval_contains_proportion_within_0_and_1(proportion: tuple[int, int]
 
 
 @given(PROPORTIONS)
-def test_interval_of_misses_mirrors_that_of_hits(proportion: tuple[int, int]) -> None:
+def test_interval_is_symmetric_in_hits_and_misses(proportion: tuple[int, int]) -> None:
     hits, n = proportion
     of_hits, of_misses = wilson_interval(hits, n), wilson_interval(n - hits, n)
     assert of_hits is not None

@@ -18,7 +18,7 @@ def test_answer_equal_to_any_target_is_hit() -> None:
     assert score_outcome(make_outcome(answer="grey", target=("gray", "grey"))) == 1.0
 
 
-def test_answer_equal_to_no_target_is_miss() -> None:
+def test_answer_that_differs_from_targets_is_miss() -> None:
     assert score_outcome(make_outcome(answer="blue", target=("gray", "grey"))) == 0.0
 
 

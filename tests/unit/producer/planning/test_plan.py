@@ -1,4 +1,4 @@
-"""The plan: reproducible bytes, chunks within their bounds, stored completely or not at all, and bounded memory."""
+"""The plan: reproducible bytes, chunks within their bounds, atomic storage and bounded memory."""
 
 import json
 import tracemalloc
@@ -41,7 +41,7 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def make_groups(sizes: list[list[int]]) -> list[list[Spread]]:
-    """Return groups of entries that hold this many bytes of input each."""
+    """Return groups of entries. ``sizes`` gives the input bytes of each entry."""
     return [
         [Spread(bytes([number]), place, 0, size, b"", f"{number}.{place}\n".encode()) for place, size in enumerate(group)]
         for number, group in enumerate(sizes)
@@ -49,7 +49,7 @@ def make_groups(sizes: list[list[int]]) -> list[list[Spread]]:
 
 
 @given(sizes=SIZES, max_samples=st.integers(1, 6), max_input_bytes=st.integers(1, 300))
-def test_chunks_split_only_groups_over_the_bounds(sizes: list[list[int]], max_samples: int, max_input_bytes: int) -> None:
+def test_only_oversized_groups_are_split(sizes: list[list[int]], max_samples: int, max_input_bytes: int) -> None:
     groups = make_groups(sizes)
     chunks = list(cut_chunks(groups, Chunks(max_samples=max_samples, max_input_bytes=max_input_bytes)))
     assert [entry for chunk in chunks for entry in chunk] == [entry for group in groups for entry in group]
@@ -64,7 +64,7 @@ def test_chunks_split_only_groups_over_the_bounds(sizes: list[list[int]], max_sa
 
 @given(sizes=SIZES)
 def test_chunks_are_filled_with_whole_groups(sizes: list[list[int]]) -> None:
-    """Two adjacent chunks could be one chunk only by splitting a group."""
+    """Check that the first group of a chunk does not fit into the previous chunk."""
     chunks = list(cut_chunks(make_groups(sizes), Chunks(max_samples=8, max_input_bytes=10**6)))
     for before, after in pairwise(chunks):
         first_group = [entry for entry in after if entry.order == after[0].order]
@@ -78,7 +78,7 @@ def test_stored_chunks_hold_the_shuffled_samples(store: Store, tmp_path: Path) -
     chunks = list(index)
     stored = [sample for chunk in chunks for sample in read_chunk(store, chunk)]
 
-    folder = tmp_path / "apart"
+    folder = tmp_path / "separate"
     folder.mkdir()
     groups = shuffle_samples(samples, Counts(["one", "two"]), seed=3, scratch=folder)
     assert stored == [Sample.model_validate_json(entry.line) for group in groups for entry in group]
@@ -97,7 +97,7 @@ def test_stored_chunks_hold_the_shuffled_samples(store: Store, tmp_path: Path) -
     assert read_run(store, spec.run_id) == (spec, plan)
 
 
-def test_planning_twice_gives_the_same_bytes(store: Store, tmp_path: Path) -> None:
+def test_planning_twice_writes_the_same_bytes(store: Store, tmp_path: Path) -> None:
     spec = make_spec(max_samples=5, seed=9)
     other = open_store(str(tmp_path / "other"))
     plans = [plan_run(spec, make_samples(64), at) for at in (store, other, store)]
@@ -106,7 +106,7 @@ def test_planning_twice_gives_the_same_bytes(store: Store, tmp_path: Path) -> No
         assert store.get(key) == other.get(key)
 
 
-def test_incomplete_plan_is_planned_again(store: Store) -> None:
+def test_incomplete_plan_is_replaced(store: Store) -> None:
     spec = make_spec(max_samples=5)
     store.put(samples_key(spec.run_id), b"half a pl")
     store.put(index_key(spec.run_id), b"of another version")
@@ -117,33 +117,33 @@ def test_incomplete_plan_is_planned_again(store: Store) -> None:
 
 def test_run_record_is_written_last_and_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = make_spec()
-    there = []
+    existing = []
     put_new = Store.put_new
 
-    def look_first(self: Store, key: str, content: bytes) -> bool:
-        there.append({name: self.exists(name) for name in (samples_key(spec.run_id), index_key(spec.run_id), key)})
+    def record_existing(self: Store, key: str, content: bytes) -> bool:
+        existing.append({name: self.exists(name) for name in (samples_key(spec.run_id), index_key(spec.run_id), key)})
         return put_new(self, key, content)
 
-    monkeypatch.setattr(Store, "put_new", look_first)
+    monkeypatch.setattr(Store, "put_new", record_existing)
     plan_run(spec, make_samples(3), store)
     record = store.get(run_key(spec.run_id))
     plan_run(spec, make_samples(3), store)
-    assert there[0] == {samples_key(spec.run_id): True, index_key(spec.run_id): True, run_key(spec.run_id): False}
+    assert existing[0] == {samples_key(spec.run_id): True, index_key(spec.run_id): True, run_key(spec.run_id): False}
     assert store.get(run_key(spec.run_id)) == record
 
 
-def test_empty_run_names_datasets_and_stores_nothing(store: Store) -> None:
+def test_empty_run_is_rejected_and_not_stored(store: Store) -> None:
     with pytest.raises(ConfigError, match=r"nothing to run: one\.jsonl, two\.jsonl hold no rows"):
         plan_run(make_spec("one", "two"), [], store)
     assert list(store.list_keys()) == []
 
 
-def test_failing_reader_stores_no_object(store: Store) -> None:
+def test_failed_reader_does_not_store_objects(store: Store) -> None:
     def break_off() -> Iterator[Sample]:
         yield from make_samples(10)
-        raise SampleError("bad_row", "the disk is gone")
+        raise SampleError("bad_row", "the disk failed")
 
-    with pytest.raises(SampleError, match="the disk is gone"):
+    with pytest.raises(SampleError, match="the disk failed"):
         plan_run(make_spec(), break_off(), store)
     assert list(store.list_keys()) == []
 
@@ -160,9 +160,9 @@ def test_dry_run_counts_equal_the_plan(store: Store) -> None:
 
 
 def test_memory_is_independent_of_sample_count(store: Store) -> None:
-    """20 000 more samples of 0.6 KB (12 MB in all) add only to the index (14 KB) and to one bucket (1/256 of them).
+    """Plan 20 000 more samples of 0.6 KB (12 MB). Only the index (14 KB) and one bucket (1/256 of the samples) grow.
 
-    Both plans fill the 8 MiB buffer of the store's writer, which may exceed it by one write.
+    Both plans fill the store writer's buffer of 8 MiB. The writer may exceed the buffer by one write.
     """
     plan_run(make_spec(seed=1), make_samples(10), store)  # load imports and fill caches
     small, large = (measure_peak_bytes(store, count) for count in (20_000, 40_000))

@@ -15,13 +15,13 @@ from common.records import DatasetCounts, Fault, Media, Sample
 from producer.planning.shuffle import Counts, Spread, estimate_input_bytes, shuffle_samples
 from tests.support.planning import make_sample, make_samples
 
-# A row: its dataset, its group and its content. Two equal rows are duplicates.
+# A row consists of its dataset, its group and its content. Two equal rows are duplicates.
 Row = tuple[str, int, int]
 rows = st.lists(st.tuples(st.sampled_from(["one", "two"]), st.integers(0, 3), st.integers(0, 3)), max_size=40)
 
 
 def to_samples(given_rows: Iterable[Row]) -> list[Sample]:
-    """Return samples. Their ``index`` is their position in the input."""
+    """Return one sample per row. Its ``index`` is the position of the row."""
     return [
         Sample(sample_id=f"g{group}-{content}", dataset=dataset, index=place, group=f"g{group}", question="?")
         for place, (dataset, group, content) in enumerate(given_rows)
@@ -48,7 +48,7 @@ def key_of(sample: Sample) -> tuple[str, str]:
 
 @given(rows)
 @settings(deadline=None)
-def test_each_sample_is_its_first_row_once(given_rows: list[Row]) -> None:
+def test_shuffle_keeps_first_of_duplicate_rows(given_rows: list[Row]) -> None:
     samples = to_samples(given_rows)
     groups, counts = shuffle(samples)
     first_rows: dict[tuple[str, str], Sample] = {}
@@ -66,7 +66,7 @@ def test_each_sample_is_its_first_row_once(given_rows: list[Row]) -> None:
 
 @given(rows)
 @settings(deadline=None)
-def test_groups_stay_whole_in_row_order(given_rows: list[Row]) -> None:
+def test_groups_keep_their_rows_in_order(given_rows: list[Row]) -> None:
     groups, _ = shuffle(to_samples(given_rows))
     names = []
     for group in groups:
@@ -88,13 +88,13 @@ def test_order_of_groups_depends_only_on_seed(given_rows: list[Row], random: Ran
 
 @given(rows)
 @settings(deadline=None)
-def test_order_of_files_does_not_matter(given_rows: list[Row]) -> None:
-    """Only the order of rows inside a file matters, and only inside a group."""
+def test_shuffle_ignores_the_order_of_files(given_rows: list[Row]) -> None:
+    """Only the order of the rows of one file within one group matters."""
     samples = to_samples(given_rows)
     by_file = [sample for name in ("two", "one") for sample in samples if sample.dataset == name]
     mixed, _ = shuffle(samples)
-    in_turn, _ = shuffle(by_file)
-    assert [entry.line for group in mixed for entry in group] == [entry.line for group in in_turn for entry in group]
+    sequential, _ = shuffle(by_file)
+    assert [entry.line for group in mixed for entry in group] == [entry.line for group in sequential for entry in group]
 
 
 def test_different_seed_gives_different_order() -> None:

@@ -1,4 +1,4 @@
-"""The collector yields each sample once in plan order or raises an error. Result files appear only when complete."""
+"""The collector yields each sample once in plan order or raises an error. Result files appear only after they are complete."""
 
 import json
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from common.storage.store import Store, open_store
 from producer.results.collect import collect_outcomes, read_outcomes, write_results
 from tests.support.planning import make_outcome, make_sample, make_samples, make_spec, plan_samples, put_part
 
-# design.md, "The contract that users and their scripts rely on"
+# Result columns are a public interface: scripts of users depend on their names and order.
 COLUMNS = [
     *("sample_id", "dataset", "index", "model", "status", "prediction", "answer", "target", "response", "attempts"),
     *("error_code", "error_message", "finish_reason", "prompt_tokens", "output_tokens", "truncated", "worker"),
@@ -41,7 +41,7 @@ def collect(store: Store, index: ChunkIndex) -> list[Outcome]:
     return list(collect_outcomes(index.run_id, store))
 
 
-def test_outcomes_follow_plan_order_with_placeholders(store: Store, index: ChunkIndex) -> None:
+def test_outcomes_follow_plan_order(store: Store, index: ChunkIndex) -> None:
     done = {0, 3, 9, 24}
     for number in done:
         put_part(store, index[number], statuses=("ok", "invalid", "failed"))
@@ -63,7 +63,7 @@ def test_unknown_run_is_rejected_before_iteration(store: Store) -> None:
         collect_outcomes("tiny-0", store)
 
 
-def test_damaged_part_raises_integrity_error_naming_it(store: Store, index: ChunkIndex) -> None:
+def test_damaged_part_raises_integrity_error(store: Store, index: ChunkIndex) -> None:
     put_part(store, index[2])
     key = part_key(index.run_id, 1, 2)
     content = bytearray(store.get(key))
@@ -141,7 +141,7 @@ def test_result_row_equals_its_outcome(tmp_path: Path) -> None:
     assert (row["started_at"].timestamp(), line["started_at"]) == (1.5, 1.5)
 
 
-def test_results_appear_only_when_complete(tmp_path: Path) -> None:
+def test_incomplete_results_are_not_visible(tmp_path: Path) -> None:
     def break_off() -> Iterator[Outcome]:
         for number in range(5000):  # more than one block
             yield make_outcome(make_sample(number))

@@ -1,3 +1,5 @@
+"""Adapters: prompts, and predictions from the raw answers of every model family."""
+
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,7 @@ def make_sample(kind: Kind = "multiple_choice", **fields: Any) -> Sample:
 
 
 @pytest.mark.parametrize("case", RAW_ANSWERS, ids=[case["name"] for case in RAW_ANSWERS])
-def test_raw_answer_yields_prediction_answer_and_violations(case: dict[str, Any]) -> None:
+def test_raw_answer_gives_prediction_and_violations(case: dict[str, Any]) -> None:
     sample = make_sample(case.get("kind", "multiple_choice"))
     adapter, validators = find_adapter_and_validators(case)
     prediction = load_adapter(adapter).to_prediction(sample, case["raw"])
@@ -51,13 +53,13 @@ def find_adapter_and_validators(case: dict[str, Any]) -> tuple[str, tuple[str | 
 
 
 def test_raw_answers_cover_every_family_and_situation() -> None:
-    tried = {case["name"] for case in RAW_ANSWERS}
-    assert {f"{family} {situation}" for family in FAMILIES for situation in SITUATIONS} <= tried
+    names = {case["name"] for case in RAW_ANSWERS}
+    assert {f"{family} {situation}" for family in FAMILIES for situation in SITUATIONS} <= names
     assert all(case["name"].startswith(case.get("profile", "")) for case in RAW_ANSWERS)
 
 
 @pytest.mark.parametrize("name", sorted(ADAPTERS))
-def test_adapter_puts_images_and_reminder_in_one_turn(name: str) -> None:
+def test_images_and_reminder_share_one_user_turn(name: str) -> None:
     sample = make_sample(hint="Look closely.")
     *before, message = load_adapter(name).to_prompt(sample, images=2, reminder="Answer with a letter.").messages
     assert [(one.role, one.images) for one in before] in ([], [("system", 0)])
@@ -72,7 +74,7 @@ def test_multiple_choice_uses_the_vlmevalkit_prompt() -> None:
     assert message.text == f"Question: Which shape is it?\nOptions:\n{expected} from the options above. \n"
 
 
-def test_thinking_is_set_by_option_or_prompt() -> None:
+def test_adapter_sets_thinking_by_option_or_prompt() -> None:
     assert load_adapter("glm4v").to_prompt(make_sample(), images=1).template_options == {}
     assert load_adapter("glm4v_direct").to_prompt(make_sample(), images=1).template_options == {"enable_thinking": False}
     system, user = load_adapter("internvl_thinking").to_prompt(make_sample(), images=1).messages
@@ -96,8 +98,8 @@ def test_only_short_text_appends_an_instruction() -> None:
 
 
 BARE = ("<think>", "</think>", "<answer>", "\\boxed{", "<|begin_of_box|>", "<code>", "<image>")
-# The bare markers that an adapter keeps, because they belong to other families.
-LEFT = {
+# Each adapter keeps the bare markers of other families.
+KEPT = {
     "chat": BARE,
     "idefics": BARE,
     "qwen": ("<answer>", "\\boxed{", "<|begin_of_box|>", "<code>", "<image>"),
@@ -112,8 +114,8 @@ LEFT = {
 
 @pytest.mark.parametrize("name", sorted(ADAPTERS))
 @pytest.mark.parametrize("raw", ["", " ", *BARE])
-def test_bare_markers_of_own_family_are_dropped(name: str, raw: str) -> None:
-    assert load_adapter(name).to_prediction(make_sample("short_text"), raw) == (raw if raw in LEFT[name] else "")
+def test_bare_markers_of_the_family_are_dropped(name: str, raw: str) -> None:
+    assert load_adapter(name).to_prediction(make_sample("short_text"), raw) == (raw if raw in KEPT[name] else "")
 
 
 def test_custom_adapter_loads_by_import_string() -> None:
@@ -130,7 +132,7 @@ def test_custom_adapter_loads_by_import_string() -> None:
         ("builtins:dict", "has no method 'to_prompt'"),
     ],
 )
-def test_invalid_adapter_is_explained(name: str, message: str) -> None:
+def test_invalid_adapter_is_rejected(name: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_adapter(name)
 
@@ -142,7 +144,7 @@ def test_thinking_is_dropped_even_if_truncated() -> None:
     assert drop_thinking("<think>a <think>b</think> c</think> d") == "d"
 
 
-def test_last_answer_and_box_are_taken() -> None:
+def test_last_answer_and_last_box_are_used() -> None:
     assert take_answer("<answer>A</answer> no, <answer> B </answer> end") == "B"
     assert take_answer("<answer>A</answer> then <answer>B") == "B"
     assert take_answer(" plain ") == "plain"

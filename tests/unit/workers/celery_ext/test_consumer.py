@@ -1,4 +1,4 @@
-"""Our consumer survives connection faults that end Celery's own consumer."""
+"""The consumer survives connection faults that end Celery's consumer."""
 
 import warnings
 
@@ -9,7 +9,7 @@ from workers.celery_ext.consumer import Consumer
 
 
 class HalfClosed:
-    """A connection without a transport, as kombu leaves one that broke while messages were in flight."""
+    """A connection without a transport. kombu leaves this state if a connection breaks while messages are in flight."""
 
     connection_errors = (ConnectionError,)
     channel_errors = ()
@@ -24,14 +24,14 @@ class HalfClosed:
 
 @pytest.fixture
 def consumer() -> Consumer:
-    made: Consumer = Consumer.__new__(Consumer)  # the constructor needs a whole worker; the tested method needs two fields
+    made: Consumer = Consumer.__new__(Consumer)  # the constructor needs a worker; the tested method needs two fields
     made.app = app
     made.connection = HalfClosed()
     return made
 
 
-def test_failed_close_of_connection_keeps_worker_running(consumer: Consumer) -> None:
+def test_failed_close_does_not_stop_the_worker(consumer: Consumer) -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Celery warns of a new default that does not matter with early acknowledgement
+        warnings.simplefilter("ignore")  # Celery warns about a default that does not affect early acknowledgement
         consumer.on_connection_error_after_connected(ConnectionError("cut"))
-    assert consumer.connection is None  # so that Celery connects again
+    assert consumer.connection is None  # Celery then reconnects

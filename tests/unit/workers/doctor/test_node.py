@@ -1,4 +1,4 @@
-"""The findings of ``workers check`` and their levels. With real services: ``test_workers_check.py``."""
+"""Findings of ``workers check`` and their levels. ``test_workers_check.py`` tests them with real services."""
 
 import io
 import json
@@ -24,7 +24,7 @@ from workers.doctor.services import check_store, find_store_folder, judge_access
 OK = Finding("store", "ok", "fine")
 WARNING = Finding("clock", "warning", "61.00 s ahead", "run an NTP client")
 PROBLEM = Finding("weights", "problem", "[red]cut short[/red]", "copy it again")
-UNREACHABLE = Finding("redis", "problem", "does not answer", unreachable=True)
+UNREACHABLE = Finding("redis", "problem", "does not respond", unreachable=True)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ UNREACHABLE = Finding("redis", "problem", "does not answer", unreachable=True)
         ([PROBLEM, UNREACHABLE, WARNING], 2),
     ],
 )
-def test_exit_code_reflects_the_worst_finding(findings: list[Finding], code: int) -> None:
+def test_worst_finding_determines_the_exit_code(findings: list[Finding], code: int) -> None:
     assert find_exit_code(findings) == code
 
 
@@ -46,7 +46,7 @@ def test_errors_become_masked_problems() -> None:
     assert report_fault("redis", ServiceUnreachable("redis://:hunter2@host:6379/0")) == Finding(
         "redis", "problem", "redis://***@host:6379/0", unreachable=True
     )
-    assert report_fault("store", StoreFull("full")).unreachable, "space may be made without a change of settings"
+    assert report_fault("store", StoreFull("full")).unreachable, "an operator can free space without a change of settings"
     assert not report_fault("profile", ConfigError("wrong")).unreachable
 
 
@@ -79,7 +79,7 @@ def test_json_report_is_one_object() -> None:
     assert set(report) == {"host", "exit_code", "findings"}
     assert report["exit_code"] == 3
     assert report["findings"][1] == {
-        "what": "redis", "level": "problem", "found": "does not answer", "advice": "", "unreachable": True,
+        "what": "redis", "level": "problem", "found": "does not respond", "advice": "", "unreachable": True,
     }  # fmt: skip
 
 
@@ -95,7 +95,7 @@ def test_json_report_is_one_object() -> None:
         ("rediss://:secret@node7:6379/0", "ok", "TLS, a password"),
     ],
 )
-def test_access_is_judged_by_the_address(url: str, level: str, found: str) -> None:
+def test_access_level_depends_on_the_address(url: str, level: str, found: str) -> None:
     finding = judge_access(url)
     assert (finding.level, finding.found) == (level, found)
     assert bool(finding.advice) == (level != "ok")
@@ -112,7 +112,7 @@ def test_access_is_judged_by_the_address(url: str, level: str, found: str) -> No
         ({"maxmemory": GIB, "maxmemory_policy": "noeviction"}, "warning"),
     ],
 )
-def test_redis_that_evicts_keys_is_a_problem(info: dict[str, Any], level: str) -> None:
+def test_key_eviction_is_a_problem(info: dict[str, Any], level: str) -> None:
     assert judge_memory({"used_memory": GIB, **info}).level == level
 
 
@@ -166,13 +166,13 @@ def test_disk_below_unreadable_folder_is_a_problem(tmp_path: Path, monkeypatch: 
     findings = {finding.what: finding for finding in check_disk(Settings(store_url=str(tmp_path / "closed" / "store")))}
     finding = findings["disk: store"]
     assert (finding.level, finding.found) == ("problem", f"{tmp_path}/closed/store: Permission denied")
-    assert "GiB free" in findings["disk: temporary files"].found, "the other findings are reported as well"
+    assert "GiB free" in findings["disk: temporary files"].found, "the other findings are also reported"
 
 
 def test_gpu_in_use_is_reported_with_processes() -> None:
     assert judge_gpu(make_gpu(0), []) == Finding("gpu0", "ok", "NVIDIA H100 80GB HBM3, 79.1 GiB free of 80.0")
-    taken = judge_gpu(make_gpu(1, free_gib=30), [7, 8])
-    assert (taken.level, taken.found.endswith("used by processes 7, 8")) == ("warning", True)
+    occupied = judge_gpu(make_gpu(1, free_gib=30), [7, 8])
+    assert (occupied.level, occupied.found.endswith("used by processes 7, 8")) == ("warning", True)
     assert judge_gpu(make_gpu(2, free_gib=None, total_gib=None), []).level == "ok"
 
 
@@ -196,7 +196,7 @@ def test_missing_gpu_is_problem_only_if_requested(monkeypatch: pytest.MonkeyPatc
     assert levels_of(check_gpus([(None, "all")], 1)) == {"gpus": "problem"}
 
 
-def test_failing_driver_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_driver_error_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_nvml(monkeypatch, "broken")
     (finding,) = check_gpus([(None, "all")], 1)
     assert (finding.what, finding.level, finding.unreachable) == ("gpus", "problem", False)
@@ -206,7 +206,7 @@ def test_failing_driver_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "version", "is_problem"),
+    ("requested", "version", "is_problem"),
     [
         ([(None, "all")], "2.13.0+cpu", True),
         ([(None, None)], "2.13.0+cpu", True),
@@ -217,11 +217,11 @@ def test_failing_driver_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_cpu_torch_is_problem_only_with_gpus(
-    monkeypatch: pytest.MonkeyPatch, asked: list[tuple[str | None, str | None]], version: str, is_problem: bool
+    monkeypatch: pytest.MonkeyPatch, requested: list[tuple[str | None, str | None]], version: str, is_problem: bool
 ) -> None:
     fake_nvml(monkeypatch, [FakeGpu()])
     monkeypatch.setattr("importlib.metadata.version", lambda _: version)
-    assert levels_of(check_versions(asked)) == {"versions": "ok", **({"torch": "problem"} if is_problem else {})}
+    assert levels_of(check_versions(requested)) == {"versions": "ok", **({"torch": "problem"} if is_problem else {})}
 
 
 @pytest.fixture
@@ -236,7 +236,7 @@ def write_profile(folder: Path, engine: str, **fields: Any) -> str:
     return "some"
 
 
-def test_chosen_engine_options_are_reported(monkeypatch: pytest.MonkeyPatch, profiles: Path) -> None:
+def test_preset_engine_options_are_reported(monkeypatch: pytest.MonkeyPatch, profiles: Path) -> None:
     fake_nvml(monkeypatch, [FakeGpu(), FakeGpu(uuid="GPU-1")])
     name = write_profile(profiles, "vllm")
     findings = check_gpus([(name, "0+1")], 1)
@@ -271,7 +271,7 @@ def test_weights_below_unreadable_folder_are_a_problem(profiles: Path, monkeypat
     assert "closed/weights cannot be read: Permission denied" in findings["weights"].found
 
 
-def test_endpoint_key_is_checked_and_never_shown(profiles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_endpoint_key_is_checked_but_not_shown(profiles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = write_profile(profiles, "openai", engine_options={"api_key_env": "GATEWAY_KEY", "base_url": "http://node7:8000/v1"})
     monkeypatch.delenv("GATEWAY_KEY", raising=False)
     findings = {finding.what: finding for finding in check_model(name)}
@@ -295,7 +295,7 @@ def test_endpoint_key_is_checked_and_never_shown(profiles: Path, monkeypatch: py
         ({}, {"max_tokens": 4096}, 0),
     ],
 )
-def test_answer_as_long_as_context_is_reported(options: dict[str, Any], generation: dict[str, Any], count: int) -> None:
+def test_max_tokens_over_context_is_reported(options: dict[str, Any], generation: dict[str, Any], count: int) -> None:
     profile = make_profile("vllm", options).model_copy(update={"generation": generation})
     found = check_context(profile)
     assert [finding.level for finding in found] == ["warning"] * count

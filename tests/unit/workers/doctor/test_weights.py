@@ -14,7 +14,7 @@ from workers.doctor.weights import check_folder, check_weights
 
 
 def write_tensors(path: Path, *, size: int = 64) -> None:
-    """Write a safetensors file of one tensor: the length of the header, the header, the bytes."""
+    """Write a safetensors file with one tensor: header length, header and tensor bytes."""
     header = json.dumps(
         {"w": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}, "__metadata__": {"format": "pt"}}
     ).encode()
@@ -23,7 +23,7 @@ def write_tensors(path: Path, *, size: int = 64) -> None:
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    """Return the folder of a complete model in two files."""
+    """Return the folder of a complete model whose weights are in two files."""
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "config.json").write_text("{}")
@@ -83,32 +83,32 @@ def test_incomplete_weights_are_reported_before_loading(model: Path, message: st
     assert finding.advice
 
 
-def test_hub_weights_are_searched_only_in_cache(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hub_weights_are_checked_only_in_cache(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = tmp_path / "hub"
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.delenv("TRANSFORMERS_OFFLINE", raising=False)
-    absent = check_weights("somebody/model", None)
-    assert (absent.level, absent.advice) == ("warning", "download it first: hf download somebody/model")
+    missing = check_weights("org/model", None)
+    assert (missing.level, missing.advice) == ("warning", "download it first: hf download org/model")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    switched_off = check_weights("somebody/model", "v2")
-    assert switched_off.level == "problem"
-    assert "hf download somebody/model --revision v2, then copy the cache" in switched_off.advice
+    offline = check_weights("org/model", "v2")
+    assert offline.level == "problem"
+    assert "hf download org/model --revision v2, then copy the cache" in offline.advice
 
     revision = "0" * 40
-    snapshots = cache / "models--somebody--model" / "snapshots"
+    snapshots = cache / "models--org--model" / "snapshots"
     snapshots.mkdir(parents=True)
     model.rename(snapshots / revision)
     (snapshots.parent / "refs").mkdir()
     (snapshots.parent / "refs" / "main").write_text(revision)
-    assert check_weights("somebody/model", None) == Finding("weights", "ok", "somebody/model in the cache: 2 files, 0.00 GiB")
+    assert check_weights("org/model", None) == Finding("weights", "ok", "org/model in the cache: 2 files, 0.00 GiB")
     (snapshots / revision / "model-2.safetensors").unlink()
-    cut = check_weights("somebody/model", None)
-    assert (cut.level, cut.advice) == ("problem", "download it again: hf download somebody/model")
-    pinned = check_weights("somebody/model", revision)
-    assert (pinned.level, pinned.advice) == ("problem", f"download it again: hf download somebody/model --revision {revision}")
-    other = check_weights("somebody/model", "v2")
-    assert "hf download somebody/model --revision v2" in other.advice
+    incomplete = check_weights("org/model", None)
+    assert (incomplete.level, incomplete.advice) == ("problem", "download it again: hf download org/model")
+    pinned = check_weights("org/model", revision)
+    assert (pinned.level, pinned.advice) == ("problem", f"download it again: hf download org/model --revision {revision}")
+    other = check_weights("org/model", "v2")
+    assert "hf download org/model --revision v2" in other.advice
 
 
 def test_unreadable_folder_is_a_problem_with_advice(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,13 +124,13 @@ def test_unreadable_cache_is_a_problem(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
-    finding = check_weights("somebody/model", None)
+    finding = check_weights("org/model", None)
     assert finding.level == "problem"
-    assert "copy of somebody/model in the local cache cannot be read: Permission denied" in finding.found
+    assert "copy of org/model in the local cache cannot be read: Permission denied" in finding.found
     assert str(tmp_path) in finding.advice
 
 
-def test_names_of_files_are_escaped_in_findings(model: Path) -> None:
+def test_file_names_are_escaped_in_findings(model: Path) -> None:
     names = {"a": "model-1.safetensors", "b": "\x1b]0;owned\x07.safetensors"}
     (model / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
     found = check_folder(model).found

@@ -11,13 +11,13 @@ from workers.engines.base import Generation
 from workers.engines.echo import EXIT_CODE, EchoEngine
 
 
-def test_first_matching_rule_answers_by_attempt() -> None:
+def test_first_matching_rule_selects_answer_by_attempt() -> None:
     table = [{"match": "^What", "answers": ["no", "yes"]}, {"match": "What", "answers": ["never"]}]
 
     async def ask() -> list[str]:
         async with open_engine("echo", table=table, default="else") as engine:
-            asked = [make_request(text="What?", attempt=attempt) for attempt in (1, 2, 3)]
-            return [one.text for one in await ask_all(engine, [*asked, make_request(text="Say What")])]
+            requests = [make_request(text="What?", attempt=attempt) for attempt in (1, 2, 3)]
+            return [one.text for one in await ask_all(engine, [*requests, make_request(text="Say What")])]
 
     assert run(ask()) == ["no", "yes", "yes", "never"]
 
@@ -34,7 +34,7 @@ def test_table_is_read_from_a_file(tmp_path: Path) -> None:
     assert (generation.text, generation.finish_reason) == ("meow", "length")
 
 
-def test_faults_of_the_table_are_raised() -> None:
+def test_table_faults_are_raised() -> None:
     table = [{"match": "big", "fault": "out_of_memory"}, {"match": "bad", "fault": "error", "delay_s": 0.001}]
 
     async def ask() -> None:
@@ -83,13 +83,13 @@ def test_exit_fault_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"match": "a", "fault": "fire"}, "'hang'"),
     ],
 )
-def test_error_in_a_rule_is_named(rule: dict[str, str], message: str) -> None:
+def test_rule_error_names_the_field(rule: dict[str, str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         EchoEngine(make_profile("echo", {"table": [rule]}), "")
 
 
 @pytest.mark.parametrize(("context_tokens", "tokens"), [(4, 1), (6, 3), (8, 5), (9, 5), (100, 5)])
-def test_answer_ends_with_the_context(context_tokens: int, tokens: int) -> None:
+def test_answer_ends_at_the_context_limit(context_tokens: int, tokens: int) -> None:
     async def ask() -> Generation:
         async with open_engine("echo", context_tokens=context_tokens, default="1 2 3 4 5 6 7") as engine:
             return await engine.generate(make_request(text="one two three", images=0, max_tokens=5))

@@ -1,4 +1,4 @@
-"""A model that cannot be downloaded or read now is tried again; a mistake of the user is not."""
+"""Load failures: the worker retries a temporary failure to download or read a model, but not a user error."""
 
 import errno
 import os
@@ -13,11 +13,11 @@ from workers.engines.load_faults import explain_load_failure
 
 
 class OfflineModeIsEnabled(ConnectionError):
-    """Named as in huggingface_hub."""
+    """An error with the name that huggingface_hub uses."""
 
 
 class AnswerError(OSError):
-    """An HTTP client's error, with the response that caused it."""
+    """An HTTP client error with its response."""
 
     def __init__(self, status: int) -> None:
         super().__init__(f"status {status}")
@@ -25,7 +25,7 @@ class AnswerError(OSError):
 
 
 def wrap(error: Exception) -> OSError:
-    """Return an error of transformers with a cause that is two steps away."""
+    """Return an error of transformers whose root cause is two levels deep."""
     try:
         try:
             raise error
@@ -49,7 +49,7 @@ def wrap(error: Exception) -> OSError:
     ],
     ids=str,
 )
-def test_outage_can_pass(cause: Exception) -> None:
+def test_outage_is_a_transient_error(cause: Exception) -> None:
     for error in (cause, wrap(cause)):
         explained = explain_load_failure(error, "weights org/model: cannot be loaded")
         assert isinstance(explained, TransientError)
@@ -69,7 +69,7 @@ def test_outage_can_pass(cause: Exception) -> None:
     ],
     ids=str,
 )
-def test_mistake_of_the_user_does_not_pass(cause: Exception) -> None:
+def test_user_error_is_a_config_error(cause: Exception) -> None:
     for error in (cause, wrap(cause)):
         explained: FleetError = explain_load_failure(error, "weights: cannot be loaded")
         assert isinstance(explained, ConfigError)

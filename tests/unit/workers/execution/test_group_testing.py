@@ -1,4 +1,4 @@
-"""Group testing: every sample runs, each death halves the doubt at least, and the cost stays near the best."""
+"""Group testing: every sample runs, each death at least halves the suspects, and the cost stays near the optimum."""
 
 from collections import Counter
 
@@ -19,11 +19,11 @@ CRASH = Counter({DeathCause.CRASH: 1})
         (2, 20, 1, 1),
         (64, 20, 1, 8),  # two levels of 8 groups
         (64, 20, 10, 16),  # three levels of 4 groups
-        (64, 600, 1, 1),  # a load costs more than a latency for each sample
+        (64, 600, 1, 1),  # a load takes longer than all samples run one at a time
         (64, 1, 600, 32),  # halves
     ],
 )
-def test_size_follows_load_and_latency(samples: int, load_s: float, latency_s: float, size: int) -> None:
+def test_group_size_depends_on_load_and_latency(samples: int, load_s: float, latency_s: float, size: int) -> None:
     assert choose_group_size(samples, load_s, latency_s) == size
 
 
@@ -44,8 +44,8 @@ def test_samples_without_a_death_run_first() -> None:
     st.floats(0, 100),
     st.floats(0.01, 100),
 )
-def test_search_finds_exactly_the_samples_at_fault(samples: int, faulty: set[int], load_s: float, latency_s: float) -> None:
-    """A death ends the search, as in a worker; the next one continues it with what the ledger knows."""
+def test_search_finds_exactly_the_poison_samples(samples: int, faulty: set[int], load_s: float, latency_s: float) -> None:
+    """Each death ends the search, as in a worker. The next search continues with the deaths in the ledger."""
     waiting = [str(number) for number in range(samples)]
     poisons = {str(number) for number in faulty if number < samples}
     deaths: dict[Group, Counter[DeathCause]] = {}

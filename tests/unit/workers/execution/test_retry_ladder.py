@@ -1,3 +1,5 @@
+"""The retry ladder: temperature, seed, ``max_tokens`` and reminder of each attempt."""
+
 from typing import Any
 
 import pytest
@@ -25,7 +27,7 @@ def test_first_attempt_uses_the_given_settings() -> None:
 
 
 def test_sampled_first_attempt_gets_a_stable_seed() -> None:
-    """A first attempt that samples without a seed gets one, so that the run can be repeated."""
+    """A first attempt with a temperature but without a seed gets a seed. The run is then reproducible."""
     generation = SamplingParams(temperature=0.7)
     first, again = (plan_attempt(make_sample(), generation, 1, ()).settings for _ in range(2))
     other = plan_attempt(make_sample(sample_id="s2"), generation, 1, ()).settings
@@ -39,7 +41,7 @@ def test_temperature_rises_with_each_attempt() -> None:
     assert temperatures == [0.0, 0.2, 0.5, 0.8, 1.0, 1.0]
 
 
-def test_temperature_above_the_floor_is_kept() -> None:
+def test_temperature_above_the_minimum_is_kept() -> None:
     assert plan_attempt(make_sample(), SamplingParams(temperature=0.9), 3, UNREADABLE).settings.temperature == 0.9
 
 
@@ -54,13 +56,13 @@ def test_seeds_are_stable_and_distinct() -> None:
 
 
 def test_truncated_answer_doubles_max_tokens_without_reminder() -> None:
-    """The limit is eight times the original value."""
+    """The upper limit is eight times the original value."""
     plans = [plan_attempt(make_sample(), GREEDY, number, ("finished",)) for number in (2, 3, 4, 5)]
     assert [plan.settings.max_tokens for plan in plans] == [64, 128, 256, 256]
     assert {plan.reminder for plan in plans} == {None}
 
 
-def test_complete_answer_gets_reminder_and_same_max_tokens() -> None:
+def test_complete_answer_keeps_max_tokens_and_gets_reminder() -> None:
     plan = plan_attempt(make_sample(), GREEDY, 3, UNREADABLE)
     assert plan.settings.max_tokens == 32
     assert plan.reminder == "Answer with the letter of one option only: A, B."
@@ -82,7 +84,7 @@ def test_reminder_uses_the_language_of_the_question(kind: Kind, question: str, v
     assert plan_attempt(make_sample(kind, question), GREEDY, 2, violations).reminder == reminder
 
 
-def test_reminder_without_options_lists_no_letters() -> None:
+def test_reminder_without_options_does_not_list_letters() -> None:
     sample = Sample(sample_id="s", dataset="d", index=1, kind="multiple_choice", question="Which?")
     assert plan_attempt(sample, GREEDY, 2, UNREADABLE).reminder == "Answer with the letter of one option only."
 
@@ -95,12 +97,12 @@ def test_japanese_is_not_chinese() -> None:
 @given(
     number=st.integers(1, 20),
     violations=st.lists(st.sampled_from(["finished", "non_empty", "max_words", "json_schema"]), unique=True),
-    asked=st.fixed_dictionaries(
+    fields=st.fixed_dictionaries(
         {"max_tokens": st.integers(1, 4096), "temperature": st.floats(0, 10), "seed": st.none() | st.integers(0, 2**63 - 1)}
     ),
 )
-def test_every_plan_is_valid_and_repeatable(number: int, violations: list[str], asked: dict[str, Any]) -> None:
-    generation = SamplingParams(**asked)
+def test_every_plan_is_valid_and_repeatable(number: int, violations: list[str], fields: dict[str, Any]) -> None:
+    generation = SamplingParams(**fields)
     plan = plan_attempt(make_sample(), generation, number, tuple(violations))
     assert plan == plan_attempt(make_sample(), generation, number, tuple(violations))
     assert SamplingParams.model_validate(plan.settings.model_dump()) == plan.settings

@@ -1,4 +1,4 @@
-"""Bounds of media: the resulting sizes, the savings in decoding, and their part in the run id."""
+"""Bounds of media: resulting sizes, cheaper decoding and their effect on the run id."""
 
 import io
 from pathlib import Path
@@ -26,7 +26,7 @@ def encode(image: Image.Image, format_name: str = "PNG", **options: object) -> b
 
 
 def make_photo(size: tuple[int, int]) -> Image.Image:
-    """Return an image of smooth noise, which scales like a photo."""
+    """Return an image of smooth noise. It scales like a photo."""
     noise = np.random.default_rng(7).integers(0, 256, (30, 40, 3), dtype=np.uint8)
     return Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)
 
@@ -74,7 +74,7 @@ def test_size_is_never_empty_or_over_bound(width: int, height: int, least: int, 
 
 
 @pytest.mark.parametrize("format_name", ["JPEG", "PNG", "WEBP"])
-def test_large_image_is_scaled_down_faithfully(format_name: str) -> None:
+def test_scaled_down_image_matches_the_original(format_name: str) -> None:
     photo = make_photo((1600, 1200))
     small = load(encode(photo, format_name), max_pixels=120_000)
     assert (small.mode, small.size) == ("RGB", (400, 300))
@@ -101,10 +101,10 @@ def test_bounds_apply_after_exif_rotation() -> None:
     assert load(content, min_pixels=4 * 1600 * 800).size == (1600, 3200)
 
 
-def test_scaled_down_jpeg_is_decoded_small() -> None:
+def test_scaled_down_jpeg_is_decoded_at_reduced_size() -> None:
     content = encode(make_photo((1600, 1200)), "JPEG")
     whole, small = (open_image(content, "photo.jpg", MediaBounds(max_pixels=bound)) for bound in (None, 30_000))
-    assert small.image.size == (400, 300), "at most twice the final size, which keeps the quality"
+    assert small.image.size == (400, 300), "decoding at twice the final size keeps the quality"
     assert small.decode()[0].size == (200, 150)
     assert small.peak_bytes < whole.peak_bytes / 8
 

@@ -1,4 +1,4 @@
-"""Faults of the machine while media are read are transient: the sample is retried and has no outcome until then."""
+"""Machine faults during media reads are transient: the worker retries the sample and does not store an outcome."""
 
 import errno
 import io
@@ -28,7 +28,7 @@ PNG = _STREAM.getvalue()
 
 @pytest.fixture
 def image(tmp_path: Path) -> Path:
-    """Return the path of an image below a root that is a symlink, as home folders on clusters often are."""
+    """Return the path of an image below a symlinked root. Home folders on clusters are often symlinks."""
     (tmp_path / "real").mkdir()
     (tmp_path / "real" / "a.png").write_bytes(PNG)
     (tmp_path / "linked").symlink_to("real")
@@ -40,19 +40,19 @@ def load(uri: str | Path, *roots: Path) -> tuple[int, int]:
 
 
 def fail_once(monkeypatch: pytest.MonkeyPatch, function: str, number: int, name: str) -> None:
-    """Let a function of ``os`` fail once with a system error, at the first file of this name."""
-    really: Callable[..., Any] = getattr(os, function)
+    """Make a function of ``os`` raise a system error once, for the first file of this name."""
+    original: Callable[..., Any] = getattr(os, function)
     faults = [OSError(number, os.strerror(number))]
 
     def fail(path: Any, *given: Any, **options: Any) -> Any:
         if isinstance(path, str | Path) and Path(path).name == name and faults:
             raise faults.pop()
-        return really(path, *given, **options)
+        return original(path, *given, **options)
 
     monkeypatch.setattr(os, function, fail)
 
 
-# A separate process, which can open no file after its imports.
+# A script for a separate process that cannot open files after its imports.
 WITHOUT_DESCRIPTORS = """
 import resource, sys
 from pathlib import Path
@@ -101,15 +101,15 @@ def test_fault_at_any_path_component_is_transient(image: Path, monkeypatch: pyte
 
 
 def test_fault_while_reading_file_is_transient(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Torn(io.BytesIO):
+    class BrokenFile(io.BytesIO):
         def fileno(self) -> int:
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
 
-    def tear(descriptor: int, mode: str) -> Torn:
+    def open_broken_file(descriptor: int, mode: str) -> BrokenFile:
         os.close(descriptor)
-        return Torn()
+        return BrokenFile()
 
-    monkeypatch.setattr(os, "fdopen", tear)
+    monkeypatch.setattr(os, "fdopen", open_broken_file)
     with pytest.raises(TransientError, match="cannot be read now"):
         load(image, image.parent)
 
@@ -122,11 +122,11 @@ def test_permanent_system_error_is_a_sample_error(image: Path, monkeypatch: pyte
     assert caught.value.code == "media_unreadable"
 
 
-# No descriptors left.
+# No free file descriptors.
 
 
 @pytest.mark.parametrize("uri", [__file__, f"https://{PUBLIC}/a.png", "https://unknown.invalid/a.png"])
-@pytest.mark.parametrize("is_warm", [True, False], ids=["authorities known", "at first"])
+@pytest.mark.parametrize("is_warm", [True, False], ids=["TLS context cached", "TLS context missing"])
 def test_lack_of_file_descriptors_is_transient(uri: str, is_warm: bool) -> None:
     command = [sys.executable, "-c", WITHOUT_DESCRIPTORS, uri, str(is_warm)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, cwd=ROOT)

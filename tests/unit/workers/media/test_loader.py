@@ -1,4 +1,4 @@
-"""The loader decodes media ahead of the engine, in order, within its threads and memory, and returns every share."""
+"""The loader decodes media ahead of the engine in order, within its threads and memory, and returns each share."""
 
 import asyncio
 import base64
@@ -21,8 +21,8 @@ from workers.media.files import MediaAccess
 from workers.media.loader import MediaLoader
 from workers.media.reader import OpenedMedia, open_media
 
-NOWHERE = MediaAccess((), urls=False, url_timeout_s=1)
-PLENTY = 2**30
+NO_FILES = MediaAccess((), urls=False, url_timeout_s=1)
+AMPLE_BYTES = 2**30
 SIDE = 64
 IMAGE_BYTES = 4 * SIDE * SIDE
 DEADLINE_S = 30.0
@@ -35,15 +35,15 @@ def make_media(width: int = SIDE) -> Media:
 
 
 BROKEN = Media(data="AAAA")
-PEAK_BYTES = open_media(make_media(), NOWHERE, AS_IS).peak_bytes
+PEAK_BYTES = open_media(make_media(), NO_FILES, AS_IS).peak_bytes
 
 
 def hold(loader: MediaLoader, *media: Media) -> AbstractAsyncContextManager[tuple[Image.Image, ...]]:
-    return loader.hold(media, NOWHERE, AS_IS)
+    return loader.hold(media, NO_FILES, AS_IS)
 
 
-def run_loader(work: Callable[[MediaLoader], Awaitable[None]], *, memory_bytes: int = PLENTY, threads: int = 2) -> MediaLoader:
-    """Run a coroutine with a loader, and check that the whole budget is free at the end."""
+def run_loader(work: Callable[[MediaLoader], Awaitable[None]], *, memory_bytes: int = AMPLE_BYTES, threads: int = 2) -> MediaLoader:
+    """Run a coroutine with a loader. Check that the whole budget is free afterwards."""
 
     async def run() -> MediaLoader:
         loader = MediaLoader(threads, memory_bytes)
@@ -58,7 +58,7 @@ def run_loader(work: Callable[[MediaLoader], Awaitable[None]], *, memory_bytes: 
 
 
 class Gate:
-    """Block decoding threads until the gate is open, and count the threads that arrived."""
+    """Block decoding threads until the gate opens. Count the blocked threads."""
 
     def __init__(self) -> None:
         self.is_open = threading.Event()
@@ -75,7 +75,7 @@ class Gate:
 
 @pytest.fixture
 def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
-    gate, decode = Gate(), media_loader._decode  # noqa: SLF001  # the function that blocks the threads
+    gate, decode = Gate(), media_loader._decode  # noqa: SLF001  # the gate wraps this function
 
     def decode_later(opened: list[OpenedMedia]) -> tuple[Image.Image, ...]:
         gate.wait()
@@ -86,11 +86,11 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
     gate.is_open.set()
 
 
-def test_images_are_ordered_and_hold_their_memory() -> None:
+def test_images_are_ordered_and_count_against_budget() -> None:
     async def work(loader: MediaLoader) -> None:
         async with hold(loader, make_media(8), make_media(9), make_media(10)) as images:
             assert [image.width for image in images] == [8, 9, 10]
-            assert PLENTY - loader.budget.free_bytes == 4 * (8 + 9 + 10) * SIDE
+            assert AMPLE_BYTES - loader.budget.free_bytes == 4 * (8 + 9 + 10) * SIDE
 
     run_loader(work)
 
@@ -120,7 +120,7 @@ def test_media_fault_returns_the_share(media: tuple[Media, ...]) -> None:
         for _ in range(5):
             with pytest.raises(SampleError):
                 async with hold(loader, *media):
-                    pytest.fail("there is nothing to hold")
+                    pytest.fail("the loader returned invalid media")
 
     run_loader(work, memory_bytes=2 * PEAK_BYTES, threads=1)
 
@@ -133,7 +133,7 @@ def test_decoding_fault_returns_the_share() -> None:
     async def work(loader: MediaLoader) -> None:
         with pytest.raises(SampleError, match="cannot be decoded"):
             async with hold(loader, make_media(), cut):
-                pytest.fail("there is nothing to hold")
+                pytest.fail("the loader returned invalid media")
 
     run_loader(work)
 
@@ -147,22 +147,22 @@ def test_exception_in_the_block_returns_the_share() -> None:
     run_loader(work)
 
 
-def test_decoding_stays_within_budget_in_order() -> None:
-    begun: list[int] = []
+def test_decoding_is_ordered_and_within_budget() -> None:
+    started: list[int] = []
     answers = asyncio.Semaphore(0)
 
     async def ask(loader: MediaLoader, number: int) -> None:
         async with hold(loader, make_media()):
-            begun.append(number)
+            started.append(number)
             await answers.acquire()
 
     async def work(loader: MediaLoader) -> None:
         tasks = [asyncio.create_task(ask(loader, number)) for number in range(20)]
         for answered in range(15):
-            while len(begun) < answered + 5:
+            while len(started) < answered + 5:
                 await asyncio.sleep(0.001)
             await asyncio.sleep(0)
-            assert len(begun) == answered + 5
+            assert len(started) == answered + 5
             assert loader.budget.free_bytes == PEAK_BYTES - IMAGE_BYTES, "less than the next sample needs"
             answers.release()
         for _ in range(5):
@@ -170,17 +170,17 @@ def test_decoding_stays_within_budget_in_order() -> None:
         await asyncio.gather(*tasks)
 
     run_loader(work, memory_bytes=4 * IMAGE_BYTES + PEAK_BYTES, threads=1)
-    assert begun == list(range(20))
+    assert started == list(range(20))
 
 
 def test_oversized_sample_runs_alone() -> None:
     held: list[int] = []
-    together: list[int] = []
+    concurrent: list[int] = []
 
     async def ask(loader: MediaLoader, width: int) -> None:
         async with hold(loader, make_media(width)):
             held.append(width)
-            together.append(len(held))
+            concurrent.append(len(held))
             await asyncio.sleep(0)
             held.remove(width)
 
@@ -188,13 +188,13 @@ def test_oversized_sample_runs_alone() -> None:
         await asyncio.gather(*(ask(loader, width) for width in (2000, SIDE, 3000, 2000, SIDE)))
 
     run_loader(work, memory_bytes=IMAGE_BYTES)
-    assert together == [1, 1, 1, 1, 1]
+    assert concurrent == [1, 1, 1, 1, 1]
 
 
 def test_cancelled_share_is_returned_after_its_thread(gate: Gate) -> None:
     async def ask(loader: MediaLoader) -> None:
         async with hold(loader, make_media()):
-            pytest.fail("it was cancelled before")
+            pytest.fail("the cancelled task received media")
 
     async def work(loader: MediaLoader) -> None:
         tasks = [asyncio.create_task(ask(loader)) for _ in range(12)]
@@ -203,9 +203,9 @@ def test_cancelled_share_is_returned_after_its_thread(gate: Gate) -> None:
             task.cancel()
         assert {type(end) for end in await asyncio.gather(*tasks, return_exceptions=True)} == {asyncio.CancelledError}
         await asyncio.sleep(0)
-        assert PLENTY - loader.budget.free_bytes == 2 * PEAK_BYTES, "two running threads hold memory until they end"
+        assert AMPLE_BYTES - loader.budget.free_bytes == 2 * PEAK_BYTES, "each running thread holds its memory until it ends"
         gate.is_open.set()
-        while loader.budget.free_bytes < PLENTY:
+        while loader.budget.free_bytes < AMPLE_BYTES:
             await asyncio.sleep(0.001)
 
     run_loader(work)
@@ -219,14 +219,14 @@ def test_loader_prefetches_one_sample_per_thread(gate: Gate) -> None:
     async def work(loader: MediaLoader) -> None:
         tasks = [asyncio.create_task(ask(loader)) for _ in range(30)]
         await gate.wait_for(3)
-        assert PLENTY - loader.budget.free_bytes <= 6 * PEAK_BYTES
+        assert AMPLE_BYTES - loader.budget.free_bytes <= 6 * PEAK_BYTES
         gate.is_open.set()
         await asyncio.gather(*tasks)
 
     run_loader(work, threads=3)
 
 
-def test_files_are_read_in_media_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_media_threads_read_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(base64.b64decode(make_media().data or ""))
     threads: list[str] = []

@@ -1,4 +1,4 @@
-"""The malloc setting for freed images applies only to the worker process, and the setting of the user wins."""
+"""The malloc setting for freed images applies only to the worker process. Settings of the user take precedence."""
 
 import os
 import platform
@@ -9,9 +9,9 @@ import pytest
 
 from tests.support.fleet import ROOT
 
-pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc keeps freed images and has a setting for it")
+pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc keeps freed images and has this setting")
 
-# Whether a block of the size of an image still gets its own mapping after one of that size was freed.
+# Check whether a block of image size gets its own mapping after a block of this size was freed.
 IS_MAPPED = """
 import ctypes
 libc = ctypes.CDLL(None)
@@ -35,7 +35,7 @@ subprocess.run([sys.executable, "-c", {IS_MAPPED + "print(is_mapped())"!r}], che
 
 
 def run_python(*scripts: str, **environment: str) -> list[str]:
-    """Run scripts in a process whose only malloc settings are in ``environment``. Return the words that it printed."""
+    """Run scripts in a process with only the malloc settings in ``environment``. Return the printed words."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_TUNABLES"))}
     command = [sys.executable, "-c", "\n".join((IS_MAPPED, *scripts))]
     environment = {**inherited, **environment}
@@ -58,5 +58,5 @@ def test_malloc_settings_of_user_are_kept(name: str, value: str) -> None:
     assert run_python(LOADER, "print(is_mapped())", **{name: value}) == ["False"]
 
 
-def test_unrelated_tunables_do_not_matter() -> None:
+def test_unrelated_tunables_have_no_effect() -> None:
     assert run_python(LOADER, "print(is_mapped())", GLIBC_TUNABLES="glibc.malloc.arena_max=4") == ["True"]

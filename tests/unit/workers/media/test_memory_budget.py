@@ -1,4 +1,4 @@
-"""The memory budget is never exceeded, is granted in order of arrival, and is complete again after any failure."""
+"""The memory budget is not exceeded, is granted in FIFO order and is restored after each failure."""
 
 import asyncio
 import random
@@ -11,7 +11,7 @@ from workers.media.memory_budget import MemoryBudget
 
 
 async def settle() -> None:
-    """Let every task that is ready run."""
+    """Run all ready tasks."""
     for _ in range(5):
         await asyncio.sleep(0)
 
@@ -26,8 +26,8 @@ def granted(tasks: list["asyncio.Task[int]"]) -> list[bool]:
     return [task.done() and not task.cancelled() for task in tasks]
 
 
-def test_shares_are_granted_in_fifo_order() -> None:
-    """A small share does not overtake a large one."""
+def test_requests_are_granted_in_fifo_order() -> None:
+    """A small request waits behind a large request."""
 
     async def run() -> None:
         budget = MemoryBudget(10)
@@ -65,7 +65,7 @@ def test_oversized_request_gets_the_whole_budget() -> None:
 
 
 @pytest.mark.parametrize("position", [0, 1])
-def test_cancelled_request_lets_the_next_proceed(position: int) -> None:
+def test_cancelled_request_does_not_block_the_next(position: int) -> None:
     async def run() -> None:
         budget = MemoryBudget(10)
         await budget.take(9)

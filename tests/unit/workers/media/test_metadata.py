@@ -1,4 +1,4 @@
-"""Metadata of an image file is dropped: it is never sent to an endpoint."""
+"""The reader drops the metadata of image files. Endpoints receive only pixels."""
 
 import base64
 import io
@@ -34,7 +34,7 @@ def write_with_metadata(format_name: str) -> bytes:
     return stream.getvalue()
 
 
-@pytest.mark.parametrize("bounds", [MediaBounds(), MediaBounds(max_pixels=300)], ids=["as it is", "scaled down"])
+@pytest.mark.parametrize("bounds", [MediaBounds(), MediaBounds(max_pixels=300)], ids=["original size", "scaled down"])
 @pytest.mark.parametrize("sent", ["png", "jpeg"])
 @pytest.mark.parametrize("format_name", ["PNG", "JPEG"])
 def test_only_pixels_are_sent(format_name: str, sent: Literal["png", "jpeg"], bounds: MediaBounds) -> None:
@@ -44,7 +44,7 @@ def test_only_pixels_are_sent(format_name: str, sent: Literal["png", "jpeg"], bo
     assert PATIENT in str(info)
 
     (image,) = open_image(content, "scan", bounds).decode()
-    assert image.height > image.width, "the orientation is applied before EXIF is dropped"
+    assert image.height > image.width, "the reader applies the orientation before it drops EXIF"
     assert (image.info, dict(image.getexif())) == ({}, {})
     url = write_data_url(image, OpenAIOptions(image_format=sent))
     uploaded = base64.b64decode(url.partition(",")[2])

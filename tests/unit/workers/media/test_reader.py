@@ -1,4 +1,4 @@
-"""Reading media as images: all sources, all modes, and all kinds of invalid files."""
+"""Reading media as images: all sources, all modes and all kinds of invalid files."""
 
 import base64
 import io
@@ -22,7 +22,7 @@ from workers.media.files import MediaAccess
 from workers.media.images import open_image, to_rgb
 
 RED = (255, 0, 0)
-ANY_FILE = MediaAccess((Path("/"),), urls=False, url_timeout_s=1)  # folders: test_roots.py; addresses: test_urls.py
+ANY_FILE = MediaAccess((Path("/"),), urls=False, url_timeout_s=1)  # test_roots.py tests folders, test_urls.py tests URLs
 
 
 def encode(image: Image.Image, format_name: str = "PNG", **options: object) -> bytes:
@@ -57,7 +57,7 @@ def decode_result(content: bytes) -> str:
 
 @pytest.mark.parametrize("to_uri", [str, lambda path: path.as_uri(), lambda path: f"file://localhost{path.as_uri()[7:]}"])
 def test_path_and_file_uri_are_read(tmp_path: Path, to_uri: Callable[[Path], str]) -> None:
-    path = tmp_path / "a red one é.png"
+    path = tmp_path / "a red image é.png"
     path.write_bytes(encode(make_red()))
     image = load_image(Media(uri=to_uri(path)), ANY_FILE)
     assert (image.mode, image.size, image.getpixel((0, 0))) == ("RGB", (6, 4), RED)
@@ -85,14 +85,14 @@ def test_byte_range_of_dataset_file_is_read(tmp_path: Path, encoding: str) -> No
 # Invalid media.
 
 
-def test_missing_file_is_named_with_advice(tmp_path: Path) -> None:
+def test_missing_file_error_names_path_and_advice(tmp_path: Path) -> None:
     code, message = fault_of(Media(uri=str(tmp_path / "gone.png")))
     assert code == "media_missing"
     assert str(tmp_path / "gone.png") in message
     assert "media_root" in message
 
 
-def test_media_without_source_are_missing() -> None:
+def test_media_without_source_is_missing() -> None:
     assert fault_of(Media())[0] == "media_missing"
 
 
@@ -110,7 +110,7 @@ def test_file_without_permission_is_unreadable(tmp_path: Path, monkeypatch: pyte
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(os, "open", refuse)  # root can read every file, so mode 000 has no effect
+    monkeypatch.setattr(os, "open", refuse)  # mode 000 has no effect for root
     code, message = fault_of(Media(uri=str(path)))
     assert code == "media_unreadable"
     assert "Permission denied" in message
@@ -127,7 +127,7 @@ EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage
 
 
 @pytest.mark.parametrize("content", [b"", b"not an image", EPS, b"\x89PNG\r\n\x1a\n", b"<svg xmlns='http://www.w3.org/2000/svg'/>"])
-def test_content_without_image_is_corrupt(content: bytes) -> None:
+def test_content_that_is_not_an_image_is_corrupt(content: bytes) -> None:
     assert fault_of(inline(content))[0] == "media_corrupt"
 
 
@@ -150,7 +150,7 @@ def test_decompression_bomb_is_rejected_before_decoding() -> None:
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
-    for side in (8_001, 9_800, 30_000):  # over our limit, over Pillow's warning, over Pillow's error
+    for side in (8_001, 9_800, 30_000):  # over our limit, over the warning limit of Pillow, over the error limit of Pillow
         header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
         content = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"never read") + chunk(b"IEND", b"")
         assert fault_of(inline(content))[0] == "media_too_large"
@@ -170,7 +170,7 @@ def test_large_file_is_rejected_before_reading(tmp_path: Path, monkeypatch: pyte
     format_name=st.sampled_from(["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "ICO", "TGA"]),
     changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=8),
 )
-def test_damaged_file_gives_image_or_named_fault(format_name: str, changes: list[tuple[float, int]]) -> None:
+def test_damaged_file_gives_image_or_error_code(format_name: str, changes: list[tuple[float, int]]) -> None:
     content = bytearray(encode(make_red((16, 16)), format_name))
     for place, byte in changes:
         content[int(place * len(content))] = byte
@@ -195,9 +195,9 @@ def test_broken_exif_block_is_ignored() -> None:
 def test_transparency_becomes_white(mode: str) -> None:
     image = Image.new("RGBA", (2, 1), (255, 0, 0, 255))
     image.putpixel((1, 0), (0, 0, 0, 0))
-    seen, unseen = (to_rgb(image.convert(mode)).getpixel((x, 0)) for x in (0, 1))
-    assert unseen == (255, 255, 255)
-    assert seen != (255, 255, 255)
+    opaque, transparent = (to_rgb(image.convert(mode)).getpixel((x, 0)) for x in (0, 1))
+    assert transparent == (255, 255, 255)
+    assert opaque != (255, 255, 255)
 
 
 def test_partial_transparency_blends_with_white() -> None:
@@ -227,7 +227,7 @@ def test_greyscale_depth_is_derived_from_values(most: int, dtype: type, format_n
     assert np.asarray(loaded)[0, :, 0].tolist() == [0, 127, 254 if most == 255 else 255, 255]
 
 
-def test_values_over_a_depth_use_the_next() -> None:
+def test_larger_value_selects_the_next_depth() -> None:
     values = np.array([[0, 2048, 4095, 4096]], dtype=np.uint16)
     assert np.asarray(to_rgb(Image.fromarray(values)))[0, :, 0].tolist() == [0, 32, 64, 64]
 
@@ -254,7 +254,7 @@ def test_other_modes_keep_their_colours(mode: str) -> None:
     assert to_rgb(white).getpixel((1, 1)) == (255, 255, 255)
 
 
-def test_first_frame_of_animation_is_taken() -> None:
+def test_first_frame_of_animation_is_used() -> None:
     frames = [make_red(), Image.new("RGB", (6, 4), "blue")]
     loaded = load_image(inline(encode(frames[0], "GIF", save_all=True, append_images=frames[1:])), ANY_FILE)
     assert loaded.getpixel((0, 0)) == RED

@@ -1,4 +1,4 @@
-"""Media are read only below the allowed folders, by any kind of path."""
+"""The reader reads media only below the allowed folders, for every kind of path."""
 
 import io
 import os
@@ -65,11 +65,11 @@ def test_symlink_between_roots_is_followed(root: Path, tmp_path: Path) -> None:
     assert load_image(Media(uri=str(root / "a.png")), below(root, tmp_path / "second")).size == SIZE
 
 
-def test_inline_media_need_no_root(root: Path) -> None:
+def test_inline_media_is_read_without_roots(root: Path) -> None:
     data = "iVBORw0KGgo="  # the beginning of a PNG
     with pytest.raises(SampleError) as caught:
         load_image(Media(data=data), below())
-    assert caught.value.code == "media_corrupt"  # the media was decoded, not forbidden
+    assert caught.value.code == "media_corrupt"  # the error comes from decoding, not from the folder check
 
 
 # Forbidden paths.
@@ -80,7 +80,7 @@ def test_inline_media_need_no_root(root: Path) -> None:
 )
 def test_path_outside_roots_is_rejected_with_advice(root: Path, tmp_path: Path, way: str) -> None:
     write_image(tmp_path / "outside.png")
-    write_image(tmp_path / "allowed-not" / "a.png")  # its name starts with that of the root
+    write_image(tmp_path / "allowed-not" / "a.png")  # its name starts with the name of the root
     code, message = fault_of(f"{tmp_path}/{way}", below(root))
     assert code == "media_forbidden"
     for part in (f"{tmp_path}/{way}", str(root), "media_root", "FLEET_MEDIA_ROOTS"):
@@ -117,15 +117,15 @@ def test_byte_range_outside_roots_is_rejected(root: Path, tmp_path: Path) -> Non
 
 def test_error_does_not_reveal_whether_file_exists(root: Path, tmp_path: Path) -> None:
     path = tmp_path / "outside.png"
-    unseen = fault_of(path, below(root))
+    expected = fault_of(path, below(root))
     write_image(path)
-    assert fault_of(path, below(root)) == unseen
+    assert fault_of(path, below(root)) == expected
     path.unlink()
     path.mkdir()
-    assert fault_of(path, below(root)) == unseen
+    assert fault_of(path, below(root)) == expected
 
 
-def test_no_path_is_read_without_roots(tmp_path: Path) -> None:
+def test_every_path_is_rejected_without_roots(tmp_path: Path) -> None:
     code, message = fault_of(write_image(tmp_path / "a.png"), below())
     assert code == "media_forbidden"
     assert "(none)" in message
@@ -153,11 +153,11 @@ def test_faults_below_a_root_keep_their_codes(root: Path) -> None:
         ("/dev/zero", "media_unreadable"),
         ("/proc/self/mem", "media_corrupt"),  # the kernel reports a size of 0 bytes, so nothing is read
         ("/proc/self/environ", "media_corrupt"),
-        ("/proc/self/root/etc/passwd", "media_forbidden"),  # a link out of /proc
+        ("/proc/self/root/etc/passwd", "media_forbidden"),  # a symlink out of /proc
         ("/dev/fd/0/../../../etc/passwd", "media_forbidden"),
     ],
 )
-def test_device_and_kernel_files_leak_nothing(path: str, code: str) -> None:
+def test_device_and_kernel_files_are_not_read(path: str, code: str) -> None:
     assert fault_of(path, below(Path("/dev"), Path("/proc")))[0] == code
 
 
@@ -182,16 +182,16 @@ def test_symlink_created_after_check_is_not_followed(
 
 def test_parent_folders_need_not_be_listable(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     image = write_image(root / "in/a.png")
-    asked: list[int] = []
+    opened: list[int] = []
     really_open = os.open
 
     def note(path: str, flags: int, *, dir_fd: int | None = None) -> int:
-        asked.append(flags)
+        opened.append(flags)
         return really_open(path, flags, dir_fd=dir_fd)
 
     monkeypatch.setattr(os, "open", note)
     assert load_image(Media(uri=str(image)), below(root)).size == SIZE
-    assert all(flags & os.O_PATH for flags in asked[:-1])  # root can list any folder, so mode 0711 would prove nothing
+    assert all(flags & os.O_PATH for flags in opened[:-1])  # mode 0711 has no effect for root
 
 
 # The roots of a run.
@@ -211,7 +211,7 @@ def test_default_roots_are_the_dataset_folders() -> None:
     assert access.roots == (Path("/data/a"), Path("/images"), Path("/data/b"))
 
 
-def test_operator_roots_replace_those_of_run() -> None:
+def test_operator_roots_replace_run_roots() -> None:
     access = find_access(make_settings(media_roots="/srv/media:/scratch:"), [make_source("/data/rows.tsv", "/")])
     assert access.roots == (Path("/srv/media"), Path("/scratch"))
 
@@ -222,6 +222,6 @@ def test_relative_roots_are_rejected(text: str) -> None:
         find_access(make_settings(media_roots=text), [])
 
 
-def test_url_access_follows_the_settings() -> None:
+def test_settings_control_url_access() -> None:
     off, on = make_settings(), make_settings(media_urls=True, media_url_timeout_s=7)
     assert (find_access(off, []).urls, find_access(on, []).urls, find_access(on, []).url_timeout_s) == (False, True, 7)

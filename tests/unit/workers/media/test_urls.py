@@ -1,4 +1,4 @@
-"""Media from URLs: only public https hosts, after every name lookup and redirect, within limits of size and time."""
+"""Media from URLs: only public https hosts, checked at each lookup and redirect, within limits of size and time."""
 
 import io
 import socket
@@ -91,7 +91,7 @@ def test_base64_body_is_decoded(web: Web) -> None:
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_redirect_to_public_host_is_followed(web: Web, target: str, status: int) -> None:
     assert load(redirect(web, target, status=status)) == SIZE
-    assert len(web.lookups) == 2  # the target is checked again, even on the same host
+    assert len(web.lookups) == 2  # the reader checks the target again, even on the same host
 
 
 def test_proxies_of_environment_are_not_used(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +100,7 @@ def test_proxies_of_environment_are_not_used(web: Web, monkeypatch: pytest.Monke
     assert load(GOOD) == SIZE
 
 
-def test_silent_address_falls_back_to_the_next(web: Web) -> None:
+def test_unresponsive_address_falls_back_to_the_next(web: Web) -> None:
     web.name("good.example", [PUBLIC_V6, PUBLIC])
     web.silent.add(PUBLIC_V6)
     assert load(GOOD) == SIZE
@@ -129,7 +129,7 @@ STRANGE = [
     "https://good.example\0/a.png",
     "https://\ud800.example/a.png",
     "https://good.example/\ud800.png",
-    "https://①②⑦.0.0.1/a.png",  # digits that some libraries parse as 127
+    "https://①②⑦.0.0.1/a.png",  # some libraries parse these digits as 127
 ]
 
 
@@ -145,7 +145,7 @@ PRIVATE = "127.0.0.1 ::1 10.1.2.3 172.16.0.1 192.168.1.1 169.254.169.254 ::ffff:
 
 
 @pytest.mark.parametrize("addresses", [*PRIVATE.split(), f"{PUBLIC},10.1.2.3", f"{PUBLIC_V6},::1,{PUBLIC}"])
-def test_host_with_private_address_is_never_connected(web: Web, addresses: str) -> None:
+def test_host_with_private_address_is_rejected(web: Web, addresses: str) -> None:
     web.name("sly.example", addresses.split(","))
     for uri in ("https://sly.example/a.png", redirect(web, "https://sly.example/a.png")):
         web.connected.clear()
@@ -167,11 +167,11 @@ def test_every_spelling_of_private_address_is_rejected(web: Web, host: str) -> N
     assert web.connected == []
 
 
-INSIDE = "https://169.254.169.254/latest/meta-data https://[::1]/ https://0x7f.1/ //127.0.0.1/a.png file:///etc/passwd"
-REFUSED = "http://good.example/a.png https://good.example:8443/a.png https://someone:secret@good.example/a.png"
+PRIVATE_TARGETS = "https://169.254.169.254/latest/meta-data https://[::1]/ https://0x7f.1/ //127.0.0.1/a.png file:///etc/passwd"
+INVALID_TARGETS = "http://good.example/a.png https://good.example:8443/a.png https://user:secret@good.example/a.png"
 
 
-@pytest.mark.parametrize("target", [*INSIDE.split(), *REFUSED.split()])
+@pytest.mark.parametrize("target", [*PRIVATE_TARGETS.split(), *INVALID_TARGETS.split()])
 def test_redirect_target_is_checked_like_a_url(web: Web, target: str) -> None:
     code, message = fault_of(redirect(web, target))
     assert code == "media_forbidden"
@@ -180,7 +180,7 @@ def test_redirect_target_is_checked_like_a_url(web: Web, target: str) -> None:
     assert web.connected == [PUBLIC]
 
 
-def test_checked_address_is_the_one_connected(web: Web) -> None:
+def test_connection_uses_the_checked_address(web: Web) -> None:
     web.name("rebinding.example", [PUBLIC], ["127.0.0.1"])
     code, _ = fault_of("https://rebinding.example/a.png")
     assert code == "media_unreadable"  # the certificate is valid for other names only
@@ -231,7 +231,7 @@ def test_internet_addresses_are_public(address: str) -> None:
 
 @pytest.mark.parametrize(("status", "code"), [(404, "media_missing"), (410, "media_missing"), (500, "media_unreadable")])
 @pytest.mark.parametrize("body", [b"", PNG], ids=["empty", "an image"])
-def test_error_status_is_named(web: Web, status: int, code: str, body: bytes) -> None:
+def test_error_message_contains_the_status(web: Web, status: int, code: str, body: bytes) -> None:
     web.server.pages["/a.png"] = answer(body, status, content_length=len(body))
     found, message = fault_of(GOOD)
     assert (found, str(status) in message) == (code, True)
@@ -260,7 +260,7 @@ def test_redirect_without_target_is_unreadable(web: Web, line: bytes) -> None:
     assert len(web.server.requests) == 1
 
 
-def test_oversized_content_length_is_rejected_unread(web: Web) -> None:
+def test_oversized_content_length_is_rejected(web: Web) -> None:
     web.server.pages["/a.png"] = answer(PNG, content_length=media_module.MAX_BYTES + 1)
     assert fault_of(GOOD)[0] == "media_too_large"
 
@@ -304,7 +304,7 @@ def test_endless_headers_are_unreadable(web: Web) -> None:
     assert fault_of(GOOD)[0] == "media_unreadable"
 
 
-def test_content_without_image_is_corrupt(web: Web) -> None:
+def test_content_that_is_not_an_image_is_corrupt(web: Web) -> None:
     for body in (b"", b"<html>Please log in</html>"):
         web.server.pages["/a.png"] = answer(body, content_length=len(body))
         assert fault_of(GOOD)[0] == "media_corrupt"
@@ -351,7 +351,7 @@ def assert_out_of_time(uri: str) -> None:
 
 
 @pytest.mark.parametrize("first", [b"", b"HTTP/1.1 200 OK\r\nx-slow: ", b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n"])
-def test_slow_answer_is_ended_by_timeout(web: Web, first: bytes) -> None:
+def test_slow_answer_ends_by_timeout(web: Web, first: bytes) -> None:
     web.server.pages["/a.png"] = web.server.send_slowly(first=[first])
     assert_out_of_time(GOOD)
 
@@ -370,7 +370,7 @@ def test_redirects_share_one_timeout(web: Web) -> None:
     assert_out_of_time(redirect(web, "/slow"))
 
 
-def test_unanswered_handshake_is_ended_by_timeout(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unanswered_handshake_ends_by_timeout(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
@@ -378,18 +378,18 @@ def test_unanswered_handshake_is_ended_by_timeout(web: Web, monkeypatch: pytest.
         assert_out_of_time(GOOD)
 
 
-def test_silent_addresses_are_ended_by_timeout(web: Web) -> None:
+def test_unresponsive_addresses_end_by_timeout(web: Web) -> None:
     web.silent.add(PUBLIC)
     assert_out_of_time(GOOD)
 
 
-def test_silent_resolver_is_ended_by_timeout(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
-    over = threading.Event()
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: over.wait() and [])
+def test_unresponsive_resolver_ends_by_timeout(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: ended.wait() and [])
     try:
         assert_out_of_time(GOOD)
     finally:
-        over.set()
+        ended.set()
 
 
 def test_host_without_address_is_unreadable(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Reading videos as frames: evenly chosen, bounded, upright; and all kinds of invalid files."""
+"""Reading videos as frames: choice, bounds and rotation of frames, and all kinds of invalid files."""
 
 import base64
 import io
@@ -23,7 +23,7 @@ from workers.media.files import MediaAccess
 from workers.media.reader import open_media
 from workers.media.video import FrameTarget, open_video
 
-NOWHERE = MediaAccess((), urls=False, url_timeout_s=1)
+NO_FILES = MediaAccess((), urls=False, url_timeout_s=1)
 
 
 def load(content: bytes, **bounds: int) -> tuple[Image.Image, ...]:
@@ -45,13 +45,13 @@ def fault_of(content: bytes) -> tuple[str, str]:
 
 @pytest.mark.parametrize("format_name", CODECS)
 @pytest.mark.parametrize("gop", [12, 1000])
-def test_frames_are_the_middles_of_equal_spans(format_name: str, gop: int) -> None:
+def test_frames_are_midpoints_of_equal_intervals(format_name: str, gop: int) -> None:
     images = load(encode_video(120, format_name, gop=gop), max_frames=4)
     assert [read_number(image) for image in images] == [15, 45, 75, 105]
     assert {(image.mode, image.size) for image in images} == {("RGB", SIZE)}
 
 
-def test_all_frames_of_short_video_are_taken() -> None:
+def test_all_frames_of_short_video_are_used() -> None:
     assert read_numbers(encode_video(5)) == [0, 1, 2, 3, 4]
     assert read_numbers(encode_video(1)) == [0]
     assert len(read_numbers(encode_video(40))) == AS_IS.max_frames
@@ -59,7 +59,7 @@ def test_all_frames_of_short_video_are_taken() -> None:
 
 def test_dense_keyframes_avoid_decoding_between_frames(monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[VideoFrame] = []
-    decode = media_video._decode  # noqa: SLF001  # it yields every decoded frame
+    decode = media_video._decode  # noqa: SLF001  # yields every decoded frame
 
     def note_frames(*given: Any) -> Iterator[VideoFrame]:
         for frame in decode(*given):
@@ -73,7 +73,7 @@ def test_dense_keyframes_avoid_decoding_between_frames(monkeypatch: pytest.Monke
 
 def test_seek_past_the_frame_is_corrected(monkeypatch: pytest.MonkeyPatch) -> None:
     content = encode_video(120, gop=10)
-    choose = media_video._choose_frames  # noqa: SLF001  # an index that points too far ahead
+    choose = media_video._choose_frames  # noqa: SLF001  # the test makes its seeks point past the frames
 
     def mislead(*given: Any, **seeks: Any) -> tuple[FrameTarget, ...]:
         wanted = choose(*given, **seeks)
@@ -99,7 +99,7 @@ def test_frames_are_scaled_to_the_bounds() -> None:
     ("rotation", "back"),
     [(90, Image.Transpose.ROTATE_270), (180, Image.Transpose.ROTATE_180), (-90, Image.Transpose.ROTATE_90)],
 )
-def test_rotation_of_the_file_is_applied(rotation: int, back: Image.Transpose) -> None:
+def test_file_rotation_is_applied(rotation: int, back: Image.Transpose) -> None:
     images = load(encode_video(9, rotation=rotation), max_frames=2)
     assert {image.size for image in images} == {SIZE if rotation == 180 else SIZE[::-1]}
     assert [read_number(image.transpose(back)) for image in images] == [2, 6]
@@ -107,14 +107,14 @@ def test_rotation_of_the_file_is_applied(rotation: int, back: Image.Transpose) -
 
 def test_colours_are_kept() -> None:
     (image,) = load(encode_video(1))
-    red, green, blue = image.getpixel((SIZE[0] // 2, SIZE[1] * 3 // 4))  # type: ignore[misc]  # it is RGB
+    red, green, blue = image.getpixel((SIZE[0] // 2, SIZE[1] * 3 // 4))  # type: ignore[misc]  # the pixel is RGB
     assert abs(red - 200) < 12
     assert max(green, blue) < 24
 
 
 def test_video_is_read_from_inline_data() -> None:
     media = Media(kind="video", data=base64.b64encode(encode_video(3)).decode())
-    assert [read_number(image) for image in open_media(media, NOWHERE, AS_IS).decode()] == [0, 1, 2]
+    assert [read_number(image) for image in open_media(media, NO_FILES, AS_IS).decode()] == [0, 1, 2]
 
 
 # Invalid videos.
@@ -126,19 +126,19 @@ def encode_picture(format_name: str) -> bytes:
     return stream.getvalue()
 
 
-NO_VIDEOS: dict[str, Callable[[], bytes]] = {
+INVALID_VIDEOS: dict[str, Callable[[], bytes]] = {
     "text": lambda: b"not a video",
     "noise": lambda: bytes(range(256)) * 64,
     "picture": lambda: encode_picture("JPEG"),
     "zeros": lambda: bytes(10_000),
-    "cut before its index": lambda: (content := encode_video(60))[: len(content) * 9 // 10],
+    "truncated before the index": lambda: (content := encode_video(60))[: len(content) * 9 // 10],
     "playlist": lambda: b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n/etc/passwd\n#EXT-X-ENDLIST\n",
     "list of files": lambda: b"ffconcat version 1.0\nfile /etc/passwd\n",
 }
 
 
-@pytest.mark.parametrize("make", NO_VIDEOS.values(), ids=NO_VIDEOS)
-def test_content_without_video_is_corrupt(make: Callable[[], bytes]) -> None:
+@pytest.mark.parametrize("make", INVALID_VIDEOS.values(), ids=INVALID_VIDEOS)
+def test_content_that_is_not_a_video_is_corrupt(make: Callable[[], bytes]) -> None:
     code, message = fault_of(make())
     assert code == "media_corrupt"
     assert message.startswith("film.mp4: not a video, cut off, or damaged; replace the file")
@@ -164,7 +164,7 @@ def claim(count: int) -> bytes:
     return bytes(content)
 
 
-def test_absurd_frame_count_is_rejected_before_counting() -> None:
+def test_excessive_frame_count_is_rejected_early() -> None:
     assert fault_of(claim(10**9)) == (
         "media_too_large",
         "film.mp4: it declares 1000000000 frames, at most 2000000 are allowed; cut the video",
@@ -191,14 +191,14 @@ def test_slow_video_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_empty_file_error_expects_a_video() -> None:
     with pytest.raises(SampleError, match=r"it is empty \(0 bytes\); expected a video"):
-        open_media(Media(kind="video", data=""), NOWHERE, AS_IS)
+        open_media(Media(kind="video", data=""), NO_FILES, AS_IS)
 
 
 def test_missing_pyav_error_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "workers.media.video")
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(SampleError, match=r"pip install 'vlm-fleet\[video\]' on the workers") as caught:
-        open_media(Media(kind="video", data="AAAA"), NOWHERE, AS_IS)
+        open_media(Media(kind="video", data="AAAA"), NO_FILES, AS_IS)
     assert caught.value.code == "media_unsupported"
 
 
@@ -210,7 +210,7 @@ WHOLE = {name: encode_video(30, name) for name in ("mp4", "matroska", "avi", "mp
     format_name=st.sampled_from(sorted(WHOLE)),
     changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=8),
 )
-def test_damaged_file_gives_frames_or_named_fault(format_name: str, changes: list[tuple[float, int]]) -> None:
+def test_damaged_file_gives_frames_or_error_code(format_name: str, changes: list[tuple[float, int]]) -> None:
     content = bytearray(WHOLE[format_name])
     for place, byte in changes:
         content[int(place * len(content))] = byte

@@ -1,4 +1,4 @@
-"""Built-in model profiles: valid as far as can be checked without a GPU, and listed in `docs/models.md`."""
+"""Built-in model profiles: checks that do not need a GPU, and the table in ``docs/models.md``."""
 
 import re
 from pathlib import Path
@@ -15,7 +15,7 @@ PROFILES = {path.stem: read_profile(path.stem) for path in sorted(BUILT_IN_PROFI
 FAMILIES = {name: profile for name, profile in PROFILES.items() if name not in ("echo", "tiny")}  # for tests and demos
 PAGE = Path(__file__).parents[4] / "docs" / "models.md"
 
-# The validators for the known weaknesses of each family, by adapter: the table in workers/adapters/registry.py.
+# The validators for the known weaknesses of each family, by adapter. The table is in workers/adapters/registry.py.
 VALIDATORS = {
     "chat": ("non_empty", "no_refusal", "answer_extractable"),
     "glm4v": ("non_empty", "answer_extractable", "no_repetition", "finished"),
@@ -25,7 +25,7 @@ VALIDATORS = {
     "qwen": ("non_empty", "answer_extractable"),
     "thyme": ("non_empty", "answer_extractable"),
 }
-# The fields of vLLM's AsyncEngineArgs that profiles may set. vLLM is not installed where this test runs.
+# The fields of AsyncEngineArgs in vLLM that profiles may set. This test runs without vLLM.
 VLLM_OPTIONS = {
     *("enable_expert_parallel", "limit_mm_per_prompt", "max_model_len", "mm_encoder_tp_mode", "mm_processor_kwargs"),
     "tensor_parallel_size",
@@ -33,7 +33,7 @@ VLLM_OPTIONS = {
 
 
 def read_rows() -> dict[str, list[str]]:
-    """Return the cells of each row of the table on the page, by profile."""
+    """Return the cells of each table row, by profile."""
     rows = re.findall(r"^\| `([^`]+)` \| (.*) \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
     assert len({name for name, _ in rows}) == len(rows)
     return {name: [cell.strip().strip("`") for cell in cells.split("|")] for name, cells in rows}
@@ -66,7 +66,8 @@ def test_engine_accepts_the_profile_options(name: str) -> None:
 def test_vllm_profile_sets_only_known_options(name: str) -> None:
     options = PROFILES[name].engine_options
     assert options.keys() <= VLLM_OPTIONS
-    assert options.keys() >= {"max_model_len", "limit_mm_per_prompt"}  # else vLLM reserves memory for the longest possible input
+    # Without these two options, vLLM reserves memory for the longest possible input.
+    assert options.keys() >= {"max_model_len", "limit_mm_per_prompt"}
 
 
 @pytest.mark.parametrize("name", [name for name, profile in PROFILES.items() if profile.engine == "vllm"])
@@ -77,7 +78,7 @@ def test_engine_accepts_all_frames_without_rescaling(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_no_family_trusts_remote_code(name: str) -> None:
+def test_families_do_not_trust_remote_code(name: str) -> None:
     assert not FAMILIES[name].trust_remote_code
 
 

@@ -1,4 +1,4 @@
-"""A worker that takes no message is in trouble only while messages wait and it has room."""
+"""A worker that does not take messages reports trouble only while messages wait and the worker has room."""
 
 from types import SimpleNamespace
 
@@ -12,7 +12,7 @@ SETTINGS = Settings(lease_s=10, chunks_in_flight=2)
 
 
 class Clock:
-    """The time, the queue and the tasks of a worker, which only the test changes."""
+    """The time, the queue and the tasks of a worker. Only the test changes them."""
 
     def __init__(self) -> None:
         self.now, self.waiting = 100.0, 0
@@ -20,7 +20,7 @@ class Clock:
         self._consumption = Consumption(lambda: self.waiting, SETTINGS)
 
     def look_after(self, seconds: float) -> str | None:
-        """Let time pass with a heartbeat every second; return the trouble of the last one."""
+        """Advance the time with one heartbeat per second. Return the trouble of the last heartbeat."""
         trouble = None
         for _ in range(int(seconds)):
             self.now += 1
@@ -40,19 +40,19 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return made
 
 
-def test_waiting_messages_become_trouble_after_three_leases(clock: Clock) -> None:
+def test_waiting_messages_are_reported_after_three_leases(clock: Clock) -> None:
     clock.waiting = 1200
     assert clock.look_after(30) is None
     assert "has not taken a message for 30 s although 1,200 wait" in str(clock.look_after(1))
 
 
-def test_empty_queue_is_no_trouble(clock: Clock) -> None:
+def test_empty_queue_is_not_reported(clock: Clock) -> None:
     assert clock.look_after(1000) is None
     clock.waiting = 1
     assert clock.look_after(29) is None
 
 
-def test_full_worker_is_no_trouble(clock: Clock) -> None:
+def test_full_worker_is_not_reported(clock: Clock) -> None:
     clock.waiting = 5
     clock.running += [SimpleNamespace(), SimpleNamespace()]
     assert clock.look_after(1000) is None
@@ -61,7 +61,7 @@ def test_full_worker_is_no_trouble(clock: Clock) -> None:
     assert clock.look_after(1)
 
 
-def test_taken_message_ends_the_trouble(clock: Clock) -> None:
+def test_taken_message_clears_the_trouble(clock: Clock) -> None:
     clock.waiting = 5
     assert clock.look_after(40)
     clock.take_message()

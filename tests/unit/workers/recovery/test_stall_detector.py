@@ -1,4 +1,4 @@
-"""The stall time of the engine starts with a request and restarts with every answer."""
+"""The stall time of the engine starts with a request and restarts with each answer."""
 
 import pytest
 
@@ -30,7 +30,7 @@ def test_any_answer_resets_the_stall_time(clock: list[float]) -> None:
         clock[0] += 50
         with stalls.track_request():
             clock[0] += 9
-            assert stalls.stalled_s == 59, "a further request is not an answer"
+            assert stalls.stalled_s == 59, "another request is not an answer"
         assert stalls.stalled_s == 0
         clock[0] += 3
         assert stalls.stalled_s == 3

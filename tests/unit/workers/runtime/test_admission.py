@@ -1,4 +1,4 @@
-"""AdmissionGate admits another chunk while fewer samples wait for an answer than its limit."""
+"""``AdmissionGate`` admits a chunk while fewer samples than its limit wait for an answer."""
 
 import threading
 from collections import Counter
@@ -10,32 +10,32 @@ from workers.runtime.admission import AdmissionGate, Permit
 
 
 class Chunks:
-    """Chunks that request admission, each in its own thread, and hold their permit until ``end``."""
+    """Chunks that request admission, each in its own thread. They hold their permits until ``end``."""
 
     def __init__(self, gate: AdmissionGate) -> None:
         self.permits: list[Permit] = []
         self.refused: Counter[int] = Counter()
         self._gate = gate
         self._threads: list[threading.Thread] = []
-        self._leaving = threading.Event()
+        self._ended = threading.Event()
 
     def ask(self, samples: int, *, may_wait: bool = True) -> None:
         number = len(self._threads)
 
         def must_begin() -> bool:
-            self.refused[number] += 1  # the gate calls this only when it has no room
-            return self._leaving.is_set() or not may_wait
+            self.refused[number] += 1  # the gate calls this only when it is full
+            return self._ended.is_set() or not may_wait
 
         def hold() -> None:
             with self._gate.admit(samples, must_begin) as permit:
                 self.permits.append(permit)
-                self._leaving.wait()  # no timeout: it would let the next chunk begin and hide a gate that blocks
+                self._ended.wait()  # without timeout: a timeout would admit the next chunk and hide a blocked gate
 
         self._threads.append(threading.Thread(target=hold))
         self._threads[-1].start()
 
     def wait_for_refusals(self) -> None:
-        """Block until the gate has refused, after this call, each chunk without a permit."""
+        """Block until the gate refuses each chunk without a permit again."""
         before = self.refused.copy()
         waiting = len(self._threads) - len(self.permits)
 
@@ -45,7 +45,7 @@ class Chunks:
         wait_until(all_refused, f"the gate to refuse {waiting} chunks", deadline_s=10)
 
     def end(self) -> None:
-        self._leaving.set()
+        self._ended.set()
         for thread in self._threads:
             thread.join()
 
@@ -55,7 +55,7 @@ def chunks() -> Chunks:
     return Chunks(AdmissionGate(100))
 
 
-def test_chunks_begin_until_enough_samples_wait(chunks: Chunks) -> None:
+def test_chunks_start_until_enough_samples_wait(chunks: Chunks) -> None:
     try:
         for _ in range(6):
             chunks.ask(64)
@@ -74,7 +74,7 @@ def test_chunks_begin_until_enough_samples_wait(chunks: Chunks) -> None:
         chunks.end()
 
 
-def test_chunk_larger_than_enough_begins_alone(chunks: Chunks) -> None:
+def test_chunk_larger_than_limit_runs_alone(chunks: Chunks) -> None:
     try:
         chunks.ask(4096)
         wait_until(lambda: len(chunks.permits) == 1, "the large chunk")
@@ -86,7 +86,7 @@ def test_chunk_larger_than_enough_begins_alone(chunks: Chunks) -> None:
         chunks.end()
 
 
-def test_chunk_that_must_not_wait_begins(chunks: Chunks) -> None:
+def test_chunk_that_must_not_wait_starts(chunks: Chunks) -> None:
     try:
         chunks.ask(200)
         wait_until(lambda: len(chunks.permits) == 1, "a chunk that leaves no room")
@@ -100,9 +100,9 @@ def test_chunk_that_must_not_wait_begins(chunks: Chunks) -> None:
         chunks.end()
 
 
-def test_chunk_that_fails_returns_its_permit() -> None:
+def test_failed_chunk_returns_its_permit() -> None:
     gate = AdmissionGate(1)
     with pytest.raises(ZeroDivisionError), gate.admit(64, lambda: False) as permit:
         permit.release(10 // 0)
-    with gate.admit(64, lambda: pytest.fail("the permit was kept")):  # the gate calls it only when it has no room
+    with gate.admit(64, lambda: pytest.fail("the gate did not release the permit")):  # the gate calls this only when it is full
         pass

@@ -1,4 +1,4 @@
-"""EngineLock: chunks share the engine, a quarantined chunk holds it exclusively, and every wait ends."""
+"""``EngineLock``: chunks share the engine, a quarantined chunk holds it exclusively, and each wait ends."""
 
 import threading
 from collections.abc import Callable
@@ -28,7 +28,7 @@ class ChunkThread:
         self._thread.start()
 
     def wait_for_refusal(self) -> None:
-        """Block until the lock has refused this chunk after this call."""
+        """Block until the lock refuses this chunk again."""
         before = self._refused
         wait_until(lambda: self._refused > before, "the lock to refuse this chunk", deadline_s=10)
         assert not self.has_lock.is_set()
@@ -45,7 +45,7 @@ class ChunkThread:
     def _hold(self) -> None:
         with self._lock.acquire(self._lease, self._must_begin):
             self.has_lock.set()
-            self.may_end.wait()  # no timeout: it would release the lock and hide a chunk that blocks
+            self.may_end.wait()  # without timeout: a timeout would release the lock and hide a blocked chunk
 
 
 def test_quarantined_chunk_waits_then_runs_alone() -> None:
@@ -53,25 +53,25 @@ def test_quarantined_chunk_waits_then_runs_alone() -> None:
     first, second = ChunkThread(lock, make_lease(1)), ChunkThread(lock, make_lease(2))
     assert first.has_lock.wait(10)
     assert second.has_lock.wait(10)
-    apart = ChunkThread(lock, make_lease(3, quarantined=True))
-    wait_until(lambda: lock._quarantined_waiting == 1, "the quarantined chunk to wait")  # noqa: SLF001  # there is no public view of it
+    exclusive = ChunkThread(lock, make_lease(3, quarantined=True))
+    wait_until(lambda: lock._quarantined_waiting == 1, "the quarantined chunk to wait")  # noqa: SLF001  # not public
     later = ChunkThread(lock, make_lease(4))
     first.end()
-    apart.wait_for_refusal()
+    exclusive.wait_for_refusal()
     later.wait_for_refusal()
     second.end()
-    assert apart.has_lock.wait(10), "the quarantined chunk waits longer than the later chunk"
+    assert exclusive.has_lock.wait(10), "the quarantined chunk has waited longer than the later chunk"
     later.wait_for_refusal()
     assert (lock.is_held_by(make_lease(3)), lock.is_held_by(make_lease(4))) == (True, False)
-    apart.end()
+    exclusive.end()
     assert later.has_lock.wait(10)
     later.end()
 
 
-def test_two_quarantined_chunks_run_one_after_the_other() -> None:
+def test_quarantined_chunks_run_one_at_a_time() -> None:
     lock = EngineLock()
     one, other = ChunkThread(lock, make_lease(1, quarantined=True)), ChunkThread(lock, make_lease(2, quarantined=True))
-    wait_until(lambda: one.has_lock.is_set() or other.has_lock.is_set(), "one of them to hold the lock")
+    wait_until(lambda: one.has_lock.is_set() or other.has_lock.is_set(), "a quarantined chunk to hold the lock")
     holder, waiting = (one, other) if one.has_lock.is_set() else (other, one)
     waiting.wait_for_refusal()
     holder.end()
@@ -96,7 +96,7 @@ def test_wait_ends_when_the_worker_drains() -> None:
 def test_chunk_keeps_lock_after_engine_death() -> None:
     lock, lease = EngineLock(), make_lease(1)
     with pytest.raises(EngineError), lock.acquire(lease, lambda: False):
-        raise EngineError("gone")
+        raise EngineError("exited")
     assert lock.is_held_by(lease)
     with pytest.raises(KeyError), lock.acquire(make_lease(2), lambda: False):
         raise KeyError

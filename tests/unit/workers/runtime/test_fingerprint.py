@@ -1,4 +1,4 @@
-"""The fingerprint of a run: any changed file of its model refuses the run, in words."""
+"""The fingerprint of a run: a worker rejects the run if a model file differs, and names the file."""
 
 import json
 import os
@@ -58,7 +58,7 @@ def describe(folder: Path, **options: Any) -> dict[str, str]:
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("change", ["rewritten", "same size and times", "removed"])
-def test_changed_file_of_the_model_refuses_run(name: str, change: str, folder: Path, store: Store) -> None:
+def test_changed_model_file_rejects_the_run(name: str, change: str, folder: Path, store: Store) -> None:
     settle_fingerprint(store, "run", before := describe(folder))
     settle_fingerprint(store, "run", before)
     path, times = folder / name, (folder / name).stat()
@@ -76,7 +76,7 @@ def test_changed_file_of_the_model_refuses_run(name: str, change: str, folder: P
     assert f"{ours.get(name, 'absent')} on this worker" in str(refused.value)
 
 
-def test_files_that_no_engine_reads_do_not_count(folder: Path) -> None:
+def test_files_that_engines_do_not_read_are_ignored(folder: Path) -> None:
     before = describe(folder)
     (folder / "README.md").write_text("changed")
     (folder / "pytorch_model.bin").write_bytes(b"the same weights in another format")
@@ -88,11 +88,11 @@ def test_unchanged_model_is_read_once(folder: Path, cache: Path, monkeypatch: py
     read: list[str] = []
     original: Callable[[Path], str] = file_digests._digest_file  # noqa: SLF001
 
-    def note(path: Path) -> str:
+    def record_read(path: Path) -> str:
         read.append(path.name)
         return original(path)
 
-    monkeypatch.setattr(file_digests, "_digest_file", note)
+    monkeypatch.setattr(file_digests, "_digest_file", record_read)
     first = describe(folder)
     assert describe(folder) == first
     assert sorted(read) == sorted(FILES)
@@ -116,11 +116,11 @@ def test_workers_of_a_node_hash_a_model_once(folder: Path, monkeypatch: pytest.M
     read: list[Path] = []
     original: Callable[[Path], str] = file_digests._digest_file  # noqa: SLF001
 
-    def note(path: Path) -> str:
+    def record_read(path: Path) -> str:
         read.append(path)
         return original(path)
 
-    monkeypatch.setattr(file_digests, "_digest_file", note)
+    monkeypatch.setattr(file_digests, "_digest_file", record_read)
     with ThreadPoolExecutor(8) as threads:
         found = list(threads.map(lambda _: describe(folder), range(8)))
     assert all(one == found[0] for one in found)
@@ -155,7 +155,7 @@ def test_large_files_of_hub_cache_are_not_read(tmp_path: Path) -> None:
     assert digest_files([link]) == {link: "0a" * 32}
 
 
-def test_hub_model_counts_like_its_copy(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hub_model_has_fingerprint_of_its_copy(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub = tmp_path / "hub" / "models--org--name"
     snapshot = hub / "snapshots" / ("c" * 40)
     for part in (hub / "blobs", hub / "refs", snapshot):
@@ -170,14 +170,14 @@ def test_hub_model_counts_like_its_copy(folder: Path, tmp_path: Path, monkeypatc
     assert describe_model(profile, "org/other") == {}
 
 
-def test_option_that_names_further_files_counts(folder: Path, tmp_path: Path) -> None:
+def test_files_of_engine_options_are_included(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "tokenizer").mkdir()
     (tmp_path / "tokenizer" / "tokenizer.json").write_text("{}")
     profile = ModelProfile(name="some", engine="vllm", engine_options={"tokenizer": str(tmp_path / "tokenizer")})
     assert set(describe_model(profile, str(folder))) == {*FILES, "tokenizer/tokenizer.json"}
 
 
-def test_table_of_echo_counts_by_content(tmp_path: Path) -> None:
+def test_echo_table_is_identified_by_content(tmp_path: Path) -> None:
     table = tmp_path / "table.yaml"
     table.write_text("rules: []")
     profile = ModelProfile(name="some", engine="echo", engine_options={"table": str(table)})
@@ -186,15 +186,15 @@ def test_table_of_echo_counts_by_content(tmp_path: Path) -> None:
     assert describe_model(profile, "") != before
 
 
-def test_folder_is_hashed_once_beside_loading(folder: Path) -> None:
+def test_folder_is_hashed_once_during_loading(folder: Path) -> None:
     fingerprint = ModelFingerprint(ModelProfile(name="some", engine="hf"), str(folder))
     fingerprint.begin()
     first = fingerprint.read()
-    (folder / "config.json").write_text("changed after the engine has loaded it")
+    (folder / "config.json").write_text("changed after the engine loaded it")
     assert fingerprint.read() is first
 
 
-def test_unreadable_file_is_tried_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_file_is_retried(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fingerprint = ModelFingerprint(ModelProfile(name="some", engine="hf"), str(folder))
 
     def fail(path: Path) -> str:
@@ -207,7 +207,7 @@ def test_unreadable_file_is_tried_again(folder: Path, monkeypatch: pytest.Monkey
     assert set(fingerprint.read()) == set(FILES)
 
 
-def test_damaged_fingerprint_is_named(store: Store) -> None:
+def test_damaged_fingerprint_is_an_integrity_error(store: Store) -> None:
     store.put(fingerprint_key("run"), b"[]")
     with pytest.raises(IntegrityError, match=r"runs/run/fingerprint\.json is not a valid fingerprint"):
         settle_fingerprint(store, "run", {})
@@ -225,7 +225,7 @@ def describe_endpoint(server: OpenAIServer) -> dict[str, str]:
     return describe_model(ModelProfile(name="some", engine="openai", engine_options=options), "mine")
 
 
-def test_endpoint_counts_by_what_it_reports() -> None:
+def test_endpoint_fingerprint_contains_reported_fields() -> None:
     models = [{"id": "other"}, {"id": "mine", "root": "/models/one", "created": 1, "max_model_len": 4096}]
     with serve_openai() as server:
         server.models = say_json({"data": models})
@@ -234,13 +234,13 @@ def test_endpoint_counts_by_what_it_reports() -> None:
 
 
 @pytest.mark.parametrize("reply", [say_json({"data": [{"id": "other"}]}), say_json(["no"]), refuse(404), refuse(500), refuse(401)])
-def test_endpoint_without_report_counts_by_name(reply: Any) -> None:
+def test_endpoint_without_report_is_identified_by_name(reply: Any) -> None:
     with serve_openai() as server:
         server.models = reply
         assert describe_endpoint(server) == {"model": "mine"}
 
 
-def test_unavailable_endpoint_is_asked_again() -> None:
+def test_unavailable_endpoint_is_a_transient_error() -> None:
     with serve_openai() as server:
         server.models = refuse(503)
         with pytest.raises(TransientError, match="answers with status 503"):

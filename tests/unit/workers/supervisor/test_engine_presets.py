@@ -1,4 +1,4 @@
-"""Engine options by free GPU memory: the chosen values, their reasons, and options that the profile sets itself."""
+"""Engine options by free GPU memory: chosen values, their reasons and options that the profile sets."""
 
 from typing import Any
 
@@ -46,7 +46,7 @@ def test_preset_has_only_capacity_options(engine: str, free_gib: tuple[float | N
     [
         (79.1, 80.0, 0.92, 256),  # idle: at most the default of vLLM
         (139.5, 141.0, 0.92, 256),
-        (40.0, 80.0, 0.47, 256),  # another process uses half of it
+        (40.0, 80.0, 0.47, 256),  # another process uses half of the memory
         (23.5, 24.0, 0.89, 128),
         (14.5, 15.0, 0.83, 64),
         (7.8, 8.0, 0.72, 32),
@@ -56,7 +56,7 @@ def test_vllm_memory_share_follows_free_memory(free_gib: float, total_gib: float
     assert choose("vllm", free_gib, total_gib=total_gib) == {"gpu_memory_utilization": share, "max_num_seqs": sequences}
 
 
-def test_full_gpu_leaves_error_to_vllm() -> None:
+def test_memory_share_is_omitted_on_full_gpu() -> None:
     assert choose("vllm", 3.0) == {"max_num_seqs": 32}
 
 
@@ -69,7 +69,7 @@ def test_replicas_fit_into_free_memory_with_reserves(replicas: int) -> None:
     assert choose("hf", 44.0, replicas=3) == {"max_batch_size": 8}
 
 
-def test_group_is_sized_by_its_fullest_gpu() -> None:
+def test_group_uses_memory_of_its_fullest_gpu() -> None:
     assert choose("vllm", 79.0, 30.0) == {"tensor_parallel_size": 2, "gpu_memory_utilization": 0.35, "max_num_seqs": 256}
     assert choose("vllm", 23.6, 23.6, total_gib=24.0)["max_num_seqs"] == 256, "the cache spans both GPUs"
     text = str(choose_preset(make_profile("vllm"), [make_gpu(1), make_gpu(2, free_gib=60)]))
@@ -85,7 +85,7 @@ def test_preset_text_states_the_reasons() -> None:
     assert str(choose_preset(make_profile("hf"), [])) == "no GPU: no options chosen"
 
 
-def test_options_of_profile_win() -> None:
+def test_profile_options_override_the_preset() -> None:
     assert choose("hf", 79.1, max_batch_size=2) == {}
     assert choose("vllm", 79.1, gpu_memory_utilization=0.5) == {"max_num_seqs": 256}
     assert choose("vllm", 79.1, 79.1, tensor_parallel_size=2, max_num_seqs=8) == {"gpu_memory_utilization": 0.92}
@@ -95,12 +95,12 @@ def test_options_of_profile_win() -> None:
 
 
 @pytest.mark.parametrize("free_gib", [(79.1,), ()])
-def test_other_engines_get_no_preset(free_gib: tuple[float, ...]) -> None:
+def test_other_engines_do_not_get_a_preset(free_gib: tuple[float, ...]) -> None:
     assert choose("my_package.my_engine:MyEngine", *free_gib) == {}
     assert choose("echo", *free_gib) == choose("openai", *free_gib) == {}
 
 
-def test_unknown_gpu_memory_gives_no_preset() -> None:
+def test_preset_is_empty_without_memory_report() -> None:
     assert choose("hf") == choose("vllm") == choose("hf", None, total_gib=None) == choose("vllm", None, total_gib=None) == {}
     assert choose("vllm", None, None, total_gib=None) == {"tensor_parallel_size": 2}
     text = str(choose_preset(make_profile("vllm"), [make_gpu(0, free_gib=None, total_gib=None)]))
@@ -115,8 +115,8 @@ def test_single_gpu_engines_reject_a_group(engine: str) -> None:
 
 @pytest.mark.parametrize(("size", "free_gib"), [(4, (79.1, 79.1)), (2, (79.1,)), (1, (79.1, 79.1))])
 def test_group_of_wrong_size_is_rejected(size: int, free_gib: tuple[float, ...]) -> None:
-    said = rf"tensor_parallel_size: {size}, but this slot has {len(free_gib)}; use --gpus all, which makes slots of {size}, join"
-    with pytest.raises(ConfigError, match=said):
+    message = rf"tensor_parallel_size: {size}, but this slot has {len(free_gib)}; use --gpus all, which makes slots of {size}, join"
+    with pytest.raises(ConfigError, match=message):
         choose("vllm", *free_gib, tensor_parallel_size=size)
 
 
@@ -136,8 +136,8 @@ def test_group_size_is_product_of_parallel_sizes(options: dict[str, int], size: 
 
 def test_tensor_and_pipeline_parallel_need_every_gpu() -> None:
     pipeline = {"tensor_parallel_size": 4, "pipeline_parallel_size": 2}
-    said = r"--gpus 0\+1: .*tensor_parallel_size: 4 and pipeline_parallel_size: 2, but this slot has 2; .* makes slots of 8"
-    with pytest.raises(ConfigError, match=said):
+    message = r"--gpus 0\+1: .*tensor_parallel_size: 4 and pipeline_parallel_size: 2, but this slot has 2; .* makes slots of 8"
+    with pytest.raises(ConfigError, match=message):
         choose("vllm", 79.1, 79.1, **pipeline)
     with pytest.raises(ConfigError, match="pipeline_parallel_size: 2, but this slot has 1"):
         choose("vllm", 79.1, pipeline_parallel_size=2)

@@ -1,4 +1,4 @@
-"""GPUs as reported by NVML, limited by ``CUDA_VISIBLE_DEVICES``, and selected by ``--gpus``."""
+"""GPUs from NVML, limited by ``CUDA_VISIBLE_DEVICES`` and selected with ``--gpus``."""
 
 import pytest
 
@@ -19,12 +19,12 @@ from workers.supervisor.gpus import (
 GPUS = [make_gpu(index) for index in range(4)]
 
 
-def parse_numbers(asked: str, *, group_size: int = 1) -> list[list[int]]:
-    return [[gpu.index for gpu in group] for group in parse_gpus(asked, GPUS, group_size=group_size)]
+def parse_numbers(option: str, *, group_size: int = 1) -> list[list[int]]:
+    return [[gpu.index for gpu in group] for group in parse_gpus(option, GPUS, group_size=group_size)]
 
 
 @pytest.mark.parametrize(
-    ("asked", "slots"),
+    ("option", "slots"),
     [
         ("none", [[]]),
         ("all", [[0], [1], [2], [3]]),
@@ -40,8 +40,8 @@ def parse_numbers(asked: str, *, group_size: int = 1) -> list[list[int]]:
         ("0+1+2+3", [[0, 1, 2, 3]]),
     ],
 )
-def test_gpus_option_becomes_slots_in_order(asked: str, slots: list[list[int]]) -> None:
-    assert parse_numbers(asked) == slots
+def test_gpus_option_becomes_slots_in_order(option: str, slots: list[list[int]]) -> None:
+    assert parse_numbers(option) == slots
 
 
 @pytest.mark.parametrize(("size", "slots"), [(1, [[0], [1], [2], [3]]), (2, [[0, 1], [2, 3]]), (4, [[0, 1, 2, 3]])])
@@ -63,16 +63,16 @@ def test_incomplete_groups_are_rejected_with_advice(count: int, size: int, messa
 
 
 @pytest.mark.parametrize(
-    "asked", ["", ",", "0,", "one", "-1", "0-", "0;1", "1.0", "²", "٣", "None", "0+", "+1", "0-1+2", "0--1", "1 + 2", "0-99999"]
+    "option", ["", ",", "0,", "one", "-1", "0-", "0;1", "1.0", "²", "٣", "None", "0+", "+1", "0-1+2", "0--1", "1 + 2", "0-99999"]
 )
-def test_invalid_gpus_option_is_rejected(asked: str) -> None:
+def test_invalid_gpus_option_is_rejected(option: str) -> None:
     with pytest.raises(ConfigError, match=r"expected none, all, or GPU numbers such as 0, 0-3 or 0,1\+2,3") as caught:
-        parse_gpus(asked, GPUS)
-    assert repr(asked) in str(caught.value)
+        parse_gpus(option, GPUS)
+    assert repr(option) in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("asked", "message"),
+    ("option", "message"),
     [
         ("3-1", "the range 3-1 is descending; write 1-3"),
         ("0,0", "GPU 0 is named twice.*--replicas"),
@@ -84,10 +84,10 @@ def test_invalid_gpus_option_is_rejected(asked: str) -> None:
         ("9", "there is no GPU 9"),
     ],
 )
-def test_impossible_gpus_option_lists_available_gpus(monkeypatch: pytest.MonkeyPatch, asked: str, message: str) -> None:
+def test_unusable_gpus_option_lists_available_gpus(monkeypatch: pytest.MonkeyPatch, option: str, message: str) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     with pytest.raises(ConfigError, match=message):
-        parse_gpus(asked, GPUS)
+        parse_gpus(option, GPUS)
 
 
 def test_gpu_outside_visible_devices_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,8 +128,8 @@ def test_unknown_visible_devices_are_rejected(visible: str, message: str) -> Non
 
 
 def test_gpus_are_read_from_nvml(monkeypatch: pytest.MonkeyPatch) -> None:
-    shown = [FakeGpu(uuid="GPU-a", pids=(7, 8)), FakeGpu(uuid="GPU-b", name="NVIDIA GB10", total=None, free=None, pids=None)]
-    fake_nvml(monkeypatch, shown)
+    gpus = [FakeGpu(uuid="GPU-a", pids=(7, 8)), FakeGpu(uuid="GPU-b", name="NVIDIA GB10", total=None, free=None, pids=None)]
+    fake_nvml(monkeypatch, gpus)
     first, second = list_gpus()
     assert first == Gpu(0, "GPU-a", "NVIDIA H100 80GB HBM3", 80 * 2**30, 79 * 2**30)
     assert second == Gpu(1, "GPU-b", "NVIDIA GB10", None, None)
@@ -139,7 +139,7 @@ def test_gpus_are_read_from_nvml(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_inaccessible_gpus_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """CUDA does not number the GPUs that belong to others either."""
+    """CUDA also does not number inaccessible GPUs."""
     fake_nvml(monkeypatch, [None, FakeGpu(uuid="GPU-b"), None, FakeGpu(uuid="GPU-d")])
     assert [(gpu.index, gpu.uuid) for gpu in list_gpus()] == [(0, "GPU-b"), (1, "GPU-d")]
 
@@ -152,7 +152,7 @@ def test_visible_devices_limit_the_usable_gpus(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize(
-    ("shown", "visible", "message"),
+    ("gpus", "visible", "message"),
     [
         (None, None, "no NVIDIA driver found here.*NVIDIA_DRIVER_CAPABILITIES"),
         ([], None, "the NVIDIA driver shows no GPU"),
@@ -160,9 +160,9 @@ def test_visible_devices_limit_the_usable_gpus(monkeypatch: pytest.MonkeyPatch) 
     ],
 )
 def test_missing_gpu_error_gives_advice(
-    monkeypatch: pytest.MonkeyPatch, shown: list[FakeGpu | None] | str | None, visible: str | None, message: str
+    monkeypatch: pytest.MonkeyPatch, gpus: list[FakeGpu | None] | str | None, visible: str | None, message: str
 ) -> None:
-    fake_nvml(monkeypatch, shown)
+    fake_nvml(monkeypatch, gpus)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     with pytest.raises(ConfigError, match=message) as caught:
@@ -170,7 +170,7 @@ def test_missing_gpu_error_gives_advice(
     assert "--gpus none" in str(caught.value)
 
 
-def test_failing_driver_is_an_engine_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_driver_failure_is_an_engine_error(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_nvml(monkeypatch, "broken")
     for ask in (list_gpus, list_usable_gpus, read_driver, lambda: list_users(GPUS[0])):
         with pytest.raises(EngineError, match=r"the NVIDIA driver fails: Driver Not Loaded; check it with nvidia-smi.*--gpus none"):

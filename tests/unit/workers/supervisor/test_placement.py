@@ -1,4 +1,4 @@
-"""The workers that ``workers start`` runs: names, devices and presets of the slots of each model."""
+"""Workers of ``workers start``: names, devices and presets of the slots of each model."""
 
 import os
 from pathlib import Path
@@ -16,7 +16,7 @@ CPU = f"cpu{os.getpid()}"
 
 
 @pytest.fixture(autouse=True)
-def _four_gpus_and_some_profiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _fake_gpus_and_profiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_nvml(monkeypatch, [FakeGpu(uuid=f"GPU-{number}") for number in range(4)])
     monkeypatch.setenv("FLEET_PROFILES_DIR", str(tmp_path))
     get_settings.cache_clear()
@@ -28,8 +28,8 @@ def write_profile(folder: Path, name: str, engine: str, **options: object) -> No
     (folder / f"{name}.yaml").write_text(yaml.safe_dump({"name": name, "engine": engine, "engine_options": options}))
 
 
-def name_slots(*asked: tuple[str, str], replicas: int = 1) -> list[tuple[str, str, str]]:
-    return [(one.model, one.slot.name, one.slot.devices) for one in assign_slots(asked, replicas=replicas)]
+def name_slots(*pairs: tuple[str, str], replicas: int = 1) -> list[tuple[str, str, str]]:
+    return [(one.model, one.slot.name, one.slot.devices) for one in assign_slots(pairs, replicas=replicas)]
 
 
 def test_each_slot_is_named_for_its_gpus() -> None:
@@ -60,7 +60,7 @@ def test_all_groups_only_visible_gpus(tmp_path: Path, monkeypatch: pytest.Monkey
         assign_slots([("spans", "all")])
 
 
-def test_vllm_options_group_nothing_for_other_engines(tmp_path: Path) -> None:
+def test_other_engines_ignore_vllm_parallel_sizes(tmp_path: Path) -> None:
     write_profile(tmp_path, "own", "my_package.my_engine:MyEngine", tensor_parallel_size=2)
     assert [devices for _, _, devices in name_slots(("own", "all"))] == ["0", "1", "2", "3"]
 
@@ -74,7 +74,7 @@ def test_replicas_are_numbered_and_share_memory() -> None:
     assert name_slots(("a", "none"), replicas=2) == [("a", f"{CPU}.1", ""), ("a", f"{CPU}.2", "")]
 
 
-def test_slot_name_gives_its_gpus() -> None:
+def test_gpus_are_read_from_the_slot_name() -> None:
     slots = assign_slots([("b", "0,1+2")], replicas=2)
     assert [find_places(one.slot.name) for one in slots] == [{"0"}, {"0"}, {"1", "2"}, {"1", "2"}]
     assert [find_places(one.slot.name) for one in assign_slots([("a", "none")], replicas=2)] == [{"cpu"}, {"cpu"}]
@@ -94,7 +94,7 @@ def test_slot_describes_its_hardware(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [one.slot.gpu for one in assign_slots([("b", "none")])] == [""]
 
 
-def test_profile_keeps_the_name_given_by_user(tmp_path: Path) -> None:
+def test_profile_path_of_the_user_is_kept(tmp_path: Path) -> None:
     path = str(tmp_path / "a.yaml")
     (one,) = assign_slots([(path, "0")])
     assert (one.profile, one.model, one.preset.options) == (path, "a", {"max_batch_size": 16})
@@ -102,10 +102,10 @@ def test_profile_keeps_the_name_given_by_user(tmp_path: Path) -> None:
     assert own.preset.options == {}
 
 
-@pytest.mark.parametrize("asked", [[("a", "all"), ("b", "3")], [("b", "0,1+2"), ("a", "2")], [("a", "0"), ("a", "0")]])
-def test_gpu_is_not_shared_by_two_models(asked: list[tuple[str, str]]) -> None:
+@pytest.mark.parametrize("pairs", [[("a", "all"), ("b", "3")], [("b", "0,1+2"), ("a", "2")], [("a", "0"), ("a", "0")]])
+def test_gpu_is_not_shared_by_two_models(pairs: list[tuple[str, str]]) -> None:
     with pytest.raises(ConfigError, match=r"GPU \d is given to . and to .; both would count its free memory as theirs"):
-        assign_slots(asked)
+        assign_slots(pairs)
 
 
 def test_invalid_assignments_are_rejected_before_start(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,7 +116,7 @@ def test_invalid_assignments_are_rejected_before_start(monkeypatch: pytest.Monke
     fake_nvml(monkeypatch, None)
     with pytest.raises(ConfigError, match="no NVIDIA driver found"):
         assign_slots([("a", "none"), ("b", "0")])
-    assert name_slots(("a", "none")) == [("a", CPU, "")], "a slot without a GPU needs no driver"
+    assert name_slots(("a", "none")) == [("a", CPU, "")], "a slot without a GPU does not need a driver"
     fake_nvml(monkeypatch, "broken")
     with pytest.raises(EngineError, match="the NVIDIA driver fails"):
         assign_slots([("b", "0")])

@@ -1,4 +1,4 @@
-"""Supervised worker processes: environment, command line, and restarts. Real workers: ``test_launcher_processes.py``."""
+"""Supervised worker processes: environment, command line and restarts. ``test_launcher_processes.py`` tests real workers."""
 
 import json
 import signal
@@ -24,7 +24,7 @@ def write_program(path: Path, text: str) -> Path:
 
 
 class Clock:
-    """The time of the launcher, advanced by the test."""
+    """The time of the launcher. The test advances it."""
 
     def __init__(self) -> None:
         self.now_s = 1000.0
@@ -49,28 +49,28 @@ def supervise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, **s
 
 
 def run_once(worker: WorkerProcess) -> None:
-    """Start the worker unless it already runs, and wait until it has ended."""
+    """Start the worker unless it runs, and wait until it has exited."""
     if not worker.running:
         worker.watch()
         assert worker.running
-    wait_until(lambda: has_ended(worker), "the worker to end")
+    wait_until(lambda: has_exited(worker), "the worker to exit")
 
 
-def has_ended(worker: WorkerProcess) -> bool:
+def has_exited(worker: WorkerProcess) -> bool:
     worker.watch()
     return not worker.running
 
 
 def find_pause(worker: WorkerProcess, clock: Clock) -> float:
-    """Return the seconds that the launcher waits before it restarts the worker, in steps of 0.5 s."""
-    begun_s = clock.now_s
+    """Return the seconds before the launcher restarts the worker, in steps of 0.5 s."""
+    started_s = clock.now_s
     while not worker.running:
         clock.now_s += 0.5
         worker.watch()
-    return clock.now_s - begun_s
+    return clock.now_s - started_s
 
 
-def test_restart_pauses_grow_with_repeated_deaths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+def test_restart_delay_grows_with_repeated_deaths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
     worker = supervise(tmp_path, monkeypatch, "exit 70")
     pauses = []
     for _ in range(6):
@@ -80,7 +80,7 @@ def test_restart_pauses_grow_with_repeated_deaths(tmp_path: Path, monkeypatch: p
     worker.kill()
 
 
-def test_healthy_period_resets_the_restart_pause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+def test_healthy_period_resets_the_restart_delay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
     program = f"[ -e {tmp_path}/well ] || exit 70\nwhile [ ! -e {tmp_path}/die ]; do sleep 0.01; done"
     worker = supervise(tmp_path, monkeypatch, program)
     for pause_s in (1, 2):
@@ -96,7 +96,7 @@ def test_healthy_period_resets_the_restart_pause(tmp_path: Path, monkeypatch: py
     worker.kill()
 
 
-def test_worker_that_cannot_start_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+def test_worker_that_cannot_start_is_not_restarted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
     worker = supervise(tmp_path, monkeypatch, "exit 2")
     run_once(worker)
     clock.now_s += 3600
@@ -105,7 +105,7 @@ def test_worker_that_cannot_start_is_given_up(tmp_path: Path, monkeypatch: pytes
     assert not worker.running
 
 
-def test_worker_over_restart_budget_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+def test_worker_over_restart_budget_is_not_restarted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
     worker = supervise(tmp_path, monkeypatch, "kill -SEGV $$", max_restarts=2)
     for _ in range(2):
         run_once(worker)
@@ -151,14 +151,14 @@ def test_worker_receives_gpus_preset_and_command_line(tmp_path: Path, monkeypatc
 
 
 def is_loading(worker: WorkerProcess) -> bool:
-    return worker.loading  # a function, because mypy narrows a property and keeps the result
+    return worker.loading  # a function because mypy narrows the property
 
 
 def test_worker_is_loading_until_it_reports_or_exits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
     done = f"while [ ! -e {tmp_path}/loaded ]; do sleep 0.01; done; echo done > /dev/fd/$FLEET_WORKER_LOADED_PIPE"
     worker = supervise(tmp_path, monkeypatch, f"{done}; while [ ! -e {tmp_path}/die ]; do sleep 0.01; done")
     assert not is_loading(worker)
-    assert [worker.watch(may_start=False), worker.running] == [False, False], "another worker is loading on its GPU"
+    assert [worker.watch(may_start=False), worker.running] == [False, False], "another worker loads a model on the GPU"
     worker.watch()
     assert is_loading(worker)
     (tmp_path / "loaded").touch()
@@ -174,7 +174,7 @@ def test_worker_is_loading_until_it_reports_or_exits(tmp_path: Path, monkeypatch
     assert not is_loading(worker)
 
 
-def test_no_signal_without_a_running_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_signal_without_process_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     worker = supervise(tmp_path, monkeypatch, "exit 70")
     worker.send(signal.SIGTERM)
     worker.kill()

@@ -1,4 +1,4 @@
-"""Forming batches, the batch limit, and the end of an answer, without a model."""
+"""Batch formation, the batch limit and the end of an answer, without a model."""
 
 import asyncio
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ def make_waiting(future: asyncio.Future[Generation], length: int, *, max_tokens:
     rows=st.lists(st.tuples(st.integers(0, 500), st.sampled_from([8, 16]), st.integers(0, 1)), min_size=1, max_size=60),
     limit=st.integers(1, 20),
 )
-def test_batch_holds_oldest_and_compatible_requests(
+def test_batch_contains_oldest_and_compatible_requests(
     future: asyncio.Future[Generation], rows: list[tuple[int, int, int]], limit: int
 ) -> None:
     waiting = [make_waiting(future, length, max_tokens=most, images=images) for length, most, images in rows]
@@ -46,13 +46,13 @@ def test_batch_holds_oldest_and_compatible_requests(
 @given(rows=st.lists(st.tuples(st.integers(0, 500), st.sampled_from([8, 16])), min_size=1, max_size=60), limit=st.integers(1, 9))
 def test_every_request_is_batched_once(future: asyncio.Future[Generation], rows: list[tuple[int, int]], limit: int) -> None:
     waiting = [make_waiting(future, length, max_tokens=most) for length, most in rows]
-    left, taken = list(waiting), []
-    while left:
-        batch = form_batch(left, limit)
-        taken += batch
-        left = [one for one in left if one not in batch]
-    assert len(taken) == len(waiting)
-    assert set(taken) == set(waiting)
+    remaining, batched = list(waiting), []
+    while remaining:
+        batch = form_batch(remaining, limit)
+        batched += batch
+        remaining = [one for one in remaining if one not in batch]
+    assert len(batched) == len(waiting)
+    assert set(batched) == set(waiting)
 
 
 def test_requests_of_similar_length_are_batched(future: asyncio.Future[Generation]) -> None:
@@ -73,14 +73,14 @@ def test_greedy_and_sampled_requests_share_a_batch(future: asyncio.Future[Genera
     assert form_batch([greedy, sampled], 2) == [greedy, sampled]
 
 
-def test_limit_halves_and_grows_back_slowly() -> None:
+def test_limit_halves_and_recovers_slowly() -> None:
     limit = BatchLimit(32)
     limit.shrink(32)
     limit.shrink(16)
     assert limit.size == 8
     for _ in range(BatchLimit.GROW_AFTER - 1):
         limit.succeed(8)
-    limit.succeed(3)  # only a full batch shows that the limit fits
+    limit.succeed(3)  # only full batches raise the limit
     assert limit.size == 8
     limit.succeed(8)
     assert limit.size == 9
@@ -98,7 +98,7 @@ def test_limit_stays_between_one_and_maximum() -> None:
 def test_limit_is_half_of_smallest_failed_batch() -> None:
     limit = BatchLimit(32)
     limit.shrink(10)
-    limit.shrink(32)  # an older, larger batch must not raise it again
+    limit.shrink(32)  # an older, larger batch must not raise the limit
     assert limit.size == 5
 
 

@@ -1,4 +1,4 @@
-"""The context of a model, from its option, its configuration and its tokenizer."""
+"""Context length of a model from the option, the configuration and the tokenizer."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -9,7 +9,7 @@ from common.errors import ConfigError
 from tests.support.engines.requests import make_profile
 from workers.engines.hf.positions import find_context, find_positions
 
-UNSET = int(1e30)  # what transformers sets
+UNSET = int(1e30)  # the default of transformers
 YARN = {"rope_type": "yarn", "factor": 4.0}
 
 
@@ -29,7 +29,7 @@ def make_config(**fields: Any) -> SimpleNamespace:
         (9000, None, UNSET, 9000),
     ],
 )
-def test_context_is_option_or_least_stated(chosen: int | None, positions: int | None, stated: int, context: int) -> None:
+def test_context_is_option_or_smallest_stated_limit(chosen: int | None, positions: int | None, stated: int, context: int) -> None:
     assert find_context(make_profile("hf"), chosen, positions, SimpleNamespace(model_max_length=stated)) == context
 
 

@@ -1,4 +1,4 @@
-"""The openai engine against a real HTTP server: requests, limits, keys, and stopping at any time."""
+"""The openai engine against a real HTTP server: requests, limits, keys and shutdown."""
 
 import asyncio
 import os
@@ -47,8 +47,8 @@ def test_request_carries_key_model_image_and_settings(server: OpenAIServer) -> N
     assert [image[:4] for image in asked.images] == [b"\x89PNG"]
 
 
-def test_no_key_is_sent_unless_configured(server: OpenAIServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENAI_ADMIN_KEY", "sk-admin-of-nobody-at-all")
+def test_unconfigured_key_is_not_sent(server: OpenAIServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_ADMIN_KEY", "sk-admin-key-for-tests")
     (generation,) = ask(server, "x", api_key_env=None)
     assert generation.text == "ok"
     assert "authorization" not in server.asked[0].headers
@@ -64,12 +64,12 @@ def test_concurrent_requests_get_their_own_answers(server: OpenAIServer) -> None
 
 
 @pytest.mark.parametrize("concurrency", [1, 7])
-def test_concurrency_limits_sent_and_encoded_requests(
+def test_concurrency_bounds_encoded_and_sent_requests(
     server: OpenAIServer, concurrency: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoded = 0
     lock = threading.Lock()
-    unanswered: list[int] = []  # bodies that are encoded and have no answer so far
+    unanswered: list[int] = []  # encoded bodies without an answer
 
     def write_and_count(*arguments: Any) -> bytes:
         nonlocal encoded
@@ -145,7 +145,7 @@ def start(**options: Any) -> Coroutine[Any, Any, None]:
     return OpenAIEngine(make_profile("openai", options), "some-model").start()
 
 
-def test_missing_key_fails_start_and_is_named(server: OpenAIServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_key_fails_start(server: OpenAIServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY")
     with pytest.raises(ConfigError, match="profile tried: the environment variable OPENAI_API_KEY is not set"):
         run(start())
@@ -158,7 +158,7 @@ def test_patience_beyond_stall_limit_fails_start(server: OpenAIServer, monkeypat
         run(start())
 
 
-def test_engines_share_no_state(server: OpenAIServer) -> None:
+def test_engines_do_not_share_state(server: OpenAIServer) -> None:
     server.reply = lambda _: server.wait_for(2) or say()  # type: ignore[func-returns-value]  # as above
 
     async def ask_two() -> list[Generation]:
@@ -172,10 +172,10 @@ def test_engines_share_no_state(server: OpenAIServer) -> None:
 # HTTP.
 
 
-def test_only_profile_and_key_set_headers(server: OpenAIServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The official SDK also reads these variables."""
+def test_environment_does_not_add_headers(server: OpenAIServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The official SDK reads these variables. The engine ignores them."""
     for name in ("OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_CUSTOM_HEADERS"):
-        monkeypatch.setenv(name, "x-team: none-of-it")
+        monkeypatch.setenv(name, "x-team: other")
     ask(server, "x")
     (asked,) = server.asked
     asked.headers.pop("host")
@@ -214,9 +214,9 @@ def test_endless_redirect_is_an_endpoint_error(server: OpenAIServer, clock: Fake
     assert "TooManyRedirects" in str(error)
 
 
-def test_proxy_of_the_environment_is_used(server: OpenAIServer, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxy_variables_are_used(server: OpenAIServer, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "")
-    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")  # nothing listens on port 1
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")  # no server listens on port 1
     (error,) = ask(server, "x", clock=clock)
     assert isinstance(error, TransientError)
     assert server.asked == []
@@ -239,8 +239,8 @@ def test_certificate_is_checked_against_ssl_cert_file(
     assert generation.text == "ok"
 
 
-def test_more_than_a_hundred_requests_run_at_once(server: OpenAIServer) -> None:
-    """By default, httpx2 opens at most 100 connections."""
+def test_more_than_100_requests_run_concurrently(server: OpenAIServer) -> None:
+    """The default of httpx2 is at most 100 connections."""
     server.reply = lambda _: server.wait_for(150) or say()  # type: ignore[func-returns-value]  # as above
     answers = ask(server, *map(str, range(150)), concurrency=150)
     assert [answer.text for answer in answers] == ["ok"] * 150
@@ -256,12 +256,12 @@ def test_tls_failure_after_handshake_is_endpoint_error(
     authority.issue_cert("127.0.0.1").configure_cert(tls)
 
     def answer_unencrypted(listener: socket.socket) -> None:
-        with suppress(OSError):  # the test has closed the listener
+        with suppress(OSError):  # the test closes the listener
             while True:
                 with tls.wrap_socket(listener.accept()[0], server_side=True) as connection:
                     connection.recv(65536)
                     os.write(connection.fileno(), b"HTTP/1.1 200 OK\r\n\r\n")
-                    # Closing with unread bytes would reset the connection, and the client might not read the answer.
+                    # A close with unread bytes resets the connection, and the client may lose the answer.
                     with suppress(ConnectionError):
                         while os.read(connection.fileno(), 65536):
                             pass

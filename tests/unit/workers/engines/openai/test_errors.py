@@ -1,4 +1,4 @@
-"""Classification of endpoint errors, by the responses of real endpoints."""
+"""Classification of endpoint errors with the responses of real endpoints."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -59,14 +59,14 @@ def test_temporary_status_is_an_endpoint_error(status: int) -> None:
     "message",
     ["Rate limit reached: Limit 30000, Used 29000, Requested 3000.", "Limit 30000, Requested 30000.", "Limit none, Requested 5"],
 )
-def test_rate_limit_is_not_request_too_large(message: str) -> None:
+def test_rate_limit_is_not_an_oversized_request(message: str) -> None:
     error = sort(429, wrap(message=message))
     assert isinstance(error, EndpointError)
     assert error.weight == 0
 
 
 @pytest.mark.parametrize("content", [FIREWALL_PAGE, b"", b"Forbidden", b'"no"'])
-def test_lasting_403_page_becomes_config_error(content: bytes) -> None:
+def test_persistent_403_page_becomes_config_error(content: bytes) -> None:
     error = sort(403, content, headers={"retry-after": "3"})
     assert isinstance(error, EndpointError)
     assert (error.weight, error.retry_after_s) == (1, 3)
@@ -92,7 +92,7 @@ def test_lasting_403_page_becomes_config_error(content: bytes) -> None:
         (407, b"", "a proxy requires credentials"),
     ],
 )
-def test_config_error_names_the_place(status: int, body: object, advice: str) -> None:
+def test_config_error_names_the_setting(status: int, body: object, advice: str) -> None:
     error = sort(status, body)
     assert isinstance(error, ConfigError)
     assert str(error).startswith("profile gemini: https://host/v1: ")
@@ -100,7 +100,7 @@ def test_config_error_names_the_place(status: int, body: object, advice: str) ->
     assert f"(HTTP {status}: " in str(error)
 
 
-def test_missing_key_option_is_named() -> None:
+def test_missing_key_error_names_the_option() -> None:
     error = sort(401, wrap(), Endpoint("local", "m", "http://host/v1", None))
     assert "name the variable that holds its key in engine_options.api_key_env" in str(error)
 
@@ -173,9 +173,9 @@ def test_connection_faults_except_certificates_are_temporary() -> None:
     assert str(error) == "https://host/v1 cannot be reached: ConnectError: connection refused"
     untrusted = httpx2.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED] x")
     assert isinstance(classify_exception(untrusted, ENDPOINT), ConfigError)
-    silence = classify_exception(httpx2.ReadTimeout("x"), ENDPOINT)
-    assert isinstance(silence, EndpointError)
-    assert silence.weight == NO_ANSWER_WEIGHT
+    timeout = classify_exception(httpx2.ReadTimeout("x"), ENDPOINT)
+    assert isinstance(timeout, EndpointError)
+    assert timeout.weight == NO_ANSWER_WEIGHT
 
 
 NOW = datetime(2026, 1, 5, 10, 0, tzinfo=UTC)
@@ -213,6 +213,6 @@ def test_wait_is_read_from_headers_and_body(headers: dict[str, str], body: str, 
     assert error.retry_after_s == wait_s
 
 
-def test_retry_date_without_server_date_uses_our_clock() -> None:
+def test_retry_date_falls_back_to_local_clock() -> None:
     assert read_retry_after_s({"retry-after": formatdate(4102444800, usegmt=True)}) == 3600
-    assert read_retry_after_s({"retry-after": formatdate(0, usegmt=True), "date": "whenever"}) == 0
+    assert read_retry_after_s({"retry-after": formatdate(0, usegmt=True), "date": "unknown"}) == 0

@@ -1,4 +1,4 @@
-"""Options of the openai engine, its key and its address: accepted values, and errors with advice."""
+"""Options, key and address of the openai engine: accepted values and errors with advice."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ ADDRESSES = [
 ]  # fmt: skip
 
 
-def find_mistake(**options: Any) -> str:
+def find_error(**options: Any) -> str:
     with pytest.raises(ConfigError) as caught:
         load_engine(make_profile("openai", options), "some-model")
     return str(caught.value)
@@ -42,15 +42,15 @@ def find_mistake(**options: Any) -> str:
     ],
 )
 def test_option_error_names_field_and_expectation(options: dict[str, Any], message: str) -> None:
-    error = find_mistake(**options)
+    error = find_error(**options)
     assert error.startswith("profile tried: engine_options")
     assert message in error
 
 
-@pytest.mark.parametrize("written", [KEY, "openai_api_key", "MY_KEYS", "", "A KEY"])
-def test_api_key_env_must_be_a_variable_name(written: str) -> None:
+@pytest.mark.parametrize("value", [KEY, "openai_api_key", "MY_KEYS", "", "A KEY"])
+def test_api_key_env_must_be_a_variable_name(value: str) -> None:
     """Logs mask the value of a variable whose name ends in ``_KEY``. The key itself is rejected and not shown."""
-    error = find_mistake(api_key_env=written)
+    error = find_error(api_key_env=value)
     assert "expected the name of an environment variable that ends in _KEY" in error
     assert KEY not in error
 
@@ -70,7 +70,7 @@ def test_error_in_environment_url_hides_password(monkeypatch: pytest.MonkeyPatch
     assert KEY not in str(caught.value)
 
 
-def test_missing_key_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_key_error_names_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GEMINI_API_KEY", "")
     with pytest.raises(ConfigError, match=r"profile p: the environment variable GEMINI_API_KEY is not set.*api_key_env: null"):
         read_key(OpenAIOptions(api_key_env="GEMINI_API_KEY"), "profile p")

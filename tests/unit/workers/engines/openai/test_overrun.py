@@ -1,4 +1,4 @@
-"""Errors of endpoints about the length of a request, in the words of real servers, and what the engine makes of them."""
+"""Error messages of real servers about the length of a request, and their classification by the engine."""
 
 import json
 from typing import Any
@@ -36,7 +36,7 @@ TOO_LONG = [
     ("OpenAI", 400, wrap(OPENAI, code="context_length_exceeded"), "192871", 4097),
     ("vLLM", 400, wrap(f"{VLLM}your prompt contains at least 2049 input tokens, which exceeds", code=400), "at least 2049", 2048),
     (
-        "vLLM at the top",
+        "vLLM without an error object",
         400,
         {"object": "error", "message": f"{VLLM}you requested 9000 tokens (8900 in the messages, 100 in"},
         "8900",
@@ -103,7 +103,7 @@ TOO_LONG = [
 @pytest.mark.parametrize(
     ("status", "body", "prompt", "context"), [case[1:] for case in TOO_LONG], ids=[case[0] for case in TOO_LONG]
 )
-def test_servers_words_become_both_numbers(status: int, body: object, prompt: str, context: int) -> None:
+def test_prompt_and_context_are_read_from_error(status: int, body: object, prompt: str, context: int) -> None:
     error = classify(status, body)
     assert isinstance(error, TooLong)
     assert error.code == "too_long"
@@ -119,7 +119,7 @@ def test_servers_words_become_both_numbers(status: int, body: object, prompt: st
         f"{VLLM}your prompt contains 99999 characters (more than 26624, which is the upper bound for 2048 input tokens)",
     ],
 )
-def test_missing_numbers_are_not_invented(message: str) -> None:
+def test_missing_numbers_are_omitted_from_error(message: str) -> None:
     error = classify(400, wrap(message, code="context_length_exceeded"))
     assert isinstance(error, TooLong)
     assert str(error).startswith("the prompt is longer than the context of the model; shorten the text or the images (HTTP 400: ")
@@ -139,7 +139,7 @@ OVERRUNS = [
 
 
 @pytest.mark.parametrize(("message", "room"), OVERRUNS)
-def test_room_for_max_tokens_is_read(message: str, room: int | None) -> None:
+def test_room_for_max_tokens_is_read_from_error(message: str, room: int | None) -> None:
     error = classify(400, wrap(message))
     assert isinstance(error, TooLong)
     assert error.room == room
@@ -155,13 +155,13 @@ def test_room_for_max_tokens_is_read(message: str, room: int | None) -> None:
         (422, "the image has 5000 input tokens"),
     ],
 )
-def test_other_refusals_keep_their_code(status: int, message: str) -> None:
+def test_other_rejections_keep_their_code(status: int, message: str) -> None:
     error = classify(status, wrap(message))
     assert isinstance(error, SampleError)
     assert error.code == "engine_rejected"
 
 
-def test_max_tokens_is_capped_at_the_room(server: OpenAIServer) -> None:
+def test_max_tokens_is_lowered_to_fit_context(server: OpenAIServer) -> None:
     overrun = f"{VLLM}you requested 2050 tokens (2045 in the messages, 5 in the completion)."
     server.reply = answer_first(refuse(400, overrun))
     (answer,) = ask(server, "x")
@@ -169,7 +169,7 @@ def test_max_tokens_is_capped_at_the_room(server: OpenAIServer) -> None:
     assert [asked.body["max_tokens"] for asked in server.asked] == [6, 3]
 
 
-def test_overrun_after_the_cap_fails(server: OpenAIServer) -> None:
+def test_second_overrun_fails_the_sample(server: OpenAIServer) -> None:
     overrun = f"{VLLM}you requested 2050 tokens (2045 in the messages, 5 in the completion)."
     server.reply = lambda _: refuse(400, overrun)
     (fault,) = ask(server, "x")
@@ -187,7 +187,7 @@ def test_overrun_with_status_200_fails_sample(server: OpenAIServer) -> None:
 # Long texts.
 
 
-def test_text_that_cannot_fit_is_never_sent(server: OpenAIServer) -> None:
+def test_text_longer_than_context_is_not_sent(server: OpenAIServer) -> None:
     server.models = say_json({"data": [{"id": "other", "max_model_len": 10**9}, {"id": "some-model", "max_model_len": 2048}]})
     first, short, second = ask(server, LONG, "x", LONG)
     assert short.text == "ok"
@@ -209,7 +209,7 @@ def test_long_text_without_known_limit_is_sent(server: OpenAIServer, models: lis
     assert answer.text == str(len(LONG))
 
 
-def test_list_of_models_is_asked_again_after_failure(server: OpenAIServer) -> None:
+def test_model_list_is_requested_again_after_failure(server: OpenAIServer) -> None:
     server.models = say_json({"data": [{"id": "some-model", "max_model_len": 2048}]})
     server.cut_lists = 1
     first, second = ask(server, LONG, LONG, concurrency=1)
@@ -218,7 +218,7 @@ def test_list_of_models_is_asked_again_after_failure(server: OpenAIServer) -> No
     assert server.lists == 2
 
 
-def test_short_texts_cause_no_request_for_models(server: OpenAIServer) -> None:
+def test_short_texts_do_not_request_the_model_list(server: OpenAIServer) -> None:
     ask(server, "x", "y")
     assert server.lists == 0
 
@@ -235,9 +235,9 @@ def test_short_texts_cause_no_request_for_models(server: OpenAIServer) -> None:
         ([], None),
     ],
 )
-def test_context_is_read_from_the_models(body: object, context: int | None) -> None:
+def test_context_is_read_from_the_model_list(body: object, context: int | None) -> None:
     assert read_context(json.dumps(body).encode(), "m") == context
 
 
-def test_page_in_place_of_models_states_nothing() -> None:
+def test_html_page_does_not_state_a_context() -> None:
     assert read_context(b"<html>", "m") is None

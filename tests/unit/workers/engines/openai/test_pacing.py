@@ -40,13 +40,13 @@ def test_requests_per_minute_is_not_exceeded(options: dict[str, float], per_minu
     assert all(later - earlier == pytest.approx(interval_s) for earlier, later in pairwise(starts))
 
 
-def test_no_limit_means_no_wait() -> None:
+def test_limiter_without_limit_does_not_wait() -> None:
     clock = FakeClock()
     assert pass_many(RateLimiter(OpenAIOptions().interval_s, 300, clock.as_clock()), clock, 50) == [1000] * 50
     assert clock.slept == []
 
 
-def test_longest_pause_holds_every_request() -> None:
+def test_longest_pause_delays_every_request() -> None:
     clock = FakeClock()
     limiter = RateLimiter(2, 300, clock.as_clock())
     limiter.pause(30)
@@ -54,11 +54,11 @@ def test_longest_pause_holds_every_request() -> None:
     assert pass_many(limiter, clock, 3) == [1030, 1032, 1034]
 
 
-def test_pause_also_holds_a_waiting_request() -> None:
+def test_pause_also_delays_a_waiting_request() -> None:
     clock = FakeClock()
     limiter = RateLimiter(10, 300, clock.as_clock())
 
-    async def pass_in_turn() -> float:
+    async def pass_twice() -> float:
         await limiter.wait()
         waiting = asyncio.create_task(limiter.wait())
         await asyncio.sleep(0)  # the request now sleeps
@@ -66,11 +66,11 @@ def test_pause_also_holds_a_waiting_request() -> None:
         await waiting
         return clock.now_s
 
-    assert run(pass_in_turn()) == 1050
+    assert run(pass_twice()) == 1050
 
 
-def test_pause_beyond_patience_fails_at_once() -> None:
-    """A later request waits, once the rest of the pause is within the patience."""
+def test_pause_beyond_patience_fails_immediately() -> None:
+    """A later request waits if the rest of the pause is within the patience."""
     clock = FakeClock()
     limiter = RateLimiter(0, 300, clock.as_clock())
     limiter.pause(3600)
@@ -81,7 +81,7 @@ def test_pause_beyond_patience_fails_at_once() -> None:
     assert pass_many(limiter, clock, 1) == [1000 + 3600]
 
 
-def test_cancelled_request_lets_the_next_pass() -> None:
+def test_cancelled_request_does_not_block_the_next() -> None:
     limiter = RateLimiter(0, 300, FakeClock().as_clock())
 
     async def cancel_first() -> None:
@@ -104,13 +104,13 @@ def test_backoff_is_jittered_up_to_doubling_bound() -> None:
     assert max(firsts) > 0.9
 
 
-def test_backoff_is_stable_for_a_seed() -> None:
+def test_backoff_is_deterministic_for_a_seed() -> None:
     one, other = Backoff(Random(5)), Backoff(Random(5))
     assert [one.next_s() for _ in range(9)] == [other.next_s() for _ in range(9)]
 
 
-def test_any_answer_renews_patience() -> None:
-    """Patience ends when no request was answered for that long."""
+def test_each_answer_resets_patience() -> None:
+    """Patience ends if the endpoint does not answer any request for that time."""
     clock = FakeClock()
     responses = ResponseTracker(clock.as_clock())
     state = RetryState(responses, 100, clock.as_clock())
@@ -121,16 +121,16 @@ def test_any_answer_renews_patience() -> None:
     assert not state.is_patience_over()
     clock.now_s += 1
     assert state.is_patience_over()
-    assert not RetryState(responses, 100, clock.as_clock()).is_patience_over()  # a later request has a full patience of its own
+    assert not RetryState(responses, 100, clock.as_clock()).is_patience_over()  # a later request starts with full patience
 
 
-def test_request_failing_alone_is_at_fault() -> None:
+def test_request_that_fails_alone_is_at_fault() -> None:
     clock = FakeClock()
     responses = ResponseTracker(clock.as_clock())
     state = RetryState(responses, 100, clock.as_clock())
     for _ in range(20):  # an outage
         state.record_error(1)
-    for _ in range(20):  # limits
+    for _ in range(20):  # rate limits
         responses.record()
         state.record_error(0)
     assert state.error_weight == 0
@@ -152,7 +152,7 @@ def test_rate_limits_count_only_after_patience() -> None:
     state.record_error(0)
     assert (ended_before, state.patience_ended) == (False, True)
     state.record_error(0)
-    assert state.error_weight == 0  # no request was answered
+    assert state.error_weight == 0  # the endpoint did not answer any request
     for _ in range(3):
         assert not state.is_at_fault
         responses.record()

@@ -1,4 +1,4 @@
-"""The openai engine against a failing endpoint: retries, their duration, and the final classification of the error."""
+"""The openai engine against a failing endpoint: retries, their duration and the final error class."""
 
 import asyncio
 
@@ -14,7 +14,7 @@ from workers.engines.openai.pacing import MAX_ERROR_WEIGHT
 
 __all__ = ["clock", "server"]  # fixtures
 
-UNREACHABLE = "http://127.0.0.1:1/v1"  # nothing listens on port 1
+UNREACHABLE = "http://127.0.0.1:1/v1"  # no server listens on port 1
 FORBIDDEN = Reply(403, b"<html><head><title>403 Forbidden</title></head><body>nginx</body></html>", {"Content-Type": "text/html"})
 
 
@@ -51,14 +51,14 @@ def test_endless_slow_answer_times_out(server: OpenAIServer, clock: FakeClock) -
     assert generation.text == "ok"
 
 
-def test_requested_pause_holds_every_request(server: OpenAIServer, clock: FakeClock) -> None:
+def test_requested_pause_delays_every_request(server: OpenAIServer, clock: FakeClock) -> None:
     arrivals: list[tuple[str, float]] = []
 
     def reply(asked: Asked) -> Reply:
         arrivals.append((asked.text, clock.now_s))
         return answer_first(refuse(429, headers={"Retry-After": "50"}))(asked)
 
-    async def ask_in_turn() -> None:
+    async def ask_both() -> None:
         async with open_openai(server, clock) as engine:
             limited = asyncio.create_task(engine.generate(make_request(text="limited", images=0)))
             await wait_for(lambda: clock.slept)
@@ -66,14 +66,14 @@ def test_requested_pause_holds_every_request(server: OpenAIServer, clock: FakeCl
             await limited
 
     server.reply = reply
-    run(ask_in_turn())
+    run(ask_both())
     assert arrivals.pop(0) == ("limited", 1000)
     assert sorted(text for text, _ in arrivals) == ["limited", "other"]
     assert all(at_s >= 1050 for _, at_s in arrivals)
 
 
 def test_pause_beyond_patience_releases_the_chunk(server: OpenAIServer, clock: FakeClock) -> None:
-    """No further request is sent to the endpoint during the pause."""
+    """The engine does not send requests to the endpoint during the pause."""
     server.reply = lambda _: refuse(429, "daily quota", headers={"Retry-After": "3000"})
 
     async def ask_twice() -> None:
@@ -113,8 +113,8 @@ def test_later_request_has_its_own_patience(server: OpenAIServer, clock: FakeClo
             server.reply = lambda _: refuse(503)
             with pytest.raises(TransientError):
                 await engine.generate(make_request(images=0))
-            so_far = len(server.asked)
-            server.reply = lambda asked: refuse(503) if asked.number < so_far + 3 else say()
+            sent = len(server.asked)
+            server.reply = lambda asked: refuse(503) if asked.number < sent + 3 else say()
             return await engine.generate(make_request(images=0))
 
     assert run(ask_twice()).text == "ok"
@@ -124,7 +124,7 @@ def fail_poison(asked: Asked) -> Reply:
     return refuse(500, "CUDA error") if "poison" in asked.text else say()
 
 
-def test_request_failing_among_successes_is_at_fault(server: OpenAIServer, clock: FakeClock) -> None:
+def test_request_that_fails_among_successes_is_at_fault(server: OpenAIServer, clock: FakeClock) -> None:
     server.reply = fail_poison
 
     async def ask_both() -> None:
@@ -140,7 +140,7 @@ def test_request_failing_among_successes_is_at_fault(server: OpenAIServer, clock
     assert clock.now_s < 1000 + 300
 
 
-def test_control_request_distinguishes_bad_request_from_outage(server: OpenAIServer, clock: FakeClock) -> None:
+def test_control_request_separates_bad_request_from_outage(server: OpenAIServer, clock: FakeClock) -> None:
     server.reply = fail_poison
     (error,) = ask(server, "poison", clock=clock)
     assert isinstance(error, SampleError)
@@ -151,7 +151,7 @@ def test_control_request_distinguishes_bad_request_from_outage(server: OpenAISer
 
 
 def test_unanswered_request_fails_after_four_tries(server: OpenAIServer, clock: FakeClock) -> None:
-    """It fails even if it is the only request."""
+    """The request fails even if it is the only request."""
     server.reply = lambda asked: HANG if "endless" in asked.text else say()
     (error,) = ask(server, "endless", clock=clock, timeout_s=1)
     assert isinstance(error, SampleError)
@@ -160,7 +160,7 @@ def test_unanswered_request_fails_after_four_tries(server: OpenAIServer, clock: 
     assert sum(asked.text == "endless" for asked in server.asked) == 4
 
 
-def test_rate_limit_is_not_the_request_fault(server: OpenAIServer, clock: FakeClock) -> None:
+def test_rate_limit_is_not_attributed_to_the_request(server: OpenAIServer, clock: FakeClock) -> None:
     server.reply = lambda asked: refuse(429) if "unlucky" in asked.text and asked.number < 60 else say()
 
     async def ask_both() -> Generation:
@@ -176,14 +176,14 @@ def test_rate_limit_is_not_the_request_fault(server: OpenAIServer, clock: FakeCl
 @pytest.mark.parametrize(
     "fault", [refuse(429, "too large"), refuse(429, headers={"Retry-After": "40"}), refuse(503, "upstream failed")]
 )
-def test_limit_on_only_one_request_fails_it(server: OpenAIServer, clock: FakeClock, fault: Reply) -> None:
+def test_rate_limit_on_one_request_fails_the_sample(server: OpenAIServer, clock: FakeClock, fault: Reply) -> None:
     server.reply = lambda asked: fault if asked.text == "big" else say()
     (error,) = ask(server, "big", clock=clock, patience_s=200)
     assert isinstance(error, SampleError)
     assert error.code == "engine_failed"
     assert "fails this request repeatedly but answers other requests: HTTP" in str(error)
     assert 1200 <= clock.now_s <= 1200 + 40 + 4 * 30
-    assert sum(asked.text != "big" for asked in server.asked) == 3, "no control request is sent before patience ends"
+    assert sum(asked.text != "big" for asked in server.asked) == 3, "the engine does not send control requests before patience ends"
 
 
 def test_limit_that_ends_with_patience_is_retried(server: OpenAIServer, clock: FakeClock) -> None:
@@ -192,7 +192,7 @@ def test_limit_that_ends_with_patience_is_retried(server: OpenAIServer, clock: F
     assert generation.text == "ok"
 
 
-def test_pause_of_failing_request_holds_no_other(server: OpenAIServer, clock: FakeClock) -> None:
+def test_pause_of_failing_request_does_not_delay_others(server: OpenAIServer, clock: FakeClock) -> None:
     server.reply = lambda asked: refuse(429, headers={"Retry-After": "90"}) if asked.text == "big" else say()
 
     async def ask_both() -> float:
@@ -206,7 +206,7 @@ def test_pause_of_failing_request_holds_no_other(server: OpenAIServer, clock: Fa
     assert run(ask_both()) == 0
 
 
-def test_pause_of_all_requests_holds_the_next(server: OpenAIServer, clock: FakeClock) -> None:
+def test_pause_of_all_requests_delays_the_next(server: OpenAIServer, clock: FakeClock) -> None:
     server.reply = lambda _: refuse(429, headers={"Retry-After": "90"})
 
     async def ask_twice() -> float:
@@ -221,7 +221,7 @@ def test_pause_of_all_requests_holds_the_next(server: OpenAIServer, clock: FakeC
     assert run(ask_twice()) == 90
 
 
-def test_firewall_page_for_one_request_fails_it(server: OpenAIServer, clock: FakeClock) -> None:
+def test_firewall_page_for_one_request_fails_the_sample(server: OpenAIServer, clock: FakeClock) -> None:
     server.reply = lambda asked: FORBIDDEN if "poison" in asked.text else say(asked.text)
     *others, error = ask(server, *map(str, range(6)), "poison", clock=clock)
     assert [other.text for other in others] == [str(number) for number in range(6)]

@@ -1,4 +1,4 @@
-"""The chat-completions format: request bodies, and how response bodies are parsed."""
+"""The chat-completions format: request bodies and parsing of response bodies."""
 
 import base64
 import json
@@ -32,7 +32,7 @@ def read_image(url: str) -> Image.Image:
     return image
 
 
-def test_request_body_has_exactly_the_settings() -> None:
+def test_request_body_contains_only_the_settings() -> None:
     request = make_request(text="Why?", images=0, max_tokens=9, temperature=0.5, top_p=0.9, seed=2**40, stop=("a", "b"))
     assert write(request) == {
         "model": "some-model",
@@ -52,7 +52,7 @@ def test_unset_fields_are_omitted_except_greedy_sampling() -> None:
     assert "stop" not in body
 
 
-def test_images_precede_text_of_their_message() -> None:
+def test_images_precede_the_text_of_a_message() -> None:
     pictures = tuple(Image.new("RGB", (4, 4), colour) for colour in ("red", "green", "blue"))
     messages = (Message("system", "Be brief."), Message("user", "one", 1), Message("assistant", "ok"), Message("user", "two", 2))
     body = write(Request("r", messages, pictures, SamplingParams()))
@@ -84,7 +84,7 @@ def test_fields_can_be_renamed_omitted_and_added() -> None:
     assert body.keys() == {"model", "messages", "max_completion_tokens", "top_p", "reasoning_effort", "top_k"}
 
 
-def test_template_options_override_those_of_the_profile() -> None:
+def test_template_options_override_profile_options() -> None:
     extra = {"chat_template_kwargs": {"enable_thinking": True, "other": 1}}
     request = make_request(images=0)
     no_thinking = Request("r", request.messages, (), request.settings, template_options={"enable_thinking": False})
@@ -105,7 +105,7 @@ def test_any_text_can_be_sent(text: str) -> None:
         ("stop", "stop"), ("length", "length"), ("MAX_TOKENS", "length"), ("STOP", "stop"), ("tool_calls", "stop"), (None, "stop"),
     ],
 )  # fmt: skip
-def test_answer_is_read_with_reason_and_tokens(given: str | None, reason: FinishReason) -> None:
+def test_answer_has_finish_reason_and_token_counts(given: str | None, reason: FinishReason) -> None:
     generation = read_generation(say("a b c", given).content)
     assert (generation.text, generation.finish_reason) == ("a b c", reason)
     assert (generation.prompt_tokens, generation.output_tokens) == (11, 3)
@@ -114,7 +114,7 @@ def test_answer_is_read_with_reason_and_tokens(given: str | None, reason: Finish
 @pytest.mark.parametrize("reason", ["stop", "length"])
 @pytest.mark.parametrize("content", [None, ""])
 def test_missing_text_is_an_empty_answer(content: str | None, reason: str) -> None:
-    """Validators judge it."""
+    """Validators check the empty answer."""
     generation = read_generation(say(content, reason).content)
     assert (generation.text, generation.finish_reason) == ("", reason)
 
@@ -132,7 +132,7 @@ def test_text_parts_are_joined() -> None:
     assert generation.prompt_tokens is generation.output_tokens is None
 
 
-def test_filtered_and_refused_answers_have_own_codes() -> None:
+def test_filtered_and_refused_answers_have_codes() -> None:
     with pytest.raises(SampleError, match="filter withheld") as caught:
         read_generation(say(None, "content_filter").content)
     assert caught.value.code == "content_filter"
@@ -167,7 +167,7 @@ def test_reason_without_message_is_empty_answer(given: str, reason: FinishReason
         b"", b"null", b"[]", b"{}", b'"ok"', b"\xff\xfe", b"[" * 100_000, b"<html><title>502</title></html>",
         b'{"choices": [', b'{"choices": []}', b'{"choices": null}', b'{"choices": [{}]}', b'{"choices": [{"message": null}]}',
         b'{"choices": [{"message": {"content": 5}}]}', b'{"choices": [{"message": {"content": "half"}, "finish_reason": "error"}]}',
-        b'{"error": {"message": "upstream is gone", "code": 502}}', b'{"choices": [{"message": null, "finish_reason": ""}]}',
+        b'{"error": {"message": "upstream is unavailable", "code": 502}}', b'{"choices": [{"message": null, "finish_reason": ""}]}',
         b'{"choices": [{"message": null, "finish_reason": "error"}]}',
     ],
 )  # fmt: skip
