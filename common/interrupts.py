@@ -12,8 +12,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from common.exit_codes import INTERRUPTED
@@ -49,6 +49,23 @@ def run_interruptible(command: Callable[[], object]) -> None:
     command()
 
 
+@contextmanager
+def hold_interrupts(*, held: bool = True) -> Iterator[None]:
+    """Raise an interrupt that arrives in this block at its end, so that the block completes what it begins.
+
+    A block without ``held`` inside it raises interrupts again.  So a resource begins and ends undisturbed, and is used
+    interruptibly: ``with hold_interrupts(), start_redis(folder) as server, hold_interrupts(held=False): ...``
+    """
+    outer = _holding[-1:]
+    try:
+        _holding[:] = [held]
+        _raise_held()
+        yield
+    finally:
+        _holding[:] = outer
+        _raise_held()
+
+
 def print_interrupt() -> None:
     """Print the message to standard error without Python's buffers, which the interrupted code may hold."""
     with suppress(OSError):  # Ctrl+C has also ended the reader of a pipe
@@ -57,6 +74,9 @@ def print_interrupt() -> None:
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     _taken.append(number)
+    if any(_holding):
+        _held.append(number)
+        return
     while frame is not None and frame.f_code is not run_interruptible.__code__:
         frame = frame.f_back
     if frame is None:
@@ -78,7 +98,7 @@ def _watch(pipe: int, main_thread: int) -> None:
         seen_at = time.monotonic()
         while time.monotonic() - seen_at < _LOST_AFTER_S:
             time.sleep(_LOOK_S)
-            if _is_cleaning_up(main_thread):
+            if any(_holding) or _is_cleaning_up(main_thread):
                 seen_at = time.monotonic()
         signal.pthread_kill(main_thread, number)
 
@@ -90,6 +110,12 @@ def _is_cleaning_up(thread: int) -> bool:
     while isinstance(error, BaseException) and not isinstance(error, KeyboardInterrupt):
         error = error.__context__
     return error is not None
+
+
+def _raise_held() -> None:
+    if _held and not any(_holding):
+        _held.clear()
+        raise KeyboardInterrupt
 
 
 def _hide_interrupts(unraisable: "sys.UnraisableHookArgs") -> None:
@@ -104,3 +130,5 @@ def _exit() -> None:
 
 
 _taken: list[int] = []  # the signals whose handler has run
+_held: list[int] = []  # the signals of the block that holds interrupts
+_holding: list[bool] = []  # whether the innermost ``hold_interrupts`` holds them; empty outside of one

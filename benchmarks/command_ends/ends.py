@@ -22,15 +22,15 @@ class End(NamedTuple):
     """How a command ended.
 
     ``sent`` is the signal that reached it, or ``None`` if it ended before; ``was_ready`` states that it had printed
-    ``Command.ready`` before the signal.  ``code`` is ``None`` if it did not end within the deadline.  ``left`` counts processes
-    that it started and that run after its end.
+    ``Command.ready`` before the signal.  ``code`` is ``None`` if it did not end within the deadline.  ``left`` names
+    the processes that it started and that run after its end, by their command lines.
     """
 
     code: int | None
     output: str
     sent: signal.Signals | None = None
     was_ready: bool = False
-    left: int = 0
+    left: tuple[str, ...] = ()
 
 
 def draw_way(seed: int, command: Command, number: int) -> Way:
@@ -42,8 +42,7 @@ def draw_way(seed: int, command: Command, number: int) -> Way:
 def find_oddities(command: Command, end: End) -> list[str]:
     """Return what is odd about an end.  It is empty for a clean end."""
     odd = [f"its output has {text!r}" for text in _FORBIDDEN if text in end.output]
-    if end.left:
-        odd.append(f"{end.left} processes run after its end")
+    odd += [f"after its end runs {process}" for process in end.left]
     if end.code is None:
         return [*odd, "it did not end within the deadline"]
     if end.code not in _list_codes(command, end):

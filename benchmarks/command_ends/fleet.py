@@ -83,7 +83,7 @@ class EndsFleet:
                 process.send_signal(sent := way.by or signal.SIGTERM)
             with suppress(subprocess.TimeoutExpired):
                 process.wait(max(0.0, ends_at - time.monotonic()))
-            left = len(_find_marked(marker)) if command.starts_processes and process.returncode is not None else 0
+            left = _describe_marked(marker) if command.starts_processes and process.returncode is not None else ()
             output = log.read_text(errors="replace")
             return End(process.returncode, output, sent, was_ready=bool(sent and not way.by), left=left), lived_s
         finally:
@@ -154,6 +154,14 @@ def _find_marked(marker: str) -> list[psutil.Process]:
             if process.environ().get("SLURM_JOB_ID") == marker:
                 found.append(process)
     return found
+
+
+def _describe_marked(marker: str) -> tuple[str, ...]:
+    described = []
+    for process in _find_marked(marker):
+        with suppress(psutil.Error):  # it has ended meanwhile
+            described.append(" ".join(process.cmdline()))
+    return tuple(described)
 
 
 def _kill(process: "subprocess.Popen[bytes]", marker: str | None) -> None:

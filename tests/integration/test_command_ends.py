@@ -100,6 +100,44 @@ def command(**given):
             time.sleep(0.01)
         print("cleaned up")
 """
+HELD = """
+import os, signal, time
+from common.interrupts import hold_interrupts
+def command(**given):
+    with hold_interrupts():
+        os.kill(os.getpid(), {by})
+        ends_at = time.monotonic() + 2
+        while time.monotonic() < ends_at:
+            time.sleep(0.01)
+        print("completed")
+    print("continued")
+"""
+HELD_UNTIL_USE = """
+import os, signal, time
+from common.interrupts import hold_interrupts
+def command(**given):
+    with hold_interrupts():
+        os.kill(os.getpid(), {by})
+        try:
+            with hold_interrupts(held=False):
+                print("continued")
+        finally:
+            print("completed")
+"""
+IN_USE = """
+import os, signal, time
+from common.interrupts import hold_interrupts
+def command(**given):
+    with hold_interrupts():
+        try:
+            with hold_interrupts(held=False):
+                os.kill(os.getpid(), {by})
+                time.sleep(60)
+                print("continued")
+        finally:
+            os.kill(os.getpid(), {by})
+            print("completed")
+"""
 IN_NATIVE_CODE = """
 import ctypes
 def command(**given):
@@ -184,6 +222,13 @@ def test_lost_interrupt_is_sent_again(body: str, by: signal.Signals) -> None:
 def test_interrupted_command_cleans_up_undisturbed(by: signal.Signals) -> None:
     ended = run_body(CLEANING_UP.format(by=int(by)))
     assert (ended.returncode, ended.stdout, ended.stderr.strip()) == (130, "cleaned up\n", INTERRUPT_MESSAGE)
+
+
+@BY
+@pytest.mark.parametrize("body", [HELD, HELD_UNTIL_USE, IN_USE], ids=["held", "until use", "in use"])
+def test_held_interrupt_is_raised_at_the_end(body: str, by: signal.Signals) -> None:
+    ended = run_body(body.format(by=int(by)))
+    assert (ended.returncode, ended.stdout, ended.stderr.strip()) == (130, "completed\n", INTERRUPT_MESSAGE)
 
 
 @BY
