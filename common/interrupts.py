@@ -1,8 +1,9 @@
 """Ctrl+C and SIGTERM end a command at any moment of its life.
 
 Inside the command they raise ``KeyboardInterrupt``, so that it can clean up.  Before and after it they end the process at once.
-Libraries can lose an interrupt: an exception cannot leave a destructor or a callback, a bare ``except`` takes it, and Python
-runs no handler while native code blocks.  So a thread watches what becomes of each one.
+Libraries can lose an interrupt: an exception cannot leave a destructor or a callback, a bare ``except`` takes it, native code
+replaces it by an error of its own, and Python runs no handler while native code blocks.  So a thread watches what becomes of each
+one, and a command in which one arrived ends as interrupted.
 
 A program calls ``handle_interrupts`` before it imports anything else, so this module imports little.
 """
@@ -50,6 +51,16 @@ def run_interruptible(command: Callable[[], object]) -> None:
 
 
 @contextmanager
+def recover_interrupts() -> Iterator[None]:
+    """Raise ``KeyboardInterrupt`` at the end of this block if an interrupt has arrived, even if the block returns or fails."""
+    try:
+        yield
+    finally:
+        if _arrived:
+            raise KeyboardInterrupt
+
+
+@contextmanager
 def hold_interrupts(*, held: bool = True) -> Iterator[None]:
     """Raise an interrupt that arrives in this block at its end, so that the block completes what it begins.
 
@@ -74,6 +85,7 @@ def print_interrupt() -> None:
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     _taken.append(number)
+    _arrived.append(number)
     if any(_holding):
         _held.append(number)
         return
@@ -129,6 +141,7 @@ def _exit() -> None:
     os._exit(INTERRUPTED)
 
 
-_taken: list[int] = []  # the signals whose handler has run
+_arrived: list[int] = []  # all signals whose handler has run
+_taken: list[int] = []  # those that ``_watch`` has not seen yet
 _held: list[int] = []  # the signals of the block that holds interrupts
 _holding: list[bool] = []  # whether the innermost ``hold_interrupts`` holds them; empty outside of one

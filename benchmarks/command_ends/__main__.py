@@ -26,6 +26,7 @@ from pathlib import Path
 from benchmarks.command_ends.commands import Command, choose_commands
 from benchmarks.command_ends.ends import End, Progress, Way, draw_way, find_oddities
 from benchmarks.command_ends.fleet import EndsFleet, open_fleet
+from common.exit_codes import INTERRUPTED
 
 _LINE_S = 5.0
 _SHOWN = 3
@@ -64,8 +65,11 @@ def main() -> None:
     except ValueError as error:
         parser.error(f"--commands: {error}")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with tempfile.TemporaryDirectory(prefix="vlm-fleet-ends-") as folder, open_fleet(Path(folder)) as fleet:
-        rows = end_commands(fleet, commands, asked)
+    try:
+        with tempfile.TemporaryDirectory(prefix="vlm-fleet-ends-") as folder, open_fleet(Path(folder)) as fleet:
+            rows = end_commands(fleet, commands, asked)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
     print_table(rows)
     sys.exit(any(row.odd for row in rows))
 

@@ -100,6 +100,44 @@ def command(**given):
             time.sleep(0.01)
         print("cleaned up")
 """
+REPLACED = """
+import os, signal, time
+import click
+from common.errors import ConfigError
+
+class PanicException(BaseException):
+    pass
+
+def command(**given):
+    try:
+        os.kill(os.getpid(), {by})
+        time.sleep(60)
+    except KeyboardInterrupt:
+        raise {error} from None
+"""
+REPLACED_AT_IMPORT = """
+import os, signal, time
+class Module:
+    @property
+    def cli(self):
+        try:
+            os.kill(os.getpid(), {by})
+            time.sleep(60)
+        except KeyboardInterrupt:
+            raise ImportError("numpy could not be imported") from None
+
+sys.modules["given"] = Module()
+run_program("producer", "given")
+"""
+FAULT_SWALLOWED = """
+import os, signal, time
+def command(**given):
+    try:
+        os.kill(os.getpid(), {by})
+        time.sleep(60)
+    except:
+        return 2
+"""
 HELD = """
 import os, signal, time
 from common.interrupts import hold_interrupts
@@ -216,6 +254,23 @@ def test_launcher_that_begins_to_run_takes_the_signal(fleet: Fleet, by: signal.S
 def test_lost_interrupt_is_sent_again(body: str, by: signal.Signals) -> None:
     ended = run_body(body.format(by=int(by)))
     assert (ended.returncode, ended.stderr.strip()) == (130, INTERRUPT_MESSAGE)
+
+
+@BY
+@pytest.mark.parametrize(
+    "error", ["ValueError('odd')", "ConfigError('odd')", "click.UsageError('odd')", "PanicException('odd')", "OSError(4, 'odd')"]
+)
+def test_interrupt_that_a_library_replaces_is_recovered(error: str, by: signal.Signals) -> None:
+    """As pydantic does: it raises an error of its own if a signal arrives while its native code calls Python."""
+    ended = run_body(REPLACED.format(by=int(by), error=error))
+    assert (ended.returncode, ended.stdout, ended.stderr.strip()) == (130, "", INTERRUPT_MESSAGE)
+
+
+@BY
+@pytest.mark.parametrize("body", [REPLACED_AT_IMPORT, FAULT_SWALLOWED], ids=["at import", "swallowed"])
+def test_interrupt_that_becomes_a_result_is_recovered(body: str, by: signal.Signals) -> None:
+    ended = run_body(body.format(by=int(by)))
+    assert (ended.returncode, ended.stdout, ended.stderr.strip()) == (130, "", INTERRUPT_MESSAGE)
 
 
 @BY
