@@ -47,16 +47,20 @@ def ignore_interrupts() -> None:
 
 def run_interruptible(command: Callable[[], object]) -> None:
     """Run ``command``.  While it runs, and only then, an interrupt raises ``KeyboardInterrupt``."""
-    command()
+    with recover_interrupts():
+        command()
 
 
 @contextmanager
 def recover_interrupts() -> Iterator[None]:
-    """Raise ``KeyboardInterrupt`` at the end of this block if an interrupt has arrived, even if the block returns or fails."""
+    """Raise ``KeyboardInterrupt`` at the end of this block if an interrupt has arrived, even if the block returns or fails.
+
+    ``SystemExit`` leaves the block unchanged, because the exit code is decided then.
+    """
     try:
         yield
     finally:
-        if _arrived:
+        if _arrived and not isinstance(sys.exception(), SystemExit):
             raise KeyboardInterrupt
 
 

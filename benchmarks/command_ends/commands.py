@@ -3,28 +3,35 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from common.exit_codes import NOT_ALL_OK, USER_MUST_ACT
+from common.exit_codes import INTERRUPTED, NOT_ALL_OK, USER_MUST_ACT
 
 
 class Command(NamedTuple):
     """A command line, with capitals for what the fleet and the end fill in.
 
     ``code`` is the exit code without a signal.  A command with ``ready`` runs until a signal, and prints this text once it is
-    ready; ``code`` is then the code after a signal that arrives later.
+    ready; ``code`` is then the code after a signal that arrives later.  ``conflict`` is the exit code of a command that loses against
+    the same command beside it, if that can happen.
     """
 
     line: str
     code: int = 0
     ready: str = ""
+    conflict: int | None = None
 
     @property
     def starts_processes(self) -> bool:
         return self.line.startswith(("producer demo", "workers start"))
 
     @property
-    def after_signal(self) -> frozenset[int]:
-        """The exit codes after one signal, besides 130.  A launcher that drains has 0."""
-        return frozenset({self.code, 0}) if self.line.startswith("workers start") else frozenset({self.code})
+    def codes(self) -> frozenset[int]:
+        """The exit codes without a signal."""
+        return frozenset({self.code} if self.conflict is None else {self.code, self.conflict})
+
+    @property
+    def codes_after_signal(self) -> frozenset[int]:
+        """The exit codes after one signal.  A launcher that drains has 0."""
+        return self.codes | ({INTERRUPTED, 0} if self.line.startswith("workers start") else {INTERRUPTED})
 
 
 # DONE is a run that is done.  OPEN is a run of the profile "slow", which never ends.  No worker serves the run IDLE.
@@ -42,7 +49,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("producer evaluate DONE"),
     Command("producer cancel IDLE"),
     Command("producer resume IDLE"),
-    Command("producer resume DONE --rebuild"),
+    Command("producer resume DONE --rebuild", conflict=NOT_ALL_OK),  # another one deletes the run in the middle of it
     Command("producer demo --dir OUT"),
     Command("workers check --model quick --gpus none"),
     Command("workers check --json --gpus none"),

@@ -45,17 +45,12 @@ def find_oddities(command: Command, end: End) -> list[str]:
     odd += [f"after its end runs {process}" for process in end.left]
     if end.code is None:
         return [*odd, "it did not end within the deadline"]
-    if end.code not in _list_codes(command, end):
-        odd.append(f"exit code {end.code}, expected {' or '.join(map(str, sorted(_list_codes(command, end))))}")
+    codes = command.codes if end.sent is None or end.was_ready else command.codes_after_signal
+    if end.code not in codes:
+        odd.append(f"exit code {end.code}, expected {' or '.join(map(str, sorted(codes)))}")
     elif end.code == INTERRUPTED and INTERRUPT_MESSAGE not in end.output:
         odd.append("exit code 130 without the message")
     return odd
-
-
-def _list_codes(command: Command, end: End) -> frozenset[int]:
-    if end.sent is None or end.was_ready:
-        return frozenset({command.code})
-    return command.after_signal | {INTERRUPTED}
 
 
 class Progress:

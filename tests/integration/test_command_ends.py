@@ -129,6 +129,20 @@ class Module:
 sys.modules["given"] = Module()
 run_program("producer", "given")
 """
+REPLACED_AT_IMPORT_OF_CLICK = """
+import os, signal, time
+class Finder:
+    def find_spec(name, path=None, target=None):
+        if name == "click":
+            try:
+                os.kill(os.getpid(), {by})
+                time.sleep(60)
+            except KeyboardInterrupt:
+                raise RuntimeError("Error calling __set_name__") from None
+
+sys.meta_path.insert(0, Finder)
+command = None
+"""
 FAULT_SWALLOWED = """
 import os, signal, time
 def command(**given):
@@ -267,7 +281,11 @@ def test_interrupt_that_a_library_replaces_is_recovered(error: str, by: signal.S
 
 
 @BY
-@pytest.mark.parametrize("body", [REPLACED_AT_IMPORT, FAULT_SWALLOWED], ids=["at import", "swallowed"])
+@pytest.mark.parametrize(
+    "body",
+    [REPLACED_AT_IMPORT, REPLACED_AT_IMPORT_OF_CLICK, FAULT_SWALLOWED],
+    ids=["at import", "at import of click", "swallowed"],
+)
 def test_interrupt_that_becomes_a_result_is_recovered(body: str, by: signal.Signals) -> None:
     ended = run_body(body.format(by=int(by)))
     assert (ended.returncode, ended.stdout, ended.stderr.strip()) == (130, "", INTERRUPT_MESSAGE)

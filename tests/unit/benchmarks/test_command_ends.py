@@ -52,6 +52,7 @@ def test_ways_and_moments_are_drawn_uniformly() -> None:
         (STATUS, End(0, "done", BY_INT)),  # it ended before the signal took effect
         (STATUS, End(130, INTERRUPT_MESSAGE, BY_INT)),
         (STATUS._replace(code=1), End(1, "")),
+        (STATUS._replace(conflict=1), End(1, "")),
         (WATCH, End(130, INTERRUPT_MESSAGE, BY_TERM, was_ready=True)),
         (START, End(0, "worker.ready", BY_TERM, was_ready=True)),
         (START, End(0, "launcher.draining", BY_INT)),
