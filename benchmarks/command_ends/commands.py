@@ -10,8 +10,8 @@ class Command(NamedTuple):
     """A command line, with capitals for what the fleet and the end fill in.
 
     ``code`` is the exit code without a signal.  A command with ``ready`` runs until a signal, and prints this text once it is
-    ready; ``code`` is then the code after a signal that arrives later.  ``conflict`` is the exit code of a command that loses against
-    the same command beside it, if that can happen.
+    ready; ``code`` is then the code after a signal that arrives later.  ``conflict`` is the exit code of a command that fails
+    because of another one beside it, if that can happen.
     """
 
     line: str
