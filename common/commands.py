@@ -14,14 +14,14 @@ from typing import NoReturn
 
 from common.errors import FleetError
 from common.exit_codes import INTERRUPTED, NOT_ALL_OK, USER_MUST_ACT
-from common.interrupts import INTERRUPT_MESSAGE, ignore_interrupts, print_interrupt, run_interruptible
+from common.interrupts import INTERRUPT_MESSAGE, ignore_interrupts, print_interrupt, recover_interrupts, run_interruptible
 
 
 def run_program(name: str, module: str) -> NoReturn:
     """Run the click command ``cli`` of ``module`` as the program ``name``, and end the process with its exit code."""
     code: object = NOT_ALL_OK
     try:
-        run_interruptible(lambda: run_command(name, importlib.import_module(module).cli))
+        run_interruptible(lambda: run_command(name, lambda **given: importlib.import_module(module).cli(**given)))
     except SystemExit as end:
         code = end.code
     except KeyboardInterrupt:
@@ -40,7 +40,8 @@ def run_command(name: str, command: Callable[..., object]) -> NoReturn:
     import click  # imported here: worker processes import this module for ``end_process`` only
 
     try:
-        code = command(prog_name=name, standalone_mode=False)
+        with recover_interrupts():
+            code = command(prog_name=name, standalone_mode=False)
     except (KeyboardInterrupt, click.exceptions.Abort):  # click raises Abort for KeyboardInterrupt
         with suppress(OSError):  # Ctrl+C has also ended the reader of a pipe
             click.echo(INTERRUPT_MESSAGE, err=True)

@@ -1,9 +1,9 @@
 """Handle Ctrl+C and SIGTERM, which can end a command at any moment.
 
-While the command runs, a signal raises ``KeyboardInterrupt``, and the command can clean up. Before and after the command, a
-signal ends the process immediately. Libraries can lose an interrupt: an exception cannot leave a destructor or a callback, a
-bare ``except`` catches it, and Python does not run signal handlers while native code blocks. Therefore a thread checks that
-each interrupt takes effect.
+Inside the command they raise ``KeyboardInterrupt``, so that it can clean up. Before and after it they end the process at once.
+Libraries can lose an interrupt: an exception cannot leave a destructor or a callback, a bare ``except`` catches it, native code
+replaces it with its own error, and Python does not run handlers while native code blocks. So a thread checks that each interrupt
+takes effect, and a command that received an interrupt ends as interrupted.
 
 A program calls ``handle_interrupts`` before its other imports, so this module imports only a few small modules.
 """
@@ -13,8 +13,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from common.exit_codes import INTERRUPTED
@@ -47,7 +47,38 @@ def ignore_interrupts() -> None:
 
 def run_interruptible(command: Callable[[], object]) -> None:
     """Run ``command``. An interrupt raises ``KeyboardInterrupt`` only while it runs."""
-    command()
+    with recover_interrupts():
+        command()
+
+
+@contextmanager
+def recover_interrupts() -> Iterator[None]:
+    """Raise ``KeyboardInterrupt`` at the end of this block if an interrupt has arrived, even if the block returns or fails.
+
+    ``SystemExit`` leaves the block unchanged, because the exit code is decided then.
+    """
+    try:
+        yield
+    finally:
+        if _arrived and not isinstance(sys.exception(), SystemExit):
+            raise KeyboardInterrupt
+
+
+@contextmanager
+def hold_interrupts(*, held: bool = True) -> Iterator[None]:
+    """Defer an interrupt that arrives in this block to the end of the block.
+
+    Inside it, a block with ``held=False`` can be interrupted again. So a resource is opened and closed completely, and its use
+    can be interrupted: ``with hold_interrupts(), start_redis(folder) as server, hold_interrupts(held=False): ...``
+    """
+    outer = _holding[-1:]
+    try:
+        _holding[:] = [held]
+        _raise_held()
+        yield
+    finally:
+        _holding[:] = outer
+        _raise_held()
 
 
 def print_interrupt() -> None:
@@ -58,6 +89,10 @@ def print_interrupt() -> None:
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     _taken.append(number)
+    _arrived.append(number)
+    if any(_holding):
+        _held.append(number)
+        return
     while frame is not None and frame.f_code is not run_interruptible.__code__:
         frame = frame.f_back
     if frame is None:
@@ -79,7 +114,7 @@ def _watch(pipe: int, main_thread: int) -> None:
         seen_at = time.monotonic()
         while time.monotonic() - seen_at < _LOST_AFTER_S:
             time.sleep(_LOOK_S)
-            if _is_cleaning_up(main_thread):
+            if any(_holding) or _is_cleaning_up(main_thread):
                 seen_at = time.monotonic()
         signal.pthread_kill(main_thread, number)
 
@@ -93,6 +128,12 @@ def _is_cleaning_up(thread: int) -> bool:
     return error is not None
 
 
+def _raise_held() -> None:
+    if _held and not any(_holding):
+        _held.clear()
+        raise KeyboardInterrupt
+
+
 def _hide_interrupts(unraisable: "sys.UnraisableHookArgs") -> None:
     """Do not print the traceback of an interrupt in a destructor or a callback. ``_watch`` resends the interrupt."""
     if not issubclass(unraisable.exc_type, KeyboardInterrupt):
@@ -104,4 +145,7 @@ def _exit() -> None:
     os._exit(INTERRUPTED)
 
 
-_taken: list[int] = []  # the signals whose handler has run
+_arrived: list[int] = []  # all signals whose handler has run
+_taken: list[int] = []  # signals that ``_watch`` has not read yet
+_held: list[int] = []  # signals that ``hold_interrupts`` has deferred
+_holding: list[bool] = []  # ``held`` of the innermost ``hold_interrupts``; empty outside such a block

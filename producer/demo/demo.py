@@ -16,6 +16,7 @@ from rich.console import Console
 
 from common.broker.app import make_app
 from common.errors import ConfigError, FleetError
+from common.interrupts import hold_interrupts
 from common.ledger.connection import connect_redis
 from common.ledger.ledger import Ledger
 from common.records import RunState
@@ -43,7 +44,7 @@ def run_demo(folder: Path, console: Console) -> RunStatus:
     (spec,) = digest_media(read_specs(spec_path))
     store_folder = (folder / "store").resolve()
     store = open_store(f"file://{store_folder}")
-    with start_redis(folder / "redis") as server:
+    with hold_interrupts(), start_redis(folder / "redis") as server, hold_interrupts(held=False):
         settings = get_settings().model_copy(update={"redis_url": SecretStr(server.url), "store_url": f"file://{store_folder}"})
         ledger = Ledger(connect_redis(settings), settings)
         samples = (sample for source in spec.datasets for sample in read_dataset(source))
@@ -52,7 +53,8 @@ def run_demo(folder: Path, console: Console) -> RunStatus:
         read = prepare_status(spec.run_id, store, ledger)
         status = read()
         if status.state == RunState.RUNNING:
-            with one_worker(spec.model.name, settings, folder / "worker.log") as worker:
+            started = one_worker(spec.model.name, settings, folder / "worker.log")
+            with hold_interrupts(), started as worker, hold_interrupts(held=False):
                 try:
                     status = watch_run(lambda: _read_while_alive(read, worker, folder), console)
                 except KeyboardInterrupt:

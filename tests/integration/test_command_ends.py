@@ -100,6 +100,96 @@ def command(**given):
             time.sleep(0.01)
         print("cleaned up")
 """
+REPLACED = """
+import os, signal, time
+import click
+from common.errors import ConfigError
+
+class PanicException(BaseException):
+    pass
+
+def command(**given):
+    try:
+        os.kill(os.getpid(), {by})
+        time.sleep(60)
+    except KeyboardInterrupt:
+        raise {error} from None
+"""
+REPLACED_AT_IMPORT = """
+import os, signal, time
+class Module:
+    @property
+    def cli(self):
+        try:
+            os.kill(os.getpid(), {by})
+            time.sleep(60)
+        except KeyboardInterrupt:
+            raise ImportError("numpy could not be imported") from None
+
+sys.modules["given"] = Module()
+run_program("producer", "given")
+"""
+REPLACED_AT_IMPORT_OF_CLICK = """
+import os, signal, time
+class Finder:
+    def find_spec(name, path=None, target=None):
+        if name == "click":
+            try:
+                os.kill(os.getpid(), {by})
+                time.sleep(60)
+            except KeyboardInterrupt:
+                raise RuntimeError("Error calling __set_name__") from None
+
+sys.meta_path.insert(0, Finder)
+command = None
+"""
+FAULT_SWALLOWED = """
+import os, signal, time
+def command(**given):
+    try:
+        os.kill(os.getpid(), {by})
+        time.sleep(60)
+    except:
+        return 2
+"""
+HELD = """
+import os, signal, time
+from common.interrupts import hold_interrupts
+def command(**given):
+    with hold_interrupts():
+        os.kill(os.getpid(), {by})
+        ends_at = time.monotonic() + 2
+        while time.monotonic() < ends_at:
+            time.sleep(0.01)
+        print("completed")
+    print("continued")
+"""
+HELD_UNTIL_USE = """
+import os, signal, time
+from common.interrupts import hold_interrupts
+def command(**given):
+    with hold_interrupts():
+        os.kill(os.getpid(), {by})
+        try:
+            with hold_interrupts(held=False):
+                print("continued")
+        finally:
+            print("completed")
+"""
+IN_USE = """
+import os, signal, time
+from common.interrupts import hold_interrupts
+def command(**given):
+    with hold_interrupts():
+        try:
+            with hold_interrupts(held=False):
+                os.kill(os.getpid(), {by})
+                time.sleep(60)
+                print("continued")
+        finally:
+            os.kill(os.getpid(), {by})
+            print("completed")
+"""
 IN_NATIVE_CODE = """
 import ctypes
 def command(**given):
@@ -181,9 +271,37 @@ def test_lost_interrupt_is_sent_again(body: str, by: signal.Signals) -> None:
 
 
 @BY
+@pytest.mark.parametrize(
+    "error", ["ValueError('odd')", "ConfigError('odd')", "click.UsageError('odd')", "PanicException('odd')", "OSError(4, 'odd')"]
+)
+def test_interrupt_replaced_by_library_error_is_recovered(error: str, by: signal.Signals) -> None:
+    """As pydantic does: it raises an error of its own if a signal arrives while its native code calls Python."""
+    ended = run_body(REPLACED.format(by=int(by), error=error))
+    assert (ended.returncode, ended.stdout, ended.stderr.strip()) == (130, "", INTERRUPT_MESSAGE)
+
+
+@BY
+@pytest.mark.parametrize(
+    "body",
+    [REPLACED_AT_IMPORT, REPLACED_AT_IMPORT_OF_CLICK, FAULT_SWALLOWED],
+    ids=["at import", "at import of click", "swallowed"],
+)
+def test_interrupt_that_becomes_a_result_is_recovered(body: str, by: signal.Signals) -> None:
+    ended = run_body(body.format(by=int(by)))
+    assert (ended.returncode, ended.stdout, ended.stderr.strip()) == (130, "", INTERRUPT_MESSAGE)
+
+
+@BY
 def test_interrupted_command_completes_its_cleanup(by: signal.Signals) -> None:
     ended = run_body(CLEANING_UP.format(by=int(by)))
     assert (ended.returncode, ended.stdout, ended.stderr.strip()) == (130, "cleaned up\n", INTERRUPT_MESSAGE)
+
+
+@BY
+@pytest.mark.parametrize("body", [HELD, HELD_UNTIL_USE, IN_USE], ids=["held", "until use", "in use"])
+def test_held_interrupt_is_raised_at_the_end(body: str, by: signal.Signals) -> None:
+    ended = run_body(body.format(by=int(by)))
+    assert (ended.returncode, ended.stdout, ended.stderr.strip()) == (130, "completed\n", INTERRUPT_MESSAGE)
 
 
 @BY

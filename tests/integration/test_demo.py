@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from common.interrupts import INTERRUPT_MESSAGE
 from common.settings import Settings
 from producer.demo.redis_server import start_redis
 from tests.support.fleet import Fleet
@@ -17,6 +18,31 @@ from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
+
+# Runs a program and sends it a signal when a function has been called, or has returned, so many times.
+AT_FUNCTION = """
+import os, runpy, sys
+
+event, name, count, number, *sys.argv = sys.argv[1:]
+left = int(count)
+
+def find_moment(frame, happened, argument):
+    global left
+    left -= happened == event and name == (argument.__name__ if event == "c_return" else frame.f_code.co_qualname)
+    if not left:
+        sys.setprofile(None)
+        os.kill(os.getpid(), int(number))
+
+from common import interrupts
+handle = interrupts.handle_interrupts
+
+def handle_and_find():
+    handle()
+    sys.setprofile(find_moment)
+
+interrupts.handle_interrupts = handle_and_find
+runpy.run_module(sys.argv[0], run_name="__main__")
+"""
 
 
 def start_demo(folder: Path) -> subprocess.Popen[str]:
@@ -74,3 +100,31 @@ def test_demo_continues_after_ctrl_c_and_prints_scores(tmp_path: Path) -> None:
     with start_redis(folder / "redis") as server:  # restores the ledger from the append-only file
         fleet = Fleet(folder, server, Settings(redis_url=server.url, store_url=f"file://{folder}/store"))
         assert len(assert_run_is_sound(fleet, run_folder.name)) == 2000
+
+
+@pytest.mark.parametrize(
+    ("event", "function", "count", "by"),
+    [
+        ("c_return", "fork_exec", 1, signal.SIGINT),  # Redis was started
+        ("c_return", "fork_exec", 2, signal.SIGTERM),  # the worker was started
+        ("call", "watch_run", 1, signal.SIGTERM),
+        ("call", "Popen.send_signal", 1, signal.SIGINT),  # the run is done, the worker is drained
+        ("call", "Popen.wait", 1, signal.SIGTERM),
+        ("call", "RedisServer.stop", 1, signal.SIGTERM),
+    ],
+)
+def test_demo_interrupted_at_start_or_stop_leaves_no_process(
+    tmp_path: Path, event: str, function: str, count: int, by: signal.Signals
+) -> None:
+    (tmp_path / "tiny.yaml").write_text("{name: tiny, engine: echo, engine_options: {default: B}}")  # replaces the model
+    demo = ("producer", "demo", "--dir", str(tmp_path / "demo"))
+    ended = subprocess.run(
+        [sys.executable, "-c", AT_FUNCTION, event, function, str(count), str(int(by)), *demo],
+        env={**os.environ, "FLEET_PROFILES_DIR": str(tmp_path)},
+        cwd=ROOT, capture_output=True, text=True, timeout=110, check=False,
+    )  # fmt: skip
+    left = find_processes(tmp_path / "demo")
+    for process in left:
+        process.kill()
+    assert left == []
+    assert (ended.returncode, ended.stderr.strip()) == (130, INTERRUPT_MESSAGE)

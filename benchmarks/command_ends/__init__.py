@@ -1,0 +1,1 @@
+"""Ends of commands under CPU load: by themselves, with Ctrl+C and with SIGTERM."""
