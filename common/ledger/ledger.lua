@@ -337,13 +337,17 @@ function commands.pending(start, limit)
   return found
 end
 
--- Redis 6 wraps the error of a command in its own text. Return transient errors with their code first, as outside a script,
--- so that the client can recognize them.
 local done, answer = pcall(commands[ARGV[1]], unpack(ARGV, 2))
 if done then return answer end
+-- Redis wraps the error of a command in its own text, and does not give a missing permission a code. Return errors that can pass
+-- with their code first, as outside a script, so that the client can recognize them.
 local message = type(answer) == 'table' and answer.err or tostring(answer)
-for _, code in ipairs({'OOM', 'READONLY'}) do
-  local from = string.find(message, code .. ' ', 1, true)
+for _, text in ipairs({'OOM ', 'READONLY ', 'MISCONF ', 'NOREPLICAS ', 'NOPERM '}) do
+  local from = string.find(message, text, 1, true)
   if from then return redis.error_reply(string.sub(message, from)) end
+end
+for _, text in ipairs({"The user executing the script can't ", 'ACL failure in script: '}) do
+  local from = string.find(message, text, 1, true)
+  if from then return redis.error_reply('NOPERM ' .. string.sub(message, from)) end
 end
 error(answer)

@@ -20,6 +20,7 @@ from tests.support.faults.redis_faults import (
     unsaved_redis,
 )
 from tests.support.fleet import Fleet
+from tests.support.ledger import RUN, make_plan
 
 
 def cut_handshakes(monkeypatch: pytest.MonkeyPatch, count: int) -> list[int]:
@@ -54,6 +55,15 @@ def read_and_write(client: redis.Redis) -> None:
     client.set("key", "value")
 
 
+def write_in_script(fleet: Fleet) -> None:
+    fleet.ledger.cancel_run(RUN, "enough")
+
+
+def write_by_command(fleet: Fleet) -> None:
+    read_and_write(fleet.ledger.client)
+
+
+@pytest.mark.parametrize("write", [write_by_command, write_in_script])
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
@@ -66,13 +76,13 @@ def read_and_write(client: redis.Redis) -> None:
     ],
 )
 def test_temporary_refusal_is_service_unreachable(
-    fleet: Fleet, fault: Callable[[Fleet], AbstractContextManager[None]], words: str
+    fleet: Fleet, fault: Callable[[Fleet], AbstractContextManager[None]], words: str, write: Callable[[Fleet], None]
 ) -> None:
-    client = fleet.ledger.client
+    fleet.ledger.open_run(make_plan(), "tiny")
     with fault(fleet), pytest.raises(ServiceUnreachable, match=words) as caught, reaching_redis(fleet.settings):
-        read_and_write(client)
+        write(fleet)
     assert caught.value.exit_code == UNREACHABLE
-    assert client.set("key", "value")
+    write(fleet)
 
 
 @pytest.mark.parametrize("reason", ["certificate has expired", "certificate is not yet valid"])
