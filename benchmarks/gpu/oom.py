@@ -3,7 +3,7 @@
     python -m benchmarks.gpu.oom [--samples 512] [--out FOLDER] [--tiny --gpus none]
 
 The benchmark runs the ``hf`` engine with batches of up to 64 and a model of random weights. A limit on the GPU memory of its
-process allows batches of about 16. ``--tiny`` runs the same flow on a CPU, where the limit is simulated.
+process allows batches of about 8. ``--tiny`` runs the same flow on a CPU, where the limit is simulated.
 """
 
 from pathlib import Path

@@ -54,7 +54,7 @@ class Janitor:
                 if can_pass(error):
                     raise
                 # Continue with the other runs.
-                log.exception("run.record_unusable", run_id=run_id, hint="rebuild it with: producer resume --rebuild")
+                log.exception("run.record_unusable", run_id=run_id, hint=f"rebuild it with: producer resume {run_id} --rebuild")
         if taken or not (self.takeovers.room and takes_struck):
             self.ledger.client.delete(turn)
         return taken + rung
