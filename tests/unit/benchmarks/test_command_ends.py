@@ -28,8 +28,8 @@ def test_every_subcommand_is_ended(program: str, group: click.Group) -> None:
 def test_commands_are_chosen_by_a_part() -> None:
     assert {command.line.split()[1] for command in choose_commands(["status", "cancel"])} == {"status", "cancel"}
     assert choose_commands([""]) == list(COMMANDS)
-    with pytest.raises(ValueError, match="no command contains 'stauts'"):
-        choose_commands(["status", "stauts"])
+    with pytest.raises(ValueError, match="no command contains 'pause'"):
+        choose_commands(["status", "pause"])
 
 
 def test_same_seed_draws_same_ways() -> None:
