@@ -16,20 +16,22 @@ from common.errors import FleetError
 from common.exit_codes import INTERRUPTED, NOT_ALL_OK, USER_MUST_ACT
 from common.interrupts import INTERRUPT_MESSAGE, ignore_interrupts, print_interrupt, recover_interrupts, run_interruptible
 
+_MOST_TRACEBACK = 16_000  # characters, as in the log
+
 
 def run_program(name: str, module: str) -> NoReturn:
     """Run the click command ``cli`` of ``module`` as the program ``name``, and end the process with its exit code."""
-    code: object = NOT_ALL_OK
+    code = NOT_ALL_OK
     try:
         run_interruptible(lambda: run_command(name, lambda **given: importlib.import_module(module).cli(**given)))
     except SystemExit as end:
-        code = end.code
+        code = _read_code(end)
     except KeyboardInterrupt:
         print_interrupt()
         code = INTERRUPTED
     except BaseException:  # noqa: BLE001  # the interpreter does the same with an uncaught exception
-        sys.excepthook(*sys.exc_info())
-    end_process(code if isinstance(code, int) else 0)
+        _print_traceback()
+    end_process(code)
 
 
 def run_command(name: str, command: Callable[..., object]) -> NoReturn:
@@ -62,7 +64,7 @@ def run_command(name: str, command: Callable[..., object]) -> NoReturn:
 
 
 def end_process(code: int) -> NoReturn:
-    """End the process without the interpreter's teardown.
+    """End the process without the interpreter's teardown. The exit code is 1 instead of 0 if its output could not be written.
 
     Threads of native libraries (Arrow, object storage) may still run. If they end during the interpreter's teardown, they can
     abort the process: ``terminate called without an active exception``.
@@ -70,6 +72,31 @@ def end_process(code: int) -> NoReturn:
     ignore_interrupts()
     atexit._run_exitfuncs()  # noqa: SLF001  # there is no public name
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError, AttributeError):  # the reader of a pipe has exited, or the stream is closed
+        try:
             stream.flush()
+        except (BrokenPipeError, ValueError, AttributeError):  # the reader of a pipe has exited, or the stream is closed
+            pass
+        except OSError as error:
+            code = code or NOT_ALL_OK
+            with suppress(OSError):
+                os.write(2, f"the output could not be written: {error.strerror}\n".encode())
     os._exit(code)
+
+
+def _read_code(end: SystemExit) -> int:
+    """Return the exit code as the interpreter does: a text is printed, and its code is 1."""
+    if end.code is None or isinstance(end.code, int):
+        return end.code or 0
+    from common.redaction import mask_text  # as above
+
+    sys.stderr.write(mask_text(f"{end.code}\n"))
+    return NOT_ALL_OK
+
+
+def _print_traceback() -> None:
+    """Print the traceback of an unexpected exception. Its message can contain a secret, so secrets are masked."""
+    import traceback  # imported here: few commands need it
+
+    from common.redaction import mask_text  # as above
+
+    sys.stderr.write(mask_text(traceback.format_exc(), most=_MOST_TRACEBACK))

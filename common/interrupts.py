@@ -25,6 +25,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _LOOK_S = 0.05
 _LOST_AFTER_S = 0.5
 _STUCK_AFTER_S = 2.0
+_HELD_FOR_S = 60.0
 
 
 def handle_interrupts() -> None:
@@ -66,7 +67,7 @@ def recover_interrupts() -> Iterator[None]:
 
 @contextmanager
 def hold_interrupts(*, held: bool = True) -> Iterator[None]:
-    """Defer an interrupt that arrives in this block to the end of the block.
+    """Defer an interrupt that arrives in this block to the end of the block, for 60 s at most. Then the process ends.
 
     Inside it, a block with ``held=False`` can be interrupted again. So a resource is opened and closed completely, and its use
     can be interrupted: ``with hold_interrupts(), start_redis(folder) as server, hold_interrupts(held=False): ...``
@@ -97,23 +98,29 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
         frame = frame.f_back
     if frame is None:
         _exit()
+    _held.clear()
     raise KeyboardInterrupt
 
 
 def _watch(pipe: int, main_thread: int) -> None:
-    """Resend each interrupt that the main thread has lost. End the process if that thread is stuck in native code."""
+    """Send each interrupt again every 0.5 s until the process ends, but not while the main thread cleans up.
+
+    A lost interrupt cannot be detected in another way. End the process if the main thread is blocked in native code.
+    """
     while received := os.read(pipe, 1):
         number, received_at = received[0], time.monotonic()
         if signal.getsignal(number) is not _interrupt:  # the launcher of workers installs other handlers
             continue
         while not _taken:
-            if time.monotonic() - received_at > _STUCK_AFTER_S:
+            if time.monotonic() - received_at > (_HELD_FOR_S if any(_holding) else _STUCK_AFTER_S):
                 _exit()
             time.sleep(_LOOK_S)
         _taken.clear()
         seen_at = time.monotonic()
         while time.monotonic() - seen_at < _LOST_AFTER_S:
             time.sleep(_LOOK_S)
+            if any(_holding) and time.monotonic() - received_at > _HELD_FOR_S:
+                _exit()
             if any(_holding) or _is_cleaning_up(main_thread):
                 seen_at = time.monotonic()
         signal.pthread_kill(main_thread, number)

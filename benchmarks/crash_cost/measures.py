@@ -1,4 +1,4 @@
-"""The measures of a part with their goals, and the measures that all parts have."""
+"""The measures of each part of the benchmark with their goals, and the measures that all parts share."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,7 +9,7 @@ POISON = "poison"
 
 
 class Line(NamedTuple):
-    """One measure of a part with its goal. ``is_met`` is ``None`` if the part was skipped; ``goal`` is then the reason."""
+    """One measure of a part with its goal. ``is_met`` is ``None`` if the part was skipped; ``goal`` then says why."""
 
     part: str
     measure: str
@@ -37,7 +37,7 @@ def check_outcomes(part: str, runs: Sequence[Ended], poisons: int) -> list[Line]
     return [
         at_least(part, "poison samples identified in each run", min(found), poisons),
         at_most(part, "other samples that are not ok", others, 0),
-        at_most(part, "samples lost or double", sum(run.lost + run.double for run in runs), 0),
+        at_most(part, "samples lost or duplicated", sum(run.lost + run.double for run in runs), 0),
     ]
 
 

@@ -14,8 +14,8 @@
 --                             holder can renew until another worker takes the chunk over
 --   KEYS[7] progress  LIST    the last 128 commits, newest first: "ms samples tokens"
 --   KEYS[8] offers    ZSET    chunk -> time of its next offer, in ms; it was offered to a worker that has not leased it yet
---   KEYS[9] strikes   HASH    chunk -> engine deaths with a known cause while the chunk was in flight; deleted by its commit
---   KEYS[10] losses   HASH    chunk -> holders lost without a known cause since its last journal entry; deleted by its commit
+--   KEYS[9] strikes   HASH    chunk -> attributed or out-of-memory deaths while the chunk was in flight; deleted by its commit
+--   KEYS[10] losses   HASH    chunk -> holders lost without a strike since its last journal entry; deleted by its commit
 --   KEYS[11] journal  HASH    sample_id -> outcome, of one leased chunk; deleted by its commit
 --   KEYS[12] trial    HASH    of one quarantined chunk; deleted by its commit. group -> ids of the samples that run now,
 --                             separated by spaces, or "control"; died:<cause>:<group> -> holders lost while that group ran

@@ -64,7 +64,9 @@ class _StrictLoader(yaml.SafeLoader):
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and (first := seen.setdefault((key.tag, key.value), key)) is not key:
                 line = first.start_mark.line + 1
-                raise self._mistake(key, [*self._path, key.value], f"given twice, first in line {line}; expected it once")
+                raise self._mistake(
+                    key, [*self._path, key.value], f"duplicate key, first set in line {line}; expected each key once"
+                )
         return node
 
     def _mistake(self, at: Any, path: list[str], message: str) -> ConfigError:

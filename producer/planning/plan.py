@@ -22,8 +22,8 @@ from producer.planning.shuffle import Counts, Spread, shuffle_samples
 def plan_run(spec: RunSpec, samples: Iterable[Sample], store: Store) -> Plan:
     """Shuffle the samples and write samples, index and ``run.json``, in this order. Return the plan.
 
-    Memory holds one bucket (about 1/256 of the samples) and the index. The same spec and samples give the same bytes.
-    Therefore planning again after a crash, or two producers at the same time, write the same plan. ``run.json`` is written
+    Memory holds one bucket (about 1/256 of the samples) and the index. The same spec and samples give the same bytes:
+    a second planning, after a crash or by another producer, writes the same plan. ``run.json`` is written
     last: its presence marks a complete plan. Raises ``ConfigError`` if there are no samples.
     """
     counts = Counts([source.name for source in spec.datasets])
@@ -32,7 +32,7 @@ def plan_run(spec: RunSpec, samples: Iterable[Sample], store: Store) -> Plan:
         index = write_chunks(groups, spec.chunks, datasets=len(spec.datasets), write=writer.write)
         if not index:
             raise ConfigError(
-                f"nothing to run: {', '.join(source.path for source in spec.datasets)} hold no rows; expected at least one"
+                f"nothing to run: no rows in {', '.join(source.path for source in spec.datasets)}; expected at least one"
             )
     store.put(index_key(spec.run_id), index.encode())
     plan = Plan(run_id=spec.run_id, samples=sum(counts.unique), chunks=len(index), datasets=counts.to_records())
@@ -55,7 +55,7 @@ def open_scratch() -> Iterator[Path]:
 
 
 def describe_plan(spec: RunSpec, samples: Iterable[Sample]) -> dict[str, Any]:
-    """Return the resolved spec, its digest and the counts that ``plan_run`` would find. Do not write to the store."""
+    """Return the resolved spec, its digest and the counts that ``plan_run`` would find. It does not write to the store."""
     counts = Counts([source.name for source in spec.datasets])
     with open_scratch() as scratch:
         groups = shuffle_samples(samples, counts, seed=spec.shuffle.seed, scratch=scratch)

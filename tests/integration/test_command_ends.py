@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -199,6 +200,23 @@ def command(**given):
     print("blocked", flush=True)
     library.pthread_mutex_lock(mutex)
 """
+HELD_IN_NATIVE_CODE = """
+import ctypes, os, threading, time
+from common.interrupts import hold_interrupts
+def command(**given):
+    library, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(256)
+    library.pthread_mutex_init(mutex, None)
+    library.pthread_mutex_lock(mutex)
+    def interrupt():
+        os.kill(os.getpid(), {by})
+        time.sleep(2.5)  # longer than the watching thread waits for a main thread that is not in such a block
+        library.pthread_mutex_unlock(mutex)
+    with hold_interrupts():
+        threading.Thread(target=interrupt).start()
+        library.pthread_mutex_lock(mutex)
+        print("completed")
+    print("continued")
+"""
 WITH_NATIVE_THREADS = """
 from tests.support.native_threads import start_native_reading
 def command(**given):
@@ -298,7 +316,9 @@ def test_interrupted_command_completes_its_cleanup(by: signal.Signals) -> None:
 
 
 @BY
-@pytest.mark.parametrize("body", [HELD, HELD_UNTIL_USE, IN_USE], ids=["held", "until use", "in use"])
+@pytest.mark.parametrize(
+    "body", [HELD, HELD_UNTIL_USE, IN_USE, HELD_IN_NATIVE_CODE], ids=["held", "until use", "in use", "native code"]
+)
 def test_held_interrupt_is_raised_at_the_end(body: str, by: signal.Signals) -> None:
     ended = run_body(body.format(by=int(by)))
     assert (ended.returncode, ended.stdout, ended.stderr.strip()) == (130, "completed\n", INTERRUPT_MESSAGE)
@@ -314,6 +334,36 @@ def test_interrupt_ends_a_command_in_native_code(by: signal.Signals) -> None:
         started.send_signal(by)
         _, error = started.communicate(timeout=60)
     assert (started.returncode, error.strip()) == (130, INTERRUPT_MESSAGE)
+
+
+def test_text_of_system_exit_is_printed() -> None:
+    ended = run_body("import sys\ndef command(**given):\n    sys.exit('the driver does not answer')\n")
+    assert (ended.returncode, ended.stderr) == (1, "the driver does not answer\n")
+
+
+def test_traceback_of_unexpected_exception_is_masked() -> None:
+    ended = run_body("def command(**given):\n    raise RuntimeError('redis://:s3cret-word@host refuses')\n")
+    assert ended.returncode == 1
+    assert "RuntimeError: redis://***@host refuses" in ended.stderr
+    assert "in command" in ended.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has /dev/full")
+def test_unwritten_output_is_an_error() -> None:
+    code = WITH_COMMAND.format(body="def command(**given):\n    print('answer')\n    return 0\n")
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=ROOT,
+            env=buffered,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert (ended.returncode, ended.stderr) == (1, "the output could not be written: No space left on device\n")
 
 
 def test_ignored_interrupts_stay_ignored() -> None:

@@ -19,7 +19,7 @@ from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# Runs a program and sends it a signal when a function has been called, or has returned, so many times.
+# Runs a program and sends it a signal after a given number of calls or returns of a function.
 AT_FUNCTION = """
 import os, runpy, sys
 

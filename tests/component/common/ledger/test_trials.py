@@ -1,4 +1,4 @@
-"""The ledger on faults: strikes, quarantine, aborted runs, cancelled runs, and runs that grow."""
+"""How the ledger handles faults: strikes, quarantine, aborted runs, cancelled runs, and runs that grow."""
 
 import os
 from collections.abc import Iterator
@@ -44,7 +44,7 @@ def acquire(ledger: Ledger, chunk: int = 0) -> Lease:
     return wait_until(lambda: ledger.acquire(RUN, chunk, "gpu0@a"), "a lease")
 
 
-def test_second_known_death_quarantines_a_chunk(ledger: Ledger) -> None:
+def test_second_attributed_death_quarantines_a_chunk(ledger: Ledger) -> None:
     standings = []
     for cause in (DeathCause.CRASH, DeathCause.OUT_OF_MEMORY, None):
         lease = acquire(ledger)
@@ -106,7 +106,7 @@ def test_one_struck_chunk_is_offered_at_a_time(patient: Ledger) -> None:
     assert [len(patient.expire_leases(RUN)) for _ in range(4)] == [1, 1, 1, 0]
 
 
-def test_one_worker_at_a_time_serves_the_quarantine(patient: Ledger) -> None:
+def test_one_quarantined_chunk_is_leased_at_a_time(patient: Ledger) -> None:
     for chunk in (0, 1):
         strike(patient, chunk, times=2)
     strike(patient, 2, times=1)
@@ -190,7 +190,7 @@ def test_commit_deletes_strikes_and_trials(ledger: Ledger) -> None:
     assert ledger.count_cleared(RUN) == {}
 
 
-def test_failing_run_is_paused_with_numbers_and_error(ledger: Ledger) -> None:
+def test_pause_reason_states_counts_and_last_error(ledger: Ledger) -> None:
     ledger.set_abort(RUN, AbortIf(failed_rate=0.5, after=8))
     ledger.commit(make_chunk(0), make_part(0, ["failed"] * 4), DATASETS)
     assert view(ledger).state == "running", "too few samples to abort"
@@ -275,7 +275,7 @@ def test_done_run_is_running_after_growth(ledger: Ledger) -> None:
 
 
 def test_commit_of_unknown_chunk_is_not_counted(ledger: Ledger) -> None:
-    """Redis lost the growth of the run, because it was killed within a second after that write. The run still ends."""
+    """Redis was killed within a second of the write that added the chunk, and lost that write. The run still ends."""
     for number in range(3):
         ledger.commit(make_chunk(number), make_part(number, ["failed"] * 4), DATASETS)
     again = make_chunk(3).model_copy(update={"scattered": (1, 4, 9, 11)})

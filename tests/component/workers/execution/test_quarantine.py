@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from PIL import Image
 
 from common.deaths import DeathCause
 from common.errors import EngineError
@@ -174,3 +175,23 @@ def test_control_is_a_sample_with_an_ok_outcome(fleet: Fleet, exits: list[int]) 
     assert len(asked) == 1 + 4
     assert exits == []
     assert_run_is_sound(fleet, run_id)
+
+
+def test_plain_question_replaces_unreadable_control(fleet: Fleet, exits: list[int]) -> None:
+    write_poisoned_profile(fleet, "raises")
+    rows = [{**row, "image": f"{number}.png"} for number, row in enumerate(make_rows(8))]
+    for row in rows:
+        Image.new("RGB", (28, 28)).save(fleet.folder / str(row["image"]))
+    run_id = enqueue_rows(fleet, "poisoned", rows, chunk=4)
+    with open_worker(fleet, "poisoned", janitor_s=600) as worker:
+        run_chunk(worker, run_id, 1)
+        for sample in read_samples(worker, run_id, 1):
+            (fleet.folder / f"{int(sample.index)}.png").unlink()
+    quarantine_chunk(fleet, run_id)
+    (fleet.folder / "asked").unlink()
+    with open_worker(fleet, "poisoned", janitor_s=600) as worker:
+        run_chunk(worker, run_id, 0)
+    asked = (fleet.folder / "asked").read_text().split()
+    assert asked[0] == "control"
+    assert len(asked) == 1 + 4
+    assert exits == []

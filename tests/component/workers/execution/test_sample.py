@@ -173,7 +173,7 @@ def test_any_other_refusal_is_not_retried(
     assert (outcome.status, outcome.error_code) == (status, code)
 
 
-def test_answer_survives_reminder_longer_than_context(worker: Worker, fleet: Fleet) -> None:
+def test_answer_is_kept_if_reminder_exceeds_context(worker: Worker, fleet: Fleet) -> None:
     rules = [{"match": "", "answers": [" "]}]
     worker.host.engine = engine = EchoEngine(make_profile("echo", {"table": rules, "context_tokens": 16}), "")
     asyncio.run(engine.start())
@@ -194,7 +194,7 @@ def test_faulty_row_never_reaches_the_engine(worker: Worker, fleet: Fleet) -> No
 
 
 @pytest.mark.parametrize("fault", [SampleError("engine_rejected", "too odd"), OutOfMemory("too big")])
-def test_request_error_is_the_samples_outcome(worker: Worker, fleet: Fleet, fault: Exception) -> None:
+def test_request_error_fails_only_its_sample(worker: Worker, fleet: Fleet, fault: Exception) -> None:
     def answer(request: Request) -> str:
         if "bad" in request.messages[-1].text:
             raise fault
@@ -207,7 +207,7 @@ def test_request_error_is_the_samples_outcome(worker: Worker, fleet: Fleet, faul
     assert outcomes["bad"].error_message == str(fault)
 
 
-def test_adapter_error_is_the_samples_outcome(worker: Worker, fleet: Fleet, exits: list[int]) -> None:
+def test_adapter_error_fails_only_its_sample(worker: Worker, fleet: Fleet, exits: list[int]) -> None:
     surprises: tuple[type[BaseException], ...] = (
         RuntimeError,
         MemoryError,
@@ -321,7 +321,7 @@ def test_video_frames_precede_the_text(worker: Worker, fleet: Fleet) -> None:
     assert all(request.messages[-1].images == len(request.images) for request in engine.asked)
 
 
-def test_profile_bounds_apply_to_engine_images(fleet: Fleet) -> None:
+def test_profile_bounds_apply_to_images_for_the_engine(fleet: Fleet) -> None:
     fleet.write_profile("small", media={"max_pixels": 960, "max_frames": 2})
     (fleet.folder / "film.mp4").write_bytes(encode_video(40))
     paint_number(7).save(fleet.folder / "a.png")

@@ -234,7 +234,7 @@ def test_custom_engine_and_adapter_are_accepted(folder: Path) -> None:
         ("model: [", "not valid YAML (line 1, column 9): while parsing"),
         ("model: 2020-13-45", "not valid YAML: month must be in 1..12"),
         ("model: !!python/name:os.system", "not valid YAML (line 1, column 8): could not determine a constructor"),
-        ("model: a\nmodel: b\n", "line 2: model: given twice, first in line 1; expected it once"),
+        ("model: a\nmodel: b\n", "line 2: model: duplicate key, first set in line 1; expected each key once"),
         ("1: a\n", "1: found 1; expected: a field name that is text"),
     ],
 )

@@ -35,8 +35,8 @@ def test_valid_yaml_is_parsed(text: str, value: object) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: 1\nb: 2\n'a': 3", "line 3: a: given twice, first in line 1; expected it once"),
-        ("a:\n  - b: 1\n    b: 2", "line 3: a.0.b: given twice, first in line 2; expected it once"),
+        ("a: 1\nb: 2\n'a': 3", "line 3: a: duplicate key, first set in line 1; expected each key once"),
+        ("a:\n  - b: 1\n    b: 2", "line 3: a.0.b: duplicate key, first set in line 2; expected each key once"),
         ("a: &x [1, 2]\nb: *x", "line 2: b: found the alias *x; write the value out, or quote it if it is text"),
         ("b: &x {c: 1}\na: {<<: *x, c: 2}", "line 2: a.<<: found the alias *x"),
         ("a: &x b\n? *x\n: 1", "line 2: found the alias *x"),
@@ -44,7 +44,7 @@ def test_valid_yaml_is_parsed(text: str, value: object) -> None:
         (BILLION_LAUGHS, "line 2: b.0: found the alias *a"),
         (f"a: &x {'y' * 100_000}\nb: [{', '.join(['*x'] * 200)}]", "line 2: b.0: found the alias *x"),
         ("a: &x [*x]", "line 1: a.0: found the alias *x"),
-        ("? {a: 1, a: 2}\n: 3", "line 1: a: given twice, first in line 1"),
+        ("? {a: 1, a: 2}\n: 3", "line 1: a: duplicate key, first set in line 1"),
         ("[" * 5000, "nested too deeply; expected a few levels"),
         ("a:\n\tb: 1", "not valid YAML (line 2, column 1): while scanning for the next token: found character '\\t' that"),
         ("a: 1\nb: \x00", "not valid YAML (line 2): the character #x0000; remove it"),

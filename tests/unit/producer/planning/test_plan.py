@@ -133,7 +133,7 @@ def test_run_record_is_written_last_and_once(store: Store, monkeypatch: pytest.M
 
 
 def test_empty_run_is_rejected_and_not_stored(store: Store) -> None:
-    with pytest.raises(ConfigError, match=r"nothing to run: one\.jsonl, two\.jsonl hold no rows"):
+    with pytest.raises(ConfigError, match=r"nothing to run: no rows in one\.jsonl, two\.jsonl"):
         plan_run(make_spec("one", "two"), [], store)
     assert list(store.list_keys()) == []
 
