@@ -283,6 +283,7 @@ def test_config_error_pauses_and_resume_continues(worker: Worker, fleet: Fleet) 
     assert view is not None
     assert (view.state, view.reason) == ("paused", "tried@test: the endpoint refuses the key; set OPENAI_API_KEY")
     fleet.run_producer("resume", run_id)
+    run_task(worker, run_id, 0)  # this worker does not receive messages
     assert fleet.wait_for_end(run_id).samples.ok == 10
     assert_run_is_sound(fleet, run_id)
     asked = count_asked(engine)
