@@ -121,10 +121,10 @@ def watch(run_id: str) -> int:
 
 @cli.command()
 @run_argument
-@click.option("--retry", metavar="STATUSES", default="", help="Run samples again by status: failed, invalid or failed,invalid.")
+@click.option("--retry", metavar="STATUSES", multiple=True, help="Run samples again by status: failed, invalid or failed,invalid.")
 @click.option("--rebuild", is_flag=True, help="Delete the run from Redis and rebuild it from the store.")
 @json_option
-def resume(run_id: str, retry: str, rebuild: bool, as_json: bool) -> None:
+def resume(run_id: str, retry: tuple[str, ...], rebuild: bool, as_json: bool) -> None:
     """Resume a paused or cancelled run.
 
     Enqueues every chunk that is neither done nor leased. With --retry failed,invalid, the samples with these statuses are run
@@ -137,7 +137,7 @@ def resume(run_id: str, retry: str, rebuild: bool, as_json: bool) -> None:
     from producer.console.status import print_resumed
     from producer.runs.control import resume_run
 
-    statuses = _split_statuses(retry)
+    statuses = _split_statuses(",".join(retry))
     with _fleet() as (store, ledger):
         resumed = resume_run(run_id, store, ledger, make_app(get_settings()), retry=statuses, rebuild=rebuild)
     click.echo(resumed.model_dump_json()) if as_json else print_resumed(resumed, statuses, Console())
@@ -219,7 +219,8 @@ def demo(folder: Path) -> None:
 def _fleet(*, create: bool = False) -> Iterator[tuple[Store, Ledger]]:
     """Open the store and the ledger. If Redis becomes unreachable, the command ends with exit code 3.
 
-    With ``create``, the folder of a local store is created if it does not exist.
+    With ``create``, a missing folder of a local store is created, unless the ledger holds runs: their store has objects, so its
+    folder is missing only for now.
     """
     from common.ledger.connection import connect_redis, reaching_redis
     from common.ledger.ledger import Ledger
@@ -227,7 +228,8 @@ def _fleet(*, create: bool = False) -> Iterator[tuple[Store, Ledger]]:
 
     settings = get_settings()
     with reaching_redis(settings):
-        yield _open_store(create=create), Ledger(connect_redis(settings), settings)
+        ledger = Ledger(connect_redis(settings), settings)
+        yield _open_store(create=create and not ledger.has_runs()), ledger
 
 
 def _split_statuses(text: str) -> tuple[str, ...]:

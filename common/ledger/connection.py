@@ -85,9 +85,11 @@ def reaching_redis(settings: Settings) -> Iterator[None]:
     try:
         yield
     except redis.RedisError as error:
+        address = mask_text(settings.redis_url.get_secret_value()).partition("://")[2].removeprefix("***@")
+        if "DB index is out of range" in str(error):
+            raise ConfigError(f"Redis at {address} has no database with this number; correct the end of FLEET_REDIS_URL") from error
         if not can_pass(error):
             raise
-        address = mask_text(settings.redis_url.get_secret_value()).partition("://")[2].removeprefix("***@")
         if isinstance(error, redis.AuthenticationError):
             raise ConfigError(
                 f"Redis at {address} rejects the user or password ({error}); correct them in FLEET_REDIS_URL"

@@ -243,6 +243,10 @@ class Ledger:
         """
         self.client.delete(*run_keys(run_id))
 
+    def has_runs(self) -> bool:
+        """Return whether the ledger holds any run, including runs that ended."""
+        return any(True for _ in self.client.scan_iter(match=run_keys("*").states, count=1000))
+
     def list_runs(self, model: str) -> list[str]:
         """Return the ids of a model's open runs. Remove runs that ended or expired from the list."""
         members: Any = self.client.smembers(runs_key(model))

@@ -10,7 +10,7 @@ import os
 import secrets
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -202,10 +202,24 @@ class Store:
     def _where(self, key: str) -> str:
         return f"{self.url}: {key!r}"
 
-    def _translating(self, key: str) -> AbstractContextManager[None]:
+    @contextmanager
+    def _translating(self, key: str) -> Iterator[None]:
+        """Translate errors. Raise ``StoreClosed`` if a local folder is missing before or after the operation.
+
+        The folder can vanish during the operation, which then finds no object or lists no keys.
+        """
+        self._check_folder()
+        try:
+            with translating(self._where(key)):
+                yield
+        except MissingObject:
+            self._check_folder()
+            raise
+        self._check_folder()
+
+    def _check_folder(self) -> None:
         if self._folder:
             check_folder(self._folder)
-        return translating(self._where(key))
 
 
 def open_store(url: str, *, create: bool = True, patience_s: float = 10.0) -> Store:
@@ -239,7 +253,7 @@ def open_store(url: str, *, create: bool = True, patience_s: float = 10.0) -> St
 
 def _open_folder(folder: Path, *, create: bool) -> Store:
     try:
-        if create:
+        if create and not folder.exists():
             folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise translate_folder_error(error, f"store {folder}: cannot make this folder") from error

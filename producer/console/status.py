@@ -143,7 +143,7 @@ def _advise_resuming(enqueued: Enqueued) -> str:
 
 
 def _advise_workers(model: str) -> str:
-    return f"no worker serves {model} now; on a GPU node: workers start --model {model}"
+    return f"no worker serves {model} now; start one: workers start --model {model} (without a GPU: --gpus none)"
 
 
 def _cells(counts: SampleCounts) -> list[str]:

@@ -91,5 +91,6 @@ def _explain_unknown(source: DatasetSource) -> str:
     known = f"known formats: {', '.join(sorted(_readers))} (by ending: {', '.join(sorted(_formats_by_ending))})"
     if source.format is None:
         return f"dataset {source.name!r}: path: no reader for files like {source.path}; give its format: NAME; {known}"
-    hint = suggest(source.format, [*_readers, *(ending.lstrip(".") for ending in _formats_by_ending)])
+    by_ending = _formats_by_ending.get(f".{source.format}")
+    hint = f"; did you mean {by_ending!r}?" if by_ending else suggest(source.format, _readers)
     return f"dataset {source.name!r}: format: unknown format {source.format!r}{hint}; {known}"

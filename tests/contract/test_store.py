@@ -17,6 +17,7 @@ import trustme
 from common.errors import ConfigError, FleetError, IntegrityError, ServiceUnreachable, TransientError
 from common.exit_codes import UNREACHABLE, USER_MUST_ACT
 from common.storage.store import MissingObject, Store, StoreClosed, StoreFull, open_store
+from common.storage.store_errors import check_folder
 from tests.support.faults.faulty_s3 import Fault, FaultyS3, answer, cut_answer, faulty_s3, lose_answer, lose_request
 from tests.support.faults.small_disk import SmallDisk, small_disk
 from tests.support.servers.tls_proxy import start_tls_proxy
@@ -241,6 +242,30 @@ def test_folder_that_disappears_is_not_created_again(tmp_path: Path) -> None:
     assert not (tmp_path / "store").exists()
     (tmp_path / "away").rename(tmp_path / "store")
     assert list(store.list_keys()) == ["runs/a/key"]
+
+
+@pytest.mark.parametrize("operation", ["get", "get_range", "exists", "list_keys"])
+def test_folder_that_vanishes_during_a_read_is_not_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operation: str) -> None:
+    """A run must not be paused because its objects seem to be missing."""
+    store = open_store(str(tmp_path / "store"))
+    store.put("runs/key", b"content")
+    checks: list[Path] = []
+
+    def check_and_move(folder: Path) -> None:
+        check_folder(folder)
+        if not checks:
+            folder.rename(tmp_path / "away")
+        checks.append(folder)
+
+    monkeypatch.setattr("common.storage.store.check_folder", check_and_move)
+    operations: dict[str, Callable[[], object]] = {
+        "get": lambda: store.get("runs/key"),
+        "get_range": lambda: store.get_range("runs/key", 0, 3),
+        "exists": lambda: store.exists("runs/key"),
+        "list_keys": lambda: list(store.list_keys("runs")),
+    }
+    with pytest.raises(StoreClosed, match="no such folder now"):
+        operations[operation]()
 
 
 @pytest.mark.parametrize(

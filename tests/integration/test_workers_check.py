@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.fleet import ROOT, Fleet
+from tests.support.fleet import ROOT, Fleet, make_rows
 from tests.support.hardware.fake_gpus import with_gpus
+from tests.support.workers import enqueue_rows
 
 ALWAYS_CHECKED = ("redis", "redis access", "redis memory", "redis durability", "clock", "store", "versions", "profile", "engine")
 
@@ -42,6 +43,19 @@ def test_ready_node_reports_success(fleet: Fleet) -> None:
     text = run_check(fleet.environment(), "--model", "some", "--gpus", "none", code=0)
     assert "this node can run" in text.splitlines()[-1]
     assert fleet.server.url.split("@")[0].rpartition(":")[2] not in text, "the password"
+
+
+def test_store_of_a_new_fleet_may_be_missing(fleet: Fleet) -> None:
+    fleet.write_profile("some")
+    store = fleet.folder / "store"
+    store.rename(fleet.folder / "away")
+    found = check_as_json(fleet.environment(), "--model", "some", "--gpus", "none", code=0)
+    assert (found["store"]["level"], found["store"]["found"]) == ("warning", f"{store} does not exist yet")
+    (fleet.folder / "away").rename(store)
+    enqueue_rows(fleet, "some", make_rows(4))
+    store.rename(fleet.folder / "away")
+    found = check_as_json(fleet.environment(), "--model", "some", "--gpus", "none", code=3)
+    assert (found["store"]["level"], found["redis"]["level"]) == ("problem", "ok")
 
 
 def test_gpus_and_chosen_options_are_reported(fleet: Fleet) -> None:

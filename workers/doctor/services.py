@@ -12,9 +12,10 @@ from redis.connection import parse_url
 from redis.retry import Retry
 
 from common.errors import FleetError
-from common.ledger.connection import reaching_redis
+from common.ledger.connection import connect_redis, reaching_redis
+from common.ledger.ledger import Ledger
 from common.settings import Settings
-from common.storage.store import open_store
+from common.storage.store import StoreClosed, open_store
 from workers.doctor.finding import GIB, Finding, report_fault
 
 _ANSWER_S = 2.0
@@ -53,10 +54,22 @@ def check_store(settings: Settings) -> list[Finding]:
     try:
         probe = open_store(settings.store_url, create=False, patience_s=_ANSWER_S).probe()
     except FleetError as error:
+        folder = find_store_folder(settings)
+        if folder and isinstance(error, StoreClosed) and not folder.exists() and not _has_runs(settings):
+            return [Finding("store", "warning", f"{folder} does not exist yet", "the first `producer enqueue` creates it")]
         return [report_fault("store", error)]
     shared = "; the producer and every node must see the same folder" if find_store_folder(settings) else ""
     found = f"{probe.url}: an object was written, read and created only once in {probe.duration_s * 1000:.0f} ms{shared}"
     return [Finding("store", "ok", found)]
+
+
+def _has_runs(settings: Settings) -> bool:
+    """Return whether the ledger holds a run, or may hold one because Redis cannot be read."""
+    try:
+        with reaching_redis(settings), connect_redis(settings, patience_s=0) as client:
+            return Ledger(client, settings).has_runs()
+    except (FleetError, redis.RedisError):
+        return True
 
 
 def find_store_folder(settings: Settings) -> Path | None:

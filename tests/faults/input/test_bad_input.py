@@ -141,7 +141,7 @@ def test_status_reports_model_without_workers(shared_fleet: Fleet) -> None:
     run_id = shared_fleet.enqueue(shared_fleet.write_spec("quick", [rows])).run_id
     output = shared_fleet.run_producer("status", run_id)
     assert "waiting for a worker" in output
-    assert "no worker serves quick now; on a GPU node: workers start --model quick" in output
+    assert "no worker serves quick now; start one: workers start --model quick (without a GPU: --gpus none)" in output
 
 
 def test_at_least_60_cases_have_unique_names() -> None:

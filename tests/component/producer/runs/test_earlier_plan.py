@@ -18,7 +18,7 @@ RUN = "old-96f6cef78532"
 @pytest.fixture
 def old_fleet(fleet: Fleet) -> Fleet:
     """Return a fleet with the store, the profile and the spec of the earlier version."""
-    shutil.copytree(DATA / "store", fleet.folder / "store")
+    shutil.copytree(DATA / "store", fleet.folder / "store", dirs_exist_ok=True)
     shutil.copy(DATA / "old.yaml", fleet.folder / "profiles")
     for name in ("rows.jsonl", "spec.yaml", "old.yaml"):
         shutil.copy(DATA / name, fleet.folder)

@@ -24,14 +24,14 @@ SERVICES = (
     CommandCase(
         "store is a file",
         "`FLEET_STORE_URL=rows.jsonl`, a file",
-        "producer: store rows.jsonl: cannot make this folder: File exists",
+        "producer: store rows.jsonl: found a file; expected a folder",
         arguments=_ENQUEUE,
         environment={"FLEET_STORE_URL": "rows.jsonl"},
     ),
     CommandCase(
         "store below a file",
         "a store in a folder that is a file",
-        "producer: store rows.jsonl/store: cannot make this folder: Not a directory",
+        "producer: store rows.jsonl/store: cannot … this folder: Not a directory",
         arguments=_ENQUEUE,
         environment={"FLEET_STORE_URL": "rows.jsonl/store"},
     ),
@@ -93,8 +93,9 @@ SERVICES = (
         "`producer enqueue` for a model without workers; `producer status` prints the same",
         "quick-…: 1 rows, 1 samples in 1 chunks (planned)\n"
         "  enqueued 1 chunks; follow with: producer watch quick-…\n"
-        "  no worker serves quick now; on a GPU node: workers start --model quick",
+        "  no worker serves quick now; start one: workers start --model quick (without a GPU: --gpus none)",
         code=0,
+        prepare=lambda folder: (folder / "store").mkdir(),
         arguments=_ENQUEUE,
     ),
 )

@@ -89,13 +89,13 @@ SPECS = (
         "a key twice",
         "two lines `model:`",
         _GOOD + "model: tiny\n",
-        "line 3: model: given twice, first in line 1; expected it once",
+        "line 3: model: duplicate key, first set in line 1; expected each key once",
     ),
     _refuse(
         "a key twice, deeper",
         "`generation: {seed: 1, seed: 2}`",
         _GOOD + "generation: {seed: 1, seed: 2}\n",
-        "line 3: generation.seed: given twice, first in line 3; expected it once",
+        "line 3: generation.seed: duplicate key, first set in line 3; expected each key once",
     ),
     _refuse(
         "billion laughs",

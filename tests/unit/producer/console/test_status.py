@@ -113,7 +113,7 @@ def test_long_worker_names_are_printed_as_lines() -> None:
 
 
 def test_unfinished_run_without_workers_suggests_start() -> None:
-    advice = "no worker serves tiny now; on a GPU node: workers start --model tiny"
+    advice = "no worker serves tiny now; start one: workers start --model tiny (without a GPU: --gpus none)"
     assert show(make_status(SMALL, workers=()))[-1] == advice
     assert advice not in show(make_status(SMALL, workers=(), state="done"))
 
@@ -122,7 +122,7 @@ def test_enqueue_prints_counts_and_next_command() -> None:
     assert show_enqueued().splitlines() == [
         "tiny-1: 1,400 rows, 1,390 samples in 25 chunks (planned)",
         "  enqueued 25 chunks; follow with: producer watch tiny-1",
-        "  no worker serves tiny now; on a GPU node: workers start --model tiny",
+        "  no worker serves tiny now; start one: workers start --model tiny (without a GPU: --gpus none)",
     ]
     assert show_enqueued(planned=False, workers=2, rung=0).splitlines() == [
         "tiny-1: 1,400 rows, 1,390 samples in 25 chunks (planned before)",
