@@ -157,7 +157,7 @@ def test_odd_message_does_not_restart_the_worker(fleet: Fleet, run_id: str) -> N
     assert [worker.pid for worker in fleet.workers("wary")] == [pid]
     assert fleet.read_log().count("worker.started") == 1
     assert fleet.read_log().count("it has more than 16,384 characters") == 2
-    assert fleet.read_log().count("the fleet publishes uncompressed UTF-8") == 3
+    assert fleet.read_log().count("expected uncompressed UTF-8") == 3
     assert len(fleet.read_log()) < 1_000_000
     assert not any(make_app(fleet.settings).control.inspect(timeout=2).scheduled().values())
 
