@@ -81,7 +81,8 @@ class Worker:
             self.host.stop()
         except TimeoutError as error:
             self.die(str(error))
-        withdraw_worker(self.ledger.client, self.name)
+        with suppress(RedisError):  # the record expires
+            withdraw_worker(self.ledger.client, self.name)
 
     @contextmanager
     def exit_on_engine_error(self) -> Iterator[None]:

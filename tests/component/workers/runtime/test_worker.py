@@ -11,6 +11,7 @@ from redis.exceptions import ResponseError
 
 from common.exit_codes import ENGINE_DIED, ENGINE_KILLED
 from common.records import Lease
+from tests.support.faults.redis_faults import redis_without_permission
 from tests.support.fleet import Fleet, make_rows
 from tests.support.waiting import wait_until
 from tests.support.workers import Exited, enqueue_rows, exits, open_worker
@@ -42,6 +43,14 @@ def test_worker_record_lists_held_chunks_until_stop(fleet: Fleet) -> None:
             worker.leases.drain()
             wait_until(lambda: fleet.workers("tried")[0].state == "draining", "the drain in the worker's record")
     assert fleet.workers("tried") == []
+
+
+def test_worker_stops_while_redis_refuses_commands(fleet: Fleet) -> None:
+    fleet.write_profile("tried")
+    with open_worker(fleet, "tried") as worker:
+        with redis_without_permission(fleet):
+            worker.stop()
+        worker.stop = lambda: None  # type: ignore[method-assign]  # it was stopped here
 
 
 def test_drain_grace_starts_once_and_can_be_ended(worker: Worker) -> None:
