@@ -4,8 +4,20 @@ Each class has a stable ``code`` for outcomes and logs, and the ``exit_code`` of
 become outcomes. Chunk faults are exceptions. Machine faults end the process.
 """
 
+import errno
+
 from common.deaths import DeathCause
 from common.exit_codes import NOT_ALL_OK, UNREACHABLE, USER_MUST_ACT
+
+# This machine has no free file descriptors or no free memory.
+EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+# The file system is unavailable and may return: an NFS server restarts, a FUSE mount is lost, Lustre has evicted this machine
+# (ESHUTDOWN), or another process has a lease on the file (EAGAIN). EIO is not in the set, because it may be permanent for one
+# bad file.
+UNAVAILABLE = EXHAUSTED | {
+    *(errno.ESTALE, errno.ENOTCONN, errno.ESHUTDOWN, errno.ETIMEDOUT, errno.EAGAIN, errno.EHOSTDOWN, errno.EHOSTUNREACH),
+    *(errno.ENETDOWN, errno.ENETUNREACH, errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED),
+}
 
 
 class FleetError(Exception):
@@ -79,3 +91,8 @@ class IntegrityError(FleetError):
     """Stored data is inconsistent, so an engineer must examine it. The message names the samples or the object."""
 
     code = "integrity_error"
+
+
+def explain_unreadable(error: OSError, message: str) -> FleetError:
+    """Return the error for a file or folder of the user: ``TransientError`` if its file system is unavailable now."""
+    return TransientError(message) if error.errno in UNAVAILABLE else ConfigError(message)

@@ -1,12 +1,12 @@
 """The program ``producer``, also as ``python -m producer``."""
 
-from common.interrupts import handle_interrupts
+from common.program.interrupts import handle_interrupts
 
 handle_interrupts()  # before anything else is imported
 
 
 def main() -> None:
-    from common.commands import run_program
+    from common.program.commands import run_program
 
     run_program("producer", "producer.cli")
 

@@ -17,13 +17,13 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from common.broker.app import TASK_NAME, make_app
-from common.commands import end_process
 from common.errors import ConfigError, FleetError, TransientError
 from common.exit_codes import ENGINE_DIED, UNREACHABLE, USER_MUST_ACT
 from common.ledger.connection import connect_redis, reaching_redis
 from common.ledger.ledger import Ledger
 from common.ledger.worker_registry import WorkerRecord, announce_worker
 from common.logging import configure_log
+from common.program.commands import end_process
 from common.settings import Settings, get_settings
 from common.spec.files import find_profile, find_weights, read_profile
 from common.spec.models import ModelProfile

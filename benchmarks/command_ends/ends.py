@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from benchmarks.command_ends.commands import Command
 from common.exit_codes import INTERRUPTED
-from common.interrupts import INTERRUPT_MESSAGE
+from common.program.interrupts import INTERRUPT_MESSAGE
 
 _FORBIDDEN = ("Traceback", "terminate called", "Exception ignored", "Fatal Python error")
 

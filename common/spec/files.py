@@ -9,8 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from common.answers.validators import check_validators
 from common.digests import digest_file
-from common.errors import ConfigError
-from common.os_faults import explain_unreadable
+from common.errors import ConfigError, explain_unreadable
 from common.redaction import find_secrets, mask_record
 from common.settings import get_settings
 from common.spec.models import DatasetSource, ModelProfile, RunFile, RunSpec, SamplingParams, Validation

@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from common.errors import ConfigError
-from common.os_faults import explain_unreadable
+from common.errors import ConfigError, explain_unreadable
 from common.records import Sample
 from common.spec.models import DatasetSource
 from common.spelling import suggest

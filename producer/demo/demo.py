@@ -16,9 +16,9 @@ from rich.console import Console
 
 from common.broker.app import make_app
 from common.errors import ConfigError, FleetError
-from common.interrupts import hold_interrupts
 from common.ledger.connection import connect_redis
 from common.ledger.ledger import Ledger
+from common.program.interrupts import hold_interrupts
 from common.records import RunState
 from common.settings import Settings, get_settings
 from common.spec.files import read_specs

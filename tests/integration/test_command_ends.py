@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from common.interrupts import INTERRUPT_MESSAGE
+from common.program.interrupts import INTERRUPT_MESSAGE
 from tests.support.fleet import ROOT, Fleet, make_rows
 from tests.support.fleet_processes import find_processes
 from tests.support.planning import run_chunks
@@ -38,7 +38,7 @@ def print_calls():
     sys.setprofile(None)
     os.write(2, b"%d" % calls)
 
-from common import interrupts
+from common.program import interrupts
 handle = interrupts.handle_interrupts
 
 def handle_and_count():
@@ -54,10 +54,10 @@ runpy.run_module(program, run_name="__main__")
 # Run the body of COMMAND as a command of a program.
 WITH_COMMAND = """
 import sys, types
-from common.interrupts import handle_interrupts
+from common.program.interrupts import handle_interrupts
 
 handle_interrupts()
-from common.commands import run_program
+from common.program.commands import run_program
 
 {body}
 
@@ -155,7 +155,7 @@ def command(**given):
 """
 HELD = """
 import os, signal, time
-from common.interrupts import hold_interrupts
+from common.program.interrupts import hold_interrupts
 def command(**given):
     with hold_interrupts():
         os.kill(os.getpid(), {by})
@@ -167,7 +167,7 @@ def command(**given):
 """
 HELD_UNTIL_USE = """
 import os, signal, time
-from common.interrupts import hold_interrupts
+from common.program.interrupts import hold_interrupts
 def command(**given):
     with hold_interrupts():
         os.kill(os.getpid(), {by})
@@ -179,7 +179,7 @@ def command(**given):
 """
 IN_USE = """
 import os, signal, time
-from common.interrupts import hold_interrupts
+from common.program.interrupts import hold_interrupts
 def command(**given):
     with hold_interrupts():
         try:
@@ -202,7 +202,7 @@ def command(**given):
 """
 HELD_IN_NATIVE_CODE = """
 import ctypes, os, threading, time
-from common.interrupts import hold_interrupts
+from common.program.interrupts import hold_interrupts
 def command(**given):
     library, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(256)
     library.pthread_mutex_init(mutex, None)
@@ -388,6 +388,6 @@ def test_drained_worker_with_native_threads_exits_with_zero(fleet: Fleet) -> Non
 
 
 def test_failed_import_keeps_traceback_and_exit_code() -> None:
-    ended = run_code("from common.commands import run_program; run_program('producer', 'no_such_module')")
+    ended = run_code("from common.program.commands import run_program; run_program('producer', 'no_such_module')")
     assert ended.returncode == 1
     assert "ModuleNotFoundError" in ended.stderr

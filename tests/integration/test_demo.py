@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from common.interrupts import INTERRUPT_MESSAGE
+from common.program.interrupts import INTERRUPT_MESSAGE
 from common.settings import Settings
 from producer.demo.redis_server import start_redis
 from tests.support.fleet import Fleet
@@ -33,7 +33,7 @@ def find_moment(frame, happened, argument):
         sys.setprofile(None)
         os.kill(os.getpid(), int(number))
 
-from common import interrupts
+from common.program import interrupts
 handle = interrupts.handle_interrupts
 
 def handle_and_find():

@@ -3,8 +3,7 @@
 import socket
 from collections.abc import Iterator
 
-from common.errors import ConfigError, FleetError, TransientError
-from common.os_faults import UNAVAILABLE
+from common.errors import UNAVAILABLE, ConfigError, FleetError, TransientError
 
 _RETRIED_STATUSES = (408, 429)
 _SERVER_FAULT = 500

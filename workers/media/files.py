@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from common.errors import ConfigError, SampleError, TransientError
-from common.os_faults import UNAVAILABLE
+from common.errors import UNAVAILABLE, ConfigError, SampleError, TransientError
 from common.settings import Settings
 from common.spec.models import DatasetSource
 

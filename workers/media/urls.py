@@ -22,8 +22,7 @@ import httpcore2
 import httpx2
 from typing_extensions import override
 
-from common.errors import SampleError, TransientError
-from common.os_faults import EXHAUSTED
+from common.errors import EXHAUSTED, SampleError, TransientError
 
 PORT = 443
 MOST_REDIRECTS = 5

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from common.commands import run_command
+from common.program.commands import run_command
 from common.records import Outcome
 from common.settings import get_settings
 from producer.cli import cli

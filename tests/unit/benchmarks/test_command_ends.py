@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.command_ends.commands import COMMANDS, Command, choose_commands
 from benchmarks.command_ends.ends import End, Progress, draw_way, find_oddities
-from common.interrupts import INTERRUPT_MESSAGE
+from common.program.interrupts import INTERRUPT_MESSAGE
 from producer.cli import cli as producer
 from workers.cli import cli as workers
 

@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from common.errors import FleetError
 from common.exit_codes import INTERRUPTED, NOT_ALL_OK, USER_MUST_ACT
-from common.interrupts import INTERRUPT_MESSAGE, ignore_interrupts, print_interrupt, recover_interrupts, run_interruptible
+from common.program.interrupts import INTERRUPT_MESSAGE, ignore_interrupts, print_interrupt, recover_interrupts, run_interruptible
 
 _MOST_TRACEBACK = 16_000  # characters, as in the log
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import click
 import pytest
 
-from common.commands import run_command
 from common.errors import ConfigError, FleetError, IntegrityError, ServiceUnreachable, TransientError
+from common.program.commands import run_command
 
 
 def run_body(body: Callable[[], object]) -> int:

@@ -1,0 +1,1 @@
+"""A command as a process: its start, its exit code and its interrupts."""
