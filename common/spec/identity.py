@@ -9,7 +9,7 @@ from typing import Any, Final
 
 
 class Capacity(StrEnum):
-    """The reason why an option does not identify a run: the property that it sets, which does not change an answer."""
+    """The property that a capacity option sets. It does not change an answer, so the option is not part of a run's identity."""
 
     MEMORY = "memory"
     PARALLELISM = "how the model is divided among devices, and which devices"

@@ -11,7 +11,7 @@ CAPTION_WORDINGS = ("Describe the picture.", "Describe the image.", "Write a cap
 
 _SIDES = {"leftmost": (0, -1), "rightmost": (0, 1), "topmost": (1, -1), "lowest": (1, 1)}
 _RELATIONS = {"to the left of": (0, -1), "to the right of": (0, 1), "above": (1, -1), "below": (1, 1)}
-_CLEAR_PX = 6  # the smallest distance at which a question calls one shape above, below or beside another
+_CLEAR_PX = 6  # questions about positions require shapes that are at least this far apart
 
 
 @dataclass(frozen=True, slots=True)

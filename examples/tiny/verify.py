@@ -48,7 +48,7 @@ def answer_samples(folder: Path, samples: Sequence[tuple[Sample, Image.Image]], 
 
 
 def is_right(sample: Sample, answer: str) -> bool:
-    """Return whether the answer equals the target, without regard to case, outer blanks and end punctuation."""
+    """Return whether the answer equals a target. Ignore case, surrounding whitespace and final punctuation."""
     return _normalize(answer) in {_normalize(target) for target in sample.target}
 
 

@@ -105,5 +105,5 @@ def _hash_group(seed: int, sample: Sample) -> bytes:
 
 
 def estimate_input_bytes(sample: Sample, line: bytes) -> int:
-    """Estimate the bytes that a worker holds in memory for the sample: its line, and the media outside the line."""
+    """Estimate the bytes that a worker holds in memory for the sample: the line, and media that the line does not contain."""
     return len(line) + sum((media.length or _UNKNOWN_MEDIA_BYTES) for media in sample.media if media.data is None)

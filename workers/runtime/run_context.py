@@ -52,8 +52,8 @@ def load_run(store: Store, run_id: str, profile: ModelProfile, settings: Setting
     if differing := [name for name in asked | ours if asked.get(name) != ours.get(name)]:
         name = differing[0]
         raise ConfigError(
-            f"run {run_id} requires {name} {_show(asked, name)} of {profile.name}, but this worker's profile has "
-            f"{_show(ours, name)}; give one of the two profiles another name"
+            f"run {run_id} was planned with the profile {profile.name}, whose {name} is {_show(asked, name)}; this worker's "
+            f"profile of that name has {_show(ours, name)}. Rename one of the two profiles"
         )
     return RunContext(
         run_id=run_id,

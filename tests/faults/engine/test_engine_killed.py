@@ -20,7 +20,7 @@ __all__ = ["clean_fleet"]  # a fixture
 MODEL = "parent"
 CHUNK_SAMPLES = 16
 IN_FLIGHT = 2 * CHUNK_SAMPLES
-LONG_LEASE_S = 600  # longer than the test: the chunks must be released, because their leases do not expire in time
+LONG_LEASE_S = 600  # longer than the test, so that only a released chunk is run again
 
 
 def wait_for_start(fleet: Fleet, count: int) -> Note:

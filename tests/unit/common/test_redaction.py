@@ -30,7 +30,7 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("text", "masked"),
     [
-        # URLs: credentials and the query are masked whole, from any source.
+        # URLs: the credentials and the whole query are masked, also if they are not in the environment.
         ("redis://:pw@h:6379/0 is unreachable", "redis://***@h:6379/0 is unreachable"),
         ("s3://key:secret@bucket/a b", "s3://***@bucket/a b"),
         ("https://token@host/a", "https://***@host/a"),

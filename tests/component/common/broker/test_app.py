@@ -73,7 +73,7 @@ def test_chunks_beyond_one_batch_arrive_in_order(client: redis.Redis, redis_url:
 
 
 def test_ring_times_out_on_stalled_connection(client: redis.Redis, redis_url: str) -> None:
-    """Without a timeout, a blocked heartbeat would lose every lease of its worker. The next ring succeeds."""
+    """The heartbeat also publishes messages. A call without a timeout would block it, and the worker would lose its leases."""
     with start_stalling_proxy(redis_url) as (url, link):
         app = make_app(Settings(redis_url=url, lease_s=6))
         ring(app, "tiny", "tiny-1", [0])
@@ -88,7 +88,7 @@ def test_ring_times_out_on_stalled_connection(client: redis.Redis, redis_url: st
     assert read_rung(client, "tiny") == [0, 2]
 
 
-def test_socket_timeout_is_between_brpop_and_lease(redis_url: str) -> None:
+def test_socket_timeout_is_bounded_third_of_lease(redis_url: str) -> None:
     for lease_s, expected in ((1, 2.0), (10, 10 / 3), (600, 5.0)):
         app = make_app(Settings(redis_url=redis_url, lease_s=lease_s, renew_s=0.5))
         with app.connection() as connection:
@@ -96,12 +96,14 @@ def test_socket_timeout_is_between_brpop_and_lease(redis_url: str) -> None:
             assert kept["socket_timeout"] == kept["socket_connect_timeout"] == pytest.approx(expected)
             assert kept["socket_timeout"] > connection.transport.brpop_timeout
     with app.connection() as connection:
-        assert connection.default_channel.supports_batch_publish, "an option that enables retries disables batches"
+        assert connection.default_channel.supports_batch_publish, (
+            "kombu disables batches if an option for retries is set; do not set one"
+        )
 
 
 @pytest.mark.parametrize("after", [0, 1], ids=["the last batch", "a full batch"])
 def test_connection_lost_while_sending_is_service_unreachable(redis_url: str, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
-    """The exit code is 3 without a traceback, although kombu raises its own error for batches."""
+    """Kombu raises its own error for a batch. ``ring`` converts it, so that a command exits with code 3 without a traceback."""
     app = make_app(Settings(redis_url=redis_url))
     ring(app, "tiny", "tiny-1", [0])
 

@@ -126,7 +126,7 @@ def test_wait_until_idle_blocks_while_leases_are_held(redis_url: str) -> None:
         assert not waiter.is_alive()
 
 
-def test_failed_block_drops_its_lease(redis_url: str) -> None:
+def test_exception_inside_keep_ends_renewal(redis_url: str) -> None:
     with beat(redis_url) as (beating, ledger):
         with pytest.raises(RuntimeError), beating.keep(acquire(ledger)):
             raise RuntimeError

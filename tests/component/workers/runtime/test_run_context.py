@@ -25,7 +25,9 @@ def test_run_of_another_model_is_refused(fleet: Fleet, change: dict[str, str]) -
     run_id = fleet.enqueue(fleet.write_spec("echo", [fleet.write_dataset("rows", make_rows(3))])).run_id
     assert load_run(fleet.store, run_id, read_profile("echo"), fleet.settings).datasets == {"rows": 0}
     other = read_profile("echo").model_copy(update=change)
-    with pytest.raises(ConfigError, match=f"requires {next(iter(change))} .* of echo, but this worker's profile has"):
+    with pytest.raises(
+        ConfigError, match=f"the profile echo, whose {next(iter(change))} is .*; this worker's profile of that name has"
+    ):
         load_run(fleet.store, run_id, other, fleet.settings)
 
 
@@ -34,7 +36,9 @@ def test_run_of_other_identity_options_is_refused(fleet: Fleet, options: dict[st
     fleet.write_profile("echo", engine_options={"default": "ok"})
     run_id = fleet.enqueue(fleet.write_spec("echo", [fleet.write_dataset("rows", make_rows(3))])).run_id
     other = read_profile("echo").model_copy(update={"engine_options": options})
-    with pytest.raises(ConfigError, match=r"requires engine_options\.(default|dtype) .* of echo, but this worker's profile has"):
+    with pytest.raises(
+        ConfigError, match=r"the profile echo, whose engine_options\.(default|dtype) is .*; this worker's profile of that name has"
+    ):
         load_run(fleet.store, run_id, other, fleet.settings)
 
 

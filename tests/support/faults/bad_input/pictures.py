@@ -1,4 +1,4 @@
-"""Test images. A plain image is 8 x 6 red pixels, so that the engine's description is short."""
+"""Test images. A plain image is 8 x 6 red pixels, which the test engine describes in a short answer."""
 
 import io
 import struct
@@ -27,7 +27,7 @@ def plain(format_name: str = "PNG", mode: str = "RGB", size: tuple[int, int] = S
 
 
 def noisy(format_name: str, **options: object) -> bytes:
-    """Return an image that does not compress. Half of the file is then half of the image."""
+    """Return an image of noise. Noise does not compress, so the first half of the file has half of the pixels."""
     return encode(Image.effect_noise((64, 48), 80).convert("RGB"), format_name, **options)
 
 
@@ -52,7 +52,7 @@ def make_16_bit() -> bytes:
 
 
 def make_12_bit() -> bytes:
-    """Return a 12-bit grey image, as radiographs are stored: values from 2048 (half white, the first pixel) to 4095."""
+    """Return a 12-bit greyscale image, as of a radiograph. Values rise from 2048 (50 % grey) to 4095 (white)."""
     return encode(Image.fromarray(np.linspace(2048, 4095, SIZE[0] * SIZE[1]).astype(np.uint16).reshape(SIZE[::-1])))
 
 
@@ -89,7 +89,9 @@ def _chunk(kind: bytes, body: bytes) -> bytes:
 def craft_png(width: int, height: int, *, pixels: bytes = b"", extra: bytes = b"", interlaced: bool = False) -> bytes:
     """Return a PNG of one bit a pixel with any size in its header; ``pixels`` are the raw lines, with their filter bytes."""
     header = _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, int(interlaced)))
-    packed = zlib.compress(pixels, 0 if interlaced else 9)  # not compressed if the file is cut later
+    packed = zlib.compress(
+        pixels, 0 if interlaced else 9
+    )  # callers truncate interlaced files: without compression, an offset determines the pass
     return b"\x89PNG\r\n\x1a\n" + header + extra + _chunk(b"IDAT", packed) + _chunk(b"IEND", b"")
 
 
@@ -104,7 +106,7 @@ def make_pixel_bomb() -> bytes:
 
 
 def make_interlaced_cut() -> bytes:
-    """Return the first 400 bytes of a PNG with 632 bytes in its seven passes and about 60 in its header."""
+    """Return an interlaced PNG that is truncated in the last of its seven passes."""
     return craft_png(64, 64, pixels=bytes(632), interlaced=True)[:400]
 
 
