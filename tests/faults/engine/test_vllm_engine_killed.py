@@ -77,9 +77,9 @@ def test_killed_or_stopped_vllm_repeats_only_in_flight(vllm_fleet: Fleet) -> Non
         stored_at = {sample_id: stored_at.get(sample_id, noted_at) for sample_id in stored}
         assert len(stored_at) < SAMPLES
 
-    samples = fleet.wait_for_end(run_id, deadline_s=LOAD_S).samples
-    assert (samples.unique, samples.failed) == (SAMPLES, 0)
+    assert fleet.wait_for_end(run_id, deadline_s=LOAD_S).samples.unique == SAMPLES
     outcomes = {outcome.sample_id: outcome for outcome in assert_run_is_sound(fleet, run_id)}
+    assert [outcome for outcome in outcomes.values() if outcome.status == "failed"] == []
     asked_again = {name for name, at in stored_at.items() if (outcomes[name].finished_at or math.inf) > at}
     assert asked_again == set()
     log = fleet.read_log()
