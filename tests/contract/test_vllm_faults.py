@@ -34,6 +34,10 @@ def test_aborted_request_is_an_engine_error(vllm_host: VllmHost) -> None:
     assert caught.type is EngineError
 
 
+def test_request_with_retryable_error_is_sent_again(vllm_host: VllmHost) -> None:
+    assert ask(vllm_host, "error, error, stop") == Generation("half an ans", "stop", 2, 3)
+
+
 @pytest.mark.parametrize("given", ["error", "some day another"])
 def test_other_interrupted_request_is_a_sample_error(vllm_host: VllmHost, given: str) -> None:
     """The partial text is not an answer."""

@@ -39,6 +39,9 @@ _SET_BY_PROFILE = {"model": "weights", "revision": "revision", "trust_remote_cod
 # max_tokens.
 _FINISH_REASONS: dict[str | None, FinishReason] = {"stop": "stop", "length": "length", "repetition": "length"}
 _MESSAGE_CHARACTERS = 500
+# vLLM's ``error`` means that the request can be sent again. It occurs if vLLM sent only the digest of an image that the engine
+# process does not have: another request with this image was refused or cancelled, or the process removed it from its cache.
+_MOST_SENDS = 3
 _EXIT_S = 2.0  # how long to wait for the exit code of an engine process that vLLM reports as dead
 
 # Limit of concurrent renders. vLLM's renderer threads work stage by stage. Without a limit, the first of hundreds of prompts
@@ -130,13 +133,12 @@ class VllmEngine:
         try:
             if has_long_text(request):
                 await asyncio.get_running_loop().run_in_executor(self._long_text_thread, self._check_long_texts, llm, request)
-            async with self._render_slots:
-                prompt = await self._render(llm, request)
-            # An encoder-decoder prompt does not have token ids here. vLLM checks its length.
-            check_prompt_tokens(len(prompt.get("prompt_token_ids", ())), llm.model_config.max_model_len)
-            # FINAL_ONLY: vLLM sends only the finished answer between its processes, not each token.
-            async for output in llm.generate(prompt, self.make_sampling_params(request), request.request_id):
-                result = output
+            for sent in range(_MOST_SENDS):
+                if sent > 1:  # older versions of vLLM keep the digest of the missing image
+                    await llm.reset_mm_cache()
+                result = await self._send(llm, request)
+                if result.outputs[0].finish_reason != "error":
+                    break
         except SampleError:
             raise
         except Exception as error:  # chat templates and processors raise any error; classify_fault decides what is at fault
@@ -151,6 +153,16 @@ class VllmEngine:
         tokenizer = llm.renderer.get_tokenizer()
         text = completion.text if is_decoded else tokenizer.decode(completion.token_ids, skip_special_tokens=True)
         return Generation(text, finish_reason, len(result.prompt_token_ids or ()), len(completion.token_ids))
+
+    async def _send(self, llm: AsyncLLM, request: Request) -> vllm.RequestOutput:
+        async with self._render_slots:
+            prompt = await self._render(llm, request)
+        # An encoder-decoder prompt does not have token ids here. vLLM checks its length.
+        check_prompt_tokens(len(prompt.get("prompt_token_ids", ())), llm.model_config.max_model_len)
+        # FINAL_ONLY: vLLM sends only the finished answer between its processes, not each token.
+        async for output in llm.generate(prompt, self.make_sampling_params(request), request.request_id):
+            result = output
+        return result
 
     def _find_cause(self, llm: AsyncLLM) -> DeathCause:
         """Return the cause of death of vLLM's engine process. Block until the process has exited, for at most ``_EXIT_S``."""

@@ -32,27 +32,34 @@ FAULTS: dict[str, Exception] = {
 
 
 class StubbedLlm:
-    """A stub that ends each request with the fault ``says`` of ``FAULTS``, or with ``says`` as finish reason and some tokens."""
+    """A stub that ends each request with the fault ``says`` of ``FAULTS``, or with ``says`` as finish reason and some tokens.
+
+    ``says`` can be several finish reasons, separated by commas. Then each request that is sent gets the next one.
+    """
 
     errored = False
     engine_core = SimpleNamespace(resources=SimpleNamespace(engine_manager=None))
     model_config = SimpleNamespace(max_model_len=9)
 
     def __init__(self, says: str) -> None:
-        self._says = says
+        self._says = says.split(", ")
         tokens = TokenizeParams(self.model_config.max_model_len)
         self.renderer = SimpleNamespace(render_chat_async=self._render, get_tokenizer=lambda: self, default_chat_tok_params=tokens)
 
     async def generate(self, prompt: object, settings: object, request_id: str) -> AsyncIterator[RequestOutput]:
         del prompt, settings
-        if fault := FAULTS.get(self._says):
+        says = self._says.pop(0) if len(self._says) > 1 else self._says[0]
+        if fault := FAULTS.get(says):
             raise fault
-        completion = CompletionOutput(0, "", [5, 6, 7], None, None, finish_reason=self._says)
+        completion = CompletionOutput(0, "", [5, 6, 7], None, None, finish_reason=says)
         yield RequestOutput(request_id, None, [1, 2], None, [completion], finished=True)
 
     def decode(self, tokens: list[int], *, skip_special_tokens: bool) -> str:
         assert skip_special_tokens
         return "half an ans"[: len(tokens) * 4]
+
+    async def reset_mm_cache(self) -> None:
+        """Do nothing, because the stub has no cache."""
 
     def shutdown(self) -> None:
         """Do nothing, because the stub has no process."""
