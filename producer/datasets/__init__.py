@@ -1,10 +1,10 @@
 """Datasets: one reader per file format, and one conversion from a row to a ``Sample`` for all formats.
 
-``read_dataset`` streams a dataset's samples in file order. A reader (``registry.register_reader``) turns a file into
-rows; ``rows.to_sample`` turns a row into a sample, with its identity, question kind, group and fault.
+``read_dataset`` streams a dataset's samples in file order. A reader (``readers/``, ``registry.register_reader``) turns a file
+into rows; ``rows.to_sample`` turns a row into a sample, with its identity, question kind, group and fault.
 """
 
-from producer.datasets import jsonl, vlmeval_tsv
+from producer.datasets.readers import jsonl, vlmeval_tsv
 from producer.datasets.registry import read_dataset
 
 __all__ = ["jsonl", "read_dataset", "vlmeval_tsv"]  # importing these modules registers their formats

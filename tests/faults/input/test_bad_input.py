@@ -14,7 +14,7 @@ from common.program.commands import run_command
 from common.records import Outcome
 from common.settings import get_settings
 from producer.cli import cli
-from producer.datasets import lines
+from producer.datasets.readers import lines
 from tests.support.faults.bad_input.cases import CommandCase, RowCase, matches_message, slugify
 from tests.support.faults.bad_input.engine import without_root_powers
 from tests.support.faults.bad_input.page import COMMAND, COMMAND_TOPICS, ROW_TOPICS, list_row_cases, make_page

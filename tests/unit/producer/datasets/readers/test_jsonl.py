@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from common.errors import ConfigError
 from common.records import Media, Sample
 from common.spec.models import DatasetSource
-from producer.datasets import lines, read_dataset
+from producer.datasets import read_dataset
+from producer.datasets.readers import lines
 from tests.support.datasets import check_memory_is_bounded, make_base64
 
 GOOD = b'{"question": "Q?"}'

@@ -24,12 +24,12 @@ from common.records import Fault, Kind
 from common.spec.models import DatasetSource
 from common.spelling import suggest
 from producer.datasets.fields import KINDS, are_yes_no, to_target
-from producer.datasets.lines import open_text, skip_bom
 from producer.datasets.media import Reference, refer
+from producer.datasets.readers.lines import open_text, skip_bom
+from producer.datasets.readers.tsv import Record, Span, read_cell, read_records, split_record
+from producer.datasets.readers.tsv_images import ImageCells
 from producer.datasets.registry import register_reader
 from producer.datasets.rows import Reading, Row, explain_unmapped, find_fault, plan_reading
-from producer.datasets.tsv import Record, Span, read_cell, read_records, split_record
-from producer.datasets.tsv_images import ImageCells
 
 _READ = ("id", "question", "hint", "target", "group", "image", "image_path")
 _PREFERRED = {"id": "index", "target": "answer"}  # VLMEvalKit's names take precedence over our aliases

@@ -14,9 +14,9 @@ import numpy as np
 
 from common.digests import digest_bytes
 from common.errors import SampleError
-from producer.datasets.lines import skip_bom
 from producer.datasets.media import Reference, embed
-from producer.datasets.tsv import Record, Span, read_cell, read_records, split_record
+from producer.datasets.readers.lines import skip_bom
+from producer.datasets.readers.tsv import Record, Span, read_cell, read_records, split_record
 
 # VLMEvalKit's rule: image text of at most this many characters is the index of the row that has the image.
 INDEX_LIMIT = 64

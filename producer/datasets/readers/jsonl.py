@@ -18,7 +18,7 @@ import msgspec
 from common.errors import SampleError
 from common.spec.models import DatasetSource
 from producer.datasets.fields import misfit
-from producer.datasets.lines import is_cut, open_text, read_lines
+from producer.datasets.readers.lines import is_cut, open_text, read_lines
 from producer.datasets.registry import register_reader
 from producer.datasets.rows import ALIASES, Row, find_fault
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from producer.datasets import tsv
-from producer.datasets.tsv import Record, read_cell, read_records, split_record
+from producer.datasets.readers import tsv
+from producer.datasets.readers.tsv import Record, read_cell, read_records, split_record
 
 Quoting = Literal[0, 1]  # the types of csv.QUOTE_MINIMAL and csv.QUOTE_ALL in typeshed
 CELLS = st.text(alphabet="ab é\"'\t\n,[]\0", max_size=6)

@@ -1,0 +1,1 @@
+"""The readers: each module turns files of one format into rows."""
