@@ -59,17 +59,40 @@ class Media(Record):
     digest: str | None = None
 
 
+class Message(Record):
+    """One turn of a conversation. ``content`` lists texts and media in the order in which the model gets them.
+
+    A number is the index of a media in the list that accompanies the messages.
+    """
+
+    role: Literal["system", "user", "assistant"]
+    content: tuple[str | int, ...]
+
+
+class Twin(Record):
+    """Another row of the same dataset with the same request. It is not sent, and gets a copy of the sample's outcome."""
+
+    row: int
+    index: RowIndex
+    target: tuple[str, ...] = ()
+    metadata: dict[str, Any] = Field(default_factory=dict)
+
+
 class Sample(Record):
     """One question for a model.
 
     ``sample_id`` is a digest of the dataset's name and the sample's content, so the same row has the same id in every
-    run. ``index`` is the row's identifier in its dataset. ``target`` lists the accepted answers; it is empty if they are
-    unknown. An invalid row also becomes a sample, with a ``fault``, so that it is counted. In a later wave, ``made_before``
-    counts the sample's earlier attempts and ``violations_before`` lists the violations of the last of them.
+    run. ``row`` is the row's position in its dataset, from 0, and ``index`` its identifier. ``target`` lists the accepted answers;
+    it is empty if they are unknown. ``messages`` is the row's own conversation, if it has one; its numbers are indices of
+    ``media``. An invalid row also becomes a sample, with a ``fault``, so that it is counted. ``request_digest`` is the digest
+    of the messages that the model gets; plans of earlier versions do not contain it. ``twins`` are the rows with the same request.
+    In a later wave, ``made_before`` counts the sample's earlier attempts and ``violations_before`` lists the violations of the
+    last of them.
     """
 
     sample_id: str
     dataset: str
+    row: int = 0
     index: RowIndex
     kind: Kind = "short_text"
     question: str = ""
@@ -77,9 +100,12 @@ class Sample(Record):
     options: dict[str, str] = Field(default_factory=dict)
     target: tuple[str, ...] = ()
     media: tuple[Media, ...] = ()
+    messages: tuple[Message, ...] = ()
     group: str = ""
     metadata: dict[str, Any] = Field(default_factory=dict)
     fault: Fault | None = None
+    request_digest: str | None = None
+    twins: tuple[Twin, ...] = ()
     made_before: int = 0
     violations_before: tuple[str, ...] = ()
 
