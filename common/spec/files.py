@@ -12,7 +12,8 @@ from common.digests import digest_file
 from common.errors import ConfigError, explain_unreadable
 from common.redaction import find_secrets, mask_record
 from common.settings import get_settings
-from common.spec.models import DatasetSource, ModelProfile, RunFile, RunSpec, SamplingParams, Validation
+from common.spec.models import DatasetSource, ModelProfile, PromptSpec, RunFile, RunSpec, SamplingParams, Validation
+from common.spec.prompts import resolve_prompt
 from common.spec.strict_yaml import MOST_CHARACTERS, parse_yaml
 from common.spelling import suggest
 
@@ -32,7 +33,7 @@ def read_specs(path: Path, changes: tuple[str, ...] = ()) -> list[RunSpec]:
     asked = check(RunFile, raw, str(path))
     datasets = tuple(_resolve_dataset(source, path, number) for number, source in enumerate(asked.datasets))
     names = asked.models or (asked.model or "",)
-    return [_resolve_run(asked, read_profile(name, beside=path.parent), datasets, str(path)) for name in names]
+    return [_resolve_run(asked, name, datasets, path) for name in names]
 
 
 def read_profile(name: str, *, beside: Path | None = None) -> ModelProfile:
@@ -45,6 +46,7 @@ def read_profile(name: str, *, beside: Path | None = None) -> ModelProfile:
     _refuse_secrets(profile, str(path))
     check(SamplingParams, profile.generation, str(path), at="generation")
     check_validation(profile.validation, str(path))
+    check(PromptSpec, profile.prompt, str(path), at="prompt")
     return profile
 
 
@@ -249,12 +251,16 @@ def _resolve_dataset(source: DatasetSource, spec_path: Path, number: int) -> Dat
     return source.model_copy(update={"path": str(path), "media_root": str(root), "digest": digest})
 
 
-def _resolve_run(asked: RunFile, profile: ModelProfile, datasets: tuple[DatasetSource, ...], where: str) -> RunSpec:
+def _resolve_run(asked: RunFile, model: str, datasets: tuple[DatasetSource, ...], path: Path) -> RunSpec:
+    profile = read_profile(model, beside=path.parent)
+    where, profile_path = str(path), find_profile(model, beside=path.parent)
+    theirs = check(PromptSpec, profile.prompt, str(profile_path), at="prompt")
     return RunSpec(
         model=profile,
         datasets=datasets,
         generation=check(SamplingParams, {**profile.generation, **asked.generation}, where, at="generation"),
         validation=check_validation({**profile.validation, **asked.validation}, where),
+        prompt=resolve_prompt(check(PromptSpec, asked.prompt, where, at="prompt"), theirs, path, profile_path),
         shuffle=asked.shuffle,
         chunks=asked.chunks,
         abort_if=asked.abort_if,

@@ -113,6 +113,62 @@ class MediaBounds(Spec):
         return self
 
 
+class Example(Spec):
+    """A question with its answer, shown to the model before the row (few-shot).
+
+    ``images`` are paths that start at the folder of the file with the prompt. They come before the question, unless markers
+    place them.
+    """
+
+    question: str
+    answer: str
+    hint: str | None = None
+    options: dict[str, str] = Field(default_factory=dict, description="letter: text")
+    kind: Kind | None = Field(None, description="by default multiple_choice if there are options, else the kind of the row")
+    images: tuple[str, ...] = ()
+    digests: tuple[str, ...] = Field((), description="digests of the images' content; set when the spec is resolved")
+
+
+class Turn(Spec):
+    role: Literal["user", "assistant"]
+    text: str = Field(description="a template")
+
+
+class PromptSpec(Spec):
+    """The prompt: how the fields of a row become messages. ``docs/prompts.md`` describes the templates.
+
+    ``template`` is the name of a built-in template or the text of one. ``turns`` replace it by several messages, the last of
+    which is the user's. A row with a conversation of its own uses neither. ``suffix`` goes to the end of the last user message,
+    on a line of its own.
+    """
+
+    template: str = "default"
+    system: str | None = Field(None, description="a template; precedes the row's own system message")
+    suffix: str | None = Field(None, description="a template")
+    examples: tuple[Example, ...] = ()
+    turns: tuple[Turn, ...] = ()
+
+    @model_validator(mode="after")
+    def _check_turns(self) -> Self:
+        if self.turns and self.template != "default":
+            raise ValueError("found template and turns; expected one of them")
+        if self.turns and self.turns[-1].role != "user":
+            raise ValueError(f"turns.{len(self.turns) - 1}.role: found {self.turns[-1].role!r}; expected user for the last turn")
+        return self
+
+    def dump_asked(self) -> dict[str, Any]:
+        """Return all that identifies the prompt, without defaults and without the places of images."""
+        asked = self.model_dump(mode="json", exclude_defaults=True)
+        for example in asked.get("examples", ()):
+            example.pop("images", None)
+        return asked
+
+
+def expand_prompt(value: Any) -> Any:
+    """Return the fields of a prompt. A text alone is its template."""
+    return {"template": value} if isinstance(value, str) else value
+
+
 class ModelProfile(Spec):
     """A model: its engine (a short name or an import string), weights, engine options, adapter and default settings."""
 
@@ -126,6 +182,12 @@ class ModelProfile(Spec):
     trust_remote_code: bool = False
     generation: dict[str, Any] = Field(default_factory=dict)
     validation: dict[str, Any] = Field(default_factory=dict)
+    prompt: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("prompt", mode="before")
+    @classmethod
+    def _read_name(cls, value: Any) -> Any:
+        return expand_prompt(value)
 
     @property
     def identity_options(self) -> dict[str, Any]:
@@ -141,9 +203,15 @@ class RunFile(Spec):
     datasets: tuple[DatasetSource, ...]
     generation: dict[str, Any] = Field(default_factory=dict)
     validation: dict[str, Any] = Field(default_factory=dict)
+    prompt: dict[str, Any] = Field(default_factory=dict)
     shuffle: Shuffle = Shuffle()
     chunks: Chunks = Chunks()
     abort_if: AbortIf | None = None
+
+    @field_validator("prompt", mode="before")
+    @classmethod
+    def _read_name(cls, value: Any) -> Any:
+        return expand_prompt(value)
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:
@@ -164,6 +232,7 @@ class RunSpec(Spec):
     datasets: tuple[DatasetSource, ...]
     generation: SamplingParams
     validation: Validation
+    prompt: PromptSpec = PromptSpec()
     shuffle: Shuffle
     chunks: Chunks
     abort_if: AbortIf | None = None
@@ -172,8 +241,8 @@ class RunSpec(Spec):
         """Return the digest, as 32 hexadecimal digits, of all settings that can change an answer.
 
         It covers the name, content and reading rules of each dataset, and the content of its media files if that is known. It
-        does not cover the paths of files, the capacity options (``common.spec.identity``) and ``abort_if``. Media bounds and
-        engine options are included only if the profile sets any, so that runs without them keep the ids of earlier versions.
+        does not cover the paths of files, the capacity options (``common.spec.identity``) and ``abort_if``. Media bounds, engine
+        options and the prompt are included only if they are set, so that runs without them keep the ids of earlier versions.
         """
         asked = self._dump_asked()
         if self.model.identity_options:
@@ -184,7 +253,10 @@ class RunSpec(Spec):
         return digest_record(asked)
 
     def _dump_asked(self) -> dict[str, Any]:
-        asked = self.model_dump(mode="json", exclude={"model": {"engine_options", "generation", "validation"}, "abort_if": True})
+        settings = {"engine_options", "generation", "validation", "prompt"}
+        asked = self.model_dump(mode="json", exclude={"model": settings, "prompt": True, "abort_if": True})
+        if prompt := self.prompt.dump_asked():
+            asked["prompt"] = prompt
         asked["model"]["media"] = self.model.media.model_dump(exclude_defaults=True)
         if not asked["model"]["media"]:
             del asked["model"]["media"]

@@ -1,0 +1,158 @@
+"""From a sample to the messages that a model gets, with its media in place. Producer and worker render the same messages."""
+
+import binascii
+from base64 import b64decode
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from common.digests import digest_bytes, digest_record
+from common.errors import SampleError
+from common.prompts.built_in import DEFAULT, TEMPLATES
+from common.prompts.markers import Placement
+from common.prompts.templates import change_question, find_template, list_fields, render_template
+from common.records import Media, Message, Sample
+from common.sample_codes import SampleCode
+from common.spec.models import Example, PromptSpec, Turn
+
+Parts = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """The messages of one sample. The numbers in them are indices of ``media``: those of the examples, then the sample's."""
+
+    messages: tuple[Message, ...]
+    media: tuple[Media, ...]
+
+
+def render_messages(sample: Sample, prompt: PromptSpec) -> Rendered:
+    """Return the messages of a sample: system, examples, then its own conversation or the turns of the prompt.
+
+    Raises ``SampleError`` (``bad_field``) if a marker names a media that the row does not have, or if a template cannot be
+    rendered with the fields of the row (``TemplateFault``).
+    """
+    fields = list_fields(sample)
+    shown = tuple(_list_example_media(prompt.examples))
+    placement = Placement(sample.media, offset=len(shown))
+    messages = list(_place_own(sample, placement, len(shown)) if sample.messages else _render_turns(fields, prompt, placement))
+    suffix = placement.place(render_template(prompt.suffix, fields, "prompt.suffix")) if prompt.suffix else []
+    last = _find_last_user(messages)
+    content = [*placement.list_unplaced(), *messages[last].content, *(["\n", *suffix] if suffix else [])]
+    messages[last] = Message(role="user", content=merge_texts(content))
+    examples = _render_examples(sample, prompt, fields)
+    system: list[str | int] = [render_template(prompt.system, fields, "prompt.system")] if prompt.system else []
+    while messages[0].role == "system":
+        system += [*(["\n\n"] if system else []), *messages.pop(0).content]
+    first = [Message(role="system", content=merge_texts(system))] if system else []
+    return Rendered((*first, *examples, *messages), (*shown, *sample.media))
+
+
+def render_earlier(sample: Sample) -> Rendered:
+    """Return the messages of a sample in a plan of an earlier version: all media, then the default text with its markers."""
+    text = render_template(TEMPLATES[DEFAULT], list_fields(sample), "prompt.template")
+    content = merge_texts([*range(len(sample.media)), text])
+    return Rendered((Message(role="user", content=content),), sample.media)
+
+
+def digest_request(rendered: Rendered) -> str:
+    """Return the digest of a request: the roles, the texts and the content of the media, in order, and nothing else."""
+    keys = [media_key(media) for media in rendered.media]
+    parts = ([part if isinstance(part, str) else [keys[part]] for part in message.content] for message in rendered.messages)
+    return digest_record([[message.role, content] for message, content in zip(rendered.messages, parts, strict=True)])
+
+
+def media_key(media: Media) -> str:
+    """Return the key of a media's content: its digest if it is known, else its place."""
+    digest = media.digest
+    if digest is None and media.data is not None:
+        digest = _digest_base64(media.data)
+    if digest is not None:
+        return f"{media.kind}@{digest}"
+    span = "" if media.offset is None else f"[{media.offset}:+{media.length}]"
+    return f"{media.kind}:{media.uri}{span}"
+
+
+def _digest_base64(text: str) -> str:
+    try:
+        return digest_bytes(b64decode(text, validate=True))
+    except (binascii.Error, ValueError):  # the worker reports it
+        return digest_bytes(text.encode())
+
+
+def merge_texts(parts: Iterable[str | int]) -> Parts:
+    """Return the parts of a message with neighbouring texts joined, without empty texts. A message has at least one part."""
+    merged: list[str | int] = []
+    for part in parts:
+        if isinstance(part, str) and merged and isinstance(merged[-1], str):
+            merged[-1] += part
+        elif part != "":
+            merged.append(part)
+    return tuple(merged) or ("",)
+
+
+def join_text(parts: Parts) -> str:
+    """Return the text of a message, without its media."""
+    return "".join(part for part in parts if isinstance(part, str))
+
+
+def list_turns(prompt: PromptSpec) -> list[tuple[Turn, str]]:
+    """Return the turns of a prompt with the texts of their templates, each with the name of its field.
+
+    Raises ``ConfigError`` if ``template`` is the name of a built-in template that does not exist.
+    """
+    if not prompt.turns:
+        return [(Turn(role="user", text=find_template(prompt.template, "prompt.template")), "prompt.template")]
+    turns = (turn.model_copy(update={"text": TEMPLATES.get(turn.text, turn.text)}) for turn in prompt.turns)
+    return [(turn, f"prompt.turns.{number}.text") for number, turn in enumerate(turns)]
+
+
+def _render_turns(fields: dict[str, Any], prompt: PromptSpec, placement: Placement) -> Iterator[Message]:
+    for turn, where in list_turns(prompt):
+        yield Message(role=turn.role, content=merge_texts(placement.place(render_template(turn.text, fields, where))))
+
+
+def _place_own(sample: Sample, placement: Placement, offset: int) -> Iterator[Message]:
+    """Yield the sample's own messages, whose numbers already place its media."""
+    for message in sample.messages:
+        parts: list[str | int] = []
+        for part in message.content:
+            if isinstance(part, int):
+                if not 0 <= part < len(sample.media):
+                    counted = f"the row has {len(sample.media)} media"
+                    raise SampleError(
+                        SampleCode.BAD_FIELD, f"messages: one of them shows media {part}, but {counted}; correct the row"
+                    )
+                placement.note(part)
+                part += offset
+            parts.append(part)
+        yield Message(role=message.role, content=merge_texts(parts))
+
+
+def _find_last_user(messages: list[Message]) -> int:
+    for number in range(len(messages) - 1, -1, -1):
+        if messages[number].role == "user":
+            return number
+    raise SampleError(SampleCode.BAD_FIELD, "messages: none has the role user; expected a question of the user")
+
+
+def _list_example_media(examples: Iterable[Example]) -> Iterator[Media]:
+    for example in examples:
+        for number, path in enumerate(example.images):
+            digest = example.digests[number] if example.digests else None
+            yield Media(uri=path, digest=digest)
+
+
+def _render_examples(sample: Sample, prompt: PromptSpec, fields: dict[str, Any]) -> Iterator[Message]:
+    """Yield the question and the answer of each example. Its question is rendered as the row's question."""
+    offset = 0
+    last, _ = list_turns(prompt)[-1]
+    for number, example in enumerate(prompt.examples):
+        kind = example.kind or ("multiple_choice" if example.options else sample.kind)
+        where = f"prompt.examples.{number}"
+        text = render_template(last.text, change_question(fields, example.question, example.hint, example.options, kind), where)
+        placement = Placement(tuple(_list_example_media([example])), offset=offset)
+        placed = placement.place(text)
+        yield Message(role="user", content=merge_texts([*placement.list_unplaced(), *placed]))
+        yield Message(role="assistant", content=(example.answer,))
+        offset += len(example.images)

@@ -1,0 +1,141 @@
+"""Render a template with the fields of a row.
+
+A template has text, ``{{ … }}``, ``if`` and ``for``, filters, and the methods of texts, lists and mappings that return a part of
+them. It cannot assign, define macros, include other templates or compute with numbers, and its loops and its output are limited.
+So no template can hang or fill the memory of a producer or a worker.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final
+
+from common.errors import ConfigError, SampleError
+from common.prompts.built_in import TEMPLATES
+from common.records import Kind, Sample
+from common.sample_codes import SampleCode
+from common.spelling import suggest
+
+if TYPE_CHECKING:
+    from jinja2 import Environment, Template
+
+MOST_CHARACTERS: Final = 10_000_000  # of one text, or twice the row's question if that is more
+MOST_TEMPLATE_CHARACTERS: Final = 100_000
+
+# Prompts must not contain the target, whatever the columns of the file are called.
+SECRET_NAMES = frozenset({"target", "targets", "answer", "answers"})
+
+_NAME = re.compile(r"[A-Za-z0-9_-]+")
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+
+
+class TemplateFault(SampleError):
+    """A template cannot be rendered with the fields of a row, for example because it names a field that the row does not have."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(SampleCode.BAD_FIELD, message)
+
+
+def find_template(text: str, where: str) -> str:
+    """Return the text of the field ``template``: that of a built-in template by its name, and any other text unchanged.
+
+    Raises ``ConfigError`` for a single word that is not the name of a built-in template.
+    """
+    if text in TEMPLATES:
+        return TEMPLATES[text]
+    if _NAME.fullmatch(text):
+        expected = f"expected {', '.join(TEMPLATES)}, or a text with {{{{ question }}}}"
+        raise ConfigError(f"{where}: no template is called {text!r}{suggest(text, TEMPLATES)}; {expected}")
+    return text
+
+
+def check_template(text: str, where: str) -> None:
+    """Raise ``ConfigError`` if a template has an error of syntax, or uses what templates cannot do. ``where`` names its field."""
+    _compile(text, where)
+
+
+def list_fields(sample: Sample) -> dict[str, Any]:
+    """Return the fields of a row that templates can name. The target is not one of them."""
+    # As they are in the plan, so that producer and worker render the same text.
+    stored = json.loads(sample.model_dump_json(include={"metadata"}))["metadata"] if sample.metadata else {}
+    metadata = {name: value for name, value in stored.items() if name.lower() not in SECRET_NAMES}
+    return {
+        **{name: value for name, value in metadata.items() if not name.startswith("_")},
+        **_list_question(sample.question, sample.hint, sample.options, sample.kind),
+        "index": sample.index,
+        "dataset": sample.dataset,
+        "metadata": metadata,
+    }
+
+
+def change_question(
+    fields: Mapping[str, Any], question: str, hint: str | None, options: Mapping[str, str], kind: Kind
+) -> dict[str, Any]:
+    """Return the fields of a row with another question, for an example that precedes the row."""
+    return {**fields, **_list_question(question, hint, options, kind)}
+
+
+def _list_question(question: str, hint: str | None, options: Mapping[str, str], kind: Kind) -> dict[str, Any]:
+    return {"question": question, "hint": hint or "", "options": options, "letters": list(options), "kind": kind}
+
+
+def render_template(text: str, fields: Mapping[str, Any], where: str) -> str:
+    """Return the text of a template for the fields of a row. ``where`` names the template's field in messages.
+
+    Raises ``TemplateFault`` if the row lacks a field, or if the template fails with its values or exceeds a limit, and
+    ``ConfigError`` if the template itself is invalid.
+    """
+    from jinja2 import UndefinedError
+
+    from common.prompts.sandbox import BUDGET, Budget
+
+    template = _compile(text, where)
+    most = max(MOST_CHARACTERS, 2 * len(fields["question"]))
+    pieces: list[str] = []
+    length = 0
+    try:
+        for piece in template.generate({**fields, BUDGET: Budget()}):
+            length += len(piece)
+            if length > most:
+                raise TemplateFault(f"{where}: the text has more than {most:,} characters; shorten the template")
+            pieces.append(piece)
+    except TemplateFault:
+        raise
+    except UndefinedError as error:
+        raise _explain_missing(str(error), fields, where) from None
+    except Exception as error:  # noqa: BLE001  a value may have a type that a filter does not accept
+        # The plan contains the message, so it must be the same in each process.
+        reason = _ADDRESS.sub("", f"{type(error).__name__}: {error}")
+        raise TemplateFault(f"{where}: the template fails with the fields of this row: {reason}") from None
+    return "".join(pieces)
+
+
+def _explain_missing(message: str, fields: Mapping[str, Any], where: str) -> TemplateFault:
+    names = sorted(fields)
+    found = re.match(r"'(.+)' is undefined", message)
+    near = suggest(found[1], names) if found else ""
+    if found and found[1].lower() in SECRET_NAMES:
+        near = "; a prompt cannot contain the target"
+    return TemplateFault(f"{where}: {message}{near}; the row has: {', '.join(names)}")
+
+
+@lru_cache(maxsize=256)
+def _compile(text: str, where: str) -> "Template":
+    from jinja2 import TemplateSyntaxError
+
+    if len(text) > MOST_TEMPLATE_CHARACTERS:
+        raise ConfigError(f"{where}: found {len(text):,} characters; expected at most {MOST_TEMPLATE_CHARACTERS:,}")
+    try:
+        return _make_sandbox().from_string(text)
+    except TemplateSyntaxError as error:
+        raise ConfigError(f"{where}: line {error.lineno}: {error.message}; docs/prompts.md describes templates") from None
+    except RecursionError:
+        raise ConfigError(f"{where}: its expressions are nested too deeply; expected a simpler template") from None
+
+
+@lru_cache(maxsize=1)
+def _make_sandbox() -> "Environment":
+    from common.prompts.sandbox import Sandbox
+
+    return Sandbox()

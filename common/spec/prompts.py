@@ -1,0 +1,64 @@
+"""Resolve the prompt of a run from the prompts of its spec and of its model profile."""
+
+from pathlib import Path
+
+from common.digests import digest_file
+from common.errors import ConfigError, explain_unreadable
+from common.prompts.built_in import DEFAULT
+from common.prompts.templates import check_template, find_template
+from common.spec.models import PromptSpec
+
+
+def resolve_prompt(asked: PromptSpec, profile: PromptSpec, spec_path: Path, profile_path: Path) -> PromptSpec:
+    """Return the profile's prompt with the fields that the spec sets. ``template`` and ``turns`` replace each other.
+
+    The paths of images become absolute, with the digests of the files. Raises ``ConfigError`` if a template is invalid or an
+    image cannot be read.
+    """
+    _check_templates(asked, str(spec_path))
+    _check_templates(profile, str(profile_path))
+    given = {name: getattr(asked, name) for name in asked.model_fields_set}
+    if given.keys() & {"template", "turns"}:
+        given = {"template": DEFAULT, "turns": (), **given}
+    from_spec = "examples" in given
+    merged = profile.model_copy(update=given)
+    return _read_images(merged, spec_path if from_spec else profile_path)
+
+
+def _check_templates(prompt: PromptSpec, where: str) -> None:
+    if not prompt.dump_asked():
+        return  # without the time that compiling takes
+    named = {
+        "template": find_template(prompt.template, f"{where}: prompt.template"),
+        "system": prompt.system,
+        "suffix": prompt.suffix,
+    }
+    named |= {f"turns.{number}.text": turn.text for number, turn in enumerate(prompt.turns)}
+    for name, text in named.items():
+        if text is not None:
+            check_template(text, f"{where}: prompt.{name}")
+
+
+def _read_images(prompt: PromptSpec, where: Path) -> PromptSpec:
+    """Return the prompt with absolute paths and digests. Relative paths start at the folder of the file ``where``."""
+    examples = []
+    for number, example in enumerate(prompt.examples):
+        paths = [_resolve(where.parent, path, f"{where}: prompt.examples.{number}.images") for path in example.images]
+        digests = tuple(_digest(path, f"{where}: prompt.examples.{number}.images") for path in paths)
+        examples.append(example.model_copy(update={"images": tuple(map(str, paths)), "digests": digests}))
+    return prompt.model_copy(update={"examples": tuple(examples)})
+
+
+def _resolve(folder: Path, path: str, where: str) -> Path:
+    if "\0" in path or not path.strip() or "://" in path[:16]:
+        raise ConfigError(f"{where}: found {path!r}; expected the path of an image file")
+    return (folder / path).resolve()
+
+
+def _digest(path: Path, where: str) -> str:
+    try:
+        if not path.is_file():
+            raise ConfigError(f"{where}: no file {str(path)!r}; expected an image; relative paths start at the folder of this file")
+        return digest_file(path)
+    except OSError as error:
+        raise explain_unreadable(error, f"{where}: {path} cannot be read: {error.strerror}; check its permissions") from error
