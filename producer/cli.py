@@ -252,9 +252,10 @@ def _open_store(*, create: bool = False) -> Store:
 def _read_samples(spec: RunSpec) -> Iterator[Sample]:
     from producer.console.progress import show_progress
     from producer.datasets import read_dataset
+    from producer.planning.requests import render_samples
 
     samples = (sample for source in spec.datasets for sample in read_dataset(source))
-    return show_progress(samples, "reading samples")
+    return show_progress(render_samples(samples, spec), "reading samples")
 
 
 def _collect(run_id: str) -> Iterator[Outcome]:

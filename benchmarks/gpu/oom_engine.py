@@ -61,7 +61,7 @@ class TightHfEngine(HfEngine):
     def _make_probe(self, number: int) -> Request:
         image = Image.new("RGB", (self._image_px, self._image_px), (number, 0, 0))
         settings = SamplingParams(max_tokens=self._max_tokens)
-        return Request(f"probe-{number}", (Message("user", "What does this picture show?", images=1),), (image,), settings)
+        return Request(f"probe-{number}", (Message("user", (0, "What does this picture show?")),), (image,), settings)
 
 
 def pretend_bound(model: HfModel) -> None:

@@ -10,12 +10,13 @@ from PIL import Image
 from torch.utils.data import IterableDataset, get_worker_info
 from transformers import PreTrainedTokenizerFast
 
+from common.prompts.messages import join_text, render_messages
 from common.records import Kind, Sample
+from common.spec.models import PromptSpec
 from examples.tiny.architecture import IMAGE_TOKENS
 from examples.tiny.digits import ask_digit, distort_digit, show_digit, split_digits
 from examples.tiny.questions import ask_scene
 from examples.tiny.scenes import draw_scene, make_scene
-from workers.adapters.chat import ChatAdapter
 
 IGNORED = -100  # the label of a position that does not count in the loss
 
@@ -89,8 +90,14 @@ def draw_example(rng: Random) -> tuple[str, str, Image.Image]:
         image = draw_scene(scene)
     sample = _reword(rng, sample)
     reminder = rng.choice(REMINDERS[sample.kind]) if rng.random() < 0.1 else None
-    text = ChatAdapter().to_prompt(sample, images=1, reminder=reminder).messages[0].text
+    text = render_question(sample) + (f"\n{reminder}" if reminder else "")
     return render_prompt(text), f"{sample.target[0]}</s>", image
+
+
+def render_question(sample: Sample) -> str:
+    """Return the text that the product sends for a sample, without its image."""
+    (message,) = render_messages(sample, PromptSpec()).messages
+    return join_text(message.content)
 
 
 def render_prompt(text: str) -> str:

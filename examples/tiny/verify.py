@@ -17,8 +17,8 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from common.records import Sample
+from examples.tiny.corpus import render_question
 from examples.tiny.make_data import list_digits, list_shapes
-from workers.adapters.chat import ChatAdapter
 
 MODEL = Path(__file__).resolve().parent / "model"
 BARS = {"digits": 0.95, "shapes": 0.90}
@@ -27,8 +27,7 @@ MAX_TOKENS = 32
 
 def to_messages(sample: Sample) -> list[dict[str, Any]]:
     """Return the product's prompt for a sample with one image, in the form that a chat template expects."""
-    (message,) = ChatAdapter().to_prompt(sample, images=1).messages
-    return [{"role": message.role, "content": [{"type": "image"}, {"type": "text", "text": message.text}]}]
+    return [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": render_question(sample)}]}]
 
 
 def answer_samples(folder: Path, samples: Sequence[tuple[Sample, Image.Image]], *, batch_size: int) -> Iterator[str]:

@@ -29,6 +29,7 @@ from producer.datasets import read_dataset
 from producer.datasets.media_digests import digest_media
 from producer.demo.redis_server import start_redis
 from producer.evaluation.evaluate import evaluate_run
+from producer.planning.requests import render_samples
 from producer.results.collect import collect_outcomes, write_results
 from producer.runs.enqueue import enqueue_run
 from producer.runs.status import RunStatus, prepare_status
@@ -48,7 +49,7 @@ def run_demo(folder: Path, console: Console) -> RunStatus:
         settings = get_settings().model_copy(update={"redis_url": SecretStr(server.url), "store_url": f"file://{store_folder}"})
         ledger = Ledger(connect_redis(settings), settings)
         samples = (sample for source in spec.datasets for sample in read_dataset(source))
-        enqueued = enqueue_run(spec, samples, store, ledger, make_app(settings))
+        enqueued = enqueue_run(spec, render_samples(samples, spec), store, ledger, make_app(settings))
         console.print(f"Run {spec.run_id}: {enqueued.plan.samples:,} samples in {enqueued.plan.chunks} chunks.", highlight=False)
         read = prepare_status(spec.run_id, store, ledger)
         status = read()

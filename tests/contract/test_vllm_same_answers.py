@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from common.prompts.messages import render_messages
 from common.records import Sample
 from common.spec.files import read_specs
 from producer.datasets import read_dataset
@@ -16,6 +17,7 @@ from tests.support.fleet import ROOT
 from tests.support.media.media import load_image
 from workers.adapters import load_adapter
 from workers.engines.base import Engine, Generation, Request
+from workers.execution.requests import place_images
 from workers.media.files import MediaAccess
 
 EACH = 100  # samples of each of the demo's two datasets
@@ -31,8 +33,9 @@ def make_demo_requests() -> list[Request]:
     access = MediaAccess((Path(ROOT),), urls=False, url_timeout_s=1)
 
     def make(sample: Sample) -> Request:
-        images = tuple(load_image(media, access) for media in sample.media)
-        prompt = adapter.to_prompt(sample, images=len(images))
+        rendered = render_messages(sample, spec.prompt)
+        messages, images = place_images(rendered.messages, tuple((load_image(media, access),) for media in rendered.media))
+        prompt = adapter.to_prompt(sample, messages)
         name = f"{sample.dataset}:{sample.sample_id}"
         return Request(name, prompt.messages, images, spec.generation, 1, prompt.template_options)
 

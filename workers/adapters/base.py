@@ -1,7 +1,7 @@
-"""The adapter interface, and the question text that most model families share."""
+"""The adapter interface, and the changes to messages that model families share."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from common.records import Sample
@@ -23,28 +23,29 @@ class Prompt:
 class Adapter(Protocol):
     """The prompt format and the answer format of one model family."""
 
-    def to_prompt(self, sample: Sample, *, images: int, reminder: str | None = None) -> Prompt:
-        """Return the conversation that asks the sample's question.
+    def to_prompt(self, sample: Sample, messages: tuple[Message, ...], *, reminder: str | None = None) -> Prompt:
+        """Return the conversation that asks the sample's question, with what this family needs in addition to ``messages``.
 
-        ``images`` is the number of images of the sample's media. A video has several images, one for each frame. A retry
-        adds ``reminder``, a description of the expected answer format.
+        A number in a message is the index of an image. A video is several images, one for each frame. A retry adds
+        ``reminder``, a description of the expected answer format, to the last question.
         """
 
     def to_prediction(self, sample: Sample, text: str) -> str:
         """Return the answer in the raw text ``text``, without thinking, tool calls and markers."""
 
 
-def render_question(sample: Sample) -> str:
-    """Return the sample's question in VLMEvalKit's wording (``docs/conventions.md``).
+def add_to_question(messages: tuple[Message, ...], text: str | None) -> tuple[Message, ...]:
+    """Return the messages with ``text`` on a new line at the end of the last user message."""
+    last = max((number for number, message in enumerate(messages) if message.role == "user"), default=None)
+    if not text or last is None:
+        return messages
+    *before, end = messages[last].content
+    content = (*before, f"{end}\n{text}") if isinstance(end, str) else (*before, end, f"\n{text}")
+    return (*messages[:last], replace(messages[last], content=content), *messages[last + 1 :])
 
-    Multiple choice: the hint, the question, the options and a request to select one. Number and short text: the question
-    and a request for a single word or phrase. Yes/no and free text: the question alone. A hint comes before the question.
-    """
-    if sample.kind == "multiple_choice" and sample.options:
-        hint = f"Hint: {sample.hint}\n" if sample.hint else ""
-        options = "".join(f"{letter}. {text}\n" for letter, text in sample.options.items())
-        return f"{hint}Question: {sample.question}\nOptions:\n{options}Please select the correct answer from the options above. \n"
-    question = f"Hint: {sample.hint}\n{sample.question}" if sample.hint else sample.question
-    if sample.kind in ("short_text", "number"):
-        return f"{question}\nAnswer the question using a single word or phrase."
-    return question
+
+def add_to_system(messages: tuple[Message, ...], text: str) -> tuple[Message, ...]:
+    """Return the messages with ``text`` at the end of the system message, after an empty line. Add that message if needed."""
+    if messages and messages[0].role == "system":
+        return (replace(messages[0], content=(*messages[0].content, f"\n\n{text}")), *messages[1:])
+    return (Message("system", (text,)), *messages)

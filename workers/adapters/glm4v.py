@@ -10,6 +10,7 @@ from common.answers.markup import drop_box_tokens, drop_thinking, take_answer, t
 from common.records import Sample
 from workers.adapters.base import Prompt
 from workers.adapters.chat import ChatAdapter
+from workers.engines.base import Message
 
 
 class Glm4vAdapter(ChatAdapter):
@@ -23,5 +24,5 @@ class Glm4vAdapter(ChatAdapter):
 class Glm4vDirectAdapter(Glm4vAdapter):
     """GLM-4.5V with thinking disabled in the chat template. GLM-4.1V does not have this option."""
 
-    def to_prompt(self, sample: Sample, *, images: int, reminder: str | None = None) -> Prompt:
-        return replace(super().to_prompt(sample, images=images, reminder=reminder), template_options={"enable_thinking": False})
+    def to_prompt(self, sample: Sample, messages: tuple[Message, ...], *, reminder: str | None = None) -> Prompt:
+        return replace(super().to_prompt(sample, messages, reminder=reminder), template_options={"enable_thinking": False})

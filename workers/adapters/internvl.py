@@ -1,10 +1,8 @@
 r"""InternVL 2 to 3.5: plain text, after the thinking if the prompt requests it. A short answer may be in LaTeX's ``\boxed``."""
 
-from dataclasses import replace
-
 from common.answers.markup import drop_thinking, take_boxed
 from common.records import Sample
-from workers.adapters.base import Prompt
+from workers.adapters.base import Prompt, add_to_system
 from workers.adapters.chat import ChatAdapter
 from workers.engines.base import Message
 
@@ -28,6 +26,5 @@ class InternVLThinkingAdapter(InternVLAdapter):
     The chat template of this family does not have a thinking option, but the models support system prompts of this style.
     """
 
-    def to_prompt(self, sample: Sample, *, images: int, reminder: str | None = None) -> Prompt:
-        prompt = super().to_prompt(sample, images=images, reminder=reminder)
-        return replace(prompt, messages=(Message("system", _THINKING_PROMPT), *prompt.messages))
+    def to_prompt(self, sample: Sample, messages: tuple[Message, ...], *, reminder: str | None = None) -> Prompt:
+        return super().to_prompt(sample, add_to_system(messages, _THINKING_PROMPT), reminder=reminder)

@@ -8,6 +8,7 @@ from common.answers.markup import drop_blocks, drop_thinking, take_answer, take_
 from common.records import Sample
 from workers.adapters.base import Prompt
 from workers.adapters.chat import ChatAdapter
+from workers.engines.base import Message
 
 _ANSWER_FORMAT = "Do not write code. Reason inside <think> and </think>, then give the final answer inside <answer> and </answer>."
 
@@ -15,8 +16,8 @@ _ANSWER_FORMAT = "Do not write code. Reason inside <think> and </think>, then gi
 class ThymeAdapter(ChatAdapter):
     """Asks for an answer without code, and returns the content of ``<answer>``."""
 
-    def to_prompt(self, sample: Sample, *, images: int, reminder: str | None = None) -> Prompt:
-        return super().to_prompt(sample, images=images, reminder=f"{_ANSWER_FORMAT}\n{reminder}" if reminder else _ANSWER_FORMAT)
+    def to_prompt(self, sample: Sample, messages: tuple[Message, ...], *, reminder: str | None = None) -> Prompt:
+        return super().to_prompt(sample, messages, reminder=f"{_ANSWER_FORMAT}\n{reminder}" if reminder else _ANSWER_FORMAT)
 
     def to_prediction(self, sample: Sample, text: str) -> str:
         answer = take_answer(drop_blocks(drop_thinking(text), "code", "sandbox_output"))

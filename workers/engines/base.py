@@ -12,20 +12,22 @@ from common.spec.models import SamplingParams
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation.
-
-    ``images`` is the number of images placed before the text. Messages consume ``Request.images`` in order.
-    """
+    """One turn of a conversation. ``content`` lists texts and images in order; a number is an index of ``Request.images``."""
 
     role: str
-    text: str
-    images: int = 0
+    content: tuple[str | int, ...]
+
+    @property
+    def text(self) -> str:
+        """Return the text without the images."""
+        return "".join(part for part in self.content if isinstance(part, str))
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
     """One request for a generation: a conversation, its RGB images and the sampling parameters.
 
+    Messages may show an image several times. The frames of a video are consecutive images.
     ``request_id`` is unique among the requests in flight. ``attempt`` is the attempt number, from 1.
     ``template_options`` are passed to the model's chat template, for example ``enable_thinking``.
     """
@@ -36,6 +38,11 @@ class Request:
     settings: SamplingParams
     attempt: int = 1
     template_options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def shown(self) -> list[Image]:
+        """Return the images in the order in which the messages show them. An image that is shown twice is listed twice."""
+        return [self.images[part] for message in self.messages for part in message.content if isinstance(part, int)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,4 +130,4 @@ def _answer(rule: Rule, attempt: int, prompt_tokens: int, most_tokens: int) -> G
 
 def _count_prompt_tokens(request: Request) -> int:
     """Return the number of words and images. Counting spaces is much faster than splitting a long text table."""
-    return sum(message.text.count(" ") + 1 for message in request.messages) + len(request.images)
+    return sum(message.text.count(" ") + 1 for message in request.messages) + len(request.shown)

@@ -203,10 +203,10 @@ class MmadaModel:
         if has_long_text(request):
             check_long_text(text, self._context_tokens, lambda piece: len(self._tokenizer(piece, verbose=False)["input_ids"]))
         tokens: torch.Tensor = self._tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"].to(self._device)
-        if not request.images:
+        if not request.shown:
             check_prompt_tokens(tokens.shape[1], self._context_tokens)
             return tokens
-        pixels = self._fit(request.images[0], resolution=self._options.resolution).unsqueeze(0).to(self._device)
+        pixels = self._fit(request.shown[0], resolution=self._options.resolution).unsqueeze(0).to(self._device)
         codes = self._vq_model.get_code(pixels) + len(self._tokenizer)  # image token ids follow the text token ids
         task, begin, end = (
             self._prompting.sptids_dict[marker].view(1, 1).to(self._device) for marker in ("<|mmu|>", "<|soi|>", "<|eoi|>")
@@ -231,9 +231,15 @@ class MmadaModel:
 
 
 def _reject_unsupported(request: Request) -> None:
-    if len(request.images) > 1:
+    images = len(request.shown)
+    if images > 1:
+        raise SampleError("engine_rejected", f"MMaDA takes at most one image, the request has {images}; use samples with one image")
+    first = next((message for message in request.messages if message.role == "user"), None)
+    if images and not (first and isinstance(first.content[0], int)):
         raise SampleError(
-            "engine_rejected", f"MMaDA takes at most one image, the request has {len(request.images)}; use samples with one image"
+            "engine_rejected",
+            "MMaDA takes its image before all questions, the request has it after a text; remove the marker of the image, or use "
+            "another model",
         )
     if request.settings.top_p < 1:
         raise SampleError("engine_rejected", f"MMaDA does not support top_p {request.settings.top_p}; set generation.top_p to 1.0")

@@ -62,6 +62,9 @@ class VllmEngine:
         self._profile = profile
         self._options = {
             "disable_log_stats": True,
+            # If the model's chat template takes only texts, vLLM puts each image where it stands, and not all before the text. It
+            # joins texts and images with line breaks.
+            "interleave_mm_strings": True,
             **check_options(profile),
             "model": weights,
             "revision": profile.revision,
@@ -207,18 +210,12 @@ def check_options(profile: ModelProfile) -> dict[str, Any]:
 
 
 def to_conversation(request: Request) -> list[Any]:
-    """Return the conversation in vLLM's chat format: in each message, the images come before the text."""
-    images = iter(request.images)
-    return [
-        {
-            "role": message.role,
-            "content": [
-                *({"type": "image_pil", "image_pil": next(images)} for _ in range(message.images)),
-                {"type": "text", "text": message.text},
-            ],
-        }
-        for message in request.messages
-    ]
+    """Return the conversation in vLLM's chat format, with texts and images in order."""
+
+    def write_part(part: str | int) -> dict[str, Any]:
+        return {"type": "text", "text": part} if isinstance(part, str) else {"type": "image_pil", "image_pil": request.images[part]}
+
+    return [{"role": message.role, "content": [*map(write_part, message.content)]} for message in request.messages]
 
 
 def to_sampling_params(settings: SamplingParams) -> vllm.SamplingParams:

@@ -8,14 +8,14 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import structlog
-from PIL.Image import Image
 
 from common.answers.extract import extract_answer
 from common.answers.validators import Answered, find_violations
-from common.errors import ConfigError, EngineError, SampleError, TransientError
+from common.errors import ConfigError, EngineError, IntegrityError, SampleError, TransientError
 from common.records import Attempt, Outcome, Sample
 from common.redaction import mask_text
 from workers.engines.base import Generation, Request
+from workers.execution.requests import Placed, place_images, render_request
 from workers.execution.retry_ladder import plan_attempt
 from workers.runtime.engine_host import EngineHost
 from workers.runtime.run_context import RunContext
@@ -28,7 +28,7 @@ _GATHER_S = 0.05
 _MOST_AT_ONCE = 512  # outcomes in one batch; the journal's script accepts about 8 000 arguments, two per outcome
 
 # Faults that stop the chunk and not only the sample, the most severe first; ``workers/execution/task.py`` handles them.
-CHUNK_FAULTS = (EngineError, ConfigError, TransientError)
+CHUNK_FAULTS = (EngineError, IntegrityError, ConfigError, TransientError)
 
 
 def answer_samples(
@@ -37,7 +37,8 @@ def answer_samples(
     """Start all samples on the engine's loop and yield finished outcomes in batches.
 
     End early once ``until()`` is true, and cancel the other samples. After the finished outcomes, raises ``EngineError`` if the
-    engine died, ``ConfigError`` if the user must act first, and ``TransientError`` if the engine is unreachable.
+    engine died, ``IntegrityError`` if the request of a sample is not the planned one, ``ConfigError`` if the user must act first,
+    and ``TransientError`` if the engine is unreachable.
     """
     if until():
         return
@@ -153,9 +154,11 @@ async def _ask_until_valid(host: EngineHost, run: RunContext, sample: Sample, ma
     if sample.fault is not None:
         raise SampleError(sample.fault.code, sample.fault.message)
     violations = sample.violations_before
-    async with host.hold_images(sample, run) as images:
+    rendered = render_request(sample, run.spec.prompt)
+    async with host.hold_images(rendered.media, run) as decoded:
+        asked = place_images(rendered.messages, decoded)
         for number in range(sample.made_before + 1, sample.made_before + run.spec.validation.max_attempts + 1):
-            made.append(await _make_attempt(host, run, sample, images, number, violations))
+            made.append(await _make_attempt(host, run, sample, asked, number, violations))
             attempt = made[-1].attempt
             if not attempt.violations:
                 return
@@ -164,10 +167,11 @@ async def _ask_until_valid(host: EngineHost, run: RunContext, sample: Sample, ma
 
 
 async def _make_attempt(
-    host: EngineHost, run: RunContext, sample: Sample, images: tuple[Image, ...], number: int, violations: tuple[str, ...]
+    host: EngineHost, run: RunContext, sample: Sample, asked: Placed, number: int, violations: tuple[str, ...]
 ) -> Made:
+    messages, images = asked
     plan = plan_attempt(sample, run.spec.generation, number, violations)
-    prompt = host.adapter.to_prompt(sample, images=len(images), reminder=plan.reminder)
+    prompt = host.adapter.to_prompt(sample, messages, reminder=plan.reminder)
     request = Request(sample.sample_id, prompt.messages, images, plan.settings, number, prompt.template_options)
     asked_at = time.perf_counter()
     generation = await _generate(host, request, run.spec.generation.max_tokens)

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from common.errors import UNAVAILABLE, ConfigError, SampleError, TransientError
 from common.settings import Settings
-from common.spec.models import DatasetSource
+from common.spec.models import DatasetSource, Example
 
 # With O_PATH a parent folder needs only search permission; systems without O_PATH require read permission as well.
 _FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY
@@ -31,13 +31,15 @@ class MediaAccess:
     url_timeout_s: float
 
 
-def find_access(settings: Settings, datasets: Sequence[DatasetSource]) -> MediaAccess:
+def find_access(settings: Settings, datasets: Sequence[DatasetSource], examples: Sequence[Example] = ()) -> MediaAccess:
     """Return the allowed media sources of a run.
 
-    ``FLEET_MEDIA_ROOTS`` takes precedence. If it is not set, the folders of the run's own datasets are allowed. Raises
-    ``ConfigError`` if the variable names a folder that is not absolute, or does not name a folder.
+    ``FLEET_MEDIA_ROOTS`` takes precedence. If it is not set, the folders of the run's own datasets are allowed, and those of the
+    images in the ``examples`` of its prompt. Raises ``ConfigError`` if the variable names a folder that is not absolute, or does
+    not name a folder.
     """
-    named = tuple(Path(folder) for source in datasets for folder in (source.media_root, Path(source.path).parent) if folder)
+    named = [Path(folder) for source in datasets for folder in (source.media_root, Path(source.path).parent) if folder]
+    named += [Path(path).parent for example in examples for path in example.images]
     roots = _read_roots(settings.media_roots) if settings.media_roots else tuple(dict.fromkeys(named))
     return MediaAccess(roots, settings.media_urls, settings.media_url_timeout_s)
 

@@ -15,6 +15,9 @@ from workers.media.malloc import return_freed_images
 from workers.media.memory_budget import MemoryBudget
 from workers.media.reader import OpenedMedia, open_media
 
+# The images of each media: one image of an image, the frames of a video.
+Decoded = tuple[tuple[Image, ...], ...]
+
 
 class MediaLoader:
     """Decodes the media of one sample in each thread, as far ahead of the engine as the memory budget allows.
@@ -32,8 +35,8 @@ class MediaLoader:
         self._open_samples = asyncio.Semaphore(2 * threads)  # for each thread, the sample that it decodes and the next sample
 
     @asynccontextmanager
-    async def hold(self, media: Sequence[Media], access: MediaAccess, bounds: MediaBounds) -> AsyncIterator[tuple[Image, ...]]:
-        """Yield the images of one sample's media, in order, in mode RGB. The caller must not keep them after the block.
+    async def hold(self, media: Sequence[Media], access: MediaAccess, bounds: MediaBounds) -> AsyncIterator[Decoded]:
+        """Yield the images of each of one sample's media, in order, in mode RGB. The caller must not keep them after the block.
 
         Raises the errors of ``open_media``.
         """
@@ -43,14 +46,14 @@ class MediaLoader:
         async with self._open_samples:
             share, decoding = await self._start_decoding(media, access, bounds)
             try:
-                images = await asyncio.wrap_future(decoding)
+                decoded = await asyncio.wrap_future(decoding)
             except BaseException:
                 self._give_back_after(decoding, share)
                 raise
-            kept = min(share, sum(PIXEL_BYTES * image.width * image.height for image in images))
+            kept = min(share, sum(PIXEL_BYTES * image.width * image.height for images in decoded for image in images))
             self.budget.give_back(share - kept)
         try:
-            yield images
+            yield decoded
         finally:
             self.budget.give_back(kept)
 
@@ -60,26 +63,26 @@ class MediaLoader:
 
     async def _start_decoding(
         self, media: Sequence[Media], access: MediaAccess, bounds: MediaBounds
-    ) -> tuple[int, "Future[tuple[Image, ...]]"]:
+    ) -> tuple[int, "Future[Decoded]"]:
         """Start to decode a sample's media. Return the share of the budget in bytes and the future of the images."""
         opening = self._threads.submit(lambda: [open_media(one, access, bounds) for one in media])
         opened = await asyncio.wrap_future(opening)
         share = await self.budget.take(sum(one.peak_bytes for one in opened))
         return share, self._threads.submit(_decode, opened)
 
-    def _give_back_after(self, decoding: "Future[tuple[Image, ...]]", share: int) -> None:
+    def _give_back_after(self, decoding: "Future[Decoded]", share: int) -> None:
         """Return a share once its thread has finished: decoding cannot be cancelled, and takes memory until it ends."""
         call_soon = asyncio.get_running_loop().call_soon_threadsafe
         decoding.add_done_callback(lambda _: call_soon(self.budget.give_back, share))
 
 
-def _decode(opened: list[OpenedMedia]) -> tuple[Image, ...]:
-    """Return the images of a sample's media. Each file is released from memory as soon as it is decoded."""
-    images: list[Image] = []
+def _decode(opened: list[OpenedMedia]) -> Decoded:
+    """Return the images of each of a sample's media. Each file is released from memory as soon as it is decoded."""
+    decoded: list[tuple[Image, ...]] = []
     opened.reverse()
     try:
         while opened:
-            images.extend(opened.pop().decode())
+            decoded.append(opened.pop().decode())
     finally:
         opened.clear()
-    return tuple(images)
+    return tuple(decoded)

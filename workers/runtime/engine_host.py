@@ -3,18 +3,17 @@
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future, wait
 from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 
 import structlog
-from PIL.Image import Image
 
-from common.records import Sample
+from common.records import Media
 from workers.adapters.base import Adapter
 from workers.engines.base import Engine, Generation, Request
-from workers.media.loader import MediaLoader
+from workers.media.loader import Decoded, MediaLoader
 from workers.recovery.stall_detector import StallDetector
 from workers.recovery.watchdog import Watchdog
 from workers.runtime.run_context import RunContext
@@ -89,9 +88,9 @@ class EngineHost:
         self.latency_s = taken_s if self.latency_s is None else self.latency_s + _LATEST_WEIGHT * (taken_s - self.latency_s)
         return generation
 
-    def hold_images(self, sample: Sample, run: RunContext) -> AbstractAsyncContextManager[tuple[Image, ...]]:
-        """Return a context manager that holds a sample's images in memory, see ``MediaLoader.hold``."""
-        return self._media.hold(sample.media, run.access, run.spec.model.media)
+    def hold_images(self, media: Sequence[Media], run: RunContext) -> AbstractAsyncContextManager[Decoded]:
+        """Return a context manager that holds the images of media in memory, see ``MediaLoader.hold``."""
+        return self._media.hold(media, run.access, run.spec.model.media)
 
     def describe_stall(self) -> str | None:
         """Return the reason to end the process if the engine does not answer its pending requests, else ``None``."""

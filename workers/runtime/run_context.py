@@ -61,7 +61,7 @@ def load_run(store: Store, run_id: str, profile: ModelProfile, settings: Setting
         index=read_index(store, run_id),
         datasets=plan.dataset_numbers,
         validators=build_validators(spec.validation.validators),
-        access=find_access(settings, spec.datasets),
+        access=find_access(settings, spec.datasets, spec.prompt.examples),
     )
 
 

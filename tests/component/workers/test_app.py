@@ -37,7 +37,7 @@ def start_worker(name: str) -> Iterator[Worker]:
 
 
 def ask(worker: Worker, question: str) -> str:
-    request = Request("1", (Message("user", question),), (), SamplingParams())
+    request = Request("1", (Message("user", (question,)),), (), SamplingParams())
     return worker.host.submit(worker.host.generate(request)).result().text
 
 

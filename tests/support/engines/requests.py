@@ -42,7 +42,7 @@ def make_request(number: int = 0, text: str | None = None, *, images: int = 1, a
     question = text if text is not None else f"What is shown in picture {number}? " + "Look well. " * (number % 5)
     pictures = tuple(Image.new("RGB", (40 + number % 3, 30), COLOURS[(number + place) % 4]) for place in range(images))
     asked = SamplingParams(**{"max_tokens": 6, **settings})
-    return Request(f"r{number}", (Message("user", question, images),), pictures, asked, attempt)
+    return Request(f"r{number}", (Message("user", (*range(images), question)),), pictures, asked, attempt)
 
 
 async def ask_all(engine: Engine, requests: list[Request]) -> list[Generation]:

@@ -29,12 +29,12 @@ class Waiting:
         Temperature, top_p and seed may differ by row.
         """
         settings = self.request.settings
-        return settings.max_tokens, settings.stop, bool(self.request.images)
+        return settings.max_tokens, settings.stop, bool(self.request.shown)
 
     @property
     def length(self) -> int:
         """Return the estimated length of the prompt, in tokens."""
-        pixels = sum(image.width * image.height for image in self.request.images)
+        pixels = sum(image.width * image.height for image in self.request.shown)
         return len(self.text) // CHARACTERS_PER_TOKEN + pixels // PIXELS_PER_TOKEN
 
 

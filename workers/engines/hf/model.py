@@ -6,6 +6,7 @@ The calls are synchronous. The module does not depend on the queue of pending re
 import copy
 import gc
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Literal
 
 import torch
@@ -19,7 +20,7 @@ from transformers.utils import logging as transformers_logging
 
 from common.errors import ConfigError, EngineError, OutOfMemory, SampleError
 from common.spec.models import ModelProfile, SamplingParams, Spec
-from workers.engines.base import Generation, Request
+from workers.engines.base import Generation, Message, Request
 from workers.engines.context import check_long_text, check_prompt_tokens
 from workers.engines.hf.batching import Waiting, cut_at_end, cut_at_stop
 from workers.engines.hf.positions import find_context, find_positions
@@ -38,6 +39,7 @@ _untyped(transformers_logging).disable_progress_bar()  # a worker writes a log o
 _OUT_OF_MEMORY_TEXTS = ("out of memory", "can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
 _DEVICE_ERROR_TEXTS = ("device-side assert", "CUDA error")
 _MESSAGE_CHARACTERS = 500
+_PROBE = "vlm fleet probe"  # a text that no chat template contains
 
 
 class HfOptions(Spec):
@@ -74,6 +76,7 @@ class HfModel:
             raise EngineError(f"{where}: this machine cannot run the model: {type(error).__name__}: {error}") from error
         if not self._processor.chat_template:
             raise ConfigError(f"{where}: no chat template; add a chat_template.jinja file to the folder of the weights")
+        self._takes_parts = self._takes_list()
 
     def _load(self, profile: ModelProfile, weights: str, options: HfOptions) -> None:
         source = {"revision": profile.revision, "trust_remote_code": profile.trust_remote_code}
@@ -109,20 +112,30 @@ class HfModel:
         Raises ``SampleError`` (``engine_rejected``) if the template fails, or if the prompt does not have one image
         placeholder for each image.
         """
-        conversation = [
-            {"role": message.role, "content": [{"type": "image"}] * message.images + [{"type": "text", "text": message.text}]}
-            for message in request.messages
-        ]
         try:
+            conversation = [{"role": message.role, "content": self._write_content(message)} for message in request.messages]
             text: str = self._processor.apply_chat_template(conversation, add_generation_prompt=True, **request.template_options)
         except Exception as error:  # a chat template is third-party code and may raise any error
             raise SampleError("engine_rejected", f"the model's chat template rejected the conversation: {error}") from error
-        placeholder = getattr(self._processor, "image_token", None)
-        if placeholder and (found := text.count(placeholder)) != len(request.images):
-            expected = f"expected {len(request.images)}, one for each image"
-            message = f"the prompt has the image placeholder {placeholder!r} {found} times, {expected}"
+        placeholder, images = getattr(self._processor, "image_token", None), len(request.shown)
+        if placeholder and (found := text.count(placeholder)) != images:
+            message = f"the prompt has the image placeholder {placeholder!r} {found} times, expected {images}, one for each image"
             raise SampleError("engine_rejected", f"{message}; remove the placeholder from the question")
         return text
+
+    def _write_content(self, message: Message) -> str | list[dict[str, str]]:
+        if self._takes_parts:
+            return [{"type": "text", "text": part} if isinstance(part, str) else {"type": "image"} for part in message.content]
+        return "".join(part if isinstance(part, str) else self._processor.image_token for part in message.content)
+
+    def _takes_list(self) -> bool:
+        """Return whether the chat template takes a list of texts and images. Some templates take only a text."""
+        for content in ([{"type": "text", "text": _PROBE}], _PROBE):
+            with suppress(Exception):  # as above
+                text = self._processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+                if _PROBE in text and "'type'" not in text:
+                    return isinstance(content, list)
+        return True  # a template with further requirements, which reports them for each request
 
     def render_long(self, request: Request) -> str:
         """Return the rendered prompt of a request with a long text. Call this from one thread only.
@@ -139,7 +152,7 @@ class HfModel:
         Raises ``OutOfMemory``, ``EngineError`` if the device has failed, otherwise ``SampleError``.
         """
         texts = [waiting.text for waiting in batch]
-        images = [list(waiting.request.images) for waiting in batch]
+        images = [waiting.request.shown for waiting in batch]
         bos = self._processor.tokenizer.bos_token
         has_bos = bool(bos) and texts[0].startswith(bos)
         try:

@@ -30,7 +30,7 @@ _WARNING_INTERVAL_S = 60.0  # least time between two log lines about endpoint er
 
 # The headers besides the key. httpx2 adds only headers that HTTP itself requires (Host, Content-Length, Accept-Encoding).
 _HEADERS = {"Accept": "application/json", "Content-Type": "application/json", "User-Agent": "vlm-fleet"}
-_CONTROL = Request("control", (Message("user", "Say ok."),), (), SamplingParams(max_tokens=16))
+_CONTROL = Request("control", (Message("user", ("Say ok.",)),), (), SamplingParams(max_tokens=16))
 
 
 class OpenAIEngine:

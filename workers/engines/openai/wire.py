@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from common.errors import SampleError
 from common.records import FinishReason
-from workers.engines.base import Generation, Request
+from workers.engines.base import Generation, Message, Request
 from workers.engines.openai.errors import classify_empty, quote
 from workers.engines.openai.options import OpenAIOptions
 
@@ -126,14 +126,17 @@ def _read_text(content: str | list[dict[str, Any]] | None) -> str:
 
 
 def _write_messages(request: Request, options: OpenAIOptions) -> list[dict[str, Any]]:
-    images = iter(request.images)
-    messages = []
-    for message in request.messages:
-        shown = [{"type": "image_url", "image_url": {"url": write_data_url(next(images), options)}} for _ in range(message.images)]
+    urls = [write_data_url(image, options) for image in request.images]
+
+    def write_part(part: str | int) -> dict[str, Any]:
+        return {"type": "text", "text": part} if isinstance(part, str) else {"type": "image_url", "image_url": {"url": urls[part]}}
+
+    def write_content(message: Message) -> str | list[dict[str, Any]]:
         # Plain text for a message without images, because servers of text models accept only plain text.
-        content = [*shown, {"type": "text", "text": message.text}] if shown else message.text
-        messages.append({"role": message.role, "content": content})
-    return messages
+        has_images = any(isinstance(part, int) for part in message.content)
+        return [*map(write_part, message.content)] if has_images else message.text
+
+    return [{"role": message.role, "content": write_content(message)} for message in request.messages]
 
 
 def write_data_url(image: Image, options: OpenAIOptions) -> str:

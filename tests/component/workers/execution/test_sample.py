@@ -17,7 +17,7 @@ from tests.support.soundness import assert_run_is_sound
 from tests.support.workers import ScriptedEngine, enqueue_rows, exits, open_worker, read_samples
 from workers.adapters.base import Prompt
 from workers.adapters.chat import ChatAdapter
-from workers.engines.base import Generation, Request
+from workers.engines.base import Generation, Message, Request
 from workers.engines.echo import EchoEngine
 from workers.execution.sample import answer_samples
 from workers.execution.task import run_task
@@ -218,10 +218,10 @@ def test_adapter_error_fails_only_its_sample(worker: Worker, fleet: Fleet, exits
     by_question = {surprise.__name__: surprise for surprise in surprises}
 
     class OddAdapter(ChatAdapter):
-        def to_prompt(self, sample: Sample, *, images: int, reminder: str | None = None) -> Prompt:
+        def to_prompt(self, sample: Sample, messages: tuple[Message, ...], *, reminder: str | None = None) -> Prompt:
             if surprise := by_question.get(sample.question):
                 raise surprise("odd")
-            return super().to_prompt(sample, images=images, reminder=reminder)
+            return super().to_prompt(sample, messages, reminder=reminder)
 
     worker.host.adapter = OddAdapter()
     outcomes = answer_rows(worker, fleet, ask("good", *by_question, "fine"))
@@ -319,7 +319,7 @@ def test_video_frames_precede_the_text(worker: Worker, fleet: Fleet) -> None:
     assert {outcome.status for outcome in outcomes.values()} == {"ok"}
     seen = {request.messages[-1].text.split("\n")[0]: [read_number(image) for image in request.images] for request in engine.asked}
     assert seen == {"film": [0, 1, 2, 3, 4], "both": [7, 0, 1, 2, 3, 4], "text": []}
-    assert all(request.messages[-1].images == len(request.images) for request in engine.asked)
+    assert all(request.messages[-1].content[:-1] == tuple(range(len(request.images))) for request in engine.asked)
 
 
 def test_profile_bounds_apply_to_images_for_the_engine(fleet: Fleet) -> None:

@@ -14,6 +14,7 @@ from common.records import Kind, Sample
 from common.spec.files import check_validation, read_profile
 from workers.adapters import load_adapter
 from workers.adapters.registry import ADAPTERS
+from workers.engines.base import Message
 
 RAW_ANSWERS: list[dict[str, Any]] = yaml.safe_load((Path(__file__).parent / "raw_answers.yaml").read_text(encoding="utf-8"))
 OPTIONS = {"A": "a blue square", "B": "a red circle", "C": "a green star", "D": "none of the above"}
@@ -58,43 +59,54 @@ def test_raw_answers_cover_every_family_and_situation() -> None:
     assert all(case["name"].startswith(case.get("profile", "")) for case in RAW_ANSWERS)
 
 
+MESSAGES = (
+    Message("system", ("Be brief.",)),
+    Message("user", ("First this:", 0, "What is it?")),
+    Message("assistant", ("A square.",)),
+    Message("user", (1, 2, "And this?")),
+)
+
+
 @pytest.mark.parametrize("name", sorted(ADAPTERS))
-def test_images_and_reminder_share_one_user_turn(name: str) -> None:
-    sample = make_sample(hint="Look closely.")
-    *before, message = load_adapter(name).to_prompt(sample, images=2, reminder="Answer with a letter.").messages
-    assert [(one.role, one.images) for one in before] in ([], [("system", 0)])
-    assert (message.role, message.images) == ("user", 2)
-    assert message.text.startswith("Hint: Look closely.\nQuestion: Which shape is it?\nOptions:\nA. a blue square\n")
-    assert message.text.endswith("\nAnswer with a letter.")
+def test_adapter_keeps_messages_and_appends_the_reminder(name: str) -> None:
+    first, *turns, last = load_adapter(name).to_prompt(make_sample(), MESSAGES, reminder="Answer with a letter.").messages
+    assert first.role == "system"
+    assert first.text.startswith("Be brief.")
+    assert tuple(turns) == MESSAGES[1:3]
+    assert (last.role, last.content[:2]) == ("user", (1, 2))
+    assert last.text.startswith("And this?\n")
+    assert last.text.endswith("\nAnswer with a letter.")
 
 
-def test_multiple_choice_uses_the_vlmevalkit_prompt() -> None:
-    [message] = load_adapter("chat").to_prompt(make_sample(), images=1).messages
-    expected = "A. a blue square\nB. a red circle\nC. a green star\nD. none of the above\nPlease select the correct answer"
-    assert message.text == f"Question: Which shape is it?\nOptions:\n{expected} from the options above. \n"
+@pytest.mark.parametrize("name", sorted(set(ADAPTERS) - {"internvl_thinking", "thyme"}))
+def test_first_attempt_sends_the_messages_unchanged(name: str) -> None:
+    assert load_adapter(name).to_prompt(make_sample(), MESSAGES).messages == MESSAGES
+
+
+def test_reminder_follows_an_image_at_the_end() -> None:
+    messages = (Message("user", ("Which is it?", 0)),)
+    (message,) = load_adapter("chat").to_prompt(make_sample(), messages, reminder="One word.").messages
+    assert message.content == ("Which is it?", 0, "\nOne word.")
 
 
 def test_adapter_sets_thinking_by_option_or_prompt() -> None:
-    assert load_adapter("glm4v").to_prompt(make_sample(), images=1).template_options == {}
-    assert load_adapter("glm4v_direct").to_prompt(make_sample(), images=1).template_options == {"enable_thinking": False}
-    system, user = load_adapter("internvl_thinking").to_prompt(make_sample(), images=1).messages
+    assert load_adapter("glm4v").to_prompt(make_sample(), MESSAGES).template_options == {}
+    assert load_adapter("glm4v_direct").to_prompt(make_sample(), MESSAGES).template_options == {"enable_thinking": False}
+    system, *others = load_adapter("internvl_thinking").to_prompt(make_sample(), MESSAGES[1:]).messages
     assert "inside <think> and </think>" in system.text
-    assert user == load_adapter("internvl").to_prompt(make_sample(), images=1).messages[0]
+    assert tuple(others) == MESSAGES[1:]
+
+
+def test_system_prompts_of_run_and_family_are_joined() -> None:
+    system, *others = load_adapter("internvl_thinking").to_prompt(make_sample(), MESSAGES).messages
+    assert system.text.startswith("Be brief.\n\nFirst analyse the question")
+    assert tuple(others) == MESSAGES[1:]
 
 
 def test_thyme_prompt_requests_tags_without_code() -> None:
-    [message] = load_adapter("thyme").to_prompt(make_sample("free_text"), images=1).messages
-    assert message.text.startswith("Which shape is it?\nDo not write code. ")
+    *_, message = load_adapter("thyme").to_prompt(make_sample("free_text"), MESSAGES).messages
+    assert message.text.startswith("And this?\nDo not write code. ")
     assert message.text.endswith(" inside <answer> and </answer>.")
-
-
-def test_only_short_text_appends_an_instruction() -> None:
-    texts = {
-        kind: load_adapter("chat").to_prompt(make_sample(kind), images=1).messages[0].text
-        for kind in ("short_text", "free_text", "yes_no")
-    }
-    assert texts["short_text"] == "Which shape is it?\nAnswer the question using a single word or phrase."
-    assert texts["free_text"] == texts["yes_no"] == "Which shape is it?"
 
 
 BARE = ("<think>", "</think>", "<answer>", "\\boxed{", "<|begin_of_box|>", "<code>", "<image>")

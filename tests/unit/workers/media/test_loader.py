@@ -18,7 +18,7 @@ from tests.support.media.media import AS_IS
 from tests.support.media.videos import encode_video, read_number
 from workers.media import loader as media_loader
 from workers.media.files import MediaAccess
-from workers.media.loader import MediaLoader
+from workers.media.loader import Decoded, MediaLoader
 from workers.media.reader import OpenedMedia, open_media
 
 NO_FILES = MediaAccess((), urls=False, url_timeout_s=1)
@@ -38,7 +38,7 @@ BROKEN = Media(data="AAAA")
 PEAK_BYTES = open_media(make_media(), NO_FILES, AS_IS).peak_bytes
 
 
-def hold(loader: MediaLoader, *media: Media) -> AbstractAsyncContextManager[tuple[Image.Image, ...]]:
+def hold(loader: MediaLoader, *media: Media) -> AbstractAsyncContextManager[Decoded]:
     return loader.hold(media, NO_FILES, AS_IS)
 
 
@@ -77,7 +77,7 @@ class Gate:
 def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
     gate, decode = Gate(), media_loader._decode  # noqa: SLF001  # the gate wraps this function
 
-    def decode_later(opened: list[OpenedMedia]) -> tuple[Image.Image, ...]:
+    def decode_later(opened: list[OpenedMedia]) -> Decoded:
         gate.wait()
         return decode(opened)
 
@@ -88,8 +88,8 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
 
 def test_images_are_ordered_and_count_against_budget() -> None:
     async def work(loader: MediaLoader) -> None:
-        async with hold(loader, make_media(8), make_media(9), make_media(10)) as images:
-            assert [image.width for image in images] == [8, 9, 10]
+        async with hold(loader, make_media(8), make_media(9), make_media(10)) as decoded:
+            assert [image.width for (image,) in decoded] == [8, 9, 10]
             assert AMPLE_BYTES - loader.budget.free_bytes == 4 * (8 + 9 + 10) * SIDE
 
     run_loader(work)
@@ -107,9 +107,9 @@ def test_video_frames_keep_the_video_position() -> None:
     video = Media(kind="video", data=base64.b64encode(encode_video(3)).decode())
 
     async def work(loader: MediaLoader) -> None:
-        async with hold(loader, make_media(8), video, make_media(9)) as images:
-            assert [image.width for image in (images[0], images[-1])] == [8, 9]
-            assert [read_number(image) for image in images[1:-1]] == [0, 1, 2]
+        async with hold(loader, make_media(8), video, make_media(9)) as ((first,), frames, (last,)):
+            assert (first.width, last.width) == (8, 9)
+            assert [read_number(image) for image in frames] == [0, 1, 2]
 
     run_loader(work)
 
@@ -239,8 +239,8 @@ def test_media_threads_read_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     async def work(loader: MediaLoader) -> None:
         access = MediaAccess((tmp_path,), urls=False, url_timeout_s=1)
-        async with loader.hold([Media(uri=str(path))], access, AS_IS) as images:
-            assert images[0].size == (SIDE, SIDE)
+        async with loader.hold([Media(uri=str(path))], access, AS_IS) as ((image,),):
+            assert image.size == (SIDE, SIDE)
 
     run_loader(work)
     assert threads

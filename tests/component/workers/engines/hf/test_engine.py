@@ -215,7 +215,7 @@ def test_engine_rejects_question_with_image_marker(open_hf: Open, sizes: list[in
 
 def test_engine_accepts_several_images_and_system_message(open_hf: Open) -> None:
     asked = make_request(3, images=2)
-    asked = Request("s", (Message("system", "Be brief."), *asked.messages), asked.images, asked.settings)
+    asked = Request("s", (Message("system", ("Be brief.",)), *asked.messages), asked.images, asked.settings)
 
     async def ask() -> list[Generation]:
         async with open_hf() as engine:

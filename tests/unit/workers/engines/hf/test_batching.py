@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from common.spec.models import SamplingParams
-from workers.engines.base import Generation, Request
+from workers.engines.base import Generation, Message, Request
 from workers.engines.hf.batching import BatchLimit, Waiting, cut_at_end, cut_at_stop, form_batch
 
 PIXEL = Image.new("RGB", (1, 1))
@@ -24,7 +24,8 @@ def future() -> Iterator[asyncio.Future[Generation]]:
 
 def make_waiting(future: asyncio.Future[Generation], length: int, *, max_tokens: int = 8, images: int = 0) -> Waiting:
     settings = SamplingParams(max_tokens=max_tokens)
-    return Waiting(Request("r", (), (PIXEL,) * images, settings), "x" * 4 * length, future)
+    messages = (Message("user", tuple(range(images))),)
+    return Waiting(Request("r", messages, (PIXEL,) * images, settings), "x" * 4 * length, future)
 
 
 @given(
@@ -63,7 +64,7 @@ def test_requests_of_similar_length_are_batched(future: asyncio.Future[Generatio
 
 def test_images_count_towards_length(future: asyncio.Future[Generation]) -> None:
     image = Image.new("RGB", (280, 280))
-    one = Waiting(Request("r", (), (image,), SamplingParams()), "x" * 40, future)
+    one = Waiting(Request("r", (Message("user", (0, "x")),), (image,), SamplingParams()), "x" * 40, future)
     assert one.length == 10 + 100
 
 

@@ -52,16 +52,23 @@ def test_unset_fields_are_omitted_except_greedy_sampling() -> None:
     assert "stop" not in body
 
 
-def test_images_precede_the_text_of_a_message() -> None:
-    pictures = tuple(Image.new("RGB", (4, 4), colour) for colour in ("red", "green", "blue"))
-    messages = (Message("system", "Be brief."), Message("user", "one", 1), Message("assistant", "ok"), Message("user", "two", 2))
+def test_texts_and_images_are_sent_in_order() -> None:
+    pictures = tuple(Image.new("RGB", (4, 4), colour) for colour in ("red", "lime", "blue"))
+    messages = (
+        Message("system", ("Be brief.",)),
+        Message("user", ("one", 0, "two", 2, "three")),
+        Message("assistant", ("ok",)),
+        Message("user", (1, 0, "four")),
+    )
     body = write(Request("r", messages, pictures, SamplingParams()))
     assert [message["role"] for message in body["messages"]] == ["system", "user", "assistant", "user"]
     assert [body["messages"][place]["content"] for place in (0, 2)] == ["Be brief.", "ok"]
-    first, last = body["messages"][1]["content"], body["messages"][3]["content"]
-    assert [part["type"] for part in (*first, *last)] == ["image_url", "text", "image_url", "image_url", "text"]
-    shown = [read_image(part["image_url"]["url"]).getpixel((0, 0)) for part in (first[0], last[0], last[1])]
-    assert shown == [(255, 0, 0), (0, 128, 0), (0, 0, 255)]
+    red, lime, blue = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+    shown = [
+        [part.get("text") or read_image(part["image_url"]["url"]).getpixel((0, 0)) for part in message["content"]]
+        for message in body["messages"][1::2]
+    ]
+    assert shown == [["one", red, "two", blue, "three"], [lime, red, "four"]]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (97, 31)])

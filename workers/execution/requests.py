@@ -1,0 +1,47 @@
+"""The request of a sample: render it again, compare it with the planned request, and put the decoded images in place."""
+
+from PIL.Image import Image
+
+from common.errors import IntegrityError
+from common.prompts.messages import Rendered, digest_request, render_earlier, render_messages
+from common.records import Message as PlannedMessage
+from common.records import Sample
+from common.spec.models import PromptSpec
+from workers.engines.base import Message
+from workers.media.loader import Decoded
+
+Placed = tuple[tuple[Message, ...], tuple[Image, ...]]
+
+
+def render_request(sample: Sample, prompt: PromptSpec) -> Rendered:
+    """Return the messages and media of a sample.
+
+    A sample in a plan of an earlier version has no digest of its request, and is asked as that version asked it. Raises
+    ``IntegrityError`` if the request is not the planned one, and the errors of ``render_messages``.
+    """
+    if sample.request_digest is None:
+        return render_earlier(sample)
+    rendered = render_messages(sample, prompt)
+    if (found := digest_request(rendered)) != sample.request_digest:
+        raise IntegrityError(
+            f"dataset {sample.dataset}, row {sample.index} (sample {sample.sample_id}): this worker renders another request "
+            f"({found}) than the plan has ({sample.request_digest}); use workers of the version that planned the run"
+        )
+    return rendered
+
+
+def place_images(messages: tuple[PlannedMessage, ...], decoded: Decoded) -> Placed:
+    """Return the messages with indices of images in place of indices of media, and the images. A video has several images."""
+    spans: list[range] = []
+    for images in decoded:
+        start = spans[-1].stop if spans else 0
+        spans.append(range(start, start + len(images)))
+    placed = tuple(Message(message.role, _expand(message.content, spans)) for message in messages)
+    return placed, tuple(image for images in decoded for image in images)
+
+
+def _expand(content: tuple[str | int, ...], spans: list[range]) -> tuple[str | int, ...]:
+    parts: list[str | int] = []
+    for part in content:
+        parts += [part] if isinstance(part, str) else spans[part]
+    return tuple(parts)
