@@ -126,7 +126,8 @@ class HfModel:
     def _write_content(self, message: Message) -> str | list[dict[str, str]]:
         if self._takes_parts:
             return [{"type": "text", "text": part} if isinstance(part, str) else {"type": "image"} for part in message.content]
-        return "".join(part if isinstance(part, str) else self._processor.image_token for part in message.content)
+        # vLLM joins the parts for such templates in the same way, so that both engines send the same prompt.
+        return "\n".join(part if isinstance(part, str) else self._processor.image_token for part in message.content)
 
     def _takes_list(self) -> bool:
         """Return whether the chat template takes a list of texts and images. Some templates take only a text."""

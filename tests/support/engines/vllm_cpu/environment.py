@@ -14,7 +14,7 @@ OPTIONS: dict[str, Any] = {
     "dtype": "float32",
     "enforce_eager": True,
     "max_model_len": 1024,
-    "limit_mm_per_prompt": {"image": 1},
+    "limit_mm_per_prompt": {"image": 3},
 }
 
 

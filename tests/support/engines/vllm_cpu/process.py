@@ -84,6 +84,11 @@ class RemoteEngine:
     async def stop(self) -> None:
         await self._connection.call(self._name, "stop")
 
+    async def list_tokens(self, request: Request) -> list[int]:
+        """Return the tokens of the prompt."""
+        tokens: list[int] = await self._connection.call(self._name, "list_tokens", request)
+        return tokens
+
 
 class VllmHost:
     """The process and the connections to its engines. All test processes of one pytest run share it.
@@ -144,11 +149,13 @@ class VllmHost:
         (self._folder / "users").write_text(str(count))
 
     @asynccontextmanager
-    async def load(self, options: dict[str, Any] | None = None, name: str | None = None) -> AsyncIterator[Engine]:
+    async def load(
+        self, options: dict[str, Any] | None = None, name: str | None = None, weights: str = TINY
+    ) -> AsyncIterator["RemoteEngine"]:
         """Yield an engine that is loaded and not started. Raise the errors of ``load_engine``."""
         async with self._connect() as connection:
             name = name or f"of {os.getpid()}"  # each test process loads its own engine
-            await connection.call(name, "load", make_profile("vllm", {**OPTIONS, **(options or {})}), TINY)
+            await connection.call(name, "load", make_profile("vllm", {**OPTIONS, **(options or {})}), weights)
             yield RemoteEngine(connection, name)
 
     @asynccontextmanager
@@ -166,7 +173,7 @@ class VllmHost:
                 await engine.stop()
 
     @asynccontextmanager
-    async def open_shared(self) -> AsyncIterator[Engine]:
+    async def open_shared(self) -> AsyncIterator[RemoteEngine]:
         """Yield the engine that all tests share, and do not stop it."""
         async with self._connect() as connection:
             yield RemoteEngine(connection, _SHARED)

@@ -7,10 +7,11 @@ import asyncio
 import sys
 import traceback
 from asyncio import StreamReader, StreamWriter
+from typing import Any
 
 from common.errors import FleetError
 from tests.support.engines.vllm_cpu.wire import Call, read_values, write_value
-from workers.engines.base import Engine
+from workers.engines.base import Engine, Request
 from workers.engines.registry import load_engine
 
 
@@ -52,7 +53,16 @@ class Host:
         if call.method == "load":
             self._engines[call.engine] = load_engine(*call.arguments)
             return None
+        if call.method == "list_tokens":
+            return await list_tokens(self._engines[call.engine], *call.arguments)
         return await getattr(self._engines[call.engine], call.method)(*call.arguments)
+
+
+async def list_tokens(engine: Any, request: Request) -> list[int]:
+    """Return the tokens that vLLM sends to its engine process for a request."""
+    prompt = await engine._render(engine._llm, request)  # noqa: SLF001  the engine reports only their number
+    tokens: list[int] = prompt["prompt_token_ids"]
+    return tokens
 
 
 async def serve(path: str) -> None:
