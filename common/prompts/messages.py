@@ -119,10 +119,8 @@ def _place_own(sample: Sample, placement: Placement, offset: int) -> Iterator[Me
         for part in message.content:
             if isinstance(part, int):
                 if not 0 <= part < len(sample.media):
-                    counted = f"the row has {len(sample.media)} media"
-                    raise SampleError(
-                        SampleCode.BAD_FIELD, f"messages: one of them shows media {part}, but {counted}; correct the row"
-                    )
+                    found = f"found the media with index {part}, but the row has {len(sample.media)} media"
+                    raise SampleError(SampleCode.BAD_FIELD, f"messages: {found}; correct the row")
                 placement.note(part)
                 part += offset
             parts.append(part)
