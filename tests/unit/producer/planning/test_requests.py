@@ -1,0 +1,67 @@
+"""Rendering at planning: each sample gets the digest of its request or a fault, and a wrong template stops the command."""
+
+from typing import Any
+
+import pytest
+
+from common.errors import ConfigError
+from common.prompts.messages import digest_request, render_messages
+from common.records import Fault, Media, Sample
+from common.spec.models import PromptSpec
+from producer.planning.requests import render_samples
+from tests.support.planning import make_sample, make_samples, make_spec
+
+
+def render(samples: list[Sample], *datasets: str, **prompt: Any) -> list[Sample]:
+    spec = make_spec(*datasets).model_copy(update={"prompt": PromptSpec.model_validate(prompt)})
+    return list(render_samples(samples, spec))
+
+
+def test_sample_gets_the_digest_of_its_request() -> None:
+    samples = make_samples(3)
+    rendered = render(samples, template="{{ question }} Brief.")
+    assert [sample.model_copy(update={"request_digest": None}) for sample in rendered] == samples
+    prompt = PromptSpec(template="{{ question }} Brief.")
+    assert [sample.request_digest for sample in rendered] == [digest_request(render_messages(sample, prompt)) for sample in samples]
+
+
+def test_fault_of_a_marker_names_row_and_marker() -> None:
+    wrong = make_sample(1, question="See <image 2>.", media=(Media(uri="/a.png", digest="a"),))
+    first, second = render([make_sample(0), wrong])
+    assert first.fault is None
+    assert second.request_digest is None
+    assert second.fault == Fault(
+        code="bad_field",
+        message="row 1: <image 2> names a missing image, the row has 1 image; correct the marker or add the image",
+    )
+
+
+def test_sample_with_a_fault_stays_unchanged() -> None:
+    sample = make_sample(0, question="", fault=Fault(code="bad_row", message="x"))
+    assert render([sample], template="{{ nothing }}") == [sample]
+
+
+def test_name_that_some_rows_lack_is_their_fault() -> None:
+    samples = [make_sample(number, metadata={"topic": "t"} if number % 2 else {}) for number in range(4)]
+    rendered = render(samples, template="{{ topic }}: {{ question }}")
+    assert [sample.fault is None for sample in rendered] == [False, True, False, True]
+    message = str(rendered[0].fault and rendered[0].fault.message)
+    assert message.startswith("row 0: prompt.template: 'topic' is undefined; the row has: dataset, hint, ")
+
+
+@pytest.mark.parametrize("field", ["template", "system", "suffix"])
+def test_name_that_no_row_has_is_a_config_error(field: str) -> None:
+    samples = [make_sample(number, metadata={"topic": "t"}) for number in range(3)]
+    with pytest.raises(
+        ConfigError, match=rf"^dataset 'rows': .* prompt\.{field}: 'topik' is undefined; did you mean 'topic'\?"
+    ) as caught:
+        render(samples, **{field: "{{ topik }} {{ question }}"})
+    assert "did you mean 'topic'?; the row has: dataset, hint, index, kind, letters, metadata, options, question, topic" in str(
+        caught.value
+    )
+
+
+def test_name_that_one_dataset_lacks_is_a_config_error() -> None:
+    samples = [*(make_sample(number, metadata={"topic": "t"}) for number in range(3)), *make_samples(3, dataset="other")]
+    with pytest.raises(ConfigError, match="dataset 'other': no row can be asked"):
+        render(samples, "rows", "other", template="{{ topic }} {{ question }}")
