@@ -26,15 +26,24 @@ def test_workers_import_without_engines() -> None:
 
 
 def test_launcher_does_not_import_service_clients() -> None:
-    heavy = "{'celery', 'pyarrow', 'PIL', 'redis', 'httpx2', 'workers.runtime', 'workers.engines'}"
+    heavy = "{'celery', 'pyarrow', 'PIL', 'redis', 'httpx2', 'workers.runtime', 'workers.engines', 'jinja2'}"
     code = f"import workers.supervisor.launcher, sys; found = {heavy} & set(sys.modules); assert not found, found"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
 
 
 def test_help_does_not_import_service_clients() -> None:
-    heavy = "{'celery', 'pyarrow', 'PIL', 'redis', 'httpx2', 'numpy', 'pydantic', 'rich'}"
+    heavy = "{'celery', 'pyarrow', 'PIL', 'redis', 'httpx2', 'numpy', 'pydantic', 'rich', 'jinja2'}"
     for command in ("producer", "workers"):
         code = f"import {command}.cli, sys; found = {heavy} & set(sys.modules); assert not found, found"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0, (command, done.stderr)
+
+
+def test_default_prompt_is_resolved_without_jinja() -> None:
+    code = (
+        "from pathlib import Path; from common.spec.files import read_specs; import sys; "
+        "read_specs(Path('examples/demo.yaml')); assert 'jinja2' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from common.broker.app import make_app
-from common.prompts import messages as prompts
+from common.prompts.built_in import TEMPLATES
 from common.records import Media, Message, Sample
 from producer.planning.requests import render_samples
 from producer.runs.control import resume_run
@@ -174,8 +174,8 @@ def test_examples_system_and_suffix_reach_the_engine(worker: Worker, fleet: Flee
 
 def test_other_request_than_planned_pauses_the_run(worker: Worker, fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     run_id = enqueue_rows(fleet, "tried", [{"id": number, "question": f"q{number}"} for number in range(3)])
-    planned = prompts.TEMPLATES["default"]
-    monkeypatch.setitem(prompts.TEMPLATES, "default", "{{ question }} of a later version")
+    planned = TEMPLATES["default"]
+    monkeypatch.setitem(TEMPLATES, "default", "{{ question }} of a later version")
     assert run_task(worker, run_id, 0) == "failed"
     view = fleet.ledger.view_run(run_id)
     assert view is not None
@@ -184,7 +184,7 @@ def test_other_request_than_planned_pauses_the_run(worker: Worker, fleet: Fleet,
     assert "this worker renders another request" in view.reason
     assert list_asked(worker) == []
 
-    monkeypatch.setitem(prompts.TEMPLATES, "default", planned)
+    monkeypatch.setitem(TEMPLATES, "default", planned)
     resume_run(run_id, fleet.store, fleet.ledger, make_app(fleet.settings))
     run_task(worker, run_id, 0)  # this worker does not receive messages
     assert fleet.wait_for_end(run_id).samples.ok == 3

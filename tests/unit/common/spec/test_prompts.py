@@ -117,7 +117,8 @@ def test_image_counts_by_content_and_not_by_place(folder: Path) -> None:
 
 def test_only_a_prompt_that_differs_changes_the_run_id(folder: Path) -> None:
     plain = resolve(folder).run_id
-    assert {resolve(folder, same).run_id for same in ({}, "default", {"system": None, "examples": []})} == {plain}
+    same: list[Any] = [{}, "default", {"system": None, "examples": []}]
+    assert {resolve(folder, prompt).run_id for prompt in same} == {plain}
     prompts = [
         "question_only",
         {"system": "x"},
