@@ -48,12 +48,8 @@ def show(rendered: Rendered) -> str:
 
 
 def test_page_has_an_example_of_each_field() -> None:
-    fields = {
-        field
-        for shown in EXAMPLES
-        if isinstance(prompt := (yaml.safe_load(shown.spec) or {}).get("prompt"), dict)
-        for field in prompt
-    }
+    prompts = [(yaml.safe_load(shown.spec) or {}).get("prompt") for shown in EXAMPLES]
+    fields = {field for prompt in prompts if isinstance(prompt, dict) for field in prompt}
     assert fields == {"template", "system", "suffix", "examples", "turns"}
     assert "lmms_eval" in EXAMPLES[1].spec
 
