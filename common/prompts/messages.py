@@ -4,7 +4,7 @@ import binascii
 from base64 import b64decode
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from common.digests import digest_bytes, digest_record
 from common.errors import SampleError
@@ -13,7 +13,7 @@ from common.prompts.markers import Placement
 from common.prompts.templates import change_question, find_template, list_fields, render_template
 from common.records import Media, Message, Sample
 from common.sample_codes import SampleCode
-from common.spec.models import Example, PromptSpec, Turn
+from common.spec.models import Example, PromptSpec
 
 Parts = tuple[str | int, ...]
 
@@ -96,20 +96,25 @@ def join_text(parts: Parts) -> str:
     return "".join(part for part in parts if isinstance(part, str))
 
 
-def list_turns(prompt: PromptSpec) -> list[tuple[Turn, str]]:
-    """Return the turns of a prompt with the texts of their templates, each with the name of its field.
+class _Template(NamedTuple):
+    """The template of one message, and the name of its field."""
 
-    Raises ``ConfigError`` if ``template`` is the name of a built-in template that does not exist.
-    """
+    role: Literal["user", "assistant"]
+    text: str
+    where: str
+
+
+def _list_turns(prompt: PromptSpec) -> list[_Template]:
+    """Return the templates of a prompt. Raises ``ConfigError`` if ``template`` names a built-in template that does not exist."""
     if not prompt.turns:
-        return [(Turn(role="user", text=find_template(prompt.template, "prompt.template")), "prompt.template")]
-    turns = (turn.model_copy(update={"text": TEMPLATES.get(turn.text, turn.text)}) for turn in prompt.turns)
-    return [(turn, f"prompt.turns.{number}.text") for number, turn in enumerate(turns)]
+        return [_Template("user", find_template(prompt.template, "prompt.template"), "prompt.template")]
+    texts = ((turn.role, TEMPLATES.get(turn.text, turn.text)) for turn in prompt.turns)
+    return [_Template(role, text, f"prompt.turns.{number}.text") for number, (role, text) in enumerate(texts)]
 
 
 def _render_turns(fields: dict[str, Any], prompt: PromptSpec, placement: Placement) -> Iterator[Message]:
-    for turn, where in list_turns(prompt):
-        yield Message(role=turn.role, content=merge_texts(placement.place(render_template(turn.text, fields, where))))
+    for role, text, where in _list_turns(prompt):
+        yield Message(role=role, content=merge_texts(placement.place(render_template(text, fields, where))))
 
 
 def _place_own(sample: Sample, placement: Placement, offset: int) -> Iterator[Message]:
@@ -144,7 +149,7 @@ def _list_example_media(examples: Iterable[Example]) -> Iterator[Media]:
 def _render_examples(sample: Sample, prompt: PromptSpec, fields: dict[str, Any]) -> Iterator[Message]:
     """Yield the question and the answer of each example. Its question is rendered as the row's question."""
     offset = 0
-    last, _ = list_turns(prompt)[-1]
+    last = _list_turns(prompt)[-1]
     for number, example in enumerate(prompt.examples):
         kind = example.kind or ("multiple_choice" if example.options else sample.kind)
         where = f"prompt.examples.{number}"

@@ -15,6 +15,8 @@ thyme     Thyme                                   non_empty, answer_extractable
 ``internvl_thinking`` asks InternVL to think before it answers. ``glm4v_direct`` disables GLM-4.5V's thinking.
 """
 
+import inspect
+
 from common.answers.validators import IMPORT_STRING
 from common.errors import ConfigError
 from common.plugins import import_object
@@ -51,4 +53,9 @@ def load_adapter(name: str) -> Adapter:
             raise ConfigError(
                 f"adapter {name!r}: it has no method {method!r}; define to_prompt and to_prediction (see workers.adapters.base)"
             )
+    try:
+        inspect.signature(adapter.to_prompt).bind("sample", "messages", reminder=None)
+    except TypeError as error:  # earlier versions passed the number of images in place of the messages
+        expected = "expected to_prompt(sample, messages, *, reminder=None) (see workers.adapters.base)"
+        raise ConfigError(f"adapter {name!r}: its method to_prompt does not accept its arguments: {error}; {expected}") from None
     return adapter

@@ -168,3 +168,19 @@ def test_blocks_and_image_tokens_are_dropped() -> None:
     assert drop_blocks("a<code>b</code>c<code>d", "code") == "ac"
     assert drop_image_tokens("<image>a<|image_pad|> <IMG_CONTEXT>") == "a"
     assert drop_image_tokens("<fake_token_around_image><row_1_col_2>a<global-img><|begin_of_image|>") == "a"
+
+
+class EarlierAdapter:
+    """An adapter for the interface of earlier versions."""
+
+    def to_prompt(self, sample: Sample, *, images: int, reminder: str | None = None) -> None:
+        """Do nothing, because it is not called."""
+
+    def to_prediction(self, sample: Sample, text: str) -> str:
+        del sample
+        return text
+
+
+def test_adapter_of_an_earlier_interface_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"; expected to_prompt\(sample, messages, \*, reminder=None\)"):
+        load_adapter(f"{__name__}:EarlierAdapter")
