@@ -157,6 +157,12 @@ LINES = (
         _ROW + "nested more than 64 levels deep; expected a flatter object",
         code="bad_row",
     ),
+    _refuse(
+        "marker of a missing image",
+        '`"question": "See <image 2>."` in a row without images',
+        {"id": "m", "question": "See <image 2>."},
+        "row m: <image 2> names a missing image, the row has 0 images; correct the marker or add the image",
+    ),
 )
 
 LONGEST_LINE_BYTES = 11_000_000  # a lower limit, so that the test does not write 256 MiB

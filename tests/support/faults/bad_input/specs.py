@@ -198,6 +198,33 @@ SPECS = (
         "chunks: {max_samples: 100000}",
         "chunks.max_samples: found 100000; expected: less than or equal to 4096",
     ),
+    _refuse_more(
+        "unknown built-in template",
+        "prompt: question_onyl",
+        "prompt.template: no template is called 'question_onyl'; did you mean 'question_only'?; expected default, …",
+    ),
+    _refuse_more(
+        "template with an error of syntax",
+        "prompt: {template: '{{ question'}",
+        "prompt.template: line 1: unexpected end of template, …; docs/prompts.md describes templates",
+    ),
+    _refuse_more(
+        "template that computes",
+        "prompt: {suffix: '{{ 9 ** 9 }}'}",
+        "prompt.suffix: line 1: a template cannot use pow; docs/prompts.md describes templates",
+    ),
+    _refuse_more(
+        "missing image of an example",
+        "prompt: {examples: [{question: q, answer: a, images: [no.png]}]}",
+        "prompt.examples.0.images: no file 'no.png'; expected an image; relative paths start at the folder of this file",
+    ),
+    CommandCase(
+        "template that names a missing column",
+        "`prompt: {template: '{{ questoin }}'}`",
+        "producer: dataset 'rows': no row can be asked with the prompt of this run. prompt.template: 'questoin' is undefined; "
+        "did you mean 'question'?; the row has: …",
+        spec=_GOOD + "prompt: {template: '{{ questoin }}'}\n",
+    ),
 )
 
 
