@@ -4,6 +4,7 @@ import asyncio
 import shutil
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, Self
@@ -15,7 +16,7 @@ from transformers import AutoTokenizer
 from common.errors import ConfigError, EngineError, OutOfMemory, SampleError
 from common.spec.models import ModelProfile
 from tests.support.engines.requests import TINY, make_request, open_engine, run
-from workers.engines.base import Generation
+from workers.engines.base import Generation, Message
 from workers.engines.mmada import MmadaEngine
 from workers.engines.registry import load_engine
 
@@ -197,6 +198,24 @@ def test_answer_is_determined_by_the_seed(model: type[MMadaModelLM], tokenizer: 
 def test_unsupported_request_is_a_sample_error(model: type[MMadaModelLM], request_fields: dict[str, Any], message: str) -> None:
     with pytest.raises(SampleError, match=message):
         ask(make_request(**request_fields))
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        (Message("user", ("What is ", 0, "?")),),
+        (Message("user", ("Hello.",)), Message("assistant", ("Hi.",)), Message("user", (0, "What is it?"))),
+    ],
+)
+def test_image_after_a_text_is_a_sample_error(model: type[MMadaModelLM], messages: tuple[Message, ...]) -> None:
+    with pytest.raises(SampleError, match="takes its image before all questions, the request has it after a text"):
+        ask(replace(make_request(), messages=messages))
+    assert model.asked == []
+
+
+def test_system_text_may_precede_the_image(model: type[MMadaModelLM], tokenizer: Any) -> None:
+    ask(replace(make_request(), messages=(Message("system", ("Be brief.",)), Message("user", (0, "What is it?")))))
+    assert "Be brief." in tokenizer.decode(model.asked[0]["idx"][0].tolist()[4:])
 
 
 def test_engine_survives_fault_of_one_request(model: type[MMadaModelLM], tokenizer: Any) -> None:
