@@ -3,14 +3,19 @@
 Import this module only to compile a template, because jinja2 takes time to import.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import wraps
 from typing import Any, Final
 
 from jinja2 import StrictUndefined, TemplateRuntimeError, TemplateSyntaxError, Undefined, nodes, pass_context
+from jinja2.filters import FILTERS as DEFAULT_FILTERS
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 MOST_ITERATIONS: Final = 10_000  # of all loops of one rendering
+MOST_DEPTH: Final = 3  # of loops within each other
+MOST_CHARACTERS: Final = 10_000_000  # of the result of a filter, and of a rendered text
+MOST_SEPARATOR_CHARACTERS: Final = 1000
 BUDGET: Final = "_iterations"  # the counter's name in the context; templates cannot use names that begin with _
 
 # fmt: off
@@ -50,7 +55,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
     def __init__(self) -> None:
         super().__init__(autoescape=False, undefined=StrictUndefined, keep_trailing_newline=True, finalize=_check_value)
         self.globals.clear()
-        self.filters = {name: call for name, call in self.filters.items() if name in _FILTERS} | {"counted": _count_iterations}
+        allowed = {name: call for name, call in self.filters.items() if name in _FILTERS}
+        self.filters = {name: _limit_result(call) for name, call in allowed.items()} | {"counted": _count_iterations}
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         tree = super()._parse(source, name, filename)
@@ -58,6 +64,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
             if found := _find_forbidden(node):
                 raise TemplateSyntaxError(f"a template cannot use {found}", node.lineno)
         for loop in list(tree.find_all(nodes.For)):
+            if _count_depth(loop) > MOST_DEPTH:
+                raise TemplateSyntaxError(f"more than {MOST_DEPTH} loops within each other; expected fewer", loop.lineno)
             loop.iter = nodes.Filter(loop.iter, "counted", [], [], None, None, lineno=loop.lineno)
         return tree
 
@@ -80,6 +88,36 @@ def _check_value(value: Any) -> Any:
     if isinstance(value, str | int | float | list | tuple | dict | Undefined | None):
         return value
     raise TypeError(f"found {type(value).__name__} in {{{{ … }}}}; expected text, a number, a list or a mapping")
+
+
+def _count_depth(loop: nodes.For) -> int:
+    """Return the number of loops within each other, from ``loop`` inwards."""
+    return 1 + max((_count_depth(inner) for inner in loop.iter_child_nodes() for inner in _find_loops(inner)), default=0)
+
+
+def _find_loops(node: nodes.Node) -> Iterator[nodes.For]:
+    """Yield the outermost loops in a node."""
+    if isinstance(node, nodes.For):
+        yield node
+    else:
+        for child in node.iter_child_nodes():
+            yield from _find_loops(child)
+
+
+def _limit_result(call: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a filter that refuses a text above the limit. ``join`` is limited before it builds the text."""
+
+    @wraps(call)  # keeps the attribute by which Jinja2 passes the context
+    def apply(*args: Any, **kwargs: Any) -> Any:
+        separators = (*args[2:3], *kwargs.values()) if call is DEFAULT_FILTERS["join"] else ()
+        if any(isinstance(one, str) and len(one) > MOST_SEPARATOR_CHARACTERS for one in separators):
+            raise TemplateRuntimeError(f"join: the separator has more than {MOST_SEPARATOR_CHARACTERS:,} characters")
+        result = call(*args, **kwargs)
+        if isinstance(result, str) and len(result) > MOST_CHARACTERS:
+            raise TemplateRuntimeError(f"the result of a filter has more than {MOST_CHARACTERS:,} characters")
+        return result
+
+    return apply
 
 
 @pass_context

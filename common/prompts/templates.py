@@ -19,9 +19,7 @@ from common.spelling import suggest
 
 if TYPE_CHECKING:
     from jinja2 import Environment, Template
-
-MOST_CHARACTERS: Final = 10_000_000  # of one text, or twice the row's question if that is more
-MOST_TEMPLATE_CHARACTERS: Final = 100_000
+MOST_TEMPLATE_CHARACTERS: Final = 20_000
 
 # Prompts must not contain the target, whatever the columns of the file are called.
 SECRET_NAMES = frozenset({"target", "targets", "answer", "answers"})
@@ -88,7 +86,7 @@ def render_template(text: str, fields: Mapping[str, Any], where: str) -> str:
     """
     from jinja2 import UndefinedError
 
-    from common.prompts.sandbox import BUDGET, Budget
+    from common.prompts.sandbox import BUDGET, MOST_CHARACTERS, Budget
 
     template = _compile(text, where)
     most = max(MOST_CHARACTERS, 2 * len(fields["question"]))
@@ -130,8 +128,8 @@ def _compile(text: str, where: str) -> "Template":
         return _make_sandbox().from_string(text)
     except TemplateSyntaxError as error:
         raise ConfigError(f"{where}: line {error.lineno}: {error.message}; docs/prompts.md describes templates") from None
-    except RecursionError:
-        raise ConfigError(f"{where}: its expressions are nested too deeply; expected a simpler template") from None
+    except (RecursionError, SyntaxError, MemoryError):  # of the compiler of Python
+        raise ConfigError(f"{where}: it is nested too deeply; expected a simpler template") from None
 
 
 @lru_cache(maxsize=1)

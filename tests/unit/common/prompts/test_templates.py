@@ -7,9 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import ConfigError
-from common.prompts.sandbox import MOST_ITERATIONS
+from common.prompts.sandbox import MOST_CHARACTERS, MOST_ITERATIONS
 from common.prompts.templates import (
-    MOST_CHARACTERS,
     MOST_TEMPLATE_CHARACTERS,
     TemplateFault,
     check_template,
@@ -105,8 +104,11 @@ def test_missing_name_lists_the_names_of_the_row() -> None:
         ("{{ tags | random }}", "No filter named 'random'"),
         ("{{ question.__class__ }}", "the name '__class__'"),
         ("{{ _iterations }}", "the name '_iterations'"),
+        ("{% for a in tags %}" * 4 + "{% endfor %}" * 4, "more than 3 loops within each other"),
+        ("{% for a in tags %}" * 300 + "{% endfor %}" * 300, "nested too deeply"),
+        ("{% if tags %}" * 300 + "{% endif %}" * 300, "nested too deeply"),
         ("{{ " + "(" * 400 + "1" + ")" * 400 + " }}", "nested too deeply"),
-        ("x" * (MOST_TEMPLATE_CHARACTERS + 1), "expected at most 100,000"),
+        ("x" * (MOST_TEMPLATE_CHARACTERS + 1), "expected at most 20,000"),
     ],
 )
 def test_invalid_template_is_a_config_error(template: str, message: str) -> None:
@@ -135,6 +137,21 @@ def test_output_is_limited_except_for_long_questions() -> None:
         render("{{ question }}" * 5, sample)
     longer = SAMPLE.model_copy(update={"question": "x" * (MOST_CHARACTERS + 1)})
     assert render("{{ question }}", longer) == longer.question
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "question" + " | list | string" * 20,
+        "question" + " | tojson" * 30,
+        "letters | join(question)",
+        "letters | join(d=long)",
+    ],
+)
+def test_filters_cannot_grow_a_text_without_limit(expression: str) -> None:
+    sample = SAMPLE.model_copy(update={"question": '"' * 2000, "metadata": {"long": "x" * 2000}})
+    with pytest.raises(TemplateFault, match="characters"):
+        render(f"{{{{ {expression} }}}}", sample)
 
 
 @pytest.mark.parametrize("expression", ["question.upper", "tags | map('upper')", "self", "loop_of"])
