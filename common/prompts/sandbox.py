@@ -15,7 +15,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 MOST_ITERATIONS: Final = 10_000  # of all loops of one rendering
 MOST_DEPTH: Final = 3  # of loops within each other
 MOST_CHARACTERS: Final = 10_000_000  # of the result of a filter, and of a rendered text
-MOST_SEPARATOR_CHARACTERS: Final = 1000
+MOST_INSERTED_CHARACTERS: Final = 1000  # by join and replace, at each place
 BUDGET: Final = "_iterations"  # the counter's name in the context; templates cannot use names that begin with _
 
 # fmt: off
@@ -26,7 +26,7 @@ _NODES = frozenset({
 # Filters and methods whose result is not much longer than their input, and does not depend on chance.
 _FILTERS = frozenset({
     "capitalize", "count", "d", "default", "dictsort", "first", "float", "int", "items", "join", "last", "length", "list", "lower",
-    "map", "max", "min", "reject", "rejectattr", "reverse", "select", "selectattr", "sort", "string", "sum", "title", "tojson",
+    "map", "max", "min", "reject", "rejectattr", "replace", "reverse", "select", "selectattr", "sort", "string", "sum", "title", "tojson",
     "trim", "truncate", "unique", "upper", "wordcount",
 })
 _METHODS = frozenset({
@@ -105,13 +105,14 @@ def _find_loops(node: nodes.Node) -> Iterator[nodes.For]:
 
 
 def _limit_result(call: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a filter that refuses a text above the limit. ``join`` is limited before it builds the text."""
+    """Return a filter that refuses a text above the limit. ``join`` and ``replace`` are limited before they build the text."""
+    inserts = call in (DEFAULT_FILTERS["join"], DEFAULT_FILTERS["replace"])
 
     @wraps(call)  # keeps the attribute by which Jinja2 passes the context
     def apply(*args: Any, **kwargs: Any) -> Any:
-        separators = (*args[2:3], *kwargs.values()) if call is DEFAULT_FILTERS["join"] else ()
-        if any(isinstance(one, str) and len(one) > MOST_SEPARATOR_CHARACTERS for one in separators):
-            raise TemplateRuntimeError(f"join: the separator has more than {MOST_SEPARATOR_CHARACTERS:,} characters")
+        inserted = (*args[2:], *kwargs.values()) if inserts else ()
+        if any(isinstance(one, str) and len(one) > MOST_INSERTED_CHARACTERS for one in inserted):
+            raise TemplateRuntimeError(f"a text to insert has more than {MOST_INSERTED_CHARACTERS:,} characters")
         result = call(*args, **kwargs)
         if isinstance(result, str) and len(result) > MOST_CHARACTERS:
             raise TemplateRuntimeError(f"the result of a filter has more than {MOST_CHARACTERS:,} characters")

@@ -57,6 +57,7 @@ def render(text: str, sample: Sample = SAMPLE) -> str:
         ("{{ question.upper() }} {{ question | lower }} {{ question[:5] }}", "WHICH IS IT? which is it? Which"),
         ("{{ caption | default('none') }}{% if caption is defined %}!{% endif %}", "none"),
         ("{% for tag in tags %}{{ loop.index }}{{ tag }}{{ '' if loop.last else ',' }}{% endfor %}", "1x,2y"),
+        ("{{ question | replace('Which', 'What') }}", "What is it?"),
         ("{{ 'Category: ' ~ category }}\n", "Category: form\n"),
         ("<b>{{ '<&>' }}</b>", "<b><&></b>"),
     ],
@@ -146,6 +147,8 @@ def test_output_is_limited_except_for_long_questions() -> None:
         "question" + " | tojson" * 30,
         "letters | join(question)",
         "letters | join(d=long)",
+        "question | replace('a', long)",
+        "question | replace(old='a', new=long)",
     ],
 )
 def test_filters_cannot_grow_a_text_without_limit(expression: str) -> None:
