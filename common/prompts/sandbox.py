@@ -26,8 +26,8 @@ _NODES = frozenset({
 # Filters and methods whose result is not much longer than their input, and does not depend on chance.
 _FILTERS = frozenset({
     "capitalize", "count", "d", "default", "dictsort", "first", "float", "int", "items", "join", "last", "length", "list", "lower",
-    "map", "max", "min", "reject", "rejectattr", "replace", "reverse", "select", "selectattr", "sort", "string", "sum", "title", "tojson",
-    "trim", "truncate", "unique", "upper", "wordcount",
+    "map", "max", "min", "reject", "rejectattr", "replace", "reverse", "select", "selectattr", "sort", "string", "sum", "title",
+    "tojson", "trim", "truncate", "unique", "upper", "wordcount",
 })
 _METHODS = frozenset({
     "capitalize", "casefold", "count", "endswith", "find", "get", "isdigit", "items", "keys", "lower", "lstrip", "removeprefix",

@@ -25,6 +25,7 @@ MOST_TEMPLATE_CHARACTERS: Final = 20_000
 SECRET_NAMES = frozenset({"target", "targets", "answer", "answers"})
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
+_PLAIN = frozenset({str, int, bool, type(None)})  # the plan keeps these values unchanged
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
@@ -55,8 +56,10 @@ def check_template(text: str, where: str) -> None:
 
 def list_fields(sample: Sample) -> dict[str, Any]:
     """Return the fields of a row that templates can name. The target is not one of them."""
-    # As they are in the plan, so that producer and worker render the same text.
-    stored = json.loads(sample.model_dump_json(include={"metadata"}))["metadata"] if sample.metadata else {}
+    stored = sample.metadata
+    if any(type(value) not in _PLAIN for value in stored.values()):
+        # As they are in the plan, so that producer and worker render the same text.
+        stored = json.loads(sample.model_dump_json(include={"metadata"}))["metadata"]
     metadata = {name: value for name, value in stored.items() if name.lower() not in SECRET_NAMES}
     return {
         **{name: value for name, value in metadata.items() if not name.startswith("_")},
