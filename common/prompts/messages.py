@@ -13,7 +13,7 @@ from common.prompts.markers import Placement
 from common.prompts.templates import change_question, find_template, list_fields, render_template
 from common.records import Media, Message, Sample
 from common.sample_codes import SampleCode
-from common.spec.models import Example, PromptSpec
+from common.spec.prompts import Example, PromptSpec
 
 Parts = tuple[str | int, ...]
 

@@ -12,8 +12,8 @@ from common.digests import digest_file
 from common.errors import ConfigError, explain_unreadable
 from common.redaction import find_secrets, mask_record
 from common.settings import get_settings
-from common.spec.models import DatasetSource, ModelProfile, PromptSpec, RunFile, RunSpec, SamplingParams, Validation
-from common.spec.prompts import resolve_prompt
+from common.spec.models import DatasetSource, ModelProfile, RunFile, RunSpec, SamplingParams, Validation
+from common.spec.prompts import PromptSpec, resolve_prompt
 from common.spec.strict_yaml import MOST_CHARACTERS, parse_yaml
 from common.spelling import suggest
 

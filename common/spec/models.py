@@ -5,13 +5,15 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from common.digests import digest_record
 from common.records import Kind
+from common.spec.base import Spec as Spec  # other modules import it from here
 from common.spec.identity import select_identity_options
+from common.spec.prompts import PromptSpec, expand_prompt
 
 # The limit for a picture or video frame, in pixels. Decoded, it takes 256 MB.
 MOST_PIXELS = 64_000_000
@@ -24,20 +26,6 @@ def _check_name(name: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(_check_name)]
-
-
-class Spec(BaseModel):
-    """Base of all models of user input. An unknown field is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _refuse_bool(cls, value: Any, info: ValidationInfo) -> Any:
-        # YAML reads yes, no, on and off as booleans, and Python accepts booleans as the numbers 1 and 0.
-        if isinstance(value, bool) and bool not in (field := cls.model_fields[str(info.field_name)].annotation, *get_args(field)):
-            raise ValueError(f"found {value}; YAML reads yes, no, on and off as booleans: quote text, write numbers as digits")
-        return value
 
 
 class DatasetSource(Spec):
@@ -111,62 +99,6 @@ class MediaBounds(Spec):
         if self.min_pixels and self.max_pixels and self.min_pixels > self.max_pixels:
             raise ValueError(f"min_pixels: found {self.min_pixels}; expected at most max_pixels, which is {self.max_pixels}")
         return self
-
-
-class Example(Spec):
-    """A question with its answer, shown to the model before the row (few-shot).
-
-    ``images`` are paths that start at the folder of the file with the prompt. They come before the question, unless markers
-    place them.
-    """
-
-    question: str
-    answer: str
-    hint: str | None = None
-    options: dict[str, str] = Field(default_factory=dict, description="letter: text")
-    kind: Kind | None = Field(None, description="by default multiple_choice if there are options, else the kind of the row")
-    images: tuple[str, ...] = ()
-    digests: tuple[str, ...] = Field((), description="digests of the images' content; set when the spec is resolved")
-
-
-class Turn(Spec):
-    role: Literal["user", "assistant"]
-    text: str = Field(description="a template")
-
-
-class PromptSpec(Spec):
-    """The prompt: how the fields of a row become messages. ``docs/prompts.md`` describes the templates.
-
-    ``template`` is the name of a built-in template or the text of one. ``turns`` replace it by several messages, the last of
-    which is the user's. A row with a conversation of its own uses neither. ``suffix`` goes to the end of the last user message,
-    on a line of its own.
-    """
-
-    template: str = "default"
-    system: str | None = Field(None, description="a template; precedes the row's own system message")
-    suffix: str | None = Field(None, description="a template")
-    examples: tuple[Example, ...] = ()
-    turns: tuple[Turn, ...] = ()
-
-    @model_validator(mode="after")
-    def _check_turns(self) -> Self:
-        if self.turns and self.template != "default":
-            raise ValueError("found template and turns; expected one of them")
-        if self.turns and self.turns[-1].role != "user":
-            raise ValueError(f"turns.{len(self.turns) - 1}.role: found {self.turns[-1].role!r}; expected user for the last turn")
-        return self
-
-    def dump_asked(self) -> dict[str, Any]:
-        """Return all that identifies the prompt, without defaults and without the places of images."""
-        asked = self.model_dump(mode="json", exclude_defaults=True)
-        for example in asked.get("examples", ()):
-            example.pop("images", None)
-        return asked
-
-
-def expand_prompt(value: Any) -> Any:
-    """Return the fields of a prompt. A text alone is its template."""
-    return {"template": value} if isinstance(value, str) else value
 
 
 class ModelProfile(Spec):

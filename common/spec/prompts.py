@@ -1,12 +1,72 @@
-"""Resolve the prompt of a run from the prompts of its spec and of its model profile."""
+"""The prompt of a run: its model, and how it is resolved from the prompts of the spec and of the model profile."""
 
 from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
 
 from common.digests import digest_file
 from common.errors import ConfigError, explain_unreadable
 from common.prompts.built_in import DEFAULT
 from common.prompts.templates import check_template, find_template
-from common.spec.models import PromptSpec
+from common.records import Kind
+from common.spec.base import Spec
+
+
+class Example(Spec):
+    """A question with its answer, shown to the model before the row (few-shot).
+
+    ``images`` are paths that start at the folder of the file with the prompt. They come before the question, unless markers
+    place them.
+    """
+
+    question: str
+    answer: str
+    hint: str | None = None
+    options: dict[str, str] = Field(default_factory=dict, description="letter: text")
+    kind: Kind | None = Field(None, description="by default multiple_choice if there are options, else the kind of the row")
+    images: tuple[str, ...] = ()
+    digests: tuple[str, ...] = Field((), description="digests of the images' content; set when the spec is resolved")
+
+
+class Turn(Spec):
+    role: Literal["user", "assistant"]
+    text: str = Field(description="a template")
+
+
+class PromptSpec(Spec):
+    """The prompt: how the fields of a row become messages. ``docs/prompts.md`` describes the templates.
+
+    ``template`` is the name of a built-in template or the text of one. ``turns`` replace it by several messages, the last of
+    which is the user's. A row with a conversation of its own uses neither. ``suffix`` goes to the end of the last user message,
+    on a line of its own.
+    """
+
+    template: str = "default"
+    system: str | None = Field(None, description="a template; precedes the row's own system message")
+    suffix: str | None = Field(None, description="a template")
+    examples: tuple[Example, ...] = ()
+    turns: tuple[Turn, ...] = ()
+
+    @model_validator(mode="after")
+    def _check_turns(self) -> Self:
+        if self.turns and self.template != "default":
+            raise ValueError("found template and turns; expected one of them")
+        if self.turns and self.turns[-1].role != "user":
+            raise ValueError(f"turns.{len(self.turns) - 1}.role: found {self.turns[-1].role!r}; expected user for the last turn")
+        return self
+
+    def dump_asked(self) -> dict[str, Any]:
+        """Return all that identifies the prompt, without defaults and without the places of images."""
+        asked = self.model_dump(mode="json", exclude_defaults=True)
+        for example in asked.get("examples", ()):
+            example.pop("images", None)
+        return asked
+
+
+def expand_prompt(value: Any) -> Any:
+    """Return the fields of a prompt. A text alone is its template."""
+    return {"template": value} if isinstance(value, str) else value
 
 
 def resolve_prompt(asked: PromptSpec, profile: PromptSpec, spec_path: Path, profile_path: Path) -> PromptSpec:

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from common.prompts.messages import join_text, render_messages
 from common.records import Kind, Sample
-from common.spec.models import PromptSpec
+from common.spec.prompts import PromptSpec
 from examples.tiny.architecture import IMAGE_TOKENS
 from examples.tiny.digits import ask_digit, distort_digit, show_digit, split_digits
 from examples.tiny.questions import ask_scene

@@ -6,7 +6,7 @@ from common.errors import IntegrityError
 from common.prompts.messages import Rendered, digest_request, render_earlier, render_messages
 from common.records import Message as PlannedMessage
 from common.records import Sample
-from common.spec.models import PromptSpec
+from common.spec.prompts import PromptSpec
 from workers.engines.base import Message
 from workers.media.loader import Decoded
 

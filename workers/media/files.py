@@ -13,7 +13,8 @@ from typing import BinaryIO
 
 from common.errors import UNAVAILABLE, ConfigError, SampleError, TransientError
 from common.settings import Settings
-from common.spec.models import DatasetSource, Example
+from common.spec.models import DatasetSource
+from common.spec.prompts import Example
 
 # With O_PATH a parent folder needs only search permission; systems without O_PATH require read permission as well.
 _FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from common.prompts.built_in import TEMPLATES
 from common.prompts.messages import join_text, render_messages
 from common.records import Kind, Sample
-from common.spec.models import PromptSpec
+from common.spec.prompts import PromptSpec
 
 OPTIONS = {"A": "a circle", "B": "a square"}
 WORD = "\nAnswer the question using a single word or phrase."

@@ -12,7 +12,7 @@ from common.digests import digest_bytes
 from common.errors import SampleError
 from common.prompts.messages import Rendered, digest_request, media_key, render_earlier, render_messages
 from common.records import Kind, Media, Message, Sample
-from common.spec.models import PromptSpec
+from common.spec.prompts import PromptSpec
 
 RED, BLUE, GREEN = (Media(uri=f"/data/{name}.png", digest=name) for name in ("red", "blue", "green"))
 FILM = Media(kind="video", uri="/data/film.mp4", digest="film")

@@ -10,7 +10,8 @@ from PIL import Image
 from common.errors import ConfigError
 from common.settings import get_settings
 from common.spec.files import read_profile, read_specs
-from common.spec.models import PromptSpec, RunSpec
+from common.spec.models import RunSpec
+from common.spec.prompts import PromptSpec
 
 TURNS = [{"role": "user", "text": "{{ question }}"}]
 

@@ -7,7 +7,7 @@ import pytest
 from common.errors import ConfigError
 from common.prompts.messages import digest_request, render_messages
 from common.records import Fault, Media, Sample
-from common.spec.models import PromptSpec
+from common.spec.prompts import PromptSpec
 from producer.planning.requests import render_samples
 from tests.support.planning import make_sample, make_samples, make_spec
 
