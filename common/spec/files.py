@@ -8,10 +8,11 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 
 from common.answers.validators import check_validators
-from common.digests import digest_file
+from common.digests import digest_record
 from common.errors import ConfigError, explain_unreadable
 from common.redaction import find_secrets, mask_record
 from common.settings import get_settings
+from common.spec.dataset_files import digest_files, exists, find_folder, is_hub
 from common.spec.models import DatasetSource, ModelProfile, RunFile, RunSpec, SamplingParams, Validation
 from common.spec.strict_yaml import MOST_CHARACTERS, parse_yaml
 from common.spelling import suggest
@@ -228,25 +229,35 @@ def _list_index(target: list[Any], step: str, change: str) -> int:
 
 
 def _resolve_dataset(source: DatasetSource, spec_path: Path, number: int) -> DatasetSource:
-    """Make the path absolute and add the file's digest.
+    """Make the paths absolute and add the digest of the dataset's files.
 
     A relative path starts at the spec's folder. If the file does not exist there, the path starts at the current folder.
     """
-    where = f"{spec_path}: datasets.{number}.path"
-    if "\0" in source.path + (source.media_root or ""):
-        raise ConfigError(f"{spec_path}: datasets.{number}: found a NUL character in path or media_root; remove it")
-    candidates = list(dict.fromkeys(path.resolve() for path in (spec_path.parent / source.path, Path(source.path))))
-    path = next((candidate for candidate in candidates if os.path.isfile(candidate)), None)  # noqa: PTH113  as above
-    if path is None:
-        found = "; it is a folder" if any(map(os.path.isdir, candidates)) else ""
-        looked = ", ".join(map(str, candidates))
-        raise ConfigError(f"{where}: no file {_describe(source.path)}; looked at {looked}{found}; expected a dataset's file")
+    where = f"{spec_path}: datasets.{number}"
+    if "\0" in source.path + (source.media_root or "") + (source.annotations or ""):
+        names = "annotations" if "\0" in (source.annotations or "") else "path or media_root"
+        raise ConfigError(f"{where}: found a NUL character in {names}; remove it")
+    path = source.path if is_hub(source.path) else _find_path(source.path, spec_path, f"{where}.path")
+    folder = spec_path.parent.resolve() if is_hub(path) else Path(find_folder(path))
+    named = {"annotations": source.annotations} if source.annotations else {}
+    changes = {name: _find_path(text, spec_path, f"{where}.{name}") for name, text in named.items()}
     try:
-        digest = digest_file(path)
+        digests = [digest_files(one) for one in (path, *changes.values())]
     except OSError as error:
-        raise explain_unreadable(error, f"{where}: {path} cannot be read: {error.strerror}; check its permissions") from error
-    root = (path.parent / source.media_root).resolve() if source.media_root else path.parent
-    return source.model_copy(update={"path": str(path), "media_root": str(root), "digest": digest})
+        fault = f"{where}.path: {error.filename or path} cannot be read: {error.strerror}; check its permissions"
+        raise explain_unreadable(error, fault) from error
+    digest = digests[0] if len(digests) == 1 else digest_record(digests)
+    root = (folder / source.media_root).resolve() if source.media_root else folder
+    return source.model_copy(update={"path": path, "media_root": str(root), "digest": digest, **changes})
+
+
+def _find_path(text: str, spec_path: Path, where: str) -> str:
+    candidates = list(dict.fromkeys(str(path.resolve()) for path in (spec_path.parent / text, Path(text))))
+    path = next(filter(exists, candidates), None)
+    if path is None:
+        looked = ", ".join(candidates)
+        raise ConfigError(f"{where}: no file {_describe(text)}; looked at {looked}; expected a dataset's file")
+    return path
 
 
 def _resolve_run(asked: RunFile, profile: ModelProfile, datasets: tuple[DatasetSource, ...], where: str) -> RunSpec:

@@ -4,17 +4,21 @@
 """
 
 import re
-from pathlib import Path
+from enum import StrEnum
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from common.digests import digest_record
 from common.records import Kind
+from common.spec.dataset_files import derive_name
 from common.spec.identity import select_identity_options
 
 # The limit for a picture or video frame, in pixels. Decoded, it takes 256 MB.
 MOST_PIXELS = 64_000_000
+
+# Options of a dataset that count in the run id only if they are set, so that runs without them keep the ids of earlier versions.
+_COUNTED_IF_SET = ("question", "table", "config", "split", "revision")
 
 
 def _check_name(name: str) -> str:
@@ -40,8 +44,28 @@ class Spec(BaseModel):
         return value
 
 
+class TableFormat(StrEnum):
+    """The form in which a dataset of tables shows a table to the model."""
+
+    HTML = "html"
+    MARKDOWN = "markdown"
+    LATEX = "latex"
+    CSV = "csv"
+    IMAGE = "image"
+
+
+class TableOption(Spec):
+    """The form of the tables of a dataset. ``image`` adds the table's image to a text format."""
+
+    format: TableFormat
+    image: bool = False
+
+
 class DatasetSource(Spec):
-    """One dataset file. ``fields`` maps our field names to the file's field names (``{id: qid, target: answer}``)."""
+    """One dataset. ``fields`` maps our field names to the file's field names (``{id: qid, target: answer}``).
+
+    ``path`` is a file, a folder, a pattern such as ``shard-{000..019}.tar``, or ``hf://ORGANIZATION/NAME``.
+    """
 
     path: str
     name: Name = Field(default="", validate_default=False, description="defaults to the file's name without its suffix")
@@ -50,6 +74,12 @@ class DatasetSource(Spec):
     kind: Kind | None = Field(None, description="question kind of every row; by default, each row determines its kind")
     fields: dict[str, str] = Field(default_factory=dict)
     media_root: str | None = Field(None, description="folder at which relative media paths start; by default, the file's folder")
+    question: str | None = Field(None, description="the question of every row that has no question of its own")
+    annotations: str | None = Field(None, description="file with the answers to the questions in path, for COCO VQA")
+    table: TableOption | None = Field(None, description="form of the tables, for RealHiTBench")
+    config: str | None = Field(None, description="configuration of a Hugging Face dataset")
+    split: str | None = Field(None, description="split of a Hugging Face dataset")
+    revision: str | None = Field(None, description="commit, branch or tag of a dataset on the Hugging Face hub")
     digest: str | None = Field(None, description="digest of the file's content; set when the spec is resolved")
     digest_media: Literal["auto", "always", "never"] = Field(
         "auto", description="whether the content of media files counts; auto: up to a maximum number of files and bytes"
@@ -60,7 +90,7 @@ class DatasetSource(Spec):
     @classmethod
     def _name_from_path(cls, value: Any) -> Any:
         if isinstance(value, dict) and isinstance(value.get("path"), str) and not value.get("name"):
-            return {**value, "name": Path(value["path"]).stem}
+            return {**value, "name": derive_name(value["path"])}
         return value
 
 
@@ -189,7 +219,10 @@ class RunSpec(Spec):
         if not asked["model"]["media"]:
             del asked["model"]["media"]
         for source in asked["datasets"]:
-            del source["path"], source["media_root"], source["digest_media"], source["media_digest"]
+            del source["path"], source["media_root"], source["annotations"], source["digest_media"], source["media_digest"]
+            for option in _COUNTED_IF_SET:
+                if source[option] is None:
+                    del source[option]
         return asked
 
     @property

@@ -11,8 +11,10 @@ from pathlib import Path
 
 from common.errors import ConfigError, explain_unreadable
 from common.records import Sample
+from common.spec.dataset_files import find_files, is_hub
 from common.spec.models import DatasetSource
 from common.spelling import suggest
+from producer.datasets.readers.folders import find_folder_format
 from producer.datasets.rows import Row, read_samples
 
 Reader = Callable[[DatasetSource], Iterator[Row]]
@@ -21,11 +23,13 @@ ENTRY_POINT_GROUP = "vlm_fleet.readers"
 
 _readers: dict[str, Reader] = {}
 _formats_by_ending: dict[str, str] = {}
+_folder_readers: set[Reader] = set()
 
 
-def register_reader(name: str, *, endings: tuple[str, ...] = ()) -> Callable[[Reader], Reader]:
+def register_reader(name: str, *, endings: tuple[str, ...] = (), folders: bool = False) -> Callable[[Reader], Reader]:
     """Register the decorated function as the reader of format ``name`` and of files with one of ``endings``.
 
+    ``folders`` states whether the path may be a folder (``readers.folders.find_folder_format``).
     A reader takes a source and yields its rows in file order, including invalid ones. ``read_samples`` applies the ``limit``
     and ``fields`` of the source. Raises ``ConfigError`` if the name or an ending is already registered.
     """
@@ -38,6 +42,8 @@ def register_reader(name: str, *, endings: tuple[str, ...] = ()) -> Callable[[Re
             raise ConfigError(f"reader {name!r}: files ending in {taken[0]} are already read as {owner!r}; omit that ending")
         _readers[name] = reader
         _formats_by_ending.update(dict.fromkeys(endings, name))
+        if folders:
+            _folder_readers.add(reader)
         return reader
 
     return register
@@ -51,12 +57,23 @@ def read_dataset(source: DatasetSource) -> Iterator[Sample]:
     """
     reader = find_reader(source)
     try:
-        Path(source.path).open("rb").close()
+        _check_readable(source.path, reader)
     except OSError as error:
         reason = error.strerror or error
         message = f"dataset {source.name!r}: path: {source.path} cannot be read ({reason}); expected a file"
         raise explain_unreadable(error, message) from None
     return read_samples(source, reader(source))
+
+
+def _check_readable(path: str, reader: Reader) -> None:
+    """Open the file, folder or first file of a pattern. A dataset on the hub is checked by its reader. Raises ``OSError``."""
+    if is_hub(path):
+        return
+    first = Path(next(iter(find_files(path)), path))
+    if first.is_dir() and reader in _folder_readers:
+        next(first.iterdir(), None)
+    else:
+        first.open("rb").close()
 
 
 def find_reader(source: DatasetSource) -> Reader:
@@ -73,6 +90,8 @@ def find_reader(source: DatasetSource) -> Reader:
 def _look_up(source: DatasetSource) -> Reader | None:
     if source.format is not None:
         return _readers.get(source.format)
+    if named := find_folder_format(source.path):
+        return _readers.get(named)
     lowered = source.path.lower()
     fitting = [ending for ending in _formats_by_ending if lowered.endswith(ending)]
     return _readers[_formats_by_ending[max(fitting, key=len)]] if fitting else None
@@ -88,6 +107,11 @@ def _import_entry_points() -> None:
 
 def _explain_unknown(source: DatasetSource) -> str:
     known = f"known formats: {', '.join(sorted(_readers))} (by ending: {', '.join(sorted(_formats_by_ending))})"
+    if source.format is None and Path(source.path).is_dir():
+        return (
+            f"dataset {source.name!r}: path: {source.path} is a folder without images, videos or a saved Hugging Face dataset; "
+            "expected a dataset's file, or the folder's format: NAME"
+        )
     if source.format is None:
         return f"dataset {source.name!r}: path: no reader for files like {source.path}; give its format: NAME; {known}"
     by_ending = _formats_by_ending.get(f".{source.format}")

@@ -36,14 +36,14 @@ def read_jsonl(source: DatasetSource) -> Iterator[Row]:
             if not line.isspace():
                 row = Row(number, line_number, line, offset)
                 try:
-                    _fill_row(row, source)
+                    fill_row(row, source)
                 except SampleError as error:
                     row.fault = find_fault(source, line_number, error)
                 yield row
                 number += 1
 
 
-def _fill_row(row: Row, source: DatasetSource) -> None:
+def fill_row(row: Row, source: DatasetSource) -> None:
     """Set the fields of the row. Raises ``SampleError`` if the line is not a valid object."""
     if is_cut(row.content):
         raise SampleError("bad_row", f"longer than {len(row.content):,} bytes; expected one JSON object per line")

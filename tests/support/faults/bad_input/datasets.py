@@ -36,9 +36,10 @@ DATASETS = (
     ),
     _refuse(
         "dataset is a folder",
-        "the path of a folder",
+        "the path of an empty folder",
         "wrong",
-        _AT + "no file 'wrong'; looked at wrong; it is a folder; expected a dataset's file",
+        "dataset 'wrong': path: wrong is a folder without images, videos or a saved Hugging Face dataset; expected a dataset's file, "
+        "or the folder's format: NAME",
         lambda folder: (folder / "wrong").mkdir(),
     ),
     _refuse(
