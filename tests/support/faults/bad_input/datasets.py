@@ -38,8 +38,8 @@ DATASETS = (
         "dataset is a folder",
         "the path of an empty folder",
         "wrong",
-        "dataset 'wrong': path: wrong is a folder without images, videos or a saved Hugging Face dataset; expected a dataset's file, "
-        "or the folder's format: NAME",
+        "dataset 'wrong': path: wrong is a folder without images, videos or a saved Hugging Face dataset; expected a dataset's "
+        "file, or the folder's format: NAME",
         lambda folder: (folder / "wrong").mkdir(),
     ),
     _refuse(
