@@ -256,7 +256,7 @@ def test_damaged_bytes_never_stop_the_reader(tmp_path: Path, seed: int) -> None:
     )
     for _ in range(source.randrange(1, 30)):
         content[source.randrange(257, len(content))] = source.randrange(256)
-    (tmp_path / "set.tar").write_bytes(content[: source.randrange(600, len(content))])
-    samples = read(tmp_path / "set.tar")
+    path.write_bytes(content[: source.randrange(600, len(content))])
+    samples = read(path)
     assert samples
     assert all(sample.model_dump_json() for sample in samples)
