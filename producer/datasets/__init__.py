@@ -4,8 +4,27 @@
 into rows; ``rows.to_sample`` turns a row into a sample, with its identity, question kind, group and fault.
 """
 
-from producer.datasets.readers import coco, huggingface, image_folder, jsonl, vlmeval_tsv, webdataset
+from producer.datasets.readers import (
+    coco,
+    huggingface,
+    image_folder,
+    jsonl,
+    realhitbench,
+    results_file,
+    vlmeval_tsv,
+    webdataset,
+)
 from producer.datasets.registry import read_dataset
 
 # Importing the readers registers their formats.
-__all__ = ["coco", "huggingface", "image_folder", "jsonl", "read_dataset", "vlmeval_tsv", "webdataset"]
+__all__ = [
+    "coco",
+    "huggingface",
+    "image_folder",
+    "jsonl",
+    "read_dataset",
+    "realhitbench",
+    "results_file",
+    "vlmeval_tsv",
+    "webdataset",
+]

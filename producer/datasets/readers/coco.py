@@ -18,14 +18,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import ijson
 import structlog
 
-from common.errors import ConfigError, SampleError, explain_unreadable
+from common.errors import ConfigError, SampleError
 from common.spec.models import DatasetSource
 from producer.datasets.fields import misfit, to_index
+from producer.datasets.readers.json_items import iterate_items
 from producer.datasets.readers.jsonl import fill_row
-from producer.datasets.readers.lines import skip_bom
 from producer.datasets.registry import register_reader
 from producer.datasets.rows import Row, find_fault, plan_reading
 
@@ -54,7 +53,7 @@ _Shape = Callable[[dict[str, Any], _Answers, set[str]], dict[str, Any]]
 @register_reader("coco")
 def read_coco(source: DatasetSource) -> Iterator[Row]:
     """Yield the rows of a file of captions, or of a file of VQA questions."""
-    is_vqa = next(_iterate(source, source.path, "questions.item"), None) is not None
+    is_vqa = next(iterate_items(source, source.path, "questions.item"), None) is not None
     if not is_vqa and source.annotations:
         raise ConfigError(
             f"dataset {source.name!r}: path: {source.path} has no questions, but the dataset has annotations; "
@@ -64,7 +63,7 @@ def read_coco(source: DatasetSource) -> Iterator[Row]:
     answers = _read_answers(source) if is_vqa else _read_captions(source)
     shape: _Shape = _shape_vqa(source) if is_vqa else _shape_captions
     seen: set[str] = set()
-    for number, item in enumerate(_iterate(source, source.path, f"{key}.item")):
+    for number, item in enumerate(iterate_items(source, source.path, f"{key}.item")):
         row = Row(number, f"{key}[{number}]", json.dumps(item).encode())
         try:
             fill_row(row, source)
@@ -81,28 +80,11 @@ def _log_unused(dataset: str, path: str, unused: int) -> None:  # a dataset that
     log.warning("dataset.annotations_unused", dataset=dataset, path=path, annotations=unused)
 
 
-def _iterate(source: DatasetSource, path: str, prefix: str) -> Iterator[Any]:
-    """Yield the values at a prefix of a JSON file, in constant memory. Raises ``ConfigError`` for a file that is not JSON."""
-    try:
-        with Path(path).open("rb") as stream:
-            skip_bom(stream)
-            yield from ijson.items(stream, prefix, use_float=True)
-    except ijson.JSONError as error:
-        found = " ".join(str(error).split())[:200]
-        raise ConfigError(f"dataset {source.name!r}: {path} is not JSON ({found}); restore the file") from None
-    except UnicodeDecodeError:
-        message = f"{path} has a lone surrogate such as \\ud800 in a text; expected text that UTF-8 can hold"
-        raise ConfigError(f"dataset {source.name!r}: {message}") from None
-    except OSError as error:
-        message = f"dataset {source.name!r}: {path} cannot be read ({error.strerror}); expected a file"
-        raise explain_unreadable(error, message) from None
-
-
 def _read_captions(source: DatasetSource) -> _Answers:
     """Return the captions of each image: ``{"target": [caption, …]}``."""
     found = _Answers(source.path)
     annotations = captions = 0
-    for annotations, item in enumerate(_iterate(source, source.path, "annotations.item"), start=1):
+    for annotations, item in enumerate(iterate_items(source, source.path, "annotations.item"), start=1):
         image, caption = (item.get("image_id"), item.get("caption")) if isinstance(item, dict) else (None, None)
         identifier = _to_key(image)
         if identifier is None:
@@ -132,7 +114,7 @@ def _shape_captions(fields: dict[str, Any], captions: _Answers, seen: set[str]) 
 def _read_answers(source: DatasetSource) -> _Answers:
     """Return the answers to each question. There are none for a test split, whose answers are not public."""
     found = _Answers(source.annotations or "")
-    for number, item in enumerate(_iterate(source, found.path, "annotations.item") if found.path else ()):
+    for number, item in enumerate(iterate_items(source, found.path, "annotations.item") if found.path else ()):
         identifier = _to_key(item.get("question_id")) if isinstance(item, dict) else None
         if identifier is None:
             found.unused += 1
@@ -175,7 +157,7 @@ def _shape_vqa(source: DatasetSource) -> _Shape:
 
 def _find_image_names(source: DatasetSource) -> tuple[str, str]:
     """Return the texts before and after the number in the names of the images. They may be in a folder for the split."""
-    found = {key: next(_iterate(source, source.path, key), None) for key in ("data_type", "data_subtype")}
+    found = {key: next(iterate_items(source, source.path, key), None) for key in ("data_type", "data_subtype")}
     kind, split = found["data_type"], found["data_subtype"]
     if not isinstance(split, str) or not split:
         raise ConfigError(

@@ -152,7 +152,7 @@ def test_unused_annotations_are_reported(tmp_path: Path) -> None:
         ('{"images": [{"id": 1}', "is not JSON"),
         ("[]", "holds no rows"),
         ("{}", "holds no rows"),
-        ('{"images": [{"id": 1, "file_name": "\\ud800"}]}', "has a lone surrogate"),
+        ('{"images": [{"id": 1, "file_name": "\\udc80"}]}', "has a lone surrogate"),
         ('{"questions": [{"question_id": 1}]}', "has no data_subtype, so the names of its images are unknown"),
         ('{"images": [{"id": 1}], "annotations": [{"image_id": 1, "bbox": [1]}]}', "have no captions; expected a captions file"),
     ],
