@@ -38,7 +38,7 @@ def derive_name(path: str) -> str:
     """Return the default name of a dataset: the file's name without its suffix."""
     if not (has_magic(path) or "{" in path):
         return Path(path).stem
-    names = [re.sub(r"[^A-Za-z0-9._-]+", "-", part).strip("-._") for part in (Path(path).stem, Path(path).parent.name)]
+    names = [re.sub(r"-*[^A-Za-z0-9._-]+-*", "-", part).strip("-._") for part in (Path(path).stem, Path(path).parent.name)]
     return next(filter(None, names), "dataset")[:64]
 
 

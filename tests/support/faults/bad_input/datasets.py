@@ -8,7 +8,7 @@ from tests.support.faults.bad_input.cases import CommandCase, Write, write_nothi
 from tests.support.faults.bad_input.contents import file
 
 _AT = "spec.yaml: datasets.0.path: "
-_KNOWN = "known formats: jsonl, … (by ending: .jsonl, …)"
+_KNOWN = "known formats: coco, … (by ending: .jsonl, …)"
 _PARQUET = b"PAR1" + bytes(100)
 
 
