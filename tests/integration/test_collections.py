@@ -3,6 +3,7 @@
 import json
 import tarfile
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset, Features, Image, Value
 
@@ -45,9 +46,13 @@ def test_collections_are_asked_with_their_own_media(fleet: Fleet) -> None:
     save_dataset(data / "saved")
     write_coco(data / "coco")
     query = {"id": 1, "FileName": "t", "Question": "Q?", "FinalAnswer": "x"}
-    tables = {"QA_final.json": json.dumps({"queries": [query]}), "html/t.html": "<table>", "image/t.png": make_png("lime")}
+    tables: dict[str, bytes | str] = {
+        "QA_final.json": json.dumps({"queries": [query]}),
+        "html/t.html": "<table>",
+        "image/t.png": make_png("lime"),
+    }
     write_files(data / "tables", tables)
-    sources = [
+    sources: list[dict[str, Any]] = [
         {"path": str(data / "photos"), "question": "What?"},
         {"path": str(data / "{photos,missing}.tar"), "name": "shards", "question": "What?"},
         {"path": str(data / "saved"), "question": "What?"},
