@@ -4,6 +4,7 @@
 """
 
 import re
+import reprlib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -16,6 +17,9 @@ from common.spec.identity import select_identity_options
 # The limit for a picture or video frame, in pixels. Decoded, it takes 256 MB.
 MOST_PIXELS = 64_000_000
 
+COMPRESSED_ENDINGS = (".gz", ".zst", ".zstd")
+GLOB_CHARACTERS = frozenset("*?[")
+
 
 def _check_name(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
@@ -24,6 +28,13 @@ def _check_name(name: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(_check_name)]
+
+
+def name_dataset(path: str) -> str:
+    """Return the default name of a dataset: the file's name without its endings, or the folder's name for a glob."""
+    steps = [step for step in Path(path).parts if not GLOB_CHARACTERS.intersection(step)]
+    name = Path(steps[-1] if steps else path)
+    return (Path(name.stem) if name.suffix.lower() in COMPRESSED_ENDINGS else name).stem
 
 
 class Spec(BaseModel):
@@ -41,9 +52,16 @@ class Spec(BaseModel):
 
 
 class DatasetSource(Spec):
-    """One dataset file. ``fields`` maps our field names to the file's field names (``{id: qid, target: answer}``)."""
+    """One dataset: a file, several files of one format, or a folder that a format reads as a whole.
+
+    ``path`` may also be a glob or a list. ``fields`` maps our field names to the file's names (``{id: qid, target: answer}``).
+    """
 
     path: str
+    files: tuple[str, ...] = Field(
+        (), description="the files in reading order, if there are several; set when the spec is resolved"
+    )
+    readers: int = Field(1, ge=1, le=64, description="how many of several files are read side by side; their rows keep their order")
     name: Name = Field(default="", validate_default=False, description="defaults to the file's name without its suffix")
     format: str | None = Field(None, description="a registered reader; by default, the file's suffix determines it")
     limit: int | None = Field(None, gt=0, description="read only the first rows")
@@ -58,10 +76,21 @@ class DatasetSource(Spec):
 
     @model_validator(mode="before")
     @classmethod
-    def _name_from_path(cls, value: Any) -> Any:
-        if isinstance(value, dict) and isinstance(value.get("path"), str) and not value.get("name"):
-            return {**value, "name": Path(value["path"]).stem}
+    def _read_path(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        if isinstance(paths := value.get("path"), list | tuple):
+            if not paths or not all(isinstance(path, str) and path for path in paths):
+                raise ValueError(f"path: found {reprlib.repr(paths)}; expected the path of a file, or a list of paths")
+            value = {**value, "path": paths[0], "files": paths}
+        if isinstance(value.get("path"), str) and not value.get("name"):
+            return {**value, "name": name_dataset(value["path"])}
         return value
+
+    @property
+    def all_files(self) -> tuple[str, ...]:
+        """Return the paths of the dataset's files in reading order."""
+        return self.files or (self.path,)
 
 
 class SamplingParams(Spec):
@@ -189,7 +218,8 @@ class RunSpec(Spec):
         if not asked["model"]["media"]:
             del asked["model"]["media"]
         for source in asked["datasets"]:
-            del source["path"], source["media_root"], source["digest_media"], source["media_digest"]
+            for name in ("path", "files", "readers", "media_root", "digest_media", "media_digest"):
+                del source[name]
         return asked
 
     @property
