@@ -11,7 +11,7 @@ from common.answers.validators import check_validators
 from common.errors import ConfigError, explain_unreadable
 from common.redaction import find_secrets, mask_record
 from common.settings import get_settings
-from common.spec.dataset_files import resolve_dataset
+from common.spec.dataset_paths import resolve_dataset
 from common.spec.models import DatasetSource, ModelProfile, RunFile, RunSpec, SamplingParams, Validation
 from common.spec.strict_yaml import MOST_CHARACTERS, parse_yaml
 from common.spelling import suggest

@@ -1,4 +1,4 @@
-"""The registry of readers. The ``format`` of a source, else the ending of its path, determines its reader.
+"""The registry of readers. The ``format`` of a source, else the ending of its files, else their content determines its reader.
 
 Other packages add formats through the entry-point group ``vlm_fleet.readers``. Each entry point names a module, or a function
 in it, and the import of the module runs ``@register_reader(...)``. Entry points are imported only if no built-in format
@@ -6,16 +6,18 @@ matches.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
 
 from common.errors import ConfigError, explain_unreadable
 from common.records import Sample
+from common.spec.dataset_paths import strip_compression
 from common.spec.models import DatasetSource
 from common.spelling import suggest
-from producer.datasets.rows import Row, read_samples
-
-Reader = Callable[[DatasetSource], Iterator[Row]]
+from producer.datasets.formats import refine_format
+from producer.datasets.rows import read_samples
+from producer.datasets.sources import Reader, read_files, split_source
 
 ENTRY_POINT_GROUP = "vlm_fleet.readers"
 
@@ -49,33 +51,55 @@ def read_dataset(source: DatasetSource) -> Iterator[Sample]:
     ``source`` must be resolved: ``path`` and ``media_root`` are absolute. Raises ``ConfigError`` immediately for an unknown
     format or a file that cannot be read, and during iteration for a header or field mapping that does not match the file.
     """
-    reader = find_reader(source)
-    try:
-        Path(source.path).open("rb").close()
-    except OSError as error:
-        reason = error.strerror or error
-        message = f"dataset {source.name!r}: path: {source.path} cannot be read ({reason}); expected a file"
-        raise explain_unreadable(error, message) from None
-    return read_samples(source, reader(source))
+    for path in source.all_files:
+        try:
+            _check_readable(Path(path))
+        except OSError as error:
+            reason = error.strerror or error
+            message = f"dataset {source.name!r}: path: {path} cannot be read ({reason}); expected a file"
+            raise explain_unreadable(error, message) from None
+    return read_samples(source, find_reader(source)(source))
+
+
+def _check_readable(path: Path) -> None:
+    path.open("rb").close()
 
 
 def find_reader(source: DatasetSource) -> Reader:
-    """Return the reader for the format of a source. Raises ``ConfigError``, which lists the known formats, for other formats."""
+    """Return the reader for the files of a source. It yields the rows of all files.
+
+    Raises ``ConfigError``, which lists the known formats, for another format, or if the files have different formats.
+    """
+    names = {find_format(one): one.path for one in split_source(source)}
+    if len(names) > 1:
+        (first, path), (second, other) = list(names.items())[:2]
+        raise ConfigError(
+            f"dataset {source.name!r}: path: {path} is {first} and {other} is {second}; expected files of one format: "
+            "make a dataset for each format"
+        )
+    (name,) = names
+    return partial(read_files, _readers[name]) if source.files else _readers[name]
+
+
+def find_format(source: DatasetSource) -> str:
+    """Return the name of the format of one file. Raises ``ConfigError``, which lists the known formats, for other formats."""
     found = _look_up(source)
     if found is None:
         _import_entry_points()
         found = _look_up(source)
-    if found is None:
+    if source.format is None:
+        found = refine_format(source, found)
+    if found is None or found not in _readers:
         raise ConfigError(_explain_unknown(source))
     return found
 
 
-def _look_up(source: DatasetSource) -> Reader | None:
+def _look_up(source: DatasetSource) -> str | None:
     if source.format is not None:
-        return _readers.get(source.format)
-    lowered = source.path.lower()
-    fitting = [ending for ending in _formats_by_ending if lowered.endswith(ending)]
-    return _readers[_formats_by_ending[max(fitting, key=len)]] if fitting else None
+        return source.format if source.format in _readers else None
+    name = strip_compression(source.path)
+    fitting = [ending for ending in _formats_by_ending if name.endswith(ending)]
+    return _formats_by_ending[max(fitting, key=len)] if fitting else None
 
 
 def _import_entry_points() -> None:

@@ -52,15 +52,17 @@ _ENCODER = msgspec.json.Encoder()
 class Row:
     """One row as the reader of a format returns it.
 
-    ``number`` counts rows from 0, ``line`` is the 1-based line where the row begins, and ``content`` its bytes. ``offset`` is
+    ``number`` counts rows from 0, ``line`` is the 1-based line where the row begins or a text that names the row's place in a
+    source without lines, and ``content`` its bytes. ``offset`` is
     the position of these bytes in the file, if the file contains them unchanged. In that case, large base64 text is referenced
     instead of copied. ``fields`` maps the file's field names to the raw values, with the types of JSON and text that UTF-8 can
     encode. A reader with special rules also sets ``media``, the ``kind`` of a row without a kind field, and ``metadata``.
-    ``columns`` lists all field names that a row of the file can have, if ``fields`` may omit some of them.
+    ``columns`` lists all field names that a row of the file can have, if ``fields`` may omit some of them. ``reading`` has the
+    rules for the row's own file, if the dataset has several files.
     """
 
     number: int
-    line: int
+    line: int | str
     content: bytes
     offset: int | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
@@ -69,6 +71,7 @@ class Row:
     metadata: dict[str, Any] = field(default_factory=dict)
     fault: Fault | None = None
     columns: Collection[str] | None = None
+    reading: "Reading | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,14 +131,16 @@ def explain_unmapped(source: DatasetSource, missing: str, known: list[str]) -> s
     return f"{where}{suggest(missing, known)}; expected one of: {shown}"
 
 
-def find_fault(source: DatasetSource, line: int, error: SampleError, name: str | None = None) -> Fault:
+def find_fault(source: DatasetSource, line: int | str, error: SampleError, name: str | None = None) -> Fault:
     """Return the fault of a row, with its file, line and field."""
-    place = f"{Path(source.path).name}: line {line}" + (f": field {name!r}" if name else "")
+    at = line if isinstance(line, str) else f"line {line}"
+    place = f"{Path(source.path).name}: {at}" + (f": field {name!r}" if name else "")
     return Fault(code=error.code, message=mask_text(f"{place}: {error}"))
 
 
 def to_sample(row: Row, reading: Reading) -> Sample:
     """Return the sample of a row. Keep the first fault. Read all valid fields, also in an invalid row."""
+    reading = row.reading or reading
     source = reading.source
     found, metadata = _sort_fields(row, reading)
     values, fault = _convert_fields(row, found, reading)

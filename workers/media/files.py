@@ -37,7 +37,7 @@ def find_access(settings: Settings, datasets: Sequence[DatasetSource]) -> MediaA
     ``FLEET_MEDIA_ROOTS`` takes precedence. If it is not set, the folders of the run's own datasets are allowed. Raises
     ``ConfigError`` if the variable names a folder that is not absolute, or does not name a folder.
     """
-    parents = [Path(file).parent for source in datasets for file in source.all_files]
+    parents = [Path(file).parent for source in datasets for file in source.all_files if file != source.media_root]
     named = (*(Path(source.media_root) for source in datasets if source.media_root), *parents)
     roots = _read_roots(settings.media_roots) if settings.media_roots else tuple(dict.fromkeys(named))
     return MediaAccess(roots, settings.media_urls, settings.media_url_timeout_s)

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from common.errors import ConfigError
 from common.settings import get_settings
-from common.spec import dataset_files
+from common.spec import dataset_paths
 from common.spec.files import (
     BUILT_IN_PROFILES,
     apply_change,
@@ -145,7 +145,7 @@ def test_unreadable_dataset_error_names_the_path(folder: Path, monkeypatch: pyte
     def deny(path: Path) -> str:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(dataset_files, "digest_file", deny)
+    monkeypatch.setattr(dataset_paths, "digest_file", deny)
     assert f"datasets.0.path: {folder}/specs/rows.jsonl cannot be read: Permission denied" in refuse(write_spec(folder))
 
 

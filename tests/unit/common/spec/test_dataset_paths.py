@@ -6,7 +6,7 @@ import pytest
 
 from common.digests import digest_file
 from common.errors import ConfigError
-from common.spec.dataset_files import resolve_dataset, strip_compression
+from common.spec.dataset_paths import resolve_dataset, strip_compression
 from common.spec.models import Chunks, DatasetSource, ModelProfile, RunSpec, SamplingParams, Shuffle, Validation, name_dataset
 
 
