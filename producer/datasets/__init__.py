@@ -4,7 +4,8 @@
 into rows; ``rows.to_sample`` turns a row into a sample, with its identity, question kind, group and fault.
 """
 
-from producer.datasets.readers import csv_table, json_file, jsonl, vlmeval_tsv
+from producer.datasets.readers import arrow_table, csv_table, json_file, jsonl, vlmeval_tsv
 from producer.datasets.registry import read_dataset
 
-__all__ = ["csv_table", "json_file", "jsonl", "read_dataset", "vlmeval_tsv"]  # importing these modules registers their formats
+# Importing these modules registers their formats.
+__all__ = ["arrow_table", "csv_table", "json_file", "jsonl", "read_dataset", "vlmeval_tsv"]

@@ -20,6 +20,7 @@ from common.spec.models import DatasetSource
 from common.spelling import suggest
 from producer.datasets.fields import infer_kind, to_index, to_kind, to_letters, to_options, to_target, to_text
 from producer.datasets.media import MediaKind, Place, Reference, pin_reference, read_references
+from producer.datasets.metadata import to_metadata
 
 # Our field names and their common names in files, in order of preference.
 ALIASES: dict[str, tuple[str, ...]] = {
@@ -190,12 +191,12 @@ def _sort_fields(row: Row, reading: Reading) -> tuple[dict[str, tuple[str, Any]]
     for name, value in row.fields.items():
         ours = reading.ours.get(name)
         if ours is None:
-            metadata[name] = value
+            metadata[name] = to_metadata(value)
         elif value is not None:
             if ours in found:  # two aliases of one field: use the preferred name; the other becomes metadata
                 rank = reading.names[ours].index
                 best, other = sorted([found[ours], (name, value)], key=lambda pair: rank(pair[0]))
-                found[ours], metadata[other[0]] = best, other[1]
+                found[ours], metadata[other[0]] = best, to_metadata(other[1])
             else:
                 found[ours] = (name, value)
     return found, metadata

@@ -28,10 +28,8 @@ def split_source(source: DatasetSource) -> list[DatasetSource]:
 def read_files(reader: Reader, source: DatasetSource) -> Iterator[Row]:
     """Yield the rows of all files of a source in order."""
     sources = split_source(source)
-    if source.readers == 1 or len(sources) == 1:
-        streams = (reader(one) for one in sources)
-    else:
-        streams = _read_side_by_side(reader, sources, source.readers)
+    is_single = source.readers == 1 or len(sources) == 1
+    streams = map(reader, sources) if is_single else _read_side_by_side(reader, sources, source.readers)
     number = 0
     for one, rows in zip(sources, streams, strict=True):
         reading = plan_reading(one)

@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from enum import StrEnum
 from io import BufferedReader, RawIOBase
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import pyarrow as pa
 from typing_extensions import Buffer
 
-from common.errors import ConfigError
+from common.errors import ConfigError, explain_unreadable
 
 _BUFFER_BYTES = 256 * 1024
 
@@ -46,14 +46,14 @@ def open_unpacked(path: str, where: str) -> Iterator[BufferedReader]:
             yield packed
         else:
             opened = gzip.GzipFile(fileobj=packed) if compression is Compression.GZIP else pa.CompressedInputStream(packed, "zstd")
-            with opened as unpacked, BufferedReader(_Unpacked(unpacked, f"{where}: {compression}"), _BUFFER_BYTES) as stream:
-                yield stream
+            with opened as unpacked:
+                yield cast(BufferedReader, BufferedReader(_Unpacked(unpacked, f"{where}: {compression}"), _BUFFER_BYTES))
 
 
 class _Unpacked(RawIOBase):
     """A stream that reports damage of the compressed file as a fault of the dataset."""
 
-    def __init__(self, unpacked: BinaryIO, where: str) -> None:
+    def __init__(self, unpacked: BinaryIO | gzip.GzipFile, where: str) -> None:
         self._unpacked = unpacked
         self._where = where
 
@@ -65,8 +65,7 @@ class _Unpacked(RawIOBase):
         try:
             content = self._unpacked.read(len(view))
         except (OSError, EOFError, zlib.error) as error:
-            raise ConfigError(
-                f"{self._where}: the compressed file is cut or damaged ({error}); expected a complete file: copy it again"
-            ) from error
+            message = f"{self._where}: the compressed file is cut or damaged ({error}); expected a complete file: copy it again"
+            raise (explain_unreadable(error, message) if isinstance(error, OSError) else ConfigError(message)) from error
         view[: len(content)] = content
         return len(content)

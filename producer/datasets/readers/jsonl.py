@@ -99,8 +99,8 @@ def _mend_fields(row: Row, decoded: dict[str, Any], source: DatasetSource) -> No
     ours = {*source.fields.values(), *(name for names in ALIASES.values() for name in names)}
     fields: dict[str, Any] = {}
     for name, value in decoded.items():
-        mended_name = _mend(name)
-        fields[mended_name] = _mend(value, keeps_numbers=name in ours)
+        mended_name = mend_value(name)
+        fields[mended_name] = mend_value(value, keeps_numbers=name in ours)
         if row.fault is None and not _is_utf8([name, value]):
             found = json.dumps(value)[:60]
             error = SampleError("bad_field", f"found a lone surrogate in {found}; expected text that UTF-8 can hold")
@@ -108,16 +108,16 @@ def _mend_fields(row: Row, decoded: dict[str, Any], source: DatasetSource) -> No
     row.fields = fields
 
 
-def _mend(value: Any, *, keeps_numbers: bool = False) -> Any:
+def mend_value(value: Any, *, keeps_numbers: bool = False) -> Any:
     """Replace lone surrogates with U+FFFD and, unless ``keeps_numbers``, NaN and infinity with ``None``."""
     if isinstance(value, str):
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(value, float) and not isfinite(value):
         return value if keeps_numbers else None
     if isinstance(value, list):
-        return [_mend(one, keeps_numbers=keeps_numbers) for one in value]
+        return [mend_value(one, keeps_numbers=keeps_numbers) for one in value]
     if isinstance(value, dict):
-        return {_mend(name): _mend(one, keeps_numbers=keeps_numbers) for name, one in value.items()}
+        return {mend_value(name): mend_value(one, keeps_numbers=keeps_numbers) for name, one in value.items()}
     return value
 
 
