@@ -41,10 +41,10 @@ def refine_format(source: DatasetSource, by_ending: str | None) -> str | None:
             return found
     with open_text(source) as stream:
         skip_bom(stream)
-        head = stream.readline(_FIRST_LINE_BYTES)
-        if by_ending == "json" or (by_ending is None and head.lstrip()[:1] in (b"[", b"{")):
-            return "jsonl" if _is_object_line(head) else "json"
-        head += stream.read(_HEAD_BYTES)
+        begin = stream.peek(1).lstrip()[:1]
+        if by_ending == "json" or (by_ending is None and begin in (b"[", b"{")):
+            return "jsonl" if begin == b"{" and _is_object_line(stream.readline(_FIRST_LINE_BYTES)) else "json"
+        head = stream.read(_HEAD_BYTES)
     return _find_table_format(source, head, by_ending)
 
 
