@@ -70,7 +70,9 @@ def find_reader(source: DatasetSource) -> Reader:
 
     Raises ``ConfigError``, which lists the known formats, for another format, or if the files have different formats.
     """
-    names = {find_format(one): one.path for one in split_source(source)}
+    names: dict[str, str] = {}
+    for one in split_source(source):
+        names.setdefault(find_format(one), one.path)
     if len(names) > 1:
         (first, path), (second, other) = list(names.items())[:2]
         raise ConfigError(

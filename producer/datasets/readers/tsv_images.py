@@ -44,6 +44,11 @@ class ImageCells:
         # Adjacent rows often refer to the same row. Each cached reference has at most INLINE_LIMIT_BYTES.
         self._find_images = lru_cache(maxsize=256)(self._find_images_of_row)
 
+    def close(self) -> None:
+        """Delete the unpacked copy of a compressed file."""
+        if self._unpacked is not None:
+            self._unpacked.close()
+
     def read(self, record: Record, span: Span) -> list[Reference]:
         """Return the images of a cell, or an empty list for an empty cell. Raises ``SampleError``."""
         references = []
@@ -94,7 +99,7 @@ class ImageCells:
                 yield stream
             return
         if self._unpacked is None:
-            self._unpacked = TemporaryFile()  # noqa: SIM115  closed with this object
+            self._unpacked = TemporaryFile()  # noqa: SIM115  ``close`` closes it
             with open_unpacked(str(self._path), str(self._path)) as packed:
                 copyfileobj(packed, self._unpacked)
         self._unpacked.seek(0)

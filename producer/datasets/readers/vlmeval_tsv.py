@@ -14,6 +14,7 @@ value is a known kind.
 import ast
 import warnings
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from string import ascii_uppercase
@@ -56,8 +57,9 @@ def read_vlmeval_tsv(source: DatasetSource) -> Iterator[Row]:
     with open_text(source) as stream:
         records = read_records(stream, offset=skip_bom(stream))
         table = _read_table(next(records, None), source)
-        for number, record in enumerate(records):
-            yield _read_row(record, number, table)
+        with closing(table.image_cells):
+            for number, record in enumerate(records):
+                yield _read_row(record, number, table)
 
 
 def _read_table(record: Record | None, source: DatasetSource) -> _Table:
