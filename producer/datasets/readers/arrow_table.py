@@ -19,6 +19,7 @@ from producer.datasets.registry import register_reader
 from producer.datasets.rows import Reading, Row, find_fault, plan_reading
 
 _BATCH_BYTES = 8 * 2**20
+_BUFFER_BYTES = 2**20
 _MOST_ROWS = 1024  # of a batch
 _FILE = b"ARROW1"
 _END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
@@ -29,10 +30,17 @@ _UNREADABLE = (pa.ArrowException, ValueError, OverflowError, KeyError)
 @register_reader("parquet", endings=(".parquet", ".pq"))
 def read_parquet(source: DatasetSource) -> Iterator[Row]:
     """Yield the rows of a Parquet file. Raises ``ConfigError`` if it cannot be read."""
-    with _explain_damage(source, "Parquet"), parquet.ParquetFile(source.path, pre_buffer=False, buffer_size=2**20) as file:
+    with _explain_damage(source, "Parquet"), _open_parquet(source.path) as file:
         groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
+        if (found := sum(group.num_rows for group in groups)) != file.metadata.num_rows:
+            raise pa.ArrowInvalid(f"the row groups have {found} rows and the footer says {file.metadata.num_rows}")
         widest = max((group.total_byte_size / max(group.num_rows, 1) for group in groups), default=0)
         yield from _read_batches(file.iter_batches(_limit_rows(widest)), file.schema_arrow, source)
+
+
+def _open_parquet(path: str) -> parquet.ParquetFile:
+    # A buffer makes pyarrow read pages one after another, and not a whole row group at once.
+    return parquet.ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER_BYTES, page_checksum_verification=True)
 
 
 @register_reader("arrow", endings=(".arrow", ".feather", ".ipc"))
@@ -57,7 +65,7 @@ def read_arrow(source: DatasetSource) -> Iterator[Row]:
 def _explain_damage(source: DatasetSource, kind: str) -> Iterator[None]:
     try:
         yield
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())[:200]
         message = (
             f"dataset {source.name!r}: path: {source.path} cannot be read as {kind} ({reason}); "
@@ -77,6 +85,7 @@ def _read_batches(batches: Iterator[pa.RecordBatch], schema: pa.Schema, source: 
     reading = plan_reading(source)
     number = 0
     for batch in batches:
+        batch.validate()
         step = _limit_rows(batch.nbytes / max(batch.num_rows, 1))
         for start in range(0, batch.num_rows, step):
             for fields, damage in _convert_rows(batch.slice(start, step)):
@@ -118,6 +127,7 @@ def _convert_row(batch: pa.RecordBatch) -> tuple[dict[str, Any], tuple[str, str]
 
 
 def _convert_column(column: pa.Array) -> list[Any]:
+    column.validate(full=True)  # pyarrow aborts the process at a damaged cell that it has not validated
     wanted = _find_plain_type(column.type)
     plain = column if wanted == column.type else column.cast(wanted)
     values: list[Any] = plain.to_pylist(maps_as_pydicts="strict")

@@ -63,9 +63,7 @@ def test_plain_file_may_have_a_compressed_name(tmp_path: Path, ending: str) -> N
 def test_cut_compressed_file_is_refused(tmp_path: Path, name: str, ending: str) -> None:
     packed = PACKERS[ending](FILES[name] * (3 if name == "set.jsonl" else 1))
     for size in (len(packed) - 1, len(packed) - 6, len(packed) // 2, 12):
-        with pytest.raises(
-            ConfigError, match=rf"dataset 'set': .*{name}.*: the compressed file is cut or damaged \(.*\); expected"
-        ):
+        with pytest.raises(ConfigError, match=rf"dataset 'set': .*{name}.*: the compressed file is cut or damaged \(.*\);"):
             read(tmp_path, f"{name}.{ending}", packed[:size])
 
 
