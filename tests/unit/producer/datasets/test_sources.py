@@ -54,9 +54,8 @@ def test_fault_names_the_file_of_its_row(folder: Path) -> None:
 
 def test_fault_of_a_field_names_the_file(folder: Path) -> None:
     (folder / "part-2.jsonl").write_text('{"question": 7}')
-    assert [sample.fault.message for sample in read(folder) if sample.fault][0].startswith(
-        "part-2.jsonl: line 1: field 'question': "
-    )
+    message = next(sample.fault.message for sample in read(folder) if sample.fault)
+    assert message.startswith("part-2.jsonl: line 1: field 'question': ")
 
 
 def test_media_start_at_the_folder_of_their_file(tmp_path: Path) -> None:
