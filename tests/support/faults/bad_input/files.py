@@ -194,8 +194,8 @@ FILES = (
         "glob of two formats",
         "a glob that matches a `.csv` and a `.jsonl`",
         {"shards/a.csv": b"question\nWhy?\n", "shards/b.jsonl": b'{"question": "Why?"}'},
-        "dataset 'wrong': path: shards/a.csv is csv and shards/b.jsonl is jsonl; expected files of one format: make a dataset for each "
-        "format",
+        "dataset 'wrong': path: shards/a.csv is csv and shards/b.jsonl is jsonl; expected files of one format: "
+        "make a dataset for each format",
         path="shards/*",
     ),
     _refuse(
