@@ -14,8 +14,11 @@ ELEMENT_LIMIT_BYTES = 256 * 2**20
 _BLOCK_BYTES = 256 * 1024
 _TEXT = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 _TOKEN = re.compile(_TEXT.pattern + rb'|["\[\]{},]', re.DOTALL)
-# An object without lists and objects inside, up to the comma or bracket after it: one match instead of one for each token.
-_FLAT_OBJECT = re.compile(rb'\{[^"\[\]{}]*+(?:' + _TEXT.pattern + rb'[^"\[\]{}]*+)*+\}[ \t\r\n]*(?=[,\]])', re.DOTALL)
+# An element without lists and objects inside, up to the comma or bracket after it: one match instead of one for each token.
+_FLAT = re.compile(
+    rb'(?:\{[^"\[\]{}]*+(?:' + _TEXT.pattern + rb'[^"\[\]{}]*+)*+\}|' + _TEXT.pattern + rb'|[^"\[\]{},]++)[ \t\r\n]*(?=[,\]])',
+    re.DOTALL,
+)
 _SPACE = re.compile(rb"[ \t\r\n]*")
 _CLOSING = {b"[": b"]", b"{": b"}"}
 
@@ -103,7 +106,7 @@ class JsonCursor:
 
     def _find_end(self, number: int) -> int:
         """Return where element ``number``, which begins at the cursor, ends in the window: the place of its comma or bracket."""
-        if flat := _FLAT_OBJECT.match(self._window, self._at):
+        if flat := _FLAT.match(self._window, self._at):
             return flat.end()
         size = 0  # the bytes of the element that are known to be whole tokens
         expected: list[bytes] = []
