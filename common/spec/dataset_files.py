@@ -1,9 +1,10 @@
-"""The files of a dataset's path: one file, a folder, a pattern, or a dataset on the Hugging Face hub.
+"""What a dataset's path may name besides one file: a pattern, a folder, or a dataset on the Hugging Face hub.
 
-A pattern follows bash: ``shard-{000..019}.tar`` and ``{train,val}/*.tar`` name several files. Braces keep their order, and the
-matches of ``*``, ``?``, ``[…]`` and ``**`` are sorted by name.
+A pattern follows bash: ``shard-{000..019}.tar`` and ``{train,val}/*.tar`` name several files. The files are
+read in the order of their paths.
 """
 
+import errno
 import os
 import re
 from collections.abc import Iterator
@@ -20,6 +21,10 @@ IMAGE_ENDINGS = frozenset(
 VIDEO_ENDINGS = frozenset(".3gp .avi .flv .m4v .mkv .mov .mp4 .mpeg .mpg .ts .webm .wmv".split())  # noqa: SIM905
 MOST_FILES = 100_000
 
+# ``Dataset.save_to_disk`` writes the first, ``DatasetDict.save_to_disk`` the second.
+SAVED_DATASET = "state.json"
+SAVED_SPLITS = "dataset_dict.json"
+
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
@@ -27,19 +32,6 @@ _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 def is_hub(path: str) -> bool:
     """Return whether a path names a dataset on the Hugging Face hub, as in ``hf://ORGANIZATION/NAME``."""
     return path.startswith(HUB_SCHEME)
-
-
-def is_pattern(path: str) -> bool:
-    """Return whether a path contains braces or wildcards. A file with such a name is not a pattern."""
-    return (has_magic(path) or _BRACES.search(path) is not None) and not os.path.exists(path)
-
-
-def derive_name(path: str) -> str:
-    """Return the default name of a dataset: the file's name without its suffix."""
-    if not (has_magic(path) or "{" in path):
-        return Path(path).stem
-    names = [re.sub(r"-*[^A-Za-z0-9._-]+-*", "-", part).strip("-._") for part in (Path(path).stem, Path(path).parent.name)]
-    return next(filter(None, names), "dataset")[:64]
 
 
 def expand_braces(pattern: str) -> list[str]:
@@ -69,26 +61,18 @@ def _too_many(pattern: str) -> ConfigError:
     return ConfigError(f"{pattern}: names more than {MOST_FILES:,} files; expected a smaller range in braces")
 
 
-def find_files(path: str) -> list[str]:
-    """Return the files that a path or pattern names. A file that braces name is listed even if it does not exist."""
-    if not is_pattern(path):
-        return [path]
-    return [name for text in expand_braces(path) for name in (sorted(glob(text, recursive=True)) if has_magic(text) else [text])]
+def find_matches(pattern: str) -> list[str]:
+    """Return the files that a pattern with braces and wildcards names. Every text of its braces must name a file.
 
-
-def exists(path: str) -> bool:
-    """Return whether a path names a file or a folder, or a pattern names at least one file."""
-    return os.path.isfile(path) or os.path.isdir(path) or (is_pattern(path) and any(map(os.path.isfile, find_files(path))))
-
-
-def find_folder(path: str) -> str:
-    """Return the folder of a dataset: the path if it is a folder, else the folder above the file or above all wildcards."""
-    if os.path.isdir(path):
-        return path
-    folder = Path(path).parent
-    while is_pattern(str(folder)) and folder != folder.parent:
-        folder = folder.parent
-    return str(folder)
+    Raises ``FileNotFoundError`` for a text that names no file.
+    """
+    found: list[str] = []
+    for text in expand_braces(pattern):
+        matches = [path for path in glob(text, recursive=True) if os.path.isfile(path)] if has_magic(text) else [text]
+        if not any(map(os.path.isfile, matches)):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), text)
+        found += matches
+    return found
 
 
 def iterate_folder(folder: str) -> Iterator[str]:
@@ -114,22 +98,30 @@ def has_media_ending(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in IMAGE_ENDINGS | VIDEO_ENDINGS
 
 
-def digest_files(path: str) -> str:
-    """Return the digest of a dataset's files. Raises ``OSError`` for a file that cannot be read.
-
-    In a folder, an image or video counts with its relative path. Its content counts in ``DatasetSource.media_digest``. A missing
-    file counts as missing. A dataset on the hub counts with its address.
-    """
+def find_folder_format(path: str) -> str | None:
+    """Return the format of a folder or a hub address, or None for any other path. The first media file of a folder decides."""
     if is_hub(path):
-        return digest_record(path)
-    if os.path.isfile(path):
-        return digest_file(Path(path))
-    if os.path.isdir(path):
-        names = list(iterate_folder(path))
-        whole = {name: None if has_media_ending(name) else _digest_if_file(os.path.join(path, name)) for name in names}
-    else:
-        whole = {str(number): _digest_if_file(name) for number, name in enumerate(find_files(path))}
-    return digest_record(whole)
+        return "huggingface"
+    if not os.path.isdir(path):
+        return None
+    if any(os.path.isfile(os.path.join(path, name)) for name in (SAVED_DATASET, SAVED_SPLITS)):
+        return "huggingface"
+    for name in iterate_folder(path):
+        ending = os.path.splitext(name)[1].lower()
+        if ending in IMAGE_ENDINGS:
+            return "image_folder"
+        if ending in VIDEO_ENDINGS:
+            return "video_folder"
+    return None
+
+
+def digest_folder(folder: str) -> str:
+    """Return the digest of the names of a folder's files, and of the content of those that are not media. Raises ``OSError``.
+
+    The content of the media counts in ``DatasetSource.media_digest``.
+    """
+    names = list(iterate_folder(folder))
+    return digest_record({name: None if has_media_ending(name) else _digest_if_file(os.path.join(folder, name)) for name in names})
 
 
 def _digest_if_file(path: str) -> str | None:

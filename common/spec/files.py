@@ -8,11 +8,10 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 
 from common.answers.validators import check_validators
-from common.digests import digest_record
 from common.errors import ConfigError, explain_unreadable
 from common.redaction import find_secrets, mask_record
 from common.settings import get_settings
-from common.spec.dataset_files import digest_files, exists, find_folder, is_hub
+from common.spec.dataset_paths import resolve_dataset
 from common.spec.models import DatasetSource, ModelProfile, RunFile, RunSpec, SamplingParams, Validation
 from common.spec.strict_yaml import MOST_CHARACTERS, parse_yaml
 from common.spelling import suggest
@@ -31,7 +30,7 @@ def read_specs(path: Path, changes: tuple[str, ...] = ()) -> list[RunSpec]:
     for change in changes:
         apply_change(raw, change)
     asked = check(RunFile, raw, str(path))
-    datasets = tuple(_resolve_dataset(source, path, number) for number, source in enumerate(asked.datasets))
+    datasets = tuple(resolve_dataset(source, path, number) for number, source in enumerate(asked.datasets))
     names = asked.models or (asked.model or "",)
     return [_resolve_run(asked, read_profile(name, beside=path.parent), datasets, str(path)) for name in names]
 
@@ -226,38 +225,6 @@ def _list_index(target: list[Any], step: str, change: str) -> int:
     if not step.isdecimal() or int(step) >= len(target):
         raise ConfigError(f"--set {change!r}: {step!r} is not an index into a list of {len(target)}")
     return int(step)
-
-
-def _resolve_dataset(source: DatasetSource, spec_path: Path, number: int) -> DatasetSource:
-    """Make the paths absolute and add the digest of the dataset's files.
-
-    A relative path starts at the spec's folder. If the file does not exist there, the path starts at the current folder.
-    """
-    where = f"{spec_path}: datasets.{number}"
-    if "\0" in source.path + (source.media_root or "") + (source.annotations or ""):
-        names = "annotations" if "\0" in (source.annotations or "") else "path or media_root"
-        raise ConfigError(f"{where}: found a NUL character in {names}; remove it")
-    path = source.path if is_hub(source.path) else _find_path(source.path, spec_path, f"{where}.path")
-    folder = spec_path.parent.resolve() if is_hub(path) else Path(find_folder(path))
-    named = {"annotations": source.annotations} if source.annotations else {}
-    changes = {name: _find_path(text, spec_path, f"{where}.{name}") for name, text in named.items()}
-    try:
-        digests = [digest_files(one) for one in (path, *changes.values())]
-    except OSError as error:
-        fault = f"{where}.path: {error.filename or path} cannot be read: {error.strerror}; check its permissions"
-        raise explain_unreadable(error, fault) from error
-    digest = digests[0] if len(digests) == 1 else digest_record(digests)
-    root = (folder / source.media_root).resolve() if source.media_root else folder
-    return source.model_copy(update={"path": path, "media_root": str(root), "digest": digest, **changes})
-
-
-def _find_path(text: str, spec_path: Path, where: str) -> str:
-    candidates = list(dict.fromkeys(str(path.resolve()) for path in (spec_path.parent / text, Path(text))))
-    path = next(filter(exists, candidates), None)
-    if path is None:
-        looked = ", ".join(candidates)
-        raise ConfigError(f"{where}: no file {_describe(text)}; looked at {looked}; expected a dataset's file")
-    return path
 
 
 def _resolve_run(asked: RunFile, profile: ModelProfile, datasets: tuple[DatasetSource, ...], where: str) -> RunSpec:

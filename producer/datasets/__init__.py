@@ -5,9 +5,12 @@ into rows; ``rows.to_sample`` turns a row into a sample, with its identity, ques
 """
 
 from producer.datasets.readers import (
+    arrow_table,
     coco,
+    csv_table,
     huggingface,
     image_folder,
+    json_file,
     jsonl,
     realhitbench,
     results_file,
@@ -18,9 +21,12 @@ from producer.datasets.registry import read_dataset
 
 # Importing the readers registers their formats.
 __all__ = [
+    "arrow_table",
     "coco",
+    "csv_table",
     "huggingface",
     "image_folder",
+    "json_file",
     "jsonl",
     "read_dataset",
     "realhitbench",

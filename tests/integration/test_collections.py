@@ -43,6 +43,7 @@ def test_collections_are_asked_with_their_own_media(fleet: Fleet) -> None:
     data = fleet.folder / "data"
     write_files(data / "photos", {**{f"{colour}.png": make_png(colour) for colour in COLOURS}, "text.png": "not an image"})
     write_tar(data / "photos.tar")
+    (data / "no.tar").write_text("not a tar")
     save_dataset(data / "saved")
     write_coco(data / "coco")
     query = {"id": 1, "FileName": "t", "Question": "Q?", "FinalAnswer": "x"}
@@ -54,7 +55,7 @@ def test_collections_are_asked_with_their_own_media(fleet: Fleet) -> None:
     write_files(data / "tables", tables)
     sources: list[dict[str, Any]] = [
         {"path": str(data / "photos"), "question": "What?"},
-        {"path": str(data / "{photos,missing}.tar"), "name": "shards", "question": "What?"},
+        {"path": str(data / "{photos,no}.tar"), "name": "shards", "question": "What?"},
         {"path": str(data / "saved"), "question": "What?"},
         {"path": str(data / "coco" / "captions.json"), "name": "coco", "format": "coco", "question": "What?"},
         {
@@ -71,7 +72,7 @@ def test_collections_are_asked_with_their_own_media(fleet: Fleet) -> None:
     assert_run_is_sound(fleet, run_id)
     outcomes = fleet.collect(run_id)
     assert describe(outcomes, "photos") == {f"{name}.png": seen for name, seen in COLOURS.items()} | {"text.png": "media_corrupt"}
-    assert describe(outcomes, "shards") == {f"photos/{name}": seen for name, seen in COLOURS.items()} | {"missing/": "bad_row"}
+    assert describe(outcomes, "shards") == {f"photos/{name}": seen for name, seen in COLOURS.items()} | {"no/": "bad_row"}
     assert describe(outcomes, "saved") == COLOURS
     assert describe(outcomes, "coco") == dict(zip("012", COLOURS.values(), strict=True))
     assert describe(outcomes, "tables") == {"1": COLOURS["lime"]}

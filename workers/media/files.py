@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from common.errors import UNAVAILABLE, ConfigError, SampleError, TransientError
 from common.settings import Settings
-from common.spec.dataset_files import find_folder, is_hub
+from common.spec.dataset_files import is_hub
 from common.spec.models import DatasetSource
 
 # With O_PATH a parent folder needs only search permission; systems without O_PATH require read permission as well.
@@ -38,13 +38,12 @@ def find_access(settings: Settings, datasets: Sequence[DatasetSource]) -> MediaA
     ``FLEET_MEDIA_ROOTS`` takes precedence. If it is not set, the folders of the run's own datasets are allowed. Raises
     ``ConfigError`` if the variable names a folder that is not absolute, or does not name a folder.
     """
-    named = tuple(Path(folder) for source in datasets for folder in (source.media_root, _find_own_folder(source)) if folder)
+    parents = [
+        Path(file).parent for source in datasets for file in source.all_files if file != source.media_root and not is_hub(file)
+    ]
+    named = (*(Path(source.media_root) for source in datasets if source.media_root), *parents)
     roots = _read_roots(settings.media_roots) if settings.media_roots else tuple(dict.fromkeys(named))
     return MediaAccess(roots, settings.media_urls, settings.media_url_timeout_s)
-
-
-def _find_own_folder(source: DatasetSource) -> str | None:
-    return None if is_hub(source.path) else find_folder(source.path)
 
 
 def _read_roots(text: str) -> tuple[Path, ...]:

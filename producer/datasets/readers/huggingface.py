@@ -19,10 +19,10 @@ from typing import Any
 import pyarrow as pa
 
 from common.errors import ConfigError, FleetError, SampleError, TransientError, explain_unreadable
-from common.spec.dataset_files import HUB_SCHEME, is_hub
+from common.spec.dataset_files import HUB_SCHEME, SAVED_DATASET, SAVED_SPLITS, is_hub
 from common.spec.models import DatasetSource
 from producer.datasets.readers.arrow_rows import ArrowFile, Feature, RowShape, fill_row
-from producer.datasets.readers.folders import SAVED_DATASET, SAVED_SPLITS, report_skipped
+from producer.datasets.readers.folders import report_skipped
 from producer.datasets.registry import register_reader
 from producer.datasets.rows import Row, find_fault, plan_reading
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from common.errors import UNAVAILABLE, SampleError, TransientError
 from common.settings import get_settings
-from common.spec.dataset_files import find_folder
 from common.spec.models import DatasetSource
 from producer.datasets.readers.jsonl import fill_row
 from producer.datasets.rows import MEDIA_KINDS, Reading, Row
@@ -47,7 +46,8 @@ def _list_roots(source: DatasetSource) -> list[str]:
     named = get_settings().media_roots
     if named:
         return [folder for folder in named.split(os.pathsep) if folder]
-    return list(dict.fromkeys(filter(None, [source.media_root, find_folder(source.path)])))
+    path = Path(source.path)
+    return list(dict.fromkeys(filter(None, [source.media_root, str(path if path.is_dir() else path.parent)])))
 
 
 def check_text_size(size: int, name: str) -> None:

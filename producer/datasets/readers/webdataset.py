@@ -15,14 +15,13 @@ import tarfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from common.digests import digest_stream
 from common.errors import UNAVAILABLE, ConfigError, SampleError, TransientError
 from common.records import Media
-from common.spec.dataset_files import IMAGE_ENDINGS, VIDEO_ENDINGS, find_files
+from common.spec.dataset_files import IMAGE_ENDINGS, VIDEO_ENDINGS
 from common.spec.models import DatasetSource
 from producer.datasets.media import MediaKind, Reference
 from producer.datasets.readers.folders import report_skipped
@@ -66,13 +65,11 @@ class _Group:
 
 @register_reader("webdataset", endings=(".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst"))
 def read_webdataset(source: DatasetSource) -> Iterator[Row]:
-    """Yield a row for each key of each shard. A shard that cannot be read becomes one invalid row."""
+    """Yield a row for each key of a shard. A shard that cannot be read becomes one invalid row."""
     reading = plan_reading(source)
-    numbers = count()
     skipped: Counter[str] = Counter()
-    for path in find_files(source.path):
-        for group in _read_shard(source, path, skipped):
-            yield _to_row(group, next(numbers), path, reading)
+    for number, group in enumerate(_read_shard(source, source.path, skipped)):
+        yield _to_row(group, number, source.path, reading)
     report_skipped(source, skipped, "no row uses these members: they are neither media nor .json, .txt or .cls, or have no key")
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from common.errors import ConfigError
-from common.spec.dataset_files import derive_name, digest_files, expand_braces, find_files, find_folder, iterate_folder
+from common.spec.dataset_files import digest_folder, expand_braces, find_matches, iterate_folder
+from common.spec.dataset_paths import resolve_dataset
 from common.spec.files import read_specs
 from common.spec.models import Chunks, DatasetSource, ModelProfile, RunSpec, SamplingParams, Shuffle, Validation
 from tests.support.media.pictures import write_files
@@ -36,33 +37,11 @@ def test_too_many_files_are_refused(pattern: str) -> None:
         expand_braces(pattern)
 
 
-def test_wildcards_are_sorted_within_braces(tmp_path: Path) -> None:
-    write_files(tmp_path, {"b/2.tar": "", "b/1.tar": "", "a/3.tar": "", "x[1].tar": ""})
-    assert find_files(f"{tmp_path}/{{b,a}}/*.tar") == [f"{tmp_path}/{name}" for name in ("b/1.tar", "b/2.tar", "a/3.tar")]
-    assert find_files(f"{tmp_path}/x[1].tar") == [f"{tmp_path}/x[1].tar"]
-
-
-def test_folder_above_the_pattern_is_found(tmp_path: Path) -> None:
-    write_files(tmp_path, {"a/1.tar": ""})
-    assert find_folder(f"{tmp_path}/a") == find_folder(f"{tmp_path}/a/1.tar") == f"{tmp_path}/a"
-    assert find_folder(f"{tmp_path}/*/{{0..2}}.tar") == str(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("path", "name"),
-    [
-        ("data/rows.jsonl", "rows"),
-        ("data/photos", "photos"),
-        ("data/shard-{000..019}.tar", "shard-000..019"),
-        ("data/train-*.tar", "train"),
-        ("data/*.tar", "data"),
-        ("hf://org/set", "set"),
-        ("*", "dataset"),
-    ],
-)
-def test_default_name_of_a_dataset(path: str, name: str) -> None:
-    assert derive_name(path) == name
-    assert DatasetSource(path=path).name == name
+def test_pattern_names_files(tmp_path: Path) -> None:
+    write_files(tmp_path, {"b/2.tar": "", "b/1.tar": "", "a/3.tar": "", "c/x": ""})
+    assert sorted(find_matches(f"{tmp_path}/{{b,a}}/*.tar")) == [f"{tmp_path}/{name}" for name in ("a/3.tar", "b/1.tar", "b/2.tar")]
+    with pytest.raises(FileNotFoundError, match=r"c/\*\.tar"):
+        find_matches(f"{tmp_path}/{{a,c}}/*.tar")
 
 
 def test_folder_is_listed_in_order_without_hidden_files(tmp_path: Path) -> None:
@@ -82,20 +61,11 @@ def test_folder_is_listed_in_order_without_hidden_files(tmp_path: Path) -> None:
 )
 def test_digest_of_a_folder_covers_names_and_texts(tmp_path: Path, change: dict[str, str], is_equal: bool) -> None:
     write_files(tmp_path, {"a.png": "x", "a.txt": "y"})
-    before = digest_files(str(tmp_path))
+    before = digest_folder(str(tmp_path))
     os.utime(tmp_path / "a.txt", (1, 1))
-    assert digest_files(str(tmp_path)) == before
+    assert digest_folder(str(tmp_path)) == before
     write_files(tmp_path, change)
-    assert (digest_files(str(tmp_path)) == before) == is_equal
-
-
-def test_digest_of_shards_covers_content_and_order(tmp_path: Path) -> None:
-    write_files(tmp_path, {"0.tar": "x", "1.tar": "y"})
-    digests = {digest_files(f"{tmp_path}/{pattern}.tar") for pattern in ("{0..1}", "*", "{0,1}")}
-    assert len(digests) == 1
-    assert digest_files(f"{tmp_path}/{{1,0}}.tar") not in digests
-    write_files(tmp_path, {"1.tar": "z"})
-    assert digest_files(f"{tmp_path}/*.tar") not in digests
+    assert (digest_folder(str(tmp_path)) == before) == is_equal
 
 
 def test_spec_resolves_folders_patterns_and_hub(tmp_path: Path) -> None:
@@ -107,12 +77,33 @@ def test_spec_resolves_folders_patterns_and_hub(tmp_path: Path) -> None:
     (spec,) = read_specs(tmp_path / "spec.yaml")
     photos, shards, hub, vqa = spec.datasets
     assert (photos.path, photos.media_root) == (f"{tmp_path}/data/photos", f"{tmp_path}/data/photos")
-    assert (shards.path, shards.media_root) == (f"{tmp_path}/data/s-{{0..1}}.tar", f"{tmp_path}/data")
+    assert (shards.path, shards.media_root, shards.name) == (f"{tmp_path}/data", f"{tmp_path}/data", "data")
+    assert shards.files == (f"{tmp_path}/data/s-0.tar", f"{tmp_path}/data/s-1.tar")
     assert (hub.path, hub.media_root) == ("hf://org/set", str(tmp_path))
     assert (vqa.annotations, vqa.media_root) == (f"{tmp_path}/data/a.json", f"{tmp_path}/data/images")
     assert len({source.digest for source in spec.datasets}) == 4
     write_files(tmp_path / "data", {"a.json": "[]"})
     assert read_specs(tmp_path / "spec.yaml")[0].datasets[3].digest != vqa.digest
+
+
+@pytest.mark.parametrize(
+    ("files", "whole"),
+    [
+        ({"a.jpg": "", "a.json": ""}, True),
+        ({"metadata.jsonl": "", "images/a.jpg": ""}, True),
+        ({"a.jpg": "", "metadata.csv": ""}, True),
+        ({"state.json": "", "dataset_info.json": "", "data-00000-of-00001.arrow": ""}, True),
+        ({"dataset_dict.json": "", "train/state.json": ""}, True),
+        ({"rows.jsonl": "", "images/a.jpg": ""}, False),
+        ({"rows.jsonl": "", "a.jpg": "", "a.json": ""}, False),
+        ({"train.json": "", "a.jpg": ""}, False),
+    ],
+)
+def test_folder_of_media_is_read_as_a_whole(tmp_path: Path, files: dict[str, str], whole: bool) -> None:
+    folder = write_files(tmp_path / "set", files)
+    source = resolve_dataset(DatasetSource(path="set"), tmp_path / "spec.yaml", 0)
+    assert (source.path == str(folder)) == whole
+    assert source.files == ()
 
 
 @pytest.mark.parametrize(

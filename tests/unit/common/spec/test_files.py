@@ -11,7 +11,7 @@ from pydantic import Field
 
 from common.errors import ConfigError
 from common.settings import get_settings
-from common.spec import dataset_files
+from common.spec import dataset_paths
 from common.spec.files import (
     BUILT_IN_PROFILES,
     apply_change,
@@ -126,9 +126,18 @@ def test_missing_dataset_error_lists_searched_paths(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ({"path": "../{specs}/x", "name": "a"}, r"datasets\.0\.path: no file '\.\./\{specs\}/x'; looked at .*; expected .*"),
-        ({"path": "{a,b}.tar"}, r"datasets\.0\.path: no file '\{a,b\}\.tar'; looked at .*; expected a dataset's file"),
-        ({"path": "*.tar"}, r"datasets\.0\.path: no file '\*\.tar'; looked at .*; expected a dataset's file"),
+        (
+            {"path": "../elsewhere", "name": "a"},
+            r"datasets\.0\.path: no file '.*'; looked at .*; it is an empty folder; expected .*",
+        ),
+        ({"path": "*.jsonl.gz", "name": "a"}, r"datasets\.0\.path: no file matches '\*\.jsonl\.gz'; looked at .*; expected .*"),
+        ({"path": ["rows.jsonl", 5]}, r"datasets\.0: path: found \['rows.jsonl', 5\]; expected the path of a file, or a list .*"),
+        (
+            {"path": "../{specs}/x", "name": "a"},
+            r"datasets\.0\.path: no file matches '\.\./\{specs\}/x'; looked at .*; expected .*",
+        ),
+        ({"path": "{a,b}.tar", "name": "a"}, r"datasets\.0\.path: no file matches '\{a,b\}\.tar'; looked at .*; expected .*"),
+        ({"path": "*.tar", "name": "a"}, r"datasets\.0\.path: no file matches '\*\.tar'; looked at .*; expected .*"),
         ({"path": "rows.jsonl", "annotations": "none"}, r"datasets\.0\.annotations: no file 'none'; looked at .*; expected .*"),
         ({"path": "rows.jsonl", "annotations": "a\0b"}, r"datasets\.0: found a NUL character in annotations; .*"),
         ({"path": "x" * 5000, "name": "a"}, r"datasets\.0\.path: no file 'x+\.\.\.; looked at .*; expected a dataset's file"),
@@ -144,7 +153,7 @@ def test_unreadable_dataset_error_names_the_path(folder: Path, monkeypatch: pyte
     def deny(path: Path) -> str:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(dataset_files, "digest_file", deny)
+    monkeypatch.setattr(dataset_paths, "digest_file", deny)
     assert f"datasets.0.path: {folder}/specs/rows.jsonl cannot be read: Permission denied" in refuse(write_spec(folder))
 
 

@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 
 from common.errors import ConfigError
 from common.records import Sample
+from common.spec.dataset_paths import resolve_dataset
 from common.spec.models import DatasetSource, MediaBounds
 from producer.datasets import read_dataset
 from tests.support.media.media import load_image
@@ -39,7 +40,8 @@ def add(tar: tarfile.TarFile, name: str, content: bytes = b"", **attributes: Any
 
 
 def read(path: Path | str, **options: object) -> list[Sample]:
-    return list(read_dataset(DatasetSource.model_validate({"path": str(path), "question": "What?", **options})))
+    source = DatasetSource.model_validate({"path": str(path), "name": "set", "question": "What?", **options})
+    return list(read_dataset(resolve_dataset(source, Path(path).parent / "spec.yaml", 0)))
 
 
 def show_faults(samples: list[Sample]) -> list[tuple[str, str] | None]:
@@ -89,9 +91,9 @@ def test_equal_images_share_a_group_across_shards(tmp_path: Path) -> None:
     write_tar(tmp_path / "a.tar", [("1.png", RED), ("2.png", BLUE)])
     write_tar(tmp_path / "b.tar", [("3.png", RED)])
     samples = read(tmp_path / "{b,a}.tar")
-    assert [sample.index for sample in samples] == ["b/3", "a/1", "a/2"]
-    assert samples[0].group == samples[1].group != samples[2].group
-    assert samples[0].media[0].digest == samples[1].media[0].digest
+    assert [sample.index for sample in samples] == ["a/1", "a/2", "b/3"]
+    assert samples[0].group == samples[2].group != samples[1].group
+    assert samples[0].media[0].digest == samples[2].media[0].digest
 
 
 def test_digest_media_never_reads_no_images(tmp_path: Path) -> None:
@@ -99,15 +101,17 @@ def test_digest_media_never_reads_no_images(tmp_path: Path) -> None:
     assert read(path, digest_media="never")[0].media[0].digest is None
 
 
-@pytest.mark.parametrize("pattern", ["shard-{000..002}.tar", "shard-*.tar", "shard-{000,001}.tar", "shard-00[01].tar"])
+@pytest.mark.parametrize("pattern", ["shard-{000..001}.tar", "shard-*.tar", "shard-{000,001}.tar", "shard-00[01].tar"])
 def test_pattern_names_several_shards(tmp_path: Path, pattern: str) -> None:
     for number in range(2):
         write_tar(tmp_path / f"shard-{number:03}.tar", [(f"{number}.png", RED)])
-    samples = read(tmp_path / pattern)
-    assert [sample.index for sample in samples[:2]] == ["shard-000/0", "shard-001/1"]
-    missing = show_faults(samples)[2:]
-    assert len(missing) == (pattern == "shard-{000..002}.tar")
-    assert all(fault and fault[0] == "bad_row" and "shard-002.tar cannot be read: No such file" in fault[1] for fault in missing)
+    assert [sample.index for sample in read(tmp_path / pattern)] == ["shard-000/0", "shard-001/1"]
+
+
+def test_missing_shard_is_refused(tmp_path: Path) -> None:
+    write_tar(tmp_path / "shard-0.tar", [("0.png", RED)])
+    with pytest.raises(ConfigError, match=r"no file matches '.*shard-\{0\.\.2\}\.tar'; looked at .*shard-1\.tar; expected"):
+        read(tmp_path / "shard-{0..2}.tar")
 
 
 def test_mapping_renames_the_members(tmp_path: Path) -> None:
