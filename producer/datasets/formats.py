@@ -4,7 +4,7 @@ The endings ``.json``, ``.csv`` and ``.tsv`` each stand for several formats: a J
 VLMEvalKit's TSV or a plain table. A file with another ending, or with none, is recognised by its first bytes or its header.
 """
 
-from io import BytesIO
+from io import BufferedReader, BytesIO
 from itertools import islice
 from pathlib import Path
 
@@ -43,18 +43,19 @@ def refine_format(source: DatasetSource, by_ending: str | None) -> str | None:
         skip_bom(stream)
         begin = stream.peek(1).lstrip()[:1]
         if by_ending == "json" or (by_ending is None and begin in (b"[", b"{")):
-            return "jsonl" if begin == b"{" and _is_object_line(stream.readline(_FIRST_LINE_BYTES)) else "json"
+            return "jsonl" if begin == b"{" and _has_json_lines(stream, source) else "json"
         head = stream.read(_HEAD_BYTES)
     return _find_table_format(source, head, by_ending)
 
 
-def _is_object_line(line: bytes) -> bool:
-    """Return whether a line is a whole object that is not a table of lists: the first of JSON lines."""
+def _has_json_lines(stream: BufferedReader, source: DatasetSource) -> bool:
+    """Return whether the first line is a whole object, and another object follows or it is the only row."""
     try:
-        found = msgspec.json.decode(line)
+        found = msgspec.json.decode(stream.readline(_FIRST_LINE_BYTES))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
-    return isinstance(found, dict) and not (found and all(isinstance(value, list) for value in found.values()))
+    names = plan_reading(source).names["question"]
+    return stream.peek(1).lstrip().startswith(b"{") or any(isinstance(found.get(name), str) for name in names)
 
 
 def _find_table_format(source: DatasetSource, head: bytes, by_ending: str | None) -> str | None:

@@ -146,6 +146,14 @@ def test_json_lines_named_json_are_read(tmp_path: Path) -> None:
     lines = b'{"question": "a?"}\n{"question": "b?"}\n'
     assert [sample.question for sample in read(tmp_path, lines)] == ["a?", "b?"]
     assert [sample.question for sample in read(tmp_path, GOOD)] == ["Q?"]
+    lists = b'{"question": "a?", "n": [1]}\n\n{"n": [2]}\n{"n": [3]}\n'
+    assert [sample.metadata["n"] for sample in read(tmp_path, lists)] == [[1], [2], [3]]
+    assert [sample.metadata["n"] for sample in read(tmp_path, lists.partition(b"\n\n")[2])] == [[2], [3]]
+
+
+def test_annotations_in_one_line_are_not_a_row(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match='"info" is not a list'):
+        read(tmp_path, b'{"info": {"year": 1}, "images": [{"id": 1}], "annotations": []}')
 
 
 @pytest.mark.parametrize("content", [ARRAY, b'{"question": ["a", "b"], "answer": ["c", "d"]}'])
