@@ -15,11 +15,11 @@ from pathlib import Path
 from common.errors import ConfigError, SampleError
 from common.records import Media
 from common.spec.models import DatasetSource, TableFormat, TableOption
+from producer.datasets.collections.json_items import iterate_items
+from producer.datasets.collections.sidecars import decode_text, read_below
 from producer.datasets.fields import misfit
 from producer.datasets.media import Reference
-from producer.datasets.readers.json_items import iterate_items
 from producer.datasets.readers.jsonl import fill_row
-from producer.datasets.readers.sidecars import decode_text, read_below
 from producer.datasets.registry import register_reader
 from producer.datasets.rows import Row, find_fault, plan_reading
 

@@ -19,10 +19,8 @@ from common.errors import ConfigError, SampleError, explain_unreadable
 from common.records import Fault, Media
 from common.spec.dataset_files import IMAGE_ENDINGS, VIDEO_ENDINGS, iterate_folder
 from common.spec.models import DatasetSource
-from producer.datasets.media import MediaKind, Reference
-from producer.datasets.readers.folders import report_skipped
-from producer.datasets.readers.jsonl import read_jsonl
-from producer.datasets.readers.sidecars import (
+from producer.datasets.collections.folders import report_skipped
+from producer.datasets.collections.sidecars import (
     check_name,
     complete_row,
     decode_text,
@@ -30,6 +28,8 @@ from producer.datasets.readers.sidecars import (
     read_object,
     show_name,
 )
+from producer.datasets.media import MediaKind, Reference
+from producer.datasets.readers.jsonl import read_jsonl
 from producer.datasets.registry import register_reader
 from producer.datasets.rows import Reading, Row, find_fault, plan_reading
 

@@ -22,8 +22,8 @@ import structlog
 
 from common.errors import ConfigError, SampleError
 from common.spec.models import DatasetSource
+from producer.datasets.collections.json_items import iterate_items
 from producer.datasets.fields import misfit, to_index
-from producer.datasets.readers.json_items import iterate_items
 from producer.datasets.readers.jsonl import fill_row
 from producer.datasets.registry import register_reader
 from producer.datasets.rows import Row, find_fault, plan_reading

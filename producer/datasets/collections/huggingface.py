@@ -21,8 +21,8 @@ import pyarrow as pa
 from common.errors import ConfigError, FleetError, SampleError, TransientError, explain_unreadable
 from common.spec.dataset_files import HUB_SCHEME, SAVED_DATASET, SAVED_SPLITS, is_hub
 from common.spec.models import DatasetSource
-from producer.datasets.readers.arrow_rows import ArrowFile, Feature, RowShape, fill_row
-from producer.datasets.readers.folders import report_skipped
+from producer.datasets.collections.arrow_rows import ArrowFile, Feature, RowShape, fill_row
+from producer.datasets.collections.folders import report_skipped
 from producer.datasets.registry import register_reader
 from producer.datasets.rows import Row, find_fault, plan_reading
 

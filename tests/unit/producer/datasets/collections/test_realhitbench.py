@@ -11,7 +11,7 @@ from common.records import Sample
 from common.settings import Settings
 from common.spec.models import DatasetSource, RunFile
 from producer.datasets import read_dataset
-from producer.datasets.readers import sidecars
+from producer.datasets.collections import sidecars
 from tests.support.media.pictures import make_png, write_files
 
 TABLES: dict[str, bytes | str] = {

@@ -18,9 +18,9 @@ from pydantic import ValidationError
 from common.errors import ConfigError, SampleError, explain_unreadable
 from common.records import Media
 from common.spec.models import DatasetSource
+from producer.datasets.collections.arrow_rows import to_plain
 from producer.datasets.fields import misfit
 from producer.datasets.media import Reference
-from producer.datasets.readers.arrow_rows import to_plain
 from producer.datasets.readers.jsonl import read_jsonl
 from producer.datasets.registry import register_reader
 from producer.datasets.rows import Row, find_fault

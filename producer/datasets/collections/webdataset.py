@@ -23,9 +23,9 @@ from common.errors import UNAVAILABLE, ConfigError, SampleError, TransientError
 from common.records import Media
 from common.spec.dataset_files import IMAGE_ENDINGS, VIDEO_ENDINGS
 from common.spec.models import DatasetSource
+from producer.datasets.collections.folders import report_skipped
+from producer.datasets.collections.sidecars import check_name, check_text_size, complete_row, decode_text, read_object, show_name
 from producer.datasets.media import MediaKind, Reference
-from producer.datasets.readers.folders import report_skipped
-from producer.datasets.readers.sidecars import check_name, check_text_size, complete_row, decode_text, read_object, show_name
 from producer.datasets.registry import register_reader
 from producer.datasets.rows import Reading, Row, find_fault, plan_reading
 
