@@ -66,7 +66,7 @@ def _check_header(header: tuple[str, ...], reading: Reading) -> None:
             "(pandas writes the index without a name: use to_csv(…, index=False))"
         )
     known = {reading.ours[name] for name in header if name in reading.ours}
-    if not known or ("question" not in known and suggest("question", list(header))):
+    if not known or (known.isdisjoint({"question", "messages"}) and suggest("question", list(header))):
         raise ConfigError(explain_missing_question(source, header, "a header with our names"))
 
 
