@@ -5,8 +5,9 @@ import json
 import os
 import re
 import socket
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 _BLOCK_BYTES = 1 << 20
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,76}")  # a profile's name of at most 64 characters, "-" and 12 digits
@@ -30,10 +31,17 @@ def digest_record(record: Any, *, size: int = 16) -> str:
 
 def digest_file(path: Path) -> str:
     """Return the digest of a file's bytes, read in blocks of 1 MiB."""
-    digest = hashlib.blake2b(digest_size=16)
     with path.open("rb") as stream:
-        while block := stream.read(_BLOCK_BYTES):
-            digest.update(block)
+        return digest_stream(stream)
+
+
+def digest_stream(stream: BinaryIO, length: int | None = None) -> str:
+    """Return the digest of the next ``length`` bytes of a stream, or of the rest of it, read in blocks of 1 MiB."""
+    digest = hashlib.blake2b(digest_size=16)
+    left = sys.maxsize if length is None else length
+    while block := stream.read(min(left, _BLOCK_BYTES)):
+        digest.update(block)
+        left -= len(block)
     return digest.hexdigest()
 
 

@@ -8,10 +8,10 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 
 from common.answers.validators import check_validators
-from common.digests import digest_file
 from common.errors import ConfigError, explain_unreadable
 from common.redaction import find_secrets, mask_record
 from common.settings import get_settings
+from common.spec.dataset_paths import resolve_dataset
 from common.spec.models import DatasetSource, ModelProfile, RunFile, RunSpec, SamplingParams, Validation
 from common.spec.prompts import PromptSpec, resolve_prompt
 from common.spec.strict_yaml import MOST_CHARACTERS, parse_yaml
@@ -31,7 +31,7 @@ def read_specs(path: Path, changes: tuple[str, ...] = ()) -> list[RunSpec]:
     for change in changes:
         apply_change(raw, change)
     asked = check(RunFile, raw, str(path))
-    datasets = tuple(_resolve_dataset(source, path, number) for number, source in enumerate(asked.datasets))
+    datasets = tuple(resolve_dataset(source, path, number) for number, source in enumerate(asked.datasets))
     names = asked.models or (asked.model or "",)
     return [_resolve_run(asked, name, datasets, path) for name in names]
 
@@ -227,28 +227,6 @@ def _list_index(target: list[Any], step: str, change: str) -> int:
     if not step.isdecimal() or int(step) >= len(target):
         raise ConfigError(f"--set {change!r}: {step!r} is not an index into a list of {len(target)}")
     return int(step)
-
-
-def _resolve_dataset(source: DatasetSource, spec_path: Path, number: int) -> DatasetSource:
-    """Make the path absolute and add the file's digest.
-
-    A relative path starts at the spec's folder. If the file does not exist there, the path starts at the current folder.
-    """
-    where = f"{spec_path}: datasets.{number}.path"
-    if "\0" in source.path + (source.media_root or ""):
-        raise ConfigError(f"{spec_path}: datasets.{number}: found a NUL character in path or media_root; remove it")
-    candidates = list(dict.fromkeys(path.resolve() for path in (spec_path.parent / source.path, Path(source.path))))
-    path = next((candidate for candidate in candidates if os.path.isfile(candidate)), None)  # noqa: PTH113  as above
-    if path is None:
-        found = "; it is a folder" if any(map(os.path.isdir, candidates)) else ""
-        looked = ", ".join(map(str, candidates))
-        raise ConfigError(f"{where}: no file {_describe(source.path)}; looked at {looked}{found}; expected a dataset's file")
-    try:
-        digest = digest_file(path)
-    except OSError as error:
-        raise explain_unreadable(error, f"{where}: {path} cannot be read: {error.strerror}; check its permissions") from error
-    root = (path.parent / source.media_root).resolve() if source.media_root else path.parent
-    return source.model_copy(update={"path": str(path), "media_root": str(root), "digest": digest})
 
 
 def _resolve_run(asked: RunFile, model: str, datasets: tuple[DatasetSource, ...], path: Path) -> RunSpec:

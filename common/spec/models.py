@@ -4,6 +4,8 @@
 """
 
 import re
+import reprlib
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -18,6 +20,12 @@ from common.spec.prompts import PromptSpec, expand_prompt
 # The limit for a picture or video frame, in pixels. Decoded, it takes 256 MB.
 MOST_PIXELS = 64_000_000
 
+COMPRESSED_ENDINGS = (".gz", ".zst", ".zstd")
+GLOB_CHARACTERS = frozenset("*?[{")
+
+# Options of a dataset that count in the run id only if they are set, so that runs without them keep the ids of earlier versions.
+_COUNTED_IF_SET = ("question", "table", "config", "split", "revision")
+
 
 def _check_name(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
@@ -28,16 +36,54 @@ def _check_name(name: str) -> str:
 Name = Annotated[str, AfterValidator(_check_name)]
 
 
+def name_dataset(path: str) -> str:
+    """Return the default name of a dataset: the file's name without its endings, or the folder's name for a glob."""
+    steps = [step for step in Path(path).parts if not GLOB_CHARACTERS.intersection(step)]
+    name = Path(steps[-1] if steps else path)
+    return (Path(name.stem) if name.suffix.lower() in COMPRESSED_ENDINGS else name).stem
+
+
+class TableFormat(StrEnum):
+    """The form in which a dataset of tables shows a table to the model."""
+
+    HTML = "html"
+    MARKDOWN = "markdown"
+    LATEX = "latex"
+    CSV = "csv"
+    IMAGE = "image"
+
+
+class TableOption(Spec):
+    """The form of the tables of a dataset. ``image`` adds the table's image to a text format."""
+
+    format: TableFormat
+    image: bool = False
+
+
 class DatasetSource(Spec):
-    """One dataset file. ``fields`` maps our field names to the file's field names (``{id: qid, target: answer}``)."""
+    """One dataset: a file, several files of one format, a folder that a format reads as a whole, or ``hf://ORGANIZATION/NAME``.
+
+    ``path`` may also be a glob, with braces as in ``shard-{000..019}.tar``, or a list. ``fields`` maps our field names to the
+    file's names (``{id: qid, target: answer}``).
+    """
 
     path: str
+    files: tuple[str, ...] = Field(
+        (), description="the files in reading order, if there are several; set when the spec is resolved"
+    )
+    readers: int = Field(1, ge=1, le=64, description="how many of several files are read side by side; their rows keep their order")
     name: Name = Field(default="", validate_default=False, description="defaults to the file's name without its suffix")
     format: str | None = Field(None, description="a registered reader; by default, the file's suffix determines it")
     limit: int | None = Field(None, gt=0, description="read only the first rows")
     kind: Kind | None = Field(None, description="question kind of every row; by default, each row determines its kind")
     fields: dict[str, str] = Field(default_factory=dict)
     media_root: str | None = Field(None, description="folder at which relative media paths start; by default, the file's folder")
+    question: str | None = Field(None, description="the question of every row that has no question of its own")
+    annotations: str | None = Field(None, description="file with the answers to the questions in path, for COCO VQA")
+    table: TableOption | None = Field(None, description="form of the tables, for RealHiTBench")
+    config: str | None = Field(None, description="configuration of a Hugging Face dataset")
+    split: str | None = Field(None, description="split of a Hugging Face dataset")
+    revision: str | None = Field(None, description="commit, branch or tag of a dataset on the Hugging Face hub")
     digest: str | None = Field(None, description="digest of the file's content; set when the spec is resolved")
     digest_media: Literal["auto", "always", "never"] = Field(
         "auto", description="whether the content of media files counts; auto: up to a maximum number of files and bytes"
@@ -46,10 +92,21 @@ class DatasetSource(Spec):
 
     @model_validator(mode="before")
     @classmethod
-    def _name_from_path(cls, value: Any) -> Any:
-        if isinstance(value, dict) and isinstance(value.get("path"), str) and not value.get("name"):
-            return {**value, "name": Path(value["path"]).stem}
+    def _read_path(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        if isinstance(paths := value.get("path"), list | tuple):
+            if not paths or not all(isinstance(path, str) and path for path in paths):
+                raise ValueError(f"path: found {reprlib.repr(paths)}; expected the path of a file, or a list of paths")
+            value = {**value, "path": paths[0], "files": paths}
+        if isinstance(value.get("path"), str) and not value.get("name"):
+            return {**value, "name": name_dataset(value["path"])}
         return value
+
+    @property
+    def all_files(self) -> tuple[str, ...]:
+        """Return the paths of the dataset's files in reading order."""
+        return self.files or (self.path,)
 
 
 class SamplingParams(Spec):
@@ -193,7 +250,11 @@ class RunSpec(Spec):
         if not asked["model"]["media"]:
             del asked["model"]["media"]
         for source in asked["datasets"]:
-            del source["path"], source["media_root"], source["digest_media"], source["media_digest"]
+            for name in ("path", "files", "readers", "media_root", "annotations", "digest_media", "media_digest"):
+                del source[name]
+            for option in _COUNTED_IF_SET:
+                if source[option] is None:
+                    del source[option]
         return asked
 
     @property

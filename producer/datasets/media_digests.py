@@ -57,7 +57,7 @@ def _iterate_files(source: DatasetSource) -> Iterator[tuple[str, str]]:
     reading = plan_reading(source)
     seen: set[str] = set()
     for row in islice(find_reader(source)(source), source.limit):
-        for reference in _iterate_references(row, reading):
+        for reference in _iterate_references(row, row.reading or reading):
             path = find_path(reference.media)
             if path and path not in seen:
                 seen.add(path)

@@ -1,4 +1,4 @@
-"""The registry of readers. The ``format`` of a source, else the ending of its path, determines its reader.
+"""The registry of readers. The ``format`` of a source, else the ending of its files, else their content determines its reader.
 
 Other packages add formats through the entry-point group ``vlm_fleet.readers``. Each entry point names a module, or a function
 in it, and the import of the module runs ``@register_reader(...)``. Entry points are imported only if no built-in format
@@ -6,26 +6,31 @@ matches.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
 
 from common.errors import ConfigError, explain_unreadable
 from common.records import Sample
+from common.spec.dataset_files import find_folder_format, is_hub
+from common.spec.dataset_paths import strip_compression
 from common.spec.models import DatasetSource
 from common.spelling import suggest
-from producer.datasets.rows import Row, read_samples
-
-Reader = Callable[[DatasetSource], Iterator[Row]]
+from producer.datasets.formats import refine_format
+from producer.datasets.rows import read_samples
+from producer.datasets.sources import Reader, read_files, split_source
 
 ENTRY_POINT_GROUP = "vlm_fleet.readers"
 
 _readers: dict[str, Reader] = {}
 _formats_by_ending: dict[str, str] = {}
+_folder_formats: set[str] = set()
 
 
-def register_reader(name: str, *, endings: tuple[str, ...] = ()) -> Callable[[Reader], Reader]:
+def register_reader(name: str, *, endings: tuple[str, ...] = (), folders: bool = False) -> Callable[[Reader], Reader]:
     """Register the decorated function as the reader of format ``name`` and of files with one of ``endings``.
 
+    ``folders`` states whether the path may be a folder (``dataset_files.find_folder_format``).
     A reader takes a source and yields its rows in file order, including invalid ones. ``read_samples`` applies the ``limit``
     and ``fields`` of the source. Raises ``ConfigError`` if the name or an ending is already registered.
     """
@@ -38,6 +43,8 @@ def register_reader(name: str, *, endings: tuple[str, ...] = ()) -> Callable[[Re
             raise ConfigError(f"reader {name!r}: files ending in {taken[0]} are already read as {owner!r}; omit that ending")
         _readers[name] = reader
         _formats_by_ending.update(dict.fromkeys(endings, name))
+        if folders:
+            _folder_formats.add(name)
         return reader
 
     return register
@@ -49,33 +56,67 @@ def read_dataset(source: DatasetSource) -> Iterator[Sample]:
     ``source`` must be resolved: ``path`` and ``media_root`` are absolute. Raises ``ConfigError`` immediately for an unknown
     format or a file that cannot be read, and during iteration for a header or field mapping that does not match the file.
     """
-    reader = find_reader(source)
-    try:
-        Path(source.path).open("rb").close()
-    except OSError as error:
-        reason = error.strerror or error
-        message = f"dataset {source.name!r}: path: {source.path} cannot be read ({reason}); expected a file"
-        raise explain_unreadable(error, message) from None
-    return read_samples(source, reader(source))
+    for path in source.all_files:
+        try:
+            _check_readable(path)
+        except OSError as error:
+            raise explain_unreadable(error, _explain_unreadable(source, path, error.strerror or str(error))) from None
+    return read_samples(source, find_reader(source)(source))
+
+
+def _check_readable(path: str) -> None:
+    """Open a file or a folder. The reader of the hub checks a dataset there. Raises ``OSError``."""
+    if Path(path).is_dir():
+        next(Path(path).iterdir(), None)
+    elif not is_hub(path):
+        Path(path).open("rb").close()
+
+
+def _explain_unreadable(source: DatasetSource, path: str, reason: str) -> str:
+    return f"dataset {source.name!r}: path: {path} cannot be read ({reason}); expected a file"
 
 
 def find_reader(source: DatasetSource) -> Reader:
-    """Return the reader for the format of a source. Raises ``ConfigError``, which lists the known formats, for other formats."""
+    """Return the reader for the files of a source. It yields the rows of all files.
+
+    Raises ``ConfigError``, which lists the known formats, for another format, or if the files have different formats.
+    """
+    names: dict[str, str] = {}
+    for one in split_source(source):
+        names.setdefault(find_format(one), one.path)
+    if len(names) > 1:
+        (first, path), (second, other) = list(names.items())[:2]
+        raise ConfigError(
+            f"dataset {source.name!r}: path: {path} is {first} and {other} is {second}; expected files of one format: "
+            "make a dataset for each format"
+        )
+    (name,) = names
+    return partial(read_files, _readers[name]) if source.files else _readers[name]
+
+
+def find_format(source: DatasetSource) -> str:
+    """Return the name of the format of one file. Raises ``ConfigError``, which lists the known formats, for other formats."""
     found = _look_up(source)
     if found is None:
         _import_entry_points()
         found = _look_up(source)
-    if found is None:
+    if source.format is None:
+        found = refine_format(source, found)
+    if found is None or found not in _readers:
         raise ConfigError(_explain_unknown(source))
+    if found not in _folder_formats and Path(source.path).is_dir():
+        raise ConfigError(_explain_unreadable(source, source.path, f"it is a folder, and {found} is a format of files"))
     return found
 
 
-def _look_up(source: DatasetSource) -> Reader | None:
+def _look_up(source: DatasetSource) -> str | None:
     if source.format is not None:
-        return _readers.get(source.format)
-    lowered = source.path.lower()
-    fitting = [ending for ending in _formats_by_ending if lowered.endswith(ending)]
-    return _readers[_formats_by_ending[max(fitting, key=len)]] if fitting else None
+        return source.format if source.format in _readers else None
+    if named := find_folder_format(source.path):
+        return named
+    name = strip_compression(source.path)
+    fitting = [ending for ending in _formats_by_ending if name.endswith(ending)]
+    return _formats_by_ending[max(fitting, key=len)] if fitting else None
 
 
 def _import_entry_points() -> None:
@@ -88,6 +129,11 @@ def _import_entry_points() -> None:
 
 def _explain_unknown(source: DatasetSource) -> str:
     known = f"known formats: {', '.join(sorted(_readers))} (by ending: {', '.join(sorted(_formats_by_ending))})"
+    if source.format is None and Path(source.path).is_dir():
+        return (
+            f"dataset {source.name!r}: path: {source.path} is a folder without images, videos or a saved Hugging Face dataset; "
+            "expected a dataset's file, or the folder's format: NAME"
+        )
     if source.format is None:
         return f"dataset {source.name!r}: path: no reader for files like {source.path}; give its format: NAME; {known}"
     by_ending = _formats_by_ending.get(f".{source.format}")

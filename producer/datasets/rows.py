@@ -20,6 +20,7 @@ from common.spec.models import DatasetSource
 from common.spelling import suggest
 from producer.datasets.fields import infer_kind, to_index, to_kind, to_letters, to_options, to_target, to_text
 from producer.datasets.media import MediaKind, Place, Reference, pin_reference, read_references
+from producer.datasets.metadata import to_metadata
 
 # Our field names and their common names in files, in order of preference.
 ALIASES: dict[str, tuple[str, ...]] = {
@@ -52,15 +53,17 @@ _ENCODER = msgspec.json.Encoder()
 class Row:
     """One row as the reader of a format returns it.
 
-    ``number`` counts rows from 0, ``line`` is the 1-based line where the row begins, and ``content`` its bytes. ``offset`` is
+    ``number`` counts rows from 0, ``line`` is the 1-based line where the row begins or a text that names the row's place in a
+    source without lines, and ``content`` its bytes. ``offset`` is
     the position of these bytes in the file, if the file contains them unchanged. In that case, large base64 text is referenced
     instead of copied. ``fields`` maps the file's field names to the raw values, with the types of JSON and text that UTF-8 can
     encode. A reader with special rules also sets ``media``, the ``kind`` of a row without a kind field, and ``metadata``.
-    ``columns`` lists all field names that a row of the file can have, if ``fields`` may omit some of them.
+    ``columns`` lists all field names that a row of the file can have, if ``fields`` may omit some of them. ``reading`` has the
+    rules for the row's own file, if the dataset has several files.
     """
 
     number: int
-    line: int
+    line: int | str
     content: bytes
     offset: int | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
@@ -69,6 +72,7 @@ class Row:
     metadata: dict[str, Any] = field(default_factory=dict)
     fault: Fault | None = None
     columns: Collection[str] | None = None
+    reading: "Reading | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,18 +132,20 @@ def explain_unmapped(source: DatasetSource, missing: str, known: list[str]) -> s
     return f"{where}{suggest(missing, known)}; expected one of: {shown}"
 
 
-def find_fault(source: DatasetSource, line: int, error: SampleError, name: str | None = None) -> Fault:
+def find_fault(source: DatasetSource, line: int | str, error: SampleError, name: str | None = None) -> Fault:
     """Return the fault of a row, with its file, line and field."""
-    place = f"{Path(source.path).name}: line {line}" + (f": field {name!r}" if name else "")
+    at = line if isinstance(line, str) else f"line {line}"
+    place = f"{Path(source.path).name}: {at}" + (f": field {name!r}" if name else "")
     return Fault(code=error.code, message=mask_text(f"{place}: {error}"))
 
 
 def to_sample(row: Row, reading: Reading) -> Sample:
     """Return the sample of a row. Keep the first fault. Read all valid fields, also in an invalid row."""
+    reading = row.reading or reading
     source = reading.source
     found, metadata = _sort_fields(row, reading)
     values, fault = _convert_fields(row, found, reading)
-    question: str = values.get("question", "")
+    question: str = values.get("question", source.question or "")
     if fault is None and not question.strip():
         missing = SampleError("missing_question", "absent, null or blank; expected the question's text")
         fault = find_fault(source, row.line, missing, reading.names["question"][0])
@@ -185,12 +191,12 @@ def _sort_fields(row: Row, reading: Reading) -> tuple[dict[str, tuple[str, Any]]
     for name, value in row.fields.items():
         ours = reading.ours.get(name)
         if ours is None:
-            metadata[name] = value
+            metadata[name] = to_metadata(value)
         elif value is not None:
             if ours in found:  # two aliases of one field: use the preferred name; the other becomes metadata
                 rank = reading.names[ours].index
                 best, other = sorted([found[ours], (name, value)], key=lambda pair: rank(pair[0]))
-                found[ours], metadata[other[0]] = best, other[1]
+                found[ours], metadata[other[0]] = best, to_metadata(other[1])
             else:
                 found[ours] = (name, value)
     return found, metadata

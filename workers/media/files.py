@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 from common.errors import UNAVAILABLE, ConfigError, SampleError, TransientError
 from common.settings import Settings
+from common.spec.dataset_files import is_hub
 from common.spec.models import DatasetSource
 from common.spec.prompts import Example
 
@@ -39,8 +40,11 @@ def find_access(settings: Settings, datasets: Sequence[DatasetSource], examples:
     images in the ``examples`` of its prompt. Raises ``ConfigError`` if the variable names a folder that is not absolute, or does
     not name a folder.
     """
-    named = [Path(folder) for source in datasets for folder in (source.media_root, Path(source.path).parent) if folder]
-    named += [Path(path).parent for example in examples for path in example.images]
+    parents = [
+        Path(file).parent for source in datasets for file in source.all_files if file != source.media_root and not is_hub(file)
+    ]
+    shown = [Path(path).parent for example in examples for path in example.images]
+    named = (*(Path(source.media_root) for source in datasets if source.media_root), *parents, *shown)
     roots = _read_roots(settings.media_roots) if settings.media_roots else tuple(dict.fromkeys(named))
     return MediaAccess(roots, settings.media_urls, settings.media_url_timeout_s)
 

@@ -18,6 +18,7 @@ import msgspec
 from common.errors import SampleError
 from common.spec.models import DatasetSource
 from producer.datasets.fields import misfit
+from producer.datasets.readers.compression import find_compression
 from producer.datasets.readers.lines import is_cut, open_text, read_lines
 from producer.datasets.registry import register_reader
 from producer.datasets.rows import ALIASES, Row, find_fault
@@ -31,19 +32,20 @@ _DECODER = msgspec.json.Decoder()
 def read_jsonl(source: DatasetSource) -> Iterator[Row]:
     """Yield the rows of a JSON lines file."""
     number = 0
+    keeps_offsets = find_compression(source.path) is None
     with open_text(source) as stream:
         for line_number, offset, line in read_lines(stream):
             if not line.isspace():
-                row = Row(number, line_number, line, offset)
+                row = Row(number, line_number, line, offset if keeps_offsets else None)
                 try:
-                    _fill_row(row, source)
+                    fill_row(row, source)
                 except SampleError as error:
                     row.fault = find_fault(source, line_number, error)
                 yield row
                 number += 1
 
 
-def _fill_row(row: Row, source: DatasetSource) -> None:
+def fill_row(row: Row, source: DatasetSource) -> None:
     """Set the fields of the row. Raises ``SampleError`` if the line is not a valid object."""
     if is_cut(row.content):
         raise SampleError("bad_row", f"longer than {len(row.content):,} bytes; expected one JSON object per line")
@@ -69,7 +71,7 @@ def _decode_again(line: bytes, first_error: str) -> Any:
     try:
         return json.loads(line.decode("utf-8"), object_pairs_hook=_refuse_repeated_key)
     except UnicodeDecodeError as error:
-        raise SampleError("bad_row", f"not UTF-8 (byte {error.start + 1} of the line); expected a JSON object in UTF-8") from None
+        raise SampleError("bad_row", f"not UTF-8 (byte {error.start + 1} of the row); expected a JSON object in UTF-8") from None
     except ValueError:
         raise SampleError("bad_row", f"not JSON ({first_error}); expected a JSON object") from None
     except RecursionError:
@@ -97,8 +99,8 @@ def _mend_fields(row: Row, decoded: dict[str, Any], source: DatasetSource) -> No
     ours = {*source.fields.values(), *(name for names in ALIASES.values() for name in names)}
     fields: dict[str, Any] = {}
     for name, value in decoded.items():
-        mended_name = _mend(name)
-        fields[mended_name] = _mend(value, keeps_numbers=name in ours)
+        mended_name = mend_value(name)
+        fields[mended_name] = mend_value(value, keeps_numbers=name in ours)
         if row.fault is None and not _is_utf8([name, value]):
             found = json.dumps(value)[:60]
             error = SampleError("bad_field", f"found a lone surrogate in {found}; expected text that UTF-8 can hold")
@@ -106,16 +108,16 @@ def _mend_fields(row: Row, decoded: dict[str, Any], source: DatasetSource) -> No
     row.fields = fields
 
 
-def _mend(value: Any, *, keeps_numbers: bool = False) -> Any:
+def mend_value(value: Any, *, keeps_numbers: bool = False) -> Any:
     """Replace lone surrogates with U+FFFD and, unless ``keeps_numbers``, NaN and infinity with ``None``."""
     if isinstance(value, str):
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(value, float) and not isfinite(value):
         return value if keeps_numbers else None
     if isinstance(value, list):
-        return [_mend(one, keeps_numbers=keeps_numbers) for one in value]
+        return [mend_value(one, keeps_numbers=keeps_numbers) for one in value]
     if isinstance(value, dict):
-        return {_mend(name): _mend(one, keeps_numbers=keeps_numbers) for name, one in value.items()}
+        return {mend_value(name): mend_value(one, keeps_numbers=keeps_numbers) for name, one in value.items()}
     return value
 
 

@@ -1,13 +1,14 @@
-"""Read the lines of a dataset file as bytes with their offsets, in constant memory."""
+"""Read the lines of a dataset file as bytes with their offsets, in constant memory. The file may be compressed."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
+from io import BufferedRandom, BufferedReader
 from typing import BinaryIO
 
 from common.errors import ConfigError
 from common.spec.models import DatasetSource
+from producer.datasets.readers.compression import open_unpacked
 
 # A longer line means that the file has another format, such as one large JSON array. The line is cut, and its row is invalid.
 LINE_LIMIT_BYTES = 256 * 2**20
@@ -16,12 +17,13 @@ _BOM = b"\xef\xbb\xbf"
 # The first bytes of files in other formats that may have a text file's extension. Without this check, every line of such a file
 # becomes an invalid row.
 _OTHER_KINDS = {
-    b"\x1f\x8b": "compressed with gzip; unpack it",
-    b"BZh": "compressed with bzip2; unpack it",
-    b"\xfd7zXZ": "compressed with xz; unpack it",
-    b"\x28\xb5\x2f\xfd": "compressed with zstd; unpack it",
+    b"\x1f\x8b": "compressed with gzip twice; unpack it once",
+    b"BZh": "compressed with bzip2; unpack it, or compress it with gzip or zstd",
+    b"\xfd7zXZ": "compressed with xz; unpack it, or compress it with gzip or zstd",
+    b"\x28\xb5\x2f\xfd": "compressed with zstd twice; unpack it once",
     b"PK\x03\x04": "a zip archive or a spreadsheet; unpack it, or save it as text",
-    b"PAR1": "a Parquet file; write it as JSON lines",
+    b"PAR1": "a Parquet file; give its format: parquet",
+    b"ARROW1": "an Arrow file; give its format: arrow",
     b"SQLite format 3\0": "a SQLite database; write it as JSON lines",
     b"\xff\xfe": "text in UTF-16; save it in UTF-8",
     b"\xfe\xff": "text in UTF-16; save it in UTF-8",
@@ -29,17 +31,20 @@ _OTHER_KINDS = {
 
 
 @contextmanager
-def open_text(source: DatasetSource) -> Iterator[BinaryIO]:
-    """Open a text dataset for reading bytes. Raises ``ConfigError`` if its first bytes indicate another format."""
-    with Path(source.path).open("rb") as stream:
-        begin = stream.read(max(map(len, _OTHER_KINDS)))
+def open_text(source: DatasetSource) -> Iterator[BufferedReader]:
+    """Open a text dataset for reading its unpacked bytes.
+
+    Raises ``ConfigError`` if its first bytes indicate another format, and while it is read if a compressed file is damaged.
+    """
+    where = f"dataset {source.name!r}: path: {source.path}"
+    with open_unpacked(source.path, where) as stream:
+        begin = stream.peek(max(map(len, _OTHER_KINDS)))
         if found := next((what for magic, what in _OTHER_KINDS.items() if begin.startswith(magic)), None):
-            raise ConfigError(f"dataset {source.name!r}: path: {source.path} is {found}")
-        stream.seek(0)
+            raise ConfigError(f"{where} is {found}")
         yield stream
 
 
-def read_lines(stream: BinaryIO) -> Iterator[tuple[int, int, bytes]]:
+def read_lines(stream: BufferedReader) -> Iterator[tuple[int, int, bytes]]:
     """Yield (line number from 1, offset in bytes, line with its line end). A line over the limit is cut, without a line end."""
     offset = skip_bom(stream)
     for number, line in enumerate(iter(partial(stream.readline, LINE_LIMIT_BYTES), b""), start=1):
@@ -54,12 +59,9 @@ def is_cut(line: bytes) -> bool:
     return len(line) >= LINE_LIMIT_BYTES and not line.endswith(b"\n")
 
 
-def skip_bom(stream: BinaryIO) -> int:
+def skip_bom(stream: BufferedReader | BufferedRandom) -> int:
     """Skip a byte-order mark at the start of the file and return the new offset."""
-    if stream.read(len(_BOM)) == _BOM:
-        return len(_BOM)
-    stream.seek(0)
-    return 0
+    return len(stream.read(len(_BOM))) if stream.peek(len(_BOM)).startswith(_BOM) else 0
 
 
 def skip_line(stream: BinaryIO) -> int:

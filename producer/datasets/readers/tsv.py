@@ -1,11 +1,12 @@
-"""Read tab-separated records as bytes, with the quoting rules of Python's csv module (``excel-tab``) and pandas.
+"""Read tab- or comma-separated records as bytes, with the quoting rules of RFC 4180, Python's csv module and pandas.
 
-A quote is special only at the beginning of a cell. Inside a quoted cell, two quotes stand for one, and tabs and line ends are
-text. Text between the closing quote and the next tab belongs to the cell. Only the size of a whole record is limited. This
-module does not decode the bytes, so that the byte range of each cell is known.
+A quote is special only at the beginning of a cell. Inside a quoted cell, two quotes stand for one, and delimiters and line ends
+are text. Text between the closing quote and the next delimiter belongs to the cell. Only the size of a whole record is limited.
+This module does not decode the bytes, so that the byte range of each cell is known.
 """
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from typing import BinaryIO, NamedTuple
 
 # Without a limit, an unclosed quote would read the rest of the file into memory as one cell.
@@ -26,13 +27,19 @@ class Record(NamedTuple):
     is_whole: bool
 
 
-def read_records(stream: BinaryIO) -> Iterator[Record]:
-    """Yield the records from the current position of ``stream``. Blank lines are skipped."""
-    line, offset = 1, stream.tell()
-    while first := stream.readline(RECORD_LIMIT_BYTES):
-        lines, is_whole = _read_lines_of_record(stream, first)
+def read_records(stream: BinaryIO, delimiter: bytes = b"\t", *, offset: int = 0) -> Iterator[Record]:
+    """Yield the records from the current position of ``stream``, which is ``offset``. Blank lines are skipped."""
+    line = 1
+    ahead: deque[bytes] = deque()  # the lines after a line with an unclosed quote
+
+    def read_line() -> bytes:
+        return ahead.popleft() if ahead else stream.readline(RECORD_LIMIT_BYTES)
+
+    while first := read_line():
+        lines, is_whole = _read_lines_of_record(read_line, first, delimiter)
         if not is_whole:
-            stream.seek(offset + len(first))
+            ahead.extendleft(reversed(lines[1:]))
+            lines = [first]
         content = b"".join(lines)
         if stripped := content.removesuffix(b"\n").removesuffix(b"\r"):
             yield Record(line, offset, stripped, is_whole)
@@ -40,12 +47,12 @@ def read_records(stream: BinaryIO) -> Iterator[Record]:
         offset += len(content)
 
 
-def split_record(content: bytes) -> list[Span]:
+def split_record(content: bytes, delimiter: bytes = b"\t") -> list[Span]:
     """Return the (start, end) of each cell in a record, including its quotes."""
     spans: list[Span] = []
     start = 0
     if b'"' not in content:
-        for cell in content.split(b"\t"):
+        for cell in content.split(delimiter):
             spans.append((start, end := start + len(cell)))
             start = end + 1
         return spans
@@ -54,12 +61,12 @@ def split_record(content: bytes) -> list[Span]:
         if content.startswith(b'"', start):
             closing = _find_closing_quote(content, start + 1)
             text_from = len(content) if closing < 0 else closing + 1
-        tab = content.find(b"\t", text_from)
-        if tab < 0:
+        next_cell = content.find(delimiter, text_from)
+        if next_cell < 0:
             spans.append((start, len(content)))
             return spans
-        spans.append((start, tab))
-        start = tab + 1
+        spans.append((start, next_cell))
+        start = next_cell + 1
 
 
 def read_cell(content: bytes, span: Span) -> bytes:
@@ -72,16 +79,17 @@ def read_cell(content: bytes, span: Span) -> bytes:
     return content[start + 1 : closing].replace(b'""', b'"') + content[closing + 1 : end]
 
 
-def _read_lines_of_record(stream: BinaryIO, first: bytes) -> tuple[list[bytes], bool]:
-    lines, size, is_open = [first], len(first), _ends_in_quotes(first, is_open=False)
-    while is_open and size < RECORD_LIMIT_BYTES and (line := stream.readline(RECORD_LIMIT_BYTES)):
+def _read_lines_of_record(read_line: Callable[[], bytes], first: bytes, delimiter: bytes) -> tuple[list[bytes], bool]:
+    """Return the lines of a record, and whether its last quote is closed."""
+    lines, size, is_open = [first], len(first), _ends_in_quotes(first, delimiter, is_open=False)
+    while is_open and size < RECORD_LIMIT_BYTES and (line := read_line()):
         lines.append(line)
         size += len(line)
-        is_open = _ends_in_quotes(line, is_open=True)
-    return ([first], False) if is_open else (lines, True)
+        is_open = _ends_in_quotes(line, delimiter, is_open=True)
+    return lines, not is_open
 
 
-def _ends_in_quotes(line: bytes, *, is_open: bool) -> bool:
+def _ends_in_quotes(line: bytes, delimiter: bytes, *, is_open: bool) -> bool:
     """Return whether a line ends inside a quoted cell. ``is_open`` states whether it begins inside one."""
     at = 0
     if not is_open and line.startswith(b'"'):
@@ -92,7 +100,7 @@ def _ends_in_quotes(line: bytes, *, is_open: bool) -> bool:
             if closing < 0:
                 return True
             at = closing + 1
-        opening = line.find(b'\t"', at)
+        opening = line.find(delimiter + b'"', at)
         if opening < 0:
             return False
         is_open, at = True, opening + 2

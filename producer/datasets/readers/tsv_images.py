@@ -1,20 +1,26 @@
 """The image cells of a VLMEvalKit TSV: base64, the ``index`` of another row, or a list literal of these.
 
 Small images are copied into the sample. Larger images stay in the file, and the sample refers to their byte ranges. Other rows
-are found with an index of the whole file (16 bytes per row), which is built at its first use.
+are found with an index of the whole file (16 bytes per row), which is built at its first use. The images of a compressed file are
+all copied into the sample, and the index then refers to an unpacked temporary copy of the file.
 """
 
 import re
 from array import array
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
+from io import BufferedRandom, BufferedReader
 from pathlib import Path
-from typing import BinaryIO
+from shutil import copyfileobj
+from tempfile import TemporaryFile
 
 import numpy as np
 
 from common.digests import digest_bytes
 from common.errors import SampleError
 from producer.datasets.media import Reference, embed
+from producer.datasets.readers.compression import find_compression, open_unpacked
 from producer.datasets.readers.lines import skip_bom
 from producer.datasets.readers.tsv import Record, Span, read_cell, read_records, split_record
 
@@ -30,11 +36,18 @@ class ImageCells:
 
     def __init__(self, path: Path, index_column: int | None, image_column: int | None) -> None:
         self._path = path
+        self._is_packed = find_compression(str(path)) is not None
+        self._unpacked: BufferedRandom | None = None
         self._index_column = index_column
         self._image_column = image_column
         self._offsets: tuple[np.ndarray, np.ndarray] | None = None
         # Adjacent rows often refer to the same row. Each cached reference has at most INLINE_LIMIT_BYTES.
         self._find_images = lru_cache(maxsize=256)(self._find_images_of_row)
+
+    def close(self) -> None:
+        """Delete the unpacked copy of a compressed file."""
+        if self._unpacked is not None:
+            self._unpacked.close()
 
     def read(self, record: Record, span: Span) -> list[Reference]:
         """Return the images of a cell, or an empty list for an empty cell. Raises ``SampleError``."""
@@ -51,13 +64,13 @@ class ImageCells:
         if not payload.isascii() or b":" in payload[:INDEX_LIMIT]:
             found = f"{payload[:24].decode('utf-8', 'replace')!r}…"
             raise SampleError("bad_media", f"found {found}; expected base64 text (paths and URLs belong in image_path)")
-        return embed(payload, "image", str(self._path), record.offset + start)
+        return embed(payload, "image", str(self._path), None if self._is_packed else record.offset + start)
 
     def _find_images_of_row(self, index: str) -> list[Reference]:
-        with self._path.open("rb") as stream:
+        with self._open() as stream:
             for offset in self._find_offsets(index):
                 stream.seek(offset)
-                record = next(read_records(stream))
+                record = next(read_records(stream, offset=offset))
                 spans = split_record(record.content)
                 column = self._image_column
                 if column is not None and column < len(spans) and self._read_row_index(record.content, spans) == index.encode():
@@ -72,17 +85,30 @@ class ImageCells:
 
     def _find_offsets(self, index: str) -> list[int]:
         if self._offsets is None:
-            with self._path.open("rb") as stream:
+            with self._open() as stream:
                 self._offsets = self._index_rows(stream)
         keys, offsets = self._offsets
         key = _digest_index(index.encode())
         return [int(offset) for offset in offsets[np.searchsorted(keys, key, "left") : np.searchsorted(keys, key, "right")]]
 
-    def _index_rows(self, stream: BinaryIO) -> tuple[np.ndarray, np.ndarray]:
+    @contextmanager
+    def _open(self) -> Iterator[BufferedReader | BufferedRandom]:
+        """Open the unpacked file for reading and seeking."""
+        if not self._is_packed:
+            with self._path.open("rb") as stream:
+                yield stream
+            return
+        if self._unpacked is None:
+            self._unpacked = TemporaryFile()  # noqa: SIM115  ``close`` closes it
+            with open_unpacked(str(self._path), str(self._path)) as packed:
+                copyfileobj(packed, self._unpacked)
+        self._unpacked.seek(0)
+        yield self._unpacked
+
+    def _index_rows(self, stream: BufferedReader | BufferedRandom) -> tuple[np.ndarray, np.ndarray]:
         """Return the sorted digests of all rows' indexes, and the offsets of their records. Equal digests keep file order."""
-        skip_bom(stream)
         keys, offsets = array("Q"), array("q")
-        for record in read_records(stream):
+        for record in read_records(stream, offset=skip_bom(stream)):
             keys.append(_digest_index(self._read_row_index(record.content, split_record(record.content))))
             offsets.append(record.offset)
         unsorted = np.frombuffer(keys, dtype=np.uint64)

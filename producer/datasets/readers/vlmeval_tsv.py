@@ -14,22 +14,23 @@ value is a known kind.
 import ast
 import warnings
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Any, Literal
 
 from common.errors import ConfigError, SampleError
-from common.records import Fault, Kind
+from common.records import Kind
 from common.spec.models import DatasetSource
-from common.spelling import suggest
 from producer.datasets.fields import KINDS, are_yes_no, to_target
 from producer.datasets.media import Reference, refer
 from producer.datasets.readers.lines import open_text, skip_bom
-from producer.datasets.readers.tsv import Record, Span, read_cell, read_records, split_record
+from producer.datasets.readers.tables import explain_missing_question, find_shape_fault, read_header, read_text
+from producer.datasets.readers.tsv import Record, Span, read_records, split_record
 from producer.datasets.readers.tsv_images import ImageCells
 from producer.datasets.registry import register_reader
-from producer.datasets.rows import Reading, Row, explain_unmapped, find_fault, plan_reading
+from producer.datasets.rows import Reading, Row, find_fault, plan_reading
 
 _READ = ("id", "question", "hint", "target", "group", "image", "image_path")
 _PREFERRED = {"id": "index", "target": "answer"}  # VLMEvalKit's names take precedence over our aliases
@@ -54,34 +55,25 @@ class _Table:
 def read_vlmeval_tsv(source: DatasetSource) -> Iterator[Row]:
     """Yield the rows of a VLMEvalKit TSV. Raises ``ConfigError`` if the header lacks a required column."""
     with open_text(source) as stream:
-        skip_bom(stream)
-        records = read_records(stream)
+        records = read_records(stream, offset=skip_bom(stream))
         table = _read_table(next(records, None), source)
-        for number, record in enumerate(records):
-            yield _read_row(record, number, table)
+        with closing(table.image_cells):
+            for number, record in enumerate(records):
+                yield _read_row(record, number, table)
 
 
 def _read_table(record: Record | None, source: DatasetSource) -> _Table:
-    if record is None:
-        where = f"dataset {source.name!r}: {source.path}"
-        raise ConfigError(f"{where}: the file is empty; expected a header with the names of the columns")
-    header = _read_header(record, source)
+    header = read_header(record, source)
     reading = plan_reading(source)
-    for theirs in source.fields.values():
-        if theirs not in header:
-            raise ConfigError(explain_unmapped(source, theirs, list(header)))
     present = _find_columns(header, reading)
     if "question" not in present:
-        raise ConfigError(
-            f"dataset {source.name!r}: {source.path}: the header has no column 'question'{suggest('question', list(header))}; "
-            f"found {', '.join(header)}; expected a VLMEvalKit TSV, or fields: {{question: COLUMN}}"
-        )
+        raise ConfigError(explain_missing_question(source, header, "a VLMEvalKit TSV"))
     positions = {ours: header.index(name) for ours, name in present.items()}
     folder = Path(reading.root) / "images" / source.name
     return _Table(
         reading=reading,
         header=header,
-        header_line=record.content,
+        header_line=record.content if record else b"",
         roles=_find_roles(header, present),
         columns=present,
         image_cells=ImageCells(Path(source.path), positions.get("id"), positions.get("image")),
@@ -97,17 +89,6 @@ def _find_columns(header: tuple[str, ...], reading: Reading) -> dict[str, str]:
     return {ours: columns[0] for ours, columns in found.items() if columns}
 
 
-def _read_header(record: Record, source: DatasetSource) -> tuple[str, ...]:
-    where = f"dataset {source.name!r}: {source.path}"
-    try:
-        header = tuple(read_cell(record.content, span).decode("utf-8").strip() for span in split_record(record.content))
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{where}: the header is not UTF-8 (byte {error.start + 1} of a name); expected UTF-8") from None
-    if doubled := [name for name in dict.fromkeys(header) if header.count(name) > 1]:
-        raise ConfigError(f"{where}: two columns are called {doubled[0]!r}; expected one: rename the other")
-    return header
-
-
 def _find_roles(header: tuple[str, ...], present: dict[str, str]) -> tuple[Role, ...]:
     special: dict[str, Role] = {"kind": "kind"}
     if {"A", "B"} <= set(header):
@@ -120,13 +101,13 @@ def _find_roles(header: tuple[str, ...], present: dict[str, str]) -> tuple[Role,
 def _read_row(record: Record, number: int, table: _Table) -> Row:
     row = Row(number, record.line, record.content, columns=table.header)
     spans = split_record(record.content)
-    row.fault = _find_shape_fault(record, len(spans), table)
+    row.fault = find_shape_fault(record, len(spans), table.header, table.header_line, table.reading.source)
     texts: dict[Role, dict[str, Any]] = {"field": {}, "option": {}, "image_path": {}, "metadata": row.metadata}
     image: Span | None = None
     for name, role, span in zip(table.header, table.roles, spans, strict=False):  # a row may have missing cells
         if role == "image":
             image = span
-        elif text := _read_text(row, name, span, table):
+        elif text := read_text(row, name, span, table.reading.source):
             if role == "kind":
                 role = "field" if text in KINDS else "metadata"
             texts[role][name] = text
@@ -137,29 +118,6 @@ def _read_row(record: Record, number: int, table: _Table) -> Row:
     if row.fault is None:
         row.media = _read_images(row, record, image, "".join(texts["image_path"].values()), table)
     return row
-
-
-def _find_shape_fault(record: Record, cells: int, table: _Table) -> Fault | None:
-    if not record.is_whole:
-        found = "a cell has an unclosed quote; expected a closing quote"
-    elif cells != len(table.header):
-        found = f"found {cells} cells; expected {len(table.header)}, as in the header"
-    elif record.content == table.header_line:
-        found = "found the header again; expected a row; when you join files, keep only the first header"
-    else:
-        return None
-    return find_fault(table.reading.source, record.line, SampleError("bad_row", found))
-
-
-def _read_text(row: Row, name: str, span: Span, table: _Table) -> str:
-    """Return the text of a cell. Invalid UTF-8 becomes the fault of the row."""
-    cell = read_cell(row.content, span)
-    try:
-        return cell.decode("utf-8")
-    except UnicodeDecodeError as error:
-        found = SampleError("bad_row", f"not UTF-8 (byte {error.start + 1} of the cell); expected UTF-8")
-        row.fault = row.fault or find_fault(table.reading.source, row.line, found, name)
-        return cell.decode("utf-8", "replace")
 
 
 def _shape_fields(fields: dict[str, Any], columns: dict[str, str]) -> None:

@@ -1,6 +1,6 @@
 """Faulty dataset files: the command reports them before the run starts."""
 
-import gzip
+import lzma
 import os
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from tests.support.faults.bad_input.cases import CommandCase, Write, write_nothi
 from tests.support.faults.bad_input.contents import file
 
 _AT = "spec.yaml: datasets.0.path: "
-_KNOWN = "known formats: jsonl, … (by ending: .jsonl, …)"
+_KNOWN = "known formats: arrow, … (by ending: .arrow, …)"
 _PARQUET = b"PAR1" + bytes(100)
 
 
@@ -35,10 +35,10 @@ DATASETS = (
         write_nothing,
     ),
     _refuse(
-        "dataset is a folder",
-        "the path of a folder",
+        "dataset is an empty folder",
+        "the path of an empty folder",
         "wrong",
-        _AT + "no file 'wrong'; looked at wrong; it is a folder; expected a dataset's file",
+        _AT + "no file 'wrong'; looked at wrong; it is an empty folder; expected a dataset's file",
         lambda folder: (folder / "wrong").mkdir(),
     ),
     _refuse(
@@ -85,31 +85,24 @@ DATASETS = (
     ),
     _refuse_content(
         "unknown ending",
-        "a `.csv`",
-        "wrong.csv",
-        b"id,question\n1,Why?\n",
-        f"path: no reader for files like wrong.csv; give its format: NAME; {_KNOWN}",
-    ),
-    _refuse_content(
-        "Parquet, truncated",
-        "the first bytes of a `.parquet`",
-        "wrong.parquet",
-        _PARQUET,
-        f"path: no reader for files like wrong.parquet; give its format: NAME; {_KNOWN}",
+        "a `.txt` of sentences",
+        "wrong.txt",
+        b"Why is the sky blue?\n",
+        f"path: no reader for files like wrong.txt; give its format: NAME; {_KNOWN}",
     ),
     _refuse_content(
         "Parquet named .jsonl",
         "a Parquet file under another name",
         "wrong.jsonl",
         _PARQUET,
-        "path: wrong.jsonl is a Parquet file; write it as JSON lines",
+        "path: wrong.jsonl is a Parquet file; give its format: parquet",
     ),
     _refuse_content(
-        "gzip named .jsonl",
-        "a compressed file",
+        "xz named .jsonl",
+        "a file compressed with xz",
         "wrong.jsonl",
-        gzip.compress(b'{"question": "Why?"}'),
-        "path: wrong.jsonl is compressed with gzip; unpack it",
+        lzma.compress(b'{"question": "Why?"}'),
+        "path: wrong.jsonl is compressed with xz; unpack it, or compress it with gzip or zstd",
     ),
     _refuse_content(
         "UTF-16",
@@ -132,7 +125,7 @@ DATASETS = (
         "wrong.tsv",
         b"id\tquesion\n1\tWhy?\n",
         "wrong.tsv: the header has no column 'question'; did you mean 'quesion'?; found id, quesion; "
-        "expected a VLMEvalKit TSV, or fields: {question: COLUMN}",
+        "expected a header with our names, or fields: {question: COLUMN}",
     ),
     _refuse_content(
         "a column twice",

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from tests.support.faults.bad_input import datasets, images, places, references, rows, services, specs, tables
+from tests.support.faults.bad_input import datasets, files, formats, images, places, references, rows, services, specs, tables
 from tests.support.faults.bad_input.cases import Case, RowCase, Topic
 
 COMMAND = "python -m tests.support.faults.bad_input > docs/bad-input.md"
@@ -15,9 +15,14 @@ ROW_TOPICS = (
     Topic("Rows of JSON lines that are refused", (*rows.LINES, *rows.LONG_LINES)),
     Topic("Unusual rows of JSON lines that are accepted", rows.ODD_LINES),
     Topic("Rows of TSV files", tables.TABLES),
+    Topic("Rows of CSV files", formats.CSV),
+    Topic("Rows of JSON files", formats.JSON),
+    Topic("Rows of Parquet files", formats.PARQUET),
+    Topic("Rows of compressed files", formats.PACKED),
 )
 COMMAND_TOPICS = (
     Topic("Dataset files", datasets.DATASETS),
+    Topic("Files of tables, JSON and Parquet", files.FILES),
     Topic("Specs", specs.SPECS),
     Topic("Model profiles", specs.PROFILES),
     Topic("`--set`", specs.CHANGES),

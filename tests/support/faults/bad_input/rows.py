@@ -107,7 +107,7 @@ LINES = (
         "bad UTF-8",
         "a line in Latin-1",
         b'{"question": "caf\xe9?"}',
-        _ROW + "not UTF-8 (byte 18 of the line); expected a JSON object in UTF-8",
+        _ROW + "not UTF-8 (byte 18 of the row); expected a JSON object in UTF-8",
         code="bad_row",
     ),
     _refuse("no JSON", "a line of plain text", b"Why is the sky blue?", _NO_JSON, code="bad_row"),

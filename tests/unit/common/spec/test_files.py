@@ -11,7 +11,7 @@ from pydantic import Field
 
 from common.errors import ConfigError
 from common.settings import get_settings
-from common.spec import files as spec_files
+from common.spec import dataset_paths
 from common.spec.files import (
     BUILT_IN_PROFILES,
     apply_change,
@@ -126,7 +126,20 @@ def test_missing_dataset_error_lists_searched_paths(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ({"path": "../specs", "name": "a"}, r"datasets\.0\.path: no file '\.\./specs'; looked at .*; it is a folder; expected .*"),
+        (
+            {"path": "../elsewhere", "name": "a"},
+            r"datasets\.0\.path: no file '.*'; looked at .*; it is an empty folder; expected .*",
+        ),
+        ({"path": "*.jsonl.gz", "name": "a"}, r"datasets\.0\.path: no file matches '\*\.jsonl\.gz'; looked at .*; expected .*"),
+        ({"path": ["rows.jsonl", 5]}, r"datasets\.0: path: found \['rows.jsonl', 5\]; expected the path of a file, or a list .*"),
+        (
+            {"path": "../{specs}/x", "name": "a"},
+            r"datasets\.0\.path: no file matches '\.\./\{specs\}/x'; looked at .*; expected .*",
+        ),
+        ({"path": "{a,b}.tar", "name": "a"}, r"datasets\.0\.path: no file matches '\{a,b\}\.tar'; looked at .*; expected .*"),
+        ({"path": "*.tar", "name": "a"}, r"datasets\.0\.path: no file matches '\*\.tar'; looked at .*; expected .*"),
+        ({"path": "rows.jsonl", "annotations": "none"}, r"datasets\.0\.annotations: no file 'none'; looked at .*; expected .*"),
+        ({"path": "rows.jsonl", "annotations": "a\0b"}, r"datasets\.0: found a NUL character in annotations; .*"),
         ({"path": "x" * 5000, "name": "a"}, r"datasets\.0\.path: no file 'x+\.\.\.; looked at .*; expected a dataset's file"),
         ({"path": "a\0b", "name": "a"}, r"datasets\.0: found a NUL character in path or media_root; .*"),
         ({"path": "rows.jsonl", "media_root": "a\0b"}, r"datasets\.0: found a NUL character in path or media_root; .*"),
@@ -140,7 +153,7 @@ def test_unreadable_dataset_error_names_the_path(folder: Path, monkeypatch: pyte
     def deny(path: Path) -> str:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(spec_files, "digest_file", deny)
+    monkeypatch.setattr(dataset_paths, "digest_file", deny)
     assert f"datasets.0.path: {folder}/specs/rows.jsonl cannot be read: Permission denied" in refuse(write_spec(folder))
 
 

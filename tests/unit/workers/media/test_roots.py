@@ -211,6 +211,17 @@ def test_default_roots_are_the_dataset_folders() -> None:
     assert access.roots == (Path("/data/a"), Path("/images"), Path("/data/b"))
 
 
+def test_default_roots_cover_every_file_of_a_dataset() -> None:
+    files = ("/data/a/1.jsonl", "/data/a/2.jsonl", "/data/b/1.jsonl")
+    source = DatasetSource(path="/data", name="set", files=files)
+    assert find_access(make_settings(media_roots=""), [source]).roots == (Path("/data/a"), Path("/data/b"))
+
+
+def test_default_root_of_a_folder_is_the_folder() -> None:
+    access = find_access(make_settings(media_roots=""), [make_source("/data/pictures", "/data/pictures")])
+    assert access.roots == (Path("/data/pictures"),)
+
+
 def test_operator_roots_replace_run_roots() -> None:
     access = find_access(make_settings(media_roots="/srv/media:/scratch:"), [make_source("/data/rows.tsv", "/")])
     assert access.roots == (Path("/srv/media"), Path("/scratch"))

@@ -44,7 +44,7 @@ def message_of(sample: Sample) -> str:
         (b"[1]", "found [1] (a list); expected a JSON object"),
         (b"null", "found None (null); expected a JSON object"),
         (b"NaN", "found nan (a number); expected a JSON object"),
-        (b'{"question": "\xff"}', "not UTF-8 (byte 15 of the line)"),
+        (b'{"question": "\xff"}', "not UTF-8 (byte 15 of the row)"),
         (b'{"question": "Q?", "n": ' + b"9" * 5000 + b"}", "not JSON"),
         (b"[" * 100_000, "nested more than 64 levels deep"),
         (b'{"question": "Q?", "question": "R?"}', "the key 'question' is given twice in one object"),
@@ -86,10 +86,11 @@ def test_file_without_rows_raises_config_error(tmp_path: Path, content: bytes) -
 @pytest.mark.parametrize(
     ("content", "found"),
     [
-        (gzip.compress(GOOD, mtime=0), "compressed with gzip; unpack it"),
-        (bz2.compress(GOOD), "compressed with bzip2; unpack it"),
-        (lzma.compress(GOOD), "compressed with xz; unpack it"),
-        (b"PAR1....PAR1", "a Parquet file; write it as JSON lines"),
+        (gzip.compress(gzip.compress(GOOD), mtime=0), "compressed with gzip twice; unpack it once"),
+        (bz2.compress(GOOD), "compressed with bzip2; unpack it, or compress it with gzip or zstd"),
+        (lzma.compress(GOOD), "compressed with xz; unpack it, or compress it with gzip or zstd"),
+        (b"PAR1....PAR1", "a Parquet file; give its format: parquet"),
+        (b"ARROW1....ARROW1", "an Arrow file; give its format: arrow"),
         (GOOD.decode().encode("utf-16"), "text in UTF-16; save it in UTF-8"),
     ],
 )

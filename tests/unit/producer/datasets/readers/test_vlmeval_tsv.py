@@ -191,7 +191,7 @@ def test_reference_without_image_is_bad_media(tmp_path: Path, image: str, part: 
 
 @pytest.mark.parametrize("image", ["ä" * 70, "https://h.example/" + "a" * 64, f"data:image/png;base64,{SMALL}"])
 def test_image_without_base64_is_bad_media(tmp_path: Path, image: str) -> None:
-    (sample,) = read(write(tmp_path, {"question": "Q?", "image": image}))
+    (sample,) = read(write(tmp_path, {"index": 0, "question": "Q?", "image": image}))
     assert "expected base64 text" in message_of(sample, "bad_media")
 
 

@@ -1,0 +1,128 @@
+"""What a dataset's path may name besides one file: a pattern, a folder, or a dataset on the Hugging Face hub.
+
+A pattern follows bash: ``shard-{000..019}.tar`` and ``{train,val}/*.tar`` name several files. The files are
+read in the order of their paths.
+"""
+
+import errno
+import os
+import re
+from collections.abc import Iterator
+from glob import glob, has_magic
+from pathlib import Path
+
+from common.digests import digest_file, digest_record
+from common.errors import ConfigError
+
+HUB_SCHEME = "hf://"
+IMAGE_ENDINGS = frozenset(
+    ".avif .bmp .dib .gif .ico .j2k .jfif .jp2 .jpe .jpeg .jpg .pgm .png .pnm .ppm .tga .tif .tiff .webp".split()  # noqa: SIM905
+)
+VIDEO_ENDINGS = frozenset(".3gp .avi .flv .m4v .mkv .mov .mp4 .mpeg .mpg .ts .webm .wmv".split())  # noqa: SIM905
+MOST_FILES = 100_000
+
+# ``Dataset.save_to_disk`` writes the first, ``DatasetDict.save_to_disk`` the second.
+SAVED_DATASET = "state.json"
+SAVED_SPLITS = "dataset_dict.json"
+
+_BRACES = re.compile(r"\{([^{}]*)\}")
+_RANGE = re.compile(r"(\d+)\.\.(\d+)")
+
+
+def is_hub(path: str) -> bool:
+    """Return whether a path names a dataset on the Hugging Face hub, as in ``hf://ORGANIZATION/NAME``."""
+    return path.startswith(HUB_SCHEME)
+
+
+def expand_braces(pattern: str) -> list[str]:
+    """Return the texts that a pattern with braces names, in order. Raises ``ConfigError`` for more than ``MOST_FILES`` texts."""
+    texts, rest = [""], pattern
+    while found := _BRACES.search(rest):
+        before, inner, rest = rest[: found.start()], found[1], rest[found.end() :]
+        choices = _expand_choice(inner, pattern)
+        if len(texts) * len(choices) > MOST_FILES:
+            raise _too_many(pattern)
+        texts = [text + before + choice for text in texts for choice in choices]
+    return [text + rest for text in texts]
+
+
+def _expand_choice(inner: str, pattern: str) -> list[str]:
+    if bounds := _RANGE.fullmatch(inner):
+        first, last = int(bounds[1]), int(bounds[2])
+        if abs(last - first) >= MOST_FILES:
+            raise _too_many(pattern)
+        width = max(map(len, bounds.groups())) if any(text[0] == "0" and len(text) > 1 for text in bounds.groups()) else 0
+        step = 1 if first <= last else -1
+        return [str(number).zfill(width) for number in range(first, last + step, step)]
+    return inner.split(",") if "," in inner else ["{" + inner + "}"]
+
+
+def _too_many(pattern: str) -> ConfigError:
+    return ConfigError(f"{pattern}: names more than {MOST_FILES:,} files; expected a smaller range in braces")
+
+
+def find_matches(pattern: str) -> list[str]:
+    """Return the files that a pattern with braces and wildcards names. Every text of its braces must name a file.
+
+    Raises ``FileNotFoundError`` for a text that names no file.
+    """
+    found: list[str] = []
+    for text in expand_braces(pattern):
+        matches = [path for path in glob(text, recursive=True) if os.path.isfile(path)] if has_magic(text) else [text]
+        if not any(map(os.path.isfile, matches)):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), text)
+        found += matches
+    return found
+
+
+def iterate_folder(folder: str) -> Iterator[str]:
+    """Yield the relative path of each file in a folder and its subfolders, sorted. Hidden files and folders are skipped.
+
+    Links to folders are not followed, because they may form a loop. They are yielded like files. Raises ``OSError``.
+    """
+    yield from _iterate_entries(folder, "")
+
+
+def _iterate_entries(folder: str, inside: str) -> Iterator[str]:
+    with os.scandir(os.path.join(folder, inside)) as entries:
+        found = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries if not entry.name.startswith("."))
+    for name, is_folder in found:
+        if is_folder:
+            yield from _iterate_entries(folder, f"{inside}{name}/")
+        else:
+            yield inside + name
+
+
+def has_media_ending(name: str) -> bool:
+    """Return whether a file's name ends like an image or a video."""
+    return os.path.splitext(name)[1].lower() in IMAGE_ENDINGS | VIDEO_ENDINGS
+
+
+def find_folder_format(path: str) -> str | None:
+    """Return the format of a folder or a hub address, or None for any other path. The first media file of a folder decides."""
+    if is_hub(path):
+        return "huggingface"
+    if not os.path.isdir(path):
+        return None
+    if any(os.path.isfile(os.path.join(path, name)) for name in (SAVED_DATASET, SAVED_SPLITS)):
+        return "huggingface"
+    for name in iterate_folder(path):
+        ending = os.path.splitext(name)[1].lower()
+        if ending in IMAGE_ENDINGS:
+            return "image_folder"
+        if ending in VIDEO_ENDINGS:
+            return "video_folder"
+    return None
+
+
+def digest_folder(folder: str) -> str:
+    """Return the digest of the names of a folder's files, and of the content of those that are not media. Raises ``OSError``.
+
+    The content of the media counts in ``DatasetSource.media_digest``.
+    """
+    names = list(iterate_folder(folder))
+    return digest_record({name: None if has_media_ending(name) else _digest_if_file(os.path.join(folder, name)) for name in names})
+
+
+def _digest_if_file(path: str) -> str | None:
+    return digest_file(Path(path)) if os.path.isfile(path) else None

@@ -1,0 +1,127 @@
+"""Find the files of a dataset, and compute the digest of their content.
+
+A path is a file, a folder or a glob, and a dataset may list several. Several files are one dataset, in the order of their paths. A
+folder stands for its data files, which must have one ending. A folder without data files, or with a format that is not a table's,
+is read as a whole: its digest covers the names of all its files, and the content of those that are not media.
+"""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from common.digests import digest_file, digest_record
+from common.errors import ConfigError, explain_unreadable
+from common.spec.dataset_files import digest_folder, find_folder_format, find_matches, has_media_ending, is_hub
+from common.spec.models import COMPRESSED_ENDINGS, GLOB_CHARACTERS, DatasetSource
+
+TABLE_FORMATS = frozenset({"arrow", "csv", "csv_semicolon", "json", "jsonl", "parquet", "tsv", "vlmeval_tsv"})
+_DATA_ENDINGS = frozenset({".arrow", ".csv", ".feather", ".ipc", ".json", ".jsonl", ".ndjson", ".parquet", ".pq", ".tab", ".tsv"})
+
+
+def resolve_dataset(source: DatasetSource, spec_path: Path, number: int) -> DatasetSource:
+    """Make the paths absolute and add the digest of the files.
+
+    A relative path starts at the spec's folder. If nothing exists there, the path starts at the current folder.
+    """
+    if "\0" in "".join((source.path, *source.files, source.media_root or "", source.annotations or "")):
+        names = "annotations" if "\0" in (source.annotations or "") else "path or media_root"
+        raise ConfigError(f"{spec_path}: datasets.{number}: found a NUL character in {names}; remove it")
+    if is_hub(source.path):
+        root = str((spec_path.parent / (source.media_root or "")).resolve())
+        return source.model_copy(update={"media_root": root, "digest": digest_record(source.path)})
+    where = f"{spec_path}: datasets.{number}.path"
+    found = {path for text in source.all_files for path in _find_paths(text, spec_path.parent, source.format, where)}
+    paths = sorted(found, key=lambda path: path.parts)
+    digests = [_digest_path(path, where) for path in paths]
+    annotations = _find_annotations(source, spec_path.parent, f"{spec_path}: datasets.{number}.annotations")
+    if annotations:
+        digests.append(_digest_path(annotations, f"{spec_path}: datasets.{number}.annotations"))
+    folders = [str(path if path.is_dir() else path.parent) for path in paths]
+    folder = os.path.commonpath(folders)
+    root = str((Path(folder) / source.media_root).resolve()) if source.media_root else folder
+    return source.model_copy(
+        update={
+            "path": str(paths[0]) if len(paths) == 1 else folder,
+            "files": tuple(map(str, paths)) if len(paths) > 1 else (),
+            # The relative paths in files of different folders start at the folder of each file.
+            "media_root": root if source.media_root or len(set(folders)) == 1 else None,
+            "annotations": str(annotations) if annotations else None,
+            "digest": digests[0] if len(digests) == 1 else digest_record(digests),
+        }
+    )
+
+
+def _find_annotations(source: DatasetSource, spec_folder: Path, where: str) -> Path | None:
+    return _find_paths(source.annotations, spec_folder, source.format, where)[0] if source.annotations else None
+
+
+def strip_compression(name: str) -> str:
+    """Return the name of a file in lower case, without the ending of its compression."""
+    lowered = name.lower()
+    ending = next((ending for ending in COMPRESSED_ENDINGS if lowered.endswith(ending)), "")
+    return lowered.removesuffix(ending)
+
+
+def _find_paths(text: str, spec_folder: Path, format_name: str | None, where: str) -> list[Path]:
+    """Return the files of one path of the spec, or the folder itself if it is read as a whole."""
+    candidates = list(dict.fromkeys(path.resolve() for path in (spec_folder / text, Path(text))))
+    for candidate in candidates:
+        if os.path.isfile(candidate):  # noqa: PTH113  Path.is_file raises for a name that is too long
+            return [candidate]
+    if GLOB_CHARACTERS.intersection(text):
+        return _find_matches(text, candidates, where)
+    for candidate in filter(os.path.isdir, candidates):
+        if found := _list_folder(candidate, format_name, where):
+            return found
+    is_folder = any(map(os.path.isdir, candidates))
+    shown = repr(text) if len(text) <= 78 else repr(text)[:77] + "..."
+    looked = ", ".join(map(str, candidates)) + ("; it is an empty folder" if is_folder else "")
+    raise ConfigError(f"{where}: no file {shown}; looked at {looked}; expected a dataset's file")
+
+
+def _find_matches(text: str, candidates: Iterable[Path], where: str) -> list[Path]:
+    missing: list[str] = []
+    for pattern in candidates:
+        try:
+            return [Path(path) for path in find_matches(str(pattern))]
+        except FileNotFoundError as error:
+            missing.append(str(error.filename))
+    raise ConfigError(f"{where}: no file matches {text!r}; looked at {', '.join(missing)}; expected at least one file")
+
+
+def _list_folder(folder: Path, format_name: str | None, where: str) -> list[Path]:
+    """Return the data files in a folder, or the folder itself, or an empty list for an empty folder."""
+    try:
+        names = [path for path in folder.iterdir() if not path.name.startswith((".", "_"))]
+    except OSError as error:
+        raise explain_unreadable(error, f"{where}: {folder} cannot be read: {error.strerror}; check its permissions") from error
+    files = [path for path in _select_tables(folder, names) if path.is_file()]
+    if not names or not files or not (format_name is None or format_name in TABLE_FORMATS):
+        return [folder] if names else []
+    endings = sorted({Path(strip_compression(path.name)).suffix for path in files})
+    if len(endings) > 1:
+        raise ConfigError(
+            f"{where}: {folder} holds files of several kinds ({', '.join(endings)}); expected files of one kind: "
+            f"select them with a glob, for example {folder.name}/*{endings[0]}"
+        )
+    return files
+
+
+def _select_tables(folder: Path, names: list[Path]) -> list[Path]:
+    """Return the data files in a folder, without those that describe its images and videos, or that belong to a saved dataset."""
+    found = [path for path in names if Path(strip_compression(path.name)).suffix in _DATA_ENDINGS]
+    if not found or (kind := find_folder_format(str(folder))) is None:
+        return found
+    if kind == "huggingface":
+        return []
+    described = {path.stem for path in names if has_media_ending(path.name)}
+    return [path for path in found if path.stem != "metadata" and not (path.suffix == ".json" and path.stem in described)]
+
+
+def _digest_path(path: Path, where: str) -> str:
+    try:
+        if not path.is_dir():
+            return digest_file(path)
+        return digest_folder(str(path))
+    except OSError as error:
+        raise explain_unreadable(error, f"{where}: {path} cannot be read: {error.strerror}; check its permissions") from error

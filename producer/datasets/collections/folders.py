@@ -1,0 +1,28 @@
+"""The report of files that no reader uses."""
+
+from collections import Counter
+from functools import cache
+
+import structlog
+
+from common.spec.models import DatasetSource
+
+log = structlog.get_logger()
+
+
+def report_skipped(source: DatasetSource, skipped: Counter[str], hint: str) -> None:
+    """Log the files that a reader does not use, as counts by ending. A dataset that is read twice logs once."""
+    if skipped:
+        _log_skipped(source.name, source.path, tuple(sorted(skipped.items())), hint)
+
+
+@cache
+def _log_skipped(dataset: str, path: str, endings: tuple[tuple[str, int], ...], hint: str) -> None:
+    log.warning(
+        "dataset.files_skipped",
+        dataset=dataset,
+        path=path,
+        files=sum(count for _, count in endings),
+        endings=dict(endings),
+        hint=hint,
+    )

@@ -1,0 +1,186 @@
+"""Read a folder of images or videos: one row per file, in the order of the relative paths. Hidden files are skipped.
+
+The layout follows ``imagefolder`` and ``videofolder`` of Hugging Face datasets
+(https://huggingface.co/docs/datasets/image_dataset#imagefolder): ``metadata.jsonl`` or ``metadata.csv`` has a row for each
+file, and ``file_name`` is the path relative to the metadata file. It may name a file several times, for several questions. As
+with ``kohya-ss/sd-scripts`` and img2dataset, ``a.txt`` beside ``a.jpg`` is its caption, and ``a.json`` contains its fields.
+
+A file whose ending is not the expected kind, and that no row uses, is counted and reported in the log.
+"""
+
+import csv
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from common.errors import ConfigError, SampleError, explain_unreadable
+from common.records import Fault, Media
+from common.spec.dataset_files import IMAGE_ENDINGS, VIDEO_ENDINGS, iterate_folder
+from common.spec.models import DatasetSource
+from producer.datasets.collections.folders import report_skipped
+from producer.datasets.collections.sidecars import (
+    check_name,
+    complete_row,
+    decode_text,
+    read_below,
+    read_object,
+    show_name,
+)
+from producer.datasets.media import MediaKind, Reference
+from producer.datasets.readers.jsonl import read_jsonl
+from producer.datasets.registry import register_reader
+from producer.datasets.rows import Reading, Row, find_fault, plan_reading
+
+_ENDINGS: dict[MediaKind, frozenset[str]] = {"image": IMAGE_ENDINGS, "video": VIDEO_ENDINGS}
+
+
+@dataclass
+class _Folder:
+    """A folder while it is read. ``names`` lists its files in order, and ``used`` those that a row uses."""
+
+    reading: Reading
+    kind: MediaKind
+    names: dict[str, None]
+    number: int = 0
+    used: set[str] = field(default_factory=set)
+
+    @property
+    def source(self) -> DatasetSource:
+        return self.reading.source
+
+    def find_path(self, name: str) -> Path:
+        return Path(self.source.path, name)
+
+    def start_row(self, place: int | str, content: bytes) -> Row:
+        row = Row(self.number, place, content)
+        self.number += 1
+        return row
+
+
+@register_reader("image_folder", folders=True)
+def read_image_folder(source: DatasetSource) -> Iterator[Row]:
+    """Yield a row for each image of a folder and its subfolders."""
+    return _read_folder(source, "image")
+
+
+@register_reader("video_folder", folders=True)
+def read_video_folder(source: DatasetSource) -> Iterator[Row]:
+    """Yield a row for each video of a folder and its subfolders."""
+    return _read_folder(source, "video")
+
+
+def _read_folder(source: DatasetSource, kind: MediaKind) -> Iterator[Row]:
+    if not Path(source.path).is_dir():
+        raise ConfigError(f"dataset {source.name!r}: path: {source.path} is not a folder; expected a folder of {kind}s")
+    try:
+        names = dict.fromkeys(iterate_folder(source.path))
+    except OSError as error:
+        message = f"dataset {source.name!r}: path: {error.filename} cannot be read ({error.strerror}); check its permissions"
+        raise explain_unreadable(error, message) from None
+    folder = _Folder(plan_reading(source), kind, names)
+    for name in names:
+        if PurePosixPath(name).name in _METADATA_READERS:
+            folder.used.add(name)
+            yield from _read_metadata(folder, name)
+    media = [name for name in names if _find_ending(name) in _ENDINGS[kind] and name not in folder.used]
+    for name in media:
+        row = folder.start_row(show_name(name), name.encode("utf-8", "surrogateescape"))
+        _fill_row(folder, row, name, name)
+        yield row
+    skipped = Counter(_find_ending(name) or "none" for name in names if name not in folder.used)
+    report_skipped(source, skipped, f"no row uses these files: they are neither {kind}s nor files that describe one")
+
+
+def _read_metadata(folder: _Folder, metadata: str) -> Iterator[Row]:
+    """Yield a row for each row of a metadata file. It describes files of its own folder and of the folders below."""
+    inside = str(PurePosixPath(metadata).parent).removeprefix(".")
+    times: Counter[str] = Counter()
+    for place, content, fields, fault in _METADATA_READERS[PurePosixPath(metadata).name](folder, metadata):
+        row = folder.start_row(f"{show_name(metadata)}: line {place}", content)
+        row.fields, row.fault = fields, fault
+        file_name = fields.get("file_name")
+        name = str(PurePosixPath(inside, file_name)) if isinstance(file_name, str) and file_name else ""
+        times[name] += 1
+        if fault is None:
+            _fill_described(folder, row, name, name if times[name] == 1 else f"{name}#{times[name]}")
+        yield row
+
+
+def _fill_described(folder: _Folder, row: Row, name: str, index: str) -> None:
+    expected = "expected the path of a file, relative to the metadata file's folder"
+    if not name:
+        error = SampleError("bad_media", f"absent or not text; {expected}")
+    elif name not in folder.names:
+        error = SampleError("media_missing", f"found {name[:200]!r}, which is no file of the dataset's folder; {expected}")
+    elif _find_ending(name) not in _ENDINGS[folder.kind]:
+        error = SampleError("bad_media", f"found {name[:200]!r}, which has no ending of {folder.kind} files; {expected}")
+    else:
+        _fill_row(folder, row, name, index)
+        return
+    row.fault = find_fault(folder.source, row.line, error, "file_name")
+
+
+def _fill_row(folder: _Folder, row: Row, name: str, index: str) -> None:
+    """Set the media of a row and the fields from the files beside it. An invalid file beside it is a fault of the row."""
+    folder.used.add(name)
+    stem = str(PurePosixPath(name).with_suffix(""))
+    own = dict(row.fields)
+    caption: tuple[str, str] | None = None
+    try:
+        check_name(name)
+        row.media = [Reference(Media(kind=folder.kind, uri=str(folder.find_path(name))), f"{folder.kind}:{name}")]
+        if (described := f"{stem}.json") in folder.names:
+            folder.used.add(described)
+            row.fields = read_object(read_below(folder.find_path(described), folder.source), described, folder.source) | own
+        if (text := f"{stem}.txt") in folder.names:
+            folder.used.add(text)
+            caption = ("caption", decode_text(read_below(folder.find_path(text), folder.source), text).strip())
+    except SampleError as error:
+        row.fault = row.fault or find_fault(folder.source, row.line, error)
+    complete_row(row, folder.reading, show_name(index), caption)
+    row.metadata.setdefault("file_name", show_name(name))
+
+
+def _read_jsonl(folder: _Folder, metadata: str) -> Iterator[tuple[int | str, bytes, dict[str, Any], Fault | None]]:
+    described = folder.source.model_copy(update={"path": str(folder.find_path(metadata))})
+    for row in read_jsonl(described):
+        yield row.line, row.content, dict(row.fields), row.fault
+
+
+def _read_csv(folder: _Folder, metadata: str) -> Iterator[tuple[int | str, bytes, dict[str, Any], Fault | None]]:
+    where = f"dataset {folder.source.name!r}: {folder.find_path(metadata)}"
+    with folder.find_path(metadata).open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
+        records = csv.reader(stream, strict=True)
+        header = next(records, [])
+        if "file_name" not in header:
+            raise ConfigError(f"{where}: the header has no column 'file_name'; found {', '.join(header)}; add the column")
+        line = records.line_num + 1
+        try:
+            for cells in records:
+                if cells:
+                    content = "\x1f".join(cells).encode("utf-8", "surrogateescape")
+                    fields = {name: cell for name, cell in zip(header, cells, strict=False) if cell}
+                    yield line, content, fields, _find_cell_fault(folder, f"{metadata}: line {line}", header, cells)
+                line = records.line_num + 1
+        except csv.Error as error:
+            error_found = SampleError("bad_row", f"not CSV ({error}); the rows after it are not read")
+            yield line, b"", {}, find_fault(folder.source, f"{metadata}: line {line}", error_found)
+
+
+def _find_cell_fault(folder: _Folder, place: str, header: list[str], cells: list[str]) -> Fault | None:
+    if len(cells) != len(header):
+        found = f"found {len(cells)} cells; expected {len(header)}, as in the header"
+    elif any("\udc80" <= character <= "\udcff" for cell in cells for character in cell):
+        found = "not UTF-8; expected UTF-8"
+    else:
+        return None
+    return find_fault(folder.source, place, SampleError("bad_row", found))
+
+
+_METADATA_READERS = {"metadata.jsonl": _read_jsonl, "metadata.csv": _read_csv}
+
+
+def _find_ending(name: str) -> str:
+    return PurePosixPath(name).suffix.lower()

@@ -1,0 +1,110 @@
+"""Files that describe another file: text and JSON beside an image, a caption in a tar, a table that a question is about."""
+
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+from common.errors import UNAVAILABLE, SampleError, TransientError
+from common.settings import get_settings
+from common.spec.models import DatasetSource
+from producer.datasets.readers.jsonl import fill_row
+from producer.datasets.rows import MEDIA_KINDS, Reading, Row
+
+TEXT_LIMIT_BYTES = 8 * 2**20
+
+
+def read_below(path: Path, source: DatasetSource) -> bytes:
+    """Return the content of a text file that a row names, at most ``TEXT_LIMIT_BYTES``.
+
+    The file must be in a folder that media may be read from: ``FLEET_MEDIA_ROOTS``, else the folder of the dataset or its
+    ``media_root``. Otherwise a row could send any file of this machine to the model. Raises ``SampleError``, and
+    ``TransientError`` if the file system is unavailable.
+    """
+    real = Path(os.path.realpath(path))
+    roots = _list_roots(source)
+    if not any(real.is_relative_to(os.path.realpath(root)) for root in roots):
+        message = f"{path}: outside the folders that files may be read from ({', '.join(roots)}); set the dataset's media_root"
+        raise SampleError("media_forbidden", message)
+    try:
+        if not stat.S_ISREG(real.stat().st_mode):
+            raise SampleError("media_unreadable", f"{path}: not a file; expected a text file")
+        with real.open("rb") as stream:
+            content = stream.read(TEXT_LIMIT_BYTES + 1)
+    except FileNotFoundError:
+        raise SampleError("media_missing", f"{path}: no such file; check the dataset's folder, or set media_root") from None
+    except OSError as error:
+        message = f"{path}: cannot be read: {error.strerror}; check its permissions"
+        if error.errno in UNAVAILABLE:
+            raise TransientError(message) from error
+        raise SampleError("media_unreadable", message) from error
+    check_text_size(len(content), str(path))
+    return content
+
+
+def _list_roots(source: DatasetSource) -> list[str]:
+    named = get_settings().media_roots
+    if named:
+        return [folder for folder in named.split(os.pathsep) if folder]
+    path = Path(source.path)
+    return list(dict.fromkeys(filter(None, [source.media_root, str(path if path.is_dir() else path.parent)])))
+
+
+def check_text_size(size: int, name: str) -> None:
+    """Raise ``SampleError`` if a text file exceeds ``TEXT_LIMIT_BYTES``."""
+    if size > TEXT_LIMIT_BYTES:
+        raise SampleError("bad_field", f"{name}: longer than {TEXT_LIMIT_BYTES:,} bytes; expected a shorter text")
+
+
+def decode_text(content: bytes, name: str) -> str:
+    """Return text in UTF-8 without a byte-order mark. Raises ``SampleError`` for another encoding."""
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise SampleError("bad_field", f"{name}: not UTF-8 (byte {error.start + 1}); save the file in UTF-8") from None
+
+
+def complete_row(row: Row, reading: Reading, index: str, caption: tuple[str, str] | None) -> None:
+    """Add the index and the caption of a row that already has its media.
+
+    ``caption`` is the name of the caption's field and its text. It becomes the target, unless the row has one. Fields that name
+    media become metadata, because the media are known. An id in the row's own fields takes precedence over ``index``.
+    """
+    mapped = reading.source.fields
+    fields = {}
+    for name, value in row.fields.items():
+        if name not in mapped.values() and reading.ours.get(name) in MEDIA_KINDS:
+            row.metadata[name] = value
+        else:
+            fields[name] = value
+    present = {reading.ours.get(name) for name, value in fields.items() if value is not None}
+    if "id" not in mapped and "id" not in present:
+        fields["id"] = index
+    if caption:
+        name, text = caption
+        is_target = "target" not in mapped and "target" not in present
+        fields["target" if is_target else name] = text
+    row.fields = fields
+
+
+def read_object(content: bytes, name: str, source: DatasetSource) -> dict[str, Any]:
+    """Return the fields of a JSON object in a file. Raises ``SampleError`` that names the file."""
+    row = Row(0, name, content)
+    try:
+        fill_row(row, source)
+    except SampleError as error:
+        raise SampleError(error.code, f"{name}: {error}") from None
+    if row.fault:
+        raise SampleError(row.fault.code, row.fault.message)
+    return dict(row.fields)
+
+
+def show_name(name: str) -> str:
+    """Return a file's name as text that UTF-8 can encode. Other bytes become U+FFFD."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def check_name(name: str) -> None:
+    """Raise ``SampleError`` for a file's name that is not UTF-8, because a plan cannot contain it."""
+    if show_name(name) != name:
+        raise SampleError("bad_media", f"the name of the file {show_name(name)!r} is not UTF-8; rename the file")

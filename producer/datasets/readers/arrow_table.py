@@ -1,0 +1,162 @@
+"""Read Parquet, and Arrow as a file (Feather) or stream. Nested columns become lists and dicts, and binary cells stay bytes.
+
+Times, durations and decimals become text, because JSON has no such types, and no digit is lost. NaN and infinity have the rules of
+JSON lines. Memory holds a few rows of a Parquet file, or one record batch of an Arrow file.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+from pyarrow import parquet
+
+from common.errors import ConfigError, SampleError, explain_unreadable
+from common.spec.models import DatasetSource
+from producer.datasets.readers.jsonl import mend_value
+from producer.datasets.registry import register_reader
+from producer.datasets.rows import Reading, Row, find_fault, plan_reading
+
+_BATCH_BYTES = 8 * 2**20
+_BUFFER_BYTES = 2**20
+_MOST_ROWS = 1024  # of a batch
+_FILE = b"ARROW1"
+_END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
+_PACKER = msgspec.msgpack.Encoder()
+_UNREADABLE = (pa.ArrowException, ValueError, OverflowError, KeyError)
+
+
+@register_reader("parquet", endings=(".parquet", ".pq"))
+def read_parquet(source: DatasetSource) -> Iterator[Row]:
+    """Yield the rows of a Parquet file. Raises ``ConfigError`` if it cannot be read."""
+    with _explain_damage(source, "Parquet"), _open_parquet(source.path) as file:
+        groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
+        if (found := sum(group.num_rows for group in groups)) != file.metadata.num_rows:
+            raise pa.ArrowInvalid(f"the row groups have {found} rows and the footer says {file.metadata.num_rows}")
+        widest = max((group.total_byte_size / max(group.num_rows, 1) for group in groups), default=0)
+        yield from _read_batches(file.iter_batches(_limit_rows(widest)), file.schema_arrow, source)
+
+
+def _open_parquet(path: str) -> parquet.ParquetFile:
+    # A buffer makes pyarrow read pages one after another, and not a whole row group at once.
+    return parquet.ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER_BYTES, page_checksum_verification=True)
+
+
+@register_reader("arrow", endings=(".arrow", ".feather", ".ipc"))
+def read_arrow(source: DatasetSource) -> Iterator[Row]:
+    """Yield the rows of an Arrow file or stream. Raises ``ConfigError`` if it cannot be read."""
+    with _explain_damage(source, "Arrow"), pa.memory_map(source.path) as stream:
+        if stream.read(len(_FILE)) == _FILE:
+            file = pa.ipc.open_file(stream)
+            batches = (file.get_batch(number) for number in range(file.num_record_batches))
+            yield from _read_batches(batches, file.schema, source)
+        else:
+            stream.seek(max(stream.size() - len(_END_OF_STREAM), 0))
+            is_complete = stream.read() == _END_OF_STREAM
+            stream.seek(0)
+            batches = pa.ipc.open_stream(stream)
+            yield from _read_batches(batches, batches.schema, source)
+            if not is_complete:
+                raise pa.ArrowInvalid("the end of the stream is missing")
+
+
+@contextmanager
+def _explain_damage(source: DatasetSource, kind: str) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        message = (
+            f"dataset {source.name!r}: path: {source.path} cannot be read as {kind} ({reason}); "
+            f"expected a complete {kind} file: copy it again, or give its format"
+        )
+        raise (explain_unreadable(error, message) if isinstance(error, OSError) else ConfigError(message)) from error
+
+
+def _limit_rows(row_bytes: float) -> int:
+    return max(1, min(_MOST_ROWS, int(_BATCH_BYTES / max(row_bytes, 1))))
+
+
+def _read_batches(batches: Iterator[pa.RecordBatch], schema: pa.Schema, source: DatasetSource) -> Iterator[Row]:
+    names = tuple(schema.names)
+    if doubled := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        raise ConfigError(f"dataset {source.name!r}: {source.path}: two columns are called {doubled[0]!r}; expected one")
+    reading = plan_reading(source)
+    number = 0
+    for batch in batches:
+        batch.validate()
+        step = _limit_rows(batch.nbytes / max(batch.num_rows, 1))
+        for start in range(0, batch.num_rows, step):
+            for fields, damage in _convert_rows(batch.slice(start, step)):
+                yield _make_row(number, fields, damage, names, reading)
+                number += 1
+
+
+def _make_row(number: int, fields: dict[str, Any], damage: tuple[str, str] | None, names: tuple[str, ...], reading: Reading) -> Row:
+    fields = {name: mend_value(value, keeps_numbers=name in reading.ours) for name, value in fields.items()}
+    row = Row(number, f"row {number + 1}", _PACKER.encode(fields), fields=fields, columns=names)
+    if damage:
+        name, reason = damage
+        error = SampleError("bad_field", f"cannot be read ({reason}); expected a valid value of the column's type")
+        row.fault = find_fault(reading.source, row.line, error, name)
+    return row
+
+
+def _convert_rows(batch: pa.RecordBatch) -> Iterator[tuple[dict[str, Any], tuple[str, str] | None]]:
+    """Yield the values of each row, and the name and reason of its first column that cannot be read, if there is one."""
+    names = batch.schema.names
+    try:
+        columns = [_convert_column(column) for column in batch.columns]
+    except _UNREADABLE:
+        yield from map(_convert_row, map(batch.slice, range(batch.num_rows), [1] * batch.num_rows))
+    else:
+        for values in zip(*columns, strict=True):
+            yield dict(zip(names, values, strict=True)), None
+
+
+def _convert_row(batch: pa.RecordBatch) -> tuple[dict[str, Any], tuple[str, str] | None]:
+    values: dict[str, Any] = {}
+    damage = None
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        try:
+            (values[name],) = _convert_column(column)
+        except _UNREADABLE as error:
+            damage = damage or (name, str(error.args[0])[:200] if isinstance(error, KeyError) else str(error)[:200])
+    return values, damage
+
+
+def _convert_column(column: pa.Array) -> list[Any]:
+    column.validate(full=True)  # pyarrow aborts the process at a damaged cell that it has not validated
+    wanted = _find_plain_type(column.type)
+    plain = column if wanted == column.type else column.cast(wanted)
+    values: list[Any] = plain.to_pylist(maps_as_pydicts="strict")
+    return values
+
+
+def _find_plain_type(found: pa.DataType) -> pa.DataType:
+    """Return the type of which Python's values have a form in JSON, or are bytes."""
+    is_type = pa.types
+    if is_type.is_temporal(found) or is_type.is_decimal(found):
+        return pa.string()
+    if is_type.is_float16(found):
+        return pa.float32()
+    if is_type.is_struct(found):
+        return pa.struct([_make_plain(field) for field in found])
+    if is_type.is_map(found):
+        return pa.map_(found.key_type, _find_plain_type(found.item_type))
+    for is_list, make in _LISTS:
+        if is_list(found):
+            return make(_make_plain(found.value_field))
+    return found
+
+
+def _make_plain(field: pa.Field) -> pa.Field:
+    return field.with_type(_find_plain_type(field.type))
+
+
+_LISTS: tuple[tuple[Callable[[pa.DataType], bool], Callable[[pa.Field], pa.DataType]], ...] = (
+    (pa.types.is_large_list, pa.large_list),
+    (pa.types.is_list, pa.list_),
+    (pa.types.is_fixed_size_list, pa.list_),
+)

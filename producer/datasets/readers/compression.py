@@ -1,0 +1,71 @@
+"""Read a file that may be compressed with gzip or zstd. Its first bytes, not its name, determine the compression."""
+
+import gzip
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from io import BufferedReader, RawIOBase
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import pyarrow as pa
+from typing_extensions import Buffer
+
+from common.errors import ConfigError, explain_unreadable
+
+_BUFFER_BYTES = 256 * 1024
+
+
+class Compression(StrEnum):
+    """The compressions that can be read, by the names of pyarrow."""
+
+    GZIP = "gzip"
+    ZSTD = "zstd"
+
+
+_MAGIC = {b"\x1f\x8b": Compression.GZIP, b"\x28\xb5\x2f\xfd": Compression.ZSTD}
+
+
+def find_compression(path: str) -> Compression | None:
+    """Return the compression of a file, or None for a file that is not compressed."""
+    with Path(path).open("rb") as stream:
+        begin = stream.read(max(map(len, _MAGIC)))
+    return next((compression for magic, compression in _MAGIC.items() if begin.startswith(magic)), None)
+
+
+@contextmanager
+def open_unpacked(path: str, where: str) -> Iterator[BufferedReader]:
+    """Open a file for reading its unpacked bytes. The stream of a compressed file cannot seek.
+
+    While the stream is read, raises ``ConfigError``, which begins with ``where``, if the compressed file is cut or damaged.
+    """
+    compression = find_compression(path)
+    with Path(path).open("rb") as packed:
+        if compression is None:
+            yield packed
+        else:
+            opened = gzip.GzipFile(fileobj=packed) if compression is Compression.GZIP else pa.CompressedInputStream(packed, "zstd")
+            with opened as unpacked:
+                yield cast(BufferedReader, BufferedReader(_Unpacked(unpacked, f"{where}: {compression}"), _BUFFER_BYTES))
+
+
+class _Unpacked(RawIOBase):
+    """A stream that reports damage of the compressed file as a fault of the dataset."""
+
+    def __init__(self, unpacked: BinaryIO | gzip.GzipFile, where: str) -> None:
+        self._unpacked = unpacked
+        self._where = where
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Buffer) -> int:
+        view = memoryview(buffer).cast("B")
+        try:
+            content = self._unpacked.read(len(view))
+        except (OSError, EOFError, zlib.error) as error:
+            message = f"{self._where}: the compressed file is cut or damaged ({error}); expected a complete file: copy it again"
+            raise (explain_unreadable(error, message) if isinstance(error, OSError) else ConfigError(message)) from error
+        view[: len(content)] = content
+        return len(content)

@@ -1,0 +1,78 @@
+"""Read plain tables of text: CSV (RFC 4180), CSV with semicolons, and TSV. The first record is the header.
+
+Every cell stays text exactly as written, such as ``007``, ``NA`` or ``0.50``. An empty cell counts as absent. The columns ``A``,
+``B``, … are the options, if both A and B are present.
+"""
+
+from collections.abc import Iterator
+from string import ascii_uppercase
+
+from common.errors import ConfigError
+from common.spec.models import DatasetSource
+from common.spelling import suggest
+from producer.datasets.readers.compression import find_compression
+from producer.datasets.readers.lines import open_text, skip_bom
+from producer.datasets.readers.tables import explain_missing_question, find_shape_fault, read_header, read_text
+from producer.datasets.readers.tsv import read_records, split_record
+from producer.datasets.registry import register_reader
+from producer.datasets.rows import Reading, Row, plan_reading
+
+
+@register_reader("csv", endings=(".csv",))
+def read_csv(source: DatasetSource) -> Iterator[Row]:
+    """Yield the rows of a table with commas."""
+    return _read_table(source, b",")
+
+
+@register_reader("csv_semicolon")
+def read_csv_semicolon(source: DatasetSource) -> Iterator[Row]:
+    """Yield the rows of a table with semicolons, as spreadsheets write it in many countries."""
+    return _read_table(source, b";")
+
+
+@register_reader("tsv", endings=(".tab",))
+def read_tsv(source: DatasetSource) -> Iterator[Row]:
+    """Yield the rows of a table with tabs."""
+    return _read_table(source, b"\t")
+
+
+def _read_table(source: DatasetSource, delimiter: bytes) -> Iterator[Row]:
+    reading = plan_reading(source)
+    keeps_offsets = find_compression(source.path) is None
+    with open_text(source) as stream:
+        records = read_records(stream, delimiter, offset=skip_bom(stream))
+        first = next(records, None)
+        header = read_header(first, source, delimiter)
+        _check_header(header, reading)
+        header_line = first.content if first else b""
+        has_options = {"A", "B"} <= set(header)
+        for number, record in enumerate(records):
+            row = Row(number, record.line, record.content, record.offset if keeps_offsets else None, columns=header)
+            spans = split_record(record.content, delimiter)
+            row.fault = find_shape_fault(record, len(spans), header, header_line, source)
+            cells = {name: read_text(row, name, span, source) for name, span in zip(header, spans, strict=False)}
+            fields = {name: text for name, text in cells.items() if text}
+            row.fields = _collect_options(fields, reading) if has_options else fields
+            yield row
+
+
+def _check_header(header: tuple[str, ...], reading: Reading) -> None:
+    """Raise ``ConfigError`` if a name is missing, or if no row can be asked because of the names."""
+    source = reading.source
+    where = f"dataset {source.name!r}: {source.path}"
+    if "" in header:
+        raise ConfigError(
+            f"{where}: column {header.index('') + 1} of the header has no name; expected a name for each column "
+            "(pandas writes the index without a name: use to_csv(…, index=False))"
+        )
+    known = {reading.ours[name] for name in header if name in reading.ours}
+    if not known or (known.isdisjoint({"question", "messages"}) and suggest("question", list(header))):
+        raise ConfigError(explain_missing_question(source, header, "a header with our names"))
+
+
+def _collect_options(fields: dict[str, str], reading: Reading) -> dict[str, object]:
+    """Return the fields with the option columns as one field, by letter."""
+    mapped = set(reading.source.fields.values())
+    options = {name: text for name, text in fields.items() if name in ascii_uppercase and name not in mapped}
+    rest: dict[str, object] = {name: text for name, text in fields.items() if name not in options}
+    return rest | {reading.names["options"][0]: options} if options else rest

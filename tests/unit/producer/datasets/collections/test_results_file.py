@@ -1,0 +1,131 @@
+"""Results of an earlier run as a dataset: outcomes as metadata, predictions as questions, and other files."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from common.errors import ConfigError
+from common.records import Attempt, Outcome, Sample
+from common.spec.models import DatasetSource
+from producer.datasets import read_dataset
+from producer.results.collect import write_results
+from tests.support.media.pictures import make_png
+
+FILES = ["results.parquet", "results.jsonl"]
+
+
+def outcome(number: int, **changes: Any) -> Outcome:
+    values = {
+        "sample_id": f"s{number}",
+        "dataset": "old",
+        "index": f"q{number}",
+        "model": "tiny",
+        "status": "ok",
+        "prediction": f"A red square {number}.",
+        "answer": "red",
+        "target": ("blue",),
+        "attempts": (Attempt(number=1, response="x"),),
+        "started_at": 1.5,
+        "metadata": {"category": "shapes", "image_id": number},
+    }
+    return Outcome.model_validate(values | changes)
+
+
+def read(path: Path, **options: object) -> list[Sample]:
+    return list(read_dataset(DatasetSource.model_validate({"path": str(path), "format": "results_file", **options})))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_predictions_are_asked_about(tmp_path: Path, name: str) -> None:
+    failed = outcome(1, status="failed", prediction=None, answer=None, error_code="refused", error_message="no")
+    write_results(iter([outcome(0), failed]), tmp_path)
+    first, second = read(tmp_path / name, fields={"question": "prediction"})
+    assert (first.index, first.question, first.target, first.fault) == ("q0", "A red square 0.", ("blue",), None)
+    shown = {key: first.metadata[key] for key in ("category", "image_id", "status", "answer", "model", "dataset", "sample_id")}
+    assert shown == {
+        "category": "shapes",
+        "image_id": 0,
+        "status": "ok",
+        "answer": "red",
+        "model": "tiny",
+        "dataset": "old",
+        "sample_id": "s0",
+    }
+    assert "attempts" not in first.metadata
+    assert second.fault is not None
+    assert (second.index, second.fault.code, second.metadata["error_code"]) == ("q1", "missing_question", "refused")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_one_question_is_asked_of_all_rows(tmp_path: Path, name: str) -> None:
+    write_results(iter([outcome(0), outcome(1, target=())]), tmp_path)
+    question = "Is the text correct?"
+    samples = read(tmp_path / name, question=question)
+    assert [(sample.question, sample.target) for sample in samples] == [
+        ("Is the text correct?", ("blue",)),
+        ("Is the text correct?", ()),
+    ]
+    assert [sample.metadata["prediction"] for sample in samples] == ["A red square 0.", "A red square 1."]
+    assert all(sample.model_dump_json() for sample in samples)
+
+
+def test_questions_and_media_of_the_run_are_kept(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(make_png())
+    media = {"kind": "image", "uri": str(tmp_path / "a.png"), "digest": "d" * 32}
+    asked = {"question": "Which?", "options": {"A": "red", "B": "blue"}, "kind": "multiple_choice", "media": [media], "hint": None}
+    row = outcome(0, target=("B",)).model_dump(mode="json") | asked | {"messages": [{"role": "user", "content": [0, "Which?"]}]}
+    (tmp_path / "results.jsonl").write_text(json.dumps(row))
+    stored = row | {"metadata": "{}", "options": json.dumps(asked["options"]), "messages": "[]"}
+    pq.write_table(pa.Table.from_pylist([stored]), tmp_path / "results.parquet")
+    for name in FILES:
+        (sample,) = read(tmp_path / name)
+        assert (sample.question, sample.options, sample.kind, sample.target) == (
+            "Which?",
+            asked["options"],
+            "multiple_choice",
+            ("B",),
+        )
+        assert [medium.uri for medium in sample.media] == [str(tmp_path / "a.png")]
+        assert (sample.fault, "messages" in sample.metadata) == (None, False)
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "part"),
+    [
+        ({"prediction": ...}, "bad_row", "no column 'prediction'; expected a row of results.jsonl of producer collect"),
+        ({"metadata": "["}, "bad_field", "field 'metadata': found '[' (text); expected JSON as producer collect writes it"),
+        ({"media": [{"url": "x"}]}, "bad_media", "field 'media': found {'url': 'x'} (an object)"),
+        ({"media": "x"}, "bad_field", "field 'media'"),
+        ({"options": [1]}, "bad_field", "field 'options'"),
+    ],
+)
+def test_bad_row_is_a_fault(tmp_path: Path, change: dict[str, Any], code: str, part: str) -> None:
+    good = outcome(0).model_dump(mode="json")
+    bad = {name: value for name, value in (good | change).items() if value is not ...}
+    (tmp_path / "results.jsonl").write_text(f"{json.dumps(good)}\n{json.dumps(bad)}\nnot JSON\n")
+    first, second, third = read(tmp_path / "results.jsonl", question="Q?")
+    assert first.fault is None
+    assert second.fault is not None
+    assert third.fault is not None
+    assert (second.fault.code, third.fault.code) == (code, "bad_row")
+    assert second.fault.message.startswith("results.jsonl: line 2: ")
+    assert part in second.fault.message
+
+
+def test_other_table_is_refused(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"id": [1], "status": ["x"]}), tmp_path / "other.parquet")
+    with pytest.raises(ConfigError, match=r"has no column 'sample_id' among id, status; expected results\.parquet"):
+        read(tmp_path / "other.parquet")
+
+
+@pytest.mark.parametrize("keep", [0.3, 0.9])
+def test_cut_parquet_is_refused(tmp_path: Path, keep: float) -> None:
+    write_results(iter([outcome(number) for number in range(50)]), tmp_path)
+    content = (tmp_path / "results.parquet").read_bytes()
+    (tmp_path / "results.parquet").write_bytes(content[: int(len(content) * keep)])
+    with pytest.raises(ConfigError, match=r"is not a whole Parquet file .*; collect the run again"):
+        read(tmp_path / "results.parquet", question="Q?")
