@@ -45,7 +45,7 @@ def write_captions(run: PlannedRun, store: Store, folder: Path, field: TextField
             elif outcome.status != "ok":
                 left_out.append(leave_out(row, outcome))
             else:
-                left_out.append(leave_out(row, outcome, f"no {field}" if text is None else "unnamed: use --names id"))
+                left_out.append(leave_out(row, outcome, f"no {field}" if text is None else "no usable name: see --names"))
     planned = sum(counts.rows for counts in run.plan.datasets)
     return Exported(
         **{change.value: changes[change] for change in Change},

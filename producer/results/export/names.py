@@ -1,5 +1,6 @@
 """The names of exported files. A name is a relative path below the output folder; it cannot lead out of that folder."""
 
+import os
 import posixpath
 from collections.abc import Iterator
 from pathlib import PurePosixPath
@@ -14,6 +15,7 @@ from producer.datasets.media import find_path
 from producer.results.export.choices import Naming
 from producer.results.export.rows import Row, list_rows, read_samples
 
+_LONGEST_BYTES = 251  # file systems allow 255 bytes, and a format adds an ending such as .txt
 _ADVICE = {
     Naming.FILE: "use --names path to keep the folders of the images, or --names id if rows share an image",
     Naming.PATH: "these rows share an image: use --names id to name each file after its row's id",
@@ -34,14 +36,15 @@ class Namer:
     def name_row(self, row: Row) -> str | None:
         """Return the row's name, such as ``shape.png``, or None if the plan does not hold what it is named after.
 
-        That is the case for an embedded image, a sample without media, and a twin, unless rows are named after their ids.
+        That is the case for an embedded image, a sample without media, and a twin, unless rows are named after their ids. A name
+        that is too long for a file system also gives None.
         """
         if self._naming is Naming.ID:
             path: str | None = row.index
         else:
             path = _find_media_path(row.media, self._sources[row.sample.dataset]) if row.media else None
         name = _confine(path or "")
-        if not name or "\0" in name:
+        if not name or "\0" in name or any(len(os.fsencode(part)) > _LONGEST_BYTES for part in name.split("/")):
             return None
         if self._naming is Naming.FILE:
             return posixpath.basename(name)

@@ -162,8 +162,8 @@ def test_twins_are_named_by_their_ids(store: Store, folder: Path) -> None:
     put_outcomes(store, index)
     exported = export(store, index, folder)
     assert [(row.index, row.reason) for row in exported.left_out] == [
-        ("copy.png", "unnamed: use --names id"),
-        ("icons/copy.png", "unnamed: use --names id"),
+        ("copy.png", "no usable name: see --names"),
+        ("icons/copy.png", "no usable name: see --names"),
     ]
     export(store, index, folder / "ids", naming=Naming.ID)
     assert read_texts(folder / "ids") == {f"{name}.txt": caption(1) for name in ("first.png", "copy.png", "icons/copy.png")}

@@ -115,7 +115,7 @@ def test_repeated_ids_are_refused(store: Store) -> None:
         Namer(run.spec, Naming.ID).check_names(run, store)
 
 
-@pytest.mark.parametrize("index", ["", ".", "..", "/", "../..", "a\0b"])
+@pytest.mark.parametrize("index", ["", ".", "..", "/", "../..", "a\0b", "é" * 126, f"a/{'b' * 252}/c"])
 def test_unusable_id_gives_no_name(index: str) -> None:
     assert Namer(ROWS, Naming.ID).name_row(Row(make_sample(1).model_copy(update={"index": index}))) is None
 
