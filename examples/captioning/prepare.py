@@ -39,22 +39,23 @@ def write_rows(project: Path, captions: Path, path: Path, *, question: str = QUE
     appears only when it is complete, and only if it has rows. Raises ``ConfigError`` if it cannot be written.
     """
     prepared = Prepared()
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with unfinished.open("w", encoding="utf-8") as lines:
-            for shape in iterate_shapes(project, prepared):
-                if _has_caption(captions, shape):
-                    prepared.captioned += 1
-                else:
-                    prepared.rows += 1
-                    lines.write(json.dumps(_to_row(shape, question), ensure_ascii=False) + "\n")
-        if prepared.rows:
-            unfinished.replace(path)
+        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            with unfinished.open("w", encoding="utf-8") as lines:
+                for shape in iterate_shapes(project, prepared):
+                    if _has_caption(captions, shape):
+                        prepared.captioned += 1
+                    else:
+                        prepared.rows += 1
+                        lines.write(json.dumps(_to_row(shape, question), ensure_ascii=False) + "\n")
+            if prepared.rows:
+                unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
     except OSError as error:
         raise ConfigError(f"{path} cannot be written ({error.strerror or error}); check permissions and free space") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
     return prepared
 
 
