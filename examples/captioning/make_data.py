@@ -41,7 +41,7 @@ def write_project(folder: Path) -> dict[str, str]:
                 detail["text"] = title
             else:
                 scene = make_scene(Random(f"held-out captioning {name}"))
-                detail |= {"image": f"{name}.png", "context": f'the slide "{title}".'}
+                detail |= {"image": f"{name}.png", "context": f"Slide: {title}."}
                 (folder / "raw" / f"{name}.png").write_bytes(base64.b64decode(encode_png(draw_scene(scene))))
                 if kind != "ImageElement":
                     captions[f"{name}.png"] = describe_scene(scene)

@@ -14,8 +14,8 @@ from common.errors import ConfigError
 from common.program.commands import run_program
 from examples.captioning.documents import Found, Shape, iterate_shapes
 
-# The tiny model understands this wording. For a larger model, state the length and what the context is for: see README.md.
-QUESTION = "Describe the picture. Context: {context}"
+# The tiny model was trained with this wording. A larger model needs the maximum length in the question: see README.md.
+QUESTION = "Hint: {context}\nDescribe the picture."
 
 
 @dataclass
