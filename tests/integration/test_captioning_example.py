@@ -1,5 +1,6 @@
 """The captioning example as a user runs it: with its own Redis and worker, killed at several points, and started again."""
 
+import json
 import os
 import signal
 import subprocess
@@ -17,8 +18,11 @@ from common.settings import Settings
 from examples.captioning.make_data import write_project
 from producer.demo.redis_server import start_redis
 from tests.support.fleet import ROOT, Fleet
+from tests.support.fleet_processes import clean_fleet
 from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
+
+__all__ = ["clean_fleet"]  # a fixture
 
 SHAPES = 24
 CHUNK = 4
@@ -47,6 +51,7 @@ class Example:
     """The example's folders, and its model: the tiny model or the echo engine, under the name of the tiny model."""
 
     def __init__(self, folder: Path) -> None:
+        folder.mkdir()
         self.project, self.folder = folder / "project", folder / "work"
         self.captions = self.folder / "shape_descriptions"
         self.truth = write_project(self.project)
@@ -67,7 +72,7 @@ class Example:
 
     def run(self, code: str = "", *, expected: int = 0) -> str:
         """Run the example to its end, and return its output."""
-        shown, complained = (started := self.start(code)).communicate(timeout=110)
+        shown, complained = (started := self.start(code)).communicate(timeout=150)
         assert started.returncode == expected, f"{shown}\n{complained}"
         assert "Traceback" not in complained
         return shown
@@ -93,7 +98,7 @@ class Example:
 
 @pytest.fixture
 def example(tmp_path: Path) -> Example:
-    example = Example(tmp_path)
+    example = Example(tmp_path / "example")
     example.write_profile(engine="echo", engine_options={"default": "A red circle."})
     return example
 
@@ -109,14 +114,14 @@ def kill_all(started: "subprocess.Popen[str]") -> None:
     assert started.returncode == -signal.SIGKILL
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_killed_example_continues_and_captions_every_image(example: Example, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     options = {"dtype": "float32", "max_batch_size": CHUNK, "gate": str(gate), "answers": 2 * CHUNK}
     example.write_profile(engine="tests.support.engines.gated_engine:GatedEngine", weights=str(MODEL), engine_options=options)
     killed = example.start()
     try:
-        wait_until(lambda: len(example.read_parts()) == 2, "two parts", deadline_s=100)
+        wait_until(lambda: len(example.read_parts()) == 2, "two parts", deadline_s=150)
     finally:
         kill_all(killed)
     before = example.read_parts()
@@ -185,3 +190,24 @@ def test_faults_of_documents_are_printed(example: Example) -> None:
     for _ in range(2):
         assert "jsons/broken.json: not JSON" in example.run(expected=1)
     assert len(example.read_captions()) == SHAPES
+
+
+def test_example_runs_on_a_fleet_as_documented(example: Example, clean_fleet: Fleet) -> None:
+    """The commands of the example's README: prepare, enqueue, export; with rows in the project's folder."""
+    fleet, project = clean_fleet, example.project
+    fleet.write_profile("tiny", engine_options={"default": "A red circle."})
+    spec = yaml.safe_load((ROOT / "examples" / "captioning" / "captioning.yaml").read_text())
+    spec["datasets"][0]["media_root"] = "raw"
+    (project / "captioning.yaml").write_text(yaml.safe_dump(spec))
+    captions = project / "shape_descriptions"
+    program = [sys.executable, "-m", "examples.captioning.prepare"]
+    prepare = [*program, "--project", str(project), "--captions", str(captions), "--out", str(project / "shapes.jsonl")]
+    assert f"{SHAPES} shapes without a caption" in subprocess.check_output(prepare, cwd=ROOT, text=True)
+    run_id = json.loads(fleet.run_producer("enqueue", str(project / "captioning.yaml"), "--json"))["run_id"]
+    fleet.start_workers("tiny")
+    fleet.wait_for_end(run_id)
+    export = ("export", run_id, "--format", "captions", "--names", "id", "--out", str(captions))
+    assert f"{SHAPES} written" in fleet.run_producer(*export)
+    assert f"{SHAPES} unchanged" in fleet.run_producer(*export)
+    assert f"0 shapes without a caption, {SHAPES} with a caption" in subprocess.check_output(prepare, cwd=ROOT, text=True)
+    assert_run_is_sound(fleet, run_id)
