@@ -174,6 +174,20 @@ def test_new_images_are_captioned_alone(example: Example) -> None:
     example.assert_is_sound()
 
 
+def test_identical_images_all_get_captions(example: Example) -> None:
+    """Rows with equal image and context are one sample. If the plan omits such a row, it is in the rows of the next start."""
+    first, *others = sorted(image for image in example.truth if image.startswith("team-"))
+    for image in others:
+        (example.project / "raw" / image).write_bytes((example.project / "raw" / first).read_bytes())
+    for _ in (first, *others):
+        started = example.start()
+        started.communicate(timeout=150)
+        if started.returncode == 0:
+            break
+    assert started.returncode == 0
+    assert example.read_captions() == {f"{image}.txt": "A red circle." for image in example.truth}
+
+
 def test_images_that_failed_are_asked_again(example: Example) -> None:
     """The rows are the same as in the run before, so the same run gets another wave."""
     lost, *_ = sorted(example.truth)
