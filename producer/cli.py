@@ -189,7 +189,13 @@ def collect(run_id: str, folder: Path | None, as_json: bool) -> int:
 @run_argument
 @click.option("--format", "format_name", type=click.Choice(list(FORMATS)), required=True, help="captions: a text file per image.")
 @click.option("--out", "folder", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of the files.")
-@click.option("--field", type=click.Choice([one.value for one in TextField]), default=TextField.PREDICTION.value, show_default=True)
+@click.option(
+    "--field",
+    type=click.Choice([one.value for one in TextField]),
+    default=TextField.PREDICTION.value,
+    show_default=True,
+    help="The text to write: prediction has no thinking, response is raw.",
+)
 @click.option(
     "--names",
     type=click.Choice([one.value for one in Naming]),

@@ -11,6 +11,7 @@ from pathlib import Path
 from common.errors import explain_unreadable
 from common.storage.run_record import PlannedRun
 from common.storage.store import Store
+from producer.console.progress import show_progress
 from producer.results.export.choices import Naming, TextField
 from producer.results.export.exported import Exported, LeftOut, leave_out
 from producer.results.export.names import Namer
@@ -36,7 +37,7 @@ def write_captions(run: PlannedRun, store: Store, folder: Path, field: TextField
     namer.check_names(run, store)
     changes, statuses = Counter[Change](), Counter[str]()
     left_out: list[LeftOut] = []
-    for sample, outcome in read_answers(run, store):
+    for sample, outcome in show_progress(read_answers(run, store), "exporting samples"):
         text: str | None = getattr(outcome, field) if outcome.status == "ok" else None
         statuses[outcome.status] += 1 + len(sample.twins)
         for row, name in namer.name_rows(sample):
