@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import click
 
 from common.exit_codes import NOT_ALL_OK
+from producer.results.export.choices import Naming, TextField
+from producer.results.export.registry import FORMATS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -181,6 +183,41 @@ def collect(run_id: str, folder: Path | None, as_json: bool) -> int:
         counted = ", ".join(f"{count:,} {status}" for status, count in statuses.items())
         click.echo(mask_text(f"{folder}/results.parquet and .jsonl: {counted}"))
     return 0 if set(statuses) == {"ok"} else NOT_ALL_OK
+
+
+@cli.command()
+@run_argument
+@click.option("--format", "format_name", type=click.Choice(list(FORMATS)), required=True, help="captions: a text file per image.")
+@click.option("--out", "folder", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of the files.")
+@click.option(
+    "--field",
+    type=click.Choice([one.value for one in TextField]),
+    default=TextField.PREDICTION.value,
+    show_default=True,
+    help="The text to write: prediction has no thinking, response is raw.",
+)
+@click.option(
+    "--names",
+    type=click.Choice([one.value for one in Naming]),
+    default=Naming.FILE.value,
+    show_default=True,
+    help="Name files after image files, after their paths (keeps folders), or after row ids.",
+)
+@json_option
+def export(run_id: str, format_name: str, folder: Path, field: str, names: str, as_json: bool) -> int:
+    """Write the answers of a run in a format of other tools.
+
+    Only samples that are ok are written. All others are counted and listed with their status. A file that has the same
+    content already is left unchanged.
+    """
+    from common.storage.run_record import load_planned_run
+    from producer.results.export.exported import describe_export
+    from producer.results.export.registry import load_writer
+
+    store = _open_store()
+    exported = load_writer(format_name)(load_planned_run(store, run_id), store, folder, TextField(field), Naming(names))
+    click.echo(exported.model_dump_json(indent=2) if as_json else describe_export(exported, str(folder)))
+    return 0 if exported.is_complete else NOT_ALL_OK
 
 
 @cli.command()

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from common.program.interrupts import hold_interrupts
 from common.records import RunState
 from common.settings import Settings, get_settings
 from common.spec.files import read_specs
+from common.spec.models import RunSpec
 from common.storage.store import Store, open_store
 from producer.console.scores import print_scores
 from producer.console.watch import watch_run
@@ -31,6 +32,7 @@ from producer.demo.redis_server import start_redis
 from producer.evaluation.evaluate import evaluate_run
 from producer.planning.requests import render_samples
 from producer.results.collect import collect_outcomes, write_results
+from producer.runs.control import resume_run
 from producer.runs.enqueue import enqueue_run
 from producer.runs.status import RunStatus, prepare_status
 
@@ -43,14 +45,31 @@ def run_demo(folder: Path, console: Console) -> RunStatus:
     if not spec_path.is_file():
         raise ConfigError(f"{spec_path} is missing; run the demo from a clone of the repository")
     (spec,) = digest_media(read_specs(spec_path))
-    store_folder = (folder / "store").resolve()
-    store = open_store(f"file://{store_folder}")
+    status = run_here(spec, folder, console)
+    _conclude(status, open_store(store_url(folder)), folder, console)
+    return status
+
+
+def store_url(folder: Path) -> str:
+    """Return the URL of the store that ``run_here`` uses."""
+    return f"file://{(folder / 'store').resolve()}"
+
+
+def run_here(spec: RunSpec, folder: Path, console: Console, *, retry: Collection[str] = ()) -> RunStatus:
+    """Run a spec on this machine with one worker on the CPU, and return the status of the run when it has ended.
+
+    ``folder`` holds the state of Redis, the store and the worker's log. The call can be interrupted at any time, and the next call
+    continues the run. If the run had ended before this call, its samples with a status in ``retry`` are run again.
+    """
+    store = open_store(store_url(folder))
     with hold_interrupts(), start_redis(folder / "redis") as server, hold_interrupts(held=False):
-        settings = get_settings().model_copy(update={"redis_url": SecretStr(server.url), "store_url": f"file://{store_folder}"})
+        settings = get_settings().model_copy(update={"redis_url": SecretStr(server.url), "store_url": store_url(folder)})
         ledger = Ledger(connect_redis(settings), settings)
         samples = (sample for source in spec.datasets for sample in read_dataset(source))
         enqueued = enqueue_run(spec, render_samples(samples, spec), store, ledger, make_app(settings))
         console.print(f"Run {spec.run_id}: {enqueued.plan.samples:,} samples in {enqueued.plan.chunks} chunks.", highlight=False)
+        if enqueued.state == RunState.DONE and retry:
+            resume_run(spec.run_id, store, ledger, make_app(settings), retry=retry)
         read = prepare_status(spec.run_id, store, ledger)
         status = read()
         if status.state == RunState.RUNNING:
@@ -61,7 +80,6 @@ def run_demo(folder: Path, console: Console) -> RunStatus:
                 except KeyboardInterrupt:
                     console.print("Stopping; the worker has 5 s to finish its samples.", highlight=False)
                     raise
-    _conclude(status, store, folder, console)
     return status
 
 

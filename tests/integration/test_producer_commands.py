@@ -20,7 +20,7 @@ from tests.support.fleet import ROOT, Fleet, make_rows
 from tests.support.planning import put_part, read_rung, run_chunks
 from tests.support.soundness import assert_run_is_sound
 
-COMMANDS = ("enqueue", "status", "watch", "resume", "cancel", "collect", "evaluate", "demo")
+COMMANDS = ("enqueue", "status", "watch", "resume", "cancel", "collect", "export", "evaluate", "demo")
 
 
 @pytest.fixture
@@ -129,6 +129,7 @@ def test_user_error_exits_with_2_and_advice(fleet: Fleet, spec_path: str) -> Non
 def test_unknown_run_exits_with_2_without_changes(fleet: Fleet) -> None:
     folder = fleet.folder / "out"
     cases = [["status"], ["watch"], ["resume"], ["resume", "--rebuild"], ["collect", "--out", str(folder)], ["evaluate"]]
+    cases.append(["export", "--format", "captions", "--out", str(folder)])
     for code, out, output in run_each(fleet, *([*case, "quick-0"] for case in cases)):
         assert (code, out) == (2, "")
         assert "no run 'quick-0' in file://" in output
@@ -172,6 +173,25 @@ def test_watch_exits_with_1_after_failed_samples(fleet: Fleet, run_id: str) -> N
         put_part(fleet.store, chunk, statuses=("ok", "failed"))
     fleet.run_producer("resume", run_id, "--rebuild")
     assert fleet.run_producer("watch", run_id, code=1) == f"{run_id}: 50/50 samples · done · 25 failed\n"
+
+
+def test_export_writes_only_ok_rows(fleet: Fleet) -> None:
+    fleet.write_profile("quick")
+    spec = fleet.write_spec("quick", [fleet.write_dataset("rows", make_rows(50))], chunks={"max_samples": 8})
+    run_id = fleet.enqueue(spec).run_id
+    run_chunks(fleet, "quick", run_id, range(6))
+    folder = fleet.folder / "out"
+    export = ("export", run_id, "--format", "captions", "--out", str(folder))
+    assert "no row has an image file with a name" in fleet.run_producer(*export, code=2)
+    assert not folder.exists()
+    found = read_json(fleet, *export, "--names", "id", "--json", code=1)
+    assert (found["written"], found["statuses"]) == (48, {"ok": 48, "unprocessed": 2})
+    assert [(row["dataset"], row["status"]) for row in found["left_out"]] == [("rows", "unprocessed")] * 2
+    run_chunks(fleet, "quick", run_id)
+    output = fleet.run_producer(*export, "--names", "id")
+    assert output == f"{folder}: 2 written, 0 replaced, 48 unchanged, 0 left out\n"
+    assert {path.name: path.read_text() for path in folder.iterdir()} == {f"{number}.txt": "ok" for number in range(50)}
+    assert "Invalid value for '--format'" in fleet.run_producer("export", run_id, "--format", "caption", "--out", "out", code=2)
 
 
 def test_collect_reports_unwritable_folder(fleet: Fleet, run_id: str, spec_path: str) -> None:

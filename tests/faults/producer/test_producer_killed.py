@@ -102,6 +102,25 @@ def read_results(folder: Path) -> dict[str, bytes]:
 
 
 @BY
+@pytest.mark.parametrize("point", ["while_reading_answers", "before_results_appear", "between_two_results"])
+def test_repeated_export_completes_an_interrupted_export(fleet: Fleet, run_id: str, point: str, by: signal.Signals) -> None:
+    out = fleet.folder / "out"
+    export = ["export", run_id, "--format", "captions", "--names", "id", "--out", str(out)]
+    run_chunks(fleet, "quick", run_id)
+    assert_ended_by(run_signalled(fleet, point, *export, by=by), by)
+    left = {path.name: path.read_text() for path in out.glob("*")}
+    exported = {name: text for name, text in left.items() if name.endswith(".txt")}
+    assert set(exported.values()) <= {"ok"}, "a file with its final name must be complete"
+    if by == signal.SIGINT:
+        assert left == exported, "no unfinished file may be left"
+
+    output = fleet.run_producer(*export)
+    assert f"{SAMPLES - len(exported)} written, 0 replaced, {len(exported)} unchanged" in output
+    assert {path.name for path in out.glob("*.txt")} == {f"{number}.txt" for number in range(SAMPLES)}
+    assert_run_is_sound(fleet, run_id)
+
+
+@BY
 def test_interrupted_evaluate_does_not_change_the_store(fleet: Fleet, run_id: str, by: signal.Signals) -> None:
     run_chunks(fleet, "quick", run_id)
     before = {key: fleet.store.get(key) for key in fleet.store.list_keys()}

@@ -58,6 +58,7 @@ MORE_POINTS: dict[str, Callable[[], None]] = {
     "after_three_rings": lambda: signal_at(Celery, "send_task", calls=3),
     "after_forgetting": lambda: signal_at(Ledger, "forget_run"),
     "while_reading_parts": lambda: signal_at(Store, "get", calls=6),
+    "while_reading_answers": lambda: signal_at(Store, "get", calls=10),  # the run's record and index come first, twice
     "while_writing_results": lambda: signal_at(pq.ParquetWriter, "write_table"),
     "before_results_appear": lambda: signal_at(Path, "replace", before=True),
     "between_two_results": lambda: signal_at(Path, "replace"),

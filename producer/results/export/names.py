@@ -1,0 +1,103 @@
+"""The names of exported files. A name is a relative path below the output folder; it cannot lead out of that folder."""
+
+import os
+import posixpath
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from urllib.parse import unquote, urlsplit
+
+from common.errors import ConfigError
+from common.records import Media, Sample
+from common.spec.models import DatasetSource, RunSpec
+from common.storage.run_record import PlannedRun
+from common.storage.store import Store
+from producer.datasets.media import find_path
+from producer.results.export.choices import Naming
+from producer.results.export.rows import Row, list_rows, read_samples
+
+_LONGEST_BYTES = 251  # file systems allow 255 bytes, and a format adds an ending such as .txt
+_ADVICE = {
+    Naming.FILE: "use --names path to keep the folders of the images, or --names id if rows share an image",
+    Naming.PATH: "these rows share an image: use --names id to name each file after its row's id",
+    Naming.ID: "give each row its own id, for example with the fields: {id: COLUMN} of the dataset",
+}
+
+
+class Namer:
+    """The names of a run's rows.
+
+    With ``path`` and ``id``, a run of several datasets has one folder for each dataset.
+    """
+
+    def __init__(self, spec: RunSpec, naming: Naming) -> None:
+        self._naming = naming
+        self._sources = {source.name: source for source in spec.datasets}
+
+    def name_row(self, row: Row) -> str | None:
+        """Return the row's name, such as ``shape.png``, or None if the plan does not hold what it is named after.
+
+        That is the case for an embedded image, a sample without media, and a twin, unless rows are named after their ids. A name
+        that is too long for a file system also gives None.
+        """
+        if self._naming is Naming.ID:
+            path: str | None = row.index
+        else:
+            path = _find_media_path(row.media, self._sources[row.sample.dataset]) if row.media else None
+        name = _confine(path or "")
+        if not name or "\0" in name or any(len(os.fsencode(part)) > _LONGEST_BYTES for part in name.split("/")):
+            return None
+        if self._naming is Naming.FILE:
+            return posixpath.basename(name)
+        return f"{row.sample.dataset}/{name}" if len(self._sources) > 1 else name
+
+    def name_rows(self, sample: Sample) -> Iterator[tuple[Row, str | None]]:
+        """Yield the rows of a sample with their names. Omit a row with the name of an earlier one: it has the same text."""
+        met: set[str] = set()
+        for row in list_rows(sample):
+            name = self.name_row(row)
+            if name not in met:
+                yield row, name
+            if name is not None:
+                met.add(name)
+
+    def check_names(self, run: PlannedRun, store: Store) -> None:
+        """Raise ``ConfigError`` if rows of two samples have the same name, or if no row has a name."""
+        seen: set[str] = set()
+        for name, row in self._iterate_named(run, store):
+            if name in seen:
+                first = next(other for known, other in self._iterate_named(run, store) if known == name)
+                raise ConfigError(
+                    f"two rows have the file name {name!r}: {_place(first)}, and {_place(row)}; expected one file for each row; "
+                    f"{_ADVICE[self._naming]}"
+                )
+            seen.add(name)
+        if not seen:
+            raise ConfigError(
+                f"run {run.run_id}: no row has an image file with a name (images may be embedded in the dataset); "
+                "expected at least one; use --names id to name each file after its row's id"
+            )
+
+    def _iterate_named(self, run: PlannedRun, store: Store) -> Iterator[tuple[str, Row]]:
+        for sample in read_samples(run, store):
+            yield from ((name, row) for row, name in self.name_rows(sample) if name is not None)
+
+
+def _place(row: Row) -> str:
+    return row.describe() + (f" ({row.media.uri})" if row.media and row.media.uri else "")
+
+
+def _find_media_path(media: Media, source: DatasetSource) -> str | None:
+    """Return the path of a media file below the media root of its dataset, or else its whole path. A URL gives host and path."""
+    path = find_path(media)
+    if path is None:
+        if media.uri is None or media.offset is not None:
+            return None
+        parts = urlsplit(media.uri)
+        return f"{parts.netloc}/{unquote(parts.path)}" if parts.path.strip("/") else None
+    whole, root = PurePosixPath(posixpath.normpath(path)), posixpath.normpath(source.media_root or posixpath.dirname(source.path))
+    return str(whole.relative_to(root)) if whole.is_relative_to(root) else str(whole)
+
+
+def _confine(path: str) -> str:
+    """Return the path without a root, ``.`` and ``..``, so that it stays below the folder that it is joined to."""
+    return posixpath.normpath(f"/{path}").lstrip("/")
