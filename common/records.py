@@ -163,17 +163,26 @@ class DatasetCounts(Record):
 
 
 class Plan(Record):
-    """The plan of a run: the numbers of samples and chunks, and the counts of each dataset. The samples are in the store."""
+    """The plan of a run: the numbers of samples and chunks, and the counts of each dataset. The samples are in the store.
+
+    ``faults`` counts the faulty rows by code. It is None in plans of earlier versions, which also dropped duplicate rows.
+    """
 
     run_id: str
     samples: int
     chunks: int
     datasets: tuple[DatasetCounts, ...]
+    faults: dict[str, int] | None = None
 
     @property
     def dataset_numbers(self) -> dict[str, int]:
         """Map each dataset's name to its index in ``datasets``. Chunks and the ledger count samples by this number."""
         return {counts.name: number for number, counts in enumerate(self.datasets)}
+
+    @property
+    def result_rows(self) -> dict[str, int]:
+        """Map each dataset's name to the number of its rows in the results: all rows, or the unique ones of an earlier version."""
+        return {counts.name: counts.unique if self.faults is None else counts.rows for counts in self.datasets}
 
 
 class Chunk(Record):

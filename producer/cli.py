@@ -168,7 +168,8 @@ def cancel(run_id: str, as_json: bool) -> None:
 def collect(run_id: str, folder: Path | None, as_json: bool) -> int:
     """Write results.parquet and results.jsonl.
 
-    Both have one row per sample, including samples without an outcome yet.
+    Both have one row per row of the datasets, including rows without an outcome yet. Rows that ask the same are asked once and
+    share their sample_id.
     """
     from common.redaction import mask_text
     from producer.results.collect import write_results
@@ -198,7 +199,7 @@ def evaluate(run_id: str, as_json: bool) -> int:
 
     evaluation = evaluate_run(run_id, _open_store(), _collect(run_id))
     click.echo(evaluation.model_dump_json(indent=2)) if as_json else print_scores(evaluation, Console())
-    return 0 if evaluation.overall.ok == evaluation.overall.unique else NOT_ALL_OK
+    return 0 if evaluation.overall.ok == evaluation.overall.rows else NOT_ALL_OK
 
 
 @cli.command()
@@ -259,6 +260,6 @@ def _read_samples(spec: RunSpec) -> Iterator[Sample]:
 
 def _collect(run_id: str) -> Iterator[Outcome]:
     from producer.console.progress import show_progress
-    from producer.results.collect import collect_outcomes
+    from producer.results.collect import collect_rows
 
-    return show_progress(collect_outcomes(run_id, _open_store()), "collecting samples")
+    return show_progress(collect_rows(run_id, _open_store()), "collecting rows")

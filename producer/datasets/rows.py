@@ -165,6 +165,7 @@ def to_sample(row: Row, reading: Reading) -> Sample:
     return Sample(
         sample_id=sample_id,
         dataset=source.name,
+        row=row.number,
         index=values.get("id", str(row.number)),
         kind=kind,
         question=question,

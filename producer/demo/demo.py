@@ -29,7 +29,7 @@ from producer.datasets import read_dataset
 from producer.datasets.media_digests import digest_media
 from producer.demo.redis_server import start_redis
 from producer.evaluation.evaluate import evaluate_run
-from producer.results.collect import collect_outcomes, write_results
+from producer.results.collect import collect_rows, write_results
 from producer.runs.enqueue import enqueue_run
 from producer.runs.status import RunStatus, prepare_status
 
@@ -91,8 +91,8 @@ def _read_while_alive(read: Callable[[], RunStatus], worker: "subprocess.Popen[b
 
 def _conclude(status: RunStatus, store: Store, folder: Path, console: Console) -> None:
     results = folder / "results"
-    write_results(collect_outcomes(status.run_id, store), results)
-    print_scores(evaluate_run(status.run_id, store, collect_outcomes(status.run_id, store)), console)
+    write_results(collect_rows(status.run_id, store), results)
+    print_scores(evaluate_run(status.run_id, store, collect_rows(status.run_id, store)), console)
     console.print(
         f"\nResults   {results}/results.parquet and .jsonl\n"
         f"Evidence  {folder}/store/runs/{status.run_id}/ (plan, parts)\n"

@@ -24,7 +24,7 @@ def plan_run(spec: RunSpec, samples: Iterable[Sample], store: Store) -> Plan:
 
     Memory holds one bucket (about 1/256 of the samples) and the index. The same spec and samples give the same bytes:
     a second planning, after a crash or by another producer, writes the same plan. ``run.json`` is written
-    last: its presence marks a complete plan. Raises ``ConfigError`` if there are no samples.
+    last: its presence marks a complete plan. Raises ``ConfigError`` if there are no samples, or only faulty rows in a dataset.
     """
     counts = Counts([source.name for source in spec.datasets])
     with open_scratch() as scratch, store.open_writer(samples_key(spec.run_id)) as writer:
@@ -35,7 +35,13 @@ def plan_run(spec: RunSpec, samples: Iterable[Sample], store: Store) -> Plan:
                 f"nothing to run: no rows in {', '.join(source.path for source in spec.datasets)}; expected at least one"
             )
     store.put(index_key(spec.run_id), index.encode())
-    plan = Plan(run_id=spec.run_id, samples=sum(counts.unique), chunks=len(index), datasets=counts.to_records())
+    plan = Plan(
+        run_id=spec.run_id,
+        samples=sum(counts.unique),
+        chunks=len(index),
+        datasets=counts.to_records(),
+        faults=dict(counts.faults.most_common()),
+    )
     write_run(spec, plan, store)
     return plan
 
@@ -65,7 +71,8 @@ def describe_plan(spec: RunSpec, samples: Iterable[Sample]) -> dict[str, Any]:
         "digest": spec.digest(),
         "samples": sum(lengths),
         "chunks": len(lengths),
-        "faults": counts.faults,
+        "faults": counts.faults.total(),
+        "faults_by_code": dict(counts.faults.most_common()),
         "datasets": [record.model_dump() for record in counts.to_records()],
         "spec": spec.model_dump(mode="json"),
     }

@@ -11,6 +11,9 @@ from common.records import Media, Sample
 from common.spec.models import DatasetSource
 from producer.datasets import read_dataset
 
+# Fields that planning and later waves set, and the identity.
+LATER = {"sample_id", "group", "messages", "request_digest", "twins", "made_before", "violations_before"}
+
 
 def read(folder: Path, *rows: Any, **source: Any) -> list[Sample]:
     path = folder / "set.jsonl"
@@ -39,8 +42,9 @@ def test_row_becomes_a_sample(tmp_path: Path) -> None:
         "topic": "z",
     }
     (sample,) = read(tmp_path, row, name="demo")
-    assert sample.model_dump(exclude={"sample_id", "group", "made_before", "violations_before"}) == {
+    assert sample.model_dump(exclude=LATER) == {
         "dataset": "demo",
+        "row": 0,
         "index": "q7",
         "kind": "multiple_choice",
         "question": "Which?",

@@ -80,7 +80,7 @@ def test_stored_chunks_hold_the_shuffled_samples(store: Store, tmp_path: Path) -
 
     folder = tmp_path / "separate"
     folder.mkdir()
-    groups = shuffle_samples(samples, Counts(["one", "two"]), seed=3, scratch=folder)
+    groups = shuffle_samples([*samples, *samples[:20]], Counts(["one", "two"]), seed=3, scratch=folder)
     assert stored == [Sample.model_validate_json(entry.line) for group in groups for entry in group]
     assert (plan.samples, plan.chunks) == (200, len(chunks))
     assert plan.datasets == (
