@@ -46,8 +46,9 @@ class Media(Record):
 
     Exactly one of ``data`` (base64 text) and ``uri`` is set. If ``offset`` and ``length`` (bytes) are set, the media is that
     byte range of the file at ``uri``, and ``encoding`` states whether the range contains base64 text or raw bytes. ``digest``
-    is the digest of the bytes in the file, before any decoding, at the time of planning. It is None for inline media, for a
-    URL, and for a file that is identified by its path only.
+    is the digest of the decoded bytes at the time of planning, so that the same image has the same digest in every form. It is
+    None for a URL, and for a file that is identified by its path only. In plans of earlier versions, it is the digest of the
+    base64 text of a byte range, and None for inline media.
     """
 
     kind: Literal["image", "video"] = "image"

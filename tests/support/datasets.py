@@ -5,6 +5,8 @@ import random
 import tracemalloc
 from pathlib import Path
 
+from common.digests import digest_bytes
+from common.records import Media
 from common.spec.models import DatasetSource
 from producer.datasets import read_dataset
 
@@ -25,3 +27,8 @@ def check_memory_is_bounded(path: Path) -> None:
     assert len(samples) == 20
     assert len({sample.group for sample in samples}) == 1
     assert peak_bytes < 30 * 2**20
+
+
+def inline(text: str) -> Media:
+    """Return base64 text as inline media with the digest of its bytes."""
+    return Media(data=text, digest=digest_bytes(base64.b64decode(text)))

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from common.digests import digest_bytes
 from common.errors import ConfigError
 from common.records import Media, Sample
 from common.spec.models import DatasetSource
@@ -249,7 +250,9 @@ def test_row_without_question_is_a_fault(tmp_path: Path, row: dict[str, Any]) ->
         ("kind", "yes-no", "expected one of multiple_choice, yes_no, number, short_text, free_text; did you mean 'yes_no'?"),
         ("kind", 3, "expected one of multiple_choice"),
         ("image", 3, "expected a data: URL, a URL or a path"),
-        ("image", [{"path": "a.png"}], "expected a data: URL, a URL or a path"),
+        ("image", [{"file": "a.png"}], "expected an object with one of bytes, url and path"),
+        ("image", {"path": None, "bytes": None}, "expected an object with one of bytes, url and path"),
+        ("image", ["a.png", None], "expected a data: URL, a URL or a path"),
     ],
 )
 def test_wrong_field_type_is_a_bad_field(tmp_path: Path, field: str, value: Any, part: str) -> None:
@@ -285,7 +288,7 @@ def test_media_are_read_from_paths_urls_or_base64(tmp_path: Path) -> None:
         Media(uri=f"{tmp_path}/a/b.png"),
         Media(uri="/abs/c.png"),
         Media(uri="https://h.example/d.png"),
-        Media(data="aGk="),
+        Media(data="aGk=", digest=digest_bytes(b"hi")),
         Media(uri=f"{tmp_path}/e.mp4", kind="video"),
     )
 

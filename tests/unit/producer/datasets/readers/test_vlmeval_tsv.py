@@ -10,7 +10,7 @@ from common.errors import ConfigError
 from common.records import Media, Sample
 from common.spec.models import DatasetSource
 from producer.datasets import read_dataset
-from tests.support.datasets import check_memory_is_bounded, make_base64
+from tests.support.datasets import check_memory_is_bounded, inline, make_base64
 
 
 def write(folder: Path, *rows: dict[str, Any]) -> Path:
@@ -69,7 +69,7 @@ def test_row_becomes_a_sample(tmp_path: Path) -> None:
         "hint": "h",
         "options": {"A": "x", "B": "y"},
         "target": ("B",),
-        "media": (Media(data=SMALL).model_dump(),),
+        "media": (inline(SMALL).model_dump(),),
         "metadata": {"category": "k", "l2-category": "l", "split": "dev", "g_index": "3"},
         "fault": None,
     }
@@ -218,7 +218,7 @@ def test_image_path_prefers_the_images_folder(tmp_path: Path) -> None:
 def test_image_column_overrides_image_path(tmp_path: Path) -> None:
     rows = [{"image": SMALL, "image_path": "a.png"}, {"image": "", "image_path": "a.png"}]
     samples = read(write(tmp_path, *({"question": "Q?", **row} for row in rows)))
-    assert [sample.media for sample in samples] == [(Media(data=SMALL),), (Media(uri=f"{tmp_path}/a.png"),)]
+    assert [sample.media for sample in samples] == [(inline(SMALL),), (Media(uri=f"{tmp_path}/a.png"),)]
 
 
 def test_rotated_rows_are_not_duplicates(tmp_path: Path) -> None:
