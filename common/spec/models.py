@@ -49,12 +49,14 @@ class DatasetSource(Spec):
     limit: int | None = Field(None, gt=0, description="read only the first rows")
     kind: Kind | None = Field(None, description="question kind of every row; by default, each row determines its kind")
     fields: dict[str, str] = Field(default_factory=dict)
+    ignore: tuple[str, ...] = Field((), description="columns that are not read and not kept as metadata")
     media_root: str | None = Field(None, description="folder at which relative media paths start; by default, the file's folder")
     digest: str | None = Field(None, description="digest of the file's content; set when the spec is resolved")
     digest_media: Literal["auto", "always", "never"] = Field(
         "auto", description="whether the content of media files counts; auto: up to a maximum number of files and bytes"
     )
     media_digest: str | None = Field(None, description="digest of the content of all media files; set when the spec is resolved")
+    found_kind: Kind | None = Field(None, description="question kind of rows without options; set when the spec is resolved")
 
     @model_validator(mode="before")
     @classmethod
@@ -189,7 +191,9 @@ class RunSpec(Spec):
         if not asked["model"]["media"]:
             del asked["model"]["media"]
         for source in asked["datasets"]:
-            del source["path"], source["media_root"], source["digest_media"], source["media_digest"]
+            del source["path"], source["media_root"], source["digest_media"], source["media_digest"], source["found_kind"]
+            if not source["ignore"]:
+                del source["ignore"]
         return asked
 
     @property

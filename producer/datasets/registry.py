@@ -13,7 +13,8 @@ from common.errors import ConfigError, explain_unreadable
 from common.records import Sample
 from common.spec.models import DatasetSource
 from common.spelling import suggest
-from producer.datasets.rows import Row, read_samples
+from producer.datasets.rows import Row
+from producer.datasets.samples import read_samples
 
 Reader = Callable[[DatasetSource], Iterator[Row]]
 

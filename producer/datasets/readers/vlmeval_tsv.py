@@ -11,8 +11,6 @@ dataset in which only some answers are yes or no. For such a dataset, set ``kind
 value is a known kind.
 """
 
-import ast
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +18,11 @@ from string import ascii_uppercase
 from typing import Any, Literal
 
 from common.errors import ConfigError, SampleError
-from common.records import Fault, Kind
+from common.records import Fault
 from common.spec.models import DatasetSource
 from common.spelling import suggest
-from producer.datasets.fields import KINDS, are_yes_no, to_target
+from producer.datasets.fields import KINDS
+from producer.datasets.literals import read_texts
 from producer.datasets.media import Reference, refer
 from producer.datasets.readers.lines import open_text, skip_bom
 from producer.datasets.readers.tsv import Record, Span, read_cell, read_records, split_record
@@ -132,7 +131,7 @@ def _read_row(record: Record, number: int, table: _Table) -> Row:
             texts[role][name] = text
     fields, options = texts["field"], texts["option"]
     _shape_fields(fields, table.columns)
-    row.kind = _decide_kind(options, fields.get(table.columns.get("target", "")))
+    row.kind = "short_text"
     row.fields = fields | {table.reading.names["options"][0]: options} if options else fields
     if row.fault is None:
         row.media = _read_images(row, record, image, "".join(texts["image_path"].values()), table)
@@ -166,26 +165,7 @@ def _shape_fields(fields: dict[str, Any], columns: dict[str, str]) -> None:
     """Convert list literals to lists."""
     for ours in ("target", "options", "video"):
         if (column := columns.get(ours)) in fields:
-            fields[column] = _read_list(fields[column])
-
-
-def _decide_kind(options: dict[str, str], target: Any) -> Kind:
-    if any(map(str.strip, options.values())):
-        return "multiple_choice"
-    return "yes_no" if target is not None and are_yes_no(to_target(target)) else "short_text"
-
-
-def _read_list(text: str) -> str | list[str]:
-    """Return the texts of a list literal such as ``['a', 'b']``. Return any other text, such as ``[0, 1]``, unchanged."""
-    if not (text.startswith("[") and text.endswith("]")):
-        return text
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Python warns about escapes such as \d, which are common in answers
-            value = ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return text
-    return value if value and all(isinstance(one, str) for one in value) else text
+            fields[column] = read_texts(fields[column]) or fields[column]
 
 
 def _read_images(row: Row, record: Record, cell: Span | None, paths: str, table: _Table) -> list[Reference]:
@@ -195,7 +175,7 @@ def _read_images(row: Row, record: Record, cell: Span | None, paths: str, table:
         if cell and (images := table.image_cells.read(record, cell)):
             return images
         ours = "image_path"
-        texts = _read_list(paths) if paths else []
+        texts = (read_texts(paths) or paths) if paths else []
         return [_refer(text, table) for text in ([texts] if isinstance(texts, str) else texts)]
     except SampleError as error:
         row.fault = find_fault(table.reading.source, row.line, error, table.columns[ours])
