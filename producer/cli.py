@@ -71,13 +71,16 @@ def enqueue(spec_path: Path, changes: tuple[str, ...], dry_run: bool, as_json: b
     from common.settings import get_settings
     from common.spec.files import read_specs
     from producer.console.status import print_enqueued
-    from producer.datasets.media_digests import digest_media
+    from producer.datasets.survey import survey_specs
     from producer.planning.plan import describe_plan
     from producer.runs.enqueue import enqueue_run
 
-    specs = digest_media(read_specs(spec_path, changes))
+    specs, notices = survey_specs(read_specs(spec_path, changes))
     if dry_run:
-        click.echo(json.dumps([describe_plan(spec, _read_samples(spec)) for spec in specs], indent=2, ensure_ascii=False))
+        described = [describe_plan(spec, _read_samples(spec)) for spec in specs]
+        for plan in described:
+            plan["notices"] = [notice.model_dump(exclude_none=True) for notice in [*notices, *plan["notices"]]]
+        click.echo(json.dumps(described, indent=2, ensure_ascii=False))
         return
     settings = get_settings()
     with _fleet(create=True) as (store, ledger):

@@ -75,7 +75,7 @@ def read_conversation(value: Any, own: Sequence[Reference], read_media: ReadMedi
     _check_order([turn.role for turn in turns])
     placed, media = _place_media(turns, own)
     messages = tuple(Message(role=turn.role, content=tuple(content)) for turn, content in zip(turns, placed, strict=True))
-    question = "".join(part for part in placed[-1] if isinstance(part, str)).strip()
+    question = "\n".join(part.strip() for part in placed[-1] if isinstance(part, str) and not part.isspace())
     return Conversation(messages, tuple(media), question, target)
 
 

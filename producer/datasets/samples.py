@@ -7,6 +7,7 @@ with a ``fault`` that names file, line and field.
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
+from string import ascii_uppercase
 from typing import Any, TypeVar
 
 import msgspec
@@ -160,7 +161,8 @@ class RowFields:
 def sort_fields(row: Row, reading: Reading) -> tuple[dict[str, tuple[str, Any]], dict[str, Any]]:
     """Return the known fields, as a map of our name to (name in the file, value), and the metadata. Null counts as absent.
 
-    A row with a question is not read as a conversation, unless the source maps one. Bytes are not kept as metadata.
+    Columns A, B, … are options if no other field is. A row with a question is not read as a conversation, unless the source maps
+    one. Bytes are not kept as metadata.
     """
     found: dict[str, tuple[str, Any]] = {}
     metadata = row.metadata
@@ -177,6 +179,9 @@ def sort_fields(row: Row, reading: Reading) -> tuple[dict[str, tuple[str, Any]],
                 found[ours], metadata[other[0]] = best, other[1]
             else:
                 found[ours] = (name, value)
+    if "options" not in found and {"A", "B"} <= metadata.keys() and all(isinstance(metadata[one], str) for one in "AB"):
+        letters = [name for name in ascii_uppercase if name in metadata]
+        found["options"] = (letters[0], {name: metadata.pop(name) for name in letters})
     if "messages" in found and "question" in found and "messages" not in reading.source.fields:
         name, metadata[name] = found.pop("messages")
     for name, value in metadata.items():

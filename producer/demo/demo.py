@@ -26,7 +26,7 @@ from common.storage.store import Store, open_store
 from producer.console.scores import print_scores
 from producer.console.watch import watch_run
 from producer.datasets import read_dataset
-from producer.datasets.media_digests import digest_media
+from producer.datasets.survey import survey_specs
 from producer.demo.redis_server import start_redis
 from producer.evaluation.evaluate import evaluate_run
 from producer.results.collect import collect_rows, write_results
@@ -41,7 +41,7 @@ def run_demo(folder: Path, console: Console) -> RunStatus:
     spec_path = EXAMPLES / "demo.yaml"
     if not spec_path.is_file():
         raise ConfigError(f"{spec_path} is missing; run the demo from a clone of the repository")
-    (spec,) = digest_media(read_specs(spec_path))
+    (spec,), _ = survey_specs(read_specs(spec_path))
     store_folder = (folder / "store").resolve()
     store = open_store(f"file://{store_folder}")
     with hold_interrupts(), start_redis(folder / "redis") as server, hold_interrupts(held=False):

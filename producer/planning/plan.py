@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import structlog
 
 from common.errors import ConfigError
 from common.records import Plan, Sample
@@ -16,7 +17,12 @@ from common.storage.keys import index_key, samples_key
 from common.storage.plan_index import IndexBuilder
 from common.storage.run_record import write_run
 from common.storage.store import Store
+from producer.datasets.survey import Notice
 from producer.planning.shuffle import Counts, Spread, shuffle_samples
+
+log = structlog.get_logger()
+
+_FEWEST_ALIKE = 2  # rows
 
 
 def plan_run(spec: RunSpec, samples: Iterable[Sample], store: Store) -> Plan:
@@ -35,6 +41,8 @@ def plan_run(spec: RunSpec, samples: Iterable[Sample], store: Store) -> Plan:
                 f"nothing to run: no rows in {', '.join(source.path for source in spec.datasets)}; expected at least one"
             )
     store.put(index_key(spec.run_id), index.encode())
+    for notice in find_alike(counts):
+        log.warning("dataset.rows_alike", dataset=notice.dataset, rows=notice.rows, hint=notice.hint)
     plan = Plan(
         run_id=spec.run_id,
         samples=sum(counts.unique),
@@ -74,8 +82,24 @@ def describe_plan(spec: RunSpec, samples: Iterable[Sample]) -> dict[str, Any]:
         "faults": counts.faults.total(),
         "faults_by_code": dict(counts.faults.most_common()),
         "datasets": [record.model_dump() for record in counts.to_records()],
+        "notices": find_alike(counts),
         "spec": spec.model_dump(mode="json"),
     }
+
+
+def find_alike(counts: Counts) -> list[Notice]:
+    """Return a notice for each dataset of which most rows ask the same: the column that tells them apart is probably unused."""
+    return [
+        Notice(
+            event="dataset.rows_alike",
+            dataset=record.name,
+            rows=record.rows,
+            hint=f"only {record.unique:,} of {record.rows:,} rows ask something different, and each is asked once; check that the "
+            "columns of media and question are used",
+        )
+        for record in counts.to_records()
+        if record.rows > _FEWEST_ALIKE and record.unique * 2 <= record.rows
+    ]
 
 
 def cut_chunks(groups: Iterable[list[Spread]], bounds: Chunks) -> Iterator[list[Spread]]:
