@@ -26,9 +26,9 @@ def read(value: Any, *own: str) -> Conversation:
 def show(value: Any, *own: str) -> list[tuple[str, list[str]]]:
     """Return (role, content) of each message. Media are shown as ``(name)``."""
     conversation = read(value, *own)
-
-
-X
+    names = [f"({reference.key.partition(':')[2]})" for reference in conversation.media]
+    messages = conversation.messages
+    return [(message.role, [names[part] if isinstance(part, int) else part for part in message.content]) for message in messages]
 
 
 def llava(*turns: str) -> list[dict[str, str]]:
