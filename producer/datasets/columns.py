@@ -80,13 +80,10 @@ class Column:
     rows: int = 0
     looked_at: int = 0
     looks: Counter[Look] = field(default_factory=Counter)
-    example: Any = None
 
     def add(self, value: Any, root: str, target: tuple[str, ...]) -> None:
         if value is None or value in ("", [], {}, b"") or (isinstance(value, str) and value.isspace()):
             return
-        if not self.rows:
-            self.example = value
         self.rows += 1
         if self.looked_at < _LOOKED_AT:
             self.looked_at += 1
@@ -114,6 +111,8 @@ class Column:
 
 def suggest_field(name: str, column: Column, used: Counter[str]) -> str | None:
     """Return our field that a column probably is, or None. ``used`` counts the rows in which each of our fields is used."""
+    if not column.rows:
+        return None
     has_media = any(used[ours] for ours in ("image", "image_path", "video"))
     if column.media and (column.holds_media or not has_media):
         return column.media

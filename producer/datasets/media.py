@@ -1,8 +1,9 @@
 """The media of a row: inline base64, a path or URL, or a byte range of the dataset file, each with its content key.
 
-A field holds a text (data URL, URL or path), bytes, an object (``{"bytes", "path"}`` of Hugging Face datasets, in which JSON
-holds the bytes as base64, or ``{"url"}`` of OpenAI), or a list of these. ``Media.digest`` is the digest of the decoded bytes, so
-the same image has the same digest in every form. Bytes that are not a byte range of the file are copied into the plan as base64.
+A field holds a text (data URL, URL, path, or base64 of an image), bytes, an object (``{"bytes", "path"}`` of Hugging Face datasets,
+in which JSON holds the bytes as base64, or ``{"url"}`` of OpenAI), or a list of these. ``Media.digest`` is the digest of the decoded
+bytes, so the same image has the same digest in every form. Bytes that are not a byte range of the file are copied into the plan as
+base64.
 
 The key is part of ``sample_id`` and ``group``. For embedded media, it is a digest of the base64 text, independent of the place
 of the text, so equal images have equal keys. For a file, it is a digest of its content if ``survey`` has computed a
@@ -29,6 +30,9 @@ INLINE_LIMIT_BYTES = 8 * 1024
 _PATH_LIMIT = 4096
 _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="
 _SCHEME_LIMIT = 16
+# PNG, JPEG, GIF and WebP as base64. A path has a dot, which is not a character of base64.
+_BASE64_OF_IMAGES = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR")
+_SHORTEST_BASE64 = 64
 
 # Map a path to the size and times of the file when it was read, and the digest of its content.
 _digests: dict[str, tuple[tuple[int, int, int], str]] = {}
@@ -148,9 +152,12 @@ def embed(payload: bytes, kind: MediaKind, path: str, offset: int | None) -> Ref
 
 
 def _read_text(text: str, kind: MediaKind, place: Place, root: str) -> Reference:
-    if text[:5].lower() != "data:":
+    if text[:5].lower() == "data:":
+        payload = _read_data_url(text)
+    elif text.startswith(_BASE64_OF_IMAGES) and len(text) > _SHORTEST_BASE64 and not text.encode().translate(None, _BASE64):
+        payload = text.encode()
+    else:
         return refer(text, kind, root)
-    payload = _read_data_url(text)
     at = place.content.find(payload) if place.offset is not None and len(payload) > INLINE_LIMIT_BYTES else -1
     return embed(payload, kind, place.path, place.offset + at if place.offset is not None and at >= 0 else None)
 

@@ -42,6 +42,13 @@ def test_bytes_in_every_form_have_one_digest(content: bytes, form: Any) -> None:
     assert read(form(content)) == [Media(data=to_text(content), digest=digest_bytes(content))]
 
 
+@pytest.mark.parametrize("magic", [b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF89a", b"RIFF"])
+def test_base64_of_an_image_is_no_path(magic: bytes) -> None:
+    content = magic + bytes(100)
+    assert read(to_text(content)) == [Media(data=to_text(content), digest=digest_bytes(content))]
+    assert read(f"/9j/{'a' * 100}.png") == [Media(uri=f"/9j/{'a' * 100}.png")]
+
+
 @pytest.mark.parametrize(
     ("value", "uri"),
     [
