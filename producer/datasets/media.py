@@ -1,9 +1,9 @@
 """The media of a row: inline base64, a path or URL, or a byte range of the dataset file, each with its content key.
 
 A field holds a text (data URL, URL, path, or base64 of an image), bytes, an object (``{"bytes", "path"}`` of Hugging Face datasets,
-in which JSON holds the bytes as base64, or ``{"url"}`` of OpenAI), or a list of these. ``Media.digest`` is the digest of the decoded
-bytes, so the same image has the same digest in every form. Bytes that are not a byte range of the file are copied into the plan as
-base64.
+in which JSON holds the bytes as base64, or ``{"url"}`` of OpenAI), or a list of these. ``Media.digest`` is the digest of the
+decoded bytes, so the same image has the same digest in every form. Bytes that are not a byte range of the file are copied into the
+plan as base64.
 
 The key is part of ``sample_id`` and ``group``. For embedded media, it is a digest of the base64 text, independent of the place
 of the text, so equal images have equal keys. For a file, it is a digest of its content if ``survey`` has computed a

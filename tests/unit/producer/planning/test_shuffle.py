@@ -80,9 +80,10 @@ def test_every_row_is_a_sample_or_twin(given_rows: list[Row]) -> None:
 
 
 def test_twins_keep_their_targets_and_metadata() -> None:
+    different: list[dict[str, Any]] = [{"target": ("x",)}, {"target": ("y",), "metadata": {"split": "test"}}, {"target": ()}]
     rows = [
         make_sample(number, row=number, sample_id=f"{number}", group=f"{number}", request_digest="same", **fields)
-        for number, fields in enumerate([{"target": ("x",)}, {"target": ("y",), "metadata": {"split": "test"}}, {"target": ()}])
+        for number, fields in enumerate(different)
     ]
     groups, counts = shuffle(rows, datasets=("rows",))
     (sample,) = read_samples(groups)
