@@ -15,9 +15,9 @@ from string import ascii_uppercase
 from typing import Any
 
 from common.errors import SampleError
-from producer.datasets.literals import read_literal
 from producer.datasets.media import MediaKind, find_path, find_size, refer
 from producer.datasets.rows import ALIASES
+from producer.datasets.values.literals import read_literal
 
 SUGGESTED: dict[str, tuple[str, ...]] = {
     "question": ("query", "text", "prompt", "instruction", "problem", "input", "user_prompt", "q", "questions"),

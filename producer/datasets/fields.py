@@ -13,7 +13,7 @@ from typing import Any, get_args
 from common.errors import SampleError
 from common.records import Kind
 from common.spelling import suggest
-from producer.datasets.literals import read_texts
+from producer.datasets.values.literals import read_texts
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 

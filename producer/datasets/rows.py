@@ -39,16 +39,18 @@ MEDIA_KINDS: dict[str, MediaKind] = {"image": "image", "image_path": "image", "v
 class Row:
     """One row as the reader of a format returns it.
 
-    ``number`` counts rows from 0, ``line`` is the 1-based line where the row begins, and ``content`` its bytes. ``offset`` is
+    ``number`` counts rows from 0, ``line`` is the 1-based line where the row begins or a text that names the row's place in a
+    source without lines, and ``content`` its bytes. ``offset`` is
     the position of these bytes in the file, if the file contains them unchanged. In that case, large base64 text is referenced
     instead of copied. ``fields`` maps the file's field names to the raw values, with the types of JSON and text that UTF-8 can
     encode, or bytes. A reader with special rules also sets ``media``, ``metadata``, and the ``kind`` of rows without options and
     without a kind field, if the format knows one. A dataset of yes/no questions has its own kind in every format.
-    ``columns`` lists all field names that a row of the file can have, if ``fields`` may omit some of them.
+    ``columns`` lists all field names that a row of the file can have, if ``fields`` may omit some of them. ``reading`` has the
+    rules for the row's own file, if the dataset has several files.
     """
 
     number: int
-    line: int
+    line: int | str
     content: bytes
     offset: int | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
@@ -57,6 +59,7 @@ class Row:
     metadata: dict[str, Any] = field(default_factory=dict)
     fault: Fault | None = None
     columns: Collection[str] | None = None
+    reading: "Reading | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,8 @@ def explain_unmapped(source: DatasetSource, missing: str, known: list[str]) -> s
     return f"{where}{suggest(missing, known)}; expected one of: {shown}"
 
 
-def find_fault(source: DatasetSource, line: int, error: SampleError, name: str | None = None) -> Fault:
+def find_fault(source: DatasetSource, line: int | str, error: SampleError, name: str | None = None) -> Fault:
     """Return the fault of a row, with its file, line and field."""
-    place = f"{Path(source.path).name}: line {line}" + (f": field {name!r}" if name else "")
+    at = line if isinstance(line, str) else f"line {line}"
+    place = f"{Path(source.path).name}: {at}" + (f": field {name!r}" if name else "")
     return Fault(code=error.code, message=mask_text(f"{place}: {error}"))

@@ -16,11 +16,12 @@ from common.digests import digest_bytes
 from common.errors import ConfigError, SampleError
 from common.records import Fault, Kind, Sample
 from common.spec.models import DatasetSource
-from producer.datasets.choices import are_listed, find_positions, to_letters, to_options, to_positions
-from producer.datasets.conversations import Conversation, holds_messages, read_conversation
 from producer.datasets.fields import infer_kind, read_mathvista_kind, to_index, to_kind, to_question, to_target, to_text
 from producer.datasets.media import MediaKind, Place, Reference, pin_reference, read_references
+from producer.datasets.metadata import to_metadata
 from producer.datasets.rows import MEDIA_KINDS, Reading, Row, explain_unmapped, find_fault, plan_reading
+from producer.datasets.values.choices import are_listed, find_positions, to_letters, to_options, to_positions
+from producer.datasets.values.conversations import Conversation, holds_messages, read_conversation
 
 _ENCODER = msgspec.json.Encoder()
 Value = TypeVar("Value")
@@ -50,6 +51,7 @@ def read_samples(source: DatasetSource, rows: Iterator[Row]) -> Iterator[Sample]
 
 def to_sample(row: Row, reading: Reading) -> Sample:
     """Return the sample of a row. Keep the first fault. Read all valid fields, also in an invalid row."""
+    reading = row.reading or reading
     source = reading.source
     fields = RowFields(row, reading)
     options = fields.read("options", to_options) or {}
@@ -86,7 +88,7 @@ def to_sample(row: Row, reading: Reading) -> Sample:
         media=tuple([reference.media for reference in references]),
         messages=messages,
         group=group or (digest_bytes("\n".join(keys).encode(), size=8) if keys else sample_id),
-        metadata=fields.metadata,
+        metadata=to_metadata(fields.metadata),
         fault=fields.fault,
     )
 
@@ -162,7 +164,7 @@ def sort_fields(row: Row, reading: Reading) -> tuple[dict[str, tuple[str, Any]],
     """Return the known fields, as a map of our name to (name in the file, value), and the metadata. Null counts as absent.
 
     Columns A, B, … are options if no other field is. A row with a question is not read as a conversation, unless the source maps
-    one. Bytes are not kept as metadata.
+    one.
     """
     found: dict[str, tuple[str, Any]] = {}
     metadata = row.metadata
@@ -184,15 +186,4 @@ def sort_fields(row: Row, reading: Reading) -> tuple[dict[str, tuple[str, Any]],
         found["options"] = (letters[0], {name: metadata.pop(name) for name in letters})
     if "messages" in found and "question" in found and "messages" not in reading.source.fields:
         name, metadata[name] = found.pop("messages")
-    for name, value in metadata.items():
-        if isinstance(value, bytes | list | dict):
-            metadata[name] = _omit_bytes(value)
     return found, metadata
-
-
-def _omit_bytes(value: Any) -> Any:
-    if isinstance(value, bytes):
-        return None
-    if isinstance(value, list):
-        return [_omit_bytes(one) for one in value]
-    return {name: _omit_bytes(one) for name, one in value.items()} if isinstance(value, dict) else value

@@ -20,14 +20,14 @@ from common.digests import digest_record
 from common.errors import ConfigError, SampleError
 from common.records import Kind, Media, Record
 from common.spec.models import DatasetSource, RunSpec
-from producer.datasets.choices import to_options
 from producer.datasets.columns import Column, suggest_field
-from producer.datasets.conversations import read_conversation
 from producer.datasets.fields import are_yes_no, is_number, read_mathvista_kind, to_target
 from producer.datasets.media import MediaKind, Reference, digest_path, find_path, find_size, refer
 from producer.datasets.registry import find_reader
 from producer.datasets.rows import MEDIA_KINDS, Row, plan_reading
 from producer.datasets.samples import sort_fields
+from producer.datasets.values.choices import to_options
+from producer.datasets.values.conversations import read_conversation
 
 log = structlog.get_logger()
 
@@ -135,6 +135,7 @@ class _Facts:
         self._most = {"never": 0, "auto": MOST_FILES + 1, "always": None}[self.source.digest_media]
 
     def add_row(self, row: Row) -> None:
+        self.reading = row.reading or self.reading
         found, unused = sort_fields(row, self.reading)
         self.used.update(list(found))
         references, last_turn = self._read_media(row, found)

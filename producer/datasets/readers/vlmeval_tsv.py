@@ -21,13 +21,13 @@ from common.records import Fault
 from common.spec.models import DatasetSource
 from common.spelling import suggest
 from producer.datasets.fields import KINDS
-from producer.datasets.literals import read_texts
 from producer.datasets.media import Reference, find_size, refer
 from producer.datasets.readers.lines import open_text, skip_bom
 from producer.datasets.readers.tsv import Record, Span, read_cell, read_records, split_record
 from producer.datasets.readers.tsv_images import ImageCells
 from producer.datasets.registry import register_reader
 from producer.datasets.rows import Reading, Row, explain_unmapped, find_fault, plan_reading
+from producer.datasets.values.literals import read_texts
 
 _READ = ("id", "question", "hint", "options", "target", "group", "image", "image_path", "video", "messages")
 # VLMEvalKit's names take precedence over our aliases. Its ``video`` column names a clip, and ``video_path`` the file.

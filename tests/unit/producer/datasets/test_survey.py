@@ -13,13 +13,16 @@ from structlog.testing import capture_logs
 from common.errors import ConfigError
 from common.spec.files import read_specs
 from common.spec.models import DatasetSource
+from producer.datasets import survey
+from producer.datasets.rows import Row, plan_reading
+from producer.datasets.samples import to_sample
 from producer.datasets.survey import Notice, survey_dataset, survey_specs
 from tests.support.datasets import read_rows
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(60)
 PNG_TEXT = base64.b64encode(PNG).decode()
 
-Row = dict[str, Any]
+Fields = dict[str, Any]
 
 
 @pytest.fixture
@@ -29,19 +32,19 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def write(folder: Path, rows: list[Row]) -> Path:
+def write(folder: Path, rows: list[Fields]) -> Path:
     path = folder / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
 
-def find_notices(folder: Path, rows: list[Row], **source: Any) -> list[tuple[str | None, str | None, int]]:
+def find_notices(folder: Path, rows: list[Fields], **source: Any) -> list[tuple[str | None, str | None, int]]:
     """Return column, suggested field and rows of each notice."""
-    survey = survey_dataset(DatasetSource(path=str(write(folder, rows)), **source))
-    return [(notice.column, notice.looks_like, notice.rows) for notice in survey.notices]
+    notices = survey_dataset(DatasetSource(path=str(write(folder, rows)), **source)).notices
+    return [(notice.column, notice.looks_like, notice.rows) for notice in notices]
 
 
-KINDS: dict[str, tuple[list[Row], list[str]]] = {
+KINDS: dict[str, tuple[list[Fields], list[str]]] = {
     "all yes or no": ([{"answer": "Yes"}, {"answer": "no"}], ["yes_no", "yes_no"]),
     "some yes or no": ([{"answer": "Yes"}, {"answer": "red"}], ["short_text", "short_text"]),
     "all numbers": ([{"answer": 7}, {"answer": "1,234"}], ["number", "number"]),
@@ -62,7 +65,7 @@ KINDS: dict[str, tuple[list[Row], list[str]]] = {
 
 
 @pytest.mark.parametrize(("rows", "kinds"), KINDS.values(), ids=KINDS)
-def test_kind_comes_from_all_rows(tmp_path: Path, rows: list[Row], kinds: list[str]) -> None:
+def test_kind_comes_from_all_rows(tmp_path: Path, rows: list[Fields], kinds: list[str]) -> None:
     rows = [row if "messages" in row else {"question": f"{number}?", **row} for number, row in enumerate(rows)]
     assert [sample.kind for sample in read_rows(tmp_path, *rows)] == kinds
 
@@ -109,6 +112,21 @@ def test_unused_media_are_refused(folder: Path, value: Any) -> None:
     assert find_notices(folder, rows, fields={"image": "figure"}) == []
 
 
+@pytest.mark.parametrize("value", [PNG, {"bytes": PNG, "path": None}, [PNG]])
+def test_unused_bytes_are_refused(tmp_path: Path, value: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parquet and Arrow files hold bytes."""
+    row = Row(0, 1, b"", fields={"question": "What?", "figure": value})
+    monkeypatch.setattr(survey, "find_reader", lambda source: lambda source: iter([row]))
+    with pytest.raises(ConfigError, match="column 'figure' holds media in 1 rows"):
+        survey_dataset(DatasetSource(path=str(tmp_path / "set.parquet")))
+
+
+def test_bytes_are_not_kept_as_metadata() -> None:
+    row = Row(0, 1, b"", fields={"question": "What?", "thumbnail": {"bytes": PNG, "size": 3}})
+    sample = to_sample(row, plan_reading(DatasetSource(path="/data/set.parquet")))
+    assert sample.metadata == {"thumbnail": {"bytes": "(68 bytes)", "size": 3}}
+
+
 def test_unused_video_is_refused_with_its_field(folder: Path) -> None:
     with pytest.raises(ConfigError, match=r"expected fields: \{video: film\}"):
         find_notices(folder, [{"question": "What?", "film": "clip.mp4"}])
@@ -141,7 +159,7 @@ def test_unused_video_is_refused_with_its_field(folder: Path) -> None:
         ({"question": "Look at <image>.", "image": "one.png"}, []),
     ],
 )
-def test_columns_that_should_be_used_are_noticed(folder: Path, row: Row, notices: list[tuple[str, str, int]]) -> None:
+def test_columns_that_should_be_used_are_noticed(folder: Path, row: Fields, notices: list[tuple[str, str, int]]) -> None:
     assert find_notices(folder, [row, row]) == notices
     named = {str(column): column for column, _, _ in notices if column}
     assert find_notices(folder, [row, row], ignore=list(named)) == [notice for notice in notices if notice[0] is None]

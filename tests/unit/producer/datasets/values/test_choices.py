@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import SampleError
-from producer.datasets.choices import to_letters, to_options
+from producer.datasets.values.choices import to_letters, to_options
 from tests.support.datasets import read_rows
 
 TEXTS = st.lists(st.text(min_size=1, max_size=9).filter(lambda text: bool(text.strip())), min_size=1, max_size=26)

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from common.errors import SampleError
 from common.records import Media
-from producer.datasets.conversations import Conversation, read_conversation
 from producer.datasets.media import MediaKind, Place, Reference, read_references, refer
+from producer.datasets.values.conversations import Conversation, read_conversation
 
 
 def read(value: Any, *own: str) -> Conversation:
@@ -51,6 +51,7 @@ FORMS: dict[str, tuple[Any, tuple[str, ...], list[tuple[str, list[str]]]]] = {
     "llava, two markers": (llava("<image>\n<image>\nWhich?"), ("a.png", "b.png"), [("user", ["(a.png)", "(b.png)", "Which?"])]),
     "llava, numbered markers": (llava("<image 2>or<image1>?"), ("a.png", "b.png"), [("user", ["(b.png)", "or", "(a.png)", "?"])]),
     "llava, same number twice": (llava("<image 1><image 1>"), ("a.png",), [("user", ["(a.png)", "(a.png)"])]),
+    "llava, number before the next": (llava("<image 2><image>"), ("a.png", "b.png"), [("user", ["(b.png)", "(a.png)"])]),
     "llava, no marker": (llava("What?"), ("a.png", "b.png"), [("user", ["(a.png)", "(b.png)", "What?"])]),
     "llava, earlier turns": (
         llava("<image>\n1?", "one", "2?", "two"),
@@ -156,11 +157,11 @@ FAULTS: dict[str, tuple[Any, tuple[str, ...], str]] = {
     ),
     "answer first": ([{"role": "assistant", "content": "x"}, *ask("1?")], (), "turn 1 is of the assistant; expected"),
     "late system message": ([*ask("1?"), {"role": "system", "content": "x"}], (), "turn 2 is a system message; expected"),
-    "llava marker without media": (llava("<image>\nWhat?"), (), "<image> names image 1, and the row has 0"),
-    "too many markers": (llava("<image><image>"), ("a.png",), "<image> names image 2, and the row has 1"),
-    "number too high": (ask("<image 3>"), ("a.png",), "<image 3> names image 3, and the row has 1"),
-    "slot without media": (ask({"type": "image"}), (), "a part of type image names image 1, and the row has 0"),
-    "other kind of media": (llava("<video>"), ("a.png",), "<video> names video 1, and the row has 0"),
+    "llava marker without media": (llava("<image>\nWhat?"), (), "<image> has no image, because the row has 0"),
+    "too many markers": (llava("<image><image>"), ("a.png",), "<image> has no image, because the row has 1"),
+    "number too high": (ask("<image 3>"), ("a.png",), "<image 3> has no image, because the row has 1"),
+    "slot without media": (ask({"type": "image"}), (), "a part of type image has no image, because the row has 0"),
+    "other kind of media": (llava("<video>"), ("a.png",), "<video> has no video, because the row has 0"),
     "marker in an answer": (llava("1?", "<image>", "2?"), ("a.png",), "turn 2: found <image> in a turn of the assistant"),
 }  # fmt: skip
 

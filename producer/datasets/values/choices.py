@@ -6,7 +6,7 @@ from typing import Any
 
 from common.errors import SampleError
 from producer.datasets.fields import misfit, to_plain_text
-from producer.datasets.literals import read_literal
+from producer.datasets.values.literals import read_literal
 
 _LETTERS = frozenset(ascii_uppercase)
 _ABSENT = ("none", "null", "nan")  # how tables write an absent list

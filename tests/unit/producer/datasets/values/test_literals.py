@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producer.datasets.literals import read_literal, read_texts
+from producer.datasets.values.literals import read_literal, read_texts
 
 TEXTS = st.lists(st.text(max_size=20), min_size=1, max_size=8)
 

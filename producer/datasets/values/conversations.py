@@ -9,7 +9,6 @@ Own media that nothing names come first in the last user message.
 """
 
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple
@@ -17,8 +16,8 @@ from typing import Any, Literal, NamedTuple
 from common.errors import SampleError
 from common.records import Message
 from producer.datasets.fields import misfit, to_text
-from producer.datasets.literals import read_literal
 from producer.datasets.media import MediaKind, Reference
+from producer.datasets.values.literals import read_literal
 
 Role = Literal["system", "user", "assistant"]
 ReadMedia = Callable[[Any, MediaKind], list[Reference]]
@@ -47,7 +46,7 @@ class Conversation(NamedTuple):
 
 
 class _Slot(NamedTuple):
-    """A place for media of the row's own fields. ``number`` counts them by kind from 1; None means the next one.
+    """A place for media of the row's own fields. ``number`` counts them by kind from 1; None means the first unused one.
 
     If ``is_required`` is false and the row has no such media, the slot is the text ``written``.
     """
@@ -181,29 +180,27 @@ def _check_order(roles: list[Role]) -> None:
 
 
 class _OwnMedia:
-    """The media of the row's own fields, which slots take by number or in order."""
+    """The media of the row's own fields. A slot takes one by its number, or the first one of its kind that is not used yet."""
 
     def __init__(self, own: Sequence[Reference]) -> None:
         kinds = [reference.media.kind for reference in own]
         self._positions = {kind: [at for at, one in enumerate(kinds) if one == kind] for kind in _MEDIA_PARTS.values()}
-        self._taken = Counter[MediaKind]()
         self.unused = dict.fromkeys(range(len(own)))
 
     def take(self, slot: _Slot) -> int | None:
         """Return the index of the media for a slot, or None if the slot is text. Raises ``SampleError`` if there is none."""
         positions = self._positions[slot.kind]
-        self._taken[slot.kind] += slot.number is None
-        number = slot.number or self._taken[slot.kind]
-        if number > len(positions):
-            if not positions and not slot.is_required:
-                return None
+        if not positions and not slot.is_required:
+            return None
+        fitting = positions[slot.number - 1 : slot.number] if slot.number else [at for at in positions if at in self.unused]
+        if not fitting:
             marker = slot.written.strip() or f"a part of type {slot.kind}"
             raise SampleError(
                 "bad_field",
-                f"{marker} names {slot.kind} {number}, and the row has {len(positions)}; expected as many as the turns name",
+                f"{marker} has no {slot.kind}, because the row has {len(positions)}; expected as many as the turns name",
             )
-        self.unused.pop(positions[number - 1], None)
-        return positions[number - 1]
+        self.unused.pop(fitting[0], None)
+        return fitting[0]
 
 
 def _place_media(turns: Sequence[_Turn], own: Sequence[Reference]) -> tuple[list[list[str | int]], list[Reference]]:

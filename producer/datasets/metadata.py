@@ -1,0 +1,14 @@
+"""Convert a value that no field of the sample uses, so that JSON can hold it."""
+
+from typing import Any
+
+
+def to_metadata(value: Any) -> Any:
+    """Return the value, with its size in place of binary data, because a result holds no copy of a file."""
+    if isinstance(value, bytes):
+        return f"({len(value):,} bytes)"
+    if isinstance(value, list):
+        return [to_metadata(one) for one in value]
+    if isinstance(value, dict):
+        return {name: to_metadata(one) for name, one in value.items()}
+    return value
