@@ -76,12 +76,15 @@ class Reading:
 
 
 def plan_reading(source: DatasetSource) -> Reading:
-    """Return the rules for reading a source. Raises ``ConfigError`` if it maps an unknown name."""
+    """Return the rules for reading a source. Raises ``ConfigError`` if it maps an unknown name or an ignored column."""
     if strange := [name for name in source.fields if name not in ALIASES]:
         raise ConfigError(
             f"dataset {source.name!r}: fields: {strange[0]!r} is not a known field name{suggest(strange[0], list(ALIASES))}; "
             f"expected NAME: FILE FIELD, where NAME is one of {', '.join(ALIASES)}"
         )
+    if both := [(ours, theirs) for ours, theirs in source.fields.items() if theirs in source.ignore]:
+        ours, theirs = both[0]
+        raise ConfigError(f"dataset {source.name!r}: fields.{ours} maps {theirs!r}, and ignore lists it; expected one of the two")
     mapped = {ours: (theirs,) for ours, theirs in source.fields.items()}
     names = ALIASES | mapped
     ours = {alias: name for name, aliases in names.items() for alias in aliases}

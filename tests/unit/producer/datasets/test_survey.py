@@ -116,7 +116,7 @@ def test_unused_media_are_refused(folder: Path, value: Any) -> None:
 def test_unused_bytes_are_refused(tmp_path: Path, value: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Parquet and Arrow files hold bytes."""
     row = Row(0, 1, b"", fields={"question": "What?", "figure": value})
-    monkeypatch.setattr(survey, "find_reader", lambda source: lambda source: iter([row]))
+    monkeypatch.setattr(survey, "find_reader", lambda _source: lambda _source: iter([row]))
     with pytest.raises(ConfigError, match="column 'figure' holds media in 1 rows"):
         survey_dataset(DatasetSource(path=str(tmp_path / "set.parquet")))
 

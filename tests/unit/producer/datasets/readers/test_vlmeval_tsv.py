@@ -283,3 +283,69 @@ def test_memory_is_independent_of_file_size(tmp_path: Path) -> None:
         for number in range(20):
             stream.write(f"{number}\t{image if number else 19}\t{number}?\n")
     check_memory_is_bounded(path)
+
+
+def test_choices_column_gives_options(tmp_path: Path) -> None:
+    rows = [
+        {"question": "Which?", "choices": "['0.50', 'None']", "answer": "None"},
+        {"question": "Why?", "choices": "", "answer": "x"},
+    ]
+    first, second = read(write(tmp_path, *rows))
+    assert (first.kind, first.options, first.target) == ("multiple_choice", {"A": "0.50", "B": "None"}, ("B",))
+    assert (second.kind, second.options, second.metadata) == ("short_text", {}, {})
+
+
+def test_letter_columns_take_precedence_over_choices(tmp_path: Path) -> None:
+    (sample,) = read(write(tmp_path, {"question": "Which?", "A": "x", "B": "y", "choices": "['p', 'q']", "answer": "B"}))
+    assert (sample.options, sample.target, sample.metadata) == ({"A": "x", "B": "y"}, ("B",), {"choices": "['p', 'q']"})
+
+
+def test_mapping_does_not_hide_letter_columns(tmp_path: Path) -> None:
+    path = write(tmp_path, {"question": "Which?", "A": "x", "B": "y", "C": "z", "choices": "['p', 'q']", "answer": "q"})
+    with pytest.raises(ConfigError, match=r"fields.options maps 'choices', .*option columns A, B, C;.* ignore: \[A, B, C\]"):
+        read(path, fields={"options": "choices"})
+    (sample,) = read(path, fields={"options": "choices"}, ignore=["A", "B", "C"])
+    assert (sample.options, sample.target, sample.metadata) == ({"A": "p", "B": "q"}, ("B",), {})
+
+
+@pytest.mark.parametrize(
+    ("row", "uris", "metadata"),
+    [
+        ({"video": "a.mp4"}, ["a.mp4"], {}),
+        ({"video": "clip_0", "video_path": "./video/a.mp4"}, ["./video/a.mp4"], {"video": "clip_0"}),
+        ({"video": "a.mp4", "video_path": ""}, ["a.mp4"], {}),
+        ({"video_path": "['a.mp4', 'b.mp4']"}, ["a.mp4", "b.mp4"], {}),
+        ({"video": "https://h/watch"}, ["https://h/watch"], {}),
+        ({"video": "clip_1"}, ["clip_1"], {}),
+        ({"video": "", "video_path": ""}, [], {}),
+    ],
+)
+def test_video_columns_become_media(tmp_path: Path, row: dict[str, str], uris: list[str], metadata: dict[str, str]) -> None:
+    (tmp_path / "clip_1").write_bytes(b"a video without a file ending")
+    (sample,) = read(write(tmp_path, {"question": "What?", **row}))
+    assert sample.media == tuple(Media(kind="video", uri=uri if "://" in uri else f"{tmp_path}/{uri}") for uri in uris)
+    assert (sample.metadata, sample.fault) == (metadata, None)
+
+
+def test_clip_id_without_a_file_is_bad_media(tmp_path: Path) -> None:
+    (sample,) = read(write(tmp_path, {"question": "What?", "video": "clip_000"}))
+    assert "field 'video': found 'clip_000', which is not a file in" in message_of(sample, "bad_media")
+
+
+def test_list_of_turns_is_a_bad_field(tmp_path: Path) -> None:
+    (sample,) = read(write(tmp_path, {"question": "['1?', '2?']", "answer": "['x', 'y']"}))
+    assert "field 'question': found a list of 2 turns; expected one question" in message_of(sample, "bad_field")
+
+
+def test_messages_column_is_a_conversation(tmp_path: Path) -> None:
+    turns = "[{'from': 'human', 'value': '<image>\\n1?'}, {'from': 'gpt', 'value': 'one'}]"
+    (sample,) = read(write(tmp_path, {"index": 0, "image": SMALL, "conversations": turns}))
+    assert [message.content for message in sample.messages] == [(0, "1?")]
+    assert (sample.target, sample.media, sample.fault) == (("one",), (inline(SMALL),), None)
+
+
+def test_ignored_columns_are_not_read(tmp_path: Path) -> None:
+    (sample,) = read(
+        write(tmp_path, {"question": "Q?", "image": SMALL, "note": "x", "hint": "h"}), ignore=["image", "note", "hint"]
+    )
+    assert (sample.media, sample.metadata, sample.hint) == ((), {}, None)
