@@ -83,8 +83,8 @@ def plan_reading(source: DatasetSource) -> Reading:
             f"expected NAME: FILE FIELD, where NAME is one of {', '.join(ALIASES)}"
         )
     if both := [(ours, theirs) for ours, theirs in source.fields.items() if theirs in source.ignore]:
-        ours, theirs = both[0]
-        raise ConfigError(f"dataset {source.name!r}: fields.{ours} maps {theirs!r}, and ignore lists it; expected one of the two")
+        name, column = both[0]
+        raise ConfigError(f"dataset {source.name!r}: fields.{name} maps {column!r}, and ignore lists it; expected one of the two")
     mapped = {ours: (theirs,) for ours, theirs in source.fields.items()}
     names = ALIASES | mapped
     ours = {alias: name for name, aliases in names.items() for alias in aliases}
