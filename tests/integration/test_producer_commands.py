@@ -96,11 +96,33 @@ def test_dry_run_prints_digest_without_writing(fleet: Fleet, spec_path: str) -> 
     assert list_everything(fleet) == ([], 0)
 
 
+def test_dry_run_lists_notices_and_faults(fleet: Fleet) -> None:
+    fleet.write_profile("quick")
+    rows = [{"question": "Why?", "label": "x", "id": number} for number in range(3)]
+    spec = fleet.write_spec("quick", [fleet.write_dataset("rows", [*rows, {"id": 3, "label": "y"}])])
+    [described] = read_json(fleet, "enqueue", str(spec), "--dry-run")
+    assert (described["faults"], described["faults_by_code"]) == (1, {"missing_question": 1})
+    assert [(notice["event"], notice.get("column"), notice["rows"]) for notice in described["notices"]] == [
+        ("dataset.column_unused", "label", 4),
+        ("dataset.rows_alike", None, 4),
+    ]
+    assert described["notices"][0]["hint"] == "use it with fields: {target: label}, or leave it out with ignore: [label]"
+
+
+def test_enqueue_of_faulty_dataset_exits_with_2(fleet: Fleet) -> None:
+    fleet.write_profile("quick")
+    spec = fleet.write_spec("quick", [fleet.write_dataset("rows", [{"id": 1}, {"id": 2}])])
+    error = fleet.run_producer("enqueue", str(spec), code=2)
+    assert "dataset 'rows': all of its rows are faulty (2). The first fault: missing_question: rows.jsonl: line 1" in error
+    assert list_everything(fleet) == ([], 0)
+
+
 def test_enqueue_prints_its_result_as_text_and_json(fleet: Fleet, spec_path: str) -> None:
     first = read_json(fleet, "enqueue", spec_path, "--json")
     assert (first["planned"], first["opened"], first["rung"], first["plan"]["samples"]) == (True, True, 7, 50)
     output = fleet.run_producer("enqueue", spec_path)
     assert f"{first['run_id']}: 60 rows, 50 samples in 7 chunks (planned before)" in output
+    assert "rows 60, unique 50, duplicates 10, faulty rows: none" in output
     assert f"producer watch {first['run_id']}" in output
     changed = read_json(fleet, "enqueue", spec_path, "--set", "shuffle.seed=1", "--set", "datasets.0.limit=20", "--json")
     assert changed["run_id"] != first["run_id"]
