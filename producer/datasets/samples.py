@@ -88,7 +88,7 @@ def to_sample(row: Row, reading: Reading) -> Sample:
         media=tuple([reference.media for reference in references]),
         messages=messages,
         group=group or (digest_bytes("\n".join(keys).encode(), size=8) if keys else sample_id),
-        metadata=to_metadata(fields.metadata),
+        metadata={name: to_metadata(value) for name, value in fields.metadata.items()},
         fault=fields.fault,
     )
 
@@ -104,8 +104,7 @@ class RowFields:
         self._row = row
         self._reading = reading
         self.found, self.metadata = sort_fields(row, reading)
-        read = {ours: self.read(ours, partial(self._read_media, kind=kind)) for ours, kind in MEDIA_KINDS.items()}
-        self.media = [*row.media, *(read["image"] or read["image_path"] or ()), *(read["video"] or ())]
+        self.media = [*row.media, *(self._read_field("image") or self._read_field("image_path")), *self._read_field("video")]
 
     def read(self, ours: str, convert: Callable[[Any], Value]) -> Value | None:
         """Return the converted value of a field, or None if the row does not have it or if it is faulty."""
@@ -152,6 +151,9 @@ class RowFields:
             letters = self.read("target", lambda value: to_letters(value, options, are_listed=is_list))
         return target if letters is None else letters
 
+    def _read_field(self, ours: str) -> list[Reference]:
+        return self.read(ours, partial(self._read_media, kind=MEDIA_KINDS[ours])) or [] if ours in self.found else []
+
     def _read_media(self, value: Any, kind: MediaKind) -> list[Reference]:
         place = Place(self._reading.source.path, self._row.content, self._row.offset)
         return read_references(value, kind, place, self._reading.root)
@@ -167,10 +169,10 @@ def sort_fields(row: Row, reading: Reading) -> tuple[dict[str, tuple[str, Any]],
     one.
     """
     found: dict[str, tuple[str, Any]] = {}
-    metadata = row.metadata
+    metadata, ignored = row.metadata, reading.source.ignore
     for name, value in row.fields.items():
         ours = reading.ours.get(name)
-        if name in reading.source.ignore:
+        if name in ignored:
             continue
         if ours is None or (name == "body" and not holds_messages(value) and name not in reading.source.fields.values()):
             metadata[name] = value
@@ -181,7 +183,7 @@ def sort_fields(row: Row, reading: Reading) -> tuple[dict[str, tuple[str, Any]],
                 found[ours], metadata[other[0]] = best, other[1]
             else:
                 found[ours] = (name, value)
-    if "options" not in found and {"A", "B"} <= metadata.keys() and all(isinstance(metadata[one], str) for one in "AB"):
+    if "options" not in found and all(isinstance(metadata.get(one), str) for one in "AB"):
         letters = [name for name in ascii_uppercase if name in metadata]
         found["options"] = (letters[0], {name: metadata.pop(name) for name in letters})
     if "messages" in found and "question" in found and "messages" not in reading.source.fields:
