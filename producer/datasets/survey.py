@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from string import ascii_uppercase
 from typing import Any, NamedTuple
 
 import structlog
@@ -34,6 +35,7 @@ log = structlog.get_logger()
 # A local disk reads 8,000 files or 800 MB in a second (docs/identity.md), so enqueueing takes at most about 5 s longer.
 MOST_FILES = 20_000
 MOST_BYTES = 4 * 2**30
+_MOST_COLUMNS = 1_000  # further names of a file are not surveyed, so that memory is bounded
 
 _MARKER = re.compile(r"<(image|video)( ?\d+)?>")
 
@@ -81,7 +83,7 @@ def survey_dataset(source: DatasetSource) -> Survey:
     Raises ``ConfigError`` if no row has media, and a column that no field uses certainly holds media: the questions would be asked
     without them.
     """
-    facts = _Facts(source)
+    facts = Facts(source)
     for row in islice(find_reader(source)(source), source.limit):
         facts.add_row(row)
     facts.check_media()
@@ -119,7 +121,7 @@ class _Kinds:
 
 
 @dataclass
-class _Facts:
+class Facts:
     """What the rows of a dataset show. ``paths`` maps the path of a media file to its content key, up to the limit."""
 
     source: DatasetSource
@@ -147,7 +149,7 @@ class _Facts:
                 self.paths.setdefault(path, reference.key)
         target, options = _try(to_target, found.get("target")) or ((last_turn,) if last_turn else ()), found.get("options")
         for name, value in unused.items():
-            if name not in self.reading.ours:
+            if name in self.columns or (name not in self.reading.ours and len(self.columns) < _MOST_COLUMNS):
                 self.columns.setdefault(name, Column()).add(value, self.reading.root, target)
         if not references and any(_MARKER.search(str(found[name][1])) for name in ("question", "hint", "options") if name in found):
             self.unmatched_markers += 1
@@ -173,6 +175,13 @@ class _Facts:
                 hint = f"use it with {_write_mapping(ours, theirs)}, or leave it out with ignore: [{theirs}]"
                 event = "dataset.column_unused"
                 yield Notice(event=event, dataset=name, column=theirs, rows=column.rows, looks_like=ours, hint=hint)
+        letters = [letter for letter in ascii_uppercase if letter in self.columns and self.columns[letter].rows]
+        if self.used["options"] and letters[:2] == ["A", "B"]:
+            rows, columns = self.columns["A"].rows, ", ".join(letters)
+            hint = (
+                f"another field gives the options, so the columns {columns} are not shown; leave them out with ignore: [{columns}]"
+            )
+            yield Notice(event="dataset.column_unused", dataset=name, column="A", rows=rows, looks_like="options", hint=hint)
         if self.unmatched_markers:
             hint = "texts contain <image> or <video>, and the rows have no media; map the column of the media with fields"
             yield Notice(event="dataset.marker_without_media", dataset=name, rows=self.unmatched_markers, hint=hint)

@@ -153,6 +153,8 @@ def test_unused_video_is_refused_with_its_field(folder: Path) -> None:
         ({"question": "Q?", "list": ["x", "y"], "answer": "y"}, [("list", "options", 2)]),
         ({"question": "Q?", "list": "['x', 'y']", "answer": "B"}, [("list", "options", 2)]),
         ({"question": "Q?", "tags": ["x", "y"], "answer": "z"}, []),
+        ({"question": "Q?", "A": "x", "B": "y", "answer": "A"}, []),
+        ({"question": "Q?", "A": "x", "B": "y", "options": ["x", "y"], "answer": "A"}, [("A", "options", 2)]),
         ({"question": "Q?", "category": "x", "id": 1, "split": "test", "question_type": "open"}, []),
         ({"question": "Look at <image 1>."}, [(None, None, 2)]),
         ({"question": "Which?", "options": ["<image 1>", "<image 2>"]}, [(None, None, 2)]),
@@ -162,6 +164,8 @@ def test_unused_video_is_refused_with_its_field(folder: Path) -> None:
 def test_columns_that_should_be_used_are_noticed(folder: Path, row: Fields, notices: list[tuple[str, str, int]]) -> None:
     assert find_notices(folder, [row, row]) == notices
     named = {str(column): column for column, _, _ in notices if column}
+    if "A" in named:
+        named["B"] = "B"
     assert find_notices(folder, [row, row], ignore=list(named)) == [notice for notice in notices if notice[0] is None]
 
 
@@ -173,6 +177,14 @@ def test_notices_are_logged_with_their_remedy(folder: Path) -> None:
     assert [line["event"] for line in lines] == ["dataset.column_unused", "dataset.marker_without_media"]
     assert lines[0]["hint"] == "use it with fields: {target: label}, or leave it out with ignore: [label]"
     assert [Notice(**{name: line[name] for name in Notice.model_fields if name in line}) for line in lines] == notices
+
+
+def test_survey_of_many_columns_is_bounded(tmp_path: Path) -> None:
+    rows = [Row(number, 1, b"", fields={"question": "Q?", f"column {number}": "x"}) for number in range(3000)]
+    facts = survey.Facts(DatasetSource(path=str(tmp_path / "rows.jsonl")))
+    for row in rows:
+        facts.add_row(row)
+    assert len(facts.columns) == 1000
 
 
 def test_ignored_column_is_not_kept_as_metadata(tmp_path: Path) -> None:
