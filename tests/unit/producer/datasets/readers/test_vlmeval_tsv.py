@@ -339,7 +339,8 @@ def test_list_of_turns_is_a_bad_field(tmp_path: Path) -> None:
 
 def test_messages_column_is_a_conversation(tmp_path: Path) -> None:
     turns = "[{'from': 'human', 'value': '<image>\\n1?'}, {'from': 'gpt', 'value': 'one'}]"
-    (sample,) = read(write(tmp_path, {"index": 0, "image": SMALL, "conversations": turns}))
+    path = write(tmp_path, {"index": 0, "image": SMALL, "conversations": turns})
+    (sample,) = read(path, format="vlmeval_tsv")
     assert [message.content for message in sample.messages] == [(0, "1?")]
     assert (sample.target, sample.media, sample.fault) == (("one",), (inline(SMALL),), None)
 
