@@ -46,8 +46,9 @@ class Media(Record):
 
     Exactly one of ``data`` (base64 text) and ``uri`` is set. If ``offset`` and ``length`` (bytes) are set, the media is that
     byte range of the file at ``uri``, and ``encoding`` states whether the range contains base64 text or raw bytes. ``digest``
-    is the digest of the bytes in the file, before any decoding, at the time of planning. It is None for inline media, for a
-    URL, and for a file that is identified by its path only.
+    is the digest of the decoded bytes at the time of planning, so that the same image has the same digest in every form. It is
+    None for a URL, and for a file that is identified by its path only. In plans of earlier versions, it is the digest of the
+    base64 text of a byte range, and None for inline media.
     """
 
     kind: Literal["image", "video"] = "image"
@@ -163,17 +164,26 @@ class DatasetCounts(Record):
 
 
 class Plan(Record):
-    """The plan of a run: the numbers of samples and chunks, and the counts of each dataset. The samples are in the store."""
+    """The plan of a run: the numbers of samples and chunks, and the counts of each dataset. The samples are in the store.
+
+    ``faults`` counts the faulty rows by code. It is None in plans of earlier versions, which also dropped duplicate rows.
+    """
 
     run_id: str
     samples: int
     chunks: int
     datasets: tuple[DatasetCounts, ...]
+    faults: dict[str, int] | None = None
 
     @property
     def dataset_numbers(self) -> dict[str, int]:
         """Map each dataset's name to its index in ``datasets``. Chunks and the ledger count samples by this number."""
         return {counts.name: number for number, counts in enumerate(self.datasets)}
+
+    @property
+    def result_rows(self) -> dict[str, int]:
+        """Map each dataset's name to the number of its rows in the results: all rows, or the unique ones of an earlier version."""
+        return {counts.name: counts.unique if self.faults is None else counts.rows for counts in self.datasets}
 
 
 class Chunk(Record):

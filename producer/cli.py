@@ -73,13 +73,16 @@ def enqueue(spec_path: Path, changes: tuple[str, ...], dry_run: bool, as_json: b
     from common.settings import get_settings
     from common.spec.files import read_specs
     from producer.console.status import print_enqueued
-    from producer.datasets.media_digests import digest_media
+    from producer.datasets.survey import survey_specs
     from producer.planning.plan import describe_plan
     from producer.runs.enqueue import enqueue_run
 
-    specs = digest_media(read_specs(spec_path, changes))
+    specs, notices = survey_specs(read_specs(spec_path, changes))
     if dry_run:
-        click.echo(json.dumps([describe_plan(spec, _read_samples(spec)) for spec in specs], indent=2, ensure_ascii=False))
+        described = [describe_plan(spec, _read_samples(spec)) for spec in specs]
+        for plan in described:
+            plan["notices"] = [notice.model_dump(exclude_none=True) for notice in [*notices, *plan["notices"]]]
+        click.echo(json.dumps(described, indent=2, ensure_ascii=False))
         return
     settings = get_settings()
     with _fleet(create=True) as (store, ledger):
@@ -170,7 +173,8 @@ def cancel(run_id: str, as_json: bool) -> None:
 def collect(run_id: str, folder: Path | None, as_json: bool) -> int:
     """Write results.parquet and results.jsonl.
 
-    Both have one row per sample, including samples without an outcome yet.
+    Both have one row per row of the datasets, including rows without an outcome yet. Rows that ask the same are asked once and
+    share their sample_id.
     """
     from common.redaction import mask_text
     from producer.results.collect import write_results
@@ -235,7 +239,7 @@ def evaluate(run_id: str, as_json: bool) -> int:
 
     evaluation = evaluate_run(run_id, _open_store(), _collect(run_id))
     click.echo(evaluation.model_dump_json(indent=2)) if as_json else print_scores(evaluation, Console())
-    return 0 if evaluation.overall.ok == evaluation.overall.unique else NOT_ALL_OK
+    return 0 if evaluation.overall.ok == evaluation.overall.rows else NOT_ALL_OK
 
 
 @cli.command()
@@ -297,6 +301,6 @@ def _read_samples(spec: RunSpec) -> Iterator[Sample]:
 
 def _collect(run_id: str) -> Iterator[Outcome]:
     from producer.console.progress import show_progress
-    from producer.results.collect import collect_outcomes
+    from producer.results.collect import collect_rows
 
-    return show_progress(collect_outcomes(run_id, _open_store()), "collecting samples")
+    return show_progress(collect_rows(run_id, _open_store()), "collecting rows")

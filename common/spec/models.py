@@ -24,7 +24,7 @@ COMPRESSED_ENDINGS = (".gz", ".zst", ".zstd")
 GLOB_CHARACTERS = frozenset("*?[{")
 
 # Options of a dataset that count in the run id only if they are set, so that runs without them keep the ids of earlier versions.
-_COUNTED_IF_SET = ("question", "table", "config", "split", "revision")
+_COUNTED_IF_SET = ("question", "ignore", "table", "config", "split", "revision")
 
 
 def _check_name(name: str) -> str:
@@ -77,6 +77,7 @@ class DatasetSource(Spec):
     limit: int | None = Field(None, gt=0, description="read only the first rows")
     kind: Kind | None = Field(None, description="question kind of every row; by default, each row determines its kind")
     fields: dict[str, str] = Field(default_factory=dict)
+    ignore: tuple[str, ...] = Field((), description="columns that are not read and not kept as metadata")
     media_root: str | None = Field(None, description="folder at which relative media paths start; by default, the file's folder")
     question: str | None = Field(None, description="the question of every row that has no question of its own")
     annotations: str | None = Field(None, description="file with the answers to the questions in path, for COCO VQA")
@@ -89,6 +90,7 @@ class DatasetSource(Spec):
         "auto", description="whether the content of media files counts; auto: up to a maximum number of files and bytes"
     )
     media_digest: str | None = Field(None, description="digest of the content of all media files; set when the spec is resolved")
+    found_kind: Kind | None = Field(None, description="question kind of rows without options; set when the spec is resolved")
 
     @model_validator(mode="before")
     @classmethod
@@ -250,10 +252,10 @@ class RunSpec(Spec):
         if not asked["model"]["media"]:
             del asked["model"]["media"]
         for source in asked["datasets"]:
-            for name in ("path", "files", "readers", "media_root", "annotations", "digest_media", "media_digest"):
+            for name in ("path", "files", "readers", "media_root", "annotations", "digest_media", "media_digest", "found_kind"):
                 del source[name]
             for option in _COUNTED_IF_SET:
-                if source[option] is None:
+                if not source[option]:
                     del source[option]
         return asked
 

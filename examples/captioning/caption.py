@@ -16,7 +16,7 @@ from common.spec.files import read_specs
 from common.storage.run_record import load_planned_run
 from common.storage.store import open_store
 from examples.captioning.prepare import write_rows
-from producer.datasets.media_digests import digest_media
+from producer.datasets.survey import survey_specs
 from producer.demo.demo import run_here, store_url
 from producer.results.export.captions import write_captions
 from producer.results.export.choices import Naming, TextField
@@ -64,7 +64,7 @@ def _caption_rows(spec_path: Path, changes: tuple[str, ...], folder: Path, out: 
 
     The rows are deleted when the run has ended and its captions are exported, so that the next start prepares the rest.
     """
-    (spec,) = digest_media(read_specs(spec_path, changes))
+    (spec,), _ = survey_specs(read_specs(spec_path, changes))
     status = run_here(spec, folder, console, retry=RETRIED)
     store = open_store(store_url(folder))
     exported = write_captions(load_planned_run(store, spec.run_id), store, out, TextField.PREDICTION, Naming.ID)

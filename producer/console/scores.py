@@ -88,7 +88,7 @@ def _notes(evaluation: Evaluation) -> Iterator[str]:
     if total.unscored:
         yield f"unscored: {total.unscored} (answered, but the dataset gives no target)"
     if total.unprocessed:
-        yield f"unprocessed: {total.unprocessed} of {total.unique} (no outcome yet: these scores are preliminary)"
+        yield f"unprocessed: {total.unprocessed} of {total.rows} (no outcome yet: these scores are preliminary)"
 
 
 def _format_accuracy(row: DatasetScores) -> str:

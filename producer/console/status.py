@@ -106,6 +106,10 @@ def print_enqueued(enqueued: Enqueued, console: Console) -> None:
     rows = sum(dataset.rows for dataset in plan.datasets)
     how = "planned" if enqueued.planned else "planned before"
     _print(console, f"{enqueued.run_id}: {rows:,} rows, {plan.samples:,} samples in {plan.chunks:,} chunks ({how})")
+    duplicates = sum(dataset.duplicates for dataset in plan.datasets)
+    faulty = ", ".join(f"{count:,} {code}" for code, count in (plan.faults or {}).items()) or "none"
+    shown = "not counted" if plan.faults is None else faulty
+    _print(console, f"  rows {rows:,}, unique {plan.samples:,}, duplicates {duplicates:,}, faulty rows: {shown}")
     if enqueued.earlier_run:
         _print(
             console,

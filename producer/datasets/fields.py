@@ -1,4 +1,4 @@
-"""Convert the raw value of one field: text, options, targets, index or kind.
+"""Convert the raw value of one field: text, question, targets, index or kind.
 
 Every function returns the value or raises ``SampleError("bad_field", "found …; expected …")``. The caller adds file, line and
 field to the message. Values have the types of JSON: text, number, bool, list, mapping (never ``None``).
@@ -6,20 +6,19 @@ field to the message. Values have the types of JSON: text, number, bool, list, m
 
 import re
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Mapping
 from math import isfinite
-from string import ascii_uppercase
 from typing import Any, get_args
 
 from common.errors import SampleError
 from common.records import Kind
 from common.spelling import suggest
+from producer.datasets.values.literals import read_texts
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
-_LETTERS = frozenset(ascii_uppercase)
 _NUMBER = re.compile(r"[-+]?(\d{1,3}(,\d{3})+|\d+)?(\.\d*)?([eE][-+]?\d+)?%?")
-_NAMES = {str: "text", bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
+_NAMES = {str: "text", bytes: "bytes", bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
 
 
 def misfit(value: Any, expected: str) -> SampleError:
@@ -50,64 +49,44 @@ def to_kind(value: Any) -> Kind:
     raise misfit(value, f"one of {', '.join(KINDS)}{hint}")
 
 
-def to_options(value: Any) -> dict[str, str]:
-    """Return options by letter, from a mapping by letter or a list (A, B, C, …). Omit null and blank options."""
-    pairs: Iterable[tuple[Any, Any]]
-    if isinstance(value, dict):
-        if not _LETTERS.issuperset(value):
-            raise misfit(next(key for key in value if key not in _LETTERS), "a capital letter from A to Z for each option")
-        pairs = value.items()
-    elif isinstance(value, list):
-        if len(value) > len(ascii_uppercase):
-            raise misfit(value, f"at most {len(ascii_uppercase)} options, not {len(value)}")
-        pairs = zip(ascii_uppercase, value, strict=False)
-    else:
-        raise misfit(value, "a mapping of letters to texts, or a list of texts")
-    options = {}
-    for letter, option in pairs:
-        if option is not None:
-            text = option if isinstance(option, str) else _to_plain_text(option)
-            if text and not text.isspace():
-                options[letter] = text
-    return options
+def to_question(value: Any) -> str:
+    """Return the text of a question. A list of turns, as in multi-turn sets of VLMEvalKit, is an error that says what to do."""
+    text = to_text(value)
+    if turns := read_texts(text):
+        raise SampleError(
+            "bad_field",
+            f"found a list of {len(turns)} turns; expected one question; give each turn a row of its own, or write the "
+            "conversation, with the answers to its earlier turns, as messages: [{role, content}, …]",
+        )
+    return text
 
 
 def to_target(value: Any) -> tuple[str, ...]:
-    """Return the accepted answers, from one value or a list. Omit null and blank answers. Bools become Yes and No."""
+    """Return the accepted answers, from one value or a list. Omit null and blank answers. Bools become Yes and No.
+
+    A list may hold objects with the answer of each annotator (``{"answer": …, "answer_confidence": …}``), as VizWiz has them.
+    """
     if isinstance(value, str):
         return (value,) if value.strip() else ()
-    values = value if isinstance(value, list) else [value]
-    texts = (_to_plain_text(one) for one in values if one is not None)
+    values = [_find_answer(one) for one in value] if isinstance(value, list) else [value]
+    texts = (to_plain_text(one) for one in values if one is not None)
     return tuple(text for text in texts if text.strip())
 
 
-def to_letters(target: tuple[str, ...], options: dict[str, str]) -> tuple[str, ...]:
-    """Return multiple-choice targets as option letters. A target may also be the text of exactly one option.
+def _find_answer(value: Any) -> Any:
+    return value["answer"] if isinstance(value, dict) and "answer" in value else value
 
-    Raises ``SampleError`` for a target that does not match an option, because every answer would silently count as wrong.
+
+def infer_kind(target: tuple[str, ...], format_kind: Kind | None = None) -> Kind:
+    """Infer the kind of a row without options from its accepted answers. ``format_kind`` is the kind that its format gives.
+
+    ``survey`` infers the kind of a dataset from all of its rows. This function serves a source without a survey.
     """
-    return tuple([text if text in options else _find_letter(text, options) for text in target])
-
-
-def _find_letter(text: str, options: dict[str, str]) -> str:
-    wanted = text.strip().casefold()
-    letters = [letter for letter, option in options.items() if wanted in (letter.casefold(), option.strip().casefold())]
-    if len(letters) != 1:
-        raise SampleError(
-            "bad_field", f"found {text[:80]!r}; expected one of the letters {', '.join(options)}, or one option's text"
-        )
-    return letters[0]
-
-
-def infer_kind(options: dict[str, str], target: tuple[str, ...]) -> Kind:
-    """Infer the question kind of a row from its options and accepted answers."""
-    if options:
-        return "multiple_choice"
-    if not target:
-        return "free_text"
     if are_yes_no(target):
         return "yes_no"
-    return "number" if all(_is_number(text) for text in target) else "short_text"
+    if format_kind or not target:
+        return format_kind or "free_text"
+    return "number" if all(is_number(text) for text in target) else "short_text"
 
 
 def are_yes_no(target: tuple[str, ...]) -> bool:
@@ -115,12 +94,13 @@ def are_yes_no(target: tuple[str, ...]) -> bool:
     return bool(target) and all(text.strip().lower() in ("yes", "no") for text in target)
 
 
-def _is_number(text: str) -> bool:
+def is_number(text: str) -> bool:
+    """Return whether an accepted answer is a number, also with a percent sign, an exponent or commas between thousands."""
     stripped = text.strip()
     return _NUMBER.fullmatch(stripped) is not None and any(character.isdigit() for character in stripped)
 
 
-def _to_plain_text(value: Any) -> str:
+def to_plain_text(value: Any) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, bool):
@@ -128,3 +108,22 @@ def _to_plain_text(value: Any) -> str:
     if isinstance(value, int) or (isinstance(value, float) and isfinite(value)):
         return str(value)
     raise misfit(value, "text, a number, true or false")
+
+
+_MATHVISTA_KINDS: dict[Any, Kind] = {"integer": "number", "float": "number", "text": "short_text", "list": "short_text"}
+
+
+def read_mathvista_kind(fields: Mapping[str, Any], *, has_options: bool) -> Kind | None:
+    """Return the kind that MathVista's fields ``question_type`` and ``answer_type`` give a row, or None for other rows.
+
+    Raises ``SampleError`` for a multiple-choice row without options.
+    """
+    kind = _MATHVISTA_KINDS.get(fields.get("answer_type")) if isinstance(fields.get("answer_type"), str) else None
+    question_type = fields.get("question_type")
+    if kind is None or question_type not in ("multi_choice", "free_form"):
+        return None
+    if question_type == "free_form":
+        return kind
+    if not has_options:
+        raise SampleError("bad_field", "found 'multi_choice', and the row has no options; expected them in choices")
+    return "multiple_choice"

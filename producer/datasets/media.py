@@ -1,11 +1,18 @@
 """The media of a row: inline base64, a path or URL, or a byte range of the dataset file, each with its content key.
 
+A field holds a text (data URL, URL, path, or base64 of an image), bytes, an object (``{"bytes", "path"}`` of Hugging Face datasets,
+in which JSON holds the bytes as base64, or ``{"url"}`` of OpenAI), or a list of these. ``Media.digest`` is the digest of the
+decoded bytes, so the same image has the same digest in every form. Bytes that are not a byte range of the file are copied into the
+plan as base64.
+
 The key is part of ``sample_id`` and ``group``. For embedded media, it is a digest of the base64 text, independent of the place
-of the text, so equal images have equal keys. For a file, it is a digest of its content if ``media_digests`` has computed a
+of the text, so equal images have equal keys. For a file, it is a digest of its content if ``survey`` has computed a
 digest for the dataset. For a URL, and for a file that counts by path only, it is the reference as written in the row, so a
 dataset keeps its ids when it is moved to another folder or machine.
 """
 
+import base64
+import binascii
 import os
 import stat
 from pathlib import Path
@@ -23,6 +30,9 @@ INLINE_LIMIT_BYTES = 8 * 1024
 _PATH_LIMIT = 4096
 _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="
 _SCHEME_LIMIT = 16
+# PNG, JPEG, GIF and WebP as base64. A path has a dot, which is not a character of base64.
+_BASE64_OF_IMAGES = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR")
+_SHORTEST_BASE64 = 64
 
 # Map a path to the size and times of the file when it was read, and the digest of its content.
 _digests: dict[str, tuple[tuple[int, int, int], str]] = {}
@@ -44,14 +54,32 @@ class Place(NamedTuple):
 
 
 def read_references(value: Any, kind: MediaKind, place: Place, root: str) -> list[Reference]:
-    """Return the media in a text or a list of texts. Omit blank texts. Raises ``SampleError``."""
-    references = []
-    for text in value if isinstance(value, list) else (value,):
-        if not isinstance(text, str):
-            raise misfit(text, "a data: URL, a URL or a path, or a list of these")
-        if text and not text.isspace():
-            references.append(_read_text(text, kind, place, root))
-    return references
+    """Return the media in a value or a list of values. Omit blank texts. Raises ``SampleError``."""
+    found = [_read_value(one, kind, place, root) for one in (value if isinstance(value, list) else (value,))]
+    return [reference for reference in found if reference]
+
+
+def _read_value(value: Any, kind: MediaKind, place: Place, root: str) -> Reference | None:
+    if isinstance(value, dict):
+        return _read_object(value, kind, place, root)
+    if isinstance(value, bytes):
+        if not value:
+            raise SampleError("bad_media", f"found 0 bytes; expected the bytes of a file with an {kind}")
+        return embed(base64.b64encode(value), kind, place.path, None)
+    if not isinstance(value, str):
+        raise misfit(value, "a data: URL, a URL or a path, bytes, an object with bytes, path or url, or a list of these")
+    return _read_text(value, kind, place, root) if value and not value.isspace() else None
+
+
+def _read_object(value: dict[str, Any], kind: MediaKind, place: Place, root: str) -> Reference | None:
+    """Return the media of an object. Its bytes take precedence over its path, as in Hugging Face datasets."""
+    content, *others = (value.get(name) for name in ("bytes", "url", "path"))
+    if isinstance(content, str) and content and content[:5].lower() != "data:":
+        content = f"data:;base64,{content}"
+    for one in (content, *others):
+        if one and isinstance(one, str | bytes):
+            return _read_value(one, kind, place, root)
+    raise misfit(value, "an object with one of bytes, url and path")
 
 
 def refer(text: str, kind: MediaKind, root: str) -> Reference:
@@ -109,18 +137,27 @@ def digest_path(path: str) -> str | None:
 
 
 def embed(payload: bytes, kind: MediaKind, path: str, offset: int | None) -> Reference:
-    """Return base64 text as media: inline if it is small or its offset is unknown, else as a byte range of the file."""
-    digest = digest_bytes(payload)
-    key = f"{kind}#{digest}"
+    """Return base64 text as media: inline if it is small or its offset is unknown, else as a byte range of the file.
+
+    Its digest is of the decoded bytes. Text that is not base64 has the digest of the text, and the worker reports it.
+    """
+    key = f"{kind}#{digest_bytes(payload)}"
+    try:
+        digest = digest_bytes(base64.b64decode(b"".join(payload.split()), validate=True))
+    except binascii.Error:
+        digest = digest_bytes(payload)
     if len(payload) <= INLINE_LIMIT_BYTES or offset is None:
-        return Reference(Media(kind=kind, data=payload.decode("ascii")), key)
+        return Reference(Media(kind=kind, data=payload.decode("ascii"), digest=digest), key)
     return Reference(Media(kind=kind, uri=path, offset=offset, length=len(payload), encoding="base64", digest=digest), key)
 
 
 def _read_text(text: str, kind: MediaKind, place: Place, root: str) -> Reference:
-    if text[:5].lower() != "data:":
+    if text[:5].lower() == "data:":
+        payload = _read_data_url(text)
+    elif text.startswith(_BASE64_OF_IMAGES) and len(text) > _SHORTEST_BASE64 and not text.encode().translate(None, _BASE64):
+        payload = text.encode()
+    else:
         return refer(text, kind, root)
-    payload = _read_data_url(text)
     at = place.content.find(payload) if place.offset is not None and len(payload) > INLINE_LIMIT_BYTES else -1
     return embed(payload, kind, place.path, place.offset + at if place.offset is not None and at >= 0 else None)
 

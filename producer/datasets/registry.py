@@ -17,7 +17,7 @@ from common.spec.dataset_paths import strip_compression
 from common.spec.models import DatasetSource
 from common.spelling import suggest
 from producer.datasets.formats import refine_format
-from producer.datasets.rows import read_samples
+from producer.datasets.samples import read_samples
 from producer.datasets.sources import Reader, read_files, split_source
 
 ENTRY_POINT_GROUP = "vlm_fleet.readers"

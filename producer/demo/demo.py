@@ -27,11 +27,11 @@ from common.storage.store import Store, open_store
 from producer.console.scores import print_scores
 from producer.console.watch import watch_run
 from producer.datasets import read_dataset
-from producer.datasets.media_digests import digest_media
+from producer.datasets.survey import survey_specs
 from producer.demo.redis_server import start_redis
 from producer.evaluation.evaluate import evaluate_run
 from producer.planning.requests import render_samples
-from producer.results.collect import collect_outcomes, write_results
+from producer.results.collect import collect_rows, write_results
 from producer.runs.control import resume_run
 from producer.runs.enqueue import enqueue_run
 from producer.runs.status import RunStatus, prepare_status
@@ -44,7 +44,7 @@ def run_demo(folder: Path, console: Console) -> RunStatus:
     spec_path = EXAMPLES / "demo.yaml"
     if not spec_path.is_file():
         raise ConfigError(f"{spec_path} is missing; run the demo from a clone of the repository")
-    (spec,) = digest_media(read_specs(spec_path))
+    (spec,), _ = survey_specs(read_specs(spec_path))
     status = run_here(spec, folder, console)
     _conclude(status, open_store(store_url(folder)), folder, console)
     return status
@@ -110,8 +110,8 @@ def _read_while_alive(read: Callable[[], RunStatus], worker: "subprocess.Popen[b
 
 def _conclude(status: RunStatus, store: Store, folder: Path, console: Console) -> None:
     results = folder / "results"
-    write_results(collect_outcomes(status.run_id, store), results)
-    print_scores(evaluate_run(status.run_id, store, collect_outcomes(status.run_id, store)), console)
+    write_results(collect_rows(status.run_id, store), results)
+    print_scores(evaluate_run(status.run_id, store, collect_rows(status.run_id, store)), console)
     console.print(
         f"\nResults   {results}/results.parquet and .jsonl\n"
         f"Evidence  {folder}/store/runs/{status.run_id}/ (plan, parts)\n"

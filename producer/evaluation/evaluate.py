@@ -18,15 +18,15 @@ _REACHED: tuple[str, ...] = get_args(Status)
 class DatasetScores(Record):
     """The scores and counts of one dataset, or of the whole run.
 
-    ``unique = ok + invalid + failed + unprocessed`` and ``n + unscored = ok + invalid``, always. ``n`` counts the answered
-    samples that have a target. Accuracies are over ``n``; ``interval`` is the 95 % Wilson interval of the accuracy.
+    ``rows = ok + invalid + failed + unprocessed`` and ``n + unscored = ok + invalid``, always. ``n`` counts the answered
+    rows that have a target. Accuracies are over ``n``; ``interval`` is the 95 % Wilson interval of the accuracy.
     ``first_attempt_hits`` counts correct answers that were accepted at attempt 1. ``no_answer`` counts the ``ok`` samples
     within ``n`` without an extractable answer; they are misses. ``retried`` counts samples with more than one attempt.
     ``failures`` counts the ``failed`` samples by error code. A rate is ``None`` if its denominator is 0.
     """
 
     dataset: str
-    unique: int
+    rows: int
     ok: int
     invalid: int
     failed: int
@@ -58,39 +58,37 @@ class Evaluation(Record):
 def evaluate_run(run_id: str, store: Store, outcomes: Iterable[Outcome]) -> Evaluation:
     """Score the collected ``outcomes`` of a planned run. Raises ``ConfigError`` if the store has no such run."""
     spec, plan = read_run(store, run_id)
-    return evaluate_outcomes(run_id, spec.model.name, outcomes, {counts.name: counts.unique for counts in plan.datasets})
+    return evaluate_outcomes(run_id, spec.model.name, outcomes, plan.result_rows)
 
 
-def evaluate_outcomes(run_id: str, model: str, outcomes: Iterable[Outcome], unique: Mapping[str, int]) -> Evaluation:
+def evaluate_outcomes(run_id: str, model: str, outcomes: Iterable[Outcome], rows: Mapping[str, int]) -> Evaluation:
     """Score the outcomes of a run in one pass, in constant memory.
 
-    ``outcomes`` contains each sample at most once. ``unique`` gives the number of samples of each dataset. Samples without an
-    outcome, or with the collector's ``unprocessed`` placeholder, count as ``unprocessed``. Raises ``IntegrityError`` for
-    outcomes of a dataset that is not in ``unique``, and for more outcomes than samples.
+    ``outcomes`` contains each row at most once. ``rows`` gives the number of rows of each dataset. Rows without an outcome, or with
+    the collector's ``unprocessed`` placeholder, count as ``unprocessed``. Raises ``IntegrityError`` for outcomes of a dataset that
+    is not in ``rows``, and for more outcomes than rows.
     """
-    counts: dict[str, Counter[str]] = {dataset: Counter() for dataset in unique}
-    failures: dict[str, Counter[str]] = {dataset: Counter() for dataset in unique}
+    counts: dict[str, Counter[str]] = {dataset: Counter() for dataset in rows}
+    failures: dict[str, Counter[str]] = {dataset: Counter() for dataset in rows}
     for outcome in outcomes:
         if outcome.status not in _REACHED:
             continue
         if outcome.dataset not in counts:
             raise IntegrityError(
-                f"sample {outcome.sample_id}: run {run_id} has no dataset {outcome.dataset!r}; expected one of {', '.join(unique)}"
+                f"sample {outcome.sample_id}: run {run_id} has no dataset {outcome.dataset!r}; expected one of {', '.join(rows)}"
             )
         counts[outcome.dataset].update(_facts_of(outcome))
         if outcome.status == "failed":
             failures[outcome.dataset][outcome.error_code or "unknown"] += 1
-    for dataset, expected in unique.items():
+    for dataset, expected in rows.items():
         if counts[dataset]["seen"] > expected:
-            raise IntegrityError(
-                f"run {run_id}: {counts[dataset]['seen']} outcomes for the {expected} samples of dataset {dataset!r}"
-            )
+            raise IntegrityError(f"run {run_id}: {counts[dataset]['seen']} outcomes for the {expected} rows of dataset {dataset!r}")
     return Evaluation(
         run_id=run_id,
         model=model,
         convention=CONVENTION,
-        datasets=tuple(_scores_of(dataset, unique[dataset], counts[dataset], failures[dataset]) for dataset in unique),
-        overall=_scores_of(OVERALL, sum(unique.values()), _total(counts), _total(failures)),
+        datasets=tuple(_scores_of(dataset, rows[dataset], counts[dataset], failures[dataset]) for dataset in rows),
+        overall=_scores_of(OVERALL, sum(rows.values()), _total(counts), _total(failures)),
     )
 
 
@@ -116,15 +114,15 @@ def _facts_of(outcome: Outcome) -> Iterator[str]:
             yield "first_attempt_hits"
 
 
-def _scores_of(dataset: str, unique: int, counts: Counter[str], failures: Counter[str]) -> DatasetScores:
+def _scores_of(dataset: str, rows: int, counts: Counter[str], failures: Counter[str]) -> DatasetScores:
     answered, n, hits = counts["ok"] + counts["invalid"], counts["n"], counts["hits"]
     return DatasetScores(
         dataset=dataset,
-        unique=unique,
+        rows=rows,
         ok=counts["ok"],
         invalid=counts["invalid"],
         failed=counts["failed"],
-        unprocessed=unique - counts["seen"],
+        unprocessed=rows - counts["seen"],
         n=n,
         hits=hits,
         accuracy=mean_or_none(hits, n),
@@ -132,7 +130,7 @@ def _scores_of(dataset: str, unique: int, counts: Counter[str], failures: Counte
         first_attempt_hits=counts["first_attempt_hits"],
         first_attempt_accuracy=mean_or_none(counts["first_attempt_hits"], n),
         invalid_rate=mean_or_none(counts["invalid"], answered),
-        coverage=mean_or_none(answered, unique),
+        coverage=mean_or_none(answered, rows),
         retried=counts["retried"],
         unscored=counts["unscored"],
         no_answer=counts["no_answer"],

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import structlog
 
 from common.errors import ConfigError
 from common.records import Plan, Sample
@@ -16,7 +17,12 @@ from common.storage.keys import index_key, samples_key
 from common.storage.plan_index import IndexBuilder
 from common.storage.run_record import write_run
 from common.storage.store import Store
+from producer.datasets.survey import Notice
 from producer.planning.shuffle import Counts, Spread, shuffle_samples
+
+log = structlog.get_logger()
+
+_FEWEST_ALIKE = 2  # rows
 
 
 def plan_run(spec: RunSpec, samples: Iterable[Sample], store: Store) -> Plan:
@@ -24,7 +30,7 @@ def plan_run(spec: RunSpec, samples: Iterable[Sample], store: Store) -> Plan:
 
     Memory holds one bucket (about 1/256 of the samples) and the index. The same spec and samples give the same bytes:
     a second planning, after a crash or by another producer, writes the same plan. ``run.json`` is written
-    last: its presence marks a complete plan. Raises ``ConfigError`` if there are no samples.
+    last: its presence marks a complete plan. Raises ``ConfigError`` if there are no samples, or only faulty rows in a dataset.
     """
     counts = Counts([source.name for source in spec.datasets])
     with open_scratch() as scratch, store.open_writer(samples_key(spec.run_id)) as writer:
@@ -35,7 +41,15 @@ def plan_run(spec: RunSpec, samples: Iterable[Sample], store: Store) -> Plan:
                 f"nothing to run: no rows in {', '.join(source.path for source in spec.datasets)}; expected at least one"
             )
     store.put(index_key(spec.run_id), index.encode())
-    plan = Plan(run_id=spec.run_id, samples=sum(counts.unique), chunks=len(index), datasets=counts.to_records())
+    for notice in find_alike(counts):
+        log.warning("dataset.rows_alike", dataset=notice.dataset, rows=notice.rows, hint=notice.hint)
+    plan = Plan(
+        run_id=spec.run_id,
+        samples=sum(counts.unique),
+        chunks=len(index),
+        datasets=counts.to_records(),
+        faults=dict(counts.faults.most_common()),
+    )
     write_run(spec, plan, store)
     return plan
 
@@ -65,10 +79,27 @@ def describe_plan(spec: RunSpec, samples: Iterable[Sample]) -> dict[str, Any]:
         "digest": spec.digest(),
         "samples": sum(lengths),
         "chunks": len(lengths),
-        "faults": counts.faults,
+        "faults": counts.faults.total(),
+        "faults_by_code": dict(counts.faults.most_common()),
         "datasets": [record.model_dump() for record in counts.to_records()],
+        "notices": find_alike(counts),
         "spec": spec.model_dump(mode="json"),
     }
+
+
+def find_alike(counts: Counts) -> list[Notice]:
+    """Return a notice for each dataset of which most rows ask the same: the column that tells them apart is probably unused."""
+    return [
+        Notice(
+            event="dataset.rows_alike",
+            dataset=record.name,
+            rows=record.rows,
+            hint=f"only {record.unique:,} of {record.rows:,} rows ask something different, and each is asked once; check that the "
+            "columns of media and question are used",
+        )
+        for record in counts.to_records()
+        if record.rows > _FEWEST_ALIKE and record.unique * 2 <= record.rows
+    ]
 
 
 def cut_chunks(groups: Iterable[list[Spread]], bounds: Chunks) -> Iterator[list[Spread]]:

@@ -1,13 +1,18 @@
-"""The seeded global shuffle. It puts the samples of all datasets in random order, keeps groups together and drops duplicates.
+"""The seeded global shuffle. It puts the samples of all datasets in random order, keeps groups together and merges duplicates.
 
 Samples are sorted by a seeded hash of their group, so the order depends only on the seed and the samples, not on the order
 of the files or the available memory. The sort is external: samples are written to 256 buckets on disk by the first byte of
 the hash, and one bucket at a time is sorted in memory.
+
+Rows of one dataset that ask the same are sent once. The first row is the sample, and the others become its twins. Such rows may
+have different groups, so a first pass merges them in buckets of their own, by a digest of what they ask.
 """
 
 import hashlib
+import json
 import struct
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -15,14 +20,22 @@ from operator import attrgetter
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from common.records import DatasetCounts, Sample
+import msgspec
 
-_HEADER = struct.Struct("<16sQHQHI")
+from common.errors import ConfigError
+from common.records import DatasetCounts, Fault, Sample, Twin
+
+_HEADER = struct.Struct("<16s16sQHQHI")
+_TWIN_FIELDS = tuple(Twin.model_fields)
+_ENCODER = msgspec.json.Encoder()
 _UNKNOWN_MEDIA_BYTES = 200_000  # assumed for a media file of unknown size; planning does not open media files
 
 
 class Spread(NamedTuple):
-    """One sample in the shuffle. ``order`` is the hash of its group, ``line`` its JSON with a newline."""
+    """One sample in the shuffle. ``order`` is the hash of its group, ``line`` its JSON with a newline.
+
+    ``row`` is its position among the rows of all datasets. ``asked`` is the digest of what it asks.
+    """
 
     order: bytes
     row: int
@@ -30,20 +43,40 @@ class Spread(NamedTuple):
     input_bytes: int
     sample_id: bytes
     line: bytes
+    asked: bytes = bytes(16)
 
 
 @dataclass
 class Counts:
-    """Rows and unique samples of each dataset, by dataset number. The shuffle fills them while it runs."""
+    """Rows, unique samples and faulty rows of each dataset, by dataset number. The shuffle fills them while it runs."""
 
     names: list[str]
     rows: list[int] = field(init=False)
     unique: list[int] = field(init=False)
-    faults: int = 0
+    faults: Counter[str] = field(default_factory=Counter)  # rows by the code of their fault
+    faulty: list[int] = field(init=False)
+    first_faults: dict[int, Fault] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.rows = [0] * len(self.names)
         self.unique = [0] * len(self.names)
+        self.faulty = [0] * len(self.names)
+
+    def count_row(self, dataset: int, fault: Fault | None) -> None:
+        self.rows[dataset] += 1
+        if fault is not None:
+            self.faulty[dataset] += 1
+            self.faults[fault.code] += 1
+            self.first_faults.setdefault(dataset, fault)
+
+    def check_faults(self) -> None:
+        """Raise ``ConfigError`` if all rows of a dataset are faulty, because its format or its ``fields`` do not fit."""
+        for dataset, fault in self.first_faults.items():
+            if self.faulty[dataset] == self.rows[dataset]:
+                raise ConfigError(
+                    f"dataset {self.names[dataset]!r}: all of its rows are faulty ({self.rows[dataset]:,}). The first fault: "
+                    f"{fault.code}: {fault.message}. Correct the file, or map its columns with fields: {{NAME: COLUMN}}"
+                )
 
     def to_records(self) -> tuple[DatasetCounts, ...]:
         return tuple(
@@ -53,50 +86,89 @@ class Counts:
 
 
 def shuffle_samples(samples: Iterable[Sample], counts: Counts, *, seed: int, scratch: Path) -> Iterator[list[Spread]]:
-    """Yield groups in shuffled order. A group lists its samples in row order, without duplicates.
+    """Yield groups in shuffled order. A group lists its samples in row order. A sample contains the rows that ask the same.
 
-    ``scratch`` is an empty folder on a local disk with enough free space for the samples as JSON.
+    ``scratch`` is an empty folder on a local disk with enough free space for the samples as JSON, twice. Memory holds about 1/256
+    of the samples. Raises ``ConfigError`` if all rows of a dataset are faulty.
     """
-    _spread(samples, counts, seed, scratch)
-    for bucket in sorted(scratch.iterdir()):
-        entries = sorted(_read_bucket(bucket))
-        bucket.unlink()
-        for _, together in groupby(entries, key=attrgetter("order")):
-            group: dict[tuple[int, bytes], Spread] = {}
-            for entry in together:
-                if group.setdefault((entry.dataset, entry.sample_id), entry) is entry:
-                    counts.unique[entry.dataset] += 1
-            yield list(group.values())
+    _write_buckets(_spread(samples, counts, seed), attrgetter("asked"), scratch / "asked")
+    counts.check_faults()
+    _write_buckets(_merge_twins(scratch / "asked"), attrgetter("order"), scratch / "order")
+    for entries in _read_buckets(scratch / "order"):
+        for _, together in groupby(sorted(entries), key=attrgetter("order")):
+            group = list(together)
+            for entry in group:
+                counts.unique[entry.dataset] += 1
+            yield group
 
 
-def _spread(samples: Iterable[Sample], counts: Counts, seed: int, scratch: Path) -> None:
-    """Write each sample to the bucket of its group's hash."""
+def _spread(samples: Iterable[Sample], counts: Counts, seed: int) -> Iterator[Spread]:
     numbers = {name: number for number, name in enumerate(counts.names)}
+    for row, sample in enumerate(samples):
+        dataset = numbers[sample.dataset]
+        counts.count_row(dataset, sample.fault)
+        line = sample.model_dump_json(exclude_defaults=True).encode() + b"\n"
+        sample_id, input_bytes = sample.sample_id.encode(), estimate_input_bytes(sample, line)
+        yield Spread(_hash_group(seed, sample), row, dataset, input_bytes, sample_id, line, _digest_asked(sample))
+
+
+def _merge_twins(folder: Path) -> Iterator[Spread]:
+    """Yield the first of the rows that ask the same, with the other rows as its twins."""
+    for entries in _read_buckets(folder):
+        rows: dict[bytes, list[Spread]] = {}
+        for entry in entries:
+            rows.setdefault(entry.asked, []).append(entry)
+        for first, *others in rows.values():
+            yield _add_twins(first, others) if others else first
+
+
+def _add_twins(first: Spread, others: list[Spread]) -> Spread:
+    """Return the entry with the other rows as its twins. Editing the JSON is faster than validating each sample."""
+    sample = json.loads(first.line)
+    read = (json.loads(other.line) for other in others)
+    sample["twins"] = [{"row": 0} | {name: row[name] for name in _TWIN_FIELDS if name in row} for row in read]
+    line = json.dumps(sample, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+    return first._replace(input_bytes=first.input_bytes + len(line) - len(first.line), line=line)
+
+
+def _write_buckets(entries: Iterable[Spread], key: Callable[[Spread], bytes], folder: Path) -> None:
+    """Write each entry to the bucket of the first byte of its key. Buckets keep the order of the entries."""
+    folder.mkdir()
     with ExitStack() as stack:
         buckets: dict[int, BinaryIO] = {}
-        for row, sample in enumerate(samples):
-            dataset = numbers[sample.dataset]
-            counts.rows[dataset] += 1
-            counts.faults += sample.fault is not None
-            order = _hash_group(seed, sample)
-            if order[0] not in buckets:
-                buckets[order[0]] = stack.enter_context((scratch / f"{order[0]:02x}").open("wb"))
-            line = sample.model_dump_json(exclude_defaults=True).encode() + b"\n"
-            sample_id = sample.sample_id.encode()
-            buckets[order[0]].write(
-                _HEADER.pack(order, row, dataset, estimate_input_bytes(sample, line), len(sample_id), len(line)) + sample_id + line
-            )
+        for entry in entries:
+            number = key(entry)[0]
+            if number not in buckets:
+                buckets[number] = stack.enter_context((folder / f"{number:02x}").open("wb"))
+            header = (entry.order, entry.asked, entry.row, entry.dataset, entry.input_bytes, len(entry.sample_id), len(entry.line))
+            buckets[number].write(_HEADER.pack(*header) + entry.sample_id + entry.line)
+
+
+def _read_buckets(folder: Path) -> Iterator[list[Spread]]:
+    """Yield the entries of each bucket, and delete the bucket and the folder."""
+    for bucket in sorted(folder.iterdir()):
+        entries = list(_read_bucket(bucket))
+        bucket.unlink()
+        yield entries
+    folder.rmdir()
 
 
 def _read_bucket(path: Path) -> Iterator[Spread]:
     content = path.read_bytes()
     at = 0
     while at < len(content):
-        order, row, dataset, input_bytes, id_length, line_length = _HEADER.unpack_from(content, at)
+        order, asked, row, dataset, input_bytes, id_length, line_length = _HEADER.unpack_from(content, at)
         at += _HEADER.size
         end = at + id_length + line_length
-        yield Spread(order, row, dataset, input_bytes, content[at : at + id_length], content[at + id_length : end])
+        yield Spread(order, row, dataset, input_bytes, content[at : at + id_length], content[at + id_length : end], asked)
         at = end
+
+
+def _digest_asked(sample: Sample) -> bytes:
+    """Return the digest of what a row asks: its request, kind and options. Only an equal row asks the same as a faulty row."""
+    request = sample.sample_id if sample.fault else sample.request_digest or sample.sample_id
+    asked = (sample.dataset, request, sample.fault is None, sample.kind, list(sample.options.items()))
+    return hashlib.blake2b(_ENCODER.encode(asked), digest_size=16).digest()
 
 
 def _hash_group(seed: int, sample: Sample) -> bytes:

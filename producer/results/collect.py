@@ -1,4 +1,7 @@
-"""Collect the outcomes of a run from the store: each sample exactly once, or an ``IntegrityError`` that names it."""
+"""Collect the outcomes of a run from the store: each sample exactly once, or an ``IntegrityError`` that names it.
+
+A sample stands for all rows of its dataset that ask the same. ``collect_rows`` yields an outcome for each of these rows.
+"""
 
 import heapq
 import json
@@ -7,13 +10,14 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import groupby, islice
-from operator import itemgetter
+from operator import attrgetter
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow.parquet as pq
 
 from common.errors import ConfigError, IntegrityError
-from common.records import STATE_BYTES, Attempt, Chunk, Outcome, Sample
+from common.records import STATE_BYTES, Attempt, Chunk, Outcome, Sample, Twin
 from common.storage.parts import OUTCOME_SCHEMA, to_table
 from common.storage.plan_index import read_chunk, read_part
 from common.storage.run_record import load_planned_run
@@ -23,6 +27,14 @@ UNPROCESSED = "unprocessed"
 _READ_AHEAD = 8  # chunks; a remote store takes tens of milliseconds for each
 
 
+class Collected(NamedTuple):
+    """The outcome of one sample in one wave or in all waves, and the other rows that ask the same."""
+
+    position: int
+    outcome: Outcome
+    twins: tuple[Twin, ...]
+
+
 def collect_outcomes(run_id: str, store: Store) -> Iterator[Outcome]:
     """Return an iterator over one outcome for each sample of the plan, in plan order.
 
@@ -30,29 +42,47 @@ def collect_outcomes(run_id: str, store: Store) -> Iterator[Outcome]:
     ``ConfigError`` immediately if the store has no such run, and ``IntegrityError`` if the plan or a part is damaged, or if a
     part does not contain exactly the samples of its chunk.
     """
+    return (collected.outcome for collected in _collect(run_id, store))
+
+
+def collect_rows(run_id: str, store: Store) -> Iterator[Outcome]:
+    """Return an iterator over one outcome for each row of the datasets. Raises the errors of ``collect_outcomes``.
+
+    Rows that ask the same have the outcome of their sample, each with its own index, target and metadata. They follow each other.
+    """
+    return (outcome for collected in _collect(run_id, store) for outcome in _expand_twins(collected))
+
+
+def _expand_twins(collected: Collected) -> Iterator[Outcome]:
+    yield collected.outcome
+    for twin in collected.twins:
+        yield collected.outcome.model_copy(update={"index": twin.index, "target": twin.target, "metadata": twin.metadata})
+
+
+def _collect(run_id: str, store: Store) -> Iterator[Collected]:
     run = load_planned_run(store, run_id)
     plan, index = run.plan, run.index
     if index.waves[0].end != plan.chunks:
         raise IntegrityError(f"run {run_id}: its plan has {plan.chunks} chunks, but its index has {index.waves[0].end}")
     waves = [_read_wave(store, index.iterate_wave(wave)) for wave in index.waves]
-    if len(waves) == 1:
-        return (outcome for _, outcome in waves[0])
-    return _merge_waves(waves)
+    return waves[0] if len(waves) == 1 else _merge_waves(waves)
 
 
-def _read_wave(store: Store, chunks: Iterator[Chunk]) -> Iterator[tuple[int, Outcome]]:
-    """Yield (plan position, outcome) for the samples of a wave, in ascending order of position."""
+def _read_wave(store: Store, chunks: Iterator[Chunk]) -> Iterator[Collected]:
+    """Yield the outcomes of the samples of a wave, in ascending order of position."""
     with ThreadPoolExecutor(_READ_AHEAD, thread_name_prefix="collect") as pool:
         while ahead := list(islice(chunks, _READ_AHEAD)):
-            for chunk, outcomes in zip(ahead, pool.map(lambda chunk: read_outcomes(store, chunk), ahead), strict=True):
-                yield from zip(chunk.positions, outcomes, strict=True)
+            for chunk, read in zip(ahead, pool.map(lambda chunk: _read_chunk(store, chunk), ahead), strict=True):
+                for position, (sample, outcome) in zip(chunk.positions, read, strict=True):
+                    yield Collected(position, outcome, sample.twins)
 
 
-def _merge_waves(waves: list[Iterator[tuple[int, Outcome]]]) -> Iterator[Outcome]:
-    position_of = itemgetter(0)
+def _merge_waves(waves: list[Iterator[Collected]]) -> Iterator[Collected]:
+    position_of = attrgetter("position")
     # Among equal positions heapq.merge keeps the order of the waves.
     for _, together in groupby(heapq.merge(*waves, key=position_of), key=position_of):
-        yield merge_outcomes([outcome for _, outcome in together])
+        of_waves = list(together)
+        yield of_waves[0]._replace(outcome=merge_outcomes([collected.outcome for collected in of_waves]))
 
 
 def merge_outcomes(waves: Sequence[Outcome]) -> Outcome:
@@ -75,16 +105,20 @@ def _show_failure(outcome: Outcome) -> Attempt:
 
 def read_outcomes(store: Store, chunk: Chunk) -> list[Outcome]:
     """Return the outcomes of one chunk, checked against its samples, or placeholders if it has no part."""
+    return [outcome for _, outcome in _read_chunk(store, chunk)]
+
+
+def _read_chunk(store: Store, chunk: Chunk) -> list[tuple[Sample, Outcome]]:
     samples = read_chunk(store, chunk)
     part = read_part(store, chunk)
     if part is None:
-        return [_hold_place(sample) for sample in samples]
+        return [(sample, _hold_place(sample)) for sample in samples]
     planned = [sample.sample_id for sample in samples]
     found = [outcome.sample_id for outcome in part.outcomes]
     if planned != found:
         differing = sorted(set(planned) ^ set(found)) or planned
         raise IntegrityError(f"{part.key} does not hold the samples of its chunk; differing: {', '.join(differing[:5])}")
-    return list(part.outcomes)
+    return list(zip(samples, part.outcomes, strict=True))
 
 
 def _hold_place(sample: Sample) -> Outcome:
@@ -101,7 +135,7 @@ def _hold_place(sample: Sample) -> Outcome:
 
 
 def write_results(outcomes: Iterator[Outcome], folder: Path) -> dict[str, int]:
-    """Write ``results.parquet`` and ``results.jsonl`` into ``folder``. Return the number of samples by status.
+    """Write ``results.parquet`` and ``results.jsonl`` into ``folder``. Return the number of rows by status.
 
     Both files get their final names only when they are complete. Raises ``ConfigError`` if they cannot be written.
     """

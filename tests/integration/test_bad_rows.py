@@ -58,29 +58,31 @@ def test_status_results_and_evaluation_show_exact_counts(fleet: Fleet, ended: st
     assert status["datasets"] == {"troubled": expected}
 
     collected = json.loads(fleet.run_producer("collect", ended, "--out", str(fleet.folder / "out"), "--json", code=1))
-    assert collected["samples"] == {"ok": 87, "invalid": 2, "failed": 6}
+    assert collected["samples"] == {"ok": 92, "invalid": 2, "failed": 6}
     rows = pq.ParquetFile(fleet.folder / "out" / "results.parquet").read().to_pylist()
     lines = [json.loads(line) for line in (fleet.folder / "out" / "results.jsonl").read_text().splitlines()]
-    assert len(rows) == len(lines) == 95
+    assert len(rows) == len(lines) == 100
     assert (
-        Counter(row["status"] for row in rows) == Counter(line["status"] for line in lines) == {"ok": 87, "invalid": 2, "failed": 6}
+        Counter(row["status"] for row in rows) == Counter(line["status"] for line in lines) == {"ok": 92, "invalid": 2, "failed": 6}
     )
     assert Counter(row["error_code"] for row in rows if row["status"] == "failed") == {
         "media_corrupt": 3,
         "media_missing": 1,
         "missing_question": 2,
     }
-    assert Counter(len(row["attempts"]) for row in rows) == {0: 6, 1: 83, 3: 4, 4: 2}
+    assert Counter(len(row["attempts"]) for row in rows) == {0: 6, 1: 88, 3: 4, 4: 2}
     refused = [row for row in rows if row["status"] == "invalid"]
     assert all(attempt["violations"] == ["no_refusal"] for row in refused for attempt in row["attempts"])
     assert all(row["prediction"] is None and row["response"] is None for row in rows if row["status"] == "failed")
 
+    assert sorted(int(row["index"]) for row in rows) == list(range(100))
+
     evaluation = json.loads(fleet.run_producer("evaluate", ended, "--json", code=1))
     (scores,) = evaluation["datasets"]
-    assert (scores["n"], scores["hits"], scores["first_attempt_hits"]) == (89, 77, 73)
-    assert scores["accuracy"] == pytest.approx(77 / 89)
-    assert scores["invalid_rate"] == pytest.approx(2 / 89)
-    assert (scores["ok"], scores["invalid"], scores["failed"], scores["unprocessed"]) == (87, 2, 6, 0)
+    assert (scores["n"], scores["hits"], scores["first_attempt_hits"]) == (94, 82, 78)
+    assert scores["accuracy"] == pytest.approx(82 / 94)
+    assert scores["invalid_rate"] == pytest.approx(2 / 94)
+    assert (scores["ok"], scores["invalid"], scores["failed"], scores["unprocessed"]) == (92, 2, 6, 0)
     assert (scores["retried"], scores["failures"]) == (6, {"media_corrupt": 3, "missing_question": 2, "media_missing": 1})
 
 

@@ -1,12 +1,17 @@
 """Content of dataset files, and a check of the memory that a reader uses."""
 
 import base64
+import json
 import random
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
+from common.digests import digest_bytes
+from common.records import Media, Sample
 from common.spec.models import DatasetSource
 from producer.datasets import read_dataset
+from producer.datasets.survey import survey_dataset
 
 
 def make_base64(size: int, seed: int = 0) -> str:
@@ -25,3 +30,19 @@ def check_memory_is_bounded(path: Path) -> None:
     assert len(samples) == 20
     assert len({sample.group for sample in samples}) == 1
     assert peak_bytes < 30 * 2**20
+
+
+def read_rows(folder: Path, *rows: Any, **source: Any) -> list[Sample]:
+    """Write rows as JSON lines, and survey and read them as ``producer enqueue`` does."""
+    path = folder / "set.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return read_surveyed(path, **source)
+
+
+def read_surveyed(path: Path, **source: Any) -> list[Sample]:
+    return list(read_dataset(survey_dataset(DatasetSource(path=str(path), **source)).source))
+
+
+def inline(text: str) -> Media:
+    """Return base64 text as inline media with the digest of its bytes."""
+    return Media(data=text, digest=digest_bytes(base64.b64decode(text)))

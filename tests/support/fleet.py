@@ -23,7 +23,7 @@ from common.settings import Settings, get_settings
 from common.spec.files import read_specs
 from common.storage.store import Store, open_store
 from producer.datasets import read_dataset
-from producer.datasets.media_digests import digest_media
+from producer.datasets.survey import survey_specs
 from producer.demo.redis_server import RedisServer, start_redis
 from producer.planning.requests import render_samples
 from producer.results.collect import collect_outcomes
@@ -78,7 +78,7 @@ class Fleet:
         return path
 
     def enqueue(self, spec_path: Path) -> Enqueued:
-        (spec,) = digest_media(read_specs(spec_path))
+        (spec,), _ = survey_specs(read_specs(spec_path))
         samples = (sample for source in spec.datasets for sample in read_dataset(source))
         return enqueue_run(spec, render_samples(samples, spec), self.store, self.ledger, make_app(self.settings))
 

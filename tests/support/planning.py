@@ -34,8 +34,8 @@ def make_spec(*datasets: str, max_samples: int = 16, seed: int = 0, model: str =
 
 def make_sample(number: int, *, dataset: str = "rows", group: str = "", **fields: Any) -> Sample:
     """Return a sample whose question contains its number."""
-    asked = {"question": f"{dataset} question {number}?", "target": ("ok",), **fields}
-    return Sample(sample_id=f"{dataset}-{number:06d}", dataset=dataset, index=number, group=group, **asked)
+    asked = {"sample_id": f"{dataset}-{number:06d}", "question": f"{dataset} question {number}?", "target": ("ok",), **fields}
+    return Sample(dataset=dataset, index=number, group=group, **asked)
 
 
 def make_samples(count: int, *, dataset: str = "rows") -> list[Sample]:

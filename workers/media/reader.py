@@ -82,12 +82,23 @@ def read_media(media: Media, access: MediaAccess) -> bytes:
     if media.uri is None:
         raise SampleError("media_missing", "the media has neither data nor uri; give one of them in the dataset")
     content = _read_uri(media.uri, media, access)
+    if media.encoding == "raw":
+        _check_digest(media, content)
+        return content
+    try:
+        decoded = _decode_base64(content, _name(media))
+    except SampleError:
+        _check_digest(media, content)  # content that has changed is not base64 in most cases
+        raise
+    if media.digest and digest_bytes(decoded) != media.digest:  # plans of earlier versions have the digest of the base64 text
+        _check_digest(media, content)
+    return decoded
+
+
+def _check_digest(media: Media, content: bytes) -> None:
     if media.digest and digest_bytes(content) != media.digest:
         message = f"{_name(media)}: its content has changed since the run was planned; put the file back, or enqueue again"
         raise SampleError("media_changed", message)
-    if media.encoding == "base64":
-        return _decode_base64(content, _name(media))
-    return content
 
 
 def _decode_base64(text: str | bytes, name: str) -> bytes:

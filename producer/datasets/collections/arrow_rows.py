@@ -56,6 +56,8 @@ class RowShape:
 
     def find_kind(self, column: str) -> MediaKind | None:
         """Return the kind of a media column. If the source maps a column to that kind, only that column counts."""
+        if column in self.reading.source.ignore:
+            return None
         feature = self.features.get(column)
         kind = find_media_kind(feature) or find_media_kind(find_inner(feature))
         if kind is None and isinstance(feature, dict) and feature.get("dtype") in _BYTES:

@@ -1,18 +1,15 @@
 """Read VLMEvalKit's TSV format (source: its code of 2026-08-18): a header, one row per question, images as base64 in the row.
 
-Columns: ``index``, ``question``, ``hint``, ``A`` … ``Z`` (options, if both A and B are present), ``answer`` (a letter, Yes or No,
-text, or a list literal of accepted texts), ``image`` (base64, the index of another row, or a list literal of these) or else
-``image_path``, and this project's ``group``. All other columns become metadata as text. An empty cell counts as absent.
-``fields`` maps our names to other columns.
+Columns: ``index``, ``question``, ``hint``, ``A`` … ``Z`` (options, if both A and B are present) or else ``choices`` (a list),
+``answer`` (a letter, Yes or No, text, or a list literal of accepted texts), ``image`` (base64, the index of another row, or a list
+literal of these) or else ``image_path``, ``video_path`` or else ``video``, and this project's ``group`` and ``messages``. All other
+columns become metadata as text. An empty cell counts as absent. ``fields`` maps our names to other columns.
 
-VLMEvalKit derives the question kind from the whole dataset. This reader streams, so each row determines its kind: options mean
-multiple choice, answers that are all yes or no mean yes/no, and otherwise the kind is short text. The two rules differ for a VQA
-dataset in which only some answers are yes or no. For such a dataset, set ``kind`` in the source. A ``kind`` column applies if its
+VLMEvalKit derives the question kind from the whole dataset, and so does this project (``survey``): a row with options is multiple
+choice; the other rows are yes/no if all of their answers are yes or no, and otherwise short text. A ``kind`` column applies if its
 value is a known kind.
 """
 
-import ast
-import warnings
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -21,21 +18,23 @@ from string import ascii_uppercase
 from typing import Any, Literal
 
 from common.errors import ConfigError, SampleError
-from common.records import Kind
+from common.records import Fault
 from common.spec.models import DatasetSource
-from producer.datasets.fields import KINDS, are_yes_no, to_target
-from producer.datasets.media import Reference, refer
+from producer.datasets.fields import KINDS
+from producer.datasets.media import Reference, find_size, refer
 from producer.datasets.readers.lines import open_text, skip_bom
 from producer.datasets.readers.tables import explain_missing_question, find_shape_fault, read_header, read_text
 from producer.datasets.readers.tsv import Record, Span, read_records, split_record
 from producer.datasets.readers.tsv_images import ImageCells
 from producer.datasets.registry import register_reader
 from producer.datasets.rows import Reading, Row, find_fault, plan_reading
+from producer.datasets.values.literals import read_texts
 
-_READ = ("id", "question", "hint", "target", "group", "image", "image_path")
-_PREFERRED = {"id": "index", "target": "answer"}  # VLMEvalKit's names take precedence over our aliases
+_READ = ("id", "question", "hint", "options", "target", "group", "image", "image_path", "video", "messages")
+# VLMEvalKit's names take precedence over our aliases. Its ``video`` column names a clip, and ``video_path`` the file.
+_PREFERRED = {"id": "index", "target": "answer", "video": "video_path"}
 
-Role = Literal["field", "option", "kind", "image", "image_path", "metadata"]
+Role = Literal["field", "option", "kind", "image", "image_path", "metadata", "ignored"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +64,8 @@ def read_vlmeval_tsv(source: DatasetSource) -> Iterator[Row]:
 def _read_table(record: Record | None, source: DatasetSource) -> _Table:
     header = read_header(record, source)
     reading = plan_reading(source)
-    present = _find_columns(header, reading)
-    if "question" not in present:
+    present = _find_columns([name for name in header if name not in source.ignore], reading)
+    if "question" not in present and "messages" not in present:
         raise ConfigError(explain_missing_question(source, header, "a VLMEvalKit TSV"))
     positions = {ours: header.index(name) for ours, name in present.items()}
     folder = Path(reading.root) / "images" / source.name
@@ -74,27 +73,41 @@ def _read_table(record: Record | None, source: DatasetSource) -> _Table:
         reading=reading,
         header=header,
         header_line=record.content if record else b"",
-        roles=_find_roles(header, present),
+        roles=_find_roles(header, present, source),
         columns=present,
         image_cells=ImageCells(Path(source.path), positions.get("id"), positions.get("image")),
         images_folder=folder if folder.is_dir() else None,
     )
 
 
-def _find_columns(header: tuple[str, ...], reading: Reading) -> dict[str, str]:
-    """Map our names to the columns that become sample fields."""
+def _find_columns(header: list[str], reading: Reading) -> dict[str, str]:
+    """Map our names to the columns that become sample fields. Raises ``ConfigError`` if two kinds of columns hold the options."""
     names = reading.names | {ours: (theirs, *reading.names[ours]) for ours, theirs in _PREFERRED.items()}
     names |= {ours: (theirs,) for ours, theirs in reading.source.fields.items()}
     found = {ours: [name for name in names[ours] if name in header] for ours in sorted({*_READ, *reading.source.fields})}
-    return {ours: columns[0] for ours, columns in found.items() if columns}
+    present = {ours: columns[0] for ours, columns in found.items() if columns}
+    letters = [name for name in header if name in ascii_uppercase]
+    if {"A", "B"} <= set(letters):
+        mapped = reading.source.fields.get("options")
+        if mapped not in (None, *letters):
+            columns = ", ".join(letters)
+            raise ConfigError(
+                f"dataset {reading.source.name!r}: {reading.source.path}: fields.options maps {mapped!r}, and the header also has "
+                f"the option columns {columns}; expected one of the two; remove the mapping, or add ignore: [{columns}]"
+            )
+        present.pop("options", None)
+    return present
 
 
-def _find_roles(header: tuple[str, ...], present: dict[str, str]) -> tuple[Role, ...]:
+def _find_roles(header: tuple[str, ...], present: dict[str, str], source: DatasetSource) -> tuple[Role, ...]:
     special: dict[str, Role] = {"kind": "kind"}
-    if {"A", "B"} <= set(header):
+    if {"A", "B"} <= set(header) - set(source.ignore):
         special |= dict.fromkeys(ascii_uppercase, "option")
     special |= dict.fromkeys(present.values(), "field")
+    if present.get("video") == "video_path" and "video" not in source.fields:
+        special["video"] = "field"  # it serves rows with an empty cell in video_path
     special |= {present[role]: role for role in ("image", "image_path") if role in present}
+    special |= dict.fromkeys(source.ignore, "ignored")
     return tuple(special.get(name, "metadata") for name in header)
 
 
@@ -105,6 +118,8 @@ def _read_row(record: Record, number: int, table: _Table) -> Row:
     texts: dict[Role, dict[str, Any]] = {"field": {}, "option": {}, "image_path": {}, "metadata": row.metadata}
     image: Span | None = None
     for name, role, span in zip(table.header, table.roles, spans, strict=False):  # a row may have missing cells
+        if role == "ignored":
+            continue
         if role == "image":
             image = span
         elif text := read_text(row, name, span, table.reading.source):
@@ -113,37 +128,33 @@ def _read_row(record: Record, number: int, table: _Table) -> Row:
             texts[role][name] = text
     fields, options = texts["field"], texts["option"]
     _shape_fields(fields, table.columns)
-    row.kind = _decide_kind(options, fields.get(table.columns.get("target", "")))
+    if "video_path" in fields and "video" in fields and table.columns.get("video") == "video_path":
+        row.metadata["video"] = fields.pop("video")
+    row.kind = "short_text"
     row.fields = fields | {table.reading.names["options"][0]: options} if options else fields
     if row.fault is None:
         row.media = _read_images(row, record, image, "".join(texts["image_path"].values()), table)
+        row.fault = row.fault or _find_clip_fault(row, table)
     return row
+
+
+def _find_clip_fault(row: Row, table: _Table) -> Fault | None:
+    """Return the fault of a row whose video is the id of a clip, a text without a file ending, and not a file."""
+    for name in dict.fromkeys((table.columns.get("video", "video"), "video")):
+        value = row.fields.get(name, ())
+        for text in (value,) if isinstance(value, str) else value:
+            if "://" not in text and not Path(text).suffix and find_size(f"{table.reading.root}/{text}") is None:
+                message = f"found {text[:80]!r}, which is not a file in {table.reading.root}; expected the path of a video; "
+                advice = "add a column video_path, or put the file there"
+                return find_fault(table.reading.source, row.line, SampleError("bad_media", message + advice), name)
+    return None
 
 
 def _shape_fields(fields: dict[str, Any], columns: dict[str, str]) -> None:
     """Convert list literals to lists."""
-    for ours in ("target", "options", "video"):
+    for ours in ("target", "video"):
         if (column := columns.get(ours)) in fields:
-            fields[column] = _read_list(fields[column])
-
-
-def _decide_kind(options: dict[str, str], target: Any) -> Kind:
-    if any(map(str.strip, options.values())):
-        return "multiple_choice"
-    return "yes_no" if target is not None and are_yes_no(to_target(target)) else "short_text"
-
-
-def _read_list(text: str) -> str | list[str]:
-    """Return the texts of a list literal such as ``['a', 'b']``. Return any other text, such as ``[0, 1]``, unchanged."""
-    if not (text.startswith("[") and text.endswith("]")):
-        return text
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Python warns about escapes such as \d, which are common in answers
-            value = ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return text
-    return value if value and all(isinstance(one, str) for one in value) else text
+            fields[column] = read_texts(fields[column]) or fields[column]
 
 
 def _read_images(row: Row, record: Record, cell: Span | None, paths: str, table: _Table) -> list[Reference]:
@@ -153,7 +164,7 @@ def _read_images(row: Row, record: Record, cell: Span | None, paths: str, table:
         if cell and (images := table.image_cells.read(record, cell)):
             return images
         ours = "image_path"
-        texts = _read_list(paths) if paths else []
+        texts = (read_texts(paths) or paths) if paths else []
         return [_refer(text, table) for text in ([texts] if isinstance(texts, str) else texts)]
     except SampleError as error:
         row.fault = find_fault(table.reading.source, row.line, error, table.columns[ours])

@@ -27,6 +27,30 @@ def _deny(folder: Path) -> None:
 
 
 DATASETS = (
+    _refuse_content(
+        "images under an unknown name",
+        "a file whose column `img` holds data URLs, and no other media",
+        "wrong.jsonl",
+        b'{"question": "What is it?", "img": "data:image/png;base64,aaaa"}\n',
+        "…wrong.jsonl: column 'img' holds media in 1 rows, and no field uses it, so the questions would be asked without media; "
+        "expected fields: {image: img} in the dataset, or ignore: [img] to ask without it",
+    ),
+    _refuse_content(
+        "only faulty rows",
+        "a file whose rows have no field `question`",
+        "wrong.jsonl",
+        b'{"ask": "What is it?"}\n' * 3,
+        "all of its rows are faulty (3). The first fault: missing_question: wrong.jsonl: line 1: field 'question': absent, null or "
+        "blank; expected the question's text. Correct the file, or map its columns with fields: {NAME: COLUMN}",
+    ),
+    _refuse_content(
+        "column both mapped and ignored",
+        "`fields: {hint: clue}, ignore: [clue]`",
+        "wrong.jsonl",
+        b'{"question": "What is it?", "clue": "x"}\n',
+        "fields.hint maps 'clue', and ignore lists it; expected one of the two",
+        more=", fields: {hint: clue}, ignore: [clue]",
+    ),
     _refuse(
         "dataset missing",
         "the path of a missing file",

@@ -2,7 +2,19 @@
 
 from collections.abc import Sequence
 
-from tests.support.faults.bad_input import datasets, files, formats, images, places, references, rows, services, specs, tables
+from tests.support.faults.bad_input import (
+    conversations,
+    datasets,
+    files,
+    formats,
+    images,
+    places,
+    references,
+    rows,
+    services,
+    specs,
+    tables,
+)
 from tests.support.faults.bad_input.cases import Case, RowCase, Topic
 
 COMMAND = "python -m tests.support.faults.bad_input > docs/bad-input.md"
@@ -14,6 +26,7 @@ ROW_TOPICS = (
     Topic("Image fields of a row", references.REFERENCES),
     Topic("Rows of JSON lines that are refused", (*rows.LINES, *rows.LONG_LINES)),
     Topic("Unusual rows of JSON lines that are accepted", rows.ODD_LINES),
+    Topic("Conversations, options and rows that ask the same", conversations.CONVERSATIONS),
     Topic("Rows of TSV files", tables.TABLES),
     Topic("Rows of CSV files", formats.CSV),
     Topic("Rows of JSON files", formats.JSON),

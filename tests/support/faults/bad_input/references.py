@@ -59,14 +59,14 @@ REFERENCES = (
         '`"image": ["a.png", 7]`',
         ["a.png", 7],
         "bad_field",
-        _ROW + "found 7 (a number); expected a data: URL, a URL or a path, or a list of these",
+        _ROW + "found 7 (a number); expected a data: URL, a URL or a path, bytes, …, or a list of these",
     ),
     _refuse(
         "object as media",
-        '`"image": {"url": "a.png"}`',
-        {"url": "a.png"},
+        '`"image": {"file": "a.png"}`',
+        {"file": "a.png"},
         "bad_field",
-        _ROW + "found {'url': 'a.png'} (an object); expected a data: URL, a URL or a path, or a list of these",
+        _ROW + "found {'file': 'a.png'} (an object); expected an object with one of bytes, url and path",
     ),
     _refuse(
         "data URL without base64",

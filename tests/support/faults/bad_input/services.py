@@ -91,7 +91,7 @@ SERVICES = (
     CommandCase(
         "model without workers",
         "`producer enqueue` for a model without workers; `producer status` prints the same",
-        "quick-…: 1 rows, 1 samples in 1 chunks (planned)\n"
+        "quick-…: 1 rows, 1 samples in 1 chunks (planned)\n  rows 1, unique 1, duplicates 0, faulty rows: none\n"
         "  enqueued 1 chunks; follow with: producer watch quick-…\n"
         "  no worker serves quick now; start one: workers start --model quick (without a GPU: --gpus none)",
         code=0,

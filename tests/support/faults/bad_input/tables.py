@@ -4,7 +4,7 @@ import base64
 
 from tests.support.faults.bad_input import pictures
 from tests.support.faults.bad_input.cases import RowCase
-from tests.support.faults.bad_input.contents import make_table
+from tests.support.faults.bad_input.contents import TSV_HEADER, make_table
 
 _ROW = "rows.tsv: line 3: "
 _RED = base64.b64encode(pictures.plain()())
@@ -21,6 +21,14 @@ def _accept(name: str, given: str, content: bytes, note: str) -> RowCase:
 
 
 TABLES = (
+    RowCase(
+        "id of a clip without a file",
+        "`clip_000` in the column `video`, and no such file",
+        "bad_media",
+        _ROW + "field 'video': found 'clip_000', which is not a file in …; expected the path of a video; …",
+        make_table(b"1\tWhy?\tok\tclip_000\t", header=TSV_HEADER.replace(b"image", b"video")),
+        "rows.tsv",
+    ),
     _refuse(
         "ragged row, short",
         "a row of three cells under a header of five",

@@ -12,7 +12,7 @@ from producer.evaluation.evaluate import DatasetScores, Evaluation
 
 EMPTY = DatasetScores(
     dataset="empty",
-    unique=0,
+    rows=0,
     ok=0,
     invalid=0,
     failed=0,
@@ -33,7 +33,7 @@ EMPTY = DatasetScores(
 
 
 def make_scores(dataset: str, **fields: Any) -> DatasetScores:
-    scored = {"unique": 512, "ok": 494, "invalid": 6, "failed": 7, "unprocessed": 5, "n": 500, "hits": 484, "accuracy": 0.968}
+    scored = {"rows": 512, "ok": 494, "invalid": 6, "failed": 7, "unprocessed": 5, "n": 500, "hits": 484, "accuracy": 0.968}
     rates = {"interval": (0.9486, 0.9802), "first_attempt_accuracy": 0.951, "invalid_rate": 0.012, "coverage": 500 / 512}
     return EMPTY.model_copy(update={"dataset": dataset, **scored, **rates, **fields})
 

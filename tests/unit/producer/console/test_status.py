@@ -24,7 +24,7 @@ def show(status: RunStatus, *, terminal: bool = False) -> list[str]:
 
 def show_enqueued(*, planned: bool = True, workers: int = 0, rung: int = 25, state: str = "running", not_ok: int = 0) -> str:
     counts = (DatasetCounts(name="rows", rows=1400, unique=1390, duplicates=10),)
-    plan = Plan(run_id="tiny-1", samples=1390, chunks=25, datasets=counts)
+    plan = Plan(run_id="tiny-1", samples=1390, chunks=25, datasets=counts, faults={"bad_media": 1200, "bad_row": 3})
     shown = io.StringIO()
     enqueued = Enqueued(
         run_id="tiny-1",
@@ -121,17 +121,19 @@ def test_unfinished_run_without_workers_suggests_start() -> None:
 def test_enqueue_prints_counts_and_next_command() -> None:
     assert show_enqueued().splitlines() == [
         "tiny-1: 1,400 rows, 1,390 samples in 25 chunks (planned)",
+        "  rows 1,400, unique 1,390, duplicates 10, faulty rows: 1,200 bad_media, 3 bad_row",
         "  enqueued 25 chunks; follow with: producer watch tiny-1",
         "  no worker serves tiny now; start one: workers start --model tiny (without a GPU: --gpus none)",
     ]
     assert show_enqueued(planned=False, workers=2, rung=0).splitlines() == [
         "tiny-1: 1,400 rows, 1,390 samples in 25 chunks (planned before)",
+        "  rows 1,400, unique 1,390, duplicates 10, faulty rows: 1,200 bad_media, 3 bad_row",
         "  enqueued 0 chunks; follow with: producer watch tiny-1",
     ]
 
 
 def test_enqueue_prints_paused_or_done_state() -> None:
-    assert show_enqueued(state="done", rung=0).splitlines()[1:] == ["  the run is done"]
-    assert show_enqueued(state="paused", rung=0).splitlines()[1:] == [
+    assert show_enqueued(state="done", rung=0).splitlines()[2:] == ["  the run is done"]
+    assert show_enqueued(state="paused", rung=0).splitlines()[2:] == [
         "  the run is paused; continue it with: producer resume tiny-1"
     ]

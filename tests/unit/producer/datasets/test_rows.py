@@ -6,10 +6,15 @@ from typing import Any
 
 import pytest
 
+from common.digests import digest_bytes
 from common.errors import ConfigError
 from common.records import Media, Sample
 from common.spec.models import DatasetSource
 from producer.datasets import read_dataset
+from tests.support.datasets import read_rows
+
+# Fields that planning and later waves set, and the identity.
+LATER = {"sample_id", "group", "messages", "request_digest", "twins", "made_before", "violations_before"}
 
 
 def read(folder: Path, *rows: Any, **source: Any) -> list[Sample]:
@@ -39,8 +44,9 @@ def test_row_becomes_a_sample(tmp_path: Path) -> None:
         "topic": "z",
     }
     (sample,) = read(tmp_path, row, name="demo")
-    assert sample.model_dump(exclude={"sample_id", "group", "made_before", "violations_before"}) == {
+    assert sample.model_dump(exclude=LATER) == {
         "dataset": "demo",
+        "row": 0,
         "index": "q7",
         "kind": "multiple_choice",
         "question": "Which?",
@@ -147,6 +153,7 @@ def test_kind_of_source_overrides_kind_of_row(tmp_path: Path) -> None:
         (2.5, ("2.5",)),
         (False, ("No",)),
         (["cat", 3, True, None, " "], ("cat", "3", "Yes")),
+        ([{"answer": "cat", "answer_confidence": "yes"}, {"answer": "cat"}, {"answer": ""}], ("cat", "cat")),
     ],
 )
 def test_targets_of_any_type_become_texts(tmp_path: Path, value: Any, target: tuple[str, ...]) -> None:
@@ -218,6 +225,11 @@ def test_mapping_of_unknown_name_is_config_error(tmp_path: Path) -> None:
         read(tmp_path, {"question": "1?"}, fields={"questoin": "question"})
 
 
+def test_mapping_of_ignored_column_is_config_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"fields\.hint maps 'clue', and ignore lists it"):
+        read(tmp_path, {"question": "1?", "clue": "x"}, fields={"hint": "clue"}, ignore=["clue"])
+
+
 @pytest.mark.parametrize("row", [{}, {"question": None}, {"question": " \n"}])
 def test_row_without_question_is_a_fault(tmp_path: Path, row: dict[str, Any]) -> None:
     (sample,) = read(tmp_path, row | {"id": "q1", "topic": "z", "target": "x"})
@@ -238,6 +250,9 @@ def test_row_without_question_is_a_fault(tmp_path: Path, row: dict[str, Any]) ->
         ("options", ["x"] * 27, "at most 26 options, not 27"),
         ("target", {"text": "x"}, "found {'text': 'x'} (an object)"),
         ("target", float("nan"), "found nan (a number)"),
+        ("target", [{"text": "x"}], "found {'text': 'x'} (an object)"),
+        ("target", [{"answer": ["x"]}], "found ['x'] (a list)"),
+        ("question", "['What colour?', 'And its shape?']", "found a list of 2 turns; expected one question"),
         ("id", [1], "expected a whole number or text"),
         ("id", True, "expected a whole number or text"),
         ("id", 1.5, "expected a whole number or text"),
@@ -245,7 +260,9 @@ def test_row_without_question_is_a_fault(tmp_path: Path, row: dict[str, Any]) ->
         ("kind", "yes-no", "expected one of multiple_choice, yes_no, number, short_text, free_text; did you mean 'yes_no'?"),
         ("kind", 3, "expected one of multiple_choice"),
         ("image", 3, "expected a data: URL, a URL or a path"),
-        ("image", [{"path": "a.png"}], "expected a data: URL, a URL or a path"),
+        ("image", [{"file": "a.png"}], "expected an object with one of bytes, url and path"),
+        ("image", {"path": None, "bytes": None}, "expected an object with one of bytes, url and path"),
+        ("image", ["a.png", None], "expected a data: URL, a URL or a path"),
     ],
 )
 def test_wrong_field_type_is_a_bad_field(tmp_path: Path, field: str, value: Any, part: str) -> None:
@@ -281,7 +298,7 @@ def test_media_are_read_from_paths_urls_or_base64(tmp_path: Path) -> None:
         Media(uri=f"{tmp_path}/a/b.png"),
         Media(uri="/abs/c.png"),
         Media(uri="https://h.example/d.png"),
-        Media(data="aGk="),
+        Media(data="aGk=", digest=digest_bytes(b"hi")),
         Media(uri=f"{tmp_path}/e.mp4", kind="video"),
     )
 
@@ -301,3 +318,110 @@ def test_duplicates_keep_file_order_and_count_to_limit(tmp_path: Path) -> None:
     samples = read(tmp_path, *rows, limit=3)
     assert [sample.question for sample in samples] == ["1?", "2?", "1?"]
     assert samples[0].sample_id == samples[2].sample_id != samples[1].sample_id
+
+
+MATHVISTA = {"question": "How long?", "precision": 1.0, "unit": "cm", "question_type": "free_form", "answer_type": "text"}
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "options", "target"),
+    [
+        ({"answer_type": "float", "choices": None, "answer": "1.2"}, "number", {}, ("1.2",)),
+        ({"answer_type": "integer", "answer": "8"}, "number", {}, ("8",)),
+        ({"answer_type": "list", "answer": "[1, 2]", "choices": "[]"}, "short_text", {}, ("[1, 2]",)),
+        ({"answer_type": "text", "answer": "yes"}, "short_text", {}, ("yes",)),
+        (
+            {"question_type": "multi_choice", "choices": ["1 cm", "2 cm"], "answer": "2 cm"},
+            "multiple_choice", {"A": "1 cm", "B": "2 cm"}, ("B",),
+        ),
+        (
+            {"question_type": "multi_choice", "choices": "['1.20', '2']", "answer": "1.20", "answer_type": "float"},
+            "multiple_choice", {"A": "1.20", "B": "2"}, ("A",),
+        ),
+        ({"question_type": "other", "answer": "7"}, "number", {}, ("7",)),
+        ({"answer_type": "float", "kind": "free_text"}, "free_text", {}, ()),
+    ],
+)  # fmt: skip
+def test_mathvista_rows_keep_their_type(
+    tmp_path: Path, change: dict[str, Any], kind: str, options: dict[str, str], target: tuple[str, ...]
+) -> None:
+    (sample,) = read_rows(tmp_path, MATHVISTA | change)
+    assert (sample.kind, sample.options, sample.target, sample.fault) == (kind, options, target, None)
+    assert (sample.metadata["precision"], sample.metadata["unit"]) == (1.0, "cm")
+
+
+def test_mathvista_choice_without_options_is_fault(tmp_path: Path) -> None:
+    code, message = fault_of(read_one(tmp_path, **{**MATHVISTA, "question_type": "multi_choice", "choices": None, "answer": "2"}))
+    assert code == "bad_field"
+    assert message.endswith("field 'question_type': found 'multi_choice', and the row has no options; expected them in choices")
+
+
+def talk(*contents: Any) -> list[dict[str, Any]]:
+    return [{"role": "assistant" if number % 2 else "user", "content": content} for number, content in enumerate(contents)]
+
+
+def test_conversation_becomes_messages_and_target(tmp_path: Path) -> None:
+    (sample,) = read(tmp_path, {"id": "c", "image": "a.png", "messages": talk("<image>1?", "one", "2?", "two"), "topic": "z"})
+    assert (sample.index, sample.question, sample.target, sample.metadata) == ("c", "2?", ("two",), {"topic": "z"})
+    assert [(message.role, message.content) for message in sample.messages] == [
+        ("user", (0, "1?")), ("assistant", ("one",)), ("user", ("2?",)),
+    ]  # fmt: skip
+    assert sample.media == (Media(uri=f"{tmp_path}/a.png"),)
+
+
+def test_batch_line_becomes_messages(tmp_path: Path) -> None:
+    body = {"model": "m", "messages": talk("Why?")}
+    (sample,) = read(tmp_path, {"custom_id": "r1", "method": "POST", "url": "/v1/chat/completions", "body": body})
+    assert (sample.index, sample.question, sample.fault) == ("r1", "Why?", None)
+    assert sample.metadata == {"method": "POST", "url": "/v1/chat/completions"}
+
+
+@pytest.mark.parametrize("field", ["messages", "conversations", "conversation", "dialogue"])
+def test_conversation_may_stand_in_several_fields(tmp_path: Path, field: str) -> None:
+    fields = {"messages": "dialogue"} if field == "dialogue" else {}
+    (sample,) = read(tmp_path, {field: talk("Why?")}, fields=fields)
+    assert [message.content for message in sample.messages] == [("Why?",)]
+
+
+def test_question_takes_precedence_over_conversation(tmp_path: Path) -> None:
+    row = {"question": "Q?", "messages": talk("Why?"), "body": "a text"}
+    (plain,), (mapped,) = read(tmp_path, row), read(tmp_path, row, fields={"messages": "messages"})
+    assert (plain.question, plain.messages, plain.metadata) == ("Q?", (), {"messages": talk("Why?"), "body": "a text"})
+    assert (mapped.question, mapped.metadata) == ("Why?", {"body": "a text"})
+
+
+def test_target_field_takes_precedence_over_last_turn(tmp_path: Path) -> None:
+    rows = [{"messages": talk("Which?", "dog"), "options": ["cat", "dog"], **more} for more in ({}, {"answer": "A"})]
+    assert [sample.target for sample in read(tmp_path, *rows)] == [("B",), ("A",)]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"messages": talk("Why?")},
+        {"messages": talk("Why ?")},
+        {"messages": talk("What?", "x", "Why?")},
+        {"messages": talk([{"type": "text", "text": "Why?"}, {"type": "image", "image": "b.png"}])},
+        {"messages": talk([{"type": "image", "image": "b.png"}, {"type": "text", "text": "Why?"}])},
+        {"messages": talk("Why?", "answer")},
+        {"image": "b.png"},
+    ],
+)
+def test_sample_id_covers_the_conversation(tmp_path: Path, change: dict[str, Any]) -> None:
+    first, second = read(
+        tmp_path, {"messages": talk("Which?"), "image": "a.png"}, {"messages": talk("Which?"), "image": "a.png"} | change
+    )
+    assert first.fault is second.fault is None
+    assert first.sample_id != second.sample_id
+
+
+def test_faulty_conversation_names_its_field(tmp_path: Path) -> None:
+    code, message = fault_of(read(tmp_path, {"messages": [*talk("1?"), *talk("2?")]})[0])
+    assert code == "bad_field"
+    assert message.startswith("set.jsonl: line 1: field 'messages': turns 1 and 2 are both of the user")
+
+
+def test_media_of_parts_are_digested(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"picture")
+    (sample,) = read_rows(tmp_path, {"messages": talk([{"type": "image_url", "image_url": {"url": "a.png"}}, "What?"])})
+    assert sample.media == (Media(uri=f"{tmp_path}/a.png", digest=digest_bytes(b"picture")),)

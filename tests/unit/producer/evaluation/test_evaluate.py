@@ -60,7 +60,7 @@ def test_counts_of_mixed_dataset_are_exact() -> None:
     assert evaluation.datasets == (
         DatasetScores(
             dataset="mixed",
-            unique=25,
+            rows=25,
             ok=10,
             invalid=4,
             failed=5,
@@ -94,7 +94,7 @@ def test_overall_pools_samples_of_all_datasets() -> None:
         make_failure("large", "image_corrupt"),
     ]
     overall = evaluate(outcomes, small=3, large=10).overall
-    assert (overall.dataset, overall.unique, overall.n, overall.hits, overall.accuracy) == ("all", 13, 10, 2, 0.2)
+    assert (overall.dataset, overall.rows, overall.n, overall.hits, overall.accuracy) == ("all", 13, 10, 2, 0.2)
     assert (overall.ok, overall.failed, overall.unprocessed) == (10, 1, 2)
     assert overall.failures == {"image_corrupt": 1}
     assert overall.interval == wilson_interval(2, 10)
@@ -124,7 +124,7 @@ def test_run_without_outcomes_is_all_unprocessed() -> None:
 
 def test_run_without_samples_has_no_rates() -> None:
     overall = evaluate([]).overall
-    assert (overall.unique, overall.n, overall.accuracy, overall.invalid_rate, overall.coverage) == (0, 0, None, None, None)
+    assert (overall.rows, overall.n, overall.accuracy, overall.invalid_rate, overall.coverage) == (0, 0, None, None, None)
 
 
 def test_dataset_without_targets_is_not_scored() -> None:
@@ -154,7 +154,7 @@ def test_stored_run_is_evaluated_by_its_plan(tmp_path: Path) -> None:
     store.put(run_key(spec.run_id), encode_run(spec, plan, 0.0))
     evaluation = evaluate_run(spec.run_id, store, [make_hit("d")])
     assert (evaluation.run_id, evaluation.model) == (spec.run_id, "small")
-    assert (evaluation.overall.unique, evaluation.overall.unprocessed) == (4, 3)
+    assert (evaluation.overall.rows, evaluation.overall.unprocessed) == (4, 3)
     with pytest.raises(ConfigError, match="no run 'other'"):
         evaluate_run("other", store, [])
 
@@ -165,7 +165,7 @@ def test_outcome_of_unknown_dataset_is_integrity_error() -> None:
 
 
 def test_more_outcomes_than_samples_is_integrity_error() -> None:
-    with pytest.raises(IntegrityError, match="2 outcomes for the 1 samples of dataset 'd'"):
+    with pytest.raises(IntegrityError, match="2 outcomes for the 1 rows of dataset 'd'"):
         evaluate([make_hit("d"), make_hit("d")], d=1)
 
 
@@ -192,7 +192,7 @@ def test_memory_is_independent_of_outcome_count() -> None:
 def test_counts_are_consistent(outcomes: list[Outcome], unprocessed: int) -> None:
     scores = evaluate(outcomes, mixed=len(outcomes) + unprocessed).overall
     assert scores.unprocessed == unprocessed
-    assert scores.ok + scores.invalid + scores.failed + scores.unprocessed == scores.unique
+    assert scores.ok + scores.invalid + scores.failed + scores.unprocessed == scores.rows
     assert scores.n + scores.unscored == scores.ok + scores.invalid
     assert scores.first_attempt_hits <= scores.hits <= scores.ok
     assert sum(scores.failures.values()) == scores.failed

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from common.errors import ConfigError, SampleError
 from common.records import DatasetCounts, Sample
@@ -38,6 +39,16 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr("tempfile.tempdir", str(folder))
     yield folder
     assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(("different", "is_noticed"), [(1, True), (5, True), (6, False), (10, False)])
+def test_rows_that_ask_the_same_are_noticed(store: Store, different: int, is_noticed: bool) -> None:
+    samples = [make_sample(number, sample_id=f"s{number % different}", group="g") for number in range(10)]
+    with capture_logs() as lines:
+        plan_samples(store, samples, make_spec())
+    assert [(line["event"], line["rows"]) for line in lines] == ([("dataset.rows_alike", 10)] if is_noticed else [])
+    described = describe_plan(make_spec(), samples)
+    assert [notice.event for notice in described["notices"]] == ["dataset.rows_alike"] * is_noticed
 
 
 def make_groups(sizes: list[list[int]]) -> list[list[Spread]]:
@@ -80,7 +91,7 @@ def test_stored_chunks_hold_the_shuffled_samples(store: Store, tmp_path: Path) -
 
     folder = tmp_path / "separate"
     folder.mkdir()
-    groups = shuffle_samples(samples, Counts(["one", "two"]), seed=3, scratch=folder)
+    groups = shuffle_samples([*samples, *samples[:20]], Counts(["one", "two"]), seed=3, scratch=folder)
     assert stored == [Sample.model_validate_json(entry.line) for group in groups for entry in group]
     assert (plan.samples, plan.chunks) == (200, len(chunks))
     assert plan.datasets == (

@@ -6,12 +6,14 @@ from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.records import DatasetCounts, Fault, Media, Sample
+from common.errors import ConfigError
+from common.records import DatasetCounts, Fault, Media, Sample, Twin
 from producer.planning.shuffle import Counts, Spread, estimate_input_bytes, shuffle_samples
 from tests.support.planning import make_sample, make_samples
 
@@ -23,7 +25,7 @@ rows = st.lists(st.tuples(st.sampled_from(["one", "two"]), st.integers(0, 3), st
 def to_samples(given_rows: Iterable[Row]) -> list[Sample]:
     """Return one sample per row. Its ``index`` is the position of the row."""
     return [
-        Sample(sample_id=f"g{group}-{content}", dataset=dataset, index=place, group=f"g{group}", question="?")
+        Sample(sample_id=f"g{group}-{content}", dataset=dataset, row=place, index=place, group=f"g{group}", question="?")
         for place, (dataset, group, content) in enumerate(given_rows)
     ]
 
@@ -55,13 +57,66 @@ def test_shuffle_keeps_first_of_duplicate_rows(given_rows: list[Row]) -> None:
     for sample in samples:
         first_rows.setdefault(key_of(sample), sample)
     shuffled = read_samples(groups)
-    assert {key_of(sample): sample for sample in shuffled} == first_rows
+    assert {key_of(sample): sample.model_copy(update={"twins": ()}) for sample in shuffled} == first_rows
     assert len(shuffled) == len(first_rows)
     found, unique = Counter(sample.dataset for sample in samples), Counter(dataset for dataset, _ in first_rows)
     assert counts.to_records() == tuple(
         DatasetCounts(name=name, rows=found[name], unique=unique[name], duplicates=found[name] - unique[name])
         for name in ("one", "two")
     )
+
+
+@given(rows)
+@settings(deadline=None)
+def test_every_row_is_a_sample_or_twin(given_rows: list[Row]) -> None:
+    samples = to_samples(given_rows)
+    shuffled = read_samples(shuffle(samples)[0])
+    of_sample = {(sample.row, key_of(sample)) for sample in shuffled}
+    of_twins = {(twin.row, key_of(sample)) for sample in shuffled for twin in sample.twins}
+    assert of_sample | of_twins == {(sample.row, key_of(sample)) for sample in samples}
+    assert len(of_sample) + len(of_twins) == len(samples)
+    for sample in shuffled:
+        assert [sample.row, *(twin.row for twin in sample.twins)] == sorted({sample.row, *(twin.row for twin in sample.twins)})
+
+
+def test_twins_keep_their_targets_and_metadata() -> None:
+    different: list[dict[str, Any]] = [{"target": ("x",)}, {"target": ("y",), "metadata": {"split": "test"}}, {"target": ()}]
+    rows = [
+        make_sample(number, row=number, sample_id=f"{number}", group=f"{number}", request_digest="same", **fields)
+        for number, fields in enumerate(different)
+    ]
+    groups, counts = shuffle(rows, datasets=("rows",))
+    (sample,) = read_samples(groups)
+    assert (sample.row, sample.target) == (0, ("x",))
+    assert sample.twins == (Twin(row=1, index=1, target=("y",), metadata={"split": "test"}), Twin(row=2, index=2))
+    assert counts.to_records() == (DatasetCounts(name="rows", rows=3, unique=1, duplicates=2),)
+    assert counts.rows == [3]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"dataset": "two"},
+        {"request_digest": "other"},
+        {"request_digest": None},
+        {"kind": "number"},
+        {"options": {"A": "x"}},
+        {"options": {"B": "y", "A": "x"}},
+        {"fault": Fault(code="bad_row", message="not JSON")},
+    ],
+)
+def test_rows_that_ask_differently_are_not_merged(change: dict[str, Any]) -> None:
+    fields: dict[str, Any] = {"dataset": "one", "request_digest": "same", "options": {"A": "x", "B": "y"}}
+    first = Sample(sample_id="1", index=1, question="?", **fields)
+    second = Sample(sample_id="2", index=2, question="?", **(fields | change))
+    groups, _ = shuffle([first, second])
+    assert {sample.index: sample.twins for sample in read_samples(groups)} == {"1": (), "2": ()}
+
+
+def test_dataset_of_faulty_rows_is_refused() -> None:
+    faulty = [make_sample(number, dataset="two", fault=Fault(code="bad_row", message=f"row {number}")) for number in range(3)]
+    with pytest.raises(ConfigError, match=r"'two': all of its rows are faulty \(3\)\. The first fault: bad_row: row 0\."):
+        shuffle([make_sample(1, dataset="one"), *faulty])
 
 
 @given(rows)
@@ -125,7 +180,7 @@ def test_faults_are_counted_and_text_is_unchanged() -> None:
     faulty = make_sample(2, fault=Fault(code="bad_row", message="not JSON"))
     groups, counts = shuffle([odd, faulty], datasets=("rows",))
     assert {sample.index: sample for sample in read_samples(groups)} == {"1": odd, "2": faulty}
-    assert counts.faults == 1
+    assert counts.faults == {"bad_row": 1}
     assert all(entry.line.count(b"\n") == 1 and entry.line.splitlines() == [entry.line[:-1]] for group in groups for entry in group)
 
 

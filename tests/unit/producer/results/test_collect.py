@@ -13,7 +13,8 @@ from common.storage.keys import index_key, part_key
 from common.storage.parts import encode_part
 from common.storage.plan_index import ChunkIndex, read_chunk, read_index
 from common.storage.store import Store, open_store
-from producer.results.collect import collect_outcomes, read_outcomes, write_results
+from producer.evaluation.evaluate import evaluate_run
+from producer.results.collect import collect_outcomes, collect_rows, read_outcomes, write_results
 from tests.support.planning import make_outcome, make_sample, make_samples, make_spec, plan_samples, put_part
 
 # Result columns are a public interface: scripts of users depend on their names and order.
@@ -56,6 +57,27 @@ def test_outcomes_follow_plan_order(store: Store, index: ChunkIndex) -> None:
         assert (outcome.target, outcome.metadata) == (sample.target, sample.metadata)
         if status == "unprocessed":
             assert (outcome.prediction, outcome.answer, outcome.response, outcome.attempts) == (None, None, None, ())
+
+
+def test_rows_that_ask_the_same_share_an_outcome(store: Store) -> None:
+    samples = [
+        make_sample(number, row=number, request_digest=f"r{number % 3}", target=(f"t{number}",), metadata={"page": number})
+        for number in range(9)
+    ]
+    plan, index = plan_samples(store, samples, make_spec(max_samples=2))
+    put_part(store, index[0], statuses=("ok", "invalid"))
+    outcomes = list(collect_rows(plan.run_id, store))
+    assert sorted(outcome.index for outcome in outcomes) == [str(number) for number in range(9)]
+    for outcome in outcomes:
+        assert (outcome.target, outcome.metadata) == ((f"t{outcome.index}",), {"page": int(outcome.index)})
+    by_request = {
+        outcome.sample_id: {other.status for other in outcomes if other.sample_id == outcome.sample_id} for outcome in outcomes
+    }
+    assert sorted(status for (status,) in by_request.values()) == ["invalid", "ok", "unprocessed"]
+    assert plan.samples == len(collect(store, index)) == 3
+    scores = evaluate_run(plan.run_id, store, outcomes).overall
+    assert (scores.rows, scores.ok, scores.invalid, scores.unprocessed) == (9, 3, 3, 3)
+    assert scores.coverage == pytest.approx(6 / 9)
 
 
 def test_unknown_run_is_rejected_before_iteration(store: Store) -> None:

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import ConfigError
-from common.records import Media, Sample
+from common.records import Sample
 from common.spec.models import DatasetSource
 from producer.datasets import read_dataset
 from producer.datasets.readers import lines
-from tests.support.datasets import check_memory_is_bounded, make_base64
+from tests.support.datasets import check_memory_is_bounded, inline, make_base64
 
 GOOD = b'{"question": "Q?"}'
 
@@ -180,7 +180,7 @@ def test_small_or_escaped_base64_is_inline(tmp_path: Path) -> None:
     small, escaped = "A" * 8192, "A" * 8192 + "/AAA"
     line = json.dumps({"question": "Q?", "image": [f"data:;base64,{text}" for text in (small, escaped)]}).replace("/", "\\/")
     (sample,) = read(tmp_path, line.encode())
-    assert sample.media == (Media(data=small), Media(data=escaped))
+    assert sample.media == (inline(small), inline(escaped))
 
 
 def test_memory_is_independent_of_file_size(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from common.errors import ConfigError
 from common.records import Media, Sample
 from common.spec.models import DatasetSource
 from producer.datasets import read_dataset
-from tests.support.datasets import check_memory_is_bounded, make_base64
+from tests.support.datasets import check_memory_is_bounded, inline, make_base64
 
 
 def write(folder: Path, *rows: dict[str, Any]) -> Path:
@@ -21,6 +21,10 @@ def write(folder: Path, *rows: dict[str, Any]) -> Path:
         writer.writeheader()
         writer.writerows(rows)
     return path
+
+
+# Fields that planning and later waves set, and the identity.
+LATER = {"sample_id", "group", "messages", "request_digest", "twins", "made_before", "violations_before"}
 
 
 def read(path: Path, **source: Any) -> list[Sample]:
@@ -56,15 +60,16 @@ def test_row_becomes_a_sample(tmp_path: Path) -> None:
     (sample,) = read(
         write(tmp_path, row | {"category": "k", "l2-category": "l", "split": "dev", "g_index": 3, "empty": ""}), name="demo"
     )
-    assert sample.model_dump(exclude={"sample_id", "group", "made_before", "violations_before"}) == {
+    assert sample.model_dump(exclude=LATER) == {
         "dataset": "demo",
+        "row": 0,
         "index": "3",
         "kind": "multiple_choice",
         "question": "Which\n\tone?",
         "hint": "h",
         "options": {"A": "x", "B": "y"},
         "target": ("B",),
-        "media": (Media(data=SMALL).model_dump(),),
+        "media": (inline(SMALL).model_dump(),),
         "metadata": {"category": "k", "l2-category": "l", "split": "dev", "g_index": "3"},
         "fault": None,
     }
@@ -213,7 +218,7 @@ def test_image_path_prefers_the_images_folder(tmp_path: Path) -> None:
 def test_image_column_overrides_image_path(tmp_path: Path) -> None:
     rows = [{"image": SMALL, "image_path": "a.png"}, {"image": "", "image_path": "a.png"}]
     samples = read(write(tmp_path, *({"question": "Q?", **row} for row in rows)))
-    assert [sample.media for sample in samples] == [(Media(data=SMALL),), (Media(uri=f"{tmp_path}/a.png"),)]
+    assert [sample.media for sample in samples] == [(inline(SMALL),), (Media(uri=f"{tmp_path}/a.png"),)]
 
 
 def test_rotated_rows_are_not_duplicates(tmp_path: Path) -> None:
@@ -278,3 +283,70 @@ def test_memory_is_independent_of_file_size(tmp_path: Path) -> None:
         for number in range(20):
             stream.write(f"{number}\t{image if number else 19}\t{number}?\n")
     check_memory_is_bounded(path)
+
+
+def test_choices_column_gives_options(tmp_path: Path) -> None:
+    rows = [
+        {"question": "Which?", "choices": "['0.50', 'None']", "answer": "None"},
+        {"question": "Why?", "choices": "", "answer": "x"},
+    ]
+    first, second = read(write(tmp_path, *rows))
+    assert (first.kind, first.options, first.target) == ("multiple_choice", {"A": "0.50", "B": "None"}, ("B",))
+    assert (second.kind, second.options, second.metadata) == ("short_text", {}, {})
+
+
+def test_letter_columns_take_precedence_over_choices(tmp_path: Path) -> None:
+    (sample,) = read(write(tmp_path, {"question": "Which?", "A": "x", "B": "y", "choices": "['p', 'q']", "answer": "B"}))
+    assert (sample.options, sample.target, sample.metadata) == ({"A": "x", "B": "y"}, ("B",), {"choices": "['p', 'q']"})
+
+
+def test_mapping_does_not_hide_letter_columns(tmp_path: Path) -> None:
+    path = write(tmp_path, {"question": "Which?", "A": "x", "B": "y", "C": "z", "choices": "['p', 'q']", "answer": "q"})
+    with pytest.raises(ConfigError, match=r"fields.options maps 'choices', .*option columns A, B, C;.* ignore: \[A, B, C\]"):
+        read(path, fields={"options": "choices"})
+    (sample,) = read(path, fields={"options": "choices"}, ignore=["A", "B", "C"])
+    assert (sample.options, sample.target, sample.metadata) == ({"A": "p", "B": "q"}, ("B",), {})
+
+
+@pytest.mark.parametrize(
+    ("row", "uris", "metadata"),
+    [
+        ({"video": "a.mp4"}, ["a.mp4"], {}),
+        ({"video": "clip_0", "video_path": "./video/a.mp4"}, ["./video/a.mp4"], {"video": "clip_0"}),
+        ({"video": "a.mp4", "video_path": ""}, ["a.mp4"], {}),
+        ({"video_path": "['a.mp4', 'b.mp4']"}, ["a.mp4", "b.mp4"], {}),
+        ({"video": "https://h/watch"}, ["https://h/watch"], {}),
+        ({"video": "clip_1"}, ["clip_1"], {}),
+        ({"video": "", "video_path": ""}, [], {}),
+    ],
+)
+def test_video_columns_become_media(tmp_path: Path, row: dict[str, str], uris: list[str], metadata: dict[str, str]) -> None:
+    (tmp_path / "clip_1").write_bytes(b"a video without a file ending")
+    (sample,) = read(write(tmp_path, {"question": "What?", **row}))
+    assert sample.media == tuple(Media(kind="video", uri=uri if "://" in uri else f"{tmp_path}/{uri}") for uri in uris)
+    assert (sample.metadata, sample.fault) == (metadata, None)
+
+
+def test_clip_id_without_a_file_is_bad_media(tmp_path: Path) -> None:
+    (sample,) = read(write(tmp_path, {"question": "What?", "video": "clip_000"}))
+    assert "field 'video': found 'clip_000', which is not a file in" in message_of(sample, "bad_media")
+
+
+def test_list_of_turns_is_a_bad_field(tmp_path: Path) -> None:
+    (sample,) = read(write(tmp_path, {"question": "['1?', '2?']", "answer": "['x', 'y']"}))
+    assert "field 'question': found a list of 2 turns; expected one question" in message_of(sample, "bad_field")
+
+
+def test_messages_column_is_a_conversation(tmp_path: Path) -> None:
+    turns = "[{'from': 'human', 'value': '<image>\\n1?'}, {'from': 'gpt', 'value': 'one'}]"
+    path = write(tmp_path, {"index": 0, "image": SMALL, "conversations": turns})
+    (sample,) = read(path, format="vlmeval_tsv")
+    assert [message.content for message in sample.messages] == [(0, "1?")]
+    assert (sample.target, sample.media, sample.fault) == (("one",), (inline(SMALL),), None)
+
+
+def test_ignored_columns_are_not_read(tmp_path: Path) -> None:
+    (sample,) = read(
+        write(tmp_path, {"question": "Q?", "image": SMALL, "note": "x", "hint": "h"}), ignore=["image", "note", "hint"]
+    )
+    assert (sample.media, sample.metadata, sample.hint) == ((), {}, None)

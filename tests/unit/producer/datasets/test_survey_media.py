@@ -10,8 +10,8 @@ from structlog.testing import capture_logs
 
 from common.spec.files import read_specs
 from common.spec.models import RunSpec
-from producer.datasets import media_digests, read_dataset
-from producer.datasets.media_digests import digest_media
+from producer.datasets import read_dataset, survey
+from producer.datasets.survey import survey_specs
 
 ROWS: dict[str, list[dict[str, Any]]] = {
     "image": [{"question": "a?", "image": "one.png"}],
@@ -39,7 +39,7 @@ def resolve(folder: Path, rows: list[dict[str, Any]], **source: Any) -> RunSpec:
     if "picture" in rows[0]:
         source["fields"] = {"image": "picture"}
     (folder / "spec.yaml").write_text(json.dumps({"model": "echo", "datasets": [{"path": "rows.jsonl", **source}]}))
-    (spec,) = digest_media(read_specs(folder / "spec.yaml"))
+    (spec,), _ = survey_specs(read_specs(folder / "spec.yaml"))
     return spec
 
 
@@ -83,7 +83,7 @@ def test_equal_images_of_other_names_are_one_sample(folder: Path) -> None:
 
 @pytest.mark.parametrize("bound", ["MOST_FILES", "MOST_BYTES"])
 def test_files_above_the_bound_are_logged(bound: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(media_digests, bound, 1)
+    monkeypatch.setattr(survey, bound, 1)
     with capture_logs() as lines:
         spec = resolve(folder, ROWS["images"])
     assert [(line["event"], line["dataset"]) for line in lines] == [("media.named_by_path", "rows")]

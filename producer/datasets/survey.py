@@ -1,0 +1,258 @@
+"""Survey a dataset before planning, in one pass over its rows.
+
+The survey finds the content of media files, the question kind of rows without options, columns that no field uses although they
+look like media, options, target or question, and markers without media.
+
+Files that a row names by path can change in place. Up to a limit, their content counts in the run id. Above the limit, they count
+by path only, and a log event reports that. The size and time of a file never count, because they are not its content.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from string import ascii_uppercase
+from typing import Any, NamedTuple
+
+import structlog
+
+from common.digests import digest_record
+from common.errors import ConfigError, SampleError
+from common.records import Kind, Media, Record
+from common.spec.models import DatasetSource, RunSpec
+from producer.datasets.columns import Column, suggest_field
+from producer.datasets.fields import are_yes_no, is_number, read_mathvista_kind, to_target
+from producer.datasets.media import MediaKind, Reference, digest_path, find_path, find_size, refer
+from producer.datasets.registry import find_reader
+from producer.datasets.rows import MEDIA_KINDS, Row, plan_reading
+from producer.datasets.samples import sort_fields
+from producer.datasets.values.choices import to_options
+from producer.datasets.values.conversations import read_conversation
+
+log = structlog.get_logger()
+
+# A local disk reads 8,000 files or 800 MB in a second (docs/identity.md), so enqueueing takes at most about 5 s longer.
+MOST_FILES = 20_000
+MOST_BYTES = 4 * 2**30
+_MOST_COLUMNS = 1_000  # further names of a file are not surveyed, so that memory is bounded
+
+_MARKER = re.compile(r"<(image|video)( ?\d+)?>")
+
+
+class Notice(Record):
+    """Something in a dataset that is probably not intended. ``rows`` counts the rows that it affects, ``hint`` is the remedy."""
+
+    event: str
+    dataset: str
+    column: str | None = None
+    rows: int
+    looks_like: str | None = None
+    hint: str
+
+
+class Survey(NamedTuple):
+    """The result of a survey: the source with its media digest and the kind of its rows, and the notices for the user."""
+
+    source: DatasetSource
+    notices: tuple[Notice, ...]
+
+
+def survey_specs(specs: Sequence[RunSpec]) -> tuple[list[RunSpec], list[Notice]]:
+    """Return the specs of one spec file with surveyed datasets, and the notices. All specs have the same datasets.
+
+    The log gets the notices as warnings. Raises ``ConfigError`` as ``survey_dataset`` does.
+    """
+    surveys = [survey_dataset(source) for source in specs[0].datasets]
+    notices = [notice for survey in surveys for notice in survey.notices]
+    for notice in notices:
+        name, rows, hint = notice.dataset, notice.rows, notice.hint
+        if notice.column is None:
+            log.warning("dataset.marker_without_media", dataset=name, rows=rows, hint=hint)
+        else:
+            log.warning(
+                "dataset.column_unused", dataset=name, column=notice.column, looks_like=notice.looks_like, rows=rows, hint=hint
+            )
+    datasets = tuple(survey.source for survey in surveys)
+    return [spec.model_copy(update={"datasets": datasets}) for spec in specs], notices
+
+
+def survey_dataset(source: DatasetSource) -> Survey:
+    """Return the survey of a resolved source.
+
+    Raises ``ConfigError`` if no row has media, and a column that no field uses certainly holds media: the questions would be asked
+    without them.
+    """
+    facts = Facts(source)
+    for row in islice(find_reader(source)(source), source.limit):
+        facts.add_row(row)
+    facts.check_media()
+    surveyed = source.model_copy(update={"media_digest": _digest_files(source, facts.paths), "found_kind": facts.kinds.find_kind()})
+    return Survey(surveyed, tuple(facts.find_notices()))
+
+
+@dataclass
+class _Kinds:
+    """The accepted answers of rows without options and without a kind of their own."""
+
+    rows: int = 0
+    answered: int = 0
+    yes_no: int = 0
+    numbers: int = 0
+    format_kind: Kind | None = None
+
+    def add(self, target: tuple[str, ...], format_kind: Kind | None) -> None:
+        self.rows += 1
+        self.format_kind = format_kind
+        if target:
+            self.answered += 1
+            self.yes_no += are_yes_no(target)
+            self.numbers += all(is_number(text) for text in target)
+
+    def find_kind(self) -> Kind | None:
+        """Return the kind of all these rows, or None without such rows. One row's target never decides, or it would show."""
+        if not self.rows:
+            return None
+        if self.answered and self.yes_no == self.answered:
+            return "yes_no"
+        if self.format_kind or not self.answered:
+            return self.format_kind or "free_text"
+        return "number" if self.numbers == self.answered else "short_text"
+
+
+@dataclass
+class Facts:
+    """What the rows of a dataset show. ``paths`` maps the path of a media file to its content key, up to the limit."""
+
+    source: DatasetSource
+    paths: dict[str, str] = field(default_factory=dict)
+    kinds: _Kinds = field(default_factory=_Kinds)
+    used: Counter[str] = field(default_factory=Counter)
+    columns: dict[str, Column] = field(default_factory=dict)
+    unmatched_markers: int = 0
+    with_media: int = 0
+
+    def __post_init__(self) -> None:
+        self.reading = plan_reading(self.source)
+        self._most = {"never": 0, "auto": MOST_FILES + 1, "always": None}[self.source.digest_media]
+
+    def add_row(self, row: Row) -> None:
+        self.reading = row.reading or self.reading
+        found, unused = sort_fields(row, self.reading)
+        self.used.update(list(found))
+        references, last_turn = self._read_media(row, found)
+        self.with_media += bool(references)
+        for reference in references:
+            path = find_path(reference.media)
+            if path and (self._most is None or len(self.paths) < self._most):
+                # A key is the path as written in the row, so a dataset keeps its digest when it is moved.
+                self.paths.setdefault(path, reference.key)
+        target, options = _try(to_target, found.get("target")) or ((last_turn,) if last_turn else ()), found.get("options")
+        for name, value in unused.items():
+            if name in self.columns or (name not in self.reading.ours and len(self.columns) < _MOST_COLUMNS):
+                self.columns.setdefault(name, Column()).add(value, self.reading.root, target)
+        if not references and any(_MARKER.search(str(found[name][1])) for name in ("question", "hint", "options") if name in found):
+            self.unmatched_markers += 1
+        if "kind" not in found and not (options and _try(to_options, options)) and not _try_mathvista(unused):
+            self.kinds.add(target, row.kind)
+
+    def check_media(self) -> None:
+        if self.with_media:
+            return
+        for name, column in self.columns.items():
+            if column.holds_media:
+                mapping = _write_mapping(column.media or "image", name)
+                raise ConfigError(
+                    f"dataset {self.source.name!r}: {self.source.path}: column {name!r} holds media in {column.rows:,} rows, and "
+                    f"no field uses it, so the questions would be asked without media; expected {mapping} in the dataset, or "
+                    f"ignore: [{name}] to ask without it"
+                )
+
+    def find_notices(self) -> Iterator[Notice]:
+        name = self.source.name
+        for theirs, column in self.columns.items():
+            if ours := suggest_field(theirs, column, self.used + Counter(image=self.with_media)):
+                hint = f"use it with {_write_mapping(ours, theirs)}, or leave it out with ignore: [{theirs}]"
+                event = "dataset.column_unused"
+                yield Notice(event=event, dataset=name, column=theirs, rows=column.rows, looks_like=ours, hint=hint)
+        letters = [letter for letter in ascii_uppercase if letter in self.columns and self.columns[letter].rows]
+        if self.used["options"] and letters[:2] == ["A", "B"]:
+            rows, columns = self.columns["A"].rows, ", ".join(letters)
+            hint = (
+                f"another field gives the options, so the columns {columns} are not shown; leave them out with ignore: [{columns}]"
+            )
+            yield Notice(event="dataset.column_unused", dataset=name, column="A", rows=rows, looks_like="options", hint=hint)
+        if self.unmatched_markers:
+            hint = "texts contain <image> or <video>, and the rows have no media; map the column of the media with fields"
+            yield Notice(event="dataset.marker_without_media", dataset=name, rows=self.unmatched_markers, hint=hint)
+
+    def _read_media(self, row: Row, found: dict[str, tuple[str, Any]]) -> tuple[list[Reference], str | None]:
+        """Return the media of a row, without their content, and the last turn of the assistant in a conversation."""
+        references = list(row.media)
+        for ours, kind in MEDIA_KINDS.items():
+            if ours in found:
+                references += self._name_media(found[ours][1], kind)
+        if "messages" not in found:
+            return references, None
+        try:
+            conversation = read_conversation(found["messages"][1], references, self._name_media)
+        except SampleError:  # the row gets a fault when it is read
+            return references, None
+        return list(conversation.media), conversation.target
+
+    def _name_media(self, value: Any, kind: MediaKind) -> list[Reference]:
+        if isinstance(value, list):
+            return [reference for one in value for reference in self._name_media(one, kind)]
+        if isinstance(value, dict):
+            parts = [value[name] for name in ("bytes", "url", "path") if value.get(name)]
+            return [_EMBEDDED] if value.get("bytes") else self._name_media(parts[0], kind) if parts else []
+        if isinstance(value, bytes):
+            return [_EMBEDDED]
+        if not isinstance(value, str) or not value or value.isspace():
+            return []
+        try:
+            return [_EMBEDDED] if value[:5].lower() == "data:" else [refer(value, kind, self.reading.root)]
+        except SampleError:
+            return []
+
+
+_EMBEDDED = Reference(Media(data=""), "")
+
+
+def _try(convert: Any, found: tuple[str, Any] | None) -> Any:
+    """Return the converted value, or None for a value that makes the row faulty."""
+    if found is None:
+        return None
+    try:
+        return convert(found[1])
+    except SampleError:
+        return None
+
+
+def _try_mathvista(unused: dict[str, Any]) -> Kind | None:
+    try:
+        return read_mathvista_kind(unused, has_options=True)
+    except SampleError:
+        return None
+
+
+def _write_mapping(ours: str, theirs: str) -> str:
+    return f"fields: {{{ours}: {theirs}}}"
+
+
+def _digest_files(source: DatasetSource, paths: dict[str, str]) -> str | None:
+    """Return the digest of all files, or None if they count by path only."""
+    if source.digest_media == "auto" and (len(paths) > MOST_FILES or sum(find_size(path) or 0 for path in paths) > MOST_BYTES):
+        log.warning(
+            "media.named_by_path",
+            dataset=source.name,
+            hint=f"more than {MOST_FILES:,} files or {MOST_BYTES >> 30} GiB: they count by path, not by content, and changes "
+            "of the files are not detected; set digest_media: always to count their content",
+        )
+        return None
+    digests = {key: digest for path, key in paths.items() if (digest := digest_path(path))}
+    if missing := len(paths) - len(digests):
+        log.warning(
+            "media.named_by_path", dataset=source.name, files=missing, hint="not readable here: they count by path, not by content"
+        )
+    return digest_record(digests) if digests else None

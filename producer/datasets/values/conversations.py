@@ -1,0 +1,237 @@
+"""The conversation of a row as messages with their media in place.
+
+Two forms are known: turns with ``from`` and ``value`` (LLaVA, ShareGPT), and messages with ``role`` and ``content`` (OpenAI), in
+which ``content`` is a text or a list of parts. A line of an OpenAI batch file holds messages in its ``body``.
+
+If the last message is from the assistant, it is the target and is not sent. Earlier assistant messages are sent as written.
+A marker (``<image>``, ``<image 1>``, ``<video>``) and a part without media of its own stand for media of the row's own fields.
+Own media that nothing names come first in the last user message.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from typing import Any, Literal, NamedTuple
+
+from common.errors import SampleError
+from common.records import Message
+from producer.datasets.fields import misfit, to_text
+from producer.datasets.media import MediaKind, Reference
+from producer.datasets.values.literals import read_literal
+
+Role = Literal["system", "user", "assistant"]
+ReadMedia = Callable[[Any, MediaKind], list[Reference]]
+
+_ROLES: dict[str, Role] = {"system": "system", "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
+_MARKER = re.compile(r"<(image|video)(?: ?([1-9]\d{0,3}))?>")
+_LLAVA_MARKER = re.compile(rf"\n?{_MARKER.pattern}\n?")  # LLaVA puts a marker on a line of its own
+_TEXT_PARTS = ("text", "input_text", "output_text")
+_MEDIA_PARTS: dict[str, MediaKind] = {
+    "image_url": "image",
+    "input_image": "image",
+    "image": "image",
+    "video_url": "video",
+    "input_video": "video",
+    "video": "video",
+}
+
+
+class Conversation(NamedTuple):
+    """The messages of a row. Their numbers are indices of ``media``. ``question`` is the text of the last user message."""
+
+    messages: tuple[Message, ...]
+    media: tuple[Reference, ...]
+    question: str
+    target: str | None
+
+
+class _Slot(NamedTuple):
+    """A place for media of the row's own fields. ``number`` counts them by kind from 1; None means the first unused one.
+
+    If ``is_required`` is false and the row has no such media, the slot is the text ``written``.
+    """
+
+    kind: MediaKind
+    number: int | None
+    written: str
+    is_required: bool
+
+
+class _Turn(NamedTuple):
+    role: Role
+    parts: list[str | Reference | _Slot]
+
+
+def read_conversation(value: Any, own: Sequence[Reference], read_media: ReadMedia) -> Conversation:
+    """Return the conversation of a row whose own fields hold the media ``own``. Raises ``SampleError``.
+
+    ``read_media`` returns the media in the value of a part.
+    """
+    turns = [_read_turn(turn, number, read_media) for number, turn in enumerate(_find_turns(value), start=1)]
+    target = None
+    if turns and turns[-1].role == "assistant":
+        target = "".join(part.written if isinstance(part, _Slot) else str(part) for part in turns.pop().parts)
+    _check_order([turn.role for turn in turns])
+    placed, media = _place_media(turns, own)
+    messages = tuple(Message(role=turn.role, content=tuple(content)) for turn, content in zip(turns, placed, strict=True))
+    question = "\n".join(part.strip() for part in placed[-1] if isinstance(part, str) and not part.isspace())
+    return Conversation(messages, tuple(media), question, target)
+
+
+def holds_messages(value: Any) -> bool:
+    """Return whether a value is the body of a request to OpenAI's API."""
+    return isinstance(value, dict) and ("messages" in value or "input" in value)
+
+
+def _find_turns(value: Any) -> list[Any]:
+    if isinstance(value, str):
+        value = read_literal(value) or value
+    if isinstance(value, dict) and holds_messages(value):
+        listed = value.get("messages") or value.get("input")
+        instructions = value.get("instructions")
+        value = [{"role": "system", "content": instructions}, *listed] if instructions and isinstance(listed, list) else listed
+    if not isinstance(value, list) or not value:
+        raise misfit(value, "a list of turns, each with role and content, or with from and value")
+    return value
+
+
+def _read_turn(turn: Any, number: int, read_media: ReadMedia) -> _Turn:
+    try:
+        if not isinstance(turn, dict):
+            raise misfit(turn, "an object with role and content, or with from and value")
+        is_llava = "from" in turn and "role" not in turn
+        written, content = (turn.get("from"), turn.get("value")) if is_llava else (turn.get("role"), turn.get("content"))
+        role = _ROLES.get(written) if isinstance(written, str) else None
+        if role is None:
+            raise misfit(written, f"one of the roles {', '.join(_ROLES)}")
+        parts = list(_read_content(content, role, read_media, is_llava=is_llava))
+    except SampleError as error:
+        raise SampleError(error.code, f"turn {number}: {error}") from None
+    return _Turn(role, parts)
+
+
+def _read_content(content: Any, role: Role, read_media: ReadMedia, *, is_llava: bool) -> Iterator[str | Reference | _Slot]:
+    if isinstance(content, str):
+        yield from _split_text(content, is_llava=is_llava)
+        return
+    if not isinstance(content, list):
+        if content is None and role == "assistant":
+            return
+        raise misfit(content, "text, or a list of parts")
+    for part in content:
+        kind = part.get("type") if isinstance(part, dict) else None
+        if isinstance(part, str):
+            yield from _split_text(part, is_llava=False)
+        elif kind in _TEXT_PARTS:
+            yield from _split_text(to_text(part.get("text")), is_llava=False)
+        elif kind in _MEDIA_PARTS and role == "user":
+            yield from _read_media_part(part, _MEDIA_PARTS[kind], read_media)
+        elif kind in _MEDIA_PARTS:
+            raise misfit(part, f"media in the turns of the user only, not of the {role}")
+        else:
+            raise misfit(part, f"a part of type {', '.join([*_TEXT_PARTS, *_MEDIA_PARTS])}")
+
+
+def _read_media_part(part: dict[str, Any], kind: MediaKind, read_media: ReadMedia) -> Iterator[Reference | _Slot]:
+    """Yield the media of a part, such as ``{"type": "image_url", "image_url": {"url": …}}`` or ``{"type": "image", "path": …}``.
+
+    A part without a value, as in Hugging Face chat datasets, is a slot for the row's own media.
+    """
+    names = (part["type"], "image_url", "video_url", kind)
+    value = next((part[name] for name in names if part.get(name) is not None), None)
+    if value is None and any(part.get(name) for name in ("url", "path", "bytes")):
+        value = part
+    if value is None:
+        yield _Slot(kind, None, "", is_required=True)
+    elif found := read_media(value, kind):
+        yield from found
+    else:
+        raise misfit(value, f"the {kind} of the part: a data: URL, a URL or a path")
+
+
+def _split_text(text: str, *, is_llava: bool) -> Iterator[str | _Slot]:
+    end = 0
+    for match in (_LLAVA_MARKER if is_llava else _MARKER).finditer(text):
+        yield text[end : match.start()]
+        number = int(match[2]) if match[2] else None
+        yield _Slot("image" if match[1] == "image" else "video", number, match[0], is_required=is_llava)
+        end = match.end()
+    yield text[end:]
+
+
+def _check_order(roles: list[Role]) -> None:
+    """Raise ``SampleError`` unless user and assistant alternate, from a user to a user, after at most one system message."""
+    offset = 1 if roles[:1] == ["system"] else 0
+    spoken = roles[offset:]
+    if "system" in spoken:
+        raise SampleError(
+            "bad_field", f"turn {spoken.index('system') + offset + 1} is a system message; expected it as turn 1 only"
+        )
+    for number, (first, second) in enumerate(pairwise(spoken), start=1 + offset):
+        if first == second:
+            raise SampleError(
+                "bad_field",
+                f"turns {number} and {number + 1} are both of the {first}; expected the turns of user and assistant to alternate; "
+                "add the missing turn, join the two, or give each question a row of its own",
+            )
+    if not spoken or spoken[0] != "user":
+        found = f"turn {1 + offset} is of the assistant" if spoken else "no turn is of the user"
+        raise SampleError("bad_field", f"{found}; expected the first turn, after a system message, to be of the user")
+
+
+class _OwnMedia:
+    """The media of the row's own fields. A slot takes one by its number, or the first one of its kind that is not used yet."""
+
+    def __init__(self, own: Sequence[Reference]) -> None:
+        kinds = [reference.media.kind for reference in own]
+        self._positions = {kind: [at for at, one in enumerate(kinds) if one == kind] for kind in _MEDIA_PARTS.values()}
+        self.unused = dict.fromkeys(range(len(own)))
+
+    def take(self, slot: _Slot) -> int | None:
+        """Return the index of the media for a slot, or None if the slot is text. Raises ``SampleError`` if there is none."""
+        positions = self._positions[slot.kind]
+        if not positions and not slot.is_required:
+            return None
+        fitting = positions[slot.number - 1 : slot.number] if slot.number else [at for at in positions if at in self.unused]
+        if not fitting:
+            marker = slot.written.strip() or f"a part of type {slot.kind}"
+            raise SampleError(
+                "bad_field",
+                f"{marker} has no {slot.kind}, because the row has {len(positions)}; expected as many as the turns name",
+            )
+        self.unused.pop(fitting[0], None)
+        return fitting[0]
+
+
+def _place_media(turns: Sequence[_Turn], own: Sequence[Reference]) -> tuple[list[list[str | int]], list[Reference]]:
+    """Return the content of each turn with indices in place of media, and the media."""
+    media, owned = list(own), _OwnMedia(own)
+    placed: list[list[str | int]] = []
+    for number, turn in enumerate(turns, start=1):
+        content: list[str | int] = []
+        for part in turn.parts:
+            if isinstance(part, Reference):
+                content.append(len(media))
+                media.append(part)
+            elif isinstance(part, str):
+                _add_text(content, part)
+            elif (at := owned.take(part)) is None:
+                _add_text(content, part.written)
+            elif turn.role == "user":
+                content.append(at)
+            else:
+                found = f"turn {number}: found {part.written.strip()} in a turn of the {turn.role}"
+                raise SampleError("bad_field", f"{found}; expected media in the turns of the user only")
+        placed.append(content)
+    placed[-1][:0] = owned.unused
+    for number, content in enumerate(placed, start=1):
+        if not any(isinstance(part, int) or part.strip() for part in content):
+            raise SampleError("bad_field", f"turn {number} is empty; expected a text or media")
+    return placed, media
+
+
+def _add_text(content: list[str | int], text: str) -> None:
+    if content and isinstance(content[-1], str):
+        content[-1] += text
+    elif text:
+        content.append(text)

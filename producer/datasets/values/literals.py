@@ -1,0 +1,72 @@
+"""Lists and objects that a table holds as text: JSON, or a Python literal as pandas and VLMEvalKit write it.
+
+Numbers stay as written (``0.50``, ``1e3``), because an option is a text and not a value.
+"""
+
+import ast
+import io
+import json
+import tokenize
+import warnings
+from itertools import pairwise
+from typing import Any
+
+_LONGEST = 1_000_000  # characters; Python's parser takes about 100 times the memory of the text
+
+
+class WrittenNumber(str):
+    """A number of a literal, as it is written."""
+
+    __slots__ = ()
+
+
+def read_literal(text: str) -> list[Any] | dict[Any, Any] | None:
+    """Return the list or object that ``text`` spells, with numbers as ``WrittenNumber``, or None if it is other text."""
+    stripped = text.strip()
+    if stripped[:1] + stripped[-1:] not in ("[]", "{}") or len(stripped) > _LONGEST:
+        return None
+    try:
+        read = json.loads(stripped, parse_int=WrittenNumber, parse_float=WrittenNumber)
+    except (ValueError, RecursionError):
+        read = _read_python(stripped)
+    return read if isinstance(read, list | dict) else None
+
+
+def read_texts(text: str) -> list[str] | None:
+    """Return the texts of a list literal such as ``['a', 'b']``, or None for any other text, such as ``[0, 1]`` or ``[]``."""
+    read = read_literal(text)
+    return read if isinstance(read, list) and read and all(type(one) is str for one in read) else None
+
+
+def _read_python(text: str) -> Any:
+    try:
+        if _joins_strings(text):
+            return None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Python warns about escapes such as \d, which are common in answers
+            return _evaluate(ast.parse(text, mode="eval").body, text)
+    except (ValueError, SyntaxError, tokenize.TokenError, MemoryError, RecursionError):
+        return None
+
+
+def _joins_strings(text: str) -> bool:
+    """Return whether two strings stand side by side. NumPy prints lists so, and Python would read them as one string."""
+    tokens = [token.type for token in tokenize.generate_tokens(io.StringIO(text).readline) if token.type != tokenize.NL]
+    return any(first == second == tokenize.STRING for first, second in pairwise(tokens))
+
+
+def _evaluate(node: ast.expr, text: str) -> Any:
+    """Return the value of a literal. Raises ``ValueError`` for any other expression."""
+    match node:
+        case ast.List() | ast.Tuple():
+            return [_evaluate(one, text) for one in node.elts]
+        case ast.Dict():
+            keys = [_evaluate(key, text) if key else None for key in node.keys]
+            if len(set(keys)) < len(keys):
+                raise ValueError("a key is given twice")
+            return dict(zip(keys, (_evaluate(value, text) for value in node.values), strict=True))
+        case ast.Constant(value=str() | bool() | None):
+            return node.value
+        case ast.Constant(value=int() | float()) | ast.UnaryOp(ast.USub() | ast.UAdd(), ast.Constant(value=int() | float())):
+            return WrittenNumber(ast.get_source_segment(text, node))
+    raise ValueError("not a literal")

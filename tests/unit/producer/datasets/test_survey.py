@@ -1,0 +1,203 @@
+"""The survey: the kind of a dataset, and columns that no field uses although they look as if one should."""
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from structlog.testing import capture_logs
+
+from common.errors import ConfigError
+from common.spec.files import read_specs
+from common.spec.models import DatasetSource
+from producer.datasets import survey
+from producer.datasets.rows import Row, plan_reading
+from producer.datasets.samples import to_sample
+from producer.datasets.survey import Notice, survey_dataset, survey_specs
+from tests.support.datasets import read_rows
+
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(60)
+PNG_TEXT = base64.b64encode(PNG).decode()
+
+Fields = dict[str, Any]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("one.png", "two.png", "clip.mp4"):
+        (tmp_path / name).write_bytes(PNG)
+    return tmp_path
+
+
+def write(folder: Path, rows: list[Fields]) -> Path:
+    path = folder / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def find_notices(folder: Path, rows: list[Fields], **source: Any) -> list[tuple[str | None, str | None, int]]:
+    """Return column, suggested field and rows of each notice."""
+    notices = survey_dataset(DatasetSource(path=str(write(folder, rows)), **source)).notices
+    return [(notice.column, notice.looks_like, notice.rows) for notice in notices]
+
+
+KINDS: dict[str, tuple[list[Fields], list[str]]] = {
+    "all yes or no": ([{"answer": "Yes"}, {"answer": "no"}], ["yes_no", "yes_no"]),
+    "some yes or no": ([{"answer": "Yes"}, {"answer": "red"}], ["short_text", "short_text"]),
+    "all numbers": ([{"answer": 7}, {"answer": "1,234"}], ["number", "number"]),
+    "some numbers": ([{"answer": 7}, {"answer": "seven"}], ["short_text", "short_text"]),
+    "no answers": ([{}, {}], ["free_text", "free_text"]),
+    "some answers": ([{}, {"answer": "red"}], ["short_text", "short_text"]),
+    "yes and absent": ([{}, {"answer": "yes"}], ["yes_no", "yes_no"]),
+    "number and yes": ([{"answer": 7}, {"answer": "yes"}], ["short_text", "short_text"]),
+    "rows with options do not count": ([{"options": ["yes", "no"], "answer": "no"}, {"answer": 7}], ["multiple_choice", "number"]),
+    "rows with a kind do not count": ([{"kind": "free_text", "answer": "red"}, {"answer": "no"}], ["free_text", "yes_no"]),
+    "faulty rows do not stop it": ([{"answer": {"text": "a"}}, {"answer": "no"}], ["yes_no", "yes_no"]),
+    "answers of annotators": ([{"answers": [{"answer": "yes", "answer_confidence": "no"}]}], ["yes_no"]),
+    "last turns of conversations": (
+        [{"messages": [{"role": "user", "content": "1?"}, {"role": "assistant", "content": "No"}]}],
+        ["yes_no"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("rows", "kinds"), KINDS.values(), ids=KINDS)
+def test_kind_comes_from_all_rows(tmp_path: Path, rows: list[Fields], kinds: list[str]) -> None:
+    rows = [row if "messages" in row else {"question": f"{number}?", **row} for number, row in enumerate(rows)]
+    assert [sample.kind for sample in read_rows(tmp_path, *rows)] == kinds
+
+
+ANSWERS = st.sampled_from(["yes", "No", "7", "1,000", "red", "a cat", None])
+
+
+@given(st.lists(ANSWERS, min_size=2, max_size=6), st.randoms(use_true_random=False))
+def test_kind_does_not_show_the_target_of_a_row(
+    tmp_path_factory: pytest.TempPathFactory, answers: list[str | None], random: Any
+) -> None:
+    """All rows without options have one kind, and their order does not matter."""
+    folder = tmp_path_factory.mktemp("rows")
+    rows = [{"question": "Q?", "answer": answer} for answer in answers]
+    kinds = {sample.kind for sample in read_rows(folder, *rows)}
+    assert len(kinds) == 1
+    assert {sample.kind for sample in read_rows(folder, *random.sample(rows, len(rows)))} == kinds
+
+
+def test_limit_bounds_the_surveyed_rows(tmp_path: Path) -> None:
+    rows = [{"question": "1?", "answer": "yes"}, {"question": "2?", "answer": "red"}]
+    assert [sample.kind for sample in read_rows(tmp_path, *rows, limit=1)] == ["yes_no"]
+
+
+UNUSED_MEDIA: dict[str, Any] = {
+    "path": "one.png",
+    "paths": ["one.png", "two.png"],
+    "data URL": f"data:image/png;base64,{PNG_TEXT}",
+    "base64": PNG_TEXT,
+    "object with path": {"path": "one.png", "bytes": None},
+    "object with bytes": {"bytes": PNG_TEXT, "path": "elsewhere.png"},
+    "object with url": {"url": f"data:image/png;base64,{PNG_TEXT}"},
+}
+
+
+@pytest.mark.parametrize("value", UNUSED_MEDIA.values(), ids=UNUSED_MEDIA)
+def test_unused_media_are_refused(folder: Path, value: Any) -> None:
+    rows = [{"question": "What?", "figure": value}, {"question": "Why?", "figure": None}]
+    with pytest.raises(ConfigError) as caught:
+        find_notices(folder, rows)
+    assert "column 'figure' holds media in 1 rows" in str(caught.value)
+    assert "expected fields: {image: figure} in the dataset, or ignore: [figure]" in str(caught.value)
+    assert find_notices(folder, rows, ignore=["figure"]) == []
+    assert find_notices(folder, rows, fields={"image": "figure"}) == []
+
+
+@pytest.mark.parametrize("value", [PNG, {"bytes": PNG, "path": None}, [PNG]])
+def test_unused_bytes_are_refused(tmp_path: Path, value: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parquet and Arrow files hold bytes."""
+    row = Row(0, 1, b"", fields={"question": "What?", "figure": value})
+    monkeypatch.setattr(survey, "find_reader", lambda _source: lambda _source: iter([row]))
+    with pytest.raises(ConfigError, match="column 'figure' holds media in 1 rows"):
+        survey_dataset(DatasetSource(path=str(tmp_path / "set.parquet")))
+
+
+def test_bytes_are_not_kept_as_metadata() -> None:
+    row = Row(0, 1, b"", fields={"question": "What?", "thumbnail": {"bytes": PNG, "size": 3}})
+    sample = to_sample(row, plan_reading(DatasetSource(path="/data/set.parquet")))
+    assert sample.metadata == {"thumbnail": {"bytes": "(68 bytes)", "size": 3}}
+
+
+def test_unused_video_is_refused_with_its_field(folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"expected fields: \{video: film\}"):
+        find_notices(folder, [{"question": "What?", "film": "clip.mp4"}])
+
+
+@pytest.mark.parametrize(
+    ("row", "notices"),
+    [
+        ({"question": "Q?", "pic": "nowhere.png"}, [("pic", "image", 2)]),
+        ({"question": "Q?", "source": "https://h/one.png"}, [("source", "image", 2)]),
+        ({"question": "Q?", "image": "one.png", "second": "two.png"}, [("second", "image", 2)]),
+        ({"question": "Q?", "image": "one.png", "source": "where.png"}, []),
+        ({"question": "Q?", "img": 7}, [("img", "image", 2)]),
+        ({"question": "Q?", "clip_id": "c1"}, [("clip_id", "video", 2)]),
+        ({"query": "Q?"}, [("query", "question", 2)]),
+        ({"question": "Q?", "query": "Q?"}, []),
+        ({"Question": "Q?"}, [("Question", "question", 2)]),
+        ({"question": "Q?", "anwser": "x"}, [("anwser", "target", 2)]),
+        ({"question": "Q?", "label": "x"}, [("label", "target", 2)]),
+        ({"question": "Q?", "label": "x", "answer": "y"}, []),
+        ({"question": "Q?", "label": None}, []),
+        ({"question": "Q?", "label": " "}, []),
+        ({"question": "Q?", "candidates": "x or y"}, [("candidates", "options", 2)]),
+        ({"question": "Q?", "list": ["x", "y"], "answer": "y"}, [("list", "options", 2)]),
+        ({"question": "Q?", "list": "['x', 'y']", "answer": "B"}, [("list", "options", 2)]),
+        ({"question": "Q?", "tags": ["x", "y"], "answer": "z"}, []),
+        ({"question": "Q?", "A": "x", "B": "y", "answer": "A"}, []),
+        ({"question": "Q?", "A": "x", "B": "y", "options": ["x", "y"], "answer": "A"}, [("A", "options", 2)]),
+        ({"question": "Q?", "category": "x", "id": 1, "split": "test", "question_type": "open"}, []),
+        ({"question": "Look at <image 1>."}, [(None, None, 2)]),
+        ({"question": "Which?", "options": ["<image 1>", "<image 2>"]}, [(None, None, 2)]),
+        ({"question": "Look at <image>.", "image": "one.png"}, []),
+    ],
+)
+def test_columns_that_should_be_used_are_noticed(folder: Path, row: Fields, notices: list[tuple[str, str, int]]) -> None:
+    assert find_notices(folder, [row, row]) == notices
+    named = {str(column): column for column, _, _ in notices if column}
+    if "A" in named:
+        named["B"] = "B"
+    assert find_notices(folder, [row, row], ignore=list(named)) == [notice for notice in notices if notice[0] is None]
+
+
+def test_notices_are_logged_with_their_remedy(folder: Path) -> None:
+    write(folder, [{"question": "Look at <image 1>.", "label": "x"}])
+    (folder / "spec.yaml").write_text(json.dumps({"model": "echo", "datasets": [{"path": "rows.jsonl"}]}))
+    with capture_logs() as lines:
+        _, notices = survey_specs(read_specs(folder / "spec.yaml"))
+    assert [line["event"] for line in lines] == ["dataset.column_unused", "dataset.marker_without_media"]
+    assert lines[0]["hint"] == "use it with fields: {target: label}, or leave it out with ignore: [label]"
+    assert [Notice(**{name: line[name] for name in Notice.model_fields if name in line}) for line in lines] == notices
+
+
+def test_survey_of_many_columns_is_bounded(tmp_path: Path) -> None:
+    rows = [Row(number, 1, b"", fields={"question": "Q?", f"column {number}": "x"}) for number in range(3000)]
+    facts = survey.Facts(DatasetSource(path=str(tmp_path / "rows.jsonl")))
+    for row in rows:
+        facts.add_row(row)
+    assert len(facts.columns) == 1000
+
+
+def test_ignored_column_is_not_kept_as_metadata(tmp_path: Path) -> None:
+    (sample,) = read_rows(tmp_path, {"question": "Q?", "image": "a.png", "topic": "x", "note": "y"}, ignore=["image", "note"])
+    assert (sample.media, sample.metadata) == ((), {"topic": "x"})
+
+
+def test_survey_keeps_the_run_id(folder: Path) -> None:
+    write(folder, [{"question": "Q?", "answer": "yes"}])
+    (folder / "spec.yaml").write_text(json.dumps({"model": "echo", "datasets": [{"path": "rows.jsonl"}]}))
+    specs = read_specs(folder / "spec.yaml")
+    (spec,), _ = survey_specs(specs)
+    assert spec.datasets[0].found_kind == "yes_no"
+    assert spec.run_id == specs[0].run_id
+    ignoring = spec.model_copy(update={"datasets": (spec.datasets[0].model_copy(update={"ignore": ("note",)}),)})
+    assert ignoring.run_id != spec.run_id

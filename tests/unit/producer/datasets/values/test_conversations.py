@@ -1,0 +1,204 @@
+"""Conversations of LLaVA, OpenAI and Hugging Face become messages with their media in place."""
+
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.errors import SampleError
+from common.records import Media
+from producer.datasets.media import MediaKind, Place, Reference, read_references, refer
+from producer.datasets.values.conversations import Conversation, read_conversation
+
+
+def read(value: Any, *own: str) -> Conversation:
+    """Read a conversation of a row with these own media. The ending .mp4 makes a video."""
+    references = [refer(name, "video" if name.endswith(".mp4") else "image", "/m") for name in own]
+
+    def read_media(value: Any, kind: MediaKind) -> list[Reference]:
+        return read_references(value, kind, Place("set.jsonl", b"", None), "/m")
+
+    return read_conversation(value, references, read_media)
+
+
+def show(value: Any, *own: str) -> list[tuple[str, list[str]]]:
+    """Return (role, content) of each message. Media are shown as ``(name)``."""
+    conversation = read(value, *own)
+    names = [f"({reference.key.partition(':')[2]})" for reference in conversation.media]
+    messages = conversation.messages
+    return [(message.role, [names[part] if isinstance(part, int) else part for part in message.content]) for message in messages]
+
+
+def llava(*turns: str) -> list[dict[str, str]]:
+    """Return LLaVA turns of human and gpt in alternation."""
+    return [{"from": "gpt" if number % 2 else "human", "value": text} for number, text in enumerate(turns)]
+
+
+def ask(*parts: Any) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": list(parts)}]
+
+
+def image_part(url: str) -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": url}}
+
+
+FORMS: dict[str, tuple[Any, tuple[str, ...], list[tuple[str, list[str]]]]] = {
+    "llava, marker first": (llava("<image>\nWhat?", "red"), ("a.png",), [("user", ["(a.png)", "What?"])]),
+    "llava, marker last": (llava("What?\n<image>"), ("a.png",), [("user", ["What?", "(a.png)"])]),
+    "llava, marker within a line": (llava("Is <image> red?"), ("a.png",), [("user", ["Is ", "(a.png)", " red?"])]),
+    "llava, two markers": (llava("<image>\n<image>\nWhich?"), ("a.png", "b.png"), [("user", ["(a.png)", "(b.png)", "Which?"])]),
+    "llava, numbered markers": (llava("<image 2>or<image1>?"), ("a.png", "b.png"), [("user", ["(b.png)", "or", "(a.png)", "?"])]),
+    "llava, same number twice": (llava("<image 1><image 1>"), ("a.png",), [("user", ["(a.png)", "(a.png)"])]),
+    "llava, number before the next": (llava("<image 2><image>"), ("a.png", "b.png"), [("user", ["(b.png)", "(a.png)"])]),
+    "llava, no marker": (llava("What?"), ("a.png", "b.png"), [("user", ["(a.png)", "(b.png)", "What?"])]),
+    "llava, earlier turns": (
+        llava("<image>\n1?", "one", "2?", "two"),
+        ("a.png",),
+        [("user", ["(a.png)", "1?"]), ("assistant", ["one"]), ("user", ["2?"])],
+    ),
+    "llava, media in two turns": (
+        llava("<image>\n1?", "one", "<image>\n2?"),
+        ("a.png", "b.png"),
+        [("user", ["(a.png)", "1?"]), ("assistant", ["one"]), ("user", ["(b.png)", "2?"])],
+    ),
+    "llava, system": (
+        [{"from": "system", "value": "Be brief."}, *llava("Why?")], (), [("system", ["Be brief."]), ("user", ["Why?"])],
+    ),
+    "llava, video": (llava("<video>\nWhat?"), ("a.mp4",), [("user", ["(a.mp4)", "What?"])]),
+    "llava, image and video": (llava("<video> and <image>"), ("a.png", "b.mp4"), [("user", ["(b.mp4)", " and ", "(a.png)"])]),
+    "openai, text": ([{"role": "user", "content": "Why?"}], (), [("user", ["Why?"])]),
+    "openai, parts": (
+        ask({"type": "text", "text": "1:"}, image_part("a.png"), {"type": "text", "text": "2:"}, image_part("b.png")),
+        (),
+        [("user", ["1:", "(a.png)", "2:", "(b.png)"])],
+    ),
+    "openai, responses": (
+        ask({"type": "input_text", "text": "What?"}, {"type": "input_image", "image_url": "https://h/a.png"}),
+        (),
+        [("user", ["What?", "(https://h/a.png)"])],
+    ),
+    "openai, video": (ask({"type": "video_url", "video_url": {"url": "a.mp4"}}, "What?"), (), [("user", ["(a.mp4)", "What?"])]),
+    "openai, adjacent texts": (ask("a", {"type": "text", "text": "b"}), (), [("user", ["ab"])]),
+    "openai, marker is text": (ask("What is <image> in HTML?"), (), [("user", ["What is <image> in HTML?"])]),
+    "openai, marker beside parts": (ask(image_part("a.png"), "the <image>"), (), [("user", ["(a.png)", "the <image>"])]),
+    "openai, marker with own media": (ask("<image>\nWhat?"), ("a.png",), [("user", ["(a.png)", "\nWhat?"])]),
+    "openai, batch body": ({"model": "m", "messages": ask("Why?")}, (), [("user", ["Why?"])]),
+    "openai, responses body": (
+        {"instructions": "Be brief.", "input": ask("Why?")}, (), [("system", ["Be brief."]), ("user", ["Why?"])],
+    ),
+    "hugging face, slots": (
+        ask({"type": "image"}, {"type": "text", "text": "or"}, {"type": "image"}),
+        ("a.png", "b.png"),
+        [("user", ["(a.png)", "or", "(b.png)"])],
+    ),
+    "hugging face, values": (
+        ask({"type": "image", "image": "a.png"}, {"type": "image", "path": "b.png"}, {"type": "image", "url": "c.png"}),
+        (),
+        [("user", ["(a.png)", "(b.png)", "(c.png)"])],
+    ),
+    "own media before parts": (ask(image_part("b.png"), "What?"), ("a.png",), [("user", ["(a.png)", "(b.png)", "What?"])]),
+    "as text": ("[{'role': 'user', 'content': 'Why?'}]", (), [("user", ["Why?"])]),
+    "as JSON": ('[{"from": "human", "value": "Why?"}]', (), [("user", ["Why?"])]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("value", "own", "messages"), FORMS.values(), ids=FORMS)
+def test_conversation_becomes_messages(value: Any, own: tuple[str, ...], messages: list[tuple[str, list[str]]]) -> None:
+    assert show(value, *own) == messages
+
+
+@pytest.mark.parametrize(
+    ("value", "target"),
+    [
+        (llava("What?"), None),
+        (llava("What?", "red"), "red"),
+        (
+            [
+                *ask("What?"),
+                {"role": "assistant", "content": [{"type": "text", "text": "re"}, {"type": "output_text", "text": "d"}]},
+            ],
+            "red",
+        ),
+        ([*ask("What?"), {"role": "assistant", "content": None}], ""),
+        (llava("1?", "one", "2?", "two <image>\n"), "two <image>\n"),
+    ],
+)
+def test_last_assistant_turn_is_the_target(value: Any, target: str | None) -> None:
+    conversation = read(value)
+    assert conversation.target == target
+    assert conversation.messages[-1].role == "user"
+
+
+def test_question_is_the_last_user_text() -> None:
+    assert read(llava("1?", "one", "Is <image> red?", "two"), "a.png").question == "Is\nred?"
+
+
+FAULTS: dict[str, tuple[Any, tuple[str, ...], str]] = {
+    "no list": (7, (), "expected a list of turns"),
+    "other text": ("Why?", (), "expected a list of turns"),
+    "no turns": ([], (), "expected a list of turns"),
+    "turn is text": (["Why?"], (), "turn 1: found 'Why?' (text); expected an object with role and content"),
+    "unknown role": ([{"role": "tool", "content": "x"}], (), "turn 1: found 'tool' (text); expected one of the roles"),
+    "no role": ([{"content": "x"}], (), "turn 1: found None (null); expected one of the roles"),
+    "number as content": ([{"role": "user", "content": 7}], (), "turn 1: found 7 (a number); expected text, or a list of parts"),
+    "no content": ([{"role": "user", "content": None}], (), "turn 1: found None (null); expected text"),
+    "audio part": (ask({"type": "input_audio"}), (), "(an object); expected a part of type text"),
+    "system media": ([{"role": "system", "content": [image_part("a.png")]}], (), "expected media in the turns of the user only"),
+    "blank media": (ask(image_part(" ")), (), "expected the image of the part"),
+    "unknown media form": (ask({"type": "image", "image": 7}), (), "turn 1: found 7 (a number); expected a data: URL"),
+    "empty turn": (ask(""), (), "turn 1 is empty"),
+    "empty earlier turn": (llava("1?", " ", "2?"), (), "turn 2 is empty"),
+    "only an answer": ([{"role": "assistant", "content": "x"}], (), "no turn is of the user"),
+    "only a system message": ([{"role": "system", "content": "x"}], (), "no turn is of the user"),
+    "two questions": (
+        [*ask("1?"), *ask("2?")], (), "turns 1 and 2 are both of the user; expected the turns of user and assistant to alternate",
+    ),
+    "answer first": ([{"role": "assistant", "content": "x"}, *ask("1?")], (), "turn 1 is of the assistant; expected"),
+    "late system message": ([*ask("1?"), {"role": "system", "content": "x"}], (), "turn 2 is a system message; expected"),
+    "llava marker without media": (llava("<image>\nWhat?"), (), "<image> has no image, because the row has 0"),
+    "too many markers": (llava("<image><image>"), ("a.png",), "<image> has no image, because the row has 1"),
+    "number too high": (ask("<image 3>"), ("a.png",), "<image 3> has no image, because the row has 1"),
+    "slot without media": (ask({"type": "image"}), (), "a part of type image has no image, because the row has 0"),
+    "other kind of media": (llava("<video>"), ("a.png",), "<video> has no video, because the row has 0"),
+    "marker in an answer": (llava("1?", "<image>", "2?"), ("a.png",), "turn 2: found <image> in a turn of the assistant"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("value", "own", "message"), FAULTS.values(), ids=FAULTS)
+def test_unusable_conversation_is_a_named_fault(value: Any, own: tuple[str, ...], message: str) -> None:
+    with pytest.raises(SampleError) as caught:
+        read(value, *own)
+    assert caught.value.code == "bad_field"
+    assert message in str(caught.value)
+
+
+@given(st.lists(st.integers(1, 4), max_size=8), st.text("ab \n", max_size=4))
+def test_numbered_markers_place_their_media(numbers: list[int], between: str) -> None:
+    """Every own medium is sent at least once, in the place of its markers, and no marker stays in the text."""
+    own = [f"{number}.png" for number in range(1, 5)]
+    text = between.join(["Look", *(f"<image {number}>" for number in numbers), "now"])
+    (message,) = read([{"role": "user", "content": text}], *own).messages
+    unnamed = [number - 1 for number in range(1, 5) if number not in numbers]
+    assert [part for part in message.content if isinstance(part, int)] == unnamed + [number - 1 for number in numbers]
+    assert "".join(part for part in message.content if isinstance(part, str)) == between.join(["Look", *[""] * len(numbers), "now"])
+
+
+KEYS = st.sampled_from(["role", "content", "from", "value", "type", "text", "image"])
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=9) | st.sampled_from(["user", "human", "<image>"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner),
+)
+
+
+@given(VALUES)
+def test_any_value_gives_messages_or_sample_error(value: Any) -> None:
+    with suppress(SampleError):
+        assert read(value).messages
+
+
+def test_media_of_parts_are_references() -> None:
+    conversation = read(ask(image_part("data:image/png;base64,aGk="), "What?"))
+    assert [reference.media.data for reference in conversation.media] == ["aGk="]
+    assert isinstance(conversation.media[0].media, Media)
