@@ -37,8 +37,8 @@ class OpenAIEngine:
     """Sends up to ``concurrency`` concurrent requests. Retries each request until it is answered or the patience ends.
 
     ``weights`` is the model's name at the endpoint. In addition to the errors of every engine, ``generate`` raises
-    ``TransientError`` if the endpoint has not answered a request for ``patience_s``, and ``ConfigError`` if it rejects the key
-    or the model.
+    ``TransientError`` if the endpoint has been unavailable for ``patience_s``, and ``ConfigError`` if the endpoint rejects the
+    key or the model. An endpoint is unavailable while every request ends with an ``EndpointError``.
     """
 
     def __init__(self, profile: ModelProfile, weights: str, *, clock: Clock | None = None, seed: int | None = None) -> None:
@@ -170,7 +170,7 @@ class OpenAIEngine:
         if not state.patience_ended and error.weight and (state.error_weight or error.weight == NO_ANSWER_WEIGHT):
             await self._ask_control()
         if state.is_patience_over():
-            message = f"the endpoint has not answered a request for {self._options.patience_s:g} s: {error}"
+            message = f"the endpoint has been unavailable for {self._options.patience_s:g} s; last error: {error}"
             raise error.if_permanent or TransientError(message)
 
     async def _ask_control(self) -> bool:
