@@ -52,11 +52,14 @@ _ENCODER = msgspec.json.Encoder()
 class Row:
     """One row as the reader of a format returns it.
 
-    ``number`` counts rows from 0, ``line`` is the 1-based line where the row begins, and ``content`` its bytes. ``offset`` is
-    the position of these bytes in the file, if the file contains them unchanged. In that case, large base64 text is referenced
-    instead of copied. ``fields`` maps the file's field names to the raw values, with the types of JSON and text that UTF-8 can
-    encode. A reader with special rules also sets ``media``, the ``kind`` of a row without a kind field, and ``metadata``.
-    ``columns`` lists all field names that a row of the file can have, if ``fields`` may omit some of them.
+    - ``number`` is the number of the row, from 0.
+    - ``line`` is the number of the line where the row begins, from 1.
+    - ``content`` is the bytes of the row.
+    - ``offset`` is the position of these bytes in the file, if the file contains them unchanged. In that case, large base64 text
+      is referenced instead of copied.
+    - ``fields`` maps the file's field names to the raw values, with the types of JSON and text that UTF-8 can encode.
+    - ``media``, ``kind`` (for a row without a kind field) and ``metadata`` are set only by a reader with special rules.
+    - ``columns`` lists all field names that a row of the file can have, if ``fields`` may omit some of them.
     """
 
     number: int
