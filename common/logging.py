@@ -16,8 +16,8 @@ _MOST_OF_TRACEBACK = 16_000  # characters; the message of the exception comes la
 def configure_log(level: str = "INFO", *, as_json: bool = False) -> None:
     """Send structlog and the standard library's logging through one renderer to standard error.
 
-    The format is coloured lines on a terminal, plain ``key=value`` lines elsewhere, and one JSON object per line with
-    ``as_json``. Raises ``ConfigError`` for a level outside ``LEVELS``. Case does not matter.
+    The format is one JSON object per line with ``as_json``, coloured lines on a terminal, and otherwise plain
+    ``key=value`` lines. Raises ``ConfigError`` for a level outside ``LEVELS``. Case does not matter.
     """
     if level.upper() not in LEVELS:
         raise ConfigError(f"FLEET_LOG_LEVEL: found {level!r}; expected {', '.join(LEVELS[:-1])} or {LEVELS[-1]}")

@@ -37,7 +37,7 @@ _KEY_SHAPES = re.compile(
 def mask_text(text: str, *, most: int = MOST_CHARACTERS) -> str:
     """Return a message in a form that is safe to log, store or display.
 
-    ``***`` replaces every secret and every URL's credentials and query. Control characters other than line ends and tabs are
+    ``***`` replaces every secret and every URL's credentials and query. Control characters other than line endings and tabs are
     escaped, because a terminal interprets them. In a text of more than ``most`` characters, the middle is removed.
     """
     window = 4 * most  # masking a text of megabytes takes minutes

@@ -164,7 +164,7 @@ def wait_for(fleet: ChaosFleet, show: "Display", condition: Callable[[], bool], 
 
 
 class Display:
-    """Shows the progress: one line that is updated in a terminal, or a new line every few seconds elsewhere."""
+    """Shows the progress: one line that is updated in a terminal, otherwise a new line every few seconds."""
 
     def __init__(self, fleet: ChaosFleet, seconds: float) -> None:
         self._fleet = fleet

@@ -7,11 +7,11 @@ from common.exit_codes import INTERRUPTED, NOT_ALL_OK, USER_MUST_ACT
 
 
 class Command(NamedTuple):
-    """A command line, with capitals for what the fleet and the end fill in.
+    """A command line. Words in capitals are placeholders, for example for a run id.
 
-    ``code`` is the exit code without a signal. A command with ``ready`` runs until a signal, and prints this text once it is
-    ready; ``code`` is then the code after a signal that arrives later. ``conflict`` is the exit code of a command that fails
-    because of another one beside it, if that can happen.
+    - ``code`` is the exit code without a signal. If ``ready`` is set, it is the exit code after a signal to the ready command.
+    - ``ready`` is the text that the command prints once it is ready, if the command runs until a signal.
+    - ``conflict`` is the exit code if a concurrent command makes this command fail, or ``None`` if that cannot happen.
     """
 
     line: str
@@ -34,7 +34,7 @@ class Command(NamedTuple):
         return self.codes | ({INTERRUPTED, 0} if self.line.startswith("workers start") else {INTERRUPTED})
 
 
-# DONE is a run that is done. OPEN is a run of the profile "slow", which never ends.  No worker serves the run IDLE.
+# DONE is a run that is done. OPEN is a run of the profile "slow", which never ends. No worker serves the run IDLE.
 COMMANDS: tuple[Command, ...] = (
     Command("producer --help"),
     Command("workers --help"),

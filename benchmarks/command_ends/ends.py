@@ -1,4 +1,4 @@
-"""One end of a command: its way, chosen by a seed, and what is odd about it."""
+"""How a command is ended, chosen by a seed, and what is unexpected about its end."""
 
 import random
 import signal
@@ -12,7 +12,11 @@ _FORBIDDEN = ("Traceback", "terminate called", "Exception ignored", "Fatal Pytho
 
 
 class Way(NamedTuple):
-    """How a command is ended: with ``by`` after the ``fraction`` of its life, or without a signal if ``by`` is ``None``."""
+    """How a command is ended.
+
+    The command gets the signal ``by`` after this ``fraction`` of its normal run time. If ``by`` is ``None``, the command gets no
+    signal, except that a command that runs until a signal gets SIGTERM once it is ready.
+    """
 
     by: signal.Signals | None
     fraction: float
@@ -21,9 +25,10 @@ class Way(NamedTuple):
 class End(NamedTuple):
     """How a command ended.
 
-    ``sent`` is the signal that reached it, or ``None`` if it ended before; ``was_ready`` states that it had printed
-    ``Command.ready`` before the signal. ``code`` is ``None`` if it did not end within the deadline.  ``left`` names
-    the processes that it started and that run after its end, by their command lines.
+    - ``code`` is the exit code, or ``None`` if the command did not end within the deadline.
+    - ``sent`` is the signal that the command got, or ``None`` if the command ended without a signal.
+    - ``was_ready`` is true if the command had printed ``Command.ready`` before the signal.
+    - ``left`` lists the command lines of processes that the command started and that still run after its end.
     """
 
     code: int | None
@@ -40,7 +45,7 @@ def draw_way(seed: int, command: Command, number: int) -> Way:
 
 
 def find_oddities(command: Command, end: End) -> list[str]:
-    """Return what is odd about an end. It is empty for a clean end."""
+    """Return descriptions of everything unexpected about an end. The list is empty for a clean end."""
     odd = [f"its output has {text!r}" for text in _FORBIDDEN if text in end.output]
     odd += [f"after its end runs {process}" for process in end.left]
     if end.code is None:
@@ -54,9 +59,10 @@ def find_oddities(command: Command, end: End) -> list[str]:
 
 
 class Progress:
-    """The rate of ends, and the time left. ``costs`` has the seconds that one end of each command takes, ``ends`` their number.
+    """The rate of ends, and the time left. Each command is ended ``ends`` times.
 
-    Costs need only be right in proportion: the time left comes from the time that the ends so far have taken.
+    ``costs`` maps each command to the seconds that one of its ends takes. Only the proportions of the costs matter, because the
+    time left is computed from the time that the ends so far have taken.
     """
 
     def __init__(self, costs: dict[str, float], ends: int) -> None:

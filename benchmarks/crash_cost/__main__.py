@@ -50,8 +50,8 @@ _MEMORY_BYTES = 2 * 2**30  # two workers and their launcher need a third of this
 class Scale(NamedTuple):
     """The sizes of a measurement.
 
-    ``restart_s`` is the time in the limits of b to e for each load, in addition to ``load_s``. It is 0, or the time of a restart
-    and the launcher's pause before it if they take as long as a load.
+    ``restart_s`` is the time of a restart and of the launcher's pause before the restart. The time limits of parts b to e add it
+    to ``load_s`` for each load. It is 0 if a load takes much longer than a restart.
     """
 
     samples: int
@@ -95,8 +95,9 @@ def measure_kill(folder: Path, scale: Scale) -> list[Line]:
 class Killed(NamedTuple):
     """The effects of a kill.
 
-    ``rate`` is the survivor's rate divided by its rate before the kill, ``begun_s`` the longest takeover in seconds, and ``time``
-    the run time divided by the allowed time.
+    - ``rate`` is the survivor's rate divided by its rate before the kill.
+    - ``begun_s`` is the longest takeover in seconds.
+    - ``time`` is the run time divided by the allowed time.
     """
 
     rate: float

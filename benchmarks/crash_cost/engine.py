@@ -1,4 +1,4 @@
-"""An echo engine with a load time, a latency, a child process, and questions that make it end."""
+"""An echo engine with a load time, a latency and a child process. Chosen questions make it crash or hang."""
 
 import asyncio
 import os
@@ -16,11 +16,11 @@ POISON_BYTES = 4 * 2**30
 
 
 class FragileEngine(EchoEngine):
-    """An engine that ends in a chosen way ``after_s`` seconds after it received a poison question.
+    """An engine that crashes or hangs ``after_s`` seconds after it received a poison question.
 
-    ``ends`` maps the first word of a poison question to the way: ``crash`` (SIGSEGV of this process), ``kill`` (SIGKILL),
-    ``memory`` (it allocates more than its control group allows) or ``hang``. Like vLLM, the engine has a child process, and it
-    dies when the child exits.
+    ``ends`` maps the first word of a poison question to a failure: ``crash`` (SIGSEGV of this process), ``kill`` (SIGKILL),
+    ``memory`` (the engine allocates more than its control group allows) or ``hang``. Like vLLM, the engine has a child process,
+    and the engine dies when the child exits.
     """
 
     def __init__(self, profile: ModelProfile, weights: str) -> None:

@@ -36,7 +36,7 @@ class Speed(NamedTuple):
 class Ended(NamedTuple):
     """The results of a run: its time, outcomes by status, error codes of failed samples by row, and engine deaths.
 
-    ``lost`` counts the rows without an outcome, ``double`` the rows with more than one outcome.
+    ``lost`` counts the rows without an outcome, and ``double`` counts the rows with more than one outcome.
     """
 
     seconds: float

@@ -9,7 +9,7 @@ POISON = "poison"
 
 
 class Line(NamedTuple):
-    """One measure of a part with its goal. ``is_met`` is ``None`` if the part was skipped; ``goal`` then says why."""
+    """One measure of a part with its goal. ``is_met`` is ``None`` if the part was skipped; ``goal`` then states the reason."""
 
     part: str
     measure: str

@@ -37,10 +37,12 @@ _QUESTIONS = (
 
 @dataclass(frozen=True)
 class Asking:
-    """The specification of one run: ``images`` new pictures with ``questions`` (1 to 8) each and at most ``max_tokens``.
+    """The specification of one run: ``images`` new pictures, and ``questions`` (1 to 8) about each picture.
 
-    ``name`` is the name of the dataset, and the only seed of the pictures. Unless ``grouped``, each question is a separate
-    group, so that the producer's shuffle separates questions about the same picture.
+    - ``name`` is the name of the dataset, and the only seed of the pictures.
+    - ``max_tokens`` is the limit of tokens for each answer.
+    - ``grouped`` is true if the questions about a picture form one group. If it is false, each question is a separate group, so
+      that the producer's shuffle separates questions about the same picture.
     """
 
     name: str

@@ -16,9 +16,11 @@ WorkerState = Literal["loading", "ready", "draining", "stopped"]
 class WorkerRecord(Record):
     """The last record that a worker wrote.
 
-    ``device`` is its device on the node, such as ``gpu0``, and ``gpu`` the hardware, if known. ``holds`` lists the leased
-    chunks as (run_id, chunk). ``samples_per_s`` and ``tokens_per_s`` (output tokens) cover its last 30 s and are ``None``
-    before its first answer. ``trouble`` is a message to the user that states why the worker cannot run chunks.
+    - ``device`` is the worker's device on the node, such as ``gpu0``, and ``gpu`` is the name of the hardware, if known.
+    - ``holds`` lists the chunks that the worker has leased, as (run_id, chunk).
+    - ``samples_per_s`` and ``tokens_per_s`` (output tokens) are the rates of the worker's last 30 s. They are ``None`` before its
+      first answer.
+    - ``trouble`` is a message to the user that states why the worker cannot run chunks.
     """
 
     worker: str

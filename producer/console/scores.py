@@ -11,7 +11,7 @@ from producer.evaluation.evaluate import DatasetScores, Evaluation
 
 ABSENT = "–"
 
-# Each heading has two short lines, so that a table of two datasets of a thousand samples fits into 80 columns.
+# Long headings are split into two lines, so that a table of two datasets of a thousand samples fits into 80 columns.
 _HEADINGS = ("n", "accuracy\n(95 % interval)", "first\nattempt", "invalid\nrate", "failed", "unprocessed", "coverage")
 _PLAIN_HEADINGS = ("n", "accuracy", "first attempt", "invalid rate", "failed", "unprocessed", "coverage")
 _NATURAL_WIDTH = 1000  # columns; wide enough that a table is measured at its natural width
@@ -80,11 +80,15 @@ def _score_lines(evaluation: Evaluation) -> Iterator[str]:
 def _notes(evaluation: Evaluation) -> Iterator[str]:
     """Yield the notes that explain the scores."""
     total = evaluation.overall
-    yield "n counts ok and invalid samples that have a target. invalid counts as wrong; failed and unprocessed are not in n."
+    yield (
+        "n is the number of samples that have a target and the status 'ok' or 'invalid'. Invalid samples count as wrong; failed "
+        "and unprocessed samples are not included in n."
+    )
     if total.retried:
-        yield f'retried: {total.retried} (more than one attempt; "first attempt" counts hits that were accepted at attempt 1)'
+        counted = '"first attempt" counts only correct answers that were accepted at the first attempt'
+        yield f"retried: {total.retried} (more than one attempt; {counted})"
     if total.no_answer:
-        yield f"no answer: {total.no_answer} (ok, but no answer could be extracted; counted as wrong)"
+        yield f"no answer: {total.no_answer} (status 'ok', but no answer could be extracted; counted as wrong)"
     if total.unscored:
         yield f"unscored: {total.unscored} (answered, but the dataset gives no target)"
     if total.unprocessed:
@@ -99,7 +103,10 @@ def _format_accuracy(row: DatasetScores) -> str:
 
 
 def _format_rate(rate: float | None) -> str:
-    """Return a rate to three decimals. A rate that is not 0 or 1 but rounds to it is shown as <0.001 or >0.999."""
+    """Return a rate with three decimals.
+
+    A rate that would round to 0 or 1 but is not exactly 0 or 1 is shown as <0.001 or >0.999.
+    """
     if rate is None:
         return ABSENT
     if 0 < rate < 0.0005:

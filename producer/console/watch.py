@@ -1,4 +1,4 @@
-"""Watch a run until it ends: show a progress bar with rate and time left on a terminal, and plain lines elsewhere."""
+"""Watch a run until it ends: show a progress bar with rate and time left on a terminal, otherwise plain lines."""
 
 import time
 from collections.abc import Callable

@@ -39,14 +39,16 @@ MEDIA_KINDS: dict[str, MediaKind] = {"image": "image", "image_path": "image", "v
 class Row:
     """One row as the reader of a format returns it.
 
-    ``number`` counts rows from 0, ``line`` is the 1-based line where the row begins or a text that names the row's place in a
-    source without lines, and ``content`` its bytes. ``offset`` is
-    the position of these bytes in the file, if the file contains them unchanged. In that case, large base64 text is referenced
-    instead of copied. ``fields`` maps the file's field names to the raw values, with the types of JSON and text that UTF-8 can
-    encode, or bytes. A reader with special rules also sets ``media``, ``metadata``, and the ``kind`` of rows without options and
-    without a kind field, if the format knows one. A dataset of yes/no questions has its own kind in every format.
-    ``columns`` lists all field names that a row of the file can have, if ``fields`` may omit some of them. ``reading`` has the
-    rules for the row's own file, if the dataset has several files.
+    - ``number`` is the number of the row, from 0.
+    - ``line`` is the number of the line where the row begins, from 1, or a text that names the row in a source without lines.
+    - ``content`` is the bytes of the row.
+    - ``offset`` is the position of these bytes in the file, if the file contains them unchanged. In that case, large base64 text
+      is referenced instead of copied.
+    - ``fields`` maps the file's field names to the raw values: bytes, or the types of JSON with text that UTF-8 can encode.
+    - ``media`` and ``metadata`` are set only by a reader with special rules. So is ``kind``, for rows without options and without
+      a kind field. A dataset of yes/no questions has its own kind in every format.
+    - ``columns`` lists all field names that a row of the file can have, if ``fields`` may omit some of them.
+    - ``reading`` is the rules for the row's own file, if the dataset has several files.
     """
 
     number: int

@@ -18,11 +18,16 @@ _REACHED: tuple[str, ...] = get_args(Status)
 class DatasetScores(Record):
     """The scores and counts of one dataset, or of the whole run.
 
-    ``rows = ok + invalid + failed + unprocessed`` and ``n + unscored = ok + invalid``, always. ``n`` counts the answered
-    rows that have a target. Accuracies are over ``n``; ``interval`` is the 95 % Wilson interval of the accuracy.
-    ``first_attempt_hits`` counts correct answers that were accepted at attempt 1. ``no_answer`` counts the ``ok`` samples
-    within ``n`` without an extractable answer; they are misses. ``retried`` counts samples with more than one attempt.
-    ``failures`` counts the ``failed`` samples by error code. A rate is ``None`` if its denominator is 0.
+    It is always true that ``rows = ok + invalid + failed + unprocessed`` and ``n + unscored = ok + invalid``. A rate is
+    ``None`` if its denominator is 0.
+
+    - ``n`` counts the ``ok`` and ``invalid`` rows that have a target. Both accuracies are relative to ``n``.
+    - ``hits`` counts the correct answers.
+    - ``interval`` is the 95 % Wilson interval of the accuracy.
+    - ``first_attempt_hits`` counts the correct answers that were accepted at the first attempt.
+    - ``retried`` counts the rows with more than one attempt.
+    - ``no_answer`` counts the ``ok`` rows within ``n`` without an extractable answer. They count as wrong.
+    - ``failures`` counts the ``failed`` rows by error code.
     """
 
     dataset: str

@@ -32,7 +32,7 @@ _UNKNOWN_MEDIA_BYTES = 200_000  # assumed for a media file of unknown size; plan
 
 
 class Spread(NamedTuple):
-    """One sample in the shuffle. ``order`` is the hash of its group, ``line`` its JSON with a newline.
+    """One sample in the shuffle. ``order`` is the hash of the sample's group. ``line`` is the sample as JSON with a newline.
 
     ``row`` is its position among the rows of all datasets. ``asked`` is the digest of what it asks.
     """

@@ -20,8 +20,8 @@ RETRIED = ("failed", "invalid")
 class Resumed(Record):
     """The result of resuming a run.
 
-    ``rung`` counts the chunks for which a message was published, ``retried`` the samples to be run again. ``state`` is the
-    run's state afterwards.
+    ``rung`` is the number of chunks for which a message was published, and ``retried`` is the number of samples to be run
+    again. ``state`` is the run's state afterwards.
     """
 
     run_id: str

@@ -22,10 +22,14 @@ from producer.runs.rebuild import open_run
 class Enqueued(Record):
     """The result of enqueueing a run.
 
-    ``planned`` is true if this call wrote the plan, ``opened`` if the ledger had no record of the run before. ``state`` is the
-    run's state. ``not_ok`` counts the samples that ended ``failed`` or ``invalid``, ``rung`` the chunks for which a message
-    was published, and ``workers`` the workers that serve the model now. ``earlier_run`` is the id of the run that an earlier
-    version planned for this spec, or None. The ids of earlier versions did not include engine options.
+    - ``planned`` is true if this call wrote the plan.
+    - ``opened`` is true if the ledger had no record of the run before.
+    - ``state`` is the run's state.
+    - ``not_ok`` is the number of samples whose outcome is ``failed`` or ``invalid``.
+    - ``rung`` is the number of chunks for which a message was published.
+    - ``workers`` is the number of workers that serve the model now.
+    - ``earlier_run`` is the id of the run that an earlier version planned for this spec, or ``None``. The ids of earlier versions
+      did not include engine options.
     """
 
     run_id: str

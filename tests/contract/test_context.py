@@ -73,7 +73,7 @@ def test_prompt_that_fills_context_is_refused(open_any: Open, images: int) -> No
         assert isinstance(fault, SampleError)
         assert fault.code == "too_long"
     for fault, length in zip(refused, [context, context + 1], strict=False):
-        assert f"the prompt has {length} tokens, the context of the model has {context}; expected" in str(fault)
+        assert f"the prompt has {length} tokens, but the context of the model has {context}; expected" in str(fault)
     stated = int(str(refused[-1]).removeprefix("the prompt has ").removeprefix("about ").partition(" ")[0])
     assert 900 * context < stated < 1100 * context
 

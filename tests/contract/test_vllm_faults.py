@@ -57,6 +57,7 @@ def test_other_interrupted_request_is_a_sample_error(vllm_host: VllmHost, given:
         ("wrapped no memory", OutOfMemory, "MemoryError: no room"),
         ("death", EngineError, "vLLM's engine process has exited"),
         ("wrapped death", EngineError, "vLLM's engine process has exited"),
+        ("cancelled by vLLM", EngineError, "vLLM closed the connection to its engine process"),
     ],
 )
 def test_exception_is_classified_by_its_cause(vllm_host: VllmHost, says: str, kind: type[Exception], message: str) -> None:

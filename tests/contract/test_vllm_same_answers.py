@@ -20,14 +20,17 @@ from workers.engines.base import Engine, Generation, Request
 from workers.execution.requests import place_images
 from workers.media.files import MediaAccess
 
-EACH = 100  # samples of each of the demo's two datasets
+SAMPLES_PER_DATASET = 100  # the demo has two datasets
 LEAST_SAME = 0.95
 
 pytestmark = pytest.mark.timeout(2 * LOAD_S)
 
 
 def make_demo_requests() -> list[Request]:
-    """Return requests for ``EACH`` random samples of each dataset, seeded, with the demo's adapter and settings."""
+    """Return requests for ``SAMPLES_PER_DATASET`` samples of each dataset, with the demo's adapter and settings.
+
+    The samples are chosen with a fixed seed.
+    """
     (spec,) = read_specs(ROOT / "examples" / "demo.yaml")
     adapter = load_adapter(spec.model.adapter)
     access = MediaAccess((Path(ROOT),), urls=False, url_timeout_s=1)
@@ -39,7 +42,7 @@ def make_demo_requests() -> list[Request]:
         name = f"{sample.dataset}:{sample.sample_id}"
         return Request(name, prompt.messages, images, spec.generation, 1, prompt.template_options)
 
-    chosen = [random.Random("same").sample(list(read_dataset(source)), EACH) for source in spec.datasets]
+    chosen = [random.Random("same").sample(list(read_dataset(source)), SAMPLES_PER_DATASET) for source in spec.datasets]
     return [make(sample) for samples in chosen for sample in samples]
 
 
@@ -54,7 +57,7 @@ def answer(requests: list[Request], opening: Callable[[], AbstractAsyncContextMa
 
 def test_vllm_and_transformers_give_the_same_answers(vllm_host: VllmHost) -> None:
     requests = make_demo_requests()
-    assert len(requests) == 2 * EACH
+    assert len(requests) == 2 * SAMPLES_PER_DATASET
     ours = answer(requests, lambda: open_engine("hf", TINY, dtype="float32", max_batch_size=32))
     theirs = answer(requests, vllm_host.open_shared)
 

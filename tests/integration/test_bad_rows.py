@@ -38,7 +38,7 @@ def make_troubled_rows() -> Rows:
 
 @pytest.fixture
 def ended(fleet: Fleet) -> str:
-    """Run the dataset until the run ends sound; return the run's id."""
+    """Run the dataset, assert that the results are sound, and return the run's id."""
     table = [{"match": "shy", "answers": [REFUSAL, REFUSAL, "ok"]}, {"match": "stubborn", "answers": [REFUSAL]}]
     fleet.write_profile("moody", engine_options={"table": table})
     validation = {"max_attempts": 4, "validators": ["non_empty", "no_refusal"]}

@@ -123,7 +123,7 @@ def test_unavailable_endpoint_delays_run_and_is_reported(clean_fleet: Fleet, ser
     trouble = wait_until(
         lambda: next((one.trouble for one in fleet.workers("remote") if one.trouble), None), "a worker that reports the error"
     )
-    assert "the endpoint has not answered a request for 1 s: HTTP 503: back in a minute" in trouble
+    assert "the endpoint has been unavailable for 1 s; last error: HTTP 503: back in a minute" in trouble
     assert fleet.status(run_id).samples.failed == 0
 
     server.reply = lambda _: say()

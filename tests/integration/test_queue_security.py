@@ -58,7 +58,7 @@ def publish(fleet: Fleet, body: bytes, content_type: str = "application/json", *
 
 @pytest.fixture
 def run_id(fleet: Fleet) -> Iterator[str]:
-    """Enqueue a run and yield its id; assert afterwards that the run ended sound."""
+    """Enqueue a run and yield its id; assert afterwards that the run completed with sound results."""
     fleet.write_profile("wary")
     rows = fleet.write_dataset("rows", make_rows(16))
     run_id = fleet.enqueue(fleet.write_spec("wary", [rows], chunks={"max_samples": 4})).run_id

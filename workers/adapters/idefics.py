@@ -1,6 +1,6 @@
 """Idefics2, Idefics3 and SmolVLM: plain text.
 
-An engine may not strip the end-of-utterance token. Text after this token is a further turn that the model invented.
+Some engines do not strip the end-of-utterance token. Text after this token is a further turn that the model invented.
 """
 
 from common.records import Sample

@@ -1,4 +1,4 @@
-"""Print the findings of ``workers check``: a table in a terminal, plain lines elsewhere, and one JSON object for scripts."""
+"""Print the findings of ``workers check``: one JSON object for scripts, a table in a terminal, otherwise plain lines."""
 
 import json
 import socket

@@ -1,5 +1,6 @@
 """The engine interface: requests, generations and the ``Engine`` protocol."""
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -56,6 +57,12 @@ class Generation:
     finish_reason: FinishReason
     prompt_tokens: int | None = None
     output_tokens: int | None = None
+
+
+def is_task_cancelled() -> bool:
+    """Return whether the current task itself was cancelled, and not only a task or future that it awaits."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 class Engine(Protocol):

@@ -44,6 +44,6 @@ def refuse_prompt(prompt_tokens: str, context_tokens: int) -> SampleError:
     """Return the error for a prompt that is too long. ``prompt_tokens`` is a number, or "about" or "at least" a number."""
     return SampleError(
         "too_long",
-        f"the prompt has {prompt_tokens} tokens, the context of the model has {context_tokens}; expected a prompt shorter than "
+        f"the prompt has {prompt_tokens} tokens, but the context of the model has {context_tokens}; expected a prompt shorter than "
         "the context: shorten the text, use fewer or smaller images, or a model with a longer context",
     )

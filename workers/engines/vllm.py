@@ -29,7 +29,7 @@ from common.errors import ConfigError, EngineError, OutOfMemory, SampleError
 from common.records import FinishReason
 from common.spec.models import ModelProfile, SamplingParams
 from common.spelling import suggest
-from workers.engines.base import Generation, Request
+from workers.engines.base import Generation, Request, is_task_cancelled
 from workers.engines.context import check_long_text, check_prompt_tokens, has_long_text
 from workers.engines.load_faults import explain_load_failure
 
@@ -114,9 +114,15 @@ class VllmEngine:
         try:
             return await task
         except asyncio.CancelledError:
-            if self._llm is llm:
+            if is_task_cancelled():
                 raise
-            raise EngineError("the vLLM engine was stopped") from None
+            if self._llm is not llm:
+                raise EngineError("the vLLM engine was stopped") from None
+            # vLLM cancels the requests that it is sending when its engine process has exited.
+            cause = await asyncio.to_thread(self._find_cause, llm)
+            raise EngineError(
+                "vLLM closed the connection to its engine process; see the cause in its log above", cause=cause
+            ) from None
 
     async def stop(self) -> None:
         """Release the accelerator and fail the requests in flight.

@@ -14,7 +14,7 @@ from common.answers.validators import Answered, find_violations
 from common.errors import ConfigError, EngineError, IntegrityError, SampleError, TransientError
 from common.records import Attempt, Outcome, Sample
 from common.redaction import mask_text
-from workers.engines.base import Generation, Request
+from workers.engines.base import Generation, Request, is_task_cancelled
 from workers.execution.requests import Placed, place_images, render_request
 from workers.execution.retry_ladder import plan_attempt
 from workers.runtime.engine_host import EngineHost
@@ -95,7 +95,7 @@ async def answer_sample(host: EngineHost, run: RunContext, sample: Sample) -> Ou
         raise
     except (Exception, SystemExit, KeyboardInterrupt, asyncio.CancelledError) as surprise:
         # An unexpected error in one sample, such as a package that calls sys.exit, must not stop the other samples.
-        if _is_cancelled():
+        if is_task_cancelled():
             raise asyncio.CancelledError from surprise
         log.exception("sample.unexpected_error", run_id=run.run_id, sample_id=sample.sample_id)
         error = SampleError("unexpected_error", f"{type(surprise).__name__}: {surprise}")
@@ -133,12 +133,6 @@ def make_outcome(
         finished_at=time.time(),
         metadata=sample.metadata,
     )
-
-
-def _is_cancelled() -> bool:
-    """Return whether this task itself was cancelled, and not only a task that it awaited."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 class Made(NamedTuple):

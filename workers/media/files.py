@@ -1,7 +1,8 @@
 """Media from files: check that a file is in an allowed folder, and read it or a byte range of it.
 
-A dataset names its media, and the author of a dataset is usually not the operator of the worker. Without allowed folders
-(roots), a path in a row could show the model any file that the worker can read, and the answer could disclose its content.
+A dataset names its media, and the author of a dataset is usually not the operator of the worker. If files were not restricted
+to allowed folders (roots), a row could name any file that the worker can read. The file would be sent to the model, and the
+answer could disclose its content.
 """
 
 import os
@@ -37,8 +38,7 @@ def find_access(settings: Settings, datasets: Sequence[DatasetSource], examples:
     """Return the allowed media sources of a run.
 
     ``FLEET_MEDIA_ROOTS`` takes precedence. If it is not set, the folders of the run's own datasets are allowed, and those of the
-    images in the ``examples`` of its prompt. Raises ``ConfigError`` if the variable names a folder that is not absolute, or does
-    not name a folder.
+    images in the ``examples`` of its prompt. Raises ``ConfigError`` if the variable contains a relative path, or no path at all.
     """
     parents = [
         Path(file).parent for source in datasets for file in source.all_files if file != source.media_root and not is_hub(file)
@@ -53,9 +53,8 @@ def _read_roots(text: str) -> tuple[Path, ...]:
     folders = tuple(Path(folder) for folder in text.split(os.pathsep) if folder)
     wrong = [str(folder) for folder in folders if not folder.is_absolute()]
     if wrong or not folders:
-        raise ConfigError(
-            f"FLEET_MEDIA_ROOTS: found {wrong[0] if wrong else text!r}; expected absolute folders with {os.pathsep!r} between them"
-        )
+        found = wrong[0] if wrong else text
+        raise ConfigError(f"FLEET_MEDIA_ROOTS: found {found!r}; expected absolute paths of folders, separated by {os.pathsep!r}")
     return folders
 
 
@@ -64,10 +63,16 @@ def read_file(path: Path, offset: int, length: int | None, name: str, *, roots: 
 
     ``name`` names the file in error messages.
 
-    Raises ``SampleError`` with one of these codes: ``media_forbidden`` if the path, with its links resolved, is outside of all
-    ``roots``, whether or not the file exists; ``media_missing``; ``media_unreadable``; ``media_corrupt`` if the file ends
-    before the end of the range; ``media_too_large`` above ``max_bytes``. Raises ``TransientError`` if the file system or this
-    machine prevents the read now and the file is not at fault.
+    Raises ``SampleError`` with one of these codes:
+
+    - ``media_forbidden``: the path, with its links resolved, is outside of all ``roots``. This is checked even if the file does
+      not exist.
+    - ``media_missing``: the file does not exist.
+    - ``media_unreadable``: no permission, not a regular file, or another error of the file system.
+    - ``media_corrupt``: the file ends before the end of the range.
+    - ``media_too_large``: more than ``max_bytes`` bytes are requested.
+
+    Raises ``TransientError`` if the file system or this machine prevents the read now and the file is not at fault.
     """
     try:
         real_path = _resolve(path)
@@ -91,7 +96,8 @@ def _resolve(path: Path) -> Path:
     """Return the path with its links followed, whether or not the file exists.
 
     Without ``strict``, ``realpath`` treats a component that it cannot inspect as not being a link. A path or a root on an
-    unavailable file system would then seem to be outside of the roots, so those errors are raised here.
+    unavailable file system would then seem to be outside of the roots, so errors that show that the file system is unavailable
+    are raised here.
     """
     try:
         return Path(os.path.realpath(path, strict=True))
@@ -122,7 +128,8 @@ def _open_below(root: Path, path: Path, name: str) -> int:
             inner = os.open(part, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
             os.close(folder)
             folder = inner
-        _check_file(os.stat(last, dir_fd=folder, follow_symlinks=False), name)  # before open: opening a device can start it
+        # Checked before opening, because opening a device can have side effects.
+        _check_file(os.stat(last, dir_fd=folder, follow_symlinks=False), name)
         return os.open(last, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
     finally:
         os.close(folder)
@@ -139,7 +146,8 @@ def _read_range(stream: BinaryIO, offset: int, length: int | None, name: str, ma
     available = max(0, found.st_size - offset)
     requested = available if length is None else length
     if requested > max_bytes:
-        raise SampleError("media_too_large", f"{name}: {requested} bytes, at most {max_bytes} are allowed; scale it down")
+        message = f"{name}: it has {requested} bytes, but at most {max_bytes} are allowed; scale the image or video down"
+        raise SampleError("media_too_large", message)
     if requested > available:
         missing = requested - available
         message = f"{name}: the file is {missing} bytes too short for the range; restore the file that the run was planned with"

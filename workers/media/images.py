@@ -86,7 +86,9 @@ def open_image(content: bytes, name: str, bounds: MediaBounds) -> OpenedImage:
             raise SampleError("media_corrupt", message) from None
         size = image.size
         if size[0] * size[1] > MOST_PIXELS:
-            raise _too_large(name, f"{size[0]} x {size[1]} pixels, at most {MOST_PIXELS} are allowed; scale it down")
+            raise _too_large(
+                name, f"it has {size[0]} x {size[1]} pixels, but at most {MOST_PIXELS} are allowed; scale the image down"
+            )
         target = fit_size(size, bounds)
         if target < size:
             image.draft(None, (int(target[0] * _REDUCING_GAP), int(target[1] * _REDUCING_GAP)))  # affects JPEG only
@@ -148,14 +150,13 @@ def _name_faults(name: str) -> Iterator[None]:
     except SampleError:
         raise
     except MemoryError as error:
-        raise _too_large(name, "it does not fit into memory; scale it down") from error
+        raise _too_large(name, "it does not fit into memory; scale the image down") from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise _too_large(name, f"more than {MOST_PIXELS} pixels, which is the limit; scale it down") from error
+        raise _too_large(name, f"it has more than {MOST_PIXELS} pixels, which is the limit; scale the image down") from error
     except Exception as error:
         # Pillow's decoders do not wrap parsing errors: OSError, SyntaxError, struct.error, KeyError and others occur.
-        raise SampleError(
-            "media_corrupt", f"{name}: cannot be decoded, replace the file: {type(error).__name__}: {error}"
-        ) from error
+        message = f"{name}: cannot be decoded: {type(error).__name__}: {error}; replace the image"
+        raise SampleError("media_corrupt", message) from error
 
 
 def _describe_non_image(content: bytes) -> str:

@@ -103,7 +103,9 @@ def _check_digest(media: Media, content: bytes) -> None:
 
 def _decode_base64(text: str | bytes, name: str) -> bytes:
     if len(text) // 4 * 3 > MAX_BYTES:
-        raise _too_large(name, f"{len(text) // 4 * 3} bytes, at most {MAX_BYTES} are allowed")
+        raise _too_large(
+            name, f"it has {len(text) // 4 * 3} bytes, but at most {MAX_BYTES} are allowed; scale the image or video down"
+        )
     try:
         # Line breaks are allowed, as in MIME. Any other character outside of the alphabet means that this is not base64.
         encoded = text.encode("ascii") if isinstance(text, str) else text

@@ -271,7 +271,8 @@ def _read_header(response: httpcore2.Response, header: bytes) -> bytes:
 
 def _check_size(size: int, name: str, max_bytes: int) -> None:
     if size > max_bytes:
-        raise SampleError("media_too_large", f"{name}: {size} bytes or more, at most {max_bytes} are allowed")
+        message = f"{name}: it has {size} bytes or more, but at most {max_bytes} are allowed; scale the image or video down"
+        raise SampleError("media_too_large", message)
 
 
 def _forbidden(name: str, what: str) -> SampleError:

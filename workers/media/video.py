@@ -118,7 +118,7 @@ def open_video(content: bytes, name: str, bounds: MediaBounds) -> OpenedVideo:
     with _open(content, name) as (container, stream):
         size = stream.width, stream.height
         if size[0] * size[1] > MOST_PIXELS:
-            found = f"frames of {size[0]} x {size[1]} pixels, at most {MOST_PIXELS} are allowed; scale it down"
+            found = f"its frames have {size[0]} x {size[1]} pixels, but at most {MOST_PIXELS} are allowed; scale the video down"
             raise SampleError("media_too_large", f"{name}: {found}")
         packets = _list_packets(container, stream, name)
         has_timestamps = container.format.name != "mpeg"  # FFmpeg guesses them in MPEG, with a different result after each seek
@@ -184,7 +184,7 @@ def _open(content: bytes, name: str) -> Iterator[tuple[InputContainer, VideoStre
     except SampleError:
         raise
     except MemoryError as error:
-        raise SampleError("media_too_large", f"{name}: it does not fit into memory; scale it down") from error
+        raise SampleError("media_too_large", f"{name}: it does not fit into memory; scale the video down") from error
     except Exception as error:
         # FFmpeg's demuxers and decoders fail with any of its error codes, and PyAV raises ValueError, OverflowError and others.
         message = f"{name}: not a video, cut off, or damaged; replace the file ({type(error).__name__}: {error})"
@@ -229,4 +229,5 @@ def _timestamp_of(frame: VideoFrame) -> int:
 
 
 def _too_many(name: str, count: int) -> SampleError:
-    return SampleError("media_too_large", f"{name}: it declares {count} frames, at most {MOST_FRAMES} are allowed; cut the video")
+    message = f"{name}: it declares {count} frames, but at most {MOST_FRAMES} are allowed; cut the video"
+    return SampleError("media_too_large", message)

@@ -21,7 +21,7 @@ _RING_AT_ONCE = 256
 
 @dataclass(frozen=True, slots=True)
 class Janitor:
-    """Sweeps the runs of one model. ``find_index`` returns a run's chunks if this worker has read them. It does not wait."""
+    """Sweeps the runs of one model. ``find_index`` returns a run's chunks if this worker has read them, and never blocks."""
 
     app: Celery
     ledger: Ledger

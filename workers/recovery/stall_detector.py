@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 
 class StallDetector:
-    """Measures the time since the last answer. The engine's loop writes it, the heartbeat thread reads it."""
+    """Measures the time since the last answer. The engine's loop updates this time, and the heartbeat thread reads it."""
 
     def __init__(self) -> None:
         self._pending = 0
@@ -14,7 +14,10 @@ class StallDetector:
 
     @contextmanager
     def track_request(self) -> Iterator[None]:
-        """Count one request as pending while the block runs. The time restarts at the first pending request and at every end."""
+        """Count one request as pending while the block runs.
+
+        The time restarts when a request begins while no other is pending, and whenever a request ends.
+        """
         if not self._pending:
             self._since_s = time.monotonic()
         self._pending += 1

@@ -45,7 +45,7 @@ def open_text(source: DatasetSource) -> Iterator[BufferedReader]:
 
 
 def read_lines(stream: BufferedReader) -> Iterator[tuple[int, int, bytes]]:
-    """Yield (line number from 1, offset in bytes, line with its line end). A line over the limit is cut, without a line end."""
+    """Yield (line number from 1, offset in bytes, line with its ending). A line over the limit is cut and has no line ending."""
     offset = skip_bom(stream)
     for number, line in enumerate(iter(partial(stream.readline, LINE_LIMIT_BYTES), b""), start=1):
         yield number, offset, line

@@ -1,8 +1,8 @@
 """Read tab- or comma-separated records as bytes, with the quoting rules of RFC 4180, Python's csv module and pandas.
 
-A quote is special only at the beginning of a cell. Inside a quoted cell, two quotes stand for one, and delimiters and line ends
-are text. Text between the closing quote and the next delimiter belongs to the cell. Only the size of a whole record is limited.
-This module does not decode the bytes, so that the byte range of each cell is known.
+A quote is special only at the beginning of a cell. Inside a quoted cell, two quotes stand for one, and delimiters and line
+endings are text. Text between the closing quote and the next delimiter belongs to the cell. Only the size of a whole record is
+limited. This module does not decode the bytes, so that the byte range of each cell is known.
 """
 
 from collections import deque
@@ -16,9 +16,12 @@ Span = tuple[int, int]
 
 
 class Record(NamedTuple):
-    """One record: its first line (from 1), its offset in the file and its bytes without the line end.
+    """One record of a file.
 
-    ``is_whole`` is false for a line with an unclosed quote. That line is one record, and reading continues on the next line.
+    - ``line`` is the number of the record's first line, from 1.
+    - ``offset`` is the position of the record in the file, in bytes.
+    - ``content`` is the bytes of the record without the line ending.
+    - ``is_whole`` is false for a line with an unclosed quote. That line is one record, and reading continues on the next line.
     """
 
     line: int

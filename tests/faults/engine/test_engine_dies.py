@@ -1,4 +1,7 @@
-"""Engines die, and libraries raise unexpected exceptions: the worker restarts or continues, and the run ends sound."""
+"""Engines die, or libraries raise unexpected exceptions: the worker continues or restarts.
+
+The run completes with sound results.
+"""
 
 from collections import Counter
 

@@ -1,4 +1,7 @@
-"""An engine stops answering: its worker restarts and the run ends sound. An engine that is only slow is not restarted."""
+"""An engine stops answering: its worker restarts, and the run completes with sound results.
+
+An engine that is only slow is not restarted.
+"""
 
 from typing import Any
 

@@ -1,4 +1,7 @@
-"""vLLM's engine process gets SIGKILL, SIGSTOP or SIGTERM during a run: the worker releases its chunks, and the run ends sound."""
+"""vLLM's engine process gets SIGKILL, SIGSTOP or SIGTERM during a run.
+
+The worker releases its chunks, and the run completes with sound results.
+"""
 
 import math
 import os

@@ -40,7 +40,7 @@ def shared_fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 
 @pytest.fixture(scope="module")
 def run_id(shared_fleet: Fleet) -> str:
-    """Run all row cases in one run, each case as a separate dataset, until it ends sound; return the run's id."""
+    """Run all row cases in one run, each case as a separate dataset. Assert that its results are sound, and return its id."""
     sources = [write_case(shared_fleet.folder / "cases" / slugify(case.name), case) for case in ROW_CASES]
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(lines, "LINE_LIMIT_BYTES", LONGEST_LINE_BYTES)

@@ -33,7 +33,7 @@ def unmounted_store(fleet: Fleet) -> Iterator[None]:
 
 
 class FailingCommands(NamedTuple):
-    """A fault, the commands that it makes fail, and the words of their message."""
+    """A fault, the commands that fail while it lasts, and a part of their error message."""
 
     fault: Callable[[Fleet], AbstractContextManager[None]]
     failing: tuple[str, ...]
@@ -43,10 +43,10 @@ class FailingCommands(NamedTuple):
 FAULTS = {
     "store not mounted": FailingCommands(unmounted_store, ("resume", "collect", "status"), "mount its file system"),
     "redis stopped": FailingCommands(stopped_redis, ("enqueue", "resume", "status"), "does not answer"),
-    "redis a replica": FailingCommands(read_only_redis, ("enqueue", "resume"), "does not accept writes"),
+    "redis is a replica": FailingCommands(read_only_redis, ("enqueue", "resume"), "does not accept writes"),
     "redis without primary": FailingCommands(redis_without_primary, ("enqueue", "resume", "status"), ""),
     "redis without replicas": FailingCommands(redis_without_replicas, ("enqueue", "resume"), "NOREPLICAS"),
-    "disk of redis full": FailingCommands(unsaved_redis, ("enqueue", "resume"), "MISCONF"),
+    "redis disk full": FailingCommands(unsaved_redis, ("enqueue", "resume"), "MISCONF"),
     "redis user without permission": FailingCommands(redis_without_permission, ("enqueue", "resume"), "does not permit"),
 }
 

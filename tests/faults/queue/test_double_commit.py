@@ -52,7 +52,11 @@ class OrderedBarrier:
 
 
 class Round(NamedTuple):
-    """One chunk's race: the order at the part and at the commit, and the number of samples that each commit has counted."""
+    """The race of two workers for one chunk.
+
+    The barriers determine which worker writes the part first and which worker commits first. ``raised`` lists the numbers of
+    samples that the commits counted, in the order of the commits.
+    """
 
     before_part: OrderedBarrier
     before_commit: OrderedBarrier

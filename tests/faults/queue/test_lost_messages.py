@@ -1,4 +1,4 @@
-"""Messages are lost, repeated or invalid: the run ends sound, because correctness never depends on a message."""
+"""Messages are lost, repeated or invalid: the run completes with sound results, because correctness never depends on a message."""
 
 import json
 from collections import Counter

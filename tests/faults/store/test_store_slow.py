@@ -1,4 +1,7 @@
-"""A slow store, and a store behind an unreliable network: leases are kept during a slow write, and the run ends sound."""
+"""A slow store, and a store behind an unreliable network.
+
+Leases are kept during a slow write, and the run completes with sound results.
+"""
 
 import random
 from collections import Counter

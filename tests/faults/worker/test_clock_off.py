@@ -1,4 +1,4 @@
-"""The clock of a worker is wrong by minutes or hours, or jumps: leases use the clock of Redis, and no sample is lost or repeated.
+"""A worker's clock jumps, or is wrong by minutes or hours: leases use the clock of Redis, and no sample is lost or repeated.
 
 The times that a worker writes into outcomes (``started_at``, ``finished_at``) come from its own clock, right or wrong.
 """
@@ -36,7 +36,7 @@ WRONG_CLOCK = ROOT / "tests" / "support" / "faults" / "wrong_clock"
 
 
 class ClockPair(NamedTuple):
-    """Two workers of one model: one with a wrong clock, with its launcher, and one with a correct clock."""
+    """Two workers of one model: one with a wrong clock, and one with a correct clock. ``launcher`` started the first one."""
 
     launcher: "subprocess.Popen[str]"
     wrong: WorkerRecord
@@ -67,7 +67,7 @@ def find_held(fleet: Fleet, run_id: str, worker: str) -> set[int]:
 
 
 @pytest.mark.parametrize("offset_s", [-2 * HOUR_S, 3 * MINUTE_S])
-def test_wrong_clock_keeps_leases_rate_and_eta(clean_fleet: Fleet, offset_s: int) -> None:
+def test_wrong_clock_does_not_affect_leases_rate_or_eta(clean_fleet: Fleet, offset_s: int) -> None:
     fleet = clean_fleet
     with start_clock_pair(fleet, offset_s) as both:
         began_s = time.time()
@@ -88,12 +88,13 @@ def test_wrong_clock_keeps_leases_rate_and_eta(clean_fleet: Fleet, offset_s: int
         assert began_s + off_s <= outcome.started_at <= outcome.finished_at <= ended_s + off_s
 
 
-# If leases used the workers' clocks, these two leases would never expire.
+# If leases used the workers' clocks, the dead worker's lease would not expire during the test in either case.
 @pytest.mark.parametrize(("dies", "offset_s"), [("wrong", 2 * HOUR_S), ("right", -2 * HOUR_S)])
 def test_chunk_is_taken_over_despite_wrong_clocks(clean_fleet: Fleet, dies: str, offset_s: int) -> None:
     """Either the dead worker or its successor has the wrong clock."""
     fleet = clean_fleet
-    with start_clock_pair(fleet, offset_s, chunk_s=LONG_CHUNK_S) as both:  # no chunk ends between its lookup and the kill
+    # long chunks, so that the chunk found below is still running when the worker is killed
+    with start_clock_pair(fleet, offset_s, chunk_s=LONG_CHUNK_S) as both:
         dead, successor = (both.wrong, both.right) if dies == "wrong" else (both.right, both.wrong)
         launcher = psutil.Process(dead.pid).parent()
         assert launcher is not None

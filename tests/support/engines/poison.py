@@ -40,7 +40,10 @@ def write_poisoned_profile(fleet: Fleet, how: str) -> None:
 
 
 def assert_only_poison_failed(fleet: Fleet, run_id: str, poisons: set[str]) -> None:
-    """Assert that the run ended sound, and that exactly the samples with these indexes failed, with ``engine_crashed``."""
+    """Assert that the run completed with sound results, and that exactly the samples with these indexes failed.
+
+    Their error code must be ``engine_crashed``.
+    """
     outcomes = {str(outcome.index): outcome for outcome in assert_run_is_sound(fleet, run_id)}
     assert {index for index, outcome in outcomes.items() if outcome.status != "ok"} == poisons
     for index in poisons:

@@ -19,7 +19,10 @@ from workers.execution import chunk
 
 
 class Point(NamedTuple):
-    """A function of ``owner``, and the time of the signal: before a call, or after a call with a true result."""
+    """A function of ``owner`` at which the process gets the signal: before a call, or after a call with a true result.
+
+    If ``thread`` is set, only calls in threads whose names begin with this text count.
+    """
 
     owner: Any
     function: str
@@ -40,7 +43,10 @@ POINTS = {
 
 
 class Signalled(NamedTuple):
-    """The process that signalled itself, and the object at the point: a chunk's number, a sample's id, or an empty text."""
+    """The process that signalled itself, and what it was working on.
+
+    ``at`` is the number of a chunk, the id of a request, or an empty text.
+    """
 
     pid: int
     at: str

@@ -8,7 +8,10 @@ from workers.engines.openai.pacing import Clock
 
 @dataclass
 class FakeClock:
-    """A clock with the time ``now_s`` and the sleeps so far, ``slept``. Tasks continue in the order of their sleeps."""
+    """A clock that shows ``now_s`` and records the length of each sleep in ``slept``.
+
+    Tasks continue in the order of their sleeps.
+    """
 
     now_s: float = 1000.0
     slept: list[float] = field(default_factory=list)

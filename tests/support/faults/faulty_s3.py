@@ -19,7 +19,10 @@ Fault = Callable[["Call"], None]
 
 @dataclass
 class Rule:
-    """The requests that get a fault (``re.search`` in "METHOD /path?query"), and their remaining number; None: all."""
+    """A fault and the requests that get it.
+
+    ``asked`` is searched in "METHOD /path?query". ``left`` is how many more requests get the fault, or ``None`` for all.
+    """
 
     fault: Fault
     asked: re.Pattern[str]

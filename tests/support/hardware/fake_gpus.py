@@ -18,7 +18,7 @@ _FOLDER = Path(__file__).parent / "nvml"
 
 @dataclass(frozen=True)
 class FakeGpu:
-    """One GPU as NVML reports it; ``pids`` are the processes on it, ``None`` for a driver that does not report them."""
+    """One GPU as NVML reports it. ``pids`` are the processes on the GPU, or ``None`` if the driver does not report them."""
 
     uuid: str = "GPU-0"
     name: str = "NVIDIA H100 80GB HBM3"

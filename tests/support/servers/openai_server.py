@@ -38,8 +38,9 @@ class Asked:
 class Reply:
     """A response.
 
-    ``hangs``: the server never responds; ``cuts``: the connection is closed in the middle of the body; ``drips``: the body never
-    ends, and arrives in small pieces.
+    - ``hangs``: the server never responds.
+    - ``cuts``: the server closes the connection in the middle of the body.
+    - ``drips``: the body arrives in small pieces and never ends.
     """
 
     status: int = 200
@@ -87,8 +88,8 @@ class OpenAIServer(ThreadingHTTPServer):
         self.reply: Callable[[Asked], Reply] = lambda _: say()
         self.models = refuse(404)  # the response to GET /models
         self.asked: list[Asked] = []
-        self.lists = 0  # requests for the models
-        self.cut_lists = 0  # the number of first requests without an answer
+        self.lists = 0  # the number of model-list requests so far
+        self.cut_lists = 0  # this many model-list requests, from the first one, get no answer: the connection is closed
         self.at_once = self.most_at_once = 0
         self.changed = threading.Condition()
         self.closing = threading.Event()

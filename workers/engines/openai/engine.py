@@ -13,7 +13,7 @@ from common.errors import ConfigError, EngineError, SampleError, TransientError
 from common.settings import get_settings
 from common.spec.files import check
 from common.spec.models import ModelProfile, SamplingParams
-from workers.engines.base import Generation, Message, Request
+from workers.engines.base import Generation, Message, Request, is_task_cancelled
 from workers.engines.context import has_long_text, refuse_prompt
 from workers.engines.openai.errors import NO_ANSWER_WEIGHT, Endpoint, EndpointError, classify_exception, classify_status
 from workers.engines.openai.options import OpenAIOptions, find_base_url, read_key
@@ -37,8 +37,8 @@ class OpenAIEngine:
     """Sends up to ``concurrency`` concurrent requests. Retries each request until it is answered or the patience ends.
 
     ``weights`` is the model's name at the endpoint. In addition to the errors of every engine, ``generate`` raises
-    ``TransientError`` if the endpoint has not answered a request for ``patience_s``, and ``ConfigError`` if it rejects the key
-    or the model.
+    ``TransientError`` if the endpoint has been unavailable for ``patience_s``, and ``ConfigError`` if the endpoint rejects the
+    key or the model. An endpoint is unavailable while every request ends with an ``EndpointError``.
     """
 
     def __init__(self, profile: ModelProfile, weights: str, *, clock: Clock | None = None, seed: int | None = None) -> None:
@@ -90,7 +90,7 @@ class OpenAIEngine:
         try:
             return await task
         except asyncio.CancelledError:
-            if _is_cancelled():
+            if is_task_cancelled():
                 raise
             raise EngineError("the openai engine was stopped") from None
 
@@ -170,7 +170,7 @@ class OpenAIEngine:
         if not state.patience_ended and error.weight and (state.error_weight or error.weight == NO_ANSWER_WEIGHT):
             await self._ask_control()
         if state.is_patience_over():
-            message = f"the endpoint has not answered a request for {self._options.patience_s:g} s: {error}"
+            message = f"the endpoint has been unavailable for {self._options.patience_s:g} s; last error: {error}"
             raise error.if_permanent or TransientError(message)
 
     async def _ask_control(self) -> bool:
@@ -215,9 +215,3 @@ class OpenAIEngine:
         if self._clock.now_s() >= self._next_warning_at_s:
             self._next_warning_at_s = self._clock.now_s() + _WARNING_INTERVAL_S
             log.warning("endpoint.unavailable", error=str(error), retry_after_s=error.retry_after_s)
-
-
-def _is_cancelled() -> bool:
-    """Return whether this task itself was cancelled, and not only the task that it awaits."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

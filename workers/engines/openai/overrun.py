@@ -81,7 +81,7 @@ def classify_overrun(error: Mapping[str, Any], codes: Collection[str], text: str
     if prompt >= context:
         return TooLong(f"{refuse_prompt(f'{least}{prompt}', context)} ({quoted})", None)
     message = (
-        f"the prompt has {least}{prompt} tokens, the context of the model has {context}, which leaves too few for max_tokens; "
+        f"the prompt has {least}{prompt} tokens, but the context of the model has {context}, which leaves too few for max_tokens; "
         f"lower generation.max_tokens or shorten the prompt ({quoted})"
     )
     return TooLong(message, None if least else context - prompt)

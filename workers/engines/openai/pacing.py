@@ -115,5 +115,5 @@ class RetryState:
         return self.error_weight >= MAX_ERROR_WEIGHT
 
     def is_patience_over(self) -> bool:
-        """Return whether the endpoint has not answered for ``patience_s``. The time before this request does not count."""
+        """Return whether the endpoint has been unavailable for ``patience_s``. The time before this request does not count."""
         return self._clock.now_s() - max(self._started_at_s, self._responses.last_at_s) >= self._patience_s

@@ -293,7 +293,7 @@ def test_prompt_that_fills_context_is_refused(
         assert (generation.prompt_tokens, generation.output_tokens, generation.finish_reason) == (CONTEXT - 1, 1, "length")
         assert (model.asked[0]["room"], model.asked[0]["steps"], model.asked[0]["block"]) == (1, 1, 1)
         return
-    with pytest.raises(SampleError, match=rf"the prompt has .* tokens, the context of the model has {CONTEXT}; ") as caught:
+    with pytest.raises(SampleError, match=rf"the prompt has .* tokens, but the context of the model has {CONTEXT}; ") as caught:
         ask(make_request(text=text, images=images))
     assert caught.value.code == code
     assert model.asked == []

@@ -180,7 +180,7 @@ def test_answer_is_kept_if_reminder_exceeds_context(worker: Worker, fleet: Fleet
     row = {"id": "long", "question": "one two three", "target": "ok"}
     (outcome,) = answer_rows(worker, fleet, [row], validation={"max_attempts": 4, "validators": ["non_empty"]}).values()
     assert (outcome.status, outcome.error_code, len(outcome.attempts)) == ("invalid", "too_long", 1)
-    assert "tokens, the context of the model has 16; expected" in str(outcome.error_message)
+    assert "tokens, but the context of the model has 16; expected" in str(outcome.error_message)
 
 
 def test_faulty_row_never_reaches_the_engine(worker: Worker, fleet: Fleet) -> None:

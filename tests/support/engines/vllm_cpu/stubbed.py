@@ -1,5 +1,6 @@
 """Our vLLM engine over a stub of ``AsyncLLM``, for errors that real vLLM raises only in rare cases. All types are vLLM's own."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +20,7 @@ def wrap(error: Exception | None) -> Exception:
     return wrapped
 
 
-FAULTS: dict[str, Exception] = {
+FAULTS: dict[str, BaseException] = {
     "a fault": ValueError("the prompt is too long"),
     "a wrapped fault": wrap(ValueError("the prompt is too long")),
     "a fault wrapped twice": wrap(wrap(ValueError("the prompt is too long"))),
@@ -28,6 +29,7 @@ FAULTS: dict[str, Exception] = {
     "wrapped no memory": wrap(MemoryError("no room")),
     "death": EngineDeadError(),
     "wrapped death": wrap(EngineDeadError()),
+    "cancelled by vLLM": asyncio.CancelledError(),
 }
 
 

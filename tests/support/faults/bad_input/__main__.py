@@ -1,4 +1,4 @@
-"""Print the page: ``python -m tests.support.faults.bad_input > docs/bad-input.md``."""
+"""Print ``docs/bad-input.md``: ``python -m tests.support.faults.bad_input > docs/bad-input.md``."""
 
 import sys
 

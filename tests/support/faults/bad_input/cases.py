@@ -1,4 +1,8 @@
-"""The cases of bad input. The tables are in the modules of this package; the test and the page use the same tables."""
+"""The cases of bad input.
+
+The tables are in the other modules of this package. ``tests/faults/input/test_bad_input.py`` and ``docs/bad-input.md`` both use
+them.
+"""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -14,12 +18,17 @@ def write_nothing(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class RowCase:
-    """Rows between good rows, in a separate dataset file and folder, run by a real fleet.
+    """Test rows with a good row before and after them.
 
-    ``outcome`` is ``ok`` or the error code of each sample. ``message`` is the complete message, where ``…`` stands for
-    any text and paths start at the case's folder; for an ``ok`` sample it describes the treatment. ``seen`` is the engine's
-    description of the images, see ``DescribingEngine``. ``prepare`` writes other files beside the dataset, ``change`` runs
-    after planning. ``samples`` and ``duplicates`` count the case's own rows; ``source`` has fields of the spec's dataset.
+    Each case has its own folder and dataset file, and a real fleet runs it.
+
+    - ``outcome`` is ``ok`` or the error code of each sample.
+    - ``message`` is the complete error message; ``…`` stands for any text, and paths are relative to the case's folder. If the
+      outcome is ``ok``, ``message`` describes how the input was handled.
+    - ``prepare`` writes other files beside the dataset; ``change`` modifies files after planning.
+    - ``seen`` is the engine's description of the images, see ``DescribingEngine``.
+    - ``samples`` and ``duplicates`` count the test rows, without the good rows.
+    - ``source`` has further fields of the spec's dataset.
     """
 
     name: str
@@ -37,16 +46,17 @@ class RowCase:
 
     @property
     def outcome_text(self) -> str:
-        """Return the outcome as the page shows it."""
+        """Return the outcome as ``docs/bad-input.md`` shows it."""
         return "`ok`" if self.outcome == "ok" else f"`failed`, `{self.outcome}`"
 
 
 @dataclass(frozen=True)
 class CommandCase:
-    """A command with wrong input: its exit code, and its complete output in ``message``.
+    """A command with wrong input. ``code`` is its exit code, and ``message`` its complete output.
 
-    It runs in a folder with a good ``rows.jsonl``, with ``spec`` as ``spec.yaml``, and with the wrong files from ``prepare``. The
-    environment is the fleet's and ``environment``. The command runs in the test's process unless it ``starts`` a new one.
+    The command runs in a folder with a good ``rows.jsonl``, with ``spec`` as ``spec.yaml``, and with the wrong files from
+    ``prepare``. Its environment variables are those of the fleet, plus ``environment``. The command runs in the test's process,
+    or in a new process if ``starts`` is true.
     """
 
     name: str
@@ -61,7 +71,7 @@ class CommandCase:
 
     @property
     def outcome_text(self) -> str:
-        """Return the outcome as the page shows it."""
+        """Return the outcome as ``docs/bad-input.md`` shows it."""
         return f"exit code {self.code}"
 
 
@@ -70,7 +80,7 @@ Case = RowCase | CommandCase
 
 @dataclass(frozen=True)
 class Topic:
-    """One table of the page."""
+    """One table of ``docs/bad-input.md``."""
 
     title: str
     cases: Sequence[Case]

@@ -14,7 +14,7 @@ _TSV_BEFORE, _TSV_AFTER = b"8001\tthe row before?\tok\t\tyes\n", b"8002\tthe row
 
 
 def make_lines(*rows: Mapping[str, Any] | bytes) -> bytes:
-    """Return JSON lines of good rows around ``rows``, which are mappings or complete lines without line ends."""
+    """Return JSON lines of good rows around ``rows``, which are mappings or complete lines without line endings."""
     lines = [row if isinstance(row, bytes) else json.dumps(row).encode() for row in (_BEFORE, *rows, _AFTER)]
     return b"".join(line + b"\n" for line in lines)
 
@@ -25,7 +25,7 @@ def make_asking(image: object, question: str = "What is it?") -> bytes:
 
 
 def make_table(*lines: bytes, header: bytes = TSV_HEADER) -> bytes:
-    """Return a TSV of good rows around ``lines``, which have no line ends."""
+    """Return a TSV of good rows around ``lines``, which have no line endings."""
     return header + _TSV_BEFORE + b"".join(line + b"\n" for line in lines) + _TSV_AFTER
 
 

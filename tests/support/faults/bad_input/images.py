@@ -7,9 +7,9 @@ from tests.support.faults.bad_input.cases import RowCase
 from tests.support.faults.bad_input.contents import file, make_asking
 
 _UNKNOWN = "{name}: not an image in a known format; expected one of PNG, JPEG, …"
-_DAMAGED = "{name}: cannot be decoded, replace the file: "
-_CUT = _DAMAGED + "OSError: image file is truncated…"
-_TOO_MANY = "{name}: …pixels…; scale it down"
+_DAMAGED = "{name}: cannot be decoded: …; replace the image"
+_CUT = "{name}: cannot be decoded: OSError: image file is truncated…; replace the image"
+_TOO_MANY = "{name}: it has …pixels…; scale the image down"
 _RED = "8x6 #ff0000"
 
 
@@ -23,12 +23,12 @@ def _accept(name: str, given: str, content: Callable[[], bytes], note: str, *, t
 
 
 REFUSED = (
-    _refuse("corrupt PNG", "a PNG with bytes overwritten in its middle", pictures.overwrite("PNG"), _DAMAGED + "…", to="scan.png"),
+    _refuse("corrupt PNG", "a PNG with bytes overwritten in its middle", pictures.overwrite("PNG"), _DAMAGED, to="scan.png"),
     _refuse("truncated PNG", "the first half of a PNG", pictures.cut("PNG"), _CUT, to="half.png"),
     _refuse("truncated JPEG", "the first half of a JPEG", pictures.cut("JPEG"), _CUT, to="half.jpg"),
     _refuse("truncated GIF", "the first half of a GIF", pictures.cut("GIF"), _CUT, to="half.gif"),
-    _refuse("truncated WebP", "the first half of a WebP", pictures.cut("WEBP", lossless=True), _DAMAGED + "…", to="half.webp"),
-    _refuse("truncated TIFF", "the first half of a TIFF", pictures.cut("TIFF"), _DAMAGED + "…", to="half.tif"),
+    _refuse("truncated WebP", "the first half of a WebP", pictures.cut("WEBP", lossless=True), _DAMAGED, to="half.webp"),
+    _refuse("truncated TIFF", "the first half of a TIFF", pictures.cut("TIFF"), _DAMAGED, to="half.tif"),
     _refuse(
         "interlaced truncated PNG",
         "an interlaced PNG that ends in its last pass",
@@ -52,7 +52,7 @@ REFUSED = (
         "just over the pixel limit",
         "a PNG of 8 001 x 8 001 pixels",
         lambda: pictures.craft_png(8001, 8001),
-        "{name}: 8001 x 8001 pixels, at most 64000000 are allowed; scale it down",
+        "{name}: it has 8001 x 8001 pixels, but at most 64000000 are allowed; scale the image down",
         to="large.png",
         code="media_too_large",
     ),
@@ -60,7 +60,7 @@ REFUSED = (
         "decompression bomb",
         "a PNG of 80 kB whose comment unpacks to 80 MB",
         pictures.make_text_bomb,
-        _DAMAGED + "ValueError: Decompressed data too large…",
+        "{name}: cannot be decoded: ValueError: Decompressed data too large…; replace the image",
         to="bomb.png",
     ),
     _refuse(

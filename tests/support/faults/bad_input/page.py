@@ -57,7 +57,7 @@ def list_row_cases() -> list[RowCase]:
 
 
 def make_page() -> str:
-    """Return the page as Markdown."""
+    """Return ``docs/bad-input.md`` as Markdown."""
     return _INTRODUCTION + "".join(_make_table(topic) for topic in (*ROW_TOPICS, *COMMAND_TOPICS))
 
 

@@ -156,16 +156,20 @@ PLACES = (
         "a file of 200 MB",
         "large.png",
         "media_too_large",
-        "…/large.png: 209715200 bytes, at most 134217728 are allowed…",
+        "…/large.png: it has 209715200 bytes, but at most 134217728 are allowed; scale the image or video down",
         prepare=_make_large,
     ),
     _refuse(
-        "path out of the folder", "`../../../../etc/passwd`", "../../../../../../../../../etc/passwd", "media_forbidden", _FORBIDDEN
+        "relative path outside the folder",
+        "`../../../../etc/passwd`",
+        "../../../../../../../../../etc/passwd",
+        "media_forbidden",
+        _FORBIDDEN,
     ),
-    _refuse("path to elsewhere", "`/etc/passwd`", "/etc/passwd", "media_forbidden", _FORBIDDEN),
-    _refuse("file address to elsewhere", "`file:///etc/passwd`", "file:///etc/passwd", "media_forbidden", _FORBIDDEN),
+    _refuse("absolute path outside the folder", "`/etc/passwd`", "/etc/passwd", "media_forbidden", _FORBIDDEN),
+    _refuse("file URL outside the folder", "`file:///etc/passwd`", "file:///etc/passwd", "media_forbidden", _FORBIDDEN),
     _refuse(
-        "link out of the folder",
+        "link to outside the folder",
         "a link to `/etc/passwd`",
         "link.png",
         "media_forbidden",
@@ -192,7 +196,7 @@ PLACES = (
     ),
     RowCase(
         "file that is overwritten after planning",
-        "a TSV that is overwritten with the same length after the run was planned",
+        "a TSV that is overwritten with other content of the same length after the run was planned",
         "media_changed",
         "…/rows.tsv[…]: its content has changed since the run was planned…",
         _IN_TABLE,
@@ -201,7 +205,7 @@ PLACES = (
     ),
     RowCase(
         "file that grows after planning",
-        "a TSV that rows are appended to after the run was planned",
+        "a TSV to which rows are appended after the run was planned",
         "ok",
         "only the planned rows are processed",
         _IN_TABLE,

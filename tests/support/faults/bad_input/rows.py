@@ -115,7 +115,7 @@ LINES = (
     _refuse("NUL byte in a line", "a line with a zero byte", b'{"question": "Why\x00?"}', _NO_JSON, code="bad_row"),
     _refuse(
         "two objects in a line",
-        "two rows without a line end between them",
+        "two rows without a line ending between them",
         b'{"question": "a"}{"question": "b"}',
         _NO_JSON,
         code="bad_row",
@@ -170,7 +170,7 @@ LONGEST_LINE_BYTES = 11_000_000  # a lower limit, so that the test does not writ
 LONG_LINES = (
     _refuse(
         "line of more than 256 MiB",
-        "a file of another format, without line ends",
+        "a file of another format, without line endings",
         b'{"question": "' + b"x" * LONGEST_LINE_BYTES + b'"}',
         _ROW + "longer than …; expected one JSON object per line",
         code="bad_row",
@@ -188,7 +188,7 @@ ODD_LINES = (
         "question longer than the context",
         "1.1 million words for a model with a context of 1 million tokens",
         {"question": "word " * 1_100_000},
-        "the prompt has … tokens, the context of the model has 1000000; expected a prompt shorter than the context: …",
+        "the prompt has … tokens, but the context of the model has 1000000; expected a prompt shorter than the context: …",
         code="too_long",
     ),
     _accept("control characters", r'`"question": "\u0007\u001b[31m?"`', {"question": "\a\x1b[31m?"}, "asked unchanged"),
@@ -225,11 +225,15 @@ ODD_LINES = (
         b"\xef\xbb\xbf" + make_lines({"question": "Why?"}),
     ),
     RowCase(
-        "Windows line ends", "a file with CRLF", "ok", "read without them", make_lines({"question": "Why?"}).replace(b"\n", b"\r\n")
+        "Windows line endings",
+        "a file with CRLF",
+        "ok",
+        "read like a file with Unix line endings",
+        make_lines({"question": "Why?"}).replace(b"\n", b"\r\n"),
     ),
     RowCase(
-        "no last line end",
-        "a file that ends without a line end",
+        "no last line ending",
+        "a file that ends without a line ending",
         "ok",
         "read to the end",
         make_lines({"question": "Why?"}).rstrip(),

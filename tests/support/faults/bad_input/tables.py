@@ -106,13 +106,20 @@ TABLES = (
         "truncated base64 in a cell",
         "the first half of an image's base64",
         b"1\tWhy?\tok\t" + _LARGE[: len(_LARGE) // 8 * 4] + b"\t",
-        "inline image: cannot be decoded, replace the file: OSError: image file is truncated",
+        "inline image: cannot be decoded: OSError: image file is truncated; replace the image",
         code="media_corrupt",
         place="",
     ),
     _accept("tab inside quotes", "a quoted cell with a tab in it", make_table(b'1\t"a\tb?"\tok\t\t'), "the tab is text"),
-    _accept("line end inside quotes", "a quoted cell of two lines", make_table(b'1\t"a\nb?"\tok\t\t'), "the line end is text"),
-    _accept("CRLF", "a TSV with Windows line ends", make_table(b"1\tWhy?\tok\t\t").replace(b"\n", b"\r\n"), "read without them"),
+    _accept(
+        "line ending inside quotes", "a quoted cell of two lines", make_table(b'1\t"a\nb?"\tok\t\t'), "the line ending is text"
+    ),
+    _accept(
+        "CRLF",
+        "a TSV with Windows line endings",
+        make_table(b"1\tWhy?\tok\t\t").replace(b"\n", b"\r\n"),
+        "read like a TSV with Unix line endings",
+    ),
     _accept(
         "byte-order mark in a TSV",
         "a TSV that begins with a BOM",
@@ -120,7 +127,10 @@ TABLES = (
         "read without it",
     ),
     _accept(
-        "5 MB cell", "a question of five million letters", make_table(b"1\t" + b"x" * 5_000_000 + b"\tok\t\t"), "asked completely"
+        "5 MB cell",
+        "a question of five million letters",
+        make_table(b"1\t" + b"x" * 5_000_000 + b"\tok\t\t"),
+        "the whole question is asked",
     ),
     _accept("NUL in a cell", "a cell with a zero byte", make_table(b"1\ta\0b?\tok\t\t"), "asked unchanged"),
     _accept("blank lines", "empty lines between the rows", make_table(b"\n\n1\tWhy?\tok\t\t\n"), "skipped"),

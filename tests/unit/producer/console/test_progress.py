@@ -1,4 +1,4 @@
-"""Progress of a stream: a spinner on a terminal, a periodic line elsewhere. The items of the stream do not change."""
+"""Progress of a stream: a spinner on a terminal, otherwise a periodic line. The items of the stream do not change."""
 
 import io
 from collections.abc import Iterator

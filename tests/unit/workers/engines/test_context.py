@@ -14,7 +14,9 @@ def test_prompt_needs_room_for_one_token(prompt_tokens: int, is_rejected: bool) 
     if not is_rejected:
         check_prompt_tokens(prompt_tokens, 100)
         return
-    with pytest.raises(SampleError, match=f"the prompt has {prompt_tokens} tokens, the context of the model has 100; ") as caught:
+    with pytest.raises(
+        SampleError, match=f"the prompt has {prompt_tokens} tokens, but the context of the model has 100; "
+    ) as caught:
         check_prompt_tokens(prompt_tokens, 100)
     assert caught.value.code == "too_long"
 

@@ -146,4 +146,7 @@ def test_memory_error_reports_lack_of_memory(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(opened.image, "load", fail)
     with pytest.raises(SampleError) as caught:
         opened.decode()
-    assert (caught.value.code, str(caught.value)) == ("media_too_large", "small.png: it does not fit into memory; scale it down")
+    assert (caught.value.code, str(caught.value)) == (
+        "media_too_large",
+        "small.png: it does not fit into memory; scale the image down",
+    )

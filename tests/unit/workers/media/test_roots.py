@@ -229,7 +229,7 @@ def test_operator_roots_replace_run_roots() -> None:
 
 @pytest.mark.parametrize("text", ["images", "/srv:images", "~/images", "./", ":", "  "])
 def test_relative_roots_are_rejected(text: str) -> None:
-    with pytest.raises(ConfigError, match=r"FLEET_MEDIA_ROOTS: found .*; expected absolute folders"):
+    with pytest.raises(ConfigError, match=r"FLEET_MEDIA_ROOTS: found .*; expected absolute paths of folders"):
         find_access(make_settings(media_roots=text), [])
 
 

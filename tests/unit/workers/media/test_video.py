@@ -167,7 +167,7 @@ def claim(count: int) -> bytes:
 def test_excessive_frame_count_is_rejected_early() -> None:
     assert fault_of(claim(10**9)) == (
         "media_too_large",
-        "film.mp4: it declares 1000000000 frames, at most 2000000 are allowed; cut the video",
+        "film.mp4: it declares 1000000000 frames, but at most 2000000 are allowed; cut the video",
     )
     assert fault_of(claim(100_000))[0] == "media_corrupt"
 

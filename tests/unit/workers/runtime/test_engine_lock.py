@@ -1,4 +1,4 @@
-"""``EngineLock``: chunks share the engine, a quarantined chunk holds it exclusively, and each wait ends."""
+"""``EngineLock``: chunks share the engine, a quarantined chunk holds it exclusively, and no chunk waits forever."""
 
 import threading
 from collections.abc import Callable
@@ -60,7 +60,9 @@ def test_quarantined_chunk_waits_then_runs_alone() -> None:
     exclusive.wait_for_refusal()
     later.wait_for_refusal()
     second.end()
-    assert exclusive.has_lock.wait(10), "the quarantined chunk has waited longer than the later chunk"
+    assert exclusive.has_lock.wait(10), (
+        "the quarantined chunk must get the lock first, because it has waited longer than the later chunk"
+    )
     later.wait_for_refusal()
     assert (lock.is_held_by(make_lease(3)), lock.is_held_by(make_lease(4))) == (True, False)
     exclusive.end()

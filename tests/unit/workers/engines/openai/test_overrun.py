@@ -108,7 +108,7 @@ def test_prompt_and_context_are_read_from_error(status: int, body: object, promp
     assert isinstance(error, TooLong)
     assert error.code == "too_long"
     assert error.room is None
-    assert str(error).startswith(f"the prompt has {prompt} tokens, the context of the model has {context}; expected")
+    assert str(error).startswith(f"the prompt has {prompt} tokens, but the context of the model has {context}; expected")
     assert f"(HTTP {status}: " in str(error)
 
 
@@ -193,7 +193,7 @@ def test_text_longer_than_context_is_not_sent(server: OpenAIServer) -> None:
     assert short.text == "ok"
     for fault in (first, second):
         assert fault.code == "too_long"
-        assert str(fault).startswith("the prompt has at least 39062 tokens, the context of the model has 2048; expected")
+        assert str(fault).startswith("the prompt has at least 39062 tokens, but the context of the model has 2048; expected")
     assert [asked.text for asked in server.asked] == ["x"]
     assert server.lists == 1
 

@@ -95,7 +95,7 @@ def test_failing_endpoint_is_transient_after_patience(server: OpenAIServer, cloc
     server.reply = lambda _: reply
     (error,) = ask(server, "why?", clock=clock, patience_s=200)
     assert isinstance(error, TransientError)
-    assert "not answered a request for 200 s: HTTP" in str(error)
+    assert "the endpoint has been unavailable for 200 s; last error: HTTP" in str(error)
     assert "melting" in str(error)
     assert 1200 <= clock.now_s <= 1200 + 30
 
@@ -211,7 +211,7 @@ def test_pause_of_all_requests_delays_the_next(server: OpenAIServer, clock: Fake
 
     async def ask_twice() -> float:
         async with open_openai(server, clock, patience_s=200) as engine:
-            with pytest.raises(TransientError, match="not answered a request for 200 s"):
+            with pytest.raises(TransientError, match="endpoint has been unavailable for 200 s"):
                 await engine.generate(make_request(images=0))
             ended_at_s = clock.now_s
             server.reply = lambda _: say()
