@@ -71,11 +71,15 @@ class Message(Record):
 
 
 class Twin(Record):
-    """Another row of the same dataset with the same request. It is not sent, and gets a copy of the sample's outcome."""
+    """Another row of the same dataset with the same request. It is not sent, and gets a copy of the sample's outcome.
+
+    ``media`` is set if the row names other files than the sample. Their content is the same.
+    """
 
     row: int
     index: RowIndex
     target: tuple[str, ...] = ()
+    media: tuple[Media, ...] = ()
     metadata: dict[str, Any] = Field(default_factory=dict)
 
 

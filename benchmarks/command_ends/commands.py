@@ -47,6 +47,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("producer collect DONE --out OUT"),
     Command("producer collect OPEN --out OUT --json", code=NOT_ALL_OK),
     Command("producer evaluate DONE"),
+    Command("producer export DONE --format captions --names id --out OUT"),
     Command("producer cancel IDLE"),
     Command("producer resume IDLE"),
     Command("producer resume DONE --rebuild", conflict=NOT_ALL_OK),  # another one deletes the run in the middle of it

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import msgspec
 
@@ -125,10 +125,18 @@ def _merge_twins(folder: Path) -> Iterator[Spread]:
 def _add_twins(first: Spread, others: list[Spread]) -> Spread:
     """Return the entry with the other rows as its twins. Editing the JSON is faster than validating each sample."""
     sample = json.loads(first.line)
-    read = (json.loads(other.line) for other in others)
-    sample["twins"] = [{"row": 0} | {name: row[name] for name in _TWIN_FIELDS if name in row} for row in read]
+    sample["twins"] = [_to_twin(json.loads(other.line), sample) for other in others]
     line = json.dumps(sample, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
     return first._replace(input_bytes=first.input_bytes + len(line) - len(first.line), line=line)
+
+
+def _to_twin(row: dict[str, Any], sample: dict[str, Any]) -> dict[str, Any]:
+    """Return the JSON of a twin. The content of embedded media is not stored again."""
+    twin = {"row": 0} | {name: row[name] for name in _TWIN_FIELDS if name in row}
+    media = twin.get("media", [])
+    if media == sample.get("media") or any("data" in one for one in media):
+        del twin["media"]
+    return twin
 
 
 def _write_buckets(entries: Iterable[Spread], key: Callable[[Spread], bytes], folder: Path) -> None:

@@ -36,8 +36,8 @@ class Namer:
     def name_row(self, row: Row) -> str | None:
         """Return the row's name, such as ``shape.png``, or None if the plan does not hold what it is named after.
 
-        That is the case for an embedded image, a sample without media, and a twin, unless rows are named after their ids. A name
-        that is too long for a file system also gives None.
+        That is the case for an embedded image and for a row without media, unless rows are named after their ids. A name that is
+        too long for a file system also gives None.
         """
         if self._naming is Naming.ID:
             path: str | None = row.index

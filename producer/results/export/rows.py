@@ -28,8 +28,9 @@ class Row:
 
     @property
     def media(self) -> Media | None:
-        """Return the row's first media, or None. The plan does not hold the media of a twin."""
-        return self.sample.media[0] if self.sample.media and self.twin is None else None
+        """Return the row's first media, or None."""
+        media = (self.twin and self.twin.media) or self.sample.media
+        return media[0] if media else None
 
     def describe(self) -> str:
         return f"row {self.index!r} of dataset {self.sample.dataset!r}"

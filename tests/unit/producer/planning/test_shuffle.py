@@ -93,6 +93,17 @@ def test_twins_keep_their_targets_and_metadata() -> None:
     assert counts.rows == [3]
 
 
+def test_twins_keep_the_names_of_their_files() -> None:
+    named = [(Media(uri="/a.png", digest="same"),), (Media(uri="/b.png", digest="same"),), (Media(data="AAAA", digest="same"),)]
+    rows = [
+        make_sample(number, row=number, sample_id=f"{number}", request_digest="same", media=media)
+        for number, media in enumerate(named)
+    ]
+    groups, _ = shuffle(rows, datasets=("rows",))
+    (sample,) = read_samples(groups)
+    assert [twin.media for twin in sample.twins] == [named[1], ()]
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -155,18 +155,16 @@ def test_other_files_of_the_folder_stay(store: Store, folder: Path) -> None:
     assert read_texts(folder) == {"other.png.txt": "by hand", "1.png.txt": caption(1)}
 
 
-def test_twins_are_named_by_their_ids(store: Store, folder: Path) -> None:
-    """The plan does not hold the image of a twin, so a name after the image is not possible."""
-    twins = (Twin(row=7, index="copy.png"), Twin(row=9, index="icons/copy.png"))
-    index = plan(store, [make_picture(1).model_copy(update={"index": "first.png", "twins": twins})])
+def test_twins_are_named_like_other_rows(store: Store, folder: Path) -> None:
+    picture = make_picture(1)
+    copied = picture.media[0].model_copy(update={"uri": f"{Path(picture.media[0].uri or '').parent}/copy.png"})
+    twins = (Twin(row=7, index="same file"), Twin(row=9, index="copied file", media=(copied,)))
+    index = plan(store, [picture.model_copy(update={"index": "first", "twins": twins})])
     put_outcomes(store, index)
-    exported = export(store, index, folder)
-    assert [(row.index, row.reason) for row in exported.left_out] == [
-        ("copy.png", "no usable name: see --names"),
-        ("icons/copy.png", "no usable name: see --names"),
-    ]
+    assert export(store, index, folder).left_out == ()
+    assert read_texts(folder) == {f"{name}.txt": caption(1) for name in ("1.png", "copy.png")}
     export(store, index, folder / "ids", naming=Naming.ID)
-    assert read_texts(folder / "ids") == {f"{name}.txt": caption(1) for name in ("first.png", "copy.png", "icons/copy.png")}
+    assert read_texts(folder / "ids") == {f"{name}.txt": caption(1) for name in ("first", "same file", "copied file")}
 
 
 def test_twins_with_equal_ids_share_a_file(store: Store, folder: Path) -> None:
