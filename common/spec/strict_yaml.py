@@ -84,4 +84,6 @@ def _explain_mistake(error: yaml.MarkedYAMLError, where: str) -> str:
     place = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
     problem = ": ".join(filter(None, (error.context, error.problem)))
     hint = "; indent with spaces, not with tabs" if "'\\t'" in problem else ""
+    if "got '?'" in problem:  # a question mark before } or , begins a key
+        hint = "; quote text that contains a question mark"
     return f"{where}: not valid YAML{place}: {problem}{hint}"

@@ -29,7 +29,7 @@ _COMMAND = re.compile(r"(?:^|&& |; )(?:[A-Z_]+=\S+ )*((?:producer|workers) [a-z]
 
 def list_blocks(text: str, language: str) -> list[str]:
     """Return the content of the code blocks of one language."""
-    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    return re.findall(rf"^ *```{language}\n(.*?)^ *```", text, re.DOTALL | re.MULTILINE)
 
 
 def list_inline_sources(text: str) -> list[str]:
