@@ -33,8 +33,13 @@ def list_blocks(text: str, language: str) -> list[str]:
 
 
 def list_inline_sources(text: str) -> list[str]:
-    """Return the datasets that a page shows within a line: code that begins with ``{path:`` or ``- {path:``."""
-    return re.findall(r"`(?:- )?(\{path: [^`]+\})`", text)
+    """Return the datasets that a page shows within a line: code that begins with ``{path:``, or that sets fields of a dataset.
+
+    Words in capitals, such as ``NAME``, are placeholders.
+    """
+    whole = re.findall(r"`(?:- )?(\{path: [^`]+\})`", text)
+    parts = re.findall(r"`((?:fields|ignore): [^`]+)`", text)
+    return [*whole, *(f"{{path: rows.csv, {part}}}" for part in parts if "NAME" not in part)]
 
 
 def list_inline_prompts(text: str) -> list[str]:

@@ -8,6 +8,7 @@ import click
 import pytest
 import yaml
 
+from common.answers.validators import check_validators
 from common.settings import Settings
 from common.spec.dataset_files import is_hub
 from common.spec.files import read_profile, read_specs
@@ -40,6 +41,9 @@ ROWS = [line for text in TEXTS.values() for block in list_blocks(text, "json") f
 ALL_TEXTS = [page.read_text("utf-8") for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")) if page.stem != "bad-input"]
 COMMANDS = sorted({tuple(words) for text in ALL_TEXTS for words in list_commands(text)})
 MENTIONS = sorted({tuple(words) for text in ALL_TEXTS for words in list_mentions(text)})
+VALIDATORS = sorted(
+    {found for text in TEXTS.values() for found in re.findall(r"`(\{(?:max_words|json_schema|regex): [^`]+\})`", text)}
+)
 RUN_ID = "tiny-1f0c92b4d7aa"
 
 
@@ -89,11 +93,17 @@ def test_mentioned_command_exists(words: tuple[str, ...]) -> None:
         parse_command(words)
 
 
+@pytest.mark.parametrize("entry", VALIDATORS)
+def test_validator_with_argument_is_accepted(entry: str) -> None:
+    check_validators((yaml.safe_load(entry),))
+
+
 def test_settings_of_the_pages_exist() -> None:
     named = {name for text in ALL_TEXTS for name in re.findall(r"\bFLEET_[A-Z_]+\b", text)}
     assert named <= {f"FLEET_{name}".upper() for name in Settings.model_fields}
 
 
 def test_pages_have_examples_of_each_kind() -> None:
-    assert min(len(SPECS), len(ROWS), len(COMMANDS)) > 5
+    assert min(len(SPECS), len(ROWS), len(COMMANDS), len(SOURCES), len(PROMPTS)) > 5
+    assert len(VALIDATORS) == 3
     assert (len(PROFILES), {page for page, _ in SPECS}) == (1, {"README.md", "docs/datasets.md", "docs/prompts.md"})
