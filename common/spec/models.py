@@ -84,11 +84,13 @@ class DatasetSource(Spec):
     format: str | None = Field(
         None, description="name of the format; by default, the ending and the content of the file determine it"
     )
-    limit: int | None = Field(None, gt=0, description="number of rows to read; by default, all rows")
+    limit: int | None = Field(None, gt=0, description="number of rows to read, from the first; by default, all rows")
     kind: Kind | None = Field(None, description="kind of question of every row; by default, the row or the dataset determines it")
     fields: dict[str, str] = Field(default_factory=dict, description="our name of a field: its name in the file")
     ignore: tuple[str, ...] = Field((), description="columns that are not read and not kept as metadata")
-    media_root: str | None = Field(None, description="folder at which relative media paths start; by default, the file's folder")
+    media_root: str | None = Field(
+        None, description="folder at which relative media paths start, relative to the folder of the file; by default, that folder"
+    )
     question: str | None = Field(None, description="the question of every row that has no question of its own")
     annotations: str | None = Field(None, description="file with the answers to the questions in path, for COCO VQA")
     table: TableOption | None = Field(None, description="form of the tables, for RealHiTBench")

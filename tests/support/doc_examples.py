@@ -176,4 +176,4 @@ def _write(path: Path, content: bytes) -> None:
 
 def complete_spec(block: str) -> dict[str, Any]:
     """Return the YAML of an example as a whole run spec."""
-    return {"model": "echo", "datasets": [{"path": "rows.csv"}]} | yaml.safe_load(block)
+    return {"model": "echo", "datasets": [{"path": "rows.csv"}], **yaml.safe_load(block)}

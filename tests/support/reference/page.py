@@ -4,16 +4,16 @@ import inspect
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 import pyarrow as pa
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from common import exit_codes
+from common import exit_codes, sample_codes
 from common.answers.validators import VALIDATORS, describe_validator
 from common.records import Attempt, Outcome
-from common.sample_codes import ADVICE
 from common.settings import Settings
 from common.spec.models import (
     AbortIf,
@@ -112,7 +112,7 @@ def make_page() -> str:
         _write_table(("field", "type", "meaning"), _list_columns(OUTCOME_SCHEMA.field("attempts").type.value_type, Attempt)),
         "## Error codes of samples\n",
         "`error_code` in the results is one of these. `producer evaluate RUN` prints the advice, too.\n",
-        _write_table(("code", "what to do"), ((f"`{code}`", advice) for code, advice in ADVICE.items())),
+        _write_table(("code", "meaning", "what to do"), _list_error_codes()),
         "## Exit codes\n",
         "0 means that the command has done its work. Codes from 70 are those of worker processes; `workers start` acts on them.\n",
         _write_table(("code", "meaning"), _list_exit_codes()),
@@ -184,9 +184,18 @@ def _list_columns(schema: pa.Schema | pa.StructType, model: type[BaseModel]) -> 
         )
 
 
+def _list_error_codes() -> Iterable[tuple[str, ...]]:
+    for name, meaning in _read_comments(sample_codes):
+        code = sample_codes.SampleCode[name]
+        yield f"`{code}`", meaning, sample_codes.ADVICE[code]
+
+
 def _list_exit_codes() -> Iterable[tuple[str, ...]]:
-    """Yield each code of ``common/exit_codes.py`` with the comment on its line."""
-    source = Path(str(exit_codes.__file__)).read_text(encoding="utf-8")
-    found = re.findall(r"^([A-Z_]+) = .+?  # (.+)$", source, re.MULTILINE)
-    for code, meaning in sorted((getattr(exit_codes, name), meaning) for name, meaning in found):
-        yield str(code), meaning
+    for code, meaning in sorted((getattr(exit_codes, name), meaning) for name, meaning in _read_comments(exit_codes)):
+        yield f"{code}", meaning
+
+
+def _read_comments(module: ModuleType) -> list[tuple[str, str]]:
+    """Return the constants of a module, each with the comment on its line."""
+    source = Path(str(module.__file__)).read_text(encoding="utf-8")
+    return re.findall(r"^ *([A-Z_]+) = .+?  # (.+)$", source, re.MULTILINE)
