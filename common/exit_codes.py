@@ -1,4 +1,4 @@
-"""Exit codes of commands and workers. The launcher and users' scripts compare them."""
+"""Exit codes of commands and workers. The launcher and users' scripts compare them. ``docs/reference.md`` shows the comments."""
 
 import os
 

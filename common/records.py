@@ -118,13 +118,13 @@ class Sample(Record):
 class Attempt(Record):
     """One generation for one sample. ``violations`` names the validators that it did not pass."""
 
-    number: int
-    response: str
-    violations: tuple[str, ...] = ()
-    finish_reason: FinishReason | None = None
-    temperature: float = 0.0
-    seed: int | None = None
-    latency_s: float = 0.0
+    number: int = Field(description="number of the attempt, from 1")
+    response: str = Field(description="the raw text of the model")
+    violations: tuple[str, ...] = Field((), description="validators that the answer did not pass")
+    finish_reason: FinishReason | None = Field(None, description="why the generation ended")
+    temperature: float = Field(0.0, description="temperature of this attempt")
+    seed: int | None = Field(None, description="seed of this attempt")
+    latency_s: float = Field(0.0, description="time from the request to the answer")
 
 
 class Outcome(Record):
@@ -136,26 +136,26 @@ class Outcome(Record):
     seconds.
     """
 
-    sample_id: str
-    dataset: str
-    index: RowIndex
-    model: str
-    status: Status
-    prediction: str | None = None
-    answer: str | None = None
-    target: tuple[str, ...] = ()
-    response: str | None = None
-    attempts: tuple[Attempt, ...] = ()
-    error_code: str | None = None
-    error_message: str | None = None
-    finish_reason: FinishReason | None = None
-    prompt_tokens: int | None = None
-    output_tokens: int | None = None
-    truncated: bool = False
-    worker: str | None = None
-    started_at: float | None = None
-    finished_at: float | None = None
-    metadata: dict[str, Any] = Field(default_factory=dict)
+    sample_id: str = Field(description="identifies the sample; rows that ask the same share it")
+    dataset: str = Field(description="name of the dataset")
+    index: RowIndex = Field(description="id of the row in its dataset; by default, its position")
+    model: str = Field(description="name of the model profile")
+    status: Status = Field(description="ok, invalid (no attempt passed validation), failed (no answer) or unprocessed")
+    prediction: str | None = Field(None, description="the answer without thinking blocks and markers; null if the sample failed")
+    answer: str | None = Field(None, description="the letter, yes or no, number or text that the prediction states")
+    target: tuple[str, ...] = Field((), description="accepted answers of the row")
+    response: str | None = Field(None, description="the raw text of the last attempt")
+    attempts: tuple[Attempt, ...] = Field((), description="all attempts in order")
+    error_code: str | None = Field(None, description="why the sample failed, or why an invalid one had no further attempt")
+    error_message: str | None = Field(None, description="the message of this error; it is never an answer")
+    finish_reason: FinishReason | None = Field(None, description="why the last generation ended: stop, length or error")
+    prompt_tokens: int | None = Field(None, description="tokens of the prompt of the last attempt, with images")
+    output_tokens: int | None = Field(None, description="tokens of the response of the last attempt")
+    truncated: bool = Field(False, description="always false, because prompts are never truncated")
+    worker: str | None = Field(None, description="name of the worker")
+    started_at: float | None = Field(None, description="start of the first attempt")
+    finished_at: float | None = Field(None, description="end of the last attempt")
+    metadata: dict[str, Any] = Field(default_factory=dict, description="all other columns of the row, as JSON")
 
 
 class DatasetCounts(Record):

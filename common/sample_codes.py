@@ -8,27 +8,27 @@ from enum import StrEnum
 
 
 class SampleCode(StrEnum):
-    """The reason why a sample failed. Every ``SampleError`` has one of these codes."""
+    """The reason why a sample failed. Every ``SampleError`` has one of these codes. ``docs/reference.md`` shows the comments."""
 
-    BAD_FIELD = "bad_field"
-    BAD_MEDIA = "bad_media"
-    BAD_ROW = "bad_row"
-    CONTENT_FILTER = "content_filter"
-    ENGINE_CRASHED = "engine_crashed"
-    ENGINE_FAILED = "engine_failed"
-    ENGINE_REJECTED = "engine_rejected"
-    MEDIA_CHANGED = "media_changed"
-    MEDIA_CORRUPT = "media_corrupt"
-    MEDIA_FORBIDDEN = "media_forbidden"
-    MEDIA_MISSING = "media_missing"
-    MEDIA_TOO_LARGE = "media_too_large"
-    MEDIA_UNREADABLE = "media_unreadable"
-    MEDIA_UNSUPPORTED = "media_unsupported"
-    MISSING_QUESTION = "missing_question"
-    OUT_OF_MEMORY = "out_of_memory"
-    REFUSED = "refused"
-    TOO_LONG = "too_long"
-    UNEXPECTED_ERROR = "unexpected_error"
+    BAD_FIELD = "bad_field"  # a field of the row has a wrong type or content
+    BAD_MEDIA = "bad_media"  # the row does not name its media in a known form
+    BAD_ROW = "bad_row"  # the row cannot be read
+    CONTENT_FILTER = "content_filter"  # an endpoint's filter refused the request or withheld the answer
+    ENGINE_CRASHED = "engine_crashed"  # the sample ended the engine's process, also when it ran apart from all others
+    ENGINE_FAILED = "engine_failed"  # the engine or the endpoint failed while it answered
+    ENGINE_REJECTED = "engine_rejected"  # the engine or the endpoint does not accept the request
+    MEDIA_CHANGED = "media_changed"  # a media file has another content than when the run was planned
+    MEDIA_CORRUPT = "media_corrupt"  # a media file is empty, damaged or of an unknown type
+    MEDIA_FORBIDDEN = "media_forbidden"  # a media file or address is outside the permitted folders and addresses
+    MEDIA_MISSING = "media_missing"  # a media file does not exist
+    MEDIA_TOO_LARGE = "media_too_large"  # an image or video exceeds the limits of size
+    MEDIA_UNREADABLE = "media_unreadable"  # a media file or address cannot be read
+    MEDIA_UNSUPPORTED = "media_unsupported"  # the worker cannot read media of this form
+    MISSING_QUESTION = "missing_question"  # the row has no question
+    OUT_OF_MEMORY = "out_of_memory"  # the sample alone does not fit into the memory of the GPU
+    REFUSED = "refused"  # the endpoint reports that the model declined to answer
+    TOO_LONG = "too_long"  # the prompt does not fit into the context of the model
+    UNEXPECTED_ERROR = "unexpected_error"  # an error that the fleet does not expect
 
 
 _ROW_AT_FAULT = "correct the row; its error_message names the field"

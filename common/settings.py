@@ -20,12 +20,16 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="FLEET_", env_file=".env", extra="ignore", frozen=True)
 
-    redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
-    store_url: str = "file://.fleet/store"
+    redis_url: SecretStr = Field(
+        SecretStr("redis://127.0.0.1:6379/0"), description="address of Redis: redis://:password@host:6379/0, or rediss:// for TLS"
+    )
+    store_url: str = Field(
+        "file://.fleet/store", description="root of the store: a folder, file://FOLDER, s3://BUCKET/PREFIX, gs:// or az://"
+    )
     profiles_dir: Path | None = Field(None, description="folder of your own model profiles, searched before the built-in profiles")
 
     lease_s: float = Field(10.0, gt=0, description="time after the last renewal until other workers take over a worker's chunks")
-    renew_s: float = Field(2.5, gt=0, description="interval between renewals of a lease")
+    renew_s: float = Field(2.5, gt=0, description="interval between renewals of a lease; less than FLEET_LEASE_S")
     janitor_s: float = Field(2.0, gt=0, description="interval between searches for expired and lost chunks")
     drain_grace_s: float = Field(30.0, ge=0, description="time for running chunks to finish after SIGTERM")
     retention_s: int = Field(30 * 86400, gt=0, description="time that Redis keeps a run after its last use")
@@ -42,7 +46,7 @@ class Settings(BaseSettings):
     media_urls: bool = Field(False, description="whether media may be fetched from https addresses")
     media_url_timeout_s: float = Field(30.0, gt=0, le=3600, description="time limit for fetching one image or video")
 
-    log_level: str = "INFO"
+    log_level: str = Field("INFO", description="least level of the events in the log: DEBUG, INFO, WARNING, ERROR or CRITICAL")
     log_json: bool = Field(False, description="one JSON object per line; otherwise key=value lines")
 
     @field_validator("redis_url")

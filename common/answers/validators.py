@@ -200,6 +200,13 @@ def build_validators(entries: tuple[str | dict[str, Any], ...]) -> tuple[tuple[s
     return tuple(_build_validator(*split_entry(entry)) for entry in entries)
 
 
+def describe_validator(name: str) -> tuple[str, str | None]:
+    """Return what the built-in validator ``name`` accepts, and its argument, or None if it has no argument."""
+    entry = VALIDATORS[name]
+    described, argument = (entry.build, entry.expected) if isinstance(entry, _WithArgument) else (entry, None)
+    return described.__doc__ or "", argument
+
+
 def find_violations(validators: tuple[tuple[str, Validator], ...], answered: Answered) -> tuple[str, ...]:
     """Return the names of the validators that reject ``answered``, each name once."""
     return tuple(dict.fromkeys(name for name, accepts in validators if not accepts(answered)))

@@ -1,8 +1,16 @@
 """The base of all models of user input."""
 
+from dataclasses import dataclass
 from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """The forms in which a user may write a field, if its type shows only one of them. ``docs/reference.md`` shows ``forms``."""
+
+    forms: str
 
 
 class Spec(BaseModel):

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from common.digests import digest_record
 from common.records import Kind
 from common.spec.base import Spec as Spec  # other modules import it from here
+from common.spec.base import Written
 from common.spec.identity import select_identity_options
 from common.spec.prompts import PromptSpec, expand_prompt
 
@@ -56,8 +57,8 @@ class TableFormat(StrEnum):
 class TableOption(Spec):
     """The form of the tables of a dataset. ``image`` adds the table's image to a text format."""
 
-    format: TableFormat
-    image: bool = False
+    format: TableFormat = Field(description="form of the table; image shows the picture of the table")
+    image: bool = Field(False, description="whether the image of the table accompanies its text")
 
 
 class DatasetSource(Spec):
@@ -67,18 +68,29 @@ class DatasetSource(Spec):
     file's names (``{id: qid, target: answer}``).
     """
 
-    path: str
+    path: Annotated[str, Written("text or a list of texts")] = Field(
+        description="a file, a pattern such as train-*.parquet, a folder, hf://ORGANIZATION/NAME, or a list of paths; "
+        "relative paths start at the folder of the spec"
+    )
     files: tuple[str, ...] = Field(
         (), description="the files in reading order, if there are several; set when the spec is resolved"
     )
     readers: int = Field(1, ge=1, le=64, description="how many of several files are read side by side; their rows keep their order")
-    name: Name = Field(default="", validate_default=False, description="defaults to the file's name without its suffix")
-    format: str | None = Field(None, description="a registered reader; by default, the file's suffix determines it")
-    limit: int | None = Field(None, gt=0, description="read only the first rows")
-    kind: Kind | None = Field(None, description="question kind of every row; by default, each row determines its kind")
-    fields: dict[str, str] = Field(default_factory=dict)
+    name: Name = Field(
+        default="",
+        validate_default=False,
+        description="name of the dataset in results and scores; by default, the name of the file without its endings",
+    )
+    format: str | None = Field(
+        None, description="name of the format; by default, the ending and the content of the file determine it"
+    )
+    limit: int | None = Field(None, gt=0, description="number of rows to read, from the first; by default, all rows")
+    kind: Kind | None = Field(None, description="kind of question of every row; by default, the row or the dataset determines it")
+    fields: dict[str, str] = Field(default_factory=dict, description="our name of a field: its name in the file")
     ignore: tuple[str, ...] = Field((), description="columns that are not read and not kept as metadata")
-    media_root: str | None = Field(None, description="folder at which relative media paths start; by default, the file's folder")
+    media_root: str | None = Field(
+        None, description="folder at which relative media paths start, relative to the folder of the file; by default, that folder"
+    )
     question: str | None = Field(None, description="the question of every row that has no question of its own")
     annotations: str | None = Field(None, description="file with the answers to the questions in path, for COCO VQA")
     table: TableOption | None = Field(None, description="form of the tables, for RealHiTBench")
@@ -114,43 +126,49 @@ class DatasetSource(Spec):
 class SamplingParams(Spec):
     """Sampling parameters of an engine. ``max_tokens`` counts new tokens; temperature 0 is greedy."""
 
-    max_tokens: int = Field(256, gt=0)
-    temperature: float = Field(0.0, ge=0, le=10)
-    top_p: float = Field(1.0, gt=0, le=1)
-    seed: int | None = Field(None, ge=0, lt=2**63)
-    stop: tuple[str, ...] = ()
+    max_tokens: int = Field(256, gt=0, description="maximum number of new tokens of an answer")
+    temperature: float = Field(0.0, ge=0, le=10, description="0 is greedy decoding")
+    top_p: float = Field(1.0, gt=0, le=1, description="probability mass of the tokens that are sampled from")
+    seed: int | None = Field(None, ge=0, lt=2**63, description="seed of the sampling; by default, each sample has its own")
+    stop: tuple[str, ...] = Field((), description="texts that end the answer")
 
 
 class Validation(Spec):
     """The validation of answers. A validator is a name, or a name with its argument: ``{max_words: 30}``."""
 
-    max_attempts: int = Field(4, ge=1, le=20)
-    validators: tuple[str | dict[str, Any], ...] = ("non_empty",)
+    max_attempts: int = Field(4, ge=1, le=20, description="maximum number of attempts for a sample, including the first")
+    validators: tuple[str | dict[str, Any], ...] = Field(
+        ("non_empty",), description="checks that an answer must pass, by name, or by name with argument: {max_words: 30}"
+    )
 
 
 class Shuffle(Spec):
-    seed: int = 0
+    """The order in which the samples of a run are asked."""
+
+    seed: int = Field(0, description="seed of the order; samples of one group stay together")
 
 
 class Chunks(Spec):
     """Limits of a chunk: its samples, and the estimated bytes of their input."""
 
-    max_samples: int = Field(64, gt=0, le=4096)
-    max_input_bytes: int = Field(64 * 2**20, gt=0)
+    max_samples: int = Field(64, gt=0, le=4096, description="maximum number of samples")
+    max_input_bytes: int = Field(64 * 2**20, gt=0, description="maximum number of bytes of texts and media")
 
 
 class AbortIf(Spec):
     """The condition that pauses a run: at least ``after`` samples have an outcome, and ``failed_rate`` of them have failed."""
 
-    failed_rate: float = Field(gt=0, le=1)
-    after: int = Field(100, gt=0)
+    failed_rate: float = Field(gt=0, le=1, description="fraction of failed samples that pauses the run")
+    after: int = Field(100, gt=0, description="number of samples with an outcome before the fraction is checked")
 
 
 class MediaBounds(Spec):
-    """Limits of a picture's size in pixels and of a video's frames. ``None`` means unchanged."""
+    """Limits of a picture's size in pixels and of a video's frames."""
 
-    max_pixels: int | None = Field(None, gt=0, le=MOST_PIXELS, description="larger pictures are scaled down in proportion")
-    min_pixels: int | None = Field(None, gt=0, le=MOST_PIXELS, description="smaller pictures are scaled up")
+    max_pixels: int | None = Field(
+        None, gt=0, le=MOST_PIXELS, description="larger pictures are scaled down in proportion; by default, none are"
+    )
+    min_pixels: int | None = Field(None, gt=0, le=MOST_PIXELS, description="smaller pictures are scaled up; by default, none are")
     max_frames: int = Field(16, gt=0, le=1024, description="frames taken from a video, evenly spaced")
 
     @model_validator(mode="after")
@@ -163,17 +181,23 @@ class MediaBounds(Spec):
 class ModelProfile(Spec):
     """A model: its engine (a short name or an import string), weights, engine options, adapter and default settings."""
 
-    name: Name
-    engine: str
-    weights: str | None = Field(None, description="a folder (starts with . or /; relative to this profile) or a hub id")
-    revision: str | None = None
-    engine_options: dict[str, Any] = Field(default_factory=dict)
-    adapter: str = "chat"
-    media: MediaBounds = MediaBounds()
-    trust_remote_code: bool = False
-    generation: dict[str, Any] = Field(default_factory=dict)
-    validation: dict[str, Any] = Field(default_factory=dict)
-    prompt: dict[str, Any] = Field(default_factory=dict)
+    name: Name = Field(description="name of the model, and the start of the run id")
+    engine: str = Field(description="echo, hf, openai or vllm, or the import string of an engine: package.module:Class")
+    weights: str | None = Field(
+        None,
+        description="a folder (starts with . or /; relative to this profile), a hub id, or "
+        "the model's name at an API; by default, name",
+    )
+    revision: str | None = Field(None, description="commit, branch or tag of the weights on the hub")
+    engine_options: dict[str, Any] = Field(default_factory=dict, description="options of the engine")
+    adapter: str = Field("chat", description="name of the adapter of the model family, or an import string: package.module:Class")
+    media: MediaBounds = Field(MediaBounds(), description="limits of images and videos")
+    trust_remote_code: bool = Field(False, description="whether code from the folder or repository of the weights may run")
+    generation: dict[str, Any] = Field(default_factory=dict, description="sampling parameters, unless the spec sets them")
+    validation: dict[str, Any] = Field(default_factory=dict, description="validators and attempts, unless the spec sets them")
+    prompt: Annotated[dict[str, Any], Written("mapping or text")] = Field(
+        default_factory=dict, description="the prompt, unless the spec sets its fields; a text alone is the template"
+    )
 
     @field_validator("prompt", mode="before")
     @classmethod
@@ -189,15 +213,21 @@ class ModelProfile(Spec):
 class RunFile(Spec):
     """The YAML file of a user: one model, or several models with one run each."""
 
-    model: str | None = None
-    models: tuple[str, ...] = ()
-    datasets: tuple[DatasetSource, ...]
-    generation: dict[str, Any] = Field(default_factory=dict)
-    validation: dict[str, Any] = Field(default_factory=dict)
-    prompt: dict[str, Any] = Field(default_factory=dict)
-    shuffle: Shuffle = Shuffle()
-    chunks: Chunks = Chunks()
-    abort_if: AbortIf | None = None
+    model: str | None = Field(
+        None, description="a model profile: the name of a built-in one or of your own, or the path of its file"
+    )
+    models: tuple[str, ...] = Field((), description="several model profiles in place of model; each gets its own run")
+    datasets: tuple[DatasetSource, ...] = Field(description="the datasets, at least one, each with its own name")
+    generation: dict[str, Any] = Field(default_factory=dict, description="sampling parameters that replace those of the profile")
+    validation: dict[str, Any] = Field(
+        default_factory=dict, description="validators and attempts that replace those of the profile"
+    )
+    prompt: Annotated[dict[str, Any], Written("mapping or text")] = Field(
+        default_factory=dict, description="fields of the prompt that replace those of the profile; a text alone is the template"
+    )
+    shuffle: Shuffle = Field(Shuffle(), description="order of the samples")
+    chunks: Chunks = Field(Chunks(), description="size of the pieces of work that a worker takes")
+    abort_if: AbortIf | None = Field(None, description="condition that pauses the run")
 
     @field_validator("prompt", mode="before")
     @classmethod

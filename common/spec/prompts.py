@@ -20,17 +20,21 @@ class Example(Spec):
     place them.
     """
 
-    question: str
-    answer: str
-    hint: str | None = None
-    options: dict[str, str] = Field(default_factory=dict, description="letter: text")
+    question: str = Field(description="the question, rendered with the template of the row")
+    answer: str = Field(description="the answer that the model is shown")
+    hint: str | None = Field(None, description="the hint of the question")
+    options: dict[str, str] = Field(default_factory=dict, description="the options, by letter")
     kind: Kind | None = Field(None, description="by default multiple_choice if there are options, else the kind of the row")
-    images: tuple[str, ...] = ()
+    images: tuple[str, ...] = Field(
+        (), description="paths of images; relative paths start at the folder of the file with the prompt"
+    )
     digests: tuple[str, ...] = Field((), description="digests of the images' content; set when the spec is resolved")
 
 
 class Turn(Spec):
-    role: Literal["user", "assistant"]
+    """One of several messages that are sent in place of ``template``."""
+
+    role: Literal["user", "assistant"] = Field(description="the author of the message; the last turn is the user's")
     text: str = Field(description="a template")
 
 
@@ -42,11 +46,11 @@ class PromptSpec(Spec):
     on a line of its own.
     """
 
-    template: str = "default"
-    system: str | None = Field(None, description="a template; precedes the row's own system message")
-    suffix: str | None = Field(None, description="a template")
-    examples: tuple[Example, ...] = ()
-    turns: tuple[Turn, ...] = ()
+    template: str = Field("default", description="name of a built-in template, or the text of one")
+    system: str | None = Field(None, description="the system message, a template; it precedes the row's own system message")
+    suffix: str | None = Field(None, description="a line at the end of the last user message, a template")
+    examples: tuple[Example, ...] = Field((), description="questions with answers that precede the row (few-shot)")
+    turns: tuple[Turn, ...] = Field((), description="several messages in place of template")
 
     @model_validator(mode="after")
     def _check_turns(self) -> Self:

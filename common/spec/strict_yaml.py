@@ -34,6 +34,17 @@ def parse_yaml(text: str, where: str) -> Any:
         raise ConfigError(f"{where}: not valid YAML: {error}") from error
 
 
+# Parts of PyYAML's messages, with advice. Questions and templates often contain characters that have a meaning in YAML.
+_ADVICE = {
+    r"'\t'": "indent with spaces, not with tabs",
+    "cannot start any token": "put quotes around the text",
+    "got '?'": "put quotes around text with a question mark",
+    "mapping values are not allowed": "put quotes around text with a colon, or correct the indentation",
+    "unhashable key": "put quotes around text that begins with {{",
+    "found '<scalar>'": "put quotes around the whole text",
+}
+
+
 class _StrictLoader(yaml.SafeLoader):
     """A loader that rejects aliases and duplicate keys.
 
@@ -83,5 +94,5 @@ def _explain_mistake(error: yaml.MarkedYAMLError, where: str) -> str:
     mark = error.problem_mark or error.context_mark
     place = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
     problem = ": ".join(filter(None, (error.context, error.problem)))
-    hint = "; indent with spaces, not with tabs" if "'\\t'" in problem else ""
+    hint = next((f"; {advice}" for part, advice in _ADVICE.items() if part in problem), "")
     return f"{where}: not valid YAML{place}: {problem}{hint}"

@@ -7,7 +7,7 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, get_args
 
 from common.errors import ConfigError, SampleError
 from common.records import Fault, Kind
@@ -16,21 +16,49 @@ from common.spec.models import DatasetSource
 from common.spelling import suggest
 from producer.datasets.media import MediaKind, Reference
 
-# Our field names and their common names in files, in order of preference.
-ALIASES: dict[str, tuple[str, ...]] = {
-    "id": ("id", "index", "question_id", "qid", "uid", "custom_id"),
-    "question": ("question",),
-    "hint": ("hint",),
-    "options": ("options", "choices"),
-    "target": ("target", "answer", "answers"),
-    "target_index": (),
-    "image": ("image", "images"),
-    "image_path": ("image_path",),
-    "video": ("video", "videos", "video_path"),
-    "group": ("group",),
-    "kind": ("kind",),
-    "messages": ("messages", "conversations", "conversation", "body"),
+
+class RowField(NamedTuple):
+    """One of our fields: its names in files, in order of preference, the forms of its values, and its meaning."""
+
+    names: tuple[str, ...]
+    forms: str
+    meaning: str
+
+
+_MEDIA_FORMS = "a path, a URL, base64 text, bytes, an object with one of these, or a list of these"
+
+# Every field of a row that has a meaning, by our name.
+FIELDS: dict[str, RowField] = {
+    "id": RowField(
+        ("id", "index", "question_id", "qid", "uid", "custom_id"),
+        "text or whole number",
+        "names the row in the results; by default, the position of the row",
+    ),
+    "question": RowField(("question",), "text", "the question"),
+    "hint": RowField(("hint",), "text", "text that the default prompt puts before the question"),
+    "options": RowField(
+        ("options", "choices"),
+        "a list, an object by letter, or text that spells one",
+        "the options of a multiple-choice question; without this field, the columns A, B, …",
+    ),
+    "target": RowField(
+        ("target", "answer", "answers"),
+        "text, a number, true or false, a list of these, or a list of objects with answer",
+        "the accepted answers; of a multiple-choice question, the letter or the text of an option; empty if unknown",
+    ),
+    "target_index": RowField((), "whole number", "the position of the option that is the target, counted from 0"),
+    "image": RowField(("image", "images"), _MEDIA_FORMS, "the images"),
+    "image_path": RowField(("image_path",), _MEDIA_FORMS, "the images, if the row has no image"),
+    "video": RowField(("video", "videos", "video_path"), _MEDIA_FORMS, "the videos"),
+    "group": RowField(
+        ("group",), "text or whole number", "samples of one group stay together; by default, rows with the same media are a group"
+    ),
+    "kind": RowField(("kind",), ", ".join(get_args(Kind)), "the kind of question; it determines the wording and the score"),
+    "messages": RowField(
+        ("messages", "conversations", "conversation", "body"), "a list of turns", "a conversation, sent as written"
+    ),
 }
+ALIASES: dict[str, tuple[str, ...]] = {name: field.names for name, field in FIELDS.items()}
 
 MEDIA_KINDS: dict[str, MediaKind] = {"image": "image", "image_path": "image", "video": "video"}
 

@@ -7,12 +7,13 @@ import asyncio
 import os
 import re
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 from pydantic import Field
 
 from common.errors import EngineError, OutOfMemory, SampleError
 from common.records import FinishReason
+from common.spec.base import Written
 from common.spec.files import check, load_yaml
 from common.spec.models import ModelProfile, Spec
 from workers.engines.base import Generation, Request
@@ -29,11 +30,11 @@ class Rule(Spec):
     Attempt ``n`` gets the ``n``-th of ``answers``; the last answer repeats. A ``fault`` replaces the answer, after the delay.
     """
 
-    match: re.Pattern[str]
-    answers: tuple[str, ...] = Field(("ok",), min_length=1)
-    delay_s: float | None = Field(None, ge=0, description="default: the engine's delay_s")
-    fault: Fault | None = None
-    finish_reason: FinishReason | None = Field(None, description="default: stop, or length if max_tokens cut the answer")
+    match: re.Pattern[str] = Field(description="the regular expression (re.search)")
+    answers: tuple[str, ...] = Field(("ok",), min_length=1, description="the answer of each attempt; the last one repeats")
+    delay_s: float | None = Field(None, ge=0, description="delay before the answer; by default, delay_s of the engine")
+    fault: Fault | None = Field(None, description="a failure in place of the answer")
+    finish_reason: FinishReason | None = Field(None, description="by default, stop, or length if max_tokens cut the answer")
 
 
 class Table(Spec):
@@ -43,17 +44,15 @@ class Table(Spec):
 
 
 class EchoOptions(Spec):
-    """Engine options.
+    """The echo engine answers from a table, without a model."""
 
-    ``table`` is a list of rules, or the path of a YAML file with ``rules: [...]``. ``default`` is the answer if no rule
-    matches.
-    """
-
-    table: tuple[Rule, ...] = ()
-    default: str = "ok"
+    table: Annotated[tuple[Rule, ...], Written("list of rules, or text")] = Field(
+        (), description="rules, or the path of a YAML file with rules: [...]; the first rule that matches applies"
+    )
+    default: str = Field("ok", description="the answer if no rule matches")
     delay_s: float = Field(0.0, ge=0, description="delay before an answer, unless its rule sets another")
-    load_s: float = Field(0.0, ge=0, description="duration of start")
-    context_tokens: int | None = Field(None, ge=1, description="context of the model; default: unlimited")
+    load_s: float = Field(0.0, ge=0, description="duration of the start")
+    context_tokens: int | None = Field(None, ge=1, description="context of the model; by default, unlimited")
 
 
 class EchoEngine:

@@ -34,20 +34,14 @@ _END_OF_TURN = "<|eot_id|>"
 
 
 class MmadaOptions(Spec):
-    """Engine options.
+    """The engine of MMaDA (``workers.engines.mmada:MmadaEngine``) generates an answer in blocks, by steps of denoising."""
 
-    ``vq_weights`` names the weights of the image tokenizer. An image is resized to ``resolution`` pixels square: ``squash``
-    keeps the whole image, ``crop`` keeps its aspect ratio. An answer is generated in blocks of ``block_length`` tokens, with
-    ``tokens_per_step`` tokens in each denoising step. ``max_model_len`` is the context in tokens; by default it is the
-    ``max_sequence_length`` of the weights.
-    """
-
-    vq_weights: str = "showlab/magvitv2"
-    resolution: int = Field(512, ge=16, multiple_of=16)
-    fit: Literal["squash", "crop"] = "squash"
-    block_length: int = Field(64, ge=1)
-    tokens_per_step: int = Field(2, ge=1)
-    max_model_len: int | None = Field(None, ge=2)
+    vq_weights: str = Field("showlab/magvitv2", description="weights of the image tokenizer")
+    resolution: int = Field(512, ge=16, multiple_of=16, description="width and height of an image in pixels")
+    fit: Literal["squash", "crop"] = Field("squash", description="squash keeps the whole image, crop keeps its aspect ratio")
+    block_length: int = Field(64, ge=1, description="tokens of a block of the answer; a multiple of tokens_per_step")
+    tokens_per_step: int = Field(2, ge=1, description="tokens that one denoising step generates")
+    max_model_len: int | None = Field(None, ge=2, description="context in tokens; by default, max_sequence_length of the weights")
 
     @model_validator(mode="after")
     def _check_steps(self) -> Self:

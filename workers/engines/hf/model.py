@@ -43,13 +43,15 @@ _PROBE = "vlm fleet probe"  # a text that no chat template contains
 
 
 class HfOptions(Spec):
-    """Engine options. ``device: auto`` selects CUDA if available, otherwise the CPU."""
+    """The engine hf runs a model with transformers."""
 
-    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
-    device: str = "auto"
-    max_batch_size: int = Field(16, ge=1)
-    max_model_len: int | None = Field(None, ge=2, description="context in tokens; default: the model's own")
-    attn_implementation: str | None = None
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field("auto", description="type of the weights; auto: as saved")
+    device: str = Field("auto", description="a device of torch, such as cpu or cuda:0; auto: CUDA if available, else the CPU")
+    max_batch_size: int = Field(16, ge=1, description="maximum number of requests that are generated together")
+    max_model_len: int | None = Field(None, ge=2, description="context in tokens; by default, the model's own")
+    attn_implementation: str | None = Field(
+        None, description="implementation of attention, by its name in transformers; by default, transformers chooses"
+    )
 
 
 class HfModel:

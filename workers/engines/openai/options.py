@@ -22,18 +22,20 @@ _RESERVED_FIELDS = frozenset({
 
 
 class OpenAIOptions(Spec):
-    """Engine options. All limits apply to one worker: two workers that share a key send twice as many requests."""
+    """The engine openai sends requests to an API. All limits apply to one worker: two workers with one key send twice as many."""
 
-    base_url: str | None = Field(None, description="default: OPENAI_BASE_URL, else OpenAI")
-    api_key_env: str | None = Field("OPENAI_API_KEY", description="environment variable that holds the key; null: send no key")
+    base_url: str | None = Field(None, description="address of the endpoint; by default, OPENAI_BASE_URL, else OpenAI")
+    api_key_env: str | None = Field("OPENAI_API_KEY", description="environment variable that holds the key; null sends no key")
     concurrency: int = Field(20, gt=0, le=1000, description="requests in flight at once")
     requests_per_minute: float | None = Field(None, gt=0, description="requests start at least 60 s / this number apart")
     request_delay_s: float = Field(0.0, ge=0, le=60, description="least time between the starts of two requests")
     timeout_s: float = Field(120.0, gt=0, description="for one request, from its start to the last byte of the response")
     patience_s: float = Field(300.0, gt=0, description="time without an answer to any request until the chunk is released")
-    image_format: Literal["png", "jpeg"] = "png"
-    jpeg_quality: int = Field(95, ge=1, le=100)
-    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    image_format: Literal["png", "jpeg"] = Field("png", description="format in which images are sent")
+    jpeg_quality: int = Field(95, ge=1, le=100, description="quality of JPEG images")
+    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = Field(
+        "max_tokens", description="field of the request that holds max_tokens"
+    )
     leave_out: tuple[Literal["temperature", "top_p", "seed", "stop"], ...] = Field(
         (), description="fields that the endpoint refuses"
     )

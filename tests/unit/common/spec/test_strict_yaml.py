@@ -57,8 +57,21 @@ def test_error_names_line_and_field(text: str, message: str) -> None:
     assert refuse(text).startswith(f"spec.yaml: {message}")
 
 
-def test_tab_error_suggests_spaces() -> None:
-    assert refuse("a:\n\tb: 1").endswith("; indent with spaces, not with tabs")
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        ("a:\n\tb: 1", "indent with spaces, not with tabs"),
+        ("a: @x", "put quotes around the text"),
+        ("{a: What is it?}", "put quotes around text with a question mark"),
+        ("[What is it?, b]", "put quotes around text with a question mark"),
+        ("a: Choose: b or c", "put quotes around text with a colon, or correct the indentation"),
+        ("a: {{ question }}", "put quotes around text that begins with {{"),
+        ("a: {{ question }} Answer.", "put quotes around the whole text"),
+        ("a: 'x' or 'y'", "put quotes around the whole text"),
+    ],
+)
+def test_error_says_what_to_quote(text: str, advice: str) -> None:
+    assert refuse(text).endswith(f"; {advice}")
 
 
 def test_overlong_text_is_rejected_before_parsing(monkeypatch: pytest.MonkeyPatch) -> None:

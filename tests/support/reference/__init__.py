@@ -1,0 +1,1 @@
+"""The page ``docs/reference.md``, generated from the descriptions in the source."""
