@@ -35,7 +35,7 @@ def print_inspection(inspection: Inspection, console: Console) -> None:
     _print_notes(inspection, console)
     if inspection.lines:
         _print(console, "Paste into a spec:", "")
-        console.print(inspection.lines, markup=False, highlight=False, soft_wrap=True, end="")
+        _print(console, inspection.lines.rstrip("\n"))
 
 
 def _print_heading(inspection: Inspection, console: Console) -> None:

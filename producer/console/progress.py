@@ -17,7 +17,7 @@ _LOOK_EVERY = 256
 
 
 def show_progress(stream: Iterable[Element], doing: str) -> Iterator[Element]:
-    """Yield the stream of rows unchanged and print its progress to standard error. Outside a terminal, short streams print no lines."""
+    """Yield a stream of rows unchanged and print its progress to standard error. Off a terminal, short streams print nothing."""
     console = Console(stderr=True)
     live = Status(doing, console=console) if console.is_terminal else None
     begun_at = shown_at = time.monotonic()

@@ -55,7 +55,7 @@ def _measure(media: Media) -> tuple[int, int]:
         raise _NotShown("an address; not fetched")
     size = find_size(path)
     if size is None:
-        raise _NotShown("no such file")
+        raise _NotShown("no file at this path")
     if not size:
         raise _NotShown("an empty file")
     try:

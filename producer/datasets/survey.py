@@ -162,7 +162,10 @@ class Facts:
                 # A key is the path as written in the row, so a dataset keeps its digest when it is moved.
                 self.paths.setdefault(path, reference.key)
         target, options = _try(to_target, found.get("target")) or ((last_turn,) if last_turn else ()), found.get("options")
+        shown = {path for reference in references if (path := find_path(reference.media))}
         for name, value in unused.items():
+            if shown and isinstance(value, str) and (value in shown or f"{self.reading.root}/{value}" in shown):
+                continue  # the file names of folders of images name the media that are used already
             if name in self.columns or (name not in self.reading.ours and len(self.columns) < _MOST_COLUMNS):
                 self.columns.setdefault(name, Column()).add(value, self.reading.root, target)
         if not references and any(_MARKER.search(str(found[name][1])) for name in ("question", "hint", "options") if name in found):
