@@ -16,15 +16,12 @@ REFUSED = ("turns.tsv", "video.tsv")  # all of their rows are faulty
 def test_pasted_lines_are_enqueued(fleet: Fleet, name: str) -> None:
     fleet.write_profile("quick")
     screen = fleet.run_producer("inspect", str(INPUTS / name))
-    found = json.loads(fleet.run_producer("inspect", str(INPUTS / name), "--json"))
-    lines = screen.partition("Paste into a spec:\n\n")[2]
-    assert lines == found["lines"]
     spec_path = fleet.folder / "pasted.yaml"
-    spec_path.write_text(f"model: quick\n{lines}", encoding="utf-8")
-    enqueued = json.loads(fleet.run_producer("enqueue", str(spec_path), "--json"))
-    counts = {"name": found["dataset"], "rows": found["rows"], "unique": found["unique"], "duplicates": found["duplicates"]}
-    assert enqueued["plan"]["datasets"] == [counts]
-    assert enqueued["plan"]["faults"] == {fault["code"]: fault["rows"] for fault in found["faults"]}
+    spec_path.write_text("model: quick\n" + screen.partition("Paste into a spec:\n\n")[2], encoding="utf-8")
+    plan = fleet.enqueue(spec_path).plan
+    (counts,) = plan.datasets
+    faulty = ", ".join(f"{count} {code}" for code, count in (plan.faults or {}).items()) or "none"
+    assert f"rows {counts.rows}, unique {counts.unique}, duplicates {counts.duplicates}, faulty rows: {faulty}\n" in screen
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -51,3 +48,4 @@ def test_relative_glob_starts_at_current_folder(fleet: Fleet) -> None:
     found = json.loads(fleet.run_producer("inspect", "tests/support/inputs/t*.jsonl", "--json", "--rows", "1"))
     assert [Path(file["path"]).name for file in found["files"]] == ["twins.jsonl"]
     assert (found["rows"], found["unique"], len(found["first_rows"])) == (2, 1, 1)
+    assert found["lines"].startswith(f"datasets:\n- path: {ROOT}/tests/support/inputs/t*.jsonl\n")
