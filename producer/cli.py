@@ -96,7 +96,7 @@ def enqueue(spec_path: Path, changes: tuple[str, ...], dry_run: bool, as_json: b
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
 @click.option("--format", "format_name", metavar="FORMAT", help="Default: the ending of the file, or its content.")
 @click.option("--field", "mappings", metavar="OURS=THEIRS", multiple=True, help="Use a column as a field, as in image=img.")
-@click.option("--rows", "most_rows", type=click.IntRange(min=0), default=3, show_default=True, help="Number of rows to show.")
+@click.option("--rows", "most_rows", type=click.IntRange(0, 1000), default=3, show_default=True, help="Number of rows to show.")
 @json_option
 def inspect(paths: tuple[str, ...], format_name: str | None, mappings: tuple[str, ...], most_rows: int, as_json: bool) -> None:
     """Show what is recognised in a dataset.

@@ -150,8 +150,8 @@ def inspect_dataset(asked: DatasetSource, *, most_rows: int) -> Inspection:
     rows = _Rows(most_rows, Counts([source.name]))
     refusal = None
     try:
-        facts.check_media()
         rows.read(facts.pin_source())
+        facts.check_media()
     except ConfigError as error:
         if not rows.counts.rows[0]:
             raise

@@ -174,6 +174,16 @@ def test_faulty_rows_only_are_a_refusal(tmp_path: Path) -> None:
     assert "all of its rows are faulty (2)" in found.refusal
 
 
+def test_unused_media_are_a_refusal_with_facts(tmp_path: Path) -> None:
+    (tmp_path / "red.png").write_bytes((INPUTS / "red.png").read_bytes())
+    path = write(tmp_path, [{"question": "a?", "img": "red.png", "picture": None}, {"question": "b?", "picture": ""}])
+    found = inspect(path, fields=["image=picture"])
+    assert found.lines is None
+    assert found.refusal is not None
+    assert "column 'img' holds media in 1 rows" in found.refusal
+    assert (found.rows, found.unique, len(found.first_rows)) == (2, 2, 2)
+
+
 # Paths
 
 
