@@ -16,7 +16,7 @@ from producer.planning.inspection import Inspection, ShownRow
 
 _MOST_FILES = 3
 _MOST_COLUMNS = 40
-_LONGEST_NAME = 60  # characters
+_LONGEST_NAME = 40  # characters
 _LONGEST_TEXT = 300
 _LONGEST_MESSAGE = 600
 _MOST_LISTED = 26  # options, targets or media of a row

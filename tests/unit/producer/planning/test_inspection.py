@@ -265,8 +265,8 @@ def test_spoiled_row_is_one_fault_among_others(tmp_path: Path, line: bytes) -> N
         (["set.jsonl"], ["image"], None, "--field 'image': expected OURS=THEIRS"),
         (["set.jsonl"], ["=x"], None, "--field '=x': expected OURS=THEIRS"),
         (["set.jsonl"], ["hint=a", "hint=b"], None, "hint is mapped to 'a' already"),
-        (["set.jsonl"], ["qestion=q"], None, "did you mean 'question'?"),
-        (["set.jsonl"], ["hint=questio"], None, "did you mean 'question'?"),
+        (["set.jsonl"], ["questoin=q"], None, "did you mean 'question'?"),
+        (["set.jsonl"], ["hint=questoin"], None, "did you mean 'question'?"),
         (["set.jsonl"], [], "jsnl", "did you mean 'jsonl'?"),
     ],
 )
