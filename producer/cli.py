@@ -93,6 +93,30 @@ def enqueue(spec_path: Path, changes: tuple[str, ...], dry_run: bool, as_json: b
 
 
 @cli.command()
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True)
+@click.option("--format", "format_name", metavar="FORMAT", help="Default: the ending of the file, or its content.")
+@click.option("--field", "mappings", metavar="OURS=THEIRS", multiple=True, help="Use a column as a field, as in image=img.")
+@click.option("--rows", "most_rows", type=click.IntRange(0, 1000), default=3, show_default=True, help="Number of rows to show.")
+@json_option
+def inspect(paths: tuple[str, ...], format_name: str | None, mappings: tuple[str, ...], most_rows: int, as_json: bool) -> None:
+    """Show what is recognised in a dataset.
+
+    PATH is a file, a folder, a quoted glob or hf://ORGANIZATION/NAME. Prints the format, the use of each column, the first rows
+    as a model gets them, the counts, the faults, and the lines to paste into a spec. Needs no Redis and no store.
+    """
+    from rich.console import Console
+
+    from common.errors import ConfigError
+    from producer.console.inspection import print_inspection
+    from producer.planning.inspection import find_source, inspect_dataset
+
+    inspection = inspect_dataset(find_source(paths, format_name, mappings), most_rows=most_rows)
+    click.echo(inspection.model_dump_json(indent=2)) if as_json else print_inspection(inspection, Console())
+    if inspection.refusal:
+        raise ConfigError(inspection.refusal)
+
+
+@cli.command()
 @run_argument
 @json_option
 def status(run_id: str, as_json: bool) -> None:

@@ -34,10 +34,12 @@ class Command(NamedTuple):
         return self.codes | ({INTERRUPTED, 0} if self.line.startswith("workers start") else {INTERRUPTED})
 
 
-# DONE is a run that is done. OPEN is a run of the profile "slow", which never ends. No worker serves the run IDLE.
+# DONE is a run that is done. OPEN is a run of the profile "slow", which never ends. No worker serves the run IDLE. ROWS is the
+# dataset of SPEC.
 COMMANDS: tuple[Command, ...] = (
     Command("producer --help"),
     Command("workers --help"),
+    Command("producer inspect ROWS"),
     Command("producer enqueue SPEC --dry-run"),
     Command("producer enqueue SPEC --set shuffle.seed=NUMBER"),
     Command("producer status DONE"),

@@ -53,7 +53,7 @@ class EndsFleet:
             profile = {"name": name, "engine": "echo", "engine_options": options}
             (folder / "profiles" / f"{name}.yaml").write_text(yaml.safe_dump(profile))
         runs = {run: self._enqueue(model) for run, model in (("DONE", "quick"), ("OPEN", "slow"), ("IDLE", "idle"))}
-        self._names = {**runs, "SPEC": str(folder / "idle.yaml")}
+        self._names = {**runs, "SPEC": str(folder / "idle.yaml"), "ROWS": str(folder / "idle.jsonl")}
         self._finish(runs["DONE"])
 
     def end(self, command: Command, way: Way, number: int, life_s: float) -> tuple[End, float]:

@@ -23,19 +23,26 @@ def resolve_dataset(source: DatasetSource, spec_path: Path, number: int) -> Data
 
     A relative path starts at the spec's folder. If nothing exists there, the path starts at the current folder.
     """
+    where = f"{spec_path}: datasets.{number}."
+    found = find_files(source, spec_path.parent, where)
+    if is_hub(source.path):
+        return found.model_copy(update={"digest": digest_record(source.path)})
+    digests = [_digest_path(Path(path), f"{where}path") for path in found.all_files]
+    if found.annotations:
+        digests.append(_digest_path(Path(found.annotations), f"{where}annotations"))
+    return found.model_copy(update={"digest": digests[0] if len(digests) == 1 else digest_record(digests)})
+
+
+def find_files(source: DatasetSource, spec_folder: Path, where: str) -> DatasetSource:
+    """Make the paths of a source absolute. ``where`` is the text before the name of a field in messages."""
     if "\0" in "".join((source.path, *source.files, source.media_root or "", source.annotations or "")):
         names = "annotations" if "\0" in (source.annotations or "") else "path or media_root"
-        raise ConfigError(f"{spec_path}: datasets.{number}: found a NUL character in {names}; remove it")
+        raise ConfigError(f"{where.rstrip('.')}: found a NUL character in {names}; remove it")
     if is_hub(source.path):
-        root = str((spec_path.parent / (source.media_root or "")).resolve())
-        return source.model_copy(update={"media_root": root, "digest": digest_record(source.path)})
-    where = f"{spec_path}: datasets.{number}.path"
-    found = {path for text in source.all_files for path in _find_paths(text, spec_path.parent, source.format, where)}
+        return source.model_copy(update={"media_root": str((spec_folder / (source.media_root or "")).resolve())})
+    found = {path for text in source.all_files for path in _find_paths(text, spec_folder, source.format, f"{where}path")}
     paths = sorted(found, key=lambda path: path.parts)
-    digests = [_digest_path(path, where) for path in paths]
-    annotations = _find_annotations(source, spec_path.parent, f"{spec_path}: datasets.{number}.annotations")
-    if annotations:
-        digests.append(_digest_path(annotations, f"{spec_path}: datasets.{number}.annotations"))
+    annotations = _find_annotations(source, spec_folder, f"{where}annotations")
     folders = [str(path if path.is_dir() else path.parent) for path in paths]
     folder = os.path.commonpath(folders)
     root = str((Path(folder) / source.media_root).resolve()) if source.media_root else folder
@@ -46,7 +53,6 @@ def resolve_dataset(source: DatasetSource, spec_path: Path, number: int) -> Data
             # The relative paths in files of different folders start at the folder of each file.
             "media_root": root if source.media_root or len(set(folders)) == 1 else None,
             "annotations": str(annotations) if annotations else None,
-            "digest": digests[0] if len(digests) == 1 else digest_record(digests),
         }
     )
 

@@ -17,7 +17,7 @@ _LOOK_EVERY = 256
 
 
 def show_progress(stream: Iterable[Element], doing: str) -> Iterator[Element]:
-    """Yield the stream unchanged and print its progress to standard error. Outside a terminal, short streams print no lines."""
+    """Yield a stream of rows unchanged and print its progress to standard error. Off a terminal, short streams print nothing."""
     console = Console(stderr=True)
     live = Status(doing, console=console) if console.is_terminal else None
     begun_at = shown_at = time.monotonic()
@@ -29,7 +29,7 @@ def show_progress(stream: Iterable[Element], doing: str) -> Iterator[Element]:
             if count % _LOOK_EVERY:
                 continue
             now = time.monotonic()
-            text = f"{doing}: {count:,} ({count / max(now - begun_at, 1e-3):,.0f}/s)"
+            text = f"{doing}: {count:,} ({count / max(now - begun_at, 1e-3):,.0f} rows/s)"
             if live:
                 live.update(text)
             elif now - shown_at >= _LINE_S:

@@ -43,7 +43,7 @@ SUGGESTED: dict[str, tuple[str, ...]] = {
     ),
     "video": ("clip", "clip_id", "video_file", "video_name", "video_id", "video_url", "video_paths"),
 }
-_CLOSE = 0.8  # similarity of two names, from 0 to 1; two swapped letters of six give 0.83
+_CLOSE = 0.8  # similarity of two names, from 0 to 1; `answer_1` and `answer` have 0.86
 _LOOKED_AT = 20  # filled values of a column
 
 _SUFFIXES: dict[str, MediaKind] = {

@@ -56,15 +56,20 @@ def read_dataset(source: DatasetSource) -> Iterator[Sample]:
     ``source`` must be resolved: ``path`` and ``media_root`` are absolute. Raises ``ConfigError`` immediately for an unknown
     format or a file that cannot be read, and during iteration for a header or field mapping that does not match the file.
     """
-    for path in source.all_files:
-        try:
-            _check_readable(path)
-        except OSError as error:
-            raise explain_unreadable(error, _explain_unreadable(source, path, error.strerror or str(error))) from None
+    check_readable(source)
     return read_samples(source, find_reader(source)(source))
 
 
-def _check_readable(path: str) -> None:
+def check_readable(source: DatasetSource) -> None:
+    """Raise ``ConfigError`` for a file or folder of the source that cannot be opened."""
+    for path in source.all_files:
+        try:
+            _open_once(path)
+        except OSError as error:
+            raise explain_unreadable(error, _explain_unreadable(source, path, error.strerror or str(error))) from None
+
+
+def _open_once(path: str) -> None:
     """Open a file or a folder. The reader of the hub checks a dataset there. Raises ``OSError``."""
     if Path(path).is_dir():
         next(Path(path).iterdir(), None)

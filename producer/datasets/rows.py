@@ -123,12 +123,42 @@ def plan_reading(source: DatasetSource) -> Reading:
     return Reading(source, source.media_root or str(Path(source.path).parent), names, ours)
 
 
+class NamedColumns:
+    """The columns that ``fields`` and ``ignore`` of a source name, and those that its rows have."""
+
+    def __init__(self, source: DatasetSource) -> None:
+        self._source = source
+        self._unseen = {*source.fields.values(), *source.ignore}
+        self._met: set[str] = set()
+
+    def add_row(self, row: Row) -> None:
+        if self._unseen:
+            self._met.update(row.fields if row.columns is None else row.columns)
+            self._unseen -= self._met
+
+    def check(self) -> None:
+        """Raise ``ConfigError`` for a column that no row has."""
+        if not (self._unseen and self._met):
+            return
+        known = sorted(self._met)
+        if mapped := self._unseen.intersection(self._source.fields.values()):
+            raise ConfigError(explain_unmapped(self._source, min(mapped), known))
+        missing = min(self._unseen)
+        raise ConfigError(
+            f"dataset {self._source.name!r}: ignore: {self._source.path} has no column {missing!r}{suggest(missing, known)}; "
+            f"expected some of: {_list_names(known)}"
+        )
+
+
 def explain_unmapped(source: DatasetSource, missing: str, known: list[str]) -> str:
     """Return the message for a mapping to a field that the file does not have."""
     ours = next(name for name, theirs in source.fields.items() if theirs == missing)
-    shown = ", ".join(known[:20]) + (", …" if len(known) > 20 else "")
     where = f"dataset {source.name!r}: fields.{ours}: {source.path} has no field {missing!r}"
-    return f"{where}{suggest(missing, known)}; expected one of: {shown}"
+    return f"{where}{suggest(missing, known)}; expected one of: {_list_names(known)}"
+
+
+def _list_names(known: list[str]) -> str:
+    return ", ".join(known[:20]) + (", …" if len(known) > 20 else "")
 
 
 def find_fault(source: DatasetSource, line: int | str, error: SampleError, name: str | None = None) -> Fault:

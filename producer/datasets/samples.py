@@ -19,7 +19,7 @@ from common.spec.models import DatasetSource
 from producer.datasets.fields import infer_kind, read_mathvista_kind, to_index, to_kind, to_question, to_target, to_text
 from producer.datasets.media import MediaKind, Place, Reference, pin_reference, read_references
 from producer.datasets.metadata import to_metadata
-from producer.datasets.rows import MEDIA_KINDS, Reading, Row, explain_unmapped, find_fault, plan_reading
+from producer.datasets.rows import MEDIA_KINDS, NamedColumns, Reading, Row, find_fault, plan_reading
 from producer.datasets.values.choices import are_listed, find_positions, to_letters, to_options, to_positions
 from producer.datasets.values.conversations import Conversation, holds_messages, read_conversation
 
@@ -30,19 +30,16 @@ Value = TypeVar("Value")
 def read_samples(source: DatasetSource, rows: Iterator[Row]) -> Iterator[Sample]:
     """Yield a sample for each of the first ``source.limit`` rows.
 
-    Raises ``ConfigError`` if ``source.fields`` maps an unknown name, or maps a name to a field that is missing in all rows, or if
-    there are no rows.
+    Raises ``ConfigError`` if ``source.fields`` maps an unknown name, if ``fields`` or ``ignore`` names a column that is missing in
+    all rows, or if there are no rows.
     """
     reading = plan_reading(source)
-    unseen, met = set(source.fields.values()), set[str]()
+    named = NamedColumns(source)
     row = None
     for row in islice(rows, source.limit):
-        if unseen:
-            met.update(row.fields if row.columns is None else row.columns)
-            unseen -= met
+        named.add_row(row)
         yield to_sample(row, reading)
-    if unseen and met:
-        raise ConfigError(explain_unmapped(source, min(unseen), sorted(met)))
+    named.check()
     if row is None:
         raise ConfigError(
             f"dataset {source.name!r}: {source.path} holds no rows; expected at least one; check that the file is complete"

@@ -21,11 +21,12 @@ from common.digests import digest_record
 from common.errors import ConfigError, SampleError
 from common.records import Kind, Media, Record
 from common.spec.models import DatasetSource, RunSpec
+from producer.console.progress import show_progress
 from producer.datasets.columns import Column, suggest_field
 from producer.datasets.fields import are_yes_no, is_number, read_mathvista_kind, to_target
 from producer.datasets.media import MediaKind, Reference, digest_path, find_path, find_size, refer
 from producer.datasets.registry import find_reader
-from producer.datasets.rows import MEDIA_KINDS, Row, plan_reading
+from producer.datasets.rows import MEDIA_KINDS, NamedColumns, Row, plan_reading
 from producer.datasets.samples import sort_fields
 from producer.datasets.values.choices import to_options
 from producer.datasets.values.conversations import read_conversation
@@ -83,12 +84,19 @@ def survey_dataset(source: DatasetSource) -> Survey:
     Raises ``ConfigError`` if no row has media, and a column that no field uses certainly holds media: the questions would be asked
     without them.
     """
-    facts = Facts(source)
-    for row in islice(find_reader(source)(source), source.limit):
-        facts.add_row(row)
+    facts = collect_facts(source)
     facts.check_media()
-    surveyed = source.model_copy(update={"media_digest": _digest_files(source, facts.paths), "found_kind": facts.kinds.find_kind()})
-    return Survey(surveyed, tuple(facts.find_notices()))
+    return Survey(facts.pin_source(), tuple(facts.find_notices()))
+
+
+def collect_facts(source: DatasetSource) -> "Facts":
+    """Read all rows of a resolved source. Raises ``ConfigError`` if ``fields`` or ``ignore`` names a column that is missing."""
+    facts, named = Facts(source), NamedColumns(source)
+    for row in show_progress(islice(find_reader(source)(source), source.limit), "surveying rows"):
+        named.add_row(row)
+        facts.add_row(row)
+    named.check()
+    return facts
 
 
 @dataclass
@@ -122,12 +130,17 @@ class _Kinds:
 
 @dataclass
 class Facts:
-    """What the rows of a dataset show. ``paths`` maps the path of a media file to its content key, up to the limit."""
+    """What the rows of a dataset show.
+
+    ``paths`` maps the path of a media file to its content key, up to the limit. ``mapped`` counts the rows by our field and the
+    column that fills it. The column is empty for media that the format itself gives, such as the images of a folder.
+    """
 
     source: DatasetSource
     paths: dict[str, str] = field(default_factory=dict)
     kinds: _Kinds = field(default_factory=_Kinds)
     used: Counter[str] = field(default_factory=Counter)
+    mapped: Counter[tuple[str, str]] = field(default_factory=Counter)
     columns: dict[str, Column] = field(default_factory=dict)
     unmatched_markers: int = 0
     with_media: int = 0
@@ -140,6 +153,7 @@ class Facts:
         self.reading = row.reading or self.reading
         found, unused = sort_fields(row, self.reading)
         self.used.update(list(found))
+        self._count_columns(row, found)
         references, last_turn = self._read_media(row, found)
         self.with_media += bool(references)
         for reference in references:
@@ -148,13 +162,21 @@ class Facts:
                 # A key is the path as written in the row, so a dataset keeps its digest when it is moved.
                 self.paths.setdefault(path, reference.key)
         target, options = _try(to_target, found.get("target")) or ((last_turn,) if last_turn else ()), found.get("options")
+        shown = {path for reference in references if (path := find_path(reference.media))}
         for name, value in unused.items():
+            if shown and isinstance(value, str) and (value in shown or f"{self.reading.root}/{value}" in shown):
+                continue  # the file names of folders of images name the media that are used already
             if name in self.columns or (name not in self.reading.ours and len(self.columns) < _MOST_COLUMNS):
                 self.columns.setdefault(name, Column()).add(value, self.reading.root, target)
         if not references and any(_MARKER.search(str(found[name][1])) for name in ("question", "hint", "options") if name in found):
             self.unmatched_markers += 1
         if "kind" not in found and not (options and _try(to_options, options)) and not _try_mathvista(unused):
             self.kinds.add(target, row.kind)
+
+    def pin_source(self) -> DatasetSource:
+        """Return the source with the digest of its media files and the kind of its rows without options."""
+        found = {"media_digest": _digest_files(self.source, self.paths), "found_kind": self.kinds.find_kind()}
+        return self.source.model_copy(update=found)
 
     def check_media(self) -> None:
         if self.with_media:
@@ -185,6 +207,15 @@ class Facts:
         if self.unmatched_markers:
             hint = "texts contain <image> or <video>, and the rows have no media; map the column of the media with fields"
             yield Notice(event="dataset.marker_without_media", dataset=name, rows=self.unmatched_markers, hint=hint)
+
+    def _count_columns(self, row: Row, found: dict[str, tuple[str, Any]]) -> None:
+        for ours, (theirs, value) in found.items():
+            # The columns A, B, … are one field. A reader of VLMEvalKit's TSV has joined them already.
+            is_joined = isinstance(value, dict) and (theirs == "A" or theirs not in (row.columns or row.fields))
+            self.mapped.update([(ours, column) for column in (value if is_joined else [theirs])])
+        if row.media and not any(ours in found for ours in MEDIA_KINDS):
+            names = [name for name in row.columns or () if self.reading.ours.get(name) in MEDIA_KINDS]
+            self.mapped[row.media[0].media.kind, names[0] if names else ""] += 1
 
     def _read_media(self, row: Row, found: dict[str, tuple[str, Any]]) -> tuple[list[Reference], str | None]:
         """Return the media of a row, without their content, and the last turn of the assistant in a conversation."""

@@ -109,7 +109,7 @@ def _spread(samples: Iterable[Sample], counts: Counts, seed: int) -> Iterator[Sp
         counts.count_row(dataset, sample.fault)
         line = sample.model_dump_json(exclude_defaults=True).encode() + b"\n"
         sample_id, input_bytes = sample.sample_id.encode(), estimate_input_bytes(sample, line)
-        yield Spread(_hash_group(seed, sample), row, dataset, input_bytes, sample_id, line, _digest_asked(sample))
+        yield Spread(_hash_group(seed, sample), row, dataset, input_bytes, sample_id, line, digest_asked(sample))
 
 
 def _merge_twins(folder: Path) -> Iterator[Spread]:
@@ -172,7 +172,7 @@ def _read_bucket(path: Path) -> Iterator[Spread]:
         at = end
 
 
-def _digest_asked(sample: Sample) -> bytes:
+def digest_asked(sample: Sample) -> bytes:
     """Return the digest of what a row asks: its request, kind and options. Only an equal row asks the same as a faulty row."""
     request = sample.sample_id if sample.fault else sample.request_digest or sample.sample_id
     asked = (sample.dataset, request, sample.fault is None, sample.kind, list(sample.options.items()))

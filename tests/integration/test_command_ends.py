@@ -227,7 +227,7 @@ def command(**given):
 COMMANDS = (
     *("producer --help", "producer enqueue SPEC --dry-run", "producer enqueue SPEC", "producer status RUN", "producer watch RUN"),
     *("producer resume RUN", "producer cancel RUN", "producer collect RUN --out OUT", "producer evaluate RUN"),
-    *("workers check --model quick", "workers start --model quick --gpus none"),
+    *("producer inspect ROWS", "workers check --model quick", "workers start --model quick --gpus none"),
 )
 
 
@@ -254,7 +254,8 @@ def run_id(fleet: Fleet) -> str:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_signal_at_any_call_ends_the_command(fleet: Fleet, run_id: str, command: str) -> None:
-    named = {"RUN": run_id, "SPEC": str(fleet.folder / "quick.spec.yaml"), "OUT": str(fleet.folder / "out")}
+    files = {"SPEC": "quick.spec.yaml", "ROWS": "rows.jsonl", "OUT": "out"}
+    named = {"RUN": run_id, **{word: str(fleet.folder / name) for word, name in files.items()}}
     program, *arguments = [named.get(word, word) for word in command.split()]
 
     def run_until(call: int, by: signal.Signals) -> "subprocess.CompletedProcess[str]":

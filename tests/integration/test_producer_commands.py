@@ -20,7 +20,7 @@ from tests.support.fleet import ROOT, Fleet, make_rows
 from tests.support.planning import put_part, read_rung, run_chunks
 from tests.support.soundness import assert_run_is_sound
 
-COMMANDS = ("enqueue", "status", "watch", "resume", "cancel", "collect", "export", "evaluate", "demo")
+COMMANDS = ("inspect", "enqueue", "status", "watch", "resume", "cancel", "collect", "export", "evaluate", "demo")
 
 
 @pytest.fixture

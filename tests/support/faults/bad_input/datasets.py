@@ -174,6 +174,14 @@ DATASETS = (
         more=", fields: {id: qid}",
     ),
     _refuse_content(
+        "ignored column missing in every row",
+        "`ignore: [categry]` and no row with a `categry`",
+        "wrong.jsonl",
+        b'{"question": "Why?", "category": 1}',
+        "ignore: wrong.jsonl has no column 'categry'; did you mean 'category'?; expected some of: category, question",
+        more=", ignore: [categry]",
+    ),
+    _refuse_content(
         "unknown field name",
         "`fields: {taget: answer}`",
         "wrong.jsonl",

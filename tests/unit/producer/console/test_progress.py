@@ -38,14 +38,14 @@ def test_progress_line_is_printed_every_ten_seconds(clock: list[float], capsys: 
         clock[0] += 25 / (256 * 100)
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.splitlines() == ["reading samples: 10,240 (1,024/s)", "reading samples: 20,480 (1,024/s)"]
+    assert captured.err.splitlines() == ["reading samples: 10,240 (1,024 rows/s)", "reading samples: 20,480 (1,024 rows/s)"]
 
 
 def test_spinner_shows_count_and_is_cleared(clock: list[float], terminal: io.StringIO) -> None:
     for _ in show_progress(range(2000), "reading samples"):
         clock[0] += 0.01
     shown = terminal.getvalue()
-    assert "reading samples: 1,792 (100/s)" in shown
+    assert "reading samples: 1,792 (100 rows/s)" in shown
     assert shown.endswith("\x1b[1A\x1b[2K")  # the line is cleared
 
 

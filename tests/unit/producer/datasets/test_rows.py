@@ -11,6 +11,7 @@ from common.errors import ConfigError
 from common.records import Media, Sample
 from common.spec.models import DatasetSource
 from producer.datasets import read_dataset
+from producer.datasets.survey import survey_dataset
 from tests.support.datasets import read_rows
 
 # Fields that planning and later waves set, and the identity.
@@ -228,6 +229,30 @@ def test_mapping_of_unknown_name_is_config_error(tmp_path: Path) -> None:
 def test_mapping_of_ignored_column_is_config_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"fields\.hint maps 'clue', and ignore lists it"):
         read(tmp_path, {"question": "1?", "clue": "x"}, fields={"hint": "clue"}, ignore=["clue"])
+
+
+CONTENTS = {
+    "set.jsonl": b'{"question": "1?", "category": "x"}\n{"question": "2?"}\n',
+    "set.json": b'[{"question": "1?", "category": "x"}, {"question": "2?"}]',
+    "columns.json": b'{"question": ["1?"], "category": ["x"]}',
+    "set.csv": b"question,category\n1?,x\n",
+    "set.tsv": b"index\tquestion\tcategory\n1\t1?\t\n",
+}
+
+
+@pytest.mark.parametrize("name", CONTENTS)
+def test_misspelled_ignored_column_is_config_error(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(CONTENTS[name])
+    source = DatasetSource(path=str(tmp_path / name), ignore=("categry",))
+    message = rf"ignore: .*{name} has no column 'categry'; did you mean 'category'\?; expected some of: category, "
+    for read_all in (read_dataset, survey_dataset):
+        with pytest.raises(ConfigError, match=message):
+            list(read_all(source))
+
+
+def test_ignored_column_may_be_missing_in_rows(tmp_path: Path) -> None:
+    samples = read(tmp_path, {"question": "1?"}, {"question": "2?", "note": "x"}, {"question": "3?"}, ignore=["note"])
+    assert [sample.metadata for sample in samples] == [{}, {}, {}]
 
 
 @pytest.mark.parametrize("row", [{}, {"question": None}, {"question": " \n"}])

@@ -1,18 +1,22 @@
 """The survey: the kind of a dataset, and columns that no field uses although they look as if one should."""
 
 import base64
+import io
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 from structlog.testing import capture_logs
 
 from common.errors import ConfigError
 from common.spec.files import read_specs
 from common.spec.models import DatasetSource
+from producer.console import progress
 from producer.datasets import survey
 from producer.datasets.rows import Row, plan_reading
 from producer.datasets.samples import to_sample
@@ -185,6 +189,20 @@ def test_survey_of_many_columns_is_bounded(tmp_path: Path) -> None:
     for row in rows:
         facts.add_row(row)
     assert len(facts.columns) == 1000
+
+
+def test_column_that_names_a_used_file_is_not_suggested(folder: Path) -> None:
+    """Folders of images and COCO keep the names of their files as metadata."""
+    rows = [{"question": "What?", "image": "one.png", "file_name": "one.png", "place": f"{folder}/one.png"}]
+    assert find_notices(folder, rows) == []
+    assert [column for column, *_ in find_notices(folder, [row | {"second": "two.png"} for row in rows])] == ["second"]
+
+
+def test_survey_shows_its_progress_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = io.StringIO()
+    monkeypatch.setattr(progress, "Console", partial(Console, file=shown, force_terminal=True, width=80))
+    assert find_notices(tmp_path, [{"question": f"{number}?"} for number in range(600)]) == []
+    assert "surveying rows: 512 (" in shown.getvalue()
 
 
 def test_ignored_column_is_not_kept_as_metadata(tmp_path: Path) -> None:
