@@ -45,14 +45,13 @@ def _read_table(source: DatasetSource, delimiter: bytes) -> Iterator[Row]:
         header = read_header(first, source, delimiter)
         _check_header(header, reading)
         header_line = first.content if first else b""
-        has_options = {"A", "B"} <= set(header)
+        letters = set(header) & set(ascii_uppercase) if {"A", "B"} <= set(header) else set()
         for number, record in enumerate(records):
             row = Row(number, record.line, record.content, record.offset if keeps_offsets else None, columns=header)
             spans = split_record(record.content, delimiter)
             row.fault = find_shape_fault(record, len(spans), header, header_line, source)
             cells = {name: read_text(row, name, span, source) for name, span in zip(header, spans, strict=False)}
-            fields = {name: text for name, text in cells.items() if text}
-            row.fields = _collect_options(fields, reading) if has_options else fields
+            row.fields = {name: text or None for name, text in cells.items() if text or name in letters}
             yield row
 
 
@@ -68,11 +67,3 @@ def _check_header(header: tuple[str, ...], reading: Reading) -> None:
     known = {reading.ours[name] for name in header if name in reading.ours}
     if not known or (known.isdisjoint({"question", "messages"}) and suggest("question", list(header))):
         raise ConfigError(explain_missing_question(source, header, "a header with our names"))
-
-
-def _collect_options(fields: dict[str, str], reading: Reading) -> dict[str, object]:
-    """Return the fields with the option columns as one field, by letter."""
-    mapped = set(reading.source.fields.values())
-    options = {name: text for name, text in fields.items() if name in ascii_uppercase and name not in mapped}
-    rest: dict[str, object] = {name: text for name, text in fields.items() if name not in options}
-    return rest | {reading.names["options"][0]: options} if options else rest

@@ -127,3 +127,17 @@ def test_letter_columns_are_options_in_every_format(tmp_path: Path) -> None:
     first, second = read_rows(tmp_path, *rows)
     assert (first.options, first.target, first.metadata) == ({"A": "cat", "B": "dog"}, ("B",), {})
     assert (second.options, second.target, second.metadata) == ({}, ("x",), {"A": "n"})
+
+
+@pytest.mark.parametrize(
+    ("letters", "options"),
+    [
+        ({"A": 3, "B": 4}, {"A": "3", "B": "4"}),
+        ({"A": "x", "B": 0.5}, {"A": "x", "B": "0.5"}),
+        ({"A": "x", "B": None, "C": "z"}, {"A": "x", "C": "z"}),
+        ({"A": None, "B": "y", "C": None}, {"B": "y"}),
+    ],
+)
+def test_letter_columns_may_hold_numbers_and_null(tmp_path: Path, letters: dict[str, Any], options: dict[str, str]) -> None:
+    (sample,) = read_rows(tmp_path, {"question": "Which?", **letters})
+    assert (sample.kind, sample.options, sample.metadata) == ("multiple_choice", options, {})
