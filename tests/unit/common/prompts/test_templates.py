@@ -73,6 +73,13 @@ def test_template_cannot_show_the_target(name: str) -> None:
     assert "B" not in render("{{ metadata }}").replace("'A'", "")
 
 
+def test_null_counts_as_absent() -> None:
+    sample = SAMPLE.model_copy(update={"metadata": {"topic": None, "tags": [None]}})
+    assert render("{{ topic | default('-') }}{{ metadata.topic | default('-') }}{{ metadata }}", sample) == "--{'tags': [None]}"
+    with pytest.raises(TemplateFault, match="'topic' is undefined"):
+        render("{{ topic }}", sample)
+
+
 def test_missing_name_lists_the_names_of_the_row() -> None:
     with pytest.raises(TemplateFault) as caught:
         render("{{ categry }}")
