@@ -5,14 +5,13 @@ Every cell stays text exactly as written, such as ``007``, ``NA`` or ``0.50``. A
 """
 
 from collections.abc import Iterator
-from string import ascii_uppercase
 
 from common.errors import ConfigError
 from common.spec.models import DatasetSource
 from common.spelling import suggest
 from producer.datasets.readers.compression import find_compression
 from producer.datasets.readers.lines import open_text, skip_bom
-from producer.datasets.readers.tables import explain_missing_question, find_shape_fault, read_header, read_text
+from producer.datasets.readers.tables import explain_missing_question, find_letters, find_shape_fault, read_header, read_text
 from producer.datasets.readers.tsv import read_records, split_record
 from producer.datasets.registry import register_reader
 from producer.datasets.rows import Reading, Row, plan_reading
@@ -45,7 +44,7 @@ def _read_table(source: DatasetSource, delimiter: bytes) -> Iterator[Row]:
         header = read_header(first, source, delimiter)
         _check_header(header, reading)
         header_line = first.content if first else b""
-        letters = set(header) & set(ascii_uppercase) if {"A", "B"} <= set(header) else set()
+        letters = find_letters(header)
         for number, record in enumerate(records):
             row = Row(number, record.line, record.content, record.offset if keeps_offsets else None, columns=header)
             spans = split_record(record.content, delimiter)

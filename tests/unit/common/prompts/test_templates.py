@@ -155,6 +155,8 @@ def test_output_is_limited_except_for_long_questions() -> None:
         "letters | join(question)",
         "letters | join(d=long)",
         "question | replace('a', long)",
+        "metadata | tojson(1000000000)",
+        "metadata | tojson(indent=1000000000)",
         "question | replace(old='a', new=long)",
     ],
 )
