@@ -142,6 +142,8 @@ def _read_media_part(part: dict[str, Any], kind: MediaKind, read_media: ReadMedi
     if value is None and any(part.get(name) for name in ("url", "path", "bytes")):
         value = part
     if value is None:
+        if strange := [name for name, one in part.items() if one and name not in ("type", "index", "text")]:
+            raise misfit(part, f"the {kind} in image_url, video_url, {kind}, url, path or bytes, not in {strange[0]}")
         index = part.get("index")
         number = index + 1 if isinstance(index, int) and not isinstance(index, bool) else None
         yield _Slot(kind, number, "", is_required=True)

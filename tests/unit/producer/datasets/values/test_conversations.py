@@ -171,6 +171,11 @@ FAULTS: dict[str, tuple[Any, tuple[str, ...], str]] = {
     "number 0": (ask("<image 0>"), ("a.png",), "<image 0> has no image, because the row has 1"),
     "number 0 in llava": (llava("<image 0>"), ("a.png",), "<image 0> has no image, because the row has 1"),
     "index too high": (ask({"type": "image", "index": 1}), ("a.png",), "a part of type image has no image, because the row has 1"),
+    "other name of the media": (
+        ask({"type": "image", "source": {"type": "base64", "data": "x"}}),
+        ("a.png",),
+        "expected the image in image_url, video_url, image, url, path or bytes, not in source",
+    ),
     "slot without media": (ask({"type": "image"}), (), "a part of type image has no image, because the row has 0"),
     "other kind of media": (llava("<video>"), ("a.png",), "<video> has no video, because the row has 0"),
     "marker in an answer": (llava("1?", "<image>", "2?"), ("a.png",), "turn 2: found <image> in a turn of the assistant"),
