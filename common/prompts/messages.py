@@ -41,11 +41,20 @@ def render_messages(sample: Sample, prompt: PromptSpec) -> Rendered:
     content = [*placement.list_unplaced(), *messages[last].content, *(["\n", *suffix] if suffix else [])]
     messages[last] = Message(role="user", content=merge_texts(content))
     examples = _render_examples(sample, prompt, fields)
-    system: list[str | int] = [render_template(prompt.system, fields, "prompt.system")] if prompt.system else []
+    system = list(_render_system(sample, prompt, fields)) if prompt.system else []
     while messages[0].role == "system":
         system += [*(["\n\n"] if system else []), *messages.pop(0).content]
     first = [Message(role="system", content=merge_texts(system))] if system else []
     return Rendered((*first, *examples, *messages), (*shown, *sample.media))
+
+
+def _render_system(sample: Sample, prompt: PromptSpec, fields: dict[str, Any]) -> Iterator[str | int]:
+    """Yield the text of the prompt's system message. Raises ``SampleError`` for a marker, because it cannot hold media."""
+    text = render_template(prompt.system or "", fields, "prompt.system")
+    if any(isinstance(part, int) for part in Placement(sample.media).place(text)):
+        found = "prompt.system: found the marker of a media; expected media in template, turns or suffix"
+        raise SampleError(SampleCode.BAD_FIELD, found)
+    yield text
 
 
 def render_earlier(sample: Sample) -> Rendered:

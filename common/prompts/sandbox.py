@@ -16,6 +16,7 @@ MOST_ITERATIONS: Final = 10_000  # of all loops of one rendering
 MOST_DEPTH: Final = 3  # of loops within each other
 MOST_CHARACTERS: Final = 10_000_000  # of the result of a filter, and of a rendered text
 MOST_INSERTED_CHARACTERS: Final = 1000  # by join and replace, at each place
+MOST_INDENT: Final = 100  # of tojson
 BUDGET: Final = "_iterations"  # the counter's name in the context; templates cannot use names that begin with _
 
 # fmt: off
@@ -105,14 +106,17 @@ def _find_loops(node: nodes.Node) -> Iterator[nodes.For]:
 
 
 def _limit_result(call: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a filter that refuses a text above the limit. ``join`` and ``replace`` are limited before they build the text."""
+    """Return a filter that refuses a long text. ``join``, ``replace`` and ``tojson`` are limited before they build it."""
     inserts = call in (DEFAULT_FILTERS["join"], DEFAULT_FILTERS["replace"])
+    indents = call is DEFAULT_FILTERS["tojson"]
 
     @wraps(call)  # keeps the attribute by which Jinja2 passes the context
     def apply(*args: Any, **kwargs: Any) -> Any:
         inserted = (*args[2:], *kwargs.values()) if inserts else ()
         if any(isinstance(one, str) and len(one) > MOST_INSERTED_CHARACTERS for one in inserted):
             raise TemplateRuntimeError(f"a text to insert has more than {MOST_INSERTED_CHARACTERS:,} characters")
+        if indents and any(isinstance(one, int) and one > MOST_INDENT for one in (*args, *kwargs.values())):
+            raise TemplateRuntimeError(f"an indent of more than {MOST_INDENT} characters")
         result = call(*args, **kwargs)
         if isinstance(result, str) and len(result) > MOST_CHARACTERS:
             raise TemplateRuntimeError(f"the result of a filter has more than {MOST_CHARACTERS:,} characters")

@@ -60,7 +60,8 @@ def list_fields(sample: Sample) -> dict[str, Any]:
     if any(type(value) not in _PLAIN for value in stored.values()):
         # As they are in the plan, so that producer and worker render the same text.
         stored = json.loads(sample.model_dump_json(include={"metadata"}))["metadata"]
-    metadata = {name: value for name, value in stored.items() if name.lower() not in SECRET_NAMES}
+    # Null counts as absent, as for the fields of the sample. Otherwise a template would show "None".
+    metadata = {name: value for name, value in stored.items() if value is not None and name.lower() not in SECRET_NAMES}
     return {
         **{name: value for name, value in metadata.items() if not name.startswith("_")},
         **_list_question(sample.question, sample.hint, sample.options, sample.kind),

@@ -7,12 +7,13 @@ read in the order of their paths.
 import errno
 import os
 import re
+from collections import deque
 from collections.abc import Iterator
-from glob import glob, has_magic
+from glob import escape, glob, has_magic
 from pathlib import Path
 
 from common.digests import digest_file, digest_record
-from common.errors import ConfigError
+from common.errors import ConfigError, explain_unreadable
 
 HUB_SCHEME = "hf://"
 IMAGE_ENDINGS = frozenset(
@@ -26,6 +27,7 @@ SAVED_DATASET = "state.json"
 SAVED_SPLITS = "dataset_dict.json"
 
 _BRACES = re.compile(r"\{([^{}]*)\}")
+_STARS_IN_NAME = re.compile(r"(?<=[^/])\*\*|\*\*(?=[^/])")  # means one star
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
 
@@ -68,11 +70,46 @@ def find_matches(pattern: str) -> list[str]:
     """
     found: list[str] = []
     for text in expand_braces(pattern):
-        matches = [path for path in glob(text, recursive=True) if os.path.isfile(path)] if has_magic(text) else [text]
+        matches = _expand_wildcards(text) if has_magic(text) else [text]
         if not any(map(os.path.isfile, matches)):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), text)
         found += matches
     return found
+
+
+def _expand_wildcards(pattern: str) -> list[str]:
+    """Return the files that a pattern names. ``**`` is any number of folders.
+
+    ``glob`` follows a link to a folder above itself 40 times, and two of them without an end. Here each folder counts once.
+    """
+    before, stars, after = _STARS_IN_NAME.sub("*", pattern).partition("**")
+    if not stars:
+        return [path for path in glob(pattern) if os.path.isfile(path)]
+    folders = (inner for folder in glob(before or "./") for inner in _iterate_folders(folder.rstrip("/") or "/"))
+    found = (path for inner in folders for path in _expand_wildcards(f"{escape(inner)}{after or '/*'}"))
+    return list(dict.fromkeys(found))
+
+
+def _iterate_folders(folder: str) -> Iterator[str]:
+    """Yield a folder and the folders below it, each once, and those that a link names last. Hidden folders are skipped.
+
+    Raises ``ConfigError`` for a folder that cannot be read.
+    """
+    seen: set[str] = set()
+    waiting = deque([folder])
+    while waiting:
+        one = waiting.popleft()
+        if (real := os.path.realpath(one)) in seen:
+            continue
+        seen.add(real)
+        yield one
+        try:
+            entries = list(os.scandir(one))
+        except OSError as error:
+            raise explain_unreadable(error, f"{one} cannot be read: {error.strerror}; check its permissions") from error
+        inner = [entry for entry in entries if os.path.isdir(entry.path) and not entry.name.startswith(".")]
+        waiting.extendleft(entry.path for entry in inner if not entry.is_symlink())
+        waiting.extend(entry.path for entry in inner if entry.is_symlink())
 
 
 def iterate_folder(folder: str) -> Iterator[str]:

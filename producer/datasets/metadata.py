@@ -10,5 +10,10 @@ def to_metadata(value: Any) -> Any:
     if isinstance(value, list):
         return [to_metadata(one) for one in value]
     if isinstance(value, dict):
-        return {name: to_metadata(one) for name, one in value.items()}
+        return {_to_name(name): to_metadata(one) for name, one in value.items()}
     return value
+
+
+def _to_name(name: Any) -> Any:
+    """Return the key of an object. Keys of a Parquet map may be bytes."""
+    return name.decode("utf-8", "replace") if isinstance(name, bytes) else name

@@ -174,15 +174,29 @@ def sort_fields(row: Row, reading: Reading) -> tuple[dict[str, tuple[str, Any]],
         if ours is None or (name == "body" and not holds_messages(value) and name not in reading.source.fields.values()):
             metadata[name] = value
         elif value is not None:
-            if ours in found:  # two aliases of one field: use the preferred name; the other becomes metadata
+            if ours in found:  # two aliases of one field: use the preferred name that has a value; the other becomes metadata
                 rank = reading.names[ours].index
-                best, other = sorted([found[ours], (name, value)], key=lambda pair: rank(pair[0]))
+                best, other = sorted([found[ours], (name, value)], key=lambda pair: (_is_blank(pair[1]), rank(pair[0])))
                 found[ours], metadata[other[0]] = best, other[1]
             else:
                 found[ours] = (name, value)
-    if "options" not in found and all(isinstance(metadata.get(one), str) for one in "AB"):
-        letters = [name for name in ascii_uppercase if name in metadata]
+    letters = [name for name in ascii_uppercase if name in metadata]
+    if letters[:2] == ["A", "B"] and _is_blank(found.get("options", ("", None))[1]) and _are_plain(metadata, letters):
+        if "options" in found:
+            name, metadata[name] = found["options"]
         found["options"] = (letters[0], {name: metadata.pop(name) for name in letters})
-    if "messages" in found and "question" in found and "messages" not in reading.source.fields:
+    if "messages" in found and "messages" not in reading.source.fields and not _is_blank(found.get("question", ("", None))[1]):
         name, metadata[name] = found.pop("messages")
     return found, metadata
+
+
+def _is_blank(value: Any) -> bool:
+    """Return whether a value is null, a blank text, or a list of these."""
+    if isinstance(value, list):
+        return all(map(_is_blank, value))
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
+def _are_plain(metadata: dict[str, Any], letters: list[str]) -> bool:
+    """Return whether the columns A, B, … hold texts or numbers. Null counts as an absent option."""
+    return all(metadata[name] is None or isinstance(metadata[name], str | int | float) for name in letters)

@@ -281,7 +281,11 @@ def _digest_files(source: DatasetSource, paths: dict[str, str]) -> str | None:
             "of the files are not detected; set digest_media: always to count their content",
         )
         return None
-    digests = {key: digest for path, key in paths.items() if (digest := digest_path(path))}
+    digests: dict[str, str] = {}
+    for path, key in paths.items():
+        if digest := digest_path(path):
+            # Rows of several files can have one relative path, and mean files of different folders.
+            digests[key if key not in digests else f"{key}\n{len(digests)}"] = digest
     if missing := len(paths) - len(digests):
         log.warning(
             "media.named_by_path", dataset=source.name, files=missing, hint="not readable here: they count by path, not by content"

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from common.errors import ConfigError, SampleError
-from common.prompts.messages import digest_request, render_messages
+from common.prompts.messages import Rendered, digest_request, render_messages
 from common.prompts.templates import TemplateFault
 from common.records import Fault, Sample
 from common.spec.models import RunSpec
@@ -16,21 +16,28 @@ def render_samples(samples: Iterable[Sample], spec: RunSpec) -> Iterator[Sample]
     A sample that has a fault already stays unchanged. Raises ``ConfigError``, after the last sample, if the run's template
     fails for all rows of a dataset: then the template is wrong, and not the rows.
     """
-    rendered: Counter[str] = Counter()
+    asked: Counter[str] = Counter()
     faults: dict[str, TemplateFault] = {}
     for sample in samples:
         if sample.fault is not None:
             yield sample
             continue
         try:
-            digest = digest_request(render_messages(sample, spec.prompt))
+            rendered = render_messages(sample, spec.prompt)
+            _check_text(rendered)
         except SampleError as error:
             if isinstance(error, TemplateFault):
                 faults.setdefault(sample.dataset, error)
             yield sample.model_copy(update={"fault": Fault(code=error.code, message=f"row {sample.index}: {error}")})
         else:
-            rendered[sample.dataset] += 1
-            yield sample.model_copy(update={"request_digest": digest})
+            asked[sample.dataset] += 1
+            yield sample.model_copy(update={"request_digest": digest_request(rendered)})
     for dataset, fault in faults.items():
-        if not rendered[dataset]:
+        if not asked[dataset]:
             raise ConfigError(f"dataset {dataset!r}: no row can be asked with the prompt of this run. {fault}")
+
+
+def _check_text(rendered: Rendered) -> None:
+    """Raise ``TemplateFault`` if the last message is blank, because a model would invent a question."""
+    if not any(isinstance(part, int) or part.strip() for part in rendered.messages[-1].content):
+        raise TemplateFault("the prompt gives an empty message for this row; expected a text or media")

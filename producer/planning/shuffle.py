@@ -22,6 +22,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import msgspec
 
+from common.digests import digest_bytes
 from common.errors import ConfigError
 from common.records import DatasetCounts, Fault, Sample, Twin
 
@@ -96,7 +97,7 @@ def shuffle_samples(samples: Iterable[Sample], counts: Counts, *, seed: int, scr
     _write_buckets(_merge_twins(scratch / "asked"), attrgetter("order"), scratch / "order")
     for entries in _read_buckets(scratch / "order"):
         for _, together in groupby(sorted(entries), key=attrgetter("order")):
-            group = list(together)
+            group = list(_separate_ids(together))
             for entry in group:
                 counts.unique[entry.dataset] += 1
             yield group
@@ -122,12 +123,32 @@ def _merge_twins(folder: Path) -> Iterator[Spread]:
             yield _add_twins(first, others) if others else first
 
 
+def _separate_ids(group: Iterable[Spread]) -> Iterator[Spread]:
+    """Yield the entries of a group, each with a ``sample_id`` of its own.
+
+    Rows of one id ask differently if the prompt shows metadata, or if their relative paths start at different folders. Rows of one
+    id always have one group. The first keeps the id. The id of another one comes from what it asks.
+    """
+    taken: set[bytes] = set()
+    for entry in group:
+        if entry.sample_id in taken:
+            sample = json.loads(entry.line)
+            sample["sample_id"] = digest_bytes(entry.sample_id + entry.asked)
+            entry = entry._replace(sample_id=sample["sample_id"].encode(), line=_encode_line(sample))
+        taken.add(entry.sample_id)
+        yield entry
+
+
 def _add_twins(first: Spread, others: list[Spread]) -> Spread:
     """Return the entry with the other rows as its twins. Editing the JSON is faster than validating each sample."""
     sample = json.loads(first.line)
     sample["twins"] = [_to_twin(json.loads(other.line), sample) for other in others]
-    line = json.dumps(sample, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+    line = _encode_line(sample)
     return first._replace(input_bytes=first.input_bytes + len(line) - len(first.line), line=line)
+
+
+def _encode_line(sample: dict[str, Any]) -> bytes:
+    return json.dumps(sample, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 
 def _to_twin(row: dict[str, Any], sample: dict[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from common.errors import SampleError
 from common.records import Media
 from producer.datasets.fields import misfit
 from producer.datasets.media import INLINE_LIMIT_BYTES, MediaKind, Reference, refer
+from producer.datasets.readers.jsonl import mend_value
 from producer.datasets.rows import MEDIA_KINDS, Reading, Row, find_fault
 
 Feature = Any  # a mapping with "_type", a mapping of features by name, or a list with one feature
@@ -87,6 +88,9 @@ def fill_row(row: Row, values: dict[str, Any], shape: RowShape, file: ArrowFile 
     for column, value in values.items():
         kind = shape.find_kind(column)
         try:
+            if kind is None and shape.reading.ours.get(column) == "messages":
+                fields[column] = mend_value(value)  # with the bytes of the images in its parts
+                continue
             if kind is None:
                 fields[column] = to_plain(value, shape.features.get(column), shape.skipped)
                 continue

@@ -30,6 +30,7 @@ from producer.datasets.collections.sidecars import (
 )
 from producer.datasets.media import MediaKind, Reference
 from producer.datasets.readers.jsonl import read_jsonl
+from producer.datasets.readers.tables import find_letters
 from producer.datasets.registry import register_reader
 from producer.datasets.rows import Reading, Row, find_fault, plan_reading
 
@@ -156,12 +157,13 @@ def _read_csv(folder: _Folder, metadata: str) -> Iterator[tuple[int | str, bytes
         header = next(records, [])
         if "file_name" not in header:
             raise ConfigError(f"{where}: the header has no column 'file_name'; found {', '.join(header)}; add the column")
+        letters = find_letters(header)
         line = records.line_num + 1
         try:
             for cells in records:
                 if cells:
                     content = "\x1f".join(cells).encode("utf-8", "surrogateescape")
-                    fields = {name: cell for name, cell in zip(header, cells, strict=False) if cell}
+                    fields = {name: cell or None for name, cell in zip(header, cells, strict=False) if cell or name in letters}
                     yield line, content, fields, _find_cell_fault(folder, f"{metadata}: line {line}", header, cells)
                 line = records.line_num + 1
         except csv.Error as error:

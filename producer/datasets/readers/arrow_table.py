@@ -24,7 +24,7 @@ _MOST_ROWS = 1024  # of a batch
 _FILE = b"ARROW1"
 _END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
 _PACKER = msgspec.msgpack.Encoder()
-_UNREADABLE = (pa.ArrowException, ValueError, OverflowError, KeyError)
+_UNREADABLE = (pa.ArrowException, ValueError, OverflowError, KeyError, TypeError)  # TypeError: a map with objects as keys
 
 
 @register_reader("parquet", endings=(".parquet", ".pq"))

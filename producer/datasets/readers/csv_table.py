@@ -5,14 +5,13 @@ Every cell stays text exactly as written, such as ``007``, ``NA`` or ``0.50``. A
 """
 
 from collections.abc import Iterator
-from string import ascii_uppercase
 
 from common.errors import ConfigError
 from common.spec.models import DatasetSource
 from common.spelling import suggest
 from producer.datasets.readers.compression import find_compression
 from producer.datasets.readers.lines import open_text, skip_bom
-from producer.datasets.readers.tables import explain_missing_question, find_shape_fault, read_header, read_text
+from producer.datasets.readers.tables import explain_missing_question, find_letters, find_shape_fault, read_header, read_text
 from producer.datasets.readers.tsv import read_records, split_record
 from producer.datasets.registry import register_reader
 from producer.datasets.rows import Reading, Row, plan_reading
@@ -45,14 +44,13 @@ def _read_table(source: DatasetSource, delimiter: bytes) -> Iterator[Row]:
         header = read_header(first, source, delimiter)
         _check_header(header, reading)
         header_line = first.content if first else b""
-        has_options = {"A", "B"} <= set(header)
+        letters = find_letters(header)
         for number, record in enumerate(records):
             row = Row(number, record.line, record.content, record.offset if keeps_offsets else None, columns=header)
             spans = split_record(record.content, delimiter)
             row.fault = find_shape_fault(record, len(spans), header, header_line, source)
             cells = {name: read_text(row, name, span, source) for name, span in zip(header, spans, strict=False)}
-            fields = {name: text for name, text in cells.items() if text}
-            row.fields = _collect_options(fields, reading) if has_options else fields
+            row.fields = {name: text or None for name, text in cells.items() if text or name in letters}
             yield row
 
 
@@ -68,11 +66,3 @@ def _check_header(header: tuple[str, ...], reading: Reading) -> None:
     known = {reading.ours[name] for name in header if name in reading.ours}
     if not known or (known.isdisjoint({"question", "messages"}) and suggest("question", list(header))):
         raise ConfigError(explain_missing_question(source, header, "a header with our names"))
-
-
-def _collect_options(fields: dict[str, str], reading: Reading) -> dict[str, object]:
-    """Return the fields with the option columns as one field, by letter."""
-    mapped = set(reading.source.fields.values())
-    options = {name: text for name, text in fields.items() if name in ascii_uppercase and name not in mapped}
-    rest: dict[str, object] = {name: text for name, text in fields.items() if name not in options}
-    return rest | {reading.names["options"][0]: options} if options else rest

@@ -1,5 +1,8 @@
 """What all tables of text have in common: the header, the shape of a row, and the text of a cell."""
 
+from collections.abc import Collection
+from string import ascii_uppercase
+
 from common.errors import ConfigError, SampleError
 from common.records import Fault
 from common.spec.models import DatasetSource
@@ -26,6 +29,11 @@ def read_header(record: Record | None, source: DatasetSource, delimiter: bytes =
         if theirs not in header:
             raise ConfigError(explain_unmapped(source, theirs, list(header)))
     return header
+
+
+def find_letters(header: Collection[str]) -> frozenset[str]:
+    """Return the columns A, B, … of a table that has both A and B. An empty cell of theirs is an absent option, as null is."""
+    return frozenset(ascii_uppercase).intersection(header) if {"A", "B"} <= set(header) else frozenset()
 
 
 def explain_missing_question(source: DatasetSource, header: tuple[str, ...], expected: str) -> str:

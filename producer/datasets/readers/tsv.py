@@ -34,15 +34,20 @@ def read_records(stream: BinaryIO, delimiter: bytes = b"\t", *, offset: int = 0)
     """Yield the records from the current position of ``stream``, which is ``offset``. Blank lines are skipped."""
     line = 1
     ahead: deque[bytes] = deque()  # the lines after a line with an unclosed quote
+    is_rest_open = False  # whether no line ahead, up to the end of the file, closes a quote that is open before it
 
     def read_line() -> bytes:
         return ahead.popleft() if ahead else stream.readline(RECORD_LIMIT_BYTES)
 
     while first := read_line():
-        lines, is_whole = _read_lines_of_record(read_line, first, delimiter)
-        if not is_whole:
-            ahead.extendleft(reversed(lines[1:]))
-            lines = [first]
+        if ahead and is_rest_open:  # reading the same lines for each unclosed quote would take hours
+            lines, is_whole = [first], not _ends_in_quotes(first, delimiter, is_open=False)
+        else:
+            lines, is_whole = _read_lines_of_record(read_line, first, delimiter)
+            is_rest_open = not is_whole and sum(map(len, lines)) < RECORD_LIMIT_BYTES
+            if not is_whole:
+                ahead.extendleft(reversed(lines[1:]))
+                lines = [first]
         content = b"".join(lines)
         if stripped := content.removesuffix(b"\n").removesuffix(b"\r"):
             yield Record(line, offset, stripped, is_whole)

@@ -66,15 +66,27 @@ def to_letters(value: Any, options: dict[str, str], *, are_listed: bool) -> tupl
 
     A target is a letter, the text of exactly one option, or, if the options are a list (``are_listed``), a whole number: the
     position in the list, counted from 0, as in Hugging Face datasets. Raises ``SampleError`` for a target that does not match an
-    option, because every answer would silently count as wrong, and for a number that is both a position and another option's text.
+    option, because every answer would silently count as wrong, and for a number or letter of a list that is another option's text.
     """
     letters = []
     for one in value if isinstance(value, list) else [value]:
         if isinstance(one, int) and not isinstance(one, bool) and are_listed:
             letters.append(_find_by_number(one, options))
         elif one is not None and (text := to_plain_text(one)).strip():
-            letters.append(text if text in options else _find_letter(text, options))
+            letters.append(_check_letter(text, options, are_listed=are_listed) if text in options else _find_letter(text, options))
     return tuple(letters)
+
+
+def _check_letter(letter: str, options: dict[str, str], *, are_listed: bool) -> str:
+    """Return the letter of an option. In a list, which shows no letters, it may also be meant as the text of another option."""
+    others = [other for other, option in options.items() if option.strip() == letter and other != letter]
+    if are_listed and others and options[letter].strip() != letter:
+        raise SampleError(
+            "bad_field",
+            f"found {letter!r}, which is the letter of one option and the text of option {others[0]}; expected one meaning; write "
+            "the options as an object by letter, or give the position of the target with fields: {target_index: COLUMN}",
+        )
+    return letter
 
 
 def find_positions(positions: Iterable[int], options: dict[str, str]) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ Role = Literal["system", "user", "assistant"]
 ReadMedia = Callable[[Any, MediaKind], list[Reference]]
 
 _ROLES: dict[str, Role] = {"system": "system", "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
-_MARKER = re.compile(r"<(image|video)(?: ?([1-9]\d{0,3}))?>")
+_MARKER = re.compile(r"<(image|video)(?: ?([0-9]{1,9}))?>")
 _LLAVA_MARKER = re.compile(rf"\n?{_MARKER.pattern}\n?")  # LLaVA puts a marker on a line of its own
 _TEXT_PARTS = ("text", "input_text", "output_text")
 _MEDIA_PARTS: dict[str, MediaKind] = {
@@ -135,14 +135,18 @@ def _read_content(content: Any, role: Role, read_media: ReadMedia, *, is_llava: 
 def _read_media_part(part: dict[str, Any], kind: MediaKind, read_media: ReadMedia) -> Iterator[Reference | _Slot]:
     """Yield the media of a part, such as ``{"type": "image_url", "image_url": {"url": …}}`` or ``{"type": "image", "path": …}``.
 
-    A part without a value, as in Hugging Face chat datasets, is a slot for the row's own media.
+    A part without a value, as in Hugging Face chat datasets, is a slot for the row's own media. Its ``index`` counts them from 0.
     """
     names = (part["type"], "image_url", "video_url", kind)
     value = next((part[name] for name in names if part.get(name) is not None), None)
     if value is None and any(part.get(name) for name in ("url", "path", "bytes")):
         value = part
     if value is None:
-        yield _Slot(kind, None, "", is_required=True)
+        if strange := [name for name, one in part.items() if one and name not in ("type", "index", "text")]:
+            raise misfit(part, f"the {kind} in image_url, video_url, {kind}, url, path or bytes, not in {strange[0]}")
+        index = part.get("index")
+        number = index + 1 if isinstance(index, int) and not isinstance(index, bool) else None
+        yield _Slot(kind, number, "", is_required=True)
     elif found := read_media(value, kind):
         yield from found
     else:
@@ -192,7 +196,10 @@ class _OwnMedia:
         positions = self._positions[slot.kind]
         if not positions and not slot.is_required:
             return None
-        fitting = positions[slot.number - 1 : slot.number] if slot.number else [at for at in positions if at in self.unused]
+        if slot.number is None:
+            fitting = [at for at in positions if at in self.unused]
+        else:
+            fitting = positions[slot.number - 1 : slot.number] if slot.number > 0 else []
         if not fitting:
             marker = slot.written.strip() or f"a part of type {slot.kind}"
             raise SampleError(

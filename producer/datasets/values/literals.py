@@ -45,8 +45,8 @@ def _read_python(text: str) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Python warns about escapes such as \d, which are common in answers
             return _evaluate(ast.parse(text, mode="eval").body, text)
-    except (ValueError, SyntaxError, tokenize.TokenError, MemoryError, RecursionError):
-        return None
+    except (ValueError, TypeError, SyntaxError, tokenize.TokenError, MemoryError, RecursionError):
+        return None  # TypeError: a list is a key
 
 
 def _joins_strings(text: str) -> bool:

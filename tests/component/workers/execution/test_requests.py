@@ -96,6 +96,12 @@ def test_marked_media_reach_the_engine_in_place(worker: Worker, fleet: Fleet) ->
     }
 
 
+def test_rows_that_differ_in_metadata_are_all_asked(worker: Worker, fleet: Fleet) -> None:
+    rows = [{"id": topic, "question": "What is it?", "topic": topic} for topic in ("cats", "dogs")]
+    asked = run_rows(worker, fleet, rows, prompt="{{ question }} {{ topic }}")
+    assert asked == {topic: [("user", [f"What is it? {topic}"])] for topic in ("cats", "dogs")}
+
+
 def test_conversation_reaches_the_engine_as_written(worker: Worker, fleet: Fleet) -> None:
     (line,) = (INPUTS / "messages.jsonl").read_text().splitlines()
     sample = to_sample(json.loads(line))

@@ -235,3 +235,11 @@ def test_every_media_is_shown_and_no_text_is_lost(
         kinds = [isinstance(part, str) for part in message.content]
         assert not any(first and second for first, second in pairwise(kinds)), "neighbouring texts are joined"
         assert message.content
+
+
+def test_marker_in_the_system_message_is_a_fault() -> None:
+    for system in ("Look at <image>.", "Look at <image 1>."):
+        with pytest.raises(SampleError, match=r"prompt\.system: found the marker of a media; expected media in template") as caught:
+            render(make_sample("Why?", RED), system=system)
+        assert caught.value.code == "bad_field"
+    assert render(make_sample("Why?"), system="The tag <image>").messages[0].content == ("The tag <image>",)

@@ -73,6 +73,13 @@ def test_template_cannot_show_the_target(name: str) -> None:
     assert "B" not in render("{{ metadata }}").replace("'A'", "")
 
 
+def test_null_counts_as_absent() -> None:
+    sample = SAMPLE.model_copy(update={"metadata": {"topic": None, "tags": [None]}})
+    assert render("{{ topic | default('-') }}{{ metadata.topic | default('-') }}{{ metadata }}", sample) == "--{'tags': [None]}"
+    with pytest.raises(TemplateFault, match="'topic' is undefined"):
+        render("{{ topic }}", sample)
+
+
 def test_missing_name_lists_the_names_of_the_row() -> None:
     with pytest.raises(TemplateFault) as caught:
         render("{{ categry }}")
@@ -148,6 +155,8 @@ def test_output_is_limited_except_for_long_questions() -> None:
         "letters | join(question)",
         "letters | join(d=long)",
         "question | replace('a', long)",
+        "metadata | tojson(1000000000)",
+        "metadata | tojson(indent=1000000000)",
         "question | replace(old='a', new=long)",
     ],
 )

@@ -44,6 +44,26 @@ def test_pattern_names_files(tmp_path: Path) -> None:
         find_matches(f"{tmp_path}/{{a,c}}/*.tar")
 
 
+def test_stars_name_each_folder_once(tmp_path: Path) -> None:
+    write_files(tmp_path, {"a/1.tar": "", "2.tar": "", "a/[x]/deep/3.tar": "", ".git/4.tar": "", "c/2.tar": "", "c/x": ""})
+    (tmp_path / "a" / "up").symlink_to(tmp_path)
+    (tmp_path / "a" / "again").symlink_to(tmp_path / "a")
+    (tmp_path / "B").symlink_to(tmp_path / "a")
+    (tmp_path / "self").symlink_to("self")
+
+    def find(pattern: str) -> list[str]:
+        return sorted(path.removeprefix(f"{tmp_path}/") for path in find_matches(f"{tmp_path}/{pattern}"))
+
+    assert find("**/*.tar") == ["2.tar", "a/1.tar", "a/[x]/deep/3.tar", "c/2.tar"]
+    assert find("a/**/*.tar") == ["a/1.tar", "a/[x]/deep/3.tar", "a/up/2.tar", "a/up/c/2.tar"]
+    assert find("**/deep/**/3.tar") == ["a/[x]/deep/3.tar"]
+    assert find("c/**") == ["c/2.tar", "c/x"]
+    assert find("**.tar") == ["2.tar"]
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "link").symlink_to(tmp_path / "c")
+    assert find("other/**/*.tar") == ["other/link/2.tar"]
+
+
 def test_folder_is_listed_in_order_without_hidden_files(tmp_path: Path) -> None:
     write_files(tmp_path, {"b.png": "", "a/z.png": "", "a.png": "", ".git/x": "", "a/.x": ""})
     (tmp_path / "loop").symlink_to(tmp_path)

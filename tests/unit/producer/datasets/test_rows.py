@@ -197,6 +197,17 @@ def test_lower_priority_alias_becomes_metadata(tmp_path: Path) -> None:
     assert sample.metadata == {"qid": "second"}
 
 
+@pytest.mark.parametrize("blank", [None, "", " ", [], [""], [None, []]])
+def test_blank_alias_does_not_hide_a_filled_one(tmp_path: Path, blank: Any) -> None:
+    sample = read_one(tmp_path, image=blank, images=["a.png"], options=blank, choices=["p", "q"], answer=blank, answers=["q"])
+    assert ([media.uri for media in sample.media], sample.options) == ([f"{tmp_path}/a.png"], {"A": "p", "B": "q"})
+    assert (sample.target, sample.fault) == (("B",), None)
+    sample = read_one(tmp_path, options=blank, A="p", B="q", answer="B", id=blank, index=7)
+    assert (sample.options, sample.target, sample.index) == ({"A": "p", "B": "q"}, ("B",), "7")
+    (sample,) = read(tmp_path, {"question": blank, "messages": talk("Why?", "so")})
+    assert (sample.question, sample.target) == ("Why?", ("so",))
+
+
 def test_row_without_id_is_indexed_by_number(tmp_path: Path) -> None:
     samples = read(tmp_path, {"question": "1?"}, {"question": "2?", "id": None}, {"question": "3?", "index": 10**30})
     assert [sample.index for sample in samples] == ["0", "1", str(10**30)]

@@ -140,3 +140,16 @@ def test_unusable_file_url_has_no_media_digest(address: str, folder: Path) -> No
 def test_named_pipe_is_not_read(folder: Path) -> None:
     os.mkfifo(folder / "pipe.png")
     assert resolve(folder, [{"question": "a?", "image": "pipe.png"}]).datasets[0].media_digest is None
+
+
+@pytest.mark.parametrize("changed", ["a", "b"])
+def test_equal_paths_of_several_folders_are_several_files(changed: str, folder: Path) -> None:
+    for name in ("a", "b"):
+        (folder / name).mkdir()
+        (folder / name / "one.png").write_bytes(name.encode())
+        (folder / name / "rows.jsonl").write_text(json.dumps({"question": "q?", "image": "one.png"}) + "\n")
+    (folder / "spec.yaml").write_text(json.dumps({"model": "echo", "datasets": [{"path": "[ab]/rows.jsonl", "name": "set"}]}))
+    (before,), _ = survey_specs(read_specs(folder / "spec.yaml"))
+    (folder / changed / "one.png").write_bytes(b"other")
+    (after,), _ = survey_specs(read_specs(folder / "spec.yaml"))
+    assert before.run_id != after.run_id

@@ -65,3 +65,16 @@ def test_name_that_one_dataset_lacks_is_a_config_error() -> None:
     samples = [*(make_sample(number, metadata={"topic": "t"}) for number in range(3)), *make_samples(3, dataset="other")]
     with pytest.raises(ConfigError, match="dataset 'other': no row can be asked"):
         render(samples, "rows", "other", template="{{ topic }} {{ question }}")
+
+
+@pytest.mark.parametrize("prompt", [{"template": "{{ hint }} "}, {"turns": [{"role": "user", "text": "{{ hint }} "}]}])
+def test_empty_message_is_a_fault(prompt: dict[str, Any]) -> None:
+    red = Media(uri="/a.png", digest="a")
+    samples = [make_sample(0), make_sample(1, hint="Look."), make_sample(2, media=(red,))]
+    first, *others = render(samples, **prompt)
+    message = "row 0: the prompt gives an empty message for this row; expected a text or media"
+    assert first.fault == Fault(code="bad_field", message=message)
+    assert [sample.fault for sample in others] == [None, None]
+    with pytest.raises(ConfigError, match=r"no row can be asked with the prompt of this run\. the prompt gives an empty message"):
+        render(samples[:1], **prompt)
+    assert render(samples[:1], suffix="Answer.", **prompt)[0].fault is None

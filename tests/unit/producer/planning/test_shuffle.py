@@ -124,6 +124,24 @@ def test_rows_that_ask_differently_are_not_merged(change: dict[str, Any]) -> Non
     assert {sample.index: sample.twins for sample in read_samples(groups)} == {"1": (), "2": ()}
 
 
+def test_samples_that_ask_differently_have_different_ids() -> None:
+    """A prompt with metadata, or relative paths of several folders, gives rows of one id different requests."""
+    digests = ["x", "y", "x", "z"]
+    rows = [
+        Sample(sample_id="id", dataset="one", row=at, index=at, question="?", request_digest=one) for at, one in enumerate(digests)
+    ]
+    fault = Fault(code="bad_field", message="no topic")
+    rows.append(Sample(sample_id="id", dataset="one", row=4, index=4, question="?", fault=fault))
+    groups, counts = shuffle(rows)
+    samples = read_samples(groups)
+    assert {sample.index: [twin.index for twin in sample.twins] for sample in samples} == {"0": ["2"], "1": [], "3": [], "4": []}
+    assert [entry.sample_id.decode() for group in groups for entry in group] == [sample.sample_id for sample in samples]
+    assert samples[0].sample_id == "id"
+    assert len({sample.sample_id for sample in samples}) == counts.unique[0] == 4
+    again, _ = shuffle(rows[1:])
+    assert len({entry.sample_id for group in again for entry in group}) == 4
+
+
 def test_dataset_of_faulty_rows_is_refused() -> None:
     faulty = [make_sample(number, dataset="two", fault=Fault(code="bad_row", message=f"row {number}")) for number in range(3)]
     with pytest.raises(ConfigError, match=r"'two': all of its rows are faulty \(3\)\. The first fault: bad_row: row 0\."):

@@ -136,6 +136,19 @@ def test_compressed_images_are_inlined(tmp_path: Path) -> None:
     assert [sample.media[0].data for sample in samples] == [base64.b64encode(content).decode()] * 3
 
 
+def test_images_in_messages_are_asked(tmp_path: Path) -> None:
+    part = {"type": Value("string"), "image": Image(), "text": Value("string")}
+    features = Features({"messages": List({"role": Value("string"), "content": List(part)})})
+    content = [
+        {"type": "text", "image": None, "text": "This:"},
+        {"type": "image", "image": picture(SMALL), "text": None},
+        {"type": "image", "image": picture(make_large("blue")), "text": None},
+    ]
+    (sample,) = read(save(tmp_path / "set", [{"messages": [{"role": "user", "content": content}]}], features))
+    assert (sample.fault, [message.content for message in sample.messages]) == (None, [("This:", 0, 1)])
+    assert [medium.digest for medium in sample.media] == [digest_bytes(SMALL), digest_bytes(make_large("blue"))]
+
+
 def test_mapped_column_is_the_only_image(tmp_path: Path) -> None:
     features = Features({"a": Image(), "b": Image(), "c": Value("binary")})
     folder = save(tmp_path / "set", [{"a": picture(SMALL), "b": picture(make_png("blue")), "c": make_png("lime")}], features)

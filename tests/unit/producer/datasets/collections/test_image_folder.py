@@ -208,3 +208,9 @@ def test_missing_question_is_a_fault(tmp_path: Path) -> None:
     (sample,) = read_dataset(DatasetSource(path=str(tmp_path)))
     assert sample.fault is not None
     assert sample.fault.code == "missing_question"
+
+
+def test_csv_row_may_lack_some_options(tmp_path: Path) -> None:
+    content = "file_name,question,A,B,C,answer\na.png,One?,x,,z,C\nb.png,Two?,,,,x\n"
+    write_files(tmp_path, {"a.png": PNG, "b.png": PNG, "metadata.csv": content})
+    assert [(sample.options, sample.target) for sample in read(tmp_path)] == [({"A": "x", "C": "z"}, ("C",)), ({}, ("x",))]

@@ -104,6 +104,22 @@ def test_metadata_can_be_stored(tmp_path: Path, name: str, kind: pa.DataType, va
     assert Sample.model_validate_json(first.model_dump_json()) == first
 
 
+@each_format
+def test_map_with_other_keys_is_stored_or_faulty(tmp_path: Path, name: str) -> None:
+    pairs = pa.array([[(b"\xff", "x")], [(b"k", "y")]], pa.map_(pa.binary(), pa.string()))
+    numbers = pa.array([[(1, "x")], []], pa.map_(pa.int64(), pa.string()))
+    WRITERS[name](pa.table({"question": ["Q?", "Q!"], "pairs": pairs, "numbers": numbers}), tmp_path / name)
+    samples = read(tmp_path / name)
+    assert [sample.fault for sample in samples] == [None, None]
+    stored = [Sample.model_validate_json(sample.model_dump_json()).metadata for sample in samples]
+    assert stored == [{"pairs": {"\ufffd": "x"}, "numbers": {"1": "x"}}, {"pairs": {"k": "y"}, "numbers": {}}]
+    key = pa.struct([("x", pa.int8())])
+    WRITERS[name](pa.table({"question": ["Q?"], "m": pa.array([[({"x": 1}, "a")]], pa.map_(key, pa.string()))}), tmp_path / name)
+    (sample,) = read(tmp_path / name)
+    assert sample.fault
+    assert sample.fault.message.startswith(f"{name}: row 1: field 'm': cannot be read (unhashable type: 'dict')")
+
+
 def make_damaged_text(*texts: bytes) -> pa.Array:
     """Return a column of text whose bytes need not be UTF-8."""
     ends = [sum(map(len, texts[:number])) for number in range(len(texts) + 1)]

@@ -153,3 +153,10 @@ def test_tables_of_csv_writer_are_read(
         dict(zip(header, row, strict=True)) for row in rows
     ]
     assert [(row.number, row.fault) for row in found] == [(number, None) for number in range(len(rows))]
+
+
+def test_option_columns_obey_ignore_and_yield_to_options(tmp_path: Path) -> None:
+    content = b"question,options,A,B,answer\nq,\"['p', 'q']\",x,y,A\nr,,x,y,A\ns,,x,,A\n"
+    listed, columns, one = read(tmp_path, content)
+    assert [sample.options for sample in (listed, columns, one)] == [{"A": "p", "B": "q"}, {"A": "x", "B": "y"}, {"A": "x"}]
+    assert [sample.options for sample in read(tmp_path, content, ignore=["A", "B"])] == [{"A": "p", "B": "q"}, {}, {}]

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections import Counter
 from itertools import pairwise
 from typing import Literal
 
@@ -48,6 +49,27 @@ def test_records_have_their_offset_and_line(content: bytes) -> None:
         assert spans[0][0] == 0
         assert spans[-1][1] == len(record.content)
         assert all(after[0] == before[1] + 1 for before, after in pairwise(spans))
+
+
+@given(st.text(alphabet='a"\t\n', max_size=40))
+def test_record_does_not_depend_on_earlier_records(text: str) -> None:
+    content = text.encode()
+    for record in read_records(io.BytesIO(content)):
+        (first, *_) = read_records(io.BytesIO(content[record.offset :]))
+        assert (first.content, first.is_whole) == (record.content, record.is_whole)
+
+
+def test_unclosed_quotes_are_searched_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    search, searched = tsv._find_closing_quote, Counter[bytes]()  # noqa: SLF001  a search takes the time
+
+    def find_closing_quote(content: bytes, at: int) -> int:
+        searched[content] += 1
+        return search(content, at)
+
+    monkeypatch.setattr(tsv, "_find_closing_quote", find_closing_quote)
+    records = list(read_records(io.BytesIO(b'a"\t"b\n' * 300)))
+    assert [(record.line, record.is_whole) for record in records] == [(line, False) for line in range(1, 301)]
+    assert searched.total() < 2000
 
 
 def test_unclosed_quote_affects_one_line() -> None:

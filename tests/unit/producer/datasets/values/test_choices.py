@@ -61,6 +61,8 @@ CASES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "mapped position": ({"choices": ["1", "2", "3"], "label": 1, "target_index": "label"}, ("B",)),
     "mapped position as text": ({"choices": ["1", "2", "3"], "label": "1", "target_index": "label"}, ("B",)),
     "mapped positions": ({"choices": ["1", "2", "3"], "label": "[0, 2]", "target_index": "label"}, ("A", "C")),
+    "letter that is its own text": ({"choices": ["A", "B", "C"], "answer": "B"}, ("B",)),
+    "letter by letter": ({"options": {"A": "B", "B": "A"}, "answer": "B"}, ("B",)),
     "no target": ({"choices": ["cat", "dog"]}, ()),
 }
 
@@ -69,6 +71,11 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
         {"choices": ["1", "2", "3"], "answer": 1},
         "found 1, which is the position of option B (counted from 0) and the text of option A",
     ),
+    "letter and other text": (
+        {"choices": ["B", "A", "C"], "answer": "A"},
+        "found 'A', which is the letter of one option and the text of option B; expected one meaning",
+    ),
+    "letter and other text in a literal": ({"choices": "['C', 'A']", "answer": "A"}, "and the text of option B"),
     "position too high": ({"choices": ["cat", "dog"], "answer": 2}, "found 2; expected the position of an option from 0 to 1"),
     "negative position": ({"choices": ["cat", "dog"], "answer": -1}, "found -1; expected the position of an option from 0 to 1"),
     "position of an absent option": ({"choices": ["cat", "", "cow"], "answer": 1}, "found 1; expected the position of an option"),
@@ -127,3 +134,17 @@ def test_letter_columns_are_options_in_every_format(tmp_path: Path) -> None:
     first, second = read_rows(tmp_path, *rows)
     assert (first.options, first.target, first.metadata) == ({"A": "cat", "B": "dog"}, ("B",), {})
     assert (second.options, second.target, second.metadata) == ({}, ("x",), {"A": "n"})
+
+
+@pytest.mark.parametrize(
+    ("letters", "options"),
+    [
+        ({"A": 3, "B": 4}, {"A": "3", "B": "4"}),
+        ({"A": "x", "B": 0.5}, {"A": "x", "B": "0.5"}),
+        ({"A": "x", "B": None, "C": "z"}, {"A": "x", "C": "z"}),
+        ({"A": None, "B": "y", "C": None}, {"B": "y"}),
+    ],
+)
+def test_letter_columns_may_hold_numbers_and_null(tmp_path: Path, letters: dict[str, Any], options: dict[str, str]) -> None:
+    (sample,) = read_rows(tmp_path, {"question": "Which?", **letters})
+    assert (sample.kind, sample.options, sample.metadata) == ("multiple_choice", options, {})

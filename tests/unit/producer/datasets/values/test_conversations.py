@@ -93,6 +93,14 @@ FORMS: dict[str, tuple[Any, tuple[str, ...], list[tuple[str, list[str]]]]] = {
         ("a.png", "b.png"),
         [("user", ["(a.png)", "or", "(b.png)"])],
     ),
+    "hugging face, indices": (
+        ask({"type": "image", "index": 1}, {"type": "text", "text": "or", "index": None}, {"type": "image", "index": 0}),
+        ("a.png", "b.png"),
+        [("user", ["(b.png)", "or", "(a.png)"])],
+    ),
+    "hugging face, same index twice": (
+        ask({"type": "image", "index": 0}, {"type": "image", "index": 0}), ("a.png",), [("user", ["(a.png)", "(a.png)"])],
+    ),
     "hugging face, values": (
         ask({"type": "image", "image": "a.png"}, {"type": "image", "path": "b.png"}, {"type": "image", "url": "c.png"}),
         (),
@@ -160,6 +168,14 @@ FAULTS: dict[str, tuple[Any, tuple[str, ...], str]] = {
     "llava marker without media": (llava("<image>\nWhat?"), (), "<image> has no image, because the row has 0"),
     "too many markers": (llava("<image><image>"), ("a.png",), "<image> has no image, because the row has 1"),
     "number too high": (ask("<image 3>"), ("a.png",), "<image 3> has no image, because the row has 1"),
+    "number 0": (ask("<image 0>"), ("a.png",), "<image 0> has no image, because the row has 1"),
+    "number 0 in llava": (llava("<image 0>"), ("a.png",), "<image 0> has no image, because the row has 1"),
+    "index too high": (ask({"type": "image", "index": 1}), ("a.png",), "a part of type image has no image, because the row has 1"),
+    "other name of the media": (
+        ask({"type": "image", "source": {"type": "base64", "data": "x"}}),
+        ("a.png",),
+        "expected the image in image_url, video_url, image, url, path or bytes, not in source",
+    ),
     "slot without media": (ask({"type": "image"}), (), "a part of type image has no image, because the row has 0"),
     "other kind of media": (llava("<video>"), ("a.png",), "<video> has no video, because the row has 0"),
     "marker in an answer": (llava("1?", "<image>", "2?"), ("a.png",), "turn 2: found <image> in a turn of the assistant"),

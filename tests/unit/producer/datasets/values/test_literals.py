@@ -59,7 +59,8 @@ def test_literal_keeps_its_values_as_written(text: str, read: Any) -> None:
     "text",
     [
         "", "cat", "[red", "[red]", "red]", "('a', 'b')", "['a' 'b']", "['a'\n 'b']", "array(['a'])", "[f'a']", "[b'a']",
-        "['a', x]", "[print()]", "{'A': 'x', 'A': 'y'}", "['a'] ['b']", "[1 + 1]", "[nan]", "['a',, 'b']", "[" * 5000 + "]" * 5000,
+        "['a', x]", "[print()]", "{'A': 'x', 'A': 'y'}", "['a'] ['b']", "[1 + 1]", "[nan]", "['a',, 'b']", "{[1]: 2}",
+        "[{(1, 2): 3}]", "{{}: 1}", "[" * 5000 + "]" * 5000,
     ],
 )  # fmt: skip
 def test_other_text_is_no_literal(text: str) -> None:
