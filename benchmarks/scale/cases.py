@@ -72,7 +72,7 @@ def write_parquet(folder: Path, size_bytes: int) -> None:
     with parquet.ParquetWriter(folder / "rows.parquet", schema) as writer:
         written, number = 0, 0
         while written < size_bytes:
-            rows = []
+            rows: list[dict[str, object]] = []
             while len(rows) < _GROUP_ROWS and written < size_bytes:
                 content = next(images)
                 embedded = {"bytes": content, "path": f"{number}.jpg"}

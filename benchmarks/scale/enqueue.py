@@ -71,12 +71,12 @@ def count_bytes(folder: Path) -> int:
 
 
 def _run(command: list[str], environment: dict[str, str], folder: Path) -> tuple[resource.struct_rusage, str]:
-    output = folder / "output"
-    with output.open("wb") as stream:
-        child = subprocess.Popen(command, env=environment, stdout=stream, stderr=stream)
+    """Run a command. Return what it used, and its standard output."""
+    output, errors = folder / "output", folder / "errors"
+    with output.open("wb") as stdout, errors.open("wb") as stderr:
+        child = subprocess.Popen(command, env=environment, stdout=stdout, stderr=stderr)
         _, status, used = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)
-    text = output.read_text()
     if child.returncode:
-        raise RuntimeError(f"{' '.join(command)} exited with {child.returncode}: {text[-2000:]}")
-    return used, text
+        raise RuntimeError(f"{' '.join(command)} exited with {child.returncode}: {errors.read_text()[-2000:]}")
+    return used, output.read_text()
