@@ -94,7 +94,12 @@ def test_survey_reads_no_images_of_a_shard(tmp_path: Path, monkeypatch: pytest.M
         tar.add(image, "1.png")
     source = DatasetSource(path=str(tmp_path / "set.tar"), name="set", question="What?", digest_media="always")
     digested: list[int] = []
-    monkeypatch.setattr(webdataset, "digest_stream", lambda _, size: digested.append(size) or "0")
+
+    def note_digest(_: object, size: int) -> str:
+        digested.append(size)
+        return "0"
+
+    monkeypatch.setattr(webdataset, "digest_stream", note_digest)
     assert survey_dataset(source).source.digest_media == "always"
     assert digested == []
     [sample] = read_dataset(source)
