@@ -96,15 +96,15 @@ class IndexBuilder:
         return len(self._columns["first"])
 
     def append(
-        self, content: bytes, *, first: int, offset: int, datasets: NDArray[np.uint32], scattered: Sequence[int] = ()
+        self, *, first: int, offset: int, length: int, crc32: int, datasets: NDArray[np.uint32], scattered: Sequence[int] = ()
     ) -> None:
         """Add a chunk.
 
-        ``content`` is its bytes in the samples object, ``offset`` their position in that object, ``first`` the plan position of
-        its first sample, and ``datasets`` its number of samples by dataset number. For a chunk of a later wave, ``scattered``
+        ``offset`` and ``length`` give its bytes in the samples object, and ``crc32`` their checksum. ``first`` is the plan position
+        of its first sample, and ``datasets`` its number of samples by dataset number. For a chunk of a later wave, ``scattered``
         lists all its plan positions.
         """
-        values = (first, int(datasets.sum()), offset, len(content), zlib.crc32(content))
+        values = (first, int(datasets.sum()), offset, length, crc32)
         for name, value in zip(_COLUMNS, values, strict=True):
             self._columns[name].append(value)
         self._datasets.frombytes(datasets.tobytes())

@@ -65,7 +65,7 @@ def _read_value(value: Any, kind: MediaKind, place: Place, root: str) -> Referen
     if isinstance(value, bytes):
         if not value:
             raise SampleError("bad_media", f"found 0 bytes; expected the bytes of a file with an {kind}")
-        return embed(base64.b64encode(value), kind, place.path, None)
+        return embed_bytes(value, kind)
     if not isinstance(value, str):
         raise misfit(value, "a data: URL, a URL or a path, bytes, an object with bytes, path or url, or a list of these")
     return _read_text(value, kind, place, root) if value and not value.isspace() else None
@@ -134,6 +134,13 @@ def digest_path(path: str) -> str | None:
     except (OSError, ValueError):
         return None
     return _digests[path][1]
+
+
+def embed_bytes(content: bytes, kind: MediaKind) -> Reference:
+    """Return the bytes of a file as inline media. The result is that of ``embed`` with their base64 text, without decoding it."""
+    payload = base64.b64encode(content)
+    media = Media(kind=kind, data=payload.decode("ascii"), digest=digest_bytes(content))
+    return Reference(media, f"{kind}#{digest_bytes(payload)}")
 
 
 def embed(payload: bytes, kind: MediaKind, path: str, offset: int | None) -> Reference:

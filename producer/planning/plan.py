@@ -2,6 +2,7 @@
 
 import errno
 import tempfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,19 +19,21 @@ from common.storage.plan_index import IndexBuilder
 from common.storage.run_record import write_run
 from common.storage.store import Store
 from producer.datasets.survey import Notice
+from producer.planning.long_lines import read_line
 from producer.planning.shuffle import Counts, Spread, shuffle_samples
 
 log = structlog.get_logger()
 
 _FEWEST_ALIKE = 2  # rows
+_BLOCK_BYTES = 2**20
 
 
 def plan_run(spec: RunSpec, samples: Iterable[Sample], store: Store) -> Plan:
     """Shuffle the samples and write samples, index and ``run.json``, in this order. Return the plan.
 
-    Memory holds one bucket (about 1/256 of the samples) and the index. The same spec and samples give the same bytes:
-    a second planning, after a crash or by another producer, writes the same plan. ``run.json`` is written
-    last: its presence marks a complete plan. Raises ``ConfigError`` if there are no samples, or only faulty rows in a dataset.
+    Memory holds one bucket (about 1/256 of the samples, without embedded media) and the index. The same spec and samples give the
+    same bytes: a second planning, after a crash or by another producer, writes the same plan. ``run.json`` is written last: its
+    presence marks a complete plan. Raises ``ConfigError`` if there are no samples, or only faulty rows in a dataset.
     """
     counts = Counts([source.name for source in spec.datasets])
     with open_scratch() as scratch, store.open_writer(samples_key(spec.run_id)) as writer:
@@ -137,12 +140,24 @@ def write_chunks(
     index = IndexBuilder()
     position = offset = 0
     for chunk in cut_chunks(groups, bounds):
-        content = b"".join(entry.line for entry in chunk)
+        length, crc32 = _write_lines(chunk, write)
         by_dataset = np.bincount([entry.dataset for entry in chunk], minlength=datasets).astype(np.uint32)
         scattered = [entry.row for entry in chunk] if is_scattered else []
         first = scattered[0] if is_scattered else position
-        index.append(content, first=first, offset=offset, datasets=by_dataset, scattered=scattered)
-        write(content)
+        index.append(length=length, crc32=crc32, first=first, offset=offset, datasets=by_dataset, scattered=scattered)
         position += len(chunk)
-        offset += len(content)
+        offset += length
     return index
+
+
+def _write_lines(chunk: list[Spread], write: Callable[[bytes], object]) -> tuple[int, int]:
+    """Pass the lines of a chunk to ``write`` in blocks of about 1 MiB. Return their length in bytes and their CRC-32."""
+    length = crc32 = 0
+    block = bytearray()
+    for number, entry in enumerate(chunk, start=1):
+        block += read_line(entry.line)
+        if len(block) >= _BLOCK_BYTES or number == len(chunk):
+            length, crc32 = length + len(block), zlib.crc32(block, crc32)
+            write(bytes(block))
+            block.clear()
+    return length, crc32

@@ -2,7 +2,7 @@
 
 Samples are sorted by a seeded hash of their group, so the order depends only on the seed and the samples, not on the order
 of the files or the available memory. The sort is external: samples are written to 256 buckets on disk by the first byte of
-the hash, and one bucket at a time is sorted in memory.
+the hash, and one bucket at a time is sorted in memory. Buckets contain the places of long lines (``long_lines``).
 
 Rows of one dataset that ask the same are sent once. The first row is the sample, and the others become its twins. Such rows may
 have different groups, so a first pass merges them in buckets of their own, by a digest of what they ask.
@@ -25,17 +25,20 @@ import msgspec
 from common.digests import digest_bytes
 from common.errors import ConfigError
 from common.records import DatasetCounts, Fault, Sample, Twin
+from producer.planning.long_lines import LongLine, keep_line, read_line
 
-_HEADER = struct.Struct("<16s16sQHQHI")
+_HEADER = struct.Struct("<16s16sQHQHI?")
+_PLACE = struct.Struct("<QQ")
 _TWIN_FIELDS = tuple(Twin.model_fields)
 _ENCODER = msgspec.json.Encoder()
 _UNKNOWN_MEDIA_BYTES = 200_000  # assumed for a media file of unknown size; planning does not open media files
 
 
 class Spread(NamedTuple):
-    """One sample in the shuffle. ``order`` is the hash of the sample's group. ``line`` is the sample as JSON with a newline.
+    """One sample in the shuffle.
 
-    ``row`` is its position among the rows of all datasets. ``asked`` is the digest of what it asks.
+    ``order`` is the hash of the sample's group. ``row`` is its position among the rows of all datasets. ``line`` is the sample as
+    JSON with a newline, or the place of that line if it is long. ``asked`` is the digest of what it asks.
     """
 
     order: bytes
@@ -43,7 +46,7 @@ class Spread(NamedTuple):
     dataset: int
     input_bytes: int
     sample_id: bytes
-    line: bytes
+    line: bytes | LongLine
     asked: bytes = bytes(16)
 
 
@@ -89,41 +92,44 @@ class Counts:
 def shuffle_samples(samples: Iterable[Sample], counts: Counts, *, seed: int, scratch: Path) -> Iterator[list[Spread]]:
     """Yield groups in shuffled order. A group lists its samples in row order. A sample contains the rows that ask the same.
 
-    ``scratch`` is an empty folder on a local disk with enough free space for the samples as JSON, twice. Memory holds about 1/256
-    of the samples. Raises ``ConfigError`` if all rows of a dataset are faulty.
+    ``scratch`` is an empty folder on a local disk with enough free space for the samples as JSON. Its file of long lines must exist
+    until they are read. Memory holds about 1/256 of the short lines, and one long line. Raises ``ConfigError`` if all rows of a
+    dataset are faulty.
     """
-    _write_buckets(_spread(samples, counts, seed), attrgetter("asked"), scratch / "asked")
+    long = scratch / "long"
+    _write_buckets(_spread(samples, counts, seed, long), attrgetter("asked"), scratch / "asked")
     counts.check_faults()
-    _write_buckets(_merge_twins(scratch / "asked"), attrgetter("order"), scratch / "order")
-    for entries in _read_buckets(scratch / "order"):
+    _write_buckets(_merge_twins(scratch / "asked", long), attrgetter("order"), scratch / "order")
+    for entries in _read_buckets(scratch / "order", long):
         for _, together in groupby(sorted(entries), key=attrgetter("order")):
-            group = list(_separate_ids(together))
+            group = list(_separate_ids(together, long))
             for entry in group:
                 counts.unique[entry.dataset] += 1
             yield group
 
 
-def _spread(samples: Iterable[Sample], counts: Counts, seed: int) -> Iterator[Spread]:
+def _spread(samples: Iterable[Sample], counts: Counts, seed: int, long: Path) -> Iterator[Spread]:
     numbers = {name: number for number, name in enumerate(counts.names)}
     for row, sample in enumerate(samples):
         dataset = numbers[sample.dataset]
         counts.count_row(dataset, sample.fault)
         line = sample.model_dump_json(exclude_defaults=True).encode() + b"\n"
         sample_id, input_bytes = sample.sample_id.encode(), estimate_input_bytes(sample, line)
-        yield Spread(_hash_group(seed, sample), row, dataset, input_bytes, sample_id, line, digest_asked(sample))
+        order, asked = _hash_group(seed, sample), digest_asked(sample)
+        yield Spread(order, row, dataset, input_bytes, sample_id, keep_line(line, long), asked)
 
 
-def _merge_twins(folder: Path) -> Iterator[Spread]:
+def _merge_twins(folder: Path, long: Path) -> Iterator[Spread]:
     """Yield the first of the rows that ask the same, with the other rows as its twins."""
-    for entries in _read_buckets(folder):
+    for entries in _read_buckets(folder, long):
         rows: dict[bytes, list[Spread]] = {}
         for entry in entries:
             rows.setdefault(entry.asked, []).append(entry)
         for first, *others in rows.values():
-            yield _add_twins(first, others) if others else first
+            yield _add_twins(first, others, long) if others else first
 
 
-def _separate_ids(group: Iterable[Spread]) -> Iterator[Spread]:
+def _separate_ids(group: Iterable[Spread], long: Path) -> Iterator[Spread]:
     """Yield the entries of a group, each with a ``sample_id`` of its own.
 
     Rows of one id ask differently if the prompt shows metadata, or if their relative paths start at different folders. Rows of one
@@ -132,19 +138,20 @@ def _separate_ids(group: Iterable[Spread]) -> Iterator[Spread]:
     taken: set[bytes] = set()
     for entry in group:
         if entry.sample_id in taken:
-            sample = json.loads(entry.line)
+            sample = json.loads(read_line(entry.line))
             sample["sample_id"] = digest_bytes(entry.sample_id + entry.asked)
-            entry = entry._replace(sample_id=sample["sample_id"].encode(), line=_encode_line(sample))
+            entry = entry._replace(sample_id=sample["sample_id"].encode(), line=keep_line(_encode_line(sample), long))
         taken.add(entry.sample_id)
         yield entry
 
 
-def _add_twins(first: Spread, others: list[Spread]) -> Spread:
+def _add_twins(first: Spread, others: list[Spread], long: Path) -> Spread:
     """Return the entry with the other rows as its twins. Editing the JSON is faster than validating each sample."""
-    sample = json.loads(first.line)
-    sample["twins"] = [_to_twin(json.loads(other.line), sample) for other in others]
+    whole = read_line(first.line)
+    sample = json.loads(whole)
+    sample["twins"] = [_to_twin(json.loads(read_line(other.line)), sample) for other in others]
     line = _encode_line(sample)
-    return first._replace(input_bytes=first.input_bytes + len(line) - len(first.line), line=line)
+    return first._replace(input_bytes=first.input_bytes + len(line) - len(whole), line=keep_line(line, long))
 
 
 def _encode_line(sample: dict[str, Any]) -> bytes:
@@ -169,28 +176,31 @@ def _write_buckets(entries: Iterable[Spread], key: Callable[[Spread], bytes], fo
             number = key(entry)[0]
             if number not in buckets:
                 buckets[number] = stack.enter_context((folder / f"{number:02x}").open("wb"))
-            header = (entry.order, entry.asked, entry.row, entry.dataset, entry.input_bytes, len(entry.sample_id), len(entry.line))
-            buckets[number].write(_HEADER.pack(*header) + entry.sample_id + entry.line)
+            line, is_long = (entry.line, False) if isinstance(entry.line, bytes) else (_PLACE.pack(*entry.line[1:]), True)
+            lengths = (len(entry.sample_id), len(line))
+            header = _HEADER.pack(entry.order, entry.asked, entry.row, entry.dataset, entry.input_bytes, *lengths, is_long)
+            buckets[number].write(header + entry.sample_id + line)
 
 
-def _read_buckets(folder: Path) -> Iterator[list[Spread]]:
+def _read_buckets(folder: Path, long: Path) -> Iterator[list[Spread]]:
     """Yield the entries of each bucket, and delete the bucket and the folder."""
     for bucket in sorted(folder.iterdir()):
-        entries = list(_read_bucket(bucket))
+        entries = list(_read_bucket(bucket, long))
         bucket.unlink()
         yield entries
     folder.rmdir()
 
 
-def _read_bucket(path: Path) -> Iterator[Spread]:
+def _read_bucket(path: Path, long: Path) -> Iterator[Spread]:
     content = path.read_bytes()
     at = 0
     while at < len(content):
-        order, asked, row, dataset, input_bytes, id_length, line_length = _HEADER.unpack_from(content, at)
-        at += _HEADER.size
-        end = at + id_length + line_length
-        yield Spread(order, row, dataset, input_bytes, content[at : at + id_length], content[at + id_length : end], asked)
-        at = end
+        order, asked, row, dataset, input_bytes, id_length, line_length, is_long = _HEADER.unpack_from(content, at)
+        begin = at + _HEADER.size + id_length
+        sample_id = content[at + _HEADER.size : begin]
+        at = begin + line_length
+        line = LongLine(long, *_PLACE.unpack_from(content, begin)) if is_long else content[begin:at]
+        yield Spread(order, row, dataset, input_bytes, sample_id, line, asked)
 
 
 def digest_asked(sample: Sample) -> bytes:

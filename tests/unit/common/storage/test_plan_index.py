@@ -100,7 +100,7 @@ def test_index_of_many_chunks_is_read_back(store: Store) -> None:
     count, length, datasets = 1_050_000, 6, np.array([2, 0, 1], np.uint32)
     builder = IndexBuilder()
     for number in range(count):
-        builder.append(b"sample", first=3 * number, offset=length * number + 2**33, datasets=datasets)
+        builder.append(first=3 * number, offset=length * number + 2**33, length=length, crc32=0, datasets=datasets)
     assert len(builder) == count
     store.put(index_key("large-1"), builder.encode())
     index = read_index(store, "large-1")
@@ -114,7 +114,7 @@ def test_index_of_many_chunks_is_read_back(store: Store) -> None:
 def test_index_counts_samples_per_dataset(store: Store) -> None:
     builder = IndexBuilder()
     for number in range(5):
-        builder.append(b"", first=0, offset=0, datasets=np.array([number, 1], np.uint32))
+        builder.append(first=0, offset=0, length=0, crc32=0, datasets=np.array([number, 1], np.uint32))
     store.put(index_key("r"), builder.encode())
     assert [chunk.datasets for chunk in read_index(store, "r")] == [(number, 1) for number in range(5)]
     assert [chunk.count for chunk in read_index(store, "r")] == [number + 1 for number in range(5)]

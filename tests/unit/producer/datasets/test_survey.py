@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import tarfile
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from common.errors import ConfigError
 from common.spec.files import read_specs
 from common.spec.models import DatasetSource
 from producer.console import progress
-from producer.datasets import survey
+from producer.datasets import read_dataset, survey
+from producer.datasets.collections import webdataset
 from producer.datasets.rows import Row, plan_reading
 from producer.datasets.samples import to_sample
 from producer.datasets.survey import Notice, survey_dataset, survey_specs
@@ -87,6 +89,25 @@ def test_kind_does_not_show_the_target_of_a_row(
     kinds = {sample.kind for sample in read_rows(folder, *rows)}
     assert len(kinds) == 1
     assert {sample.kind for sample in read_rows(folder, *random.sample(rows, len(rows)))} == kinds
+
+
+def test_survey_reads_no_images_of_a_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = tmp_path / "1.png"
+    image.write_bytes(PNG)
+    with tarfile.open(tmp_path / "set.tar", "w") as tar:
+        tar.add(image, "1.png")
+    source = DatasetSource(path=str(tmp_path / "set.tar"), name="set", question="What?", digest_media="always")
+    digested: list[int] = []
+
+    def note_digest(_: object, size: int) -> str:
+        digested.append(size)
+        return "0"
+
+    monkeypatch.setattr(webdataset, "digest_stream", note_digest)
+    assert survey_dataset(source).source.digest_media == "always"
+    assert digested == []
+    [sample] = read_dataset(source)
+    assert (sample.media[0].digest, digested) == ("0", [len(PNG)])
 
 
 def test_limit_bounds_the_surveyed_rows(tmp_path: Path) -> None:

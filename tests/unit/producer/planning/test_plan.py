@@ -2,7 +2,7 @@
 
 import json
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from common.errors import ConfigError, SampleError
-from common.records import DatasetCounts, Sample
+from common.records import DatasetCounts, Media, Sample
 from common.spec.models import Chunks
 from common.storage.keys import index_key, run_key, samples_key
 from common.storage.plan_index import read_chunk, read_index
 from common.storage.run_record import read_run
 from common.storage.store import Store, open_store
+from producer.planning.long_lines import read_line
 from producer.planning.plan import cut_chunks, describe_plan, plan_run
 from producer.planning.shuffle import Counts, Spread, shuffle_samples
 from tests.support.planning import make_sample, make_samples, make_spec, plan_samples
@@ -92,7 +93,7 @@ def test_stored_chunks_hold_the_shuffled_samples(store: Store, tmp_path: Path) -
     folder = tmp_path / "separate"
     folder.mkdir()
     groups = shuffle_samples([*samples, *samples[:20]], Counts(["one", "two"]), seed=3, scratch=folder)
-    assert stored == [Sample.model_validate_json(entry.line) for group in groups for entry in group]
+    assert stored == [Sample.model_validate_json(read_line(entry.line)) for group in groups for entry in group]
     assert (plan.samples, plan.chunks) == (200, len(chunks))
     assert plan.datasets == (
         DatasetCounts(name="one", rows=110, unique=100, duplicates=10),
@@ -181,8 +182,16 @@ def test_memory_is_independent_of_sample_count(store: Store) -> None:
     assert large < 12 * 2**20
 
 
-def measure_peak_bytes(store: Store, count: int) -> int:
-    samples = [make_cheap_sample(number) for number in range(count)]
+def test_memory_holds_few_embedded_images(store: Store) -> None:
+    """Plan 64 MiB of images in one group, so that one bucket and one chunk contain all of them."""
+    plan_run(make_spec(seed=1), make_samples(10), store)
+    image = Media(data="A" * 2**19)
+    samples = (make_sample(number, group="one", media=(image,)) for number in range(128))
+    assert measure_peak_bytes(store, 128, samples) < 24 * 2**20
+
+
+def measure_peak_bytes(store: Store, count: int, samples: Iterable[Sample] | None = None) -> int:
+    samples = samples or [make_cheap_sample(number) for number in range(count)]
     tracemalloc.start()
     try:
         plan = plan_run(make_spec(max_samples=64, seed=count), samples, store)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from common.errors import ConfigError
 from common.records import DatasetCounts, Fault, Media, Sample, Twin
+from producer.planning.long_lines import LEAST_BYTES, read_line
 from producer.planning.shuffle import Counts, Spread, estimate_input_bytes, shuffle_samples
 from tests.support.planning import make_sample, make_samples
 
@@ -41,7 +42,7 @@ def shuffle(
 
 
 def read_samples(groups: Iterable[Iterable[Spread]]) -> list[Sample]:
-    return [Sample.model_validate_json(entry.line) for entry in chain.from_iterable(groups)]
+    return [Sample.model_validate_json(read_line(entry.line)) for entry in chain.from_iterable(groups)]
 
 
 def key_of(sample: Sample) -> tuple[str, str]:
@@ -210,7 +211,21 @@ def test_faults_are_counted_and_text_is_unchanged() -> None:
     groups, counts = shuffle([odd, faulty], datasets=("rows",))
     assert {sample.index: sample for sample in read_samples(groups)} == {"1": odd, "2": faulty}
     assert counts.faults == {"bad_row": 1}
-    assert all(entry.line.count(b"\n") == 1 and entry.line.splitlines() == [entry.line[:-1]] for group in groups for entry in group)
+    lines = [read_line(entry.line) for group in groups for entry in group]
+    assert all(line.count(b"\n") == 1 and line.splitlines() == [line[:-1]] for line in lines)
+
+
+@pytest.mark.parametrize("length", [LEAST_BYTES // 2, LEAST_BYTES, 3 * LEAST_BYTES])
+def test_long_lines_are_merged_and_shuffled(tmp_path: Path, length: int) -> None:
+    rows = [
+        make_sample(number, sample_id=f"s{number % 4}", group="one" if number % 3 else "", media=(Media(data="A" * length),))
+        for number in range(12)
+    ]
+    groups = list(shuffle_samples(rows, Counts(["rows"]), seed=0, scratch=tmp_path))
+    assert all(isinstance(entry.line, bytes) == (length < LEAST_BYTES) for group in groups for entry in group)
+    shuffled = sorted(read_samples(groups), key=lambda sample: sample.sample_id)
+    assert [sample.model_copy(update={"twins": ()}) for sample in shuffled] == rows[:4]
+    assert [[twin.index for twin in sample.twins] for sample in shuffled] == [[str(at + 4), str(at + 8)] for at in range(4)]
 
 
 @pytest.mark.parametrize(
