@@ -6,6 +6,7 @@ import pytest
 
 from common.errors import ConfigError
 from common.records import Sample
+from producer.planning.long_lines import read_line
 from producer.planning.shuffle import Counts, shuffle_samples
 from tests.support.datasets import read_surveyed
 from tests.support.fleet import ROOT
@@ -69,7 +70,7 @@ def test_twins_are_asked_once(tmp_path: Path) -> None:
     counts = Counts(["twins"])
     samples = read("twins.jsonl").values()
     ((entry,),) = shuffle_samples(samples, counts, seed=0, scratch=tmp_path)
-    sample = Sample.model_validate_json(entry.line)
+    sample = Sample.model_validate_json(read_line(entry.line))
     assert (sample.index, sample.metadata) == ("1", {"split": "train"})
     assert [(twin.row, twin.index, twin.metadata) for twin in sample.twins] == [(1, "2", {"split": "test"})]
 
