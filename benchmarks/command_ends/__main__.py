@@ -64,6 +64,8 @@ def main() -> None:
         commands = choose_commands(asked.commands.split(","))
     except ValueError as error:
         parser.error(f"--commands: {error}")
+    # A shell starts a background command with SIGINT ignored, and the commands would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with tempfile.TemporaryDirectory(prefix="vlm-fleet-ends-") as folder, open_fleet(Path(folder)) as fleet:

@@ -103,7 +103,8 @@ def _make_row(source: dict[str, Any]) -> Row:
     row = {
         mapped.get(ours, ours): value for ours, value in (values | {name: texts[name] for name in mapped if name in texts}).items()
     }
-    return row | {theirs: values.get(ours, texts.get(ours, "1")) for ours, theirs in mapped.items()}
+    row |= {theirs: values.get(ours, texts.get(ours, "1")) for ours, theirs in mapped.items()}
+    return dict.fromkeys(source.get("ignore", ()), "not used") | row
 
 
 def _encode(row: Row, ending: str, compression: str) -> bytes:
