@@ -123,7 +123,12 @@ def _list_turns(prompt: PromptSpec) -> list[_Template]:
 
 def _render_turns(fields: dict[str, Any], prompt: PromptSpec, placement: Placement) -> Iterator[Message]:
     for role, text, where in _list_turns(prompt):
-        yield Message(role=role, content=merge_texts(placement.place(render_template(text, fields, where))))
+        parts = placement.place(render_template(text, fields, where))
+        if role == "assistant" and any(isinstance(part, int) for part in parts):
+            raise SampleError(
+                SampleCode.BAD_FIELD, f"{where}: found the marker of a media; expected media in turns of the user only"
+            )
+        yield Message(role=role, content=merge_texts(parts))
 
 
 def _place_own(sample: Sample, placement: Placement, offset: int) -> Iterator[Message]:

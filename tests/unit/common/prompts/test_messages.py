@@ -243,3 +243,12 @@ def test_marker_in_the_system_message_is_a_fault() -> None:
             render(make_sample("Why?", RED), system=system)
         assert caught.value.code == "bad_field"
     assert render(make_sample("Why?"), system="The tag <image>").messages[0].content == ("The tag <image>",)
+
+
+def test_marker_in_a_turn_of_the_assistant_is_a_fault() -> None:
+    turns = [{"role": "user", "text": "Look."}, {"role": "assistant", "text": "<image>"}, {"role": "user", "text": "Why?"}]
+    with pytest.raises(
+        SampleError, match=r"^prompt\.turns\.1\.text: found the marker of a media; expected media in turns of the user"
+    ):
+        render(make_sample("Why?", RED), turns=turns)
+    assert render(make_sample("Why?"), turns=turns).messages[1].content == ("<image>",)
