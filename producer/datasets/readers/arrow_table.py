@@ -35,7 +35,7 @@ def read_parquet(source: DatasetSource) -> Iterator[Row]:
         if (found := sum(group.num_rows for group in groups)) != file.metadata.num_rows:
             raise pa.ArrowInvalid(f"the row groups have {found} rows and the footer says {file.metadata.num_rows}")
         widest = max((group.total_byte_size / max(group.num_rows, 1) for group in groups), default=0)
-        # Arrow's allocator keeps freed pages for each thread: threads add 200 MB for pages of 100 MB, and do not save time here.
+        # Arrow's allocator keeps freed pages for each thread: threads add 100 MB for pages of 100 MB, and do not save time here.
         batches = file.iter_batches(_limit_rows(widest), use_threads=False)
         yield from _read_batches(batches, file.schema_arrow, source)
 
@@ -88,6 +88,7 @@ def _read_batches(batches: Iterator[pa.RecordBatch], schema: pa.Schema, source: 
     number = 0
     for batch in batches:
         batch.validate()
+        pa.default_memory_pool().release_unused()  # Arrow keeps freed pages for a while, and a page can have 100 MB
         step = _limit_rows(batch.nbytes / max(batch.num_rows, 1))
         for start in range(0, batch.num_rows, step):
             for fields, damage in _convert_rows(batch.slice(start, step)):
