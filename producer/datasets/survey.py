@@ -99,11 +99,11 @@ class _Kinds:
     answered: int = 0
     yes_no: int = 0
     numbers: int = 0
-    format_kind: Kind | None = None
+    format_kinds: dict[bool, set[Kind | None]] = field(default_factory=dict)  # of the rows with and without answers
 
     def add(self, target: tuple[str, ...], format_kind: Kind | None) -> None:
         self.rows += 1
-        self.format_kind = format_kind
+        self.format_kinds.setdefault(bool(target), set()).add(format_kind)
         if target:
             self.answered += 1
             self.yes_no += are_yes_no(target)
@@ -115,8 +115,9 @@ class _Kinds:
             return None
         if self.answered and self.yes_no == self.answered:
             return "yes_no"
-        if self.format_kind or not self.answered:
-            return self.format_kind or "free_text"
+        given = self.format_kinds[bool(self.answered)]
+        if (kind := next(iter(given)) if len(given) == 1 else None) or not self.answered:
+            return kind or "free_text"
         return "number" if self.numbers == self.answered else "short_text"
 
 

@@ -68,6 +68,7 @@ def read_coco(source: DatasetSource) -> Iterator[Row]:
         try:
             fill_row(row, source)
             row.fields = shape(dict(row.fields), answers, seen)
+            row.kind = None if is_vqa else "free_text"
         except SampleError as error:
             row.fault = row.fault or find_fault(source, row.line, error)
         yield row
