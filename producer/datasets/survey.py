@@ -12,18 +12,21 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 from string import ascii_uppercase
 from typing import Any, NamedTuple
 
 import structlog
 
-from common.digests import digest_record
 from common.errors import ConfigError, SampleError
 from common.records import Kind, Media, Record
+from common.settings import get_settings
+from common.spec.media_roots import find_media_roots
 from common.spec.models import DatasetSource, RunSpec
 from producer.datasets.columns import Column, suggest_field
 from producer.datasets.fields import are_yes_no, is_number, read_mathvista_kind, to_target
-from producer.datasets.media import MediaKind, Reference, digest_path, find_path, find_size, refer
+from producer.datasets.media import MediaKind, Reference, is_base64_image, refer
+from producer.datasets.media_files import Lack, LackingFile, MediaFiles
 from producer.datasets.registry import find_reader
 from producer.datasets.rows import MEDIA_KINDS, Row, plan_reading
 from producer.datasets.samples import sort_fields
@@ -32,63 +35,77 @@ from producer.datasets.values.conversations import read_conversation
 
 log = structlog.get_logger()
 
-# A local disk reads 8,000 files or 800 MB in a second (docs/identity.md), so enqueueing takes at most about 5 s longer.
-MOST_FILES = 20_000
-MOST_BYTES = 4 * 2**30
 _MOST_COLUMNS = 1_000  # further names of a file are not surveyed, so that memory is bounded
 
 _MARKER = re.compile(r"<(image|video)( ?\d+)?>")
 
 
 class Notice(Record):
-    """Something in a dataset that is probably not intended. ``rows`` counts the rows that it affects, ``hint`` is the remedy."""
+    """Something in a dataset that is probably not intended. ``rows`` counts the rows that it affects, ``hint`` is the remedy.
+
+    ``path`` is the first file that a worker could not read, and ``column`` the field that names it.
+    """
 
     event: str
     dataset: str
     column: str | None = None
     rows: int
     looks_like: str | None = None
+    path: str | None = None
     hint: str
 
 
 class Survey(NamedTuple):
-    """The result of a survey: the source with its media digest and the kind of its rows, and the notices for the user."""
+    """The result of a survey: the source with its media digest and the kind of its rows, and the notices for the user.
+
+    ``refusal`` is the reason why the dataset must not be enqueued, or None.
+    """
 
     source: DatasetSource
     notices: tuple[Notice, ...]
+    refusal: str | None = None
 
 
 def survey_specs(specs: Sequence[RunSpec]) -> tuple[list[RunSpec], list[Notice]]:
     """Return the specs of one spec file with surveyed datasets, and the notices. All specs have the same datasets.
 
-    The log gets the notices as warnings. Raises ``ConfigError`` as ``survey_dataset`` does.
+    The log gets the notices as warnings. Raises ``ConfigError`` as ``survey_dataset`` does, and if all media of a dataset are
+    missing.
     """
-    surveys = [survey_dataset(source) for source in specs[0].datasets]
+    first = specs[0]
+    roots = find_media_roots(get_settings(), first.datasets, first.prompt.examples)
+    surveys = [survey_dataset(source, roots) for source in first.datasets]
+    if refusals := [survey.refusal for survey in surveys if survey.refusal]:
+        raise ConfigError(refusals[0])
     notices = [notice for survey in surveys for notice in survey.notices]
     for notice in notices:
-        name, rows, hint = notice.dataset, notice.rows, notice.hint
-        if notice.column is None:
-            log.warning("dataset.marker_without_media", dataset=name, rows=rows, hint=hint)
-        else:
-            log.warning(
-                "dataset.column_unused", dataset=name, column=notice.column, looks_like=notice.looks_like, rows=rows, hint=hint
-            )
+        _log_notice(notice)
     datasets = tuple(survey.source for survey in surveys)
     return [spec.model_copy(update={"datasets": datasets}) for spec in specs], notices
 
 
-def survey_dataset(source: DatasetSource) -> Survey:
-    """Return the survey of a resolved source.
+def _log_notice(notice: Notice) -> None:
+    name, rows, hint, column = notice.dataset, notice.rows, notice.hint, notice.column
+    if notice.event == "dataset.media_missing":
+        log.warning("dataset.media_missing", dataset=name, column=column, rows=rows, path=notice.path, hint=hint)
+    elif notice.event == "dataset.marker_without_media":
+        log.warning("dataset.marker_without_media", dataset=name, rows=rows, hint=hint)
+    else:
+        log.warning("dataset.column_unused", dataset=name, column=column, looks_like=notice.looks_like, rows=rows, hint=hint)
+
+
+def survey_dataset(source: DatasetSource, roots: Sequence[Path] = ()) -> Survey:
+    """Return the survey of a resolved source. ``roots`` are the folders that media may be read from.
 
     Raises ``ConfigError`` if no row has media, and a column that no field uses certainly holds media: the questions would be asked
     without them.
     """
-    facts = Facts(source)
+    facts = Facts(source, roots)
     for row in islice(find_reader(source)(source), source.limit):
         facts.add_row(row)
     facts.check_media()
-    surveyed = source.model_copy(update={"media_digest": _digest_files(source, facts.paths), "found_kind": facts.kinds.find_kind()})
-    return Survey(surveyed, tuple(facts.find_notices()))
+    surveyed = source.model_copy(update={"media_digest": facts.files.digest(), "found_kind": facts.kinds.find_kind()})
+    return Survey(surveyed, tuple(facts.find_notices()), facts.find_refusal())
 
 
 @dataclass
@@ -123,10 +140,11 @@ class _Kinds:
 
 @dataclass
 class Facts:
-    """What the rows of a dataset show. ``paths`` maps the path of a media file to its content key, up to the limit."""
+    """What the rows of a dataset show. ``lacking`` is the first file that could not be read for each reason, and its field."""
 
     source: DatasetSource
-    paths: dict[str, str] = field(default_factory=dict)
+    roots: Sequence[Path] = ()
+    lacking: dict[Lack, tuple[LackingFile, str | None]] = field(default_factory=dict)
     kinds: _Kinds = field(default_factory=_Kinds)
     used: Counter[str] = field(default_factory=Counter)
     columns: dict[str, Column] = field(default_factory=dict)
@@ -135,7 +153,7 @@ class Facts:
 
     def __post_init__(self) -> None:
         self.reading = plan_reading(self.source)
-        self._most = {"never": 0, "auto": MOST_FILES + 1, "always": None}[self.source.digest_media]
+        self.files = MediaFiles(self.source, self.roots)
 
     def add_row(self, row: Row) -> None:
         self.reading = row.reading or self.reading
@@ -143,11 +161,8 @@ class Facts:
         self.used.update(list(found))
         references, last_turn = self._read_media(row, found)
         self.with_media += bool(references)
-        for reference in references:
-            path = find_path(reference.media)
-            if path and (self._most is None or len(self.paths) < self._most):
-                # A key is the path as written in the row, so a dataset keeps its digest when it is moved.
-                self.paths.setdefault(path, reference.key)
+        if (lacking := self.files.add_row(references)) and lacking.lack not in self.lacking:
+            self.lacking[lacking.lack] = lacking, self._find_field(found, lacking.reference)
         target, options = _try(to_target, found.get("target")) or ((last_turn,) if last_turn else ()), found.get("options")
         for name, value in unused.items():
             if name in self.columns or (name not in self.reading.ours and len(self.columns) < _MOST_COLUMNS):
@@ -169,8 +184,23 @@ class Facts:
                     f"ignore: [{name}] to ask without it"
                 )
 
+    def find_refusal(self) -> str | None:
+        """Return the message for a dataset of which all media are missing, although its files are read here, or None."""
+        if not self.files.are_all_absent or self.source.digest_media == "never":
+            return None
+        lacking, column = self.lacking[Lack.ABSENT]
+        return (
+            f"dataset {self.source.name!r}: the media of all {self.files.checked:,} rows with media are missing: the first, "
+            f"{lacking.path} (field {column!r}), {lacking.lack}. Relative paths start at media_root ({self.reading.root}); "
+            "expected the files there: correct the paths or media_root. If only the workers have the files, set "
+            "digest_media: never in the dataset"
+        )
+
     def find_notices(self) -> Iterator[Notice]:
         name = self.source.name
+        for lack, (file, named) in self.lacking.items():
+            event, rows, hint = "dataset.media_missing", self.files.rows[lack], f"the file {lack}; {_REMEDIES[lack]}"
+            yield Notice(event=event, dataset=name, column=named, rows=rows, path=file.path, hint=hint)
         for theirs, column in self.columns.items():
             if ours := suggest_field(theirs, column, self.used + Counter(image=self.with_media)):
                 hint = f"use it with {_write_mapping(ours, theirs)}, or leave it out with ignore: [{theirs}]"
@@ -201,6 +231,13 @@ class Facts:
             return references, None
         return list(conversation.media), conversation.target
 
+    def _find_field(self, found: dict[str, tuple[str, Any]], reference: Reference) -> str | None:
+        """Return the field in the file that names a media, or None if the reader has found it."""
+        for ours, kind in MEDIA_KINDS.items():
+            if ours in found and reference in self._name_media(found[ours][1], kind):
+                return found[ours][0]
+        return found["messages"][0] if "messages" in found else None
+
     def _name_media(self, value: Any, kind: MediaKind) -> list[Reference]:
         if isinstance(value, list):
             return [reference for one in value for reference in self._name_media(one, kind)]
@@ -212,10 +249,17 @@ class Facts:
         if not isinstance(value, str) or not value or value.isspace():
             return []
         try:
-            return [_EMBEDDED] if value[:5].lower() == "data:" else [refer(value, kind, self.reading.root)]
+            is_embedded = value[:5].lower() == "data:" or is_base64_image(value)
+            return [_EMBEDDED] if is_embedded else [refer(value, kind, self.reading.root)]
         except SampleError:
             return []
 
+
+_REMEDIES = {
+    Lack.ABSENT: "relative paths start at media_root; if only the workers have the files, digest_media: never skips their digests",
+    Lack.UNREADABLE: "expected a file that this user may read; check its permissions",
+    Lack.OUTSIDE: "set the dataset's media_root, or start the workers with FLEET_MEDIA_ROOTS",
+}
 
 _EMBEDDED = Reference(Media(data=""), "")
 
@@ -239,21 +283,3 @@ def _try_mathvista(unused: dict[str, Any]) -> Kind | None:
 
 def _write_mapping(ours: str, theirs: str) -> str:
     return f"fields: {{{ours}: {theirs}}}"
-
-
-def _digest_files(source: DatasetSource, paths: dict[str, str]) -> str | None:
-    """Return the digest of all files, or None if they count by path only."""
-    if source.digest_media == "auto" and (len(paths) > MOST_FILES or sum(find_size(path) or 0 for path in paths) > MOST_BYTES):
-        log.warning(
-            "media.named_by_path",
-            dataset=source.name,
-            hint=f"more than {MOST_FILES:,} files or {MOST_BYTES >> 30} GiB: they count by path, not by content, and changes "
-            "of the files are not detected; set digest_media: always to count their content",
-        )
-        return None
-    digests = {key: digest for path, key in paths.items() if (digest := digest_path(path))}
-    if missing := len(paths) - len(digests):
-        log.warning(
-            "media.named_by_path", dataset=source.name, files=missing, hint="not readable here: they count by path, not by content"
-        )
-    return digest_record(digests) if digests else None
