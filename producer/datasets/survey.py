@@ -157,6 +157,7 @@ class Facts:
 
     def add_row(self, row: Row) -> None:
         self.reading = row.reading or self.reading
+        known = {*self.reading.ours, *row.metadata}  # the reader itself uses what it puts into the metadata
         found, unused = sort_fields(row, self.reading)
         self.used.update(list(found))
         references, last_turn = self._read_media(row, found)
@@ -165,7 +166,7 @@ class Facts:
             self.lacking[lacking.lack] = lacking, self._find_field(found, lacking.reference)
         target, options = _try(to_target, found.get("target")) or ((last_turn,) if last_turn else ()), found.get("options")
         for name, value in unused.items():
-            if name in self.columns or (name not in self.reading.ours and len(self.columns) < _MOST_COLUMNS):
+            if name in self.columns or (name not in known and len(self.columns) < _MOST_COLUMNS):
                 self.columns.setdefault(name, Column()).add(value, self.reading.root, target)
         if not references and any(_MARKER.search(str(found[name][1])) for name in ("question", "hint", "options") if name in found):
             self.unmatched_markers += 1

@@ -12,6 +12,7 @@ from producer.datasets.readers.jsonl import fill_row
 from producer.datasets.rows import MEDIA_KINDS, Reading, Row
 
 TEXT_LIMIT_BYTES = 8 * 2**20
+FILE_NAME = "file_name"  # the field of a metadata file that names the media of its row
 CLASS = "cls"  # the field with the class of an image in webdataset shards
 
 
@@ -75,7 +76,7 @@ def complete_row(row: Row, reading: Reading, index: str, caption: tuple[str, str
     mapped = reading.source.fields
     fields = {}
     for name, value in row.fields.items():
-        if name not in mapped.values() and reading.ours.get(name) in MEDIA_KINDS:
+        if name not in mapped.values() and (name == FILE_NAME or reading.ours.get(name) in MEDIA_KINDS):
             row.metadata[name] = value
         else:
             fields[name] = value
