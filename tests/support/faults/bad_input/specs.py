@@ -228,11 +228,11 @@ SPECS = (
     CommandCase(
         "wrong media_root",
         "a dataset with `media_root: pics`, and no such folder",
-        "…producer: dataset 'asking': the media of all 1 rows with media are missing: the first, pics/a.png (field 'image'), does not "
-        "exist. Relative paths start at media_root (…pics); expected the files there: correct the paths or media_root. If only "
+        "…producer: dataset 'asking': the media of all 1 rows with media are missing: the first, pics/a.png (field 'image'), does "
+        "not exist. Relative paths start at media_root (…pics); expected the files there: correct the paths or media_root. If only "
         "the workers have the files, set digest_media: never in the dataset",
         spec="model: quick\ndatasets: [{path: asking.jsonl, media_root: pics}]\n",
-        prepare=file("asking.jsonl", '{"question": "What?", "image": "a.png"}\n'),
+        prepare=file("asking.jsonl", lambda: b'{"question": "What?", "image": "a.png"}\n'),
     ),
 )
 
