@@ -23,12 +23,12 @@ from common.records import Kind, Media, Record
 from common.settings import get_settings
 from common.spec.media_roots import find_media_roots
 from common.spec.models import DatasetSource, RunSpec
-from producer.datasets.columns import Column, suggest_field
+from producer.datasets.columns import Column, suggest_field, suggest_mapping, write_mapping
 from producer.datasets.fields import are_yes_no, is_number, read_mathvista_kind, to_target
 from producer.datasets.media import MediaKind, Reference, is_base64_image, refer
 from producer.datasets.media_files import Lack, LackingFile, MediaFiles
 from producer.datasets.registry import find_reader
-from producer.datasets.rows import MEDIA_KINDS, Row, plan_reading
+from producer.datasets.rows import MEDIA_KINDS, Row, explain_unmapped, plan_reading
 from producer.datasets.samples import sort_fields
 from producer.datasets.values.choices import to_options
 from producer.datasets.values.conversations import read_conversation
@@ -103,6 +103,7 @@ def survey_dataset(source: DatasetSource, roots: Sequence[Path] = ()) -> Survey:
     facts = Facts(source, roots)
     for row in islice(find_reader(source)(source), source.limit):
         facts.add_row(row)
+    facts.check_mapping()
     facts.check_media()
     surveyed = source.model_copy(update={"media_digest": facts.files.digest(), "found_kind": facts.kinds.find_kind()})
     return Survey(surveyed, tuple(facts.find_notices()), facts.find_refusal())
@@ -144,6 +145,8 @@ class Facts:
 
     source: DatasetSource
     roots: Sequence[Path] = ()
+    seen: dict[str, None] = field(default_factory=dict)  # all names of columns, except those above the limit
+    readable: int = 0  # rows that the reader could read
     lacking: dict[Lack, tuple[LackingFile, str | None]] = field(default_factory=dict)
     kinds: _Kinds = field(default_factory=_Kinds)
     used: Counter[str] = field(default_factory=Counter)
@@ -154,9 +157,15 @@ class Facts:
     def __post_init__(self) -> None:
         self.reading = plan_reading(self.source)
         self.files = MediaFiles(self.source, self.roots)
+        self.unmapped = set(self.source.fields.values())
 
     def add_row(self, row: Row) -> None:
         self.reading = row.reading or self.reading
+        names = row.fields if row.columns is None else row.columns
+        self.unmapped.difference_update(names)
+        if len(self.seen) < _MOST_COLUMNS:
+            self.seen.update(dict.fromkeys(names))
+        self.readable += row.fault is None
         known = {*self.reading.ours, *row.metadata}  # the reader itself uses what it puts into the metadata
         found, unused = sort_fields(row, self.reading)
         self.used.update(list(found))
@@ -173,12 +182,17 @@ class Facts:
         if "kind" not in found and not (options and _try(to_options, options)) and not _try_mathvista(unused):
             self.kinds.add(target, row.kind)
 
+    def check_mapping(self) -> None:
+        """Raise ``ConfigError`` if the source maps a column that no row has."""
+        if self.unmapped and self.seen:
+            raise ConfigError(explain_unmapped(self.source, min(self.unmapped), sorted(self.seen)))
+
     def check_media(self) -> None:
         if self.with_media:
             return
         for name, column in self.columns.items():
             if column.holds_media:
-                mapping = _write_mapping(column.media or "image", name)
+                mapping = write_mapping(self._suggest() | {column.media or "image": name})
                 raise ConfigError(
                     f"dataset {self.source.name!r}: {self.source.path}: column {name!r} holds media in {column.rows:,} rows, and "
                     f"no field uses it, so the questions would be asked without media; expected {mapping} in the dataset, or "
@@ -186,7 +200,9 @@ class Facts:
                 )
 
     def find_refusal(self) -> str | None:
-        """Return the message for a dataset of which all media are missing, although its files are read here, or None."""
+        """Return the message for a dataset without questions, or of which all media are missing although files are read here."""
+        if self.readable and not (self.source.question or self.used["question"] or self.used["messages"]):
+            return self._explain_no_question()
         if not self.files.are_all_absent or self.source.digest_media == "never":
             return None
         lacking, column = self.lacking[Lack.ABSENT]
@@ -197,6 +213,20 @@ class Facts:
             "digest_media: never in the dataset"
         )
 
+    def _explain_no_question(self) -> str:
+        columns, mapping = ", ".join(list(self.seen)[:20]) or "none", self._suggest()
+        given = "question: TEXT in the dataset, which asks the same about every row"
+        if mapping.keys() & {"question", "messages"}:
+            expected = f"{write_mapping(mapping)} in the dataset"
+        elif self.with_media:
+            expected = f"{given}, or fields: {{question: COLUMN}}"
+        else:
+            expected = f"{write_mapping({'question': 'COLUMN', **mapping})} in the dataset, or {given}"
+        return f"dataset {self.source.name!r}: {self.source.path}: no row has a question; columns: {columns}; expected {expected}"
+
+    def _suggest(self) -> dict[str, str]:
+        return suggest_mapping(self.columns, self.used + Counter(image=self.with_media))
+
     def find_notices(self) -> Iterator[Notice]:
         name = self.source.name
         for lack, (file, named) in self.lacking.items():
@@ -204,7 +234,7 @@ class Facts:
             yield Notice(event=event, dataset=name, column=named, rows=rows, path=file.path, hint=hint)
         for theirs, column in self.columns.items():
             if ours := suggest_field(theirs, column, self.used + Counter(image=self.with_media)):
-                hint = f"use it with {_write_mapping(ours, theirs)}, or leave it out with ignore: [{theirs}]"
+                hint = f"use it with {write_mapping({ours: theirs})}, or leave it out with ignore: [{theirs}]"
                 event = "dataset.column_unused"
                 yield Notice(event=event, dataset=name, column=theirs, rows=column.rows, looks_like=ours, hint=hint)
         letters = [letter for letter in ascii_uppercase if letter in self.columns and self.columns[letter].rows]
@@ -280,7 +310,3 @@ def _try_mathvista(unused: dict[str, Any]) -> Kind | None:
         return read_mathvista_kind(unused, has_options=True)
     except SampleError:
         return None
-
-
-def _write_mapping(ours: str, theirs: str) -> str:
-    return f"fields: {{{ours}: {theirs}}}"
