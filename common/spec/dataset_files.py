@@ -75,6 +75,11 @@ def find_matches(pattern: str) -> list[str]:
     return found
 
 
+def names_any_file(pattern: str) -> bool:
+    """Return whether a text of a pattern's braces names a file."""
+    return any(os.path.isfile(path) for text in expand_braces(pattern) for path in glob(text, recursive=True))
+
+
 def iterate_folder(folder: str) -> Iterator[str]:
     """Yield the relative path of each file in a folder and its subfolders, sorted. Hidden files and folders are skipped.
 
