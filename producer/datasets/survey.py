@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import structlog
 
 from common.errors import ConfigError, SampleError
+from common.prompts.built_in import DEFAULT
 from common.records import Kind, Media, Record
 from common.settings import get_settings
 from common.spec.media_roots import find_media_roots
@@ -58,12 +59,14 @@ class Notice(Record):
 class Survey(NamedTuple):
     """The result of a survey: the source with its media digest and the kind of its rows, and the notices for the user.
 
-    ``refusal`` is the reason why the dataset must not be enqueued, or None.
+    ``refusal`` is the reason why the dataset must not be enqueued, or None. ``conversations`` counts the rows that have one.
     """
 
     source: DatasetSource
     notices: tuple[Notice, ...]
     refusal: str | None = None
+    rows: int = 0
+    conversations: int = 0
 
 
 def survey_specs(specs: Sequence[RunSpec]) -> tuple[list[RunSpec], list[Notice]]:
@@ -78,16 +81,31 @@ def survey_specs(specs: Sequence[RunSpec]) -> tuple[list[RunSpec], list[Notice]]
     if refusals := [survey.refusal for survey in surveys if survey.refusal]:
         raise ConfigError(refusals[0])
     notices = [notice for survey in surveys for notice in survey.notices]
+    if any(spec.prompt.turns or spec.prompt.template != DEFAULT for spec in specs):
+        notices += _find_unused_template(surveys)
     for notice in notices:
         _log_notice(notice)
     datasets = tuple(survey.source for survey in surveys)
     return [spec.model_copy(update={"datasets": datasets}) for spec in specs], notices
 
 
+def _find_unused_template(surveys: Sequence[Survey]) -> list[Notice]:
+    """Return a notice for each dataset if no row of any dataset uses the template of the prompt."""
+    if any(survey.conversations < survey.rows for survey in surveys):
+        return []
+    event, hint = (
+        "prompt.template_unused",
+        "all rows have conversations, which are sent as written; use prompt.suffix",
+    )
+    return [Notice(event=event, dataset=survey.source.name, rows=survey.rows, hint=hint) for survey in surveys]
+
+
 def _log_notice(notice: Notice) -> None:
     name, rows, hint, column = notice.dataset, notice.rows, notice.hint, notice.column
     if notice.event == "dataset.media_missing":
         log.warning("dataset.media_missing", dataset=name, column=column, rows=rows, path=notice.path, hint=hint)
+    elif notice.event == "prompt.template_unused":
+        log.warning("prompt.template_unused", dataset=name, rows=rows, hint=hint)
     elif notice.event == "dataset.marker_without_media":
         log.warning("dataset.marker_without_media", dataset=name, rows=rows, hint=hint)
     else:
@@ -106,7 +124,7 @@ def survey_dataset(source: DatasetSource, roots: Sequence[Path] = ()) -> Survey:
     facts.check_mapping()
     facts.check_media()
     surveyed = source.model_copy(update={"media_digest": facts.files.digest(), "found_kind": facts.kinds.find_kind()})
-    return Survey(surveyed, tuple(facts.find_notices()), facts.find_refusal())
+    return Survey(surveyed, tuple(facts.find_notices()), facts.find_refusal(), facts.readable, facts.used["messages"])
 
 
 @dataclass
