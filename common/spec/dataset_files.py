@@ -112,6 +112,11 @@ def _iterate_folders(folder: str) -> Iterator[str]:
         waiting.extend(entry.path for entry in inner if entry.is_symlink())
 
 
+def names_any_file(pattern: str) -> bool:
+    """Return whether a text of a pattern's braces names a file."""
+    return any(os.path.isfile(path) for text in expand_braces(pattern) for path in _expand_wildcards(text))
+
+
 def iterate_folder(folder: str) -> Iterator[str]:
     """Yield the relative path of each file in a folder and its subfolders, sorted. Hidden files and folders are skipped.
 

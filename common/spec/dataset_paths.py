@@ -11,7 +11,7 @@ from pathlib import Path
 
 from common.digests import digest_file, digest_record
 from common.errors import ConfigError, explain_unreadable
-from common.spec.dataset_files import digest_folder, find_folder_format, find_matches, has_media_ending, is_hub
+from common.spec.dataset_files import digest_folder, find_folder_format, find_matches, has_media_ending, is_hub, names_any_file
 from common.spec.models import COMPRESSED_ENDINGS, GLOB_CHARACTERS, DatasetSource
 
 TABLE_FORMATS = frozenset({"arrow", "csv", "csv_semicolon", "json", "jsonl", "parquet", "tsv", "vlmeval_tsv"})
@@ -92,6 +92,11 @@ def _find_matches(text: str, candidates: Iterable[Path], where: str) -> list[Pat
             return [Path(path) for path in find_matches(str(pattern))]
         except FileNotFoundError as error:
             missing.append(str(error.filename))
+            if names_any_file(str(pattern)):
+                raise ConfigError(
+                    f"{where}: no file matches {text!r}; looked at {error.filename}; expected this file too, because other files "
+                    "that the braces name exist"
+                ) from None
     raise ConfigError(f"{where}: no file matches {text!r}; looked at {', '.join(missing)}; expected at least one file")
 
 

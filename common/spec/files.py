@@ -19,6 +19,9 @@ from common.spelling import suggest
 
 Model = TypeVar("Model", bound=BaseModel)
 
+# Fields that are set when a spec is resolved. Users do not write them, so no message suggests them.
+_RESOLVED = frozenset({"digest", "digests", "files", "found_kind", "media_digest"})
+
 BUILT_IN_PROFILES = Path(__file__).resolve().parents[2] / "workers" / "profiles"
 
 
@@ -190,7 +193,7 @@ def _fields_at(model: type[BaseModel], parents: list[Any]) -> list[str]:
         below = [found for field in fields for found in _models_in(field.annotation)]
         named = [one for one in here if one.__name__ == parent]
         here = below or named or here  # otherwise the step is the index of a list or the key of a mapping
-    return sorted({name for one in here for name in one.model_fields})
+    return sorted({name for one in here for name in one.model_fields} - _RESOLVED)
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

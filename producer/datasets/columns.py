@@ -8,6 +8,7 @@ import base64
 import binascii
 import difflib
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import PurePosixPath
@@ -43,6 +44,7 @@ SUGGESTED: dict[str, tuple[str, ...]] = {
     ),
     "video": ("clip", "clip_id", "video_file", "video_name", "video_id", "video_url", "video_paths"),
 }
+_TURN_NAMES = ({"role", "content"}, {"from", "value"})
 _CLOSE = 0.8  # similarity of two names, from 0 to 1; `answer_1` and `answer` have 0.86
 _LOOKED_AT = 20  # filled values of a column
 
@@ -64,6 +66,7 @@ class Look(StrEnum):
     IMAGE_NAME = "image name"
     VIDEO_NAME = "video name"
     OPTIONS = "options"
+    MESSAGES = "messages"
 
 
 _KINDS: dict[Look, MediaKind] = {
@@ -87,7 +90,7 @@ class Column:
         self.rows += 1
         if self.looked_at < _LOOKED_AT:
             self.looked_at += 1
-            if look := look_at(value, root) or look_at_options(value, target):
+            if look := look_at(value, root) or look_at_options(value, target) or look_at_messages(value):
                 self.looks[look] += 1
 
     @property
@@ -100,6 +103,11 @@ class Column:
     def holds_media(self) -> bool:
         """Return whether all values certainly are media: bytes, base64 text, or files on this machine."""
         return self._count(Look.IMAGE, Look.VIDEO)
+
+    @property
+    def holds_messages(self) -> bool:
+        """Return whether all values are conversations."""
+        return self._count(Look.MESSAGES)
 
     @property
     def holds_options(self) -> bool:
@@ -125,12 +133,30 @@ def suggest_field(name: str, column: Column, used: Counter[str]) -> str | None:
     }
     if free["options"] and column.holds_options:
         return "options"
+    if free["question"] and column.holds_messages:
+        return "messages"
     lowered = name.casefold()
     for ours, is_free in free.items():
         known = [alias for alias in ALIASES[ours] if len(alias) > 3]
         if is_free and (lowered in SUGGESTED[ours] or difflib.get_close_matches(lowered, known, n=1, cutoff=_CLOSE)):
             return ours
     return None
+
+
+def suggest_mapping(columns: Mapping[str, Column], used: Counter[str]) -> dict[str, str]:
+    """Return the mapping of our fields to columns that a dataset probably needs, with one column for each field."""
+    found: dict[str, str] = {}
+    for name, column in columns.items():
+        if ours := suggest_field(name, column, used):
+            found.setdefault(ours, name)
+    if "messages" in found:
+        found.pop("question", None)
+    return {ours: found[ours] for ours in ALIASES if ours in found}
+
+
+def write_mapping(mapping: Mapping[str, str]) -> str:
+    """Return the line of a dataset that maps our fields to columns."""
+    return f"fields: {{{', '.join(f'{ours}: {theirs}' for ours, theirs in mapping.items())}}}"
 
 
 def look_at(value: Any, root: str) -> Look | None:
@@ -157,6 +183,14 @@ def look_at_options(value: Any, target: tuple[str, ...]) -> Look | None:
     if not all(isinstance(text, str) for text in texts) or not letters <= set(ascii_uppercase):
         return None
     return Look.OPTIONS if target and all(text in letters or text in texts for text in target) else None
+
+
+def look_at_messages(value: Any) -> Look | None:
+    """Return ``MESSAGES`` for a list of turns: objects with role and content, or from and value."""
+    if not isinstance(value, list) or not value:
+        return None
+    turns = all(isinstance(turn, dict) and any(pair <= turn.keys() for pair in _TURN_NAMES) for turn in value)
+    return Look.MESSAGES if turns else None
 
 
 def _look_at_bytes(value: bytes) -> Look | None:

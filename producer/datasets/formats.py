@@ -1,9 +1,10 @@
 """Find the format of a file by its content, where its ending does not say it.
 
-The endings ``.json``, ``.csv`` and ``.tsv`` each stand for several formats: a JSON array or JSON lines, several delimiters, and
-VLMEvalKit's TSV or a plain table. A file with another ending, or with none, is recognised by its first bytes or its header.
+The endings ``.json``, ``.csv`` and ``.tsv`` each stand for several formats: a JSON array, JSON lines or COCO, several delimiters,
+and VLMEvalKit's TSV or a plain table. A file with another ending, or with none, is recognised by its first bytes or its header.
 """
 
+import re
 from io import BufferedReader, BytesIO
 from itertools import islice
 from pathlib import Path
@@ -18,6 +19,8 @@ from producer.datasets.rows import plan_reading
 
 _MAGIC = {b"PAR1": "parquet", b"ARROW1": "arrow", b"FEA1": "arrow", b"\xff\xff\xff\xff": "arrow"}
 _TABLE_FORMATS = {b",": "csv", b";": "csv_semicolon", b"\t": "tsv"}
+_COCO = re.compile(rb'"(images"\s*:\s*\[\s*\{[^{}]*"file_name"|questions"\s*:\s*\[\s*\{[^{}]*"question_id")\s*:')
+_QUESTIONS = re.compile(rb'"question"\s*:\s*\[')
 _HEAD_BYTES = 2**20
 _FIRST_LINE_BYTES = 16 * 2**20
 _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="
@@ -43,7 +46,9 @@ def refine_format(source: DatasetSource, by_ending: str | None) -> str | None:
         skip_bom(stream)
         begin = stream.peek(1).lstrip()[:1]
         if by_ending == "json" or (by_ending is None and begin in (b"[", b"{")):
-            return "jsonl" if begin == b"{" and _has_json_lines(stream, source) else "json"
+            if begin == b"{" and _has_json_lines(stream, source):
+                return "jsonl"
+            return "coco" if begin == b"{" and _is_coco(source) else "json"
         head = stream.read(_HEAD_BYTES)
     return _find_table_format(source, head, by_ending)
 
@@ -56,6 +61,13 @@ def _has_json_lines(stream: BufferedReader, source: DatasetSource) -> bool:
         return False
     names = plan_reading(source).names["question"]
     return stream.peek(1).lstrip().startswith(b"{") or any(isinstance(found.get(name), str) for name in names)
+
+
+def _is_coco(source: DatasetSource) -> bool:
+    """Return whether a JSON object begins like COCO captions or VQA questions, and has no list of texts of questions."""
+    with open_text(source) as stream:
+        head = stream.read(_HEAD_BYTES)
+    return _COCO.search(head) is not None and not _QUESTIONS.search(head)
 
 
 def _find_table_format(source: DatasetSource, head: bytes, by_ending: str | None) -> str | None:

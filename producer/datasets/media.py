@@ -161,12 +161,17 @@ def embed(payload: bytes, kind: MediaKind, path: str, offset: int | None) -> Ref
 def _read_text(text: str, kind: MediaKind, place: Place, root: str) -> Reference:
     if text[:5].lower() == "data:":
         payload = _read_data_url(text)
-    elif text.startswith(_BASE64_OF_IMAGES) and len(text) > _SHORTEST_BASE64 and not text.encode().translate(None, _BASE64):
+    elif is_base64_image(text):
         payload = text.encode()
     else:
         return refer(text, kind, root)
     at = place.content.find(payload) if place.offset is not None and len(payload) > INLINE_LIMIT_BYTES else -1
     return embed(payload, kind, place.path, place.offset + at if place.offset is not None and at >= 0 else None)
+
+
+def is_base64_image(text: str) -> bool:
+    """Return whether a text is the base64 text of an image, without ``data:`` before it."""
+    return text.startswith(_BASE64_OF_IMAGES) and len(text) > _SHORTEST_BASE64 and not text.encode().translate(None, _BASE64)
 
 
 def _read_data_url(url: str) -> bytes:

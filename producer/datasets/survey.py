@@ -12,19 +12,23 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 from string import ascii_uppercase
 from typing import Any, NamedTuple
 
 import structlog
 
-from common.digests import digest_record
 from common.errors import ConfigError, SampleError
+from common.prompts.built_in import DEFAULT
 from common.records import Kind, Media, Record
+from common.settings import get_settings
+from common.spec.media_roots import find_media_roots
 from common.spec.models import DatasetSource, RunSpec
 from producer.console.progress import show_progress
-from producer.datasets.columns import Column, suggest_field
+from producer.datasets.columns import Column, suggest_field, suggest_mapping, write_mapping
 from producer.datasets.fields import are_yes_no, is_number, read_mathvista_kind, to_target
-from producer.datasets.media import MediaKind, Reference, digest_path, find_path, find_size, refer
+from producer.datasets.media import MediaKind, Reference, is_base64_image, refer
+from producer.datasets.media_files import Lack, LackingFile, MediaFiles
 from producer.datasets.registry import find_reader
 from producer.datasets.rows import MEDIA_KINDS, NamedColumns, Row, plan_reading
 from producer.datasets.samples import sort_fields
@@ -33,65 +37,96 @@ from producer.datasets.values.conversations import read_conversation
 
 log = structlog.get_logger()
 
-# A local disk reads 8,000 files or 800 MB in a second (docs/identity.md), so enqueueing takes at most about 5 s longer.
-MOST_FILES = 20_000
-MOST_BYTES = 4 * 2**30
 _MOST_COLUMNS = 1_000  # further names of a file are not surveyed, so that memory is bounded
 
 _MARKER = re.compile(r"<(image|video)( ?\d+)?>")
 
 
 class Notice(Record):
-    """Something in a dataset that is probably not intended. ``rows`` counts the rows that it affects, ``hint`` is the remedy."""
+    """Something in a dataset that is probably not intended. ``rows`` counts the rows that it affects, ``hint`` is the remedy.
+
+    ``path`` is the first file that a worker could not read, and ``column`` the field that names it.
+    """
 
     event: str
     dataset: str
     column: str | None = None
     rows: int
     looks_like: str | None = None
+    path: str | None = None
     hint: str
 
 
 class Survey(NamedTuple):
-    """The result of a survey: the source with its media digest and the kind of its rows, and the notices for the user."""
+    """The result of a survey: the source with its media digest and the kind of its rows, and the notices for the user.
+
+    ``refusal`` is the reason why the dataset must not be enqueued, or None. ``conversations`` counts the rows that have one.
+    """
 
     source: DatasetSource
     notices: tuple[Notice, ...]
+    refusal: str | None = None
+    rows: int = 0
+    conversations: int = 0
 
 
 def survey_specs(specs: Sequence[RunSpec]) -> tuple[list[RunSpec], list[Notice]]:
     """Return the specs of one spec file with surveyed datasets, and the notices. All specs have the same datasets.
 
-    The log gets the notices as warnings. Raises ``ConfigError`` as ``survey_dataset`` does.
+    The log gets the notices as warnings. Raises ``ConfigError`` as ``survey_dataset`` does, and if all media of a dataset are
+    missing.
     """
-    surveys = [survey_dataset(source) for source in specs[0].datasets]
+    first = specs[0]
+    roots = find_media_roots(get_settings(), first.datasets, first.prompt.examples)
+    surveys = [survey_dataset(source, roots) for source in first.datasets]
+    if refusals := [survey.refusal for survey in surveys if survey.refusal]:
+        raise ConfigError(refusals[0])
     notices = [notice for survey in surveys for notice in survey.notices]
+    if any(spec.prompt.turns or spec.prompt.template != DEFAULT for spec in specs):
+        notices += _find_unused_template(surveys)
     for notice in notices:
-        name, rows, hint = notice.dataset, notice.rows, notice.hint
-        if notice.column is None:
-            log.warning("dataset.marker_without_media", dataset=name, rows=rows, hint=hint)
-        else:
-            log.warning(
-                "dataset.column_unused", dataset=name, column=notice.column, looks_like=notice.looks_like, rows=rows, hint=hint
-            )
+        _log_notice(notice)
     datasets = tuple(survey.source for survey in surveys)
     return [spec.model_copy(update={"datasets": datasets}) for spec in specs], notices
 
 
-def survey_dataset(source: DatasetSource) -> Survey:
-    """Return the survey of a resolved source.
+def _find_unused_template(surveys: Sequence[Survey]) -> list[Notice]:
+    """Return a notice for each dataset if no row of any dataset uses the template of the prompt."""
+    if any(survey.conversations < survey.rows for survey in surveys):
+        return []
+    event, hint = (
+        "prompt.template_unused",
+        "all rows have conversations, which are sent as written; use prompt.suffix",
+    )
+    return [Notice(event=event, dataset=survey.source.name, rows=survey.rows, hint=hint) for survey in surveys]
+
+
+def _log_notice(notice: Notice) -> None:
+    name, rows, hint, column = notice.dataset, notice.rows, notice.hint, notice.column
+    if notice.event == "dataset.media_missing":
+        log.warning("dataset.media_missing", dataset=name, column=column, rows=rows, path=notice.path, hint=hint)
+    elif notice.event == "prompt.template_unused":
+        log.warning("prompt.template_unused", dataset=name, rows=rows, hint=hint)
+    elif notice.event == "dataset.marker_without_media":
+        log.warning("dataset.marker_without_media", dataset=name, rows=rows, hint=hint)
+    else:
+        log.warning("dataset.column_unused", dataset=name, column=column, looks_like=notice.looks_like, rows=rows, hint=hint)
+
+
+def survey_dataset(source: DatasetSource, roots: Sequence[Path] = ()) -> Survey:
+    """Return the survey of a resolved source. ``roots`` are the folders that media may be read from.
 
     Raises ``ConfigError`` if no row has media, and a column that no field uses certainly holds media: the questions would be asked
     without them.
     """
-    facts = collect_facts(source)
+    facts = collect_facts(source, roots)
     facts.check_media()
-    return Survey(facts.pin_source(), tuple(facts.find_notices()))
+    return Survey(facts.pin_source(), tuple(facts.find_notices()), facts.find_refusal(), facts.readable, facts.used["messages"])
 
 
-def collect_facts(source: DatasetSource) -> "Facts":
+def collect_facts(source: DatasetSource, roots: Sequence[Path] = ()) -> "Facts":
     """Read all rows of a resolved source. Raises ``ConfigError`` if ``fields`` or ``ignore`` names a column that is missing."""
-    facts, named = Facts(source), NamedColumns(source)
+    facts, named = Facts(source, roots), NamedColumns(source)
     undigested = source.model_copy(update={"digest_media": "never"})  # byte ranges of a tar: the survey does not use their digests
     for row in show_progress(islice(find_reader(source)(undigested), source.limit), "surveying rows"):
         named.add_row(row)
@@ -108,11 +143,11 @@ class _Kinds:
     answered: int = 0
     yes_no: int = 0
     numbers: int = 0
-    format_kind: Kind | None = None
+    format_kinds: dict[bool, set[Kind | None]] = field(default_factory=dict)  # of the rows with and without answers
 
     def add(self, target: tuple[str, ...], format_kind: Kind | None) -> None:
         self.rows += 1
-        self.format_kind = format_kind
+        self.format_kinds.setdefault(bool(target), set()).add(format_kind)
         if target:
             self.answered += 1
             self.yes_no += are_yes_no(target)
@@ -124,8 +159,9 @@ class _Kinds:
             return None
         if self.answered and self.yes_no == self.answered:
             return "yes_no"
-        if self.format_kind or not self.answered:
-            return self.format_kind or "free_text"
+        given = self.format_kinds[bool(self.answered)]
+        if (kind := next(iter(given)) if len(given) == 1 else None) or not self.answered:
+            return kind or "free_text"
         return "number" if self.numbers == self.answered else "short_text"
 
 
@@ -133,12 +169,15 @@ class _Kinds:
 class Facts:
     """What the rows of a dataset show.
 
-    ``paths`` maps the path of a media file to its content key, up to the limit. ``mapped`` counts the rows by our field and the
-    column that fills it. The column is empty for media that the format itself gives, such as the images of a folder.
+    ``lacking`` is the first file that could not be read for each reason, and its field. ``mapped`` counts the rows by our field and
+    the column that fills it. The column is empty for media that the format itself gives, such as the images of a folder.
     """
 
     source: DatasetSource
-    paths: dict[str, str] = field(default_factory=dict)
+    roots: Sequence[Path] = ()
+    seen: dict[str, None] = field(default_factory=dict)  # all names of columns, except those above the limit
+    readable: int = 0  # rows that the reader could read
+    lacking: dict[Lack, tuple[LackingFile, str | None]] = field(default_factory=dict)
     kinds: _Kinds = field(default_factory=_Kinds)
     used: Counter[str] = field(default_factory=Counter)
     mapped: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -148,26 +187,25 @@ class Facts:
 
     def __post_init__(self) -> None:
         self.reading = plan_reading(self.source)
-        self._most = {"never": 0, "auto": MOST_FILES + 1, "always": None}[self.source.digest_media]
+        self.files = MediaFiles(self.source, self.roots)
 
     def add_row(self, row: Row) -> None:
         self.reading = row.reading or self.reading
+        names = row.fields if row.columns is None else row.columns
+        if len(self.seen) < _MOST_COLUMNS:
+            self.seen.update(dict.fromkeys(names))
+        self.readable += row.fault is None
+        known = {*self.reading.ours, *row.metadata}  # the reader itself uses what it puts into the metadata
         found, unused = sort_fields(row, self.reading)
         self.used.update(list(found))
         self._count_columns(row, found)
         references, last_turn = self._read_media(row, found)
         self.with_media += bool(references)
-        for reference in references:
-            path = find_path(reference.media)
-            if path and (self._most is None or len(self.paths) < self._most):
-                # A key is the path as written in the row, so a dataset keeps its digest when it is moved.
-                self.paths.setdefault(path, reference.key)
+        if (lacking := self.files.add_row(references)) and lacking.lack not in self.lacking:
+            self.lacking[lacking.lack] = lacking, self._find_field(found, lacking.reference)
         target, options = _try(to_target, found.get("target")) or ((last_turn,) if last_turn else ()), found.get("options")
-        shown = {path for reference in references if (path := find_path(reference.media))}
         for name, value in unused.items():
-            if shown and isinstance(value, str) and (value in shown or f"{self.reading.root}/{value}" in shown):
-                continue  # the file names of folders of images name the media that are used already
-            if name in self.columns or (name not in self.reading.ours and len(self.columns) < _MOST_COLUMNS):
+            if name in self.columns or (name not in known and len(self.columns) < _MOST_COLUMNS):
                 self.columns.setdefault(name, Column()).add(value, self.reading.root, target)
         if not references and any(_MARKER.search(str(found[name][1])) for name in ("question", "hint", "options") if name in found):
             self.unmatched_markers += 1
@@ -176,7 +214,7 @@ class Facts:
 
     def pin_source(self) -> DatasetSource:
         """Return the source with the digest of its media files and the kind of its rows without options."""
-        found = {"media_digest": _digest_files(self.source, self.paths), "found_kind": self.kinds.find_kind()}
+        found = {"media_digest": self.files.digest(), "found_kind": self.kinds.find_kind()}
         return self.source.model_copy(update=found)
 
     def check_media(self) -> None:
@@ -184,18 +222,49 @@ class Facts:
             return
         for name, column in self.columns.items():
             if column.holds_media:
-                mapping = _write_mapping(column.media or "image", name)
+                mapping = write_mapping(self._suggest() | {column.media or "image": name})
                 raise ConfigError(
                     f"dataset {self.source.name!r}: {self.source.path}: column {name!r} holds media in {column.rows:,} rows, and "
                     f"no field uses it, so the questions would be asked without media; expected {mapping} in the dataset, or "
                     f"ignore: [{name}] to ask without it"
                 )
 
+    def find_refusal(self) -> str | None:
+        """Return the message for a dataset without questions, or of which all media are missing although files are read here."""
+        if self.readable and not (self.source.question or self.used["question"] or self.used["messages"]):
+            return self._explain_no_question()
+        if not self.files.are_all_absent or self.source.digest_media == "never":
+            return None
+        lacking, column = self.lacking[Lack.ABSENT]
+        return (
+            f"dataset {self.source.name!r}: the media of all {self.files.checked:,} rows with media are missing: the first, "
+            f"{lacking.path} (field {column!r}), {lacking.lack}. Relative paths start at media_root ({self.reading.root}); "
+            "expected the files there: correct the paths or media_root. If only the workers have the files, set "
+            "digest_media: never in the dataset"
+        )
+
+    def _explain_no_question(self) -> str:
+        columns, mapping = ", ".join(list(self.seen)[:20]) or "none", self._suggest()
+        given = "question: TEXT in the dataset, which asks the same about every row"
+        if mapping.keys() & {"question", "messages"}:
+            expected = f"{write_mapping(mapping)} in the dataset"
+        elif self.with_media:
+            expected = f"{given}, or fields: {{question: COLUMN}}"
+        else:
+            expected = f"{write_mapping({'question': 'COLUMN', **mapping})} in the dataset, or {given}"
+        return f"dataset {self.source.name!r}: {self.source.path}: no row has a question; columns: {columns}; expected {expected}"
+
+    def _suggest(self) -> dict[str, str]:
+        return suggest_mapping(self.columns, self.used + Counter(image=self.with_media))
+
     def find_notices(self) -> Iterator[Notice]:
         name = self.source.name
+        for lack, (file, named) in self.lacking.items():
+            event, rows, hint = "dataset.media_missing", self.files.rows[lack], f"the file {lack}; {_REMEDIES[lack]}"
+            yield Notice(event=event, dataset=name, column=named, rows=rows, path=file.path, hint=hint)
         for theirs, column in self.columns.items():
             if ours := suggest_field(theirs, column, self.used + Counter(image=self.with_media)):
-                hint = f"use it with {_write_mapping(ours, theirs)}, or leave it out with ignore: [{theirs}]"
+                hint = f"use it with {write_mapping({ours: theirs})}, or leave it out with ignore: [{theirs}]"
                 event = "dataset.column_unused"
                 yield Notice(event=event, dataset=name, column=theirs, rows=column.rows, looks_like=ours, hint=hint)
         letters = [letter for letter in ascii_uppercase if letter in self.columns and self.columns[letter].rows]
@@ -232,6 +301,13 @@ class Facts:
             return references, None
         return list(conversation.media), conversation.target
 
+    def _find_field(self, found: dict[str, tuple[str, Any]], reference: Reference) -> str | None:
+        """Return the field in the file that names a media, or None if the reader has found it."""
+        for ours, kind in MEDIA_KINDS.items():
+            if ours in found and reference in self._name_media(found[ours][1], kind):
+                return found[ours][0]
+        return found["messages"][0] if "messages" in found else None
+
     def _name_media(self, value: Any, kind: MediaKind) -> list[Reference]:
         if isinstance(value, list):
             return [reference for one in value for reference in self._name_media(one, kind)]
@@ -243,10 +319,17 @@ class Facts:
         if not isinstance(value, str) or not value or value.isspace():
             return []
         try:
-            return [_EMBEDDED] if value[:5].lower() == "data:" else [refer(value, kind, self.reading.root)]
+            is_embedded = value[:5].lower() == "data:" or is_base64_image(value)
+            return [_EMBEDDED] if is_embedded else [refer(value, kind, self.reading.root)]
         except SampleError:
             return []
 
+
+_REMEDIES = {
+    Lack.ABSENT: "relative paths start at media_root; if only the workers have the files, digest_media: never skips their digests",
+    Lack.UNREADABLE: "expected a file that this user may read; check its permissions",
+    Lack.OUTSIDE: "set the dataset's media_root, or start the workers with FLEET_MEDIA_ROOTS",
+}
 
 _EMBEDDED = Reference(Media(data=""), "")
 
@@ -266,29 +349,3 @@ def _try_mathvista(unused: dict[str, Any]) -> Kind | None:
         return read_mathvista_kind(unused, has_options=True)
     except SampleError:
         return None
-
-
-def _write_mapping(ours: str, theirs: str) -> str:
-    return f"fields: {{{ours}: {theirs}}}"
-
-
-def _digest_files(source: DatasetSource, paths: dict[str, str]) -> str | None:
-    """Return the digest of all files, or None if they count by path only."""
-    if source.digest_media == "auto" and (len(paths) > MOST_FILES or sum(find_size(path) or 0 for path in paths) > MOST_BYTES):
-        log.warning(
-            "media.named_by_path",
-            dataset=source.name,
-            hint=f"more than {MOST_FILES:,} files or {MOST_BYTES >> 30} GiB: they count by path, not by content, and changes "
-            "of the files are not detected; set digest_media: always to count their content",
-        )
-        return None
-    digests: dict[str, str] = {}
-    for path, key in paths.items():
-        if digest := digest_path(path):
-            # Rows of several files can have one relative path, and mean files of different folders.
-            digests[key if key not in digests else f"{key}\n{len(digests)}"] = digest
-    if missing := len(paths) - len(digests):
-        log.warning(
-            "media.named_by_path", dataset=source.name, files=missing, hint="not readable here: they count by path, not by content"
-        )
-    return digest_record(digests) if digests else None

@@ -191,9 +191,9 @@ def test_identical_images_all_get_captions(example: Example) -> None:
 def test_images_that_failed_are_asked_again(example: Example) -> None:
     """The rows are the same as in the run before, so the same run gets another wave."""
     lost, *_ = sorted(example.truth)
-    (example.project / "raw" / lost).unlink()
+    (example.project / "raw" / lost).write_bytes(b"not an image")
     for _ in range(3):
-        assert "failed (media_missing)" in example.run(expected=1)
+        assert "failed (media_corrupt)" in example.run(expected=1)
     assert len(example.list_runs()) == 2
     assert len([name for name in example.read_parts() if "/parts/w2/" in name]) == 1
     assert len(example.read_captions()) == SHAPES - 1

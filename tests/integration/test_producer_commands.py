@@ -113,7 +113,7 @@ def test_enqueue_of_faulty_dataset_exits_with_2(fleet: Fleet) -> None:
     fleet.write_profile("quick")
     spec = fleet.write_spec("quick", [fleet.write_dataset("rows", [{"id": 1}, {"id": 2}])])
     error = fleet.run_producer("enqueue", str(spec), code=2)
-    assert "dataset 'rows': all of its rows are faulty (2). The first fault: missing_question: rows.jsonl: line 1" in error
+    assert "rows.jsonl: no row has a question; columns: id; expected fields: {question: COLUMN} in the dataset" in error
     assert list_everything(fleet) == ([], 0)
 
 

@@ -35,7 +35,7 @@ def test_retry_repeats_only_failed_and_invalid_samples(clean_fleet: Fleet) -> No
         {"id": "stubborn", "question": "stubborn?", "target": "ok"},
     ]
     validation = {"max_attempts": 2, "validators": ["non_empty", "no_refusal"]}
-    run_id = enqueue_rows(fleet, "moody", [*make_rows(37), *odd], validation=validation)
+    run_id = enqueue_rows(fleet, "moody", [*make_rows(37), *odd], validation=validation, digest_media="never")
     fleet.start_workers("moody")
     samples = fleet.wait_for_end(run_id).samples
     assert (samples.ok, samples.invalid, samples.failed) == (37, 2, 1)
@@ -105,7 +105,7 @@ def test_aborted_run_continues_only_after_resume(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     fleet.write_profile("echoing")
     rows = [{**row, "image": "nowhere.png"} if number % 2 else row for number, row in enumerate(make_rows(200))]
-    run_id = enqueue_rows(fleet, "echoing", rows, chunk=4, abort_if={"failed_rate": 0.3, "after": 40})
+    run_id = enqueue_rows(fleet, "echoing", rows, chunk=4, digest_media="never", abort_if={"failed_rate": 0.3, "after": 40})
     fleet.start_workers("echoing", chunks_in_flight=1)
     stopped = fleet.wait_for_end(run_id)
     assert stopped.state == "paused"

@@ -47,9 +47,12 @@ def open_worker(fleet: Fleet, model: str, *, name: str = "tried@test", **setting
             worker.stop()
 
 
-def enqueue_rows(fleet: Fleet, model: str, rows: Sequence[Mapping[str, Any]], *, chunk: int = 16, **spec: Any) -> str:
+def enqueue_rows(
+    fleet: Fleet, model: str, rows: Sequence[Mapping[str, Any]], *, chunk: int = 16, digest_media: str = "auto", **spec: Any
+) -> str:
     """Enqueue a run of one dataset in chunks of ``chunk`` samples; return its id."""
-    path = fleet.write_spec(model, [fleet.write_dataset("rows", rows)], chunks={"max_samples": chunk}, **spec)
+    source = {"path": str(fleet.write_dataset("rows", rows)), "digest_media": digest_media}
+    path = fleet.write_spec(model, [source], chunks={"max_samples": chunk}, **spec)
     return fleet.enqueue(path).run_id
 
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from common.errors import UNAVAILABLE, ConfigError, SampleError, TransientError
+from common.errors import UNAVAILABLE, SampleError, TransientError
 from common.settings import Settings
-from common.spec.dataset_files import is_hub
+from common.spec.media_roots import find_media_roots
 from common.spec.models import DatasetSource
 from common.spec.prompts import Example
 
@@ -35,27 +35,9 @@ class MediaAccess:
 
 
 def find_access(settings: Settings, datasets: Sequence[DatasetSource], examples: Sequence[Example] = ()) -> MediaAccess:
-    """Return the allowed media sources of a run.
-
-    ``FLEET_MEDIA_ROOTS`` takes precedence. If it is not set, the folders of the run's own datasets are allowed, and those of the
-    images in the ``examples`` of its prompt. Raises ``ConfigError`` if the variable contains a relative path, or no path at all.
-    """
-    parents = [
-        Path(file).parent for source in datasets for file in source.all_files if file != source.media_root and not is_hub(file)
-    ]
-    shown = [Path(path).parent for example in examples for path in example.images]
-    named = (*(Path(source.media_root) for source in datasets if source.media_root), *parents, *shown)
-    roots = _read_roots(settings.media_roots) if settings.media_roots else tuple(dict.fromkeys(named))
+    """Return the allowed media sources of a run. Raises ``ConfigError`` as ``find_media_roots`` does."""
+    roots = find_media_roots(settings, datasets, examples)
     return MediaAccess(roots, settings.media_urls, settings.media_url_timeout_s)
-
-
-def _read_roots(text: str) -> tuple[Path, ...]:
-    folders = tuple(Path(folder) for folder in text.split(os.pathsep) if folder)
-    wrong = [str(folder) for folder in folders if not folder.is_absolute()]
-    if wrong or not folders:
-        found = wrong[0] if wrong else text
-        raise ConfigError(f"FLEET_MEDIA_ROOTS: found {found!r}; expected absolute paths of folders, separated by {os.pathsep!r}")
-    return folders
 
 
 def read_file(path: Path, offset: int, length: int | None, name: str, *, roots: Sequence[Path], max_bytes: int) -> bytes:

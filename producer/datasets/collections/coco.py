@@ -68,6 +68,9 @@ def read_coco(source: DatasetSource) -> Iterator[Row]:
         try:
             fill_row(row, source)
             row.fields = shape(dict(row.fields), answers, seen)
+            if not is_vqa:
+                row.kind = "free_text"
+                _use_file_name(row, source)
         except SampleError as error:
             row.fault = row.fault or find_fault(source, row.line, error)
         yield row
@@ -109,6 +112,14 @@ def _shape_captions(fields: dict[str, Any], captions: _Answers, seen: set[str]) 
     if not isinstance(name, str) or not name.strip():
         raise SampleError("bad_media", f"field 'file_name': {misfit(name, 'the path of an image, relative to media_root')}")
     return fields | (found or {}) | {"image": name}
+
+
+def _use_file_name(row: Row, source: DatasetSource) -> None:
+    """Move the name of the image to the metadata, unless the source maps it, because the row has its image."""
+    if "file_name" not in source.fields.values():
+        fields = dict(row.fields)
+        row.metadata["file_name"] = fields.pop("file_name")
+        row.fields = fields
 
 
 def _read_answers(source: DatasetSource) -> _Answers:

@@ -26,3 +26,21 @@ def _log_skipped(dataset: str, path: str, endings: tuple[tuple[str, int], ...], 
         endings=dict(endings),
         hint=hint,
     )
+
+
+def report_doubled(source: DatasetSource, doubled: list[str]) -> None:
+    """Log the captions ``a.jpg.txt`` of images that also have ``a.txt``."""
+    if doubled:
+        _log_doubled(source.name, source.path, len(doubled), doubled[0])
+
+
+@cache
+def _log_doubled(dataset: str, path: str, files: int, first: str) -> None:
+    log.warning(
+        "dataset.captions_doubled",
+        dataset=dataset,
+        path=path,
+        files=files,
+        first=first,
+        hint="the images have a second caption without the ending of the image, which is used; remove one of the two",
+    )

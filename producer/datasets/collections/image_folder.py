@@ -3,7 +3,8 @@
 The layout follows ``imagefolder`` and ``videofolder`` of Hugging Face datasets
 (https://huggingface.co/docs/datasets/image_dataset#imagefolder): ``metadata.jsonl`` or ``metadata.csv`` has a row for each
 file, and ``file_name`` is the path relative to the metadata file. It may name a file several times, for several questions. As
-with ``kohya-ss/sd-scripts`` and img2dataset, ``a.txt`` beside ``a.jpg`` is its caption, and ``a.json`` contains its fields.
+with ``kohya-ss/sd-scripts`` and img2dataset, ``a.txt`` or ``a.jpg.txt`` beside ``a.jpg`` is its caption, and ``a.json`` contains
+its fields. ``producer export --format captions`` writes ``a.jpg.txt``.
 
 A file whose ending is not the expected kind, and that no row uses, is counted and reported in the log.
 """
@@ -19,7 +20,7 @@ from common.errors import ConfigError, SampleError, explain_unreadable
 from common.records import Fault, Media
 from common.spec.dataset_files import IMAGE_ENDINGS, VIDEO_ENDINGS, iterate_folder
 from common.spec.models import DatasetSource
-from producer.datasets.collections.folders import report_skipped
+from producer.datasets.collections.folders import report_doubled, report_skipped
 from producer.datasets.collections.sidecars import (
     check_name,
     complete_row,
@@ -39,13 +40,17 @@ _ENDINGS: dict[MediaKind, frozenset[str]] = {"image": IMAGE_ENDINGS, "video": VI
 
 @dataclass
 class _Folder:
-    """A folder while it is read. ``names`` lists its files in order, and ``used`` those that a row uses."""
+    """A folder while it is read. ``names`` lists its files in order, and ``used`` those that a row uses.
+
+    ``doubled`` lists the captions of images that have another caption.
+    """
 
     reading: Reading
     kind: MediaKind
     names: dict[str, None]
     number: int = 0
     used: set[str] = field(default_factory=set)
+    doubled: list[str] = field(default_factory=list)
 
     @property
     def source(self) -> DatasetSource:
@@ -90,6 +95,7 @@ def _read_folder(source: DatasetSource, kind: MediaKind) -> Iterator[Row]:
         row = folder.start_row(show_name(name), name.encode("utf-8", "surrogateescape"))
         _fill_row(folder, row, name, name)
         yield row
+    report_doubled(source, folder.doubled)
     skipped = Counter(_find_ending(name) or "none" for name in names if name not in folder.used)
     report_skipped(source, skipped, f"no row uses these files: they are neither {kind}s nor files that describe one")
 
@@ -135,8 +141,11 @@ def _fill_row(folder: _Folder, row: Row, name: str, index: str) -> None:
         if (described := f"{stem}.json") in folder.names:
             folder.used.add(described)
             row.fields = read_object(read_below(folder.find_path(described), folder.source), described, folder.source) | own
-        if (text := f"{stem}.txt") in folder.names:
-            folder.used.add(text)
+        texts = [text for text in dict.fromkeys((f"{stem}.txt", f"{name}.txt")) if text in folder.names]
+        folder.used.update(texts)
+        folder.doubled += texts[1:]
+        if texts:
+            text = texts[0]
             caption = ("caption", decode_text(read_below(folder.find_path(text), folder.source), text).strip())
     except SampleError as error:
         row.fault = row.fault or find_fault(folder.source, row.line, error)

@@ -12,6 +12,8 @@ from producer.datasets.readers.jsonl import fill_row
 from producer.datasets.rows import MEDIA_KINDS, Reading, Row
 
 TEXT_LIMIT_BYTES = 8 * 2**20
+FILE_NAME = "file_name"  # the field of a metadata file that names the media of its row
+CLASS = "cls"  # the field with the class of an image in webdataset shards
 
 
 def read_below(path: Path, source: DatasetSource) -> bytes:
@@ -67,13 +69,14 @@ def decode_text(content: bytes, name: str) -> str:
 def complete_row(row: Row, reading: Reading, index: str, caption: tuple[str, str] | None) -> None:
     """Add the index and the caption of a row that already has its media.
 
-    ``caption`` is the name of the caption's field and its text. It becomes the target, unless the row has one. Fields that name
-    media become metadata, because the media are known. An id in the row's own fields takes precedence over ``index``.
+    ``caption`` is the name of the caption's field and its text. It becomes the target, unless the row has one. A target that is
+    a caption makes the row free text, unless it is the class of an image (``cls``). Fields that name media become metadata,
+    because the media are known. An id in the row's own fields takes precedence over ``index``.
     """
     mapped = reading.source.fields
     fields = {}
     for name, value in row.fields.items():
-        if name not in mapped.values() and reading.ours.get(name) in MEDIA_KINDS:
+        if name not in mapped.values() and (name == FILE_NAME or reading.ours.get(name) in MEDIA_KINDS):
             row.metadata[name] = value
         else:
             fields[name] = value
@@ -84,6 +87,8 @@ def complete_row(row: Row, reading: Reading, index: str, caption: tuple[str, str
         name, text = caption
         is_target = "target" not in mapped and "target" not in present
         fields["target" if is_target else name] = text
+        if name != CLASS and text and (is_target or mapped.get("target") == name):
+            row.kind = "free_text"
     row.fields = fields
 
 

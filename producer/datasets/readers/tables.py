@@ -1,5 +1,6 @@
 """What all tables of text have in common: the header, the shape of a row, and the text of a cell."""
 
+from collections import Counter
 from collections.abc import Collection
 from string import ascii_uppercase
 
@@ -7,6 +8,7 @@ from common.errors import ConfigError, SampleError
 from common.records import Fault
 from common.spec.models import DatasetSource
 from common.spelling import suggest
+from producer.datasets.columns import Column, suggest_mapping, write_mapping
 from producer.datasets.readers.tsv import Record, Span, read_cell, split_record
 from producer.datasets.rows import Row, explain_unmapped, find_fault
 
@@ -38,9 +40,10 @@ def find_letters(header: Collection[str]) -> frozenset[str]:
 
 def explain_missing_question(source: DatasetSource, header: tuple[str, ...], expected: str) -> str:
     """Return the message for a header without a question."""
+    mapping = {"question": "COLUMN", **suggest_mapping({name: Column(rows=1) for name in header}, Counter())}
     return (
         f"dataset {source.name!r}: {source.path}: the header has no column 'question'{suggest('question', list(header))}; "
-        f"found {', '.join(header)}; expected {expected}, or fields: {{question: COLUMN}}"
+        f"found {', '.join(header)}; expected {expected}, or {write_mapping(mapping)}"
     )
 
 

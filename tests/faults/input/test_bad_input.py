@@ -27,6 +27,9 @@ ROW_CASES = list_row_cases()
 COMMAND_CASES = [case for topic in COMMAND_TOPICS for case in topic.cases if isinstance(case, CommandCase)]
 DESCRIBING = "tests.support.faults.bad_input.engine:DescribingEngine"
 
+# No media of these cases exist, so enqueueing refuses their datasets unless only the workers have the files.
+_AWAY = {"missing file", "broken link", "path through a file", "video", "number as media", "id of a clip without a file"}
+
 Ended = dict[str, list[Outcome]]
 
 
@@ -66,7 +69,8 @@ def write_case(folder: Path, case: RowCase) -> dict[str, Any]:
     folder.mkdir(parents=True)
     (folder / case.file).write_bytes(case.content)
     case.prepare(folder)
-    return {"path": str(folder / case.file), "name": slugify(case.name), **case.source}
+    away = {"digest_media": "never"} if case.name in _AWAY else {}
+    return {"path": str(folder / case.file), "name": slugify(case.name), **away, **case.source}
 
 
 @pytest.mark.parametrize("case", ROW_CASES, ids=lambda case: slugify(case.name))

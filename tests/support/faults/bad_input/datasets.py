@@ -36,10 +36,18 @@ DATASETS = (
         "expected fields: {image: img} in the dataset, or ignore: [img] to ask without it",
     ),
     _refuse_content(
-        "only faulty rows",
+        "rows without questions",
         "a file whose rows have no field `question`",
         "wrong.jsonl",
-        b'{"ask": "What is it?"}\n' * 3,
+        b'{"ask": "What is it?", "label": "x"}\n' * 3,
+        "wrong.jsonl: no row has a question; columns: ask, label; expected fields: {question: COLUMN, target: label} in the "
+        "dataset, or question: TEXT in the dataset, which asks the same about every row",
+    ),
+    _refuse_content(
+        "only faulty rows",
+        "a file whose rows have blank questions",
+        "wrong.jsonl",
+        b'{"question": " "}\n' * 3,
         "all of its rows are faulty (3). The first fault: missing_question: wrong.jsonl: line 1: field 'question': absent, null or "
         "blank; expected the question's text. Correct the file, or map its columns with fields: {NAME: COLUMN}",
     ),
@@ -149,7 +157,7 @@ DATASETS = (
         "wrong.tsv",
         b"id\tquesion\n1\tWhy?\n",
         "wrong.tsv: the header has no column 'question'; did you mean 'quesion'?; found id, quesion; "
-        "expected a header with our names, or fields: {question: COLUMN}",
+        "expected a header with our names, or fields: {question: quesion}",
     ),
     _refuse_content(
         "a column twice",

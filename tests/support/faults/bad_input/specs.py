@@ -225,6 +225,15 @@ SPECS = (
         "did you mean 'question'?; the row has: …",
         spec=_GOOD + "prompt: {template: '{{ questoin }}'}\n",
     ),
+    CommandCase(
+        "wrong media_root",
+        "a dataset with `media_root: pics`, and no such folder",
+        "…producer: dataset 'asking': the media of all 1 rows with media are missing: the first, pics/a.png (field 'image'), does "
+        "not exist. Relative paths start at media_root (…pics); expected the files there: correct the paths or media_root. If only "
+        "the workers have the files, set digest_media: never in the dataset",
+        spec="model: quick\ndatasets: [{path: asking.jsonl, media_root: pics}]\n",
+        prepare=file("asking.jsonl", lambda: b'{"question": "What?", "image": "a.png"}\n'),
+    ),
 )
 
 

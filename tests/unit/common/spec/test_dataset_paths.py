@@ -126,3 +126,11 @@ def test_place_and_readers_do_not_change_run_id(more: dict[str, object]) -> None
 
     source = DatasetSource(path="a", name="a", digest="1")
     assert make_spec(source.model_copy(update=more)).run_id == make_spec(source).run_id
+
+
+@pytest.mark.parametrize("path", ["shards/{a,x,b}.jsonl", "shards/{a,x}*.jsonl", "shards/{x,a}.jsonl"])
+def test_missing_file_of_braces_is_named(folder: Path, path: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        resolve(folder, path)
+    assert f"looked at {folder}/shards/x" in str(caught.value)
+    assert "; expected this file too, because other files that the braces name exist" in str(caught.value)

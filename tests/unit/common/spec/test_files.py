@@ -408,3 +408,17 @@ def test_weights_are_a_relative_folder_or_hub_id(folder: Path) -> None:
 
 def test_load_yaml_returns_the_mapping(folder: Path) -> None:
     assert load_yaml(folder / "profiles" / "mine.yaml")["generation"] == {"max_tokens": 7, "temperature": 0.5}
+
+
+@pytest.mark.parametrize(
+    "section", ["datasets: [{path: rows.jsonl, pathh: x}]", "datasets: [{path: rows.jsonl}]\nprompt: {examples: [{pathh: x}]}"]
+)
+def test_fields_of_resolved_specs_are_not_suggested(tmp_path: Path, section: str) -> None:
+    path = tmp_path / "spec.yaml"
+    path.write_text(f"model: echo\n{section}\n")
+    (tmp_path / "rows.jsonl").write_text("{}\n")
+    with pytest.raises(ConfigError) as caught:
+        read_specs(path)
+    known = [line.partition("known fields: ")[2].split(", ") for line in str(caught.value).splitlines()]
+    assert any("path" in names or "question" in names for names in known)
+    assert not {"digest", "digests", "files", "found_kind", "media_digest"} & {name for names in known for name in names}

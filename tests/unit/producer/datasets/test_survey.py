@@ -240,3 +240,26 @@ def test_survey_keeps_the_run_id(folder: Path) -> None:
     assert spec.run_id == specs[0].run_id
     ignoring = spec.model_copy(update={"datasets": (spec.datasets[0].model_copy(update={"ignore": ("note",)}),)})
     assert ignoring.run_id != spec.run_id
+
+
+CONVERSATION = {"messages": [{"role": "user", "content": "1?"}]}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "rows", "events"),
+    [
+        ({"template": "{{ question }}!"}, [CONVERSATION], ["prompt.template_unused"]),
+        ("question_only", [CONVERSATION], ["prompt.template_unused"]),
+        ({"turns": [{"role": "user", "text": "{{ question }}"}]}, [CONVERSATION, CONVERSATION], ["prompt.template_unused"]),
+        ({"template": "{{ question }}!"}, [CONVERSATION, {"question": "2?"}], []),
+        ({"suffix": "Be brief."}, [CONVERSATION], []),
+        ({}, [CONVERSATION], []),
+    ],
+)
+def test_template_without_rows_is_noticed(folder: Path, prompt: Any, rows: list[Fields], events: list[str]) -> None:
+    write(folder, rows)
+    (folder / "spec.yaml").write_text(json.dumps({"model": "echo", "datasets": [{"path": "rows.jsonl"}], "prompt": prompt}))
+    with capture_logs() as lines:
+        _, notices = survey_specs(read_specs(folder / "spec.yaml"))
+    assert [line["event"] for line in lines] == [notice.event for notice in notices] == events
+    assert [notice.rows for notice in notices] == [len(rows)] * len(events)

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from common.spec.files import read_specs
 from common.spec.models import RunSpec
-from producer.datasets import read_dataset, survey
+from producer.datasets import media_files, read_dataset
 from producer.datasets.survey import survey_specs
 
 ROWS: dict[str, list[dict[str, Any]]] = {
@@ -83,7 +83,7 @@ def test_equal_images_of_other_names_are_one_sample(folder: Path) -> None:
 
 @pytest.mark.parametrize("bound", ["MOST_FILES", "MOST_BYTES"])
 def test_files_above_the_bound_are_logged(bound: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(survey, bound, 1)
+    monkeypatch.setattr(media_files, bound, 1)
     with capture_logs() as lines:
         spec = resolve(folder, ROWS["images"])
     assert [(line["event"], line["dataset"]) for line in lines] == [("media.named_by_path", "rows")]
@@ -98,7 +98,10 @@ def test_missing_files_are_logged(folder: Path) -> None:
     (folder / "two.png").unlink()
     with capture_logs() as lines:
         spec = resolve(folder, ROWS["images"])
-    assert [(line["event"], line["files"]) for line in lines] == [("media.named_by_path", 1)]
+    assert [(line["event"], line.get("files", line.get("rows"))) for line in lines] == [
+        ("media.named_by_path", 1),
+        ("dataset.media_missing", 1),
+    ]
     (sample,) = read_dataset(spec.datasets[0])
     assert [media.digest is None for media in sample.media] == [True, False]
 

@@ -13,6 +13,7 @@ from common.errors import ConfigError
 from common.records import Sample
 from common.spec.models import DatasetSource
 from producer.datasets import read_dataset
+from producer.datasets.registry import find_format
 
 IMAGE = {"id": 9, "file_name": "000000000009.jpg", "height": 480, "width": 640, "license": 1}
 
@@ -182,3 +183,21 @@ def test_large_file_is_streamed(tmp_path: Path) -> None:
         tracemalloc.stop()
     assert rows == 10_000
     assert peak_bytes < 5 * 2**20
+
+
+@pytest.mark.parametrize(
+    ("content", "is_coco"),
+    [
+        ({"info": {}, "images": [IMAGE], "annotations": captions((9, "A dog."))}, True),
+        ({"images": [IMAGE], "annotations": captions((9, "A dog."))}, True),
+        ({"info": {}, "data_subtype": "val2014", "questions": [question(420)]}, True),
+        ({"images": [[{"file_name": "a.png"}]], "question": ["Q?"]}, False),
+        ({"images": [{"file_name": "a.png", "path": "a.png"}], "question": ["Q?"]}, False),
+        ({"images": ["a.png"], "annotations": ["x"]}, False),
+        ([{"images": [IMAGE], "question": "Q?"}], False),
+    ],
+)
+def test_format_is_found_from_the_content(tmp_path: Path, content: Any, is_coco: bool) -> None:
+    path = tmp_path / "set.json"
+    path.write_text(json.dumps(content, indent=2))
+    assert (find_format(DatasetSource(path=str(path))) == "coco") is is_coco

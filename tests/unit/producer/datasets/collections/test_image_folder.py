@@ -68,6 +68,27 @@ def test_files_beside_an_image_become_fields(tmp_path: Path) -> None:
     assert (third.target, third.fault) == ((), None)
 
 
+def test_exported_captions_are_read(tmp_path: Path) -> None:
+    """``producer export --format captions`` writes ``a.png.txt``."""
+    write_files(tmp_path, {"a.png": PNG, "a.png.txt": "A red square.", "b.jpg": PNG, "b.png": PNG, "b.png.txt": "Second."})
+    with capture_logs() as lines:
+        samples = read(tmp_path)
+    assert [(sample.index, sample.target) for sample in samples] == [
+        ("a.png", ("A red square.",)),
+        ("b.jpg", ()),
+        ("b.png", ("Second.",)),
+    ]
+    assert lines == []
+
+
+def test_second_caption_of_an_image_is_logged(tmp_path: Path) -> None:
+    write_files(tmp_path, {"a.png": PNG, "a.png.txt": "By export.", "a.txt": "By hand."})
+    with capture_logs() as lines:
+        (sample,) = read(tmp_path)
+    assert sample.target == ("By hand.",)
+    assert [(line["event"], line["files"], line["first"]) for line in lines] == [("dataset.captions_doubled", 1, "a.png.txt")]
+
+
 def test_mapped_field_takes_precedence_over_the_caption(tmp_path: Path) -> None:
     write_files(tmp_path, {"a.png": PNG, "a.txt": "caption", "a.json": '{"label": "red"}'})
     assert read(tmp_path, fields={"target": "label"})[0].target == ("red",)

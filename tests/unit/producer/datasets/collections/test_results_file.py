@@ -9,8 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from common.errors import ConfigError
+from common.prompts.messages import render_messages
 from common.records import Attempt, Outcome, Sample
+from common.spec.dataset_paths import resolve_dataset
 from common.spec.models import DatasetSource
+from common.spec.prompts import PromptSpec
 from producer.datasets import read_dataset
 from producer.results.collect import write_results
 from tests.support.media.pictures import make_png
@@ -129,3 +132,18 @@ def test_cut_parquet_is_refused(tmp_path: Path, keep: float) -> None:
     (tmp_path / "results.parquet").write_bytes(content[: int(len(content) * keep)])
     with pytest.raises(ConfigError, match=r"is not a whole Parquet file .*; collect the run again"):
         read(tmp_path / "results.parquet", question="Q?")
+
+
+def test_judge_of_descriptions_gets_image_and_prediction(tmp_path: Path) -> None:
+    """Test the example of docs/datasets.md. Results have neither the question nor the media."""
+    (tmp_path / "results").mkdir()
+    result = {"sample_id": "a", "index": "a.png", "status": "ok", "prediction": "A dog.", "target": ["A cat."], "attempts": []}
+    content = json.dumps(result | {"metadata": {"file_name": "a.png"}}) + "\n"
+    (tmp_path / "results" / "results.jsonl").write_text(content)
+    options = {"question": "Right?", "fields": {"image": "file_name"}, "media_root": "../photos", "ignore": ("target",)}
+    source = DatasetSource.model_validate({"path": "results/results.jsonl", "name": "judged", "format": "results_file", **options})
+    (sample,) = read_dataset(resolve_dataset(source, tmp_path / "spec.yaml", 0))
+    assert [media.uri for media in sample.media] == [f"{tmp_path}/photos/a.png"]
+    assert (sample.target, sample.fault) == ((), None)
+    rendered = render_messages(sample, PromptSpec(template="{{ question }}\n{{ prediction }}"))
+    assert rendered.messages[0].content == (0, "Right?\nA dog.")

@@ -1,0 +1,35 @@
+"""The folders that media of a run may be read from. Workers enforce them, and enqueueing warns about files outside of them."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from common.errors import ConfigError
+from common.settings import Settings
+from common.spec.dataset_files import is_hub
+from common.spec.models import DatasetSource
+from common.spec.prompts import Example
+
+
+def find_media_roots(settings: Settings, datasets: Sequence[DatasetSource], examples: Sequence[Example] = ()) -> tuple[Path, ...]:
+    """Return the allowed folders of a run.
+
+    ``FLEET_MEDIA_ROOTS`` takes precedence. If it is not set, the folders of the run's own datasets are allowed, and those of the
+    images in the ``examples`` of its prompt. Raises ``ConfigError`` if the variable contains a relative path, or no path at all.
+    """
+    if settings.media_roots:
+        return _read_roots(settings.media_roots)
+    parents = [
+        Path(file).parent for source in datasets for file in source.all_files if file != source.media_root and not is_hub(file)
+    ]
+    shown = [Path(path).parent for example in examples for path in example.images]
+    return tuple(dict.fromkeys((*(Path(source.media_root) for source in datasets if source.media_root), *parents, *shown)))
+
+
+def _read_roots(text: str) -> tuple[Path, ...]:
+    folders = tuple(Path(folder) for folder in text.split(os.pathsep) if folder)
+    wrong = [str(folder) for folder in folders if not folder.is_absolute()]
+    if wrong or not folders:
+        found = wrong[0] if wrong else text
+        raise ConfigError(f"FLEET_MEDIA_ROOTS: found {found!r}; expected absolute paths of folders, separated by {os.pathsep!r}")
+    return folders

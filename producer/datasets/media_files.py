@@ -1,0 +1,132 @@
+"""The media files that the rows of a dataset name: the digest of their content, and the files that workers could not read."""
+
+import os
+import stat
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import structlog
+
+from common.digests import digest_record
+from common.errors import UNAVAILABLE
+from common.spec.models import DatasetSource
+from producer.datasets.media import Reference, digest_path, find_path, find_size
+
+log = structlog.get_logger()
+
+# A local disk reads 8,000 files or 800 MB in a second (docs/identity.md), so enqueueing takes at most about 5 s longer.
+MOST_FILES = 20_000
+MOST_BYTES = 4 * 2**30
+
+
+class Lack(StrEnum):
+    """The reason why a worker could not read a file."""
+
+    ABSENT = "does not exist"
+    UNREADABLE = "is not a readable file"
+    OUTSIDE = "is outside the folders that media may be read from"
+
+
+class LackingFile(NamedTuple):
+    """A file that a row names and that could not be read."""
+
+    lack: Lack
+    path: str
+    reference: Reference
+
+
+@dataclass
+class MediaFiles:
+    """The files that the rows of a dataset name by path, up to a limit.
+
+    ``keys`` maps a path to its content key, and ``lacks`` to the reason why it could not be read. ``checked`` counts the rows
+    with media of which all files are within the limit, and ``absent`` those of them of which no media exists. ``rows`` counts the
+    rows with a file that could not be read. No file is outside of ``roots`` if there are none.
+    """
+
+    source: DatasetSource
+    roots: Sequence[Path] = ()
+    keys: dict[str, str] = field(default_factory=dict)
+    lacks: dict[str, Lack | None] = field(default_factory=dict)
+    checked: int = 0
+    absent: int = 0
+    rows: Counter[Lack] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self._most = None if self.source.digest_media == "always" else MOST_FILES + 1
+        self._roots = tuple(os.path.realpath(root) for root in self.roots)
+
+    def add_row(self, references: Sequence[Reference]) -> LackingFile | None:
+        """Add the files of a row. Return the first that could not be read, or None."""
+        paths = {path: one for one in references if (path := find_path(one.media))}
+        for path, reference in paths.items():
+            if path not in self.lacks and (self._most is None or len(self.lacks) < self._most):
+                # A key is the path as written in the row, so a dataset keeps its digest when it is moved.
+                self.keys[path], self.lacks[path] = reference.key, self._check(path)
+        self.checked += bool(references) and all(path in self.lacks for path in paths)
+        has_others = any(find_path(one.media) is None for one in references)
+        self.absent += bool(paths) and not has_others and all(self.lacks.get(path) is Lack.ABSENT for path in paths)
+        for path, reference in paths.items():
+            if lack := self.lacks.get(path):
+                self.rows[lack] += 1
+                return LackingFile(lack, path, reference)
+        return None
+
+    @property
+    def are_all_absent(self) -> bool:
+        """Return whether the rows have media and none of them exists. Workers may be able to read all other files."""
+        return 0 < self.checked == self.absent
+
+    def digest(self) -> str | None:
+        """Return the digest of all files, or None if they count by path only."""
+        if self.source.digest_media == "never":
+            return None
+        if self.source.digest_media == "auto" and self._exceeds_limits():
+            log.warning(
+                "media.named_by_path",
+                dataset=self.source.name,
+                hint=f"more than {MOST_FILES:,} files or {MOST_BYTES >> 30} GiB: they count by path, not by content, and changes "
+                "of the files are not detected; set digest_media: always to count their content",
+            )
+            return None
+        digests: dict[str, str] = {}
+        for path, key in self.keys.items():
+            if digest := digest_path(path):
+                # Rows of several files can have one relative path, and mean files of different folders.
+                digests[key if key not in digests else f"{key}\n{len(digests)}"] = digest
+        if missing := len(self.keys) - len(digests):
+            log.warning(
+                "media.named_by_path",
+                dataset=self.source.name,
+                files=missing,
+                hint="not readable here: they count by path, not by content",
+            )
+        return digest_record(digests) if digests else None
+
+    def _exceeds_limits(self) -> bool:
+        return len(self.keys) > MOST_FILES or sum(find_size(path) or 0 for path in self.keys) > MOST_BYTES
+
+    def _check(self, path: str) -> Lack | None:
+        try:
+            found = os.lstat(path)
+            is_link = stat.S_ISLNK(found.st_mode)
+            if not stat.S_ISREG((os.stat(path) if is_link else found).st_mode) or not os.access(path, os.R_OK):  # noqa: PTH116
+                return Lack.UNREADABLE
+        except (FileNotFoundError, NotADirectoryError):
+            return Lack.ABSENT
+        except (OSError, ValueError) as error:
+            return None if isinstance(error, OSError) and error.errno in UNAVAILABLE else Lack.UNREADABLE
+        folder, name = os.path.split(path)
+        real = os.path.realpath(path) if is_link else f"{_resolve(folder)}/{name}"
+        is_inside = any(os.path.commonpath((real, root)) == root for root in self._roots)
+        return None if is_inside or not self._roots else Lack.OUTSIDE
+
+
+@lru_cache(maxsize=4096)
+def _resolve(folder: str) -> str:
+    return os.path.realpath(folder)
