@@ -123,8 +123,10 @@ def survey_dataset(source: DatasetSource, roots: Sequence[Path] = ()) -> Survey:
         facts.add_row(row)
     facts.check_mapping()
     facts.check_media()
-    surveyed = source.model_copy(update={"media_digest": facts.files.digest(), "found_kind": facts.kinds.find_kind()})
-    return Survey(surveyed, tuple(facts.find_notices()), facts.find_refusal(), facts.readable, facts.used["messages"])
+    refusal = facts.find_refusal()
+    digest = None if refusal else facts.files.digest()
+    surveyed = source.model_copy(update={"media_digest": digest, "found_kind": facts.kinds.find_kind()})
+    return Survey(surveyed, tuple(facts.find_notices()), refusal, facts.readable, facts.used["messages"])
 
 
 @dataclass
