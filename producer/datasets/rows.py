@@ -133,7 +133,7 @@ class NamedColumns:
 
     def add_row(self, row: Row) -> None:
         if self._unseen:
-            self._met.update(row.fields if row.columns is None else row.columns)
+            self._met.update(row.fields if row.columns is None else row.columns, row.metadata)
             self._unseen -= self._met
 
     def check(self) -> None:

@@ -27,7 +27,7 @@ from common.spec.models import DatasetSource, RunSpec
 from producer.console.progress import show_progress
 from producer.datasets.columns import Column, suggest_field, suggest_mapping, write_mapping
 from producer.datasets.fields import are_yes_no, is_number, read_mathvista_kind, to_target
-from producer.datasets.media import MediaKind, Reference, is_base64_image, refer
+from producer.datasets.media import MediaKind, Reference, find_path, is_base64_image, refer
 from producer.datasets.media_files import Lack, LackingFile, MediaFiles
 from producer.datasets.registry import find_reader
 from producer.datasets.rows import MEDIA_KINDS, NamedColumns, Row, plan_reading
@@ -121,7 +121,9 @@ def survey_dataset(source: DatasetSource, roots: Sequence[Path] = ()) -> Survey:
     """
     facts = collect_facts(source, roots)
     facts.check_media()
-    return Survey(facts.pin_source(), tuple(facts.find_notices()), facts.find_refusal(), facts.readable, facts.used["messages"])
+    refusal = facts.find_refusal()
+    surveyed = facts.pin_source(reads_media=refusal is None)
+    return Survey(surveyed, tuple(facts.find_notices()), refusal, facts.readable, facts.used["messages"])
 
 
 def collect_facts(source: DatasetSource, roots: Sequence[Path] = ()) -> "Facts":
@@ -204,7 +206,10 @@ class Facts:
         if (lacking := self.files.add_row(references)) and lacking.lack not in self.lacking:
             self.lacking[lacking.lack] = lacking, self._find_field(found, lacking.reference)
         target, options = _try(to_target, found.get("target")) or ((last_turn,) if last_turn else ()), found.get("options")
+        shown = {path for reference in references if (path := find_path(reference.media))}
         for name, value in unused.items():
+            if shown and isinstance(value, str) and (value in shown or f"{self.reading.root}/{value}" in shown):
+                continue  # a column with the file names of media that another column gives
             if name in self.columns or (name not in known and len(self.columns) < _MOST_COLUMNS):
                 self.columns.setdefault(name, Column()).add(value, self.reading.root, target)
         if not references and any(_MARKER.search(str(found[name][1])) for name in ("question", "hint", "options") if name in found):
@@ -212,9 +217,9 @@ class Facts:
         if "kind" not in found and not (options and _try(to_options, options)) and not _try_mathvista(unused):
             self.kinds.add(target, row.kind)
 
-    def pin_source(self) -> DatasetSource:
+    def pin_source(self, *, reads_media: bool = True) -> DatasetSource:
         """Return the source with the digest of its media files and the kind of its rows without options."""
-        found = {"media_digest": self.files.digest(), "found_kind": self.kinds.find_kind()}
+        found = {"media_digest": self.files.digest() if reads_media else None, "found_kind": self.kinds.find_kind()}
         return self.source.model_copy(update=found)
 
     def check_media(self) -> None:

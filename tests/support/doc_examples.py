@@ -96,7 +96,8 @@ def _write_file(path: Path, source: dict[str, Any], folder: Path) -> None:
 def _make_row(source: dict[str, Any]) -> Row:
     """Return a row with the columns of the mapping, or of the earlier run for a file of results."""
     if source.get("format") == "results_file":
-        return {"sample_id": "1", "dataset": "earlier", "index": "7", "model": "echo", "status": "ok", "prediction": "a square"}
+        outcome = {"sample_id": "1", "dataset": "earlier", "index": "7", "model": "echo", "status": "ok", "prediction": "a square"}
+        return outcome | {"target": ["a square"], "metadata": {"file_name": "a.png"}}
     values: Row = {"id": "7", "question": "Which shape is it?", "image": "a.png", "target": "a square", "topic": "GEOMETRY"}
     texts = {"options": '["a circle", "a square"]', "messages": [{"role": "user", "content": "Which shape is it?"}]}
     mapped = source.get("fields", {})

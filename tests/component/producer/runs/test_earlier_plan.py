@@ -9,6 +9,7 @@ import pytest
 from common.storage.keys import fingerprint_key
 from common.storage.run_record import load_planned_run
 from tests.support.fleet import Fleet
+from tests.support.media.pictures import make_png, write_files
 from tests.support.planning import run_chunks
 
 DATA = Path(__file__).resolve().parents[3] / "data" / "old_store"
@@ -22,6 +23,7 @@ def old_fleet(fleet: Fleet) -> Fleet:
     shutil.copy(DATA / "old.yaml", fleet.folder / "profiles")
     for name in ("rows.jsonl", "spec.yaml", "old.yaml"):
         shutil.copy(DATA / name, fleet.folder)
+    write_files(fleet.folder, {"pictures/five.png": make_png()})
     return fleet
 
 
