@@ -316,11 +316,9 @@ def _open_store(*, create: bool = False) -> Store:
 
 def _read_samples(spec: RunSpec) -> Iterator[Sample]:
     from producer.console.progress import show_progress
-    from producer.datasets import read_dataset
-    from producer.planning.requests import render_samples
+    from producer.planning.requests import read_requests
 
-    samples = (sample for source in spec.datasets for sample in read_dataset(source))
-    return show_progress(render_samples(samples, spec), "reading samples")
+    return show_progress(read_requests(spec), "reading samples")
 
 
 def _collect(run_id: str) -> Iterator[Outcome]:

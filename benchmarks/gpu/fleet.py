@@ -32,8 +32,8 @@ from common.ledger.worker_registry import WorkerRecord, list_workers
 from common.settings import Settings
 from common.spec.files import read_specs
 from common.storage.store import open_store
-from producer.datasets import read_dataset
 from producer.demo.redis_server import RedisServer, start_redis
+from producer.planning.requests import read_requests
 from producer.results.collect import collect_outcomes
 from producer.runs.enqueue import enqueue_run
 from workers.supervisor.gpus import list_gpus
@@ -146,8 +146,7 @@ class GpuFleet:
     def enqueue(self, asking: Asking) -> str:
         """Enqueue a run and return its id."""
         (spec,) = read_specs(self._specs[asking.name])
-        samples = (sample for source in spec.datasets for sample in read_dataset(source))
-        enqueue_run(spec, samples, self.store, self.ledger, self.app)
+        enqueue_run(spec, read_requests(spec), self.store, self.ledger, self.app)
         self.run_ids[asking.name] = spec.run_id
         return spec.run_id
 

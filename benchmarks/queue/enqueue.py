@@ -12,7 +12,7 @@ from common.ledger.ledger import Ledger
 from common.settings import get_settings
 from common.spec.files import read_specs
 from common.storage.store import open_store
-from producer.datasets import read_dataset
+from producer.planning.requests import read_requests
 from producer.runs.enqueue import enqueue_run
 
 
@@ -20,8 +20,9 @@ def main() -> None:
     settings = get_settings()
     begun_at = time.perf_counter()
     (spec,) = read_specs(Path(sys.argv[1]))
-    samples = (sample for source in spec.datasets for sample in read_dataset(source))
-    enqueue_run(spec, samples, open_store(settings.store_url), Ledger(connect_redis(settings), settings), make_app(settings))
+    enqueue_run(
+        spec, read_requests(spec), open_store(settings.store_url), Ledger(connect_redis(settings), settings), make_app(settings)
+    )
     seconds = time.perf_counter() - begun_at
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
     print(json.dumps({"run_id": spec.run_id, "seconds": seconds, "peak_mb": peak_mb}))

@@ -14,16 +14,22 @@ from common.spec.prompts import Example
 def find_media_roots(settings: Settings, datasets: Sequence[DatasetSource], examples: Sequence[Example] = ()) -> tuple[Path, ...]:
     """Return the allowed folders of a run.
 
-    ``FLEET_MEDIA_ROOTS`` takes precedence. If it is not set, the folders of the run's own datasets are allowed, and those of the
-    images in the ``examples`` of its prompt. Raises ``ConfigError`` if the variable contains a relative path, or no path at all.
+    ``FLEET_MEDIA_ROOTS`` takes precedence. If it is not set, these are allowed: each dataset's ``media_root``, a dataset that is a
+    folder, the folder of a dataset's file, and the folders of the images in the ``examples`` of the prompt. Raises ``ConfigError``
+    if the variable contains a relative path, or no path at all.
     """
     if settings.media_roots:
         return _read_roots(settings.media_roots)
-    parents = [
-        Path(file).parent for source in datasets for file in source.all_files if file != source.media_root and not is_hub(file)
-    ]
+    named = [Path(source.media_root) for source in datasets if source.media_root]
+    files = [file for source in datasets for file in source.all_files if file != source.media_root and not is_hub(file)]
+    own = [_find_folder(Path(file)) for file in files]
     shown = [Path(path).parent for example in examples for path in example.images]
-    return tuple(dict.fromkeys((*(Path(source.media_root) for source in datasets if source.media_root), *parents, *shown)))
+    return tuple(dict.fromkeys((*named, *own, *shown)))
+
+
+def _find_folder(path: Path) -> Path:
+    """Return the folder of a file, or the path itself if it is a folder."""
+    return path if path.is_dir() else path.parent
 
 
 def _read_roots(text: str) -> tuple[Path, ...]:

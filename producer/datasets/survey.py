@@ -296,7 +296,7 @@ class Facts:
         """Return the media of a row, without their content, and the last turn of the assistant in a conversation."""
         references = list(row.media)
         for ours, kind in MEDIA_KINDS.items():
-            if ours in found:
+            if ours in found and not (ours == "image_path" and len(references) > len(row.media)):  # ``image`` precedes
                 references += self._name_media(found[ours][1], kind)
         if "messages" not in found:
             return references, None
@@ -318,14 +318,14 @@ class Facts:
             return [reference for one in value for reference in self._name_media(one, kind)]
         if isinstance(value, dict):
             parts = [value[name] for name in ("bytes", "url", "path") if value.get(name)]
-            return [_EMBEDDED] if value.get("bytes") else self._name_media(parts[0], kind) if parts else []
+            return [_embed(kind)] if value.get("bytes") else self._name_media(parts[0], kind) if parts else []
         if isinstance(value, bytes):
-            return [_EMBEDDED]
+            return [_embed(kind)]
         if not isinstance(value, str) or not value or value.isspace():
             return []
         try:
             is_embedded = value[:5].lower() == "data:" or is_base64_image(value)
-            return [_EMBEDDED] if is_embedded else [refer(value, kind, self.reading.root)]
+            return [_embed(kind)] if is_embedded else [refer(value, kind, self.reading.root)]
         except SampleError:
             return []
 
@@ -336,7 +336,10 @@ _REMEDIES = {
     Lack.OUTSIDE: "set the dataset's media_root, or start the workers with FLEET_MEDIA_ROOTS",
 }
 
-_EMBEDDED = Reference(Media(data=""), "")
+
+def _embed(kind: MediaKind) -> Reference:
+    """Return a reference that stands for embedded media. The survey does not read their content."""
+    return Reference(Media(kind=kind, data=""), "")
 
 
 def _try(convert: Any, found: tuple[str, Any] | None) -> Any:

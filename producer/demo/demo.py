@@ -26,11 +26,10 @@ from common.spec.models import RunSpec
 from common.storage.store import Store, open_store
 from producer.console.scores import print_scores
 from producer.console.watch import watch_run
-from producer.datasets import read_dataset
 from producer.datasets.survey import survey_specs
 from producer.demo.redis_server import start_redis
 from producer.evaluation.evaluate import evaluate_run
-from producer.planning.requests import render_samples
+from producer.planning.requests import read_requests
 from producer.results.collect import collect_rows, write_results
 from producer.runs.control import resume_run
 from producer.runs.enqueue import enqueue_run
@@ -65,8 +64,7 @@ def run_here(spec: RunSpec, folder: Path, console: Console, *, retry: Collection
     with hold_interrupts(), start_redis(folder / "redis") as server, hold_interrupts(held=False):
         settings = get_settings().model_copy(update={"redis_url": SecretStr(server.url), "store_url": store_url(folder)})
         ledger = Ledger(connect_redis(settings), settings)
-        samples = (sample for source in spec.datasets for sample in read_dataset(source))
-        enqueued = enqueue_run(spec, render_samples(samples, spec), store, ledger, make_app(settings))
+        enqueued = enqueue_run(spec, read_requests(spec), store, ledger, make_app(settings))
         console.print(f"Run {spec.run_id}: {enqueued.plan.samples:,} samples in {enqueued.plan.chunks} chunks.", highlight=False)
         if enqueued.state == RunState.DONE and retry:
             resume_run(spec.run_id, store, ledger, make_app(settings), retry=retry)

@@ -15,9 +15,11 @@ from common.errors import ConfigError
 from common.prompts.messages import render_messages
 from common.records import Fault, Kind, Message, Record, Sample
 from common.redaction import mask_text
+from common.settings import get_settings
 from common.spec.dataset_files import is_hub
 from common.spec.dataset_paths import find_files
 from common.spec.files import check
+from common.spec.media_roots import find_media_roots
 from common.spec.models import Chunks, DatasetSource, ModelProfile, RunSpec, SamplingParams, Shuffle, Validation, name_dataset
 from producer.console.progress import show_progress
 from producer.datasets.columns import suggest_field
@@ -142,16 +144,18 @@ def inspect_dataset(asked: DatasetSource, *, most_rows: int) -> Inspection:
     source = find_files(asked, Path.cwd(), "")
     check_readable(source)
     format_name = find_format(split_source(source)[0])
-    facts = collect_facts(source)
+    roots = find_media_roots(get_settings(), [source])
+    facts = collect_facts(source, roots)
     additions, adopted = _adopt(source, facts)
     if additions:
         source, asked = source.model_copy(update=additions), asked.model_copy(update=additions)
-        facts = collect_facts(source)
+        facts = collect_facts(source, roots)
     rows = _Rows(most_rows, Counts([source.name]))
-    refusal = None
+    refusal: str | None = None
     try:
         rows.read(facts.pin_source())
         facts.check_media()
+        refusal = facts.find_refusal()
     except ConfigError as error:
         if not rows.counts.rows[0]:
             raise

@@ -8,6 +8,12 @@ from common.prompts.messages import Rendered, digest_request, render_messages
 from common.prompts.templates import TemplateFault
 from common.records import Fault, Sample
 from common.spec.models import RunSpec
+from producer.datasets import read_dataset
+
+
+def read_requests(spec: RunSpec) -> Iterator[Sample]:
+    """Yield the samples of all datasets of a run, as ``render_samples`` does. Raises the errors of ``read_dataset``."""
+    return render_samples((sample for source in spec.datasets for sample in read_dataset(source)), spec)
 
 
 def render_samples(samples: Iterable[Sample], spec: RunSpec) -> Iterator[Sample]:

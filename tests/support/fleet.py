@@ -22,10 +22,9 @@ from common.records import Outcome
 from common.settings import Settings, get_settings
 from common.spec.files import read_specs
 from common.storage.store import Store, open_store
-from producer.datasets import read_dataset
 from producer.datasets.survey import survey_specs
 from producer.demo.redis_server import RedisServer, start_redis
-from producer.planning.requests import render_samples
+from producer.planning.requests import read_requests
 from producer.results.collect import collect_outcomes
 from producer.runs.enqueue import Enqueued, enqueue_run
 from producer.runs.status import RunStatus, read_status
@@ -79,8 +78,7 @@ class Fleet:
 
     def enqueue(self, spec_path: Path) -> Enqueued:
         (spec,), _ = survey_specs(read_specs(spec_path))
-        samples = (sample for source in spec.datasets for sample in read_dataset(source))
-        return enqueue_run(spec, render_samples(samples, spec), self.store, self.ledger, make_app(self.settings))
+        return enqueue_run(spec, read_requests(spec), self.store, self.ledger, make_app(self.settings))
 
     def run_producer(self, *arguments: str, code: int = 0) -> str:
         """Run a ``producer`` command as a user does; return its standard output, or its standard error if it must fail."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from common.errors import UNAVAILABLE, SampleError, TransientError
 from common.settings import get_settings
+from common.spec.media_roots import find_media_roots
 from common.spec.models import DatasetSource
 from producer.datasets.readers.jsonl import fill_row
 from producer.datasets.rows import MEDIA_KINDS, Reading, Row
@@ -24,9 +25,11 @@ def read_below(path: Path, source: DatasetSource) -> bytes:
     ``TransientError`` if the file system is unavailable.
     """
     real = Path(os.path.realpath(path))
-    roots = _list_roots(source)
+    roots = find_media_roots(get_settings(), [source])
     if not any(real.is_relative_to(os.path.realpath(root)) for root in roots):
-        message = f"{path}: outside the folders that files may be read from ({', '.join(roots)}); set the dataset's media_root"
+        message = (
+            f"{path}: outside the folders that files may be read from ({', '.join(map(str, roots))}); set the dataset's media_root"
+        )
         raise SampleError("media_forbidden", message)
     try:
         if not stat.S_ISREG(real.stat().st_mode):
@@ -42,14 +45,6 @@ def read_below(path: Path, source: DatasetSource) -> bytes:
         raise SampleError("media_unreadable", message) from error
     check_text_size(len(content), str(path))
     return content
-
-
-def _list_roots(source: DatasetSource) -> list[str]:
-    named = get_settings().media_roots
-    if named:
-        return [folder for folder in named.split(os.pathsep) if folder]
-    path = Path(source.path)
-    return list(dict.fromkeys(filter(None, [source.media_root, str(path if path.is_dir() else path.parent)])))
 
 
 def check_text_size(size: int, name: str) -> None:

@@ -63,6 +63,15 @@ KINDS: dict[str, tuple[list[Fields], list[str]]] = {
     "rows with a kind do not count": ([{"kind": "free_text", "answer": "red"}, {"answer": "no"}], ["free_text", "yes_no"]),
     "faulty rows do not stop it": ([{"answer": {"text": "a"}}, {"answer": "no"}], ["yes_no", "yes_no"]),
     "answers of annotators": ([{"answers": [{"answer": "yes", "answer_confidence": "no"}]}], ["yes_no"]),
+    "last turns of conversations about a video": (
+        [
+            {
+                "video": "data:video/mp4;base64,AAAA",
+                "messages": [{"from": "human", "value": "<video>\nIs it?"}, {"from": "gpt", "value": "No"}],
+            }
+        ],
+        ["yes_no"],
+    ),
     "last turns of conversations": (
         [{"messages": [{"role": "user", "content": "1?"}, {"role": "assistant", "content": "No"}]}],
         ["yes_no"],
@@ -217,6 +226,17 @@ def test_column_that_names_a_used_file_is_not_suggested(folder: Path) -> None:
     rows = [{"question": "What?", "image": "one.png", "file_name": "one.png", "place": f"{folder}/one.png"}]
     assert find_notices(folder, rows) == []
     assert [column for column, *_ in find_notices(folder, [row | {"second": "two.png"} for row in rows])] == ["second"]
+
+
+def test_only_the_media_that_rows_show_are_surveyed(folder: Path) -> None:
+    """``image`` precedes ``image_path``."""
+    row = {"question": "What?", "image": "one.png", "image_path": "missing.png"}
+    survey = survey_dataset(DatasetSource(path=str(write(folder, [row]))))
+    assert survey.notices == ()
+    assert (
+        survey.source.media_digest
+        == survey_dataset(DatasetSource(path=str(write(folder, [row | {"image_path": None}])))).source.media_digest
+    )
 
 
 def test_survey_shows_its_progress_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -184,6 +184,14 @@ def test_unused_media_are_a_refusal_with_facts(tmp_path: Path) -> None:
     assert (found.rows, found.unique, len(found.first_rows)) == (2, 2, 2)
 
 
+def test_missing_media_are_a_refusal(tmp_path: Path) -> None:
+    found = inspect(write(tmp_path, [{"question": "a?", "image": "missing.png"}]))
+    assert found.lines is None
+    assert found.refusal is not None
+    assert "the media of all 1 rows with media are missing" in found.refusal
+    assert [(notice.event, notice.rows) for notice in found.notices] == [("dataset.media_missing", 1)]
+
+
 # Paths
 
 

@@ -222,6 +222,14 @@ def test_default_root_of_a_folder_is_the_folder() -> None:
     assert access.roots == (Path("/data/pictures"),)
 
 
+def test_folders_of_a_dataset_do_not_allow_their_parent(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("one", "two")]
+    for folder in folders:
+        folder.mkdir()
+    source = DatasetSource(path=str(tmp_path / "*"), name="both", files=tuple(map(str, folders)))
+    assert find_access(make_settings(media_roots=""), [source]).roots == tuple(folders)
+
+
 def test_operator_roots_replace_run_roots() -> None:
     access = find_access(make_settings(media_roots="/srv/media:/scratch:"), [make_source("/data/rows.tsv", "/")])
     assert access.roots == (Path("/srv/media"), Path("/scratch"))
