@@ -113,7 +113,9 @@ def _iterate_stream(path: Path) -> Iterator[tuple[dict[str, Any], ArrowFile]]:
         with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as batches:
             for batch in batches:
                 for start in range(0, batch.num_rows, _BATCH_ROWS):
-                    for values in batch.slice(start, _BATCH_ROWS).to_pylist():
+                    rows = batch.slice(start, _BATCH_ROWS)
+                    rows.validate(full=True)  # pyarrow aborts the process at a damaged cell that it has not validated
+                    for values in rows.to_pylist():
                         yield values, file
         if content[-len(_END_OF_STREAM) :] != _END_OF_STREAM:  # pyarrow accepts a stream that is cut off between two batches
             raise pa.ArrowInvalid("no end-of-stream mark")

@@ -59,6 +59,7 @@ def _read_parquet(source: DatasetSource) -> Iterator[Row]:
             read = [name for name in names if name not in _NOT_READ]
             number = 0
             for batch in file.iter_batches(_BATCH_ROWS, columns=read):
+                batch.validate(full=True)  # pyarrow aborts the process at a damaged cell that it has not validated
                 for values in batch.to_pylist():
                     fields = {name: to_plain(value, None, Counter()) for name, value in values.items()}
                     yield Row(number, f"row {number}", f"row {number}".encode(), fields=fields)

@@ -222,6 +222,18 @@ def test_cut_arrow_file_ends_with_a_fault(tmp_path: Path, left: int) -> None:
     assert "its other rows are missing: restore the file" in last.fault.message
 
 
+def test_damaged_cell_is_one_fault(tmp_path: Path) -> None:
+    folder = save(tmp_path / "set", [{"question": f"{number}?"} for number in range(8)])
+    path = folder / "data-00000-of-00001.arrow"
+    content = path.read_bytes()
+    ends = b"".join((2 * number).to_bytes(4, "little") for number in range(3))
+    assert content.count(ends) == 1
+    path.write_bytes(content.replace(ends, ends[:-4] + (2**31 - 1).to_bytes(4, "little")))
+    (sample,) = read(folder)
+    assert sample.fault is not None
+    assert "not a whole Arrow stream" in sample.fault.message
+
+
 @pytest.mark.parametrize(
     ("name", "content", "part"),
     [

@@ -134,6 +134,17 @@ def test_cut_parquet_is_refused(tmp_path: Path, keep: float) -> None:
         read(tmp_path / "results.parquet", question="Q?")
 
 
+def test_damaged_cell_is_refused(tmp_path: Path) -> None:
+    write_results(iter([outcome(0)]), tmp_path)
+    table = pq.read_table(tmp_path / "results.parquet")
+    ends = pa.array([0, 1], pa.int32()).buffers()[1]
+    damaged = pa.Array.from_buffers(pa.string(), 1, [None, ends, pa.py_buffer(b"\xe9")])
+    place = table.schema.get_field_index("prediction")
+    pq.write_table(table.set_column(place, "prediction", damaged), tmp_path / "results.parquet")
+    with pytest.raises(ConfigError, match=r"is not a whole Parquet file .*; collect the run again"):
+        read(tmp_path / "results.parquet", question="Q?")
+
+
 def test_judge_of_descriptions_gets_image_and_prediction(tmp_path: Path) -> None:
     """Test the example of docs/datasets.md. Results have neither the question nor the media."""
     (tmp_path / "results").mkdir()
