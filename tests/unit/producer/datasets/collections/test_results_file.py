@@ -134,6 +134,16 @@ def test_cut_parquet_is_refused(tmp_path: Path, keep: float) -> None:
         read(tmp_path / "results.parquet", question="Q?")
 
 
+def test_faulty_rows_of_several_runs_stay_apart(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        write_results(iter([outcome(0, sample_id=name), outcome(1, sample_id=f"{name}1")]), tmp_path / name)
+    files = tuple(str(tmp_path / name / "results.parquet") for name in ("a", "b"))
+    samples = list(read_dataset(DatasetSource(path=files[0], files=files, format="results_file")))
+    assert all(sample.fault for sample in samples)
+    assert len({sample.sample_id for sample in samples}) == len(samples) == 4
+
+
 def test_damaged_cell_is_refused(tmp_path: Path) -> None:
     write_results(iter([outcome(0)]), tmp_path)
     table = pq.read_table(tmp_path / "results.parquet")
