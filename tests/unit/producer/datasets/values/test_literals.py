@@ -85,7 +85,7 @@ def test_threads_change_the_filters_of_warnings_one_by_one(monkeypatch: pytest.M
             met.append(text)
         return parse(text, mode=mode)
 
-    monkeypatch.setattr(ast, "parse", parse_together)
-    with ThreadPoolExecutor(2) as threads:
+    with monkeypatch.context() as patch, ThreadPoolExecutor(2) as threads:
+        patch.setattr(ast, "parse", parse_together)
         read = list(threads.map(read_literal, [r"['\d']", r"['\w']"]))
     assert (read, met) == ([[r"\d"], [r"\w"]], [])
