@@ -15,6 +15,7 @@ from rich.console import Console
 from structlog.testing import capture_logs
 
 from common.errors import ConfigError
+from common.spec.dataset_files import IMAGE_ENDINGS, VIDEO_ENDINGS
 from common.spec.files import read_specs
 from common.spec.models import DatasetSource
 from producer.console import progress
@@ -113,6 +114,12 @@ def test_survey_reads_no_images_of_a_shard(tmp_path: Path, monkeypatch: pytest.M
 def test_limit_bounds_the_surveyed_rows(tmp_path: Path) -> None:
     rows = [{"question": "1?", "answer": "yes"}, {"question": "2?", "answer": "red"}]
     assert [sample.kind for sample in read_rows(tmp_path, *rows, limit=1)] == ["yes_no"]
+
+
+@pytest.mark.parametrize("ending", sorted(IMAGE_ENDINGS | VIDEO_ENDINGS))
+def test_every_ending_of_media_is_noticed(folder: Path, ending: str) -> None:
+    field = "image" if ending in IMAGE_ENDINGS else "video"
+    assert find_notices(folder, [{"question": "Q?", "thing": f"https://a/b{ending}"}]) == [("thing", field, 1)]
 
 
 UNUSED_MEDIA: dict[str, Any] = {
