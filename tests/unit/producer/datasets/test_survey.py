@@ -122,6 +122,24 @@ def test_every_ending_of_media_is_noticed(folder: Path, ending: str) -> None:
     assert find_notices(folder, [{"question": "Q?", "thing": f"https://a/b{ending}"}]) == [("thing", field, 1)]
 
 
+def test_each_enqueue_of_a_process_logs_skipped_files(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in ("a.png", "b.png", "b.txt", "b.png.txt", "c.pdf"):
+        (photos / name).write_bytes(PNG)
+    captions = {"images": [{"id": 1, "file_name": "photos/a.png"}], "annotations": [{"image_id": 2, "caption": "A cat."}]}
+    (tmp_path / "coco.json").write_text(json.dumps(captions))
+    datasets = [{"path": "photos", "question": "What?"}, {"path": "coco.json", "format": "coco", "question": "What?"}]
+    (tmp_path / "spec.yaml").write_text(json.dumps({"model": "echo", "datasets": datasets}))
+    for _ in range(2):
+        with capture_logs() as lines:
+            (spec,), _notices = survey_specs(read_specs(tmp_path / "spec.yaml"))
+            for source in spec.datasets:
+                assert list(read_dataset(source))
+        events = ["dataset.annotations_unused", "dataset.captions_doubled", "dataset.files_skipped"]
+        assert sorted(line["event"] for line in lines) == events
+
+
 UNUSED_MEDIA: dict[str, Any] = {
     "path": "one.png",
     "paths": ["one.png", "two.png"],
