@@ -3,14 +3,25 @@
 Import this module only to compile a template, because jinja2 takes time to import.
 """
 
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterable, Iterator
 from functools import wraps
 from typing import Any, Final
 
-from jinja2 import StrictUndefined, TemplateRuntimeError, TemplateSyntaxError, Undefined, nodes, pass_context
-from jinja2.filters import FILTERS as DEFAULT_FILTERS
+from jinja2 import (
+    Environment,
+    StrictUndefined,
+    TemplateRuntimeError,
+    TemplateSyntaxError,
+    Undefined,
+    nodes,
+    pass_context,
+    pass_environment,
+)
+from jinja2.filters import make_attrgetter
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import htmlsafe_json_dumps
 
 MOST_ITERATIONS: Final = 10_000  # of all loops of one rendering
 MOST_DEPTH: Final = 3  # of loops within each other
@@ -56,7 +67,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
     def __init__(self) -> None:
         super().__init__(autoescape=False, undefined=StrictUndefined, keep_trailing_newline=True, finalize=_check_value)
         self.globals.clear()
-        allowed = {name: call for name, call in self.filters.items() if name in _FILTERS}
+        allowed = {name: _LIMITED.get(name, call) for name, call in self.filters.items() if name in _FILTERS}
         self.filters = {name: _limit_result(call) for name, call in allowed.items()} | {"counted": _count_iterations}
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
@@ -106,23 +117,71 @@ def _find_loops(node: nodes.Node) -> Iterator[nodes.For]:
 
 
 def _limit_result(call: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a filter that refuses a long text. ``join``, ``replace`` and ``tojson`` are limited before they build it."""
-    inserts = call in (DEFAULT_FILTERS["join"], DEFAULT_FILTERS["replace"])
-    indents = call is DEFAULT_FILTERS["tojson"]
+    """Return a filter that refuses a long text."""
 
     @wraps(call)  # keeps the attribute by which Jinja2 passes the context
     def apply(*args: Any, **kwargs: Any) -> Any:
-        inserted = (*args[2:], *kwargs.values()) if inserts else ()
-        if any(isinstance(one, str) and len(one) > MOST_INSERTED_CHARACTERS for one in inserted):
-            raise TemplateRuntimeError(f"a text to insert has more than {MOST_INSERTED_CHARACTERS:,} characters")
-        if indents and any(isinstance(one, int) and one > MOST_INDENT for one in (*args, *kwargs.values())):
-            raise TemplateRuntimeError(f"an indent of more than {MOST_INDENT} characters")
         result = call(*args, **kwargs)
-        if isinstance(result, str) and len(result) > MOST_CHARACTERS:
-            raise TemplateRuntimeError(f"the result of a filter has more than {MOST_CHARACTERS:,} characters")
+        if isinstance(result, str):
+            _check_size(len(result))
         return result
 
     return apply
+
+
+def _check_size(size: int) -> None:
+    if size > MOST_CHARACTERS:
+        raise TemplateRuntimeError(f"the result of a filter has more than {MOST_CHARACTERS:,} characters")
+
+
+@pass_environment
+def _join(environment: Environment, value: Iterable[Any], d: Any = "", attribute: str | int | None = None) -> str:
+    """Join texts as Jinja2 does. Refuse a long result before it is built."""
+    separator = _check_inserted(d)
+    size, texts = -len(separator), []
+    for item in value if attribute is None else map(make_attrgetter(environment, attribute), value):
+        texts.append(str(item))
+        size += len(separator) + len(texts[-1])
+        _check_size(size)
+    return separator.join(texts)
+
+
+def _replace(s: Any, old: Any, new: Any, count: int | None = None) -> str:
+    """Replace a text as Jinja2 does. Refuse a long result before it is built."""
+    text, before, after = str(s), _check_inserted(old), _check_inserted(new)
+    places = text.count(before)
+    if count is not None and count >= 0:
+        places = min(places, count)
+    _check_size(len(text) + places * (len(after) - len(before)))
+    return text.replace(before, after, places)
+
+
+def _check_inserted(value: Any) -> str:
+    text = str(value)
+    if len(text) > MOST_INSERTED_CHARACTERS:
+        raise TemplateRuntimeError(f"a text to insert has more than {MOST_INSERTED_CHARACTERS:,} characters")
+    return text
+
+
+def _tojson(value: Any, indent: int | None = None) -> str:
+    """Write JSON as Jinja2 does. Refuse a long result before it is built."""
+    if isinstance(indent, bool) or not isinstance(indent, int | None):
+        raise TemplateRuntimeError(f"the indent of tojson is {type(indent).__name__}; expected a whole number")
+    if indent is not None and indent > MOST_INDENT:
+        raise TemplateRuntimeError(f"an indent of more than {MOST_INDENT} characters")
+    return htmlsafe_json_dumps(value, dumps=_write_json, sort_keys=True, indent=indent)
+
+
+def _write_json(value: Any, *, sort_keys: bool, indent: int | None) -> str:
+    size, parts = 0, []
+    for part in json.JSONEncoder(sort_keys=sort_keys, indent=indent).iterencode(value):
+        size += len(part)
+        _check_size(size)
+        parts.append(part)
+    return "".join(parts)
+
+
+_LIMITED = {"join": _join, "replace": _replace, "tojson": _tojson}
 
 
 @pass_context

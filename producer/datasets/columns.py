@@ -16,6 +16,7 @@ from string import ascii_uppercase
 from typing import Any
 
 from common.errors import SampleError
+from common.spec.dataset_files import IMAGE_ENDINGS, VIDEO_ENDINGS
 from producer.datasets.media import MediaKind, find_path, find_size, refer
 from producer.datasets.rows import ALIASES
 from producer.datasets.values.literals import read_literal
@@ -48,10 +49,7 @@ _TURN_NAMES = ({"role", "content"}, {"from", "value"})
 _CLOSE = 0.8  # similarity of two names, from 0 to 1; `answer_1` and `answer` have 0.86
 _LOOKED_AT = 20  # filled values of a column
 
-_SUFFIXES: dict[str, MediaKind] = {
-    **dict.fromkeys((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"), "image"),
-    **dict.fromkeys((".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v"), "video"),
-}
+_SUFFIXES: dict[str, MediaKind] = {**dict.fromkeys(IMAGE_ENDINGS, "image"), **dict.fromkeys(VIDEO_ENDINGS, "video")}
 _MAGICS: dict[bytes, MediaKind] = {
     b"\x89PNG": "image", b"\xff\xd8\xff": "image", b"GIF8": "image", b"RIFF": "image", b"BM": "image", b"II*\0": "image",
     b"MM\0*": "image", b"\x1aE\xdf\xa3": "video",

@@ -25,6 +25,7 @@ from common.settings import get_settings
 from common.spec.media_roots import find_media_roots
 from common.spec.models import DatasetSource, RunSpec
 from producer.console.progress import show_progress
+from producer.datasets.collections.folders import start_reports
 from producer.datasets.columns import Column, suggest_field, suggest_mapping, write_mapping
 from producer.datasets.fields import are_yes_no, is_number, read_mathvista_kind, to_target
 from producer.datasets.media import MediaKind, Reference, find_path, is_base64_image, refer
@@ -76,6 +77,7 @@ def survey_specs(specs: Sequence[RunSpec]) -> tuple[list[RunSpec], list[Notice]]
     The log gets the notices as warnings. Raises ``ConfigError`` as ``survey_dataset`` does, and if all media of a dataset are
     missing.
     """
+    start_reports()
     first = specs[0]
     roots = find_media_roots(get_settings(), first.datasets, first.prompt.examples)
     surveys = [survey_dataset(source, roots) for source in first.datasets]

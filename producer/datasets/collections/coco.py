@@ -14,7 +14,6 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ import structlog
 
 from common.errors import ConfigError, SampleError
 from common.spec.models import DatasetSource
+from producer.datasets.collections.folders import is_new_report
 from producer.datasets.collections.json_items import iterate_items
 from producer.datasets.fields import misfit, to_index
 from producer.datasets.readers.jsonl import fill_row
@@ -74,13 +74,9 @@ def read_coco(source: DatasetSource) -> Iterator[Row]:
         except SampleError as error:
             row.fault = row.fault or find_fault(source, row.line, error)
         yield row
-    if unused := len(answers.fields) + answers.unused:
-        _log_unused(source.name, answers.path, unused)
-
-
-@cache
-def _log_unused(dataset: str, path: str, unused: int) -> None:  # a dataset that is read twice logs once
-    log.warning("dataset.annotations_unused", dataset=dataset, path=path, annotations=unused)
+    unused = len(answers.fields) + answers.unused
+    if unused and is_new_report("unused", source.name, answers.path, unused):
+        log.warning("dataset.annotations_unused", dataset=source.name, path=answers.path, annotations=unused)
 
 
 def _read_captions(source: DatasetSource) -> _Answers:

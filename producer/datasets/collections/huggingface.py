@@ -26,6 +26,7 @@ from producer.datasets.collections.folders import report_skipped
 from producer.datasets.registry import register_reader
 from producer.datasets.rows import Row, find_fault, plan_reading
 
+_NAMED_PARTS = 3  # of a path: the folder of a split, and two folders above it
 _BATCH_ROWS = 16  # converted at once; rows may contain images
 # https://arrow.apache.org/docs/format/Columnar.html#ipc-streaming-format
 _END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
@@ -99,7 +100,7 @@ def _read_files(source: DatasetSource, files: list[Path], features: dict[str, Fe
             if isinstance(error, OSError) and isinstance(explained := explain_unreadable(error, str(path)), TransientError):
                 raise explained from error
             place = f"{path.name}: row {number}"
-            row = Row(number, place, place.encode())
+            row = Row(number, place, _name_row(path, f"row {number}"))
             found = f"not a whole Arrow stream ({' '.join(str(error).split())[:200]}); its other rows are missing: restore the file"
             row.fault = find_fault(source, place, SampleError("bad_row", found))
             yield row
@@ -113,17 +114,24 @@ def _iterate_stream(path: Path) -> Iterator[tuple[dict[str, Any], ArrowFile]]:
         with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as batches:
             for batch in batches:
                 for start in range(0, batch.num_rows, _BATCH_ROWS):
-                    for values in batch.slice(start, _BATCH_ROWS).to_pylist():
+                    rows = batch.slice(start, _BATCH_ROWS)
+                    rows.validate(full=True)  # pyarrow aborts the process at a damaged cell that it has not validated
+                    for values in rows.to_pylist():
                         yield values, file
         if content[-len(_END_OF_STREAM) :] != _END_OF_STREAM:  # pyarrow accepts a stream that is cut off between two batches
             raise pa.ArrowInvalid("no end-of-stream mark")
 
 
-def _to_row(number: int, values: dict[str, Any], shape: RowShape, file: ArrowFile | None) -> Row:
+def _to_row(number: int, values: dict[str, Any], shape: RowShape, file: ArrowFile | None = None) -> Row:
     place = f"row {number}"
-    row = Row(number, place, place.encode(), columns=list(values))
+    row = Row(number, place, _name_row(Path(shape.reading.source.path), place), columns=list(values))
     fill_row(row, values, shape, file)
     return row
+
+
+def _name_row(path: Path, place: str) -> bytes:
+    """Return a name that differs between the rows of all folders of a dataset, wherever the dataset is stored."""
+    return f"{'/'.join(path.parts[-_NAMED_PARTS:])}: {place}".encode("utf-8", "surrogateescape")
 
 
 def _read_hub(source: DatasetSource) -> Iterator[Row]:
@@ -159,7 +167,7 @@ def _read_stream(source: DatasetSource, stream: Any, datasets: ModuleType) -> It
         stream = stream.cast(datasets.Features.from_dict(_keep_encoded(features)))
     shape = RowShape(plan_reading(source), features)
     for number, values in enumerate(stream):
-        yield _to_row(number, values, shape, None)
+        yield _to_row(number, values, shape)
     report_skipped(source, shape.skipped, "no row uses the bytes in these columns: they are neither images nor videos")
 
 

@@ -9,15 +9,14 @@ its fields. ``producer export --format captions`` writes ``a.jpg.txt``.
 A file whose ending is not the expected kind, and that no row uses, is counted and reported in the log.
 """
 
-import csv
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from common.errors import ConfigError, SampleError, explain_unreadable
-from common.records import Fault, Media
+from common.records import Media
 from common.spec.dataset_files import IMAGE_ENDINGS, VIDEO_ENDINGS, iterate_folder
 from common.spec.models import DatasetSource
 from producer.datasets.collections.folders import report_doubled, report_skipped
@@ -30,8 +29,8 @@ from producer.datasets.collections.sidecars import (
     show_name,
 )
 from producer.datasets.media import MediaKind, Reference
+from producer.datasets.readers.csv_table import read_records_below_header
 from producer.datasets.readers.jsonl import read_jsonl
-from producer.datasets.readers.tables import find_letters
 from producer.datasets.registry import register_reader
 from producer.datasets.rows import Reading, Row, find_fault, plan_reading
 
@@ -104,13 +103,14 @@ def _read_metadata(folder: _Folder, metadata: str) -> Iterator[Row]:
     """Yield a row for each row of a metadata file. It describes files of its own folder and of the folders below."""
     inside = str(PurePosixPath(metadata).parent).removeprefix(".")
     times: Counter[str] = Counter()
-    for place, content, fields, fault in _METADATA_READERS[PurePosixPath(metadata).name](folder, metadata):
-        row = folder.start_row(f"{show_name(metadata)}: line {place}", content)
-        row.fields, row.fault = fields, fault
-        file_name = fields.get("file_name")
+    described = folder.source.model_copy(update={"path": str(folder.find_path(metadata))})
+    for found in _METADATA_READERS[PurePosixPath(metadata).name](described):
+        row = folder.start_row(f"{show_name(metadata)}: line {found.line}", found.content)
+        row.fields, row.fault = dict(found.fields), found.fault
+        file_name = row.fields.get("file_name")
         name = str(PurePosixPath(inside, file_name)) if isinstance(file_name, str) and file_name else ""
         times[name] += 1
-        if fault is None:
+        if row.fault is None:
             _fill_described(folder, row, name, name if times[name] == 1 else f"{name}#{times[name]}")
         yield row
 
@@ -153,44 +153,18 @@ def _fill_row(folder: _Folder, row: Row, name: str, index: str) -> None:
     row.metadata.setdefault("file_name", show_name(name))
 
 
-def _read_jsonl(folder: _Folder, metadata: str) -> Iterator[tuple[int | str, bytes, dict[str, Any], Fault | None]]:
-    described = folder.source.model_copy(update={"path": str(folder.find_path(metadata))})
-    for row in read_jsonl(described):
-        yield row.line, row.content, dict(row.fields), row.fault
+def _read_csv(source: DatasetSource) -> Iterator[Row]:
+    table = source.model_copy(update={"fields": {}})  # a file beside the image may have a mapped field that the table does not have
+    return read_records_below_header(table, b",", partial(_check_header, source))
 
 
-def _read_csv(folder: _Folder, metadata: str) -> Iterator[tuple[int | str, bytes, dict[str, Any], Fault | None]]:
-    where = f"dataset {folder.source.name!r}: {folder.find_path(metadata)}"
-    with folder.find_path(metadata).open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
-        records = csv.reader(stream, strict=True)
-        header = next(records, [])
-        if "file_name" not in header:
-            raise ConfigError(f"{where}: the header has no column 'file_name'; found {', '.join(header)}; add the column")
-        letters = find_letters(header)
-        line = records.line_num + 1
-        try:
-            for cells in records:
-                if cells:
-                    content = "\x1f".join(cells).encode("utf-8", "surrogateescape")
-                    fields = {name: cell or None for name, cell in zip(header, cells, strict=False) if cell or name in letters}
-                    yield line, content, fields, _find_cell_fault(folder, f"{metadata}: line {line}", header, cells)
-                line = records.line_num + 1
-        except csv.Error as error:
-            error_found = SampleError("bad_row", f"not CSV ({error}); the rows after it are not read")
-            yield line, b"", {}, find_fault(folder.source, f"{metadata}: line {line}", error_found)
+def _check_header(source: DatasetSource, header: tuple[str, ...]) -> None:
+    if "file_name" not in header:
+        where = f"dataset {source.name!r}: {source.path}"
+        raise ConfigError(f"{where}: the header has no column 'file_name'; found {', '.join(header)}; add the column")
 
 
-def _find_cell_fault(folder: _Folder, place: str, header: list[str], cells: list[str]) -> Fault | None:
-    if len(cells) != len(header):
-        found = f"found {len(cells)} cells; expected {len(header)}, as in the header"
-    elif any("\udc80" <= character <= "\udcff" for cell in cells for character in cell):
-        found = "not UTF-8; expected UTF-8"
-    else:
-        return None
-    return find_fault(folder.source, place, SampleError("bad_row", found))
-
-
-_METADATA_READERS = {"metadata.jsonl": _read_jsonl, "metadata.csv": _read_csv}
+_METADATA_READERS = {"metadata.jsonl": read_jsonl, "metadata.csv": _read_csv}
 
 
 def _find_ending(name: str) -> str:

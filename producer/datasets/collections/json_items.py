@@ -1,23 +1,22 @@
 """Stream the elements of an array inside a large JSON file."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import ijson
 
 from common.errors import ConfigError, explain_unreadable
 from common.spec.models import DatasetSource
-from producer.datasets.readers.lines import skip_bom
+from producer.datasets.readers.lines import open_text, skip_bom
 
 
 def iterate_items(source: DatasetSource, path: str, prefix: str) -> Iterator[Any]:
     """Yield the values at a prefix of a JSON file, such as ``images.item``, in constant memory.
 
-    Raises ``ConfigError`` for a file that is not JSON.
+    The file may be compressed. Raises ``ConfigError`` for a file that is not JSON.
     """
     try:
-        with Path(path).open("rb") as stream:
+        with open_text(source.model_copy(update={"path": path})) as stream:
             skip_bom(stream)
             yield from ijson.items(stream, prefix, use_float=True)
     except ijson.JSONError as error:

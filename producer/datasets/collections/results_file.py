@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
@@ -32,6 +33,7 @@ _REQUIRED = ("sample_id", "status", "prediction")
 _NOT_READ = ("attempts", "choices", "logprobs", "messages")
 _BATCH_ROWS = 256
 _PARQUET = b"PAR1"
+_PACKER = msgspec.msgpack.Encoder()
 
 
 @register_reader("results_file")
@@ -59,9 +61,10 @@ def _read_parquet(source: DatasetSource) -> Iterator[Row]:
             read = [name for name in names if name not in _NOT_READ]
             number = 0
             for batch in file.iter_batches(_BATCH_ROWS, columns=read):
+                batch.validate(full=True)  # pyarrow aborts the process at a damaged cell that it has not validated
                 for values in batch.to_pylist():
                     fields = {name: to_plain(value, None, Counter()) for name, value in values.items()}
-                    yield Row(number, f"row {number}", f"row {number}".encode(), fields=fields)
+                    yield Row(number, f"row {number}", _PACKER.encode(fields), fields=fields)
                     number += 1
     except pa.ArrowException as error:
         found = " ".join(str(error).split())[:200]

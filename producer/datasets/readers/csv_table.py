@@ -4,7 +4,8 @@ Every cell stays text exactly as written, such as ``007``, ``NA`` or ``0.50``. A
 ``B``, … are the options, if both A and B are present.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 from common.errors import ConfigError
 from common.spec.models import DatasetSource
@@ -36,13 +37,19 @@ def read_tsv(source: DatasetSource) -> Iterator[Row]:
 
 
 def _read_table(source: DatasetSource, delimiter: bytes) -> Iterator[Row]:
-    reading = plan_reading(source)
+    return read_records_below_header(source, delimiter, partial(_check_header, plan_reading(source)))
+
+
+def read_records_below_header(
+    source: DatasetSource, delimiter: bytes, check_header: Callable[[tuple[str, ...]], None]
+) -> Iterator[Row]:
+    """Yield the rows of a table after ``check_header`` accepts the names of its columns."""
     keeps_offsets = find_compression(source.path) is None
     with open_text(source) as stream:
         records = read_records(stream, delimiter, offset=skip_bom(stream))
         first = next(records, None)
         header = read_header(first, source, delimiter)
-        _check_header(header, reading)
+        check_header(header)
         header_line = first.content if first else b""
         letters = find_letters(header)
         for number, record in enumerate(records):
@@ -54,7 +61,7 @@ def _read_table(source: DatasetSource, delimiter: bytes) -> Iterator[Row]:
             yield row
 
 
-def _check_header(header: tuple[str, ...], reading: Reading) -> None:
+def _check_header(reading: Reading, header: tuple[str, ...]) -> None:
     """Raise ``ConfigError`` if a name is missing, or if no row can be asked because of the names."""
     source = reading.source
     where = f"dataset {source.name!r}: {source.path}"

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from common.errors import SampleError
+from common.errors import ConfigError, SampleError
 from common.spec.models import DatasetSource
 from producer.datasets.readers.compression import find_compression
 from producer.datasets.readers.json_elements import JsonCursor
@@ -76,14 +76,14 @@ def _find_columns(cursor: JsonCursor) -> list[_Column]:
         offset, line = cursor.offset, cursor.line
         size = sum(1 for _ in cursor.iterate_elements())
         columns.append(_Column(key, offset, line, size))
+        if len(columns) > _MOST_COLUMNS:
+            raise cursor.refuse(f"the object has more than {_MOST_COLUMNS} lists; expected at most one for each column")
         if cursor.take(b",}") == b"}":
             break
     _expect_end(cursor, "object")
     names = [_read_name(column, cursor) for column in columns]
     if doubled := [name for name in names if names.count(name) > 1]:
         raise cursor.refuse(f"the object has two lists {doubled[0]!r}; expected each name once")
-    if len(columns) > _MOST_COLUMNS:
-        raise cursor.refuse(f"the object has {len(columns)} lists; expected at most {_MOST_COLUMNS}, one for each column")
     if len({column.size for column in columns}) > 1:
         sizes = ", ".join(f"{name!r} has {column.size}" for name, column in zip(names, columns, strict=True))
         raise cursor.refuse(f"the lists have different lengths: {sizes}; expected one length for all")
@@ -102,19 +102,24 @@ def _read_columns(columns: list[_Column], source: DatasetSource) -> Iterator[Row
         cursors = []
         for column in columns:
             stream = files.enter_context(open_text(source))
-            _skip(stream, column.offset)
+            if not _skip(stream, column.offset):
+                raise ConfigError(
+                    f"{_locate(source)}: the file became shorter while it was read; expected a file that stays the same"
+                )
             cursors.append(JsonCursor(stream, _locate(source), offset=column.offset, line=column.line))
         for number, elements in enumerate(zip(*(cursor.iterate_elements() for cursor in cursors), strict=True)):
             pairs = [column.key + b":" + element.content for column, element in zip(columns, elements, strict=True)]
             yield _fill(Row(number, f"row {number + 1}", b"{" + b",".join(pairs) + b"}"), source)
 
 
-def _skip(stream: BufferedReader, size: int) -> None:
+def _skip(stream: BufferedReader, size: int) -> bool:
+    """Move past bytes at the beginning of a file. Return whether the file has them."""
     if stream.seekable():
         stream.seek(size)
-        return
-    while size > 0:
-        size -= len(stream.read(min(size, _SKIP_BYTES)))
+        return True
+    while size > 0 and (block := stream.read(min(size, _SKIP_BYTES))):
+        size -= len(block)
+    return size == 0
 
 
 def _fill(row: Row, source: DatasetSource) -> Row:

@@ -29,6 +29,7 @@ INDEX_LIMIT = 64
 # One text of a list literal as written in the file: in single quotes, in double quotes (which csv doubles), or unquoted.
 _ELEMENT = re.compile(rb"""'([^']+)'|"+([^"]+)"+|([^\s\[\],'"]+)""")
 _UTF8_BYTES = 4
+_KEPT_ROWS = 256  # each of their images has at most INLINE_LIMIT_BYTES
 
 
 class ImageCells:
@@ -41,8 +42,8 @@ class ImageCells:
         self._index_column = index_column
         self._image_column = image_column
         self._offsets: tuple[np.ndarray, np.ndarray] | None = None
-        # Adjacent rows often refer to the same row. Each cached reference has at most INLINE_LIMIT_BYTES.
-        self._find_images = lru_cache(maxsize=256)(self._find_images_of_row)
+        # Adjacent rows often refer to the same row. The images of a compressed file are copied whole, so only one row is kept.
+        self._find_images = lru_cache(maxsize=1 if self._is_packed else _KEPT_ROWS)(self._find_images_of_row)
 
     def close(self) -> None:
         """Delete the unpacked copy of a compressed file."""

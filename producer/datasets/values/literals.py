@@ -9,9 +9,11 @@ import json
 import tokenize
 import warnings
 from itertools import pairwise
+from threading import Lock
 from typing import Any
 
 _LONGEST = 1_000_000  # characters; Python's parser takes about 100 times the memory of the text
+_WARNING_FILTERS = Lock()  # the filters belong to the process, and several threads read rows
 
 
 class WrittenNumber(str):
@@ -42,7 +44,7 @@ def _read_python(text: str) -> Any:
     try:
         if _joins_strings(text):
             return None
-        with warnings.catch_warnings():
+        with _WARNING_FILTERS, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Python warns about escapes such as \d, which are common in answers
             return _evaluate(ast.parse(text, mode="eval").body, text)
     except (ValueError, TypeError, SyntaxError, tokenize.TokenError, MemoryError, RecursionError):

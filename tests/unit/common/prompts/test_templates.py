@@ -1,5 +1,6 @@
 """Templates: the fields of a row by name, errors that name what is missing, and limits."""
 
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -164,6 +165,43 @@ def test_filters_cannot_grow_a_text_without_limit(expression: str) -> None:
     sample = SAMPLE.model_copy(update={"question": '"' * 2000, "metadata": {"long": "x" * 2000}})
     with pytest.raises(TemplateFault, match="characters"):
         render(f"{{{{ {expression} }}}}", sample)
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "question | replace('', x) | replace('', x)",
+        "question | replace('', x) | join(x)",
+        "many | map('replace', '', x) | join",
+        "question | list | tojson(100) | list | tojson(100)",
+        "question | list | tojson(x)",
+    ],
+)
+def test_long_text_is_refused_before_it_is_built(expression: str) -> None:
+    sample = SAMPLE.model_copy(update={"question": "q" * 5000, "metadata": {"x": "x" * 1000, "many": ["q" * 5000] * 50}})
+    tracemalloc.start()
+    try:
+        with pytest.raises(TemplateFault, match=r"characters|the indent of tojson is str; expected a whole number"):
+            render(f"{{{{ {expression} }}}}", sample)
+        assert tracemalloc.get_traced_memory()[1] < 12 * MOST_CHARACTERS
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        ("question | replace('i', 'y', 1)", "Whych is it?"),
+        ("question | replace('', '-', 2)", "-W-hich is it?"),
+        ("letters | join", "AB"),
+        ("options.items() | join(':', attribute=0)", "A:B"),
+        ("500 | tojson", "500"),
+        ("part | tojson(2)", '{\n  "a": 1\n}'),
+        ('"<\'&>" | tojson', '"\\u003c\\u0027\\u0026\\u003e"'),
+    ],
+)
+def test_limited_filters_work_as_in_jinja(expression: str, expected: str) -> None:
+    assert render(f"{{{{ {expression} }}}}") == expected
 
 
 @pytest.mark.parametrize("expression", ["question.upper", "tags | map('upper')", "self", "loop_of"])

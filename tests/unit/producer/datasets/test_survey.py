@@ -15,6 +15,7 @@ from rich.console import Console
 from structlog.testing import capture_logs
 
 from common.errors import ConfigError
+from common.spec.dataset_files import IMAGE_ENDINGS, VIDEO_ENDINGS
 from common.spec.files import read_specs
 from common.spec.models import DatasetSource
 from producer.console import progress
@@ -122,6 +123,30 @@ def test_survey_reads_no_images_of_a_shard(tmp_path: Path, monkeypatch: pytest.M
 def test_limit_bounds_the_surveyed_rows(tmp_path: Path) -> None:
     rows = [{"question": "1?", "answer": "yes"}, {"question": "2?", "answer": "red"}]
     assert [sample.kind for sample in read_rows(tmp_path, *rows, limit=1)] == ["yes_no"]
+
+
+@pytest.mark.parametrize("ending", sorted(IMAGE_ENDINGS | VIDEO_ENDINGS))
+def test_every_ending_of_media_is_noticed(folder: Path, ending: str) -> None:
+    field = "image" if ending in IMAGE_ENDINGS else "video"
+    assert find_notices(folder, [{"question": "Q?", "thing": f"https://a/b{ending}"}]) == [("thing", field, 1)]
+
+
+def test_each_enqueue_of_a_process_logs_skipped_files(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in ("a.png", "b.png", "b.txt", "b.png.txt", "c.pdf"):
+        (photos / name).write_bytes(PNG)
+    captions = {"images": [{"id": 1, "file_name": "photos/a.png"}], "annotations": [{"image_id": 2, "caption": "A cat."}]}
+    (tmp_path / "coco.json").write_text(json.dumps(captions))
+    datasets = [{"path": "photos", "question": "What?"}, {"path": "coco.json", "format": "coco", "question": "What?"}]
+    (tmp_path / "spec.yaml").write_text(json.dumps({"model": "echo", "datasets": datasets}))
+    for _ in range(2):
+        with capture_logs() as lines:
+            (spec,), _notices = survey_specs(read_specs(tmp_path / "spec.yaml"))
+            for source in spec.datasets:
+                assert list(read_dataset(source))
+        events = ["dataset.annotations_unused", "dataset.captions_doubled", "dataset.files_skipped"]
+        assert sorted(line["event"] for line in lines) == events
 
 
 UNUSED_MEDIA: dict[str, Any] = {

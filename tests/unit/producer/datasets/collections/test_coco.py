@@ -1,5 +1,6 @@
 """COCO captions and VQA: targets, names of images, and faults."""
 
+import gzip
 import json
 import random
 import tracemalloc
@@ -201,3 +202,28 @@ def test_format_is_found_from_the_content(tmp_path: Path, content: Any, is_coco:
     path = tmp_path / "set.json"
     path.write_text(json.dumps(content, indent=2))
     assert (find_format(DatasetSource(path=str(path))) == "coco") is is_coco
+
+
+def test_compressed_files_are_read(tmp_path: Path) -> None:
+    read_captions(tmp_path, [IMAGE], captions((9, "A cat.")))
+    path = compress(tmp_path / "captions.json")
+    assert find_format(DatasetSource(path=str(path))) == "coco"
+    (sample,) = read(path, question="Describe.")
+    assert (sample.target, sample.fault) == (("A cat.",), None)
+    (plain,) = read_vqa(tmp_path, [question(1)], [answer(1)])
+    packed = {name: str(compress(tmp_path / f"{name}.json")) for name in ("questions", "annotations")}
+    assert read(Path(packed["questions"]), annotations=packed["annotations"]) == [plain]
+
+
+def test_cut_compressed_file_is_refused(tmp_path: Path) -> None:
+    read_captions(tmp_path, [IMAGE], captions((9, "A cat.")))
+    path = compress(tmp_path / "captions.json")
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(ConfigError, match="the compressed file is cut or damaged"):
+        read(path, question="Describe.")
+
+
+def compress(path: Path) -> Path:
+    packed = path.with_name(f"{path.name}.gz")
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    return packed

@@ -222,6 +222,29 @@ def test_cut_arrow_file_ends_with_a_fault(tmp_path: Path, left: int) -> None:
     assert "its other rows are missing: restore the file" in last.fault.message
 
 
+def test_faulty_rows_of_several_folders_stay_apart(tmp_path: Path) -> None:
+    folders = [save(tmp_path / name / "train", [{"question": "Q?"}, {"question": " "}]) for name in ("a", "b")]
+    cut_schema(folders[0] / "data-00000-of-00001.arrow")
+    cut_schema(folders[1] / "data-00000-of-00001.arrow")
+    folders += [save(tmp_path / name / "train", [{"question": None}]) for name in ("c", "d")]
+    source = DatasetSource(path=str(folders[0]), files=tuple(map(str, folders)), format="huggingface")
+    samples = list(read_dataset(source))
+    assert all(sample.fault for sample in samples)
+    assert len({sample.sample_id for sample in samples}) == len(samples) == 4
+
+
+def test_damaged_cell_is_one_fault(tmp_path: Path) -> None:
+    folder = save(tmp_path / "set", [{"question": f"{number}?"} for number in range(8)])
+    path = folder / "data-00000-of-00001.arrow"
+    content = path.read_bytes()
+    ends = b"".join((2 * number).to_bytes(4, "little") for number in range(3))
+    assert content.count(ends) == 1
+    path.write_bytes(content.replace(ends, ends[:-4] + (2**31 - 1).to_bytes(4, "little")))
+    (sample,) = read(folder)
+    assert sample.fault is not None
+    assert "not a whole Arrow stream" in sample.fault.message
+
+
 @pytest.mark.parametrize(
     ("name", "content", "part"),
     [

@@ -150,7 +150,7 @@ def test_bad_csv_row_is_a_fault(tmp_path: Path) -> None:
     write_files(tmp_path, {f"{name}.png": PNG for name in "abcd"} | {"metadata.csv": content})
     samples = read(tmp_path)
     assert [sample.fault.code if sample.fault else None for sample in samples[:4]] == ["bad_row", "bad_row", None, "bad_row"]
-    parts = ["line 2: found 3 cells; expected 2", "line 3: not UTF-8", "line 5: not CSV"]
+    parts = ["line 2: found 3 cells; expected 2", "line 3: field 'answer': not UTF-8", "line 5: a cell has an unclosed quote"]
     assert [
         part for part, sample in zip(parts, (samples[0], samples[1], samples[3]), strict=True) if part in message_of(sample)
     ] == parts
@@ -160,6 +160,31 @@ def test_csv_without_file_name_column_is_refused(tmp_path: Path) -> None:
     write_files(tmp_path, {"a.png": PNG, "metadata.csv": "file,answer\na.png,x\n"})
     with pytest.raises(ConfigError, match="the header has no column 'file_name'; found file, answer"):
         read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("header", "part"),
+    [("file_name,answer,answer", "two columns are called 'answer'"), ('file_name,"answer', "the header has an unclosed quote")],
+)
+def test_csv_with_unclear_header_is_refused(tmp_path: Path, header: str, part: str) -> None:
+    write_files(tmp_path, {"a.png": PNG, "metadata.csv": f"{header}\na.png,x,y\n"})
+    with pytest.raises(ConfigError, match=part):
+        read(tmp_path)
+
+
+def test_csv_rows_after_a_long_or_open_cell_are_read(tmp_path: Path) -> None:
+    content = "file_name,note\na.png," + "x" * 200_000 + '\nb.png,"open\nc.png,good\n'
+    write_files(tmp_path, {f"{name}.png": PNG for name in "abc"} | {"metadata.csv": content})
+    first, second, third = read(tmp_path)[:3]
+    assert (first.fault, len(first.metadata["note"])) == (None, 200_000)
+    assert "a cell has an unclosed quote" in message_of(second)
+    assert (third.index, third.fault) == ("c.png", None)
+
+
+def test_csv_may_lack_our_fields_and_mapped_fields(tmp_path: Path) -> None:
+    write_files(tmp_path, {"a.png": PNG, "a.txt": "A cat.", "metadata.csv": "file_name,questions\na.png,x\n"})
+    (sample,) = read(tmp_path, fields={"target": "caption"})
+    assert (sample.target, sample.fault, sample.metadata["questions"]) == (("A cat.",), None, "x")
 
 
 @pytest.mark.parametrize(

@@ -134,6 +134,27 @@ def test_cut_parquet_is_refused(tmp_path: Path, keep: float) -> None:
         read(tmp_path / "results.parquet", question="Q?")
 
 
+def test_faulty_rows_of_several_runs_stay_apart(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        write_results(iter([outcome(0, sample_id=name), outcome(1, sample_id=f"{name}1")]), tmp_path / name)
+    files = tuple(str(tmp_path / name / "results.parquet") for name in ("a", "b"))
+    samples = list(read_dataset(DatasetSource(path=files[0], files=files, format="results_file")))
+    assert all(sample.fault for sample in samples)
+    assert len({sample.sample_id for sample in samples}) == len(samples) == 4
+
+
+def test_damaged_cell_is_refused(tmp_path: Path) -> None:
+    write_results(iter([outcome(0)]), tmp_path)
+    table = pq.read_table(tmp_path / "results.parquet")
+    ends = pa.array([0, 1], pa.int32()).buffers()[1]
+    damaged = pa.Array.from_buffers(pa.string(), 1, [None, ends, pa.py_buffer(b"\xe9")])
+    place = table.schema.get_field_index("prediction")
+    pq.write_table(table.set_column(place, "prediction", damaged), tmp_path / "results.parquet")
+    with pytest.raises(ConfigError, match=r"is not a whole Parquet file .*; collect the run again"):
+        read(tmp_path / "results.parquet", question="Q?")
+
+
 def test_judge_of_descriptions_gets_image_and_prediction(tmp_path: Path) -> None:
     """Test the example of docs/datasets.md. Results have neither the question nor the media."""
     (tmp_path / "results").mkdir()

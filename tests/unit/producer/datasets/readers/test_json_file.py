@@ -15,8 +15,9 @@ from common.records import Sample
 from common.spec.models import DatasetSource
 from producer.datasets import read_dataset
 from producer.datasets.readers import json_elements
+from producer.datasets.readers.compression import open_unpacked
 from producer.datasets.readers.json_elements import JsonCursor
-from producer.datasets.readers.json_file import read_json
+from producer.datasets.readers.json_file import _skip, read_json
 from producer.datasets.rows import Row
 from tests.support.datasets import check_memory_is_bounded, make_base64
 
@@ -112,7 +113,10 @@ def test_nan_in_metadata_becomes_none(tmp_path: Path) -> None:
         (b'{"question": ["a"]', "found the end of the file; expected , or }"),
         (b'{"question": ["a"]} x', "found more text after the end of the object"),
         (b'{"caf\xe9": ["a"]}', "is not a name in UTF-8"),
-        (b"{%s}" % b",".join(b'"%d": []' % number for number in range(257)), "the object has 257 lists; expected at most 256"),
+        (
+            b"{%s}" % b",".join(b'"%d": []' % number for number in range(257)),
+            "the object has more than 256 lists; expected at most one",
+        ),
         (b"[]", "holds no rows; expected at least one"),
         (b"", "holds no rows; expected at least one"),
         (b'{"question": []}', "holds no rows; expected at least one"),
@@ -140,6 +144,22 @@ def test_object_of_lists_has_row_faults(tmp_path: Path) -> None:
     assert [sample.fault and sample.fault.code for sample in samples] == [None, "bad_field", "bad_row", None]
     assert samples[2].fault is not None
     assert samples[2].fault.message == "set.json: row 3: the key 'k' is given twice in one object; expected each key once"
+
+
+def test_lists_after_the_limit_are_not_read(tmp_path: Path) -> None:
+    lists = b",".join(b'"%d": []' % number for number in range(257))
+    with pytest.raises(ConfigError, match="the object has more than 256 lists"):
+        read(tmp_path, b"{%s, not JSON" % lists)
+
+
+def test_compressed_file_that_shrinks_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "set.json.gz"
+    path.write_bytes(gzip.compress(b'{"question": ["a?", "b?"]}'))
+    with open_unpacked(str(path), "set") as stream:
+        assert not _skip(stream, 2**30)
+    with open_unpacked(str(path), "set") as stream:
+        assert _skip(stream, 12)
+        assert stream.read(1) == b" "
 
 
 def test_json_lines_named_json_are_read(tmp_path: Path) -> None:

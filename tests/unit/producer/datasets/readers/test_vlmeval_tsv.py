@@ -1,6 +1,8 @@
 """VLMEvalKit TSV: columns, kinds, faulty rows, and images in the row, in another row or in a separate file."""
 
 import csv
+import gzip
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -283,6 +285,22 @@ def test_memory_is_independent_of_file_size(tmp_path: Path) -> None:
         for number in range(20):
             stream.write(f"{number}\t{image if number else 19}\t{number}?\n")
     check_memory_is_bounded(path)
+
+
+def test_images_of_a_compressed_file_are_not_kept(tmp_path: Path) -> None:
+    lines = [f"{number}\t{make_base64(2**20, number)}\tQ?\n" for number in range(20)]
+    lines += [f"x{number}\t{number}\tQ?\n" for number in range(20)]
+    path = tmp_path / "set.tsv.gz"
+    path.write_bytes(gzip.compress(("index\timage\tquestion\n" + "".join(lines)).encode(), 1))
+    del lines
+    tracemalloc.start()
+    try:
+        found = sum(len(sample.media) for sample in read_dataset(DatasetSource(path=str(path))))
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert found == 40
+    assert peak_bytes < 15 * 2**20
 
 
 def test_choices_column_gives_options(tmp_path: Path) -> None:

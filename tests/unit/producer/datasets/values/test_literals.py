@@ -1,6 +1,10 @@
 """List literals in table cells: read as written, and never misread."""
 
+import ast
 import json
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from threading import Barrier, BrokenBarrierError
 from typing import Any
 
 import pytest
@@ -70,3 +74,18 @@ def test_other_text_is_no_literal(text: str) -> None:
 @pytest.mark.parametrize("text", ["[0, 1]", "[]", "['a', 1]", "['a', None]", "{'A': 'x'}"])
 def test_list_of_other_values_is_no_list_of_texts(text: str) -> None:
     assert read_texts(text) is None
+
+
+def test_threads_change_the_filters_of_warnings_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    meeting, parse, met = Barrier(2, timeout=0.5), ast.parse, []
+
+    def parse_together(text: str, *, mode: str) -> Any:
+        with suppress(BrokenBarrierError):
+            meeting.wait()
+            met.append(text)
+        return parse(text, mode=mode)
+
+    with monkeypatch.context() as patch, ThreadPoolExecutor(2) as threads:
+        patch.setattr(ast, "parse", parse_together)
+        read = list(threads.map(read_literal, [r"['\d']", r"['\w']"]))
+    assert (read, met) == ([[r"\d"], [r"\w"]], [])
