@@ -1,4 +1,4 @@
-"""The folders that media of a run may be read from. Workers enforce them, and enqueueing warns about files outside of them."""
+"""The folders from which the media of a run may be read. Workers enforce them, and enqueueing warns about files outside them."""
 
 import os
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ from common.spec.prompts import Example
 def find_media_roots(settings: Settings, datasets: Sequence[DatasetSource], examples: Sequence[Example] = ()) -> tuple[Path, ...]:
     """Return the allowed folders of a run.
 
-    ``FLEET_MEDIA_ROOTS`` takes precedence. If it is not set, the folders of the run's own datasets are allowed, and those of the
-    images in the ``examples`` of its prompt. Raises ``ConfigError`` if the variable contains a relative path, or no path at all.
+    ``FLEET_MEDIA_ROOTS`` takes precedence. If it is not set, the allowed folders are those of the run's datasets and of the images
+    in the ``examples`` of its prompt. Raises ``ConfigError`` if the variable contains a relative path or does not contain a path.
     """
     if settings.media_roots:
         return _read_roots(settings.media_roots)

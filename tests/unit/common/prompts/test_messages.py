@@ -156,7 +156,7 @@ def test_prompt_frames_an_own_conversation() -> None:
 @pytest.mark.parametrize(
     ("messages", "message"),
     [
-        ((Message(role="user", content=(2,)),), "found the media with index 2, but the row has 2 media"),
+        ((Message(role="user", content=(2,)),), "found the media index 2, but the row has 2 media items"),
         ((Message(role="user", content=(-1,)),), "index -1"),
         ((Message(role="system", content=("x",)),), "none has the role user"),
     ],
@@ -239,7 +239,7 @@ def test_every_media_is_shown_and_no_text_is_lost(
 
 def test_marker_in_the_system_message_is_a_fault() -> None:
     for system in ("Look at <image>.", "Look at <image 1>."):
-        with pytest.raises(SampleError, match=r"prompt\.system: found the marker of a media; expected media in template") as caught:
+        with pytest.raises(SampleError, match=r"prompt\.system: found a media marker; expected media in template") as caught:
             render(make_sample("Why?", RED), system=system)
         assert caught.value.code == "bad_field"
     assert render(make_sample("Why?"), system="The tag <image>").messages[0].content == ("The tag <image>",)
@@ -248,7 +248,7 @@ def test_marker_in_the_system_message_is_a_fault() -> None:
 def test_marker_in_a_turn_of_the_assistant_is_a_fault() -> None:
     turns = [{"role": "user", "text": "Look."}, {"role": "assistant", "text": "<image>"}, {"role": "user", "text": "Why?"}]
     with pytest.raises(
-        SampleError, match=r"^prompt\.turns\.1\.text: found the marker of a media; expected media in turns of the user"
+        SampleError, match=r"^prompt\.turns\.1\.text: found a media marker; expected media in turns of the user"
     ):
         render(make_sample("Why?", RED), turns=turns)
     assert render(make_sample("Why?"), turns=turns).messages[1].content == ("<image>",)
