@@ -1,4 +1,4 @@
-"""The media files that the rows of a dataset name: the digest of their content, and the files that workers could not read."""
+"""The media files that the rows of a dataset name: the digest of their content, and the files that a worker could not read."""
 
 import os
 import stat
@@ -44,9 +44,12 @@ class LackingFile(NamedTuple):
 class MediaFiles:
     """The files that the rows of a dataset name by path, up to a limit.
 
-    ``keys`` maps a path to its content key, and ``lacks`` to the reason why it could not be read. ``checked`` counts the rows
-    with media of which all files are within the limit, and ``absent`` those of them of which no media exists. ``rows`` counts the
-    rows with a file that could not be read. No file is outside of ``roots`` if there are none.
+    - ``roots`` are the folders that media may be read from. If it is empty, all folders are allowed.
+    - ``keys`` maps a path to its content key.
+    - ``lacks`` maps a path to the reason why the file could not be read, or to None.
+    - ``checked`` counts the rows that have media and whose files are all within the limit.
+    - ``absent`` counts the rows that have media, but whose files all do not exist.
+    - ``rows`` counts, by reason, the rows with a file that could not be read.
     """
 
     source: DatasetSource
@@ -62,7 +65,7 @@ class MediaFiles:
         self._roots = tuple(os.path.realpath(root) for root in self.roots)
 
     def add_row(self, references: Sequence[Reference]) -> LackingFile | None:
-        """Add the files of a row. Return the first that could not be read, or None."""
+        """Add the files of a row. Return the first file that could not be read, or None."""
         paths = {path: one for one in references if (path := find_path(one.media))}
         for path, reference in paths.items():
             if path not in self.lacks and (self._most is None or len(self.lacks) < self._most):
@@ -79,7 +82,7 @@ class MediaFiles:
 
     @property
     def are_all_absent(self) -> bool:
-        """Return whether the rows have media and none of them exists. Workers may be able to read all other files."""
+        """Return whether the rows have media and all of these files are absent. Files above the limit are not checked."""
         return 0 < self.checked == self.absent
 
     def digest(self) -> str | None:
@@ -97,7 +100,7 @@ class MediaFiles:
         digests: dict[str, str] = {}
         for path, key in self.keys.items():
             if digest := digest_path(path):
-                # Rows of several files can have one relative path, and mean files of different folders.
+                # Rows of several dataset files can have the same relative path, but name media files in different folders.
                 digests[key if key not in digests else f"{key}\n{len(digests)}"] = digest
         if missing := len(self.keys) - len(digests):
             log.warning(

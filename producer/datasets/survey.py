@@ -1,10 +1,14 @@
 """Survey a dataset before planning, in one pass over its rows.
 
-The survey finds the content of media files, the question kind of rows without options, columns that no field uses although they
-look like media, options, target or question, and markers without media.
+The survey finds:
+
+- the digest of the content of media files,
+- the question kind of rows without options,
+- columns that no field uses, but that look like media, options, the target or the question,
+- markers without media.
 
 Files that a row names by path can change in place. Up to a limit, their content counts in the run id. Above the limit, they count
-by path only, and a log event reports that. The size and time of a file never count, because they are not its content.
+by path only, and a log event reports this. The size and time of a file never count, because they are not its content.
 """
 
 import re
@@ -37,15 +41,17 @@ from producer.datasets.values.conversations import read_conversation
 
 log = structlog.get_logger()
 
-_MOST_COLUMNS = 1_000  # further names of a file are not surveyed, so that memory is bounded
+_MOST_COLUMNS = 1_000  # further columns are not surveyed, so that memory is bounded
 
 _MARKER = re.compile(r"<(image|video)( ?\d+)?>")
 
 
 class Notice(Record):
-    """Something in a dataset that is probably not intended. ``rows`` counts the rows that it affects, ``hint`` is the remedy.
+    """A probable mistake in a dataset.
 
-    ``path`` is the first file that a worker could not read, and ``column`` the field that names it.
+    - ``rows`` counts the affected rows, and ``hint`` describes how to correct the mistake.
+    - ``column`` is the affected column, and ``looks_like`` the field that it looks like.
+    - ``path`` is the first file that a worker could not read. ``column`` is then the field that names this file.
     """
 
     event: str
@@ -58,9 +64,12 @@ class Notice(Record):
 
 
 class Survey(NamedTuple):
-    """The result of a survey: the source with its media digest and the kind of its rows, and the notices for the user.
+    """The result of a survey.
 
-    ``refusal`` is the reason why the dataset must not be enqueued, or None. ``conversations`` counts the rows that have one.
+    - ``source`` is the surveyed source, with its media digest and the kind of its rows.
+    - ``notices`` are for the user.
+    - ``refusal`` is the reason why the dataset must not be enqueued, or None.
+    - ``rows`` counts the rows that the reader could read, and ``conversations`` counts the rows with a conversation.
     """
 
     source: DatasetSource
@@ -71,10 +80,10 @@ class Survey(NamedTuple):
 
 
 def survey_specs(specs: Sequence[RunSpec]) -> tuple[list[RunSpec], list[Notice]]:
-    """Return the specs of one spec file with surveyed datasets, and the notices. All specs have the same datasets.
+    """Return the specs of one spec file with surveyed datasets, and the notices. All specs must have the same datasets.
 
-    The log gets the notices as warnings. Raises ``ConfigError`` as ``survey_dataset`` does, and if all media of a dataset are
-    missing.
+    Log each notice as a warning. Raises the errors of ``survey_dataset``, and ``ConfigError`` if a dataset does not have questions
+    or all of its media are missing.
     """
     first = specs[0]
     roots = find_media_roots(get_settings(), first.datasets, first.prompt.examples)
@@ -116,8 +125,8 @@ def _log_notice(notice: Notice) -> None:
 def survey_dataset(source: DatasetSource, roots: Sequence[Path] = ()) -> Survey:
     """Return the survey of a resolved source. ``roots`` are the folders that media may be read from.
 
-    Raises ``ConfigError`` if no row has media, and a column that no field uses certainly holds media: the questions would be asked
-    without them.
+    Raises ``ConfigError`` if no row has media, but a column that no field uses certainly contains media. Otherwise the questions
+    would be sent without these media.
     """
     facts = collect_facts(source, roots)
     facts.check_media()
@@ -127,9 +136,9 @@ def survey_dataset(source: DatasetSource, roots: Sequence[Path] = ()) -> Survey:
 
 
 def collect_facts(source: DatasetSource, roots: Sequence[Path] = ()) -> "Facts":
-    """Read all rows of a resolved source. Raises ``ConfigError`` if ``fields`` or ``ignore`` names a column that is missing."""
+    """Read all rows of a resolved source. Raises ``ConfigError`` if ``fields`` or ``ignore`` names a missing column."""
     facts, named = Facts(source, roots), NamedColumns(source)
-    undigested = source.model_copy(update={"digest_media": "never"})  # byte ranges of a tar: the survey does not use their digests
+    undigested = source.model_copy(update={"digest_media": "never"})  # the survey does not use the digests of byte ranges of a tar
     for row in show_progress(islice(find_reader(source)(undigested), source.limit), "surveying rows"):
         named.add_row(row)
         facts.add_row(row)
@@ -145,7 +154,7 @@ class _Kinds:
     answered: int = 0
     yes_no: int = 0
     numbers: int = 0
-    format_kinds: dict[bool, set[Kind | None]] = field(default_factory=dict)  # of the rows with and without answers
+    format_kinds: dict[bool, set[Kind | None]] = field(default_factory=dict)  # the keys: rows with and without answers
 
     def add(self, target: tuple[str, ...], format_kind: Kind | None) -> None:
         self.rows += 1
@@ -156,7 +165,10 @@ class _Kinds:
             self.numbers += all(is_number(text) for text in target)
 
     def find_kind(self) -> Kind | None:
-        """Return the kind of all these rows, or None without such rows. One row's target never decides, or it would show."""
+        """Return the kind of all these rows, or None if there are no such rows.
+
+        A row's own target does not determine its kind, because the wording of its prompt would then reveal the target.
+        """
         if not self.rows:
             return None
         if self.answered and self.yes_no == self.answered:
@@ -169,10 +181,14 @@ class _Kinds:
 
 @dataclass
 class Facts:
-    """What the rows of a dataset show.
+    """The facts that a pass over the rows of a dataset finds.
 
-    ``lacking`` is the first file that could not be read for each reason, and its field. ``mapped`` counts the rows by our field and
-    the column that fills it. The column is empty for media that the format itself gives, such as the images of a folder.
+    - ``lacking`` maps each reason to the first file that could not be read for this reason, and to the field that names it.
+    - ``used`` counts the rows that use each of our fields.
+    - ``mapped`` counts the rows by our field and the column that fills it. The column is empty for media that the format itself
+      gives, such as the images of a folder.
+    - ``columns`` contains the columns that no field uses.
+    - ``unmatched_markers`` counts the rows with a marker and without media, and ``with_media`` the rows with media.
     """
 
     source: DatasetSource
@@ -197,7 +213,7 @@ class Facts:
         if len(self.seen) < _MOST_COLUMNS:
             self.seen.update(dict.fromkeys(names))
         self.readable += row.fault is None
-        known = {*self.reading.ours, *row.metadata}  # the reader itself uses what it puts into the metadata
+        known = {*self.reading.ours, *row.metadata}  # the reader has already used the columns that it adds to the metadata
         found, unused = sort_fields(row, self.reading)
         self.used.update(list(found))
         self._count_columns(row, found)
@@ -209,7 +225,7 @@ class Facts:
         shown = {path for reference in references if (path := find_path(reference.media))}
         for name, value in unused.items():
             if shown and isinstance(value, str) and (value in shown or f"{self.reading.root}/{value}" in shown):
-                continue  # a column with the file names of media that another column gives
+                continue  # the column contains the file names of media that another column gives
             if name in self.columns or (name not in known and len(self.columns) < _MOST_COLUMNS):
                 self.columns.setdefault(name, Column()).add(value, self.reading.root, target)
         if not references and any(_MARKER.search(str(found[name][1])) for name in ("question", "hint", "options") if name in found):
@@ -235,7 +251,10 @@ class Facts:
                 )
 
     def find_refusal(self) -> str | None:
-        """Return the message for a dataset without questions, or of which all media are missing although files are read here."""
+        """Return the message for a dataset without questions, or with only missing media, or None.
+
+        Missing media are accepted if media files are not read on this machine (``digest_media: never``).
+        """
         if self.readable and not (self.source.question or self.used["question"] or self.used["messages"]):
             return self._explain_no_question()
         if not self.files.are_all_absent or self.source.digest_media == "never":
@@ -250,7 +269,7 @@ class Facts:
 
     def _explain_no_question(self) -> str:
         columns, mapping = ", ".join(list(self.seen)[:20]) or "none", self._suggest()
-        given = "question: TEXT in the dataset, which asks the same about every row"
+        given = "question: TEXT in the dataset, which is the question of every row"
         if mapping.keys() & {"question", "messages"}:
             expected = f"{write_mapping(mapping)} in the dataset"
         elif self.with_media:
@@ -285,7 +304,7 @@ class Facts:
 
     def _count_columns(self, row: Row, found: dict[str, tuple[str, Any]]) -> None:
         for ours, (theirs, value) in found.items():
-            # The columns A, B, … are one field. A reader of VLMEvalKit's TSV has joined them already.
+            # The columns A, B, … are one field. The reader of VLMEvalKit's TSV has already joined them.
             is_joined = isinstance(value, dict) and (theirs == "A" or theirs not in (row.columns or row.fields))
             self.mapped.update([(ours, column) for column in (value if is_joined else [theirs])])
         if row.media and not any(ours in found for ours in MEDIA_KINDS):
@@ -307,7 +326,7 @@ class Facts:
         return list(conversation.media), conversation.target
 
     def _find_field(self, found: dict[str, tuple[str, Any]], reference: Reference) -> str | None:
-        """Return the field in the file that names a media, or None if the reader has found it."""
+        """Return the field in the file that names an image or video, or None if the reader itself has found the file."""
         for ours, kind in MEDIA_KINDS.items():
             if ours in found and reference in self._name_media(found[ours][1], kind):
                 return found[ours][0]

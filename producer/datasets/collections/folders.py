@@ -1,4 +1,4 @@
-"""The report of files that no reader uses."""
+"""Log events about files in a folder or tar that a reader does not use."""
 
 from collections import Counter
 from functools import cache
@@ -29,7 +29,7 @@ def _log_skipped(dataset: str, path: str, endings: tuple[tuple[str, int], ...], 
 
 
 def report_doubled(source: DatasetSource, doubled: list[str]) -> None:
-    """Log the captions ``a.jpg.txt`` of images that also have ``a.txt``."""
+    """Log the captions ``a.jpg.txt`` of images that also have a caption ``a.txt``."""
     if doubled:
         _log_doubled(source.name, source.path, len(doubled), doubled[0])
 
@@ -42,5 +42,5 @@ def _log_doubled(dataset: str, path: str, files: int, first: str) -> None:
         path=path,
         files=files,
         first=first,
-        hint="the images have a second caption without the ending of the image, which is used; remove one of the two",
+        hint="these images also have a caption without the ending of the image (a.txt), which is used; remove one of the two",
     )

@@ -41,7 +41,7 @@ DATASETS = (
         "wrong.jsonl",
         b'{"ask": "What is it?", "label": "x"}\n' * 3,
         "wrong.jsonl: no row has a question; columns: ask, label; expected fields: {question: COLUMN, target: label} in the "
-        "dataset, or question: TEXT in the dataset, which asks the same about every row",
+        "dataset, or question: TEXT in the dataset, which is the question of every row",
     ),
     _refuse_content(
         "only faulty rows",

@@ -247,8 +247,6 @@ def test_marker_in_the_system_message_is_a_fault() -> None:
 
 def test_marker_in_a_turn_of_the_assistant_is_a_fault() -> None:
     turns = [{"role": "user", "text": "Look."}, {"role": "assistant", "text": "<image>"}, {"role": "user", "text": "Why?"}]
-    with pytest.raises(
-        SampleError, match=r"^prompt\.turns\.1\.text: found a media marker; expected media in turns of the user"
-    ):
+    with pytest.raises(SampleError, match=r"^prompt\.turns\.1\.text: found a media marker; expected media in turns of the user"):
         render(make_sample("Why?", RED), turns=turns)
     assert render(make_sample("Why?"), turns=turns).messages[1].content == ("<image>",)
