@@ -25,7 +25,7 @@ def read_csv(source: DatasetSource) -> Iterator[Row]:
 
 @register_reader("csv_semicolon")
 def read_csv_semicolon(source: DatasetSource) -> Iterator[Row]:
-    """Yield the rows of a table with semicolons, as spreadsheets write it in many countries."""
+    """Yield the rows of a table with semicolons. Spreadsheets in many countries write this form."""
     return _read_table(source, b";")
 
 
@@ -55,7 +55,7 @@ def _read_table(source: DatasetSource, delimiter: bytes) -> Iterator[Row]:
 
 
 def _check_header(header: tuple[str, ...], reading: Reading) -> None:
-    """Raise ``ConfigError`` if a name is missing, or if no row can be asked because of the names."""
+    """Raise ``ConfigError`` if a column has no name, or if the header does not contain a known name."""
     source = reading.source
     where = f"dataset {source.name!r}: {source.path}"
     if "" in header:

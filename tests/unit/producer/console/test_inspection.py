@@ -43,7 +43,7 @@ def test_unused_columns_are_marked_and_explained(tmp_path: Path) -> None:
 
 def test_needed_options_are_explained() -> None:
     shown = show(INPUTS / "other_keys.jsonl")
-    assert "  fields: {image: img}: the column holds media, and no other column does\n" in shown
+    assert "  fields: {image: img}: only this column contains media\n" in shown
     assert shown.endswith("  name: other_keys\n  fields:\n    image: img")
 
 
