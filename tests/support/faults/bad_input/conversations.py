@@ -158,7 +158,7 @@ CONVERSATIONS = (
         "two options, exactly as written",
     ),
     RowCase(
-        "rows that ask the same",
+        "rows with the same request",
         "one question in two splits",
         "ok",
         "sent once; each row has its own result",
