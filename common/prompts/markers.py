@@ -61,5 +61,5 @@ class Placement:
         elif len(digits) <= _MOST_DIGITS and 0 < int(digits) <= len(indices):
             return indices[int(digits) - 1]
         counted = f"{len(indices)} {kind}{'' if len(indices) == 1 else 's'}"
-        message = f"{marker} names a missing {kind}, the row has {counted}; correct the marker or add the {kind}"
+        message = f"{marker} names a missing {kind}, but the row has {counted}; correct the marker or add the {kind}"
         raise SampleError(SampleCode.BAD_FIELD, message)

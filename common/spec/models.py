@@ -84,14 +84,14 @@ class DatasetSource(Spec):
     format: str | None = Field(
         None, description="name of the format; by default, the ending and the content of the file determine it"
     )
-    limit: int | None = Field(None, gt=0, description="number of rows to read, from the first; by default, all rows")
+    limit: int | None = Field(None, gt=0, description="number of rows to read, from the first row; by default, all rows")
     kind: Kind | None = Field(None, description="question kind of every row; by default, the row or the dataset determines it")
-    fields: dict[str, str] = Field(default_factory=dict, description="our name of a field: its name in the file")
+    fields: dict[str, str] = Field(default_factory=dict, description="maps our name of a field to its name in the file")
     ignore: tuple[str, ...] = Field((), description="columns that are neither read nor kept as metadata")
     media_root: str | None = Field(
         None, description="folder at which relative media paths start, relative to the folder of the file; by default, that folder"
     )
-    question: str | None = Field(None, description="the question of every row that has no question of its own")
+    question: str | None = Field(None, description="the question of every row that does not have its own question")
     annotations: str | None = Field(None, description="file with the answers to the questions in path, for COCO VQA")
     table: TableOption | None = Field(None, description="form of the tables, for RealHiTBench")
     config: str | None = Field(None, description="configuration of a Hugging Face dataset")
@@ -130,7 +130,7 @@ class SamplingParams(Spec):
     max_tokens: int = Field(256, gt=0, description="maximum number of new tokens of an answer")
     temperature: float = Field(0.0, ge=0, le=10, description="0 is greedy decoding")
     top_p: float = Field(1.0, gt=0, le=1, description="probability mass of the tokens that are sampled from")
-    seed: int | None = Field(None, ge=0, lt=2**63, description="seed of the sampling; by default, each sample has its own")
+    seed: int | None = Field(None, ge=0, lt=2**63, description="seed of the sampling; by default, each sample has its own seed")
     stop: tuple[str, ...] = Field((), description="texts that end the answer")
 
 
@@ -139,7 +139,7 @@ class Validation(Spec):
 
     max_attempts: int = Field(4, ge=1, le=20, description="maximum number of attempts for a sample, including the first")
     validators: tuple[str | dict[str, Any], ...] = Field(
-        ("non_empty",), description="checks that an answer must pass, by name, or by name with argument: {max_words: 30}"
+        ("non_empty",), description="checks that an answer must pass: a name, or a name with its argument: {max_words: 30}"
     )
 
 
@@ -191,8 +191,8 @@ class ModelProfile(Spec):
     engine: str = Field(description="echo, hf, openai or vllm, or the import string of an engine: package.module:Class")
     weights: str | None = Field(
         None,
-        description="a folder (starts with . or /; relative to this profile), a hub id, or "
-        "the model's name at an API; by default, name",
+        description="a folder (its path starts with . or / and is relative to this profile), a hub id, or "
+        "the model's name at an API; by default, the same as name",
     )
     revision: str | None = Field(None, description="commit, branch or tag of the weights on the Hugging Face hub")
     engine_options: dict[str, Any] = Field(default_factory=dict, description="options of the engine")
@@ -202,7 +202,7 @@ class ModelProfile(Spec):
     generation: dict[str, Any] = Field(default_factory=dict, description="sampling parameters, unless the spec sets them")
     validation: dict[str, Any] = Field(default_factory=dict, description="validators and attempts, unless the spec sets them")
     prompt: Annotated[dict[str, Any], Written("mapping or text")] = Field(
-        default_factory=dict, description="the prompt, unless the spec sets its fields; a text alone is the template"
+        default_factory=dict, description="the prompt, unless the spec sets its fields; a text is the template"
     )
 
     @field_validator("prompt", mode="before")
@@ -229,7 +229,7 @@ class RunFile(Spec):
         default_factory=dict, description="validators and attempts that replace those of the profile"
     )
     prompt: Annotated[dict[str, Any], Written("mapping or text")] = Field(
-        default_factory=dict, description="fields of the prompt that replace those of the profile; a text alone is the template"
+        default_factory=dict, description="fields of the prompt that replace those of the profile; a text is the template"
     )
     shuffle: Shuffle = Field(Shuffle(), description="order of the samples")
     chunks: Chunks = Field(Chunks(), description="size of the pieces of work that a worker takes")

@@ -21,10 +21,12 @@ class Example(Spec):
     """
 
     question: str = Field(description="the question, rendered with the template of the row")
-    answer: str = Field(description="the answer that the model is shown")
+    answer: str = Field(description="the answer that is shown to the model")
     hint: str | None = Field(None, description="the hint of the question")
     options: dict[str, str] = Field(default_factory=dict, description="the options, by letter")
-    kind: Kind | None = Field(None, description="by default multiple_choice if there are options, else the kind of the row")
+    kind: Kind | None = Field(
+        None, description="kind of question; by default, multiple_choice if there are options, else the kind of the row"
+    )
     images: tuple[str, ...] = Field(
         (), description="paths of images; relative paths start at the folder of the file with the prompt"
     )
@@ -32,7 +34,7 @@ class Example(Spec):
 
 
 class Turn(Spec):
-    """One of several messages that are sent in place of ``template``."""
+    """One of several messages that replace ``template``."""
 
     role: Literal["user", "assistant"] = Field(description="the author of the message; the last turn is the user's")
     text: str = Field(description="a template")

@@ -34,7 +34,7 @@ def render_samples(samples: Iterable[Sample], spec: RunSpec) -> Iterator[Sample]
             yield sample.model_copy(update={"request_digest": digest_request(rendered)})
     for dataset, fault in faults.items():
         if not asked[dataset]:
-            raise ConfigError(f"dataset {dataset!r}: no row can be asked with the prompt of this run. {fault}")
+            raise ConfigError(f"dataset {dataset!r}: no row can be rendered with the prompt of this run. {fault}")
 
 
 def _check_text(rendered: Rendered) -> None:

@@ -34,7 +34,7 @@ _END_OF_TURN = "<|eot_id|>"
 
 
 class MmadaOptions(Spec):
-    """The engine of MMaDA (``workers.engines.mmada:MmadaEngine``) generates an answer in blocks, by steps of denoising."""
+    """The engine of MMaDA (``workers.engines.mmada:MmadaEngine``) generates an answer in blocks, in denoising steps."""
 
     vq_weights: str = Field("showlab/magvitv2", description="weights of the image tokenizer")
     resolution: int = Field(512, ge=16, multiple_of=16, description="width and height of an image in pixels")

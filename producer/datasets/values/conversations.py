@@ -216,7 +216,7 @@ class _OwnMedia:
             marker = slot.written.strip() or f"a part of type {slot.kind}"
             raise SampleError(
                 "bad_field",
-                f"{marker} has no {slot.kind}, because the row has {len(positions)}; expected as many as the turns name",
+                f"{marker} has no {slot.kind}, because the row has {len(positions)}; expected one for each marker and part",
             )
         self.unused.pop(fitting[0], None)
         return fitting[0]

@@ -63,12 +63,12 @@ def test_media_stand_where_markers_name_them(question: str, media: tuple[Media, 
 @pytest.mark.parametrize(
     ("question", "media", "message"),
     [
-        ("<image 1> and <image 2>", (RED,), "<image 2> names a missing image, the row has 1 image; correct"),
-        ("<image> and <image>", (RED,), "<image> names a missing image, the row has 1 image;"),
-        ("<image 1>", (), "<image 1> names a missing image, the row has 0 images;"),
+        ("<image 1> and <image 2>", (RED,), "<image 2> names a missing image, but the row has 1 image; correct"),
+        ("<image> and <image>", (RED,), "<image> names a missing image, but the row has 1 image;"),
+        ("<image 1>", (), "<image 1> names a missing image, but the row has 0 images;"),
         ("<image 0>", (RED,), "<image 0> names a missing image"),
         ("<image 99999999999999999999>", (RED,), "names a missing image"),
-        ("<video 1>", (RED,), "<video 1> names a missing video, the row has 0 videos"),
+        ("<video 1>", (RED,), "<video 1> names a missing video, but the row has 0 videos"),
         ("<image 3>", (RED, BLUE), "the row has 2 images"),
     ],
 )
@@ -226,7 +226,7 @@ def test_every_media_is_shown_and_no_text_is_lost(
     try:
         rendered = render(sample, **prompt)
     except SampleError:
-        return  # a marker names a missing media
+        return  # the row does not have the image or video of a marker
     assert rendered == render(sample, **prompt)
     shown = [part for message in rendered.messages for part in message.content if isinstance(part, int)]
     assert set(shown) == set(range(len(rendered.media)))
