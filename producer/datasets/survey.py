@@ -32,7 +32,7 @@ from producer.console.progress import show_progress
 from producer.datasets.columns import Column, suggest_field, suggest_mapping, write_mapping
 from producer.datasets.fields import are_yes_no, is_number, read_mathvista_kind, to_target
 from producer.datasets.media import MediaKind, Reference, find_path, is_base64_image, refer
-from producer.datasets.media_files import Lack, LackingFile, MediaFiles
+from producer.datasets.media_files import FileProblem, MediaFiles, UnreadableFile
 from producer.datasets.registry import find_reader
 from producer.datasets.rows import MEDIA_KINDS, NamedColumns, Row, plan_reading
 from producer.datasets.samples import sort_fields
@@ -148,7 +148,7 @@ def collect_facts(source: DatasetSource, roots: Sequence[Path] = ()) -> "Facts":
 
 @dataclass
 class _Kinds:
-    """The accepted answers of rows without options and without a kind of their own."""
+    """The accepted answers of rows without options and without a kind field."""
 
     rows: int = 0
     answered: int = 0
@@ -183,7 +183,7 @@ class _Kinds:
 class Facts:
     """The facts that a pass over the rows of a dataset finds.
 
-    - ``lacking`` maps each reason to the first file that could not be read for this reason, and to the field that names it.
+    - ``bad_files`` maps each reason to the first file that could not be read for this reason, and to the field that names it.
     - ``used`` counts the rows that use each of our fields.
     - ``mapped`` counts the rows by our field and the column that fills it. The column is empty for media that the format itself
       gives, such as the images of a folder.
@@ -195,7 +195,7 @@ class Facts:
     roots: Sequence[Path] = ()
     seen: dict[str, None] = field(default_factory=dict)  # all names of columns, except those above the limit
     readable: int = 0  # rows that the reader could read
-    lacking: dict[Lack, tuple[LackingFile, str | None]] = field(default_factory=dict)
+    bad_files: dict[FileProblem, tuple[UnreadableFile, str | None]] = field(default_factory=dict)
     kinds: _Kinds = field(default_factory=_Kinds)
     used: Counter[str] = field(default_factory=Counter)
     mapped: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -219,8 +219,8 @@ class Facts:
         self._count_columns(row, found)
         references, last_turn = self._read_media(row, found)
         self.with_media += bool(references)
-        if (lacking := self.files.add_row(references)) and lacking.lack not in self.lacking:
-            self.lacking[lacking.lack] = lacking, self._find_field(found, lacking.reference)
+        if (bad_file := self.files.add_row(references)) and bad_file.problem not in self.bad_files:
+            self.bad_files[bad_file.problem] = bad_file, self._find_field(found, bad_file.reference)
         target, options = _try(to_target, found.get("target")) or ((last_turn,) if last_turn else ()), found.get("options")
         shown = {path for reference in references if (path := find_path(reference.media))}
         for name, value in unused.items():
@@ -246,8 +246,8 @@ class Facts:
                 mapping = write_mapping(self._suggest() | {column.media or "image": name})
                 raise ConfigError(
                     f"dataset {self.source.name!r}: {self.source.path}: column {name!r} holds media in {column.rows:,} rows, and "
-                    f"no field uses it, so the questions would be asked without media; expected {mapping} in the dataset, or "
-                    f"ignore: [{name}] to ask without it"
+                    f"no field uses it, so the questions would be sent without media; expected {mapping} in the dataset, or "
+                    f"ignore: [{name}] to send them without it"
                 )
 
     def find_refusal(self) -> str | None:
@@ -259,10 +259,10 @@ class Facts:
             return self._explain_no_question()
         if not self.files.are_all_absent or self.source.digest_media == "never":
             return None
-        lacking, column = self.lacking[Lack.ABSENT]
+        bad_file, column = self.bad_files[FileProblem.ABSENT]
         return (
             f"dataset {self.source.name!r}: the media of all {self.files.checked:,} rows with media are missing: the first, "
-            f"{lacking.path} (field {column!r}), {lacking.lack}. Relative paths start at media_root ({self.reading.root}); "
+            f"{bad_file.path} (field {column!r}), {bad_file.problem}. Relative paths start at media_root ({self.reading.root}); "
             "expected the files there: correct the paths or media_root. If only the workers have the files, set "
             "digest_media: never in the dataset"
         )
@@ -283,8 +283,8 @@ class Facts:
 
     def find_notices(self) -> Iterator[Notice]:
         name = self.source.name
-        for lack, (file, named) in self.lacking.items():
-            event, rows, hint = "dataset.media_missing", self.files.rows[lack], f"the file {lack}; {_REMEDIES[lack]}"
+        for problem, (file, named) in self.bad_files.items():
+            event, rows, hint = "dataset.media_missing", self.files.rows[problem], f"the file {problem}; {_REMEDIES[problem]}"
             yield Notice(event=event, dataset=name, column=named, rows=rows, path=file.path, hint=hint)
         for theirs, column in self.columns.items():
             if ours := suggest_field(theirs, column, self.used + Counter(image=self.with_media)):
@@ -350,9 +350,11 @@ class Facts:
 
 
 _REMEDIES = {
-    Lack.ABSENT: "relative paths start at media_root; if only the workers have the files, digest_media: never skips their digests",
-    Lack.UNREADABLE: "expected a file that this user may read; check its permissions",
-    Lack.OUTSIDE: "set the dataset's media_root, or start the workers with FLEET_MEDIA_ROOTS",
+    FileProblem.ABSENT: (
+        "relative paths start at media_root; if only the workers have the files, digest_media: never skips their digests"
+    ),
+    FileProblem.UNREADABLE: "expected a file that this user may read; check its permissions",
+    FileProblem.OUTSIDE: "set the dataset's media_root, or start the workers with FLEET_MEDIA_ROOTS",
 }
 
 _EMBEDDED = Reference(Media(data=""), "")

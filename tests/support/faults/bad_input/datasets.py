@@ -32,8 +32,8 @@ DATASETS = (
         "a file whose column `img` holds data URLs, and no other media",
         "wrong.jsonl",
         b'{"question": "What is it?", "img": "data:image/png;base64,aaaa"}\n',
-        "…wrong.jsonl: column 'img' holds media in 1 rows, and no field uses it, so the questions would be asked without media; "
-        "expected fields: {image: img} in the dataset, or ignore: [img] to ask without it",
+        "…wrong.jsonl: column 'img' holds media in 1 rows, and no field uses it, so the questions would be sent without media; "
+        "expected fields: {image: img} in the dataset, or ignore: [img] to send them without it",
     ),
     _refuse_content(
         "rows without questions",

@@ -1,4 +1,4 @@
-"""The size of an image comes from its header, wherever the image is. An image that cannot be measured has a reason."""
+"""The size of an image is read from its header, for every place of the image. If the size cannot be read, a reason is given."""
 
 import base64
 import io

@@ -1,4 +1,4 @@
-"""A dataset that cannot be asked is refused at once, with the lines of the spec that correct it."""
+"""A dataset that cannot be run is refused immediately, and the message contains the lines of the spec that correct it."""
 
 import json
 from pathlib import Path
