@@ -48,7 +48,7 @@ class MediaFiles:
     - ``keys`` maps a path to its content key.
     - ``problems`` maps a path to the reason why the file could not be read, or to None.
     - ``checked`` counts the rows that have media and whose files are all within the limit.
-    - ``absent`` counts the rows that have media, but whose files all do not exist.
+    - ``absent`` counts the rows whose media are all files that do not exist.
     - ``rows`` counts, by reason, the rows with a file that could not be read.
     """
 
