@@ -1,4 +1,4 @@
-"""From a sample to the messages that a model gets, with its media in place. Producer and worker render the same messages."""
+"""Render a sample as the messages that a model gets, with the media at their places. Producer and worker use this module."""
 
 import binascii
 from base64 import b64decode

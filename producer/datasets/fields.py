@@ -95,7 +95,7 @@ def are_yes_no(target: tuple[str, ...]) -> bool:
 
 
 def is_number(text: str) -> bool:
-    """Return whether an accepted answer is a number, also with a percent sign, an exponent or commas between thousands."""
+    """Return whether an accepted answer is a number. It may have a percent sign, an exponent or commas between thousands."""
     stripped = text.strip()
     return _NUMBER.fullmatch(stripped) is not None and any(character.isdigit() for character in stripped)
 

@@ -55,7 +55,7 @@ def _measure(media: Media) -> tuple[int, int]:
         return _measure_stream(BytesIO(_decode(media.data.encode()[: _HEAD_BYTES * 4 // 3])))
     path = media.uri if media.offset is not None else find_path(media)
     if path is None:
-        raise _NotShown("an address; not fetched")
+        raise _NotShown("a URL, which is not fetched")
     size = find_size(path)
     if size is None:
         raise _NotShown("no file at this path")

@@ -133,7 +133,7 @@ def _merge_twins(folder: Path, long: Path) -> Iterator[Spread]:
 
 
 def _separate_ids(group: Iterable[Spread], long: Path) -> Iterator[Spread]:
-    """Yield the entries of a group, each with a ``sample_id`` of its own.
+    """Yield the entries of a group, each with a different ``sample_id``.
 
     Rows with the same id can have different requests: if the prompt shows metadata, or if their relative paths start at different
     folders. Rows with the same id are always in the same group. The first row keeps the id. Each other row gets an id from its

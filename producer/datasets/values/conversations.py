@@ -1,4 +1,4 @@
-"""The conversation of a row as messages with their media in place.
+"""Read the conversation of a row as messages with the media at their places.
 
 A conversation has one of two forms: turns with ``from`` and ``value`` (LLaVA, ShareGPT), or messages with ``role`` and ``content``
 (OpenAI). In the second form, ``content`` is a text or a list of parts. A line of an OpenAI batch file has messages in its ``body``.

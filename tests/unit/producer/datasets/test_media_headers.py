@@ -67,8 +67,8 @@ def write_dirty(folder: Path) -> None:
         ({"uri": "signs.png", "offset": 0, "length": 8, "encoding": "base64"}, "not base64"),
         ({"data": "éééé"}, "not base64"),
         ({"data": ""}, "not an image"),
-        ({"uri": "https://host/a.png"}, "an address; not fetched"),
-        ({"uri": "s3://bucket/a.png"}, "an address; not fetched"),
+        ({"uri": "https://host/a.png"}, "a URL, which is not fetched"),
+        ({"uri": "s3://bucket/a.png"}, "a URL, which is not fetched"),
     ],
 )
 def test_unreadable_image_has_a_reason(
