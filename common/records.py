@@ -44,11 +44,12 @@ class Fault(Record):
 class Media(Record):
     """One image or video: inline bytes, a path or URL, or a byte range of a dataset file.
 
-    Exactly one of ``data`` (base64 text) and ``uri`` is set. If ``offset`` and ``length`` (bytes) are set, the media is that
-    byte range of the file at ``uri``, and ``encoding`` states whether the range contains base64 text or raw bytes. ``digest``
-    is the digest of the decoded bytes at the time of planning, so that the same image has the same digest in every form. It is
-    None for a URL, and for a file that is identified by its path only. In plans of earlier versions, it is the digest of the
-    base64 text of a byte range, and None for inline media.
+    - ``data`` (base64 text) or ``uri`` is set, and never both.
+    - ``offset`` and ``length`` (bytes), if set, give a byte range of the file at ``uri`` that contains the image or video.
+    - ``encoding`` states whether the byte range contains base64 text or raw bytes.
+    - ``digest`` is the digest of the decoded bytes at the time of planning, so the same image has the same digest in every form. It
+      is None for a URL, and for a file that is identified by its path only. In plans of earlier versions, it is the digest of the
+      base64 text of a byte range, and None for inline media.
     """
 
     kind: Literal["image", "video"] = "image"
@@ -63,7 +64,7 @@ class Media(Record):
 class Message(Record):
     """One turn of a conversation. ``content`` lists texts and media in the order in which the model gets them.
 
-    A number is the index of a media in the list that accompanies the messages.
+    A number in ``content`` is an index of the list of media that accompanies the messages.
     """
 
     role: Literal["system", "user", "assistant"]
@@ -71,9 +72,9 @@ class Message(Record):
 
 
 class Twin(Record):
-    """Another row of the same dataset with the same request. It is not sent, and gets a copy of the sample's outcome.
+    """Another row of the same dataset with the same request as a sample. It is not sent, and gets a copy of the sample's outcome.
 
-    ``media`` is set if the row names other files than the sample. Their content is the same.
+    ``media`` is set if the row names other files than the sample. The files have the same content.
     """
 
     row: int
@@ -86,13 +87,15 @@ class Twin(Record):
 class Sample(Record):
     """One question for a model.
 
-    ``sample_id`` is a digest of the dataset's name and the sample's content, so the same row has the same id in every
-    run. ``row`` is the row's position in its dataset, from 0, and ``index`` its identifier. ``target`` lists the accepted answers;
-    it is empty if they are unknown. ``messages`` is the row's own conversation, if it has one; its numbers are indices of
-    ``media``. An invalid row also becomes a sample, with a ``fault``, so that it is counted. ``request_digest`` is the digest
-    of the messages that the model gets; plans of earlier versions do not contain it. ``twins`` are the rows with the same request.
-    In a later wave, ``made_before`` counts the sample's earlier attempts and ``violations_before`` lists the violations of the
-    last of them.
+    - ``sample_id`` is a digest of the dataset's name and the sample's content, so the same row has the same id in every run.
+    - ``row`` is the row's position in its dataset, from 0, and ``index`` is its identifier.
+    - ``target`` lists the accepted answers. It is empty if they are unknown.
+    - ``messages`` is the row's own conversation, if it has one. A number in it is an index of ``media``.
+    - ``fault`` is set for an invalid row, which also becomes a sample, so that it is counted.
+    - ``request_digest`` is the digest of the messages that the model gets. Plans of earlier versions do not contain it.
+    - ``twins`` are the other rows with the same request.
+    - In a later wave, ``made_before`` counts the sample's earlier attempts, and ``violations_before`` lists the violations of the
+      last of these attempts.
     """
 
     sample_id: str
@@ -136,7 +139,7 @@ class Outcome(Record):
     seconds.
     """
 
-    sample_id: str = Field(description="identifies the sample; rows that ask the same share it")
+    sample_id: str = Field(description="id of the sample; rows with the same request share it")
     dataset: str = Field(description="name of the dataset")
     index: RowIndex = Field(description="id of the row in its dataset; by default, its position")
     model: str = Field(description="name of the model profile")
@@ -146,7 +149,7 @@ class Outcome(Record):
     target: tuple[str, ...] = Field((), description="accepted answers of the row")
     response: str | None = Field(None, description="the raw text of the last attempt")
     attempts: tuple[Attempt, ...] = Field((), description="all attempts in order")
-    error_code: str | None = Field(None, description="why the sample failed, or why an invalid one had no further attempt")
+    error_code: str | None = Field(None, description="why the sample failed, or why an invalid sample had no further attempt")
     error_message: str | None = Field(None, description="the message of this error; it is never an answer")
     finish_reason: FinishReason | None = Field(None, description="why the last generation ended: stop, length or error")
     prompt_tokens: int | None = Field(None, description="tokens of the prompt of the last attempt, with images")
@@ -186,7 +189,7 @@ class Plan(Record):
 
     @property
     def result_rows(self) -> dict[str, int]:
-        """Map each dataset's name to the number of its rows in the results: all rows, or the unique ones of an earlier version."""
+        """Map each dataset's name to the number of its rows in the results: all rows, or only unique rows in an earlier plan."""
         return {counts.name: counts.unique if self.faults is None else counts.rows for counts in self.datasets}
 
 

@@ -46,7 +46,7 @@ class Settings(BaseSettings):
     media_urls: bool = Field(False, description="whether media may be fetched from https addresses")
     media_url_timeout_s: float = Field(30.0, gt=0, le=3600, description="time limit for fetching one image or video")
 
-    log_level: str = Field("INFO", description="least level of the events in the log: DEBUG, INFO, WARNING, ERROR or CRITICAL")
+    log_level: str = Field("INFO", description="lowest level of the logged events: DEBUG, INFO, WARNING, ERROR or CRITICAL")
     log_json: bool = Field(False, description="one JSON object per line; otherwise key=value lines")
 
     @field_validator("redis_url")

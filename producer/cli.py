@@ -94,15 +94,15 @@ def enqueue(spec_path: Path, changes: tuple[str, ...], dry_run: bool, as_json: b
 
 @cli.command()
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
-@click.option("--format", "format_name", metavar="FORMAT", help="Default: the ending of the file, or its content.")
+@click.option("--format", "format_name", metavar="FORMAT", help="Default: determined by the ending or the content of the file.")
 @click.option("--field", "mappings", metavar="OURS=THEIRS", multiple=True, help="Use a column as a field, as in image=img.")
 @click.option("--rows", "most_rows", type=click.IntRange(0, 1000), default=3, show_default=True, help="Number of rows to show.")
 @json_option
 def inspect(paths: tuple[str, ...], format_name: str | None, mappings: tuple[str, ...], most_rows: int, as_json: bool) -> None:
-    """Show what is recognised in a dataset.
+    """Show how a dataset is read.
 
     PATH is a file, a folder, a quoted glob or hf://ORGANIZATION/NAME. Prints the format, the use of each column, the first rows
-    as a model gets them, the counts, the faults, and the lines to paste into a spec. Needs no Redis and no store.
+    as a model gets them, the counts, the faults, and the lines to paste into a spec. Does not need Redis or a store.
     """
     from rich.console import Console
 
@@ -197,8 +197,8 @@ def cancel(run_id: str, as_json: bool) -> None:
 def collect(run_id: str, folder: Path | None, as_json: bool) -> int:
     """Write results.parquet and results.jsonl.
 
-    Both have one row per row of the datasets, including rows without an outcome yet. Rows that ask the same are asked once and
-    share their sample_id.
+    Both have one row per row of the datasets, including rows without an outcome yet. Rows with the same request are sent
+    once and share their sample_id.
     """
     from common.redaction import mask_text
     from producer.results.collect import write_results
@@ -215,28 +215,28 @@ def collect(run_id: str, folder: Path | None, as_json: bool) -> int:
 
 @cli.command()
 @run_argument
-@click.option("--format", "format_name", type=click.Choice(list(FORMATS)), required=True, help="captions: a text file per image.")
+@click.option("--format", "format_name", type=click.Choice(list(FORMATS)), required=True, help="captions: one text file per image.")
 @click.option("--out", "folder", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of the files.")
 @click.option(
     "--field",
     type=click.Choice([one.value for one in TextField]),
     default=TextField.PREDICTION.value,
     show_default=True,
-    help="The text to write: prediction has no thinking, response is raw.",
+    help="The text to write: the prediction without thinking blocks, the extracted answer, or the raw response.",
 )
 @click.option(
     "--names",
     type=click.Choice([one.value for one in Naming]),
     default=Naming.FILE.value,
     show_default=True,
-    help="Name files after image files, after their paths (keeps folders), or after row ids.",
+    help="Name files after image files, after the paths of image files (keeps folders), or after row ids.",
 )
 @json_option
 def export(run_id: str, format_name: str, folder: Path, field: str, names: str, as_json: bool) -> int:
     """Write the answers of a run in a format of other tools.
 
-    Only samples that are ok are written. All others are counted and listed with their status. A file that has the same
-    content already is left unchanged.
+    Only samples with the status ok are written. All other samples are counted and listed with their status. A file that
+    already has the same content is left unchanged.
     """
     from common.storage.run_record import load_planned_run
     from producer.results.export.exported import describe_export

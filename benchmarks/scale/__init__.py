@@ -1,1 +1,1 @@
-"""Measure the enqueueing of large datasets: rates, peak memory and the size of the plan."""
+"""Measure enqueueing of large datasets: rates, peak memory and the size of the plan."""

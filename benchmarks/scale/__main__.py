@@ -1,7 +1,7 @@
 """Measure how large datasets are enqueued: rates, peak memory of the producer, and the size of the plan.
 
 Each dataset is generated in a scratch folder, enqueued with ``producer enqueue`` into a local store with its own Redis, and deleted
-before the next one. The exit code is 1 if a peak is above the limit. Rates depend on the load of the machine; memory does not.
+before the next dataset. The exit code is 1 if a peak is above the limit. Rates depend on the load of the machine; memory does not.
 """
 
 import argparse

@@ -1,6 +1,6 @@
-"""The datasets of ``benchmarks.scale``. Each case writes its files from a fixed seed, in a process of its own, with little memory.
+"""The datasets of ``benchmarks.scale``. Each case writes its files from a fixed seed in a separate process with little memory.
 
-Images are random bytes behind the first bytes of a JPEG file, because the producer does not decode images.
+Images are the first bytes of a JPEG file followed by random bytes. This is enough, because the producer does not decode images.
 """
 
 import base64
@@ -27,9 +27,12 @@ _JPEG = b"\xff\xd8\xff\xe0"
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A dataset. ``size`` is its number of rows or bytes at scale 1, and ``path`` the path of the spec, relative to its folder.
+    """A dataset.
 
-    ``disk_factor`` is the free space that generating and enqueueing needs, as a multiple of ``size_bytes``.
+    - ``size`` is its number of rows or bytes at scale 1, and ``size_bytes`` its size in bytes.
+    - ``disk_factor`` is the free space that generating and enqueueing need, as a multiple of ``size_bytes``.
+    - ``path`` is the path in the spec, relative to the folder of the dataset.
+    - ``write`` writes its files.
     """
 
     title: str
@@ -55,7 +58,7 @@ def write_jsonl(folder: Path, rows: int) -> None:
 
 
 def write_tsv(folder: Path, size_bytes: int) -> None:
-    """Write VLMEvalKit's form: an index, a base64 image, a question, four options and an answer."""
+    """Write a TSV in VLMEvalKit's form: an index, a base64 image, a question, four options and an answer."""
     with (folder / "rows.tsv").open("wb") as stream:
         stream.write(b"index\timage\tquestion\tA\tB\tC\tD\tanswer\n")
         images = iterate_images(_SMALLEST_BYTES, _LARGEST_BYTES)
@@ -103,7 +106,10 @@ def write_shards(folder: Path, size_bytes: int) -> None:
 
 
 def iterate_images(least_bytes: int, most_bytes: int) -> Iterator[bytes]:
-    """Yield different contents without end, with sizes between the bounds. Each is cut from one random text of twice the size."""
+    """Yield an endless sequence of different contents with sizes between the bounds.
+
+    Each content is cut from the same random bytes, which are twice as long as the upper bound.
+    """
     chance = random.Random(_SEED)  # reproducible contents, not a secret
     noise = chance.randbytes(2 * most_bytes)
     for number in itertools.count():

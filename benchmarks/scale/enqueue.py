@@ -1,7 +1,7 @@
-"""Generate a dataset, enqueue it in a process of its own, and measure that process. Part of ``benchmarks.scale``.
+"""Generate a dataset, enqueue it in a separate process, and measure that process. Part of ``benchmarks.scale``.
 
-The process is ``producer enqueue``, so its time includes the start, the digest of the files, the survey, rendering, the shuffle,
-writing the plan to a local store, opening the run in Redis, and publishing a message for each chunk.
+The process is ``producer enqueue``. So its time includes the start of the process, the digest of the files, the survey, rendering,
+the shuffle, writing the plan to a local store, opening the run in Redis, and publishing a message for each chunk.
 """
 
 import json
@@ -21,7 +21,7 @@ from producer.demo.redis_server import start_redis
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """The measurements of one enqueueing. ``peak_bytes`` is the largest resident memory of the process or of a child of it."""
+    """The measurements of one enqueueing. ``peak_bytes`` is the largest resident memory of the process or one of its children."""
 
     rows: int
     size_bytes: int
@@ -37,7 +37,7 @@ def measure_case(name: str, scale: float, folder: Path) -> Measured:
     for part in (data, store, scratch):
         part.mkdir()
     size = max(1, round(CASES[name].size * scale))
-    # Generating in this process would raise the peak of the next one, because a process inherits the peak of its parent at exec.
+    # Generate in a separate process. A process inherits the peak of its parent at exec, so a high peak of this process would count.
     _run([sys.executable, "-m", "benchmarks.scale.cases", name, str(data), str(size)], dict(os.environ), folder)
     spec = folder / "scale.yaml"
     dataset = {"path": str(data / CASES[name].path), "name": name, "question": "Describe the image."}
@@ -71,7 +71,7 @@ def count_bytes(folder: Path) -> int:
 
 
 def _run(command: list[str], environment: dict[str, str], folder: Path) -> tuple[resource.struct_rusage, str]:
-    """Run a command. Return what it used, and its standard output."""
+    """Run a command. Return its resource usage and its standard output."""
     output, errors = folder / "output", folder / "errors"
     with output.open("wb") as stdout, errors.open("wb") as stderr:
         child = subprocess.Popen(command, env=environment, stdout=stdout, stderr=stderr)

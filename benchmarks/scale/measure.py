@@ -37,7 +37,7 @@ def is_within_limit(measurements: Sequence[Measured]) -> bool:
 
 
 def describe(title: str, one: Measured) -> str:
-    """Return the row of the table."""
+    """Return the row of the table for one case."""
     rates = f"{one.rows / one.wall_s:,.0f} | {one.size_bytes / 1e6 / one.wall_s:,.0f}"
     memory = f"{one.peak_bytes / 1e6:,.0f} | {one.plan_bytes / 1e6:,.1f}"
     return f"| {title} | {one.rows:,} | {one.size_bytes / 1e6:,.0f} | {rates} | {one.wall_s:,.1f} | {one.cpu_s:,.1f} | {memory} |"

@@ -201,7 +201,7 @@ def build_validators(entries: tuple[str | dict[str, Any], ...]) -> tuple[tuple[s
 
 
 def describe_validator(name: str) -> tuple[str, str | None]:
-    """Return what the built-in validator ``name`` accepts, and its argument, or None if it has no argument."""
+    """Return a description of the answers that the built-in validator ``name`` accepts, and its argument or None."""
     entry = VALIDATORS[name]
     described, argument = (entry.build, entry.expected) if isinstance(entry, _WithArgument) else (entry, None)
     return described.__doc__ or "", argument

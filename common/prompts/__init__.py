@@ -1,1 +1,1 @@
-"""Prompts: from a sample to the messages that a model gets, with its media in place. Producer and worker share this code."""
+"""Prompts: render a sample as the messages that a model gets, with their media. Producer and worker share this code."""

@@ -14,8 +14,9 @@ _VLMEVALKIT_CHOICE: Final = (
 )
 
 TEMPLATES: Final = {
-    # VLMEvalKit: vlmeval/dataset/image_mcq.py for multiple choice; image_vqa.py (number and short text) and image_yorn.py else.
-    # The line of a hint before other questions is ours.
+    # VLMEvalKit: vlmeval/dataset/image_mcq.py for multiple choice, image_vqa.py for number and short text,
+    # image_yorn.py for the other kinds.
+    # VLMEvalKit shows a hint only in multiple-choice questions. We also show it before the other questions.
     DEFAULT: (
         "{% if kind == 'multiple_choice' and options %}" + _VLMEVALKIT_CHOICE + "{% else %}"
         "{% if hint %}Hint: {{ hint }}\n{% endif %}{{ question }}"
@@ -24,9 +25,10 @@ TEMPLATES: Final = {
     ),
     # The question as written. Hint and options are not shown.
     "question_only": "{{ question }}",
-    # VLMEvalKit's ImageMCQDataset.build_prompt for each row, of any kind (vlmeval/dataset/image_mcq.py).
+    # VLMEvalKit's ImageMCQDataset.build_prompt (vlmeval/dataset/image_mcq.py), applied to rows of every kind.
     "vlmeval_mcq": _VLMEVALKIT_CHOICE,
-    # lmms-eval's format "default": lmms_eval/tasks/scienceqa (options), and mme, textvqa (one word). Free text: the question alone.
+    # lmms-eval's format "default": lmms_eval/tasks/scienceqa for options, lmms_eval/tasks/mme and textvqa for answers of one word.
+    # A free-text row gets the question alone.
     "lmms_eval": (
         "{% if hint %}Context: {{ hint }}\n{% endif %}{{ question }}"
         "{% if options %}{% for letter, text in options.items() %}\n{{ letter }}. {{ text }}{% endfor %}"

@@ -1,4 +1,4 @@
-"""Markers in a text, such as ``<image>`` and ``<image 2>``, which state where a media stands."""
+"""Markers in a text, such as ``<image>`` and ``<image 2>``. A marker states where an image or a video is placed."""
 
 import re
 from collections.abc import Sequence
@@ -12,23 +12,23 @@ _MOST_DIGITS = 6
 
 
 class Placement:
-    """Replaces the markers in the texts of one row by the indices of its media, and keeps which media are placed.
+    """Replaces the markers in the texts of one row by the indices of its media, and records which media are placed.
 
-    ``<image 2>`` is the second image, as often as it occurs. ``<image>`` is the first image that has no place yet. The same
-    applies to videos, which are counted separately. A ``<image>`` in a row without images is text.
+    Each ``<image 2>`` is the second image of the row. ``<image>`` is the first image that is not placed yet. Markers of videos
+    follow the same rules, and videos are counted separately. In a row without images, ``<image>`` is plain text.
     """
 
     def __init__(self, media: Sequence[Media], *, offset: int = 0) -> None:
-        """``offset`` is added to each index, for media that follow other media in the list of the request."""
+        """Set the media of the row. ``offset`` is added to each index if other media come first in the list of the request."""
         self._by_kind = {kind: [index for index, one in enumerate(media) if one.kind == kind] for kind in ("image", "video")}
         self._count = len(media)
         self._offset = offset
         self._placed: set[int] = set()
 
     def place(self, text: str) -> list[str | int]:
-        """Return the text in pieces, with the index of a media in place of each marker.
+        """Return the text in pieces, with the index of an image or video in place of each marker.
 
-        Raises ``SampleError`` (``bad_field``) if a marker names a media that the row does not have.
+        Raises ``SampleError`` (``bad_field``) if a marker names an image or video that the row does not have.
         """
         if "<" not in text:
             return [text]
@@ -43,11 +43,11 @@ class Placement:
         return [*parts, text[end:]]
 
     def note(self, index: int) -> None:
-        """Record that the media ``index`` has a place."""
+        """Record that the media item with this index is placed."""
         self._placed.add(index)
 
     def list_unplaced(self) -> list[int]:
-        """Return the indices of the media that no marker has placed, in order."""
+        """Return the indices of the media that are not placed, in order."""
         return [index + self._offset for index in range(self._count) if index not in self._placed]
 
     def _find(self, marker: str, kind: str, digits: str | None) -> int | None:
@@ -61,5 +61,5 @@ class Placement:
         elif len(digits) <= _MOST_DIGITS and 0 < int(digits) <= len(indices):
             return indices[int(digits) - 1]
         counted = f"{len(indices)} {kind}{'' if len(indices) == 1 else 's'}"
-        message = f"{marker} names a missing {kind}, the row has {counted}; correct the marker or add the {kind}"
+        message = f"{marker} names a missing {kind}, but the row has {counted}; correct the marker or add the {kind}"
         raise SampleError(SampleCode.BAD_FIELD, message)

@@ -1,4 +1,4 @@
-"""From a sample to the messages that a model gets, with its media in place. Producer and worker render the same messages."""
+"""Render a sample as the messages that a model gets, with the media at their places. Producer and worker use this module."""
 
 import binascii
 from base64 import b64decode
@@ -20,17 +20,20 @@ Parts = tuple[str | int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """The messages of one sample. The numbers in them are indices of ``media``: those of the examples, then the sample's."""
+    """The messages of one sample. A number in a message is an index of ``media``.
+
+    ``media`` lists the images of the examples first, and then the media of the sample.
+    """
 
     messages: tuple[Message, ...]
     media: tuple[Media, ...]
 
 
 def render_messages(sample: Sample, prompt: PromptSpec) -> Rendered:
-    """Return the messages of a sample: system, examples, then its own conversation or the turns of the prompt.
+    """Return the messages of a sample: the system message, the examples, and the sample's own conversation or the prompt's turns.
 
-    Raises ``SampleError`` (``bad_field``) if a marker names a media that the row does not have, or if a template cannot be
-    rendered with the fields of the row (``TemplateFault``).
+    Raises ``SampleError`` (``bad_field``) if a marker names an image or video that the row does not have, or if a template cannot
+    be rendered with the fields of the row (``TemplateFault``).
     """
     fields = list_fields(sample)
     shown = tuple(_list_example_media(prompt.examples))
@@ -49,30 +52,30 @@ def render_messages(sample: Sample, prompt: PromptSpec) -> Rendered:
 
 
 def _render_system(sample: Sample, prompt: PromptSpec, fields: dict[str, Any]) -> Iterator[str | int]:
-    """Yield the text of the prompt's system message. Raises ``SampleError`` for a marker, because it cannot hold media."""
+    """Yield the text of the prompt's system message. Raises ``SampleError`` for a marker: a system message cannot hold media."""
     text = render_template(prompt.system or "", fields, "prompt.system")
     if any(isinstance(part, int) for part in Placement(sample.media).place(text)):
-        found = "prompt.system: found the marker of a media; expected media in template, turns or suffix"
+        found = "prompt.system: found a media marker; expected media in template, turns or suffix"
         raise SampleError(SampleCode.BAD_FIELD, found)
     yield text
 
 
 def render_earlier(sample: Sample) -> Rendered:
-    """Return the messages of a sample in a plan of an earlier version: all media, then the default text with its markers."""
+    """Return the messages of a sample in a plan of an earlier version: all media, then the default text with unchanged markers."""
     text = render_template(TEMPLATES[DEFAULT], list_fields(sample), "prompt.template")
     content = merge_texts([*range(len(sample.media)), text])
     return Rendered((Message(role="user", content=content),), sample.media)
 
 
 def digest_request(rendered: Rendered) -> str:
-    """Return the digest of a request: the roles, the texts and the content of the media, in order, and nothing else."""
+    """Return the digest of a request. It covers only the roles, the texts and the content of the media, in order."""
     keys = [media_key(media) for media in rendered.media]
     parts = ([part if isinstance(part, str) else [keys[part]] for part in message.content] for message in rendered.messages)
     return digest_record([[message.role, content] for message, content in zip(rendered.messages, parts, strict=True)])
 
 
 def media_key(media: Media) -> str:
-    """Return the key of a media's content: its digest if it is known, else its place."""
+    """Return the key of an image's or video's content: its digest if it is known, else its place."""
     digest = media.digest
     if digest is None and media.data is not None:
         digest = _digest_base64(media.data)
@@ -85,12 +88,12 @@ def media_key(media: Media) -> str:
 def _digest_base64(text: str) -> str:
     try:
         return digest_bytes(b64decode(text, validate=True))
-    except (binascii.Error, ValueError):  # the worker reports it
+    except (binascii.Error, ValueError):  # the worker reports that the text is not base64
         return digest_bytes(text.encode())
 
 
 def merge_texts(parts: Iterable[str | int]) -> Parts:
-    """Return the parts of a message with neighbouring texts joined, without empty texts. A message has at least one part."""
+    """Join neighbouring texts and drop empty texts in the parts of a message. The result has at least one part."""
     merged: list[str | int] = []
     for part in parts:
         if isinstance(part, str) and merged and isinstance(merged[-1], str):
@@ -114,7 +117,7 @@ class _Template(NamedTuple):
 
 
 def _list_turns(prompt: PromptSpec) -> list[_Template]:
-    """Return the templates of a prompt. Raises ``ConfigError`` if ``template`` names a built-in template that does not exist."""
+    """Return the template of each turn. Raises ``ConfigError`` if ``template`` names a built-in template that does not exist."""
     if not prompt.turns:
         return [_Template("user", find_template(prompt.template, "prompt.template"), "prompt.template")]
     texts = ((turn.role, TEMPLATES.get(turn.text, turn.text)) for turn in prompt.turns)
@@ -125,20 +128,18 @@ def _render_turns(fields: dict[str, Any], prompt: PromptSpec, placement: Placeme
     for role, text, where in _list_turns(prompt):
         parts = placement.place(render_template(text, fields, where))
         if role == "assistant" and any(isinstance(part, int) for part in parts):
-            raise SampleError(
-                SampleCode.BAD_FIELD, f"{where}: found the marker of a media; expected media in turns of the user only"
-            )
+            raise SampleError(SampleCode.BAD_FIELD, f"{where}: found a media marker; expected media in turns of the user only")
         yield Message(role=role, content=merge_texts(parts))
 
 
 def _place_own(sample: Sample, placement: Placement, offset: int) -> Iterator[Message]:
-    """Yield the sample's own messages, whose numbers already place its media."""
+    """Yield the messages of the sample's own conversation. The numbers in them already place its media."""
     for message in sample.messages:
         parts: list[str | int] = []
         for part in message.content:
             if isinstance(part, int):
                 if not 0 <= part < len(sample.media):
-                    found = f"found the media with index {part}, but the row has {len(sample.media)} media"
+                    found = f"found the media index {part}, but the row has {len(sample.media)} media items"
                     raise SampleError(SampleCode.BAD_FIELD, f"messages: {found}; correct the row")
                 placement.note(part)
                 part += offset
@@ -150,7 +151,7 @@ def _find_last_user(messages: list[Message]) -> int:
     for number in range(len(messages) - 1, -1, -1):
         if messages[number].role == "user":
             return number
-    raise SampleError(SampleCode.BAD_FIELD, "messages: none has the role user; expected a question of the user")
+    raise SampleError(SampleCode.BAD_FIELD, "messages: none has the role user; expected at least one such message")
 
 
 def _list_example_media(examples: Iterable[Example]) -> Iterator[Media]:
@@ -161,7 +162,7 @@ def _list_example_media(examples: Iterable[Example]) -> Iterator[Media]:
 
 
 def _render_examples(sample: Sample, prompt: PromptSpec, fields: dict[str, Any]) -> Iterator[Message]:
-    """Yield the question and the answer of each example. Its question is rendered as the row's question."""
+    """Yield the question and the answer of each example. The question is rendered with the template of the row's question."""
     offset = 0
     last = _list_turns(prompt)[-1]
     for number, example in enumerate(prompt.examples):

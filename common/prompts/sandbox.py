@@ -1,6 +1,6 @@
-"""The sandbox of templates: Jinja2 with a part of its language, bounded loops, and no objects but the fields of a row.
+"""The sandbox of templates: a subset of Jinja2 with bounded loops. Templates can access only the fields of a row.
 
-Import this module only to compile a template, because jinja2 takes time to import.
+Import this module only to compile a template, because importing jinja2 takes time.
 """
 
 import json
@@ -23,11 +23,11 @@ from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import htmlsafe_json_dumps
 
-MOST_ITERATIONS: Final = 10_000  # of all loops of one rendering
-MOST_DEPTH: Final = 3  # of loops within each other
+MOST_ITERATIONS: Final = 10_000  # of all loops of one rendering together
+MOST_DEPTH: Final = 3  # of nested loops
 MOST_CHARACTERS: Final = 10_000_000  # of the result of a filter, and of a rendered text
-MOST_INSERTED_CHARACTERS: Final = 1000  # by join and replace, at each place
-MOST_INDENT: Final = 100  # of tojson
+MOST_INSERTED_CHARACTERS: Final = 1000  # of a text that join or replace inserts
+MOST_INDENT: Final = 100  # of tojson, in characters
 BUDGET: Final = "_iterations"  # the counter's name in the context; templates cannot use names that begin with _
 
 # fmt: off
@@ -35,7 +35,7 @@ _NODES = frozenset({
     "And", "Call", "Compare", "Concat", "CondExpr", "Const", "Dict", "Filter", "For", "Getattr", "Getitem", "If", "Keyword", "List",
     "Name", "Neg", "Not", "Operand", "Or", "Output", "Pair", "Slice", "Template", "TemplateData", "Test", "Tuple",
 })
-# Filters and methods whose result is not much longer than their input, and does not depend on chance.
+# The result of these filters and methods is not much longer than their input, and it is not random.
 _FILTERS = frozenset({
     "capitalize", "count", "d", "default", "dictsort", "first", "float", "int", "items", "join", "last", "length", "list", "lower",
     "map", "max", "min", "reject", "rejectattr", "replace", "reverse", "select", "selectattr", "sort", "string", "sum", "title",
@@ -96,14 +96,17 @@ def _find_forbidden(node: nodes.Node) -> str | None:
 
 
 def _check_value(value: Any) -> Any:
-    """Return a value to print. The text of any other object, such as a method without its (), differs between processes."""
+    """Return a value that can be printed. Raises ``TypeError`` for any other object, such as a method without its ``()``.
+
+    The text of such an object differs between processes.
+    """
     if isinstance(value, str | int | float | list | tuple | dict | Undefined | None):
         return value
     raise TypeError(f"found {type(value).__name__} in {{{{ … }}}}; expected text, a number, a list or a mapping")
 
 
 def _count_depth(loop: nodes.For) -> int:
-    """Return the number of loops within each other, from ``loop`` inwards."""
+    """Return the depth of the nested loops, from ``loop`` inwards."""
     return 1 + max((_count_depth(inner) for inner in loop.iter_child_nodes() for inner in _find_loops(inner)), default=0)
 
 

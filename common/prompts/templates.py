@@ -1,8 +1,8 @@
 """Render a template with the fields of a row.
 
-A template has text, ``{{ … }}``, ``if`` and ``for``, filters, and the methods of texts, lists and mappings that return a part of
-them. It cannot assign, define macros, include other templates or compute with numbers, and its loops and its output are limited.
-So no template can hang or fill the memory of a producer or a worker.
+A template can contain text, ``{{ … }}``, ``if``, ``for``, filters, and the methods of texts, lists and mappings that return a part
+of them. It cannot assign variables, define macros, include other templates or compute with numbers. Its loops and its output are
+limited, so a template cannot block a producer or a worker or fill its memory.
 """
 
 import json
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment, Template
 MOST_TEMPLATE_CHARACTERS: Final = 20_000
 
-# Prompts must not contain the target, whatever the columns of the file are called.
+# Templates cannot use columns with these names, because a prompt must not contain the target.
 SECRET_NAMES = frozenset({"target", "targets", "answer", "answers"})
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
@@ -30,14 +30,14 @@ _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
 class TemplateFault(SampleError):
-    """A template cannot be rendered with the fields of a row, for example because it names a field that the row does not have."""
+    """A template cannot be rendered with the fields of a row. For example, it names a field that the row does not have."""
 
     def __init__(self, message: str) -> None:
         super().__init__(SampleCode.BAD_FIELD, message)
 
 
 def find_template(text: str, where: str) -> str:
-    """Return the text of the field ``template``: that of a built-in template by its name, and any other text unchanged.
+    """Return the text of a template. The name of a built-in template gives its text. Any other text is returned unchanged.
 
     Raises ``ConfigError`` for a single word that is not the name of a built-in template.
     """
@@ -50,7 +50,7 @@ def find_template(text: str, where: str) -> str:
 
 
 def check_template(text: str, where: str) -> None:
-    """Raise ``ConfigError`` if a template has an error of syntax, or uses what templates cannot do. ``where`` names its field."""
+    """Raise ``ConfigError`` if a template has a syntax error or uses a forbidden part of Jinja2. ``where`` names its field."""
     _compile(text, where)
 
 
@@ -58,9 +58,9 @@ def list_fields(sample: Sample) -> dict[str, Any]:
     """Return the fields of a row that templates can name. The target is not one of them."""
     stored = sample.metadata
     if any(type(value) not in _PLAIN for value in stored.values()):
-        # As they are in the plan, so that producer and worker render the same text.
+        # Convert the values as the plan does, so that producer and worker render the same text.
         stored = json.loads(sample.model_dump_json(include={"metadata"}))["metadata"]
-    # Null counts as absent, as for the fields of the sample. Otherwise a template would show "None".
+    # Null counts as absent here and in the fields of the sample. Otherwise a template would print "None".
     metadata = {name: value for name, value in stored.items() if value is not None and name.lower() not in SECRET_NAMES}
     return {
         **{name: value for name, value in metadata.items() if not name.startswith("_")},
@@ -85,8 +85,8 @@ def _list_question(question: str, hint: str | None, options: Mapping[str, str], 
 def render_template(text: str, fields: Mapping[str, Any], where: str) -> str:
     """Return the text of a template for the fields of a row. ``where`` names the template's field in messages.
 
-    Raises ``TemplateFault`` if the row lacks a field, or if the template fails with its values or exceeds a limit, and
-    ``ConfigError`` if the template itself is invalid.
+    Raises ``TemplateFault`` if the row does not have a field of the template, if the template fails with the values of the row, or
+    if it exceeds a limit. Raises ``ConfigError`` if the template itself is invalid.
     """
     from jinja2 import UndefinedError
 
@@ -132,7 +132,7 @@ def _compile(text: str, where: str) -> "Template":
         return _make_sandbox().from_string(text)
     except TemplateSyntaxError as error:
         raise ConfigError(f"{where}: line {error.lineno}: {error.message}; docs/prompts.md describes templates") from None
-    except (RecursionError, SyntaxError, MemoryError):  # of the compiler of Python
+    except (RecursionError, SyntaxError, MemoryError):  # Python's compiler raises these
         raise ConfigError(f"{where}: it is nested too deeply; expected a simpler template") from None
 
 

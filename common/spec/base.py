@@ -8,7 +8,10 @@ from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """The forms in which a user may write a field, if its type shows only one of them. ``docs/reference.md`` shows ``forms``."""
+    """The forms in which a user may write a field. It is for fields whose type shows only one form.
+
+    ``docs/reference.md`` shows ``forms``.
+    """
 
     forms: str
 

@@ -1,7 +1,7 @@
-"""What a dataset's path may name besides one file: a pattern, a folder, or a dataset on the Hugging Face hub.
+"""The forms of a dataset's path besides one file: a pattern, a folder, or a dataset on the Hugging Face hub.
 
-A pattern follows bash: ``shard-{000..019}.tar`` and ``{train,val}/*.tar`` name several files. The files are
-read in the order of their paths.
+A pattern has the syntax of bash: ``shard-{000..019}.tar`` and ``{train,val}/*.tar`` name several files. The files are read in the
+order of their paths.
 """
 
 import errno
@@ -22,12 +22,12 @@ IMAGE_ENDINGS = frozenset(
 VIDEO_ENDINGS = frozenset(".3gp .avi .flv .m4v .mkv .mov .mp4 .mpeg .mpg .ts .webm .wmv".split())  # noqa: SIM905
 MOST_FILES = 100_000
 
-# ``Dataset.save_to_disk`` writes the first, ``DatasetDict.save_to_disk`` the second.
+# ``Dataset.save_to_disk`` writes SAVED_DATASET, and ``DatasetDict.save_to_disk`` writes SAVED_SPLITS.
 SAVED_DATASET = "state.json"
 SAVED_SPLITS = "dataset_dict.json"
 
 _BRACES = re.compile(r"\{([^{}]*)\}")
-_STARS_IN_NAME = re.compile(r"(?<=[^/])\*\*|\*\*(?=[^/])")  # means one star
+_STARS_IN_NAME = re.compile(r"(?<=[^/])\*\*|\*\*(?=[^/])")  # within a name, two stars mean one star
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
 
@@ -37,7 +37,7 @@ def is_hub(path: str) -> bool:
 
 
 def expand_braces(pattern: str) -> list[str]:
-    """Return the texts that a pattern with braces names, in order. Raises ``ConfigError`` for more than ``MOST_FILES`` texts."""
+    """Return the texts that the braces of a pattern give, in order. Raises ``ConfigError`` for more than ``MOST_FILES`` texts."""
     texts, rest = [""], pattern
     while found := _BRACES.search(rest):
         before, inner, rest = rest[: found.start()], found[1], rest[found.end() :]
@@ -64,9 +64,9 @@ def _too_many(pattern: str) -> ConfigError:
 
 
 def find_matches(pattern: str) -> list[str]:
-    """Return the files that a pattern with braces and wildcards names. Every text of its braces must name a file.
+    """Return the files that a pattern with braces and wildcards names.
 
-    Raises ``FileNotFoundError`` for a text that names no file.
+    Raises ``FileNotFoundError`` if a text that the braces give does not name a file.
     """
     found: list[str] = []
     for text in expand_braces(pattern):
@@ -78,9 +78,10 @@ def find_matches(pattern: str) -> list[str]:
 
 
 def _expand_wildcards(pattern: str) -> list[str]:
-    """Return the files that a pattern names. ``**`` is any number of folders.
+    """Return the files that a pattern with wildcards names. ``**`` is any number of folders.
 
-    ``glob`` follows a link to a folder above itself 40 times, and two of them without an end. Here each folder counts once.
+    Each folder is visited once. Python's ``glob`` follows a link to a parent folder 40 times, and does not end if there are two
+    such links.
     """
     before, stars, after = _STARS_IN_NAME.sub("*", pattern).partition("**")
     if not stars:
@@ -91,7 +92,7 @@ def _expand_wildcards(pattern: str) -> list[str]:
 
 
 def _iterate_folders(folder: str) -> Iterator[str]:
-    """Yield a folder and the folders below it, each once, and those that a link names last. Hidden folders are skipped.
+    """Yield a folder and the folders below it, each once. Folders that only a link names come last. Hidden folders are skipped.
 
     Raises ``ConfigError`` for a folder that cannot be read.
     """
@@ -113,7 +114,7 @@ def _iterate_folders(folder: str) -> Iterator[str]:
 
 
 def names_any_file(pattern: str) -> bool:
-    """Return whether a text of a pattern's braces names a file."""
+    """Return whether at least one of the texts that the braces of a pattern give names a file."""
     return any(os.path.isfile(path) for text in expand_braces(pattern) for path in _expand_wildcards(text))
 
 
@@ -136,12 +137,15 @@ def _iterate_entries(folder: str, inside: str) -> Iterator[str]:
 
 
 def has_media_ending(name: str) -> bool:
-    """Return whether a file's name ends like an image or a video."""
+    """Return whether a file's name has the ending of an image or a video."""
     return os.path.splitext(name)[1].lower() in IMAGE_ENDINGS | VIDEO_ENDINGS
 
 
 def find_folder_format(path: str) -> str | None:
-    """Return the format of a folder or a hub address, or None for any other path. The first media file of a folder decides."""
+    """Return the format of a folder or a hub address, or None for any other path.
+
+    The first media file of a folder determines whether it is a folder of images or of videos.
+    """
     if is_hub(path):
         return "huggingface"
     if not os.path.isdir(path):
@@ -158,9 +162,9 @@ def find_folder_format(path: str) -> str | None:
 
 
 def digest_folder(folder: str) -> str:
-    """Return the digest of the names of a folder's files, and of the content of those that are not media. Raises ``OSError``.
+    """Return the digest of a folder: the names of all its files, and the content of its files that are not media.
 
-    The content of the media counts in ``DatasetSource.media_digest``.
+    ``DatasetSource.media_digest`` covers the content of the media. Raises ``OSError``.
     """
     names = list(iterate_folder(folder))
     return digest_record({name: None if has_media_ending(name) else _digest_if_file(os.path.join(folder, name)) for name in names})

@@ -1,8 +1,8 @@
 """Find the files of a dataset, and compute the digest of their content.
 
-A path is a file, a folder or a glob, and a dataset may list several. Several files are one dataset, in the order of their paths. A
-folder stands for its data files, which must have one ending. A folder without data files, or with a format that is not a table's,
-is read as a whole: its digest covers the names of all its files, and the content of those that are not media.
+A path is a file, a folder or a glob, and a dataset may list several paths. Several files are one dataset, in the order of their
+paths. A folder stands for its data files, which must have one ending. A folder is read as a whole if it has no data files or if
+its format is not a table format. Its digest then covers the names of all files, and the content of the files that are not media.
 """
 
 import os
@@ -21,7 +21,7 @@ _DATA_ENDINGS = frozenset({".arrow", ".csv", ".feather", ".ipc", ".json", ".json
 def resolve_dataset(source: DatasetSource, spec_path: Path, number: int) -> DatasetSource:
     """Make the paths absolute and add the digest of the files.
 
-    A relative path starts at the spec's folder. If nothing exists there, the path starts at the current folder.
+    A relative path starts at the spec's folder. If the path does not exist there, it starts at the current folder.
     """
     where = f"{spec_path}: datasets.{number}."
     found = find_files(source, spec_path.parent, where)
@@ -34,7 +34,7 @@ def resolve_dataset(source: DatasetSource, spec_path: Path, number: int) -> Data
 
 
 def find_files(source: DatasetSource, spec_folder: Path, where: str) -> DatasetSource:
-    """Make the paths of a source absolute. ``where`` is the text before the name of a field in messages."""
+    """Make the paths of a source absolute. In error messages, ``where`` is the text before the name of a field."""
     if "\0" in "".join((source.path, *source.files, source.media_root or "", source.annotations or "")):
         names = "annotations" if "\0" in (source.annotations or "") else "path or media_root"
         raise ConfigError(f"{where.rstrip('.')}: found a NUL character in {names}; remove it")
@@ -50,7 +50,7 @@ def find_files(source: DatasetSource, spec_folder: Path, where: str) -> DatasetS
         update={
             "path": str(paths[0]) if len(paths) == 1 else folder,
             "files": tuple(map(str, paths)) if len(paths) > 1 else (),
-            # The relative paths in files of different folders start at the folder of each file.
+            # Without media_root, the relative paths in each file start at the folder of that file.
             "media_root": root if source.media_root or len(set(folders)) == 1 else None,
             "annotations": str(annotations) if annotations else None,
         }
@@ -101,7 +101,7 @@ def _find_matches(text: str, candidates: Iterable[Path], where: str) -> list[Pat
 
 
 def _list_folder(folder: Path, format_name: str | None, where: str) -> list[Path]:
-    """Return the data files in a folder, or the folder itself, or an empty list for an empty folder."""
+    """Return the data files in a folder, or the folder itself if it is read as a whole. An empty folder gives an empty list."""
     try:
         names = [path for path in folder.iterdir() if not path.name.startswith((".", "_"))]
     except OSError as error:
@@ -119,7 +119,7 @@ def _list_folder(folder: Path, format_name: str | None, where: str) -> list[Path
 
 
 def _select_tables(folder: Path, names: list[Path]) -> list[Path]:
-    """Return the data files in a folder, without those that describe its images and videos, or that belong to a saved dataset."""
+    """Return the data files in a folder, without files that describe its images and videos or belong to a saved dataset."""
     found = [path for path in names if Path(strip_compression(path.name)).suffix in _DATA_ENDINGS]
     if not found or (kind := find_folder_format(str(folder))) is None:
         return found

@@ -19,7 +19,7 @@ from common.spelling import suggest
 
 Model = TypeVar("Model", bound=BaseModel)
 
-# Fields that are set when a spec is resolved. Users do not write them, so no message suggests them.
+# These fields are set when a spec is resolved. Users do not write them, so messages do not suggest them.
 _RESOLVED = frozenset({"digest", "digests", "files", "found_kind", "media_digest"})
 
 BUILT_IN_PROFILES = Path(__file__).resolve().parents[2] / "workers" / "profiles"

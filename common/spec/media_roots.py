@@ -1,4 +1,4 @@
-"""The folders that media of a run may be read from. Workers enforce them, and enqueueing warns about files outside of them."""
+"""The folders from which the media of a run may be read. Workers enforce them, and enqueueing warns about files outside them."""
 
 import os
 from collections.abc import Sequence

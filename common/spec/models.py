@@ -18,13 +18,13 @@ from common.spec.base import Written
 from common.spec.identity import select_identity_options
 from common.spec.prompts import PromptSpec, expand_prompt
 
-# The limit for a picture or video frame, in pixels. Decoded, it takes 256 MB.
+# The limit for a picture or video frame, in pixels. A decoded picture of this size takes 256 MB.
 MOST_PIXELS = 64_000_000
 
 COMPRESSED_ENDINGS = (".gz", ".zst", ".zstd")
 GLOB_CHARACTERS = frozenset("*?[{")
 
-# Options of a dataset that count in the run id only if they are set, so that runs without them keep the ids of earlier versions.
+# These options of a dataset count in the run id only if they are set. So runs without them keep the ids of earlier versions.
 _COUNTED_IF_SET = ("question", "ignore", "table", "config", "split", "revision")
 
 
@@ -64,8 +64,8 @@ class TableOption(Spec):
 class DatasetSource(Spec):
     """One dataset: a file, several files of one format, a folder that a format reads as a whole, or ``hf://ORGANIZATION/NAME``.
 
-    ``path`` may also be a glob, with braces as in ``shard-{000..019}.tar``, or a list. ``fields`` maps our field names to the
-    file's names (``{id: qid, target: answer}``).
+    ``path`` may also be a list, or a glob with braces as in ``shard-{000..019}.tar``. ``fields`` maps our field names to the
+    names in the file (``{id: qid, target: answer}``).
     """
 
     path: Annotated[str, Written("text or a list of texts")] = Field(
@@ -75,7 +75,7 @@ class DatasetSource(Spec):
     files: tuple[str, ...] = Field(
         (), description="the files in reading order, if there are several; set when the spec is resolved"
     )
-    readers: int = Field(1, ge=1, le=64, description="how many of several files are read side by side; their rows keep their order")
+    readers: int = Field(1, ge=1, le=64, description="number of files that are read at the same time; the rows keep their order")
     name: Name = Field(
         default="",
         validate_default=False,
@@ -84,14 +84,14 @@ class DatasetSource(Spec):
     format: str | None = Field(
         None, description="name of the format; by default, the ending and the content of the file determine it"
     )
-    limit: int | None = Field(None, gt=0, description="number of rows to read, from the first; by default, all rows")
-    kind: Kind | None = Field(None, description="kind of question of every row; by default, the row or the dataset determines it")
-    fields: dict[str, str] = Field(default_factory=dict, description="our name of a field: its name in the file")
-    ignore: tuple[str, ...] = Field((), description="columns that are not read and not kept as metadata")
+    limit: int | None = Field(None, gt=0, description="number of rows to read, from the first row; by default, all rows")
+    kind: Kind | None = Field(None, description="question kind of every row; by default, the row or the dataset determines it")
+    fields: dict[str, str] = Field(default_factory=dict, description="maps our name of a field to its name in the file")
+    ignore: tuple[str, ...] = Field((), description="columns that are neither read nor kept as metadata")
     media_root: str | None = Field(
         None, description="folder at which relative media paths start, relative to the folder of the file; by default, that folder"
     )
-    question: str | None = Field(None, description="the question of every row that has no question of its own")
+    question: str | None = Field(None, description="the question of every row that does not have its own question")
     annotations: str | None = Field(None, description="file with the answers to the questions in path, for COCO VQA")
     table: TableOption | None = Field(None, description="form of the tables, for RealHiTBench")
     config: str | None = Field(None, description="configuration of a Hugging Face dataset")
@@ -99,7 +99,8 @@ class DatasetSource(Spec):
     revision: str | None = Field(None, description="commit, branch or tag of a dataset on the Hugging Face hub")
     digest: str | None = Field(None, description="digest of the file's content; set when the spec is resolved")
     digest_media: Literal["auto", "always", "never"] = Field(
-        "auto", description="whether the content of media files counts; auto: up to a maximum number of files and bytes"
+        "auto",
+        description="whether the content of media files counts in the run id; auto: up to a maximum number of files and bytes",
     )
     media_digest: str | None = Field(None, description="digest of the content of all media files; set when the spec is resolved")
     found_kind: Kind | None = Field(None, description="question kind of rows without options; set when the spec is resolved")
@@ -129,7 +130,7 @@ class SamplingParams(Spec):
     max_tokens: int = Field(256, gt=0, description="maximum number of new tokens of an answer")
     temperature: float = Field(0.0, ge=0, le=10, description="0 is greedy decoding")
     top_p: float = Field(1.0, gt=0, le=1, description="probability mass of the tokens that are sampled from")
-    seed: int | None = Field(None, ge=0, lt=2**63, description="seed of the sampling; by default, each sample has its own")
+    seed: int | None = Field(None, ge=0, lt=2**63, description="seed of the sampling; by default, each sample has its own seed")
     stop: tuple[str, ...] = Field((), description="texts that end the answer")
 
 
@@ -138,12 +139,12 @@ class Validation(Spec):
 
     max_attempts: int = Field(4, ge=1, le=20, description="maximum number of attempts for a sample, including the first")
     validators: tuple[str | dict[str, Any], ...] = Field(
-        ("non_empty",), description="checks that an answer must pass, by name, or by name with argument: {max_words: 30}"
+        ("non_empty",), description="checks that an answer must pass: a name, or a name with its argument: {max_words: 30}"
     )
 
 
 class Shuffle(Spec):
-    """The order in which the samples of a run are asked."""
+    """The order in which the samples of a run are sent to the model."""
 
     seed: int = Field(0, description="seed of the order; samples of one group stay together")
 
@@ -166,9 +167,14 @@ class MediaBounds(Spec):
     """Limits of a picture's size in pixels and of a video's frames."""
 
     max_pixels: int | None = Field(
-        None, gt=0, le=MOST_PIXELS, description="larger pictures are scaled down in proportion; by default, none are"
+        None,
+        gt=0,
+        le=MOST_PIXELS,
+        description="larger pictures are scaled down and keep their aspect ratio; by default, pictures are not scaled down",
     )
-    min_pixels: int | None = Field(None, gt=0, le=MOST_PIXELS, description="smaller pictures are scaled up; by default, none are")
+    min_pixels: int | None = Field(
+        None, gt=0, le=MOST_PIXELS, description="smaller pictures are scaled up; by default, pictures are not scaled up"
+    )
     max_frames: int = Field(16, gt=0, le=1024, description="frames taken from a video, evenly spaced")
 
     @model_validator(mode="after")
@@ -185,10 +191,10 @@ class ModelProfile(Spec):
     engine: str = Field(description="echo, hf, openai or vllm, or the import string of an engine: package.module:Class")
     weights: str | None = Field(
         None,
-        description="a folder (starts with . or /; relative to this profile), a hub id, or "
-        "the model's name at an API; by default, name",
+        description="a folder (its path starts with . or / and is relative to this profile), a hub id, or "
+        "the model's name at an API; by default, the same as name",
     )
-    revision: str | None = Field(None, description="commit, branch or tag of the weights on the hub")
+    revision: str | None = Field(None, description="commit, branch or tag of the weights on the Hugging Face hub")
     engine_options: dict[str, Any] = Field(default_factory=dict, description="options of the engine")
     adapter: str = Field("chat", description="name of the adapter of the model family, or an import string: package.module:Class")
     media: MediaBounds = Field(MediaBounds(), description="limits of images and videos")
@@ -196,7 +202,7 @@ class ModelProfile(Spec):
     generation: dict[str, Any] = Field(default_factory=dict, description="sampling parameters, unless the spec sets them")
     validation: dict[str, Any] = Field(default_factory=dict, description="validators and attempts, unless the spec sets them")
     prompt: Annotated[dict[str, Any], Written("mapping or text")] = Field(
-        default_factory=dict, description="the prompt, unless the spec sets its fields; a text alone is the template"
+        default_factory=dict, description="the prompt, unless the spec sets its fields; a text is the template"
     )
 
     @field_validator("prompt", mode="before")
@@ -214,7 +220,7 @@ class RunFile(Spec):
     """The YAML file of a user: one model, or several models with one run each."""
 
     model: str | None = Field(
-        None, description="a model profile: the name of a built-in one or of your own, or the path of its file"
+        None, description="a model profile: the name of a built-in profile or of your own profile, or the path of its file"
     )
     models: tuple[str, ...] = Field((), description="several model profiles in place of model; each gets its own run")
     datasets: tuple[DatasetSource, ...] = Field(description="the datasets, at least one, each with its own name")
@@ -223,7 +229,7 @@ class RunFile(Spec):
         default_factory=dict, description="validators and attempts that replace those of the profile"
     )
     prompt: Annotated[dict[str, Any], Written("mapping or text")] = Field(
-        default_factory=dict, description="fields of the prompt that replace those of the profile; a text alone is the template"
+        default_factory=dict, description="fields of the prompt that replace those of the profile; a text is the template"
     )
     shuffle: Shuffle = Field(Shuffle(), description="order of the samples")
     chunks: Chunks = Field(Chunks(), description="size of the pieces of work that a worker takes")

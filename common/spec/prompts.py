@@ -1,4 +1,4 @@
-"""The prompt of a run: its model, and how it is resolved from the prompts of the spec and of the model profile."""
+"""The prompt of a run: its pydantic model, and the rules that combine the prompts of the spec and of the model profile."""
 
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -16,15 +16,17 @@ from common.spec.base import Spec
 class Example(Spec):
     """A question with its answer, shown to the model before the row (few-shot).
 
-    ``images`` are paths that start at the folder of the file with the prompt. They come before the question, unless markers
-    place them.
+    ``images`` are paths. Relative paths start at the folder of the file with the prompt. The images come before the question,
+    unless markers in the question place them.
     """
 
     question: str = Field(description="the question, rendered with the template of the row")
-    answer: str = Field(description="the answer that the model is shown")
+    answer: str = Field(description="the answer that is shown to the model")
     hint: str | None = Field(None, description="the hint of the question")
     options: dict[str, str] = Field(default_factory=dict, description="the options, by letter")
-    kind: Kind | None = Field(None, description="by default multiple_choice if there are options, else the kind of the row")
+    kind: Kind | None = Field(
+        None, description="kind of question; by default, multiple_choice if there are options, else the kind of the row"
+    )
     images: tuple[str, ...] = Field(
         (), description="paths of images; relative paths start at the folder of the file with the prompt"
     )
@@ -32,21 +34,23 @@ class Example(Spec):
 
 
 class Turn(Spec):
-    """One of several messages that are sent in place of ``template``."""
+    """One of several messages that replace ``template``."""
 
     role: Literal["user", "assistant"] = Field(description="the author of the message; the last turn is the user's")
     text: str = Field(description="a template")
 
 
 class PromptSpec(Spec):
-    """The prompt: how the fields of a row become messages. ``docs/prompts.md`` describes the templates.
+    """The prompt: the rules that turn the fields of a row into messages. ``docs/prompts.md`` describes the templates.
 
-    ``template`` is the name of a built-in template or the text of one. ``turns`` replace it by several messages, the last of
-    which is the user's. A row with a conversation of its own uses neither. ``suffix`` goes to the end of the last user message,
-    on a line of its own.
+    - ``template`` is the name of a built-in template, or a template.
+    - ``turns`` replaces ``template`` by several messages. The last one must be the user's.
+    - ``suffix`` is added on a new line at the end of the last user message.
+
+    A row with its own conversation does not use ``template`` and ``turns``.
     """
 
-    template: str = Field("default", description="name of a built-in template, or the text of one")
+    template: str = Field("default", description="name of a built-in template, or a template")
     system: str | None = Field(None, description="the system message, a template; it precedes the row's own system message")
     suffix: str | None = Field(None, description="a line at the end of the last user message, a template")
     examples: tuple[Example, ...] = Field((), description="questions with answers that precede the row (few-shot)")
@@ -61,7 +65,7 @@ class PromptSpec(Spec):
         return self
 
     def dump_asked(self) -> dict[str, Any]:
-        """Return all that identifies the prompt, without defaults and without the places of images."""
+        """Return the fields that identify the prompt, without default values and without the paths of images."""
         asked = self.model_dump(mode="json", exclude_defaults=True)
         for example in asked.get("examples", ()):
             example.pop("images", None)
@@ -69,13 +73,14 @@ class PromptSpec(Spec):
 
 
 def expand_prompt(value: Any) -> Any:
-    """Return the fields of a prompt. A text alone is its template."""
+    """Return the fields of a prompt. If the value is a text, it is the template."""
     return {"template": value} if isinstance(value, str) else value
 
 
 def resolve_prompt(asked: PromptSpec, profile: PromptSpec, spec_path: Path, profile_path: Path) -> PromptSpec:
-    """Return the profile's prompt with the fields that the spec sets. ``template`` and ``turns`` replace each other.
+    """Return the profile's prompt, changed by the fields that the spec sets.
 
+    A ``template`` of the spec removes the ``turns`` of the profile, and ``turns`` of the spec remove its ``template``.
     The paths of images become absolute, with the digests of the files. Raises ``ConfigError`` if a template is invalid or an
     image cannot be read.
     """
@@ -91,7 +96,7 @@ def resolve_prompt(asked: PromptSpec, profile: PromptSpec, spec_path: Path, prof
 
 def _check_templates(prompt: PromptSpec, where: str) -> None:
     if not prompt.dump_asked():
-        return  # without the time that compiling takes
+        return  # this saves the time of importing jinja2 and compiling the default template
     named = {
         "template": find_template(prompt.template, f"{where}: prompt.template"),
         "system": prompt.system,

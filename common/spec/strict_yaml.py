@@ -34,7 +34,7 @@ def parse_yaml(text: str, where: str) -> Any:
         raise ConfigError(f"{where}: not valid YAML: {error}") from error
 
 
-# Parts of PyYAML's messages, with advice. Questions and templates often contain characters that have a meaning in YAML.
+# Maps a part of a PyYAML message to advice. Questions and templates often contain characters that have a meaning in YAML.
 _ADVICE = {
     r"'\t'": "indent with spaces, not with tabs",
     "cannot start any token": "put quotes around the text",

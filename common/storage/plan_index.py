@@ -100,9 +100,10 @@ class IndexBuilder:
     ) -> None:
         """Add a chunk.
 
-        ``offset`` and ``length`` give its bytes in the samples object, and ``crc32`` their checksum. ``first`` is the plan position
-        of its first sample, and ``datasets`` its number of samples by dataset number. For a chunk of a later wave, ``scattered``
-        lists all its plan positions.
+        - ``offset`` and ``length`` locate the chunk's bytes in the samples object, and ``crc32`` is their checksum.
+        - ``first`` is the plan position of the chunk's first sample.
+        - ``datasets`` is the chunk's number of samples by dataset number.
+        - ``scattered`` lists all plan positions of a chunk of a later wave.
         """
         values = (first, int(datasets.sum()), offset, length, crc32)
         for name, value in zip(_COLUMNS, values, strict=True):

@@ -1,7 +1,7 @@
 """Caption the shapes of a project on this machine: prepare the rows, run them with one worker, and export the captions.
 
-All state is in one folder (``.fleet/captioning``). The command can be interrupted at any time. The next start finishes the rows
-of the interrupted one first, and then prepares the images that have no caption yet.
+All state is in one folder (``.fleet/captioning``). The command can be interrupted at any time. The next start first finishes the
+rows of the interrupted start, and then prepares the images without a caption.
 """
 
 from pathlib import Path
@@ -39,7 +39,7 @@ HERE = Path(__file__).resolve().parent
     "--out", type=click.Path(path_type=Path, file_okay=False), help="Folder of captions. Default: DIR/shape_descriptions."
 )
 def cli(project: Path, images: Path | None, spec: Path, folder: Path, out: Path | None) -> int:
-    """Write a caption for each shape image of PROJECT that has none.
+    """Write a caption for each shape image of PROJECT that does not have one.
 
     After an interruption, the same command continues. If all images have captions, it does nothing.
     """
@@ -62,7 +62,8 @@ def cli(project: Path, images: Path | None, spec: Path, folder: Path, out: Path 
 def _caption_rows(spec_path: Path, changes: tuple[str, ...], folder: Path, out: Path, console: Console) -> bool:
     """Run the prepared rows and export their captions. Return whether every row has a caption.
 
-    The rows are deleted when the run has ended and its captions are exported, so that the next start prepares the rest.
+    The file of rows is deleted when the run has ended and its captions are exported, so that the next start prepares the images
+    that are still without a caption.
     """
     (spec,), _ = survey_specs(read_specs(spec_path, changes))
     status = run_here(spec, folder, console, retry=RETRIED)

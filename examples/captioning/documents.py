@@ -28,7 +28,10 @@ class Shape:
 
 @dataclass
 class Found:
-    """Counts of what ``iterate_shapes`` did not yield, and the faults of the project's files."""
+    """The counts of elements that ``iterate_shapes`` did not yield, and the faults of the project's files.
+
+    ``others`` counts text and image elements by type, and ``repeated`` counts the repetitions of an image.
+    """
 
     others: Counter[str] = field(default_factory=Counter)
     repeated: int = 0
@@ -36,15 +39,15 @@ class Found:
 
 
 def iterate_shapes(project: Path, found: Found) -> Iterator[Shape]:
-    """Yield the shapes of a project, one document at a time, and each image once.
+    """Yield the shapes of a project, one document at a time, and each image only once.
 
-    Text and image elements are counted in ``found`` by their type. A document or an element that cannot be read is a fault in
-    ``found``, and the next one follows. Raises ``ConfigError`` if the project has no documents.
+    Text and image elements are counted in ``found`` by their type. If a document or an element cannot be read, its fault is added
+    to ``found``, and the next one is read. Raises ``ConfigError`` if the project does not have documents.
     """
     documents = sorted((project / "jsons").glob("*.json"))
     if not documents:
         raise ConfigError(f"{project / 'jsons'}: no JSON files found; expected at least one document, such as jsons/page-1.json")
-    met: set[str] = set()
+    seen: set[str] = set()
     for path in documents:
         try:
             elements = _read_list(_read_object(path), "elements", path)
@@ -57,10 +60,10 @@ def iterate_shapes(project: Path, found: Found) -> Iterator[Shape]:
             except DocumentError as error:
                 found.faults.append(str(error))
                 continue
-            if shape and shape.image in met:
+            if shape and shape.image in seen:
                 found.repeated += 1
             elif shape:
-                met.add(shape.image)
+                seen.add(shape.image)
                 yield shape
 
 

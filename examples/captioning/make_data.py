@@ -16,7 +16,7 @@ _DATA = Path(__file__).resolve().parent / "data"
 
 
 def list_elements(document: int) -> list[tuple[str, str]]:
-    """Return the elements of a document as pairs of id and type: shapes, a heading between them, and a photo at the end."""
+    """Return the elements of a document as pairs of id and type: shapes with a heading between them, and a photo at the end."""
     slug = TITLES[document].lower().replace(" ", "-")
     kinds = ["ShapeElement"] * SHAPES_PER_DOCUMENT
     kinds[2] = "GroupElement"

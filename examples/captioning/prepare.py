@@ -14,13 +14,13 @@ from common.errors import ConfigError
 from common.program.commands import run_program
 from examples.captioning.documents import Found, Shape, iterate_shapes
 
-# The tiny model was trained with this wording. A larger model needs the maximum length in the question: see README.md.
+# The tiny model was trained with this wording. For a larger model, state the maximum length in the question (README.md).
 QUESTION = "Hint: {context}\nDescribe the picture."
 
 
 @dataclass
 class Prepared(Found):
-    """The counts of a preparation: ``rows`` were written, ``captioned`` shapes have a caption already."""
+    """The counts of a preparation. ``rows`` counts the written rows, and ``captioned`` the shapes that already have a caption."""
 
     rows: int = field(default=0, kw_only=True)
     captioned: int = field(default=0, kw_only=True)
@@ -35,8 +35,8 @@ class Prepared(Found):
 def write_rows(project: Path, captions: Path, path: Path, *, question: str = QUESTION) -> Prepared:
     """Write a JSON line to ``path`` for each shape of the project that has no caption in the folder ``captions``.
 
-    The id of a row is the path of its image, so that ``producer export --names id`` names the caption after the image. The file
-    appears only when it is complete, and only if it has rows. Raises ``ConfigError`` if it cannot be written.
+    The id of a row is the path of its image, so ``producer export --names id`` names the caption after the image. The file is
+    created only when it is complete, and only if it has rows. Raises ``ConfigError`` if it cannot be written.
     """
     prepared = Prepared()
     try:

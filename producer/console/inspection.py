@@ -1,4 +1,4 @@
-"""Print what was recognised of a dataset to a terminal, and the lines that enqueue it."""
+"""Print the inspection of a dataset to a terminal, with the lines for a spec."""
 
 from collections.abc import Iterator, Sequence
 
@@ -23,7 +23,7 @@ _MOST_LISTED = 26  # options, targets or media of a row
 
 
 def print_inspection(inspection: Inspection, console: Console) -> None:
-    """Print format and files, columns, counts, the first rows, faults, notices, and the lines to paste into a spec."""
+    """Print the format, files, counts, columns, first rows, faults and notices, and the lines to paste into a spec."""
     _print_heading(inspection, console)
     console.print(_make_column_table(inspection))
     hidden = len(inspection.fields) + len(inspection.metadata) - _MOST_COLUMNS
@@ -53,7 +53,7 @@ def _print_heading(inspection: Inspection, console: Console) -> None:
 
 
 def _make_column_table(inspection: Inspection) -> Table:
-    """Return a table with one row per column: its use, and the field that an unused column probably is."""
+    """Return a table with one row per column of the dataset: its use, and for an unused column, the field that it looks like."""
     table = Table(box=SIMPLE_HEAD, padding=0)
     table.add_column("column", overflow="fold")
     table.add_column("rows", justify="right", no_wrap=True)
@@ -105,7 +105,7 @@ def _describe_message(message: Message, kinds: Sequence[str]) -> str:
 
 
 def _print_notes(inspection: Inspection, console: Console) -> None:
-    """Print the first fault of each code, the notices, and what the lines contain besides the options of the command."""
+    """Print the first fault of each code, the notices, and the reasons for options in the lines that the user did not give."""
     if inspection.faults:
         _print(console, "Faulty rows, with the first of each code:")
         _print(console, *(f"  {fault.rows:,} {fault.code}: {mask_text(fault.first)}" for fault in inspection.faults), "")
@@ -122,7 +122,7 @@ def _print_notes(inspection: Inspection, console: Console) -> None:
 
 
 def format_bytes(size_bytes: int) -> str:
-    """Return a size with the unit that gives it one to three digits before the point."""
+    """Return a size in bytes, kB, MB or GB, with one to three digits before the decimal point."""
     size, units = float(size_bytes), ["bytes", "kB", "MB", "GB"]
     while size >= 1000 and len(units) > 1:
         size, units = size / 1000, units[1:]
@@ -135,7 +135,7 @@ def _list_most(texts: list[str]) -> list[str]:
 
 
 def _cut(text: str, most: int) -> str:
-    """Return the beginning of a text, safe for a terminal, with its length if it is cut."""
+    """Return the beginning of a text, made safe for a terminal. If the text is cut, its length is added."""
     shown = mask_text(text[:most])
     return shown if len(text) <= most else f"{shown}… ({len(text):,} characters)"
 

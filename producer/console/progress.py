@@ -17,7 +17,10 @@ _LOOK_EVERY = 256
 
 
 def show_progress(stream: Iterable[Element], doing: str) -> Iterator[Element]:
-    """Yield a stream of rows unchanged and print its progress to standard error. Off a terminal, short streams print nothing."""
+    """Yield a stream of rows unchanged and print its progress to standard error.
+
+    If standard error is not a terminal, short streams do not print progress.
+    """
     console = Console(stderr=True)
     live = Status(doing, console=console) if console.is_terminal else None
     begun_at = shown_at = time.monotonic()

@@ -1,7 +1,7 @@
 """Datasets: one reader per file format, and one conversion from a row to a ``Sample`` for all formats.
 
 ``read_dataset`` streams a dataset's samples in file order. A reader (``registry.register_reader``) turns files into rows:
-``readers/`` for single tables, ``collections/`` for folders, tars and datasets of several files. ``rows.to_sample`` turns a row
+``readers/`` for single tables, ``collections/`` for folders, tars and datasets of several files. ``samples.to_sample`` turns a row
 into a sample, with its identity, question kind, group and fault.
 """
 

@@ -1,7 +1,7 @@
-"""Recognize columns that no field uses although they probably should be used: media, options, target or question.
+"""Recognise columns that no field uses, but that probably contain media, options, the target or the question.
 
 The names here are suggestions for the user. They are not aliases, because the same name means different things in different
-datasets: ``text`` is a question in one and an answer in another.
+datasets: ``text`` is a question in one dataset and an answer in another.
 """
 
 import base64
@@ -47,7 +47,7 @@ SUGGESTED: dict[str, tuple[str, ...]] = {
 }
 _TURN_NAMES = ({"role", "content"}, {"from", "value"})
 _CLOSE = 0.8  # similarity of two names, from 0 to 1; `answer_1` and `answer` have 0.86
-_LOOKED_AT = 20  # filled values of a column
+_LOOKED_AT = 20  # the number of filled values of a column that are examined
 
 _SUFFIXES: dict[str, MediaKind] = {**dict.fromkeys(IMAGE_ENDINGS, "image"), **dict.fromkeys(VIDEO_ENDINGS, "video")}
 _MAGICS: dict[bytes, MediaKind] = {
@@ -57,7 +57,10 @@ _MAGICS: dict[bytes, MediaKind] = {
 
 
 class Look(StrEnum):
-    """The content of a value. ``MEDIA_NAME`` is a path or URL with the ending of media that is not a file on this machine."""
+    """The content of a value.
+
+    ``IMAGE_NAME`` and ``VIDEO_NAME`` are paths and URLs with the ending of an image or video, but without a file on this machine.
+    """
 
     IMAGE = "image"
     VIDEO = "video"
@@ -76,7 +79,7 @@ _NAMED: dict[MediaKind, Look] = {"image": Look.IMAGE_NAME, "video": Look.VIDEO_N
 
 @dataclass
 class Column:
-    """A column that no field uses: the number of rows that fill it, and the looks of its first values."""
+    """A column that no field uses: the number of rows that fill it, and the kinds of content in its first values."""
 
     rows: int = 0
     looked_at: int = 0
@@ -99,7 +102,7 @@ class Column:
 
     @property
     def holds_media(self) -> bool:
-        """Return whether all values certainly are media: bytes, base64 text, or files on this machine."""
+        """Return whether all values are certainly media: bytes, base64 text, or files on this machine."""
         return self._count(Look.IMAGE, Look.VIDEO)
 
     @property
@@ -116,7 +119,7 @@ class Column:
 
 
 def suggest_field(name: str, column: Column, used: Counter[str]) -> str | None:
-    """Return our field that a column probably is, or None. ``used`` counts the rows in which each of our fields is used."""
+    """Return our field to which a column probably belongs, or None. ``used`` counts the rows that use each of our fields."""
     if not column.rows:
         return None
     has_media = any(used[ours] for ours in ("image", "image_path", "video"))
@@ -142,7 +145,7 @@ def suggest_field(name: str, column: Column, used: Counter[str]) -> str | None:
 
 
 def suggest_mapping(columns: Mapping[str, Column], used: Counter[str]) -> dict[str, str]:
-    """Return the mapping of our fields to columns that a dataset probably needs, with one column for each field."""
+    """Return the mapping that a dataset probably needs: one column for each of our fields."""
     found: dict[str, str] = {}
     for name, column in columns.items():
         if ours := suggest_field(name, column, used):
@@ -158,7 +161,7 @@ def write_mapping(mapping: Mapping[str, str]) -> str:
 
 
 def look_at(value: Any, root: str) -> Look | None:
-    """Return how a value looks as media, or None. The values of a list must look alike."""
+    """Return the kind of media that a value looks like, or None. All values of a list must look like the same kind."""
     if isinstance(value, list):
         looks = {look_at(one, root) for one in value}
         return looks.pop() if len(looks) == 1 else None
@@ -171,7 +174,7 @@ def look_at(value: Any, root: str) -> Look | None:
 
 
 def look_at_options(value: Any, target: tuple[str, ...]) -> Look | None:
-    """Return ``OPTIONS`` for a list or object of 2 to 26 texts that contains the target, or whose letters contain it."""
+    """Return ``OPTIONS`` for a list or object of 2 to 26 texts if the target is one of the texts or one of their letters."""
     if isinstance(value, str):
         value = read_literal(value)
     if not isinstance(value, list | dict) or not 2 <= len(value) <= len(ascii_uppercase):
@@ -203,7 +206,7 @@ def _look_at_text(text: str, root: str) -> Look | None:
     if len(text) > 64 and " " not in text[:64]:
         try:
             start = base64.b64decode(text[:64], validate=True)
-            found = None if start.startswith(b"BM") else _look_at_bytes(start)  # two letters prove little in a text
+            found = None if start.startswith(b"BM") else _look_at_bytes(start)  # many texts that are not base64 begin like this
         except (binascii.Error, ValueError):
             found = None
         if found:

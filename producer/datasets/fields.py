@@ -50,7 +50,7 @@ def to_kind(value: Any) -> Kind:
 
 
 def to_question(value: Any) -> str:
-    """Return the text of a question. A list of turns, as in multi-turn sets of VLMEvalKit, is an error that says what to do."""
+    """Return the text of a question. Raises ``SampleError`` for a list of turns, as in multi-turn datasets of VLMEvalKit."""
     text = to_text(value)
     if turns := read_texts(text):
         raise SampleError(
@@ -64,7 +64,7 @@ def to_question(value: Any) -> str:
 def to_target(value: Any) -> tuple[str, ...]:
     """Return the accepted answers, from one value or a list. Omit null and blank answers. Bools become Yes and No.
 
-    A list may hold objects with the answer of each annotator (``{"answer": …, "answer_confidence": …}``), as VizWiz has them.
+    A list may contain objects with the answer of each annotator, as in VizWiz (``{"answer": …, "answer_confidence": …}``).
     """
     if isinstance(value, str):
         return (value,) if value.strip() else ()
@@ -80,7 +80,7 @@ def _find_answer(value: Any) -> Any:
 def infer_kind(target: tuple[str, ...], format_kind: Kind | None = None) -> Kind:
     """Infer the kind of a row without options from its accepted answers. ``format_kind`` is the kind that its format gives.
 
-    ``survey`` infers the kind of a dataset from all of its rows. This function serves a source without a survey.
+    This function is used only for a source without a survey. ``survey`` infers one kind from all rows of a dataset.
     """
     if are_yes_no(target):
         return "yes_no"
@@ -95,7 +95,7 @@ def are_yes_no(target: tuple[str, ...]) -> bool:
 
 
 def is_number(text: str) -> bool:
-    """Return whether an accepted answer is a number, also with a percent sign, an exponent or commas between thousands."""
+    """Return whether an accepted answer is a number. It may have a percent sign, an exponent or commas between thousands."""
     stripped = text.strip()
     return _NUMBER.fullmatch(stripped) is not None and any(character.isdigit() for character in stripped)
 
@@ -114,7 +114,7 @@ _MATHVISTA_KINDS: dict[Any, Kind] = {"integer": "number", "float": "number", "te
 
 
 def read_mathvista_kind(fields: Mapping[str, Any], *, has_options: bool) -> Kind | None:
-    """Return the kind that MathVista's fields ``question_type`` and ``answer_type`` give a row, or None for other rows.
+    """Return the kind that MathVista's fields ``question_type`` and ``answer_type`` give to a row, or None without these fields.
 
     Raises ``SampleError`` for a multiple-choice row without options.
     """

@@ -1,7 +1,8 @@
-"""Find the format of a file by its content, where its ending does not say it.
+"""Find the format of a file by its content if its ending does not determine it.
 
-The endings ``.json``, ``.csv`` and ``.tsv`` each stand for several formats: a JSON array, JSON lines or COCO, several delimiters,
-and VLMEvalKit's TSV or a plain table. A file with another ending, or with none, is recognised by its first bytes or its header.
+Three endings stand for several formats: ``.json`` for a JSON array, JSON lines or COCO, ``.csv`` for several delimiters, and
+``.tsv`` for VLMEvalKit's TSV or a plain table. A file with an unknown ending or without an ending is recognised by its first bytes
+or its header.
 """
 
 import re
@@ -28,14 +29,14 @@ _LONGEST_SAMPLE = 1024
 
 
 def refine_format(source: DatasetSource, by_ending: str | None) -> str | None:
-    """Return the format of the source's file, given the format of its ending, or None if nothing indicates a format.
+    """Return the format of the source's file, or None if its format cannot be found. ``by_ending`` is the format of its ending.
 
     Raises ``ConfigError`` if the content fits several formats equally well.
     """
     if by_ending not in (None, "json", "csv", "tsv", "vlmeval_tsv"):
         return by_ending
     path = Path(source.path)
-    if not path.is_file():  # the caller reports it
+    if not path.is_file():  # the caller reports the error
         return by_ending
     if by_ending is None:
         with path.open("rb") as stream:
@@ -54,7 +55,7 @@ def refine_format(source: DatasetSource, by_ending: str | None) -> str | None:
 
 
 def _has_json_lines(stream: BufferedReader, source: DatasetSource) -> bool:
-    """Return whether the first line is a whole object, and another object follows or it is the only row."""
+    """Return whether the first line is a whole object that is the only row, or that another object follows."""
     try:
         found = msgspec.json.decode(stream.readline(_FIRST_LINE_BYTES))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -64,7 +65,7 @@ def _has_json_lines(stream: BufferedReader, source: DatasetSource) -> bool:
 
 
 def _is_coco(source: DatasetSource) -> bool:
-    """Return whether a JSON object begins like COCO captions or VQA questions, and has no list of texts of questions."""
+    """Return whether a JSON object begins like COCO captions or VQA questions, and does not have a list ``question``."""
     with open_text(source) as stream:
         head = stream.read(_HEAD_BYTES)
     return _COCO.search(head) is not None and not _QUESTIONS.search(head)
@@ -92,7 +93,7 @@ def _find_table_format(source: DatasetSource, head: bytes, by_ending: str | None
 
 
 def _is_vlmeval(source: DatasetSource, head: bytes, names: list[str]) -> bool:
-    """Return whether a TSV is VLMEvalKit's: it has a question, and no image that is a path or an address."""
+    """Return whether a TSV is VLMEvalKit's: it has a column of questions, and its images are not paths or addresses."""
     if source.fields.get("question", "question") not in names:
         return False
     image = source.fields.get("image", "image")

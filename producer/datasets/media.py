@@ -1,13 +1,18 @@
 """The media of a row: inline base64, a path or URL, or a byte range of the dataset file, each with its content key.
 
-A field holds a text (data URL, URL, path, or base64 of an image), bytes, an object (``{"bytes", "path"}`` of Hugging Face datasets,
-in which JSON holds the bytes as base64, or ``{"url"}`` of OpenAI), or a list of these. ``Media.digest`` is the digest of the
-decoded bytes, so the same image has the same digest in every form. Bytes that are not a byte range of the file are copied into the
-plan as base64.
+The value of a field has one of these forms:
 
-The key is part of ``sample_id`` and ``group``. For embedded media, it is a digest of the base64 text, independent of the place
-of the text, so equal images have equal keys. For a file, it is a digest of its content if ``survey`` has computed a
-digest for the dataset. For a URL, and for a file that counts by path only, it is the reference as written in the row, so a
+- a text: a data URL, a URL, a path, or the base64 text of an image,
+- bytes,
+- an object: ``{"bytes", "path"}`` of Hugging Face datasets (in JSON, the bytes are base64 text), or ``{"url"}`` of OpenAI,
+- a list of these.
+
+``Media.digest`` is the digest of the decoded bytes, so the same image has the same digest in every form. Bytes that are not a byte
+range of the file are copied into the plan as base64.
+
+The key is part of ``sample_id`` and ``group``. For embedded media, the key is a digest of the base64 text and does not depend on
+the place of the text, so equal images have equal keys. For a file, the key is a digest of its content if ``survey`` has computed a
+digest for the dataset. For a URL, and for a file that counts by path only, the key is the reference as written in the row. So a
 dataset keeps its ids when it is moved to another folder or machine.
 """
 
@@ -34,7 +39,7 @@ _SCHEME_LIMIT = 16
 _BASE64_OF_IMAGES = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR")
 _SHORTEST_BASE64 = 64
 
-# Map a path to the size and times of the file when it was read, and the digest of its content.
+# Maps a path to the size and times of the file when it was read, and to the digest of its content.
 _digests: dict[str, tuple[tuple[int, int, int], str]] = {}
 
 
@@ -46,7 +51,7 @@ class Reference(NamedTuple):
 
 
 class Place(NamedTuple):
-    """The bytes of a row, their file, and their offset (``None`` if the file contains them in another form)."""
+    """The bytes of a row, their file, and their offset (``None`` if the file does not contain the bytes unchanged)."""
 
     path: str
     content: bytes
@@ -92,13 +97,13 @@ def refer(text: str, kind: MediaKind, root: str) -> Reference:
 
 
 def find_path(media: Media) -> str | None:
-    """Return the path of media that is a whole file, or None. ``workers/media/reader.py`` reads the same file."""
+    """Return the path of an image or video that is a whole file, or None. ``workers/media/reader.py`` reads the same file."""
     if media.uri is None or media.offset is not None:
         return None
     if media.uri[:_SCHEME_LIMIT].lower().startswith("file://"):
         try:
             parts = urlsplit(media.uri)
-        except ValueError:  # the worker reports it
+        except ValueError:  # the worker reports the invalid URL
             return None
         return unquote(parts.path) if parts.netloc in ("", "localhost") else None
     return None if "://" in media.uri[:_SCHEME_LIMIT] else media.uri
@@ -137,7 +142,7 @@ def digest_path(path: str) -> str | None:
 
 
 def embed_bytes(content: bytes, kind: MediaKind) -> Reference:
-    """Return the bytes of a file as inline media. The result is that of ``embed`` with their base64 text, without decoding it."""
+    """Return the bytes of a file as inline media. ``embed`` gives the same result for their base64 text, but decodes the text."""
     payload = base64.b64encode(content)
     media = Media(kind=kind, data=payload.decode("ascii"), digest=digest_bytes(content))
     return Reference(media, f"{kind}#{digest_bytes(payload)}")
@@ -146,7 +151,8 @@ def embed_bytes(content: bytes, kind: MediaKind) -> Reference:
 def embed(payload: bytes, kind: MediaKind, path: str, offset: int | None) -> Reference:
     """Return base64 text as media: inline if it is small or its offset is unknown, else as a byte range of the file.
 
-    Its digest is of the decoded bytes. Text that is not base64 has the digest of the text, and the worker reports it.
+    Its digest is the digest of the decoded bytes. For text that is not base64, it is the digest of the text, and the worker
+    reports the error.
     """
     key = f"{kind}#{digest_bytes(payload)}"
     try:

@@ -1,4 +1,4 @@
-"""The media files that the rows of a dataset name: the digest of their content, and the files that workers could not read."""
+"""The media files that the rows of a dataset name: the digest of their content, and the files that a worker could not read."""
 
 import os
 import stat
@@ -24,18 +24,18 @@ MOST_FILES = 20_000
 MOST_BYTES = 4 * 2**30
 
 
-class Lack(StrEnum):
-    """The reason why a worker could not read a file."""
+class FileProblem(StrEnum):
+    """The reason why a worker could not read a file. It completes the sentence "The file …" in messages."""
 
     ABSENT = "does not exist"
     UNREADABLE = "is not a readable file"
     OUTSIDE = "is outside the folders that media may be read from"
 
 
-class LackingFile(NamedTuple):
+class UnreadableFile(NamedTuple):
     """A file that a row names and that could not be read."""
 
-    lack: Lack
+    problem: FileProblem
     path: str
     reference: Reference
 
@@ -44,42 +44,45 @@ class LackingFile(NamedTuple):
 class MediaFiles:
     """The files that the rows of a dataset name by path, up to a limit.
 
-    ``keys`` maps a path to its content key, and ``lacks`` to the reason why it could not be read. ``checked`` counts the rows
-    with media of which all files are within the limit, and ``absent`` those of them of which no media exists. ``rows`` counts the
-    rows with a file that could not be read. No file is outside of ``roots`` if there are none.
+    - ``roots`` are the folders that media may be read from. If it is empty, all folders are allowed.
+    - ``keys`` maps a path to its content key.
+    - ``problems`` maps a path to the reason why the file could not be read, or to None.
+    - ``checked`` counts the rows that have media and whose files are all within the limit.
+    - ``absent`` counts the rows whose media are all files that do not exist.
+    - ``rows`` counts, by reason, the rows with a file that could not be read.
     """
 
     source: DatasetSource
     roots: Sequence[Path] = ()
     keys: dict[str, str] = field(default_factory=dict)
-    lacks: dict[str, Lack | None] = field(default_factory=dict)
+    problems: dict[str, FileProblem | None] = field(default_factory=dict)
     checked: int = 0
     absent: int = 0
-    rows: Counter[Lack] = field(default_factory=Counter)
+    rows: Counter[FileProblem] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         self._most = None if self.source.digest_media == "always" else MOST_FILES + 1
         self._roots = tuple(os.path.realpath(root) for root in self.roots)
 
-    def add_row(self, references: Sequence[Reference]) -> LackingFile | None:
-        """Add the files of a row. Return the first that could not be read, or None."""
+    def add_row(self, references: Sequence[Reference]) -> UnreadableFile | None:
+        """Add the files of a row. Return the first file that could not be read, or None."""
         paths = {path: one for one in references if (path := find_path(one.media))}
         for path, reference in paths.items():
-            if path not in self.lacks and (self._most is None or len(self.lacks) < self._most):
+            if path not in self.problems and (self._most is None or len(self.problems) < self._most):
                 # A key is the path as written in the row, so a dataset keeps its digest when it is moved.
-                self.keys[path], self.lacks[path] = reference.key, self._check(path)
-        self.checked += bool(references) and all(path in self.lacks for path in paths)
+                self.keys[path], self.problems[path] = reference.key, self._check(path)
+        self.checked += bool(references) and all(path in self.problems for path in paths)
         has_others = any(find_path(one.media) is None for one in references)
-        self.absent += bool(paths) and not has_others and all(self.lacks.get(path) is Lack.ABSENT for path in paths)
+        self.absent += bool(paths) and not has_others and all(self.problems.get(path) is FileProblem.ABSENT for path in paths)
         for path, reference in paths.items():
-            if lack := self.lacks.get(path):
-                self.rows[lack] += 1
-                return LackingFile(lack, path, reference)
+            if problem := self.problems.get(path):
+                self.rows[problem] += 1
+                return UnreadableFile(problem, path, reference)
         return None
 
     @property
     def are_all_absent(self) -> bool:
-        """Return whether the rows have media and none of them exists. Workers may be able to read all other files."""
+        """Return whether the rows have media and all of these files are absent. Files above the limit are not checked."""
         return 0 < self.checked == self.absent
 
     def digest(self) -> str | None:
@@ -97,7 +100,7 @@ class MediaFiles:
         digests: dict[str, str] = {}
         for path, key in self.keys.items():
             if digest := digest_path(path):
-                # Rows of several files can have one relative path, and mean files of different folders.
+                # Rows of several dataset files can have the same relative path, but name media files in different folders.
                 digests[key if key not in digests else f"{key}\n{len(digests)}"] = digest
         if missing := len(self.keys) - len(digests):
             log.warning(
@@ -111,20 +114,20 @@ class MediaFiles:
     def _exceeds_limits(self) -> bool:
         return len(self.keys) > MOST_FILES or sum(find_size(path) or 0 for path in self.keys) > MOST_BYTES
 
-    def _check(self, path: str) -> Lack | None:
+    def _check(self, path: str) -> FileProblem | None:
         try:
             found = os.lstat(path)
             is_link = stat.S_ISLNK(found.st_mode)
             if not stat.S_ISREG((os.stat(path) if is_link else found).st_mode) or not os.access(path, os.R_OK):  # noqa: PTH116
-                return Lack.UNREADABLE
+                return FileProblem.UNREADABLE
         except (FileNotFoundError, NotADirectoryError):
-            return Lack.ABSENT
+            return FileProblem.ABSENT
         except (OSError, ValueError) as error:
-            return None if isinstance(error, OSError) and error.errno in UNAVAILABLE else Lack.UNREADABLE
+            return None if isinstance(error, OSError) and error.errno in UNAVAILABLE else FileProblem.UNREADABLE
         folder, name = os.path.split(path)
         real = os.path.realpath(path) if is_link else f"{_resolve(folder)}/{name}"
         is_inside = any(os.path.commonpath((real, root)) == root for root in self._roots)
-        return None if is_inside or not self._roots else Lack.OUTSIDE
+        return None if is_inside or not self._roots else FileProblem.OUTSIDE
 
 
 @lru_cache(maxsize=4096)

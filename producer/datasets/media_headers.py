@@ -1,4 +1,4 @@
-"""Read the size of an image from its header, to show it before a run is planned. Nothing is decoded."""
+"""Read the size of an image from its header, to show it before a run is planned. Images are not decoded."""
 
 import base64
 import binascii
@@ -10,13 +10,16 @@ from typing import BinaryIO
 from common.records import Media, Record
 from producer.datasets.media import find_path, find_size
 
-_HEAD_BYTES = 2**20  # of embedded images; a profile of colours or a thumbnail before the size is smaller
+_HEAD_BYTES = 2**20  # of an embedded image; a colour profile or thumbnail before the size takes fewer bytes
 # An explicit list, because Pillow's EPS plugin runs Ghostscript, and other plugins call programs or read whole archives.
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF", "ICO", "TGA")
 
 
 class MediaHeader(Record):
-    """One media of a row: its kind, its place, and the size of an image in pixels. ``problem`` states why the size is unknown."""
+    """One image or video of a row: its kind, its place, and the size of an image in pixels.
+
+    ``problem`` states why the size is unknown.
+    """
 
     kind: str
     place: str
@@ -26,7 +29,7 @@ class MediaHeader(Record):
 
 
 def read_header(media: Media) -> MediaHeader:
-    """Return the place of a media, and the size of an image that is a file, a byte range of a file, or inline."""
+    """Return the place of an image or video. Also return the size of an image that is a file, a byte range or inline."""
     header = MediaHeader(kind=media.kind, place=_describe_place(media))
     if media.kind == "video":
         return header
@@ -52,7 +55,7 @@ def _measure(media: Media) -> tuple[int, int]:
         return _measure_stream(BytesIO(_decode(media.data.encode()[: _HEAD_BYTES * 4 // 3])))
     path = media.uri if media.offset is not None else find_path(media)
     if path is None:
-        raise _NotShown("an address; not fetched")
+        raise _NotShown("a URL, which is not fetched")
     size = find_size(path)
     if size is None:
         raise _NotShown("no file at this path")
@@ -84,7 +87,8 @@ def _measure_stream(stream: BinaryIO) -> tuple[int, int]:
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of Pillow about damaged metadata and about many pixels, which are not decoded here
+            # Pillow warns about damaged metadata and about many pixels, which are not decoded here.
+            warnings.simplefilter("ignore")
             with Image.open(stream, formats=_FORMATS) as image:
                 return image.size
     except Image.DecompressionBombError:

@@ -4,7 +4,7 @@ from typing import Any
 
 
 def to_metadata(value: Any) -> Any:
-    """Return the value, with its size in place of binary data, because a result holds no copy of a file."""
+    """Return the value with the size of binary data in place of the data, because results do not contain copies of files."""
     if isinstance(value, bytes):
         return f"({len(value):,} bytes)"
     if isinstance(value, list):

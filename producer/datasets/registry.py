@@ -1,4 +1,4 @@
-"""The registry of readers. The ``format`` of a source, else the ending of its files, else their content determines its reader.
+"""The registry of readers. The ``format`` of a source determines its reader, else the ending of its files, else their content.
 
 Other packages add formats through the entry-point group ``vlm_fleet.readers``. Each entry point names a module, or a function
 in it, and the import of the module runs ``@register_reader(...)``. Entry points are imported only if no built-in format
@@ -30,9 +30,9 @@ _folder_formats: set[str] = set()
 def register_reader(name: str, *, endings: tuple[str, ...] = (), folders: bool = False) -> Callable[[Reader], Reader]:
     """Register the decorated function as the reader of format ``name`` and of files with one of ``endings``.
 
-    ``folders`` states whether the path may be a folder (``dataset_files.find_folder_format``).
-    A reader takes a source and yields its rows in file order, including invalid ones. ``read_samples`` applies the ``limit``
-    and ``fields`` of the source. Raises ``ConfigError`` if the name or an ending is already registered.
+    ``folders`` states whether the path may be a folder (``dataset_files.find_folder_format``). A reader takes a source and yields
+    its rows in file order, including invalid rows. ``read_samples`` applies the ``limit`` and ``fields`` of the source. Raises
+    ``ConfigError`` if the name or an ending is already registered.
     """
 
     def register(reader: Reader) -> Reader:
@@ -70,7 +70,7 @@ def check_readable(source: DatasetSource) -> None:
 
 
 def _open_once(path: str) -> None:
-    """Open a file or a folder. The reader of the hub checks a dataset there. Raises ``OSError``."""
+    """Open a file or a folder. A dataset on the hub is checked by its own reader. Raises ``OSError``."""
     if Path(path).is_dir():
         next(Path(path).iterdir(), None)
     elif not is_hub(path):
@@ -84,7 +84,7 @@ def _explain_unreadable(source: DatasetSource, path: str, reason: str) -> str:
 def find_reader(source: DatasetSource) -> Reader:
     """Return the reader for the files of a source. It yields the rows of all files.
 
-    Raises ``ConfigError``, which lists the known formats, for another format, or if the files have different formats.
+    Raises ``ConfigError`` if the format is unknown (the message lists the known formats), or if the files have different formats.
     """
     names: dict[str, str] = {}
     for one in split_source(source):
@@ -100,7 +100,7 @@ def find_reader(source: DatasetSource) -> Reader:
 
 
 def find_format(source: DatasetSource) -> str:
-    """Return the name of the format of one file. Raises ``ConfigError``, which lists the known formats, for other formats."""
+    """Return the format of one file. Raises ``ConfigError`` if it is unknown; the message lists the known formats."""
     found = _look_up(source)
     if found is None:
         _import_entry_points()

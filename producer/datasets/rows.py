@@ -1,7 +1,7 @@
 """The rows that readers yield, and the rules for reading their fields. All formats share this code.
 
-``source.fields`` maps our field names to the file's field names. ``ALIASES`` applies to names that it does not map. Columns in
-``source.ignore`` are not read at all.
+``source.fields`` maps our field names to the file's field names. ``ALIASES`` applies to our names that ``source.fields`` does not
+map. Columns in ``source.ignore`` are not read.
 """
 
 from collections.abc import Collection, Mapping
@@ -18,7 +18,12 @@ from producer.datasets.media import MediaKind, Reference
 
 
 class RowField(NamedTuple):
-    """One of our fields: its names in files, in order of preference, the forms of its values, and its meaning."""
+    """One of our fields.
+
+    - ``names`` are its names in files, in order of preference.
+    - ``forms`` describes the forms of its values.
+    - ``meaning`` describes its meaning.
+    """
 
     names: tuple[str, ...]
     forms: str
@@ -39,19 +44,21 @@ FIELDS: dict[str, RowField] = {
     "options": RowField(
         ("options", "choices"),
         "a list, an object by letter, or text that spells one",
-        "the options of a multiple-choice question; without this field, the columns A, B, …",
+        "the options of a multiple-choice question; if this field is missing, the columns A, B, … are the options",
     ),
     "target": RowField(
         ("target", "answer", "answers"),
         "text, a number, true or false, a list of these, or a list of objects with answer",
-        "the accepted answers; of a multiple-choice question, the letter or the text of an option; empty if unknown",
+        "the accepted answers; for a multiple-choice question, the letter or the text of an option; empty if unknown",
     ),
     "target_index": RowField((), "whole number", "the position of the option that is the target, counted from 0"),
     "image": RowField(("image", "images"), _MEDIA_FORMS, "the images"),
     "image_path": RowField(("image_path",), _MEDIA_FORMS, "the images, if the row has no image"),
     "video": RowField(("video", "videos", "video_path"), _MEDIA_FORMS, "the videos"),
     "group": RowField(
-        ("group",), "text or whole number", "samples of one group stay together; by default, rows with the same media are a group"
+        ("group",),
+        "text or whole number",
+        "name of the row's group; samples of one group stay together; by default, rows with the same media form a group",
     ),
     "kind": RowField(("kind",), ", ".join(get_args(Kind)), "the kind of question; it determines the wording and the score"),
     "messages": RowField(
@@ -73,10 +80,11 @@ class Row:
     - ``offset`` is the position of these bytes in the file, if the file contains them unchanged. In that case, large base64 text
       is referenced instead of copied.
     - ``fields`` maps the file's field names to the raw values: bytes, or the types of JSON with text that UTF-8 can encode.
-    - ``media`` and ``metadata`` are set only by a reader with special rules. So is ``kind``, for rows without options and without
-      a kind field. A dataset of yes/no questions has its own kind in every format.
+    - ``media`` and ``metadata`` are set only by a reader with special rules.
+    - ``kind`` is also set only by such a reader. It applies to rows without options and without a kind field. A dataset of yes/no
+      questions has the kind ``yes_no`` in every format.
     - ``columns`` lists all field names that a row of the file can have, if ``fields`` may omit some of them.
-    - ``reading`` is the rules for the row's own file, if the dataset has several files.
+    - ``reading`` contains the rules for the row's own file, if the dataset has several files.
     """
 
     number: int
@@ -124,23 +132,23 @@ def plan_reading(source: DatasetSource) -> Reading:
 
 
 class NamedColumns:
-    """The columns that ``fields`` and ``ignore`` of a source name, and those that its rows have."""
+    """The columns that ``fields`` and ``ignore`` of a source name, and the columns that its rows have."""
 
     def __init__(self, source: DatasetSource) -> None:
         self._source = source
         self._unseen = {*source.fields.values(), *source.ignore}
-        self._met: set[str] = set()
+        self._known: set[str] = set()
 
     def add_row(self, row: Row) -> None:
         if self._unseen:
-            self._met.update(row.fields if row.columns is None else row.columns, row.metadata)
-            self._unseen -= self._met
+            self._known.update(row.fields if row.columns is None else row.columns, row.metadata)
+            self._unseen -= self._known
 
     def check(self) -> None:
-        """Raise ``ConfigError`` for a column that no row has."""
-        if not (self._unseen and self._met):
+        """Raise ``ConfigError`` if the source names a column that no row has."""
+        if not (self._unseen and self._known):
             return
-        known = sorted(self._met)
+        known = sorted(self._known)
         if mapped := self._unseen.intersection(self._source.fields.values()):
             raise ConfigError(explain_unmapped(self._source, min(mapped), known))
         missing = min(self._unseen)

@@ -47,7 +47,7 @@ def read_samples(source: DatasetSource, rows: Iterator[Row]) -> Iterator[Sample]
 
 
 def to_sample(row: Row, reading: Reading) -> Sample:
-    """Return the sample of a row. Keep the first fault. Read all valid fields, also in an invalid row."""
+    """Return the sample of a row. Read all valid fields, even in an invalid row. Of several faults, the sample has the first."""
     reading = row.reading or reading
     source = reading.source
     fields = RowFields(row, reading)
@@ -93,7 +93,7 @@ def to_sample(row: Row, reading: Reading) -> Sample:
 class RowFields:
     """The known fields of a row, its metadata, and its first fault.
 
-    ``found`` maps our name of a field to (name in the file, value). ``media`` are the row's own media, in order.
+    ``found`` maps our name of a field to a pair: its name in the file, and its value. ``media`` lists the row's own media in order.
     """
 
     def __init__(self, row: Row, reading: Reading) -> None:
@@ -104,7 +104,7 @@ class RowFields:
         self.media = [*row.media, *(self._read_field("image") or self._read_field("image_path")), *self._read_field("video")]
 
     def read(self, ours: str, convert: Callable[[Any], Value]) -> Value | None:
-        """Return the converted value of a field, or None if the row does not have it or if it is faulty."""
+        """Return the converted value of a field, or None if the field is missing or faulty."""
         if ours not in self.found:
             return None
         name, value = self.found[ours]
@@ -127,7 +127,7 @@ class RowFields:
         return question
 
     def find_kind(self, options: dict[str, str], target: tuple[str, ...]) -> Kind:
-        """Return the kind of a row whose source and fields do not give one."""
+        """Return the kind of a row if neither its source nor its fields set the kind."""
         try:
             if kind := read_mathvista_kind(self.metadata, has_options=bool(options)):
                 return kind
@@ -160,10 +160,10 @@ class RowFields:
 
 
 def sort_fields(row: Row, reading: Reading) -> tuple[dict[str, tuple[str, Any]], dict[str, Any]]:
-    """Return the known fields, as a map of our name to (name in the file, value), and the metadata. Null counts as absent.
+    """Return the known fields and the metadata. The known fields map our name to a pair: the name in the file, and the value.
 
-    Columns A, B, … are options if no other field is. A row with a question is not read as a conversation, unless the source maps
-    one.
+    Null counts as absent. The columns A, B, … are the options if no other field has options. A row with a question is not read as
+    a conversation, unless the source maps a column to ``messages``.
     """
     found: dict[str, tuple[str, Any]] = {}
     metadata, ignored = row.metadata, reading.source.ignore
@@ -174,7 +174,7 @@ def sort_fields(row: Row, reading: Reading) -> tuple[dict[str, tuple[str, Any]],
         if ours is None or (name == "body" and not holds_messages(value) and name not in reading.source.fields.values()):
             metadata[name] = value
         elif value is not None:
-            if ours in found:  # two aliases of one field: use the preferred name that has a value; the other becomes metadata
+            if ours in found:  # the row has two aliases of one field: use the preferred alias with a value, and keep the other
                 rank = reading.names[ours].index
                 best, other = sorted([found[ours], (name, value)], key=lambda pair: (_is_blank(pair[1]), rank(pair[0])))
                 found[ours], metadata[other[0]] = best, other[1]

@@ -1,7 +1,8 @@
-"""Read several files as one dataset: their rows in the order of the files, with numbers that continue.
+"""Read several files as one dataset. Rows keep the order of the files, and row numbers continue from file to file.
 
-``readers`` threads read up to that many files side by side into buffers of limited size. Files on a storage with long waits gain
-from it; on a local disk, converting the rows takes longer than reading them. The order of the rows does not depend on it.
+With ``readers: N``, N threads read up to N files at the same time into buffers of limited size. This saves time on storage with a
+high latency, but not on a local disk, where converting the rows takes longer than reading them. The order of the rows does not
+depend on ``readers``.
 """
 
 import threading
@@ -14,9 +15,9 @@ from producer.datasets.rows import Row, plan_reading
 
 Reader = Callable[[DatasetSource], Iterator[Row]]
 
-_BUFFER_BYTES = 64 * 2**20  # of the rows of one file that are read ahead
-_BLOCK_BYTES = 2**18  # of the rows that a thread hands over at once
-_ROW_BYTES = 1024  # of the objects of a row besides its content
+_BUFFER_BYTES = 64 * 2**20  # the size of the rows of one file that are read ahead
+_BLOCK_BYTES = 2**18  # the size of the rows that a thread adds to the buffer together
+_ROW_BYTES = 1024  # the size of a row's Python objects, without its content
 
 
 def split_source(source: DatasetSource) -> list[DatasetSource]:
@@ -69,7 +70,7 @@ class _FileAhead:
         threading.Thread(target=self._read, args=(reader, source), name=f"read {source.path}", daemon=True).start()
 
     def iterate_rows(self) -> Iterator[Row]:
-        """Yield the rows of the file. Raise the error that ended the thread, after the rows before it."""
+        """Yield the rows of the file. After the last row, raise the error that ended the thread, if there was one."""
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._rows or self._is_done)
@@ -82,7 +83,7 @@ class _FileAhead:
             raise self._error
 
     def stop(self) -> None:
-        """Let the thread end before the end of the file."""
+        """Stop the thread before it reaches the end of the file."""
         with self._changed:
             self._is_stopped = True
             self._changed.notify_all()
@@ -107,7 +108,7 @@ class _FileAhead:
                 self._changed.notify_all()
 
     def _put(self, rows: list[Row], size_bytes: int) -> bool:
-        """Add rows to the buffer when it has room. Return whether the consumer still wants rows."""
+        """Wait until the buffer has room, and add the rows. Return whether the consumer still reads rows."""
         with self._changed:
             self._changed.wait_for(lambda: self._held_bytes < _BUFFER_BYTES or self._is_stopped)
             self._rows.extend(rows)

@@ -1,10 +1,14 @@
 """Survey a dataset before planning, in one pass over its rows.
 
-The survey finds the content of media files, the question kind of rows without options, columns that no field uses although they
-look like media, options, target or question, and markers without media.
+The survey finds:
+
+- the digest of the content of media files,
+- the question kind of rows without options,
+- columns that no field uses, but that look like media, options, the target or the question,
+- markers without media.
 
 Files that a row names by path can change in place. Up to a limit, their content counts in the run id. Above the limit, they count
-by path only, and a log event reports that. The size and time of a file never count, because they are not its content.
+by path only, and a log event reports this. The size and time of a file never count, because they are not its content.
 """
 
 import re
@@ -29,7 +33,7 @@ from producer.datasets.collections.folders import start_reports
 from producer.datasets.columns import Column, suggest_field, suggest_mapping, write_mapping
 from producer.datasets.fields import are_yes_no, is_number, read_mathvista_kind, to_target
 from producer.datasets.media import MediaKind, Reference, find_path, is_base64_image, refer
-from producer.datasets.media_files import Lack, LackingFile, MediaFiles
+from producer.datasets.media_files import FileProblem, MediaFiles, UnreadableFile
 from producer.datasets.registry import find_reader
 from producer.datasets.rows import MEDIA_KINDS, NamedColumns, Row, plan_reading
 from producer.datasets.samples import sort_fields
@@ -38,15 +42,17 @@ from producer.datasets.values.conversations import read_conversation
 
 log = structlog.get_logger()
 
-_MOST_COLUMNS = 1_000  # further names of a file are not surveyed, so that memory is bounded
+_MOST_COLUMNS = 1_000  # further columns are not surveyed, so that memory is bounded
 
 _MARKER = re.compile(r"<(image|video)( ?\d+)?>")
 
 
 class Notice(Record):
-    """Something in a dataset that is probably not intended. ``rows`` counts the rows that it affects, ``hint`` is the remedy.
+    """A probable mistake in a dataset.
 
-    ``path`` is the first file that a worker could not read, and ``column`` the field that names it.
+    - ``rows`` counts the affected rows, and ``hint`` describes how to correct the mistake.
+    - ``column`` is the affected column, and ``looks_like`` the field that it looks like.
+    - ``path`` is the first file that a worker could not read. ``column`` is then the field that names this file.
     """
 
     event: str
@@ -59,9 +65,12 @@ class Notice(Record):
 
 
 class Survey(NamedTuple):
-    """The result of a survey: the source with its media digest and the kind of its rows, and the notices for the user.
+    """The result of a survey.
 
-    ``refusal`` is the reason why the dataset must not be enqueued, or None. ``conversations`` counts the rows that have one.
+    - ``source`` is the surveyed source, with its media digest and the kind of its rows.
+    - ``notices`` are for the user.
+    - ``refusal`` is the reason why the dataset must not be enqueued, or None.
+    - ``rows`` counts the rows that the reader could read, and ``conversations`` counts the rows with a conversation.
     """
 
     source: DatasetSource
@@ -72,10 +81,10 @@ class Survey(NamedTuple):
 
 
 def survey_specs(specs: Sequence[RunSpec]) -> tuple[list[RunSpec], list[Notice]]:
-    """Return the specs of one spec file with surveyed datasets, and the notices. All specs have the same datasets.
+    """Return the specs of one spec file with surveyed datasets, and the notices. All specs must have the same datasets.
 
-    The log gets the notices as warnings. Raises ``ConfigError`` as ``survey_dataset`` does, and if all media of a dataset are
-    missing.
+    Log each notice as a warning. Raises the errors of ``survey_dataset``, and ``ConfigError`` if a dataset does not have questions
+    or all of its media are missing.
     """
     start_reports()
     first = specs[0]
@@ -118,8 +127,8 @@ def _log_notice(notice: Notice) -> None:
 def survey_dataset(source: DatasetSource, roots: Sequence[Path] = ()) -> Survey:
     """Return the survey of a resolved source. ``roots`` are the folders that media may be read from.
 
-    Raises ``ConfigError`` if no row has media, and a column that no field uses certainly holds media: the questions would be asked
-    without them.
+    Raises ``ConfigError`` if no row has media, but a column that no field uses certainly contains media. Otherwise the questions
+    would be sent without these media.
     """
     facts = collect_facts(source, roots)
     facts.check_media()
@@ -129,9 +138,9 @@ def survey_dataset(source: DatasetSource, roots: Sequence[Path] = ()) -> Survey:
 
 
 def collect_facts(source: DatasetSource, roots: Sequence[Path] = ()) -> "Facts":
-    """Read all rows of a resolved source. Raises ``ConfigError`` if ``fields`` or ``ignore`` names a column that is missing."""
+    """Read all rows of a resolved source. Raises ``ConfigError`` if ``fields`` or ``ignore`` names a missing column."""
     facts, named = Facts(source, roots), NamedColumns(source)
-    undigested = source.model_copy(update={"digest_media": "never"})  # byte ranges of a tar: the survey does not use their digests
+    undigested = source.model_copy(update={"digest_media": "never"})  # the survey does not use the digests of byte ranges of a tar
     for row in show_progress(islice(find_reader(source)(undigested), source.limit), "surveying rows"):
         named.add_row(row)
         facts.add_row(row)
@@ -141,13 +150,13 @@ def collect_facts(source: DatasetSource, roots: Sequence[Path] = ()) -> "Facts":
 
 @dataclass
 class _Kinds:
-    """The accepted answers of rows without options and without a kind of their own."""
+    """The accepted answers of rows without options and without a kind field."""
 
     rows: int = 0
     answered: int = 0
     yes_no: int = 0
     numbers: int = 0
-    format_kinds: dict[bool, set[Kind | None]] = field(default_factory=dict)  # of the rows with and without answers
+    format_kinds: dict[bool, set[Kind | None]] = field(default_factory=dict)  # the keys: rows with and without answers
 
     def add(self, target: tuple[str, ...], format_kind: Kind | None) -> None:
         self.rows += 1
@@ -158,7 +167,10 @@ class _Kinds:
             self.numbers += all(is_number(text) for text in target)
 
     def find_kind(self) -> Kind | None:
-        """Return the kind of all these rows, or None without such rows. One row's target never decides, or it would show."""
+        """Return the kind of all these rows, or None if there are no such rows.
+
+        A row's own target does not determine its kind, because the wording of its prompt would then reveal the target.
+        """
         if not self.rows:
             return None
         if self.answered and self.yes_no == self.answered:
@@ -171,17 +183,21 @@ class _Kinds:
 
 @dataclass
 class Facts:
-    """What the rows of a dataset show.
+    """The facts that a pass over the rows of a dataset finds.
 
-    ``lacking`` is the first file that could not be read for each reason, and its field. ``mapped`` counts the rows by our field and
-    the column that fills it. The column is empty for media that the format itself gives, such as the images of a folder.
+    - ``bad_files`` maps each reason to the first file that could not be read for this reason, and to the field that names it.
+    - ``used`` counts the rows that use each of our fields.
+    - ``mapped`` counts the rows by our field and the column that fills it. The column is empty for media that the format itself
+      gives, such as the images of a folder.
+    - ``columns`` contains the columns that no field uses.
+    - ``unmatched_markers`` counts the rows with a marker and without media, and ``with_media`` the rows with media.
     """
 
     source: DatasetSource
     roots: Sequence[Path] = ()
     seen: dict[str, None] = field(default_factory=dict)  # all names of columns, except those above the limit
     readable: int = 0  # rows that the reader could read
-    lacking: dict[Lack, tuple[LackingFile, str | None]] = field(default_factory=dict)
+    bad_files: dict[FileProblem, tuple[UnreadableFile, str | None]] = field(default_factory=dict)
     kinds: _Kinds = field(default_factory=_Kinds)
     used: Counter[str] = field(default_factory=Counter)
     mapped: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -199,19 +215,19 @@ class Facts:
         if len(self.seen) < _MOST_COLUMNS:
             self.seen.update(dict.fromkeys(names))
         self.readable += row.fault is None
-        known = {*self.reading.ours, *row.metadata}  # the reader itself uses what it puts into the metadata
+        known = {*self.reading.ours, *row.metadata}  # the reader has already used the columns that it adds to the metadata
         found, unused = sort_fields(row, self.reading)
         self.used.update(list(found))
         self._count_columns(row, found)
         references, last_turn = self._read_media(row, found)
         self.with_media += bool(references)
-        if (lacking := self.files.add_row(references)) and lacking.lack not in self.lacking:
-            self.lacking[lacking.lack] = lacking, self._find_field(found, lacking.reference)
+        if (bad_file := self.files.add_row(references)) and bad_file.problem not in self.bad_files:
+            self.bad_files[bad_file.problem] = bad_file, self._find_field(found, bad_file.reference)
         target, options = _try(to_target, found.get("target")) or ((last_turn,) if last_turn else ()), found.get("options")
         shown = {path for reference in references if (path := find_path(reference.media))}
         for name, value in unused.items():
             if shown and isinstance(value, str) and (value in shown or f"{self.reading.root}/{value}" in shown):
-                continue  # a column with the file names of media that another column gives
+                continue  # the column contains the file names of media that another column gives
             if name in self.columns or (name not in known and len(self.columns) < _MOST_COLUMNS):
                 self.columns.setdefault(name, Column()).add(value, self.reading.root, target)
         if not references and any(_MARKER.search(str(found[name][1])) for name in ("question", "hint", "options") if name in found):
@@ -232,27 +248,30 @@ class Facts:
                 mapping = write_mapping(self._suggest() | {column.media or "image": name})
                 raise ConfigError(
                     f"dataset {self.source.name!r}: {self.source.path}: column {name!r} holds media in {column.rows:,} rows, and "
-                    f"no field uses it, so the questions would be asked without media; expected {mapping} in the dataset, or "
-                    f"ignore: [{name}] to ask without it"
+                    f"no field uses it, so the questions would be sent without media; expected {mapping} in the dataset, or "
+                    f"ignore: [{name}] to send them without it"
                 )
 
     def find_refusal(self) -> str | None:
-        """Return the message for a dataset without questions, or of which all media are missing although files are read here."""
+        """Return the message for a dataset without questions, or with only missing media, or None.
+
+        Missing media are accepted if media files are not read on this machine (``digest_media: never``).
+        """
         if self.readable and not (self.source.question or self.used["question"] or self.used["messages"]):
             return self._explain_no_question()
         if not self.files.are_all_absent or self.source.digest_media == "never":
             return None
-        lacking, column = self.lacking[Lack.ABSENT]
+        bad_file, column = self.bad_files[FileProblem.ABSENT]
         return (
             f"dataset {self.source.name!r}: the media of all {self.files.checked:,} rows with media are missing: the first, "
-            f"{lacking.path} (field {column!r}), {lacking.lack}. Relative paths start at media_root ({self.reading.root}); "
+            f"{bad_file.path} (field {column!r}), {bad_file.problem}. Relative paths start at media_root ({self.reading.root}); "
             "expected the files there: correct the paths or media_root. If only the workers have the files, set "
             "digest_media: never in the dataset"
         )
 
     def _explain_no_question(self) -> str:
         columns, mapping = ", ".join(list(self.seen)[:20]) or "none", self._suggest()
-        given = "question: TEXT in the dataset, which asks the same about every row"
+        given = "question: TEXT in the dataset, which is the question of every row"
         if mapping.keys() & {"question", "messages"}:
             expected = f"{write_mapping(mapping)} in the dataset"
         elif self.with_media:
@@ -266,8 +285,8 @@ class Facts:
 
     def find_notices(self) -> Iterator[Notice]:
         name = self.source.name
-        for lack, (file, named) in self.lacking.items():
-            event, rows, hint = "dataset.media_missing", self.files.rows[lack], f"the file {lack}; {_REMEDIES[lack]}"
+        for problem, (file, named) in self.bad_files.items():
+            event, rows, hint = "dataset.media_missing", self.files.rows[problem], f"the file {problem}; {_REMEDIES[problem]}"
             yield Notice(event=event, dataset=name, column=named, rows=rows, path=file.path, hint=hint)
         for theirs, column in self.columns.items():
             if ours := suggest_field(theirs, column, self.used + Counter(image=self.with_media)):
@@ -287,7 +306,7 @@ class Facts:
 
     def _count_columns(self, row: Row, found: dict[str, tuple[str, Any]]) -> None:
         for ours, (theirs, value) in found.items():
-            # The columns A, B, … are one field. A reader of VLMEvalKit's TSV has joined them already.
+            # The columns A, B, … are one field. The reader of VLMEvalKit's TSV has already joined them.
             is_joined = isinstance(value, dict) and (theirs == "A" or theirs not in (row.columns or row.fields))
             self.mapped.update([(ours, column) for column in (value if is_joined else [theirs])])
         if row.media and not any(ours in found for ours in MEDIA_KINDS):
@@ -309,7 +328,7 @@ class Facts:
         return list(conversation.media), conversation.target
 
     def _find_field(self, found: dict[str, tuple[str, Any]], reference: Reference) -> str | None:
-        """Return the field in the file that names a media, or None if the reader has found it."""
+        """Return the field in the file that names an image or video, or None if the reader itself has found the file."""
         for ours, kind in MEDIA_KINDS.items():
             if ours in found and reference in self._name_media(found[ours][1], kind):
                 return found[ours][0]
@@ -333,9 +352,11 @@ class Facts:
 
 
 _REMEDIES = {
-    Lack.ABSENT: "relative paths start at media_root; if only the workers have the files, digest_media: never skips their digests",
-    Lack.UNREADABLE: "expected a file that this user may read; check its permissions",
-    Lack.OUTSIDE: "set the dataset's media_root, or start the workers with FLEET_MEDIA_ROOTS",
+    FileProblem.ABSENT: (
+        "relative paths start at media_root; if only the workers have the files, digest_media: never skips their digests"
+    ),
+    FileProblem.UNREADABLE: "expected a file that this user may read; check its permissions",
+    FileProblem.OUTSIDE: "set the dataset's media_root, or start the workers with FLEET_MEDIA_ROOTS",
 }
 
 

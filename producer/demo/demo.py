@@ -55,10 +55,10 @@ def store_url(folder: Path) -> str:
 
 
 def run_here(spec: RunSpec, folder: Path, console: Console, *, retry: Collection[str] = ()) -> RunStatus:
-    """Run a spec on this machine with one worker on the CPU, and return the status of the run when it has ended.
+    """Run a spec on this machine with one worker on the CPU. Return the status of the run when it has ended.
 
-    ``folder`` holds the state of Redis, the store and the worker's log. The call can be interrupted at any time, and the next call
-    continues the run. If the run had ended before this call, its samples with a status in ``retry`` are run again.
+    ``folder`` contains the state of Redis, the store and the worker's log. The call can be interrupted at any time, and the next
+    call continues the run. If the run has ended before this call, its samples with a status in ``retry`` are run again.
     """
     store = open_store(store_url(folder))
     with hold_interrupts(), start_redis(folder / "redis") as server, hold_interrupts(held=False):

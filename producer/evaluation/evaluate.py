@@ -69,9 +69,9 @@ def evaluate_run(run_id: str, store: Store, outcomes: Iterable[Outcome]) -> Eval
 def evaluate_outcomes(run_id: str, model: str, outcomes: Iterable[Outcome], rows: Mapping[str, int]) -> Evaluation:
     """Score the outcomes of a run in one pass, in constant memory.
 
-    ``outcomes`` contains each row at most once. ``rows`` gives the number of rows of each dataset. Rows without an outcome, or with
-    the collector's ``unprocessed`` placeholder, count as ``unprocessed``. Raises ``IntegrityError`` for outcomes of a dataset that
-    is not in ``rows``, and for more outcomes than rows.
+    ``outcomes`` contains each row at most once. ``rows`` maps each dataset to its number of rows. Rows without an outcome, or with
+    the collector's ``unprocessed`` placeholder, count as ``unprocessed``. Raises ``IntegrityError`` for an outcome of a dataset
+    that is not in ``rows``, and if a dataset has more outcomes than rows.
     """
     counts: dict[str, Counter[str]] = {dataset: Counter() for dataset in rows}
     failures: dict[str, Counter[str]] = {dataset: Counter() for dataset in rows}

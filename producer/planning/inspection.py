@@ -1,4 +1,4 @@
-"""Inspect a dataset before a spec exists: what is recognised in it, what it would ask, and the lines that enqueue it."""
+"""Inspect a dataset before a spec exists: its recognised format and fields, its first requests, and the lines for a spec."""
 
 import os
 import re
@@ -35,7 +35,7 @@ DEFAULT_QUESTION = "Describe the image."
 
 _NAME_CHARACTERS = re.compile(r"[^A-Za-z0-9._-]+")
 _LONGEST_NAME = 64
-_MOST_COLUMNS = 1_000  # further names are not counted, so that memory is bounded
+_MOST_COLUMNS = 1_000  # further columns are not counted, so that memory is bounded
 
 
 class File(Record):
@@ -46,7 +46,7 @@ class File(Record):
 
 
 class MappedColumn(Record):
-    """A column, the field that it fills, and the number of its rows. ``column`` is empty for media that the format gives."""
+    """A column, the field that it fills, and its number of rows. ``column`` is empty for media that the format itself gives."""
 
     field: str
     column: str
@@ -61,7 +61,7 @@ class MetadataColumn(Record):
 
 
 class FaultCount(Record):
-    """The rows with one code of fault, and the message of the first of them."""
+    """The number of rows with one fault code, and the message of the first such fault."""
 
     code: str
     rows: int
@@ -69,7 +69,7 @@ class FaultCount(Record):
 
 
 class ShownRow(Record):
-    """One row as a run asks it. The numbers in ``messages`` are indices of ``media``."""
+    """One row and the messages that a run sends for it. A number in ``messages`` is an index of ``media``."""
 
     index: str
     kind: Kind
@@ -82,11 +82,13 @@ class ShownRow(Record):
 
 
 class Inspection(Record):
-    """What is recognised of a dataset.
+    """The result of an inspection.
 
-    ``adopted`` explains what ``lines`` contain besides the options of the command, because the dataset cannot be enqueued without
-    it. ``kinds`` counts the rows without a fault. ``refusal`` is the reason why the dataset cannot be enqueued; ``lines`` is None
-    then.
+    - ``fields`` lists the columns that fill a field, and ``metadata`` the other columns.
+    - ``kinds`` counts the rows without a fault by kind.
+    - ``adopted`` explains the options in ``lines`` that the user did not give. The dataset cannot be enqueued without them.
+    - ``refusal`` is the reason why the dataset cannot be enqueued, or None.
+    - ``lines`` is the YAML for a spec, or None if there is a ``refusal``.
     """
 
     dataset: str
@@ -137,7 +139,7 @@ def _make_name(path: str) -> str:
 
 
 def inspect_dataset(asked: DatasetSource, *, most_rows: int) -> Inspection:
-    """Return what is recognised of a dataset, with its first ``most_rows`` rows. Reads all rows twice, as enqueueing does.
+    """Return the inspection of a dataset, with its first ``most_rows`` rows. It reads all rows twice, as enqueueing does.
 
     Memory holds 16 bytes for each row. Raises ``ConfigError`` for a dataset that cannot be read.
     """
@@ -197,7 +199,7 @@ def _adopt(source: DatasetSource, facts: Facts) -> tuple[dict[str, Any], list[st
         for ours, theirs in certain:
             if ours not in fields:
                 fields[ours] = theirs
-                reasons.append(f"fields: {{{ours}: {theirs}}}: the column holds media, and no other column does")
+                reasons.append(f"fields: {{{ours}: {theirs}}}: only this column contains media")
                 break
     if not (source.question or "question" in fields or facts.used["question"] or facts.used["messages"]):
         named = [name for name, column in facts.columns.items() if suggest_field(name, column, facts.used) == "question"]
@@ -206,7 +208,7 @@ def _adopt(source: DatasetSource, facts: Facts) -> tuple[dict[str, Any], list[st
             reasons.append(f"fields: {{question: {fields['question']}}}: no column is called question")
         elif facts.with_media or len(fields) > len(source.fields):
             additions["question"] = DEFAULT_QUESTION
-            reasons.append(f"question: {DEFAULT_QUESTION} No column holds a question; change the text to your question")
+            reasons.append(f"question: {DEFAULT_QUESTION} The dataset has no column of questions; change the text to your question")
     if fields != source.fields:
         additions["fields"] = fields
     return additions, reasons
@@ -230,7 +232,7 @@ class _Rows:
     shown: list[ShownRow] = field(default_factory=list)
 
     def read(self, source: DatasetSource) -> None:
-        """Read all samples. Raises ``ConfigError`` if all rows are faulty, as planning does."""
+        """Read all samples. Like planning, it raises ``ConfigError`` if all rows are faulty."""
         spec, digests = _make_spec(source), bytearray()
         try:
             for sample in show_progress(render_samples(read_dataset(source), spec), "reading rows"):
@@ -281,7 +283,7 @@ def _make_spec(source: DatasetSource) -> RunSpec:
 
 
 def count_unique(digests: bytes | bytearray) -> int:
-    """Return the number of different digests among digests of 16 bytes, one after another."""
+    """Return the number of different digests. ``digests`` contains digests of 16 bytes one after another."""
     halves = np.frombuffer(digests, np.uint64).reshape(-1, 2)
     if not len(halves):
         return 0

@@ -1,12 +1,12 @@
-"""Keep the long lines of samples in one file, so that the shuffle sorts their places, and neither copies nor holds them.
+"""Keep the long lines of samples in one file. The shuffle sorts only their places, and does not copy them or keep them in memory.
 
-A line is long if it contains media. For example, the images of a Parquet file are copied into the plan as base64.
+A line is long if it contains embedded media. For example, the images of a Parquet file are copied into the plan as base64.
 """
 
 from pathlib import Path
 from typing import NamedTuple
 
-LEAST_BYTES = 64 * 2**10  # ranges of this size are read quickly, also in random order
+LEAST_BYTES = 64 * 2**10  # ranges of this size are read fast, even in random order
 
 
 class LongLine(NamedTuple):

@@ -29,11 +29,11 @@ _BLOCK_BYTES = 2**20
 
 
 def plan_run(spec: RunSpec, samples: Iterable[Sample], store: Store) -> Plan:
-    """Shuffle the samples and write samples, index and ``run.json``, in this order. Return the plan.
+    """Shuffle the samples and write the samples, the index and ``run.json`` in this order. Return the plan.
 
     Memory holds one bucket (about 1/256 of the samples, without embedded media) and the index. The same spec and samples give the
-    same bytes: a second planning, after a crash or by another producer, writes the same plan. ``run.json`` is written last: its
-    presence marks a complete plan. Raises ``ConfigError`` if there are no samples, or only faulty rows in a dataset.
+    same bytes, so a second planning, after a crash or by another producer, writes the same plan. ``run.json`` is written last. Its
+    presence marks a complete plan. Raises ``ConfigError`` if there are no samples, or if all rows of a dataset are faulty.
     """
     counts = Counts([source.name for source in spec.datasets])
     with open_scratch() as scratch, store.open_writer(samples_key(spec.run_id)) as writer:
@@ -91,14 +91,17 @@ def describe_plan(spec: RunSpec, samples: Iterable[Sample]) -> dict[str, Any]:
 
 
 def find_alike(counts: Counts) -> list[Notice]:
-    """Return a notice for each dataset of which most rows ask the same: the column that tells them apart is probably unused."""
+    """Return a notice for each dataset with at most half as many different requests as rows.
+
+    The column that distinguishes these rows is probably unused.
+    """
     return [
         Notice(
             event="dataset.rows_alike",
             dataset=record.name,
             rows=record.rows,
-            hint=f"only {record.unique:,} of {record.rows:,} rows ask something different, and each is asked once; check that the "
-            "columns of media and question are used",
+            hint=f"the {record.rows:,} rows have only {record.unique:,} different requests, and each request is sent once; check "
+            "that the columns of media and question are used",
         )
         for record in counts.to_records()
         if record.rows > _FEWEST_ALIKE and record.unique * 2 <= record.rows

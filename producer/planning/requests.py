@@ -1,4 +1,4 @@
-"""Render the request of each sample at planning, so that a fault of a prompt or of a row is known before any worker starts."""
+"""Render the request of each sample at planning, so that faults of the prompt and of rows are found before a worker starts."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -19,8 +19,8 @@ def read_requests(spec: RunSpec) -> Iterator[Sample]:
 def render_samples(samples: Iterable[Sample], spec: RunSpec) -> Iterator[Sample]:
     """Yield each sample with the digest of its request, or with the fault that prevents the request.
 
-    A sample that has a fault already stays unchanged. Raises ``ConfigError``, after the last sample, if the run's template
-    fails for all rows of a dataset: then the template is wrong, and not the rows.
+    A sample that already has a fault stays unchanged. After the last sample, raises ``ConfigError`` if the run's template fails for
+    all rows of a dataset, because then the template is wrong, not the rows.
     """
     asked: Counter[str] = Counter()
     faults: dict[str, TemplateFault] = {}
@@ -40,10 +40,10 @@ def render_samples(samples: Iterable[Sample], spec: RunSpec) -> Iterator[Sample]
             yield sample.model_copy(update={"request_digest": digest_request(rendered)})
     for dataset, fault in faults.items():
         if not asked[dataset]:
-            raise ConfigError(f"dataset {dataset!r}: no row can be asked with the prompt of this run. {fault}")
+            raise ConfigError(f"dataset {dataset!r}: no row can be rendered with the prompt of this run. {fault}")
 
 
 def _check_text(rendered: Rendered) -> None:
-    """Raise ``TemplateFault`` if the last message is blank, because a model would invent a question."""
+    """Raise ``TemplateFault`` if the last message is blank, because a model would then invent a question."""
     if not any(isinstance(part, int) or part.strip() for part in rendered.messages[-1].content):
         raise TemplateFault("the prompt gives an empty message for this row; expected a text or media")

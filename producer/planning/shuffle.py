@@ -4,8 +4,8 @@ Samples are sorted by a seeded hash of their group, so the order depends only on
 of the files or the available memory. The sort is external: samples are written to 256 buckets on disk by the first byte of
 the hash, and one bucket at a time is sorted in memory. Buckets contain the places of long lines (``long_lines``).
 
-Rows of one dataset that ask the same are sent once. The first row is the sample, and the others become its twins. Such rows may
-have different groups, so a first pass merges them in buckets of their own, by a digest of what they ask.
+Rows of one dataset with the same request are sent once. The first row is the sample, and the other rows become its twins. Such
+rows may have different groups, so a first pass merges them. It sorts all rows into separate buckets by a digest of their request.
 """
 
 import hashlib
@@ -37,8 +37,11 @@ _UNKNOWN_MEDIA_BYTES = 200_000  # assumed for a media file of unknown size; plan
 class Spread(NamedTuple):
     """One sample in the shuffle.
 
-    ``order`` is the hash of the sample's group. ``row`` is its position among the rows of all datasets. ``line`` is the sample as
-    JSON with a newline, or the place of that line if it is long. ``asked`` is the digest of what it asks.
+    - ``order`` is the hash of the sample's group.
+    - ``row`` is the sample's position among the rows of all datasets.
+    - ``dataset`` is the number of its dataset.
+    - ``line`` is the sample as JSON with a newline, or the place of that line if it is long.
+    - ``asked`` is the digest of its request, kind and options (``digest_asked``).
     """
 
     order: bytes
@@ -90,11 +93,11 @@ class Counts:
 
 
 def shuffle_samples(samples: Iterable[Sample], counts: Counts, *, seed: int, scratch: Path) -> Iterator[list[Spread]]:
-    """Yield groups in shuffled order. A group lists its samples in row order. A sample contains the rows that ask the same.
+    """Yield groups in shuffled order. A group lists its samples in row order. The twins of a sample are the rows with its request.
 
-    ``scratch`` is an empty folder on a local disk with enough free space for the samples as JSON. Its file of long lines must exist
-    until they are read. Memory holds about 1/256 of the short lines, and one long line. Raises ``ConfigError`` if all rows of a
-    dataset are faulty.
+    ``scratch`` is an empty folder on a local disk with enough free space for the samples as JSON. Do not delete its file of long
+    lines before these lines are read. Memory holds about 1/256 of the short lines, and one long line. Raises ``ConfigError`` if all
+    rows of a dataset are faulty.
     """
     long = scratch / "long"
     _write_buckets(_spread(samples, counts, seed, long), attrgetter("asked"), scratch / "asked")
@@ -120,7 +123,7 @@ def _spread(samples: Iterable[Sample], counts: Counts, seed: int, long: Path) ->
 
 
 def _merge_twins(folder: Path, long: Path) -> Iterator[Spread]:
-    """Yield the first of the rows that ask the same, with the other rows as its twins."""
+    """Yield one entry for all rows with the same request: the first row, with the other rows as its twins."""
     for entries in _read_buckets(folder, long):
         rows: dict[bytes, list[Spread]] = {}
         for entry in entries:
@@ -130,10 +133,11 @@ def _merge_twins(folder: Path, long: Path) -> Iterator[Spread]:
 
 
 def _separate_ids(group: Iterable[Spread], long: Path) -> Iterator[Spread]:
-    """Yield the entries of a group, each with a ``sample_id`` of its own.
+    """Yield the entries of a group, each with a different ``sample_id``.
 
-    Rows of one id ask differently if the prompt shows metadata, or if their relative paths start at different folders. Rows of one
-    id always have one group. The first keeps the id. The id of another one comes from what it asks.
+    Rows with the same id can have different requests: if the prompt shows metadata, or if their relative paths start at different
+    folders. Rows with the same id are always in the same group. The first row keeps the id. Each other row gets an id from its
+    request.
     """
     taken: set[bytes] = set()
     for entry in group:
@@ -204,7 +208,7 @@ def _read_bucket(path: Path, long: Path) -> Iterator[Spread]:
 
 
 def digest_asked(sample: Sample) -> bytes:
-    """Return the digest of what a row asks: its request, kind and options. Only an equal row asks the same as a faulty row."""
+    """Return the digest of a row's request, kind and options. A faulty row has no request, so the digest uses its ``sample_id``."""
     request = sample.sample_id if sample.fault else sample.request_digest or sample.sample_id
     asked = (sample.dataset, request, sample.fault is None, sample.kind, list(sample.options.items()))
     return hashlib.blake2b(_ENCODER.encode(asked), digest_size=16).digest()
@@ -216,5 +220,5 @@ def _hash_group(seed: int, sample: Sample) -> bytes:
 
 
 def estimate_input_bytes(sample: Sample, line: bytes) -> int:
-    """Estimate the bytes that a worker holds in memory for the sample: the line, and media that the line does not contain."""
+    """Estimate the bytes that a worker holds in memory for the sample: its line, and the media that the line does not contain."""
     return len(line) + sum((media.length or _UNKNOWN_MEDIA_BYTES) for media in sample.media if media.data is None)

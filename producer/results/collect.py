@@ -1,6 +1,6 @@
 """Collect the outcomes of a run from the store: each sample exactly once, or an ``IntegrityError`` that names it.
 
-A sample stands for all rows of its dataset that ask the same. ``collect_rows`` yields an outcome for each of these rows.
+A sample represents all rows of its dataset with the same request. ``collect_rows`` yields an outcome for each of these rows.
 """
 
 import heapq
@@ -28,7 +28,10 @@ _READ_AHEAD = 8  # chunks; a remote store takes tens of milliseconds for each
 
 
 class Collected(NamedTuple):
-    """The outcome of one sample in one wave or in all waves, and the other rows that ask the same."""
+    """The outcome of one sample in one wave or in all waves, and the other rows with the same request.
+
+    ``position`` is the sample's plan position.
+    """
 
     position: int
     outcome: Outcome
@@ -48,7 +51,8 @@ def collect_outcomes(run_id: str, store: Store) -> Iterator[Outcome]:
 def collect_rows(run_id: str, store: Store) -> Iterator[Outcome]:
     """Return an iterator over one outcome for each row of the datasets. Raises the errors of ``collect_outcomes``.
 
-    Rows that ask the same have the outcome of their sample, each with its own index, target and metadata. They follow each other.
+    Rows with the same request share the outcome of their sample. Each row has its own index, target and metadata. These rows are
+    adjacent in the result.
     """
     return (outcome for collected in _collect(run_id, store) for outcome in _expand_twins(collected))
 

@@ -156,7 +156,7 @@ def test_killed_export_continues_without_questions(example: Example) -> None:
 
 
 def test_new_images_are_captioned_alone(example: Example) -> None:
-    """An image that failed is asked again when its file has changed. Other images keep their captions."""
+    """An image that failed is sent again when its file has changed. Other images keep their captions."""
     lost, *_ = sorted(example.truth)
     image = (example.project / "raw" / lost).read_bytes()
     (example.project / "raw" / lost).unlink()

@@ -55,7 +55,7 @@ def list_commands(text: str) -> Iterator[list[str]]:
 
 
 def list_mentions(text: str) -> Iterator[list[str]]:
-    """Yield the words of each command of ``producer`` and ``workers`` within a line. It may lack its arguments."""
+    """Yield the words of each command of ``producer`` and ``workers`` within a line. Its arguments may be missing."""
     for mention in re.findall(r"`((?:producer|workers) [a-z][^`]*)`", text):
         yield shlex.split(mention)
 

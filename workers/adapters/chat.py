@@ -1,4 +1,4 @@
-"""Models with a plain chat template: they get the messages as rendered, and the whole text is the answer."""
+"""Models with a plain chat template. They get the messages as rendered, and their whole text is the answer."""
 
 from common.records import Sample
 from workers.adapters.base import Prompt, add_to_question

@@ -55,7 +55,7 @@ def load_adapter(name: str) -> Adapter:
             )
     try:
         inspect.signature(adapter.to_prompt).bind("sample", "messages", reminder=None)
-    except TypeError as error:  # earlier versions passed the number of images in place of the messages
+    except TypeError as error:  # adapters for earlier versions take the number of images in place of the messages
         expected = "expected to_prompt(sample, messages, *, reminder=None) (see workers.adapters.base)"
         raise ConfigError(f"adapter {name!r}: its method to_prompt does not accept its arguments: {error}; {expected}") from None
     return adapter

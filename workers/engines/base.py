@@ -13,7 +13,7 @@ from common.spec.models import SamplingParams
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation. ``content`` lists texts and images in order; a number is an index of ``Request.images``."""
+    """One turn of a conversation. ``content`` lists texts and images in order. A number in it is an index of ``Request.images``."""
 
     role: str
     content: tuple[str | int, ...]
@@ -42,7 +42,7 @@ class Request:
 
     @property
     def shown(self) -> list[Image]:
-        """Return the images in the order in which the messages show them. An image that is shown twice is listed twice."""
+        """Return the images in the order of the messages. An image that the messages show twice is listed twice."""
         return [self.images[part] for message in self.messages for part in message.content if isinstance(part, int)]
 
 

@@ -34,7 +34,9 @@ class Rule(Spec):
     answers: tuple[str, ...] = Field(("ok",), min_length=1, description="the answer of each attempt; the last one repeats")
     delay_s: float | None = Field(None, ge=0, description="delay before the answer; by default, delay_s of the engine")
     fault: Fault | None = Field(None, description="a failure in place of the answer")
-    finish_reason: FinishReason | None = Field(None, description="by default, stop, or length if max_tokens cut the answer")
+    finish_reason: FinishReason | None = Field(
+        None, description="finish reason of the answer; by default, stop, or length if max_tokens cut the answer"
+    )
 
 
 class Table(Spec):

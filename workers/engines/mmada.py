@@ -34,11 +34,11 @@ _END_OF_TURN = "<|eot_id|>"
 
 
 class MmadaOptions(Spec):
-    """The engine of MMaDA (``workers.engines.mmada:MmadaEngine``) generates an answer in blocks, by steps of denoising."""
+    """The engine of MMaDA (``workers.engines.mmada:MmadaEngine``) generates an answer in blocks, in denoising steps."""
 
     vq_weights: str = Field("showlab/magvitv2", description="weights of the image tokenizer")
     resolution: int = Field(512, ge=16, multiple_of=16, description="width and height of an image in pixels")
-    fit: Literal["squash", "crop"] = Field("squash", description="squash keeps the whole image, crop keeps its aspect ratio")
+    fit: Literal["squash", "crop"] = Field("squash", description="squash: keeps the whole image; crop: keeps its aspect ratio")
     block_length: int = Field(64, ge=1, description="tokens of a block of the answer; a multiple of tokens_per_step")
     tokens_per_step: int = Field(2, ge=1, description="tokens that one denoising step generates")
     max_model_len: int | None = Field(None, ge=2, description="context in tokens; by default, max_sequence_length of the weights")
@@ -227,12 +227,12 @@ class MmadaModel:
 def _reject_unsupported(request: Request) -> None:
     images = len(request.shown)
     if images > 1:
-        raise SampleError("engine_rejected", f"MMaDA takes at most one image, the request has {images}; use samples with one image")
+        raise SampleError("engine_rejected", f"MMaDA takes at most one image, but the request has {images}; use samples with one")
     first = next((message for message in request.messages if message.role == "user"), None)
     if images and not (first and isinstance(first.content[0], int)):
         raise SampleError(
             "engine_rejected",
-            "MMaDA takes its image before all questions, the request has it after a text; remove the marker of the image, or use "
+            "MMaDA takes its image before all questions, but the request has it after a text; remove the image marker, or use "
             "another model",
         )
     if request.settings.top_p < 1:

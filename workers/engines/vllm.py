@@ -62,8 +62,8 @@ class VllmEngine:
         self._profile = profile
         self._options = {
             "disable_log_stats": True,
-            # If the model's chat template takes only texts, vLLM puts each image where it stands, and not all before the text. It
-            # joins texts and images with line breaks.
+            # This applies if the model's chat template takes only texts. vLLM then keeps the place of each image in the text, and
+            # joins texts and images with line breaks. Without it, all images come before the text.
             "interleave_mm_strings": True,
             **check_options(profile),
             "model": weights,

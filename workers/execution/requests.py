@@ -1,4 +1,4 @@
-"""The request of a sample: render it again, compare it with the planned request, and put the decoded images in place."""
+"""The request of a sample: render it again, compare it with the planned request, and place the decoded images."""
 
 from PIL.Image import Image
 
@@ -16,8 +16,8 @@ Placed = tuple[tuple[Message, ...], tuple[Image, ...]]
 def render_request(sample: Sample, prompt: PromptSpec) -> Rendered:
     """Return the messages and media of a sample.
 
-    A sample in a plan of an earlier version has no digest of its request, and is asked as that version asked it. Raises
-    ``IntegrityError`` if the request is not the planned one, and the errors of ``render_messages``.
+    A sample in a plan of an earlier version does not have a request digest. Its request is rendered as that version rendered it.
+    Raises ``IntegrityError`` if the request differs from the planned request, and the errors of ``render_messages``.
     """
     if sample.request_digest is None:
         return render_earlier(sample)
@@ -31,7 +31,10 @@ def render_request(sample: Sample, prompt: PromptSpec) -> Rendered:
 
 
 def place_images(messages: tuple[PlannedMessage, ...], decoded: Decoded) -> Placed:
-    """Return the messages with indices of images in place of indices of media, and the images. A video has several images."""
+    """Return the messages with indices of images in place of indices of media, and the images.
+
+    A video has several images, one for each frame.
+    """
     spans: list[range] = []
     for images in decoded:
         start = spans[-1].stop if spans else 0

@@ -37,8 +37,8 @@ def answer_samples(
     """Start all samples on the engine's loop and yield finished outcomes in batches.
 
     End early once ``until()`` is true, and cancel the other samples. After the finished outcomes, raises ``EngineError`` if the
-    engine died, ``IntegrityError`` if the request of a sample is not the planned one, ``ConfigError`` if the user must act first,
-    and ``TransientError`` if the engine is unreachable.
+    engine died, ``IntegrityError`` if the request of a sample differs from the planned request, ``ConfigError`` if the user must
+    act first, and ``TransientError`` if the engine is unreachable.
     """
     if until():
         return

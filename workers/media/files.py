@@ -35,7 +35,7 @@ class MediaAccess:
 
 
 def find_access(settings: Settings, datasets: Sequence[DatasetSource], examples: Sequence[Example] = ()) -> MediaAccess:
-    """Return the allowed media sources of a run. Raises ``ConfigError`` as ``find_media_roots`` does."""
+    """Return the allowed media sources of a run. Raises the errors of ``find_media_roots``."""
     roots = find_media_roots(settings, datasets, examples)
     return MediaAccess(roots, settings.media_urls, settings.media_url_timeout_s)
 

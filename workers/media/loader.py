@@ -15,7 +15,7 @@ from workers.media.malloc import return_freed_images
 from workers.media.memory_budget import MemoryBudget
 from workers.media.reader import OpenedMedia, open_media
 
-# The images of each media: one image of an image, the frames of a video.
+# The decoded images of each media item: one image for an image, and the frames of a video.
 Decoded = tuple[tuple[Image, ...], ...]
 
 
@@ -36,7 +36,7 @@ class MediaLoader:
 
     @asynccontextmanager
     async def hold(self, media: Sequence[Media], access: MediaAccess, bounds: MediaBounds) -> AsyncIterator[Decoded]:
-        """Yield the images of each of one sample's media, in order, in mode RGB. The caller must not keep them after the block.
+        """Yield the decoded images of each media item of one sample, in order, in mode RGB. Do not keep them after the block.
 
         Raises the errors of ``open_media``.
         """
@@ -77,7 +77,7 @@ class MediaLoader:
 
 
 def _decode(opened: list[OpenedMedia]) -> Decoded:
-    """Return the images of each of a sample's media. Each file is released from memory as soon as it is decoded."""
+    """Return the decoded images of each media item of a sample. Each file is released from memory as soon as it is decoded."""
     decoded: list[tuple[Image, ...]] = []
     opened.reverse()
     try:

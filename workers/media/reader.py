@@ -88,9 +88,9 @@ def read_media(media: Media, access: MediaAccess) -> bytes:
     try:
         decoded = _decode_base64(content, _name(media))
     except SampleError:
-        _check_digest(media, content)  # content that has changed is not base64 in most cases
+        _check_digest(media, content)  # if the content has changed, report the change: it is the cause of the invalid base64 text
         raise
-    if media.digest and digest_bytes(decoded) != media.digest:  # plans of earlier versions have the digest of the base64 text
+    if media.digest and digest_bytes(decoded) != media.digest:  # plans of earlier versions: the digest of the base64 text
         _check_digest(media, content)
     return decoded
 

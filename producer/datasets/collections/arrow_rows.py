@@ -28,7 +28,7 @@ _LISTS = frozenset({"List", "LargeList", "Sequence"})
 
 @dataclass
 class ArrowFile:
-    """A file of an uncompressed Arrow stream, in which the bytes of images are found again."""
+    """A file with an Arrow stream. If the stream is not compressed, the file contains the bytes of the images unchanged."""
 
     path: str
     content: mmap.mmap
@@ -49,14 +49,20 @@ class ArrowFile:
 
 @dataclass
 class RowShape:
-    """The rules for the rows of a dataset: its features, and the columns that become media. ``skipped`` counts other columns."""
+    """The rules for the rows of a dataset: its features, and the columns that become media.
+
+    ``skipped`` counts the values with bytes that are not used.
+    """
 
     reading: Reading
     features: dict[str, Feature]
     skipped: Counter[str] = field(default_factory=Counter)
 
     def find_kind(self, column: str) -> MediaKind | None:
-        """Return the kind of a media column. If the source maps a column to that kind, only that column counts."""
+        """Return the kind of a media column, or None for another column.
+
+        If the source maps columns to this kind, only the mapped columns are media columns.
+        """
         if column in self.reading.source.ignore:
             return None
         feature = self.features.get(column)
@@ -83,13 +89,13 @@ def find_inner(feature: Feature) -> Feature:
 
 
 def fill_row(row: Row, values: dict[str, Any], shape: RowShape, file: ArrowFile | None) -> None:
-    """Set the fields, media and fault of a row. ``file`` is the Arrow file of the row if workers may read it."""
+    """Set the fields, media and fault of a row. ``file`` is the Arrow file of the row, or None if workers cannot read it."""
     fields: dict[str, Any] = {}
     for column, value in values.items():
         kind = shape.find_kind(column)
         try:
             if kind is None and shape.reading.ours.get(column) == "messages":
-                fields[column] = mend_value(value)  # with the bytes of the images in its parts
+                fields[column] = mend_value(value)  # its parts keep the bytes of their images
                 continue
             if kind is None:
                 fields[column] = to_plain(value, shape.features.get(column), shape.skipped)
@@ -126,7 +132,7 @@ def to_plain(value: Any, feature: Feature, skipped: Counter[str]) -> Any:
     if isinstance(feature, dict) and feature.get("_type") == "ClassLabel":
         return _to_label(value, feature.get("names") or [])
     if isinstance(value, dict):
-        inner = find_inner(feature)  # a Sequence of a mapping is stored as a mapping of lists
+        inner = find_inner(feature)  # a Sequence of mappings is stored as a mapping of lists
         features = {name: [one] for name, one in inner.items()} if isinstance(inner, dict) else feature
         known = features if isinstance(features, dict) else {}
         return {name: to_plain(one, known.get(name), skipped) for name, one in value.items()}

@@ -2,12 +2,12 @@
 
 Sources: https://cocodataset.org/#format-data (captions: ``images`` and ``annotations`` in one file) and
 https://visualqa.org/download.html, "Input Questions Format" and "Annotation Format" (VQA: a file of questions, and a file of
-answers, which the option ``annotations`` names). The names of the images follow
+answers, which the option ``annotations`` names). Image names have the form of
 https://github.com/GT-Vision-Lab/VQA/blob/master/PythonHelperTools/vqaDemo.py: ``COCO_val2014_000000000042.jpg``.
 
-Captions give one row for each image, with all its captions as targets. VQA gives one row for each question. Its target is
-``multiple_choice_answer``, the most frequent answer; the ten ``answers`` are a field, and ``fields: {target: answers}`` makes
-them the targets. Both files are streamed. Only the captions or answers are kept in memory.
+A captions file gives one row for each image. All captions of the image are its targets. A VQA file gives one row for each question.
+Its target is ``multiple_choice_answer``, the most frequent answer. The ten ``answers`` are a field of their own, and the option
+``fields: {target: answers}`` makes them the targets. The files are streamed. Only the captions or answers are kept in memory.
 """
 
 import json
@@ -33,7 +33,13 @@ log = structlog.get_logger()
 
 @dataclass
 class _Answers:
-    """The fields that annotations give to a question or an image, by its id. A malformed annotation is an error."""
+    """The annotations of a dataset.
+
+    - ``path`` is the file with the annotations.
+    - ``fields`` maps the id of a question or an image to the fields from its annotations.
+    - ``errors`` maps such an id to the error of a malformed annotation.
+    - ``unused`` counts the annotations without a valid id.
+    """
 
     path: str
     fields: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -111,7 +117,7 @@ def _shape_captions(fields: dict[str, Any], captions: _Answers, seen: set[str]) 
 
 
 def _use_file_name(row: Row, source: DatasetSource) -> None:
-    """Move the name of the image to the metadata, unless the source maps it, because the row has its image."""
+    """Move ``file_name`` to the metadata, because the field ``image`` has the same value. Keep it if the source maps it."""
     if "file_name" not in source.fields.values():
         fields = dict(row.fields)
         row.metadata["file_name"] = fields.pop("file_name")
@@ -119,7 +125,7 @@ def _use_file_name(row: Row, source: DatasetSource) -> None:
 
 
 def _read_answers(source: DatasetSource) -> _Answers:
-    """Return the answers to each question. There are none for a test split, whose answers are not public."""
+    """Return the answers to each question. The result is empty for a test split, because its answers are not public."""
     found = _Answers(source.annotations or "")
     for number, item in enumerate(iterate_items(source, found.path, "annotations.item") if found.path else ()):
         identifier = _to_key(item.get("question_id")) if isinstance(item, dict) else None
@@ -163,7 +169,7 @@ def _shape_vqa(source: DatasetSource) -> _Shape:
 
 
 def _find_image_names(source: DatasetSource) -> tuple[str, str]:
-    """Return the texts before and after the number in the names of the images. They may be in a folder for the split."""
+    """Return the texts before and after the number in the names of the images. The images may be in a folder for the split."""
     found = {key: next(iterate_items(source, source.path, key), None) for key in ("data_type", "data_subtype")}
     kind, split = found["data_type"], found["data_subtype"]
     if not isinstance(split, str) or not split:
@@ -180,7 +186,7 @@ def _find_image_names(source: DatasetSource) -> tuple[str, str]:
 
 
 def _find_id(fields: dict[str, Any], name: str, seen: set[str]) -> str:
-    """Return the id of an image or a question. Raises ``SampleError`` if it is not an id, or is used for the second time."""
+    """Return the id of an image or a question. Raises ``SampleError`` if it is not a valid id or occurs for the second time."""
     try:
         identifier = to_index(fields.get(name))
     except SampleError as error:

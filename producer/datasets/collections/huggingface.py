@@ -2,11 +2,12 @@
 
 Sources: https://huggingface.co/docs/datasets/process#save and ``arrow_dataset.py`` of the library. A folder of
 ``Dataset.save_to_disk`` has ``state.json``, which lists the Arrow streams, and ``dataset_info.json`` with the features. A folder
-of ``DatasetDict.save_to_disk`` has ``dataset_dict.json`` and one such folder for each split. They are read without the library.
+of ``DatasetDict.save_to_disk`` has ``dataset_dict.json`` and one such folder for each split. Saved folders are read without the
+library.
 
-A dataset on the hub is read with the library ``datasets`` (https://huggingface.co/docs/datasets/stream): from its cache if the
-dataset is there, else as a stream. The media of a saved folder are byte ranges of its Arrow files. The media of a dataset on the
-hub are part of the plan, because workers do not read the cache of the producer.
+A dataset on the hub is read with the library ``datasets`` (https://huggingface.co/docs/datasets/stream). It is read from the
+library's cache if it is there, else as a stream. The media of a saved folder are byte ranges of its Arrow files. The media of a
+dataset on the hub are copied into the plan, because workers do not read the cache of the producer.
 """
 
 import json
@@ -65,7 +66,7 @@ def _find_split_folder(source: DatasetSource) -> Path:
 
 
 def choose_split(source: DatasetSource, splits: list[str]) -> str:
-    """Return the split of a source, or the only split. Raises ``ConfigError`` if the source must name one."""
+    """Return the split that the source names, or the only split. Raises ``ConfigError`` if the source must name another split."""
     if source.split in splits:
         return source.split
     if source.split is None and len(splits) == 1:
@@ -182,7 +183,7 @@ def _keep_encoded(feature: Any) -> Any:
 
 
 def _explain_hub(source: DatasetSource, error: Exception) -> FleetError:
-    """Return the error for a dataset on the hub: transient if the hub is unreachable, else a mistake in the source."""
+    """Return ``TransientError`` if the hub is unreachable, else ``ConfigError``, because the source is wrong."""
     where = f"dataset {source.name!r}: path: {source.path}"
     found = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
     if any(map(_is_network_error, _list_causes(error))):

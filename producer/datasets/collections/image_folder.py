@@ -2,11 +2,11 @@
 
 The layout follows ``imagefolder`` and ``videofolder`` of Hugging Face datasets
 (https://huggingface.co/docs/datasets/image_dataset#imagefolder): ``metadata.jsonl`` or ``metadata.csv`` has a row for each
-file, and ``file_name`` is the path relative to the metadata file. It may name a file several times, for several questions. As
+file, and ``file_name`` is the path relative to the metadata file. Several rows may name the same file, with different questions. As
 with ``kohya-ss/sd-scripts`` and img2dataset, ``a.txt`` or ``a.jpg.txt`` beside ``a.jpg`` is its caption, and ``a.json`` contains
 its fields. ``producer export --format captions`` writes ``a.jpg.txt``.
 
-A file whose ending is not the expected kind, and that no row uses, is counted and reported in the log.
+Other files that no row uses are counted, and the log reports their number.
 """
 
 from collections import Counter
@@ -39,9 +39,12 @@ _ENDINGS: dict[MediaKind, frozenset[str]] = {"image": IMAGE_ENDINGS, "video": VI
 
 @dataclass
 class _Folder:
-    """A folder while it is read. ``names`` lists its files in order, and ``used`` those that a row uses.
+    """A folder while it is read.
 
-    ``doubled`` lists the captions of images that have another caption.
+    - ``names`` lists its files in order.
+    - ``number`` is the number of the next row.
+    - ``used`` contains the files that a row uses.
+    - ``doubled`` lists the captions that are not used because the image has another caption.
     """
 
     reading: Reading
@@ -100,7 +103,7 @@ def _read_folder(source: DatasetSource, kind: MediaKind) -> Iterator[Row]:
 
 
 def _read_metadata(folder: _Folder, metadata: str) -> Iterator[Row]:
-    """Yield a row for each row of a metadata file. It describes files of its own folder and of the folders below."""
+    """Yield a row for each row of a metadata file. The metadata file describes files in its own folder and in the folders below."""
     inside = str(PurePosixPath(metadata).parent).removeprefix(".")
     times: Counter[str] = Counter()
     described = folder.source.model_copy(update={"path": str(folder.find_path(metadata))})
@@ -120,7 +123,7 @@ def _fill_described(folder: _Folder, row: Row, name: str, index: str) -> None:
     if not name:
         error = SampleError("bad_media", f"absent or not text; {expected}")
     elif name not in folder.names:
-        error = SampleError("media_missing", f"found {name[:200]!r}, which is no file of the dataset's folder; {expected}")
+        error = SampleError("media_missing", f"found {name[:200]!r}, which is not a file in the dataset's folder; {expected}")
     elif _find_ending(name) not in _ENDINGS[folder.kind]:
         error = SampleError("bad_media", f"found {name[:200]!r}, which has no ending of {folder.kind} files; {expected}")
     else:
@@ -130,7 +133,10 @@ def _fill_described(folder: _Folder, row: Row, name: str, index: str) -> None:
 
 
 def _fill_row(folder: _Folder, row: Row, name: str, index: str) -> None:
-    """Set the media of a row and the fields from the files beside it. An invalid file beside it is a fault of the row."""
+    """Set the media of a row, and add the fields and the caption from the files beside the image or video.
+
+    An invalid file beside it is a fault of the row.
+    """
     folder.used.add(name)
     stem = str(PurePosixPath(name).with_suffix(""))
     own = dict(row.fields)

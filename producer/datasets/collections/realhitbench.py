@@ -1,11 +1,11 @@
-"""Read RealHiTBench: questions about tables, which the dataset has as HTML, Markdown, LaTeX, CSV and images.
+"""Read RealHiTBench: questions about tables. The dataset contains each table as HTML, Markdown, LaTeX, CSV and an image.
 
 Source: https://github.com/cspzyy/RealHiTBench (``data/QA_final.json`` and ``inference/inference_mix.py``) and
-https://huggingface.co/datasets/spzy/RealHiTBench. The path is ``QA_final.json``, which has a list ``queries``. A query's table is
-``<format>/<FileName>.<ending>`` in the folder of the file, or in ``media_root``.
+https://huggingface.co/datasets/spzy/RealHiTBench. The path is ``QA_final.json``, which has a list ``queries``. The table of a query
+is ``<format>/<FileName>.<ending>`` in the folder of the file, or in ``media_root``.
 
-``table: {format: html}`` chooses the form. The text of the table stands before the question. ``format: image`` shows the image
-instead, and ``image: true`` shows both, as ``mix`` of the benchmark does. The target is ``FinalAnswer``.
+``table: {format: html}`` chooses the form of the tables. The text of the table precedes the question. ``format: image`` shows the
+image in place of the text, and ``image: true`` shows both, as the benchmark's ``mix`` does. The target is ``FinalAnswer``.
 """
 
 import json

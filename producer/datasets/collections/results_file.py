@@ -1,8 +1,9 @@
 """Read the results of an earlier run as a dataset: ``results.parquet`` or ``results.jsonl`` of ``producer collect``.
 
-Source: the columns of ``common.storage.parts.OUTCOME_SCHEMA``, and the columns of what was asked (``question``, ``options``,
+Source: the columns of ``common.storage.parts.OUTCOME_SCHEMA``, and the columns of the question (``question``, ``options``,
 ``media``, …) if the file has them. The columns of the outcome (``prediction``, ``answer``, ``status``, …) and the metadata of the
-row become metadata. ``fields: {question: prediction}`` asks about the prediction. ``attempts`` and ``messages`` are not read.
+row become metadata. ``fields: {question: prediction}`` makes the prediction the question. The columns ``attempts``, ``choices``,
+``logprobs`` and ``messages`` are not read.
 """
 
 import json
@@ -38,7 +39,7 @@ _PACKER = msgspec.msgpack.Encoder()
 
 @register_reader("results_file")
 def read_results_file(source: DatasetSource) -> Iterator[Row]:
-    """Yield a row for each sample of the earlier run, whatever its status."""
+    """Yield a row for each row of the results, with any status."""
     with Path(source.path).open("rb") as stream:
         is_parquet = stream.read(len(_PARQUET)) == _PARQUET
     for row in _read_parquet(source) if is_parquet else read_jsonl(source):
@@ -74,7 +75,7 @@ def _read_parquet(source: DatasetSource) -> Iterator[Row]:
 
 
 def _shape_row(row: Row, source: DatasetSource) -> None:
-    """Keep what was asked as fields, and move the rest to the metadata. Raises ``SampleError``."""
+    """Keep the columns of the question as fields, and move the other columns to the metadata. Raises ``SampleError``."""
     values = {name: value for name, value in row.fields.items() if name not in _NOT_READ}
     if missing := [name for name in _REQUIRED if name not in values]:
         raise SampleError("bad_row", f"no column {missing[0]!r}; expected a row of results.jsonl of producer collect")

@@ -1,4 +1,4 @@
-"""Files that describe another file: text and JSON beside an image, a caption in a tar, a table that a question is about."""
+"""Files that belong to another file or to a row: text and JSON beside an image, a caption in a tar, the table of a question."""
 
 import os
 import stat
@@ -20,9 +20,9 @@ CLASS = "cls"  # the field with the class of an image in webdataset shards
 def read_below(path: Path, source: DatasetSource) -> bytes:
     """Return the content of a text file that a row names, at most ``TEXT_LIMIT_BYTES``.
 
-    The file must be in a folder that media may be read from: ``FLEET_MEDIA_ROOTS``, else the folder of the dataset or its
-    ``media_root``. Otherwise a row could send any file of this machine to the model. Raises ``SampleError``, and
-    ``TransientError`` if the file system is unavailable.
+    The file must be in a folder from which media may be read: a folder of ``FLEET_MEDIA_ROOTS``, or by default the folder of the
+    dataset or its ``media_root``. Without this check, a row could send any file of this machine to the model. Raises
+    ``SampleError``, and ``TransientError`` if the file system is unavailable.
     """
     real = Path(os.path.realpath(path))
     roots = find_media_roots(get_settings(), [source])
@@ -64,9 +64,10 @@ def decode_text(content: bytes, name: str) -> str:
 def complete_row(row: Row, reading: Reading, index: str, caption: tuple[str, str] | None) -> None:
     """Add the index and the caption of a row that already has its media.
 
-    ``caption`` is the name of the caption's field and its text. It becomes the target, unless the row has one. A target that is
-    a caption makes the row free text, unless it is the class of an image (``cls``). Fields that name media become metadata,
-    because the media are known. An id in the row's own fields takes precedence over ``index``.
+    - ``caption`` is the name of the caption's field and its text. The caption becomes the target, unless the row has a target. If
+      the target is a caption and not the class of an image (``cls``), the kind of the row is ``free_text``.
+    - Fields that name media become metadata, because the row already has its media.
+    - An id in the row's own fields takes precedence over ``index``.
     """
     mapped = reading.source.fields
     fields = {}
@@ -88,7 +89,7 @@ def complete_row(row: Row, reading: Reading, index: str, caption: tuple[str, str
 
 
 def read_object(content: bytes, name: str, source: DatasetSource) -> dict[str, Any]:
-    """Return the fields of a JSON object in a file. Raises ``SampleError`` that names the file."""
+    """Return the fields of a JSON object in a file. Raises ``SampleError``, whose message names the file."""
     row = Row(0, name, content)
     try:
         fill_row(row, source)

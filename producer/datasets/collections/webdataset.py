@@ -1,12 +1,13 @@
 """Read webdataset tar shards: one row for each group of members with the same key.
 
 Source: https://github.com/webdataset/webdataset (``webdataset/tariterators.py``, ``base_plus_ext`` and ``group_by_keys``). The
-key of a member is its path up to the first dot of the last component, and the rest is its extension, in lower case. Members of
-one key are consecutive. Members without a key and members named ``__…__`` are skipped. img2dataset
+key of a member is its path up to the first dot of the last component. The rest of the name is its extension, in lower case. Members
+with the same key are consecutive. Members without a key and members named ``__…__`` are skipped. img2dataset
 (https://github.com/rom1504/img2dataset) writes ``.jpg``, ``.txt`` (the caption) and ``.json`` for each key.
 
-Images and videos become byte ranges of the tar, so nothing is copied. ``.json`` adds its fields, and other text members
-(``.txt``, ``.cls``, …) are fields named after their extension. ``.txt``, else ``.cls``, is the target of a row without one.
+Images and videos become byte ranges of the tar, so they are not copied. A ``.json`` member adds its fields to the row. Another text
+member (``.txt``, ``.cls``, …) is a field named after its extension. If a row does not have a target, ``.txt`` is its target, else
+``.cls``.
 """
 
 import os
@@ -38,7 +39,7 @@ _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\x
 
 @dataclass
 class _Shard:
-    """An open tar and the members that no row uses."""
+    """An open tar. ``skipped`` counts the members that no row uses."""
 
     source: DatasetSource
     path: str
@@ -53,7 +54,13 @@ class _Shard:
 
 @dataclass
 class _Group:
-    """The members of one key: the media in order, and the fields and texts by extension. ``error`` is the first fault."""
+    """The members of one key.
+
+    - ``media`` lists the images and videos in order.
+    - ``fields`` contains the fields of ``.json`` members, and ``texts`` maps an extension to the text of its member.
+    - ``extensions`` lists the extensions of all members.
+    - ``error`` is the first error of the group, or None.
+    """
 
     key: str
     media: list[Reference] = field(default_factory=list)
@@ -115,7 +122,7 @@ def _refuse_compressed(source: DatasetSource, path: str, begin: bytes) -> None:
 
 
 def _read_groups(shard: _Shard) -> Iterator[_Group]:
-    """Yield the groups of a shard. If the tar is damaged or cut off, the last group that was read has an error."""
+    """Yield the groups of a shard. If the tar is damaged or cut off, the last group has an error."""
     seen: set[str] = set()
     group: _Group | None = None
     try:
@@ -135,7 +142,7 @@ def _read_groups(shard: _Shard) -> Iterator[_Group]:
                 seen.add(key)
             _add_member(group, member, extension, shard)
     except (tarfile.TarError, SampleError) as error:
-        group = group or _Group("")  # the last group is at fault too, because members of its key may be missing
+        group = group or _Group("")  # the last group gets the error, because members of its key may be missing
         group.error = group.error or SampleError("bad_row", f"{error}; members after it are missing: restore the shard")
     if group:
         yield group
@@ -157,7 +164,7 @@ def _iterate_members(shard: _Shard) -> Iterator[tarfile.TarInfo]:
 
 
 def _split_name(path: str) -> tuple[str, str]:
-    """Return the key and the extension of a member, or empty texts if it has none."""
+    """Return the key and the extension of a member, or two empty texts for a member without a key."""
     name = path.removeprefix("./")
     found = None if _SKIPPED_NAME.match(name) else _NAME.fullmatch(name)
     return (found[1], found[2].lower()) if found else ("", "")

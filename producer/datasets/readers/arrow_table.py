@@ -1,7 +1,7 @@
-"""Read Parquet, and Arrow as a file (Feather) or stream. Nested columns become lists and dicts, and binary cells stay bytes.
+"""Read Parquet files, and Arrow files (Feather) and streams. Nested columns become lists and dicts. Binary cells stay bytes.
 
-Times, durations and decimals become text, because JSON has no such types, and no digit is lost. NaN and infinity have the rules of
-JSON lines. Memory holds a few rows of a Parquet file, or one record batch of an Arrow file.
+Times, durations and decimals become text without losing digits, because JSON does not have these types. NaN and infinity are
+converted as in JSON lines. Memory holds a few rows of a Parquet file, or one record batch of an Arrow file.
 """
 
 from collections.abc import Callable, Iterator
@@ -35,13 +35,13 @@ def read_parquet(source: DatasetSource) -> Iterator[Row]:
         if (found := sum(group.num_rows for group in groups)) != file.metadata.num_rows:
             raise pa.ArrowInvalid(f"the row groups have {found} rows and the footer says {file.metadata.num_rows}")
         widest = max((group.total_byte_size / max(group.num_rows, 1) for group in groups), default=0)
-        # Arrow's allocator keeps freed pages for each thread: threads add 100 MB for pages of 100 MB, and do not save time here.
+        # Arrow's allocator keeps freed pages for each thread. With pages of 100 MB, threads add 100 MB and do not save time here.
         batches = file.iter_batches(_limit_rows(widest), use_threads=False)
         yield from _read_batches(batches, file.schema_arrow, source)
 
 
 def _open_parquet(path: str) -> parquet.ParquetFile:
-    # A buffer makes pyarrow read pages one after another, and not a whole row group at once.
+    # With a buffer, pyarrow reads pages one after another. Without it, pyarrow reads a whole row group.
     return parquet.ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER_BYTES, page_checksum_verification=True)
 
 
@@ -107,7 +107,7 @@ def _make_row(number: int, fields: dict[str, Any], damage: tuple[str, str] | Non
 
 
 def _convert_rows(batch: pa.RecordBatch) -> Iterator[tuple[dict[str, Any], tuple[str, str] | None]]:
-    """Yield the values of each row, and the name and reason of its first column that cannot be read, if there is one."""
+    """Yield the values of each row, and the name and the error of its first column that cannot be read, or None."""
     names = batch.schema.names
     try:
         columns = [_convert_column(column) for column in batch.columns]
@@ -130,7 +130,7 @@ def _convert_row(batch: pa.RecordBatch) -> tuple[dict[str, Any], tuple[str, str]
 
 
 def _convert_column(column: pa.Array) -> list[Any]:
-    column.validate(full=True)  # pyarrow aborts the process at a damaged cell that it has not validated
+    column.validate(full=True)  # without validation, pyarrow aborts the process when it reads a damaged cell
     wanted = _find_plain_type(column.type)
     plain = column if wanted == column.type else column.cast(wanted)
     values: list[Any] = plain.to_pylist(maps_as_pydicts="strict")
@@ -138,7 +138,7 @@ def _convert_column(column: pa.Array) -> list[Any]:
 
 
 def _find_plain_type(found: pa.DataType) -> pa.DataType:
-    """Return the type of which Python's values have a form in JSON, or are bytes."""
+    """Return the Arrow type to cast to, so that the Python values are bytes or have a form in JSON."""
     is_type = pa.types
     if is_type.is_temporal(found) or is_type.is_decimal(found):
         return pa.string()

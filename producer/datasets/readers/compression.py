@@ -1,4 +1,4 @@
-"""Read a file that may be compressed with gzip or zstd. Its first bytes, not its name, determine the compression."""
+"""Read a file that may be compressed with gzip or zstd. The first bytes of the file determine the compression, not its name."""
 
 import gzip
 import zlib
@@ -18,7 +18,7 @@ _BUFFER_BYTES = 256 * 1024
 
 
 class Compression(StrEnum):
-    """The compressions that can be read, by the names of pyarrow."""
+    """The compressions that can be read. The values are pyarrow's names."""
 
     GZIP = "gzip"
     ZSTD = "zstd"
@@ -38,7 +38,7 @@ def find_compression(path: str) -> Compression | None:
 def open_unpacked(path: str, where: str) -> Iterator[BufferedReader]:
     """Open a file for reading its unpacked bytes. The stream of a compressed file cannot seek.
 
-    While the stream is read, raises ``ConfigError``, which begins with ``where``, if the compressed file is cut or damaged.
+    Reading the stream raises ``ConfigError`` if the compressed file is cut off or damaged. The message begins with ``where``.
     """
     compression = find_compression(path)
     with Path(path).open("rb") as packed:
@@ -51,7 +51,7 @@ def open_unpacked(path: str, where: str) -> Iterator[BufferedReader]:
 
 
 class _Unpacked(RawIOBase):
-    """A stream that reports damage of the compressed file as a fault of the dataset."""
+    """A stream of unpacked bytes. It raises ``ConfigError`` if the compressed file is damaged."""
 
     def __init__(self, unpacked: BinaryIO | gzip.GzipFile, where: str) -> None:
         self._unpacked = unpacked

@@ -26,7 +26,7 @@ def read_csv(source: DatasetSource) -> Iterator[Row]:
 
 @register_reader("csv_semicolon")
 def read_csv_semicolon(source: DatasetSource) -> Iterator[Row]:
-    """Yield the rows of a table with semicolons, as spreadsheets write it in many countries."""
+    """Yield the rows of a table with semicolons. Spreadsheets in many countries write this form."""
     return _read_table(source, b";")
 
 

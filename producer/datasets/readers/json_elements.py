@@ -1,7 +1,8 @@
-"""Split a JSON array into the bytes of its elements, without decoding them, in memory for one element.
+"""Split a JSON array into the bytes of its elements without decoding them. Memory holds one element.
 
-A parser such as ijson ends at the first invalid byte of a file, replaces lone surrogates and hides duplicate keys. Here each
-element keeps its bytes. An invalid row does not affect the others, and a byte range of the file can refer to a large image.
+A parser such as ijson stops at the first invalid byte of a file, replaces lone surrogates and hides duplicate keys. This module
+keeps the bytes of each element. So an invalid row does not affect the other rows, and a large image in the file can be referenced
+as a byte range.
 """
 
 import re
@@ -14,7 +15,7 @@ ELEMENT_LIMIT_BYTES = 256 * 2**20
 _BLOCK_BYTES = 256 * 1024
 _TEXT = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 _TOKEN = re.compile(_TEXT.pattern + rb'|["\[\]{},]', re.DOTALL)
-# An element without lists and objects inside, up to the comma or bracket after it: one match instead of one for each token.
+# An element without nested lists and objects, up to the comma or bracket after it. One match finds all of its tokens.
 _FLAT = re.compile(
     rb'(?:\{[^"\[\]{}]*+(?:' + _TEXT.pattern + rb'[^"\[\]{}]*+)*+\}|' + _TEXT.pattern + rb'|[^"\[\]{},]++)[ \t\r\n]*(?=[,\]])',
     re.DOTALL,
@@ -24,7 +25,7 @@ _CLOSING = {b"[": b"]", b"{": b"}"}
 
 
 class Element(NamedTuple):
-    """The bytes of one element without the space around it, its first line (from 1) and its offset in the file."""
+    """One element: the number of its first line (from 1), its offset in the file, and its bytes without surrounding space."""
 
     line: int
     offset: int
@@ -32,7 +33,10 @@ class Element(NamedTuple):
 
 
 class JsonCursor:
-    """A position in a JSON file. ``where`` begins every error message. The stream is at ``offset`` of its file, in ``line``."""
+    """A position in a JSON file.
+
+    Every error message begins with ``where``. ``offset`` and ``line`` are the stream's current position in its file.
+    """
 
     def __init__(self, stream: BinaryIO, where: str, *, offset: int = 0, line: int = 1) -> None:
         self._stream = stream
@@ -56,7 +60,7 @@ class JsonCursor:
         return self._line
 
     def peek(self) -> bytes:
-        """Move past space and return the next byte, or no bytes at the end of the file."""
+        """Skip space and return the next byte, or ``b""`` at the end of the file."""
         while True:
             self._at = _find_space_end(self._window, self._at)
             if self._at < len(self._window):
@@ -73,7 +77,7 @@ class JsonCursor:
         return found
 
     def take_text(self) -> bytes:
-        """Move past a text, such as a key, and return its bytes with its quotes. Raises ``ConfigError``."""
+        """Skip a text, such as a key, and return its bytes with the quotes. Raises ``ConfigError`` for other JSON."""
         if self.peek() != b'"':
             raise self.refuse(f'found {self._show()}; expected a name in "quotes"')
         while (match := _TEXT.match(self._window, self._at)) is None:
@@ -83,9 +87,9 @@ class JsonCursor:
         return match[0]
 
     def iterate_elements(self) -> Iterator[Element]:
-        """Yield the elements of the array at the cursor, and move past it.
+        """Yield the elements of the array at the cursor, and move past the array.
 
-        Raises ``ConfigError`` if the array is not closed, because the rows after the place of the fault would be lost.
+        Raises ``ConfigError`` if the array is not closed, because the rows after the damaged place would be lost.
         """
         self.take(b"[")
         is_last = self.peek() == b"]"
@@ -105,10 +109,10 @@ class JsonCursor:
         return ConfigError(f"{self._where}: line {self.line}: {found}; check that the file is complete JSON")
 
     def _find_end(self, number: int) -> int:
-        """Return where element ``number``, which begins at the cursor, ends in the window: the place of its comma or bracket."""
+        """Return the end of element ``number``, which begins at the cursor: the place of the comma or bracket in the window."""
         if flat := _FLAT.match(self._window, self._at):
             return flat.end()
-        size = 0  # the bytes of the element that are known to be whole tokens
+        size = 0  # the number of bytes of the element that are known to be whole tokens
         expected: list[bytes] = []
         while True:
             for token in _TOKEN.finditer(self._window, self._at + size):
@@ -128,11 +132,11 @@ class JsonCursor:
                 raise self.refuse(f"row {number} begins here and is longer than {ELEMENT_LIMIT_BYTES:,} bytes")
 
     def _read_more(self) -> bool:
-        """Read more bytes into the window, and drop those before the cursor. Return whether the file has more bytes."""
+        """Read more bytes into the window, and drop the bytes before the cursor. Return whether the file had more bytes."""
         kept = self._window[self._at :]
         # The window doubles, so that a large element is searched and copied only a few times.
         block = self._stream.read(max(_BLOCK_BYTES, min(len(kept), ELEMENT_LIMIT_BYTES)))
-        self._line, self._counted = self.line, 0  # before the window changes
+        self._line, self._counted = self.line, 0  # count the lines before the window changes
         self._window_offset += self._at
         self._window, self._at = kept + block, 0
         return bool(block)

@@ -1,7 +1,7 @@
-"""Read a JSON file: an array of objects, or an object of lists (one list per column). Rows have the rules of JSON lines.
+"""Read a JSON file: an array of objects, or an object of lists (one list per column). The rules of JSON lines apply to its rows.
 
-Memory holds one row. An object of lists is read twice: once to find its lists and count their elements, and then all lists side by
-side. A file of one object per line, which some tools name ``.json``, is read as JSON lines.
+Memory holds one row. An object of lists is read twice. The first pass finds the lists and counts their elements. The second pass
+reads all lists at the same time. Some tools write JSON lines to a file named ``.json``; such a file is read as JSON lines.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from producer.datasets.readers.lines import open_text, skip_bom
 from producer.datasets.registry import register_reader
 from producer.datasets.rows import Row, find_fault
 
-_MOST_COLUMNS = 256  # each is read with a file handle of its own
+_MOST_COLUMNS = 256  # each column is read with its own file handle
 _SKIP_BYTES = 2**20
 
 

@@ -1,4 +1,4 @@
-"""Read JSON lines: one object per line, in UTF-8. Blank lines are skipped. A line that is not an object is an invalid row.
+"""Read JSON lines: one object per line in UTF-8. Blank lines are skipped. A line that is not an object is an invalid row.
 
 NaN, Infinity and lone surrogates are not valid JSON, but Python's json module writes them. A line that contains them is
 decoded again with that module. NaN or infinity becomes ``None`` in metadata and a ``bad_field`` fault in a field of the

@@ -34,7 +34,8 @@ _OTHER_KINDS = {
 def open_text(source: DatasetSource) -> Iterator[BufferedReader]:
     """Open a text dataset for reading its unpacked bytes.
 
-    Raises ``ConfigError`` if its first bytes indicate another format, and while it is read if a compressed file is damaged.
+    Raises ``ConfigError`` if the first bytes indicate another format. Reading a damaged compressed file also raises
+    ``ConfigError``.
     """
     where = f"dataset {source.name!r}: path: {source.path}"
     with open_unpacked(source.path, where) as stream:

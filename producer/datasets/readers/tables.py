@@ -1,4 +1,4 @@
-"""What all tables of text have in common: the header, the shape of a row, and the text of a cell."""
+"""The common parts of all tables of text: the header, the shape of a row, and the text of a cell."""
 
 from collections import Counter
 from collections.abc import Collection
@@ -34,7 +34,7 @@ def read_header(record: Record | None, source: DatasetSource, delimiter: bytes =
 
 
 def find_letters(header: Collection[str]) -> frozenset[str]:
-    """Return the columns A, B, … of a table that has both A and B. An empty cell of theirs is an absent option, as null is."""
+    """Return the option columns A, B, … of a table that has both A and B. An empty cell in them is an absent option, like null."""
     return frozenset(ascii_uppercase).intersection(header) if {"A", "B"} <= set(header) else frozenset()
 
 
@@ -50,7 +50,7 @@ def explain_missing_question(source: DatasetSource, header: tuple[str, ...], exp
 def find_shape_fault(
     record: Record, cells: int, header: tuple[str, ...], header_line: bytes, source: DatasetSource
 ) -> Fault | None:
-    """Return the fault of a record with an unclosed quote or a wrong number of cells, or that repeats the header."""
+    """Return the fault of a record that has an unclosed quote or a wrong number of cells, or that repeats the header."""
     if not record.is_whole:
         found = "a cell has an unclosed quote; expected a closing quote"
     elif cells != len(header):

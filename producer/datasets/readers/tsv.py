@@ -34,7 +34,7 @@ def read_records(stream: BinaryIO, delimiter: bytes = b"\t", *, offset: int = 0)
     """Yield the records from the current position of ``stream``, which is ``offset``. Blank lines are skipped."""
     line = 1
     ahead: deque[bytes] = deque()  # the lines after a line with an unclosed quote
-    is_rest_open = False  # whether no line ahead, up to the end of the file, closes a quote that is open before it
+    is_rest_open = False  # whether a quote before the lines ahead stays open up to the end of the file
 
     def read_line() -> bytes:
         return ahead.popleft() if ahead else stream.readline(RECORD_LIMIT_BYTES)

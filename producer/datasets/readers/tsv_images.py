@@ -1,8 +1,8 @@
 """The image cells of a VLMEvalKit TSV: base64, the ``index`` of another row, or a list literal of these.
 
-Small images are copied into the sample. Larger images stay in the file, and the sample refers to their byte ranges. Other rows
-are found with an index of the whole file (16 bytes per row), which is built at its first use. The images of a compressed file are
-all copied into the sample, and the index then refers to an unpacked temporary copy of the file.
+Small images are copied into the sample. Larger images stay in the file, and the sample refers to their byte ranges. An index of the
+whole file (16 bytes per row) finds other rows. It is built at its first use. All images of a compressed file are copied into the
+sample, and the index of such a file refers to an unpacked temporary copy.
 """
 
 import re
@@ -26,7 +26,7 @@ from producer.datasets.readers.tsv import Record, Span, read_cell, read_records,
 
 # VLMEvalKit's rule: image text of at most this many characters is the index of the row that has the image.
 INDEX_LIMIT = 64
-# One text of a list literal as written in the file: in single quotes, in double quotes (which csv doubles), or unquoted.
+# One text of a list literal as written in the file: in single quotes, in double quotes (doubled in CSV), or unquoted.
 _ELEMENT = re.compile(rb"""'([^']+)'|"+([^"]+)"+|([^\s\[\],'"]+)""")
 _UTF8_BYTES = 4
 _KEPT_ROWS = 256  # each of their images has at most INLINE_LIMIT_BYTES

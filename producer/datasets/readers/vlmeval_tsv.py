@@ -1,13 +1,19 @@
 """Read VLMEvalKit's TSV format (source: its code of 2026-08-18): a header, one row per question, images as base64 in the row.
 
-Columns: ``index``, ``question``, ``hint``, ``A`` … ``Z`` (options, if both A and B are present) or else ``choices`` (a list),
-``answer`` (a letter, Yes or No, text, or a list literal of accepted texts), ``image`` (base64, the index of another row, or a list
-literal of these) or else ``image_path``, ``video_path`` or else ``video``, and this project's ``group`` and ``messages``. All other
-columns become metadata as text. An empty cell counts as absent. ``fields`` maps our names to other columns.
+Columns:
 
-VLMEvalKit derives the question kind from the whole dataset, and so does this project (``survey``): a row with options is multiple
-choice; the other rows are yes/no if all of their answers are yes or no, and otherwise short text. A ``kind`` column applies if its
-value is a known kind.
+- ``index``, ``question`` and ``hint``;
+- ``A`` … ``Z`` (options, if both A and B are present), or else ``choices`` (a list);
+- ``answer``: a letter, Yes or No, text, or a list literal of accepted texts;
+- ``image`` (base64, the index of another row, or a list literal of these), or else ``image_path``;
+- ``video_path``, or else ``video``;
+- this project's ``group`` and ``messages``.
+
+All other columns become metadata as text. An empty cell counts as absent. ``fields`` maps our names to other columns.
+
+VLMEvalKit derives the question kind from the whole dataset. This project does the same (``survey``): a row with options is multiple
+choice. The other rows are yes/no if all of their answers are yes or no, else short text. A ``kind`` column applies if its value is
+a known kind.
 """
 
 from collections.abc import Iterator
@@ -52,7 +58,7 @@ class _Table:
 
 @register_reader("vlmeval_tsv", endings=(".tsv",))
 def read_vlmeval_tsv(source: DatasetSource) -> Iterator[Row]:
-    """Yield the rows of a VLMEvalKit TSV. Raises ``ConfigError`` if the header lacks a required column."""
+    """Yield the rows of a VLMEvalKit TSV. Raises ``ConfigError`` if a required column is missing in the header."""
     with open_text(source) as stream:
         records = read_records(stream, offset=skip_bom(stream))
         table = _read_table(next(records, None), source)
@@ -81,7 +87,10 @@ def _read_table(record: Record | None, source: DatasetSource) -> _Table:
 
 
 def _find_columns(header: list[str], reading: Reading) -> dict[str, str]:
-    """Map our names to the columns that become sample fields. Raises ``ConfigError`` if two kinds of columns hold the options."""
+    """Map our names to the columns that become fields of the sample.
+
+    Raises ``ConfigError`` if both a mapped column and the columns A, B, … contain options.
+    """
     names = reading.names | {ours: (theirs, *reading.names[ours]) for ours, theirs in _PREFERRED.items()}
     names |= {ours: (theirs,) for ours, theirs in reading.source.fields.items()}
     found = {ours: [name for name in names[ours] if name in header] for ours in sorted({*_READ, *reading.source.fields})}
@@ -105,7 +114,7 @@ def _find_roles(header: tuple[str, ...], present: dict[str, str], source: Datase
         special |= dict.fromkeys(ascii_uppercase, "option")
     special |= dict.fromkeys(present.values(), "field")
     if present.get("video") == "video_path" and "video" not in source.fields:
-        special["video"] = "field"  # it serves rows with an empty cell in video_path
+        special["video"] = "field"  # it applies to rows with an empty cell in video_path
     special |= {present[role]: role for role in ("image", "image_path") if role in present}
     special |= dict.fromkeys(source.ignore, "ignored")
     return tuple(special.get(name, "metadata") for name in header)
@@ -139,7 +148,7 @@ def _read_row(record: Record, number: int, table: _Table) -> Row:
 
 
 def _find_clip_fault(row: Row, table: _Table) -> Fault | None:
-    """Return the fault of a row whose video is the id of a clip, a text without a file ending, and not a file."""
+    """Return the fault of a row whose video is the id of a clip: a text without a file ending that is not a file."""
     for name in dict.fromkeys((table.columns.get("video", "video"), "video")):
         value = row.fields.get(name, ())
         for text in (value,) if isinstance(value, str) else value:

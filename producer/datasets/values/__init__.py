@@ -1,1 +1,1 @@
-"""The values of fields that have several forms: literals of tables, options with targets, and conversations."""
+"""Convert the values of fields with several forms: literals in tables, options with targets, and conversations."""

@@ -9,7 +9,7 @@ from producer.datasets.fields import misfit, to_plain_text
 from producer.datasets.values.literals import read_literal
 
 _LETTERS = frozenset(ascii_uppercase)
-_ABSENT = ("none", "null", "nan")  # how tables write an absent list
+_ABSENT = ("none", "null", "nan")  # tables write an absent list in these forms
 
 
 def to_options(value: Any) -> dict[str, str]:
@@ -64,9 +64,11 @@ def _to_position(value: Any) -> int:
 def to_letters(value: Any, options: dict[str, str], *, are_listed: bool) -> tuple[str, ...]:
     """Return the multiple-choice targets in the value of a field as option letters.
 
-    A target is a letter, the text of exactly one option, or, if the options are a list (``are_listed``), a whole number: the
-    position in the list, counted from 0, as in Hugging Face datasets. Raises ``SampleError`` for a target that does not match an
-    option, because every answer would silently count as wrong, and for a number or letter of a list that is another option's text.
+    A target is a letter or the text of exactly one option. If the options are a list (``are_listed``), a target can also be a whole
+    number: the position in the list, counted from 0, as in Hugging Face datasets.
+
+    Raises ``SampleError`` for a target that does not match an option, because every answer would silently count as wrong. If the
+    options are a list, also raises ``SampleError`` for a position or letter of one option that is the text of another option.
     """
     letters = []
     for one in value if isinstance(value, list) else [value]:
@@ -78,7 +80,11 @@ def to_letters(value: Any, options: dict[str, str], *, are_listed: bool) -> tupl
 
 
 def _check_letter(letter: str, options: dict[str, str], *, are_listed: bool) -> str:
-    """Return the letter of an option. In a list, which shows no letters, it may also be meant as the text of another option."""
+    """Return the letter of an option.
+
+    Raises ``SampleError`` if the options are a list and the letter is also the text of another option. A list does not show
+    letters, so the text may be meant.
+    """
     others = [other for other, option in options.items() if option.strip() == letter and other != letter]
     if are_listed and others and options[letter].strip() != letter:
         raise SampleError(

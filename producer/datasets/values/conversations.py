@@ -1,11 +1,11 @@
-"""The conversation of a row as messages with their media in place.
+"""Read the conversation of a row as messages with the media at their places.
 
-Two forms are known: turns with ``from`` and ``value`` (LLaVA, ShareGPT), and messages with ``role`` and ``content`` (OpenAI), in
-which ``content`` is a text or a list of parts. A line of an OpenAI batch file holds messages in its ``body``.
+A conversation has one of two forms: turns with ``from`` and ``value`` (LLaVA, ShareGPT), or messages with ``role`` and ``content``
+(OpenAI). In the second form, ``content`` is a text or a list of parts. A line of an OpenAI batch file has messages in its ``body``.
 
 If the last message is from the assistant, it is the target and is not sent. Earlier assistant messages are sent as written.
-A marker (``<image>``, ``<image 1>``, ``<video>``) and a part without media of its own stand for media of the row's own fields.
-Own media that nothing names come first in the last user message.
+A marker (``<image>``, ``<image 1>``, ``<video>``) stands for media of the row's own fields, and so does a part that does not
+contain media. Media of the row that no marker and no part names come first in the last user message.
 """
 
 import re
@@ -37,7 +37,10 @@ _MEDIA_PARTS: dict[str, MediaKind] = {
 
 
 class Conversation(NamedTuple):
-    """The messages of a row. Their numbers are indices of ``media``. ``question`` is the text of the last user message."""
+    """The messages of a row. A number in a message is an index of ``media``.
+
+    ``question`` is the text of the last user message. ``target`` is the text of a last assistant message, or None.
+    """
 
     messages: tuple[Message, ...]
     media: tuple[Reference, ...]
@@ -46,9 +49,11 @@ class Conversation(NamedTuple):
 
 
 class _Slot(NamedTuple):
-    """A place for media of the row's own fields. ``number`` counts them by kind from 1; None means the first unused one.
+    """A place for an image or video of the row's own fields.
 
-    If ``is_required`` is false and the row has no such media, the slot is the text ``written``.
+    - ``number`` is its number among the media of this kind, from 1. None means the first one that is not used yet.
+    - ``written`` is the text of the marker.
+    - ``is_required`` is false if the marker counts as text in a row without media of this kind.
     """
 
     kind: MediaKind
@@ -63,7 +68,7 @@ class _Turn(NamedTuple):
 
 
 def read_conversation(value: Any, own: Sequence[Reference], read_media: ReadMedia) -> Conversation:
-    """Return the conversation of a row whose own fields hold the media ``own``. Raises ``SampleError``.
+    """Return the conversation of a row. ``own`` lists the media of the row's own fields. Raises ``SampleError``.
 
     ``read_media`` returns the media in the value of a part.
     """
@@ -135,7 +140,8 @@ def _read_content(content: Any, role: Role, read_media: ReadMedia, *, is_llava: 
 def _read_media_part(part: dict[str, Any], kind: MediaKind, read_media: ReadMedia) -> Iterator[Reference | _Slot]:
     """Yield the media of a part, such as ``{"type": "image_url", "image_url": {"url": …}}`` or ``{"type": "image", "path": …}``.
 
-    A part without a value, as in Hugging Face chat datasets, is a slot for the row's own media. Its ``index`` counts them from 0.
+    A part without a value, as in Hugging Face chat datasets, is a slot for the row's own media. Its ``index`` is the position of
+    the image or video, counted from 0.
     """
     names = (part["type"], "image_url", "video_url", kind)
     value = next((part[name] for name in names if part.get(name) is not None), None)
@@ -164,7 +170,10 @@ def _split_text(text: str, *, is_llava: bool) -> Iterator[str | _Slot]:
 
 
 def _check_order(roles: list[Role]) -> None:
-    """Raise ``SampleError`` unless user and assistant alternate, from a user to a user, after at most one system message."""
+    """Raise ``SampleError`` for a wrong order of roles.
+
+    At most one system message comes first. Then user and assistant alternate. The first and the last of these turns are the user's.
+    """
     offset = 1 if roles[:1] == ["system"] else 0
     spoken = roles[offset:]
     if "system" in spoken:
@@ -184,7 +193,7 @@ def _check_order(roles: list[Role]) -> None:
 
 
 class _OwnMedia:
-    """The media of the row's own fields. A slot takes one by its number, or the first one of its kind that is not used yet."""
+    """The media of the row's own fields. A slot takes the one with its number, or the first unused one of its kind."""
 
     def __init__(self, own: Sequence[Reference]) -> None:
         kinds = [reference.media.kind for reference in own]
@@ -192,7 +201,10 @@ class _OwnMedia:
         self.unused = dict.fromkeys(range(len(own)))
 
     def take(self, slot: _Slot) -> int | None:
-        """Return the index of the media for a slot, or None if the slot is text. Raises ``SampleError`` if there is none."""
+        """Return the index of the image or video for a slot, or None if the slot is text.
+
+        Raises ``SampleError`` if the row does not have this image or video.
+        """
         positions = self._positions[slot.kind]
         if not positions and not slot.is_required:
             return None
@@ -204,14 +216,14 @@ class _OwnMedia:
             marker = slot.written.strip() or f"a part of type {slot.kind}"
             raise SampleError(
                 "bad_field",
-                f"{marker} has no {slot.kind}, because the row has {len(positions)}; expected as many as the turns name",
+                f"{marker} has no {slot.kind}, because the row has {len(positions)}; expected one for each marker and part",
             )
         self.unused.pop(fitting[0], None)
         return fitting[0]
 
 
 def _place_media(turns: Sequence[_Turn], own: Sequence[Reference]) -> tuple[list[list[str | int]], list[Reference]]:
-    """Return the content of each turn with indices in place of media, and the media."""
+    """Return the content of each turn, with indices in place of media, and the list of all media."""
     media, owned = list(own), _OwnMedia(own)
     placed: list[list[str | int]] = []
     for number, turn in enumerate(turns, start=1):

@@ -1,6 +1,6 @@
-"""Lists and objects that a table holds as text: JSON, or a Python literal as pandas and VLMEvalKit write it.
+"""Lists and objects that a table contains as text: JSON, or Python literals as pandas and VLMEvalKit write them.
 
-Numbers stay as written (``0.50``, ``1e3``), because an option is a text and not a value.
+Numbers stay as written (``0.50``, ``1e3``), because an option is a text, not a number.
 """
 
 import ast
@@ -17,7 +17,7 @@ _WARNING_FILTERS = Lock()  # the filters belong to the process, and several thre
 
 
 class WrittenNumber(str):
-    """A number of a literal, as it is written."""
+    """A number in a literal, as written."""
 
     __slots__ = ()
 
@@ -48,11 +48,11 @@ def _read_python(text: str) -> Any:
             warnings.simplefilter("ignore")  # Python warns about escapes such as \d, which are common in answers
             return _evaluate(ast.parse(text, mode="eval").body, text)
     except (ValueError, TypeError, SyntaxError, tokenize.TokenError, MemoryError, RecursionError):
-        return None  # TypeError: a list is a key
+        return None  # TypeError: a key is a list
 
 
 def _joins_strings(text: str) -> bool:
-    """Return whether two strings stand side by side. NumPy prints lists so, and Python would read them as one string."""
+    """Return whether two strings are adjacent. NumPy prints lists in this form, and Python would read them as one string."""
     tokens = [token.type for token in tokenize.generate_tokens(io.StringIO(text).readline) if token.type != tokenize.NL]
     return any(first == second == tokenize.STRING for first, second in pairwise(tokens))
 

@@ -1,6 +1,6 @@
 """The format ``captions``: one text file for each row, named after its image, such as ``shape.png.txt``.
 
-Only ``ok`` samples have a file. The file contains the text in UTF-8 and nothing else.
+Only ``ok`` samples get a file. The file contains only the text, in UTF-8.
 """
 
 import os
@@ -21,7 +21,7 @@ ENDING = ".txt"
 
 
 class Change(StrEnum):
-    """What writing a file changed."""
+    """The effect of writing a file."""
 
     WRITTEN = "written"
     REPLACED = "replaced"
@@ -31,7 +31,8 @@ class Change(StrEnum):
 def write_captions(run: PlannedRun, store: Store, folder: Path, field: TextField, naming: Naming) -> Exported:
     """Write a file for each row with an ``ok`` outcome and a name.
 
-    Raises ``ConfigError`` before it writes anything if two rows have the same name, and if a file cannot be written.
+    Raises ``ConfigError`` before it writes any file if rows of two samples have the same name or if no row has a name. Also raises
+    ``ConfigError`` if a file cannot be written.
     """
     namer = Namer(run.spec, naming)
     namer.check_names(run, store)
@@ -57,7 +58,7 @@ def write_captions(run: PlannedRun, store: Store, folder: Path, field: TextField
 
 
 def _write_file(path: Path, text: str) -> Change:
-    """Write a text file atomically, unless it has this content already."""
+    """Write a text file atomically, unless it already has this content."""
     content = text.encode()
     try:
         found = _read_file(path)

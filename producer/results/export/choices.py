@@ -1,4 +1,4 @@
-"""The choices of ``producer export``. This module imports nothing heavy, so that ``--help`` is fast."""
+"""The values of the options of ``producer export``. This module does not import large libraries, so that ``--help`` is fast."""
 
 from enum import StrEnum
 
@@ -12,7 +12,7 @@ class TextField(StrEnum):
 
 
 class Naming(StrEnum):
-    """The origin of the name of a row's file: the name of its image file, the path of its image file, or the row's id."""
+    """The source of the name of a row's exported file: the name of its image file, the path of its image file, or the row's id."""
 
     FILE = "file"
     PATH = "path"

@@ -8,7 +8,10 @@ _MOST_SHOWN = 20
 
 
 class LeftOut(Record):
-    """A row without a file. ``reason`` is an error code, the violations of its last attempt, or why an ``ok`` row has no file."""
+    """A row without a file.
+
+    ``reason`` is an error code, the violations of the last attempt, or the reason why an ``ok`` row has no file.
+    """
 
     dataset: str
     index: str
@@ -20,9 +23,10 @@ class LeftOut(Record):
 class Exported(Record):
     """The counts of an export, and the rows that have no file.
 
-    ``written`` counts new files, ``replaced`` files with another text before, and ``unchanged`` files that had the same text.
-    ``statuses`` counts rows by the status of their sample. ``unlisted`` counts duplicate rows that the plan counts but does not
-    list, so that they have no file. Plans of earlier versions do not list duplicates.
+    - ``written`` counts new files, ``replaced`` files whose text has changed, and ``unchanged`` files that had the same text.
+    - ``statuses`` counts rows by the status of their sample.
+    - ``unlisted`` counts duplicate rows without a file, because plans of earlier versions count duplicates but do not list them.
+    - ``left_out`` lists the rows without a file.
     """
 
     written: int = 0

@@ -1,4 +1,4 @@
-"""The names of exported files. A name is a relative path below the output folder; it cannot lead out of that folder."""
+"""The names of exported files. A name is a relative path that always stays below the output folder."""
 
 import os
 import posixpath
@@ -34,10 +34,10 @@ class Namer:
         self._sources = {source.name: source for source in spec.datasets}
 
     def name_row(self, row: Row) -> str | None:
-        """Return the row's name, such as ``shape.png``, or None if the plan does not hold what it is named after.
+        """Return the row's name, such as ``shape.png``, or None if it has no usable name.
 
-        That is the case for an embedded image and for a row without media, unless rows are named after their ids. A name that is
-        too long for a file system also gives None.
+        Unless rows are named after their ids, an embedded image and a row without media have no name. A name that is too long for a
+        file system is not usable.
         """
         if self._naming is Naming.ID:
             path: str | None = row.index
@@ -51,14 +51,14 @@ class Namer:
         return f"{row.sample.dataset}/{name}" if len(self._sources) > 1 else name
 
     def name_rows(self, sample: Sample) -> Iterator[tuple[Row, str | None]]:
-        """Yield the rows of a sample with their names. Omit a row with the name of an earlier one: it has the same text."""
-        met: set[str] = set()
+        """Yield the rows of a sample with their names. Omit a row with the same name as an earlier row: the text is the same."""
+        seen: set[str] = set()
         for row in list_rows(sample):
             name = self.name_row(row)
-            if name not in met:
+            if name not in seen:
                 yield row, name
             if name is not None:
-                met.add(name)
+                seen.add(name)
 
     def check_names(self, run: PlannedRun, store: Store) -> None:
         """Raise ``ConfigError`` if rows of two samples have the same name, or if no row has a name."""
@@ -87,7 +87,10 @@ def _place(row: Row) -> str:
 
 
 def _find_media_path(media: Media, source: DatasetSource) -> str | None:
-    """Return the path of a media file below the media root of its dataset, or else its whole path. A URL gives host and path."""
+    """Return the path of a media file relative to the media root of its dataset, or its whole path if it is outside that folder.
+
+    For a URL, return its host and path.
+    """
     path = find_path(media)
     if path is None:
         if media.uri is None or media.offset is not None:
@@ -99,5 +102,5 @@ def _find_media_path(media: Media, source: DatasetSource) -> str | None:
 
 
 def _confine(path: str) -> str:
-    """Return the path without a root, ``.`` and ``..``, so that it stays below the folder that it is joined to."""
+    """Return the path without a root, ``.`` and ``..``, so that it stays below the folder to which it is joined."""
     return posixpath.normpath(f"/{path}").lstrip("/")

@@ -1,4 +1,4 @@
-"""The registry of export formats. A new format is one module with a writer, and one line in ``FORMATS``."""
+"""The registry of export formats. A new format needs a module with a writer and a line in ``FORMATS``."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +20,8 @@ Writer = Callable[["PlannedRun", "Store", Path, TextField, Naming], "Exported"]
 def load_writer(name: str) -> Writer:
     """Return the writer of the format ``name``, a key of ``FORMATS``.
 
-    A writer takes a run, its store, the output folder and the choices of the user. It raises ``ConfigError`` if it cannot write.
+    A writer takes a run, its store, the output folder, and the text field and naming that the user has chosen. It raises
+    ``ConfigError`` if it cannot write.
     """
     writer: Writer = import_object(FORMATS[name], what="export format")
     return writer

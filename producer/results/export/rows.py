@@ -1,4 +1,4 @@
-"""The rows of a run as an export sees them: the samples of the plan and their twins, with the outcomes."""
+"""The rows of a run for an export: the samples of the plan and their twins, with the outcomes."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +28,7 @@ class Row:
 
     @property
     def media(self) -> Media | None:
-        """Return the row's first media, or None."""
+        """Return the row's first image or video, or None."""
         media = (self.twin and self.twin.media) or self.sample.media
         return media[0] if media else None
 
@@ -37,7 +37,7 @@ class Row:
 
 
 def list_rows(sample: Sample) -> Iterator[Row]:
-    """Yield the rows that have this sample's request."""
+    """Yield the rows with this sample's request: the row of the sample, and its twins."""
     yield Row(sample)
     for twin in sample.twins:
         yield Row(sample, twin)

@@ -89,7 +89,7 @@ def make_page() -> str:
     """Return ``docs/reference.md`` as Markdown."""
     parts = [
         "## Fields of a row\n",
-        "`fields: {NAME: COLUMN}` of a dataset maps a column of another name. All other columns become metadata.\n",
+        "`fields: {NAME: COLUMN}` of a dataset maps a column with another name. All other columns become metadata.\n",
         _write_table(("our name", "names in the file", "value", "meaning"), _list_row_fields()),
         "## Run spec\n",
         "A run spec is a YAML file: `producer enqueue run.yaml`. `--set FIELD=VALUE` replaces a field, for example",
@@ -100,7 +100,7 @@ def make_page() -> str:
         "`engine_options` of vllm are the [engine arguments of vLLM](https://docs.vllm.ai/en/latest/configuration/engine_args.html).\n",
         *(_write_section(section) for section in PROFILE),
         "## Validators\n",
-        "A validator checks the form of an answer, never the target. `package.module:function` names a validator of your own.\n",
+        "A validator checks the form of an answer, never the target. `package.module:function` names your own validator.\n",
         _write_table(("name", "argument", "meaning"), _list_validators()),
         "## Settings\n",
         _describe(inspect.getdoc(Settings) or "") + " They come from the environment or from `.env`.\n",
@@ -111,10 +111,10 @@ def make_page() -> str:
         "### attempts\n",
         _write_table(("field", "type", "meaning"), _list_columns(OUTCOME_SCHEMA.field("attempts").type.value_type, Attempt)),
         "## Error codes of samples\n",
-        "`error_code` in the results is one of these. `producer evaluate RUN` prints the advice, too.\n",
+        "`error_code` in the results is one of these. `producer evaluate RUN` also prints the advice.\n",
         _write_table(("code", "meaning", "what to do"), _list_error_codes()),
         "## Exit codes\n",
-        "0 means that the command has done its work. Codes from 70 are those of worker processes; `workers start` acts on them.\n",
+        "0 means success. Codes from 70 are exit codes of worker processes, which `workers start` handles.\n",
         _write_table(("code", "meaning"), _list_exit_codes()),
     ]
     return _HEAD + "\n".join(parts)

@@ -39,7 +39,7 @@ _untyped(transformers_logging).disable_progress_bar()  # a worker writes a log o
 _OUT_OF_MEMORY_TEXTS = ("out of memory", "can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
 _DEVICE_ERROR_TEXTS = ("device-side assert", "CUDA error")
 _MESSAGE_CHARACTERS = 500
-_PROBE = "vlm fleet probe"  # a text that no chat template contains
+_PROBE = "vlm fleet probe"  # a text that chat templates do not contain
 
 
 class HfOptions(Spec):
@@ -121,14 +121,14 @@ class HfModel:
             raise SampleError("engine_rejected", f"the model's chat template rejected the conversation: {error}") from error
         placeholder, images = getattr(self._processor, "image_token", None), len(request.shown)
         if placeholder and (found := text.count(placeholder)) != images:
-            message = f"the prompt has the image placeholder {placeholder!r} {found} times, expected {images}, one for each image"
+            message = f"the prompt has the image placeholder {placeholder!r} {found} times; expected {images}, one for each image"
             raise SampleError("engine_rejected", f"{message}; remove the placeholder from the question")
         return text
 
     def _write_content(self, message: Message) -> str | list[dict[str, str]]:
         if self._takes_parts:
             return [{"type": "text", "text": part} if isinstance(part, str) else {"type": "image"} for part in message.content]
-        # vLLM joins the parts for such templates in the same way, so that both engines send the same prompt.
+        # vLLM joins the parts in the same way for templates that take only a text, so both engines send the same prompt.
         return "\n".join(part if isinstance(part, str) else self._processor.image_token for part in message.content)
 
     def _takes_list(self) -> bool:
@@ -138,7 +138,7 @@ class HfModel:
                 text = self._processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
                 if _PROBE in text and "'type'" not in text:
                     return isinstance(content, list)
-        return True  # a template with further requirements, which reports them for each request
+        return True  # the template has further requirements; each request reports them as an error
 
     def render_long(self, request: Request) -> str:
         """Return the rendered prompt of a request with a long text. Call this from one thread only.

@@ -193,7 +193,7 @@ def test_answer_is_determined_by_the_seed(model: type[MMadaModelLM], tokenizer: 
 
 @pytest.mark.parametrize(
     ("request_fields", "message"),
-    [({"images": 2}, "takes at most one image, the request has 2"), ({"top_p": 0.9}, "does not support top_p 0.9")],
+    [({"images": 2}, "takes at most one image, but the request has 2"), ({"top_p": 0.9}, "does not support top_p 0.9")],
 )
 def test_unsupported_request_is_a_sample_error(model: type[MMadaModelLM], request_fields: dict[str, Any], message: str) -> None:
     with pytest.raises(SampleError, match=message):
@@ -208,7 +208,7 @@ def test_unsupported_request_is_a_sample_error(model: type[MMadaModelLM], reques
     ],
 )
 def test_image_after_a_text_is_a_sample_error(model: type[MMadaModelLM], messages: tuple[Message, ...]) -> None:
-    with pytest.raises(SampleError, match="takes its image before all questions, the request has it after a text"):
+    with pytest.raises(SampleError, match="takes its image before all questions, but the request has it after a text"):
         ask(replace(make_request(), messages=messages))
     assert model.asked == []
 

@@ -92,7 +92,7 @@ def test_marked_media_reach_the_engine_in_place(worker: Worker, fleet: Fleet) ->
             )
         ],
         "3": [("user", [f"What does the tag <image> mean in HTML?{word}"])],
-        "4": "bad_field: row 4: <image 2> names a missing image, the row has 1 image; correct the marker or add the image",
+        "4": "bad_field: row 4: <image 2> names a missing image, but the row has 1 image; correct the marker or add the image",
     }
 
 

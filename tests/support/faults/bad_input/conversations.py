@@ -1,4 +1,4 @@
-"""Faulty conversations, options and targets of rows, and unusual ones that are valid."""
+"""Faulty conversations, options and targets of rows, and unusual rows that are valid."""
 
 from typing import Any
 
@@ -68,13 +68,13 @@ CONVERSATIONS = (
         "marker without an image",
         "`<image>` in a conversation without an image",
         {"conversations": [_tell("human", "<image>\nWhat is it?")]},
-        "'conversations': <image> has no image, because the row has 0; expected as many as the turns name",
+        "'conversations': <image> has no image, because the row has 0; expected one for each marker and part",
     ),
     _refuse(
         "more markers than images",
         "two `<image>` and one image",
         {"image": "a.png", "conversations": [_tell("human", "<image>\n<image>\nWhich?")]},
-        "'conversations': <image> has no image, because the row has 1; expected as many as the turns name",
+        "'conversations': <image> has no image, because the row has 1; expected one for each marker and part",
     ),
     _refuse(
         "marker in an earlier answer",
@@ -134,7 +134,7 @@ CONVERSATIONS = (
         "conversation with an answer",
         "turns of LLaVA with an image",
         "ok",
-        "asked with the image in the place of the marker; the answer is the target",
+        "sent with the image at the place of the marker; the answer is the target",
         make_lines({"image": "a.png", "conversations": [_tell("human", "<image>\nWhat is it?"), _tell("gpt", "ok")]}),
         prepare=_IMAGE,
         seen="8x6 #ff0000",
@@ -143,13 +143,13 @@ CONVERSATIONS = (
         "conversation as a literal",
         "messages as the text of a Python list",
         {"messages": repr([_say("user", "Why?"), _say("assistant", "ok")])},
-        "asked as messages",
+        "sent as messages",
     ),
     _accept(
         "marker without any media",
         "`What does the tag <image> mean?`",
         {"question": "What does the tag <image> mean?"},
-        "asked unchanged, because a question may be about the tag",
+        "sent unchanged, because a question may be about the tag",
     ),
     _accept(
         "options as a literal",
@@ -158,7 +158,7 @@ CONVERSATIONS = (
         "two options, exactly as written",
     ),
     RowCase(
-        "rows that ask the same",
+        "rows with the same request",
         "one question in two splits",
         "ok",
         "sent once; each row has its own result",

@@ -32,8 +32,8 @@ DATASETS = (
         "a file whose column `img` holds data URLs, and no other media",
         "wrong.jsonl",
         b'{"question": "What is it?", "img": "data:image/png;base64,aaaa"}\n',
-        "…wrong.jsonl: column 'img' holds media in 1 rows, and no field uses it, so the questions would be asked without media; "
-        "expected fields: {image: img} in the dataset, or ignore: [img] to ask without it",
+        "…wrong.jsonl: column 'img' holds media in 1 rows, and no field uses it, so the questions would be sent without media; "
+        "expected fields: {image: img} in the dataset, or ignore: [img] to send them without it",
     ),
     _refuse_content(
         "rows without questions",
@@ -41,7 +41,7 @@ DATASETS = (
         "wrong.jsonl",
         b'{"ask": "What is it?", "label": "x"}\n' * 3,
         "wrong.jsonl: no row has a question; columns: ask, label; expected fields: {question: COLUMN, target: label} in the "
-        "dataset, or question: TEXT in the dataset, which asks the same about every row",
+        "dataset, or question: TEXT in the dataset, which is the question of every row",
     ),
     _refuse_content(
         "only faulty rows",

@@ -32,7 +32,7 @@ def _make_parquet(question: pa.Array, **columns: list[Any]) -> bytes:
 
 
 def _make_text(*texts: bytes) -> pa.Array:
-    """Return a column of text whose bytes need not be UTF-8."""
+    """Return a column of text whose bytes may be invalid UTF-8."""
     ends = [sum(map(len, texts[:number])) for number in range(len(texts) + 1)]
     return pa.Array.from_buffers(
         pa.string(), len(texts), [None, pa.array(ends, pa.int32()).buffers()[1], pa.py_buffer(b"".join(texts))]
@@ -97,7 +97,7 @@ CSV = (
     ),
     RowCase(
         "CSV named .tsv.txt",
-        "an ending that says nothing",
+        "an ending that is not known",
         "ok",
         "the delimiter is found in the header",
         _make_csv(b"1,Why?,ok,"),
@@ -177,7 +177,7 @@ PARQUET = (
     ),
     RowCase(
         "binary metadata",
-        "a column of bytes that is no media",
+        "a column of bytes that are not media",
         "ok",
         "its size is kept",
         _make_parquet(pa.array(["the row before?", "Why?", "the row after?"]), thumb=[None, b"\xff\xfe", None]),

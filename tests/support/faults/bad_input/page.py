@@ -26,7 +26,7 @@ ROW_TOPICS = (
     Topic("Image fields of a row", references.REFERENCES),
     Topic("Rows of JSON lines that are refused", (*rows.LINES, *rows.LONG_LINES)),
     Topic("Unusual rows of JSON lines that are accepted", rows.ODD_LINES),
-    Topic("Conversations, options and rows that ask the same", conversations.CONVERSATIONS),
+    Topic("Conversations, options and rows with the same request", conversations.CONVERSATIONS),
     Topic("Rows of TSV files", tables.TABLES),
     Topic("Rows of CSV files", formats.CSV),
     Topic("Rows of JSON files", formats.JSON),

@@ -161,7 +161,7 @@ LINES = (
         "marker of a missing image",
         '`"question": "See <image 2>."` in a row without images',
         {"id": "m", "question": "See <image 2>."},
-        "row m: <image 2> names a missing image, the row has 0 images; correct the marker or add the image",
+        "row m: <image 2> names a missing image, but the row has 0 images; correct the marker or add the image",
     ),
 )
 
@@ -191,8 +191,8 @@ ODD_LINES = (
         "the prompt has … tokens, but the context of the model has 1000000; expected a prompt shorter than the context: …",
         code="too_long",
     ),
-    _accept("control characters", r'`"question": "\u0007\u001b[31m?"`', {"question": "\a\x1b[31m?"}, "asked unchanged"),
-    _accept("NUL in text", r'`"question": "a\u0000b?"`', {"question": "a\0b?", "target": "a\0b", "note": "\0"}, "asked unchanged"),
+    _accept("control characters", r'`"question": "\u0007\u001b[31m?"`', {"question": "\a\x1b[31m?"}, "sent unchanged"),
+    _accept("NUL in text", r'`"question": "a\u0000b?"`', {"question": "a\0b?", "target": "a\0b", "note": "\0"}, "sent unchanged"),
     _accept("5 MB field", "metadata of 5 MB", {"question": "Why?", "note": "x" * 5_000_000}, "kept with the result"),
     _accept("id of 10 kB", "an `id` of ten thousand letters", {"question": "Why?", "id": "x" * 10_000}, "kept unchanged"),
     _accept(

@@ -204,7 +204,7 @@ SPECS = (
         "prompt.template: no template is called 'question_onyl'; did you mean 'question_only'?; expected default, …",
     ),
     _refuse_more(
-        "template with an error of syntax",
+        "template with a syntax error",
         "prompt: {template: '{{ question'}",
         "prompt.template: line 1: unexpected end of template, …; docs/prompts.md describes templates",
     ),
@@ -221,7 +221,7 @@ SPECS = (
     CommandCase(
         "template that names a missing column",
         "`prompt: {template: '{{ questoin }}'}`",
-        "producer: dataset 'rows': no row can be asked with the prompt of this run. prompt.template: 'questoin' is undefined; "
+        "producer: dataset 'rows': no row can be rendered with the prompt of this run. prompt.template: 'questoin' is undefined; "
         "did you mean 'question'?; the row has: …",
         spec=_GOOD + "prompt: {template: '{{ questoin }}'}\n",
     ),

@@ -130,8 +130,8 @@ TABLES = (
         "5 MB cell",
         "a question of five million letters",
         make_table(b"1\t" + b"x" * 5_000_000 + b"\tok\t\t"),
-        "the whole question is asked",
+        "the whole question is sent",
     ),
-    _accept("NUL in a cell", "a cell with a zero byte", make_table(b"1\ta\0b?\tok\t\t"), "asked unchanged"),
+    _accept("NUL in a cell", "a cell with a zero byte", make_table(b"1\ta\0b?\tok\t\t"), "sent unchanged"),
     _accept("blank lines", "empty lines between the rows", make_table(b"\n\n1\tWhy?\tok\t\t\n"), "skipped"),
 )

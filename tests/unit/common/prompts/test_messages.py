@@ -63,12 +63,12 @@ def test_media_stand_where_markers_name_them(question: str, media: tuple[Media, 
 @pytest.mark.parametrize(
     ("question", "media", "message"),
     [
-        ("<image 1> and <image 2>", (RED,), "<image 2> names a missing image, the row has 1 image; correct"),
-        ("<image> and <image>", (RED,), "<image> names a missing image, the row has 1 image;"),
-        ("<image 1>", (), "<image 1> names a missing image, the row has 0 images;"),
+        ("<image 1> and <image 2>", (RED,), "<image 2> names a missing image, but the row has 1 image; correct"),
+        ("<image> and <image>", (RED,), "<image> names a missing image, but the row has 1 image;"),
+        ("<image 1>", (), "<image 1> names a missing image, but the row has 0 images;"),
         ("<image 0>", (RED,), "<image 0> names a missing image"),
         ("<image 99999999999999999999>", (RED,), "names a missing image"),
-        ("<video 1>", (RED,), "<video 1> names a missing video, the row has 0 videos"),
+        ("<video 1>", (RED,), "<video 1> names a missing video, but the row has 0 videos"),
         ("<image 3>", (RED, BLUE), "the row has 2 images"),
     ],
 )
@@ -156,7 +156,7 @@ def test_prompt_frames_an_own_conversation() -> None:
 @pytest.mark.parametrize(
     ("messages", "message"),
     [
-        ((Message(role="user", content=(2,)),), "found the media with index 2, but the row has 2 media"),
+        ((Message(role="user", content=(2,)),), "found the media index 2, but the row has 2 media items"),
         ((Message(role="user", content=(-1,)),), "index -1"),
         ((Message(role="system", content=("x",)),), "none has the role user"),
     ],
@@ -226,7 +226,7 @@ def test_every_media_is_shown_and_no_text_is_lost(
     try:
         rendered = render(sample, **prompt)
     except SampleError:
-        return  # a marker names a missing media
+        return  # the row does not have the image or video of a marker
     assert rendered == render(sample, **prompt)
     shown = [part for message in rendered.messages for part in message.content if isinstance(part, int)]
     assert set(shown) == set(range(len(rendered.media)))
@@ -239,7 +239,7 @@ def test_every_media_is_shown_and_no_text_is_lost(
 
 def test_marker_in_the_system_message_is_a_fault() -> None:
     for system in ("Look at <image>.", "Look at <image 1>."):
-        with pytest.raises(SampleError, match=r"prompt\.system: found the marker of a media; expected media in template") as caught:
+        with pytest.raises(SampleError, match=r"prompt\.system: found a media marker; expected media in template") as caught:
             render(make_sample("Why?", RED), system=system)
         assert caught.value.code == "bad_field"
     assert render(make_sample("Why?"), system="The tag <image>").messages[0].content == ("The tag <image>",)
@@ -247,8 +247,6 @@ def test_marker_in_the_system_message_is_a_fault() -> None:
 
 def test_marker_in_a_turn_of_the_assistant_is_a_fault() -> None:
     turns = [{"role": "user", "text": "Look."}, {"role": "assistant", "text": "<image>"}, {"role": "user", "text": "Why?"}]
-    with pytest.raises(
-        SampleError, match=r"^prompt\.turns\.1\.text: found the marker of a media; expected media in turns of the user"
-    ):
+    with pytest.raises(SampleError, match=r"^prompt\.turns\.1\.text: found a media marker; expected media in turns of the user"):
         render(make_sample("Why?", RED), turns=turns)
     assert render(make_sample("Why?"), turns=turns).messages[1].content == ("<image>",)

@@ -43,7 +43,7 @@ def test_unused_columns_are_marked_and_explained(tmp_path: Path) -> None:
 
 def test_needed_options_are_explained() -> None:
     shown = show(INPUTS / "other_keys.jsonl")
-    assert "  fields: {image: img}: the column holds media, and no other column does\n" in shown
+    assert "  fields: {image: img}: only this column contains media\n" in shown
     assert shown.endswith("  name: other_keys\n  fields:\n    image: img")
 
 
@@ -72,7 +72,7 @@ def test_long_texts_are_cut_with_their_length(tmp_path: Path) -> None:
 def test_secrets_in_addresses_are_masked(tmp_path: Path) -> None:
     path = write(tmp_path, {"question": "a?", "image": "https://user:pass-word@host/a.png?X-Signature=abcdef"})
     shown = show(path, 140)
-    assert "https://***@host/a.png?*** (an address; not fetched)" in shown
+    assert "https://***@host/a.png?*** (a URL, which is not fetched)" in shown
 
 
 def test_many_columns_and_files_are_shortened(tmp_path: Path) -> None:

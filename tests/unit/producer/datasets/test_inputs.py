@@ -1,4 +1,4 @@
-"""Small inputs of every kind that people bring (``tests/support/inputs``): what becomes of each row."""
+"""Small inputs of all common kinds (``tests/support/inputs``): the sample or the fault of each row."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ def read(name: str) -> dict[str, Sample]:
 
 
 def name_media(sample: Sample) -> list[str]:
-    """Return the names of a sample's images, also of inline ones, by their digest."""
+    """Return the names of a sample's images by their digest. This also finds the names of inline images."""
     names = {media.digest: Path(media.uri or "").name for one in read("markers.jsonl").values() for media in one.media}
     assert sorted(names.values()) == ["blue.png", "green.png", "red.png"]
     return [names[media.digest] for media in sample.media]

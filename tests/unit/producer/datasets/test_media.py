@@ -1,4 +1,4 @@
-"""The forms in which a row holds its media: each gives the same digest for the same bytes."""
+"""The forms of media in a row. All forms give the same digest for the same bytes."""
 
 import base64
 import json

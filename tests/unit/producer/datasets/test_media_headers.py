@@ -1,4 +1,4 @@
-"""The size of an image comes from its header, wherever the image is. An image that cannot be measured has a reason."""
+"""The size of an image is read from its header, for every place of the image. If the size cannot be read, a reason is given."""
 
 import base64
 import io
@@ -67,8 +67,8 @@ def write_dirty(folder: Path) -> None:
         ({"uri": "signs.png", "offset": 0, "length": 8, "encoding": "base64"}, "not base64"),
         ({"data": "éééé"}, "not base64"),
         ({"data": ""}, "not an image"),
-        ({"uri": "https://host/a.png"}, "an address; not fetched"),
-        ({"uri": "s3://bucket/a.png"}, "an address; not fetched"),
+        ({"uri": "https://host/a.png"}, "a URL, which is not fetched"),
+        ({"uri": "s3://bucket/a.png"}, "a URL, which is not fetched"),
     ],
 )
 def test_unreadable_image_has_a_reason(

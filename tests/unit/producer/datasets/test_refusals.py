@@ -1,4 +1,4 @@
-"""A dataset that cannot be asked is refused at once, with the lines of the spec that correct it."""
+"""A dataset that cannot be run is refused immediately, and the message contains the lines of the spec that correct it."""
 
 import json
 from pathlib import Path
@@ -63,7 +63,7 @@ def test_images_without_question_name_the_option(tmp_path: Path, source: dict[st
     write_files(tmp_path, {"pics/a.png": PNG})
     message = refuse(tmp_path, "captions.json", COCO, **source)
     assert "no row has a question" in message
-    assert "expected question: TEXT in the dataset, which asks the same about every row" in message
+    assert "expected question: TEXT in the dataset, which is the question of every row" in message
 
 
 def test_missing_mapped_column_precedes_warnings(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The survey: the kind of a dataset, and columns that no field uses although they look as if one should."""
+"""The survey: the kind of a dataset, and unused columns that look like a field."""
 
 import base64
 import io

@@ -1,4 +1,4 @@
-"""What ``producer inspect`` recognises of a dataset, and the lines that it writes for a spec."""
+"""The format, fields and faults that ``producer inspect`` finds in a dataset, and the lines that it writes for a spec."""
 
 import json
 from collections.abc import Sequence

@@ -43,7 +43,7 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize(("different", "is_noticed"), [(1, True), (5, True), (6, False), (10, False)])
-def test_rows_that_ask_the_same_are_noticed(store: Store, different: int, is_noticed: bool) -> None:
+def test_rows_with_the_same_request_are_noticed(store: Store, different: int, is_noticed: bool) -> None:
     samples = [make_sample(number, sample_id=f"s{number % different}", group="g") for number in range(10)]
     with capture_logs() as lines:
         plan_samples(store, samples, make_spec())

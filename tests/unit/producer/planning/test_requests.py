@@ -32,7 +32,7 @@ def test_fault_of_a_marker_names_row_and_marker() -> None:
     assert second.request_digest is None
     assert second.fault == Fault(
         code="bad_field",
-        message="row 1: <image 2> names a missing image, the row has 1 image; correct the marker or add the image",
+        message="row 1: <image 2> names a missing image, but the row has 1 image; correct the marker or add the image",
     )
 
 
@@ -63,7 +63,7 @@ def test_name_that_no_row_has_is_a_config_error(field: str) -> None:
 
 def test_name_that_one_dataset_lacks_is_a_config_error() -> None:
     samples = [*(make_sample(number, metadata={"topic": "t"}) for number in range(3)), *make_samples(3, dataset="other")]
-    with pytest.raises(ConfigError, match="dataset 'other': no row can be asked"):
+    with pytest.raises(ConfigError, match="dataset 'other': no row can be rendered"):
         render(samples, "rows", "other", template="{{ topic }} {{ question }}")
 
 
@@ -75,6 +75,6 @@ def test_empty_message_is_a_fault(prompt: dict[str, Any]) -> None:
     message = "row 0: the prompt gives an empty message for this row; expected a text or media"
     assert first.fault == Fault(code="bad_field", message=message)
     assert [sample.fault for sample in others] == [None, None]
-    with pytest.raises(ConfigError, match=r"no row can be asked with the prompt of this run\. the prompt gives an empty message"):
+    with pytest.raises(ConfigError, match=r"no row can be rendered .*the prompt gives an empty message"):
         render(samples[:1], **prompt)
     assert render(samples[:1], suffix="Answer.", **prompt)[0].fault is None

@@ -59,7 +59,7 @@ def test_outcomes_follow_plan_order(store: Store, index: ChunkIndex) -> None:
             assert (outcome.prediction, outcome.answer, outcome.response, outcome.attempts) == (None, None, None, ())
 
 
-def test_rows_that_ask_the_same_share_an_outcome(store: Store) -> None:
+def test_rows_with_the_same_request_share_an_outcome(store: Store) -> None:
     samples = [
         make_sample(number, row=number, request_digest=f"r{number % 3}", target=(f"t{number}",), metadata={"page": number})
         for number in range(9)

@@ -206,7 +206,7 @@ def test_engine_sorts_vocabulary_only_for_top_p_below_one(open_hf: Open, monkeyp
 def test_engine_rejects_question_with_image_marker(open_hf: Open, sizes: list[int]) -> None:
     async def ask() -> None:
         async with open_hf() as engine:
-            with pytest.raises(SampleError, match=r"image placeholder '<image>' 2 times, expected 1, one for each image"):
+            with pytest.raises(SampleError, match=r"image placeholder '<image>' 2 times; expected 1, one for each image"):
                 await engine.generate(make_request(text="What is <image>?"))
 
     run(ask())

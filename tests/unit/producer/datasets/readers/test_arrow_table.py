@@ -121,7 +121,7 @@ def test_map_with_other_keys_is_stored_or_faulty(tmp_path: Path, name: str) -> N
 
 
 def make_damaged_text(*texts: bytes) -> pa.Array:
-    """Return a column of text whose bytes need not be UTF-8."""
+    """Return a column of text whose bytes may be invalid UTF-8."""
     ends = [sum(map(len, texts[:number])) for number in range(len(texts) + 1)]
     offsets = pa.array(ends, pa.int32()).buffers()[1]
     return pa.Array.from_buffers(pa.string(), len(texts), [None, offsets, pa.py_buffer(b"".join(texts))])

@@ -1,4 +1,4 @@
-"""Compressed text files: the same rows as the plain file, and never silently fewer."""
+"""Compressed text files give the same rows as the plain file. Rows are never lost without an error."""
 
 import gzip
 from collections.abc import Callable

@@ -192,7 +192,7 @@ def test_unusable_conversation_is_a_named_fault(value: Any, own: tuple[str, ...]
 
 @given(st.lists(st.integers(1, 4), max_size=8), st.text("ab \n", max_size=4))
 def test_numbered_markers_place_their_media(numbers: list[int], between: str) -> None:
-    """Every own medium is sent at least once, in the place of its markers, and no marker stays in the text."""
+    """Each image and video of the row is sent at least once, at the place of its markers, and the text keeps no markers."""
     own = [f"{number}.png" for number in range(1, 5)]
     text = between.join(["Look", *(f"<image {number}>" for number in numbers), "now"])
     (message,) = read([{"role": "user", "content": text}], *own).messages
