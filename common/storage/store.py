@@ -167,7 +167,8 @@ class Store:
         When the block ends, the object is complete and replaces an existing one. After an exception, the store is unchanged.
         """
         with self._translating(key):
-            stream = obstore.open_writer(self._client, key, buffer_size=_WRITE_BUFFER_BYTES)
+            # By default, twelve full buffers can wait in memory for a slow disk or network.
+            stream = obstore.open_writer(self._client, key, buffer_size=_WRITE_BUFFER_BYTES, max_concurrency=2)
         try:
             yield Writer(stream, self._where(key))
         except BaseException as error:

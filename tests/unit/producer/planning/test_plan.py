@@ -187,7 +187,7 @@ def test_memory_holds_few_embedded_images(store: Store) -> None:
     plan_run(make_spec(seed=1), make_samples(10), store)
     image = Media(data="A" * 2**19)
     samples = (make_sample(number, group="one", media=(image,)) for number in range(128))
-    assert measure_peak_bytes(store, 128, samples) < 24 * 2**20
+    assert measure_peak_bytes(store, 128, samples) < 32 * 2**20  # three write buffers of 8 MiB take most of it
 
 
 def measure_peak_bytes(store: Store, count: int, samples: Iterable[Sample] | None = None) -> int:

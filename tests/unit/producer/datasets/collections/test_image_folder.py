@@ -127,7 +127,7 @@ def test_metadata_file_names_files_of_its_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "code", "part"),
     [
-        ('{"file_name": "none.png"}', "media_missing", "field 'file_name': found 'none.png', which is no file"),
+        ('{"file_name": "none.png"}', "media_missing", "field 'file_name': found 'none.png', which is not a file"),
         ('{"file_name": "../a.png"}', "media_missing", "found '../a.png', which is not a file in the dataset's folder"),
         ('{"file_name": "note.txt"}', "bad_media", "found 'note.txt', which has no ending of image files"),
         ('{"file_name": 3}', "bad_media", "absent or not text"),
