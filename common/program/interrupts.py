@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from types import FrameType
+from types import FrameType, TracebackType
 
 from common.exit_codes import INTERRUPTED
 
@@ -34,6 +34,7 @@ def handle_interrupts() -> None:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupt)
     sys.unraisablehook = _hide_interrupts
+    sys.excepthook = _hide_printed_interrupts
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
@@ -145,6 +146,12 @@ def _hide_interrupts(unraisable: "sys.UnraisableHookArgs") -> None:
     """Do not print the traceback of an interrupt in a destructor or a callback. ``_watch`` resends the interrupt."""
     if not issubclass(unraisable.exc_type, KeyboardInterrupt):
         sys.__unraisablehook__(unraisable)
+
+
+def _hide_printed_interrupts(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Do not print the traceback of an interrupt that native code catches and prints, for example inside an import."""
+    if not issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
 
 
 def _exit() -> None:
