@@ -1,4 +1,4 @@
-"""Errors, grouped by who must act on them.
+"""Errors, grouped by the person or component that must act on them.
 
 Each class has a stable ``code`` for outcomes and logs, and the ``exit_code`` of a command that ends with it. Sample faults
 become outcomes. Chunk faults are exceptions. Machine faults end the process.
@@ -55,7 +55,7 @@ class OutOfMemory(SampleError):
 
 
 class TransientError(FleetError):
-    """A service is unreachable or limits the rate, and waiting helps. Workers retry with backoff; commands exit with code 3."""
+    """A service is unreachable or limits the rate, so a later retry can succeed. Workers retry; commands exit with code 3."""
 
     code = "transient_error"
     exit_code = UNREACHABLE

@@ -1,4 +1,4 @@
-"""Import objects by import string (``package.module:name``), so that users can add objects without a change to this project."""
+"""Import objects of users by import string (``package.module:name``). This project does not need to change for them."""
 
 import importlib
 from typing import Any

@@ -192,7 +192,7 @@ def _exit_code(error: Exception) -> int:
 
 def _announce_end(worker: str, trouble: str) -> None:
     """Write to Redis the reason why this worker ends. The launcher adds the reason to its notice."""
-    with suppress(FleetError):  # a profile that cannot be read
+    with suppress(FleetError):  # the profile may be unreadable
         given = WorkerSettings()
         record = make_record(worker, given, read_profile(given.profile))
         _announce(record.model_copy(update={"state": "stopped"}), trouble)

@@ -42,7 +42,7 @@ def normalize_answer(text: str) -> str:
     evaluation does. ``-5``, ``0.5``, ``50%``, ``1/2``, ``3:30`` and symbols such as ``+`` keep their meaning.
     """
     folded = _fold(text)
-    while (again := _fold(folded)) != folded:  # rare: a folded character may compose with the character next to it
+    while (again := _fold(folded)) != folded:  # rarely needed: a folded character may compose with the next one
         folded = again
     return folded
 
@@ -78,7 +78,7 @@ def is_doubted(before: str) -> bool:
 
 
 def _find_after(cue: re.Pattern[str], text: str) -> tuple[str, ...]:
-    """Return the text after each cue, up to the line's end or the next cue. A repetitive text may have thousands of cues."""
+    """Return the text after each cue, up to the line's end or the next cue: a repetitive text may have thousands of cues."""
     lines = []
     cues = list(cue.finditer(text))
     for match, following in zip_longest(cues, cues[1:]):

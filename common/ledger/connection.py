@@ -20,7 +20,7 @@ _PASSING = (*_RETRIED, redis.exceptions.MasterDownError, redis.exceptions.NoPerm
 # redis-py has no classes for these: the disk of Redis is full, or the primary has lost its replicas.
 _PASSING_CODES = ("MISCONF ", "NOREPLICAS ")
 
-# OpenSSL's messages for a certificate that is out of date. It is renewed on the server, not in this fleet's configuration.
+# OpenSSL's messages for a certificate outside its validity period. Renewing it does not change this fleet's configuration.
 _OUT_OF_DATE = re.compile("certificate (has expired|is not yet valid)")
 _HANDSHAKE_S = 1.0
 _PAUSE_S = 0.05
@@ -55,7 +55,7 @@ class _Pool(redis.ConnectionPool):
     """A pool that retries the handshake of a new connection for ``_HANDSHAKE_S``.
 
     redis-py 8.1 retries the TCP connect and the command, but not the handshake between them. Without this retry, a command
-    that can be repeated fails if Redis closes the connection during the handshake.
+    fails if Redis closes the connection during the handshake, although the command can be repeated.
     """
 
     def get_connection(self, *args: Any, **options: Any) -> redis.Connection:
@@ -78,7 +78,7 @@ def can_pass(error: redis.RedisError) -> bool:
 
 @contextmanager
 def reaching_redis(settings: Settings) -> Iterator[None]:
-    """Raise ``ServiceUnreachable`` if Redis is unreachable, or rejects commands for now, inside the block.
+    """Raise ``ServiceUnreachable`` if, inside the block, Redis is unreachable or temporarily rejects commands.
 
     Raises ``ConfigError`` if Redis rejects the password or if its certificate is not valid.
     """

@@ -26,7 +26,7 @@ _UNREACHABLE = re.compile(r"error sending request|body error|timed out|timeout|s
 _CREDENTIALS = re.compile(r"InvalidAccessKeyId|SignatureDoesNotMatch|InvalidToken|ExpiredToken|AccountProblem")
 _CLOSED = re.compile(r"status code: 403|AccessDenied|Permission denied|Read-only file system|Stale file handle|not connected")
 _REFUSED = re.compile(r"NoSuchBucket|builder error|redirect|status code: 4(?!03|08|09|29)\d\d")
-_CERTIFICATE = re.compile(r"InvalidCertificate\(\s*(\w+)")  # a name of rustls; it occurs only in obstore's dump
+_CERTIFICATE = re.compile(r"InvalidCertificate\(\s*(\w+)")  # rustls names the fault; only obstore's dump has it
 _CERTIFICATE_OUT_OF_DATE = ("Expired", "ExpiredContext", "NotValidYet", "NotValidYetContext")
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 _WRONG_PATH = {errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}
@@ -67,7 +67,7 @@ def translating(where: str) -> Iterator[None]:
 def check_folder(folder: Path) -> None:
     """Raise ``StoreClosed`` if a store's folder does not exist now.
 
-    obstore would create the folder, on another disk if the folder belongs to a file system that is not mounted.
+    obstore would create the folder. If the file system of the folder is not mounted, the new folder would be on another disk.
     """
     try:
         is_folder = stat.S_ISDIR(folder.stat().st_mode)

@@ -54,7 +54,7 @@ def _find_refusal(message: Any) -> str | None:
 
 
 def _has_eta(message: Any) -> bool:
-    """Return whether the headers or the body have an ``eta``, until which Celery would hold the message."""
+    """Return whether the headers or the body have an ``eta``. Celery would hold the message until that time."""
     try:
         return bool(message.headers.get("eta") or (isinstance(message.payload, dict) and message.payload.get("eta")))
     except Exception:  # noqa: BLE001  a body that cannot be decoded does not have an eta; Celery reports the error

@@ -16,8 +16,8 @@ from workers.supervisor.signals import DRAINING
 def handle_signals(begin_drain: Callable[[bool], None]) -> None:
     """Drain this worker process on a signal of ``DRAINING``, and without a grace period on SIGQUIT or a second SIGINT.
 
-    ``begin_drain`` receives whether to skip the grace period, and may be called many times. Other repeated signals do not skip
-    it, because systemd, for example, sends SIGTERM to the launcher and to its workers.
+    The argument of ``begin_drain`` states whether to skip the grace period. The function may be called many times. Other
+    repeated signals do not skip the period: systemd, for example, sends SIGTERM to the launcher and to its workers.
     """
     interrupts = 0
 

@@ -1,4 +1,4 @@
-"""The findings of ``workers check``, one for each check, and the exit code that they result in."""
+"""The findings of ``workers check``, one for each check, and the exit code of a list of findings."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -44,7 +44,7 @@ def check_gpus(pairs: Sequence[tuple[str | None, str | None]], replicas: int) ->
 
 
 def check_versions(pairs: Sequence[tuple[str | None, str | None]]) -> list[Finding]:
-    """Check the versions of Python and of the packages that matter, without importing them.
+    """Check the versions of Python and of the packages in ``_PACKAGES``, without importing them.
 
     A build of torch for CPUs only is a problem if ``pairs`` request GPUs and the machine has one.
     """
@@ -94,7 +94,7 @@ def _check_gpu(gpu: Gpu) -> Finding:
 
 
 def _check_slots(pairs: Sequence[tuple[str | None, str | None]], replicas: int) -> list[Finding]:
-    """Return the engine options that each worker of the models would be started with."""
+    """Return the engine options that the launcher would give to each worker of the models."""
     models = [(model, gpus or "all") for model, gpus in pairs if model is not None]
     if not models:
         return []

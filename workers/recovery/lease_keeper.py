@@ -56,7 +56,7 @@ class LeaseKeeper:
         self._stopping.set()
         self._thread.join()
 
-    def trusts_leases(self) -> bool:
+    def expiry_is_reliable(self) -> bool:
         """Return whether an expired lease means a dead worker. Call it once per heartbeat, after Redis has answered.
 
         Leases of live workers also expire while Redis is unreachable or this process is suspended. For one lease time after that,

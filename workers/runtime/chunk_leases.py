@@ -36,7 +36,7 @@ class ChunkLeases:
 
     @contextmanager
     def hold(self, run_id: str, chunk: int) -> Iterator[HeldLease | None]:
-        """Lease a chunk and keep it renewed while the block runs. Yield ``None`` if it is done, held or closed.
+        """Lease a chunk and keep it renewed while the block runs. Yield ``None`` if it is done or held, or its run is closed.
 
         If an exception leaves the block, the chunk is given back and offered again after ``lease_s``.
         """

@@ -20,7 +20,7 @@ from workers.runtime.run_context import RunContext
 
 log = structlog.get_logger()
 
-_LATEST_WEIGHT = 0.05  # of one answer in the moving average of latencies, which covers about 20 answers
+_LATEST_WEIGHT = 0.05  # the weight of one answer in the moving average of latencies, which covers about 20 answers
 _STOP_S = 10.0  # an engine that takes longer to stop counts as hung; the launcher waits only a little longer
 
 Result = TypeVar("Result")

@@ -1,4 +1,4 @@
-"""SHA-256 digests of files, stored in a small cache file of the user, so that a large model is hashed once on a node."""
+"""SHA-256 digests of files, stored in a small cache file of the user, so that a large model is hashed once per node."""
 
 import fcntl
 import hashlib

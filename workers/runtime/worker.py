@@ -111,15 +111,15 @@ class Worker:
                 self._announce("draining")
             else:
                 self._announce("ready", self._consumption.describe_trouble())
-            trusts = self.keeper.trusts_leases()
+            with_expired = self.keeper.expiry_is_reliable()
             if not self.leases.draining:
-                self._janitor.sweep(trusts_leases=trusts, takes_struck=self.leases.takes_struck)
+                self._janitor.sweep(with_expired=with_expired, takes_struck=self.leases.takes_struck)
         finally:  # a process whose engine hangs must end even if Redis fails
             if stall := self.host.describe_stall():
                 self.die(stall, DeathCause.STALL)
 
     def _announce_loading(self) -> None:
-        with suppress(RedisError):  # Redis may be reachable again when it is needed
+        with suppress(RedisError):  # continue without Redis: the load does not need it
             self._announce("loading")
 
     def _announce(self, state: WorkerState, trouble: str | None = None) -> None:

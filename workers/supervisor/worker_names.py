@@ -34,7 +34,7 @@ def await_free_names(client: redis.Redis, names: Collection[str], *, patience_s:
 def _is_running(record: WorkerRecord) -> bool:
     """Return whether a worker of this machine runs and is not draining.
 
-    The process is checked as well, because the record of a killed worker stays in Redis for a while.
+    The process must also exist, because the record of a killed worker stays in Redis for a while.
     """
     if record.state not in ("loading", "ready"):
         return False
