@@ -14,7 +14,7 @@ from tests.support.waiting import wait_until
 
 @pytest.fixture
 def ledger(redis_url: str) -> Iterator[Ledger]:
-    """Yield a ledger with a run of three chunks. Its leases, and the time between two offers, outlast the test."""
+    """Yield a ledger with a run of three chunks. Its leases and the time between two offers are longer than the test."""
     chosen = Settings(redis_url=redis_url, lease_s=600)
     with connect_redis(chosen) as client:
         ledger = Ledger(client, chosen)
@@ -58,7 +58,7 @@ def test_limit_does_not_count_excluded_expired_leases(ledger: Ledger, short_leas
 
 
 def test_reoffered_chunk_still_has_an_expired_lease(ledger: Ledger, short_leases: Ledger) -> None:
-    """While expired leases are excluded, the chunk waits, even if the worker that it was offered to never began it."""
+    """If expired leases are excluded, the chunk is not offered, even if the worker with the last offer did not begin it."""
     acquire(short_leases, 0)
     assert wait_until(lambda: ledger.expire_leases(RUN), "a lease to expire") == [0]
     ledger.offer_again(RUN, 0)

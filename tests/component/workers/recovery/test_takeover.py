@@ -1,4 +1,4 @@
-"""A worker that cannot begin an offered chunk declines it. Others get the offer immediately, not a lease later."""
+"""A worker that cannot begin an offered chunk declines it. Other workers get the offer without a delay."""
 
 import threading
 

@@ -85,7 +85,7 @@ def test_missing_values_are_shown_as_dashes() -> None:
     assert "None" not in shown
 
 
-def test_single_dataset_has_no_overall_row() -> None:
+def test_single_dataset_omits_overall_row() -> None:
     assert scores_table(make_evaluation(make_scores("digits"))).row_count == 1
 
 
