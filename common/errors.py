@@ -9,7 +9,7 @@ import errno
 from common.deaths import DeathCause
 from common.exit_codes import NOT_ALL_OK, UNREACHABLE, USER_MUST_ACT
 
-# This machine has no free file descriptors or no free memory.
+# The file descriptors or the memory of this machine are used up.
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 # The file system is unavailable and may return: an NFS server restarts, a FUSE mount is lost, Lustre has evicted this machine
 # (ESHUTDOWN), or another process has a lease on the file (EAGAIN). EIO is not in the set, because it may be permanent for one
@@ -62,7 +62,7 @@ class TransientError(FleetError):
 
 
 class ServiceUnreachable(TransientError):
-    """Redis or the store does not respond, or rejects requests for now."""
+    """Redis or the store does not respond, or temporarily rejects requests."""
 
     code = "service_unreachable"
 

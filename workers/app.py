@@ -1,4 +1,4 @@
-"""The Celery app of a worker process. A bootstep loads the engine before Celery consumes messages, and drains the worker later.
+"""The Celery app of a worker process. A bootstep loads the engine before Celery consumes messages, and drains the worker.
 
 ``workers start`` starts one process per GPU slot and passes ``FLEET_WORKER_*``. Flower uses the same app:
 ``celery -A workers.app flower``.
@@ -68,7 +68,7 @@ class EngineStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has n
     requires = ("celery.worker.components:Pool",)
 
     def start(self, parent: Any) -> None:
-        handle_signals(_begin_drain)  # Celery has installed its own handlers by now
+        handle_signals(_begin_drain)  # Celery has already installed its own handlers
         try:
             _WORKERS.append(make_worker(parent.hostname))
             current_worker().start()

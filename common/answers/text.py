@@ -78,7 +78,7 @@ def is_doubted(before: str) -> bool:
 
 
 def _find_after(cue: re.Pattern[str], text: str) -> tuple[str, ...]:
-    """Return the text after each cue, up to the line's end or the next cue: a repetitive text may have thousands of cues."""
+    """Return the text after each cue, up to the line's end or the next cue. A repetitive text may have thousands of cues."""
     lines = []
     cues = list(cue.finditer(text))
     for match, following in zip_longest(cues, cues[1:]):

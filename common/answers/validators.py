@@ -119,7 +119,7 @@ def check_validators(entries: tuple[str | dict[str, Any], ...], where: str = "va
         name, argument = split_entry(entry, where)
         if IMPORT_STRING.fullmatch(name):
             if argument is not None:
-                raise ConfigError(f"{where}: {name}: found {argument!r}; a validator of your own does not take an argument")
+                raise ConfigError(f"{where}: {name}: found {argument!r}; expected the import string alone, without an argument")
         else:
             _check_argument(name, argument, where)
 

@@ -2,9 +2,9 @@
 
 Inside the command they raise ``KeyboardInterrupt``, so that the command can clean up. At other times they end the process.
 
-Libraries can lose an interrupt: an exception cannot leave a destructor or a callback, a bare ``except`` catches it, native code
-replaces it with its own error, and Python does not run handlers while native code blocks. So a thread checks that each interrupt
-takes effect, and a command that received an interrupt ends as interrupted.
+Libraries can lose an interrupt. An exception cannot leave a destructor or a callback, and a bare ``except`` catches it. Native
+code can replace it with another error. Python does not run signal handlers while native code blocks. So a thread checks that each
+interrupt takes effect, and a command that received an interrupt exits with code 130.
 
 A program calls ``handle_interrupts`` before its other imports, so this module imports only a few small modules.
 """

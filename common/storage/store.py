@@ -257,7 +257,7 @@ def _open_folder(folder: Path, *, create: bool) -> Store:
         if create and not folder.exists():
             folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise translate_folder_error(error, f"store {folder}: cannot make this folder") from error
+        raise translate_folder_error(error, f"store {folder}: cannot create this folder") from error
     check_folder(folder)
     return Store(LocalStore(folder), f"file://{folder}", folder)
 

@@ -40,6 +40,6 @@ def is_match(answer: str, accepted: str) -> bool:
 
 
 def _read_number(text: str) -> Decimal | None:
-    """Return the exact number that ``text`` spells, or ``None``. Text with a unit or a percent sign is not a number."""
+    """Return ``text`` as an exact number, or ``None``. Text with a unit or a percent sign is not a number."""
     plain = text.strip().replace("\N{MINUS SIGN}", "-")
     return Decimal(plain.replace(",", "")) if _NUMBER.fullmatch(plain) else None

@@ -37,7 +37,7 @@ def resume_run(
 
     The samples with a status in ``retry`` (``failed``, ``invalid``) are run again. Each of them keeps its outcome until it has
     a better one. With ``rebuild``, the run is first deleted from the ledger and rebuilt from its plan and parts. Raises
-    ``ConfigError``, before it deletes anything, if the store does not have the run.
+    ``ConfigError`` if the store does not have the run. In that case, the ledger stays unchanged.
     """
     run = load_planned_run(store, run_id)
     if rebuild:

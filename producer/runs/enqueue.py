@@ -48,7 +48,8 @@ def enqueue_run(spec: RunSpec, samples: Iterable[Sample], store: Store, ledger: 
     """Plan and open a run if needed, and publish a message for every chunk that is neither done nor leased.
 
     Idempotent: a later call completes an earlier call that was killed at any point. ``samples`` are read only if the
-    store has no usable plan. If the ledger has no record of the run, finished chunks are restored from the parts in the store.
+    store does not have a usable plan. If this call creates the ledger's record of the run, finished chunks are restored from the
+    parts in the store.
     """
     found = find_planned_run(store, spec.run_id)
     if found is None:

@@ -117,13 +117,13 @@ def _build_status(run: PlannedRun, view: LedgerView, ledger: Ledger) -> RunStatu
 
 def _count_quarantined(index: ChunkIndex, ledger: Ledger) -> QuarantineCounts | None:
     cleared = ledger.count_cleared(index.run_id)
-    samples = sum(index[chunk].count for chunk in cleared if chunk < len(index))  # the run may have new chunks
+    samples = sum(index[chunk].count for chunk in cleared if chunk < len(index))  # the ledger may have newer chunks
     return QuarantineCounts(samples=samples, cleared=sum(cleared.values())) if cleared else None
 
 
 def _count_retrying(index: ChunkIndex, ledger: Ledger) -> int:
     begin = index.waves[0].end
-    done = ledger.read_done(index.run_id, start=begin)[: len(index) - begin]  # it may have newer chunks
+    done = ledger.read_done(index.run_id, start=begin)[: len(index) - begin]  # as above
     return sum(index[number].count for number, is_done in enumerate(done, start=begin) if not is_done)
 
 

@@ -8,7 +8,7 @@ from celery.worker.consumer import Consumer as CeleryConsumer
 
 log = structlog.get_logger()
 
-# Exceptions that code raises for unexpected values. A lost connection raises other exceptions.
+# The exceptions that Celery raises for a malformed message. A lost connection raises other exceptions.
 _MALFORMED = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
 _MOST_CHARACTERS = 16_384  # of headers and body; the fleet's messages have about 1 000
 

@@ -26,7 +26,7 @@ def handle_signals(begin_drain: Callable[[bool], None]) -> None:
         nonlocal interrupts
         interrupts += number == signal.SIGINT
         begin_drain(number == signal.SIGQUIT or interrupts > 1)
-        state.should_stop = 0  # Celery checks this value between two messages, and exits with it as the exit code
+        state.should_stop = 0  # Celery reads this exit code between two messages, then exits
 
     for number in (*DRAINING, signal.SIGQUIT):
         signal.signal(number, take)

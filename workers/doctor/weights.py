@@ -11,7 +11,7 @@ from workers.doctor.finding import GIB, Finding
 from workers.engines.hub_cache import find_snapshot
 
 _LENGTH_BYTES = 8
-_LONGEST_HEADER_BYTES = 100_000_000  # the limit that the format sets
+_LONGEST_HEADER_BYTES = 100_000_000  # the limit of the format
 _WEIGHT_FILES = ("*.safetensors", "*.bin", "*.pt", "*.gguf")
 _OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 _TRUE_VALUES = ("1", "true", "yes", "on")

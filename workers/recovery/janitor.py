@@ -8,7 +8,7 @@ from celery import Celery
 from redis.exceptions import ResponseError
 
 from common.broker.app import count_waiting, ring
-from common.ledger.connection import can_pass
+from common.ledger.connection import is_temporary
 from common.ledger.ledger import Ledger
 from common.records import RunState
 from common.storage.plan_index import ChunkIndex
@@ -51,7 +51,7 @@ class Janitor:
                     pending = self.ledger.find_pending(run_id, limit=_RING_AT_ONCE)
                     rung += ring(self.app, self.model, run_id, pending, self.find_index(run_id))
             except ResponseError as error:
-                if can_pass(error):
+                if is_temporary(error):
                     raise
                 # Continue with the other runs.
                 log.exception("run.record_unusable", run_id=run_id, hint=f"rebuild it with: producer resume {run_id} --rebuild")

@@ -64,7 +64,7 @@ class EngineHost:
         self._watchdog.start()
 
     def stop(self) -> None:
-        """Stop the engine and its loop. Raises ``TimeoutError`` if the engine hangs, and leaves both unchanged."""
+        """Stop the engine and its loop. If the engine hangs, raises ``TimeoutError`` and does not stop the loop."""
         try:
             self.submit(self.engine.stop()).result(_STOP_S)
         except TimeoutError:

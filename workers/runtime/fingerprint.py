@@ -53,7 +53,7 @@ class ModelFingerprint:
     def _read_early(self) -> None:
         try:
             self.read()
-        except FleetError as error:  # the first run that is loaded tries again
+        except FleetError as error:  # the load of the first run retries this
             log.warning("fingerprint.failed", error=str(error))
 
 

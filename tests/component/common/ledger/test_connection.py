@@ -112,5 +112,5 @@ def test_unresolvable_host_name_is_service_unreachable(monkeypatch: pytest.Monke
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", fail)
-    with pytest.raises(ServiceUnreachable, match=r"Redis at redis\.example:6379/0 does not answer.*FLEET_REDIS_URL is right"):
+    with pytest.raises(ServiceUnreachable, match=r"Redis at redis\.example:6379/0 does not answer.*FLEET_REDIS_URL is correct"):
         connect_redis(Settings(redis_url="redis://redis.example:6379/0"), patience_s=0)

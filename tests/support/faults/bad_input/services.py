@@ -83,7 +83,7 @@ SERVICES = (
     CommandCase(
         "store does not exist",
         "`producer status` before the store's folder exists, or while it is not mounted",
-        "producer: store store: no such folder now; nothing is lost. …",
+        "producer: store store: the folder does not exist; nothing is lost. …",
         3,
         arguments=("status", "quick-0"),
     ),
