@@ -56,7 +56,7 @@ SERVICES = (
     CommandCase(
         "contradictory settings",
         "`FLEET_RENEW_S=60` with leases of 3 s",
-        "producer: FLEET_RENEW_S=60 must be less than FLEET_LEASE_S=3, or leases expire",
+        "producer: FLEET_RENEW_S=60 must be less than FLEET_LEASE_S=3, or leases expire before they are renewed",
         arguments=_ENQUEUE,
         environment={"FLEET_RENEW_S": "60", "FLEET_LEASE_S": "3"},
     ),
