@@ -1,7 +1,7 @@
 r"""Read the option letter that an answer to a multiple-choice question states.
 
 The module tries these forms in order and uses the first form that matches. If that form states two different letters, the text
-does not have an answer.
+does not have an answer. The forms are:
 
 1. the whole text is a letter, or one option's text;
 2. a final statement: ``\boxed{B}``, "the final answer is B";

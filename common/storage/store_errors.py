@@ -74,7 +74,7 @@ def check_folder(folder: Path) -> None:
     except FileNotFoundError:
         raise StoreClosed(
             f"store {folder}: the folder does not exist; nothing is lost. If it has objects, mount its file system or correct "
-            "FLEET_STORE_URL. If it is a new store, create the folder; `producer enqueue` creates it if Redis has no runs"
+            "FLEET_STORE_URL. If it is a new store, create the folder; `producer enqueue` creates it if Redis does not have runs"
         ) from None
     except OSError as error:
         raise translate_folder_error(error, f"store {folder}: cannot read this folder") from error

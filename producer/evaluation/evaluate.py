@@ -101,7 +101,7 @@ def _facts_of(outcome: Outcome) -> Iterator[str]:
     """Yield the name of each count that this outcome increments."""
     yield "seen"
     yield outcome.status
-    answered = [attempt for attempt in outcome.attempts if attempt.finish_reason != "error"]  # not a failed wave
+    answered = [attempt for attempt in outcome.attempts if attempt.finish_reason != "error"]  # skip failed waves
     if len(answered) > 1:
         yield "retried"
     if outcome.status == "failed":

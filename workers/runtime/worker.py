@@ -119,7 +119,7 @@ class Worker:
                 self.die(stall, DeathCause.STALL)
 
     def _announce_loading(self) -> None:
-        with suppress(RedisError):  # continue without Redis: the load does not need it
+        with suppress(RedisError):  # loading does not need Redis
             self._announce("loading")
 
     def _announce(self, state: WorkerState, trouble: str | None = None) -> None:
