@@ -86,7 +86,7 @@ def test_temporary_refusal_is_service_unreachable(
 
 
 @pytest.mark.parametrize("reason", ["certificate has expired", "certificate is not yet valid"])
-def test_certificate_outside_its_dates_is_service_unreachable(redis_url: str, reason: str) -> None:
+def test_certificate_outside_validity_is_service_unreachable(redis_url: str, reason: str) -> None:
     settings = Settings(redis_url=redis_url)
     refused = redis.ConnectionError(f"Error 1: [SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: {reason} (_ssl.c:1006)")
     with pytest.raises(ServiceUnreachable, match=f"out of date.*{reason}.*clock"), reaching_redis(settings):

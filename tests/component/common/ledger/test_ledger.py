@@ -215,7 +215,7 @@ def test_best_status_wins_in_any_commit_order(ledger: Ledger, deliveries: list[t
             assert view.counts.get((dataset, name), 0) == expected
 
 
-def test_unreachable_redis_is_named_without_its_password() -> None:
+def test_unreachable_redis_error_hides_the_password() -> None:
     with pytest.raises(ServiceUnreachable, match=r"127\.0\.0\.1:1/0 does not answer") as caught:
         connect_redis(Settings(redis_url="redis://:secret@127.0.0.1:1/0"))
     assert "secret" not in str(caught.value)

@@ -89,7 +89,7 @@ def test_answer_is_not_a_refusal(text: str) -> None:
     assert not is_refusal(text)
 
 
-def test_refusal_equal_to_an_option_is_an_answer() -> None:
+def test_refusal_equal_to_an_option_is_accepted() -> None:
     assert violates("no_refusal", "Cannot determine the answer")
     assert not violates("no_refusal", "Cannot determine the answer", options={"D": "cannot determine the answer."})
 

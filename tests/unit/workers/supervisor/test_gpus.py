@@ -45,13 +45,13 @@ def test_gpus_option_becomes_slots_in_order(option: str, slots: list[list[int]])
 
 
 @pytest.mark.parametrize(("size", "slots"), [(1, [[0], [1], [2], [3]]), (2, [[0, 1], [2, 3]]), (4, [[0, 1, 2, 3]])])
-def test_all_is_divided_into_adjacent_groups(size: int, slots: list[list[int]]) -> None:
+def test_gpus_all_is_divided_into_adjacent_groups(size: int, slots: list[list[int]]) -> None:
     assert parse_numbers("all", group_size=size) == slots
     assert parse_numbers("0,1+2", group_size=size) == [[0], [1, 2]], "explicit groups are unchanged"
     assert parse_numbers("none", group_size=size) == [[]]
 
 
-def test_all_is_sorted_by_gpu_number() -> None:
+def test_gpus_all_is_sorted_by_number() -> None:
     groups = parse_gpus("all", [GPUS[3], GPUS[0], GPUS[2], GPUS[1]], group_size=2)
     assert [[gpu.index for gpu in group] for group in groups] == [[0, 1], [2, 3]]
 
