@@ -4,7 +4,7 @@ import signal
 from enum import StrEnum
 from pathlib import Path
 
-# Signals that native code raises against its own process. Other processes send all other signals.
+# Signals that a fault in native code sends to its own process. Only other processes send the remaining signals.
 _CRASH_SIGNALS = frozenset(
     {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP, signal.SIGSYS}
 )
@@ -13,10 +13,10 @@ _CRASH_SIGNALS = frozenset(
 class DeathCause(StrEnum):
     """Why an engine ended while it had samples in flight. ``ledger.lua`` compares these words."""
 
-    CRASH = "crash"  # it ended itself: a crash signal, an exit, an error that it cannot recover from
-    STALL = "stall"  # it had requests and did not answer any of them
-    OUT_OF_MEMORY = "out_of_memory"  # the system killed it because memory ran out; the memory may be shared with others
-    KILL = "kill"  # another process ended it, or the reason is unknown: SIGKILL, SIGTERM, a lost node, an expired lease
+    CRASH = "crash"  # the engine ended itself: a crash signal, an exit, an unrecoverable error
+    STALL = "stall"  # the engine had requests and did not answer any of them
+    OUT_OF_MEMORY = "out_of_memory"  # the system killed the engine because memory ran out; other processes may share the memory
+    KILL = "kill"  # another process ended the engine, or the reason is unknown: SIGKILL, SIGTERM, a lost node, an expired lease
 
     @property
     def is_attributed(self) -> bool:
@@ -38,7 +38,7 @@ def classify_exit(code: int | None, *, out_of_memory: bool) -> DeathCause:
 
 
 def count_oom_kills(root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> int:
-    """Return how many processes the out-of-memory killer has ended in this process's cgroup; 0 if there is no counter.
+    """Return how many processes the out-of-memory killer has ended in this process's cgroup, or 0 without a counter.
 
     All workers of a node may share the cgroup. Source: the kernel's documentation of cgroup v2 (``memory.events``) and of
     cgroup v1 (``memory.oom_control``).

@@ -1,4 +1,4 @@
-"""Errors, grouped by who must act on them.
+"""Errors, grouped by the person or component that must act on them.
 
 Each class has a stable ``code`` for outcomes and logs, and the ``exit_code`` of a command that ends with it. Sample faults
 become outcomes. Chunk faults are exceptions. Machine faults end the process.
@@ -9,7 +9,7 @@ import errno
 from common.deaths import DeathCause
 from common.exit_codes import NOT_ALL_OK, UNREACHABLE, USER_MUST_ACT
 
-# This machine has no free file descriptors or no free memory.
+# The file descriptors or the memory of this machine are used up.
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 # The file system is unavailable and may return: an NFS server restarts, a FUSE mount is lost, Lustre has evicted this machine
 # (ESHUTDOWN), or another process has a lease on the file (EAGAIN). EIO is not in the set, because it may be permanent for one
@@ -55,14 +55,14 @@ class OutOfMemory(SampleError):
 
 
 class TransientError(FleetError):
-    """A service is unreachable or limits the rate, and waiting helps. Workers retry with backoff; commands exit with code 3."""
+    """A service is unreachable or limits the rate, so a later retry can succeed. Workers retry; commands exit with code 3."""
 
     code = "transient_error"
     exit_code = UNREACHABLE
 
 
 class ServiceUnreachable(TransientError):
-    """Redis or the store does not respond, or rejects requests for now."""
+    """Redis or the store does not respond, or temporarily rejects requests."""
 
     code = "service_unreachable"
 

@@ -1,4 +1,4 @@
-"""Import objects by import string (``package.module:name``), so that users can add objects without a change to this project."""
+"""Import objects of users by import string (``package.module:name``). This project does not need to change for them."""
 
 import importlib
 from typing import Any
@@ -25,4 +25,4 @@ def import_object(path: str, *, what: str) -> Any:
 
 def _advise(error: ImportError) -> str:
     extra = _EXTRAS.get((error.name or "").partition(".")[0])
-    return f"install it with: pip install 'vlm-fleet[{extra}]'" if extra else "is it installed, or on PYTHONPATH?"
+    return f"install it with: pip install 'vlm-fleet[{extra}]'" if extra else "install it, or add its folder to PYTHONPATH"

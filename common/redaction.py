@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 MASK = "***"
-MOST_CHARACTERS = 2000  # of a message; the answer of a model is never shortened
+MOST_CHARACTERS = 2000  # limit for messages; answers of a model are not shortened
 
 # Shorter values are not masked. Otherwise ``SOME_KEY=1`` would mask every "1" in a log.
 _SHORTEST_SECRET = 6

@@ -68,7 +68,8 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _renew_in_time(self) -> Self:
         if self.renew_s >= self.lease_s:
-            raise ValueError(f"FLEET_RENEW_S={self.renew_s:g} must be less than FLEET_LEASE_S={self.lease_s:g}, or leases run out")
+            found = f"FLEET_RENEW_S={self.renew_s:g} must be less than FLEET_LEASE_S={self.lease_s:g}"
+            raise ValueError(f"{found}, or leases expire before they are renewed")
         return self
 
 

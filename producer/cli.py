@@ -150,7 +150,7 @@ def watch(run_id: str) -> int:
 
 @cli.command()
 @run_argument
-@click.option("--retry", metavar="STATUSES", multiple=True, help="Run samples again by status: failed, invalid or failed,invalid.")
+@click.option("--retry", metavar="STATUSES", multiple=True, help="Statuses to run again: failed, invalid or failed,invalid.")
 @click.option("--rebuild", is_flag=True, help="Delete the run from Redis and rebuild it from the store.")
 @json_option
 def resume(run_id: str, retry: tuple[str, ...], rebuild: bool, as_json: bool) -> None:
@@ -197,8 +197,8 @@ def cancel(run_id: str, as_json: bool) -> None:
 def collect(run_id: str, folder: Path | None, as_json: bool) -> int:
     """Write results.parquet and results.jsonl.
 
-    Both have one row per row of the datasets, including rows without an outcome yet. Rows with the same request are sent
-    once and share their sample_id.
+    Both files have one row for each row of the datasets, including rows without an outcome yet. Rows with the same request are
+    sent once and share their sample_id.
     """
     from common.redaction import mask_text
     from producer.results.collect import write_results
@@ -284,8 +284,8 @@ def demo(folder: Path) -> None:
 def _fleet(*, create: bool = False) -> Iterator[tuple[Store, Ledger]]:
     """Open the store and the ledger. If Redis becomes unreachable, the command ends with exit code 3.
 
-    With ``create``, a missing folder of a local store is created, unless the ledger holds runs: their store has objects, so its
-    folder is missing only for now.
+    With ``create``, a missing folder of a local store is created, but not if the ledger has runs. The store of these runs has
+    objects, so its folder is only temporarily missing.
     """
     from common.ledger.connection import connect_redis, reaching_redis
     from common.ledger.ledger import Ledger

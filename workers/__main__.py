@@ -2,7 +2,7 @@
 
 from common.program.interrupts import handle_interrupts
 
-handle_interrupts()  # before anything else is imported
+handle_interrupts()  # must precede the other imports
 
 
 def main() -> None:

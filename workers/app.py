@@ -1,4 +1,4 @@
-"""The Celery app of a worker process. A bootstep loads the engine before Celery consumes messages, and drains the worker later.
+"""The Celery app of a worker process. A bootstep loads the engine before Celery consumes messages, and drains the worker.
 
 ``workers start`` starts one process per GPU slot and passes ``FLEET_WORKER_*``. Flower uses the same app:
 ``celery -A workers.app flower``.
@@ -68,7 +68,7 @@ class EngineStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has n
     requires = ("celery.worker.components:Pool",)
 
     def start(self, parent: Any) -> None:
-        handle_signals(_begin_drain)  # Celery has installed its own handlers by now
+        handle_signals(_begin_drain)  # Celery has already installed its own handlers
         try:
             _WORKERS.append(make_worker(parent.hostname))
             current_worker().start()
@@ -192,7 +192,7 @@ def _exit_code(error: Exception) -> int:
 
 def _announce_end(worker: str, trouble: str) -> None:
     """Write to Redis the reason why this worker ends. The launcher adds the reason to its notice."""
-    with suppress(FleetError):  # a profile that cannot be read
+    with suppress(FleetError):  # the profile may be unreadable
         given = WorkerSettings()
         record = make_record(worker, given, read_profile(given.profile))
         _announce(record.model_copy(update={"state": "stopped"}), trouble)

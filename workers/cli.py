@@ -71,7 +71,7 @@ def check(models: tuple[str, ...], gpus: tuple[str, ...], replicas: int, as_json
     """Check whether this node can run workers.
 
     Checks Redis, the store, GPUs, package versions, disks and the clock. With --model, also checks the weights and the engine.
-    The exit code is 0 if the node can run, 2 if you must change something, and 3 if a service does not answer.
+    The exit code is 0 if the node can run workers, 2 if you must change something, and 3 if a service does not answer.
     """
     from rich.console import Console
 

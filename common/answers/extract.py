@@ -1,7 +1,7 @@
-"""Strict answer extraction: accept only answers that a careful reader would accept, and never guess.
+"""Extract the answer that a text states, by strict rules and without guesses.
 
-The result for an unclear answer, or for two different answers, is ``None``, and reports count these. The rules for each kind of
-question are in this module, ``letters.py`` and ``numbers.py``. VLMEvalKit's looser rules belong in a scorer.
+If the text is unclear or states two different answers, the result is ``None``. Reports count these results. The rules for each
+kind of question are in this module, ``letters.py`` and ``numbers.py``. Implement the less strict rules of VLMEvalKit in a scorer.
 """
 
 import re
@@ -28,7 +28,7 @@ _ALONE = {"true": "Yes", "correct": "Yes", "y": "Yes", "false": "No", "incorrect
 _CHINESE_YES = ("是", "是的", "对", "对的", "正确", "没错", "有", "有的", "可以", "能")
 _CHINESE_NO = ("否", "不", "不是", "不是的", "不对", "不正确", "错", "错误", "错的", "没有", "无", "不可以", "不能")
 _CHINESE = dict.fromkeys(_CHINESE_YES, "Yes") | dict.fromkeys(_CHINESE_NO, "No")
-# "No" answers when a clause ends after it or begins with one of these; in "no fracture" it is a determiner.
+# "No" is an answer if its clause ends after it, or if one of these words follows. In "no fracture" it is a determiner.
 _NO_CLAUSE = r"(?=\s*(?:[.,;:!)\"'\n-]|\Z)|\s+(?:it|there|the|this|that|these|those|they|he|she|i|we|because|since|not)\b)"
 _ENGLISH = re.compile(rf"(?<![A-Za-z-])(?:(yes|yeah|yep)(?![A-Za-z-])|(no|nope)(?![A-Za-z]){_NO_CLAUSE})", re.IGNORECASE)
 _UNSURE = re.compile(
@@ -73,7 +73,7 @@ def _settle(readings: set[str | None]) -> str | None:
 
 
 def _read_strongest(text: str, read: Callable[[str], set[str | None]]) -> set[str | None]:
-    """Return the readings of the first form that has any: final statements, answer statements, the whole text."""
+    """Return the readings of the final statements, else of the answer statements, else of the whole text."""
     text = to_half_width(text)
     for statements in (find_final_statements(text), find_statements(text), (text,)):
         if readings := set().union(*map(read, statements)):
@@ -112,7 +112,7 @@ def _read_number(text: str) -> set[str | None]:
 
 
 def _read_short_text(text: str) -> set[str | None]:
-    """Read the answer statements, or the whole text if it has no statement. Read only the first sentence of a long statement."""
+    """Read the answer statements, or the whole text without a statement. Read only the first sentence of a long statement."""
     statements = find_final_statements(text) or find_statements(text)
     shorts = {_shorten(statement) for statement in statements} if statements else {_unwrap(text)}
     return {short for short in shorts if short and _count_short(short) <= SHORT_TEXT_WORDS}

@@ -1,7 +1,7 @@
 r"""Read the option letter that an answer to a multiple-choice question states.
 
-The module tries these forms in order. The first form that states a letter decides. If it states two different letters, the text
-has no answer:
+The module tries these forms in order and uses the first form that matches. If that form states two different letters, the text
+does not have an answer. The forms are:
 
 1. the whole text is a letter, or one option's text;
 2. a final statement: ``\boxed{B}``, "the final answer is B";
@@ -9,7 +9,7 @@ has no answer:
 4. a letter at the start of the first line ("B. a red circle"), or a last line that is only a letter;
 5. one option's text in a short sentence without a negation.
 
-The text around a letter determines whether it is an option: "A dog", "A-frame", "A.I." and "vitamin B" do not state an option.
+The text around a letter determines whether the letter states an option. "A dog", "A-frame", "A.I." and "vitamin B" do not.
 """
 
 import re
@@ -55,7 +55,7 @@ Readings = set[str | None]
 
 
 def read_letters(text: str, options: Mapping[str, str]) -> Readings:
-    """Return the letters that the strongest form in ``text`` states, with ``None`` for a letter that is not an option.
+    """Return the letters that the first matching form in ``text`` states, with ``None`` for a letter that is not an option.
 
     If ``options`` is empty, because the options may be in the image, every letter from A to Z is an option.
     """
@@ -113,7 +113,7 @@ def _read_leading(line: str, texts: Mapping[str, str]) -> Readings:
 
 
 def _read_lower_case(line: str, texts: Mapping[str, str]) -> Readings:
-    """Read "b) a red circle": a lower-case letter counts only before its own option's text."""
+    """Read a lower-case letter and the text after it, such as "b) a red circle". The text must be the letter's option."""
     match = re.match(r"\(?([a-z])[).:]\s*(.+)", line)
     return {match[1].upper()} if match and texts.get(match[1].upper()) == normalize_answer(match[2]) else set()
 
@@ -128,7 +128,7 @@ def _read_list(line: str, place: int) -> Readings:
 
 
 def _read_rest(rest: str, letters: Readings, texts: Mapping[str, str]) -> Readings:
-    """Read the options after a leading letter that contradict it: another marked letter, or the words of another option."""
+    """Read other options in the text after a leading letter: another marked letter, or the words of another option."""
     rest = rest.lstrip(" .):]\"'")
     others: Readings = {match[1] or match[2] for match in _INLINE.finditer(rest)}
     if match := _LEADING.match(rest):
@@ -162,7 +162,7 @@ def _read_lines(text: str, texts: Mapping[str, str]) -> Readings:
 
 
 def _read_option_text(text: str, texts: Mapping[str, str]) -> Readings:
-    """Read the options that a short sentence names. A named option hides the shorter options that it contains."""
+    """Read the options that a short sentence names. Ignore an option that occurs only inside a longer named option."""
     remainder = normalize_answer(text)
     readings: Readings = set()
     for letter, option in sorted(texts.items(), key=lambda entry: -len(entry[1])):
@@ -179,5 +179,5 @@ def _read_option_text(text: str, texts: Mapping[str, str]) -> Readings:
 
 
 def _contains(text: str, part: str) -> bool:
-    """Return whether ``text`` contains ``part`` as whole words. Chinese has no word boundaries, so accept any position there."""
+    """Return whether ``text`` contains ``part`` as whole words. Chinese text does not mark words, so any position counts."""
     return part in text if re.search(f"[{CJK}]", part) else f" {part} " in f" {text} "

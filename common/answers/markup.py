@@ -1,6 +1,6 @@
 """Text functions that the adapters of model families share. All functions are pure and return trimmed text.
 
-A block without a closing tag extends to the end of the text, because ``max_tokens`` has cut it.
+A block without a closing tag extends to the end of the text, because ``max_tokens`` has cut the text.
 """
 
 import re
@@ -47,7 +47,7 @@ def take_box(text: str) -> str:
 
 
 def drop_box_tokens(text: str) -> str:
-    """Return the text without the box tokens. The content of the box stays."""
+    """Return the text without the box tokens. Keep the content of the boxes."""
     return text.replace(_BOX, "").replace(_BOX_END, "").strip()
 
 

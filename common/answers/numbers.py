@@ -1,7 +1,7 @@
 """Read the numbers in a text: digits, English number words up to ninety-nine, Chinese numerals up to ten.
 
-A number that a careful reader would not call clear (a range, a fraction, a date, "more than 5", "5k") is *unreadable*. The
-result then contains ``None`` in addition to the readable numbers, so that the unclear number is not silently ignored.
+A number without one exact value (a range, a fraction, a date, "more than 5", "5k") is *unreadable*. For an unreadable number the
+result contains ``None`` in addition to the readable numbers, so that the number is not silently ignored.
 """
 
 import re

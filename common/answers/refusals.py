@@ -1,6 +1,6 @@
 """Recognize refusals in English and Chinese by their form, not by single words.
 
-"No", "The patient is unable to walk", "I cannot see any fracture" and the text of a sign, "Sorry, we're closed", are answers.
+"No", "The patient is unable to walk", "I cannot see any fracture" and "Sorry, we're closed" (the text of a sign) are answers.
 The forms come from VLMEvalKit's list of refusals and from the refusals of the model families in ``workers/adapters``.
 """
 

@@ -42,7 +42,7 @@ def normalize_answer(text: str) -> str:
     evaluation does. ``-5``, ``0.5``, ``50%``, ``1/2``, ``3:30`` and symbols such as ``+`` keep their meaning.
     """
     folded = _fold(text)
-    while (again := _fold(folded)) != folded:  # rare: a folded character may compose with the character next to it
+    while (again := _fold(folded)) != folded:  # rarely needed: a folded character may compose with the next one
         folded = again
     return folded
 

@@ -119,7 +119,7 @@ def check_validators(entries: tuple[str | dict[str, Any], ...], where: str = "va
         name, argument = split_entry(entry, where)
         if IMPORT_STRING.fullmatch(name):
             if argument is not None:
-                raise ConfigError(f"{where}: {name}: found {argument!r}; a validator of your own does not take an argument")
+                raise ConfigError(f"{where}: {name}: found {argument!r}; expected the import string alone, without an argument")
         else:
             _check_argument(name, argument, where)
 
@@ -156,7 +156,7 @@ def _check_max_words(count: int, where: str) -> None:
 
 
 def _check_json_schema(schema: dict[str, Any], where: str) -> None:
-    # Imported here, because most specs have no schema and the import is slow.
+    # Imported here, because the import is slow and most specs do not have a schema.
     from jsonschema.exceptions import SchemaError
     from jsonschema.validators import validator_for
     from referencing import Registry
@@ -252,7 +252,7 @@ class _WithArgument:
     build: Callable[[Any], Validator]
 
 
-# Every validator by name. Both the check of a spec and the construction of its validators use this table.
+# All validators by name. ``check_validators`` and ``build_validators`` read this table.
 VALIDATORS: dict[str, Validator | _WithArgument] = {
     "non_empty": non_empty,
     "no_image_token": no_image_token,

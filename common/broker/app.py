@@ -18,29 +18,29 @@ from common.storage.plan_index import ChunkIndex
 
 TASK_NAME = "fleet.run_chunk"
 
-# Registered under the URL schemes of Redis, so that kombu parses addresses as usual, including TLS.
+# Register our transport under the URL schemes of Redis. kombu then parses Redis and TLS addresses without further changes.
 TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "common.broker.transport:Transport"))
 
 
 def make_app(settings: Settings) -> Celery:
     """Return the Celery app of producers and workers."""
     url = settings.redis_url.get_secret_value()
-    # Without a timeout, a send over a dead connection (a failover, a NAT that dropped it) blocks forever. The heartbeat also
-    # sends messages, so the timeout is shorter than a lease. It is longer than 1 s, because BRPOP blocks on the server for 1 s.
-    silence_s = min(5.0, max(2.0, settings.lease_s / 3))
+    # Without a timeout, a send over a dead connection blocks forever, for example after a failover. The heartbeat also sends
+    # messages, so the timeout is shorter than a lease. It is longer than 1 s, because BRPOP blocks on the server for 1 s.
+    timeout_s = min(5.0, max(2.0, settings.lease_s / 3))
     app = Celery("vlm-fleet", broker=read_broker_url(url))
     app.conf.update(
-        broker_use_ssl=read_tls_options(url) or False,  # for Flower; the other clients read the address
+        broker_use_ssl=read_tls_options(url) or False,  # Flower reads this; other clients read the address
         # Accept only JSON, for tasks, remote control, events and results: unpickling a message can run any code of its sender.
         accept_content=["json"],
         result_accept_content=["json"],
         task_serializer="json",
         event_serializer="json",
         result_serializer="json",
-        task_ignore_result=True,  # outcomes go to the ledger and the store; a result backend costs 28 % of the rate
+        task_ignore_result=True,  # the ledger and the store keep outcomes; a result backend reduces throughput by 28 %
         task_acks_late=False,  # the lease in the ledger, not the message, decides which worker runs a chunk
         worker_prefetch_multiplier=1,
-        worker_send_task_events=True,  # for Flower
+        worker_send_task_events=True,  # Flower displays the events
         worker_hijack_root_logger=False,
         worker_enable_prefetch_count_reduction=False,
         broker_connection_retry_on_startup=True,
@@ -50,8 +50,8 @@ def make_app(settings: Settings) -> Celery:
             "visibility_timeout": 3600,
             "health_check_interval": 10,
             "socket_keepalive": True,
-            "socket_timeout": silence_s,
-            "socket_connect_timeout": silence_s,
+            "socket_timeout": timeout_s,
+            "socket_connect_timeout": timeout_s,
         },
     )
     return app
@@ -83,8 +83,8 @@ def ring(app: Celery, model: str, run_id: str, chunks: Iterable[int], index: Chu
     """Publish one message for each chunk, in batches. Return the number of messages.
 
     With the run's ``index``, Flower shows the number of samples of each chunk. If a batch fails half-way, a janitor publishes
-    messages for the pending chunks later. Raises ``ServiceUnreachable``, also when the connection does not respond; the next
-    call opens a new connection.
+    messages for the pending chunks later. Raises ``ServiceUnreachable`` if Redis fails or does not respond. The next call then
+    opens a new connection.
     """
     rung = 0
     try:
@@ -93,7 +93,7 @@ def ring(app: Celery, model: str, run_id: str, chunks: Iterable[int], index: Chu
                 shown = describe_chunk(model, run_id, chunk, index)
                 app.send_task(TASK_NAME, args=(run_id, chunk), queue=queue_name(model), producer=producer, argsrepr=shown)
                 rung += 1
-    except (OperationalError, BatchPublishError) as error:  # BatchPublishError is no OperationalError; its cause has the reason
+    except (OperationalError, BatchPublishError) as error:  # the cause of a BatchPublishError has the reason
         why = error.__cause__ or error
         raise ServiceUnreachable(
             f"Redis failed while messages for {run_id} were published (at most {rung} so far): {why}"

@@ -2,7 +2,7 @@
 
 kombu frees a message's slot in the prefetch limit only after Redis has confirmed the acknowledgement. A message whose
 acknowledgement fails on a lost connection keeps its slot. A worker that has lost all slots never fetches a message again,
-although it is connected and healthy.
+although it is connected and able to work.
 
 An entry of the queue's list or a broadcast that is not a message, such as random bytes, ends the worker. This transport logs
 and drops such an entry.

@@ -16,11 +16,11 @@ from common.settings import Settings
 
 # Transient errors: Redis is unreachable or loading, out of memory (maxmemory with noeviction), or a replica before its promotion.
 _RETRIED = (redis.ConnectionError, redis.TimeoutError, redis.OutOfMemoryError, redis.ReadOnlyError)
-_PASSING = (*_RETRIED, redis.exceptions.MasterDownError, redis.exceptions.NoPermissionError)
-# redis-py has no classes for these: the disk of Redis is full, or the primary has lost its replicas.
-_PASSING_CODES = ("MISCONF ", "NOREPLICAS ")
+_TEMPORARY = (*_RETRIED, redis.exceptions.MasterDownError, redis.exceptions.NoPermissionError)
+# redis-py does not have classes for these errors: the disk of Redis is full, or the primary has lost its replicas.
+_TEMPORARY_CODES = ("MISCONF ", "NOREPLICAS ")
 
-# OpenSSL's messages for a certificate that is out of date. It is renewed on the server, not in this fleet's configuration.
+# OpenSSL's messages for a certificate outside its validity period. The error ends when the certificate is renewed.
 _OUT_OF_DATE = re.compile("certificate (has expired|is not yet valid)")
 _HANDSHAKE_S = 1.0
 _PAUSE_S = 0.05
@@ -55,7 +55,7 @@ class _Pool(redis.ConnectionPool):
     """A pool that retries the handshake of a new connection for ``_HANDSHAKE_S``.
 
     redis-py 8.1 retries the TCP connect and the command, but not the handshake between them. Without this retry, a command
-    that can be repeated fails if Redis closes the connection during the handshake.
+    fails if Redis closes the connection during the handshake, although the command can be repeated.
     """
 
     def get_connection(self, *args: Any, **options: Any) -> redis.Connection:
@@ -71,14 +71,14 @@ class _Pool(redis.ConnectionPool):
                 time.sleep(_PAUSE_S)
 
 
-def can_pass(error: redis.RedisError) -> bool:
+def is_temporary(error: redis.RedisError) -> bool:
     """Return whether Redis may accept the same command later, without a change of this fleet's configuration."""
-    return isinstance(error, _PASSING) or str(error).startswith(_PASSING_CODES)
+    return isinstance(error, _TEMPORARY) or str(error).startswith(_TEMPORARY_CODES)
 
 
 @contextmanager
 def reaching_redis(settings: Settings) -> Iterator[None]:
-    """Raise ``ServiceUnreachable`` if Redis is unreachable, or rejects commands for now, inside the block.
+    """Raise ``ServiceUnreachable`` if, inside the block, Redis is unreachable or temporarily rejects commands.
 
     Raises ``ConfigError`` if Redis rejects the password or if its certificate is not valid.
     """
@@ -87,8 +87,10 @@ def reaching_redis(settings: Settings) -> Iterator[None]:
     except redis.RedisError as error:
         address = mask_text(settings.redis_url.get_secret_value()).partition("://")[2].removeprefix("***@")
         if "DB index is out of range" in str(error):
-            raise ConfigError(f"Redis at {address} has no database with this number; correct the end of FLEET_REDIS_URL") from error
-        if not can_pass(error):
+            raise ConfigError(
+                f"Redis at {address} does not have the database at the end of FLEET_REDIS_URL; correct its number"
+            ) from error
+        if not is_temporary(error):
             raise
         if isinstance(error, redis.AuthenticationError):
             raise ConfigError(
@@ -115,5 +117,5 @@ def _explain(error: redis.RedisError) -> str:
     if _OUT_OF_DATE.search(str(error)):
         return f"has a certificate that is out of date ({error}); renew it, or correct the clock of this machine"
     if isinstance(error, redis.ConnectionError | redis.TimeoutError):
-        return f"does not answer ({error.__class__.__name__}); check that it runs and that FLEET_REDIS_URL is right"
+        return f"does not answer ({error.__class__.__name__}); check that it runs and that FLEET_REDIS_URL is correct"
     return f"rejects commands now ({error}); nothing is lost. Correct the reported fault, then run the same command again"

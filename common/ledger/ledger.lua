@@ -6,12 +6,12 @@
 --                             opened_ms, opened_by (a token), started_ms (first lease), changed_ms,
 --                             abort_rate, abort_after (when to pause a run with too many failures), aborted
 --   KEYS[2] states    STRING  one byte per sample by plan position: 0 unprocessed, 1 failed, 2 invalid, 3 ok
---   KEYS[3] counts    HASH    "<dataset>:<state>" -> samples of that dataset in that state (never counts state 0)
+--   KEYS[3] counts    HASH    "<dataset>:<state>" -> samples of that dataset in that state (without state 0)
 --   KEYS[4] chunks    STRING  one byte per chunk: 0 pending, 1 done (its part exists)
 --   KEYS[5] leases    ZSET    chunk -> expiry in ms by the clock of Redis. A chunk that was given back also has an expiry:
 --                             other workers can take it over after that time
---   KEYS[6] holders   HASH    chunk -> "token worker" of the last lease. It outlives an expired lease, so that a slow
---                             holder can renew until another worker takes the chunk over
+--   KEYS[6] holders   HASH    chunk -> "token worker" of the last lease. The entry of an expired lease stays: a slow holder
+--                             can renew the lease until another worker takes the chunk over
 --   KEYS[7] progress  LIST    the last 128 commits, newest first: "ms samples tokens"
 --   KEYS[8] offers    ZSET    chunk -> time of its next offer, in ms; it was offered to a worker that has not leased it yet
 --   KEYS[9] strikes   HASH    chunk -> attributed or out-of-memory deaths while the chunk was in flight; deleted by its commit
@@ -97,7 +97,7 @@ local function may_lease(chunk, takes_struck, now)
 end
 
 -- Pause the run if too many of its samples with an outcome have failed.
-local function abort_if_hopeless(failure)
+local function apply_abort_if(failure)
   local rate, after = unpack(redis.call('HMGET', run, 'abort_rate', 'abort_after'))
   if not rate or redis.call('HGET', run, 'state') ~= 'running' then return end
   local ended, failed, counted = 0, 0, redis.call('HGETALL', counts)
@@ -132,7 +132,7 @@ function commands.open(model, samples, chunk_count, token, retention_s)
   return 1
 end
 
--- chunks retention_s -> 1 if this call added chunks, 0 if the run had this many before. A done run that grows is running again.
+-- chunks retention_s -> 1 if this call added chunks, 0 if the run has this many already. A done run that grows becomes running.
 function commands.extend(chunk_count, retention_s)
   local known = redis.call('HGET', run, 'chunks')
   if not known or tonumber(chunk_count) <= tonumber(known) then return 0 end
@@ -264,12 +264,12 @@ function commands.commit(chunk, positions, new_states, datasets, tokens, failure
   if was_pending and redis.call('HINCRBY', run, 'chunks_done', 1) >= tonumber(redis.call('HGET', run, 'chunks')) then
     redis.call('HSET', run, 'state', 'done', 'reason', '')
   end
-  abort_if_hopeless(failure)
+  apply_abort_if(failure)
   touch(retention_s)
   return raised
 end
 
--- chunk token cause ('' if its holder did not die) delay_ms -> 1 if given back; 0 if it was not held with this token. Other
+-- chunk token cause ('' if its holder did not die) delay_ms -> 1 if given back, 0 if this token does not hold it. Other
 -- workers can take the chunk over after the delay.
 function commands.release(chunk, token, cause, delay_ms)
   if token_of(chunk) ~= token then return 0 end
@@ -291,17 +291,17 @@ function commands.set_state(state, reason)
   return 1
 end
 
--- limit again_ms of_silent takes_struck -> chunks to take over: chunks that were given back and, if of_silent is 1, chunks
+-- limit again_ms with_expired takes_struck -> chunks to take over: chunks that were given back and, if with_expired is 1, chunks
 -- whose holder did not renew its lease. If takes_struck is 1, at most one of them is struck or quarantined; else all are fresh.
 -- Each chunk is returned once, and again after `again_ms` if no worker has tried to lease it: the worker that received it may
 -- have died.
-function commands.expire(limit, again_ms, of_silent, takes_struck)
+function commands.expire(limit, again_ms, with_expired, takes_struck)
   local now, expired = now_ms(), {}
   for _, set in ipairs({leases, offers}) do
     for _, chunk in ipairs(redis.call('ZRANGEBYSCORE', set, '-inf', now, 'LIMIT', 0, 4096)) do
       if #expired >= tonumber(limit) then return expired end
-      local is_silent = redis.call('HEXISTS', holders, chunk) == 1
-      if (of_silent == '1' or not is_silent) and may_lease(chunk, takes_struck, now) then
+      local has_holder = redis.call('HEXISTS', holders, chunk) == 1
+      if (with_expired == '1' or not has_holder) and may_lease(chunk, takes_struck, now) then
         if standing_of(chunk) ~= 'fresh' then takes_struck = '0' end
         redis.call('ZREM', leases, chunk)
         redis.call('ZADD', offers, now + again_ms, chunk)
@@ -339,8 +339,8 @@ end
 
 local done, answer = pcall(commands[ARGV[1]], unpack(ARGV, 2))
 if done then return answer end
--- Redis wraps the error of a command in its own text, and does not give a missing permission a code. Return errors that can pass
--- with their code first, as outside a script, so that the client can recognize them.
+-- Redis wraps the error of a command in its own text, and does not give a missing permission a code. For an error that may end
+-- later, put its code first, as Redis does outside a script. The client recognizes the error by its code.
 local message = type(answer) == 'table' and answer.err or tostring(answer)
 for _, text in ipairs({'OOM ', 'READONLY ', 'MISCONF ', 'NOREPLICAS ', 'NOPERM '}) do
   local from = string.find(message, text, 1, true)

@@ -1,7 +1,7 @@
 """The ledger: the Redis record of a run's chunks, leases, journals and counts. ``ledger.lua`` documents its keys.
 
-Correctness depends on this module alone; a Celery message only names a chunk to look at. All times come from the clock of
-Redis, so a wrong clock on a worker has no effect.
+Correctness depends on this module alone; a Celery message only names a chunk to check. All times come from the clock of Redis,
+so a wrong clock on a worker does not affect leases.
 """
 
 import os
@@ -71,7 +71,7 @@ class Ledger:
         self._script = client.register_script(_SCRIPT)
 
     def open_run(self, plan: Plan, model: str, *, chunks: int | None = None) -> bool:
-        """Record a planned run as running. Return whether the ledger had no record of it.
+        """Record a planned run as running. Return True if this call created the record.
 
         ``chunks`` counts the chunks of all waves. A recorded run with fewer chunks is extended, and set to running if it
         was done.
@@ -92,8 +92,9 @@ class Ledger:
     def acquire(self, run_id: str, chunk: int, worker: str, *, takes_struck: bool = True) -> Lease | None:
         """Lease a chunk for ``lease_s``.
 
-        Return ``None`` if it is done, held by another worker, or its run is not running. Also return ``None`` for a struck or
-        quarantined chunk without ``takes_struck``, and for a quarantined chunk while another one of the run is leased.
+        Return ``None`` if the chunk is done, if another worker holds it, or if its run is not running. Also return ``None`` for
+        a struck or quarantined chunk without ``takes_struck``, and for a quarantined chunk while another quarantined chunk of
+        the run is leased.
         """
         token = f"{os.getpid()}-{secrets.token_hex(8)}"  # `release_dead` finds the leases of a process by its id
         answer = self._call(
@@ -173,7 +174,7 @@ class Ledger:
         return raised
 
     def release(self, lease: Lease, *, death: DeathCause | None = None, delay_s: float = 0.0) -> bool:
-        """Give a chunk back and keep its journal. Return whether this lease still held it.
+        """Give a chunk back and keep its journal. Return whether the chunk was still leased with this lease.
 
         Other workers can take the chunk over after ``delay_s``. ``death`` is the reason why the holder ended, if the chunk was
         in flight at that time. ``ledger.lua`` counts the deaths and determines whether the chunk is struck or quarantined.
@@ -212,17 +213,17 @@ class Ledger:
         self.client.sadd(runs_key(model.decode()), run_id)  # set the state first, because `list_runs` removes ended runs
         return True
 
-    def expire_leases(self, run_id: str, *, limit: int = 256, of_silent: bool = True, takes_struck: bool = True) -> list[int]:
-        """Return chunks to take over: chunks that were given back and, with ``of_silent``, chunks whose lease has expired.
+    def expire_leases(self, run_id: str, *, limit: int = 256, with_expired: bool = True, takes_struck: bool = True) -> list[int]:
+        """Return chunks to take over: chunks that were given back and, with ``with_expired``, chunks with an expired lease.
 
         Each chunk is returned once, and again after ``lease_s`` if no worker has tried to lease it since. With
         ``takes_struck``, at most one of them is struck or quarantined. Without it, all of them are fresh.
         """
-        chunks = self._call(run_id, None, "expire", limit, self._lease_ms, int(of_silent), int(takes_struck))
+        chunks = self._call(run_id, None, "expire", limit, self._lease_ms, int(with_expired), int(takes_struck))
         return [int(chunk) for chunk in chunks]
 
     def offer_again(self, run_id: str, chunk: int) -> None:
-        """Let the next ``expire_leases`` return a chunk again, unless a worker has leased it since."""
+        """Make the next ``expire_leases`` return a chunk again, unless a worker leases it before."""
         self._call(run_id, None, "offer", chunk)
 
     def find_pending(self, run_id: str, *, start: int = 0, limit: int = 256) -> list[int]:

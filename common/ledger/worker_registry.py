@@ -54,7 +54,7 @@ def list_workers(client: redis.Redis, model: str | None = None) -> list[WorkerRe
 
 
 def _read_record(text: bytes) -> WorkerRecord | None:
-    """Return a record, or None for an invalid entry: other programs may have written it, and it must not stop a command."""
+    """Return a record, or None for an invalid entry, which another program may have written."""
     try:
         presence = WorkerRecord.model_validate_json(text)
     except ValidationError:

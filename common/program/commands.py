@@ -84,7 +84,7 @@ def end_process(code: int) -> NoReturn:
 
 
 def _read_code(end: SystemExit) -> int:
-    """Return the exit code as the interpreter does: a text is printed, and its code is 1."""
+    """Return the exit code as the interpreter does: print a text, and return 1 for it."""
     if end.code is None or isinstance(end.code, int):
         return end.code or 0
     from common.redaction import mask_text  # as above

@@ -1,9 +1,10 @@
 """Handle Ctrl+C and SIGTERM, which can end a command at any moment.
 
-Inside the command they raise ``KeyboardInterrupt``, so that it can clean up. Before and after it they end the process at once.
-Libraries can lose an interrupt: an exception cannot leave a destructor or a callback, a bare ``except`` catches it, native code
-replaces it with its own error, and Python does not run handlers while native code blocks. So a thread checks that each interrupt
-takes effect, and a command that received an interrupt ends as interrupted.
+Inside the command they raise ``KeyboardInterrupt``, so that the command can clean up. At other times they end the process.
+
+Libraries can lose an interrupt. An exception cannot leave a destructor or a callback, and a bare ``except`` catches it. Native
+code can replace it with another error. Python does not run signal handlers while native code blocks. So a thread checks that each
+interrupt takes effect, and a command that received an interrupt exits with code 130.
 
 A program calls ``handle_interrupts`` before its other imports, so this module imports only a few small modules.
 """
@@ -57,7 +58,7 @@ def run_interruptible(command: Callable[[], object]) -> None:
 def recover_interrupts() -> Iterator[None]:
     """Raise ``KeyboardInterrupt`` at the end of this block if an interrupt has arrived, even if the block returns or fails.
 
-    ``SystemExit`` leaves the block unchanged, because the exit code is decided then.
+    ``SystemExit`` leaves the block unchanged, because it already has the exit code.
     """
     try:
         yield
@@ -70,8 +71,8 @@ def recover_interrupts() -> Iterator[None]:
 def hold_interrupts(*, held: bool = True) -> Iterator[None]:
     """Defer an interrupt that arrives in this block to the end of the block, for 60 s at most. Then the process ends.
 
-    Inside it, a block with ``held=False`` can be interrupted again. So a resource is opened and closed completely, and its use
-    can be interrupted: ``with hold_interrupts(), start_redis(folder) as server, hold_interrupts(held=False): ...``
+    An inner block with ``held=False`` can be interrupted. So a resource is opened and closed completely, and its use can be
+    interrupted: ``with hold_interrupts(), start_redis(folder) as server, hold_interrupts(held=False): ...``
     """
     outer = _holding[-1:]
     try:

@@ -24,8 +24,8 @@ _STATUSES = get_args(Status)
 _TIMES = ("started_at", "finished_at")
 _MICROSECONDS = 1_000_000  # per second
 
-# At the size of a part, dictionaries, statistics and Arrow's copy of the schema cost more than they gain. Snappy is as fast
-# as no compression, and every reader supports it; zstd takes twice as long for pages this small.
+# In a file as small as a part, dictionaries, statistics and Arrow's copy of the schema cost more than they save. Snappy is as
+# fast as no compression, and every reader supports it. zstd takes twice as long for pages of this size.
 _PART_FORMAT = {
     "compression": "snappy",
     "use_dictionary": False,
@@ -171,7 +171,7 @@ def _build_finite(values: list[float], kind: Any) -> Any:
 
 
 def _build_lists(values: list[tuple[Any, ...]], kind: Any) -> Any:
-    """Build a list array from concatenated elements and offsets: several times faster than lists of Python objects."""
+    """Build a list array from concatenated elements and offsets. Lists of Python objects would take several times as long."""
     offsets = pa.array(accumulate(map(len, values), initial=0), pa.int32())
     elements = list(chain.from_iterable(values))
     build = _build_attempts if kind.value_type == _ATTEMPT else _build_plain
@@ -183,7 +183,7 @@ def _build_attempts(attempts: Sequence[Any], kind: Any) -> Any:
 
 
 def _build_metadata(values: list[dict[str, Any]], kind: Any) -> Any:
-    """Encode as JSON. msgspec writes non-finite numbers as null; ``str`` converts types that JSON lacks to text."""
+    """Encode as JSON. msgspec writes non-finite numbers as null; ``str`` converts other types to text."""
     try:
         return pa.array([msgspec.json.encode(value, enc_hook=str) for value in values], kind)
     except UnicodeEncodeError:
@@ -228,7 +228,7 @@ def _to_outcomes(table: Any) -> tuple[Outcome, ...]:
 
 
 def _to_seconds(column: Any) -> list[float | None]:
-    """Convert by way of integer microseconds, because ``datetime.timestamp()`` would round again."""
+    """Convert through integer microseconds, because ``datetime.timestamp()`` would round again."""
     return [None if value is None else value / _MICROSECONDS for value in column.cast(pa.int64()).to_pylist()]
 
 

@@ -62,7 +62,7 @@ class Wave:
 
 
 class ChunkIndex:
-    """The chunks of a run by number. Numbers continue from wave to wave."""
+    """The chunks of a run by number. The numbering continues across waves."""
 
     def __init__(self, run_id: str, waves: Sequence[Wave]) -> None:
         self.run_id = run_id
@@ -177,7 +177,7 @@ def _read_wave(content: bytes, run_id: str, number: int, begin: int) -> Wave:
 
 
 def read_chunk(store: Store, chunk: Chunk) -> list[Sample]:
-    """Return the samples of a chunk in plan order. Raises ``IntegrityError`` if the stored bytes differ from the planned ones."""
+    """Return the samples of a chunk in plan order. Raises ``IntegrityError`` if the stored bytes are not the planned bytes."""
     where = f"chunk {chunk.number} of {chunk.run_id}: the plan's samples object {chunk.samples_key}"
     try:
         content = store.get_range(chunk.samples_key, chunk.offset, chunk.length)

@@ -35,7 +35,7 @@ class PlannedRun:
 def load_planned_run(store: Store, run_id: str) -> PlannedRun:
     """Read a planned run from the store.
 
-    Raises ``ConfigError`` if the store has no such run, and ``IntegrityError`` if its record or an index is damaged.
+    Raises ``ConfigError`` if the store does not have the run, and ``IntegrityError`` if its record or an index is damaged.
     """
     spec, plan = read_run(store, run_id)
     return PlannedRun(spec, plan, read_index(store, run_id))
@@ -68,7 +68,7 @@ def write_run(spec: RunSpec, plan: Plan, store: Store) -> None:
 def read_run(store: Store, run_id: str) -> tuple[RunSpec, Plan]:
     """Return the spec and the plan of a run.
 
-    Raises ``ConfigError`` if the store has no such run, and ``IntegrityError`` if its record is damaged.
+    Raises ``ConfigError`` if the store does not have the run, and ``IntegrityError`` if its record is damaged.
     """
     try:
         record = json.loads(store.get(run_key(run_id)))
@@ -76,6 +76,6 @@ def read_run(store: Store, run_id: str) -> tuple[RunSpec, Plan]:
             raise ValueError("its digest does not match its content")
         return RunSpec.model_validate(record["spec"]), Plan.model_validate(record["plan"])
     except MissingObject:
-        raise ConfigError(f"no run {run_id!r} in {store.url}; is FLEET_STORE_URL the one it was enqueued with?") from None
+        raise ConfigError(f"no run {run_id!r} in {store.url}; set FLEET_STORE_URL to the store that it was enqueued in") from None
     except (ValueError, KeyError, TypeError) as error:
         raise IntegrityError(f"{run_key(run_id)} is not a valid run record ({error}); {WRITE_AGAIN}") from error

@@ -1,9 +1,9 @@
-"""The store: one root (a local folder or a prefix in object storage) and the few operations that work reliably on both.
+"""The store: one root (a local folder or a prefix in object storage) and the operations that work reliably on both.
 
 A key is a path of segments joined by ``/``. On local disk, the segments are folders. A write is atomic: an incomplete object is
 never visible.
 
-An obstore client hangs in a forked child: open a store after a fork, and never at import time.
+An obstore client hangs in a forked child. Therefore open a store after a fork, and never at import time.
 """
 
 import os
@@ -45,7 +45,7 @@ _WRITE_BUFFER_BYTES = 8 * 2**20  # S3 requires at least 5 MiB per part of a mult
 _LIST_PAGE = 1000
 _CREATE_TRIES = 3
 _LIST_TRIES = 3
-_RETRIES = 10_000  # large, so that ``patience_s`` ends the retries; obstore's default of 10 would end them within about 2 s
+_RETRIES = 10_000  # large, so that ``patience_s`` limits the retries; obstore's default of 10 ends them within about 2 s
 _FIRST_PAUSE, _LONGEST_PAUSE = timedelta(seconds=0.1), timedelta(seconds=2)
 
 
@@ -132,9 +132,9 @@ class Store:
         return True
 
     def list_keys(self, prefix: str = "") -> Iterator[str]:
-        """Yield the keys below the folder ``prefix``, in no particular order. Pages are read as needed.
+        """Yield the keys below the folder ``prefix``, in any order. Pages are read as needed.
 
-        ``runs/a`` and ``runs/a/`` both mean that folder, and never ``runs/ab``.
+        ``runs/a`` and ``runs/a/`` both name the same folder. They do not match ``runs/ab``.
         """
         last: str | None = None
         for tries_left in reversed(range(_LIST_TRIES)):
@@ -207,7 +207,7 @@ class Store:
     def _translating(self, key: str) -> Iterator[None]:
         """Translate errors. Raise ``StoreClosed`` if a local folder is missing before or after the operation.
 
-        The folder can vanish during the operation, which then finds no object or lists no keys.
+        If the folder disappears during an operation, the operation does not find any object.
         """
         self._check_folder()
         try:
@@ -257,7 +257,7 @@ def _open_folder(folder: Path, *, create: bool) -> Store:
         if create and not folder.exists():
             folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise translate_folder_error(error, f"store {folder}: cannot make this folder") from error
+        raise translate_folder_error(error, f"store {folder}: cannot create this folder") from error
     check_folder(folder)
     return Store(LocalStore(folder), f"file://{folder}", folder)
 

@@ -26,7 +26,7 @@ _UNREACHABLE = re.compile(r"error sending request|body error|timed out|timeout|s
 _CREDENTIALS = re.compile(r"InvalidAccessKeyId|SignatureDoesNotMatch|InvalidToken|ExpiredToken|AccountProblem")
 _CLOSED = re.compile(r"status code: 403|AccessDenied|Permission denied|Read-only file system|Stale file handle|not connected")
 _REFUSED = re.compile(r"NoSuchBucket|builder error|redirect|status code: 4(?!03|08|09|29)\d\d")
-_CERTIFICATE = re.compile(r"InvalidCertificate\(\s*(\w+)")  # a name of rustls; it occurs only in obstore's dump
+_CERTIFICATE = re.compile(r"InvalidCertificate\(\s*(\w+)")  # an error of rustls, in obstore's debug output
 _CERTIFICATE_OUT_OF_DATE = ("Expired", "ExpiredContext", "NotValidYet", "NotValidYetContext")
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 _WRONG_PATH = {errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}
@@ -67,14 +67,14 @@ def translating(where: str) -> Iterator[None]:
 def check_folder(folder: Path) -> None:
     """Raise ``StoreClosed`` if a store's folder does not exist now.
 
-    obstore would create the folder, on another disk if the folder belongs to a file system that is not mounted.
+    obstore would create the folder. If the file system of the folder is not mounted, the new folder would be on another disk.
     """
     try:
         is_folder = stat.S_ISDIR(folder.stat().st_mode)
     except FileNotFoundError:
         raise StoreClosed(
-            f"store {folder}: no such folder now; nothing is lost. If it has objects, mount its file system or correct "
-            "FLEET_STORE_URL. If it is a new store, create the folder; `producer enqueue` does that while Redis has no runs"
+            f"store {folder}: the folder does not exist; nothing is lost. If it has objects, mount its file system or correct "
+            "FLEET_STORE_URL. If it is a new store, create the folder; `producer enqueue` creates it if Redis does not have runs"
         ) from None
     except OSError as error:
         raise translate_folder_error(error, f"store {folder}: cannot read this folder") from error
@@ -105,7 +105,7 @@ def _translate(error: Exception, where: str) -> FleetError:
     if isinstance(error, _USERS_TO_FIX) or _REFUSED.search(message) or _CREDENTIALS.search(message):
         return ConfigError(f"{where}: the store refuses the request: {message}")
     if isinstance(error, PermissionDeniedError) or _CLOSED.search(message):
-        return StoreClosed(f"{where}: the store refuses this now; nothing is lost ({message})")
+        return StoreClosed(f"{where}: the store refuses the operation; nothing is lost ({message})")
     if _UNREACHABLE.search(message):
         return ServiceUnreachable(f"{where}: the store does not answer: {message}")
     return TransientError(f"{where}: {message}")
@@ -120,6 +120,6 @@ def _explain_certificate(fault: str, where: str) -> FleetError:
 
 
 def first_line(error: Exception) -> str:
-    """Return obstore's message without its dump of Rust values, on one line of at most 400 characters."""
+    """Return obstore's message without its debug output, on one line of at most 400 characters."""
     message = " ".join(str(error).partition("\n\nDebug source:")[0].split())
     return mask_text(message if len(message) <= 400 else message[:397] + "...")

@@ -105,7 +105,7 @@ def _describe_message(message: Message, kinds: Sequence[str]) -> str:
 
 
 def _print_notes(inspection: Inspection, console: Console) -> None:
-    """Print the first fault of each code, the notices, and the reasons for options in the lines that the user did not give."""
+    """Print the first fault of each code, the notices, and the reasons for options that the user did not give."""
     if inspection.faults:
         _print(console, "Faulty rows, with the first of each code:")
         _print(console, *(f"  {fault.rows:,} {fault.code}: {mask_text(fault.first)}" for fault in inspection.faults), "")
@@ -135,7 +135,7 @@ def _list_most(texts: list[str]) -> list[str]:
 
 
 def _cut(text: str, most: int) -> str:
-    """Return the beginning of a text, made safe for a terminal. If the text is cut, its length is added."""
+    """Return the beginning of a text in a form that is safe for a terminal. Add the length of the text if it is cut."""
     shown = mask_text(text[:most])
     return shown if len(text) <= most else f"{shown}… ({len(text):,} characters)"
 

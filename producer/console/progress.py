@@ -19,7 +19,7 @@ _LOOK_EVERY = 256
 def show_progress(stream: Iterable[Element], doing: str) -> Iterator[Element]:
     """Yield a stream of rows unchanged and print its progress to standard error.
 
-    If standard error is not a terminal, short streams do not print progress.
+    If standard error is not a terminal, do not print the progress of short streams.
     """
     console = Console(stderr=True)
     live = Status(doing, console=console) if console.is_terminal else None

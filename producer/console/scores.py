@@ -90,7 +90,7 @@ def _notes(evaluation: Evaluation) -> Iterator[str]:
     if total.no_answer:
         yield f"no answer: {total.no_answer} (status 'ok', but no answer could be extracted; counted as wrong)"
     if total.unscored:
-        yield f"unscored: {total.unscored} (answered, but the dataset gives no target)"
+        yield f"unscored: {total.unscored} (answered, but the dataset does not give a target)"
     if total.unprocessed:
         yield f"unprocessed: {total.unprocessed} of {total.rows} (no outcome yet: these scores are preliminary)"
 

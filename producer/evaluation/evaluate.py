@@ -61,7 +61,7 @@ class Evaluation(Record):
 
 
 def evaluate_run(run_id: str, store: Store, outcomes: Iterable[Outcome]) -> Evaluation:
-    """Score the collected ``outcomes`` of a planned run. Raises ``ConfigError`` if the store has no such run."""
+    """Score the collected ``outcomes`` of a planned run. Raises ``ConfigError`` if the store does not have the run."""
     spec, plan = read_run(store, run_id)
     return evaluate_outcomes(run_id, spec.model.name, outcomes, plan.result_rows)
 
@@ -98,10 +98,10 @@ def evaluate_outcomes(run_id: str, model: str, outcomes: Iterable[Outcome], rows
 
 
 def _facts_of(outcome: Outcome) -> Iterator[str]:
-    """Yield the name of each count that this outcome adds to."""
+    """Yield the name of each count that this outcome increments."""
     yield "seen"
     yield outcome.status
-    answered = [attempt for attempt in outcome.attempts if attempt.finish_reason != "error"]  # a wave without an answer
+    answered = [attempt for attempt in outcome.attempts if attempt.finish_reason != "error"]  # skip failed waves
     if len(answered) > 1:
         yield "retried"
     if outcome.status == "failed":

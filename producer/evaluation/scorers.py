@@ -8,14 +8,14 @@ from common.records import Outcome
 
 CONVENTION = "strict"
 
-# Digits, with commas only as thousands separators. Exponents are bounded, so that no text becomes infinity.
+# Digits, with commas only as thousands separators. Exponents are bounded, so that a text cannot become infinity.
 _NUMBER = re.compile(r"[+-]?(?:(?:\d+|\d{1,3}(?:,\d{3})+)(?:\.\d*)?|\.\d+)(?:e[+-]?\d{1,3})?", re.IGNORECASE)
 
 
 def score_outcome(outcome: Outcome) -> float | None:
     """Return 1.0 for a hit, 0.0 for a miss, or ``None`` if the sample is not scored (``docs/conventions.md``).
 
-    A sample is not scored if it has no target, or if it ``failed``, because then it has no answer. An ``invalid`` sample
+    A sample is not scored if it does not have a target, or if it ``failed`` and so does not have an answer. An ``invalid`` sample
     (answered, but no attempt passed validation) and an ``ok`` sample without an extractable answer are misses.
     """
     if outcome.status not in ("ok", "invalid") or not outcome.target:
@@ -40,6 +40,6 @@ def is_match(answer: str, accepted: str) -> bool:
 
 
 def _read_number(text: str) -> Decimal | None:
-    """Return the exact number that ``text`` spells, or ``None``. Text with a unit or a percent sign is not a number."""
+    """Return ``text`` as an exact number, or ``None``. Text with a unit or a percent sign is not a number."""
     plain = text.strip().replace("\N{MINUS SIGN}", "-")
     return Decimal(plain.replace(",", "")) if _NUMBER.fullmatch(plain) else None

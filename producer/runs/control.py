@@ -37,7 +37,7 @@ def resume_run(
 
     The samples with a status in ``retry`` (``failed``, ``invalid``) are run again. Each of them keeps its outcome until it has
     a better one. With ``rebuild``, the run is first deleted from the ledger and rebuilt from its plan and parts. Raises
-    ``ConfigError``, before it deletes anything, if the store has no such run.
+    ``ConfigError`` if the store does not have the run. In that case, the ledger stays unchanged.
     """
     run = load_planned_run(store, run_id)
     if rebuild:
@@ -55,8 +55,8 @@ def resume_run(
 def retry_samples(run: PlannedRun, statuses: Collection[str], store: Store, ledger: Ledger) -> tuple[PlannedRun, int]:
     """Plan a wave of the samples in one of ``statuses`` and open it in the ledger.
 
-    Return the run with the new wave, and the number of its samples. If another producer plans this wave first, the next wave
-    contains the samples that the other producer's wave does not contain.
+    Return the run with the new wave, and the number of its samples. If another producer plans this wave first, plan the
+    remaining samples as the next wave.
     """
     while positions := find_retried(run.index, ledger, statuses):
         is_ours = plan_wave(run, positions, store)
@@ -70,7 +70,7 @@ def retry_samples(run: PlannedRun, statuses: Collection[str], store: Store, ledg
 def cancel_run(run_id: str, store: Store, ledger: Ledger) -> RunStatus:
     """Cancel a run and return its status. Each worker finishes the chunks that it holds.
 
-    Raises ``ConfigError`` if the store has no such run, the ledger has lost the run, or the run is done.
+    Raises ``ConfigError`` if the store does not have the run, the ledger has lost the run, or the run is done.
     """
     read = prepare_status(run_id, store, ledger)
     if read().state == RunState.DONE:

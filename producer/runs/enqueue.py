@@ -23,7 +23,7 @@ class Enqueued(Record):
     """The result of enqueueing a run.
 
     - ``planned`` is true if this call wrote the plan.
-    - ``opened`` is true if the ledger had no record of the run before.
+    - ``opened`` is true if this call created the ledger's record of the run.
     - ``state`` is the run's state.
     - ``not_ok`` is the number of samples whose outcome is ``failed`` or ``invalid``.
     - ``rung`` is the number of chunks for which a message was published.
@@ -47,8 +47,9 @@ class Enqueued(Record):
 def enqueue_run(spec: RunSpec, samples: Iterable[Sample], store: Store, ledger: Ledger, app: Celery) -> Enqueued:
     """Plan and open a run if needed, and publish a message for every chunk that is neither done nor leased.
 
-    Idempotent: call it again at any time, also after an earlier call was killed at any point. ``samples`` are read only if the
-    store has no usable plan. If the ledger has no record of the run, finished chunks are restored from the parts in the store.
+    Idempotent: a later call completes an earlier call that was killed at any point. ``samples`` are read only if the
+    store does not have a usable plan. If this call creates the ledger's record of the run, finished chunks are restored from the
+    parts in the store.
     """
     found = find_planned_run(store, spec.run_id)
     if found is None:
@@ -73,7 +74,7 @@ def enqueue_run(spec: RunSpec, samples: Iterable[Sample], store: Store, ledger: 
 
 
 def find_earlier_run(spec: RunSpec, store: Store) -> str | None:
-    """Return the id under which an earlier version of the fleet planned this spec, or None if the store has no such run.
+    """Return the id under which an earlier version of the fleet planned this spec, or None if the store does not have the run.
 
     A run with other engine options may also have that id. Its answers do not count for this spec.
     """

@@ -9,11 +9,11 @@ from common.storage.plan_index import read_part
 from common.storage.run_record import PlannedRun
 from common.storage.store import Store
 
-_READ_AHEAD = 8  # parts; a remote store takes tens of milliseconds for each
+_READ_AHEAD = 8  # parts; a remote store takes tens of milliseconds for each part
 
 
 def open_run(run: PlannedRun, store: Store, ledger: Ledger, *, resets_abort: bool = False) -> bool:
-    """Open a planned run in the ledger. Return whether the ledger had no record of it before.
+    """Open a planned run in the ledger. Return True if this call created the ledger's record of the run.
 
     For a new record, set its ``abort_if`` and commit its parts. With ``resets_abort``, also set the ``abort_if`` of an existing
     record. A crash before the last part is committed does not lose results: if a chunk that has a part is run again, the

@@ -41,8 +41,8 @@ class RunStatus(Record):
     """The object that ``producer status RUN --json`` prints.
 
     ``retrying`` counts samples that are being run again. ``samples_per_s`` and ``tokens_per_s`` cover this run's commits of the
-    last 30 s. The rates of ``workers`` cover all answers of a worker, also for other runs. ``eta_s`` (seconds) is ``None``
-    while the rate is 0. ``quarantine`` is ``None`` if the run has no quarantined chunks.
+    last 30 s. The rates of ``workers`` cover all answers of a worker, including answers for other runs. ``eta_s`` (seconds) is
+    ``None`` while the rate is 0. ``quarantine`` is ``None`` if the run does not have quarantined chunks.
     """
 
     run_id: str
@@ -64,7 +64,7 @@ class RunStatus(Record):
 
 
 def read_status(run_id: str, store: Store, ledger: Ledger) -> RunStatus:
-    """Return a run's status. Raises ``ConfigError`` if the store has no such run, or the ledger has lost the run."""
+    """Return a run's status. Raises ``ConfigError`` if the store does not have the run, or the ledger has lost the run."""
     return prepare_status(run_id, store, ledger)()
 
 
@@ -117,13 +117,13 @@ def _build_status(run: PlannedRun, view: LedgerView, ledger: Ledger) -> RunStatu
 
 def _count_quarantined(index: ChunkIndex, ledger: Ledger) -> QuarantineCounts | None:
     cleared = ledger.count_cleared(index.run_id)
-    samples = sum(index[chunk].count for chunk in cleared if chunk < len(index))  # the run may have grown since it was read
+    samples = sum(index[chunk].count for chunk in cleared if chunk < len(index))  # the ledger may have newer chunks
     return QuarantineCounts(samples=samples, cleared=sum(cleared.values())) if cleared else None
 
 
 def _count_retrying(index: ChunkIndex, ledger: Ledger) -> int:
     begin = index.waves[0].end
-    done = ledger.read_done(index.run_id, start=begin)[: len(index) - begin]  # the run may have grown since the index was read
+    done = ledger.read_done(index.run_id, start=begin)[: len(index) - begin]  # as above
     return sum(index[number].count for number, is_done in enumerate(done, start=begin) if not is_done)
 
 
@@ -144,7 +144,7 @@ def _count_states(counts: DatasetCounts, number: int, view: LedgerView, in_fligh
 def measure_rate(view: LedgerView) -> tuple[float, float]:
     """Return samples/s and tokens/s over the last 30 s of an unfinished run, or over the whole duration of a finished run.
 
-    The ledger keeps only the latest commits. If they cover less time, the rate starts at the oldest of them.
+    The ledger keeps only the latest commits. If these cover less time, the rate starts at the oldest commit.
     """
     since_s, until_s = max(view.started_s, view.now_s - _RATE_WINDOW_S), view.now_s
     if view.state == RunState.DONE:

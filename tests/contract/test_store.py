@@ -201,12 +201,14 @@ def test_local_store_accepts_three_url_forms(tmp_path: Path, monkeypatch: pytest
 
 def test_error_names_folder_that_cannot_be_created(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match=r"file/store: cannot make this folder"):
+    with pytest.raises(ConfigError, match=r"file/store: cannot create this folder"):
         open_store(f"{tmp_path}/file/store")
 
 
 def test_folder_is_created_only_on_request(tmp_path: Path) -> None:
-    with pytest.raises(StoreClosed, match=r"store: no such folder now; nothing is lost.*mount.*FLEET_STORE_URL.*producer enqueue"):
+    with pytest.raises(
+        StoreClosed, match=r"store: the folder does not exist; nothing is lost.*mount.*FLEET_STORE_URL.*producer enqueue"
+    ):
         open_store(f"{tmp_path}/store", create=False)
     assert not (tmp_path / "store").exists()
     open_store(f"{tmp_path}/store")
@@ -229,7 +231,7 @@ def test_folder_that_disappears_is_not_created_again(tmp_path: Path) -> None:
         store.probe,
     ]
     for operation in operations:
-        with pytest.raises(StoreClosed, match="no such folder now"):
+        with pytest.raises(StoreClosed, match="the folder does not exist"):
             operation()
     assert not (tmp_path / "store").exists()
     (tmp_path / "away").rename(tmp_path / "store")
@@ -256,7 +258,7 @@ def test_folder_that_vanishes_during_a_read_is_not_empty(tmp_path: Path, monkeyp
         "exists": lambda: store.exists("runs/key"),
         "list_keys": lambda: list(store.list_keys("runs")),
     }
-    with pytest.raises(StoreClosed, match="no such folder now"):
+    with pytest.raises(StoreClosed, match="the folder does not exist"):
         operations[operation]()
 
 

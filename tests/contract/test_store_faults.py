@@ -136,7 +136,7 @@ def test_conflict_with_another_writer_is_transient(faulty_s3: FaultyS3, s3_url: 
 def test_closed_and_full_store_differ_from_wrong_credentials(faulty_s3: FaultyS3, s3_url: str) -> None:
     store = open_store(s3_url, patience_s=0.2)
     faulty_s3.inject(answer(403, "AccessDenied"), "^PUT ")
-    with pytest.raises(StoreClosed, match=f"{s3_url}: 'key': the store refuses this now; nothing is lost .*AccessDenied"):
+    with pytest.raises(StoreClosed, match=f"{s3_url}: 'key': the store refuses the operation; nothing is lost .*AccessDenied"):
         store.put_new("key", b"")
     faulty_s3.clear_faults()
     faulty_s3.inject(answer(403, "SignatureDoesNotMatch"), "^PUT ")
@@ -171,7 +171,7 @@ def test_read_only_disk_can_be_read(small_disk: SmallDisk) -> None:
     store.put("older", b"o")
     small_disk.forbid_writing()
     for operation in (lambda: store.put_new("new", b"x"), lambda: store.put("folder/new", b"x"), store.probe):
-        with pytest.raises(StoreClosed, match=r"the store refuses this now; nothing is lost .*Read-only file system"):
+        with pytest.raises(StoreClosed, match=r"the store refuses the operation; nothing is lost .*Read-only file system"):
             operation()
     assert store.get("older") == b"o"
     small_disk.allow_writing()

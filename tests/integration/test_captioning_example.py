@@ -104,7 +104,7 @@ def example(tmp_path: Path) -> Example:
 
 
 def kill_all(started: "subprocess.Popen[str]") -> None:
-    """Kill a process and all its child processes, parents first, as the loss of the machine does."""
+    """Kill a process and all its child processes, parents first, as a loss of the machine would."""
     processes = [found := psutil.Process(started.pid), *found.children(recursive=True)]
     for process in processes:
         with suppress(psutil.NoSuchProcess):
@@ -143,19 +143,19 @@ def test_killed_example_continues_and_captions_every_image(example: Example, tmp
     log = (example.folder / "redis" / "redis.log").read_bytes()
     assert f"0 shapes without a caption, {SHAPES} with a caption" in example.run()
     assert (example.read_parts(), example.read_captions()) == (parts, captions)
-    assert (example.folder / "redis" / "redis.log").read_bytes() == log, "Redis must not start when there is nothing to do"
+    assert (example.folder / "redis" / "redis.log").read_bytes() == log, "Redis must not start if every image has a caption"
 
 
-def test_killed_export_continues_without_questions(example: Example) -> None:
+def test_killed_export_continues_without_new_requests(example: Example) -> None:
     example.run(KILLED_EXPORT, expected=-signal.SIGKILL)
     parts, [run_id] = example.read_parts(), example.list_runs()
     assert len(example.read_captions()) == 4
     assert f"{SHAPES - 4} written, 0 replaced, 4 unchanged" in example.run()
     assert example.read_captions() == {f"{image}.txt": "A red circle." for image in example.truth}
-    assert (example.read_parts(), example.list_runs()) == (parts, [run_id]), "answered images must not be asked again"
+    assert (example.read_parts(), example.list_runs()) == (parts, [run_id]), "answered images must not be sent again"
 
 
-def test_new_images_are_captioned_alone(example: Example) -> None:
+def test_only_new_images_are_captioned(example: Example) -> None:
     """An image that failed is sent again when its file has changed. Other images keep their captions."""
     lost, *_ = sorted(example.truth)
     image = (example.project / "raw" / lost).read_bytes()
@@ -188,7 +188,7 @@ def test_identical_images_all_get_captions(example: Example) -> None:
     assert example.read_captions() == {f"{image}.txt": "A red circle." for image in example.truth}
 
 
-def test_images_that_failed_are_asked_again(example: Example) -> None:
+def test_failed_images_are_sent_again(example: Example) -> None:
     """The rows are the same as in the run before, so the same run gets another wave."""
     lost, *_ = sorted(example.truth)
     (example.project / "raw" / lost).write_bytes(b"not an image")

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-# Another time of day: the id of a parameter with a timestamp in it, for example a gzip header, then differs.
+# Use another time of day. The id of a parameter with a timestamp, for example in a gzip header, then differs.
 CLOCK = "import time; real = time.time; time.time = lambda: real() + 86_461.5"
 
 

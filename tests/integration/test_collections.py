@@ -39,7 +39,7 @@ def write_coco(folder: Path) -> None:
     (folder / "captions.json").write_text(json.dumps({"images": images, "annotations": annotations}))
 
 
-def test_collections_are_asked_with_their_own_media(fleet: Fleet) -> None:
+def test_rows_of_collections_are_sent_with_their_media(fleet: Fleet) -> None:
     data = fleet.folder / "data"
     write_files(data / "photos", {**{f"{colour}.png": make_png(colour) for colour in COLOURS}, "text.png": "not an image"})
     write_tar(data / "photos.tar")

@@ -152,7 +152,7 @@ def test_lost_interrupt_is_sent_again(body: str, by: signal.Signals) -> None:
     "error", ["ValueError('odd')", "ConfigError('odd')", "click.UsageError('odd')", "PanicException('odd')", "OSError(4, 'odd')"]
 )
 def test_interrupt_replaced_by_library_error_is_recovered(error: str, by: signal.Signals) -> None:
-    """As pydantic does: it raises an error of its own if a signal arrives while its native code calls Python."""
+    """pydantic, for example, raises its own error if a signal arrives while its native code calls Python."""
     ended = run_body(REPLACED.format(by=int(by), error=error))
     assert (ended.returncode, ended.stdout, ended.stderr.strip()) == (130, "", INTERRUPT_MESSAGE)
 
@@ -163,7 +163,7 @@ def test_interrupt_replaced_by_library_error_is_recovered(error: str, by: signal
     [REPLACED_AT_IMPORT, REPLACED_AT_IMPORT_OF_CLICK, FAULT_SWALLOWED],
     ids=["at import", "at import of click", "swallowed"],
 )
-def test_interrupt_that_becomes_a_result_is_recovered(body: str, by: signal.Signals) -> None:
+def test_interrupt_caught_by_other_code_is_recovered(body: str, by: signal.Signals) -> None:
     ended = run_body(body.format(by=int(by)))
     assert (ended.returncode, ended.stdout, ended.stderr.strip()) == (130, "", INTERRUPT_MESSAGE)
 
@@ -232,7 +232,7 @@ def test_ignored_interrupts_stay_ignored() -> None:
     assert run_code(code).returncode == 0
 
 
-def test_running_native_threads_do_not_abort_the_exit() -> None:
+def test_native_threads_do_not_abort_process_exit() -> None:
     ended = run_body(WITH_NATIVE_THREADS)
     assert (ended.returncode, ended.stdout, ended.stderr) == (3, "done\n", "")
 

@@ -113,7 +113,7 @@ def test_demo_continues_after_ctrl_c_and_prints_scores(tmp_path: Path) -> None:
         ("call", "RedisServer.stop", 1, signal.SIGTERM),
     ],
 )
-def test_interrupted_demo_leaves_no_process(tmp_path: Path, event: str, function: str, count: int, by: signal.Signals) -> None:
+def test_interrupted_demo_ends_all_its_processes(tmp_path: Path, event: str, function: str, count: int, by: signal.Signals) -> None:
     (tmp_path / "tiny.yaml").write_text("{name: tiny, engine: echo, engine_options: {default: B}}")  # replaces the model
     demo = ("producer", "demo", "--dir", str(tmp_path / "demo"))
     ended = subprocess.run(

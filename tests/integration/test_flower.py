@@ -101,13 +101,13 @@ def test_flower_requires_password_and_is_read_only(fleet: Fleet) -> None:
     assert_run_is_sound(fleet, run_id)
 
 
-def test_metrics_and_health_need_no_password(fleet: Fleet) -> None:
+def test_metrics_and_health_do_not_require_password(fleet: Fleet) -> None:
     with start_flower(fleet, FLOWER_BASIC_AUTH=CREDENTIALS) as flower:
         assert flower.ask("healthcheck") == (200, "OK")
         assert flower.ask("metrics")[0] == 200  # therefore Flower listens on loopback
 
 
-def test_user_options_win_and_open_address_logs_warning(fleet: Fleet) -> None:
+def test_user_options_take_precedence_and_open_address_warns(fleet: Fleet) -> None:
     with start_flower(fleet, "--address=0.0.0.0", "--read_only=false", FLOWER_BASIC_AUTH=CREDENTIALS) as flower:
         assert flower.ask("api/worker/shutdown/unknown", CREDENTIALS, "POST")[0] == 404
         assert "flower.unencrypted" in flower.read_log()

@@ -25,13 +25,13 @@ def test_pasted_lines_are_enqueued(fleet: Fleet, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_dataset_of_faulty_rows_exits_with_2(fleet: Fleet, name: str) -> None:
+def test_dataset_with_only_faulty_rows_exits_with_2(fleet: Fleet, name: str) -> None:
     message = fleet.run_producer("inspect", str(INPUTS / name), code=2)
     assert "all of its rows are faulty (1)" in message
     assert "Traceback" not in message
 
 
-def test_mistakes_exit_with_2(fleet: Fleet) -> None:
+def test_user_errors_exit_with_2(fleet: Fleet) -> None:
     rows = str(fleet.write_dataset("rows", [{"question": "Why?"}]))
     cases = {
         ("nowhere.jsonl",): "no file",

@@ -72,7 +72,7 @@ def test_configuration_error_is_logged_once_with_exit_2(clean_fleet: Fleet) -> N
     [
         (("--model", "parrent", "--gpus", "none"), "did you mean 'parent'"),
         (("--model", "parent", "--gpus", "two"), "--gpus 'two': expected none, all, or GPU numbers"),
-        (("--model", "parent", "--gpus", "0-7"), "there is no GPU 2 among those of this machine: 0 (NVIDIA H100"),
+        (("--model", "parent", "--gpus", "0-7"), "GPU 2 is not one of the GPUs of this machine: 0 (NVIDIA H100"),
         (("--model", "parent", "--gpus", "0+1"), "the engine echo of profile parent runs on one GPU"),
         (("--model", "parent", "--model", "parent", "--gpus", "all"), "--model A --gpus 0-1 --model B --gpus 2,3"),
         (("--model", "parent", "--gpus", "none", "--replicas", "0"), "0 is not in the range 1<=x<=64"),

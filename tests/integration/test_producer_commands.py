@@ -312,7 +312,7 @@ def assert_died_at(fleet: Fleet, run_id: str, point: str) -> None:
     assert rung == (list(range(1000)) if point == "while_ringing" else []), "only complete batches may have been sent"
 
 
-def test_two_simultaneous_producers_make_one_run(fleet: Fleet, spec_path: str) -> None:
+def test_two_simultaneous_producers_create_one_run(fleet: Fleet, spec_path: str) -> None:
     results = [json.loads(out) for _, out, _ in run_each(fleet, *[["enqueue", spec_path, "--json"]] * 2)]
     assert results[0]["run_id"] == results[1]["run_id"]
     assert sorted([results[0]["opened"], results[1]["opened"]]) == [False, True]

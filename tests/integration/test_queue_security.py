@@ -145,7 +145,7 @@ ODD_ENTRIES = (
 )
 
 
-def test_odd_message_does_not_restart_the_worker(fleet: Fleet, run_id: str) -> None:
+def test_unusual_message_does_not_restart_the_worker(fleet: Fleet, run_id: str) -> None:
     for odd in ODD_HEADERS.values():
         publish(fleet, b'[["odd-0123456789ab", 0], {}, {}]', **{**HEADERS, **odd})
     publish(fleet, b" " * 5_000_000 + b'[["odd-0123456789ab", 0], {}, {}]', **HEADERS)
@@ -162,7 +162,7 @@ def test_odd_message_does_not_restart_the_worker(fleet: Fleet, run_id: str) -> N
     assert not any(make_app(fleet.settings).control.inspect(timeout=2).scheduled().values())
 
 
-def test_many_messages_with_eta_do_not_fill_the_worker(fleet: Fleet, run_id: str) -> None:
+def test_many_messages_with_eta_do_not_block_worker(fleet: Fleet, run_id: str) -> None:
     for _ in range(100):
         publish(fleet, f'[["{run_id}", 0], {{}}, {{}}]'.encode(), **HEADERS, eta="2999-01-01T00:00:00+00:00")
     messages: Any = fleet.ledger.client.lrange(queue_name("wary"), 0, -1)

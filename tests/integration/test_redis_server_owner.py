@@ -30,7 +30,7 @@ start_redis(pathlib.Path(sys.argv[1]))
 
 
 @pytest.mark.parametrize("how", ["full", "killed while it writes", "killed once it has written"])
-def test_start_that_failed_halfway_is_repeated(tmp_path: Path, orphan: tuple[int, str], how: str) -> None:
+def test_start_succeeds_after_interrupted_start(tmp_path: Path, orphan: tuple[int, str], how: str) -> None:
     command = [sys.executable, "-c", START_AND_FAIL, str(tmp_path), how]
     failed = subprocess.run(command, capture_output=True, text=True, check=False)
     assert failed.returncode == (1 if how == "full" else -signal.SIGKILL), failed.stderr

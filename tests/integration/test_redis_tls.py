@@ -40,7 +40,7 @@ def authority() -> trustme.CA:
 
 
 def use_address(fleet: Fleet, port: int, *, scheme: str = "rediss", password: str = PASSWORD, ca_file: Path | None = None) -> Fleet:
-    """Make Redis accept ``PASSWORD`` as well; return the fleet with another address of its Redis."""
+    """Add ``PASSWORD`` to the passwords of Redis. Return the fleet with another address of its Redis."""
     fleet.ledger.client.acl_setuser("default", enabled=True, passwords=[f"+{PASSWORD}"])
     query = f"?ssl_ca_certs={quote(str(ca_file))}" if ca_file else ""
     url = f"{scheme}://:{quote(password, safe='')}@127.0.0.1:{port}/0{query}"

@@ -1,4 +1,4 @@
-"""Remote control inspects a worker and cannot change it; a worker that cannot consume reports that as its trouble."""
+"""Remote control inspects a worker and cannot change it; a worker that cannot read its queue reports this as its trouble."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -82,7 +82,7 @@ def test_flower_sends_only_inspections() -> None:
     assert set(Inspector.inspect_methods) <= INSPECTIONS
 
 
-def test_worker_that_cannot_consume_reports_trouble(fleet: Fleet, celery_app: Celery) -> None:
+def test_worker_without_queue_access_reports_trouble(fleet: Fleet, celery_app: Celery) -> None:
     """Redis revokes the worker's permission to read queues, and restores it later."""
     del celery_app  # the worker listens
     client = fleet.ledger.client

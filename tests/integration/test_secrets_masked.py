@@ -1,4 +1,4 @@
-"""No secret of the environment appears in command output, logs, records or the store."""
+"""Secrets of the environment do not appear in command output, logs, records or the store."""
 
 import io
 import json

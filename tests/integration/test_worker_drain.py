@@ -101,7 +101,7 @@ def test_second_signal_kills_workers_and_leases_expire(clean_fleet: Fleet) -> No
     wait_until(lambda: not fleet.workers("recording"), "the killed worker's record to expire")
 
 
-def test_workers_of_a_killed_launcher_drain_themselves(clean_fleet: Fleet) -> None:
+def test_workers_drain_when_their_launcher_is_killed(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     write_profile(fleet, delay_s=0.6)
     run_id = enqueue_rows(fleet, "recording", make_rows(200), chunk=4)

@@ -8,7 +8,7 @@ from celery.worker.consumer import Consumer as CeleryConsumer
 
 log = structlog.get_logger()
 
-# Exceptions that code raises for unexpected values. A lost connection raises other exceptions.
+# The exceptions that Celery raises for a malformed message. A lost connection raises other exceptions.
 _MALFORMED = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
 _MOST_CHARACTERS = 16_384  # of headers and body; the fleet's messages have about 1 000
 
@@ -54,7 +54,7 @@ def _find_refusal(message: Any) -> str | None:
 
 
 def _has_eta(message: Any) -> bool:
-    """Return whether the headers or the body have an ``eta``, until which Celery would hold the message."""
+    """Return whether the headers or the body have an ``eta``. Celery would hold the message until that time."""
     try:
         return bool(message.headers.get("eta") or (isinstance(message.payload, dict) and message.payload.get("eta")))
     except Exception:  # noqa: BLE001  a body that cannot be decoded does not have an eta; Celery reports the error

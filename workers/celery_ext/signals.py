@@ -16,8 +16,8 @@ from workers.supervisor.signals import DRAINING
 def handle_signals(begin_drain: Callable[[bool], None]) -> None:
     """Drain this worker process on a signal of ``DRAINING``, and without a grace period on SIGQUIT or a second SIGINT.
 
-    ``begin_drain`` receives whether to skip the grace period, and may be called many times. Other repeated signals do not skip
-    it, because systemd, for example, sends SIGTERM to the launcher and to its workers.
+    The argument of ``begin_drain`` states whether to skip the grace period. The function may be called many times. Other
+    repeated signals do not skip the period: systemd, for example, sends SIGTERM to the launcher and to its workers.
     """
     interrupts = 0
 
@@ -26,7 +26,7 @@ def handle_signals(begin_drain: Callable[[bool], None]) -> None:
         nonlocal interrupts
         interrupts += number == signal.SIGINT
         begin_drain(number == signal.SIGQUIT or interrupts > 1)
-        state.should_stop = 0  # Celery checks this value between two messages, and exits with it as the exit code
+        state.should_stop = 0  # Celery reads this exit code between two messages, then exits
 
     for number in (*DRAINING, signal.SIGQUIT):
         signal.signal(number, take)

@@ -1,4 +1,4 @@
-"""The findings of ``workers check``, one for each check, and the exit code that they result in."""
+"""The findings of ``workers check``, one for each check, and the exit code of a list of findings."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class Finding:
 
 
 def report_fault(what: str, error: FleetError) -> Finding:
-    """Return an error as a problem without advice: the message of a ``FleetError`` states what to do."""
+    """Return an error as a problem without advice, because the message of a ``FleetError`` states what to do."""
     return Finding(what, "problem", str(error), unreachable=isinstance(error, TransientError))
 
 

@@ -18,7 +18,7 @@ from workers.supervisor.placement import Assignment, assign_slots
 
 # If a smaller fraction of a GPU is free, another process uses it. An idle GPU reports at least 95 % free.
 _FREE_WHEN_IDLE = 0.9
-_WARNING_BYTES, _PROBLEM_BYTES = 10 * GIB, GIB  # free disk space below which each level applies
+_WARNING_BYTES, _PROBLEM_BYTES = 10 * GIB, GIB  # thresholds of free disk space
 _PACKAGES = ("vlm-fleet", "celery", "redis", "torch", "transformers", "vllm")
 
 
@@ -44,7 +44,7 @@ def check_gpus(pairs: Sequence[tuple[str | None, str | None]], replicas: int) ->
 
 
 def check_versions(pairs: Sequence[tuple[str | None, str | None]]) -> list[Finding]:
-    """Check the versions of Python and of the packages that matter, without importing them.
+    """Check the versions of Python and of the packages in ``_PACKAGES``, without importing them.
 
     A build of torch for CPUs only is a problem if ``pairs`` request GPUs and the machine has one.
     """
@@ -94,7 +94,7 @@ def _check_gpu(gpu: Gpu) -> Finding:
 
 
 def _check_slots(pairs: Sequence[tuple[str | None, str | None]], replicas: int) -> list[Finding]:
-    """Return the engine options that each worker of the models would be started with."""
+    """Return the engine options that the launcher would give to each worker of the models."""
     models = [(model, gpus or "all") for model, gpus in pairs if model is not None]
     if not models:
         return []
@@ -113,7 +113,7 @@ def _check_free_space(what: str, folder: Path) -> Finding:
     try:
         existing = next(path for path in (folder, *folder.parents) if path.exists())
         return judge_space(what, folder, shutil.disk_usage(existing).free)
-    except OSError as error:  # includes a parent folder of another user that this process may not enter
+    except OSError as error:  # for example, this process may not enter a parent folder
         return Finding(f"disk: {what}", "problem", f"{folder}: {error.strerror}", "check its mount and permissions")
 
 

@@ -15,7 +15,7 @@ _STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 
 
 def print_findings(findings: Sequence[Finding], console: Console) -> None:
-    """Print each finding with its advice. The last line states whether this node can run."""
+    """Print each finding with its advice. The last line states whether this node can run workers."""
     if console.is_terminal:
         console.print(findings_table(findings))
     else:
@@ -39,7 +39,7 @@ def findings_table(findings: Sequence[Finding]) -> Table:
 
 
 def summarize(findings: Sequence[Finding]) -> str:
-    """Return one line: whether this node can run, and the numbers of problems and warnings."""
+    """Return one line: whether this node can run workers, and the numbers of problems and warnings."""
     levels = [finding.level for finding in findings]
     verdict = "cannot" if "problem" in levels else "can"
     return (

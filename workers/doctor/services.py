@@ -64,7 +64,7 @@ def check_store(settings: Settings) -> list[Finding]:
 
 
 def _has_runs(settings: Settings) -> bool:
-    """Return whether the ledger holds a run, or may hold one because Redis cannot be read."""
+    """Return True if the ledger has a run, or if Redis cannot be read."""
     try:
         with reaching_redis(settings), connect_redis(settings, patience_s=0) as client:
             return Ledger(client, settings).has_runs()
@@ -120,7 +120,7 @@ def judge_durability(info: dict[str, Any]) -> Finding:
 
 
 def judge_clock(off_s: float) -> Finding:
-    """Judge how far this machine's clock is from the clock of Redis, which times all leases.
+    """Judge the difference between this machine's clock and the clock of Redis, which times all leases.
 
     ``off_s`` is in seconds, and positive if this machine's clock is ahead.
     """

@@ -11,7 +11,7 @@ from workers.doctor.finding import GIB, Finding
 from workers.engines.hub_cache import find_snapshot
 
 _LENGTH_BYTES = 8
-_LONGEST_HEADER_BYTES = 100_000_000  # the limit that the format sets
+_LONGEST_HEADER_BYTES = 100_000_000  # the limit of the format
 _WEIGHT_FILES = ("*.safetensors", "*.bin", "*.pt", "*.gguf")
 _OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 _TRUE_VALUES = ("1", "true", "yes", "on")
@@ -46,7 +46,7 @@ def check_folder(folder: Path, *, hub_id: str | None = None, revision: str | Non
         if not folder.is_dir():
             return Finding("weights", "problem", f"{place}: the folder does not exist", advice)
         if not (folder / "config.json").is_file():
-            return Finding("weights", "problem", f"{place}: there is no config.json in it", advice)
+            return Finding("weights", "problem", f"{place}: config.json is missing", advice)
         files = sorted({path for pattern in _WEIGHT_FILES for path in folder.glob(pattern)})
         fault = _find_missing(folder) or next(filter(None, map(_find_damage, files)), None)
         size = sum(path.stat().st_size for path in files)
@@ -54,7 +54,7 @@ def check_folder(folder: Path, *, hub_id: str | None = None, revision: str | Non
         advice = "check the permissions of the folder and of its parents"
         return Finding("weights", "problem", f"{place}: cannot be read: {error.strerror}", advice)
     if fault or not files:
-        return Finding("weights", "problem", f"{place}: {fault or 'there are no weights in it'}", advice)
+        return Finding("weights", "problem", f"{place}: {fault or 'the folder does not contain weights'}", advice)
     return Finding("weights", "ok", f"{place}: {len(files)} file{'' if len(files) == 1 else 's'}, {size / GIB:.2f} GiB")
 
 

@@ -13,8 +13,8 @@ _PATIENCE_LEASES = 3.0
 class Consumption:
     """Compares the messages in the queue with the messages that Celery has taken, at every heartbeat of a worker.
 
-    A worker whose consumer is stuck still renews its leases and is listed as ready. So its record must name the trouble for every
-    cause: a missing permission in Redis, a blocked main thread, or a place in the prefetch limit that was never freed.
+    A worker whose consumer is stuck still renews its leases and is listed as ready. Its record must therefore name the trouble.
+    Known causes are a missing permission in Redis, a blocked main thread, and a slot in the prefetch limit that is never freed.
     """
 
     def __init__(self, count_waiting: Callable[[], int], settings: Settings) -> None:

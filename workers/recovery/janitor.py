@@ -8,7 +8,7 @@ from celery import Celery
 from redis.exceptions import ResponseError
 
 from common.broker.app import count_waiting, ring
-from common.ledger.connection import can_pass
+from common.ledger.connection import is_temporary
 from common.ledger.ledger import Ledger
 from common.records import RunState
 from common.storage.plan_index import ChunkIndex
@@ -30,11 +30,11 @@ class Janitor:
     model: str
     interval_s: float
 
-    def sweep(self, *, trusts_leases: bool = True, takes_struck: bool = True) -> int:
+    def sweep(self, *, with_expired: bool = True, takes_struck: bool = True) -> int:
         """Take over chunks with an expired lease. If the queue is empty, send messages for pending chunks. Return their number.
 
         A dead worker's chunks do not go through the queue, where they could wait behind thousands of other chunks.
-        ``trusts_leases`` is false if leases may have expired because their holders could not renew them: then take over only
+        If ``with_expired`` is false, live workers may hold expired leases because they could not renew them. Then take over only
         chunks that were given back. If ``takes_struck`` is false, leave struck and quarantined chunks to other workers. One
         worker of a model sweeps per ``interval_s``. A worker that may have left chunks to others releases the turn immediately.
         """
@@ -45,13 +45,13 @@ class Janitor:
         queue_is_empty = count_waiting(self.ledger.client, self.model) == 0
         for run_id in self.ledger.list_runs(self.model):
             try:
-                if expired := self._take_over(run_id, of_silent=trusts_leases, takes_struck=takes_struck and not taken):
+                if expired := self._take_over(run_id, with_expired=with_expired, takes_struck=takes_struck and not taken):
                     taken += expired
-                elif trusts_leases and queue_is_empty and self._is_running(run_id):
+                elif with_expired and queue_is_empty and self._is_running(run_id):
                     pending = self.ledger.find_pending(run_id, limit=_RING_AT_ONCE)
                     rung += ring(self.app, self.model, run_id, pending, self.find_index(run_id))
             except ResponseError as error:
-                if can_pass(error):
+                if is_temporary(error):
                     raise
                 # Continue with the other runs.
                 log.exception("run.record_unusable", run_id=run_id, hint=f"rebuild it with: producer resume {run_id} --rebuild")
@@ -59,15 +59,15 @@ class Janitor:
             self.ledger.client.delete(turn)
         return taken + rung
 
-    def _take_over(self, run_id: str, *, of_silent: bool, takes_struck: bool) -> int:
+    def _take_over(self, run_id: str, *, with_expired: bool, takes_struck: bool) -> int:
         if not (room := self.takeovers.room):
             return 0
-        expired = self.ledger.expire_leases(run_id, limit=room, of_silent=of_silent, takes_struck=takes_struck)
+        expired = self.ledger.expire_leases(run_id, limit=room, with_expired=with_expired, takes_struck=takes_struck)
         for chunk in expired:
             self.takeovers.begin(run_id, chunk)
         return len(expired)
 
     def _is_running(self, run_id: str) -> bool:
-        """Return whether workers may lease the run's chunks. Sending messages for a paused run would never end."""
+        """Return whether workers may lease the run's chunks. For a paused run, every sweep would send the same messages again."""
         view = self.ledger.view_run(run_id)
         return view is not None and view.state == RunState.RUNNING

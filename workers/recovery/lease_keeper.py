@@ -31,8 +31,8 @@ class HeldLease:
 class LeaseKeeper:
     """Renews the held leases and calls ``duties`` every ``renew_s`` until it is stopped.
 
-    While Redis is unreachable, it keeps trying and chunks keep running. A lease that expires during that time is renewed later,
-    unless another worker has taken the chunk over. When the launcher has exited, this process drains.
+    While Redis is unreachable, the keeper retries and chunks continue to run. A lease that expires during that time is renewed
+    later, unless another worker has taken the chunk over. When the launcher has exited, this process drains.
     """
 
     def __init__(self, ledger: Ledger, settings: Settings, duties: Callable[[], None], launcher: int | None = None) -> None:
@@ -43,7 +43,7 @@ class LeaseKeeper:
         self._idle = threading.Condition()
         self._parent = launcher or os.getppid()  # the launcher may have exited before this line
         self._round_at: float | None = None
-        self._trusts_from = 0.0
+        self._reliable_from = 0.0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
@@ -56,7 +56,7 @@ class LeaseKeeper:
         self._stopping.set()
         self._thread.join()
 
-    def trusts_leases(self) -> bool:
+    def expiry_is_reliable(self) -> bool:
         """Return whether an expired lease means a dead worker. Call it once per heartbeat, after Redis has answered.
 
         Leases of live workers also expire while Redis is unreachable or this process is suspended. For one lease time after that,
@@ -65,8 +65,8 @@ class LeaseKeeper:
         now = time.monotonic()
         gap_s, self._round_at = now - (self._round_at or now), now
         if gap_s > max(self._settings.lease_s - self._settings.renew_s, 2 * self._settings.renew_s):
-            self._trusts_from = now + self._settings.lease_s
-        return now >= self._trusts_from
+            self._reliable_from = now + self._settings.lease_s
+        return now >= self._reliable_from
 
     @property
     def leases(self) -> list[Lease]:
@@ -85,7 +85,7 @@ class LeaseKeeper:
                 self._idle.notify_all()
 
     def wait_until_idle(self) -> None:
-        """Block until no lease is held."""
+        """Block until all leases are released."""
         with self._idle:
             self._idle.wait_for(lambda: not self._held)
 

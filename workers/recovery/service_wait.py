@@ -20,9 +20,9 @@ _LONGEST_PAUSE_S = 10.0
 def wait_for_service(connect: Callable[[], Service], on_trouble: Callable[[str], object], *, pause_s: float) -> Service:
     """Call ``connect`` until it does not raise a ``TransientError``, and return its result.
 
-    The pause between two calls begins at ``pause_s`` and doubles, up to 10 s. Each is shortened at random by up to a half, so
-    that workers do not call in step. Call ``on_trouble`` with the message of each error. Raises ``ConfigError`` for a fault that
-    the user must correct.
+    The pause between two calls begins at ``pause_s`` and doubles, up to 10 s. Each pause is shortened at random by up to a half,
+    so that workers do not call at the same time. Call ``on_trouble`` with the message of each error. Raises
+    ``ConfigError`` for a fault that the user must correct.
     """
     while True:
         try:

@@ -16,7 +16,7 @@ class StallDetector:
     def track_request(self) -> Iterator[None]:
         """Count one request as pending while the block runs.
 
-        The time restarts when a request begins while no other is pending, and whenever a request ends.
+        The time restarts at the end of every request, and at the start of a request if other requests are not pending.
         """
         if not self._pending:
             self._since_s = time.monotonic()
@@ -29,5 +29,5 @@ class StallDetector:
 
     @property
     def stalled_s(self) -> float:
-        """Seconds since the last answer; 0 while no request is pending."""
+        """Seconds since the last answer, or 0 without pending requests."""
         return time.monotonic() - self._since_s if self._pending else 0.0

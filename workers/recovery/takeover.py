@@ -11,8 +11,8 @@ from common.ledger.ledger import Ledger
 
 log = structlog.get_logger()
 
-# These chunks skip admission. The first number limits the chunks that one worker runs. The second limits the chunks that it
-# takes in one sweep of its janitor, so that other workers get a share of a dead worker's chunks.
+# Chunks that are taken over skip admission. ``MOST_TAKEOVERS`` limits the chunks that one worker runs. ``MOST_IN_A_SWEEP`` limits
+# the chunks that it takes in one sweep of its janitor, so that other workers get a share of a dead worker's chunks.
 MOST_TAKEOVERS = 16
 MOST_IN_A_SWEEP = 4
 
@@ -59,7 +59,7 @@ class Takeovers:
             self._ledger.offer_again(run_id, chunk)
 
     def decline_all(self) -> None:
-        """Decline the chunks that have not begun. Chunks that have begun do not change."""
+        """Decline all unfinished chunks. This does not change chunks that have begun."""
         for taken, (run_id, chunk) in list(self._running.items()):
             if not taken.done():
                 self.decline(run_id, chunk)

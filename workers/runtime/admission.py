@@ -26,9 +26,9 @@ class Permit:
 class AdmissionGate:
     """Admits another chunk while fewer than ``enough`` samples of this worker wait for an outcome.
 
-    The gate counts samples, not chunks. With a limit on chunks, the last, long answers of a few chunks would leave a continuously
-    batching engine half empty. A chunk passes the gate before it is leased, so that another worker can take a chunk that does not
-    fit here. The gate does not admit chunks while ``is_closed()`` is true.
+    The gate counts samples, not chunks. With a limit on chunks, a few chunks that wait for their longest answers would leave an
+    engine with continuous batching half empty. A chunk passes the gate before it is leased, so another
+    worker can take a chunk that does not fit here. The gate does not admit chunks while ``is_closed()`` is true.
     """
 
     def __init__(self, enough: int, is_closed: Callable[[], bool] = lambda: False) -> None:

@@ -36,7 +36,7 @@ class ChunkLeases:
 
     @contextmanager
     def hold(self, run_id: str, chunk: int) -> Iterator[HeldLease | None]:
-        """Lease a chunk and keep it renewed while the block runs. Yield ``None`` if it is done, held or closed.
+        """Lease a chunk and keep it renewed while the block runs. Yield ``None`` if it is done or held, or its run is closed.
 
         If an exception leaves the block, the chunk is given back and offered again after ``lease_s``.
         """
@@ -93,10 +93,8 @@ class ChunkLeases:
     def note_death_and_drain(self, cause: DeathCause) -> DeathCause | None:
         """Record the chunks in flight when the engine died of ``cause``, then drain without a grace period.
 
-        Return the cause that counts.
-
-        The order matters, because a drain makes chunks release the engine lock. If the worker already drains, the death does not
-        count (``None``), because the signal that drains the worker may also have ended its engine.
+        Return the cause, or ``None`` if the worker already drained. Such a death does not count, because the signal that drained
+        the worker may also have ended its engine. The order matters, because a drain makes chunks release the engine lock.
         """
         with self._noting_death:
             if self._in_flight_at_death is None:

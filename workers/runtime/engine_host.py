@@ -20,7 +20,7 @@ from workers.runtime.run_context import RunContext
 
 log = structlog.get_logger()
 
-_LATEST_WEIGHT = 0.05  # of one answer in the moving average of latencies, which covers about 20 answers
+_LATEST_WEIGHT = 0.05  # the weight of one answer in the moving average of latencies, which covers about 20 answers
 _STOP_S = 10.0  # an engine that takes longer to stop counts as hung; the launcher waits only a little longer
 
 Result = TypeVar("Result")
@@ -64,7 +64,7 @@ class EngineHost:
         self._watchdog.start()
 
     def stop(self) -> None:
-        """Stop the engine and its loop. Raises ``TimeoutError`` if the engine hangs, and leaves both unchanged."""
+        """Stop the engine and its loop. If the engine hangs, raises ``TimeoutError`` and does not stop the loop."""
         try:
             self.submit(self.engine.stop()).result(_STOP_S)
         except TimeoutError:

@@ -11,7 +11,7 @@ _POLL_S = 0.1
 
 
 class EngineLock:
-    """Held by any number of chunks together, or by one quarantined chunk alone, which takes precedence over later chunks."""
+    """Held by any number of chunks together, or by one quarantined chunk alone. It has priority over later chunks."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()

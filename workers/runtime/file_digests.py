@@ -1,4 +1,4 @@
-"""SHA-256 digests of files, stored in a small cache file of the user, so that a large model is hashed once on a node."""
+"""SHA-256 digests of files, stored in a small cache file of the user, so that a large model is hashed once per node."""
 
 import fcntl
 import hashlib
@@ -36,14 +36,14 @@ def digest_files(paths: Iterable[Path]) -> dict[Path, str]:
         if size >= _LOGGED_BYTES:
             log.info("weights.hashing", folder=str(stale[0].parent), gib=round(size / 2**30, 1))
         for path in stale:
-            state = _read_state(path)  # before the content, so that a file that changes now is read again next time
+            state = _read_state(path)  # read first: if the file changes during hashing, it is hashed again next time
             known[str(path)] = (state, _digest_file(path))
         return digests | {path: known[str(path)][1] for path in rest}
 
 
 def _read_state(path: Path) -> list[int]:
     found = path.stat()
-    # Include the change time: a copy that keeps the time of its source, such as rsync's, can have the size of the old file.
+    # Include the change time: rsync, for example, can replace a file without a change of its size and modification time.
     return [found.st_size, found.st_mtime_ns, found.st_ctime_ns]
 
 

@@ -36,7 +36,7 @@ class ModelFingerprint:
         self._found: dict[str, str] | None = None
 
     def begin(self) -> None:
-        """Hash a local folder in a separate thread while the engine loads. A model of the hub may not be downloaded yet."""
+        """Hash a local folder in a separate thread while the engine loads. Skip a model of the hub: it may not be downloaded."""
         if _is_folder(self._weights):
             Thread(target=self._read_early, name="fingerprint", daemon=True).start()
 
@@ -53,7 +53,7 @@ class ModelFingerprint:
     def _read_early(self) -> None:
         try:
             self.read()
-        except FleetError as error:  # the first run that is loaded tries again
+        except FleetError as error:  # the load of the first run retries this
             log.warning("fingerprint.failed", error=str(error))
 
 
@@ -94,7 +94,7 @@ def _digest_model(profile: ModelProfile, source: str, *, revision: str | None) -
 def list_model_files(folder: Path, *, all_weights: bool = False) -> list[Path]:
     """Return the files of a saved model that can change an answer: weights, configuration, tokenizer, templates and code.
 
-    If the weights have several formats, engines load the first. ``all_weights`` lists all formats.
+    If the weights have several formats, engines load the first format. ``all_weights`` lists all formats.
     """
     formats = [sorted(folder.glob(pattern)) for pattern in _WEIGHTS]
     weights = list(chain(*formats)) if all_weights else next(filter(None, formats), [])

@@ -67,7 +67,7 @@ def load_run(store: Store, run_id: str, profile: ModelProfile, settings: Setting
 
 def _describe_model(profile: ModelProfile) -> dict[str, Any]:
     """Return the profile fields that must be equal in a run and in the worker that serves it, by name."""
-    identity = mask_record(profile.identity_options)  # as run.json has them
+    identity = mask_record(profile.identity_options)  # in the form of run.json
     return {
         **{name: getattr(profile, name) for name in ("engine", "weights", "revision", "adapter", "trust_remote_code")},
         **{f"engine_options.{name}": value for name, value in identity.items()},

@@ -67,7 +67,7 @@ class Worker:
     def start(self) -> None:
         """Load the engine, report ``loading`` during the load, then renew leases. Raises the errors of ``Engine.start``."""
         self.host.start(on_loop_end=self.die, while_loading=self._announce_loading, every_s=self._settings.renew_s)
-        self.ready = True  # from now on there may be leases to give back
+        self.ready = True  # from now on the worker may hold leases
         self.keeper.start()
 
     def stop(self) -> None:
@@ -100,26 +100,26 @@ class Worker:
         try:
             self.leases.give_back_all()
             self.takeovers.decline_all()
-            self._announce("stopped")  # the launcher repeats the reason if it gives this worker up
+            self._announce("stopped")  # if the launcher gives this worker up, it reports the reason
         finally:
             os._exit(ENGINE_DIED if counted and counted.is_attributed else ENGINE_KILLED)
 
     def report_and_sweep(self) -> None:
-        """Run the duties of every heartbeat: announce this worker, let the janitor sweep, check for a stalled engine."""
+        """Run the duties of every heartbeat: announce this worker, run the janitor's sweep, check for a stalled engine."""
         try:
             if self.leases.draining:
                 self._announce("draining")
             else:
                 self._announce("ready", self._consumption.describe_trouble())
-            trusts = self.keeper.trusts_leases()
+            with_expired = self.keeper.expiry_is_reliable()
             if not self.leases.draining:
-                self._janitor.sweep(trusts_leases=trusts, takes_struck=self.leases.takes_struck)
+                self._janitor.sweep(with_expired=with_expired, takes_struck=self.leases.takes_struck)
         finally:  # a process whose engine hangs must end even if Redis fails
             if stall := self.host.describe_stall():
                 self.die(stall, DeathCause.STALL)
 
     def _announce_loading(self) -> None:
-        with suppress(RedisError):  # Redis may be reachable again when it is needed
+        with suppress(RedisError):  # loading does not need Redis
             self._announce("loading")
 
     def _announce(self, state: WorkerState, trouble: str | None = None) -> None:

@@ -1,6 +1,6 @@
 """Presets: engine options that the model profile does not set, chosen from the free GPU memory.
 
-This module is pure: ``gpus.py`` queries NVML. An option that the profile sets always takes precedence. Two kinds of engine
+This module does not query NVML; ``gpus.py`` does. An option that the profile sets always takes precedence. Two kinds of engine
 do not have a preset: an engine named by an import string chooses its own defaults, and the capacity of an endpoint (``openai``)
 does not depend on the GPUs of this machine.
 """

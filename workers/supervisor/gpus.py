@@ -1,7 +1,7 @@
 """List the GPUs of this machine through NVML, and parse the ``--gpus`` option.
 
-A GPU's index is its CUDA index under ``CUDA_DEVICE_ORDER=PCI_BUS_ID``. The launcher sets that variable because NVML orders
-GPUs by PCI bus as well.
+A GPU's index is its CUDA index under ``CUDA_DEVICE_ORDER=PCI_BUS_ID``. The launcher sets that variable, because NVML also orders
+GPUs by PCI bus.
 """
 
 import os
@@ -51,8 +51,8 @@ class Driver:
 def list_gpus() -> list[Gpu]:
     """Return the GPUs that are visible to this process.
 
-    Raises ``ConfigError`` if there is no driver, and ``EngineError`` if the driver fails: that is a fault of this machine, and
-    other machines may work.
+    Raises ``ConfigError`` if a driver is not installed, and ``EngineError`` if the driver fails. A failure is a fault of this
+    machine, and other machines may work.
     """
     with _nvml():
         return [_read_gpu(index, handle) for index, handle in enumerate(_list_handles())]
@@ -131,7 +131,7 @@ def parse_gpus(asked: str, gpus: Sequence[Gpu], *, group_size: int = 1) -> list[
     if missing := sorted(set(numbers) - set(known)):
         limit = f" that {_VARIABLE}={os.environ[_VARIABLE]} leaves" if _VARIABLE in os.environ else ""
         raise ConfigError(
-            f"--gpus {asked!r}: there is no GPU {missing[0]} among those{limit or ' of this machine'}: {describe_gpus(gpus)}"
+            f"--gpus {asked!r}: GPU {missing[0]} is not one of the GPUs{limit or ' of this machine'}: {describe_gpus(gpus)}"
         )
     return [tuple(known[number] for number in sorted(group)) for group in sorted(groups, key=min)]
 

@@ -25,8 +25,8 @@ def report_exit(settings: Settings, record: WorkerRecord, death: DeathCause, *, 
     Without this report, the leases expire and the ledger does not record why the process ended. If the worker is not started
     again (its record has a ``trouble``), keep a notice for one day, for ``producer status``. The notice includes the last error
     that the worker itself recorded.
-    ``gave_up`` names the launcher's workers of this model once all of them were given up, and is ``None`` before. If other
-    workers of the model do not run then, pause the open runs of the model with the reason, so that users do not wait for them.
+    ``gave_up`` names the launcher's workers of this model once all of them were given up, and is ``None`` before. If the
+    model then does not have other running workers, pause its open runs with the reason, so that users do not wait for them.
     """
     try:
         with connect_redis(settings, patience_s=_PATIENCE_S) as client:
@@ -48,7 +48,7 @@ def _publish_notice(ledger: Ledger, notice: WorkerRecord, gave_up: Collection[st
 
 
 def withdraw_notices(client: redis.Redis, model: str, devices: Collection[str]) -> None:
-    """Delete the notices that earlier launchers of this machine left about the GPUs of the slots that start now.
+    """Delete the notices of earlier launchers of this machine about the GPUs of the slots that start now.
 
     Notices are matched by GPU and not by slot name, because an earlier launcher may have grouped or shared the GPUs in another
     way. The name of a slot without a GPU contains the process id of its launcher, so all such slots of the machine and model

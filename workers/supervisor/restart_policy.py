@@ -1,8 +1,8 @@
 """The restart policy decides when a worker that exited is started again.
 
-Every exit that the launcher did not request counts, including exit code 0 (the worker itself received a signal), because a
-worker that exits twenty times in an hour does not make progress. An exit because a service does not answer does not count,
-regardless of the length of the outage.
+Every exit that the launcher did not request counts, including exit code 0 after a signal to the worker. A worker that exits
+twenty times in an hour does not make progress. An exit because a service does not answer does not count, regardless of the
+length of the outage.
 
 A worker that cannot start with its configuration is given up, unless it has already run with this configuration. In that case,
 a file that the configuration names is temporarily missing, such as weights on a disk that is not mounted. Such an exit does not
@@ -24,7 +24,7 @@ _MEANINGS = {
     USER_MUST_ACT: "cannot start",
     UNREACHABLE: "Redis or the store does not answer",
     ENGINE_DIED: "engine died",
-    ENGINE_KILLED: "engine was ended from outside, or while the worker drained",
+    ENGINE_KILLED: "another process ended the engine, or the engine ended while the worker drained",
     NOT_STARTED: "the system could not start a process",
     -signal.SIGKILL: "killed by SIGKILL, perhaps by the system because memory ran out",
     -signal.SIGSEGV: "crashed in native code, SIGSEGV",
@@ -45,7 +45,7 @@ class RestartPolicy:
     def plan_next(self, code: int, *, started_s: float, ended_s: float) -> float | None:
         """Return the pause in seconds before the restart of a worker that exited with ``code``, or ``None`` to give it up.
 
-        The backoff starts from the beginning after a worker has run for longer than a minute.
+        The backoff restarts after a worker has run for longer than a minute.
         """
         if code == USER_MUST_ACT and not self._has_run:
             return None

@@ -18,7 +18,7 @@ _POLL_S = 0.2
 def await_free_names(client: redis.Redis, names: Collection[str], *, patience_s: float) -> None:
     """Block until no other running worker has one of these names.
 
-    A worker whose launcher died a moment ago drains soon, and a draining worker does not count. Raises ``ConfigError`` if a
+    A worker whose launcher has exited drains soon, and a draining worker does not count. Raises ``ConfigError`` if a
     worker with one of the names still runs after ``patience_s`` seconds.
     """
     ends_at = time.monotonic() + patience_s
@@ -34,7 +34,7 @@ def await_free_names(client: redis.Redis, names: Collection[str], *, patience_s:
 def _is_running(record: WorkerRecord) -> bool:
     """Return whether a worker of this machine runs and is not draining.
 
-    The process is checked as well, because the record of a killed worker stays in Redis for a while.
+    The process must also exist, because the record of a killed worker stays in Redis for a while.
     """
     if record.state not in ("loading", "ready"):
         return False

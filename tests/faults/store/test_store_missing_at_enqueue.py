@@ -18,7 +18,7 @@ def test_enqueue_does_not_replace_a_missing_store(fleet: Fleet) -> None:
     run_chunks(fleet, "quick", run_id)
     store = fleet.folder / "store"
     away = store.rename(fleet.folder / "away")
-    assert "no such folder now" in fleet.run_producer("enqueue", str(spec), code=3)
+    assert "the folder does not exist" in fleet.run_producer("enqueue", str(spec), code=3)
     assert not store.exists()
     away.rename(store)
     assert fleet.status(run_id).samples.ok == 20

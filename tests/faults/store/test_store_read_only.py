@@ -57,7 +57,7 @@ def test_run_continues_after_store_was_read_only(forbidding: Forbidding) -> None
     trouble = wait_until(lambda: fleet.status(run_id).workers[0].trouble, "the worker's trouble")
     for output in (trouble, fleet.run_producer("status", run_id)):
         assert f"{fleet.store.url}: 'runs/{run_id}/parts/" in "".join(output.split("\n"))
-        assert "the store refuses this now" in " ".join(output.split())
+        assert "the store refuses the operation" in " ".join(output.split())
         assert forbidding.words in " ".join(output.split())
     assert fleet.status(run_id).state == "running"
 
@@ -79,7 +79,7 @@ def test_worker_waits_while_store_is_read_only(forbidding: Forbidding) -> None:
         return next((worker.trouble for worker in fleet.status(run_id).workers if worker.state == "loading"), None)
 
     trouble = wait_until(find_trouble, "the worker's trouble")
-    assert "the store refuses this now" in trouble
+    assert "the store refuses the operation" in trouble
     assert forbidding.words in trouble
     forbidding.allow()
     assert fleet.wait_for_end(run_id).samples.ok == 40
@@ -95,7 +95,7 @@ def test_enqueue_into_read_only_store_exits_with_3(forbidding: Forbidding) -> No
     forbidding.forbid()
     output = fleet.run_producer("enqueue", str(spec), code=3)
     assert f"producer: {fleet.store.url}" in output
-    assert "the store refuses this now" in output
+    assert "the store refuses the operation" in output
     assert forbidding.words in output
     assert "Traceback" not in output
     forbidding.allow()

@@ -21,7 +21,7 @@ def test_run_continues_after_store_was_unmounted(fleet: Fleet) -> None:
     away = folder.rename(folder.with_name("away"))
     wait_until(lambda: any(worker.trouble for worker in fleet.workers("recording")), "the worker's trouble")
     (worker,) = fleet.workers("recording")
-    assert f"store {folder}: no such folder now; nothing is lost" in (worker.trouble or "")
+    assert f"store {folder}: the folder does not exist; nothing is lost" in (worker.trouble or "")
     fleet.start_workers("recording", chunks_in_flight=2, max_restarts=0)  # a worker that starts without the store
     wait_until(lambda: "service.awaited" in fleet.read_log(), "the other worker to wait")
     assert not folder.exists(), "parts below the mount point would be hidden later"

@@ -101,14 +101,14 @@ class StoreFault(NamedTuple):
 
 
 STORE_FAULTS = {
-    "folder read-only": StoreFault("disk", read_only, "the store refuses this now.*Read-only file system"),
+    "folder read-only": StoreFault("disk", read_only, "the store refuses the operation.*Read-only file system"),
     "folder full": StoreFault("disk", full, "the store is full; make room"),
-    "folder not mounted": StoreFault("disk", unmounted, "no such folder now; nothing is lost.*mount its file system"),
+    "folder not mounted": StoreFault("disk", unmounted, "the folder does not exist; nothing is lost.*mount its file system"),
     "s3 unreachable": StoreFault("s3", shut, "the store does not answer"),
     "s3 overloaded": StoreFault("s3", injected(answer(503, "SlowDown")), "the store does not answer"),
     "s3 cuts connections": StoreFault("s3", injected(lose_request), "the store does not answer"),
     "s3 forbids writing": StoreFault(
-        "s3", injected(answer(403, "AccessDenied"), "^PUT "), "the store refuses this now.*AccessDenied"
+        "s3", injected(answer(403, "AccessDenied"), "^PUT "), "the store refuses the operation.*AccessDenied"
     ),
     "s3 rejects the clock": StoreFault("s3", injected(answer(403, "RequestTimeTooSkewed")), "RequestTimeTooSkewed"),
     "s3 full": StoreFault("s3", injected(answer(507, "XMinioStorageFull"), "^PUT "), "the store is full; make room"),

@@ -34,7 +34,7 @@ def test_exit_code_determines_the_cause(code: int | None, out_of_memory: bool, c
     assert classify_exit(code, out_of_memory=out_of_memory) == cause
 
 
-def test_stall_is_attributed_but_out_of_memory_is_not() -> None:
+def test_stall_is_attributed_unlike_out_of_memory() -> None:
     assert [cause.is_attributed for cause in DeathCause] == [True, True, False, False]
 
 

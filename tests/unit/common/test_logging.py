@@ -90,7 +90,7 @@ def test_traceback_is_logged_once_without_variable_values(as_json: bool, capsys:
     assert "s3cr3t" not in output.replace('secret = "s3cr3t"', "")
 
 
-def test_configuring_twice_logs_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_repeated_configuration_does_not_duplicate_log_lines(capsys: pytest.CaptureFixture[str]) -> None:
     configure_log()
     configure_log()
     structlog.get_logger("ours").info("once")

@@ -39,7 +39,7 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ("https://h/a?sig=12: refused", "https://h/a?***: refused"),
         ("redis://:p@ss:w/ord%@h:1/0", "redis://***@h:1/0"),  # not percent-encoded
         ("redis://:a@h1,redis://:b@h2", "redis://***@h2"),
-        ("https://h:8080/a@b and me@mail.org", "https://***@b and me@mail.org"),  # masks too much rather than too little
+        ("https://h:8080/a@b and me@mail.org", "https://***@b and me@mail.org"),  # ambiguous, so all of it is masked
         # Values of environment variables, plain and percent-encoded.
         ("r3d1s/p@ss and r3d1s%2Fp%40ss", "*** and ***"),
         ("wJalr/K7MDENG+bPx or wJalr%2FK7MDENG%2BbPx", "*** or ***"),
@@ -83,7 +83,7 @@ def test_value_with_secret_name_is_masked(name: str) -> None:
     "name",
     ["pad_token", "eos_token_id", "max_tokens", "image_token", "tokenizer", "key", "keys", "monkey", "api_key_env", "secretary"],
 )
-def test_similar_name_is_not_secret(name: str) -> None:
+def test_similar_names_are_not_masked(name: str) -> None:
     assert mask_record({name: "<pad>"}) == {name: "<pad>"}
     assert list(find_secrets({name: "<pad>"})) == []
 

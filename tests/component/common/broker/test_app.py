@@ -38,7 +38,7 @@ def read_messages(client: redis.Redis, model: str) -> list[dict[str, Any]]:
     return [json.loads(message) for message in reversed(messages)]
 
 
-def test_ring_sends_two_ids_per_chunk(client: redis.Redis, redis_url: str) -> None:
+def test_ring_publishes_run_id_and_chunk_number(client: redis.Redis, redis_url: str) -> None:
     assert ring(make_app(Settings(redis_url=redis_url)), "tiny", "tiny-1", iter([4, 2, 9])) == 3
     messages = read_messages(client, "tiny")
     bodies = [json.loads(base64.b64decode(message["body"])) for message in messages]
@@ -129,7 +129,7 @@ def test_full_redis_rejects_messages_with_reason(client: redis.Redis, redis_url:
         client.config_set("maxmemory", 0)
 
 
-def test_messages_are_acknowledged_early_and_leave_no_results(client: redis.Redis, redis_url: str) -> None:
+def test_messages_are_acknowledged_early_without_results(client: redis.Redis, redis_url: str) -> None:
     conf = make_app(Settings(redis_url=redis_url)).conf
     assert not conf.task_acks_late
     assert conf.task_ignore_result

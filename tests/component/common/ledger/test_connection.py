@@ -1,4 +1,4 @@
-"""The connection to Redis retries errors that redis-py does not retry, and names the reason of a refused command."""
+"""The connection to Redis retries errors that redis-py does not retry, and reports why a command was refused."""
 
 import socket
 from collections.abc import Callable
@@ -24,7 +24,7 @@ from tests.support.ledger import RUN, make_plan
 
 
 def cut_handshakes(monkeypatch: pytest.MonkeyPatch, count: int) -> list[int]:
-    """Make Redis close the next ``count`` connections during their handshake. Return a list with an entry for each."""
+    """Make Redis close the next ``count`` connections during their handshake. Return a list with one entry per connection."""
     handshake, cut = redis.Connection.on_connect_check_health, list[int]()
 
     def cut_or_shake(connection: redis.Connection, check_health: bool = True) -> None:
@@ -37,14 +37,14 @@ def cut_handshakes(monkeypatch: pytest.MonkeyPatch, count: int) -> list[int]:
     return cut
 
 
-def test_cut_handshake_is_retried(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_handshake_is_retried(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     cut = cut_handshakes(monkeypatch, 3)
     with connect_redis(Settings(redis_url=redis_url), patience_s=0) as client:
         assert client.set("key", "value")
     assert len(cut) == 3
 
 
-def test_handshake_that_never_succeeds_is_reported(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_permanent_handshake_failure_is_reported(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     cut_handshakes(monkeypatch, 10**9)
     with pytest.raises(ServiceUnreachable, match="does not answer"):
         connect_redis(Settings(redis_url=redis_url), patience_s=0)
@@ -86,14 +86,14 @@ def test_temporary_refusal_is_service_unreachable(
 
 
 @pytest.mark.parametrize("reason", ["certificate has expired", "certificate is not yet valid"])
-def test_certificate_outside_its_dates_is_service_unreachable(redis_url: str, reason: str) -> None:
+def test_certificate_outside_validity_is_service_unreachable(redis_url: str, reason: str) -> None:
     settings = Settings(redis_url=redis_url)
     refused = redis.ConnectionError(f"Error 1: [SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: {reason} (_ssl.c:1006)")
     with pytest.raises(ServiceUnreachable, match=f"out of date.*{reason}.*clock"), reaching_redis(settings):
         raise refused
 
 
-def test_certificate_of_unknown_authority_is_a_config_error(redis_url: str) -> None:
+def test_certificate_of_unknown_authority_is_config_error(redis_url: str) -> None:
     refused = redis.ConnectionError("Error 1: [SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: self-signed certificate")
     with pytest.raises(ConfigError, match="cannot be verified"), reaching_redis(Settings(redis_url=redis_url)):
         raise refused
@@ -107,10 +107,10 @@ def test_error_of_a_command_is_not_translated(redis_url: str) -> None:
             client.lpush("key", "value")
 
 
-def test_name_that_does_not_resolve_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unresolvable_host_name_is_service_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", fail)
-    with pytest.raises(ServiceUnreachable, match=r"Redis at redis\.example:6379/0 does not answer.*FLEET_REDIS_URL is right"):
+    with pytest.raises(ServiceUnreachable, match=r"Redis at redis\.example:6379/0 does not answer.*FLEET_REDIS_URL is correct"):
         connect_redis(Settings(redis_url="redis://redis.example:6379/0"), patience_s=0)

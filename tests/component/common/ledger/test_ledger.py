@@ -47,7 +47,7 @@ def test_opening_a_run_is_idempotent(ledger: Ledger) -> None:
     assert ledger.list_runs("tiny") == [RUN]
 
 
-def test_opener_of_run_gets_true_after_retry(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retried_open_reports_the_same_result(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     """The response of Redis may be lost. Only the producer that opens a run commits the parts that already exist."""
     lose_answers(monkeypatch, "open")
     assert ledger.open_run(make_plan(), "tiny")
@@ -198,7 +198,7 @@ statuses = st.lists(st.sampled_from(["ok", "invalid", "failed"]), min_size=4, ma
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(deliveries=st.lists(st.tuples(st.integers(0, 2), statuses), min_size=1, max_size=12))
-def test_best_delivery_wins_in_any_order(ledger: Ledger, deliveries: list[tuple[int, list[Status]]]) -> None:
+def test_best_status_wins_in_any_commit_order(ledger: Ledger, deliveries: list[tuple[int, list[Status]]]) -> None:
     ledger.client.flushall()
     ledger.open_run(make_plan(), "tiny")
     best = [0] * 12
@@ -215,13 +215,13 @@ def test_best_delivery_wins_in_any_order(ledger: Ledger, deliveries: list[tuple[
             assert view.counts.get((dataset, name), 0) == expected
 
 
-def test_unreachable_redis_is_named_without_its_password() -> None:
+def test_unreachable_redis_error_hides_the_password() -> None:
     with pytest.raises(ServiceUnreachable, match=r"127\.0\.0\.1:1/0 does not answer") as caught:
         connect_redis(Settings(redis_url="redis://:secret@127.0.0.1:1/0"))
     assert "secret" not in str(caught.value)
 
 
-def test_connect_redis_returns_a_client_that_answers(redis_url: str) -> None:
+def test_connect_redis_returns_a_connected_client(redis_url: str) -> None:
     client = connect_redis(Settings(redis_url=redis_url))
     assert isinstance(client, redis.Redis)
     client.close()

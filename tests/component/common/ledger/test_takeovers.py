@@ -14,7 +14,7 @@ from tests.support.waiting import wait_until
 
 @pytest.fixture
 def ledger(redis_url: str) -> Iterator[Ledger]:
-    """Yield a ledger with a run of three chunks. Its leases, and the time between two offers, outlast the test."""
+    """Yield a ledger with a run of three chunks. Its leases and the time between two offers are longer than the test."""
     chosen = Settings(redis_url=redis_url, lease_s=600)
     with connect_redis(chosen) as client:
         ledger = Ledger(client, chosen)
@@ -38,8 +38,8 @@ def test_expired_leases_can_be_excluded_from_the_offer(ledger: Ledger, short_lea
     silent = acquire(short_leases, 0, "gpu0@silent")
     assert ledger.release(acquire(ledger, 1))
     wait_until(lambda: 0 in ledger.find_pending(RUN), "a lease to expire")
-    assert ledger.expire_leases(RUN, of_silent=False) == [1]
-    assert ledger.expire_leases(RUN, of_silent=False) == []
+    assert ledger.expire_leases(RUN, with_expired=False) == [1]
+    assert ledger.expire_leases(RUN, with_expired=False) == []
     assert ledger.view_run(RUN).holders == {0: "gpu0@silent"}, "the lease is unchanged"  # type: ignore[union-attr]
     assert ledger.renew(RUN, [silent]) == []
     assert ledger.expire_leases(RUN) == []
@@ -50,26 +50,26 @@ def test_limit_does_not_count_excluded_expired_leases(ledger: Ledger, short_leas
     wait_until(lambda: 0 in ledger.find_pending(RUN), "a lease to expire")
     for chunk in (1, 2):
         ledger.release(acquire(ledger, chunk))
-    assert len(ledger.expire_leases(RUN, limit=1, of_silent=False)) == 1
-    assert len(ledger.expire_leases(RUN, limit=1, of_silent=False)) == 1
-    assert ledger.expire_leases(RUN, limit=1, of_silent=False) == []
+    assert len(ledger.expire_leases(RUN, limit=1, with_expired=False)) == 1
+    assert len(ledger.expire_leases(RUN, limit=1, with_expired=False)) == 1
+    assert ledger.expire_leases(RUN, limit=1, with_expired=False) == []
     assert ledger.expire_leases(RUN, limit=1) == [0]
     assert ledger.expire_leases(RUN, limit=1) == []
 
 
 def test_reoffered_chunk_still_has_an_expired_lease(ledger: Ledger, short_leases: Ledger) -> None:
-    """While expired leases are excluded, the chunk waits, even if the worker that it was offered to never began it."""
+    """If expired leases are excluded, the chunk is not offered, even if the worker with the last offer did not begin it."""
     acquire(short_leases, 0)
     assert wait_until(lambda: ledger.expire_leases(RUN), "a lease to expire") == [0]
     ledger.offer_again(RUN, 0)
-    assert ledger.expire_leases(RUN, of_silent=False) == []
+    assert ledger.expire_leases(RUN, with_expired=False) == []
     assert ledger.expire_leases(RUN) == [0]
 
 
 def test_declined_chunk_is_offered_again_immediately(ledger: Ledger) -> None:
     ledger.release(acquire(ledger))
     for _ in range(3):
-        assert ledger.expire_leases(RUN, of_silent=False) == [0]
+        assert ledger.expire_leases(RUN, with_expired=False) == [0]
         assert ledger.expire_leases(RUN) == []
         ledger.offer_again(RUN, 0)
     assert ledger.expire_leases(RUN) == [0]

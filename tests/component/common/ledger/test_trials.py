@@ -1,4 +1,4 @@
-"""How the ledger handles faults: strikes, quarantine, aborted runs, cancelled runs, and runs that grow."""
+"""How the ledger handles faults: strikes, quarantine, aborted runs, cancelled runs, and extended runs."""
 
 import os
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ def ledger(redis_url: str) -> Iterator[Ledger]:
 
 @pytest.fixture
 def patient(ledger: Ledger, redis_url: str) -> Ledger:
-    """Return a ledger of the same run with leases that outlast the test."""
+    """Return a ledger of the same run with leases that are longer than the test."""
     return Ledger(ledger.client, Settings(redis_url=redis_url, lease_s=600))
 
 
@@ -55,7 +55,7 @@ def test_second_attributed_death_quarantines_a_chunk(ledger: Ledger) -> None:
 
 
 @pytest.mark.parametrize("is_reported", [True, False])
-def test_fifth_loss_without_progress_quarantines_a_chunk(ledger: Ledger, is_reported: bool) -> None:
+def test_fifth_consecutive_loss_quarantines_a_chunk(ledger: Ledger, is_reported: bool) -> None:
     standings = []
     for _ in range(6):
         lease = acquire(ledger)
@@ -65,7 +65,7 @@ def test_fifth_loss_without_progress_quarantines_a_chunk(ledger: Ledger, is_repo
     assert standings == [Standing.FRESH] * 5 + [Standing.QUARANTINED]
 
 
-def test_progress_resets_the_count_of_losses(ledger: Ledger) -> None:
+def test_journal_entry_resets_the_loss_count(ledger: Ledger) -> None:
     """A cluster with preemption may kill many holders of a slow chunk, but each holder adds some outcomes."""
     for number in range(12):
         lease = acquire(ledger)
@@ -123,14 +123,14 @@ def test_one_quarantined_chunk_is_leased_at_a_time(patient: Ledger) -> None:
 
 def test_repeated_refusal_does_not_change_the_expired_lease(ledger: Ledger, patient: Ledger) -> None:
     strike(patient, 0, times=1)
-    silent = acquire(ledger)
+    expired = acquire(ledger)
     wait_until(lambda: 0 in ledger.find_pending(RUN), "the lease to expire")
     for _ in range(3):
         assert patient.acquire(RUN, 0, "gpu1@a", takes_struck=False) is None
-    assert ledger.renew(RUN, [silent]) == [], "no worker has taken the chunk over"
+    assert ledger.renew(RUN, [expired]) == [], "no worker has taken the chunk over"
 
 
-def test_deaths_count_against_the_group_that_ran(patient: Ledger) -> None:
+def test_deaths_count_against_the_running_group(patient: Ledger) -> None:
     strike(patient, 0, times=2)
     groups: list[tuple[list[str], DeathCause | None]] = [
         (["0-0", "0-1"], DeathCause.CRASH),
@@ -173,7 +173,7 @@ def test_exited_process_releases_only_its_chunks(patient: Ledger) -> None:
     assert acquire(patient).standing == Standing.STRUCK
 
 
-def test_former_holder_cannot_record_anything(ledger: Ledger) -> None:
+def test_former_holder_cannot_change_the_chunk(ledger: Ledger) -> None:
     slow = acquire(ledger)
     acquire(ledger)
     with pytest.raises(LeaseLost):
@@ -215,7 +215,7 @@ def test_continued_run_is_not_aborted_again(ledger: Ledger) -> None:
     assert view(ledger).state == "paused"
 
 
-def test_other_pause_keeps_the_abort_threshold(ledger: Ledger) -> None:
+def test_manual_pause_keeps_the_abort_threshold(ledger: Ledger) -> None:
     ledger.set_abort(RUN, AbortIf(failed_rate=0.5, after=1))
     ledger.pause_run(RUN, "look at this")
     ledger.continue_run(RUN)
@@ -253,7 +253,7 @@ def test_cancelled_run_is_done_with_last_chunk(ledger: Ledger) -> None:
     assert not ledger.cancel_run(RUN, "too late")
 
 
-def test_done_run_is_running_after_growth(ledger: Ledger) -> None:
+def test_extended_done_run_is_running_again(ledger: Ledger) -> None:
     for number in range(3):
         ledger.commit(make_chunk(number), make_part(number, ["failed"] * 4), DATASETS)
     assert ledger.list_runs("tiny") == []
@@ -292,7 +292,7 @@ def test_commit_of_unknown_chunk_is_not_counted(ledger: Ledger) -> None:
     assert ledger.read_states(RUN) == bytes([1, 3, 1, 1, 3, 1, 1, 1, 1, 3, 1, 3])
 
 
-def test_growth_keeps_chunks_counted_before(ledger: Ledger) -> None:
+def test_extended_run_keeps_finished_chunks(ledger: Ledger) -> None:
     """A ledger of an earlier version may have counted chunks that the run did not contain."""
     for number in range(3):
         ledger.commit(make_chunk(number), make_part(number, ["failed"] * 4), DATASETS)

@@ -28,7 +28,7 @@ def test_latest_records_of_model_are_listed_by_name(client: redis.Redis) -> None
     assert list_workers(client, "nobody") == []
 
 
-def test_unknown_fields_of_worker_are_absent(client: redis.Redis) -> None:
+def test_optional_worker_fields_default_to_none(client: redis.Redis) -> None:
     complete = make_record("gpu1@a").model_copy(update={"gpu": "NVIDIA H200", "samples_per_s": 0.0, "tokens_per_s": 12.5})
     for record in (make_record("gpu0@a"), complete):
         announce_worker(client, record, ttl_s=60)

@@ -1,4 +1,4 @@
-"""A run planned by an earlier version: its id does not cover engine options, and its media have no digests."""
+"""A run planned by an earlier version: its id does not include engine options, and its media have no digests."""
 
 import json
 import shutil
@@ -58,7 +58,7 @@ def test_enqueue_of_new_spec_does_not_name_earlier_run(old_fleet: Fleet) -> None
     assert old_fleet.enqueue(old_fleet.folder / "spec.yaml").earlier_run is None
 
 
-def test_run_with_other_options_is_not_an_earlier_run(old_fleet: Fleet) -> None:
+def test_run_with_other_options_is_not_named(old_fleet: Fleet) -> None:
     path = old_fleet.folder / "old.yaml"
     path.write_text(path.read_text().replace("default: ok", "default: other"))
     assert old_fleet.enqueue(old_fleet.folder / "spec.yaml").earlier_run is None

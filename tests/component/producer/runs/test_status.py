@@ -173,7 +173,7 @@ def test_done_run_keeps_its_rate(per_s: float) -> None:
 
 
 def test_rate_covers_only_the_last_thirty_seconds() -> None:
-    """A time without commits lowers the rate."""
+    """A period without commits lowers the rate."""
     fast_then_slow = [*commit_steadily(0.5, since_s=1030.0), *commit_steadily(4, until_s=1029.0)]
     assert measure_rate(make_view(fast_then_slow))[0] == pytest.approx(32, rel=0.1)
     assert measure_rate(make_view(commit_steadily(200, until_s=1030.0), now_s=1045.0))[0] < 64 * 200 / 10

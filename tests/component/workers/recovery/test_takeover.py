@@ -1,4 +1,4 @@
-"""A worker that cannot begin an offered chunk declines it. Others get the offer immediately, not a lease later."""
+"""A worker that cannot begin an offered chunk declines it. Other workers get the offer without a delay."""
 
 import threading
 
@@ -89,5 +89,5 @@ def test_only_released_chunks_are_taken_over_after_outage(fleet: Fleet) -> None:
         worker.ledger.client.zadd(f"fleet:{{{run_id}}}:leases", {"0": 1})  # as if its holder could not renew it
         worker.ledger.release(given_back)
         janitor = Janitor(make_app(fleet.settings), worker.ledger, worker.takeovers, worker.runs.find_index, "tried", 0.05)
-        assert janitor.sweep(trusts_leases=False) == 1
+        assert janitor.sweep(with_expired=False) == 1
         assert worker.ledger.renew(run_id, [silent]) == [], "the holder still has its lease"

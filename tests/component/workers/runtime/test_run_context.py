@@ -48,7 +48,7 @@ def test_capacity_options_may_differ_between_nodes(fleet: Fleet) -> None:
     load_run(fleet.store, run_id, read_profile("echo").model_copy(update={"engine_options": {"delay_s": 1}}), fleet.settings)
 
 
-def test_stale_read_does_not_shrink_the_index(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_late_index_read_does_not_remove_chunks(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     fleet.write_profile("echo")
     run_id = fleet.enqueue(fleet.write_spec("echo", [fleet.write_dataset("rows", make_rows(3))])).run_id
     put_part(fleet.store, read_index(fleet.store, run_id)[0], statuses=["failed"])

@@ -79,7 +79,7 @@ def test_failed_sample_counts_without_tokens(pace: Throughput, clock: Clock) -> 
 
 
 @pytest.mark.parametrize("took_s", [0.0, -3600.0])
-def test_instant_answers_and_clock_steps_keep_rate_plausible(pace: Throughput, took_s: float) -> None:
+def test_instant_answers_and_clock_steps_give_plausible_rates(pace: Throughput, took_s: float) -> None:
     pace.count(answer(64, took_s=took_s))
     assert pace.measure() == (64.0, 320.0)
 

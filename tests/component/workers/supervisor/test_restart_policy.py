@@ -43,7 +43,7 @@ def test_every_unrequested_exit_counts(code: int) -> None:
     assert end_at(restarts, 1.0, code) is None
 
 
-def test_waiting_for_service_does_not_use_restarts() -> None:
+def test_service_outage_does_not_use_restart_budget() -> None:
     restarts = RestartPolicy(1)
     assert all(end_at(restarts, 60.0 * number, UNREACHABLE) for number in range(100))
     assert end_at(restarts, 6000.0) == 30

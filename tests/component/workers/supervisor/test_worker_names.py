@@ -40,12 +40,12 @@ def test_name_of_running_worker_is_rejected(client: redis.Redis, state: WorkerSt
 
 
 @pytest.mark.parametrize("state", ["draining", "stopped"])
-def test_ended_worker_frees_its_name(client: redis.Redis, state: WorkerState) -> None:
+def test_name_of_ending_worker_is_available(client: redis.Redis, state: WorkerState) -> None:
     announce(client, pid=os.getpid(), state=state)
     await_free_names(client, [NAME], patience_s=0)
 
 
-def test_record_of_killed_worker_does_not_block_its_name(client: redis.Redis) -> None:
+def test_killed_worker_does_not_block_its_name(client: redis.Redis) -> None:
     announce(client, pid=find_dead_pid())
     await_free_names(client, [NAME], patience_s=0)
 

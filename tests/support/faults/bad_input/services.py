@@ -56,7 +56,7 @@ SERVICES = (
     CommandCase(
         "contradictory settings",
         "`FLEET_RENEW_S=60` with leases of 3 s",
-        "producer: FLEET_RENEW_S=60 must be less than FLEET_LEASE_S=3, or leases run out",
+        "producer: FLEET_RENEW_S=60 must be less than FLEET_LEASE_S=3, or leases expire before they are renewed",
         arguments=_ENQUEUE,
         environment={"FLEET_RENEW_S": "60", "FLEET_LEASE_S": "3"},
     ),
@@ -76,14 +76,14 @@ SERVICES = (
     CommandCase(
         "unknown run",
         "`producer status quick-0`",
-        "producer: no run 'quick-0' in …; is FLEET_STORE_URL the one it was enqueued with?",
+        "producer: no run 'quick-0' in …; set FLEET_STORE_URL to the store that it was enqueued in",
         prepare=lambda folder: (folder / "store").mkdir(),
         arguments=("status", "quick-0"),
     ),
     CommandCase(
         "store does not exist",
         "`producer status` before the store's folder exists, or while it is not mounted",
-        "producer: store store: no such folder now; nothing is lost. …",
+        "producer: store store: the folder does not exist; nothing is lost. …",
         3,
         arguments=("status", "quick-0"),
     ),

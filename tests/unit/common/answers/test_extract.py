@@ -52,7 +52,7 @@ LETTERS: list[tuple[str, str | None]] = [
     ("The vitamin B level", None),
     ("I", None),
     ("I think so", None),
-    # The text does not decide between letters.
+    # The text does not state one letter.
     ("A and B", None),
     ("A, B", None),
     ("A/B", None),

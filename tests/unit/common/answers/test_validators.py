@@ -89,7 +89,7 @@ def test_answer_is_not_a_refusal(text: str) -> None:
     assert not is_refusal(text)
 
 
-def test_refusal_equal_to_an_option_is_an_answer() -> None:
+def test_refusal_equal_to_an_option_is_accepted() -> None:
     assert violates("no_refusal", "Cannot determine the answer")
     assert not violates("no_refusal", "Cannot determine the answer", options={"D": "cannot determine the answer."})
 
@@ -203,7 +203,7 @@ def test_every_known_validator_can_be_built() -> None:
         ({"json_schema": {"$ref": "https://example.org/a.json"}}, "points outside the schema"),
         ({"json_schema": {"$ref": "#/definitions/none"}}, "does not exist in the schema"),
         ({"max_words": 3, "regex": "x"}, "expected one name with its argument"),
-        ({"my.package:function": 3}, "a validator of your own does not take an argument"),
+        ({"my.package:function": 3}, "expected the import string alone, without an argument"),
     ],
 )
 def test_invalid_entry_is_rejected(entry: str | dict[str, Any], message: str) -> None:

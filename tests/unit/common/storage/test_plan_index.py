@@ -143,7 +143,7 @@ def test_run_record_survives_a_round_trip(store: Store) -> None:
 
 
 def test_unknown_run_is_a_config_error(store: Store) -> None:
-    with pytest.raises(ConfigError, match=r"no run 'tiny-0' in file://.*is FLEET_STORE_URL the one"):
+    with pytest.raises(ConfigError, match=r"no run 'tiny-0' in file://.*set FLEET_STORE_URL to the store"):
         read_run(store, "tiny-0")
 
 

@@ -49,7 +49,7 @@ def test_needed_options_are_explained() -> None:
 
 @pytest.mark.parametrize("width", [40, 80, 140])
 @pytest.mark.parametrize("name", ["llava.jsonl", "markers.jsonl", "options.tsv"])
-def test_lines_at_the_end_are_yaml_at_every_width(name: str, width: int) -> None:
+def test_spec_lines_are_yaml_at_every_width(name: str, width: int) -> None:
     lines = show(INPUTS / name, width).partition("Paste into a spec:\n")[2]
     assert yaml.safe_load(lines)["datasets"][0]["path"] == str(INPUTS / name)
 

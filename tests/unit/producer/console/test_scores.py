@@ -85,7 +85,7 @@ def test_missing_values_are_shown_as_dashes() -> None:
     assert "None" not in shown
 
 
-def test_single_dataset_has_no_overall_row() -> None:
+def test_single_dataset_omits_overall_row() -> None:
     assert scores_table(make_evaluation(make_scores("digits"))).row_count == 1
 
 
@@ -101,7 +101,7 @@ def test_notes_count_samples_outside_the_scores() -> None:
         assert note in shown
 
 
-def test_complete_run_notes_only_the_definition_of_n() -> None:
+def test_complete_run_prints_one_note() -> None:
     shown = show(make_evaluation(make_scores("d"), unprocessed=0), width=200)
     assert "n is the number of samples that have a target" in shown
     for note in ("retried:", "no answer:", "unscored:", "preliminary", "error code"):

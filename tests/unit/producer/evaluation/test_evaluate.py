@@ -105,7 +105,7 @@ def test_datasets_keep_their_given_order() -> None:
     assert [scores.dataset for scores in evaluation.datasets] == ["z", "a"]
 
 
-def test_dataset_of_only_failures_has_no_accuracy() -> None:
+def test_accuracy_is_none_if_all_samples_failed() -> None:
     scores = evaluate([make_failure("d", "image_corrupt"), make_failure("d", "image_corrupt")], d=2).overall
     assert (scores.n, scores.accuracy, scores.interval, scores.first_attempt_accuracy, scores.invalid_rate) == (
         0,
@@ -122,7 +122,7 @@ def test_run_without_outcomes_is_all_unprocessed() -> None:
     assert (scores.unprocessed, scores.n, scores.accuracy, scores.coverage) == (7, 0, None, 0.0)
 
 
-def test_run_without_samples_has_no_rates() -> None:
+def test_rates_are_none_without_samples() -> None:
     overall = evaluate([]).overall
     assert (overall.rows, overall.n, overall.accuracy, overall.invalid_rate, overall.coverage) == (0, 0, None, None, None)
 
@@ -139,7 +139,7 @@ def test_placeholders_count_as_unprocessed() -> None:
     assert (scores.unprocessed, scores.ok, scores.n, scores.accuracy, scores.no_answer) == (2, 1, 1, 1.0, 0)
 
 
-def test_stored_run_is_evaluated_by_its_plan(tmp_path: Path) -> None:
+def test_stored_run_is_evaluated_against_its_plan(tmp_path: Path) -> None:
     store = open_store(f"file://{tmp_path}")
     spec = RunSpec(
         model=ModelProfile(name="small", engine="echo"),

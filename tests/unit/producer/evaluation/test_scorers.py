@@ -62,7 +62,7 @@ def test_numbers_of_different_value_do_not_match(answer: str, accepted: str) -> 
 
 
 @pytest.mark.parametrize(("answer", "accepted"), [("Yes", "yes"), ("b", "B"), ("  red ", "red"), ("A cat.", "cat"), ("three", "3")])
-def test_text_matches_after_normalization(answer: str, accepted: str) -> None:
+def test_text_is_compared_after_normalization(answer: str, accepted: str) -> None:
     assert is_match(answer, accepted)
 
 

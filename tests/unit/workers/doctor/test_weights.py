@@ -68,8 +68,8 @@ FAULTS: dict[str, Any] = {
     "model.safetensors.index.json is damaged": damage_index,
     "has a damaged header": damage_header,
     "model-1.safetensors is cut short": lambda model: (model / "model-1.safetensors").write_bytes(b"abc"),
-    "there are no weights in it": remove_weights,
-    "there is no config.json": lambda model: (model / "config.json").unlink(),
+    "the folder does not contain weights": remove_weights,
+    "config.json is missing": lambda model: (model / "config.json").unlink(),
     "pytorch_model.bin is empty": lambda model: (model / "pytorch_model.bin").touch(),
 }
 

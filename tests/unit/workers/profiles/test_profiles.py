@@ -50,7 +50,7 @@ def test_profile_matches_file_name_and_known_adapter(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_family_uses_its_validators_with_three_retries(name: str) -> None:
+def test_family_profiles_set_validators_and_retries(name: str) -> None:
     profile = FAMILIES[name]
     expected = VALIDATORS[profile.adapter]
     assert find_validators(profile)[: len(expected)] == expected

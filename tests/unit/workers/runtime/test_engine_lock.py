@@ -1,4 +1,4 @@
-"""``EngineLock``: chunks share the engine, a quarantined chunk holds it exclusively, and no chunk waits forever."""
+"""``EngineLock``: chunks share the engine, a quarantined chunk holds it exclusively, and every wait ends."""
 
 import threading
 from collections.abc import Callable

@@ -127,7 +127,7 @@ def test_workers_of_a_node_hash_a_model_once(folder: Path, monkeypatch: pytest.M
     assert len(read) == len(FILES)
 
 
-def test_one_of_concurrent_workers_fixes_fingerprint(store: Store) -> None:
+def test_concurrent_workers_store_one_fingerprint(store: Store) -> None:
     def settle(number: int) -> bool:
         try:
             settle_fingerprint(store, "run", {"config.json": str(number)})
@@ -213,7 +213,7 @@ def test_damaged_fingerprint_is_an_integrity_error(store: Store) -> None:
         settle_fingerprint(store, "run", {})
 
 
-def test_first_worker_fixes_fingerprint(store: Store) -> None:
+def test_first_worker_stores_the_fingerprint(store: Store) -> None:
     settle_fingerprint(store, "run", {"config.json": "1"})
     with pytest.raises(ConfigError, match=r"config\.json \(and 1 more\) is 1 in the run and 2 on this worker"):
         settle_fingerprint(store, "run", {"config.json": "2", "model.safetensors": "3"})

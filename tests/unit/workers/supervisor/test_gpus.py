@@ -45,13 +45,13 @@ def test_gpus_option_becomes_slots_in_order(option: str, slots: list[list[int]])
 
 
 @pytest.mark.parametrize(("size", "slots"), [(1, [[0], [1], [2], [3]]), (2, [[0, 1], [2, 3]]), (4, [[0, 1, 2, 3]])])
-def test_all_is_divided_into_adjacent_groups(size: int, slots: list[list[int]]) -> None:
+def test_gpus_all_is_divided_into_adjacent_groups(size: int, slots: list[list[int]]) -> None:
     assert parse_numbers("all", group_size=size) == slots
     assert parse_numbers("0,1+2", group_size=size) == [[0], [1, 2]], "explicit groups are unchanged"
     assert parse_numbers("none", group_size=size) == [[]]
 
 
-def test_all_is_sorted_by_gpu_number() -> None:
+def test_gpus_all_is_sorted_by_number() -> None:
     groups = parse_gpus("all", [GPUS[3], GPUS[0], GPUS[2], GPUS[1]], group_size=2)
     assert [[gpu.index for gpu in group] for group in groups] == [[0, 1], [2, 3]]
 
@@ -80,8 +80,8 @@ def test_invalid_gpus_option_is_rejected(option: str) -> None:
         ("0-2,2", "GPU 2 is named twice"),
         ("1+1", "GPU 1 is named twice"),
         ("0,1+2,2+3", "GPU 2 is named twice"),
-        ("0-7", r"there is no GPU 4 among those of this machine: 0 \(NVIDIA H100 80GB HBM3\), 1 .*, 3 \("),
-        ("9", "there is no GPU 9"),
+        ("0-7", r"GPU 4 is not one of the GPUs of this machine: 0 \(NVIDIA H100 80GB HBM3\), 1 .*, 3 \("),
+        ("9", "GPU 9 is not one of the GPUs"),
     ],
 )
 def test_unusable_gpus_option_lists_available_gpus(monkeypatch: pytest.MonkeyPatch, option: str, message: str) -> None:
@@ -92,7 +92,7 @@ def test_unusable_gpus_option_lists_available_gpus(monkeypatch: pytest.MonkeyPat
 
 def test_gpu_outside_visible_devices_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
-    with pytest.raises(ConfigError, match=r"there is no GPU 0 among those that CUDA_VISIBLE_DEVICES=1 leaves: 1 \("):
+    with pytest.raises(ConfigError, match=r"GPU 0 is not one of the GPUs that CUDA_VISIBLE_DEVICES=1 leaves: 1 \("):
         parse_gpus("0", [GPUS[1]])
 
 

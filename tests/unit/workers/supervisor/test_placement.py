@@ -46,12 +46,12 @@ def test_each_slot_is_named_for_its_gpus() -> None:
         ({}, ["0", "1", "2", "3"]),
     ],
 )
-def test_all_groups_gpus_by_parallel_size(tmp_path: Path, options: dict[str, int], slots: list[str]) -> None:
+def test_gpus_all_groups_by_parallel_size(tmp_path: Path, options: dict[str, int], slots: list[str]) -> None:
     write_profile(tmp_path, "spans", "vllm", **options)
     assert [devices for _, _, devices in name_slots(("spans", "all"))] == slots
 
 
-def test_all_groups_only_visible_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpus_all_groups_only_visible_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_profile(tmp_path, "spans", "vllm", tensor_parallel_size=2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
     assert name_slots(("spans", "all")) == [("spans", "gpu2+3", "2,3")]
