@@ -1,6 +1,5 @@
 """The facts that one pass over the rows of a dataset finds."""
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import SampleError
+from common.prompts.markers import find_markers
 from common.records import Kind, Media
 from common.spec.models import DatasetSource
 from producer.console.progress import show_progress
@@ -25,7 +25,6 @@ from producer.datasets.values.conversations import read_conversation
 
 _MOST_COLUMNS = 1_000  # further columns are not surveyed, so that memory is bounded
 
-_MARKER = re.compile(r"<(image|video)( ?\d+)?>")
 
 
 def collect_facts(source: DatasetSource, roots: Sequence[Path] = ()) -> "Facts":
@@ -88,8 +87,8 @@ class Facts:
                 continue  # the column contains the file names of media that another column gives
             if name in self.columns or (name not in known and len(self.columns) < _MOST_COLUMNS):
                 self.columns.setdefault(name, Column()).add(value, self.reading.root, target)
-        if not references and any(_MARKER.search(str(found[name][1])) for name in ("question", "hint", "options") if name in found):
-            self.unmatched_markers += 1
+        texts = (str(found[name][1]) for name in ("question", "hint", "options") if name in found)
+        self.unmatched_markers += not references and any(next(find_markers(text), None) for text in texts)
         if "kind" not in found and not (options and _try(to_options, options)) and not _try_mathvista(unused):
             self.kinds.add(target, row.kind)
 
