@@ -9,12 +9,12 @@ from typing import Any
 
 from common.errors import SampleError
 from common.prompts.markers import find_markers
-from common.records import Kind, Media
+from common.records import Kind
 from common.spec.models import DatasetSource
 from producer.console.progress import show_progress
 from producer.datasets.columns import Column
 from producer.datasets.fields import read_mathvista_kind, to_target
-from producer.datasets.media import MediaKind, Reference, find_path, is_base64_image, refer
+from producer.datasets.media import MediaKind, Reference, find_path, name_references
 from producer.datasets.media_files import FileProblem, MediaFiles, UnreadableFile
 from producer.datasets.registry import find_reader
 from producer.datasets.rows import MEDIA_KINDS, NamedColumns, Row, plan_reading
@@ -24,7 +24,6 @@ from producer.datasets.values.choices import to_options
 from producer.datasets.values.conversations import read_conversation
 
 _MOST_COLUMNS = 1_000  # further columns are not surveyed, so that memory is bounded
-
 
 
 def collect_facts(source: DatasetSource, roots: Sequence[Path] = ()) -> "Facts":
@@ -133,25 +132,7 @@ class Facts:
         return found["messages"][0] if "messages" in found else None
 
     def _name_media(self, value: Any, kind: MediaKind) -> list[Reference]:
-        if isinstance(value, list):
-            return [reference for one in value for reference in self._name_media(one, kind)]
-        if isinstance(value, dict):
-            parts = [value[name] for name in ("bytes", "url", "path") if value.get(name)]
-            return [_embed(kind)] if value.get("bytes") else self._name_media(parts[0], kind) if parts else []
-        if isinstance(value, bytes):
-            return [_embed(kind)]
-        if not isinstance(value, str) or not value or value.isspace():
-            return []
-        try:
-            is_embedded = value[:5].lower() == "data:" or is_base64_image(value)
-            return [_embed(kind)] if is_embedded else [refer(value, kind, self.reading.root)]
-        except SampleError:
-            return []
-
-
-def _embed(kind: MediaKind) -> Reference:
-    """Return a reference that stands for embedded media. The survey does not read their content."""
-    return Reference(Media(kind=kind, data=""), "")
+        return name_references(value, kind, self.reading.root)
 
 
 def _try(convert: Any, found: tuple[str, Any] | None) -> Any:
