@@ -20,11 +20,10 @@ import base64
 import binascii
 import os
 import stat
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from common.digests import digest_bytes, digest_file
+from common.digests import digest_bytes
 from common.errors import SampleError
 from common.records import Media
 from producer.datasets.fields import misfit
@@ -38,9 +37,6 @@ _SCHEME_LIMIT = 16
 # PNG, JPEG, GIF and WebP as base64. A path has a dot, which is not a character of base64.
 _BASE64_OF_IMAGES = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR")
 _SHORTEST_BASE64 = 64
-
-# Maps a path to the size and times of the file when it was read, and to the digest of its content.
-_digests: dict[str, tuple[tuple[int, int, int], str]] = {}
 
 
 class Reference(NamedTuple):
@@ -143,29 +139,6 @@ def find_size(path: str) -> int | None:
     except (OSError, ValueError):
         return None
     return found.st_size if stat.S_ISREG(found.st_mode) else None
-
-
-def pin_reference(reference: Reference) -> Reference:
-    """Add the digest of the file's content to a reference. Return a reference without a readable file unchanged."""
-    path = find_path(reference.media)
-    digest = digest_path(path) if path else None
-    if digest is None:
-        return reference
-    return Reference(reference.media.model_copy(update={"digest": digest}), f"{reference.media.kind}@{digest}")
-
-
-def digest_path(path: str) -> str | None:
-    """Return the digest of a file's content, or None if it cannot be read. An unchanged file is read only once."""
-    try:
-        found = os.stat(path)  # noqa: PTH116  as above
-        state = (found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-        if not (stat.S_ISREG(found.st_mode) and found.st_size):  # reading a named pipe or a file of the kernel may never end
-            return None
-        if _digests.get(path, (None, ""))[0] != state:
-            _digests[path] = (state, digest_file(Path(path)))
-    except (OSError, ValueError):
-        return None
-    return _digests[path][1]
 
 
 def embed_bytes(content: bytes, kind: MediaKind) -> Reference:

@@ -10,6 +10,7 @@ from common.settings import get_settings
 from common.spec.media_roots import find_media_roots
 from common.spec.models import DatasetSource, RunSpec
 from producer.datasets.collections.folders import start_reports
+from producer.datasets.media_files import forget_digests
 from producer.datasets.survey.facts import collect_facts
 from producer.datasets.survey.notices import Notice, find_notices, log_notice
 from producer.datasets.survey.refusals import check_media, find_refusal
@@ -38,6 +39,7 @@ def survey_specs(specs: Sequence[RunSpec]) -> tuple[list[RunSpec], list[Notice]]
     or all of its media are missing.
     """
     start_reports()
+    forget_digests()
     first = specs[0]
     roots = find_media_roots(get_settings(), first.datasets, first.prompt.examples)
     surveys = [survey_dataset(source, roots) for source in first.datasets]
