@@ -21,7 +21,6 @@ from common.spec.dataset_paths import find_files
 from common.spec.files import check
 from common.spec.media_roots import find_media_roots
 from common.spec.models import Chunks, DatasetSource, ModelProfile, RunSpec, SamplingParams, Shuffle, Validation, name_dataset
-from producer.console.progress import show_progress
 from producer.datasets.columns import suggest_field
 from producer.datasets.media_headers import MediaHeader, read_header
 from producer.datasets.registry import check_readable, find_format, read_dataset
@@ -33,6 +32,7 @@ from producer.datasets.survey.refusals import check_media, find_refusal
 from producer.planning.plan import find_alike
 from producer.planning.requests import render_samples
 from producer.planning.shuffle import Counts, digest_asked
+from producer.progress import show_progress
 
 DEFAULT_QUESTION = "Describe the image."
 

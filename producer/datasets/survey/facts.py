@@ -11,7 +11,6 @@ from common.errors import SampleError
 from common.prompts.markers import find_markers
 from common.records import Kind
 from common.spec.models import DatasetSource
-from producer.console.progress import show_progress
 from producer.datasets.columns import Column
 from producer.datasets.fields import read_mathvista_kind, to_target
 from producer.datasets.media import MediaKind, Reference, find_path, name_references
@@ -22,6 +21,7 @@ from producer.datasets.samples import sort_fields
 from producer.datasets.survey.kinds import Kinds
 from producer.datasets.values.choices import to_options
 from producer.datasets.values.conversations import read_conversation
+from producer.progress import show_progress
 
 _MOST_COLUMNS = 1_000  # further columns are not surveyed, so that memory is bounded
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from common.errors import explain_unreadable
 from common.storage.run_record import PlannedRun
 from common.storage.store import Store
-from producer.console.progress import show_progress
+from producer.progress import show_progress
 from producer.results.collect import collect_answers
 from producer.results.export.choices import Naming, TextField
 from producer.results.export.exported import Exported, LeftOut, leave_out

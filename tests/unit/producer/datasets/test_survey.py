@@ -18,7 +18,7 @@ from common.errors import ConfigError
 from common.spec.dataset_files import IMAGE_ENDINGS, VIDEO_ENDINGS
 from common.spec.files import read_specs
 from common.spec.models import DatasetSource
-from producer.console import progress
+from producer import progress
 from producer.datasets import read_dataset
 from producer.datasets.collections import webdataset
 from producer.datasets.rows import Row, plan_reading
