@@ -93,7 +93,7 @@ class Sample(Record):
     - ``messages`` is the row's own conversation, if it has one. A number in it is an index of ``media``.
     - ``fault`` is set for an invalid row, which also becomes a sample, so that it is counted.
     - ``request_digest`` is the digest of the messages that the model gets. Plans of earlier versions do not contain it.
-    - ``twins`` are the other rows with the same request.
+    - ``twins`` are the other rows with the same request in plans of earlier versions. ``common.storage.twins`` reads all others.
     - In a later wave, ``made_before`` counts the sample's earlier attempts, and ``violations_before`` lists the violations of the
       last of these attempts.
     """
@@ -174,6 +174,7 @@ class Plan(Record):
     """The plan of a run: the numbers of samples and chunks, and the counts of each dataset. The samples are in the store.
 
     ``faults`` counts the faulty rows by code. It is None in plans of earlier versions, which also dropped duplicate rows.
+    ``twins_bytes`` is the size of the object with the twins. It is None in plans of earlier versions.
     """
 
     run_id: str
@@ -181,6 +182,7 @@ class Plan(Record):
     chunks: int
     datasets: tuple[DatasetCounts, ...]
     faults: dict[str, int] | None = None
+    twins_bytes: int | None = None
 
     @property
     def dataset_numbers(self) -> dict[str, int]:

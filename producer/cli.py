@@ -315,14 +315,14 @@ def _open_store(*, create: bool = False) -> Store:
 
 
 def _read_samples(spec: RunSpec) -> Iterator[Sample]:
-    from producer.console.progress import show_progress
     from producer.planning.requests import read_requests
+    from producer.progress import show_progress
 
     return show_progress(read_requests(spec), "reading samples")
 
 
 def _collect(run_id: str) -> Iterator[Outcome]:
-    from producer.console.progress import show_progress
+    from producer.progress import show_progress
     from producer.results.collect import collect_rows
 
     return show_progress(collect_rows(run_id, _open_store()), "collecting rows")

@@ -1,14 +1,37 @@
 """Markers in a text, such as ``<image>`` and ``<image 2>``. A marker states where an image or a video is placed."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Literal, NamedTuple
 
 from common.errors import SampleError
 from common.records import Media
 from common.sample_codes import SampleCode
 
 _MARKER = re.compile(r"<(image|video)(?: ?([0-9]+))?>")
+_MARKER_ON_LINE = re.compile(rf"\n?{_MARKER.pattern}\n?")
 _MOST_DIGITS = 6
+
+
+class Marker(NamedTuple):
+    """A marker in a text.
+
+    - ``number`` counts the media of its kind from 1. It is None without a number, and 0 for a number that is too long.
+    - ``written`` is the marker in the text from ``start`` to ``end``.
+    """
+
+    kind: Literal["image", "video"]
+    number: int | None
+    written: str
+    start: int
+    end: int
+
+
+def find_markers(text: str, *, with_line_breaks: bool = False) -> Iterator[Marker]:
+    """Yield the markers of a text. With ``with_line_breaks``, a marker contains the line breaks next to it, as in LLaVA."""
+    for found in (_MARKER_ON_LINE if with_line_breaks else _MARKER).finditer(text):
+        number = None if found[2] is None else int(found[2]) if len(found[2]) <= _MOST_DIGITS else 0
+        yield Marker("image" if found[1] == "image" else "video", number, found[0], *found.span())
 
 
 class Placement:
@@ -34,12 +57,12 @@ class Placement:
             return [text]
         parts: list[str | int] = []
         end = 0
-        for found in _MARKER.finditer(text):
-            index = self._find(found[0], found[1], found[2])
+        for marker in find_markers(text):
+            index = self._find(marker)
             if index is not None:
-                parts += [text[end : found.start()], index + self._offset]
+                parts += [text[end : marker.start], index + self._offset]
                 self._placed.add(index)
-                end = found.end()
+                end = marker.end
         return [*parts, text[end:]]
 
     def note(self, index: int) -> None:
@@ -50,16 +73,16 @@ class Placement:
         """Return the indices of the media that are not placed, in order."""
         return [index + self._offset for index in range(self._count) if index not in self._placed]
 
-    def _find(self, marker: str, kind: str, digits: str | None) -> int | None:
-        indices = self._by_kind[kind]
-        if digits is None:
+    def _find(self, marker: Marker) -> int | None:
+        kind, indices = marker.kind, self._by_kind[marker.kind]
+        if marker.number is None:
             if not indices:
                 return None
             left = [index for index in indices if index not in self._placed]
             if left:
                 return left[0]
-        elif len(digits) <= _MOST_DIGITS and 0 < int(digits) <= len(indices):
-            return indices[int(digits) - 1]
+        elif 0 < marker.number <= len(indices):
+            return indices[marker.number - 1]
         counted = f"{len(indices)} {kind}{'' if len(indices) == 1 else 's'}"
-        message = f"{marker} names a missing {kind}, but the row has {counted}; correct the marker or add the {kind}"
+        message = f"{marker.written} names a missing {kind}, but the row has {counted}; correct the marker or add the {kind}"
         raise SampleError(SampleCode.BAD_FIELD, message)

@@ -16,6 +16,11 @@ def samples_key(run_id: str) -> str:
     return f"{plan_prefix(run_id)}w1.samples.jsonl"
 
 
+def twins_key(run_id: str) -> str:
+    """Return the key of the twins of the plan's samples. It exists only if the plan has twins."""
+    return f"{plan_prefix(run_id)}w1.twins.jsonl"
+
+
 def wave_samples_key(run_id: str, wave: int, digest: str) -> str:
     """Return the key of the samples of a later wave.
 

@@ -56,12 +56,14 @@ def encode_run(spec: RunSpec, plan: Plan, created_s: float) -> bytes:
 
 
 def write_run(spec: RunSpec, plan: Plan, store: Store) -> None:
-    """Write ``run.json``. An existing record is replaced only if it is damaged."""
+    """Write ``run.json``. An existing record is replaced only if it is damaged, or if an earlier version wrote another plan."""
     record = encode_run(spec, plan, time.time())
     if not store.put_new(run_key(spec.run_id), record):
         try:
-            read_run(store, spec.run_id)
+            is_same = read_run(store, spec.run_id)[1] == plan
         except IntegrityError:
+            is_same = False
+        if not is_same:
             store.put(run_key(spec.run_id), record)
 
 

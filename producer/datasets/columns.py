@@ -17,7 +17,7 @@ from typing import Any
 
 from common.errors import SampleError
 from common.spec.dataset_files import IMAGE_ENDINGS, VIDEO_ENDINGS
-from producer.datasets.media import MediaKind, find_path, find_size, refer
+from producer.datasets.media import MediaKind, find_content, find_path, find_size, refer
 from producer.datasets.rows import ALIASES
 from producer.datasets.values.literals import read_literal
 
@@ -166,8 +166,7 @@ def look_at(value: Any, root: str) -> Look | None:
         looks = {look_at(one, root) for one in value}
         return looks.pop() if len(looks) == 1 else None
     if isinstance(value, dict):
-        parts = [value[name] for name in ("bytes", "url", "path") if value.get(name)]
-        return look_at(parts[0], root) if parts and len(value) <= 3 else None
+        return look_at(find_content(value), root) if len(value) <= 3 else None
     if isinstance(value, bytes):
         return _look_at_bytes(value)
     return _look_at_text(value, root) if isinstance(value, str) else None

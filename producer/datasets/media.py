@@ -20,11 +20,10 @@ import base64
 import binascii
 import os
 import stat
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from common.digests import digest_bytes, digest_file
+from common.digests import digest_bytes
 from common.errors import SampleError
 from common.records import Media
 from producer.datasets.fields import misfit
@@ -38,9 +37,6 @@ _SCHEME_LIMIT = 16
 # PNG, JPEG, GIF and WebP as base64. A path has a dot, which is not a character of base64.
 _BASE64_OF_IMAGES = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR")
 _SHORTEST_BASE64 = 64
-
-# Maps a path to the size and times of the file when it was read, and to the digest of its content.
-_digests: dict[str, tuple[tuple[int, int, int], str]] = {}
 
 
 class Reference(NamedTuple):
@@ -78,13 +74,40 @@ def _read_value(value: Any, kind: MediaKind, place: Place, root: str) -> Referen
 
 def _read_object(value: dict[str, Any], kind: MediaKind, place: Place, root: str) -> Reference | None:
     """Return the media of an object. Its bytes take precedence over its path, as in Hugging Face datasets."""
-    content, *others = (value.get(name) for name in ("bytes", "url", "path"))
-    if isinstance(content, str) and content and content[:5].lower() != "data:":
+    content = find_content(value)
+    if content is None:
+        raise misfit(value, "an object with one of bytes, url and path")
+    if isinstance(content, str) and not _is_data_url(content) and content is value.get("bytes"):
         content = f"data:;base64,{content}"
-    for one in (content, *others):
-        if one and isinstance(one, str | bytes):
-            return _read_value(one, kind, place, root)
-    raise misfit(value, "an object with one of bytes, url and path")
+    return _read_value(content, kind, place, root)
+
+
+def find_content(value: dict[str, Any]) -> str | bytes | None:
+    """Return the part of an object that gives its media: the first of its bytes, URL and path."""
+    parts = (value.get(name) for name in ("bytes", "url", "path"))
+    return next((one for one in parts if one and isinstance(one, str | bytes)), None)
+
+
+def name_references(value: Any, kind: MediaKind, root: str) -> list[Reference]:
+    """Return the media that ``read_references`` finds in a value, without reading embedded content. Omit invalid values."""
+    if isinstance(value, list):
+        return [reference for one in value for reference in name_references(one, kind, root)]
+    if isinstance(value, dict):
+        content = find_content(value)
+        return [_stand_in(kind)] if content and content is value.get("bytes") else name_references(content, kind, root)
+    if isinstance(value, bytes):
+        return [_stand_in(kind)]
+    if not isinstance(value, str) or not value or value.isspace():
+        return []
+    try:
+        return [_stand_in(kind) if _is_data_url(value) or _is_base64_image(value) else refer(value, kind, root)]
+    except SampleError:
+        return []
+
+
+def _stand_in(kind: MediaKind) -> Reference:
+    """Return a reference that stands for embedded media."""
+    return Reference(Media(kind=kind, data=""), "")
 
 
 def refer(text: str, kind: MediaKind, root: str) -> Reference:
@@ -118,29 +141,6 @@ def find_size(path: str) -> int | None:
     return found.st_size if stat.S_ISREG(found.st_mode) else None
 
 
-def pin_reference(reference: Reference) -> Reference:
-    """Add the digest of the file's content to a reference. Return a reference without a readable file unchanged."""
-    path = find_path(reference.media)
-    digest = digest_path(path) if path else None
-    if digest is None:
-        return reference
-    return Reference(reference.media.model_copy(update={"digest": digest}), f"{reference.media.kind}@{digest}")
-
-
-def digest_path(path: str) -> str | None:
-    """Return the digest of a file's content, or None if it cannot be read. An unchanged file is read only once."""
-    try:
-        found = os.stat(path)  # noqa: PTH116  as above
-        state = (found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-        if not (stat.S_ISREG(found.st_mode) and found.st_size):  # reading a named pipe or a file of the kernel may never end
-            return None
-        if _digests.get(path, (None, ""))[0] != state:
-            _digests[path] = (state, digest_file(Path(path)))
-    except (OSError, ValueError):
-        return None
-    return _digests[path][1]
-
-
 def embed_bytes(content: bytes, kind: MediaKind) -> Reference:
     """Return the bytes of a file as inline media. ``embed`` gives the same result for their base64 text, but decodes the text."""
     payload = base64.b64encode(content)
@@ -165,9 +165,9 @@ def embed(payload: bytes, kind: MediaKind, path: str, offset: int | None) -> Ref
 
 
 def _read_text(text: str, kind: MediaKind, place: Place, root: str) -> Reference:
-    if text[:5].lower() == "data:":
+    if _is_data_url(text):
         payload = _read_data_url(text)
-    elif is_base64_image(text):
+    elif _is_base64_image(text):
         payload = text.encode()
     else:
         return refer(text, kind, root)
@@ -175,7 +175,11 @@ def _read_text(text: str, kind: MediaKind, place: Place, root: str) -> Reference
     return embed(payload, kind, place.path, place.offset + at if place.offset is not None and at >= 0 else None)
 
 
-def is_base64_image(text: str) -> bool:
+def _is_data_url(text: str) -> bool:
+    return text[:5].lower() == "data:"
+
+
+def _is_base64_image(text: str) -> bool:
     """Return whether a text is the base64 text of an image, without ``data:`` before it."""
     return text.startswith(_BASE64_OF_IMAGES) and len(text) > _SHORTEST_BASE64 and not text.encode().translate(None, _BASE64)
 

@@ -12,16 +12,20 @@ from typing import NamedTuple
 
 import structlog
 
-from common.digests import digest_record
+from common.digests import digest_file, digest_record
 from common.errors import UNAVAILABLE
 from common.spec.models import DatasetSource
-from producer.datasets.media import Reference, digest_path, find_path, find_size
+from producer.datasets.media import Reference, find_path, find_size
 
 log = structlog.get_logger()
 
 # A local disk reads 8,000 files or 800 MB in a second (docs/identity.md), so enqueueing takes at most about 5 s longer.
 MOST_FILES = 20_000
 MOST_BYTES = 4 * 2**30
+
+# Maps a path to the size and times of the file when it was read, and to the digest of its content. The survey computes the digests,
+# and planning uses them again.
+_digests: dict[str, tuple[tuple[int, int, int], str]] = {}
 
 
 class FileProblem(StrEnum):
@@ -133,3 +137,33 @@ class MediaFiles:
 @lru_cache(maxsize=4096)
 def _resolve(folder: str) -> str:
     return os.path.realpath(folder)
+
+
+def forget_digests() -> None:
+    """Forget the digests of files that an earlier enqueue of this process has read."""
+    _digests.clear()
+
+
+def pin_reference(reference: Reference) -> Reference:
+    """Add the digest of the file's content to a reference. Return a reference without a readable file unchanged."""
+    path = find_path(reference.media)
+    digest = digest_path(path) if path else None
+    if digest is None:
+        return reference
+    return Reference(reference.media.model_copy(update={"digest": digest}), f"{reference.media.kind}@{digest}")
+
+
+def digest_path(path: str) -> str | None:
+    """Return the digest of a file's content, or None if it cannot be read. An enqueue reads an unchanged file only once."""
+    try:
+        found = os.stat(path)  # noqa: PTH116  Path costs more than the call
+        state = (found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        if not (stat.S_ISREG(found.st_mode) and found.st_size):  # reading a named pipe or a file of the kernel may never end
+            return None
+        known, digest = _digests.get(path, (None, ""))
+        if known != state:
+            digest = digest_file(Path(path))
+            _digests[path] = state, digest
+    except (OSError, ValueError):
+        return None
+    return digest

@@ -17,7 +17,8 @@ from common.errors import ConfigError, SampleError
 from common.records import Fault, Kind, Sample
 from common.spec.models import DatasetSource
 from producer.datasets.fields import infer_kind, read_mathvista_kind, to_index, to_kind, to_question, to_target, to_text
-from producer.datasets.media import MediaKind, Place, Reference, pin_reference, read_references
+from producer.datasets.media import MediaKind, Place, Reference, read_references
+from producer.datasets.media_files import pin_reference
 from producer.datasets.metadata import to_metadata
 from producer.datasets.rows import MEDIA_KINDS, NamedColumns, Reading, Row, find_fault, plan_reading
 from producer.datasets.values.choices import are_listed, find_positions, to_letters, to_options, to_positions

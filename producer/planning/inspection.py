@@ -21,15 +21,18 @@ from common.spec.dataset_paths import find_files
 from common.spec.files import check
 from common.spec.media_roots import find_media_roots
 from common.spec.models import Chunks, DatasetSource, ModelProfile, RunSpec, SamplingParams, Shuffle, Validation, name_dataset
-from producer.console.progress import show_progress
 from producer.datasets.columns import suggest_field
 from producer.datasets.media_headers import MediaHeader, read_header
 from producer.datasets.registry import check_readable, find_format, read_dataset
 from producer.datasets.sources import split_source
-from producer.datasets.survey import Facts, Notice, collect_facts
+from producer.datasets.survey import Notice
+from producer.datasets.survey.facts import Facts, collect_facts
+from producer.datasets.survey.notices import find_notices
+from producer.datasets.survey.refusals import check_media, find_refusal
 from producer.planning.plan import find_alike
 from producer.planning.requests import render_samples
 from producer.planning.shuffle import Counts, digest_asked
+from producer.progress import show_progress
 
 DEFAULT_QUESTION = "Describe the image."
 
@@ -156,8 +159,8 @@ def inspect_dataset(asked: DatasetSource, *, most_rows: int) -> Inspection:
     refusal: str | None = None
     try:
         rows.read(facts.pin_source())
-        facts.check_media()
-        refusal = facts.find_refusal()
+        check_media(facts)
+        refusal = find_refusal(facts)
     except ConfigError as error:
         if not rows.counts.rows[0]:
             raise
@@ -183,7 +186,7 @@ def _describe(
         faults=tuple(
             FaultCount(code=code, rows=count, first=rows.first_faults[code]) for code, count in rows.counts.faults.most_common()
         ),
-        notices=(*facts.find_notices(), *([] if refusal else find_alike(rows.counts))),
+        notices=(*find_notices(facts), *([] if refusal else find_alike(rows.counts))),
         adopted=tuple(adopted),
         first_rows=tuple(rows.shown),
         refusal=refusal,

@@ -5,6 +5,7 @@ import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,11 @@ from common.storage.keys import index_key, samples_key
 from common.storage.plan_index import IndexBuilder
 from common.storage.run_record import write_run
 from common.storage.store import Store
+from common.storage.twins import TwinsWriter, open_twins
 from producer.datasets.survey import Notice
 from producer.planning.long_lines import read_line
 from producer.planning.shuffle import Counts, Spread, shuffle_samples
+from producer.planning.twins import TwinFile, open_twin_file
 
 log = structlog.get_logger()
 
@@ -29,15 +32,21 @@ _BLOCK_BYTES = 2**20
 
 
 def plan_run(spec: RunSpec, samples: Iterable[Sample], store: Store) -> Plan:
-    """Shuffle the samples and write the samples, the index and ``run.json`` in this order. Return the plan.
+    """Shuffle the samples and write the twins, the samples, the index and ``run.json`` in this order. Return the plan.
 
     Memory holds one bucket (about 1/256 of the samples, without embedded media) and the index. The same spec and samples give the
     same bytes, so a second planning, after a crash or by another producer, writes the same plan. ``run.json`` is written last. Its
     presence marks a complete plan. Raises ``ConfigError`` if there are no samples, or if all rows of a dataset are faulty.
     """
     counts = Counts([source.name for source in spec.datasets])
-    with open_scratch() as scratch, store.open_writer(samples_key(spec.run_id)) as writer:
-        groups = shuffle_samples(samples, counts, seed=spec.shuffle.seed, scratch=scratch)
+    with (
+        open_scratch() as scratch,
+        open_twin_file(scratch) as found,
+        store.open_writer(samples_key(spec.run_id)) as writer,
+        open_twins(store, spec.run_id) as twins,
+    ):
+        groups = shuffle_samples(samples, counts, seed=spec.shuffle.seed, scratch=scratch, twins=found)
+        groups = _write_twins(groups, found, twins)
         index = write_chunks(groups, spec.chunks, datasets=len(spec.datasets), write=writer.write)
         if not index:
             raise ConfigError(
@@ -52,9 +61,20 @@ def plan_run(spec: RunSpec, samples: Iterable[Sample], store: Store) -> Plan:
         chunks=len(index),
         datasets=counts.to_records(),
         faults=dict(counts.faults.most_common()),
+        twins_bytes=twins.length,
     )
     write_run(spec, plan, store)
     return plan
+
+
+def _write_twins(groups: Iterable[list[Spread]], found: TwinFile, twins: TwinsWriter) -> Iterator[list[Spread]]:
+    """Yield groups in plan order unchanged, and write the twins of their samples."""
+    positions = count()
+    for group in groups:
+        for entry, position in zip(group, positions, strict=False):
+            for block in entry.twins:
+                twins.write(position, found.read(block))
+        yield group
 
 
 @contextmanager
@@ -74,8 +94,8 @@ def open_scratch() -> Iterator[Path]:
 def describe_plan(spec: RunSpec, samples: Iterable[Sample]) -> dict[str, Any]:
     """Return the resolved spec, its digest and the counts that ``plan_run`` would find. It does not write to the store."""
     counts = Counts([source.name for source in spec.datasets])
-    with open_scratch() as scratch:
-        groups = shuffle_samples(samples, counts, seed=spec.shuffle.seed, scratch=scratch)
+    with open_scratch() as scratch, open_twin_file(scratch) as found:
+        groups = shuffle_samples(samples, counts, seed=spec.shuffle.seed, scratch=scratch, twins=found)
         lengths = [len(chunk) for chunk in cut_chunks(groups, spec.chunks)]
     return {
         "run_id": spec.run_id,

@@ -6,6 +6,7 @@ the hash, and one bucket at a time is sorted in memory. Buckets contain the plac
 
 Rows of one dataset with the same request are sent once. The first row is the sample, and the other rows become its twins. Such
 rows may have different groups, so a first pass merges them. It sorts all rows into separate buckets by a digest of their request.
+A request can have as many twins as a dataset has rows, so twins stay on disk (``twins``).
 """
 
 import hashlib
@@ -18,18 +19,19 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import msgspec
 
 from common.digests import digest_bytes
 from common.errors import ConfigError
-from common.records import DatasetCounts, Fault, Sample, Twin
+from common.records import DatasetCounts, Fault, Sample
 from producer.planning.long_lines import LongLine, keep_line, read_line
+from producer.planning.twins import TwinBlock, TwinFile, encode_line
 
-_HEADER = struct.Struct("<16s16sQHQHI?")
+_HEADER = struct.Struct("<16s16sQHQHI?I")
 _PLACE = struct.Struct("<QQ")
-_TWIN_FIELDS = tuple(Twin.model_fields)
+_READ_BYTES = 2**20
 _ENCODER = msgspec.json.Encoder()
 _UNKNOWN_MEDIA_BYTES = 200_000  # assumed for a media file of unknown size; planning does not open media files
 
@@ -42,6 +44,7 @@ class Spread(NamedTuple):
     - ``dataset`` is the number of its dataset.
     - ``line`` is the sample as JSON with a newline, or the place of that line if it is long.
     - ``asked`` is the digest of its request, kind and options (``digest_asked``).
+    - ``twins`` are the blocks of its twins in the file of twins.
     """
 
     order: bytes
@@ -51,6 +54,7 @@ class Spread(NamedTuple):
     sample_id: bytes
     line: bytes | LongLine
     asked: bytes = bytes(16)
+    twins: tuple[TwinBlock, ...] = ()
 
 
 @dataclass
@@ -92,17 +96,19 @@ class Counts:
         )
 
 
-def shuffle_samples(samples: Iterable[Sample], counts: Counts, *, seed: int, scratch: Path) -> Iterator[list[Spread]]:
+def shuffle_samples(
+    samples: Iterable[Sample], counts: Counts, *, seed: int, scratch: Path, twins: TwinFile
+) -> Iterator[list[Spread]]:
     """Yield groups in shuffled order. A group lists its samples in row order. The twins of a sample are the rows with its request.
 
     ``scratch`` is an empty folder on a local disk with enough free space for the samples as JSON. Do not delete its file of long
-    lines before these lines are read. Memory holds about 1/256 of the short lines, and one long line. Raises ``ConfigError`` if all
-    rows of a dataset are faulty.
+    lines before these lines are read. ``twins`` gets the twins. Memory holds about 1/256 of the short lines, and one long line.
+    Raises ``ConfigError`` if all rows of a dataset are faulty.
     """
     long = scratch / "long"
     _write_buckets(_spread(samples, counts, seed, long), attrgetter("asked"), scratch / "asked")
     counts.check_faults()
-    _write_buckets(_merge_twins(scratch / "asked", long), attrgetter("order"), scratch / "order")
+    _write_buckets(_merge_twins(scratch / "asked", long, twins), attrgetter("order"), scratch / "order")
     for entries in _read_buckets(scratch / "order", long):
         for _, together in groupby(sorted(entries), key=attrgetter("order")):
             group = list(_separate_ids(together, long))
@@ -122,14 +128,17 @@ def _spread(samples: Iterable[Sample], counts: Counts, seed: int, long: Path) ->
         yield Spread(order, row, dataset, input_bytes, sample_id, keep_line(line, long), asked)
 
 
-def _merge_twins(folder: Path, long: Path) -> Iterator[Spread]:
+def _merge_twins(folder: Path, long: Path, twins: TwinFile) -> Iterator[Spread]:
     """Yield one entry for all rows with the same request: the first row, with the other rows as its twins."""
     for entries in _read_buckets(folder, long):
-        rows: dict[bytes, list[Spread]] = {}
+        samples: dict[bytes, Spread] = {}
         for entry in entries:
-            rows.setdefault(entry.asked, []).append(entry)
-        for first, *others in rows.values():
-            yield _add_twins(first, others, long) if others else first
+            sample = samples.setdefault(entry.asked, entry)
+            if sample is not entry:
+                twins.add(entry.asked, sample.line, entry.line)
+        blocks = twins.take_blocks()
+        for asked, sample in samples.items():
+            yield sample._replace(twins=tuple(blocks.get(asked, ())))
 
 
 def _separate_ids(group: Iterable[Spread], long: Path) -> Iterator[Spread]:
@@ -144,31 +153,9 @@ def _separate_ids(group: Iterable[Spread], long: Path) -> Iterator[Spread]:
         if entry.sample_id in taken:
             sample = json.loads(read_line(entry.line))
             sample["sample_id"] = digest_bytes(entry.sample_id + entry.asked)
-            entry = entry._replace(sample_id=sample["sample_id"].encode(), line=keep_line(_encode_line(sample), long))
+            entry = entry._replace(sample_id=sample["sample_id"].encode(), line=keep_line(encode_line(sample), long))
         taken.add(entry.sample_id)
         yield entry
-
-
-def _add_twins(first: Spread, others: list[Spread], long: Path) -> Spread:
-    """Return the entry with the other rows as its twins. Editing the JSON is faster than validating each sample."""
-    whole = read_line(first.line)
-    sample = json.loads(whole)
-    sample["twins"] = [_to_twin(json.loads(read_line(other.line)), sample) for other in others]
-    line = _encode_line(sample)
-    return first._replace(input_bytes=first.input_bytes + len(line) - len(whole), line=keep_line(line, long))
-
-
-def _encode_line(sample: dict[str, Any]) -> bytes:
-    return json.dumps(sample, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
-
-
-def _to_twin(row: dict[str, Any], sample: dict[str, Any]) -> dict[str, Any]:
-    """Return the JSON of a twin. The content of embedded media is not stored again."""
-    twin = {"row": 0} | {name: row[name] for name in _TWIN_FIELDS if name in row}
-    media = twin.get("media", [])
-    if media == sample.get("media") or any("data" in one for one in media):
-        del twin["media"]
-    return twin
 
 
 def _write_buckets(entries: Iterable[Spread], key: Callable[[Spread], bytes], folder: Path) -> None:
@@ -181,30 +168,27 @@ def _write_buckets(entries: Iterable[Spread], key: Callable[[Spread], bytes], fo
             if number not in buckets:
                 buckets[number] = stack.enter_context((folder / f"{number:02x}").open("wb"))
             line, is_long = (entry.line, False) if isinstance(entry.line, bytes) else (_PLACE.pack(*entry.line[1:]), True)
-            lengths = (len(entry.sample_id), len(line))
-            header = _HEADER.pack(entry.order, entry.asked, entry.row, entry.dataset, entry.input_bytes, *lengths, is_long)
-            buckets[number].write(header + entry.sample_id + line)
+            numbers = (entry.row, entry.dataset, entry.input_bytes, len(entry.sample_id), len(line), is_long, len(entry.twins))
+            twins = b"".join(_PLACE.pack(*block) for block in entry.twins)
+            buckets[number].write(_HEADER.pack(entry.order, entry.asked, *numbers) + entry.sample_id + line + twins)
 
 
-def _read_buckets(folder: Path, long: Path) -> Iterator[list[Spread]]:
+def _read_buckets(folder: Path, long: Path) -> Iterator[Iterator[Spread]]:
     """Yield the entries of each bucket, and delete the bucket and the folder."""
     for bucket in sorted(folder.iterdir()):
-        entries = list(_read_bucket(bucket, long))
+        yield _read_bucket(bucket, long)
         bucket.unlink()
-        yield entries
     folder.rmdir()
 
 
 def _read_bucket(path: Path, long: Path) -> Iterator[Spread]:
-    content = path.read_bytes()
-    at = 0
-    while at < len(content):
-        order, asked, row, dataset, input_bytes, id_length, line_length, is_long = _HEADER.unpack_from(content, at)
-        begin = at + _HEADER.size + id_length
-        sample_id = content[at + _HEADER.size : begin]
-        at = begin + line_length
-        line = LongLine(long, *_PLACE.unpack_from(content, begin)) if is_long else content[begin:at]
-        yield Spread(order, row, dataset, input_bytes, sample_id, line, asked)
+    with path.open("rb", _READ_BYTES) as stream:
+        while header := stream.read(_HEADER.size):
+            order, asked, row, dataset, input_bytes, id_length, line_length, is_long, blocks = _HEADER.unpack(header)
+            sample_id, content = stream.read(id_length), stream.read(line_length)
+            line = LongLine(long, *_PLACE.unpack(content)) if is_long else content
+            twins = tuple(TwinBlock(*place) for place in _PLACE.iter_unpack(stream.read(blocks * _PLACE.size)))
+            yield Spread(order, row, dataset, input_bytes, sample_id, line, asked, twins)
 
 
 def digest_asked(sample: Sample) -> bytes:

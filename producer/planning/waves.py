@@ -88,4 +88,4 @@ def _overlap(one: NDArray[np.uint64], other: NDArray[np.uint64]) -> bool:
 def _note_earlier(sample: Sample, waves: Sequence[Outcome]) -> Sample:
     answered = [attempt for outcome in waves for attempt in outcome.attempts]
     violations = answered[-1].violations if answered else ()
-    return sample.model_copy(update={"made_before": len(answered), "violations_before": violations})
+    return sample.model_copy(update={"twins": (), "made_before": len(answered), "violations_before": violations})

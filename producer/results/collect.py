@@ -17,25 +17,22 @@ from typing import NamedTuple
 import pyarrow.parquet as pq
 
 from common.errors import ConfigError, IntegrityError
-from common.records import STATE_BYTES, Attempt, Chunk, Outcome, Sample, Twin
+from common.records import STATE_BYTES, Attempt, Chunk, Outcome, Sample
 from common.storage.parts import OUTCOME_SCHEMA, to_table
 from common.storage.plan_index import read_chunk, read_part
-from common.storage.run_record import load_planned_run
+from common.storage.run_record import PlannedRun, load_planned_run
 from common.storage.store import Store
+from producer.results.rows import READ_AHEAD, PlannedRow, add_twins
 
 UNPROCESSED = "unprocessed"
-_READ_AHEAD = 8  # chunks; a remote store takes tens of milliseconds for each
 
 
 class Collected(NamedTuple):
-    """The outcome of one sample in one wave or in all waves, and the other rows with the same request.
-
-    ``position`` is the sample's plan position.
-    """
+    """One sample with its plan position, and its outcome in one wave or in all waves."""
 
     position: int
+    sample: Sample
     outcome: Outcome
-    twins: tuple[Twin, ...]
 
 
 def collect_outcomes(run_id: str, store: Store) -> Iterator[Outcome]:
@@ -45,7 +42,7 @@ def collect_outcomes(run_id: str, store: Store) -> Iterator[Outcome]:
     ``ConfigError`` immediately if the store has no such run, and ``IntegrityError`` if the plan or a part is damaged, or if a
     part does not contain exactly the samples of its chunk.
     """
-    return (collected.outcome for collected in _collect(run_id, store))
+    return (collected.outcome for collected in _collect(load_planned_run(store, run_id), store))
 
 
 def collect_rows(run_id: str, store: Store) -> Iterator[Outcome]:
@@ -54,31 +51,36 @@ def collect_rows(run_id: str, store: Store) -> Iterator[Outcome]:
     Rows with the same request share the outcome of their sample. Each row has its own index, target and metadata. These rows are
     adjacent in the result.
     """
-    return (outcome for collected in _collect(run_id, store) for outcome in _expand_twins(collected))
-
-
-def _expand_twins(collected: Collected) -> Iterator[Outcome]:
-    yield collected.outcome
-    for twin in collected.twins:
-        yield collected.outcome.model_copy(update={"index": twin.index, "target": twin.target, "metadata": twin.metadata})
-
-
-def _collect(run_id: str, store: Store) -> Iterator[Collected]:
     run = load_planned_run(store, run_id)
+    return (_name_row(row, outcome) for row, outcome in collect_answers(run, store))
+
+
+def collect_answers(run: PlannedRun, store: Store) -> Iterator[tuple[PlannedRow, Outcome]]:
+    """Return an iterator over the rows of a run, each with the outcome of its sample. Raises the errors of ``collect_outcomes``."""
+    return add_twins(_collect(run, store), run, store)
+
+
+def _name_row(row: PlannedRow, outcome: Outcome) -> Outcome:
+    twin = row.twin
+    own = twin and {"index": twin.index, "target": twin.target, "metadata": twin.metadata}
+    return outcome.model_copy(update=own) if own else outcome
+
+
+def _collect(run: PlannedRun, store: Store) -> Iterator[Collected]:
     plan, index = run.plan, run.index
     if index.waves[0].end != plan.chunks:
-        raise IntegrityError(f"run {run_id}: its plan has {plan.chunks} chunks, but its index has {index.waves[0].end}")
+        raise IntegrityError(f"run {run.run_id}: its plan has {plan.chunks} chunks, but its index has {index.waves[0].end}")
     waves = [_read_wave(store, index.iterate_wave(wave)) for wave in index.waves]
     return waves[0] if len(waves) == 1 else _merge_waves(waves)
 
 
 def _read_wave(store: Store, chunks: Iterator[Chunk]) -> Iterator[Collected]:
     """Yield the outcomes of the samples of a wave, in ascending order of position."""
-    with ThreadPoolExecutor(_READ_AHEAD, thread_name_prefix="collect") as pool:
-        while ahead := list(islice(chunks, _READ_AHEAD)):
+    with ThreadPoolExecutor(READ_AHEAD, thread_name_prefix="collect") as pool:
+        while ahead := list(islice(chunks, READ_AHEAD)):
             for chunk, read in zip(ahead, pool.map(lambda chunk: _read_chunk(store, chunk), ahead), strict=True):
                 for position, (sample, outcome) in zip(chunk.positions, read, strict=True):
-                    yield Collected(position, outcome, sample.twins)
+                    yield Collected(position, sample, outcome)
 
 
 def _merge_waves(waves: list[Iterator[Collected]]) -> Iterator[Collected]:

@@ -15,6 +15,7 @@ from common.storage.keys import run_key
 from common.storage.plan_index import read_chunk
 from common.storage.run_record import PlannedRun, load_planned_run, read_run
 from common.storage.store import Store
+from common.storage.twins import check_twins
 from producer.planning.plan import plan_run
 from producer.runs.rebuild import open_run
 
@@ -91,14 +92,15 @@ def find_earlier_run(spec: RunSpec, store: Store) -> str | None:
 def find_planned_run(store: Store, run_id: str) -> PlannedRun | None:
     """Return the planned run, or None if it has no plan or a quick check finds a missing, truncated or damaged object.
 
-    The check reads the record, the indexes and the last chunk. Planning the same spec again writes the same bytes, so
-    enqueueing repairs a damaged plan.
+    The check reads the record, the indexes, the last chunk and the last byte of the twins. Planning the same spec again writes the
+    same bytes, so enqueueing repairs a damaged plan.
     """
     if not store.exists(run_key(run_id)):
         return None
     try:
         run = load_planned_run(store, run_id)
         read_chunk(store, run.index[run.index.waves[0].end - 1])
+        check_twins(store, run.plan)
     except IntegrityError:
         return None
     return run

@@ -46,3 +46,24 @@ def read_surveyed(path: Path, **source: Any) -> list[Sample]:
 def inline(text: str) -> Media:
     """Return base64 text as inline media with the digest of its bytes."""
     return Media(data=text, digest=digest_bytes(base64.b64decode(text)))
+
+
+def read_unsurveyed(folder: Path, *rows: Any, **source: Any) -> list[Sample]:
+    """Write rows as JSON lines, and read them without a survey."""
+    path = folder / "set.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return list(read_dataset(DatasetSource(path=str(path), **source)))
+
+
+def read_one(folder: Path, **row: Any) -> Sample:
+    (sample,) = read_unsurveyed(folder, {"question": "Q?", **row})
+    return sample
+
+
+def fault_of(sample: Sample) -> tuple[str, str]:
+    assert sample.fault is not None
+    return sample.fault.code, sample.fault.message
+
+
+def talk(*contents: Any) -> list[dict[str, Any]]:
+    return [{"role": "assistant" if number % 2 else "user", "content": content} for number, content in enumerate(contents)]

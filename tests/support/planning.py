@@ -2,7 +2,8 @@
 
 import base64
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import redis
@@ -14,7 +15,10 @@ from common.storage.keys import part_key
 from common.storage.parts import encode_part
 from common.storage.plan_index import ChunkIndex, read_chunk, read_index
 from common.storage.store import Store
+from producer.planning.long_lines import keep_line, read_line
 from producer.planning.plan import plan_run
+from producer.planning.shuffle import Counts, Spread, shuffle_samples
+from producer.planning.twins import TwinFile, encode_line, open_twin_file
 from tests.support.fleet import Fleet
 from tests.support.waiting import wait_until
 from tests.support.workers import open_worker
@@ -45,6 +49,21 @@ def make_samples(count: int, *, dataset: str = "rows") -> list[Sample]:
 def plan_samples(store: Store, samples: Iterable[Sample], spec: RunSpec) -> tuple[Plan, ChunkIndex]:
     plan = plan_run(spec, samples, store)
     return plan, read_index(store, plan.run_id)
+
+
+def shuffle(samples: Iterable[Sample], counts: Counts, *, seed: int, scratch: Path) -> Iterator[list[Spread]]:
+    """Yield the groups of shuffled samples. The lines contain the twins, as in plans of earlier versions."""
+    with open_twin_file(scratch) as twins:
+        for group in shuffle_samples(samples, counts, seed=seed, scratch=scratch, twins=twins):
+            yield [_add_twins(entry, twins, scratch / "long") for entry in group]
+
+
+def _add_twins(entry: Spread, twins: TwinFile, long: Path) -> Spread:
+    lines = b"".join(map(twins.read, entry.twins)).splitlines()
+    if not lines:
+        return entry
+    sample = json.loads(read_line(entry.line)) | {"twins": [json.loads(line) for line in lines]}
+    return entry._replace(line=keep_line(encode_line(sample), long))
 
 
 def make_outcome(sample: Sample, status: Status = "ok") -> Outcome:

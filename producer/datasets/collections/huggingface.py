@@ -26,6 +26,7 @@ from producer.datasets.collections.arrow_rows import ArrowFile, Feature, RowShap
 from producer.datasets.collections.folders import report_skipped
 from producer.datasets.registry import register_reader
 from producer.datasets.rows import Row, find_fault, plan_reading
+from producer.datasets.values.arrow import Damage, convert_rows
 
 _NAMED_PARTS = 3  # of a path: the folder of a split, and two folders above it
 _BATCH_ROWS = 16  # converted at once; rows may contain images
@@ -94,8 +95,8 @@ def _read_files(source: DatasetSource, files: list[Path], features: dict[str, Fe
     number = 0
     for path in files:
         try:
-            for values, file in _iterate_stream(path):
-                yield _to_row(number, values, shape, file if has_ranges else None)
+            for values, damage, file in _iterate_stream(path):
+                yield _to_row(number, values, shape, file if has_ranges else None, damage)
                 number += 1
         except (pa.ArrowException, OSError, ValueError) as error:
             if isinstance(error, OSError) and isinstance(explained := explain_unreadable(error, str(path)), TransientError):
@@ -109,23 +110,27 @@ def _read_files(source: DatasetSource, files: list[Path], features: dict[str, Fe
     report_skipped(source, shape.skipped, "no row uses the bytes in these columns: they are neither images nor videos")
 
 
-def _iterate_stream(path: Path) -> Iterator[tuple[dict[str, Any], ArrowFile]]:
+def _iterate_stream(path: Path) -> Iterator[tuple[dict[str, Any], Damage | None, ArrowFile]]:
     with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
         file = ArrowFile(str(path), content)
         with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as batches:
             for batch in batches:
+                batch.validate()
                 for start in range(0, batch.num_rows, _BATCH_ROWS):
-                    rows = batch.slice(start, _BATCH_ROWS)
-                    rows.validate(full=True)  # pyarrow aborts the process at a damaged cell that it has not validated
-                    for values in rows.to_pylist():
-                        yield values, file
+                    for values, damage in convert_rows(batch.slice(start, _BATCH_ROWS)):
+                        yield values, damage, file
         if content[-len(_END_OF_STREAM) :] != _END_OF_STREAM:  # pyarrow accepts a stream that is cut off between two batches
             raise pa.ArrowInvalid("no end-of-stream mark")
 
 
-def _to_row(number: int, values: dict[str, Any], shape: RowShape, file: ArrowFile | None = None) -> Row:
+def _to_row(
+    number: int, values: dict[str, Any], shape: RowShape, file: ArrowFile | None = None, damage: Damage | None = None
+) -> Row:
     place = f"row {number}"
-    row = Row(number, place, _name_row(Path(shape.reading.source.path), place), columns=list(values))
+    columns = [*values, *([damage.column] if damage else [])]
+    row = Row(number, place, _name_row(Path(shape.reading.source.path), place), columns=columns)
+    if damage:
+        row.fault = find_fault(shape.reading.source, place, damage.error, damage.column)
     fill_row(row, values, shape, file)
     return row
 

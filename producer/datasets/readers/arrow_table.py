@@ -1,10 +1,9 @@
 """Read Parquet files, and Arrow files (Feather) and streams. Nested columns become lists and dicts. Binary cells stay bytes.
 
-Times, durations and decimals become text without losing digits, because JSON does not have these types. NaN and infinity are
-converted as in JSON lines. Memory holds a few rows of a Parquet file, or one record batch of an Arrow file.
+NaN and infinity are converted as in JSON lines. Memory holds a few rows of a Parquet file, or one record batch of an Arrow file.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,11 +11,12 @@ import msgspec
 import pyarrow as pa
 from pyarrow import parquet
 
-from common.errors import ConfigError, SampleError, explain_unreadable
+from common.errors import ConfigError, explain_unreadable
 from common.spec.models import DatasetSource
 from producer.datasets.readers.jsonl import mend_value
 from producer.datasets.registry import register_reader
 from producer.datasets.rows import Reading, Row, find_fault, plan_reading
+from producer.datasets.values.arrow import Damage, convert_rows
 
 _BATCH_BYTES = 8 * 2**20
 _BUFFER_BYTES = 2**20
@@ -24,7 +24,6 @@ _MOST_ROWS = 1024  # of a batch
 _FILE = b"ARROW1"
 _END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
 _PACKER = msgspec.msgpack.Encoder()
-_UNREADABLE = (pa.ArrowException, ValueError, OverflowError, KeyError, TypeError)  # TypeError: a map with objects as keys
 
 
 @register_reader("parquet", endings=(".parquet", ".pq"))
@@ -91,75 +90,14 @@ def _read_batches(batches: Iterator[pa.RecordBatch], schema: pa.Schema, source: 
         pa.default_memory_pool().release_unused()  # Arrow keeps freed pages for a while, and a page can have 100 MB
         step = _limit_rows(batch.nbytes / max(batch.num_rows, 1))
         for start in range(0, batch.num_rows, step):
-            for fields, damage in _convert_rows(batch.slice(start, step)):
+            for fields, damage in convert_rows(batch.slice(start, step)):
                 yield _make_row(number, fields, damage, names, reading)
                 number += 1
 
 
-def _make_row(number: int, fields: dict[str, Any], damage: tuple[str, str] | None, names: tuple[str, ...], reading: Reading) -> Row:
+def _make_row(number: int, fields: dict[str, Any], damage: Damage | None, names: tuple[str, ...], reading: Reading) -> Row:
     fields = {name: mend_value(value, keeps_numbers=name in reading.ours) for name, value in fields.items()}
     row = Row(number, f"row {number + 1}", _PACKER.encode(fields), fields=fields, columns=names)
     if damage:
-        name, reason = damage
-        error = SampleError("bad_field", f"cannot be read ({reason}); expected a valid value of the column's type")
-        row.fault = find_fault(reading.source, row.line, error, name)
+        row.fault = find_fault(reading.source, row.line, damage.error, damage.column)
     return row
-
-
-def _convert_rows(batch: pa.RecordBatch) -> Iterator[tuple[dict[str, Any], tuple[str, str] | None]]:
-    """Yield the values of each row, and the name and the error of its first column that cannot be read, or None."""
-    names = batch.schema.names
-    try:
-        columns = [_convert_column(column) for column in batch.columns]
-    except _UNREADABLE:
-        yield from map(_convert_row, map(batch.slice, range(batch.num_rows), [1] * batch.num_rows))
-    else:
-        for values in zip(*columns, strict=True):
-            yield dict(zip(names, values, strict=True)), None
-
-
-def _convert_row(batch: pa.RecordBatch) -> tuple[dict[str, Any], tuple[str, str] | None]:
-    values: dict[str, Any] = {}
-    damage = None
-    for name, column in zip(batch.schema.names, batch.columns, strict=True):
-        try:
-            (values[name],) = _convert_column(column)
-        except _UNREADABLE as error:
-            damage = damage or (name, str(error.args[0])[:200] if isinstance(error, KeyError) else str(error)[:200])
-    return values, damage
-
-
-def _convert_column(column: pa.Array) -> list[Any]:
-    column.validate(full=True)  # without validation, pyarrow aborts the process when it reads a damaged cell
-    wanted = _find_plain_type(column.type)
-    plain = column if wanted == column.type else column.cast(wanted)
-    values: list[Any] = plain.to_pylist(maps_as_pydicts="strict")
-    return values
-
-
-def _find_plain_type(found: pa.DataType) -> pa.DataType:
-    """Return the Arrow type to cast to, so that the Python values are bytes or have a form in JSON."""
-    is_type = pa.types
-    if is_type.is_temporal(found) or is_type.is_decimal(found):
-        return pa.string()
-    if is_type.is_float16(found):
-        return pa.float32()
-    if is_type.is_struct(found):
-        return pa.struct([_make_plain(field) for field in found])
-    if is_type.is_map(found):
-        return pa.map_(found.key_type, _find_plain_type(found.item_type))
-    for is_list, make in _LISTS:
-        if is_list(found):
-            return make(_make_plain(found.value_field))
-    return found
-
-
-def _make_plain(field: pa.Field) -> pa.Field:
-    return field.with_type(_find_plain_type(field.type))
-
-
-_LISTS: tuple[tuple[Callable[[pa.DataType], bool], Callable[[pa.Field], pa.DataType]], ...] = (
-    (pa.types.is_large_list, pa.large_list),
-    (pa.types.is_list, pa.list_),
-    (pa.types.is_fixed_size_list, pa.list_),
-)

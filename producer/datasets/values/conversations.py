@@ -8,12 +8,12 @@ A marker (``<image>``, ``<image 1>``, ``<video>``) stands for media of the row's
 contain media. Media of the row that no marker and no part names come first in the last user message.
 """
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
 from common.errors import SampleError
+from common.prompts.markers import find_markers
 from common.records import Message
 from producer.datasets.fields import misfit, to_text
 from producer.datasets.media import MediaKind, Reference
@@ -23,8 +23,6 @@ Role = Literal["system", "user", "assistant"]
 ReadMedia = Callable[[Any, MediaKind], list[Reference]]
 
 _ROLES: dict[str, Role] = {"system": "system", "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
-_MARKER = re.compile(r"<(image|video)(?: ?([0-9]{1,9}))?>")
-_LLAVA_MARKER = re.compile(rf"\n?{_MARKER.pattern}\n?")  # LLaVA puts a marker on a line of its own
 _TEXT_PARTS = ("text", "input_text", "output_text")
 _MEDIA_PARTS: dict[str, MediaKind] = {
     "image_url": "image",
@@ -161,11 +159,10 @@ def _read_media_part(part: dict[str, Any], kind: MediaKind, read_media: ReadMedi
 
 def _split_text(text: str, *, is_llava: bool) -> Iterator[str | _Slot]:
     end = 0
-    for match in (_LLAVA_MARKER if is_llava else _MARKER).finditer(text):
-        yield text[end : match.start()]
-        number = int(match[2]) if match[2] else None
-        yield _Slot("image" if match[1] == "image" else "video", number, match[0], is_required=is_llava)
-        end = match.end()
+    for marker in find_markers(text, with_line_breaks=is_llava):  # LLaVA puts a marker on a line of its own
+        yield text[end : marker.start]
+        yield _Slot(marker.kind, marker.number, marker.written, is_required=is_llava)
+        end = marker.end
     yield text[end:]
 
 

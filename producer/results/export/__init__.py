@@ -1,4 +1,4 @@
 """Export the answers of a run in the formats of other tools. Each format has one module with one writer.
 
-``registry.FORMATS`` lists the formats. ``rows`` reads the rows of a run with their outcomes, and ``names`` names the file of a row.
+``registry.FORMATS`` lists the formats, and ``names`` names the file of a row.
 """

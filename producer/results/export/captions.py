@@ -11,11 +11,11 @@ from pathlib import Path
 from common.errors import explain_unreadable
 from common.storage.run_record import PlannedRun
 from common.storage.store import Store
-from producer.console.progress import show_progress
+from producer.progress import show_progress
+from producer.results.collect import collect_answers
 from producer.results.export.choices import Naming, TextField
 from producer.results.export.exported import Exported, LeftOut, leave_out
-from producer.results.export.names import Namer
-from producer.results.export.rows import read_answers
+from producer.results.export.names import Namer, Repeats
 
 ENDING = ".txt"
 
@@ -38,16 +38,19 @@ def write_captions(run: PlannedRun, store: Store, folder: Path, field: TextField
     namer.check_names(run, store)
     changes, statuses = Counter[Change](), Counter[str]()
     left_out: list[LeftOut] = []
-    for sample, outcome in show_progress(read_answers(run, store), "exporting samples"):
+    repeats = Repeats()
+    for row, outcome in show_progress(collect_answers(run, store), "exporting rows"):
         text: str | None = getattr(outcome, field) if outcome.status == "ok" else None
-        statuses[outcome.status] += 1 + len(sample.twins)
-        for row, name in namer.name_rows(sample):
-            if name is not None and text is not None:
-                changes[_write_file(folder / f"{name}{ENDING}", text)] += 1
-            elif outcome.status != "ok":
-                left_out.append(leave_out(row, outcome))
-            else:
-                left_out.append(leave_out(row, outcome, f"no {field}" if text is None else "no usable name: see --names"))
+        statuses[outcome.status] += 1
+        name = namer.name_row(row)
+        if name is not None and repeats.contains(row, name):
+            continue
+        if name is not None and text is not None:
+            changes[_write_file(folder / f"{name}{ENDING}", text)] += 1
+        elif outcome.status != "ok":
+            left_out.append(leave_out(row, outcome))
+        else:
+            left_out.append(leave_out(row, outcome, f"no {field}" if text is None else "no usable name: see --names"))
     planned = sum(counts.rows for counts in run.plan.datasets)
     return Exported(
         **{change.value: changes[change] for change in Change},

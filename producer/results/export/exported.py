@@ -2,7 +2,7 @@
 
 from common.records import Outcome, Record
 from common.redaction import mask_text
-from producer.results.export.rows import Row
+from producer.results.rows import PlannedRow
 
 _MOST_SHOWN = 20
 
@@ -41,7 +41,7 @@ class Exported(Record):
         return not self.left_out and not self.unlisted
 
 
-def leave_out(row: Row, outcome: Outcome, reason: str | None = None) -> LeftOut:
+def leave_out(row: PlannedRow, outcome: Outcome, reason: str | None = None) -> LeftOut:
     """Return the record of a row without a file. Without ``reason``, the outcome gives the reason."""
     violations = outcome.attempts[-1].violations if outcome.attempts else ()
     return LeftOut(

@@ -13,7 +13,7 @@ from common.storage.run_record import PlannedRun
 from common.storage.store import Store
 from producer.datasets.media import find_path
 from producer.results.export.choices import Naming
-from producer.results.export.rows import Row, list_rows, read_samples
+from producer.results.rows import PlannedRow, read_rows
 
 _LONGEST_BYTES = 251  # file systems allow 255 bytes, and a format adds an ending such as .txt
 _ADVICE = {
@@ -33,7 +33,7 @@ class Namer:
         self._naming = naming
         self._sources = {source.name: source for source in spec.datasets}
 
-    def name_row(self, row: Row) -> str | None:
+    def name_row(self, row: PlannedRow) -> str | None:
         """Return the row's name, such as ``shape.png``, or None if it has no usable name.
 
         Unless rows are named after their ids, an embedded image and a row without media have no name. A name that is too long for a
@@ -49,16 +49,6 @@ class Namer:
         if self._naming is Naming.FILE:
             return posixpath.basename(name)
         return f"{row.sample.dataset}/{name}" if len(self._sources) > 1 else name
-
-    def name_rows(self, sample: Sample) -> Iterator[tuple[Row, str | None]]:
-        """Yield the rows of a sample with their names. Omit a row with the same name as an earlier row: the text is the same."""
-        seen: set[str] = set()
-        for row in list_rows(sample):
-            name = self.name_row(row)
-            if name not in seen:
-                yield row, name
-            if name is not None:
-                seen.add(name)
 
     def check_names(self, run: PlannedRun, store: Store) -> None:
         """Raise ``ConfigError`` if rows of two samples have the same name, or if no row has a name."""
@@ -77,12 +67,31 @@ class Namer:
                 "expected at least one; use --names id to name each file after its row's id"
             )
 
-    def _iterate_named(self, run: PlannedRun, store: Store) -> Iterator[tuple[str, Row]]:
-        for sample in read_samples(run, store):
-            yield from ((name, row) for row, name in self.name_rows(sample) if name is not None)
+    def _iterate_named(self, run: PlannedRun, store: Store) -> Iterator[tuple[str, PlannedRow]]:
+        repeats = Repeats()
+        for row in read_rows(run, store):
+            name = self.name_row(row)
+            if name is not None and not repeats.contains(row, name):
+                yield name, row
 
 
-def _place(row: Row) -> str:
+class Repeats:
+    """The names of the rows of one sample. Rows of a sample with the same name share a file, because their text is the same."""
+
+    def __init__(self) -> None:
+        self._sample: Sample | None = None
+        self._names: set[str] = set()
+
+    def contains(self, row: PlannedRow, name: str) -> bool:
+        """Return whether an earlier row of the same sample has this name. Rows of a sample are adjacent."""
+        if row.sample is not self._sample:
+            self._sample, self._names = row.sample, set()
+        is_repeated = name in self._names
+        self._names.add(name)
+        return is_repeated
+
+
+def _place(row: PlannedRow) -> str:
     return row.describe() + (f" ({row.media.uri})" if row.media and row.media.uri else "")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from common.storage.keys import index_key, run_key, samples_key
+from common.storage.keys import index_key, run_key, samples_key, twins_key
 from common.storage.run_record import read_run
 from tests.support.fleet import Fleet, make_rows, start_fleet
 from tests.support.producers import SIGNALLED_PRODUCER, await_end, run_signalled, start_producer
@@ -45,7 +45,8 @@ def assert_one_outcome_per_sample(fleet: Fleet, run_id: str) -> None:
     assert len(assert_run_is_sound(fleet, run_id)) == SAMPLES
     asked = Counter((fleet.folder / "asked").read_text().split())
     assert set(asked.values()) == {1}
-    assert sorted(fleet.store.list_keys(f"runs/{run_id}/plan")) == sorted([samples_key(run_id), index_key(run_id)])
+    planned = {samples_key(run_id), twins_key(run_id), index_key(run_id)}
+    assert set(fleet.store.list_keys(f"runs/{run_id}/plan")) == planned
 
 
 @pytest.mark.parametrize("seed", range(2))

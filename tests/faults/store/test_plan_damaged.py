@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from common.errors import ConfigError, IntegrityError
-from common.storage.keys import index_key, parts_prefix, run_key, samples_key
+from common.records import Outcome
+from common.storage.keys import index_key, parts_prefix, run_key, samples_key, twins_key
+from producer.results.collect import collect_rows
 from tests.support.fleet import Fleet, make_rows
 from tests.support.fleet_processes import clean_fleet
 from tests.support.planning import run_chunks
@@ -19,8 +21,9 @@ from tests.support.workers import enqueue_rows
 
 __all__ = ["clean_fleet"]  # a fixture
 
-SAMPLES = 160
-OBJECTS = {"samples": samples_key, "index": index_key, "run.json": run_key}
+SAMPLES, TWINS = 160, 20
+OBJECTS = {"samples": samples_key, "twins": twins_key, "index": index_key, "run.json": run_key}
+ONLY_COLLECTED = ("samples", "twins")  # commands that only read counts do not read these objects
 
 
 def delete(path: Path) -> None:
@@ -46,7 +49,8 @@ def spec(fleet: Fleet) -> Path:
     """Return a spec of 20 chunks for an engine that records its requests."""
     options = {"delay_s": 0.05, "asked": str(fleet.folder / "asked")}
     fleet.write_profile("recording", engine="tests.support.engines.dying_engine:RecordingEngine", engine_options=options)
-    return fleet.write_spec("recording", [fleet.write_dataset("rows", make_rows(SAMPLES))], chunks={"max_samples": 8})
+    rows = fleet.write_dataset("rows", [*make_rows(SAMPLES), *make_rows(TWINS)])
+    return fleet.write_spec("recording", [rows], chunks={"max_samples": 8})
 
 
 def find_object(fleet: Fleet, run_id: str, name: str) -> Path:
@@ -64,8 +68,8 @@ def assert_names_object_and_remedy(output: str, fleet: Fleet, run_id: str, name:
 
 
 def is_detected_by_enqueue(name: str, how: str) -> bool:
-    """Return whether ``enqueue`` detects the damage. It does not read all samples, so it does not detect a flipped byte in them."""
-    return (name, how) != ("samples", "a byte flipped")
+    """Return whether ``enqueue`` detects the damage. It does not read all samples and twins."""
+    return name not in ONLY_COLLECTED or how != "a byte flipped"
 
 
 def repair(fleet: Fleet, spec: Path, run_id: str, name: str, how: str) -> str:
@@ -87,17 +91,21 @@ def assert_each_was_asked_once(fleet: Fleet) -> None:
 @pytest.mark.parametrize("name", OBJECTS)
 def test_damaged_plan_is_reported_and_rewritten(fleet: Fleet, spec: Path, name: str, how: str) -> None:
     run_id = fleet.enqueue(spec).run_id
-    whole = {key: fleet.store.get(key(run_id)) for key in (samples_key, index_key)}
+    whole = {key: fleet.store.get(key(run_id)) for key in (samples_key, twins_key, index_key)}
     run_chunks(fleet, "recording", run_id, [0, 1, 2])
     DAMAGES[how](find_object(fleet, run_id, name))
-    readers: list[Callable[[str], object]] = [fleet.collect] if name == "samples" else [fleet.collect, fleet.status]
+
+    def collect(run_id: str) -> list[Outcome]:
+        return list(collect_rows(run_id, fleet.store))
+
+    readers: list[Callable[[str], object]] = [collect] if name in ONLY_COLLECTED else [collect, fleet.status]
     for read in readers:
         with pytest.raises(ConfigError if (name, how) == ("run.json", "gone") else IntegrityError) as caught:
             read(run_id)
         assert_names_object_and_remedy(str(caught.value), fleet, run_id, name)
 
     repair(fleet, spec, run_id, name, how)
-    assert {key: fleet.store.get(key(run_id)) for key in (samples_key, index_key)} == whole
+    assert {key: fleet.store.get(key(run_id)) for key in (samples_key, twins_key, index_key)} == whole
     run_chunks(fleet, "recording", run_id)
     assert_run_is_sound(fleet, run_id)
     assert_each_was_asked_once(fleet)
@@ -109,7 +117,7 @@ def test_commands_report_truncated_plan_without_losing_samples(fleet: Fleet, spe
     run_chunks(fleet, "recording", run_id, [0, 1, 2])
     DAMAGES["cut short"](find_object(fleet, run_id, name))
     commands = [["collect", run_id, "--out", str(fleet.folder / "out")], ["evaluate", run_id]]
-    for command in commands if name == "samples" else [*commands, ["status", run_id], ["resume", run_id, "--rebuild"]]:
+    for command in commands if name in ONLY_COLLECTED else [*commands, ["status", run_id], ["resume", run_id, "--rebuild"]]:
         code, _, output = run_to_end(fleet, *command)
         assert code == 1, command
         assert_names_object_and_remedy(output, fleet, run_id, name)

@@ -7,7 +7,8 @@ import pytest
 from common.digests import digest_file
 from common.errors import ConfigError
 from common.spec.dataset_paths import resolve_dataset, strip_compression
-from common.spec.models import Chunks, DatasetSource, ModelProfile, RunSpec, SamplingParams, Shuffle, Validation, name_dataset
+from common.spec.models import DatasetSource, name_dataset
+from tests.support.planning import make_spec
 
 
 @pytest.fixture
@@ -113,19 +114,9 @@ def test_compression_ending_is_stripped() -> None:
 
 @pytest.mark.parametrize("more", [{"files": ("a", "b")}, {"readers": 4}, {"path": "x", "media_root": "y"}])
 def test_place_and_readers_do_not_change_run_id(more: dict[str, object]) -> None:
-    def make_spec(source: DatasetSource) -> RunSpec:
-        model = ModelProfile(name="m", engine="echo")
-        return RunSpec(
-            model=model,
-            datasets=(source,),
-            generation=SamplingParams(),
-            validation=Validation(),
-            shuffle=Shuffle(),
-            chunks=Chunks(),
-        )
-
-    source = DatasetSource(path="a", name="a", digest="1")
-    assert make_spec(source.model_copy(update=more)).run_id == make_spec(source).run_id
+    spec, source = make_spec(), DatasetSource(path="a", name="a", digest="1")
+    one, other = (spec.model_copy(update={"datasets": (given,)}) for given in (source, source.model_copy(update=more)))
+    assert one.run_id == other.run_id
 
 
 @pytest.mark.parametrize("path", ["shards/{a,x,b}.jsonl", "shards/{a,x}*.jsonl", "shards/{x,a}.jsonl"])

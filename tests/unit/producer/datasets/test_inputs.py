@@ -7,9 +7,10 @@ import pytest
 from common.errors import ConfigError
 from common.records import Sample
 from producer.planning.long_lines import read_line
-from producer.planning.shuffle import Counts, shuffle_samples
+from producer.planning.shuffle import Counts
 from tests.support.datasets import read_surveyed
 from tests.support.fleet import ROOT
+from tests.support.planning import shuffle
 
 INPUTS = ROOT / "tests" / "support" / "inputs"
 
@@ -69,7 +70,7 @@ def test_hugging_face_rows_have_images_and_options() -> None:
 def test_twins_are_asked_once(tmp_path: Path) -> None:
     counts = Counts(["twins"])
     samples = read("twins.jsonl").values()
-    ((entry,),) = shuffle_samples(samples, counts, seed=0, scratch=tmp_path)
+    ((entry,),) = shuffle(samples, counts, seed=0, scratch=tmp_path)
     sample = Sample.model_validate_json(read_line(entry.line))
     assert (sample.index, sample.metadata) == ("1", {"split": "train"})
     assert [(twin.row, twin.index, twin.metadata) for twin in sample.twins] == [(1, "2", {"split": "test"})]
@@ -111,4 +112,4 @@ def test_row_that_cannot_be_asked_is_a_named_fault(name: str, code: str, message
     assert sample.fault.code == code
     assert message in sample.fault.message
     with pytest.raises(ConfigError, match="all of its rows are faulty"):
-        list(shuffle_samples([sample], Counts([sample.dataset]), seed=0, scratch=tmp_path))
+        list(shuffle([sample], Counts([sample.dataset]), seed=0, scratch=tmp_path))

@@ -10,8 +10,8 @@ from structlog.testing import capture_logs
 from common.errors import ConfigError
 from common.settings import Settings
 from common.spec.files import read_specs
-from producer.datasets import media_files, survey
-from producer.datasets.survey import Notice, survey_specs
+from producer.datasets import media_files
+from producer.datasets.survey import Notice, survey, survey_specs
 
 GOOD = {"question": "a?", "image": "pics/good.png"}
 DIALOG = {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "gone.png"}}]}]}

@@ -1,37 +1,16 @@
 """Conversion of rows to samples: identity, kind, group, fields and faults are the same for every format."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from common.digests import digest_bytes
-from common.errors import ConfigError
-from common.records import Media, Sample
-from common.spec.models import DatasetSource
-from producer.datasets import read_dataset
-from producer.datasets.survey import survey_dataset
-from tests.support.datasets import read_rows
+from common.records import Media
+from tests.support.datasets import fault_of, read_one, read_rows, read_unsurveyed
 
 # Fields that planning and later waves set, and the identity.
 LATER = {"sample_id", "group", "messages", "request_digest", "twins", "made_before", "violations_before"}
-
-
-def read(folder: Path, *rows: Any, **source: Any) -> list[Sample]:
-    path = folder / "set.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return list(read_dataset(DatasetSource(path=str(path), **source)))
-
-
-def read_one(folder: Path, **row: Any) -> Sample:
-    (sample,) = read(folder, {"question": "Q?", **row})
-    return sample
-
-
-def fault_of(sample: Sample) -> tuple[str, str]:
-    assert sample.fault is not None
-    return sample.fault.code, sample.fault.message
 
 
 def test_row_becomes_a_sample(tmp_path: Path) -> None:
@@ -44,7 +23,7 @@ def test_row_becomes_a_sample(tmp_path: Path) -> None:
         "image": "a.png",
         "topic": "z",
     }
-    (sample,) = read(tmp_path, row, name="demo")
+    (sample,) = read_unsurveyed(tmp_path, row, name="demo")
     assert sample.model_dump(exclude=LATER) == {
         "dataset": "demo",
         "row": 0,
@@ -78,26 +57,26 @@ def test_row_becomes_a_sample(tmp_path: Path) -> None:
 )
 def test_sample_id_covers_request_and_target(tmp_path: Path, change: dict[str, Any]) -> None:
     row = {"question": "Q?", "image": "a.png"}
-    first, second = read(tmp_path, row, row | change)
+    first, second = read_unsurveyed(tmp_path, row, row | change)
     assert first.sample_id != second.sample_id
 
 
 def test_sample_id_ignores_index_metadata_and_location(tmp_path: Path) -> None:
     row = {"question": "Q?", "image": "a.png"}
-    first, second = read(tmp_path, row | {"id": 1, "topic": "x"}, row | {"id": 2})
+    first, second = read_unsurveyed(tmp_path, row | {"id": 1, "topic": "x"}, row | {"id": 2})
     (tmp_path / "moved").mkdir()
-    (moved,) = read(tmp_path / "moved", row)
+    (moved,) = read_unsurveyed(tmp_path / "moved", row)
     assert first.sample_id == second.sample_id == moved.sample_id
     assert first.group == second.group == moved.group
 
 
 def test_sample_id_covers_the_dataset(tmp_path: Path) -> None:
-    (one,), (other,) = (read(tmp_path, {"question": "Q?"}, name=name) for name in ("one", "other"))
+    (one,), (other,) = (read_unsurveyed(tmp_path, {"question": "Q?"}, name=name) for name in ("one", "other"))
     assert one.sample_id != other.sample_id
 
 
 def test_sample_ids_are_stable(tmp_path: Path) -> None:
-    (sample,) = read(tmp_path, {"question": "Q?", "options": ["x", "y"], "answer": "A", "image": "a.png"}, name="demo")
+    (sample,) = read_unsurveyed(tmp_path, {"question": "Q?", "options": ["x", "y"], "answer": "A", "image": "a.png"}, name="demo")
     assert (sample.sample_id, sample.group) == ("4456e8a5517be62b160ab4b90315e4d3", "5b20a0875432930d")
 
 
@@ -110,7 +89,7 @@ def test_group_comes_from_field_media_or_sample(tmp_path: Path) -> None:
         {"question": "5?", "image": "a.png", "group": "page-7"},
         {"question": "6?", "group": 7},
     ]
-    samples = read(tmp_path, *rows)
+    samples = read_unsurveyed(tmp_path, *rows)
     groups = [sample.group for sample in samples]
     assert groups[0] == groups[1] != groups[2]
     assert groups[3] == samples[3].sample_id
@@ -140,7 +119,7 @@ def test_kind_comes_from_row_options_or_target(tmp_path: Path, row: dict[str, An
 
 
 def test_kind_of_source_overrides_kind_of_row(tmp_path: Path) -> None:
-    (sample,) = read(tmp_path, {"question": "Q?", "kind": "number"}, kind="free_text")
+    (sample,) = read_unsurveyed(tmp_path, {"question": "Q?", "kind": "number"}, kind="free_text")
     assert sample.kind == "free_text"
 
 
@@ -191,84 +170,14 @@ def test_target_without_exactly_one_option_is_fault(tmp_path: Path, options: lis
     assert "expected one of the letters A, B, or one option's text" in fault.message
 
 
-def test_lower_priority_alias_becomes_metadata(tmp_path: Path) -> None:
-    sample = read_one(tmp_path, qid="second", id="first", answers=["x"], answer=None, choices=["p", "q"])
-    assert (sample.index, sample.target, sample.options) == ("first", ("x",), {"A": "p", "B": "q"})
-    assert sample.metadata == {"qid": "second"}
-
-
-@pytest.mark.parametrize("blank", [None, "", " ", [], [""], [None, []]])
-def test_blank_alias_does_not_hide_a_filled_one(tmp_path: Path, blank: Any) -> None:
-    sample = read_one(tmp_path, image=blank, images=["a.png"], options=blank, choices=["p", "q"], answer=blank, answers=["q"])
-    assert ([media.uri for media in sample.media], sample.options) == ([f"{tmp_path}/a.png"], {"A": "p", "B": "q"})
-    assert (sample.target, sample.fault) == (("B",), None)
-    sample = read_one(tmp_path, options=blank, A="p", B="q", answer="B", id=blank, index=7)
-    assert (sample.options, sample.target, sample.index) == ({"A": "p", "B": "q"}, ("B",), "7")
-    (sample,) = read(tmp_path, {"question": blank, "messages": talk("Why?", "so")})
-    assert (sample.question, sample.target) == ("Why?", ("so",))
-
-
 def test_row_without_id_is_indexed_by_number(tmp_path: Path) -> None:
-    samples = read(tmp_path, {"question": "1?"}, {"question": "2?", "id": None}, {"question": "3?", "index": 10**30})
+    samples = read_unsurveyed(tmp_path, {"question": "1?"}, {"question": "2?", "id": None}, {"question": "3?", "index": 10**30})
     assert [sample.index for sample in samples] == ["0", "1", str(10**30)]
-
-
-def test_fields_map_known_names_to_columns(tmp_path: Path) -> None:
-    row = {"qid": "q1", "id": "inner", "text": "Q?", "gold": "x", "answer": "not this", "picture": "a.png", "question": "not this"}
-    fields = {"id": "qid", "question": "text", "target": "gold", "image": "picture"}
-    (sample,) = read(tmp_path, row, fields=fields)
-    assert (sample.index, sample.question, sample.target, len(sample.media)) == ("q1", "Q?", ("x",), 1)
-    assert sample.metadata == {"id": "inner", "answer": "not this", "question": "not this"}
-
-
-def test_mapped_field_may_be_missing_in_rows(tmp_path: Path) -> None:
-    samples = read(tmp_path, {"question": "1?"}, {"question": "2?", "clue": "h"}, fields={"hint": "clue"})
-    assert [sample.hint for sample in samples] == [None, "h"]
-
-
-@pytest.mark.parametrize("limit", [None, 1])
-def test_mapped_field_missing_everywhere_is_config_error(tmp_path: Path, limit: int | None) -> None:
-    with pytest.raises(ConfigError, match=r"fields.target: .*set.jsonl has no field 'anwser'; did you mean 'answer'\?"):
-        read(tmp_path, {"question": "1?", "answer": "x"}, {"question": "2?"}, fields={"target": "anwser"}, limit=limit)
-
-
-def test_mapping_of_unknown_name_is_config_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"'questoin' is not a known field name; did you mean 'question'\?"):
-        read(tmp_path, {"question": "1?"}, fields={"questoin": "question"})
-
-
-def test_mapping_of_ignored_column_is_config_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"fields\.hint maps 'clue', and ignore lists it"):
-        read(tmp_path, {"question": "1?", "clue": "x"}, fields={"hint": "clue"}, ignore=["clue"])
-
-
-CONTENTS = {
-    "set.jsonl": b'{"question": "1?", "category": "x"}\n{"question": "2?"}\n',
-    "set.json": b'[{"question": "1?", "category": "x"}, {"question": "2?"}]',
-    "columns.json": b'{"question": ["1?"], "category": ["x"]}',
-    "set.csv": b"question,category\n1?,x\n",
-    "set.tsv": b"index\tquestion\tcategory\n1\t1?\t\n",
-}
-
-
-@pytest.mark.parametrize("name", CONTENTS)
-def test_misspelled_ignored_column_is_config_error(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_bytes(CONTENTS[name])
-    source = DatasetSource(path=str(tmp_path / name), ignore=("categry",))
-    message = rf"ignore: .*{name} has no column 'categry'; did you mean 'category'\?; expected some of: category, "
-    for read_all in (read_dataset, survey_dataset):
-        with pytest.raises(ConfigError, match=message):
-            list(read_all(source))
-
-
-def test_ignored_column_may_be_missing_in_rows(tmp_path: Path) -> None:
-    samples = read(tmp_path, {"question": "1?"}, {"question": "2?", "note": "x"}, {"question": "3?"}, ignore=["note"])
-    assert [sample.metadata for sample in samples] == [{}, {}, {}]
 
 
 @pytest.mark.parametrize("row", [{}, {"question": None}, {"question": " \n"}])
 def test_row_without_question_is_a_fault(tmp_path: Path, row: dict[str, Any]) -> None:
-    (sample,) = read(tmp_path, row | {"id": "q1", "topic": "z", "target": "x"})
+    (sample,) = read_unsurveyed(tmp_path, row | {"id": "q1", "topic": "z", "target": "x"})
     code, message = fault_of(sample)
     assert (code, sample.index, sample.metadata, sample.target) == ("missing_question", "q1", {"topic": "z"}, ("x",))
     assert message == "set.jsonl: line 1: field 'question': absent, null or blank; expected the question's text"
@@ -303,7 +212,7 @@ def test_row_without_question_is_a_fault(tmp_path: Path, row: dict[str, Any]) ->
 )
 def test_wrong_field_type_is_a_bad_field(tmp_path: Path, field: str, value: Any, part: str) -> None:
     good = {"question": "Q?", "topic": "z"}
-    before, sample, after = read(tmp_path, good, good | {field: value}, good)
+    before, sample, after = read_unsurveyed(tmp_path, good, good | {field: value}, good)
     code, message = fault_of(sample)
     assert code == "bad_field"
     assert message.startswith(f"set.jsonl: line 2: field '{field}': found ")
@@ -340,18 +249,18 @@ def test_media_are_read_from_paths_urls_or_base64(tmp_path: Path) -> None:
 
 
 def test_relative_paths_resolve_against_media_root(tmp_path: Path) -> None:
-    (sample,) = read(tmp_path, {"question": "Q?", "image_path": "a.png"}, media_root="/media")
+    (sample,) = read_unsurveyed(tmp_path, {"question": "Q?", "image_path": "a.png"}, media_root="/media")
     assert sample.media == (Media(uri="/media/a.png"),)
 
 
 def test_only_equal_faulty_rows_are_duplicates(tmp_path: Path) -> None:
-    first, second, third = read(tmp_path, {"id": 1}, {"id": 1}, {"id": 2})
+    first, second, third = read_unsurveyed(tmp_path, {"id": 1}, {"id": 1}, {"id": 2})
     assert first.sample_id == second.sample_id != third.sample_id
 
 
 def test_duplicates_keep_file_order_and_count_to_limit(tmp_path: Path) -> None:
     rows = [{"question": "1?"}, {"question": "2?"}, {"question": "1?"}, {"question": "3?"}]
-    samples = read(tmp_path, *rows, limit=3)
+    samples = read_unsurveyed(tmp_path, *rows, limit=3)
     assert [sample.question for sample in samples] == ["1?", "2?", "1?"]
     assert samples[0].sample_id == samples[2].sample_id != samples[1].sample_id
 
@@ -390,74 +299,3 @@ def test_mathvista_choice_without_options_is_fault(tmp_path: Path) -> None:
     code, message = fault_of(read_one(tmp_path, **{**MATHVISTA, "question_type": "multi_choice", "choices": None, "answer": "2"}))
     assert code == "bad_field"
     assert message.endswith("field 'question_type': found 'multi_choice', and the row has no options; expected them in choices")
-
-
-def talk(*contents: Any) -> list[dict[str, Any]]:
-    return [{"role": "assistant" if number % 2 else "user", "content": content} for number, content in enumerate(contents)]
-
-
-def test_conversation_becomes_messages_and_target(tmp_path: Path) -> None:
-    (sample,) = read(tmp_path, {"id": "c", "image": "a.png", "messages": talk("<image>1?", "one", "2?", "two"), "topic": "z"})
-    assert (sample.index, sample.question, sample.target, sample.metadata) == ("c", "2?", ("two",), {"topic": "z"})
-    assert [(message.role, message.content) for message in sample.messages] == [
-        ("user", (0, "1?")), ("assistant", ("one",)), ("user", ("2?",)),
-    ]  # fmt: skip
-    assert sample.media == (Media(uri=f"{tmp_path}/a.png"),)
-
-
-def test_batch_line_becomes_messages(tmp_path: Path) -> None:
-    body = {"model": "m", "messages": talk("Why?")}
-    (sample,) = read(tmp_path, {"custom_id": "r1", "method": "POST", "url": "/v1/chat/completions", "body": body})
-    assert (sample.index, sample.question, sample.fault) == ("r1", "Why?", None)
-    assert sample.metadata == {"method": "POST", "url": "/v1/chat/completions"}
-
-
-@pytest.mark.parametrize("field", ["messages", "conversations", "conversation", "dialogue"])
-def test_conversation_may_stand_in_several_fields(tmp_path: Path, field: str) -> None:
-    fields = {"messages": "dialogue"} if field == "dialogue" else {}
-    (sample,) = read(tmp_path, {field: talk("Why?")}, fields=fields)
-    assert [message.content for message in sample.messages] == [("Why?",)]
-
-
-def test_question_takes_precedence_over_conversation(tmp_path: Path) -> None:
-    row = {"question": "Q?", "messages": talk("Why?"), "body": "a text"}
-    (plain,), (mapped,) = read(tmp_path, row), read(tmp_path, row, fields={"messages": "messages"})
-    assert (plain.question, plain.messages, plain.metadata) == ("Q?", (), {"messages": talk("Why?"), "body": "a text"})
-    assert (mapped.question, mapped.metadata) == ("Why?", {"body": "a text"})
-
-
-def test_target_field_takes_precedence_over_last_turn(tmp_path: Path) -> None:
-    rows = [{"messages": talk("Which?", "dog"), "options": ["cat", "dog"], **more} for more in ({}, {"answer": "A"})]
-    assert [sample.target for sample in read(tmp_path, *rows)] == [("B",), ("A",)]
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"messages": talk("Why?")},
-        {"messages": talk("Why ?")},
-        {"messages": talk("What?", "x", "Why?")},
-        {"messages": talk([{"type": "text", "text": "Why?"}, {"type": "image", "image": "b.png"}])},
-        {"messages": talk([{"type": "image", "image": "b.png"}, {"type": "text", "text": "Why?"}])},
-        {"messages": talk("Why?", "answer")},
-        {"image": "b.png"},
-    ],
-)
-def test_sample_id_covers_the_conversation(tmp_path: Path, change: dict[str, Any]) -> None:
-    first, second = read(
-        tmp_path, {"messages": talk("Which?"), "image": "a.png"}, {"messages": talk("Which?"), "image": "a.png"} | change
-    )
-    assert first.fault is second.fault is None
-    assert first.sample_id != second.sample_id
-
-
-def test_faulty_conversation_names_its_field(tmp_path: Path) -> None:
-    code, message = fault_of(read(tmp_path, {"messages": [*talk("1?"), *talk("2?")]})[0])
-    assert code == "bad_field"
-    assert message.startswith("set.jsonl: line 1: field 'messages': turns 1 and 2 are both of the user")
-
-
-def test_media_of_parts_are_digested(tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_bytes(b"picture")
-    (sample,) = read_rows(tmp_path, {"messages": talk([{"type": "image_url", "image_url": {"url": "a.png"}}, "What?"])})
-    assert sample.media == (Media(uri=f"{tmp_path}/a.png", digest=digest_bytes(b"picture")),)

@@ -18,12 +18,12 @@ from common.errors import ConfigError
 from common.spec.dataset_files import IMAGE_ENDINGS, VIDEO_ENDINGS
 from common.spec.files import read_specs
 from common.spec.models import DatasetSource
-from producer.console import progress
-from producer.datasets import read_dataset, survey
+from producer import progress
+from producer.datasets import read_dataset
 from producer.datasets.collections import webdataset
 from producer.datasets.rows import Row, plan_reading
 from producer.datasets.samples import to_sample
-from producer.datasets.survey import Notice, survey_dataset, survey_specs
+from producer.datasets.survey import Notice, facts, survey_dataset, survey_specs
 from tests.support.datasets import read_rows
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(60)
@@ -175,7 +175,7 @@ def test_unused_media_are_refused(folder: Path, value: Any) -> None:
 def test_unused_bytes_are_refused(tmp_path: Path, value: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Parquet and Arrow files hold bytes."""
     row = Row(0, 1, b"", fields={"question": "What?", "figure": value})
-    monkeypatch.setattr(survey, "find_reader", lambda _source: lambda _source: iter([row]))
+    monkeypatch.setattr(facts, "find_reader", lambda _source: lambda _source: iter([row]))
     with pytest.raises(ConfigError, match="column 'figure' holds media in 1 rows"):
         survey_dataset(DatasetSource(path=str(tmp_path / "set.parquet")))
 
@@ -240,10 +240,10 @@ def test_notices_are_logged_with_their_remedy(folder: Path) -> None:
 
 def test_survey_of_many_columns_is_bounded(tmp_path: Path) -> None:
     rows = [Row(number, 1, b"", fields={"question": "Q?", f"column {number}": "x"}) for number in range(3000)]
-    facts = survey.Facts(DatasetSource(path=str(tmp_path / "rows.jsonl")))
+    found = facts.Facts(DatasetSource(path=str(tmp_path / "rows.jsonl")))
     for row in rows:
-        facts.add_row(row)
-    assert len(facts.columns) == 1000
+        found.add_row(row)
+    assert len(found.columns) == 1000
 
 
 def test_column_that_names_a_used_file_is_not_suggested(folder: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from common.digests import digest_file
 from common.spec.files import read_specs
 from common.spec.models import RunSpec
 from producer.datasets import media_files, read_dataset
@@ -156,3 +157,23 @@ def test_equal_paths_of_several_folders_are_several_files(changed: str, folder: 
     (folder / changed / "one.png").write_bytes(b"other")
     (after,), _ = survey_specs(read_specs(folder / "spec.yaml"))
     assert before.run_id != after.run_id
+
+
+def test_enqueue_reads_each_file_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Path] = []
+
+    def record_read(path: Path) -> str:
+        read.append(path)
+        return digest_file(path)
+
+    monkeypatch.setattr(media_files, "digest_file", record_read)
+    for rows in ROWS["image"], ROWS["images"], ROWS["image"]:
+        read.clear()
+        read_ids(resolve(folder, rows))
+        assert sorted(path.name for path in read) == sorted(str(row) for row in rows[0].get("images", [rows[0].get("image")]))
+
+
+def test_digests_of_earlier_enqueues_are_forgotten(folder: Path) -> None:
+    resolve(folder, ROWS["images"])
+    read_ids(resolve(folder, ROWS["image"]))
+    assert [Path(path).name for path in media_files._digests] == ["one.png"]  # noqa: SLF001

@@ -22,6 +22,7 @@ from common.storage.store import Store, open_store
 from producer.planning.long_lines import read_line
 from producer.planning.plan import cut_chunks, describe_plan, plan_run
 from producer.planning.shuffle import Counts, Spread, shuffle_samples
+from producer.planning.twins import open_twin_file
 from tests.support.planning import make_sample, make_samples, make_spec, plan_samples
 
 SIZES = st.lists(st.lists(st.integers(1, 120), min_size=1, max_size=8), max_size=20)
@@ -92,8 +93,9 @@ def test_stored_chunks_hold_the_shuffled_samples(store: Store, tmp_path: Path) -
 
     folder = tmp_path / "separate"
     folder.mkdir()
-    groups = shuffle_samples([*samples, *samples[:20]], Counts(["one", "two"]), seed=3, scratch=folder)
-    assert stored == [Sample.model_validate_json(read_line(entry.line)) for group in groups for entry in group]
+    with open_twin_file(folder) as twins:
+        groups = shuffle_samples([*samples, *samples[:20]], Counts(["one", "two"]), seed=3, scratch=folder, twins=twins)
+        assert stored == [Sample.model_validate_json(read_line(entry.line)) for group in groups for entry in group]
     assert (plan.samples, plan.chunks) == (200, len(chunks))
     assert plan.datasets == (
         DatasetCounts(name="one", rows=110, unique=100, duplicates=10),

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from common.errors import ConfigError
 from common.records import DatasetCounts, Fault, Media, Sample, Twin
 from producer.planning.long_lines import LEAST_BYTES, read_line
-from producer.planning.shuffle import Counts, Spread, estimate_input_bytes, shuffle_samples
+from producer.planning.shuffle import Counts, Spread, estimate_input_bytes
+from tests.support import planning
 from tests.support.planning import make_sample, make_samples
 
 # A row consists of its dataset, its group and its content. Two equal rows are duplicates.
@@ -36,7 +37,7 @@ def shuffle(
 ) -> tuple[list[list[Spread]], Counts]:
     counts = Counts(list(datasets))
     with tempfile.TemporaryDirectory() as scratch:
-        groups = list(shuffle_samples(samples, counts, seed=seed, scratch=Path(scratch)))
+        groups = list(planning.shuffle(samples, counts, seed=seed, scratch=Path(scratch)))
         assert list(Path(scratch).iterdir()) == []
     return groups, counts
 
@@ -221,7 +222,7 @@ def test_long_lines_are_merged_and_shuffled(tmp_path: Path, length: int) -> None
         make_sample(number, sample_id=f"s{number % 4}", group="one" if number % 3 else "", media=(Media(data="A" * length),))
         for number in range(12)
     ]
-    groups = list(shuffle_samples(rows, Counts(["rows"]), seed=0, scratch=tmp_path))
+    groups = list(planning.shuffle(rows, Counts(["rows"]), seed=0, scratch=tmp_path))
     assert all(isinstance(entry.line, bytes) == (length < LEAST_BYTES) for group in groups for entry in group)
     shuffled = sorted(read_samples(groups), key=lambda sample: sample.sample_id)
     assert [sample.model_copy(update={"twins": ()}) for sample in shuffled] == rows[:4]

@@ -5,11 +5,13 @@ import datetime
 import json
 import sys
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import datasets
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, List, Value, Video
 from structlog.testing import capture_logs
@@ -233,16 +235,27 @@ def test_faulty_rows_of_several_folders_stay_apart(tmp_path: Path) -> None:
     assert len({sample.sample_id for sample in samples}) == len(samples) == 4
 
 
-def test_damaged_cell_is_one_fault(tmp_path: Path) -> None:
+def test_damaged_cell_is_a_fault_of_its_row(tmp_path: Path) -> None:
     folder = save(tmp_path / "set", [{"question": f"{number}?"} for number in range(8)])
     path = folder / "data-00000-of-00001.arrow"
     content = path.read_bytes()
     ends = b"".join((2 * number).to_bytes(4, "little") for number in range(3))
     assert content.count(ends) == 1
     path.write_bytes(content.replace(ends, ends[:-4] + (2**31 - 1).to_bytes(4, "little")))
-    (sample,) = read(folder)
-    assert sample.fault is not None
-    assert "not a whole Arrow stream" in sample.fault.message
+    samples = read(folder, question=None)
+    assert [sample.row for sample in samples if sample.fault] == [1, 2]  # the end of one cell is the start of the next
+    assert samples[1].fault is not None
+    assert "row 1: field 'question': cannot be read (" in samples[1].fault.message
+    assert [sample.question for sample in samples if not sample.fault] == ["0?", "3?", "4?", "5?", "6?", "7?"]
+
+
+def test_times_and_decimals_are_text_as_in_parquet(tmp_path: Path) -> None:
+    row = {"question": "?", "taken": datetime.datetime(2026, 1, 2, 3, 4, 5), "price": Decimal("1.10")}
+    (sample,) = read(save(tmp_path / "set", [row]))
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "set.parquet")
+    (same,) = read(tmp_path / "set.parquet")
+    assert sample.metadata == same.metadata
+    assert sample.metadata["price"] == "1.10"
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from producer.datasets import read_dataset
 from producer.datasets.readers import arrow_table
 from producer.datasets.registry import find_format, find_reader
 from producer.datasets.rows import Row
+from producer.datasets.values.arrow import convert_rows
 
 Write = Callable[[pa.Table, Path], object]
 
@@ -201,13 +202,12 @@ def test_format_is_found_by_content(tmp_path: Path, name: str) -> None:
 
 def test_rows_are_read_in_small_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
-    convert = arrow_table._convert_rows  # noqa: SLF001
 
     def count_rows(batch: pa.RecordBatch) -> Any:
         sizes.append(batch.num_rows)
-        return convert(batch)
+        return convert_rows(batch)
 
-    monkeypatch.setattr(arrow_table, "_convert_rows", count_rows)
+    monkeypatch.setattr(arrow_table, "convert_rows", count_rows)
     noise = random.Random(0)
     table = pa.table({"question": [f"{n}?" for n in range(40)], "image": [noise.randbytes(2**20) for _ in range(40)]})
     for name, write in WRITERS.items():

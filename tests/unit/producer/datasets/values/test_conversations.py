@@ -168,6 +168,7 @@ FAULTS: dict[str, tuple[Any, tuple[str, ...], str]] = {
     "llava marker without media": (llava("<image>\nWhat?"), (), "<image> has no image, because the row has 0"),
     "too many markers": (llava("<image><image>"), ("a.png",), "<image> has no image, because the row has 1"),
     "number too high": (ask("<image 3>"), ("a.png",), "<image 3> has no image, because the row has 1"),
+    "number too long": (ask("<image 12345678901>"), ("a.png",), "<image 12345678901> has no image, because the row has 1"),
     "number 0": (ask("<image 0>"), ("a.png",), "<image 0> has no image, because the row has 1"),
     "number 0 in llava": (llava("<image 0>"), ("a.png",), "<image 0> has no image, because the row has 1"),
     "index too high": (ask({"type": "image", "index": 1}), ("a.png",), "a part of type image has no image, because the row has 1"),

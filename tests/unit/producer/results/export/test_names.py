@@ -13,7 +13,7 @@ from common.storage.run_record import PlannedRun, load_planned_run
 from common.storage.store import Store, open_store
 from producer.results.export.choices import Naming
 from producer.results.export.names import Namer
-from producer.results.export.rows import Row
+from producer.results.rows import PlannedRow
 from tests.support.planning import make_sample, make_spec, plan_samples
 
 
@@ -55,13 +55,13 @@ NAMES = {
 
 @pytest.mark.parametrize("uri", NAMES)
 def test_name_comes_from_the_image(uri: str) -> None:
-    row = Row(make_picture(1, uri))
+    row = PlannedRow(make_picture(1, uri))
     assert (Namer(ROWS, Naming.FILE).name_row(row), Namer(ROWS, Naming.PATH).name_row(row)) == NAMES[uri]
 
 
 def test_media_root_is_the_folder_of_the_dataset() -> None:
     namer = Namer(make_run_spec("rows", media_root=None), Naming.PATH)
-    assert namer.name_row(Row(make_picture(1, "/data/icons/a.png"))) == "icons/a.png"
+    assert namer.name_row(PlannedRow(make_picture(1, "/data/icons/a.png"))) == "icons/a.png"
 
 
 @pytest.mark.parametrize(
@@ -71,8 +71,8 @@ def test_media_root_is_the_folder_of_the_dataset() -> None:
 def test_embedded_images_have_no_name(store: Store, media: tuple[Media, ...], naming: Naming) -> None:
     sample = make_sample(1, media=media)
     run = plan(store, [sample], ROWS)
-    assert Namer(ROWS, naming).name_row(Row(sample)) is None
-    assert Namer(ROWS, Naming.ID).name_row(Row(sample)) == "1"
+    assert Namer(ROWS, naming).name_row(PlannedRow(sample)) is None
+    assert Namer(ROWS, Naming.ID).name_row(PlannedRow(sample)) == "1"
     with pytest.raises(ConfigError, match=r"no row has an image file with a name .*; use --names id"):
         Namer(run.spec, naming).check_names(run, store)
 
@@ -82,7 +82,7 @@ def test_several_datasets_have_folders_of_their_own(store: Store) -> None:
     run = plan(store, samples, make_run_spec("one", "two"))
     for naming, names in ((Naming.PATH, ["one/a.png", "two/a.png"]), (Naming.ID, ["one/1", "two/1"])):
         Namer(run.spec, naming).check_names(run, store)
-        assert [Namer(run.spec, naming).name_row(Row(sample)) for sample in samples] == names
+        assert [Namer(run.spec, naming).name_row(PlannedRow(sample)) for sample in samples] == names
     with pytest.raises(ConfigError, match=r"two rows have the file name 'a.png'.*--names path"):
         Namer(run.spec, Naming.FILE).check_names(run, store)
 
@@ -117,12 +117,12 @@ def test_repeated_ids_are_refused(store: Store) -> None:
 
 @pytest.mark.parametrize("index", ["", ".", "..", "/", "../..", "a\0b", "é" * 126, f"a/{'b' * 252}/c"])
 def test_unusable_id_gives_no_name(index: str) -> None:
-    assert Namer(ROWS, Naming.ID).name_row(Row(make_sample(1).model_copy(update={"index": index}))) is None
+    assert Namer(ROWS, Naming.ID).name_row(PlannedRow(make_sample(1).model_copy(update={"index": index}))) is None
 
 
 @given(index=st.text(alphabet="./a\\é\0 ", max_size=12))
 def test_no_name_leads_out_of_the_folder(index: str) -> None:
-    name = Namer(ROWS, Naming.ID).name_row(Row(make_sample(1).model_copy(update={"index": index})))
+    name = Namer(ROWS, Naming.ID).name_row(PlannedRow(make_sample(1).model_copy(update={"index": index})))
     if name is not None:
         assert Path("/out") in Path("/out", name).parents
         assert ".." not in Path(name).parts

@@ -7,15 +7,15 @@ from functools import partial
 import pytest
 from rich.console import Console
 
-from producer.console import progress
-from producer.console.progress import show_progress
+from producer import progress
+from producer.progress import show_progress
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Replace the monotonic clock; return a list whose only element is the current time."""
     now = [0.0]
-    monkeypatch.setattr("producer.console.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("producer.progress.time.monotonic", lambda: now[0])
     return now
 
 

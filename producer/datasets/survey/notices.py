@@ -1,0 +1,72 @@
+"""The notices of a survey: probable mistakes in a dataset, for the user."""
+
+from collections.abc import Iterator
+from string import ascii_uppercase
+
+import structlog
+
+from common.records import Record
+from producer.datasets.columns import suggest_field, write_mapping
+from producer.datasets.media_files import FileProblem
+from producer.datasets.survey.facts import Facts
+
+log = structlog.get_logger()
+
+_REMEDIES = {
+    FileProblem.ABSENT: (
+        "relative paths start at media_root; if only the workers have the files, digest_media: never skips their digests"
+    ),
+    FileProblem.UNREADABLE: "expected a file that this user may read; check its permissions",
+    FileProblem.OUTSIDE: "set the dataset's media_root, or start the workers with FLEET_MEDIA_ROOTS",
+}
+
+
+class Notice(Record):
+    """A probable mistake in a dataset.
+
+    - ``rows`` counts the affected rows, and ``hint`` describes how to correct the mistake.
+    - ``column`` is the affected column, and ``looks_like`` the field that it looks like.
+    - ``path`` is the first file that a worker could not read. ``column`` is then the field that names this file.
+    """
+
+    event: str
+    dataset: str
+    column: str | None = None
+    rows: int
+    looks_like: str | None = None
+    path: str | None = None
+    hint: str
+
+
+def find_notices(facts: Facts) -> Iterator[Notice]:
+    """Yield the notices of a dataset."""
+    name = facts.source.name
+    for problem, (file, named) in facts.bad_files.items():
+        event, rows, hint = "dataset.media_missing", facts.files.rows[problem], f"the file {problem}; {_REMEDIES[problem]}"
+        yield Notice(event=event, dataset=name, column=named, rows=rows, path=file.path, hint=hint)
+    for theirs, column in facts.columns.items():
+        if ours := suggest_field(theirs, column, facts.used_fields):
+            hint = f"use it with {write_mapping({ours: theirs})}, or leave it out with ignore: [{theirs}]"
+            event = "dataset.column_unused"
+            yield Notice(event=event, dataset=name, column=theirs, rows=column.rows, looks_like=ours, hint=hint)
+    letters = [letter for letter in ascii_uppercase if letter in facts.columns and facts.columns[letter].rows]
+    if facts.used["options"] and letters[:2] == ["A", "B"]:
+        rows, columns = facts.columns["A"].rows, ", ".join(letters)
+        hint = f"another field gives the options, so the columns {columns} are not shown; leave them out with ignore: [{columns}]"
+        yield Notice(event="dataset.column_unused", dataset=name, column="A", rows=rows, looks_like="options", hint=hint)
+    if facts.unmatched_markers:
+        hint = "texts contain <image> or <video>, and the rows have no media; map the column of the media with fields"
+        yield Notice(event="dataset.marker_without_media", dataset=name, rows=facts.unmatched_markers, hint=hint)
+
+
+def log_notice(notice: Notice) -> None:
+    """Log a notice as a warning."""
+    name, rows, hint, column = notice.dataset, notice.rows, notice.hint, notice.column
+    if notice.event == "dataset.media_missing":
+        log.warning("dataset.media_missing", dataset=name, column=column, rows=rows, path=notice.path, hint=hint)
+    elif notice.event == "prompt.template_unused":
+        log.warning("prompt.template_unused", dataset=name, rows=rows, hint=hint)
+    elif notice.event == "dataset.marker_without_media":
+        log.warning("dataset.marker_without_media", dataset=name, rows=rows, hint=hint)
+    else:
+        log.warning("dataset.column_unused", dataset=name, column=column, looks_like=notice.looks_like, rows=rows, hint=hint)
