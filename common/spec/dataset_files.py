@@ -162,8 +162,8 @@ def iterate_folder(folder: str) -> Iterator[str]:
 def _iterate_entries(folder: str, inside: str) -> Iterator[str]:
     with os.scandir(os.path.join(folder, inside)) as entries:
         found = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries if not entry.name.startswith("."))
-    for name, is_folder in found:
-        if is_folder:
+    for name, has_entries in found:
+        if has_entries:
             yield from _iterate_entries(folder, f"{inside}{name}/")
         else:
             yield inside + name

@@ -6,6 +6,7 @@ its format is not a table format. Its digest then covers the names of all files,
 """
 
 import os
+import posixpath
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
@@ -13,7 +14,7 @@ from common.digests import digest_record
 from common.errors import ConfigError, explain_unreadable
 from common.spec.dataset_files import digest_folder, find_folder_format, find_matches, has_media_ending, is_hub, names_any_file
 from common.spec.models import COMPRESSED_ENDINGS, GLOB_CHARACTERS, DatasetSource
-from common.storage.addresses import is_remote, resolve_path, split_address
+from common.storage.addresses import is_remote, normalize_address, resolve_path, split_address
 from common.storage.files import digest_content, is_file, is_folder, list_folder
 from common.storage.remote_files import forget_states
 
@@ -47,13 +48,14 @@ def find_files(source: DatasetSource, spec_folder: Path, where: str) -> DatasetS
     found = {path for text in source.all_files for path in _find_paths(text, spec_folder, source.format, f"{where}path")}
     paths = sorted(found, key=lambda path: path.split("/"))
     annotations = _find_annotations(source, spec_folder, f"{where}annotations")
-    folders = [path if is_folder(path) else os.path.dirname(path) for path in paths]  # noqa: PTH120  it also accepts an address
+    folders = [path if is_folder(path) else posixpath.dirname(path) for path in paths]
     folder = _find_common_folder(folders, f"{where}path")
     root = resolve_path(folder, source.media_root) if source.media_root else folder
     return source.model_copy(
         update={
             "path": paths[0] if len(paths) == 1 else folder,
-            "files": tuple(paths) if len(paths) > 1 else (),
+            # Workers recognise the address of a folder by its last character, without a request.
+            "files": tuple(f"{path}/" if is_remote(path) and path in folders else path for path in paths[1:] and paths),
             # Without media_root, the relative paths in each file start at the folder of that file.
             "media_root": root if source.media_root or len(set(folders)) == 1 else None,
             "annotations": annotations,
@@ -68,7 +70,8 @@ def _find_common_folder(folders: list[str], where: str) -> str:
     if len(remote) > 1:
         places = ", ".join(sorted(bucket or "this machine" for bucket in remote))
         raise ConfigError(f"{where}: the files are in several places ({places}); expected one: make a dataset for each place")
-    return "/".join(os.path.commonprefix([folder.split("/") for folder in folders]))
+    found = [split_address(folder) for folder in folders]
+    return normalize_address(f"{found[0].bucket}{posixpath.commonpath([f'/{one.key}' for one in found])}")
 
 
 def _find_annotations(source: DatasetSource, spec_folder: Path, where: str) -> str | None:

@@ -4,13 +4,12 @@ A key is written as it is, without percent encoding. ``/`` separates the parts o
 """
 
 import posixpath
+import re
 from pathlib import Path
 from typing import NamedTuple
 
-from common.errors import ConfigError
-
 REMOTE_SCHEMES = ("s3", "gs", "az")
-_LONGEST_SCHEME = max(map(len, REMOTE_SCHEMES))
+_REMOTE = re.compile(rf"(?:{'|'.join(REMOTE_SCHEMES)})://[A-Za-z0-9$][A-Za-z0-9._$-]*(?:/|$)", re.IGNORECASE)
 
 
 class Address(NamedTuple):
@@ -21,22 +20,19 @@ class Address(NamedTuple):
 
 
 def is_remote(path: str) -> bool:
-    """Return whether a path is an address in object storage."""
-    scheme, separator, _ = path[: _LONGEST_SCHEME + len("://")].partition("://")
-    return bool(separator) and scheme.lower() in REMOTE_SCHEMES
+    """Return whether a path is an address in object storage, with a name of a bucket."""
+    return _REMOTE.match(path) is not None
 
 
 def split_address(address: str) -> Address:
-    """Return the parts of an address without ``.``, ``..`` and empty steps. Raises ``ConfigError`` if it names no bucket."""
+    """Return the parts of an address without ``.``, ``..`` and empty steps."""
     scheme, _, rest = address.partition("://")
     bucket, _, key = rest.partition("/")
-    if not bucket:
-        raise ConfigError(f"{address}: no bucket; expected {scheme.lower()}://BUCKET/KEY")
     return Address(f"{scheme.lower()}://{bucket}", posixpath.normpath(f"/{key}").lstrip("/"))
 
 
 def normalize_address(address: str) -> str:
-    """Return an address without ``.``, ``..`` and empty steps. Raises ``ConfigError`` if it names no bucket."""
+    """Return an address without ``.``, ``..`` and empty steps."""
     bucket, key = split_address(address)
     return f"{bucket}/{key}" if key else bucket
 

@@ -132,7 +132,7 @@ class Store:
         return content
 
     def get_unchanged(self, state: ObjectState, offset: int, length: int) -> bytes:
-        """Return ``length`` bytes from ``offset`` of an object. Raises ``ConfigError`` if the object was written after ``state``."""
+        """Return ``length`` bytes of an object from ``offset``. Raises ``ConfigError`` if it was written after ``state``."""
         options: GetOptions = {"range": (offset, offset + length), "if_match": state.version or None}
         try:
             with self._translating(state.key):

@@ -20,13 +20,16 @@ import base64
 import binascii
 import os
 import stat
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from common.digests import digest_bytes, digest_file
+from common.digests import digest_bytes
 from common.errors import SampleError
 from common.records import Media
+from common.storage.addresses import is_remote
+from common.storage.files import digest_content
+from common.storage.remote_files import find_remote_state
+from common.storage.store import ObjectState
 from producer.datasets.fields import misfit
 
 MediaKind = Literal["image", "video"]
@@ -39,8 +42,8 @@ _SCHEME_LIMIT = 16
 _BASE64_OF_IMAGES = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR")
 _SHORTEST_BASE64 = 64
 
-# Maps a path to the size and times of the file when it was read, and to the digest of its content.
-_digests: dict[str, tuple[tuple[int, int, int], str]] = {}
+# Maps a path to the state of the file when it was read (its size and times), and to the digest of its content.
+_digests: dict[str, tuple[tuple[int, int, int] | ObjectState, str]] = {}
 
 
 class Reference(NamedTuple):
@@ -97,7 +100,10 @@ def refer(text: str, kind: MediaKind, root: str) -> Reference:
 
 
 def find_path(media: Media) -> str | None:
-    """Return the path of an image or video that is a whole file, or None. ``workers/media/reader.py`` reads the same file."""
+    """Return the path or the address in object storage of an image or video that is a whole file, or None.
+
+    ``workers/media/reader.py`` reads the same file.
+    """
     if media.uri is None or media.offset is not None:
         return None
     if media.uri[:_SCHEME_LIMIT].lower().startswith("file://"):
@@ -106,12 +112,15 @@ def find_path(media: Media) -> str | None:
         except ValueError:  # the worker reports the invalid URL
             return None
         return unquote(parts.path) if parts.netloc in ("", "localhost") else None
-    return None if "://" in media.uri[:_SCHEME_LIMIT] else media.uri
+    return None if "://" in media.uri[:_SCHEME_LIMIT] and not is_remote(media.uri) else media.uri
 
 
 def find_size(path: str) -> int | None:
     """Return the size of a regular file in bytes, or None for other paths."""
     try:
+        if is_remote(path):
+            state = find_remote_state(path)
+            return state.size_bytes if state else None
         found = os.stat(path)  # noqa: PTH116  Path costs more than the call
     except (OSError, ValueError):
         return None
@@ -121,7 +130,10 @@ def find_size(path: str) -> int | None:
 def pin_reference(reference: Reference) -> Reference:
     """Add the digest of the file's content to a reference. Return a reference without a readable file unchanged."""
     path = find_path(reference.media)
-    digest = digest_path(path) if path else None
+    digest = None
+    if path:
+        # Only ``MediaFiles.digest`` reads objects, because it knows the folders that media may be read from.
+        digest = _digests.get(path, (None, None))[1] if is_remote(path) else digest_path(path)
     if digest is None:
         return reference
     return Reference(reference.media.model_copy(update={"digest": digest}), f"{reference.media.kind}@{digest}")
@@ -130,15 +142,21 @@ def pin_reference(reference: Reference) -> Reference:
 def digest_path(path: str) -> str | None:
     """Return the digest of a file's content, or None if it cannot be read. An unchanged file is read only once."""
     try:
-        found = os.stat(path)  # noqa: PTH116  as above
-        state = (found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-        if not (stat.S_ISREG(found.st_mode) and found.st_size):  # reading a named pipe or a file of the kernel may never end
+        state = find_remote_state(path) if is_remote(path) else _find_local_state(path)
+        if state is None:
             return None
         if _digests.get(path, (None, ""))[0] != state:
-            _digests[path] = (state, digest_file(Path(path)))
+            _digests[path] = (state, digest_content(path))
     except (OSError, ValueError):
         return None
     return _digests[path][1]
+
+
+def _find_local_state(path: str) -> tuple[int, int, int] | None:
+    """Return the size and times of a regular file, or None. Reading a named pipe or a file of the kernel may never end."""
+    found = os.stat(path)  # noqa: PTH116  as above
+    is_regular = stat.S_ISREG(found.st_mode) and found.st_size
+    return (found.st_size, found.st_mtime_ns, found.st_ctime_ns) if is_regular else None
 
 
 def embed_bytes(content: bytes, kind: MediaKind) -> Reference:

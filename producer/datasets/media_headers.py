@@ -4,10 +4,11 @@ import base64
 import binascii
 import warnings
 from io import BytesIO
-from pathlib import Path
 from typing import BinaryIO
 
+from common.errors import FleetError
 from common.records import Media, Record
+from common.storage.files import open_file
 from producer.datasets.media import find_path, find_size
 
 _HEAD_BYTES = 2**20  # of an embedded image; a colour profile or thumbnail before the size takes fewer bytes
@@ -35,7 +36,7 @@ def read_header(media: Media) -> MediaHeader:
         return header
     try:
         found = _measure(media)
-    except _NotShown as reason:
+    except (_NotShown, FleetError) as reason:  # FleetError: the object storage is not reachable or refuses the request
         return header.model_copy(update={"problem": str(reason)})
     return header.model_copy(update={"width": found[0], "height": found[1]})
 
@@ -62,7 +63,7 @@ def _measure(media: Media) -> tuple[int, int]:
     if not size:
         raise _NotShown("an empty file")
     try:
-        with Path(path).open("rb") as stream:
+        with open_file(path) as stream:
             return _measure_stream(stream if media.offset is None else _read_range(stream, media))
     except OSError as error:
         raise _NotShown(error.strerror or str(error)) from None

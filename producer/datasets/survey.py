@@ -16,7 +16,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
 from string import ascii_uppercase
 from typing import Any, NamedTuple
 
@@ -124,7 +123,7 @@ def _log_notice(notice: Notice) -> None:
         log.warning("dataset.column_unused", dataset=name, column=column, looks_like=notice.looks_like, rows=rows, hint=hint)
 
 
-def survey_dataset(source: DatasetSource, roots: Sequence[Path] = ()) -> Survey:
+def survey_dataset(source: DatasetSource, roots: Sequence[str] = ()) -> Survey:
     """Return the survey of a resolved source. ``roots`` are the folders that media may be read from.
 
     Raises ``ConfigError`` if no row has media, but a column that no field uses certainly contains media. Otherwise the questions
@@ -137,7 +136,7 @@ def survey_dataset(source: DatasetSource, roots: Sequence[Path] = ()) -> Survey:
     return Survey(surveyed, tuple(facts.find_notices()), refusal, facts.readable, facts.used["messages"])
 
 
-def collect_facts(source: DatasetSource, roots: Sequence[Path] = ()) -> "Facts":
+def collect_facts(source: DatasetSource, roots: Sequence[str] = ()) -> "Facts":
     """Read all rows of a resolved source. Raises ``ConfigError`` if ``fields`` or ``ignore`` names a missing column."""
     facts, named = Facts(source, roots), NamedColumns(source)
     undigested = source.model_copy(update={"digest_media": "never"})  # the survey does not use the digests of byte ranges of a tar
@@ -194,7 +193,7 @@ class Facts:
     """
 
     source: DatasetSource
-    roots: Sequence[Path] = ()
+    roots: Sequence[str] = ()
     seen: dict[str, None] = field(default_factory=dict)  # all names of columns, except those above the limit
     readable: int = 0  # rows that the reader could read
     bad_files: dict[FileProblem, tuple[UnreadableFile, str | None]] = field(default_factory=dict)

@@ -22,7 +22,7 @@ from workers.media.files import MediaAccess
 from workers.media.images import open_image, to_rgb
 
 RED = (255, 0, 0)
-ANY_FILE = MediaAccess((Path("/"),), urls=False, url_timeout_s=1)  # test_roots.py tests folders, test_urls.py tests URLs
+ANY_FILE = MediaAccess(("/",), urls=False, url_timeout_s=1)  # test_roots.py tests folders, test_urls.py tests URLs
 
 
 def encode(image: Image.Image, format_name: str = "PNG", **options: object) -> bytes:
