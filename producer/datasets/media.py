@@ -142,7 +142,7 @@ def pin_reference(reference: Reference) -> Reference:
 def digest_path(path: str) -> str | None:
     """Return the digest of a file's content, or None if it cannot be read. An unchanged file is read only once."""
     try:
-        state = find_remote_state(path) if is_remote(path) else _find_local_state(path)
+        state = _find_remote_state(path) if is_remote(path) else _find_local_state(path)
         if state is None:
             return None
         if _digests.get(path, (None, ""))[0] != state:
@@ -150,6 +150,12 @@ def digest_path(path: str) -> str | None:
     except (OSError, ValueError):
         return None
     return _digests[path][1]
+
+
+def _find_remote_state(address: str) -> ObjectState | None:
+    """Return the state of an object that is not empty, or None."""
+    state = find_remote_state(address)
+    return state if state and state.size_bytes else None
 
 
 def _find_local_state(path: str) -> tuple[int, int, int] | None:

@@ -257,7 +257,8 @@ class _Rows:
 
 
 def _show(sample: Sample, spec: RunSpec) -> ShownRow:
-    headers = (read_header(media) for media in sample.media)
+    roots = find_media_roots(get_settings(), spec.datasets)
+    headers = (read_header(media, roots) for media in sample.media)
     return ShownRow(
         index=sample.index,
         kind=sample.kind,

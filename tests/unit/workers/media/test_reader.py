@@ -117,7 +117,7 @@ def test_file_without_permission_is_unreadable(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize(
-    "uri", ["https://example.org/a.png", "http://example.org/a.png", "s3://bucket/a.png", "file://other/a.png"]
+    "uri", ["https://example.org/a.png", "http://example.org/a.png", "ftp://bucket/a.png", "file://other/a.png"]
 )
 def test_urls_are_disabled(uri: str) -> None:
     assert fault_of(Media(uri=uri))[0] == "media_unsupported"
