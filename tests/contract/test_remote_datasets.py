@@ -5,6 +5,7 @@ import gzip
 import json
 import tarfile
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def write_table(delimiter: str, image: Callable[[str], str]) -> bytes:
 
 
 def compress_zstd(content: bytes) -> bytes:
-    return pa.compress(content, codec="zstd", asbytes=True)
+    return bytes(pa.compress(content, codec="zstd", asbytes=True))
 
 
 def write_jsonl(folder: Path) -> dict[str, Any]:
@@ -227,19 +228,8 @@ WRITERS: tuple[Write, ...] = (
 
 
 # The rows of files whose reader uses the place of the file, and the media of rows. One path leads to a file of this machine.
-CASES = [
-    case
-    for case in (
-        *places.PLACES,
-        *references.REFERENCES,
-        *tables.TABLES,
-        *formats.CSV,
-        *formats.JSON,
-        *formats.PARQUET,
-        *formats.PACKED,
-    )
-    if isinstance(case, RowCase) and case.name != "relative path outside the folder"
-]
+READERS = (places.PLACES, references.REFERENCES, tables.TABLES, formats.CSV, formats.JSON, formats.PARQUET, formats.PACKED)
+CASES = [case for case in chain(*READERS) if isinstance(case, RowCase) and case.name != "relative path outside the folder"]
 
 
 def place(source: dict[str, Any], root: str) -> dict[str, Any]:
