@@ -93,6 +93,8 @@ def find_remote_state(address: str) -> ObjectState | None:
     Raises ``PermissionError``.
     """
     address = normalize_address(address)
+    if not split_address(address).key:
+        return None
     folder = _list_once(posixpath.dirname(address))
     return folder.states.get(address) if folder.is_complete or address in folder.states else _ask_state(address)
 

@@ -1,5 +1,6 @@
 """A run of datasets and media in object storage has the id, the requests and the results of the same run on a local disk."""
 
+import base64
 import json
 import tarfile
 from pathlib import Path
@@ -11,7 +12,6 @@ from datasets import Dataset, Features, Image, Value
 from common.spec.files import read_specs
 from producer.datasets.survey import survey_specs
 from producer.planning.requests import read_requests
-from tests.contract.test_remote_datasets import embed
 from tests.support.fleet import Fleet, start_fleet
 from tests.support.media.pictures import make_png, write_files
 from tests.support.servers.s3_server import upload_folder
@@ -19,12 +19,15 @@ from tests.support.soundness import assert_run_is_sound
 
 DESCRIBING = "tests.support.faults.bad_input.engine:DescribingEngine"
 COLOURS = {"red": "8x8 #ff0000", "lime": "8x8 #00ff00", "blue": "8x8 #0000ff"}
+PADDING = b"\0" * 9000  # images of this size are byte ranges of their file
 QUESTION = "What is in the image?"
 
 
 def write_data(folder: Path) -> None:
     rows = [{"id": colour, "question": "Q?", "image": f"images/{colour}.png"} for colour in COLOURS]
-    table = "index\tquestion\timage\n" + "".join(f"{colour}\tQ?\t{embed(colour)}\n" for colour in COLOURS)
+    table = "index\tquestion\timage\n" + "".join(
+        f"{colour}\tQ?\t{base64.b64encode(make_png(colour) + PADDING).decode()}\n" for colour in COLOURS
+    )
     pictures = {f"{colour}.png": make_png(colour) for colour in COLOURS}
     write_files(folder / "images", pictures)
     write_files(folder / "photos", {**pictures, "text.png": "not an image"})
@@ -32,7 +35,7 @@ def write_data(folder: Path) -> None:
     with tarfile.open(folder / "shard.tar", "w") as tar:
         for colour in COLOURS:
             tar.add(folder / "images" / f"{colour}.png", f"{colour}.png")
-    saved = [{"id": colour, "picture": {"bytes": make_png(colour) + b"\0" * 9000, "path": None}} for colour in COLOURS]
+    saved = [{"id": colour, "picture": {"bytes": make_png(colour) + PADDING, "path": None}} for colour in COLOURS]
     Dataset.from_list(saved, features=Features({"id": Value("string"), "picture": Image()})).save_to_disk(folder / "saved")
 
 

@@ -44,9 +44,14 @@ def s3_url(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
     monkeypatch.setenv("AWS_REGION", "us-east-1")
     bucket = f"test-{secrets.token_hex(BUCKET_NAME_BYTES)}"
-    request = urllib.request.Request(f"{s3_endpoint}/{bucket}", method="PUT")  # noqa: S310  # a local server of the test
-    urllib.request.urlopen(request, timeout=10).close()  # noqa: S310  # the same
+    put_empty(f"{s3_endpoint}/{bucket}")
     return f"s3://{bucket}/root"
+
+
+def put_empty(url: str) -> None:
+    """Create a bucket, or an empty object whose key may end with ``/``."""
+    request = urllib.request.Request(url, method="PUT")  # noqa: S310  # a local server of the test
+    urllib.request.urlopen(request, timeout=10).close()  # noqa: S310  # the same
 
 
 def upload_folder(folder: Path, address: str) -> None:
