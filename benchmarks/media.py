@@ -113,7 +113,7 @@ def measure(path: str, count: int, threads: int, answer_s: float, budget_mb: int
 
 async def decode_all(loader: MediaLoader, media: Sequence[Media], bounds: MediaBounds, answer_s: float) -> float:
     """Return the seconds until the last media was decoded."""
-    access = MediaAccess((Path("/"),), urls=False, url_timeout_s=1)
+    access = MediaAccess(("/",), urls=False, url_timeout_s=1)
     began, last = time.perf_counter(), 0.0
 
     async def ask(one: Media) -> None:

@@ -8,12 +8,15 @@ import errno
 import os
 import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
 from glob import escape, glob, has_magic
-from pathlib import Path
 
-from common.digests import digest_file, digest_record
+from common.digests import digest_record
 from common.errors import ConfigError, explain_unreadable
+from common.storage.addresses import is_remote
+from common.storage.files import digest_content, is_file, is_folder
+from common.storage.remote_files import iterate_remote_folder
 
 HUB_SCHEME = "hf://"
 IMAGE_ENDINGS = frozenset(
@@ -71,7 +74,7 @@ def find_matches(pattern: str) -> list[str]:
     found: list[str] = []
     for text in expand_braces(pattern):
         matches = _expand_wildcards(text) if has_magic(text) else [text]
-        if not any(map(os.path.isfile, matches)):
+        if not any(map(is_file, matches)):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), text)
         found += matches
     return found
@@ -83,12 +86,38 @@ def _expand_wildcards(pattern: str) -> list[str]:
     Each folder is visited once. Python's ``glob`` follows a link to a parent folder 40 times, and does not end if there are two
     such links.
     """
-    before, stars, after = _STARS_IN_NAME.sub("*", pattern).partition("**")
+    pattern = _STARS_IN_NAME.sub("*", pattern)
+    if is_remote(pattern):
+        return list(_match_remote(pattern))
+    before, stars, after = pattern.partition("**")
     if not stars:
         return [path for path in glob(pattern) if os.path.isfile(path)]
     folders = (inner for folder in glob(before or "./") for inner in _iterate_folders(folder.rstrip("/") or "/"))
     found = (path for inner in folders for path in _expand_wildcards(f"{escape(inner)}{after or '/*'}"))
     return list(dict.fromkeys(found))
+
+
+def _match_remote(pattern: str) -> Iterator[str]:
+    """Yield the objects that a pattern with wildcards names."""
+    steps = pattern.split("/")
+    first = next((number for number, step in enumerate(steps) if has_magic(step)), len(steps) - 1)
+    folder, wanted = "/".join(steps[:first]), steps[first:]
+    if wanted[-1] == "**":
+        wanted.append("*")
+    for name in iterate_remote_folder(folder):
+        if _fits(name.split("/"), wanted):
+            yield f"{folder}/{name}"
+
+
+def _fits(names: Sequence[str], patterns: Sequence[str]) -> bool:
+    """Return whether the steps of a path match the steps of a pattern. As in bash, wildcards do not match hidden names."""
+    if not (names and patterns):
+        return not names and not patterns
+    (name, *others), (pattern, *rest) = names, patterns
+    is_hidden = name.startswith(".") and not pattern.startswith(".")
+    if pattern == "**":
+        return _fits(names, rest) or (not is_hidden and _fits(others, patterns))
+    return not is_hidden and fnmatchcase(name, pattern) and _fits(others, rest)
 
 
 def _iterate_folders(folder: str) -> Iterator[str]:
@@ -115,7 +144,7 @@ def _iterate_folders(folder: str) -> Iterator[str]:
 
 def names_any_file(pattern: str) -> bool:
     """Return whether at least one of the texts that the braces of a pattern give names a file."""
-    return any(os.path.isfile(path) for text in expand_braces(pattern) for path in _expand_wildcards(text))
+    return any(is_file(path) for text in expand_braces(pattern) for path in _expand_wildcards(text))
 
 
 def iterate_folder(folder: str) -> Iterator[str]:
@@ -123,14 +152,18 @@ def iterate_folder(folder: str) -> Iterator[str]:
 
     Links to folders are not followed, because they may form a loop. They are yielded like files. Raises ``OSError``.
     """
-    yield from _iterate_entries(folder, "")
+    if is_remote(folder):
+        names = iterate_remote_folder(folder)
+        yield from (name for name in names if not any(step.startswith(".") for step in name.split("/")))
+    else:
+        yield from _iterate_entries(folder, "")
 
 
 def _iterate_entries(folder: str, inside: str) -> Iterator[str]:
     with os.scandir(os.path.join(folder, inside)) as entries:
         found = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries if not entry.name.startswith("."))
-    for name, is_folder in found:
-        if is_folder:
+    for name, has_entries in found:
+        if has_entries:
             yield from _iterate_entries(folder, f"{inside}{name}/")
         else:
             yield inside + name
@@ -148,9 +181,9 @@ def find_folder_format(path: str) -> str | None:
     """
     if is_hub(path):
         return "huggingface"
-    if not os.path.isdir(path):
+    if not is_folder(path):
         return None
-    if any(os.path.isfile(os.path.join(path, name)) for name in (SAVED_DATASET, SAVED_SPLITS)):
+    if any(is_file(os.path.join(path, name)) for name in (SAVED_DATASET, SAVED_SPLITS)):
         return "huggingface"
     for name in iterate_folder(path):
         ending = os.path.splitext(name)[1].lower()
@@ -171,4 +204,4 @@ def digest_folder(folder: str) -> str:
 
 
 def _digest_if_file(path: str) -> str | None:
-    return digest_file(Path(path)) if os.path.isfile(path) else None
+    return digest_content(path) if is_file(path) else None

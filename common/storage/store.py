@@ -9,7 +9,7 @@ An obstore client hangs in a forked child. Therefore open a store after a fork, 
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError
+from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import LocalStore, from_url
 
 from common.errors import ConfigError, IntegrityError, ServiceUnreachable, TransientError
@@ -33,10 +33,10 @@ from common.storage.store_errors import (
 )
 
 if TYPE_CHECKING:  # these names exist only in obstore's stubs
-    from obstore import WritableFile
+    from obstore import GetOptions, ObjectMeta, WritableFile
     from obstore.store import ObjectStore
 
-__all__ = ["MissingObject", "Store", "StoreClosed", "StoreFull", "StoreProbe", "Writer", "open_store"]
+__all__ = ["MissingObject", "ObjectState", "Store", "StoreClosed", "StoreFull", "StoreProbe", "Writer", "open_store"]
 
 KNOWN_SCHEMES = ("file", "s3", "gs", "az")
 
@@ -55,6 +55,15 @@ class StoreProbe:
 
     url: str
     duration_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectState:
+    """The state of an object. ``version`` changes when the object is written, and is not a digest of its content."""
+
+    key: str
+    size_bytes: int
+    version: str
 
 
 class Writer:
@@ -122,11 +131,44 @@ class Store:
             raise IntegrityError(f"{self._where(key)}: expected {length} bytes from offset {offset}, found {len(content)}")
         return content
 
+    def get_unchanged(self, state: ObjectState, offset: int, length: int) -> bytes:
+        """Return ``length`` bytes of an object from ``offset``. Raises ``ConfigError`` if it was written after ``state``."""
+        options: GetOptions = {"range": (offset, offset + length), "if_match": state.version or None}
+        try:
+            with self._translating(state.key):
+                return obstore.get(self._client, state.key, options=options).bytes().to_bytes()
+        except (ConfigError, IntegrityError) as error:
+            if isinstance(error.__cause__, PreconditionError) or isinstance(error, IntegrityError):
+                message = f"{self._where(state.key)}: the object changed while it was read; expected an object that stays the same"
+                raise ConfigError(message) from error
+            raise
+
+    def get_checked(self, key: str, offset: int, length: int | None, check: Callable[[int], None]) -> bytes:
+        """Return ``length`` bytes from ``offset``, or all bytes to the end of the object if ``length`` is None.
+
+        ``check`` gets the size of the whole object before its content is read, and may raise an error. The result is shorter if
+        the object ends before. Raises ``MissingObject``, or ``IntegrityError`` if the object ends before ``offset``.
+        """
+        options: GetOptions = {}
+        if length is not None:
+            options = {"range": (offset, offset + length)}
+        elif offset:
+            options = {"range": {"offset": offset}}
+        with self._translating(key):
+            found = obstore.get(self._client, key, options=options)
+        check(found.meta["size"])
+        with self._translating(key):
+            return found.bytes().to_bytes()
+
+    def find_state(self, key: str) -> ObjectState:
+        """Return the state of an object. Raises ``MissingObject``."""
+        with self._translating(key):
+            return _to_state(obstore.head(self._client, key))
+
     def exists(self, key: str) -> bool:
         """Return whether an object with this key exists."""
         try:
-            with self._translating(key):
-                obstore.head(self._client, key)
+            self.find_state(key)
         except MissingObject:
             return False
         return True
@@ -136,12 +178,16 @@ class Store:
 
         ``runs/a`` and ``runs/a/`` both name the same folder. They do not match ``runs/ab``.
         """
+        return (state.key for state in self.list_states(prefix))
+
+    def list_states(self, prefix: str = "") -> Iterator[ObjectState]:
+        """Yield the states of the objects below the folder ``prefix``, as ``list_keys`` does. Object storage orders them by key."""
         last: str | None = None
         for tries_left in reversed(range(_LIST_TRIES)):
             try:
-                for key in self._list_after(last, prefix):
-                    yield key
-                    last = key
+                for state in self._list_after(last, prefix):
+                    yield state
+                    last = state.key
             except ServiceUnreachable:
                 # obstore does not retry a truncated page. Object storage lists keys in order, so listing can resume after `last`.
                 if not tries_left or isinstance(self._client, LocalStore):
@@ -149,7 +195,7 @@ class Store:
             else:
                 return
 
-    def _list_after(self, last: str | None, prefix: str) -> Iterator[str]:
+    def _list_after(self, last: str | None, prefix: str) -> Iterator[ObjectState]:
         with self._translating(prefix):
             pages = iter(obstore.list(self._client, prefix or None, offset=last, chunk_size=_LIST_PAGE))
         while True:
@@ -157,8 +203,14 @@ class Store:
                 page = next(pages, None)
             if page is None:
                 return
-            for entry in page:
-                yield entry["path"]
+            yield from map(_to_state, page)
+
+    def list_children(self, folder: str) -> list[str]:
+        """Return the names of the objects and folders directly in a folder."""
+        with self._translating(folder):
+            found = obstore.list_with_delimiter(self._client, folder or None)
+        keys = [*found["common_prefixes"], *(state["path"] for state in found["objects"])]
+        return sorted({key.rpartition("/")[2] for key in keys if key != folder})
 
     @contextmanager
     def open_writer(self, key: str) -> Iterator[Writer]:
@@ -260,6 +312,10 @@ def _open_folder(folder: Path, *, create: bool) -> Store:
         raise translate_folder_error(error, f"store {folder}: cannot create this folder") from error
     check_folder(folder)
     return Store(LocalStore(folder), f"file://{folder}", folder)
+
+
+def _to_state(found: "ObjectMeta") -> ObjectState:
+    return ObjectState(found["path"], found["size"], found["e_tag"] or "")
 
 
 def _endpoint_is_http() -> bool:

@@ -17,6 +17,7 @@ from typing import Any
 
 from common.errors import SampleError
 from common.spec.dataset_files import IMAGE_ENDINGS, VIDEO_ENDINGS
+from common.storage.addresses import is_remote
 from producer.datasets.media import MediaKind, find_content, find_path, find_size, refer
 from producer.datasets.rows import ALIASES
 from producer.datasets.values.literals import read_literal
@@ -219,4 +220,5 @@ def _look_at_text(text: str, root: str) -> Look | None:
         path = find_path(refer(text, kind, root).media)
     except SampleError:
         return None
-    return _CERTAIN[kind] if path and find_size(path) is not None else _NAMED[kind]
+    is_address = is_remote(text)  # a text of a column that no field uses causes no request to another bucket
+    return _CERTAIN[kind] if path and not is_address and find_size(path) is not None else _NAMED[kind]

@@ -8,12 +8,12 @@ or its header.
 import re
 from io import BufferedReader, BytesIO
 from itertools import islice
-from pathlib import Path
 
 import msgspec
 
 from common.errors import ConfigError
 from common.spec.models import DatasetSource
+from common.storage.files import is_file, open_file
 from producer.datasets.readers.lines import open_text, skip_bom
 from producer.datasets.readers.tsv import Record, read_cell, read_records, split_record
 from producer.datasets.rows import plan_reading
@@ -35,11 +35,10 @@ def refine_format(source: DatasetSource, by_ending: str | None) -> str | None:
     """
     if by_ending not in (None, "json", "csv", "tsv", "vlmeval_tsv"):
         return by_ending
-    path = Path(source.path)
-    if not path.is_file():  # the caller reports the error
+    if not is_file(source.path):  # the caller reports the error
         return by_ending
     if by_ending is None:
-        with path.open("rb") as stream:
+        with open_file(source.path) as stream:
             begin = stream.read(max(map(len, _MAGIC)))
         if found := next((name for magic, name in _MAGIC.items() if begin.startswith(magic)), None):
             return found

@@ -26,6 +26,8 @@ from urllib.parse import unquote, urlsplit
 from common.digests import digest_bytes
 from common.errors import SampleError
 from common.records import Media
+from common.storage.addresses import is_remote
+from common.storage.remote_files import find_remote_state
 from producer.datasets.fields import misfit
 
 MediaKind = Literal["image", "video"]
@@ -120,7 +122,10 @@ def refer(text: str, kind: MediaKind, root: str) -> Reference:
 
 
 def find_path(media: Media) -> str | None:
-    """Return the path of an image or video that is a whole file, or None. ``workers/media/reader.py`` reads the same file."""
+    """Return the path or the address in object storage of an image or video that is a whole file, or None.
+
+    ``workers/media/reader.py`` reads the same file.
+    """
     if media.uri is None or media.offset is not None:
         return None
     if media.uri[:_SCHEME_LIMIT].lower().startswith("file://"):
@@ -129,12 +134,15 @@ def find_path(media: Media) -> str | None:
         except ValueError:  # the worker reports the invalid URL
             return None
         return unquote(parts.path) if parts.netloc in ("", "localhost") else None
-    return None if "://" in media.uri[:_SCHEME_LIMIT] else media.uri
+    return None if "://" in media.uri[:_SCHEME_LIMIT] and not is_remote(media.uri) else media.uri
 
 
 def find_size(path: str) -> int | None:
     """Return the size of a regular file in bytes, or None for other paths."""
     try:
+        if is_remote(path):
+            state = find_remote_state(path)
+            return state.size_bytes if state else None
         found = os.stat(path)  # noqa: PTH116  Path costs more than the call
     except (OSError, ValueError):
         return None

@@ -3,18 +3,22 @@
 import os
 import stat
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
-from pathlib import Path
 from typing import NamedTuple
 
 import structlog
 
-from common.digests import digest_file, digest_record
+from common.digests import digest_record
 from common.errors import UNAVAILABLE
 from common.spec.models import DatasetSource
+from common.storage.addresses import is_below, is_remote
+from common.storage.files import digest_content
+from common.storage.remote_files import find_remote_state
+from common.storage.store import ObjectState
 from producer.datasets.media import Reference, find_path, find_size
 
 log = structlog.get_logger()
@@ -22,10 +26,11 @@ log = structlog.get_logger()
 # A local disk reads 8,000 files or 800 MB in a second (docs/identity.md), so enqueueing takes at most about 5 s longer.
 MOST_FILES = 20_000
 MOST_BYTES = 4 * 2**30
+_REQUESTS = 16  # at the same time
 
-# Maps a path to the size and times of the file when it was read, and to the digest of its content. The survey computes the digests,
-# and planning uses them again.
-_digests: dict[str, tuple[tuple[int, int, int], str]] = {}
+# Maps a path to the state of the file when it was read, such as its size and times, and to the digest of its content. The survey
+# computes the digests, and planning uses them again.
+_digests: dict[str, tuple[tuple[int, int, int] | ObjectState, str]] = {}
 
 
 class FileProblem(StrEnum):
@@ -57,7 +62,7 @@ class MediaFiles:
     """
 
     source: DatasetSource
-    roots: Sequence[Path] = ()
+    roots: Sequence[str] = ()
     keys: dict[str, str] = field(default_factory=dict)
     problems: dict[str, FileProblem | None] = field(default_factory=dict)
     checked: int = 0
@@ -66,7 +71,7 @@ class MediaFiles:
 
     def __post_init__(self) -> None:
         self._most = None if self.source.digest_media == "always" else MOST_FILES + 1
-        self._roots = tuple(os.path.realpath(root) for root in self.roots)
+        self._roots = tuple(root if is_remote(root) else os.path.realpath(root) for root in self.roots)
 
     def add_row(self, references: Sequence[Reference]) -> UnreadableFile | None:
         """Add the files of a row. Return the first file that could not be read, or None."""
@@ -102,8 +107,8 @@ class MediaFiles:
             )
             return None
         digests: dict[str, str] = {}
-        for path, key in self.keys.items():
-            if digest := digest_path(path):
+        for key, digest in zip(self.keys.values(), self._digest_files(), strict=True):
+            if digest:
                 # Rows of several dataset files can have the same relative path, but name media files in different folders.
                 digests[key if key not in digests else f"{key}\n{len(digests)}"] = digest
         if missing := len(self.keys) - len(digests):
@@ -115,10 +120,30 @@ class MediaFiles:
             )
         return digest_record(digests) if digests else None
 
+    def _digest_files(self) -> Iterator[str | None]:
+        """Yield the digest of each file, or None. Objects are read side by side, because a request waits longer than it reads."""
+        allowed = [None if is_remote(path) and self.problems[path] is FileProblem.OUTSIDE else path for path in self.keys]
+        with ThreadPoolExecutor(_REQUESTS if any(map(is_remote, self.keys)) else 1, thread_name_prefix="digest") as pool:
+            yield from pool.map(lambda path: digest_path(path) if path else None, allowed)
+
     def _exceeds_limits(self) -> bool:
-        return len(self.keys) > MOST_FILES or sum(find_size(path) or 0 for path in self.keys) > MOST_BYTES
+        return len(self.keys) > MOST_FILES or sum(map(self._find_size, self.keys)) > MOST_BYTES
+
+    def _find_size(self, path: str) -> int:
+        return 0 if self.problems[path] is FileProblem.OUTSIDE and is_remote(path) else find_size(path) or 0
 
     def _check(self, path: str) -> FileProblem | None:
+        return self._check_address(path) if is_remote(path) else self._check_path(path)
+
+    def _check_address(self, address: str) -> FileProblem | None:
+        if self._roots and not any(is_below(address, root) for root in self._roots):
+            return FileProblem.OUTSIDE  # a row cannot make this process use other buckets
+        try:
+            return None if find_remote_state(address) else FileProblem.ABSENT
+        except PermissionError:
+            return FileProblem.UNREADABLE
+
+    def _check_path(self, path: str) -> FileProblem | None:
         try:
             found = os.lstat(path)
             is_link = stat.S_ISLNK(found.st_mode)
@@ -130,7 +155,7 @@ class MediaFiles:
             return None if isinstance(error, OSError) and error.errno in UNAVAILABLE else FileProblem.UNREADABLE
         folder, name = os.path.split(path)
         real = os.path.realpath(path) if is_link else f"{_resolve(folder)}/{name}"
-        is_inside = any(os.path.commonpath((real, root)) == root for root in self._roots)
+        is_inside = any(os.path.commonpath((real, root)) == root for root in self._roots if not is_remote(root))
         return None if is_inside or not self._roots else FileProblem.OUTSIDE
 
 
@@ -147,7 +172,10 @@ def forget_digests() -> None:
 def pin_reference(reference: Reference) -> Reference:
     """Add the digest of the file's content to a reference. Return a reference without a readable file unchanged."""
     path = find_path(reference.media)
-    digest = digest_path(path) if path else None
+    digest = None
+    if path:
+        # Only ``MediaFiles.digest`` reads objects, because it knows the folders that media may be read from.
+        digest = _digests.get(path, (None, None))[1] if is_remote(path) else digest_path(path)
     if digest is None:
         return reference
     return Reference(reference.media.model_copy(update={"digest": digest}), f"{reference.media.kind}@{digest}")
@@ -156,14 +184,26 @@ def pin_reference(reference: Reference) -> Reference:
 def digest_path(path: str) -> str | None:
     """Return the digest of a file's content, or None if it cannot be read. An enqueue reads an unchanged file only once."""
     try:
-        found = os.stat(path)  # noqa: PTH116  Path costs more than the call
-        state = (found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-        if not (stat.S_ISREG(found.st_mode) and found.st_size):  # reading a named pipe or a file of the kernel may never end
+        state = _find_remote_state(path) if is_remote(path) else _find_local_state(path)
+        if state is None:
             return None
         known, digest = _digests.get(path, (None, ""))
         if known != state:
-            digest = digest_file(Path(path))
+            digest = digest_content(path)
             _digests[path] = state, digest
     except (OSError, ValueError):
         return None
     return digest
+
+
+def _find_remote_state(address: str) -> ObjectState | None:
+    """Return the state of an object that is not empty, or None."""
+    state = find_remote_state(address)
+    return state if state and state.size_bytes else None
+
+
+def _find_local_state(path: str) -> tuple[int, int, int] | None:
+    """Return the size and times of a regular file, or None. Reading a named pipe or a file of the kernel may never end."""
+    found = os.stat(path)  # noqa: PTH116  Path costs more than the call
+    is_regular = stat.S_ISREG(found.st_mode) and found.st_size
+    return (found.st_size, found.st_mtime_ns, found.st_ctime_ns) if is_regular else None

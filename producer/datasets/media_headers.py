@@ -3,11 +3,14 @@
 import base64
 import binascii
 import warnings
+from collections.abc import Sequence
 from io import BytesIO
-from pathlib import Path
 from typing import BinaryIO
 
+from common.errors import FleetError
 from common.records import Media, Record
+from common.storage.addresses import is_below, is_remote
+from common.storage.files import open_file
 from producer.datasets.media import find_path, find_size
 
 _HEAD_BYTES = 2**20  # of an embedded image; a colour profile or thumbnail before the size takes fewer bytes
@@ -28,14 +31,17 @@ class MediaHeader(Record):
     problem: str | None = None
 
 
-def read_header(media: Media) -> MediaHeader:
-    """Return the place of an image or video. Also return the size of an image that is a file, a byte range or inline."""
+def read_header(media: Media, roots: Sequence[str] = ()) -> MediaHeader:
+    """Return the place of an image or video. Also return the size of an image that is a file, a byte range or inline.
+
+    An object is read only if it is in one of the folders ``roots``.
+    """
     header = MediaHeader(kind=media.kind, place=_describe_place(media))
     if media.kind == "video":
         return header
     try:
-        found = _measure(media)
-    except _NotShown as reason:
+        found = _measure(media, roots)
+    except (_NotShown, FleetError) as reason:  # FleetError: the object storage is not reachable or refuses the request
         return header.model_copy(update={"problem": str(reason)})
     return header.model_copy(update={"width": found[0], "height": found[1]})
 
@@ -50,11 +56,11 @@ def _describe_place(media: Media) -> str:
     return str(media.uri) if media.offset is None else f"{media.uri}, {media.length or 0:,} bytes at {media.offset:,}"
 
 
-def _measure(media: Media) -> tuple[int, int]:
+def _measure(media: Media, roots: Sequence[str]) -> tuple[int, int]:
     if media.data is not None:
         return _measure_stream(BytesIO(_decode(media.data.encode()[: _HEAD_BYTES * 4 // 3])))
     path = media.uri if media.offset is not None else find_path(media)
-    if path is None:
+    if path is None or (is_remote(path) and not any(is_below(path, root) for root in roots)):
         raise _NotShown("a URL, which is not fetched")
     size = find_size(path)
     if size is None:
@@ -62,7 +68,7 @@ def _measure(media: Media) -> tuple[int, int]:
     if not size:
         raise _NotShown("an empty file")
     try:
-        with Path(path).open("rb") as stream:
+        with open_file(path) as stream:
             return _measure_stream(stream if media.offset is None else _read_range(stream, media))
     except OSError as error:
         raise _NotShown(error.strerror or str(error)) from None

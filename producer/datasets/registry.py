@@ -8,7 +8,6 @@ matches.
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.metadata import entry_points
-from pathlib import Path
 
 from common.errors import ConfigError, explain_unreadable
 from common.records import Sample
@@ -16,6 +15,7 @@ from common.spec.dataset_files import find_folder_format, is_hub
 from common.spec.dataset_paths import strip_compression
 from common.spec.models import DatasetSource
 from common.spelling import suggest
+from common.storage.files import is_folder, list_folder, open_file
 from producer.datasets.formats import refine_format
 from producer.datasets.samples import read_samples
 from producer.datasets.sources import Reader, read_files, split_source
@@ -71,10 +71,12 @@ def check_readable(source: DatasetSource) -> None:
 
 def _open_once(path: str) -> None:
     """Open a file or a folder. A dataset on the hub is checked by its own reader. Raises ``OSError``."""
-    if Path(path).is_dir():
-        next(Path(path).iterdir(), None)
-    elif not is_hub(path):
-        Path(path).open("rb").close()
+    if is_hub(path):
+        return
+    if is_folder(path):
+        list_folder(path)
+    else:
+        open_file(path).close()
 
 
 def _explain_unreadable(source: DatasetSource, path: str, reason: str) -> str:
@@ -109,7 +111,7 @@ def find_format(source: DatasetSource) -> str:
         found = refine_format(source, found)
     if found is None or found not in _readers:
         raise ConfigError(_explain_unknown(source))
-    if found not in _folder_formats and Path(source.path).is_dir():
+    if found not in _folder_formats and is_folder(source.path):
         raise ConfigError(_explain_unreadable(source, source.path, f"it is a folder, and {found} is a format of files"))
     return found
 
@@ -134,7 +136,7 @@ def _import_entry_points() -> None:
 
 def _explain_unknown(source: DatasetSource) -> str:
     known = f"known formats: {', '.join(sorted(_readers))} (by ending: {', '.join(sorted(_formats_by_ending))})"
-    if source.format is None and Path(source.path).is_dir():
+    if source.format is None and is_folder(source.path):
         return (
             f"dataset {source.name!r}: path: {source.path} is a folder without images, videos or a saved Hugging Face dataset; "
             "expected a dataset's file, or the folder's format: NAME"

@@ -4,6 +4,7 @@
 map. Columns in ``source.ignore`` are not read.
 """
 
+import posixpath
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -128,7 +129,7 @@ def plan_reading(source: DatasetSource) -> Reading:
     ours = {alias: name for name, aliases in names.items() for alias in aliases}
     ours |= {theirs: name for name, theirs in source.fields.items()}  # a mapped column has only the mapped meaning
     ours = {theirs: name for theirs, name in ours.items() if theirs not in source.ignore}
-    return Reading(source, source.media_root or str(Path(source.path).parent), names, ours)
+    return Reading(source, source.media_root or posixpath.dirname(source.path), names, ours)
 
 
 class NamedColumns:

@@ -24,7 +24,7 @@ def split_source(source: DatasetSource) -> list[DatasetSource]:
     """Return one source for each file of a source, with the path of that file."""
     if not source.files:
         return [source]
-    return [source.model_copy(update={"path": path, "files": ()}) for path in source.files]
+    return [source.model_copy(update={"path": path.rstrip("/"), "files": ()}) for path in source.files]
 
 
 def read_files(reader: Reader, source: DatasetSource) -> Iterator[Row]:

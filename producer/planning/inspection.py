@@ -21,7 +21,9 @@ from common.spec.dataset_paths import find_files
 from common.spec.files import check
 from common.spec.media_roots import find_media_roots
 from common.spec.models import Chunks, DatasetSource, ModelProfile, RunSpec, SamplingParams, Shuffle, Validation, name_dataset
+from common.storage.addresses import is_remote
 from producer.datasets.columns import suggest_field
+from producer.datasets.media import find_size
 from producer.datasets.media_headers import MediaHeader, read_header
 from producer.datasets.registry import check_readable, find_format, read_dataset
 from producer.datasets.sources import split_source
@@ -125,7 +127,7 @@ def find_source(paths: Sequence[str], format_name: str | None, mappings: Sequenc
         if ours in fields:
             raise ConfigError(f"--field {mapping!r}: {ours} is mapped to {fields[ours]!r} already; expected one column for a field")
         fields[ours] = theirs
-    absolute = [path if is_hub(path) else os.path.abspath(path) for path in paths]  # noqa: PTH100  a pattern is not a Path
+    absolute = [path if is_hub(path) or is_remote(path) else os.path.abspath(path) for path in paths]  # noqa: PTH100  a pattern is not a Path
     raw: dict[str, Any] = {
         "path": absolute if len(absolute) > 1 else absolute[0],
         "name": _make_name(absolute[0]),
@@ -219,8 +221,7 @@ def _adopt(source: DatasetSource, facts: Facts) -> tuple[dict[str, Any], list[st
 
 def _list_files(source: DatasetSource) -> Iterator[File]:
     for path in source.all_files:
-        is_file = not is_hub(path) and Path(path).is_file()
-        yield File(path=path, size_bytes=Path(path).stat().st_size if is_file else None)
+        yield File(path=path, size_bytes=None if is_hub(path) else find_size(path))
 
 
 @dataclass
@@ -259,7 +260,8 @@ class _Rows:
 
 
 def _show(sample: Sample, spec: RunSpec) -> ShownRow:
-    headers = (read_header(media) for media in sample.media)
+    roots = find_media_roots(get_settings(), spec.datasets)
+    headers = (read_header(media, roots) for media in sample.media)
     return ShownRow(
         index=sample.index,
         kind=sample.kind,

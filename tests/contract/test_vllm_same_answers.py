@@ -3,7 +3,6 @@
 import random
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from pathlib import Path
 
 import pytest
 
@@ -33,7 +32,7 @@ def make_demo_requests() -> list[Request]:
     """
     (spec,) = read_specs(ROOT / "examples" / "demo.yaml")
     adapter = load_adapter(spec.model.adapter)
-    access = MediaAccess((Path(ROOT),), urls=False, url_timeout_s=1)
+    access = MediaAccess((str(ROOT),), urls=False, url_timeout_s=1)
 
     def make(sample: Sample) -> Request:
         rendered = render_messages(sample, spec.prompt)

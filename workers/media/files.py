@@ -17,6 +17,7 @@ from common.settings import Settings
 from common.spec.media_roots import find_media_roots
 from common.spec.models import DatasetSource
 from common.spec.prompts import Example
+from common.storage.addresses import is_remote
 
 # With O_PATH a parent folder needs only search permission; systems without O_PATH require read permission as well.
 _FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY
@@ -26,10 +27,11 @@ _FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY
 class MediaAccess:
     """The allowed sources of media: files below ``roots``, and https addresses if ``urls`` is true.
 
+    A root is a folder on this machine, or an address in object storage.
     ``url_timeout_s`` is the total time for one address, in seconds.
     """
 
-    roots: tuple[Path, ...]
+    roots: tuple[str, ...]
     urls: bool
     url_timeout_s: float
 
@@ -40,7 +42,7 @@ def find_access(settings: Settings, datasets: Sequence[DatasetSource], examples:
     return MediaAccess(roots, settings.media_urls, settings.media_url_timeout_s)
 
 
-def read_file(path: Path, offset: int, length: int | None, name: str, *, roots: Sequence[Path], max_bytes: int) -> bytes:
+def read_file(path: Path, offset: int, length: int | None, name: str, *, roots: Sequence[str], max_bytes: int) -> bytes:
     """Return ``length`` bytes of a file from ``offset``, or all bytes to its end if ``length`` is ``None``.
 
     ``name`` names the file in error messages.
@@ -58,10 +60,10 @@ def read_file(path: Path, offset: int, length: int | None, name: str, *, roots: 
     """
     try:
         real_path = _resolve(path)
-        real_roots = map(_resolve, roots)
+        real_roots = (_resolve(Path(root)) for root in roots if not is_remote(root))
         root = next((root for root in real_roots if real_path.is_relative_to(root)), None)
         if root is None:
-            raise _forbidden(name, roots)
+            raise make_forbidden(name, roots)
         with os.fdopen(_open_below(root, real_path, name), "rb") as stream:
             return _read_range(stream, offset, length, name, max_bytes)
     except FileNotFoundError:
@@ -89,8 +91,8 @@ def _resolve(path: Path) -> Path:
         return Path(os.path.realpath(path))
 
 
-def _forbidden(name: str, roots: Sequence[Path]) -> SampleError:
-    allowed = ", ".join(str(root) for root in roots) or "none"
+def make_forbidden(name: str, roots: Sequence[str]) -> SampleError:
+    allowed = ", ".join(roots) or "none"
     return SampleError(
         "media_forbidden",
         f"{name}: outside the folders that media may be read from ({allowed}); put the file there, set the dataset's "
@@ -127,6 +129,13 @@ def _read_range(stream: BinaryIO, offset: int, length: int | None, name: str, ma
     _check_file(found, name)
     available = max(0, found.st_size - offset)
     requested = available if length is None else length
+    check_range(requested, available, name, max_bytes)
+    stream.seek(offset)
+    return stream.read(requested)
+
+
+def check_range(requested: int, available: int, name: str, max_bytes: int) -> None:
+    """Raise ``SampleError`` if more bytes are requested than are allowed, or than the file has from the offset of the range."""
     if requested > max_bytes:
         message = f"{name}: it has {requested} bytes, but at most {max_bytes} are allowed; scale the image or video down"
         raise SampleError("media_too_large", message)
@@ -134,5 +143,3 @@ def _read_range(stream: BinaryIO, offset: int, length: int | None, name: str, ma
         missing = requested - available
         message = f"{name}: the file is {missing} bytes too short for the range; restore the file that the run was planned with"
         raise SampleError("media_corrupt", message)
-    stream.seek(offset)
-    return stream.read(requested)

@@ -17,8 +17,10 @@ from common.digests import digest_bytes
 from common.errors import SampleError
 from common.records import Media
 from common.spec.models import MediaBounds
+from common.storage.addresses import is_remote
 from workers.media.files import MediaAccess, read_file
 from workers.media.images import open_image
+from workers.media.objects import read_object
 from workers.media.urls import fetch_url, name_url
 
 MAX_BYTES = 128 * 2**20
@@ -115,6 +117,8 @@ def _decode_base64(text: str | bytes, name: str) -> bytes:
 
 
 def _read_uri(uri: str, media: Media, access: MediaAccess) -> bytes:
+    if is_remote(uri):
+        return read_object(uri, media.offset or 0, media.length, _name(media), roots=access.roots, max_bytes=MAX_BYTES)
     scheme = _SCHEME.match(uri)
     if scheme is None or scheme[1].lower() == "file":
         path = Path(uri) if scheme is None else _to_path(uri)
@@ -148,7 +152,7 @@ def _too_large(name: str, found: str) -> SampleError:
 def _name(media: Media) -> str:
     if media.uri is None:
         return f"inline {media.kind}"
-    name = name_url(media.uri) if _SCHEME.match(media.uri) else media.uri
+    name = name_url(media.uri) if _SCHEME.match(media.uri) and not is_remote(media.uri) else media.uri
     if media.offset is None:
         return name
     return f"{name}[{media.offset}:+{media.length if media.length is not None else '?'}]"

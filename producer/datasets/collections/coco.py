@@ -21,6 +21,7 @@ import structlog
 
 from common.errors import ConfigError, SampleError
 from common.spec.models import DatasetSource
+from common.storage.files import is_folder
 from producer.datasets.collections.folders import is_new_report
 from producer.datasets.collections.json_items import iterate_items
 from producer.datasets.fields import misfit, to_index
@@ -178,8 +179,7 @@ def _find_image_names(source: DatasetSource) -> tuple[str, str]:
             'add it, for example "data_subtype": "val2014"'
         )
     split = split.replace("test-dev", "test")  # test-dev2015 is a subset of test2015 and uses its images
-    root = Path(plan_reading(source).root)
-    folder = f"{split}/" if (root / split).is_dir() else ""
+    folder = f"{split}/" if is_folder(f"{plan_reading(source).root}/{split}") else ""
     if isinstance(kind, str) and kind.startswith("abstract"):
         return f"{folder}{kind}_{split}_", ".png"
     return f"{folder}COCO_{split}_", ".jpg"

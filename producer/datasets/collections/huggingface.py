@@ -7,13 +7,17 @@ library.
 
 A dataset on the hub is read with the library ``datasets`` (https://huggingface.co/docs/datasets/stream). It is read from the
 library's cache if it is there, else as a stream. The media of a saved folder are byte ranges of its Arrow files. The media of a
-dataset on the hub are copied into the plan, because workers do not read the cache of the producer.
+dataset on the hub are copied into the plan, because workers do not read the cache of the producer. A saved folder may be in object
+storage. Its Arrow files are copied to a temporary file one after another, because the search for the media maps the file.
 """
 
 import json
 import mmap
 from collections.abc import Iterator
-from pathlib import Path
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from shutil import copyfileobj
+from tempfile import NamedTemporaryFile
 from types import ModuleType
 from typing import Any
 
@@ -22,6 +26,8 @@ import pyarrow as pa
 from common.errors import ConfigError, FleetError, SampleError, TransientError, explain_unreadable
 from common.spec.dataset_files import HUB_SCHEME, SAVED_DATASET, SAVED_SPLITS, is_hub
 from common.spec.models import DatasetSource
+from common.storage.addresses import is_remote
+from common.storage.files import is_file, open_file
 from producer.datasets.collections.arrow_rows import ArrowFile, Feature, RowShape, fill_row
 from producer.datasets.collections.folders import report_skipped
 from producer.datasets.registry import register_reader
@@ -29,6 +35,7 @@ from producer.datasets.rows import Row, find_fault, plan_reading
 from producer.datasets.values.arrow import Damage, convert_rows
 
 _NAMED_PARTS = 3  # of a path: the folder of a split, and two folders above it
+_COPY_BYTES = 8 * 2**20
 _BATCH_ROWS = 16  # converted at once; rows may contain images
 # https://arrow.apache.org/docs/format/Columnar.html#ipc-streaming-format
 _END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
@@ -45,25 +52,26 @@ def read_huggingface(source: DatasetSource) -> Iterator[Row]:
 
 def _read_saved(source: DatasetSource) -> Iterator[Row]:
     folder = _find_split_folder(source)
-    state = _load_json(source, folder / SAVED_DATASET)
-    info = _load_json(source, folder / "dataset_info.json")
+    state = _load_json(source, f"{folder}/{SAVED_DATASET}")
+    info = _load_json(source, f"{folder}/dataset_info.json")
     split = state.get("_split")
-    if source.split and folder == Path(source.path) and split not in (None, source.split):
+    if source.split and folder == source.path and split not in (None, source.split):
         raise ConfigError(f"dataset {source.name!r}: split: found {source.split!r}; {folder} contains the split {split!r}")
-    files = [folder / str(file.get("filename")) for file in state.get("_data_files") or []]
+    files = [f"{folder}/{file.get('filename')}" for file in state.get("_data_files") or []]
     return _read_files(source, files, info.get("features") or {}, has_ranges=True)
 
 
-def _find_split_folder(source: DatasetSource) -> Path:
-    folder = Path(source.path)
-    if not (folder / SAVED_SPLITS).is_file():
-        if (folder / SAVED_DATASET).is_file():
+def _find_split_folder(source: DatasetSource) -> str:
+    folder = source.path
+    if not is_file(f"{folder}/{SAVED_SPLITS}"):
+        if is_file(f"{folder}/{SAVED_DATASET}"):
             return folder
         raise ConfigError(
             f"dataset {source.name!r}: path: {folder} has neither {SAVED_DATASET} nor {SAVED_SPLITS}; expected a folder of "
             "save_to_disk, or hf://ORGANIZATION/NAME"
         )
-    return folder / choose_split(source, list(_load_json(source, folder / SAVED_SPLITS).get("splits") or []))
+    split = choose_split(source, list(_load_json(source, f"{folder}/{SAVED_SPLITS}").get("splits") or []))
+    return f"{folder}/{split}"
 
 
 def choose_split(source: DatasetSource, splits: list[str]) -> str:
@@ -76,9 +84,10 @@ def choose_split(source: DatasetSource, splits: list[str]) -> str:
     raise ConfigError(f"dataset {source.name!r}: split: found {found}; expected one of {', '.join(splits) or 'no splits'}")
 
 
-def _load_json(source: DatasetSource, path: Path) -> dict[str, Any]:
+def _load_json(source: DatasetSource, path: str) -> dict[str, Any]:
     try:
-        loaded = json.loads(path.read_bytes())
+        with open_file(path) as stream:
+            loaded = json.loads(stream.read())
     except OSError as error:
         message = f"dataset {source.name!r}: {path} cannot be read ({error.strerror}); expected a folder of save_to_disk"
         raise explain_unreadable(error, message) from None
@@ -89,7 +98,7 @@ def _load_json(source: DatasetSource, path: Path) -> dict[str, Any]:
     return loaded
 
 
-def _read_files(source: DatasetSource, files: list[Path], features: dict[str, Feature], *, has_ranges: bool) -> Iterator[Row]:
+def _read_files(source: DatasetSource, files: list[str], features: dict[str, Feature], *, has_ranges: bool) -> Iterator[Row]:
     """Yield the rows of Arrow streams. A stream that cannot be read ends with one invalid row."""
     shape = RowShape(plan_reading(source), features)
     number = 0
@@ -99,9 +108,9 @@ def _read_files(source: DatasetSource, files: list[Path], features: dict[str, Fe
                 yield _to_row(number, values, shape, file if has_ranges else None, damage)
                 number += 1
         except (pa.ArrowException, OSError, ValueError) as error:
-            if isinstance(error, OSError) and isinstance(explained := explain_unreadable(error, str(path)), TransientError):
+            if isinstance(error, OSError) and isinstance(explained := explain_unreadable(error, path), TransientError):
                 raise explained from error
-            place = f"{path.name}: row {number}"
+            place = f"{PurePosixPath(path).name}: row {number}"
             row = Row(number, place, _name_row(path, f"row {number}"))
             found = f"not a whole Arrow stream ({' '.join(str(error).split())[:200]}); its other rows are missing: restore the file"
             row.fault = find_fault(source, place, SampleError("bad_row", found))
@@ -110,10 +119,27 @@ def _read_files(source: DatasetSource, files: list[Path], features: dict[str, Fe
     report_skipped(source, shape.skipped, "no row uses the bytes in these columns: they are neither images nor videos")
 
 
-def _iterate_stream(path: Path) -> Iterator[tuple[dict[str, Any], Damage | None, ArrowFile]]:
-    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        file = ArrowFile(str(path), content)
-        with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as batches:
+@contextmanager
+def _bring_here(path: str) -> Iterator[str]:
+    """Yield the path of a file on this machine: the file itself, or a temporary copy of an object."""
+    if not is_remote(path):
+        yield path
+        return
+    with NamedTemporaryFile() as copy:
+        with open_file(path) as stream:
+            copyfileobj(stream, copy, _COPY_BYTES)
+        copy.flush()
+        yield copy.name
+
+
+def _iterate_stream(path: str) -> Iterator[tuple[dict[str, Any], Damage | None, ArrowFile]]:
+    with (
+        _bring_here(path) as here,
+        open_file(here) as stream,
+        mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content,
+    ):
+        file = ArrowFile(path, content)
+        with pa.memory_map(here) as source, pa.ipc.open_stream(source) as batches:
             for batch in batches:
                 batch.validate()
                 for start in range(0, batch.num_rows, _BATCH_ROWS):
@@ -128,16 +154,16 @@ def _to_row(
 ) -> Row:
     place = f"row {number}"
     columns = [*values, *([damage.column] if damage else [])]
-    row = Row(number, place, _name_row(Path(shape.reading.source.path), place), columns=columns)
+    row = Row(number, place, _name_row(shape.reading.source.path, place), columns=columns)
     if damage:
         row.fault = find_fault(shape.reading.source, place, damage.error, damage.column)
     fill_row(row, values, shape, file)
     return row
 
 
-def _name_row(path: Path, place: str) -> bytes:
+def _name_row(path: str, place: str) -> bytes:
     """Return a name that differs between the rows of all folders of a dataset, wherever the dataset is stored."""
-    return f"{'/'.join(path.parts[-_NAMED_PARTS:])}: {place}".encode("utf-8", "surrogateescape")
+    return f"{'/'.join(path.split('/')[-_NAMED_PARTS:])}: {place}".encode("utf-8", "surrogateescape")
 
 
 def _read_hub(source: DatasetSource) -> Iterator[Row]:
@@ -155,7 +181,7 @@ def _read_hub(source: DatasetSource) -> Iterator[Row]:
         if builder.cache_dir and Path(builder.cache_dir, "dataset_info.json").is_file():
             found = builder.as_dataset()
             chosen = found[choose_split(source, list(found))]
-            files = [Path(file["filename"]) for file in chosen.cache_files]
+            files = [str(file["filename"]) for file in chosen.cache_files]
             yield from _read_files(source, files, chosen.features.to_dict(), has_ranges=False)
             return
         streams = builder.as_streaming_dataset()

@@ -9,16 +9,18 @@ its fields. ``producer export --format captions`` writes ``a.jpg.txt``.
 Other files that no row uses are counted, and the log reports their number.
 """
 
+import posixpath
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from common.errors import ConfigError, SampleError, explain_unreadable
 from common.records import Media
 from common.spec.dataset_files import IMAGE_ENDINGS, VIDEO_ENDINGS, iterate_folder
 from common.spec.models import DatasetSource
+from common.storage.files import is_folder
 from producer.datasets.collections.folders import report_doubled, report_skipped
 from producer.datasets.collections.sidecars import (
     check_name,
@@ -58,8 +60,8 @@ class _Folder:
     def source(self) -> DatasetSource:
         return self.reading.source
 
-    def find_path(self, name: str) -> Path:
-        return Path(self.source.path, name)
+    def find_path(self, name: str) -> str:
+        return posixpath.join(self.source.path, name)
 
     def start_row(self, place: int | str, content: bytes) -> Row:
         row = Row(self.number, place, content)
@@ -80,7 +82,7 @@ def read_video_folder(source: DatasetSource) -> Iterator[Row]:
 
 
 def _read_folder(source: DatasetSource, kind: MediaKind) -> Iterator[Row]:
-    if not Path(source.path).is_dir():
+    if not is_folder(source.path):
         raise ConfigError(f"dataset {source.name!r}: path: {source.path} is not a folder; expected a folder of {kind}s")
     try:
         names = dict.fromkeys(iterate_folder(source.path))
@@ -106,7 +108,7 @@ def _read_metadata(folder: _Folder, metadata: str) -> Iterator[Row]:
     """Yield a row for each row of a metadata file. The metadata file describes files in its own folder and in the folders below."""
     inside = str(PurePosixPath(metadata).parent).removeprefix(".")
     times: Counter[str] = Counter()
-    described = folder.source.model_copy(update={"path": str(folder.find_path(metadata))})
+    described = folder.source.model_copy(update={"path": folder.find_path(metadata)})
     for found in _METADATA_READERS[PurePosixPath(metadata).name](described):
         row = folder.start_row(f"{show_name(metadata)}: line {found.line}", found.content)
         row.fields, row.fault = dict(found.fields), found.fault
@@ -143,7 +145,7 @@ def _fill_row(folder: _Folder, row: Row, name: str, index: str) -> None:
     caption: tuple[str, str] | None = None
     try:
         check_name(name)
-        row.media = [Reference(Media(kind=folder.kind, uri=str(folder.find_path(name))), f"{folder.kind}:{name}")]
+        row.media = [Reference(Media(kind=folder.kind, uri=folder.find_path(name)), f"{folder.kind}:{name}")]
         if (described := f"{stem}.json") in folder.names:
             folder.used.add(described)
             row.fields = read_object(read_below(folder.find_path(described), folder.source), described, folder.source) | own

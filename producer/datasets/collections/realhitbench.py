@@ -10,11 +10,11 @@ image in place of the text, and ``image: true`` shows both, as the benchmark's `
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 from common.errors import ConfigError, SampleError
 from common.records import Media
 from common.spec.models import DatasetSource, TableFormat, TableOption
+from common.storage.files import is_file
 from producer.datasets.collections.json_items import iterate_items
 from producer.datasets.collections.sidecars import decode_text, read_below
 from producer.datasets.fields import misfit
@@ -40,7 +40,7 @@ def read_realhitbench(source: DatasetSource) -> Iterator[Row]:
         raise ConfigError(
             f"dataset {source.name!r}: table: missing; expected table: {{format: FORMAT}} with one of {', '.join(TableFormat)}"
         )
-    folder = Path(plan_reading(source).root)
+    folder = plan_reading(source).root
     for number, item in enumerate(iterate_items(source, source.path, "queries.item")):
         row = Row(number, f"queries[{number}]", json.dumps(item).encode())
         try:
@@ -51,7 +51,7 @@ def read_realhitbench(source: DatasetSource) -> Iterator[Row]:
         yield row
 
 
-def _shape_row(row: Row, folder: Path, source: DatasetSource, table: TableOption) -> None:
+def _shape_row(row: Row, folder: str, source: DatasetSource, table: TableOption) -> None:
     """Set the question with its table, the target and the image. Raises ``SampleError``."""
     fields = dict(row.fields)
     question = fields.pop("Question", None)
@@ -60,18 +60,19 @@ def _shape_row(row: Row, folder: Path, source: DatasetSource, table: TableOption
     if not isinstance(name, str) or not name.strip() or "/" in name or "\\" in name:
         raise SampleError("bad_field", f"field 'FileName': {misfit(name, 'the name of a table without folder and ending')}")
     if table.image or table.format is TableFormat.IMAGE:
-        path = _find_table(folder, TableFormat.IMAGE, name)
-        row.media = [Reference(Media(uri=str(path)), f"image:{path.relative_to(folder)}")]
+        place = _find_table(folder, TableFormat.IMAGE, name)
+        row.media = [Reference(Media(uri=f"{folder}/{place}"), f"image:{place}")]
     if table.format is not TableFormat.IMAGE:
-        path = _find_table(folder, table.format, name)
-        text = decode_text(read_below(path, source), str(path.relative_to(folder))).strip()
+        place = _find_table(folder, table.format, name)
+        text = decode_text(read_below(f"{folder}/{place}", source), place).strip()
         if not text:
-            raise SampleError("bad_field", f"{path.relative_to(folder)}: it is empty; expected a table")
+            raise SampleError("bad_field", f"{place}: it is empty; expected a table")
         if isinstance(question, str) and question.strip():
             row.fields = row.fields | {"question": f"{text}\n\n{question}", "table_question": question}
-        row.fields = row.fields | {"table": str(path.relative_to(folder))}
+        row.fields = row.fields | {"table": place}
 
 
-def _find_table(folder: Path, table_format: TableFormat, name: str) -> Path:
-    places = [folder / place.format(name) for place in _PLACES[table_format]]
-    return next((place for place in places if place.is_file()), places[0])
+def _find_table(folder: str, table_format: TableFormat, name: str) -> str:
+    """Return the path of a table, relative to the folder."""
+    places = [place.format(name) for place in _PLACES[table_format]]
+    return next((place for place in places if is_file(f"{folder}/{place}")), places[0])

@@ -9,20 +9,20 @@ row become metadata. ``fields: {question: prediction}`` makes the prediction the
 import json
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from common.errors import ConfigError, SampleError, explain_unreadable
 from common.records import Media
 from common.spec.models import DatasetSource
+from common.storage.files import open_file
 from producer.datasets.collections.arrow_rows import to_plain
 from producer.datasets.fields import misfit
 from producer.datasets.media import Reference
+from producer.datasets.readers.arrow_table import open_parquet
 from producer.datasets.readers.jsonl import read_jsonl
 from producer.datasets.registry import register_reader
 from producer.datasets.rows import Row, find_fault
@@ -40,7 +40,7 @@ _PACKER = msgspec.msgpack.Encoder()
 @register_reader("results_file")
 def read_results_file(source: DatasetSource) -> Iterator[Row]:
     """Yield a row for each row of the results, with any status."""
-    with Path(source.path).open("rb") as stream:
+    with open_file(source.path) as stream:
         is_parquet = stream.read(len(_PARQUET)) == _PARQUET
     for row in _read_parquet(source) if is_parquet else read_jsonl(source):
         try:
@@ -54,7 +54,7 @@ def read_results_file(source: DatasetSource) -> Iterator[Row]:
 def _read_parquet(source: DatasetSource) -> Iterator[Row]:
     where = f"dataset {source.name!r}: path: {source.path}"
     try:
-        with pq.ParquetFile(source.path) as file:
+        with open_parquet(source.path) as file:
             names = file.schema_arrow.names
             if missing := [name for name in _REQUIRED if name not in names]:
                 found = f"no column {missing[0]!r} among {', '.join(names[:20])}"

@@ -9,6 +9,8 @@ from common.errors import UNAVAILABLE, SampleError, TransientError
 from common.settings import get_settings
 from common.spec.media_roots import find_media_roots
 from common.spec.models import DatasetSource
+from common.storage.addresses import is_below, is_remote
+from common.storage.remote_files import read_remote
 from producer.datasets.readers.jsonl import fill_row
 from producer.datasets.rows import MEDIA_KINDS, Reading, Row
 
@@ -17,24 +19,24 @@ FILE_NAME = "file_name"  # the field of a metadata file that names the media of 
 CLASS = "cls"  # the field with the class of an image in webdataset shards
 
 
-def read_below(path: Path, source: DatasetSource) -> bytes:
+def read_below(path: str, source: DatasetSource) -> bytes:
     """Return the content of a text file that a row names, at most ``TEXT_LIMIT_BYTES``.
 
     The file must be in a folder from which media may be read: a folder of ``FLEET_MEDIA_ROOTS``, or by default the folder of the
     dataset or its ``media_root``. Without this check, a row could send any file of this machine to the model. Raises
     ``SampleError``, and ``TransientError`` if the file system is unavailable.
     """
-    real = Path(os.path.realpath(path))
     roots = find_media_roots(get_settings(), [source])
-    if not any(real.is_relative_to(os.path.realpath(root)) for root in roots):
-        message = (
-            f"{path}: outside the folders that files may be read from ({', '.join(map(str, roots))}); set the dataset's media_root"
-        )
+    real = path if is_remote(path) else os.path.realpath(path)
+    if not any(_is_in(real, root) for root in roots):
+        message = f"{path}: outside the folders that files may be read from ({', '.join(roots)}); set the dataset's media_root"
         raise SampleError("media_forbidden", message)
     try:
-        if not stat.S_ISREG(real.stat().st_mode):
+        if is_remote(path):
+            return read_remote(path, 0, None, lambda size: check_text_size(size, path))
+        if not stat.S_ISREG(os.stat(real).st_mode):  # noqa: PTH116  the path is text
             raise SampleError("media_unreadable", f"{path}: not a file; expected a text file")
-        with real.open("rb") as stream:
+        with Path(real).open("rb") as stream:
             content = stream.read(TEXT_LIMIT_BYTES + 1)
     except FileNotFoundError:
         raise SampleError("media_missing", f"{path}: no such file; check the dataset's folder, or set media_root") from None
@@ -43,8 +45,12 @@ def read_below(path: Path, source: DatasetSource) -> bytes:
         if error.errno in UNAVAILABLE:
             raise TransientError(message) from error
         raise SampleError("media_unreadable", message) from error
-    check_text_size(len(content), str(path))
+    check_text_size(len(content), path)
     return content
+
+
+def _is_in(path: str, root: str) -> bool:
+    return is_below(path, root) if is_remote(path) or is_remote(root) else Path(path).is_relative_to(os.path.realpath(root))
 
 
 def check_text_size(size: int, name: str) -> None:

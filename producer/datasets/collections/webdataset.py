@@ -24,6 +24,7 @@ from common.errors import UNAVAILABLE, ConfigError, SampleError, TransientError
 from common.records import Media
 from common.spec.dataset_files import IMAGE_ENDINGS, VIDEO_ENDINGS
 from common.spec.models import DatasetSource
+from common.storage.files import open_file
 from producer.datasets.collections.folders import report_skipped
 from producer.datasets.collections.sidecars import check_name, check_text_size, complete_row, decode_text, read_object, show_name
 from producer.datasets.media import MediaKind, Reference
@@ -102,10 +103,11 @@ def _to_row(group: _Group, number: int, path: str, reading: Reading) -> Row:
 
 def _read_shard(source: DatasetSource, path: str, skipped: Counter[str]) -> Iterator[_Group]:
     try:
-        with Path(path).open("rb") as stream:
+        with open_file(path) as stream:
             _refuse_compressed(source, path, stream.read(max(map(len, _COMPRESSED))))
+            size = stream.seek(0, os.SEEK_END)
             stream.seek(0)
-            yield from _read_groups(_Shard(source, path, stream, os.fstat(stream.fileno()).st_size, skipped))
+            yield from _read_groups(_Shard(source, path, stream, size, skipped))
     except OSError as error:
         message = f"{path} cannot be read: {error.strerror}; check that the shard exists, and its permissions"
         if error.errno in UNAVAILABLE:

@@ -4,7 +4,7 @@ NaN and infinity are converted as in JSON lines. Memory holds a few rows of a Pa
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import msgspec
@@ -13,6 +13,9 @@ from pyarrow import parquet
 
 from common.errors import ConfigError, explain_unreadable
 from common.spec.models import DatasetSource
+from common.storage.addresses import is_remote
+from common.storage.files import open_file
+from common.storage.remote_files import RemoteFile
 from producer.datasets.readers.jsonl import mend_value
 from producer.datasets.registry import register_reader
 from producer.datasets.rows import Reading, Row, find_fault, plan_reading
@@ -29,7 +32,7 @@ _PACKER = msgspec.msgpack.Encoder()
 @register_reader("parquet", endings=(".parquet", ".pq"))
 def read_parquet(source: DatasetSource) -> Iterator[Row]:
     """Yield the rows of a Parquet file. Raises ``ConfigError`` if it cannot be read."""
-    with _explain_damage(source, "Parquet"), _open_parquet(source.path) as file:
+    with _explain_damage(source, "Parquet"), open_parquet(source.path) as file:
         groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
         if (found := sum(group.num_rows for group in groups)) != file.metadata.num_rows:
             raise pa.ArrowInvalid(f"the row groups have {found} rows and the footer says {file.metadata.num_rows}")
@@ -39,15 +42,17 @@ def read_parquet(source: DatasetSource) -> Iterator[Row]:
         yield from _read_batches(batches, file.schema_arrow, source)
 
 
-def _open_parquet(path: str) -> parquet.ParquetFile:
+def open_parquet(path: str) -> parquet.ParquetFile:
+    """Open a Parquet file. The pages of an object are read with requests of ``_BUFFER_BYTES``."""
+    place = pa.PythonFile(RemoteFile(path), mode="r") if is_remote(path) else path
     # With a buffer, pyarrow reads pages one after another. Without it, pyarrow reads a whole row group.
-    return parquet.ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER_BYTES, page_checksum_verification=True)
+    return parquet.ParquetFile(place, pre_buffer=False, buffer_size=_BUFFER_BYTES, page_checksum_verification=True)
 
 
 @register_reader("arrow", endings=(".arrow", ".feather", ".ipc"))
 def read_arrow(source: DatasetSource) -> Iterator[Row]:
     """Yield the rows of an Arrow file or stream. Raises ``ConfigError`` if it cannot be read."""
-    with _explain_damage(source, "Arrow"), pa.memory_map(source.path) as stream:
+    with _explain_damage(source, "Arrow"), closing(_open_arrow(source.path)) as stream:
         if stream.read(len(_FILE)) == _FILE:
             file = pa.ipc.open_file(stream)
             batches = (file.get_batch(number) for number in range(file.num_record_batches))
@@ -60,6 +65,10 @@ def read_arrow(source: DatasetSource) -> Iterator[Row]:
             yield from _read_batches(batches, batches.schema, source)
             if not is_complete:
                 raise pa.ArrowInvalid("the end of the stream is missing")
+
+
+def _open_arrow(path: str) -> pa.NativeFile:
+    return pa.PythonFile(open_file(path), mode="r") if is_remote(path) else pa.memory_map(path)
 
 
 @contextmanager

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from io import BufferedReader, RawIOBase
-from pathlib import Path
 from typing import BinaryIO, cast
 
 import pyarrow as pa
 from typing_extensions import Buffer
 
 from common.errors import ConfigError, explain_unreadable
+from common.storage.files import open_file
 
 _BUFFER_BYTES = 256 * 1024
 
@@ -29,7 +29,7 @@ _MAGIC = {b"\x1f\x8b": Compression.GZIP, b"\x28\xb5\x2f\xfd": Compression.ZSTD}
 
 def find_compression(path: str) -> Compression | None:
     """Return the compression of a file, or None for a file that is not compressed."""
-    with Path(path).open("rb") as stream:
+    with open_file(path) as stream:
         begin = stream.read(max(map(len, _MAGIC)))
     return next((compression for magic, compression in _MAGIC.items() if begin.startswith(magic)), None)
 
@@ -41,7 +41,7 @@ def open_unpacked(path: str, where: str) -> Iterator[BufferedReader]:
     Reading the stream raises ``ConfigError`` if the compressed file is cut off or damaged. The message begins with ``where``.
     """
     compression = find_compression(path)
-    with Path(path).open("rb") as packed:
+    with open_file(path) as packed:
         if compression is None:
             yield packed
         else:

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from io import BufferedRandom, BufferedReader
-from pathlib import Path
 from shutil import copyfileobj
 from tempfile import TemporaryFile
 
@@ -19,6 +18,7 @@ import numpy as np
 
 from common.digests import digest_bytes
 from common.errors import SampleError
+from common.storage.files import open_file
 from producer.datasets.media import Reference, embed
 from producer.datasets.readers.compression import find_compression, open_unpacked
 from producer.datasets.readers.lines import skip_bom
@@ -35,9 +35,9 @@ _KEPT_ROWS = 256  # each of their images has at most INLINE_LIMIT_BYTES
 class ImageCells:
     """The image cells of one file. ``index_column`` and ``image_column`` are positions in its header."""
 
-    def __init__(self, path: Path, index_column: int | None, image_column: int | None) -> None:
+    def __init__(self, path: str, index_column: int | None, image_column: int | None) -> None:
         self._path = path
-        self._is_packed = find_compression(str(path)) is not None
+        self._is_packed = find_compression(path) is not None
         self._unpacked: BufferedRandom | None = None
         self._index_column = index_column
         self._image_column = image_column
@@ -65,7 +65,7 @@ class ImageCells:
         if not payload.isascii() or b":" in payload[:INDEX_LIMIT]:
             found = f"{payload[:24].decode('utf-8', 'replace')!r}…"
             raise SampleError("bad_media", f"found {found}; expected base64 text (paths and URLs belong in image_path)")
-        return embed(payload, "image", str(self._path), None if self._is_packed else record.offset + start)
+        return embed(payload, "image", self._path, None if self._is_packed else record.offset + start)
 
     def _find_images_of_row(self, index: str) -> list[Reference]:
         with self._open() as stream:
@@ -96,12 +96,12 @@ class ImageCells:
     def _open(self) -> Iterator[BufferedReader | BufferedRandom]:
         """Open the unpacked file for reading and seeking."""
         if not self._is_packed:
-            with self._path.open("rb") as stream:
+            with open_file(self._path) as stream:
                 yield stream
             return
         if self._unpacked is None:
             self._unpacked = TemporaryFile()  # noqa: SIM115  ``close`` closes it
-            with open_unpacked(str(self._path), str(self._path)) as packed:
+            with open_unpacked(self._path, self._path) as packed:
                 copyfileobj(packed, self._unpacked)
         self._unpacked.seek(0)
         yield self._unpacked

@@ -19,13 +19,14 @@ a known kind.
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePosixPath
 from string import ascii_uppercase
 from typing import Any, Literal
 
 from common.errors import ConfigError, SampleError
 from common.records import Fault
 from common.spec.models import DatasetSource
+from common.storage.files import is_file, is_folder
 from producer.datasets.fields import KINDS
 from producer.datasets.media import Reference, find_size, refer
 from producer.datasets.readers.lines import open_text, skip_bom
@@ -53,7 +54,7 @@ class _Table:
     roles: tuple[Role, ...]
     columns: dict[str, str]
     image_cells: ImageCells
-    images_folder: Path | None
+    images_folder: str | None
 
 
 @register_reader("vlmeval_tsv", endings=(".tsv",))
@@ -74,15 +75,15 @@ def _read_table(record: Record | None, source: DatasetSource) -> _Table:
     if "question" not in present and "messages" not in present:
         raise ConfigError(explain_missing_question(source, header, "a VLMEvalKit TSV"))
     positions = {ours: header.index(name) for ours, name in present.items()}
-    folder = Path(reading.root) / "images" / source.name
+    folder = f"{reading.root}/images/{source.name}"
     return _Table(
         reading=reading,
         header=header,
         header_line=record.content if record else b"",
         roles=_find_roles(header, present, source),
         columns=present,
-        image_cells=ImageCells(Path(source.path), positions.get("id"), positions.get("image")),
-        images_folder=folder if folder.is_dir() else None,
+        image_cells=ImageCells(source.path, positions.get("id"), positions.get("image")),
+        images_folder=folder if is_folder(folder) else None,
     )
 
 
@@ -152,7 +153,7 @@ def _find_clip_fault(row: Row, table: _Table) -> Fault | None:
     for name in dict.fromkeys((table.columns.get("video", "video"), "video")):
         value = row.fields.get(name, ())
         for text in (value,) if isinstance(value, str) else value:
-            if "://" not in text and not Path(text).suffix and find_size(f"{table.reading.root}/{text}") is None:
+            if "://" not in text and not PurePosixPath(text).suffix and find_size(f"{table.reading.root}/{text}") is None:
                 message = f"found {text[:80]!r}, which is not a file in {table.reading.root}; expected the path of a video; "
                 advice = "add a column video_path, or put the file there"
                 return find_fault(table.reading.source, row.line, SampleError("bad_media", message + advice), name)
@@ -183,6 +184,6 @@ def _read_images(row: Row, record: Record, cell: Span | None, paths: str, table:
 def _refer(text: str, table: _Table) -> Reference:
     """Return the image at a path. A relative path is first looked up in ``images/<dataset>``, if that folder exists."""
     reference = refer(text, "image", table.reading.root)
-    if table.images_folder and (table.images_folder / text).is_file():
-        return Reference(reference.media.model_copy(update={"uri": str(table.images_folder / text)}), reference.key)
+    if table.images_folder and is_file(path := f"{table.images_folder}/{PurePosixPath(text)}"):
+        return Reference(reference.media.model_copy(update={"uri": path}), reference.key)
     return reference

@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from common.errors import SampleError
@@ -26,7 +25,7 @@ from producer.progress import show_progress
 _MOST_COLUMNS = 1_000  # further columns are not surveyed, so that memory is bounded
 
 
-def collect_facts(source: DatasetSource, roots: Sequence[Path] = ()) -> "Facts":
+def collect_facts(source: DatasetSource, roots: Sequence[str] = ()) -> "Facts":
     """Read all rows of a resolved source. Raises ``ConfigError`` if ``fields`` or ``ignore`` names a missing column."""
     facts, named = Facts(source, roots), NamedColumns(source)
     undigested = source.model_copy(update={"digest_media": "never"})  # the survey does not use the digests of byte ranges of a tar
@@ -50,7 +49,7 @@ class Facts:
     """
 
     source: DatasetSource
-    roots: Sequence[Path] = ()
+    roots: Sequence[str] = ()
     seen: dict[str, None] = field(default_factory=dict)  # all names of columns, except those above the limit
     readable: int = 0  # rows that the reader could read
     bad_files: dict[FileProblem, tuple[UnreadableFile, str | None]] = field(default_factory=dict)

@@ -1,7 +1,6 @@
 """The survey of one dataset, and of the datasets of a spec file."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from common.errors import ConfigError
@@ -65,7 +64,7 @@ def _find_unused_template(surveys: Sequence[Survey]) -> list[Notice]:
     return [Notice(event=event, dataset=survey.source.name, rows=survey.rows, hint=hint) for survey in surveys]
 
 
-def survey_dataset(source: DatasetSource, roots: Sequence[Path] = ()) -> Survey:
+def survey_dataset(source: DatasetSource, roots: Sequence[str] = ()) -> Survey:
     """Return the survey of a resolved source. ``roots`` are the folders that media may be read from.
 
     Raises ``ConfigError`` if no row has media, but a column that no field uses certainly contains media. Otherwise the questions

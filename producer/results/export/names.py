@@ -9,6 +9,7 @@ from urllib.parse import unquote, urlsplit
 from common.errors import ConfigError
 from common.records import Media, Sample
 from common.spec.models import DatasetSource, RunSpec
+from common.storage.addresses import is_below, is_remote
 from common.storage.run_record import PlannedRun
 from common.storage.store import Store
 from producer.datasets.media import find_path
@@ -100,13 +101,13 @@ def _find_media_path(media: Media, source: DatasetSource) -> str | None:
 
     For a URL, return its host and path.
     """
-    path = find_path(media)
-    if path is None:
+    path, root = find_path(media), source.media_root or posixpath.dirname(source.path)
+    if path is None or (is_remote(path) and not is_below(path, root)):
         if media.uri is None or media.offset is not None:
             return None
         parts = urlsplit(media.uri)
         return f"{parts.netloc}/{unquote(parts.path)}" if parts.path.strip("/") else None
-    whole, root = PurePosixPath(posixpath.normpath(path)), posixpath.normpath(source.media_root or posixpath.dirname(source.path))
+    whole, root = PurePosixPath(posixpath.normpath(path)), posixpath.normpath(root)
     return str(whole.relative_to(root)) if whole.is_relative_to(root) else str(whole)
 
 

@@ -5,11 +5,15 @@ import secrets
 import threading
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from moto.s3.responses import S3Response
 from moto.server import ThreadedMotoServer
+
+from common.storage.addresses import split_address
+from common.storage.store import open_store
 
 BUCKET_NAME_BYTES = 6
 
@@ -40,9 +44,26 @@ def s3_url(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
     monkeypatch.setenv("AWS_REGION", "us-east-1")
     bucket = f"test-{secrets.token_hex(BUCKET_NAME_BYTES)}"
-    request = urllib.request.Request(f"{s3_endpoint}/{bucket}", method="PUT")  # noqa: S310  # a local server of the test
-    urllib.request.urlopen(request, timeout=10).close()  # noqa: S310  # the same
+    put_empty(f"{s3_endpoint}/{bucket}")
     return f"s3://{bucket}/root"
+
+
+def put_empty(url: str) -> None:
+    """Create a bucket, or an empty object whose key may end with ``/``."""
+    request = urllib.request.Request(url, method="PUT")  # noqa: S310  # a local server of the test
+    urllib.request.urlopen(request, timeout=10).close()  # noqa: S310  # the same
+
+
+def upload_folder(folder: Path, address: str) -> None:
+    """Copy the files of a folder to an address, with their relative paths. Links are followed."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            upload_file(f"{address}/{path.relative_to(folder).as_posix()}", path.read_bytes())
+
+
+def upload_file(address: str, content: bytes) -> None:
+    bucket, key = split_address(address)
+    open_store(bucket).put(key, content)
 
 
 def _one_at_a_time(put_object: Any) -> Any:

@@ -108,7 +108,7 @@ def test_conversation_reaches_the_engine_as_written(worker: Worker, fleet: Fleet
     (sample,) = render_samples([sample], make_spec())
     run_id = enqueue_rows(fleet, "tried", [{"question": "x"}])
     run = worker.runs.load(run_id)
-    run.access = MediaAccess((INPUTS,), urls=False, url_timeout_s=1)
+    run.access = MediaAccess((str(INPUTS),), urls=False, url_timeout_s=1)
     ((outcome,),) = answer_samples(worker.host, run, [sample], lambda: False)
     assert outcome.status == "ok"
     assert show(list_asked(worker)[0]) == [

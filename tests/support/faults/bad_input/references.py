@@ -4,6 +4,7 @@ from tests.support.faults.bad_input.cases import RowCase
 from tests.support.faults.bad_input.contents import make_asking, make_lines
 
 _ADDRESS = "{url}: addresses are not enabled; set FLEET_MEDIA_URLS=1 on the workers, or download it and give its path"
+_FORBIDDEN = ": outside the folders that media may be read from (…); put the file there, set the dataset's media_root, …"
 _ROW = "rows.jsonl: line 2: field 'image': "
 
 
@@ -30,8 +31,8 @@ REFERENCES = (
         "address of object storage",
         "`s3://bucket/x.png`",
         "s3://bucket/x.png",
-        "media_unsupported",
-        _ADDRESS.replace("{url}", "s3://bucket/x.png"),
+        "media_forbidden",
+        "s3://bucket/x.png" + _FORBIDDEN,
     ),
     RowCase(
         "video",

@@ -118,7 +118,7 @@ def test_unreadable_dataset_error_names_the_path(folder: Path, monkeypatch: pyte
     def deny(path: Path) -> str:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(dataset_paths, "digest_file", deny)
+    monkeypatch.setattr(dataset_paths, "digest_content", deny)
     assert f"datasets.0.path: {folder}/specs/rows.jsonl cannot be read: Permission denied" in refuse(write_spec(folder))
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from common.digests import digest_file
 from common.spec.files import read_specs
 from common.spec.models import RunSpec
+from common.storage.files import digest_content
 from producer.datasets import media_files, read_dataset
 from producer.datasets.survey import survey_specs
 
@@ -162,11 +162,11 @@ def test_equal_paths_of_several_folders_are_several_files(changed: str, folder: 
 def test_enqueue_reads_each_file_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[Path] = []
 
-    def record_read(path: Path) -> str:
-        read.append(path)
-        return digest_file(path)
+    def record_read(path: str) -> str:
+        read.append(Path(path))
+        return digest_content(path)
 
-    monkeypatch.setattr(media_files, "digest_file", record_read)
+    monkeypatch.setattr(media_files, "digest_content", record_read)
     for rows in ROWS["image"], ROWS["images"], ROWS["image"]:
         read.clear()
         read_ids(resolve(folder, rows))

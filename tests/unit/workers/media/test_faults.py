@@ -36,7 +36,7 @@ def image(tmp_path: Path) -> Path:
 
 
 def load(uri: str | Path, *roots: Path) -> tuple[int, int]:
-    return load_image(Media(uri=str(uri)), MediaAccess(roots, urls=False, url_timeout_s=1)).size
+    return load_image(Media(uri=str(uri)), MediaAccess(tuple(map(str, roots)), urls=False, url_timeout_s=1)).size
 
 
 def fail_once(monkeypatch: pytest.MonkeyPatch, function: str, number: int, name: str) -> None:
@@ -68,7 +68,7 @@ if is_warm == "True":
     make_tls()
 resource.setrlimit(resource.RLIMIT_NOFILE, (0, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 try:
-    load_image(Media(uri=uri), MediaAccess((Path("/"),), urls=True, url_timeout_s=20))
+    load_image(Media(uri=uri), MediaAccess(("/",), urls=True, url_timeout_s=20))
 except (SampleError, TransientError) as error:
     print(type(error).__name__, error)
 """

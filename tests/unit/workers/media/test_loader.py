@@ -238,7 +238,7 @@ def test_media_threads_read_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(media_loader, "open_media", note_thread)
 
     async def work(loader: MediaLoader) -> None:
-        access = MediaAccess((tmp_path,), urls=False, url_timeout_s=1)
+        access = MediaAccess((str(tmp_path),), urls=False, url_timeout_s=1)
         async with loader.hold([Media(uri=str(path))], access, AS_IS) as ((image,),):
             assert image.size == (SIDE, SIDE)
 

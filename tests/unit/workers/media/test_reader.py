@@ -22,7 +22,7 @@ from workers.media.files import MediaAccess
 from workers.media.images import open_image, to_rgb
 
 RED = (255, 0, 0)
-ANY_FILE = MediaAccess((Path("/"),), urls=False, url_timeout_s=1)  # test_roots.py tests folders, test_urls.py tests URLs
+ANY_FILE = MediaAccess(("/",), urls=False, url_timeout_s=1)  # test_roots.py tests folders, test_urls.py tests URLs
 
 
 def encode(image: Image.Image, format_name: str = "PNG", **options: object) -> bytes:
@@ -117,7 +117,7 @@ def test_file_without_permission_is_unreadable(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize(
-    "uri", ["https://example.org/a.png", "http://example.org/a.png", "s3://bucket/a.png", "file://other/a.png"]
+    "uri", ["https://example.org/a.png", "http://example.org/a.png", "ftp://bucket/a.png", "file://other/a.png"]
 )
 def test_urls_are_disabled(uri: str) -> None:
     assert fault_of(Media(uri=uri))[0] == "media_unsupported"

@@ -26,7 +26,7 @@ def write_image(path: Path) -> Path:
 
 
 def below(*roots: Path) -> MediaAccess:
-    return MediaAccess(roots, urls=False, url_timeout_s=1)
+    return MediaAccess(tuple(map(str, roots)), urls=False, url_timeout_s=1)
 
 
 def fault_of(uri: str | Path, access: MediaAccess) -> tuple[str, str]:
@@ -208,18 +208,18 @@ def make_source(path: str, media_root: str | None = None) -> DatasetSource:
 def test_default_roots_are_the_dataset_folders() -> None:
     sources = [make_source("/data/a/rows.tsv", "/data/a"), make_source("/data/b/rows.jsonl", "/images")]
     access = find_access(make_settings(media_roots=""), sources)
-    assert access.roots == (Path("/data/a"), Path("/images"), Path("/data/b"))
+    assert access.roots == ("/data/a", "/images", "/data/b")
 
 
 def test_default_roots_cover_every_file_of_a_dataset() -> None:
     files = ("/data/a/1.jsonl", "/data/a/2.jsonl", "/data/b/1.jsonl")
     source = DatasetSource(path="/data", name="set", files=files)
-    assert find_access(make_settings(media_roots=""), [source]).roots == (Path("/data/a"), Path("/data/b"))
+    assert find_access(make_settings(media_roots=""), [source]).roots == ("/data/a", "/data/b")
 
 
 def test_default_root_of_a_folder_is_the_folder() -> None:
     access = find_access(make_settings(media_roots=""), [make_source("/data/pictures", "/data/pictures")])
-    assert access.roots == (Path("/data/pictures"),)
+    assert access.roots == ("/data/pictures",)
 
 
 def test_folders_of_a_dataset_do_not_allow_their_parent(tmp_path: Path) -> None:
@@ -227,12 +227,12 @@ def test_folders_of_a_dataset_do_not_allow_their_parent(tmp_path: Path) -> None:
     for folder in folders:
         folder.mkdir()
     source = DatasetSource(path=str(tmp_path / "*"), name="both", files=tuple(map(str, folders)))
-    assert find_access(make_settings(media_roots=""), [source]).roots == tuple(folders)
+    assert find_access(make_settings(media_roots=""), [source]).roots == tuple(map(str, folders))
 
 
 def test_operator_roots_replace_run_roots() -> None:
     access = find_access(make_settings(media_roots="/srv/media:/scratch:"), [make_source("/data/rows.tsv", "/")])
-    assert access.roots == (Path("/srv/media"), Path("/scratch"))
+    assert access.roots == ("/srv/media", "/scratch")
 
 
 @pytest.mark.parametrize("text", ["images", "/srv:images", "~/images", "./", ":", "  "])

@@ -102,7 +102,7 @@ def test_large_images_are_byte_ranges(tmp_path: Path) -> None:
     ]
     features = Features({"id": Value("string"), "a": Image(), "b": List(Image())})
     samples = read(save(tmp_path / "set", rows, features, num_shards=3))
-    access = MediaAccess((tmp_path,), urls=False, url_timeout_s=1)
+    access = MediaAccess((str(tmp_path),), urls=False, url_timeout_s=1)
     expected = {"red": (255, 0, 0), "lime": (0, 255, 0), "blue": (0, 0, 255)}
     assert [sample.index for sample in samples] == [str(number) for number in range(50)]
     for colour, sample in zip(colours, samples, strict=True):

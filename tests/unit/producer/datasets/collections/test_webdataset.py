@@ -80,7 +80,7 @@ def test_images_are_byte_ranges_of_the_tar(tmp_path: Path, tar_format: int) -> N
     folder = "deep/" * 30 if tar_format != tarfile.USTAR_FORMAT else "deep/" * 15
     path = write_tar(tmp_path / "set.tar", [(f"{folder}{colour}.png", make_png(colour)) for colour in ("red", "lime")], tar_format)
     samples = read(path)
-    access = MediaAccess((tmp_path,), urls=False, url_timeout_s=1)
+    access = MediaAccess((str(tmp_path),), urls=False, url_timeout_s=1)
     colours = [load_image(sample.media[0], access, MediaBounds()).getpixel((0, 0)) for sample in samples]
     assert colours == [(255, 0, 0), (0, 255, 0)]
     assert [sample.media[0].data for sample in samples] == [None, None]
