@@ -1,0 +1,28 @@
+"""The frames of a decoded video, with their times."""
+
+from collections.abc import Iterable
+from typing import NamedTuple, Self
+
+from PIL.Image import Image
+
+
+class FrameTimes(NamedTuple):
+    """The times of frames: a video has ``total`` frames at ``fps`` a second, and these frames have the ``numbers``, from 0.
+
+    ``fps`` is the mean rate. If the rate varies, a number states the time of its frame: ``number / fps`` seconds.
+    """
+
+    fps: float
+    total: int
+    numbers: tuple[int, ...]
+
+
+class Frames(tuple[Image, ...]):
+    """The decoded frames of a video in order, in mode RGB."""
+
+    times: FrameTimes
+
+    def __new__(cls, images: Iterable[Image], times: FrameTimes) -> Self:
+        frames = super().__new__(cls, images)
+        frames.times = times
+        return frames
