@@ -89,12 +89,6 @@ class Generation:
     output_tokens: int | None = None
 
 
-def describe_video(video: Frames) -> dict[str, Any]:
-    """Return the metadata of a video's frames, with the names of transformers, which vLLM also uses."""
-    fps, total, numbers = video.times
-    return {"total_num_frames": total, "fps": fps, "duration": total / fps, "frames_indices": list(numbers)}
-
-
 def is_task_cancelled() -> bool:
     """Return whether the current task itself was cancelled, and not only a task or future that it awaits."""
     task = asyncio.current_task()

@@ -1,8 +1,10 @@
 """The frames of a decoded video, with their times."""
 
 from collections.abc import Iterable
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL.Image import Image
 
 
@@ -26,3 +28,13 @@ class Frames(tuple[Image, ...]):
         frames = super().__new__(cls, images)
         frames.times = times
         return frames
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """Return the times with the names that transformers and vLLM use."""
+        fps, total, numbers = self.times
+        return {"total_num_frames": total, "fps": fps, "duration": total / fps, "frames_indices": list(numbers)}
+
+    def stack(self) -> NDArray[np.uint8]:
+        """Return the pixels as an array of shape (frames, height, width, 3)."""
+        return np.stack([np.asarray(frame) for frame in self])

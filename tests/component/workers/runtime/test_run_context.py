@@ -99,7 +99,7 @@ def test_worker_without_video_input_refuses_a_native_run(fleet: Fleet) -> None:
     fleet.write_profile("tried")
     run_id = enqueue_rows(fleet, "tried", make_rows(1))
     load_video_input(fleet, run_id, takes_videos=True)
-    with pytest.raises(ConfigError, match=f"run {run_id} sends videos through the model's own video input, which the model does not"):
+    with pytest.raises(ConfigError, match=f"run {run_id} sends videos through the model's own video input"):
         load_video_input(fleet, run_id, takes_videos=False)
 
 

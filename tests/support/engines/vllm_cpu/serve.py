@@ -60,7 +60,9 @@ class Host:
 
 async def list_tokens(engine: Any, request: Request) -> list[int]:
     """Return the tokens that vLLM sends to its engine process for a request."""
-    prompt = await engine._render(engine._llm, request)  # noqa: SLF001  the engine reports only their number
+    from workers.engines.vllm_rendering import render_request
+
+    prompt = await render_request(engine._llm, request)  # noqa: SLF001  the engine reports only their number
     tokens: list[int] = prompt["prompt_token_ids"]
     return tokens
 
