@@ -31,10 +31,19 @@ class Frames(tuple[Image, ...]):
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """Return the times with the names that transformers and vLLM use."""
+        """Return the times of the frames of ``stack``, with the names that transformers and vLLM use."""
         fps, total, numbers = self.times
-        return {"total_num_frames": total, "fps": fps, "duration": total / fps, "frames_indices": list(numbers)}
+        indices = [*numbers] * self._repeats
+        total = max(total, len(indices))
+        return {"total_num_frames": total, "fps": fps, "duration": total / fps, "frames_indices": indices}
 
     def stack(self) -> NDArray[np.uint8]:
-        """Return the pixels as an array of shape (frames, height, width, 3)."""
-        return np.stack([np.asarray(frame) for frame in self])
+        """Return the pixels as an array of shape (frames, height, width, 3).
+
+        A single frame is repeated, because processors of the Qwen family refuse a video with one frame.
+        """
+        return np.stack([np.asarray(frame) for frame in self] * self._repeats)
+
+    @property
+    def _repeats(self) -> int:
+        return 2 if len(self) == 1 else 1
