@@ -65,7 +65,7 @@ def test_vllm_and_transformers_send_the_same_videos(vllm_host: VllmHost, weights
     assert theirs == ours
     assert len({one.text for one in ours}) > len(REQUESTS) // 2, "the answers do not depend on the request"
 
-    tokenizer: Any = AutoTokenizer.from_pretrained(weights)  # type: ignore[no-untyped-call]  # transformers does not annotate it
+    tokenizer: Any = AutoTokenizer.from_pretrained(weights)
     times = {name: re.findall(r"<([\d.]+) seconds>", tokenizer.decode(tokens)) for name, tokens in our_tokens.items()}
     film, clip = ["1.0", "3.0"], ["33.4", "83.4"]  # the mean times of pairs of frames; a last frame is paired with itself
     assert times["video"] == film

@@ -21,7 +21,7 @@ def write_video_model(folder: Path) -> str:
     """Write the weights, the tokenizer of the tiny model and the processor into ``folder``. Return the folder's path."""
     names = ["vision_start", "vision_end", "image", "video"]
     tokens = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
-    tokenizer: Any = AutoTokenizer.from_pretrained(TINY)  # type: ignore[no-untyped-call]  # transformers does not annotate it
+    tokenizer: Any = AutoTokenizer.from_pretrained(TINY)
     tokenizer.add_special_tokens({"additional_special_tokens": tokens})
     tokenizer.save_pretrained(folder)
     ids = {f"{name}_token_id": tokenizer.convert_tokens_to_ids(token) for name, token in zip(names, tokens, strict=True)}
@@ -35,7 +35,7 @@ def write_video_model(folder: Path) -> str:
     return str(folder)
 
 
-def _make_config(vocabulary: int, ids: dict[str, int]) -> Qwen3VLConfig:
+def _make_config(vocabulary: int, ids: dict[str, int]) -> Any:
     rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [16, 8, 8], "mrope_interleaved": True}
     ends = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
     # vLLM's attention for CPUs requires heads of 64 dimensions.
@@ -43,7 +43,8 @@ def _make_config(vocabulary: int, ids: dict[str, int]) -> Qwen3VLConfig:
     text = {"vocab_size": vocabulary, "num_key_value_heads": 2, "max_position_embeddings": 2048, "rope_parameters": rope}
     vision = {"depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "out_hidden_size": 128}
     vision |= {"spatial_merge_size": 2, "num_position_embeddings": 64, **_PATCH}
-    return Qwen3VLConfig(text_config=text | size | ends, vision_config={**vision, "deepstack_visual_indexes": [0]}, **ids, **ends)
+    config: Any = Qwen3VLConfig
+    return config(text_config=text | size | ends, vision_config={**vision, "deepstack_visual_indexes": [0]}, **ids, **ends)
 
 
 def _write_processor(folder: Path) -> None:
