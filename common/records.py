@@ -28,6 +28,13 @@ class RunState(StrEnum):
     CANCELLED = "cancelled"
 
 
+class VideoInput(StrEnum):
+    """The form in which a video reaches a model."""
+
+    NATIVE = "native"  # as a video, through the model's own video input
+    FRAMES = "frames"  # as images, one for each frame
+
+
 class Record(BaseModel):
     """Base of all records: frozen, without undeclared fields."""
 
@@ -155,6 +162,9 @@ class Outcome(Record):
     prompt_tokens: int | None = Field(None, description="tokens of the prompt of the last attempt, with images")
     output_tokens: int | None = Field(None, description="tokens of the response of the last attempt")
     truncated: bool = Field(False, description="always false, because prompts are never truncated")
+    video_input: VideoInput | None = Field(
+        None, description="native: the model got the row's videos as videos; frames: as images; null: the row has no video"
+    )
     worker: str | None = Field(None, description="name of the worker")
     started_at: float | None = Field(None, description="start of the first attempt")
     finished_at: float | None = Field(None, description="end of the last attempt")

@@ -141,7 +141,7 @@ def wire_worker(
     host = EngineHost(record.worker, engine, load_adapter(profile.adapter), media, stall_s=settings.engine_stall_s)
     fingerprint = ModelFingerprint(profile, weights)
     fingerprint.begin()
-    runs = RunCache(store, profile, settings, fingerprint)
+    runs = RunCache(store, profile, settings, fingerprint, lambda: host.takes_videos)
     takeovers = Takeovers(ledger, run_taken_over, settings.chunks_in_flight, lambda: worker.engine_lock.is_reserved)
     janitor = Janitor(celery, ledger, takeovers, runs.find_index, profile.name, settings.janitor_s)
     worker = Worker(record, host, runs, takeovers, janitor, ledger=ledger, store=store, settings=settings, launcher=launcher)

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from common.digests import digest_record
-from common.records import Kind
+from common.records import Kind, VideoInput
 from common.spec.base import Spec as Spec  # other modules import it from here
 from common.spec.base import Written
 from common.spec.identity import select_identity_options
@@ -164,7 +164,7 @@ class AbortIf(Spec):
 
 
 class MediaBounds(Spec):
-    """Limits of a picture's size in pixels and of a video's frames."""
+    """Limits of a picture's size in pixels and of a video's frames, and the form in which a video is sent."""
 
     max_pixels: int | None = Field(
         None,
@@ -176,6 +176,11 @@ class MediaBounds(Spec):
         None, gt=0, le=MOST_PIXELS, description="smaller pictures are scaled up; by default, pictures are not scaled up"
     )
     max_frames: int = Field(16, gt=0, le=1024, description="frames taken from a video, evenly spaced")
+    video_input: Literal["auto"] | VideoInput = Field(
+        "auto",
+        description="native: the frames of a video are sent through the model's own video input; frames: they are sent as images; "
+        "auto: native if the model has a video input, else frames",
+    )
 
     @model_validator(mode="after")
     def _check_order(self) -> Self:

@@ -70,12 +70,17 @@ OUTCOME_SCHEMA = pa.schema(
         pa.field("prompt_tokens", pa.int64()),
         pa.field("output_tokens", pa.int64()),
         _required("truncated", pa.bool_()),
+        pa.field("video_input", pa.string()),
         pa.field("worker", pa.string()),
         pa.field("started_at", pa.timestamp("us", tz="UTC")),
         pa.field("finished_at", pa.timestamp("us", tz="UTC")),
         _required("metadata", pa.string()),
     ]
 )
+
+
+# Columns that parts of earlier versions do not have.
+_ADDED = ("video_input",)
 
 
 def to_table(outcomes: Sequence[Outcome]) -> Any:
@@ -112,7 +117,7 @@ def decode_part(content: bytes, *, run_id: str, chunk: int) -> tuple[Outcome, ..
         notes = _read_notes(part, where)
         if (notes["run_id"], notes["chunk"]) != (run_id, str(chunk)):
             raise IntegrityError(f"{where}: the object belongs to run {notes['run_id']}, chunk {notes['chunk']}")
-        table = part.read(use_threads=False)
+        table = _add_missing(part.read(use_threads=False))
         if not table.schema.equals(OUTCOME_SCHEMA):
             raise IntegrityError(f"{where}: its columns do not match the outcome schema; found {', '.join(table.schema.names)}")
         outcomes = _to_outcomes(table)
@@ -121,6 +126,14 @@ def decode_part(content: bytes, *, run_id: str, chunk: int) -> tuple[Outcome, ..
     if json.loads(notes["counts"]) != _count_statuses(outcomes):
         raise IntegrityError(f"{where}: its counts {notes['counts']} do not match its {len(outcomes)} rows")
     return outcomes
+
+
+def _add_missing(table: Any) -> Any:
+    """Return the table of an earlier version with the columns that later versions added. Their values are null."""
+    for name in (name for name in _ADDED if name not in table.column_names):
+        field = OUTCOME_SCHEMA.field(name)
+        table = table.add_column(OUTCOME_SCHEMA.get_field_index(name), field, pa.nulls(table.num_rows, field.type))
+    return table
 
 
 def _write_notes(run_id: str, chunk: int, outcomes: Sequence[Outcome]) -> dict[str, str]:

@@ -36,7 +36,7 @@ def make_demo_requests() -> list[Request]:
 
     def make(sample: Sample) -> Request:
         rendered = render_messages(sample, spec.prompt)
-        messages, images = place_images(rendered.messages, tuple((load_image(media, access),) for media in rendered.media))
+        messages, images, _ = place_images(rendered.messages, tuple((load_image(media, access),) for media in rendered.media))
         prompt = adapter.to_prompt(sample, messages)
         name = f"{sample.dataset}:{sample.sample_id}"
         return Request(name, prompt.messages, images, spec.generation, 1, prompt.template_options)

@@ -82,6 +82,7 @@ class ScriptedEngine:
 
     def __init__(self, answer: str | Callable[[Request], str]) -> None:
         self.asked: list[Request] = []
+        self.takes_videos = False
         self._answer = answer
 
     async def start(self) -> None:
@@ -103,3 +104,11 @@ class NamedEngine(ScriptedEngine):
     def __init__(self, profile: ModelProfile, weights: str) -> None:
         del profile, weights
         super().__init__("ok")
+
+
+class VideoEngine(NamedEngine):
+    """A scripted engine with a video input, which a profile can name."""
+
+    def __init__(self, profile: ModelProfile, weights: str) -> None:
+        super().__init__(profile, weights)
+        self.takes_videos = True

@@ -26,7 +26,7 @@ class Adapter(Protocol):
     def to_prompt(self, sample: Sample, messages: tuple[Message, ...], *, reminder: str | None = None) -> Prompt:
         """Return the conversation for the sample: ``messages``, and the additions that this model family needs.
 
-        A number in a message is the index of an image. A video is several images, one for each frame. A retry adds
+        A number in a message is the index of an image. A video is several consecutive images, one for each frame. A retry adds
         ``reminder``, a description of the expected answer format, to the last question.
         """
 

@@ -9,6 +9,7 @@ from PIL.Image import Image
 
 from common.records import FinishReason
 from common.spec.models import SamplingParams
+from workers.media.frames import Frames, FrameTimes
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,9 @@ class Message:
 class Request:
     """One request for a generation: a conversation, its RGB images and the sampling parameters.
 
-    Messages may show an image several times. The frames of a video are consecutive images.
+    Messages may show an image several times. The frames of a video are consecutive images. ``videos`` holds the times of the
+    frames of each video that the engine must send through the model's own video input, by the index of its first frame. It is
+    empty if the engine does not take videos, or must send their frames as images.
     ``request_id`` is unique among the requests in flight. ``attempt`` is the attempt number, from 1.
     ``template_options`` are passed to the model's chat template, for example ``enable_thinking``.
     """
@@ -39,10 +42,37 @@ class Request:
     settings: SamplingParams
     attempt: int = 1
     template_options: Mapping[str, Any] = field(default_factory=dict)
+    videos: Mapping[int, FrameTimes] = field(default_factory=dict)
+
+    def list_parts(self, message: Message) -> list[str | Image | Frames]:
+        """Return the texts, images and videos of a message in order."""
+        parts: list[str | Image | Frames] = []
+        frames_left = 0
+        for part in message.content:
+            if frames_left:
+                frames_left -= 1
+            elif isinstance(part, str):
+                parts.append(part)
+            elif times := self.videos.get(part):
+                parts.append(Frames(self.images[part : part + len(times.numbers)], times))
+                frames_left = len(times.numbers) - 1
+            else:
+                parts.append(self.images[part])
+        return parts
+
+    @property
+    def shown_videos(self) -> list[Frames]:
+        """Return the videos of ``videos`` in the order of the messages."""
+        return [part for message in self.messages for part in self.list_parts(message) if isinstance(part, Frames)]
+
+    @property
+    def shown_images(self) -> list[Image]:
+        """Return the images in the order of the messages, without the frames of ``shown_videos``."""
+        return [part for message in self.messages for part in self.list_parts(message) if isinstance(part, Image)]
 
     @property
     def shown(self) -> list[Image]:
-        """Return the images in the order of the messages. An image that the messages show twice is listed twice."""
+        """Return all images and frames in the order of the messages. An image that the messages show twice is listed twice."""
         return [self.images[part] for message in self.messages for part in message.content if isinstance(part, int)]
 
 
@@ -77,6 +107,9 @@ class Engine(Protocol):
     An engine finds the context of its model (``context.py``). Before the model runs, the engine refuses a prompt that fills the
     context (``too_long``). An answer that reaches the end of the context has the finish reason ``length``. The engine renders and
     tokenizes long texts outside the event loop, a few at a time.
+
+    An engine whose model has a video input of its own sets the attribute ``takes_videos`` to true when it starts. It then gets
+    ``Request.videos``.
     """
 
     async def start(self) -> None:

@@ -8,7 +8,7 @@ import copy
 import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import Any
 
 # Set before vLLM is imported. A worker has many threads and open connections: a forked child may deadlock on any of their locks.
@@ -18,7 +18,6 @@ os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")  # do not send usage statistic
 import vllm
 from transformers import PreTrainedTokenizerBase
 from vllm.engine.arg_utils import AsyncEngineArgs
-from vllm.renderers import ChatParams
 from vllm.sampling_params import RequestOutputKind
 from vllm.usage.usage_lib import UsageContext
 from vllm.v1.engine.async_llm import AsyncLLM
@@ -32,6 +31,7 @@ from common.spelling import suggest
 from workers.engines.base import Generation, Request, is_task_cancelled
 from workers.engines.context import check_long_text, check_prompt_tokens, has_long_text
 from workers.engines.load_faults import explain_load_failure
+from workers.engines.vllm_rendering import render_request, takes_videos
 
 # vLLM options that a field of the profile sets: option -> field.
 _SET_BY_PROFILE = {"model": "weights", "revision": "revision", "trust_remote_code": "trust_remote_code"}
@@ -71,6 +71,7 @@ class VllmEngine:
             "trust_remote_code": profile.trust_remote_code,
         }
         self._llm: AsyncLLM | None = None
+        self.takes_videos = False
         self._oom_kills = count_oom_kills()
         self._generation_tasks: set[asyncio.Task[Generation]] = set()
         self._render_slots = asyncio.Semaphore(_MAX_CONCURRENT_RENDERS)
@@ -94,6 +95,7 @@ class VllmEngine:
         try:
             self._llm = AsyncLLM.from_vllm_config(config, disable_log_stats=self._options["disable_log_stats"])
             tokenizer = self._llm.renderer.get_tokenizer()
+            self.takes_videos = await takes_videos(self._llm)
         except Exception as error:
             raise EngineError(f"{where}: vLLM cannot start: {error}; see the cause in its log above") from error
         # A transformers tokenizer serves one thread at a time, so copy it. Other tokenizers may not support a copy.
@@ -165,7 +167,7 @@ class VllmEngine:
 
     async def _send(self, llm: AsyncLLM, request: Request) -> vllm.RequestOutput:
         async with self._render_slots:
-            prompt = await self._render(llm, request)
+            prompt = await render_request(llm, request)
         # An encoder-decoder prompt does not have token ids here. vLLM checks its length.
         check_prompt_tokens(len(prompt.get("prompt_token_ids", ())), llm.model_config.max_model_len)
         # FINAL_ONLY: vLLM sends only the finished answer between its processes, not each token.
@@ -182,16 +184,6 @@ class VllmEngine:
                     process.join(_EXIT_S)
                     code = process.exitcode or None  # vLLM exits with code 0 only after a signal
         return classify_exit(code, out_of_memory=count_oom_kills() > self._oom_kills)
-
-    async def _render(self, llm: AsyncLLM, request: Request) -> Any:
-        """Return the prompt in the format of vLLM's engine: tokens, and images processed by the model's processor.
-
-        The work runs on vLLM's threads. vLLM's length check is off, because it stops counting at the end of the context.
-        """
-        template = ChatParams(chat_template_kwargs={"add_generation_prompt": True, **request.template_options})
-        tokens = replace(llm.renderer.default_chat_tok_params, max_total_tokens=None)
-        _, (prompt,) = await llm.renderer.render_chat_async([to_conversation(request)], template, tokens)
-        return prompt
 
     def _check_long_texts(self, llm: AsyncLLM, request: Request) -> None:
         """Raise ``SampleError`` (``too_long``) if the text is certainly longer than the context."""
@@ -213,15 +205,6 @@ def check_options(profile: ModelProfile) -> dict[str, Any]:
         if name not in known:
             raise ConfigError(f"{where}: unknown option of vLLM{suggest(name, known)}; expected a field of vLLM's AsyncEngineArgs")
     return dict(profile.engine_options)
-
-
-def to_conversation(request: Request) -> list[Any]:
-    """Return the conversation in vLLM's chat format, with texts and images in order."""
-
-    def write_part(part: str | int) -> dict[str, Any]:
-        return {"type": "text", "text": part} if isinstance(part, str) else {"type": "image_pil", "image_pil": request.images[part]}
-
-    return [{"role": message.role, "content": [*map(write_part, message.content)]} for message in request.messages]
 
 
 def to_sampling_params(settings: SamplingParams) -> vllm.SamplingParams:

@@ -1,5 +1,7 @@
 """The request of a sample: render it again, compare it with the planned request, and place the decoded images."""
 
+from typing import NamedTuple
+
 from PIL.Image import Image
 
 from common.errors import IntegrityError
@@ -8,9 +10,16 @@ from common.records import Message as PlannedMessage
 from common.records import Sample
 from common.spec.prompts import PromptSpec
 from workers.engines.base import Message
+from workers.media.frames import Frames, FrameTimes
 from workers.media.loader import Decoded
 
-Placed = tuple[tuple[Message, ...], tuple[Image, ...]]
+
+class Placed(NamedTuple):
+    """Messages with indices of images, the images, and the times of the frames of each video by the index of its first frame."""
+
+    messages: tuple[Message, ...]
+    images: tuple[Image, ...]
+    videos: dict[int, FrameTimes]
 
 
 def render_request(sample: Sample, prompt: PromptSpec) -> Rendered:
@@ -31,7 +40,7 @@ def render_request(sample: Sample, prompt: PromptSpec) -> Rendered:
 
 
 def place_images(messages: tuple[PlannedMessage, ...], decoded: Decoded) -> Placed:
-    """Return the messages with indices of images in place of indices of media, and the images.
+    """Return the messages with indices of images in place of indices of media.
 
     A video has several images, one for each frame.
     """
@@ -40,7 +49,8 @@ def place_images(messages: tuple[PlannedMessage, ...], decoded: Decoded) -> Plac
         start = spans[-1].stop if spans else 0
         spans.append(range(start, start + len(images)))
     placed = tuple(Message(message.role, _expand(message.content, spans)) for message in messages)
-    return placed, tuple(image for images in decoded for image in images)
+    videos = {span.start: images.times for span, images in zip(spans, decoded, strict=True) if isinstance(images, Frames)}
+    return Placed(placed, tuple(image for images in decoded for image in images), videos)
 
 
 def _expand(content: tuple[str | int, ...], spans: list[range]) -> tuple[str | int, ...]:

@@ -12,7 +12,7 @@ import structlog
 from common.answers.extract import extract_answer
 from common.answers.validators import Answered, find_violations
 from common.errors import ConfigError, EngineError, IntegrityError, SampleError, TransientError
-from common.records import Attempt, Outcome, Sample
+from common.records import Attempt, Outcome, Sample, VideoInput
 from common.redaction import mask_text
 from workers.engines.base import Generation, Request, is_task_cancelled
 from workers.execution.requests import Placed, place_images, render_request
@@ -128,6 +128,7 @@ def make_outcome(
         finish_reason=last.generation.finish_reason if last else None,
         prompt_tokens=last.generation.prompt_tokens if last else None,
         output_tokens=last.generation.output_tokens if last else None,
+        video_input=run.video_input if any(one.kind == "video" for one in sample.media) else None,
         worker=worker,
         started_at=started_at,
         finished_at=time.time(),
@@ -163,10 +164,10 @@ async def _ask_until_valid(host: EngineHost, run: RunContext, sample: Sample, ma
 async def _make_attempt(
     host: EngineHost, run: RunContext, sample: Sample, asked: Placed, number: int, violations: tuple[str, ...]
 ) -> Made:
-    messages, images = asked
+    videos = asked.videos if run.video_input is VideoInput.NATIVE else {}
     plan = plan_attempt(sample, run.spec.generation, number, violations)
-    prompt = host.adapter.to_prompt(sample, messages, reminder=plan.reminder)
-    request = Request(sample.sample_id, prompt.messages, images, plan.settings, number, prompt.template_options)
+    prompt = host.adapter.to_prompt(sample, asked.messages, reminder=plan.reminder)
+    request = Request(sample.sample_id, prompt.messages, asked.images, plan.settings, number, prompt.template_options, videos)
     asked_at = time.perf_counter()
     generation = await _generate(host, request, run.spec.generation.max_tokens)
     latency_s = time.perf_counter() - asked_at

@@ -15,7 +15,7 @@ from workers.media.malloc import return_freed_images
 from workers.media.memory_budget import MemoryBudget
 from workers.media.reader import OpenedMedia, open_media
 
-# The decoded images of each media item: one image for an image, and the frames of a video.
+# The decoded images of each media item: one image for an image, and the ``Frames`` of a video.
 Decoded = tuple[tuple[Image, ...], ...]
 
 

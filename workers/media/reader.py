@@ -36,7 +36,7 @@ class OpenedMedia(Protocol):
         """The peak memory in bytes that decoding takes, including the file and the images."""
 
     def decode(self) -> tuple[Image.Image, ...]:
-        """Return the images in mode RGB: one image, or the frames of a video. Raises ``SampleError``."""
+        """Return the images in mode RGB: one image, or the ``Frames`` of a video. Raises ``SampleError``."""
 
 
 def open_media(media: Media, access: MediaAccess, bounds: MediaBounds) -> OpenedMedia:

@@ -22,6 +22,7 @@ from PIL import Image
 
 from common.errors import SampleError
 from common.spec.models import MOST_PIXELS, MediaBounds
+from workers.media.frames import Frames, FrameTimes
 from workers.media.images import PIXEL_BYTES, fit_size
 
 MOST_FRAMES = 2_000_000  # 18 hours at 30 frames a second
@@ -41,48 +42,52 @@ _ROTATIONS = {90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 27
 class FrameTarget(NamedTuple):
     """A frame to extract: the first one at or after ``pts``, in units of the stream's time base.
 
-    ``seek_pts`` is the keyframe to seek to. It is ``None`` unless the seek skips enough frames.
+    ``seek_pts`` is the keyframe to seek to. It is ``None`` unless the seek skips enough frames. ``number`` is the position of
+    the frame in the video, from 0.
     """
 
     pts: int
     seek_pts: int | None
+    number: int
 
 
 @dataclass(frozen=True)
 class OpenedVideo:
     """A video whose frames were counted and chosen.
 
-    ``target`` is the (width, height) of the decoded frames in pixels, before they are rotated upright. ``peak_bytes`` is an
-    upper bound of the memory that decoding takes.
+    ``fps`` is the mean frame rate, and ``total`` the number of all frames. ``target`` is the (width, height) of the decoded
+    frames in pixels, before they are rotated upright. ``peak_bytes`` is an upper bound of the memory that decoding takes.
     """
 
     name: str
     content: bytes
     frame_targets: tuple[FrameTarget, ...]
+    fps: float
+    total: int
     target: tuple[int, int]
     peak_bytes: int
 
-    def decode(self) -> tuple[Image.Image, ...]:
-        """Return the chosen frames in mode RGB, rotated upright.
+    def decode(self) -> Frames:
+        """Return the chosen frames in mode RGB, rotated upright, and their times.
 
         Fewer frames are returned if some are damaged. Raises ``SampleError``: ``media_corrupt`` if fewer than half of the
         frames can be decoded, ``media_too_large`` after ``MOST_S`` seconds.
         """
         ends_at = time.monotonic() + MOST_S
-        images = self._decode_targets(ends_at, seeks=True)
-        if images is None:
-            images = self._decode_targets(ends_at, seeks=False) or []
-        if 2 * len(images) < len(self.frame_targets):
-            found = f"{len(images)} of {len(self.frame_targets)} frames can be decoded; replace the file"
+        decoded = self._decode_targets(ends_at, seeks=True)
+        if decoded is None:
+            decoded = self._decode_targets(ends_at, seeks=False) or {}
+        if 2 * len(decoded) < len(self.frame_targets):
+            found = f"{len(decoded)} of {len(self.frame_targets)} frames can be decoded; replace the file"
             raise SampleError("media_corrupt", f"{self.name}: {found}")
-        return tuple(images)
+        return Frames(decoded.values(), FrameTimes(self.fps, self.total, tuple(decoded)))
 
-    def _decode_targets(self, ends_at: float, *, seeks: bool) -> list[Image.Image] | None:
-        """Return the chosen frames, or ``None`` if a seek failed or ended after its frame.
+    def _decode_targets(self, ends_at: float, *, seeks: bool) -> dict[int, Image.Image] | None:
+        """Return the chosen frames by number, or ``None`` if a seek failed or ended after its frame.
 
         Both may occur in a file without an index.
         """
-        images: list[Image.Image] = []
+        images: dict[int, Image.Image] = {}
         with _open(self.content, self.name) as (container, stream):
             frames = _decode(container, stream, self.name, ends_at)
             for frame_target in self.frame_targets:
@@ -99,7 +104,7 @@ class OpenedVideo:
                 while frame is not None and _timestamp_of(frame) < frame_target.pts:
                     frame = next(frames, None)
                 if frame is not None:
-                    images.append(self._convert(frame))
+                    images[frame_target.number] = self._convert(frame)
         return images
 
     def _convert(self, frame: VideoFrame) -> Image.Image:
@@ -123,11 +128,12 @@ def open_video(content: bytes, name: str, bounds: MediaBounds) -> OpenedVideo:
         packets = _list_packets(container, stream, name)
         has_timestamps = container.format.name != "mpeg"  # FFmpeg guesses them in MPEG, with a different result after each seek
         bits = stream.format.padded_bits_per_pixel if stream.format else 48
+        fps = _find_rate(packets, stream)
     frame_targets = _choose_frames(packets, bounds.max_frames, seeks=has_timestamps)
     target = fit_size(size, bounds)
     decoder_bytes = _DECODER_FRAMES * size[0] * size[1] * bits // 8
     image_bytes = (len(frame_targets) + 2) * target[0] * target[1] * PIXEL_BYTES
-    return OpenedVideo(name, content, frame_targets, target, len(content) + decoder_bytes + image_bytes)
+    return OpenedVideo(name, content, frame_targets, fps, len(packets), target, len(content) + decoder_bytes + image_bytes)
 
 
 def _check_declared_counts(content: bytes, name: str) -> None:
@@ -162,17 +168,33 @@ def _list_packets(container: InputContainer, stream: VideoStream, name: str) -> 
 
 
 def _choose_frames(packets: Sequence[tuple[int, bool]], max_frames: int, *, seeks: bool) -> tuple[FrameTarget, ...]:
-    """Return the middle frames of ``max_frames`` equal spans, or all frames if there are not more than ``max_frames``."""
-    count = min(len(packets), max_frames)
+    """Return the middle frames of ``max_frames`` equal spans, or all frames if there are not more than ``max_frames``.
+
+    The number of a frame is its position, if the frame rate is constant. Otherwise it is the position that a frame with its time
+    would have at the mean rate. Numbers ascend.
+    """
+    total, count = len(packets), min(len(packets), max_frames)
     keys = [index for index, (_, is_key) in enumerate(packets) if is_key and seeks]
-    targets, previous = [], -1
+    first_pts, length = packets[0][0], max(1, packets[-1][0] - packets[0][0])
+    targets: list[FrameTarget] = []
+    previous = number = -1
     for span in range(count):
-        index = (2 * span + 1) * len(packets) // (2 * count)
+        index = (2 * span + 1) * total // (2 * count)
         before = bisect_right(keys, index) - 1
         must_seek = before >= 0 and keys[before] - previous > _MIN_SKIPPED_FRAMES
-        targets.append(FrameTarget(packets[index][0], packets[keys[before]][0] if must_seek else None))
+        pts = packets[index][0]
+        number = min(max(number + 1, round((pts - first_pts) * (total - 1) / length)), total - count + span)
+        targets.append(FrameTarget(pts, packets[keys[before]][0] if must_seek else None, number))
         previous = index
     return tuple(targets)
+
+
+def _find_rate(packets: Sequence[tuple[int, bool]], stream: VideoStream) -> float:
+    """Return the mean number of frames a second by the timestamps, or the declared rate if they do not show it."""
+    length = packets[-1][0] - packets[0][0]
+    if length and stream.time_base:
+        return float((len(packets) - 1) / (length * stream.time_base))
+    return float(stream.average_rate or 1)
 
 
 @contextmanager

@@ -47,6 +47,11 @@ class EngineHost:
         self._loop = asyncio.new_event_loop()
         self._thread: threading.Thread
 
+    @property
+    def takes_videos(self) -> bool:
+        """Return whether the loaded model has a video input of its own. See ``Engine``."""
+        return getattr(self.engine, "takes_videos", False)
+
     def start(self, *, on_loop_end: Callable[[str], object], while_loading: Callable[[], None], every_s: float) -> None:
         """Load the engine and call ``while_loading`` every ``every_s`` seconds until it has loaded.
 

@@ -10,6 +10,7 @@ import structlog
 
 from common.digests import digest_file
 from common.errors import ConfigError, FleetError, IntegrityError, TransientError
+from common.records import VideoInput
 from common.spec.identity import find_engine_name
 from common.spec.models import ModelProfile
 from common.storage.keys import fingerprint_key
@@ -18,6 +19,8 @@ from workers.engines.hub_cache import find_snapshot
 from workers.runtime.file_digests import digest_files
 
 log = structlog.get_logger()
+
+VIDEO_INPUT = "video_input"  # the entry of a fingerprint with the form in which the run's videos are sent
 
 _WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf")
 # Configuration, tokenizer, processor, chat templates, and the code of models that include code.
@@ -101,9 +104,11 @@ def list_model_files(folder: Path, *, all_weights: bool = False) -> list[Path]:
     return [*weights, *sorted({path for pattern in _OTHERS for path in folder.glob(pattern) if path.is_file()})]
 
 
-def settle_fingerprint(store: Store, run_id: str, ours: Mapping[str, str]) -> None:
+def settle_fingerprint(store: Store, run_id: str, ours: Mapping[str, str]) -> Mapping[str, str]:
     """Store the run's fingerprint if the store does not have it, else compare it with the fingerprint of this worker's model.
 
+    Return the run's fingerprint. If ``ours`` has a ``VIDEO_INPUT``, it states what this worker's model can do: a run whose videos
+    are sent as frames accepts every worker. Earlier versions always sent frames, and their fingerprints do not state it.
     Raises ``ConfigError`` that names the file if they differ, and ``IntegrityError`` if the stored fingerprint is damaged.
     """
     key = fingerprint_key(run_id)
@@ -111,10 +116,17 @@ def settle_fingerprint(store: Store, run_id: str, ours: Mapping[str, str]) -> No
         content = store.get(key)
     except MissingObject:
         if store.put_new(key, json.dumps(ours, indent=2, sort_keys=True).encode()):
-            return
+            return ours
         content = store.get(key)
     theirs = _parse(content, key)
+    if VIDEO_INPUT in ours and theirs.setdefault(VIDEO_INPUT, VideoInput.FRAMES) == VideoInput.FRAMES:
+        ours = {**ours, VIDEO_INPUT: VideoInput.FRAMES}
     differing = sorted(name for name in theirs | dict(ours) if theirs.get(name) != ours.get(name))
+    if differing == [VIDEO_INPUT]:
+        raise ConfigError(
+            f"run {run_id} sends videos through the model's own video input, which the model does not have on this worker; use the "
+            "version of the engine that the other workers have and restart this worker, then resume the run"
+        )
     if differing:
         name = differing[0]
         more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
@@ -123,6 +135,7 @@ def settle_fingerprint(store: Store, run_id: str, ours: Mapping[str, str]) -> No
             f"{ours.get(name, 'absent')} on this worker; serve the run's weights and restart this worker, then resume the run; or "
             "give the changed model a profile with another name"
         )
+    return theirs
 
 
 def _parse(content: bytes, key: str) -> dict[str, str]:

@@ -65,8 +65,12 @@ class Worker:
         self._settings = settings
 
     def start(self) -> None:
-        """Load the engine, report ``loading`` during the load, then renew leases. Raises the errors of ``Engine.start``."""
+        """Load the engine, report ``loading`` during the load, then renew leases.
+
+        Raises the errors of ``Engine.start`` and ``RunCache.check_profile``.
+        """
         self.host.start(on_loop_end=self.die, while_loading=self._announce_loading, every_s=self._settings.renew_s)
+        self.runs.check_profile()
         self.ready = True  # from now on the worker may hold leases
         self.keeper.start()
 

@@ -23,13 +23,15 @@ class Waiting:
     future: asyncio.Future[Generation]
 
     @property
-    def key(self) -> tuple[int, tuple[str, ...], bool]:
-        """Return the values that all requests of a batch must share: max_tokens, stop strings, and whether there are images.
+    def key(self) -> tuple[int, tuple[str, ...], bool, bool]:
+        """Return the values that all requests of a batch must share.
+
+        They are max_tokens, the stop strings, and whether there are images and videos.
 
         Temperature, top_p and seed may differ by row.
         """
         settings = self.request.settings
-        return settings.max_tokens, settings.stop, bool(self.request.shown)
+        return settings.max_tokens, settings.stop, bool(self.request.shown_images), bool(self.request.shown_videos)
 
     @property
     def length(self) -> int:

@@ -36,6 +36,7 @@ class HfEngine:
         self._long_text_thread = ThreadPoolExecutor(1, "hf-long-text")
         self._fault: EngineError | None = EngineError("the engine is not running")
         self._model: HfModel | None = None
+        self.takes_videos = False
         self._in_flight: set[Waiting] = set()  # requests whose caller awaits the answer
         self._waiting: list[Waiting] = []  # requests not yet in a batch, in order of arrival
         self._wakeup = asyncio.Event()  # set when a request arrives or a batch ends
@@ -48,6 +49,7 @@ class HfEngine:
         Raises ``ConfigError`` if the weights or the options are invalid, ``EngineError`` if the machine cannot run the model.
         """
         self._model = await _call(self._model_thread, HfModel, self._profile, self._weights, self._options)
+        self.takes_videos = self._model.takes_videos
         self._scheduler_task = asyncio.create_task(self._schedule_batches(self._model))
         self._scheduler_task.add_done_callback(lambda task: self._fail_all(EngineError(f"the engine's scheduler ended: {task}")))
         self._fault = None

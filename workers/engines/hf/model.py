@@ -6,7 +6,6 @@ The calls are synchronous. The module does not depend on the queue of pending re
 import copy
 import gc
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any, Literal
 
 import torch
@@ -20,12 +19,14 @@ from transformers.utils import logging as transformers_logging
 
 from common.errors import ConfigError, EngineError, OutOfMemory, SampleError
 from common.spec.models import ModelProfile, SamplingParams, Spec
-from workers.engines.base import Generation, Message, Request
+from workers.engines.base import Generation, Request
 from workers.engines.context import check_long_text, check_prompt_tokens
 from workers.engines.hf.batching import Waiting, cut_at_end, cut_at_stop
 from workers.engines.hf.positions import find_context, find_positions
+from workers.engines.hf.rendering import ChatTemplate
 from workers.engines.hf.rows import CancelledRows, FullRows, RowSampler
 from workers.engines.load_faults import explain_load_failure
+from workers.media.frames import Frames
 
 
 def _untyped(name: Any) -> Any:
@@ -39,7 +40,6 @@ _untyped(transformers_logging).disable_progress_bar()  # a worker writes a log o
 _OUT_OF_MEMORY_TEXTS = ("out of memory", "can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
 _DEVICE_ERROR_TEXTS = ("device-side assert", "CUDA error")
 _MESSAGE_CHARACTERS = 500
-_PROBE = "vlm fleet probe"  # a text that chat templates do not contain
 
 
 class HfOptions(Spec):
@@ -78,7 +78,8 @@ class HfModel:
             raise EngineError(f"{where}: this machine cannot run the model: {type(error).__name__}: {error}") from error
         if not self._processor.chat_template:
             raise ConfigError(f"{where}: no chat template; add a chat_template.jinja file to the folder of the weights")
-        self._takes_parts = self._takes_list()
+        self._template = ChatTemplate(self._processor)
+        self.takes_videos = self._template.takes_videos
 
     def _load(self, profile: ModelProfile, weights: str, options: HfOptions) -> None:
         source = {"revision": profile.revision, "trust_remote_code": profile.trust_remote_code}
@@ -109,36 +110,8 @@ class HfModel:
         )
 
     def render(self, request: Request) -> str:
-        """Return the prompt rendered by the model's chat template.
-
-        Raises ``SampleError`` (``engine_rejected``) if the template fails, or if the prompt does not have one image
-        placeholder for each image.
-        """
-        try:
-            conversation = [{"role": message.role, "content": self._write_content(message)} for message in request.messages]
-            text: str = self._processor.apply_chat_template(conversation, add_generation_prompt=True, **request.template_options)
-        except Exception as error:  # a chat template is third-party code and may raise any error
-            raise SampleError("engine_rejected", f"the model's chat template rejected the conversation: {error}") from error
-        placeholder, images = getattr(self._processor, "image_token", None), len(request.shown)
-        if placeholder and (found := text.count(placeholder)) != images:
-            message = f"the prompt has the image placeholder {placeholder!r} {found} times; expected {images}, one for each image"
-            raise SampleError("engine_rejected", f"{message}; remove the placeholder from the question")
-        return text
-
-    def _write_content(self, message: Message) -> str | list[dict[str, str]]:
-        if self._takes_parts:
-            return [{"type": "text", "text": part} if isinstance(part, str) else {"type": "image"} for part in message.content]
-        # vLLM joins the parts in the same way for templates that take only a text, so both engines send the same prompt.
-        return "\n".join(part if isinstance(part, str) else self._processor.image_token for part in message.content)
-
-    def _takes_list(self) -> bool:
-        """Return whether the chat template takes a list of texts and images. Some templates take only a text."""
-        for content in ([{"type": "text", "text": _PROBE}], _PROBE):
-            with suppress(Exception):  # as above
-                text = self._processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-                if _PROBE in text and "'type'" not in text:
-                    return isinstance(content, list)
-        return True  # the template has further requirements; each request reports them as an error
+        """Return the prompt rendered by the model's chat template. Raises the errors of ``ChatTemplate.render``."""
+        return self._template.render(request)
 
     def render_long(self, request: Request) -> str:
         """Return the rendered prompt of a request with a long text. Call this from one thread only.
@@ -155,7 +128,8 @@ class HfModel:
         Raises ``OutOfMemory``, ``EngineError`` if the device has failed, otherwise ``SampleError``.
         """
         texts = [waiting.text for waiting in batch]
-        images = [waiting.request.shown for waiting in batch]
+        images = [waiting.request.shown_images for waiting in batch]
+        videos = [video for waiting in batch for video in waiting.request.shown_videos]
         bos = self._processor.tokenizer.bos_token
         has_bos = bool(bos) and texts[0].startswith(bos)
         try:
@@ -165,6 +139,7 @@ class HfModel:
                 padding=True,
                 add_special_tokens=not has_bos,
                 return_tensors="pt",
+                **_write_videos(videos),
             )
         except Exception as error:  # noqa: BLE001  processors raise errors of any type; classify_fault decides what is at fault
             fault = classify_fault(error)
@@ -277,6 +252,14 @@ def _find_device(profile: ModelProfile, options: HfOptions) -> torch.device:
             f"profile {profile.name}: engine_options: device: torch finds no CUDA device on this machine; use auto or cpu"
         )
     return device
+
+
+def _write_videos(videos: Sequence[Frames]) -> dict[str, Any]:
+    """Return the arguments of a processor for videos. Their frames are chosen already."""
+    if not videos:
+        return {}
+    metadata = [video.metadata for video in videos]
+    return {"videos": [video.stack() for video in videos], "video_metadata": metadata, "do_sample_frames": False}
 
 
 def _as_list(ids: int | list[int] | None) -> list[int]:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from common.broker.app import make_app
 from common.prompts.built_in import TEMPLATES
-from common.records import Media, Message, Sample
+from common.records import Media, Message, Outcome, Sample, VideoInput
 from producer.planning.requests import render_samples
 from producer.runs.control import resume_run
 from tests.support.fleet import Fleet
@@ -22,6 +22,7 @@ from workers.engines.base import Request
 from workers.execution.sample import answer_samples
 from workers.execution.task import run_task
 from workers.media.files import MediaAccess
+from workers.media.frames import Frames
 from workers.runtime.worker import Worker
 
 INPUTS = Path(__file__).resolve().parents[3] / "data" / "inputs"
@@ -153,6 +154,68 @@ def test_frames_stand_where_the_video_is_named(worker: Worker, fleet: Fleet) -> 
     (request,) = list_asked(worker)
     assert request.messages[0].content == ("See ", 0, ", then ", 1, 2, 3, ", then ", 0, ".")
     assert [read_number(image) for image in request.shown] == [7, 0, 1, 2, 7]
+
+
+def ask_about_videos(worker: Worker, fleet: Fleet, *, takes_videos: bool, **media: Any) -> tuple[list[Request], list[Outcome]]:
+    """Ask about two videos and two images in one row, and about no media in another. Return the requests and the outcomes."""
+    assert isinstance(worker.host.engine, ScriptedEngine)
+    worker.host.engine.takes_videos = takes_videos
+    (fleet.folder / "film.mp4").write_bytes(encode_video(50))
+    (fleet.folder / "still.mp4").write_bytes(encode_video(1))
+    paint_number(7).save(fleet.folder / "a.png")
+    text = "<image> <video 2> <video 1> <image 1> <video 2>"
+    row = {"question": text, "image": "a.png", "video": ["film.mp4", "still.mp4"], "kind": "free_text"}
+    fleet.write_profile("tried", media={"max_frames": 3, **media})
+    run_id = enqueue_rows(fleet, "tried", [row, {"question": "Why?"}])
+    assert run_task(worker, run_id, 0) == "done"
+    requests = sorted(list_asked(worker), key=lambda request: len(request.images))
+    return requests, sorted(fleet.collect(run_id), key=lambda outcome: outcome.index)
+
+
+def show_parts(request: Request) -> list[Any]:
+    """Return texts, the numbers in images, and lists of the numbers in the frames of videos."""
+
+    def show_part(part: Any) -> Any:
+        if isinstance(part, Frames):
+            return [read_number(frame) for frame in part]
+        return part.strip() if isinstance(part, str) else read_number(part)
+
+    return [shown for shown in map(show_part, request.list_parts(request.messages[0])) if shown != ""]
+
+
+@pytest.mark.parametrize("asked", ["auto", "native"])
+def test_videos_are_sent_in_place_as_videos(worker: Worker, fleet: Fleet, asked: str) -> None:
+    (plain, request), outcomes = ask_about_videos(worker, fleet, takes_videos=True, video_input=asked)
+    assert show_parts(request) == [7, [0], [8, 25, 41], 7, [0]]
+    still, film, _ = request.shown_videos
+    assert (film.times.numbers, film.times.total, round(film.times.fps, 3)) == ((8, 25, 41), 50, 25)
+    assert (still.times.numbers, still.times.total) == ((0,), 1)
+    assert [read_number(image) for image in request.shown_images] == [7, 7]
+    assert [read_number(image) for image in request.shown] == [7, 0, 8, 25, 41, 7, 0]
+    assert plain.shown_videos == []
+    assert [outcome.video_input for outcome in outcomes] == [VideoInput.NATIVE, None]
+
+
+@pytest.mark.parametrize(("takes_videos", "asked"), [(False, "auto"), (False, "frames"), (True, "frames")])
+def test_videos_are_sent_in_place_as_frames(worker: Worker, fleet: Fleet, takes_videos: bool, asked: str) -> None:
+    (_, request), outcomes = ask_about_videos(worker, fleet, takes_videos=takes_videos, video_input=asked)
+    assert show_parts(request) == [7, 0, 8, 25, 41, 7, 0]
+    assert not request.videos
+    assert [outcome.video_input for outcome in outcomes] == [VideoInput.FRAMES, None]
+
+
+@pytest.mark.parametrize("takes_videos", [True, False])
+def test_broken_video_has_the_same_fault(worker: Worker, fleet: Fleet, takes_videos: bool) -> None:
+    engine = worker.host.engine
+    assert isinstance(engine, ScriptedEngine)
+    engine.takes_videos = takes_videos
+    (fleet.folder / "film.mp4").write_bytes(b"not a video")
+    run_id = enqueue_rows(fleet, "tried", [{"question": "What?", "video": "film.mp4"}])
+    run_task(worker, run_id, 0)
+    ((code, message),) = [(one.error_code, one.error_message) for one in fleet.collect(run_id)]
+    assert code == "media_corrupt"
+    assert "film.mp4: not a video, cut off, or damaged" in str(message)
+    assert engine.asked == []
 
 
 def test_examples_system_and_suffix_reach_the_engine(worker: Worker, fleet: Fleet) -> None:

@@ -89,6 +89,9 @@ class RemoteEngine:
         tokens: list[int] = await self._connection.call(self._name, "list_tokens", request)
         return tokens
 
+    async def takes_videos(self) -> bool:
+        return bool(await self._connection.call(self._name, "takes_videos"))
+
 
 class VllmHost:
     """The process and the connections to its engines. All test processes of one pytest run share it.
@@ -156,6 +159,14 @@ class VllmHost:
         async with self._connect() as connection:
             name = name or f"of {os.getpid()}"  # each test process loads its own engine
             await connection.call(name, "load", make_profile("vllm", {**OPTIONS, **(options or {})}), weights)
+            yield RemoteEngine(connection, name)
+
+    @asynccontextmanager
+    async def load_hf(self, weights: str, **options: Any) -> AsyncIterator["RemoteEngine"]:
+        """Yield an engine of transformers, with the versions of packages that vLLM requires. It is loaded and not started."""
+        async with self._connect() as connection:
+            name = f"hf of {os.getpid()}"
+            await connection.call(name, "load", make_profile("hf", options), weights)
             yield RemoteEngine(connection, name)
 
     @asynccontextmanager

@@ -53,15 +53,27 @@ class Host:
         if call.method == "load":
             self._engines[call.engine] = load_engine(*call.arguments)
             return None
+        engine: Any = self._engines[call.engine]
         if call.method == "list_tokens":
-            return await list_tokens(self._engines[call.engine], *call.arguments)
-        return await getattr(self._engines[call.engine], call.method)(*call.arguments)
+            return await list_tokens(engine, *call.arguments)
+        if call.method == "takes_videos":
+            return engine.takes_videos
+        return await getattr(engine, call.method)(*call.arguments)
 
 
 async def list_tokens(engine: Any, request: Request) -> list[int]:
-    """Return the tokens that vLLM sends to its engine process for a request."""
-    prompt = await engine._render(engine._llm, request)  # noqa: SLF001  the engine reports only their number
-    tokens: list[int] = prompt["prompt_token_ids"]
+    """Return the tokens of the prompt of a request. The engines hf and vllm report only their number."""
+    # The import of these packages takes long, and the socket must exist soon.
+    from workers.engines.hf.batching import Waiting
+    from workers.engines.hf.engine import HfEngine
+    from workers.engines.vllm_rendering import render_request
+
+    tokens: list[int]
+    if isinstance(engine, HfEngine):
+        model, future = engine._running_model(), asyncio.get_running_loop().create_future()  # noqa: SLF001
+        tokens = model.prepare([Waiting(request, model.render(request), future)])["input_ids"][0].tolist()
+        return tokens
+    tokens = (await render_request(engine._llm, request))["prompt_token_ids"]  # noqa: SLF001
     return tokens
 
 

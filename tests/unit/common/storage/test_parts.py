@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import IntegrityError
-from common.records import Attempt, Outcome
+from common.records import Attempt, Outcome, VideoInput
 from common.storage.parts import OUTCOME_SCHEMA, decode_part, encode_part, to_table
 
 CONTRACT_COLUMNS = (
     "sample_id, dataset, index, model, status, prediction, answer, target, response, attempts, error_code, error_message, "
-    "finish_reason, prompt_tokens, output_tokens, truncated, worker, started_at, finished_at, metadata"
+    "finish_reason, prompt_tokens, output_tokens, truncated, video_input, worker, started_at, finished_at, metadata"
 )
 CONTRACT_ATTEMPT = "number, response, violations, finish_reason, temperature, seed, latency_s"
 
@@ -52,6 +52,7 @@ outcomes = st.builds(
     error_message=st.none() | texts,
     prompt_tokens=st.none() | st.integers(0, 2**40),
     output_tokens=st.none() | st.integers(0, 2**40),
+    video_input=st.none() | st.sampled_from(VideoInput),
     worker=st.none() | texts,
     started_at=st.none() | times,
     finished_at=st.none() | times,
@@ -118,6 +119,16 @@ def test_counts_are_readable_without_the_rows() -> None:
     notes = pq.ParquetFile(pa.BufferReader(content)).metadata.metadata
     assert (notes[b"run_id"], notes[b"chunk"]) == (b"run-1", b"7")
     assert json.loads(notes[b"counts"]) == {"ok": 2, "invalid": 1, "failed": 1}
+
+
+def test_part_of_an_earlier_version_is_readable(monkeypatch: pytest.MonkeyPatch) -> None:
+    earlier = pa.schema([field for field in OUTCOME_SCHEMA if field.name != "video_input"])
+    outcome = make_outcome()
+    with monkeypatch.context() as patched:
+        patched.setattr("common.storage.parts.OUTCOME_SCHEMA", earlier)
+        content = encode_part("r", 0, [outcome])
+    assert "video_input" not in pq.read_schema(pa.BufferReader(content)).names
+    assert decode_part(content, run_id="r", chunk=0) == (outcome,)
 
 
 @pytest.mark.parametrize(("run_id", "chunk"), [("run-2", 7), ("run-1", 8)])

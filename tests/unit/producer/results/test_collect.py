@@ -20,8 +20,8 @@ from tests.support.planning import make_outcome, make_sample, make_samples, make
 # Result columns are a public interface: scripts of users depend on their names and order.
 COLUMNS = [
     *("sample_id", "dataset", "index", "model", "status", "prediction", "answer", "target", "response", "attempts"),
-    *("error_code", "error_message", "finish_reason", "prompt_tokens", "output_tokens", "truncated", "worker"),
-    *("started_at", "finished_at", "metadata"),
+    *("error_code", "error_message", "finish_reason", "prompt_tokens", "output_tokens", "truncated", "video_input"),
+    *("worker", "started_at", "finished_at", "metadata"),
 ]
 ATTEMPT_COLUMNS = ["number", "response", "violations", "finish_reason", "temperature", "seed", "latency_s"]
 

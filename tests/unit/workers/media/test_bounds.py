@@ -118,17 +118,27 @@ def make_spec(media: dict[str, Any]) -> RunSpec:
 
 
 def test_default_bounds_keep_the_run_id() -> None:
-    assert make_spec({}).run_id == make_spec({"max_frames": 16}).run_id == "tiny-d3d47bebbfcd"
+    assert make_spec({}).run_id == make_spec({"max_frames": 16, "video_input": "auto"}).run_id == "tiny-d3d47bebbfcd"
 
 
-@pytest.mark.parametrize("media", [{"max_pixels": 10**6}, {"min_pixels": 10}, {"max_frames": 8}])
+@pytest.mark.parametrize(
+    "media", [{"max_pixels": 10**6}, {"min_pixels": 10}, {"max_frames": 8}, {"video_input": "native"}, {"video_input": "frames"}]
+)
 def test_bounds_change_the_run_id(media: dict[str, Any]) -> None:
     assert make_spec(media).digest() != make_spec({}).digest()
     assert RunSpec.model_validate_json(make_spec(media).model_dump_json()) == make_spec(media)
 
 
 @pytest.mark.parametrize(
-    "media", [{"max_pixels": 0}, {"max_frames": 0}, {"max_frames": True}, {"min_pixels": 2, "max_pixels": 1}, {"max_pixel": 9}]
+    "media",
+    [
+        {"max_pixels": 0},
+        {"max_frames": 0},
+        {"max_frames": True},
+        {"min_pixels": 2, "max_pixels": 1},
+        {"max_pixel": 9},
+        {"video_input": "video"},
+    ],
 )
 def test_invalid_bounds_are_rejected(media: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):

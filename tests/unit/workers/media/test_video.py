@@ -4,6 +4,7 @@ import base64
 import io
 import sys
 from collections.abc import Callable, Iterator
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,39 @@ def test_seek_past_the_frame_is_corrected(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(media_video, "_choose_frames", mislead)
     assert read_numbers(content, max_frames=4) == [15, 45, 75, 105]
+
+
+# Times of frames.
+
+
+@pytest.mark.parametrize("format_name", CODECS)
+def test_frames_have_their_number_and_rate(format_name: str) -> None:
+    times = open_video(encode_video(120, format_name), "film", MediaBounds(max_frames=4)).decode().times
+    assert (times.total, times.numbers, round(times.fps, 2)) == (120, (15, 45, 75, 105), 25)
+
+
+def test_single_frame_has_the_declared_rate() -> None:
+    times = open_video(encode_video(1), "film", AS_IS).decode().times
+    assert (times.total, times.numbers, times.fps) == (1, (0,), 25)
+
+
+def test_numbers_of_varying_rate_state_the_time() -> None:
+    """After 51 frames in 2 s, 50 frames take 98 s."""
+    packets = [(40 * index, True) for index in range(51)] + [(2000 + 1960 * index, True) for index in range(1, 51)]
+    targets = media_video._choose_frames(packets, 4, seeks=False)  # noqa: SLF001
+    assert [target.pts for target in targets] == [480, 1480, 27480, 76480]
+    assert [target.number for target in targets] == [round(target.pts / 1000) for target in targets]
+
+
+@given(
+    gaps=st.lists(st.integers(0, 10_000), max_size=60),
+    max_frames=st.integers(1, 40),
+)
+def test_numbers_ascend_within_the_video(gaps: list[int], max_frames: int) -> None:
+    packets = [(timestamp, True) for timestamp in accumulate(gaps, initial=0)]
+    numbers = [target.number for target in media_video._choose_frames(packets, max_frames, seeks=True)]  # noqa: SLF001
+    assert numbers == sorted(set(numbers))
+    assert 0 <= numbers[0] <= numbers[-1] < len(packets)
 
 
 # Conversion of frames.
