@@ -25,10 +25,10 @@ def write_rows(address: str, images: dict[str, str]) -> None:
 
 def test_fault_of_an_object_is_its_samples_fault(fleet: Fleet, faulty_s3: FaultyS3, s3_url: str) -> None:
     data = f"{s3_url}/data"
-    for name in ("good", "changed", "denied", "gone", "empty"):
+    for name in ("good", "changed", "denied", "gone", "long", "empty"):
         upload_file(f"{data}/{name}.png", make_png() if name != "empty" else b"")
     upload_file(f"{s3_url}/secret.png", make_png())
-    images = {name: f"{name}.png" for name in ("good", "changed", "denied", "gone", "empty", "missing")}
+    images = {name: f"{name}.png" for name in ("good", "changed", "denied", "gone", "long", "empty", "missing")}
     outside = {
         "outside": "../secret.png",
         "elsewhere": f"{s3_url}/secret.png",
@@ -41,6 +41,7 @@ def test_fault_of_an_object_is_its_samples_fault(fleet: Fleet, faulty_s3: Faulty
     upload_file(f"{data}/changed.png", make_png("blue"))
     faulty_s3.inject(answer(403, "AccessDenied"), "denied")
     faulty_s3.inject(answer(404, "NoSuchKey"), "gone")
+    faulty_s3.inject(answer(400, "KeyTooLongError"), "long")
     fleet.start_workers("seeing")
     fleet.wait_for_end(run_id)
     outcomes = {outcome.index: outcome for outcome in assert_run_is_sound(fleet, run_id)}
@@ -50,6 +51,7 @@ def test_fault_of_an_object_is_its_samples_fault(fleet: Fleet, faulty_s3: Faulty
         "changed": "media_changed",
         "denied": "media_unreadable",
         "gone": "media_missing",
+        "long": "media_unreadable",
         "missing": "media_missing",
         "empty": "media_corrupt",
         "outside": "media_forbidden",
