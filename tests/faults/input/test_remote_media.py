@@ -61,6 +61,19 @@ def test_fault_of_an_object_is_its_samples_fault(fleet: Fleet, faulty_s3: Faulty
     assert "denied.png: cannot be read: Permission denied; check" in (outcomes["denied"].error_message or "")
 
 
+def test_commands_read_addresses_and_name_an_outage(fleet: Fleet, faulty_s3: FaultyS3, s3_url: str) -> None:
+    upload_file(f"{s3_url}/a.png", make_png())
+    write_rows(f"{s3_url}/rows.jsonl", {"a": "a.png"})
+    spec = fleet.write_spec(fleet.write_profile("echo"), [{"path": f"{s3_url}/rows.jsonl"}])
+    shown = json.loads(fleet.run_producer("inspect", f"{s3_url}/rows.jsonl", "--json"))
+    assert (shown["format"], shown["rows"], shown["files"][0]["path"]) == ("jsonl", 1, f"{s3_url}/rows.jsonl")
+    assert shown["first_rows"][0]["media"][0]["width"] == 8
+    assert '"rows": 1' in fleet.run_producer("enqueue", str(spec), "--dry-run", "--json")
+    assert f"no file '{s3_url}/no.jsonl'" in fleet.run_producer("inspect", f"{s3_url}/no.jsonl", code=2)
+    faulty_s3.shut()
+    assert "the store does not answer" in fleet.run_producer("enqueue", str(spec), "--dry-run", code=3)
+
+
 @pytest.mark.parametrize("dataset", ["local", "remote"])
 def test_outage_of_the_storage_does_not_fail_samples(
     fleet: Fleet, faulty_s3: FaultyS3, s3_url: str, tmp_path: Path, dataset: str
