@@ -41,7 +41,9 @@ class Settings(BaseSettings):
     max_restarts: int = Field(20, ge=0, description="maximum number of restarts of a worker process within an hour")
 
     media_roots: str = Field(
-        "", description="folders that media may be read from, separated as in PATH; by default the folders of the datasets"
+        "",
+        description="folders that media may be read from, separated as in PATH: paths, and addresses in object storage such as "
+        "s3://BUCKET/FOLDER; by default the folders of the datasets",
     )
     media_urls: bool = Field(False, description="whether media may be fetched from https addresses")
     media_url_timeout_s: float = Field(30.0, gt=0, le=3600, description="time limit for fetching one image or video")

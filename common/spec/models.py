@@ -64,13 +64,14 @@ class TableOption(Spec):
 class DatasetSource(Spec):
     """One dataset: a file, several files of one format, a folder that a format reads as a whole, or ``hf://ORGANIZATION/NAME``.
 
+    Files and folders may be in object storage (``common.storage.addresses``).
     ``path`` may also be a list, or a glob with braces as in ``shard-{000..019}.tar``. ``fields`` maps our field names to the
     names in the file (``{id: qid, target: answer}``).
     """
 
     path: Annotated[str, Written("text or a list of texts")] = Field(
-        description="a file, a pattern such as train-*.parquet, a folder, hf://ORGANIZATION/NAME, or a list of paths; "
-        "relative paths start at the folder of the spec"
+        description="a file, a pattern such as train-*.parquet, a folder, one of these in object storage (s3://BUCKET/FOLDER, "
+        "gs:// or az://), hf://ORGANIZATION/NAME, or a list of paths; relative paths start at the folder of the spec"
     )
     files: tuple[str, ...] = Field(
         (), description="the files in reading order, if there are several; set when the spec is resolved"
@@ -89,7 +90,9 @@ class DatasetSource(Spec):
     fields: dict[str, str] = Field(default_factory=dict, description="maps our name of a field to its name in the file")
     ignore: tuple[str, ...] = Field((), description="columns that are neither read nor kept as metadata")
     media_root: str | None = Field(
-        None, description="folder at which relative media paths start, relative to the folder of the file; by default, that folder"
+        None,
+        description="folder, or address of a folder in object storage, at which relative media paths start; relative to the folder "
+        "of the file; by default, that folder",
     )
     question: str | None = Field(None, description="the question of every row that does not have its own question")
     annotations: str | None = Field(None, description="file with the answers to the questions in path, for COCO VQA")

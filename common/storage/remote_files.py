@@ -189,4 +189,8 @@ def _raising_os_errors(address: str) -> Iterator[None]:
     except ConfigError as error:
         if "NoSuchBucket" in str(error):
             raise FileNotFoundError(errno.ENOENT, "no such bucket", address) from None
+        if "KeyTooLong" in str(error):
+            raise OSError(errno.ENAMETOOLONG, "the key is too long", address) from None
+        if isinstance(error.__cause__, ValueError):
+            raise OSError(errno.EINVAL, "not a valid key", address) from error
         raise

@@ -140,7 +140,7 @@ class MediaFiles:
             return FileProblem.OUTSIDE  # a row cannot make this process use other buckets
         try:
             return None if find_remote_state(address) else FileProblem.ABSENT
-        except PermissionError:
+        except OSError:
             return FileProblem.UNREADABLE
 
     def _check_path(self, path: str) -> FileProblem | None:

@@ -2,26 +2,32 @@
 
 import base64
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from common.digests import digest_bytes
-from common.errors import SampleError
+from common.errors import ConfigError, FleetError, SampleError, TransientError
 from common.records import Media
 from common.settings import Settings
 from common.spec.dataset_paths import resolve_dataset
 from common.spec.media_roots import find_media_roots
 from common.spec.models import DatasetSource
+from common.storage import remote_files
+from common.storage.store import open_store
 from producer.datasets import media_files
 from producer.datasets.survey import Survey, survey_dataset
 from producer.planning.inspection import Inspection, find_source, inspect_dataset
+from tests.support.faults.faulty_s3 import FaultyS3, answer, faulty_s3
 from tests.support.media.pictures import make_png, write_files
 from tests.support.servers.s3_server import upload_file, upload_folder
 from workers.media import reader
 from workers.media.files import MediaAccess
 from workers.media.reader import read_media
+
+__all__ = ["faulty_s3"]  # a fixture
 
 CONTENT = bytes(range(200))
 
@@ -81,6 +87,24 @@ def test_missing_bucket_is_missing_media(s3_url: str) -> None:
         "media_missing",
         "s3://no-such-bucket/a.png: no such bucket; check the path in the dataset, or set media_root to the folder of the images",
     )
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "expected"),
+    [
+        (403, "InvalidAccessKeyId", ConfigError),
+        (403, "RequestTimeTooSkewed", TransientError),
+        (503, "SlowDown", TransientError),
+    ],
+)
+def test_fault_of_the_worker_is_not_the_samples_fault(
+    faulty_s3: FaultyS3, s3_url: str, monkeypatch: pytest.MonkeyPatch, status: int, code: str, expected: type[FleetError]
+) -> None:
+    monkeypatch.setattr(remote_files, "open_store", partial(open_store, patience_s=0.2))
+    upload_file(f"{s3_url}/a.png", CONTENT)
+    faulty_s3.inject(answer(status, code))
+    with pytest.raises(expected, match=code):
+        read_media(Media(uri=f"{s3_url}/a.png"), MediaAccess((s3_url,), urls=False, url_timeout_s=1))
 
 
 @pytest.mark.parametrize("root", ["/", "s3://other", "{url}/folder", "{url}2"])

@@ -33,8 +33,8 @@ def read_object(address: str, offset: int, length: int | None, name: str, *, roo
     except FileNotFoundError as error:
         message = f"{name}: {error.strerror}; check the path in the dataset, or set media_root to the folder of the images"
         raise SampleError("media_missing", message) from None
-    except PermissionError as error:
-        message = f"{name}: cannot be read: {error.strerror}; check the address and the policy of the bucket"
+    except OSError as error:
+        message = f"{name}: cannot be read: {error.strerror}; check the address and its permissions"
         raise SampleError("media_unreadable", message) from error
     except IntegrityError as error:
         message = f"{name}: the object ends before the range; restore the object that the run was planned with"

@@ -18,8 +18,10 @@ from producer.datasets.readers import lines
 from tests.support.faults.bad_input.cases import CommandCase, RowCase, matches_message, slugify
 from tests.support.faults.bad_input.engine import without_root_powers
 from tests.support.faults.bad_input.page import COMMAND, COMMAND_TOPICS, ROW_TOPICS, list_row_cases, make_page
+from tests.support.faults.bad_input.remote import BUCKET
 from tests.support.faults.bad_input.rows import LONGEST_LINE_BYTES
 from tests.support.fleet import ROOT, Fleet, start_fleet
+from tests.support.servers.s3_server import put_empty, use_server
 from tests.support.soundness import assert_run_is_sound
 
 PAGE = ROOT / "docs" / "bad-input.md"
@@ -34,8 +36,10 @@ Ended = dict[str, list[Outcome]]
 
 
 @pytest.fixture(scope="module")
-def shared_fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+def shared_fleet(tmp_path_factory: pytest.TempPathFactory, s3_endpoint: str) -> Iterator[Fleet]:
     with pytest.MonkeyPatch.context() as monkeypatch, start_fleet(tmp_path_factory.mktemp("fleet"), monkeypatch) as fleet:
+        use_server(s3_endpoint, monkeypatch)
+        put_empty(f"{s3_endpoint}/{BUCKET}")
         fleet.write_profile("quick")
         fleet.write_profile("seeing", engine=DESCRIBING, engine_options={"context_tokens": 1_000_000})
         yield fleet

@@ -25,10 +25,10 @@ def write_rows(address: str, images: dict[str, str]) -> None:
 
 def test_fault_of_an_object_is_its_samples_fault(fleet: Fleet, faulty_s3: FaultyS3, s3_url: str) -> None:
     data = f"{s3_url}/data"
-    for name in ("good", "changed", "denied", "gone", "empty"):
+    for name in ("good", "changed", "denied", "gone", "long", "empty"):
         upload_file(f"{data}/{name}.png", make_png() if name != "empty" else b"")
     upload_file(f"{s3_url}/secret.png", make_png())
-    images = {name: f"{name}.png" for name in ("good", "changed", "denied", "gone", "empty", "missing")}
+    images = {name: f"{name}.png" for name in ("good", "changed", "denied", "gone", "long", "empty", "missing")}
     outside = {
         "outside": "../secret.png",
         "elsewhere": f"{s3_url}/secret.png",
@@ -41,6 +41,7 @@ def test_fault_of_an_object_is_its_samples_fault(fleet: Fleet, faulty_s3: Faulty
     upload_file(f"{data}/changed.png", make_png("blue"))
     faulty_s3.inject(answer(403, "AccessDenied"), "denied")
     faulty_s3.inject(answer(404, "NoSuchKey"), "gone")
+    faulty_s3.inject(answer(400, "KeyTooLongError"), "long")
     fleet.start_workers("seeing")
     fleet.wait_for_end(run_id)
     outcomes = {outcome.index: outcome for outcome in assert_run_is_sound(fleet, run_id)}
@@ -50,6 +51,7 @@ def test_fault_of_an_object_is_its_samples_fault(fleet: Fleet, faulty_s3: Faulty
         "changed": "media_changed",
         "denied": "media_unreadable",
         "gone": "media_missing",
+        "long": "media_unreadable",
         "missing": "media_missing",
         "empty": "media_corrupt",
         "outside": "media_forbidden",
@@ -57,6 +59,19 @@ def test_fault_of_an_object_is_its_samples_fault(fleet: Fleet, faulty_s3: Faulty
         "local": "media_forbidden",
     }
     assert "denied.png: cannot be read: Permission denied; check" in (outcomes["denied"].error_message or "")
+
+
+def test_commands_read_addresses_and_name_an_outage(fleet: Fleet, faulty_s3: FaultyS3, s3_url: str) -> None:
+    upload_file(f"{s3_url}/a.png", make_png())
+    write_rows(f"{s3_url}/rows.jsonl", {"a": "a.png"})
+    spec = fleet.write_spec(fleet.write_profile("echo"), [{"path": f"{s3_url}/rows.jsonl"}])
+    shown = json.loads(fleet.run_producer("inspect", f"{s3_url}/rows.jsonl", "--json"))
+    assert (shown["format"], shown["rows"], shown["files"][0]["path"]) == ("jsonl", 1, f"{s3_url}/rows.jsonl")
+    assert shown["first_rows"][0]["media"][0]["width"] == 8
+    assert '"rows": 1' in fleet.run_producer("enqueue", str(spec), "--dry-run", "--json")
+    assert f"no file '{s3_url}/no.jsonl'" in fleet.run_producer("inspect", f"{s3_url}/no.jsonl", code=2)
+    faulty_s3.shut()
+    assert "the store does not answer" in fleet.run_producer("enqueue", str(spec), "--dry-run", code=3)
 
 
 @pytest.mark.parametrize("dataset", ["local", "remote"])

@@ -37,15 +37,20 @@ def s3_endpoint() -> Iterator[str]:
 @pytest.fixture
 def s3_url(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """Return ``s3://<a new bucket>/root``, and set the environment so that this process and its children reach it."""
+    use_server(s3_endpoint, monkeypatch)
+    bucket = f"test-{secrets.token_hex(BUCKET_NAME_BYTES)}"
+    put_empty(f"{s3_endpoint}/{bucket}")
+    return f"s3://{bucket}/root"
+
+
+def use_server(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set the environment so that this process and its children use a server."""
     for name in ("AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
     monkeypatch.setenv("AWS_REGION", "us-east-1")
-    bucket = f"test-{secrets.token_hex(BUCKET_NAME_BYTES)}"
-    put_empty(f"{s3_endpoint}/{bucket}")
-    return f"s3://{bucket}/root"
 
 
 def put_empty(url: str) -> None:
