@@ -15,7 +15,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Any, NamedTuple
@@ -37,8 +37,10 @@ from producer.datasets.media_files import FileProblem, MediaFiles, UnreadableFil
 from producer.datasets.registry import find_reader
 from producer.datasets.rows import MEDIA_KINDS, NamedColumns, Row, plan_reading
 from producer.datasets.samples import sort_fields
+from producer.datasets.turn_facts import TurnFacts
 from producer.datasets.values.choices import to_options
 from producer.datasets.values.conversations import read_conversation
+from producer.datasets.values.turn_lists import find_turns
 
 log = structlog.get_logger()
 
@@ -48,9 +50,9 @@ _MARKER = re.compile(r"<(image|video)( ?\d+)?>")
 
 
 class Notice(Record):
-    """A probable mistake in a dataset.
+    """A probable mistake in a dataset, or a fact that the user should check.
 
-    - ``rows`` counts the affected rows, and ``hint`` describes how to correct the mistake.
+    - ``rows`` counts the affected rows, and ``hint`` describes how to correct the mistake or change the fact.
     - ``column`` is the affected column, and ``looks_like`` the field that it looks like.
     - ``path`` is the first file that a worker could not read. ``column`` is then the field that names this file.
     """
@@ -71,6 +73,7 @@ class Survey(NamedTuple):
     - ``notices`` are for the user.
     - ``refusal`` is the reason why the dataset must not be enqueued, or None.
     - ``rows`` counts the rows that the reader could read, and ``conversations`` counts the rows with a conversation.
+    - ``turns`` describes the conversations with several turns of the user.
     """
 
     source: DatasetSource
@@ -78,6 +81,7 @@ class Survey(NamedTuple):
     refusal: str | None = None
     rows: int = 0
     conversations: int = 0
+    turns: TurnFacts = TurnFacts()
 
 
 def survey_specs(specs: Sequence[RunSpec]) -> tuple[list[RunSpec], list[Notice]]:
@@ -89,16 +93,30 @@ def survey_specs(specs: Sequence[RunSpec]) -> tuple[list[RunSpec], list[Notice]]
     start_reports()
     first = specs[0]
     roots = find_media_roots(get_settings(), first.datasets, first.prompt.examples)
-    surveys = [survey_dataset(source, roots) for source in first.datasets]
+    modes = {spec.prompt.asks_turns for spec in specs}
+    surveys = [survey_dataset(source.model_copy(update={"asks_turns": any(modes)}), roots) for source in first.datasets]
     if refusals := [survey.refusal for survey in surveys if survey.refusal]:
         raise ConfigError(refusals[0])
     notices = [notice for survey in surveys for notice in survey.notices]
     if any(spec.prompt.turns or spec.prompt.template != DEFAULT for spec in specs):
         notices += _find_unused_template(surveys)
+    for survey, mode in product(surveys, sorted(modes)):
+        notices += _describe_turns(survey.source.name, survey.turns, asks_turns=mode)
     for notice in notices:
         _log_notice(notice)
-    datasets = tuple(survey.source for survey in surveys)
-    return [spec.model_copy(update={"datasets": datasets}) for spec in specs], notices
+    return [spec.model_copy(update={"datasets": _list_sources(surveys, spec)}) for spec in specs], notices
+
+
+def _list_sources(surveys: Sequence[Survey], spec: RunSpec) -> tuple[DatasetSource, ...]:
+    """Return the surveyed sources for one of the specs."""
+    return tuple(survey.source.model_copy(update={"asks_turns": spec.prompt.asks_turns}) for survey in surveys)
+
+
+def _describe_turns(name: str, turns: TurnFacts, *, asks_turns: bool) -> Iterator[Notice]:
+    """Yield a notice that states how the rows with several turns of the user are sent, if a dataset has such rows."""
+    if turns.several:
+        hint = turns.explain(asks_turns=asks_turns)
+        yield Notice(event="dataset.several_turns", dataset=name, rows=turns.several, hint=hint)
 
 
 def _find_unused_template(surveys: Sequence[Survey]) -> list[Notice]:
@@ -118,6 +136,8 @@ def _log_notice(notice: Notice) -> None:
         log.warning("dataset.media_missing", dataset=name, column=column, rows=rows, path=notice.path, hint=hint)
     elif notice.event == "prompt.template_unused":
         log.warning("prompt.template_unused", dataset=name, rows=rows, hint=hint)
+    elif notice.event == "dataset.several_turns":
+        log.info("dataset.several_turns", dataset=name, rows=rows, hint=hint)
     elif notice.event == "dataset.marker_without_media":
         log.warning("dataset.marker_without_media", dataset=name, rows=rows, hint=hint)
     else:
@@ -134,7 +154,7 @@ def survey_dataset(source: DatasetSource, roots: Sequence[Path] = ()) -> Survey:
     facts.check_media()
     refusal = facts.find_refusal()
     surveyed = facts.pin_source(reads_media=refusal is None)
-    return Survey(surveyed, tuple(facts.find_notices()), refusal, facts.readable, facts.used["messages"])
+    return Survey(surveyed, tuple(facts.find_notices()), refusal, facts.readable, facts.used["messages"], facts.turns)
 
 
 def collect_facts(source: DatasetSource, roots: Sequence[Path] = ()) -> "Facts":
@@ -204,6 +224,7 @@ class Facts:
     columns: dict[str, Column] = field(default_factory=dict)
     unmatched_markers: int = 0
     with_media: int = 0
+    turns: TurnFacts = field(default_factory=TurnFacts)
 
     def __post_init__(self) -> None:
         self.reading = plan_reading(self.source)
@@ -219,6 +240,7 @@ class Facts:
         found, unused = sort_fields(row, self.reading)
         self.used.update(list(found))
         self._count_columns(row, found)
+        self.turns.listed += "question" in found and find_turns(found["question"][1]) is not None
         references, last_turn = self._read_media(row, found)
         self.with_media += bool(references)
         if (bad_file := self.files.add_row(references)) and bad_file.problem not in self.bad_files:
@@ -304,6 +326,9 @@ class Facts:
             hint = "texts contain <image> or <video>, and the rows have no media; map the column of the media with fields"
             yield Notice(event="dataset.marker_without_media", dataset=name, rows=self.unmatched_markers, hint=hint)
 
+    def describe_turns(self) -> Iterator[Notice]:
+        return _describe_turns(self.source.name, self.turns, asks_turns=self.source.asks_turns)
+
     def _count_columns(self, row: Row, found: dict[str, tuple[str, Any]]) -> None:
         for ours, (theirs, value) in found.items():
             # The columns A, B, … are one field. The reader of VLMEvalKit's TSV has already joined them.
@@ -322,9 +347,11 @@ class Facts:
         if "messages" not in found:
             return references, None
         try:
-            conversation = read_conversation(found["messages"][1], references, self._name_media)
+            value, asks_turns = found["messages"][1], self.source.asks_turns
+            conversation = read_conversation(value, references, self._name_media, asks_turns=asks_turns)
         except SampleError:  # the row gets a fault when it is read
             return references, None
+        self.turns.add_conversation(conversation.messages)
         return list(conversation.media), conversation.target
 
     def _find_field(self, found: dict[str, tuple[str, Any]], reference: Reference) -> str | None:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import pyarrow.parquet as pq
 
 from common.errors import ConfigError, IntegrityError
-from common.records import STATE_BYTES, Attempt, Chunk, Outcome, Sample, Twin
+from common.records import STATE_BYTES, Attempt, Chunk, Outcome, Sample, TurnAnswer, Twin
 from common.storage.parts import OUTCOME_SCHEMA, to_table
 from common.storage.plan_index import read_chunk, read_part
 from common.storage.run_record import load_planned_run
@@ -60,7 +60,14 @@ def collect_rows(run_id: str, store: Store) -> Iterator[Outcome]:
 def _expand_twins(collected: Collected) -> Iterator[Outcome]:
     yield collected.outcome
     for twin in collected.twins:
-        yield collected.outcome.model_copy(update={"index": twin.index, "target": twin.target, "metadata": twin.metadata})
+        own = {"index": twin.index, "target": twin.target, "metadata": twin.metadata}
+        yield collected.outcome.model_copy(update={**own, "turns": _place_targets(collected.outcome.turns, twin)})
+
+
+def _place_targets(turns: tuple[TurnAnswer, ...], twin: Twin) -> tuple[TurnAnswer, ...]:
+    """Return the answers to the earlier turns with the written answers of a twin's own row."""
+    targets = twin.turn_targets or (None,) * len(turns)
+    return tuple(turn.model_copy(update={"target": target}) for turn, target in zip(turns, targets, strict=False))
 
 
 def _collect(run_id: str, store: Store) -> Iterator[Collected]:

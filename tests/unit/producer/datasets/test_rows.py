@@ -15,7 +15,17 @@ from producer.datasets.survey import survey_dataset
 from tests.support.datasets import read_rows
 
 # Fields that planning and later waves set, and the identity.
-LATER = {"sample_id", "group", "messages", "request_digest", "twins", "made_before", "violations_before"}
+LATER = {
+    "sample_id",
+    "group",
+    "messages",
+    "request_digest",
+    "twins",
+    "made_before",
+    "violations_before",
+    "turn_targets",
+    "turn_before",
+}
 
 
 def read(folder: Path, *rows: Any, **source: Any) -> list[Sample]:
