@@ -40,7 +40,7 @@ from producer.datasets.samples import sort_fields
 from producer.datasets.turn_facts import TurnFacts
 from producer.datasets.values.choices import to_options
 from producer.datasets.values.conversations import read_conversation
-from producer.datasets.values.turn_lists import find_turns
+from producer.datasets.values.turn_lists import TurnList, find_turns
 
 log = structlog.get_logger()
 
@@ -331,6 +331,8 @@ class Facts:
 
     def _count_columns(self, row: Row, found: dict[str, tuple[str, Any]]) -> None:
         for ours, (theirs, value) in found.items():
+            if isinstance(value, TurnList) and value.answers_name:
+                self.mapped["target", value.answers_name] += 1
             # The columns A, B, … are one field. The reader of VLMEvalKit's TSV has already joined them.
             is_joined = isinstance(value, dict) and (theirs == "A" or theirs not in (row.columns or row.fields))
             self.mapped.update([(ours, column) for column in (value if is_joined else [theirs])])

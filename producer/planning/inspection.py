@@ -149,7 +149,7 @@ def inspect_dataset(asked: DatasetSource, *, most_rows: int) -> Inspection:
     format_name = find_format(split_source(source)[0])
     roots = find_media_roots(get_settings(), [source])
     facts = collect_facts(source, roots)
-    if facts.turns.listed:  # such rows can only be asked one turn after the other
+    if facts.turns.listed and facts.turns.listed == facts.used["question"]:  # such rows can only be asked turn by turn
         source, asked = (one.model_copy(update={"asks_turns": True}) for one in (source, asked))
         facts = collect_facts(source, roots)
     additions, adopted = _adopt(source, facts)

@@ -29,8 +29,8 @@ ASKED = (
     Message("system", ("Be brief.",)),
     Message("user", ("This is ", 1, ". Which colour?")),
     Message("assistant", ("It is green.",)),
-    Message("user", ("And ", 0, " beside ", 1, "?")),
-    Message("assistant", ("red and green",)),
+    Message("user", ("And ", 0, "?")),
+    Message("assistant", ("red",)),
     Message("user", ("Is ", 2, " blue?")),
 )
 CONVERSATIONS: dict[str, tuple[Message, ...]] = {

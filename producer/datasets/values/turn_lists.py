@@ -14,10 +14,14 @@ _MARKER = "<ImageHere>"
 
 
 class TurnList(NamedTuple):
-    """The turns of the user, and the value of their written answers. ``answers`` is None if the row does not have them."""
+    """The turns of the user, and the value of their written answers. ``answers`` is None if the row does not have them.
+
+    ``answers_name`` is the name of the field of the answers in the file.
+    """
 
     questions: list[str]
     answers: Any
+    answers_name: str = ""
 
     def list_messages(self) -> list[dict[str, Any]]:
         """Return the turns as messages with role and content. Raises ``SampleError`` for another number of answers."""
@@ -29,8 +33,10 @@ class TurnList(NamedTuple):
         return messages
 
     def _list_answers(self) -> list[str | None]:
-        answers = read_literal(self.answers) or self.answers if isinstance(self.answers, str) else self.answers
-        if answers is None or answers == "":
+        answers = self.answers
+        if isinstance(answers, str):
+            answers = read_literal(answers) or answers.strip() or None
+        if answers is None:
             return [None] * len(self.questions)
         if not isinstance(answers, list):
             raise misfit(answers, f"a list of {len(self.questions)} answers, one for each turn of the question")
@@ -54,7 +60,8 @@ def join_turns(found: dict[str, tuple[str, Any]]) -> None:
     questions = find_turns(value)
     if questions and "messages" not in found:
         del found["question"]
-        found["messages"] = (name, TurnList(questions, found.pop("target", ("", None))[1]))
+        answers_name, answers = found.pop("target", ("", None))
+        found["messages"] = (name, TurnList(questions, answers, answers_name))
 
 
 def _split_question(question: str) -> list[str | dict[str, str]]:
