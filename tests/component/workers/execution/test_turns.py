@@ -84,7 +84,7 @@ def test_outcome_holds_the_answer_to_each_turn(worker: Worker, fleet: Fleet) -> 
 
 
 def test_row_with_one_turn_is_asked_as_before(worker: Worker, fleet: Fleet) -> None:
-    rows = [{"id": "a", "question": "Why?"}, {"id": "b", "messages": WRITTEN[:2]}]
+    rows: list[dict[str, Any]] = [{"id": "a", "question": "Why?"}, {"id": "b", "messages": WRITTEN[:2]}]
     asked = {}
     for multi_turn in ("given", "ask"):
         outcomes = answer(worker, fleet, rows, prompt={"multi_turn": multi_turn})
@@ -105,7 +105,7 @@ def test_media_stay_in_their_turns(worker: Worker, fleet: Fleet) -> None:
     for colour in ("red", "blue", "lime"):
         Image.new("RGB", (8, 8), colour).save(fleet.folder / f"{colour}.png")
     parts = [{"type": "image_url", "image_url": {"url": "blue.png"}}, {"type": "text", "text": "And this?"}]
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "id": "a",
             "image": "red.png",
