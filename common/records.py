@@ -89,6 +89,7 @@ class Twin(Record):
     target: tuple[str, ...] = ()
     media: tuple[Media, ...] = ()
     metadata: dict[str, Any] = Field(default_factory=dict)
+    turn_targets: tuple[str | None, ...] = ()
 
 
 class Sample(Record):
@@ -101,8 +102,9 @@ class Sample(Record):
     - ``fault`` is set for an invalid row, which also becomes a sample, so that it is counted.
     - ``request_digest`` is the digest of the messages that the model gets. Plans of earlier versions do not contain it.
     - ``twins`` are the other rows with the same request in plans of earlier versions. ``common.storage.twins`` reads all others.
+    - ``turn_targets`` lists the written answer to each turn before the last one, if the turns are asked one after the other.
     - In a later wave, ``made_before`` counts the sample's earlier attempts, and ``violations_before`` lists the violations of the
-      last of these attempts.
+      last of these attempts. ``turn_before`` is the turn that these attempts did not answer, if it was not the last turn.
     """
 
     sample_id: str
@@ -123,6 +125,8 @@ class Sample(Record):
     twins: tuple[Twin, ...] = ()
     made_before: int = 0
     violations_before: tuple[str, ...] = ()
+    turn_targets: tuple[str | None, ...] = ()
+    turn_before: int | None = None
 
 
 class Attempt(Record):
@@ -135,6 +139,22 @@ class Attempt(Record):
     temperature: float = Field(0.0, description="temperature of this attempt")
     seed: int | None = Field(None, description="seed of this attempt")
     latency_s: float = Field(0.0, description="time from the request to the answer")
+
+
+class TurnAnswer(Record):
+    """The answer to a turn before the last one, in a conversation whose turns are asked one after the other."""
+
+    number: int = Field(description="number of the turn among the turns of the user, from 1")
+    response: str = Field(description="the raw text of the model")
+    prediction: str = Field(description="the answer without thinking blocks and markers, which the later turns contain")
+    target: str | None = Field(None, description="the written answer of the row, which is not sent")
+    attempts: int = Field(1, description="number of attempts")
+    finish_reason: FinishReason | None = Field(None, description="why the generation ended")
+    prompt_tokens: int | None = Field(None, description="tokens of the prompt, with images")
+    output_tokens: int | None = Field(None, description="tokens of the response")
+    temperature: float = Field(0.0, description="temperature of the last attempt")
+    seed: int | None = Field(None, description="seed of the last attempt")
+    latency_s: float = Field(0.0, description="time from the last request to the answer")
 
 
 class Outcome(Record):
@@ -155,7 +175,8 @@ class Outcome(Record):
     answer: str | None = Field(None, description="the letter, yes or no, number or text that the prediction states")
     target: tuple[str, ...] = Field((), description="accepted answers of the row")
     response: str | None = Field(None, description="the raw text of the last attempt")
-    attempts: tuple[Attempt, ...] = Field((), description="all attempts in order")
+    attempts: tuple[Attempt, ...] = Field((), description="all attempts in order, of the last turn that was asked")
+    turns: tuple[TurnAnswer, ...] = Field((), description="the answers to the earlier turns, if the turns are asked one by one")
     error_code: str | None = Field(None, description="why the sample failed, or why an invalid sample had no further attempt")
     error_message: str | None = Field(None, description="the message of this error; it is never an answer")
     finish_reason: FinishReason | None = Field(None, description="why the last generation ended: stop, length or error")
@@ -169,6 +190,11 @@ class Outcome(Record):
     started_at: float | None = Field(None, description="start of the first attempt")
     finished_at: float | None = Field(None, description="end of the last attempt")
     metadata: dict[str, Any] = Field(default_factory=dict, description="all other columns of the row, as JSON")
+
+    @property
+    def counted_tokens(self) -> int:
+        """Return the tokens of the response and of the answers to the earlier turns. Unknown numbers count as 0."""
+        return (self.output_tokens or 0) + sum(turn.output_tokens or 0 for turn in self.turns)
 
 
 class DatasetCounts(Record):

@@ -28,6 +28,7 @@ class SampleCode(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"  # the sample alone does not fit into the memory of the GPU
     REFUSED = "refused"  # the endpoint reports that the model declined to answer
     TOO_LONG = "too_long"  # the prompt does not fit into the context of the model
+    TURN_UNANSWERED = "turn_unanswered"  # no attempt gave a complete answer to an earlier turn, so the last turn was not asked
     UNEXPECTED_ERROR = "unexpected_error"  # an error that the fleet does not expect
 
 
@@ -54,5 +55,6 @@ ADVICE: Mapping[str, str] = {
     SampleCode.OUT_OF_MEMORY: "the sample did not fit into memory even when it ran alone; lower max_tokens",
     SampleCode.REFUSED: "the model declined to answer; change the prompt, or use another model",
     SampleCode.TOO_LONG: "shorten the prompts, use fewer or smaller images, or a model with a longer context",
+    SampleCode.TURN_UNANSWERED: "raise max_tokens; the samples' error_message names the turn",
     SampleCode.UNEXPECTED_ERROR: "a bug in vlm-fleet; see the worker's log and report it",
 }

@@ -164,7 +164,7 @@ class Ledger:
             struct.pack(f"<{len(outcomes)}Q", *chunk.positions),
             bytes(STATE_BYTES[outcome.status] for outcome in outcomes),
             struct.pack(f"<{len(outcomes)}H", *(datasets[outcome.dataset] for outcome in outcomes)),
-            sum(outcome.output_tokens or 0 for outcome in outcomes),
+            sum(outcome.counted_tokens for outcome in outcomes),
             failures[0][0] or "" if failures else "",
             int(is_progress),
             self._settings.retention_s,

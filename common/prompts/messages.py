@@ -2,7 +2,7 @@
 
 import binascii
 from base64 import b64decode
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -15,22 +15,28 @@ from common.records import Media, Message, Sample
 from common.sample_codes import SampleCode
 from common.spec.prompts import Example, PromptSpec
 
-Parts = tuple[str | int, ...]
+Part = str | int
+Parts = tuple[Part, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
     """The messages of one sample. A number in a message is an index of ``media``.
 
-    ``media`` lists the images of the examples first, and then the media of the sample.
+    ``media`` lists the images of the examples first, and then the media of the sample. ``turns`` is the number of requests. If it
+    is more than 1, the last ``turns`` messages are all of the user, and are asked one after the other.
     """
 
     messages: tuple[Message, ...]
     media: tuple[Media, ...]
+    turns: int = 1
 
 
 def render_messages(sample: Sample, prompt: PromptSpec) -> Rendered:
     """Return the messages of a sample: the system message, the examples, and the sample's own conversation or the prompt's turns.
+
+    If the prompt asks the turns one after the other, the written answers to them are left out. Media that no marker places come
+    first in the first request.
 
     Raises ``SampleError`` (``bad_field``) if a marker names an image or video that the row does not have, or if a template cannot
     be rendered with the fields of the row (``TemplateFault``).
@@ -40,15 +46,33 @@ def render_messages(sample: Sample, prompt: PromptSpec) -> Rendered:
     placement = Placement(sample.media, offset=len(shown))
     messages = list(_place_own(sample, placement, len(shown)) if sample.messages else _render_turns(fields, prompt, placement))
     suffix = placement.place(render_template(prompt.suffix, fields, "prompt.suffix")) if prompt.suffix else []
+    turns = 1
+    if prompt.asks_turns:
+        messages = list(_drop_answers(messages))
+        turns = sum(message.role == "user" for message in messages)
     last = _find_last_user(messages)
-    content = [*placement.list_unplaced(), *messages[last].content, *(["\n", *suffix] if suffix else [])]
-    messages[last] = Message(role="user", content=merge_texts(content))
+    _add_parts(messages, last - turns + 1, before=placement.list_unplaced())
+    _add_parts(messages, last, after=["\n", *suffix] if suffix else [])
     examples = _render_examples(sample, prompt, fields)
     system = list(_render_system(sample, prompt, fields)) if prompt.system else []
     while messages[0].role == "system":
         system += [*(["\n\n"] if system else []), *messages.pop(0).content]
     first = [Message(role="system", content=merge_texts(system))] if system else []
-    return Rendered((*first, *examples, *messages), (*shown, *sample.media))
+    return Rendered((*first, *examples, *messages), (*shown, *sample.media), turns)
+
+
+def _drop_answers(messages: Iterable[Message]) -> Iterator[Message]:
+    """Yield the messages without the messages of the assistant after the first user turn."""
+    is_asked = False
+    for message in messages:
+        is_asked = is_asked or message.role == "user"
+        if not (is_asked and message.role == "assistant"):
+            yield message
+
+
+def _add_parts(messages: list[Message], number: int, *, before: Sequence[Part] = (), after: Sequence[Part] = ()) -> None:
+    content = merge_texts([*before, *messages[number].content, *after])
+    messages[number] = Message(role="user", content=content)
 
 
 def _render_system(sample: Sample, prompt: PromptSpec, fields: dict[str, Any]) -> Iterator[str | int]:
@@ -68,10 +92,14 @@ def render_earlier(sample: Sample) -> Rendered:
 
 
 def digest_request(rendered: Rendered) -> str:
-    """Return the digest of a request. It covers only the roles, the texts and the content of the media, in order."""
+    """Return the digest of a request. It covers only the roles, the texts and the content of the media, in order.
+
+    If several turns are asked one after the other, it also covers their number. Their answers do not exist yet.
+    """
     keys = [media_key(media) for media in rendered.media]
     parts = ([part if isinstance(part, str) else [keys[part]] for part in message.content] for message in rendered.messages)
-    return digest_record([[message.role, content] for message, content in zip(rendered.messages, parts, strict=True)])
+    request: list[Any] = [[message.role, content] for message, content in zip(rendered.messages, parts, strict=True)]
+    return digest_record([*request, ["ask", rendered.turns]] if rendered.turns > 1 else request)
 
 
 def media_key(media: Media) -> str:

@@ -20,7 +20,7 @@ from common.spelling import suggest
 Model = TypeVar("Model", bound=BaseModel)
 
 # These fields are set when a spec is resolved. Users do not write them, so messages do not suggest them.
-_RESOLVED = frozenset({"digest", "digests", "files", "found_kind", "media_digest"})
+_RESOLVED = frozenset({"digest", "digests", "files", "found_kind", "media_digest", "asks_turns"})
 
 BUILT_IN_PROFILES = Path(__file__).resolve().parents[2] / "workers" / "profiles"
 
@@ -236,12 +236,13 @@ def _resolve_run(asked: RunFile, model: str, datasets: tuple[DatasetSource, ...]
     profile = read_profile(model, beside=path.parent)
     where, profile_path = str(path), find_profile(model, beside=path.parent)
     theirs = check(PromptSpec, profile.prompt, str(profile_path), at="prompt")
+    prompt = resolve_prompt(check(PromptSpec, asked.prompt, where, at="prompt"), theirs, path, profile_path)
     return RunSpec(
         model=profile,
-        datasets=datasets,
+        datasets=tuple(source.model_copy(update={"asks_turns": prompt.asks_turns}) for source in datasets),
         generation=check(SamplingParams, {**profile.generation, **asked.generation}, where, at="generation"),
         validation=check_validation({**profile.validation, **asked.validation}, where),
-        prompt=resolve_prompt(check(PromptSpec, asked.prompt, where, at="prompt"), theirs, path, profile_path),
+        prompt=prompt,
         shuffle=asked.shuffle,
         chunks=asked.chunks,
         abort_if=asked.abort_if,

@@ -26,6 +26,10 @@ GLOB_CHARACTERS = frozenset("*?[{")
 
 # These options of a dataset count in the run id only if they are set. So runs without them keep the ids of earlier versions.
 _COUNTED_IF_SET = ("question", "ignore", "table", "config", "split", "revision")
+# These options of a dataset do not count in the run id. They do not change a request, or the rest of the spec determines them.
+_NOT_COUNTED = (
+    "path", "files", "readers", "media_root", "annotations", "digest_media", "media_digest", "found_kind", "asks_turns",
+)  # fmt: skip
 
 
 def _check_name(name: str) -> str:
@@ -107,6 +111,9 @@ class DatasetSource(Spec):
     )
     media_digest: str | None = Field(None, description="digest of the content of all media files; set when the spec is resolved")
     found_kind: Kind | None = Field(None, description="question kind of rows without options; set when the spec is resolved")
+    asks_turns: bool = Field(
+        False, description="whether the turns of a conversation are asked one after the other; set when the spec is resolved"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -296,7 +303,7 @@ class RunSpec(Spec):
         if not asked["model"]["media"]:
             del asked["model"]["media"]
         for source in asked["datasets"]:
-            for name in ("path", "files", "readers", "media_root", "annotations", "digest_media", "media_digest", "found_kind"):
+            for name in _NOT_COUNTED:
                 del source[name]
             for option in _COUNTED_IF_SET:
                 if not source[option]:

@@ -1,5 +1,6 @@
 """The prompt of a run: its pydantic model, and the rules that combine the prompts of the spec and of the model profile."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -40,6 +41,13 @@ class Turn(Spec):
     text: str = Field(description="a template")
 
 
+class MultiTurn(StrEnum):
+    """How a conversation with several user turns is sent to the model."""
+
+    GIVEN = "given"  # one request: earlier answers are sent as written
+    ASK = "ask"  # one request for each user turn: the model's own answers take the place of the written ones
+
+
 class PromptSpec(Spec):
     """The prompt: the rules that turn the fields of a row into messages. ``docs/prompts.md`` describes the templates.
 
@@ -55,6 +63,11 @@ class PromptSpec(Spec):
     suffix: str | None = Field(None, description="a line at the end of the last user message, a template")
     examples: tuple[Example, ...] = Field((), description="questions with answers that precede the row (few-shot)")
     turns: tuple[Turn, ...] = Field((), description="several messages in place of template")
+    multi_turn: MultiTurn = Field(
+        MultiTurn.GIVEN,
+        description="given sends a conversation in one request, with the earlier answers as written; ask asks its user turns one "
+        "after the other, with the model's own answers in place of the written ones",
+    )
 
     @model_validator(mode="after")
     def _check_turns(self) -> Self:
@@ -63,6 +76,10 @@ class PromptSpec(Spec):
         if self.turns and self.turns[-1].role != "user":
             raise ValueError(f"turns.{len(self.turns) - 1}.role: found {self.turns[-1].role!r}; expected user for the last turn")
         return self
+
+    @property
+    def asks_turns(self) -> bool:
+        return self.multi_turn == MultiTurn.ASK
 
     def dump_asked(self) -> dict[str, Any]:
         """Return the fields that identify the prompt, without default values and without the paths of images."""

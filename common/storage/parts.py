@@ -2,6 +2,7 @@
 
 A part is encoded in memory and written with one put. Its key-value metadata contains ``run_id``, ``chunk``, ``counts`` (JSON, the
 number of outcomes by status) and a ``crc32`` of these. Parts of earlier versions also contain ``index_kinds``, which is ignored.
+A part without answers to earlier turns does not have the column ``turns``. Earlier versions can read such a part.
 """
 
 import json
@@ -51,6 +52,21 @@ _ATTEMPT = pa.struct(
         pa.field("latency_s", pa.float64()),
     ]
 )
+_TURN = pa.struct(
+    [
+        _required("number", pa.int32()),
+        _required("response", pa.string()),
+        _required("prediction", pa.string()),
+        pa.field("target", pa.string()),
+        _required("attempts", pa.int32()),
+        pa.field("finish_reason", pa.string()),
+        pa.field("prompt_tokens", pa.int64()),
+        pa.field("output_tokens", pa.int64()),
+        pa.field("temperature", pa.float64()),
+        pa.field("seed", pa.int64()),
+        pa.field("latency_s", pa.float64()),
+    ]
+)
 
 OUTCOME_SCHEMA = pa.schema(
     [
@@ -64,6 +80,7 @@ OUTCOME_SCHEMA = pa.schema(
         _required("target", _TEXTS),
         pa.field("response", pa.string()),
         _required("attempts", pa.list_(_required("element", _ATTEMPT))),
+        _required("turns", pa.list_(_required("element", _TURN))),
         pa.field("error_code", pa.string()),
         pa.field("error_message", pa.string()),
         pa.field("finish_reason", pa.string()),
@@ -77,10 +94,8 @@ OUTCOME_SCHEMA = pa.schema(
         _required("metadata", pa.string()),
     ]
 )
-
-
-# Columns that parts of earlier versions do not have.
-_ADDED = ("video_input",)
+# Columns that a part may lack, in the order of the schema: parts of earlier versions, and parts without answers to earlier turns.
+_OPTIONAL = ("turns", "video_input")
 
 
 def to_table(outcomes: Sequence[Outcome]) -> Any:
@@ -98,8 +113,11 @@ def encode_part(run_id: str, chunk: int, outcomes: Sequence[Outcome]) -> bytes:
     Every ``seed`` must fit into a signed 64-bit integer.
     """
     sink = pa.BufferOutputStream()
-    with pq.ParquetWriter(sink, OUTCOME_SCHEMA, **_PART_FORMAT) as writer:
-        writer.write_table(to_table(outcomes))
+    table = to_table(outcomes)
+    if not any(outcome.turns for outcome in outcomes):
+        table = table.drop_columns("turns")
+    with pq.ParquetWriter(sink, table.schema, **_PART_FORMAT) as writer:
+        writer.write_table(table)
         writer.add_key_value_metadata(_write_notes(run_id, chunk, outcomes))
     content: bytes = sink.getvalue().to_pybytes()
     return content
@@ -129,10 +147,11 @@ def decode_part(content: bytes, *, run_id: str, chunk: int) -> tuple[Outcome, ..
 
 
 def _add_missing(table: Any) -> Any:
-    """Return the table of an earlier version with the columns that later versions added. Their values are null."""
-    for name in (name for name in _ADDED if name not in table.column_names):
+    """Return the table with all optional columns. The values of a missing column are empty lists, or null."""
+    for name in (name for name in _OPTIONAL if name not in table.column_names):
         field = OUTCOME_SCHEMA.field(name)
-        table = table.add_column(OUTCOME_SCHEMA.get_field_index(name), field, pa.nulls(table.num_rows, field.type))
+        values = pa.nulls(table.num_rows, field.type) if field.nullable else pa.array([[]] * table.num_rows, field.type)
+        table = table.add_column(OUTCOME_SCHEMA.get_field_index(name), field, values)
     return table
 
 
@@ -165,7 +184,10 @@ def _count_statuses(outcomes: Iterable[Outcome]) -> dict[str, int]:
 
 def _build_column(field: Any, outcomes: Sequence[Outcome]) -> Any:
     values = list(map(attrgetter(field.name), outcomes))
-    return _BUILDERS.get(field.name, _build_plain)(values, field.type)
+    if field.name == "metadata":
+        return _build_metadata(values, field.type)
+    build = next((build for fits, build in _BUILDERS if fits(field.type)), _build_plain)
+    return build(values, field.type)
 
 
 def _build_plain(values: list[Any], kind: Any) -> Any:
@@ -187,12 +209,12 @@ def _build_lists(values: list[tuple[Any, ...]], kind: Any) -> Any:
     """Build a list array from concatenated elements and offsets. Lists of Python objects would take several times as long."""
     offsets = pa.array(accumulate(map(len, values), initial=0), pa.int32())
     elements = list(chain.from_iterable(values))
-    build = _build_attempts if kind.value_type == _ATTEMPT else _build_plain
+    build = _build_structs if pa.types.is_struct(kind.value_type) else _build_plain
     return pa.ListArray.from_arrays(offsets, build(elements, kind.value_type), type=kind)
 
 
-def _build_attempts(attempts: Sequence[Any], kind: Any) -> Any:
-    return pa.StructArray.from_arrays([_build_column(field, attempts) for field in kind], fields=list(kind))
+def _build_structs(records: Sequence[Any], kind: Any) -> Any:
+    return pa.StructArray.from_arrays([_build_column(field, records) for field in kind], fields=list(kind))
 
 
 def _build_metadata(values: list[dict[str, Any]], kind: Any) -> Any:
@@ -203,16 +225,11 @@ def _build_metadata(values: list[dict[str, Any]], kind: Any) -> Any:
         return pa.array([msgspec.json.encode(_clean(value), enc_hook=str) for value in values], kind)
 
 
-_BUILDERS: dict[str, Callable[[list[Any], Any], Any]] = {
-    "target": _build_lists,
-    "attempts": _build_lists,
-    "violations": _build_lists,
-    "temperature": _build_finite,
-    "latency_s": _build_finite,
-    "started_at": _build_times,
-    "finished_at": _build_times,
-    "metadata": _build_metadata,
-}
+_BUILDERS: tuple[tuple[Callable[[Any], bool], Callable[[list[Any], Any], Any]], ...] = (
+    (pa.types.is_list, _build_lists),
+    (pa.types.is_floating, _build_finite),
+    (pa.types.is_timestamp, _build_times),
+)
 
 
 def _clean(value: Any) -> Any:
@@ -229,13 +246,14 @@ def _replace_surrogates(text: str) -> str:
 
 
 def _to_outcomes(table: Any) -> tuple[Outcome, ...]:
-    columns = {name: table[name] for name in OUTCOME_SCHEMA.names}
+    columns = {name: table[name] for name in table.schema.names}
     values = {
         **{name: column.to_pylist() for name, column in columns.items() if name not in _TIMES},
         **{name: _to_seconds(columns[name]) for name in _TIMES},
     }
     values["metadata"] = list(map(json.loads, values["metadata"]))
-    values["attempts"] = [list(map(_drop_nulls, attempts)) for attempts in values["attempts"]]
+    for name in ("attempts", "turns"):
+        values[name] = [list(map(_drop_nulls, records)) for records in values[name]]
     rows = zip(*values.values(), strict=True)
     return tuple(Outcome.model_validate(dict(zip(values, row, strict=True))) for row in rows)
 
@@ -245,5 +263,5 @@ def _to_seconds(column: Any) -> list[float | None]:
     return [None if value is None else value / _MICROSECONDS for value in column.cast(pa.int64()).to_pylist()]
 
 
-def _drop_nulls(attempt: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in attempt.items() if value is not None}
+def _drop_nulls(record: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in record.items() if value is not None}

@@ -55,8 +55,9 @@ def to_question(value: Any) -> str:
     if turns := read_texts(text):
         raise SampleError(
             "bad_field",
-            f"found a list of {len(turns)} turns; expected one question; give each turn a row of its own, or write the "
-            "conversation, with the answers to its earlier turns, as messages: [{role, content}, …]",
+            f"found a list of {len(turns)} turns; expected one question; give each turn a row of its own, write the "
+            "conversation, with the answers to its earlier turns, as messages: [{role, content}, …], or set "
+            "prompt: {multi_turn: ask} to ask the turns one after the other",
         )
     return text
 

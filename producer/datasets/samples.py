@@ -23,6 +23,7 @@ from producer.datasets.metadata import to_metadata
 from producer.datasets.rows import MEDIA_KINDS, NamedColumns, Reading, Row, find_fault, plan_reading
 from producer.datasets.values.choices import are_listed, find_positions, to_letters, to_options, to_positions
 from producer.datasets.values.conversations import Conversation, holds_messages, read_conversation
+from producer.datasets.values.turn_lists import join_turns
 
 _ENCODER = msgspec.json.Encoder()
 Value = TypeVar("Value")
@@ -116,7 +117,8 @@ class RowFields:
             return None
 
     def read_conversation(self) -> Conversation | None:
-        return self.read("messages", lambda value: read_conversation(value, self.media, self._read_media))
+        asks_turns = self._reading.source.asks_turns
+        return self.read("messages", lambda value: read_conversation(value, self.media, self._read_media, asks_turns=asks_turns))
 
     def read_question(self, conversation: Conversation | None) -> str:
         if conversation:
@@ -164,7 +166,8 @@ def sort_fields(row: Row, reading: Reading) -> tuple[dict[str, tuple[str, Any]],
     """Return the known fields and the metadata. The known fields map our name to a pair: the name in the file, and the value.
 
     Null counts as absent. The columns A, B, … are the options if no other field has options. A row with a question is not read as
-    a conversation, unless the source maps a column to ``messages``.
+    a conversation, unless the source maps a column to ``messages``. If the turns are asked one after the other, a question that is
+    a list of turns is a conversation.
     """
     found: dict[str, tuple[str, Any]] = {}
     metadata, ignored = row.metadata, reading.source.ignore
@@ -188,6 +191,8 @@ def sort_fields(row: Row, reading: Reading) -> tuple[dict[str, tuple[str, Any]],
         found["options"] = (letters[0], {name: metadata.pop(name) for name in letters})
     if "messages" in found and "messages" not in reading.source.fields and not _is_blank(found.get("question", ("", None))[1]):
         name, metadata[name] = found.pop("messages")
+    if reading.source.asks_turns:
+        join_turns(found)
     return found, metadata
 
 

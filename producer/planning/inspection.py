@@ -21,6 +21,7 @@ from common.spec.dataset_paths import find_files
 from common.spec.files import check
 from common.spec.media_roots import find_media_roots
 from common.spec.models import Chunks, DatasetSource, ModelProfile, RunSpec, SamplingParams, Shuffle, Validation, name_dataset
+from common.spec.prompts import MultiTurn, PromptSpec
 from common.storage.addresses import is_remote
 from producer.datasets.columns import suggest_field
 from producer.datasets.media import find_size
@@ -29,7 +30,7 @@ from producer.datasets.registry import check_readable, find_format, read_dataset
 from producer.datasets.sources import split_source
 from producer.datasets.survey import Notice
 from producer.datasets.survey.facts import Facts, collect_facts
-from producer.datasets.survey.notices import find_notices
+from producer.datasets.survey.notices import describe_turns, find_notices
 from producer.datasets.survey.refusals import check_media, find_refusal
 from producer.planning.plan import find_alike
 from producer.planning.requests import render_samples
@@ -153,6 +154,9 @@ def inspect_dataset(asked: DatasetSource, *, most_rows: int) -> Inspection:
     format_name = find_format(split_source(source)[0])
     roots = find_media_roots(get_settings(), [source])
     facts = collect_facts(source, roots)
+    if facts.turns.listed and facts.turns.listed == facts.used["question"]:  # such rows can only be asked turn by turn
+        source, asked = (one.model_copy(update={"asks_turns": True}) for one in (source, asked))
+        facts = collect_facts(source, roots)
     additions, adopted = _adopt(source, facts)
     if additions:
         source, asked = source.model_copy(update=additions), asked.model_copy(update=additions)
@@ -188,7 +192,11 @@ def _describe(
         faults=tuple(
             FaultCount(code=code, rows=count, first=rows.first_faults[code]) for code, count in rows.counts.faults.most_common()
         ),
-        notices=(*find_notices(facts), *([] if refusal else find_alike(rows.counts))),
+        notices=(
+            *find_notices(facts),
+            *describe_turns(facts.source.name, facts.turns, asks_turns=facts.source.asks_turns),
+            *([] if refusal else find_alike(rows.counts)),
+        ),
         adopted=tuple(adopted),
         first_rows=tuple(rows.shown),
         refusal=refusal,
@@ -199,6 +207,8 @@ def _describe(
 def _adopt(source: DatasetSource, facts: Facts) -> tuple[dict[str, Any], list[str]]:
     """Return the options without which the dataset cannot be enqueued, and the reason for each."""
     fields, reasons, additions = dict(source.fields), list[str](), dict[str, Any]()
+    if source.asks_turns:
+        reasons.append("prompt: {multi_turn: ask}: questions are lists of turns")
     if not facts.with_media:
         certain = ((column.media or "image", name) for name, column in facts.columns.items() if column.holds_media)
         for ours, theirs in certain:
@@ -275,13 +285,14 @@ def _show(sample: Sample, spec: RunSpec) -> ShownRow:
 
 
 def _make_spec(source: DatasetSource) -> RunSpec:
-    """Return a run of the dataset with the default prompt."""
+    """Return a run of the dataset with the default prompt, which asks the turns one after the other if the source does."""
     model = ModelProfile(name="any", engine="echo")
     return RunSpec(
         model=model,
         datasets=(source,),
         generation=SamplingParams(),
         validation=Validation(),
+        prompt=PromptSpec(multi_turn=MultiTurn.ASK) if source.asks_turns else PromptSpec(),
         shuffle=Shuffle(),
         chunks=Chunks(),
     )
@@ -303,4 +314,5 @@ def write_lines(source: DatasetSource) -> str:
         "name": source.name,
         **source.model_dump(include={"format", "fields", "question"}, exclude_defaults=True),
     }
-    return yaml.safe_dump({"datasets": [entry]}, sort_keys=False, allow_unicode=True, width=1_000_000)
+    prompt = {"prompt": {"multi_turn": str(MultiTurn.ASK)}} if source.asks_turns else {}
+    return yaml.safe_dump({"datasets": [entry], **prompt}, sort_keys=False, allow_unicode=True, width=1_000_000)

@@ -86,6 +86,10 @@ def _overlap(one: NDArray[np.uint64], other: NDArray[np.uint64]) -> bool:
 
 
 def _note_earlier(sample: Sample, waves: Sequence[Outcome]) -> Sample:
-    answered = [attempt for outcome in waves for attempt in outcome.attempts]
-    violations = answered[-1].violations if answered else ()
-    return sample.model_copy(update={"twins": (), "made_before": len(answered), "violations_before": violations})
+    answered = [outcome for outcome in waves if outcome.attempts]
+    attempts = [attempt for outcome in answered for attempt in outcome.attempts]
+    violations = attempts[-1].violations if attempts else ()
+    # A conversation that ended at an earlier turn does not have a response.
+    turn = len(answered[-1].turns) + 1 if answered and answered[-1].response is None else None
+    earlier = {"made_before": len(attempts), "violations_before": violations, "turn_before": turn}
+    return sample.model_copy(update={"twins": (), **earlier})

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import pyarrow.parquet as pq
 
 from common.errors import ConfigError, IntegrityError
-from common.records import STATE_BYTES, Attempt, Chunk, Outcome, Sample
+from common.records import STATE_BYTES, Attempt, Chunk, Outcome, Sample, TurnAnswer, Twin
 from common.storage.parts import OUTCOME_SCHEMA, to_table
 from common.storage.plan_index import read_chunk, read_part
 from common.storage.run_record import PlannedRun, load_planned_run
@@ -62,8 +62,16 @@ def collect_answers(run: PlannedRun, store: Store) -> Iterator[tuple[PlannedRow,
 
 def _name_row(row: PlannedRow, outcome: Outcome) -> Outcome:
     twin = row.twin
-    own = twin and {"index": twin.index, "target": twin.target, "metadata": twin.metadata}
-    return outcome.model_copy(update=own) if own else outcome
+    if twin is None:
+        return outcome
+    own = {"index": twin.index, "target": twin.target, "metadata": twin.metadata}
+    return outcome.model_copy(update={**own, "turns": _place_targets(outcome.turns, twin)})
+
+
+def _place_targets(turns: tuple[TurnAnswer, ...], twin: Twin) -> tuple[TurnAnswer, ...]:
+    """Return the answers to the earlier turns with the written answers of a twin's own row."""
+    targets = twin.turn_targets or (None,) * len(turns)
+    return tuple(turn.model_copy(update={"target": target}) for turn, target in zip(turns, targets, strict=False))
 
 
 def _collect(run: PlannedRun, store: Store) -> Iterator[Collected]:

@@ -25,6 +25,14 @@ __all__ = ["server"]  # a fixture
 pytestmark = pytest.mark.timeout(2 * LOAD_S)
 
 PICTURES = tuple(Image.new("RGB", (40, 30), colour) for colour in ("red", "lime", "blue"))
+ASKED = (
+    Message("system", ("Be brief.",)),
+    Message("user", ("This is ", 1, ". Which colour?")),
+    Message("assistant", ("It is green.",)),
+    Message("user", ("And ", 0, "?")),
+    Message("assistant", ("red",)),
+    Message("user", ("Is ", 2, " blue?")),
+)
 CONVERSATIONS: dict[str, tuple[Message, ...]] = {
     "image first": (Message("user", (0, "What is it?")),),
     "image last": (Message("user", ("What is it? ", 0)),),
@@ -43,6 +51,10 @@ CONVERSATIONS: dict[str, tuple[Message, ...]] = {
         Message("assistant", ("So.",)),
         Message("user", ("No?",)),
     ),
+    # The requests of a conversation whose turns are asked one after the other. All of them have the images of all turns.
+    "asked turn 1": ASKED[:2],
+    "asked turn 2": ASKED[:4],
+    "asked turn 3": ASKED,
 }
 
 
@@ -81,6 +93,13 @@ def list_expected(processor: Any, messages: tuple[Message, ...]) -> list[int]:
 @pytest.mark.parametrize("name", CONVERSATIONS)
 def test_hf_sends_texts_and_images_in_order(hf_model: HfModel, processor: Any, name: str) -> None:
     assert list_hf_tokens(hf_model, make_request(name)) == list_expected(processor, CONVERSATIONS[name])
+
+
+def test_each_asked_turn_begins_with_the_last_one(hf_model: HfModel) -> None:
+    """Engines with a prefix cache reuse the tokens of the earlier turns."""
+    first, second, third = (list_hf_tokens(hf_model, make_request(f"asked turn {number}")) for number in (1, 2, 3))
+    assert second[: len(first)] == first
+    assert third[: len(second)] == second
 
 
 def test_vllm_sends_the_same_tokens_as_hf(vllm_host: VllmHost, hf_model: HfModel) -> None:

@@ -12,7 +12,7 @@ attempt  temperature, at least  seed                  reminder
 
 A temperature above the floor does not change. After a truncated answer, attempt 2 has twice the ``max_tokens``, attempt 3 four
 times, and later attempts eight times. If the engine rejects the larger ``max_tokens``, the attempt is sent again with the
-``max_tokens`` of attempt 1 (``workers/execution/sample.py``).
+``max_tokens`` of attempt 1 (``workers/execution/attempts.py``).
 Seeds derive from the sample's id, the run's seed and the attempt's number, so that the same inputs give the same run. For the
 same reason, a first attempt that samples (temperature above 0) without a seed gets a derived seed.
 """

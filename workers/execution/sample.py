@@ -4,19 +4,15 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
-from typing import NamedTuple
 
 import structlog
 
-from common.answers.extract import extract_answer
-from common.answers.validators import Answered, find_violations
 from common.errors import ConfigError, EngineError, IntegrityError, SampleError, TransientError
-from common.records import Attempt, Outcome, Sample, VideoInput
+from common.records import Outcome, Sample
 from common.redaction import mask_text
-from workers.engines.base import Generation, Request, is_task_cancelled
-from workers.execution.requests import Placed, place_images, render_request
-from workers.execution.retry_ladder import plan_attempt
+from workers.engines.base import is_task_cancelled
+from workers.execution.requests import place_images, render_request
+from workers.execution.turns import Answers, ask_turns
 from workers.runtime.engine_host import EngineHost
 from workers.runtime.run_context import RunContext
 
@@ -85,10 +81,10 @@ async def answer_sample(host: EngineHost, run: RunContext, sample: Sample) -> Ou
     ``invalid`` and names the fault.
     """
     started_at = time.time()
-    made: list[Made] = []
+    answers = Answers()
     error: SampleError | None = None
     try:
-        await _ask_until_valid(host, run, sample, made)
+        await _ask_sample(host, run, sample, answers)
     except SampleError as fault:
         error = fault.with_traceback(None)  # a traceback keeps decoded images alive, and forms a reference cycle
     except CHUNK_FAULTS:
@@ -99,7 +95,7 @@ async def answer_sample(host: EngineHost, run: RunContext, sample: Sample) -> Ou
             raise asyncio.CancelledError from surprise
         log.exception("sample.unexpected_error", run_id=run.run_id, sample_id=sample.sample_id)
         error = SampleError("unexpected_error", f"{type(surprise).__name__}: {surprise}")
-    return make_outcome(host.worker, run, sample, started_at, made, error)
+    return make_outcome(host.worker, run, sample, started_at, answers, error)
 
 
 def make_outcome(
@@ -107,22 +103,28 @@ def make_outcome(
     run: RunContext,
     sample: Sample,
     started_at: float,
-    made: Sequence["Made"] = (),
+    answers: Answers | None = None,
     error: SampleError | None = None,
 ) -> Outcome:
-    """Return the outcome of a sample after its attempts. The last attempt counts."""
-    last = made[-1] if made else None
+    """Return the outcome of a sample after its attempts. The last attempt counts.
+
+    A conversation that ended at an earlier turn does not have a response. It is ``invalid`` if that turn has attempts.
+    """
+    answers = answers or Answers()
+    last = answers.made[-1] if answers.made else None
+    is_valid = last is not None and not last.attempt.violations
     return Outcome(
         sample_id=sample.sample_id,
         dataset=sample.dataset,
         index=sample.index,
         model=run.spec.model.name,
-        status="failed" if last is None else "invalid" if last.attempt.violations else "ok",
+        status="ok" if is_valid else "invalid" if answers.attempts else "failed",
         prediction=last.answered.prediction if last else None,
         answer=last.answered.answer if last else None,
         target=sample.target,
         response=last.answered.text if last else None,
-        attempts=tuple(one.attempt for one in made),
+        attempts=answers.attempts,
+        turns=tuple(answers.turns),
         error_code=error.code if error else None,
         error_message=mask_text(str(error)) if error else None,
         finish_reason=last.generation.finish_reason if last else None,
@@ -136,64 +138,10 @@ def make_outcome(
     )
 
 
-class Made(NamedTuple):
-    """One attempt, with the answer in the form that validators check, and the generation."""
-
-    attempt: Attempt
-    answered: Answered
-    generation: Generation
-
-
-async def _ask_until_valid(host: EngineHost, run: RunContext, sample: Sample, made: list[Made]) -> None:
-    """Append attempts to ``made`` until one is valid or ``max_attempts`` are used up. Each wave has ``max_attempts``."""
+async def _ask_sample(host: EngineHost, run: RunContext, sample: Sample, answers: Answers) -> None:
+    """Load the media, and add the attempts for each turn of the sample to ``answers``."""
     if sample.fault is not None:
         raise SampleError(sample.fault.code, sample.fault.message)
-    violations = sample.violations_before
     rendered = render_request(sample, run.spec.prompt)
     async with host.hold_images(rendered.media, run) as decoded:
-        asked = place_images(rendered.messages, decoded)
-        for number in range(sample.made_before + 1, sample.made_before + run.spec.validation.max_attempts + 1):
-            made.append(await _make_attempt(host, run, sample, asked, number, violations))
-            attempt = made[-1].attempt
-            if not attempt.violations:
-                return
-            # A truncated answer gets more tokens in the next attempt, even if `finished` is not among the validators.
-            violations = (*attempt.violations, "finished") if attempt.finish_reason == "length" else attempt.violations
-
-
-async def _make_attempt(
-    host: EngineHost, run: RunContext, sample: Sample, asked: Placed, number: int, violations: tuple[str, ...]
-) -> Made:
-    videos = asked.videos if run.video_input is VideoInput.NATIVE else {}
-    plan = plan_attempt(sample, run.spec.generation, number, violations)
-    prompt = host.adapter.to_prompt(sample, asked.messages, reminder=plan.reminder)
-    request = Request(sample.sample_id, prompt.messages, asked.images, plan.settings, number, prompt.template_options, videos)
-    asked_at = time.perf_counter()
-    generation = await _generate(host, request, run.spec.generation.max_tokens)
-    latency_s = time.perf_counter() - asked_at
-    text = generation.text.encode(errors="replace").decode()  # lone surrogates cannot be stored
-    prediction = host.adapter.to_prediction(sample, text)
-    answer = extract_answer(sample.kind, prediction, sample.options)
-    answered = Answered(sample, text, prediction, answer, generation.finish_reason)
-    attempt = Attempt(
-        number=number,
-        response=text,
-        violations=find_violations(run.validators, answered),
-        finish_reason=generation.finish_reason,
-        temperature=plan.settings.temperature,
-        seed=plan.settings.seed,
-        latency_s=latency_s,
-    )
-    return Made(attempt, answered, generation)
-
-
-async def _generate(host: EngineHost, request: Request, first_tokens: int) -> Generation:
-    """Send a request to the engine. If it rejects a ``max_tokens`` above ``first_tokens``, retry with ``first_tokens``."""
-    try:
-        return await host.generate(request)
-    except SampleError as error:
-        # The truncated answer may have used all the tokens that an endpoint allows, or that its context has room for.
-        if error.code not in ("engine_rejected", "too_long") or request.settings.max_tokens == first_tokens:
-            raise
-        settings = request.settings.model_copy(update={"max_tokens": first_tokens})
-        return await host.generate(replace(request, settings=settings))
+        await ask_turns(host, run, sample, place_images(rendered.messages, decoded), rendered.turns, answers)

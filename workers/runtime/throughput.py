@@ -32,7 +32,7 @@ class Throughput:
         """Add outcomes that this worker has just computed, including failed outcomes, but not outcomes of a journal or part."""
         if not outcomes:
             return
-        tokens = sum(outcome.output_tokens or 0 for outcome in outcomes)
+        tokens = sum(outcome.counted_tokens for outcome in outcomes)
         with self._lock:
             now_s = self._drop_old()
             if not self._recent:  # after the start or a pause: measure from the start of these samples

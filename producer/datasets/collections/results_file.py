@@ -3,7 +3,7 @@
 Source: the columns of ``common.storage.parts.OUTCOME_SCHEMA``, and the columns of the question (``question``, ``options``,
 ``media``, …) if the file has them. The columns of the outcome (``prediction``, ``answer``, ``status``, …) and the metadata of the
 row become metadata. ``fields: {question: prediction}`` makes the prediction the question. The columns ``attempts``, ``choices``,
-``logprobs`` and ``messages`` are not read.
+``logprobs``, ``messages`` and ``turns`` are not read.
 """
 
 import json
@@ -31,7 +31,7 @@ Kind = TypeVar("Kind", dict[str, Any], list[Any])
 
 _ASKED = ("index", "question", "hint", "options", "kind", "group", "target")
 _REQUIRED = ("sample_id", "status", "prediction")
-_NOT_READ = ("attempts", "choices", "logprobs", "messages")
+_NOT_READ = ("attempts", "choices", "logprobs", "messages", "turns")
 _BATCH_ROWS = 256
 _PARQUET = b"PAR1"
 _PACKER = msgspec.msgpack.Encoder()

@@ -18,8 +18,10 @@ from producer.datasets.registry import find_reader
 from producer.datasets.rows import MEDIA_KINDS, NamedColumns, Row, plan_reading
 from producer.datasets.samples import sort_fields
 from producer.datasets.survey.kinds import Kinds
+from producer.datasets.survey.turns import TurnFacts
 from producer.datasets.values.choices import to_options
 from producer.datasets.values.conversations import read_conversation
+from producer.datasets.values.turn_lists import TurnList, find_turns
 from producer.progress import show_progress
 
 _MOST_COLUMNS = 1_000  # further columns are not surveyed, so that memory is bounded
@@ -59,6 +61,7 @@ class Facts:
     columns: dict[str, Column] = field(default_factory=dict)
     unmatched_markers: int = 0
     with_media: int = 0
+    turns: TurnFacts = field(default_factory=TurnFacts)
 
     def __post_init__(self) -> None:
         self.reading = plan_reading(self.source)
@@ -74,6 +77,7 @@ class Facts:
         found, unused = sort_fields(row, self.reading)
         self.used.update(list(found))
         self._count_columns(row, found)
+        self.turns.listed += "question" in found and find_turns(found["question"][1]) is not None
         references, last_turn = self._read_media(row, found)
         self.with_media += bool(references)
         if (bad_file := self.files.add_row(references)) and bad_file.problem not in self.bad_files:
@@ -102,6 +106,8 @@ class Facts:
 
     def _count_columns(self, row: Row, found: dict[str, tuple[str, Any]]) -> None:
         for ours, (theirs, value) in found.items():
+            if isinstance(value, TurnList) and value.answers_name:
+                self.mapped["target", value.answers_name] += 1
             # The columns A, B, … are one field. The reader of VLMEvalKit's TSV has already joined them.
             is_joined = isinstance(value, dict) and (theirs == "A" or theirs not in (row.columns or row.fields))
             self.mapped.update([(ours, column) for column in (value if is_joined else [theirs])])
@@ -118,9 +124,11 @@ class Facts:
         if "messages" not in found:
             return references, None
         try:
-            conversation = read_conversation(found["messages"][1], references, self._name_media)
+            value, asks_turns = found["messages"][1], self.source.asks_turns
+            conversation = read_conversation(value, references, self._name_media, asks_turns=asks_turns)
         except SampleError:  # the row gets a fault when it is read
             return references, None
+        self.turns.add_conversation(conversation.messages)
         return list(conversation.media), conversation.target
 
     def _find_field(self, found: dict[str, tuple[str, Any]], reference: Reference) -> str | None:

@@ -1,4 +1,4 @@
-"""The notices of a survey: probable mistakes in a dataset, for the user."""
+"""The notices of a survey, for the user: probable mistakes in a dataset, and facts that the user should check."""
 
 from collections.abc import Iterator
 from string import ascii_uppercase
@@ -9,6 +9,7 @@ from common.records import Record
 from producer.datasets.columns import suggest_field, write_mapping
 from producer.datasets.media_files import FileProblem
 from producer.datasets.survey.facts import Facts
+from producer.datasets.survey.turns import TurnFacts
 
 log = structlog.get_logger()
 
@@ -22,9 +23,9 @@ _REMEDIES = {
 
 
 class Notice(Record):
-    """A probable mistake in a dataset.
+    """A probable mistake in a dataset, or a fact that the user should check.
 
-    - ``rows`` counts the affected rows, and ``hint`` describes how to correct the mistake.
+    - ``rows`` counts the affected rows, and ``hint`` describes how to correct the mistake or change the fact.
     - ``column`` is the affected column, and ``looks_like`` the field that it looks like.
     - ``path`` is the first file that a worker could not read. ``column`` is then the field that names this file.
     """
@@ -59,13 +60,22 @@ def find_notices(facts: Facts) -> Iterator[Notice]:
         yield Notice(event="dataset.marker_without_media", dataset=name, rows=facts.unmatched_markers, hint=hint)
 
 
+def describe_turns(dataset: str, turns: TurnFacts, *, asks_turns: bool) -> Iterator[Notice]:
+    """Yield a notice that states how the rows with several turns of the user are sent, if a dataset has such rows."""
+    if turns.several:
+        hint = turns.explain(asks_turns=asks_turns)
+        yield Notice(event="dataset.several_turns", dataset=dataset, rows=turns.several, hint=hint)
+
+
 def log_notice(notice: Notice) -> None:
-    """Log a notice as a warning."""
+    """Log a notice, as a warning if it is a probable mistake."""
     name, rows, hint, column = notice.dataset, notice.rows, notice.hint, notice.column
     if notice.event == "dataset.media_missing":
         log.warning("dataset.media_missing", dataset=name, column=column, rows=rows, path=notice.path, hint=hint)
     elif notice.event == "prompt.template_unused":
         log.warning("prompt.template_unused", dataset=name, rows=rows, hint=hint)
+    elif notice.event == "dataset.several_turns":
+        log.info("dataset.several_turns", dataset=name, rows=rows, hint=hint)
     elif notice.event == "dataset.marker_without_media":
         log.warning("dataset.marker_without_media", dataset=name, rows=rows, hint=hint)
     else:

@@ -1,6 +1,7 @@
 """The survey of one dataset, and of the datasets of a spec file."""
 
 from collections.abc import Sequence
+from itertools import product
 from typing import NamedTuple
 
 from common.errors import ConfigError
@@ -11,8 +12,9 @@ from common.spec.models import DatasetSource, RunSpec
 from producer.datasets.collections.folders import start_reports
 from producer.datasets.media_files import forget_digests
 from producer.datasets.survey.facts import collect_facts
-from producer.datasets.survey.notices import Notice, find_notices, log_notice
+from producer.datasets.survey.notices import Notice, describe_turns, find_notices, log_notice
 from producer.datasets.survey.refusals import check_media, find_refusal
+from producer.datasets.survey.turns import TurnFacts
 
 
 class Survey(NamedTuple):
@@ -22,6 +24,7 @@ class Survey(NamedTuple):
     - ``notices`` are for the user.
     - ``refusal`` is the reason why the dataset must not be enqueued, or None.
     - ``rows`` counts the rows that the reader could read, and ``conversations`` counts the rows with a conversation.
+    - ``turns`` describes the conversations with several turns of the user.
     """
 
     source: DatasetSource
@@ -29,6 +32,7 @@ class Survey(NamedTuple):
     refusal: str | None = None
     rows: int = 0
     conversations: int = 0
+    turns: TurnFacts = TurnFacts()
 
 
 def survey_specs(specs: Sequence[RunSpec]) -> tuple[list[RunSpec], list[Notice]]:
@@ -41,16 +45,23 @@ def survey_specs(specs: Sequence[RunSpec]) -> tuple[list[RunSpec], list[Notice]]
     forget_digests()
     first = specs[0]
     roots = find_media_roots(get_settings(), first.datasets, first.prompt.examples)
-    surveys = [survey_dataset(source, roots) for source in first.datasets]
+    modes = {spec.prompt.asks_turns for spec in specs}
+    surveys = [survey_dataset(source.model_copy(update={"asks_turns": any(modes)}), roots) for source in first.datasets]
     if refusals := [survey.refusal for survey in surveys if survey.refusal]:
         raise ConfigError(refusals[0])
     notices = [notice for survey in surveys for notice in survey.notices]
     if any(spec.prompt.turns or spec.prompt.template != DEFAULT for spec in specs):
         notices += _find_unused_template(surveys)
+    for survey, mode in product(surveys, sorted(modes)):
+        notices += describe_turns(survey.source.name, survey.turns, asks_turns=mode)
     for notice in notices:
         log_notice(notice)
-    datasets = tuple(survey.source for survey in surveys)
-    return [spec.model_copy(update={"datasets": datasets}) for spec in specs], notices
+    return [spec.model_copy(update={"datasets": _list_sources(surveys, spec)}) for spec in specs], notices
+
+
+def _list_sources(surveys: Sequence[Survey], spec: RunSpec) -> tuple[DatasetSource, ...]:
+    """Return the surveyed sources for one of the specs."""
+    return tuple(survey.source.model_copy(update={"asks_turns": spec.prompt.asks_turns}) for survey in surveys)
 
 
 def _find_unused_template(surveys: Sequence[Survey]) -> list[Notice]:
@@ -74,4 +85,4 @@ def survey_dataset(source: DatasetSource, roots: Sequence[str] = ()) -> Survey:
     check_media(facts)
     refusal = find_refusal(facts)
     surveyed = facts.pin_source(reads_media=refusal is None)
-    return Survey(surveyed, tuple(find_notices(facts)), refusal, facts.readable, facts.used["messages"])
+    return Survey(surveyed, tuple(find_notices(facts)), refusal, facts.readable, facts.used["messages"], facts.turns)

@@ -3,9 +3,11 @@
 A conversation has one of two forms: turns with ``from`` and ``value`` (LLaVA, ShareGPT), or messages with ``role`` and ``content``
 (OpenAI). In the second form, ``content`` is a text or a list of parts. A line of an OpenAI batch file has messages in its ``body``.
 
-If the last message is from the assistant, it is the target and is not sent. Earlier assistant messages are sent as written.
+If the last message is from the assistant, it is the target and is not sent. Earlier assistant messages are sent as written, unless
+the turns are asked one after the other. In that case, a conversation may also leave them out or empty.
 A marker (``<image>``, ``<image 1>``, ``<video>``) stands for media of the row's own fields, and so does a part that does not
-contain media. Media of the row that no marker and no part names come first in the last user message.
+contain media. Media of the row that no marker and no part names come first in the last user message, or in the first one if the
+turns are asked one after the other.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +20,7 @@ from common.records import Message
 from producer.datasets.fields import misfit, to_text
 from producer.datasets.media import MediaKind, Reference
 from producer.datasets.values.literals import read_literal
+from producer.datasets.values.turn_lists import TurnList
 
 Role = Literal["system", "user", "assistant"]
 ReadMedia = Callable[[Any, MediaKind], list[Reference]]
@@ -65,17 +68,17 @@ class _Turn(NamedTuple):
     parts: list[str | Reference | _Slot]
 
 
-def read_conversation(value: Any, own: Sequence[Reference], read_media: ReadMedia) -> Conversation:
+def read_conversation(value: Any, own: Sequence[Reference], read_media: ReadMedia, *, asks_turns: bool = False) -> Conversation:
     """Return the conversation of a row. ``own`` lists the media of the row's own fields. Raises ``SampleError``.
 
-    ``read_media`` returns the media in the value of a part.
+    ``read_media`` returns the media in the value of a part. ``asks_turns`` states whether the turns are asked one after the other.
     """
     turns = [_read_turn(turn, number, read_media) for number, turn in enumerate(_find_turns(value), start=1)]
     target = None
     if turns and turns[-1].role == "assistant":
         target = "".join(part.written if isinstance(part, _Slot) else str(part) for part in turns.pop().parts)
-    _check_order([turn.role for turn in turns])
-    placed, media = _place_media(turns, own)
+    _check_order([turn.role for turn in turns], asks_turns=asks_turns)
+    placed, media = _place_media(turns, own, asks_turns=asks_turns)
     messages = tuple(Message(role=turn.role, content=tuple(content)) for turn, content in zip(turns, placed, strict=True))
     question = "\n".join(part.strip() for part in placed[-1] if isinstance(part, str) and not part.isspace())
     return Conversation(messages, tuple(media), question, target)
@@ -87,6 +90,8 @@ def holds_messages(value: Any) -> bool:
 
 
 def _find_turns(value: Any) -> list[Any]:
+    if isinstance(value, TurnList):
+        return value.list_messages()
     if isinstance(value, str):
         value = read_literal(value) or value
     if isinstance(value, dict) and holds_messages(value):
@@ -166,10 +171,11 @@ def _split_text(text: str, *, is_llava: bool) -> Iterator[str | _Slot]:
     yield text[end:]
 
 
-def _check_order(roles: list[Role]) -> None:
+def _check_order(roles: list[Role], *, asks_turns: bool) -> None:
     """Raise ``SampleError`` for a wrong order of roles.
 
     At most one system message comes first. Then user and assistant alternate. The first and the last of these turns are the user's.
+    With ``asks_turns``, all turns may be the user's.
     """
     offset = 1 if roles[:1] == ["system"] else 0
     spoken = roles[offset:]
@@ -177,12 +183,14 @@ def _check_order(roles: list[Role]) -> None:
         raise SampleError(
             "bad_field", f"turn {spoken.index('system') + offset + 1} is a system message; expected it as turn 1 only"
         )
+    is_unanswered = "assistant" not in spoken
     for number, (first, second) in enumerate(pairwise(spoken), start=1 + offset):
-        if first == second:
+        if first == second and not (asks_turns and is_unanswered):
+            advice = "; prompt: {multi_turn: ask} asks them one after the other" if is_unanswered else ""
             raise SampleError(
                 "bad_field",
                 f"turns {number} and {number + 1} are both of the {first}; expected the turns of user and assistant to alternate; "
-                "add the missing turn, join the two, or give each question a row of its own",
+                f"add the missing turn, join the two, or give each question a row of its own{advice}",
             )
     if not spoken or spoken[0] != "user":
         found = f"turn {1 + offset} is of the assistant" if spoken else "no turn is of the user"
@@ -219,7 +227,9 @@ class _OwnMedia:
         return fitting[0]
 
 
-def _place_media(turns: Sequence[_Turn], own: Sequence[Reference]) -> tuple[list[list[str | int]], list[Reference]]:
+def _place_media(
+    turns: Sequence[_Turn], own: Sequence[Reference], *, asks_turns: bool
+) -> tuple[list[list[str | int]], list[Reference]]:
     """Return the content of each turn, with indices in place of media, and the list of all media."""
     media, owned = list(own), _OwnMedia(own)
     placed: list[list[str | int]] = []
@@ -239,9 +249,11 @@ def _place_media(turns: Sequence[_Turn], own: Sequence[Reference]) -> tuple[list
                 found = f"turn {number}: found {part.written.strip()} in a turn of the {turn.role}"
                 raise SampleError("bad_field", f"{found}; expected media in the turns of the user only")
         placed.append(content)
-    placed[-1][:0] = owned.unused
-    for number, content in enumerate(placed, start=1):
-        if not any(isinstance(part, int) or part.strip() for part in content):
+    first = next(at for at, turn in enumerate(turns) if turn.role == "user")
+    placed[first if asks_turns else -1][:0] = owned.unused
+    for number, (turn, content) in enumerate(zip(turns, placed, strict=True), start=1):
+        is_sent = turn.role != "assistant" or not asks_turns
+        if is_sent and not any(isinstance(part, int) or part.strip() for part in content):
             raise SampleError("bad_field", f"turn {number} is empty; expected a text or media")
     return placed, media
 

@@ -51,6 +51,26 @@ class RecordingEngine(EchoEngine):
         return await super().generate(request)
 
 
+class TurnDyingEngine(RecordingEngine):
+    """An engine that dies once, when it receives the ``after``-th request with ``die_at_turn`` turns of the user.
+
+    It writes the id of that request to the file ``died_with``.
+    """
+
+    def __init__(self, profile: ModelProfile, weights: str) -> None:
+        options = dict(profile.engine_options)
+        self._die_at_turn, self._alive_for = options.pop("die_at_turn"), options.pop("after")
+        self._died_with = Path(options.pop("died_with"))
+        super().__init__(profile.model_copy(update={"engine_options": options}), weights)
+
+    async def generate(self, request: Request) -> Generation:
+        if sum(message.role == "user" for message in request.messages) == self._die_at_turn:
+            self._alive_for -= 1
+            if self._alive_for <= 0 and claim(self._died_with, request.request_id):
+                os.kill(os.getpid(), signal.SIGKILL)
+        return await super().generate(request)
+
+
 class DyingEngine(RecordingEngine):
     """An engine that dies once, at the point ``die_at``, after ``after_chunks`` chunks have passed that point.
 

@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 
 from common import exit_codes, sample_codes
 from common.answers.validators import VALIDATORS, describe_validator
-from common.records import Attempt, Outcome
+from common.records import Attempt, Outcome, TurnAnswer
 from common.settings import Settings
 from common.spec.models import (
     AbortIf,
@@ -110,6 +110,8 @@ def make_page() -> str:
         _write_table(("column", "type", "meaning"), _list_columns(OUTCOME_SCHEMA, Outcome)),
         "### attempts\n",
         _write_table(("field", "type", "meaning"), _list_columns(OUTCOME_SCHEMA.field("attempts").type.value_type, Attempt)),
+        "### turns\n",
+        _write_table(("field", "type", "meaning"), _list_columns(OUTCOME_SCHEMA.field("turns").type.value_type, TurnAnswer)),
         "## Error codes of samples\n",
         "`error_code` in the results is one of these. `producer evaluate RUN` also prints the advice.\n",
         _write_table(("code", "meaning", "what to do"), _list_error_codes()),

@@ -126,7 +126,8 @@ def _read_text(content: str | list[dict[str, Any]] | None) -> str:
 
 
 def _write_messages(request: Request, options: OpenAIOptions) -> list[dict[str, Any]]:
-    urls = [write_data_url(image, options) for image in request.images]
+    shown = {part for message in request.messages for part in message.content if isinstance(part, int)}
+    urls = {part: write_data_url(request.images[part], options) for part in shown}
 
     def write_part(part: str | int) -> dict[str, Any]:
         return {"type": "text", "text": part} if isinstance(part, str) else {"type": "image_url", "image_url": {"url": urls[part]}}

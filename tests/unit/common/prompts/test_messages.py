@@ -153,6 +153,82 @@ def test_prompt_frames_an_own_conversation() -> None:
     ]
 
 
+def show(rendered: Rendered) -> list[tuple[str, tuple[str | int, ...]]]:
+    return [(message.role, message.content) for message in rendered.messages]
+
+
+def test_asked_conversation_leaves_written_answers_out() -> None:
+    sample = make_sample("unused", RED, BLUE, messages=CONVERSATION)
+    example = {"question": "q", "answer": "a", "images": ["/x.png"]}
+    rendered = render(sample, multi_turn="ask", suffix="Brief.", examples=[example])
+    assert show(rendered) == [
+        ("system", ("Own.",)),
+        ("user", (0, "q")),
+        ("assistant", ("a",)),
+        ("user", (1, "First ", 2, "?")),
+        ("user", ("And this <image>?\nBrief.",)),
+    ]
+    assert rendered.turns == 2
+
+
+def test_asked_turns_of_the_prompt_begin_with_media() -> None:
+    turns = [
+        {"role": "assistant", "text": "Hello."},
+        {"role": "user", "text": "Look."},
+        {"role": "assistant", "text": "Yes."},
+        {"role": "user", "text": "{{ question }}"},
+    ]
+    rendered = render(make_sample("Why?", RED), turns=turns, multi_turn="ask")
+    assert show(rendered) == [("assistant", ("Hello.",)), ("user", (0, "Look.")), ("user", ("Why?",))]
+    assert rendered.turns == 2
+
+
+SINGLE: list[dict[str, Any]] = [
+    {},
+    {"suffix": "Brief.", "system": "You."},
+    {"examples": [{"question": "q", "answer": "a"}]},
+    {"turns": [{"role": "assistant", "text": "Hello."}, {"role": "user", "text": "{{ question }}"}]},
+]
+
+
+@pytest.mark.parametrize("prompt", SINGLE)
+def test_single_turn_is_rendered_as_without_asking(prompt: dict[str, Any]) -> None:
+    for sample in (make_sample("Why <image>?", RED, BLUE), make_sample("", RED, messages=CONVERSATION[:1] + CONVERSATION[3:])):
+        given, asked = (render(sample, multi_turn=multi_turn, **prompt) for multi_turn in ("given", "ask"))
+        assert given == asked
+        assert digest_request(given) == digest_request(asked)
+
+
+def test_asked_request_has_another_digest_than_a_given_one() -> None:
+    """Without the number of turns, a prompt with two user turns would have the same digest in both modes."""
+    turns = [{"role": "user", "text": "Look."}, {"role": "user", "text": "{{ question }}"}]
+    given, asked = (render(make_sample("Why?"), turns=turns, multi_turn=multi_turn) for multi_turn in ("given", "ask"))
+    assert given.messages == asked.messages
+    assert digest_request(given) != digest_request(asked)
+
+
+ROLES = st.lists(st.sampled_from(["user", "assistant"]), min_size=1, max_size=7)
+
+
+@given(ROLES, st.integers(0, 2), st.booleans())
+def test_asked_messages_are_the_last_ones(roles: list[str], images: int, has_system: bool) -> None:
+    system = [Message(role="system", content=("s",))] if has_system else []
+    spoken = [Message.model_validate({"role": role, "content": (f"{number}",)}) for number, role in enumerate(roles)]
+    sample = make_sample("", *(RED, BLUE)[:images], messages=(*system, *spoken))
+    if "user" not in roles:
+        with pytest.raises(SampleError):
+            render(sample, multi_turn="ask")
+        return
+    rendered = render(sample, multi_turn="ask")
+    asked = rendered.messages[-rendered.turns :]
+    assert [message.role for message in asked] == ["user"] * roles.count("user")
+    assert [message.role for message in rendered.messages[: -rendered.turns]] == [
+        *["system"] * has_system,
+        *roles[: roles.index("user")],
+    ]
+    assert asked[0].content[:images] == tuple(range(images))
+
+
 @pytest.mark.parametrize(
     ("messages", "message"),
     [

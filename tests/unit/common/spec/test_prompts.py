@@ -12,6 +12,7 @@ from common.settings import get_settings
 from common.spec.files import read_profile, read_specs
 from common.spec.models import RunSpec
 from common.spec.prompts import PromptSpec
+from producer.datasets.survey import survey_specs
 
 TURNS = [{"role": "user", "text": "{{ question }}"}]
 
@@ -48,10 +49,32 @@ def resolve(folder: Path, prompt: Any = None, profile_prompt: Any = None, *chang
         ({"turns": TURNS}, {"template": "lmms_eval", "suffix": "x"}, {"turns": TURNS, "suffix": "x"}),
         ("question_only", {"turns": TURNS}, {"template": "question_only"}),
         ("default", "lmms_eval", {}),
+        ({"multi_turn": "ask"}, "lmms_eval", {"template": "lmms_eval", "multi_turn": "ask"}),
+        ({"multi_turn": "given"}, {"multi_turn": "ask"}, {}),
     ],
 )
 def test_spec_fields_override_profile_fields(folder: Path, asked: Any, profile: Any, expected: dict[str, Any]) -> None:
     assert resolve(folder, asked, profile).prompt == PromptSpec.model_validate(expected)
+
+
+@pytest.mark.parametrize("multi_turn", ["given", "ask"])
+def test_sources_are_read_for_the_prompt(folder: Path, multi_turn: str) -> None:
+    spec = resolve(folder, {"multi_turn": multi_turn})
+    ((surveyed,), _) = survey_specs([spec])
+    for one in (spec, surveyed):
+        assert [source.asks_turns for source in one.datasets] == [multi_turn == "ask"]
+
+
+def test_specs_of_one_file_keep_their_own_mode(folder: Path) -> None:
+    specs = [resolve(folder, {"multi_turn": multi_turn}) for multi_turn in ("given", "ask", "given")]
+    surveyed, _ = survey_specs(specs)
+    assert [spec.datasets[0].asks_turns for spec in surveyed] == [False, True, False]
+    assert [spec.run_id for spec in surveyed] == [spec.run_id for spec in specs]
+
+
+def test_only_asking_turns_changes_the_run_id(folder: Path) -> None:
+    plain, given, ask = (resolve(folder, prompt).run_id for prompt in (None, {"multi_turn": "given"}, {"multi_turn": "ask"}))
+    assert plain == given != ask
 
 
 def test_command_line_sets_a_field_of_the_prompt(folder: Path) -> None:
@@ -75,6 +98,7 @@ def test_command_line_sets_a_field_of_the_prompt(folder: Path) -> None:
         ({"examples": [{"question": "q", "answer": 1}]}, "prompt.examples.0.answer: found 1; expected: text"),
         ({"examples": [{"question": "q", "answer": "a", "images": ["no.png"]}]}, "prompt.examples.0.images: no file "),
         ({"examples": [{"question": "q", "answer": "a", "images": ["https://host/a.png"]}]}, "prompt.examples.0.images: found "),
+        ({"multi_turn": "asked"}, "prompt.multi_turn: found 'asked'; expected: 'given' or 'ask'"),
         (["x"], "prompt: found ['x']; expected: a mapping"),
     ],
 )

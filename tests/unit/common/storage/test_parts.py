@@ -11,14 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import IntegrityError
-from common.records import Attempt, Outcome, VideoInput
+from common.records import Attempt, Outcome, TurnAnswer, VideoInput
 from common.storage.parts import OUTCOME_SCHEMA, decode_part, encode_part, to_table
 
 CONTRACT_COLUMNS = (
-    "sample_id, dataset, index, model, status, prediction, answer, target, response, attempts, error_code, error_message, "
+    "sample_id, dataset, index, model, status, prediction, answer, target, response, attempts, turns, error_code, error_message, "
     "finish_reason, prompt_tokens, output_tokens, truncated, video_input, worker, started_at, finished_at, metadata"
 )
 CONTRACT_ATTEMPT = "number, response, violations, finish_reason, temperature, seed, latency_s"
+CONTRACT_TURN = (
+    "number, response, prediction, target, attempts, finish_reason, prompt_tokens, output_tokens, temperature, seed, latency_s"
+)
 
 texts = st.text(max_size=20)
 times = st.integers(0, 4_000_000_000_000_000).map(lambda microseconds: microseconds / 1_000_000)
@@ -28,6 +31,19 @@ attempts = st.builds(
     number=st.integers(1, 20),
     response=texts,
     violations=st.lists(texts, max_size=2).map(tuple),
+    temperature=finite,
+    seed=st.none() | st.integers(-(2**63), 2**63 - 1),
+    latency_s=finite,
+)
+turns = st.builds(
+    TurnAnswer,
+    number=st.integers(1, 20),
+    response=texts,
+    prediction=texts,
+    target=st.none() | texts,
+    attempts=st.integers(1, 20),
+    finish_reason=st.sampled_from(["stop", None]),
+    output_tokens=st.none() | st.integers(0, 2**40),
     temperature=finite,
     seed=st.none() | st.integers(-(2**63), 2**63 - 1),
     latency_s=finite,
@@ -48,6 +64,7 @@ outcomes = st.builds(
     target=st.lists(texts, max_size=3).map(tuple),
     response=st.none() | texts,
     attempts=st.lists(attempts, max_size=3).map(tuple),
+    turns=st.lists(turns, max_size=2).map(tuple),
     error_code=st.none() | texts,
     error_message=st.none() | texts,
     prompt_tokens=st.none() | st.integers(0, 2**40),
@@ -88,7 +105,17 @@ def test_columns_match_the_contract() -> None:
     attempt = OUTCOME_SCHEMA.field("attempts").type.value_type
     assert ", ".join(OUTCOME_SCHEMA.names) == ", ".join(Outcome.model_fields) == CONTRACT_COLUMNS
     assert ", ".join(field.name for field in attempt) == ", ".join(Attempt.model_fields) == CONTRACT_ATTEMPT
+    turn = OUTCOME_SCHEMA.field("turns").type.value_type
+    assert ", ".join(field.name for field in turn) == ", ".join(TurnAnswer.model_fields) == CONTRACT_TURN
     assert to_table([]).schema == to_table([make_outcome()]).schema == OUTCOME_SCHEMA
+
+
+def test_part_without_turns_has_the_earlier_columns() -> None:
+    """Workers and producers of earlier versions accept only these columns."""
+    content = encode_part("run-1", 7, [make_outcome()])
+    earlier = [name for name in OUTCOME_SCHEMA.names if name != "turns"]
+    assert pq.ParquetFile(pa.BufferReader(content)).schema_arrow.names == earlier
+    assert decode_part(content, run_id="run-1", chunk=7) == (make_outcome(),)
 
 
 def test_nan_is_never_written() -> None:

@@ -95,6 +95,16 @@ def test_choices_column_of_a_tsv_gives_letters() -> None:
     ]
 
 
+def test_list_of_turns_is_a_conversation_if_turns_are_asked() -> None:
+    (sample,) = read_surveyed(INPUTS / "turns.tsv", asks_turns=True)
+    assert show_messages(sample) == [
+        ("user", ["red.png", "What colour is it?"]),
+        ("assistant", ["red"]),
+        ("user", ["And is it round?"]),
+    ]
+    assert (sample.target, sample.kind, sample.fault) == (("No",), "yes_no", None)
+
+
 @pytest.mark.parametrize(
     ("name", "code", "message"),
     [

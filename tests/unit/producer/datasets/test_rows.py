@@ -10,7 +10,17 @@ from common.records import Media
 from tests.support.datasets import fault_of, read_one, read_rows, read_unsurveyed
 
 # Fields that planning and later waves set, and the identity.
-LATER = {"sample_id", "group", "messages", "request_digest", "twins", "made_before", "violations_before"}
+LATER = {
+    "sample_id",
+    "group",
+    "messages",
+    "request_digest",
+    "twins",
+    "made_before",
+    "violations_before",
+    "turn_targets",
+    "turn_before",
+}
 
 
 def test_row_becomes_a_sample(tmp_path: Path) -> None:

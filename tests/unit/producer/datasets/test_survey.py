@@ -288,6 +288,36 @@ def test_survey_keeps_the_run_id(folder: Path) -> None:
 
 
 CONVERSATION = {"messages": [{"role": "user", "content": "1?"}]}
+ANSWERED = {"messages": [*CONVERSATION["messages"], {"role": "assistant", "content": "one"}, {"role": "user", "content": "2?"}]}
+UNANSWERED = {"messages": [*CONVERSATION["messages"], {"role": "user", "content": "2?"}]}
+
+
+@pytest.mark.parametrize(
+    ("multi_turn", "rows", "hints"),
+    [
+        ("given", [CONVERSATION], []),
+        ("ask", [CONVERSATION], []),
+        (
+            "given",
+            [CONVERSATION, ANSWERED],
+            [(1, "each row is one request, with the written answers to its earlier turns; prompt:")],
+        ),
+        ("ask", [ANSWERED, UNANSWERED], [(2, "the written answers to the earlier turns of 1 rows are not sent")]),
+        ("ask", [UNANSWERED], [(1, "and each request contains the model's own answers to the earlier turns")]),
+    ],
+)
+def test_rows_with_several_turns_are_reported(
+    folder: Path, multi_turn: str, rows: list[Fields], hints: list[tuple[int, str]]
+) -> None:
+    write(folder, rows)
+    spec = {"model": "echo", "datasets": [{"path": "rows.jsonl"}], "prompt": {"multi_turn": multi_turn}}
+    (folder / "spec.yaml").write_text(json.dumps(spec))
+    with capture_logs() as lines:
+        _, notices = survey_specs(read_specs(folder / "spec.yaml"))
+    assert [(line["event"], line["log_level"]) for line in lines] == [("dataset.several_turns", "info")] * len(hints)
+    for notice, (count, hint) in zip(notices, hints, strict=True):
+        assert notice.rows == count
+        assert hint in notice.hint
 
 
 @pytest.mark.parametrize(

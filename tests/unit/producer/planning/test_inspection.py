@@ -124,6 +124,28 @@ def test_number_of_shown_rows_is_chosen(rows: int, shown: int) -> None:
     assert len(inspect(INPUTS / "options.tsv", rows=rows).first_rows) == shown
 
 
+def test_lists_of_turns_are_shown_as_asked(tmp_path: Path) -> None:
+    found = inspect(write(tmp_path, [{"question": ["One?", "Two?"], "answer": ["1", "2"]}]))
+    assert yaml.safe_load(found.lines or "")["prompt"] == {"multi_turn": "ask"}
+    assert [message.content for message in found.first_rows[0].messages] == [("One?",), ("Two?",)]
+    assert [(notice.event, notice.rows) for notice in found.notices] == [("dataset.several_turns", 1)]
+    assert found.adopted == ("prompt: {multi_turn: ask}: questions are lists of turns",)
+
+
+def test_single_list_among_questions_is_a_fault(tmp_path: Path) -> None:
+    found = inspect(write(tmp_path, [{"question": "['One?', 'Two?']"}, {"question": "Why?"}]))
+    assert [(fault.code, fault.rows) for fault in found.faults] == [("bad_field", 1)]
+    assert "prompt" not in yaml.safe_load(found.lines or "")
+
+
+def test_conversations_with_several_turns_are_reported(tmp_path: Path) -> None:
+    turns = [{"role": role, "content": "x"} for role in ("user", "assistant", "user")]
+    found = inspect(write(tmp_path, [{"messages": turns}, {"messages": turns[:1]}]))
+    (notice,) = found.notices
+    assert (notice.event, notice.rows) == ("dataset.several_turns", 1)
+    assert "prompt: {multi_turn: ask} asks the turns one after the other" in notice.hint
+
+
 def test_faulty_row_is_shown_without_messages(tmp_path: Path) -> None:
     found = inspect(write(tmp_path, [{"answer": "x"}, {"question": "Why?"}, {"question": " "}]))
     assert [(row.fault is None, len(row.messages)) for row in found.first_rows] == [(False, 0), (True, 1), (False, 0)]

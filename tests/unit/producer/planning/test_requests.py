@@ -6,7 +6,7 @@ import pytest
 
 from common.errors import ConfigError
 from common.prompts.messages import digest_request, render_messages
-from common.records import Fault, Media, Sample
+from common.records import Fault, Media, Message, Sample
 from common.spec.prompts import PromptSpec
 from producer.planning.requests import render_samples
 from tests.support.planning import make_sample, make_samples, make_spec
@@ -65,6 +65,39 @@ def test_name_that_one_dataset_lacks_is_a_config_error() -> None:
     samples = [*(make_sample(number, metadata={"topic": "t"}) for number in range(3)), *make_samples(3, dataset="other")]
     with pytest.raises(ConfigError, match="dataset 'other': no row can be rendered"):
         render(samples, "rows", "other", template="{{ topic }} {{ question }}")
+
+
+WRITTEN = (
+    Message(role="system", content=("Own.",)),
+    Message(role="user", content=("One?",)),
+    Message(role="assistant", content=(" written ",)),
+    Message(role="user", content=("Two?",)),
+    Message(role="assistant", content=()),
+    Message(role="user", content=("Three?",)),
+)
+
+
+def test_asked_turns_keep_the_written_answers() -> None:
+    unanswered = tuple(message for message in WRITTEN if message.role != "assistant")
+    samples = [make_sample(0, messages=WRITTEN), make_sample(1, messages=unanswered), make_sample(2)]
+    assert [sample.turn_targets for sample in render(samples, multi_turn="ask")] == [("written", None), (), ()]
+    assert {sample.turn_targets for sample in render(samples[:1])} == {()}
+
+
+def test_written_answers_do_not_count_in_an_asked_request() -> None:
+    other = tuple(message.model_copy(update={"content": ("x",)}) if message.role == "assistant" else message for message in WRITTEN)
+    samples = [make_sample(0, messages=WRITTEN), make_sample(1, messages=other)]
+    assert len({sample.request_digest for sample in render(samples, multi_turn="ask")}) == 1
+    assert len({sample.request_digest for sample in render(samples)}) == 2
+
+
+def test_empty_asked_turn_is_a_fault_that_names_it() -> None:
+    turns = [{"role": "user", "text": "{{ hint }} "}, {"role": "user", "text": "{{ question }}"}]
+    samples = [make_sample(0), make_sample(1, hint="Look.")]
+    first, second = render(samples, turns=turns, multi_turn="ask")
+    message = "row 0: the prompt gives an empty message as turn 1 for this row; expected a text or media"
+    assert first.fault == Fault(code="bad_field", message=message)
+    assert second.fault is None
 
 
 @pytest.mark.parametrize("prompt", [{"template": "{{ hint }} "}, {"turns": [{"role": "user", "text": "{{ hint }} "}]}])

@@ -19,7 +19,7 @@ from tests.support.planning import make_outcome, make_sample, make_samples, make
 
 # Result columns are a public interface: scripts of users depend on their names and order.
 COLUMNS = [
-    *("sample_id", "dataset", "index", "model", "status", "prediction", "answer", "target", "response", "attempts"),
+    *("sample_id", "dataset", "index", "model", "status", "prediction", "answer", "target", "response", "attempts", "turns"),
     *("error_code", "error_message", "finish_reason", "prompt_tokens", "output_tokens", "truncated", "video_input"),
     *("worker", "started_at", "finished_at", "metadata"),
 ]

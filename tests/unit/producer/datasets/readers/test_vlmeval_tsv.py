@@ -26,7 +26,17 @@ def write(folder: Path, *rows: dict[str, Any]) -> Path:
 
 
 # Fields that planning and later waves set, and the identity.
-LATER = {"sample_id", "group", "messages", "request_digest", "twins", "made_before", "violations_before"}
+LATER = {
+    "sample_id",
+    "group",
+    "messages",
+    "request_digest",
+    "twins",
+    "made_before",
+    "violations_before",
+    "turn_targets",
+    "turn_before",
+}
 
 
 def read(path: Path, **source: Any) -> list[Sample]:

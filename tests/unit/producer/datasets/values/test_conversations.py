@@ -13,19 +13,19 @@ from producer.datasets.media import MediaKind, Place, Reference, read_references
 from producer.datasets.values.conversations import Conversation, read_conversation
 
 
-def read(value: Any, *own: str) -> Conversation:
+def read(value: Any, *own: str, asks_turns: bool = False) -> Conversation:
     """Read a conversation of a row with these own media. The ending .mp4 makes a video."""
     references = [refer(name, "video" if name.endswith(".mp4") else "image", "/m") for name in own]
 
     def read_media(value: Any, kind: MediaKind) -> list[Reference]:
         return read_references(value, kind, Place("set.jsonl", b"", None), "/m")
 
-    return read_conversation(value, references, read_media)
+    return read_conversation(value, references, read_media, asks_turns=asks_turns)
 
 
-def show(value: Any, *own: str) -> list[tuple[str, list[str]]]:
+def show(value: Any, *own: str, asks_turns: bool = False) -> list[tuple[str, list[str]]]:
     """Return (role, content) of each message. Media are shown as ``(name)``."""
-    conversation = read(value, *own)
+    conversation = read(value, *own, asks_turns=asks_turns)
     names = [f"({reference.key.partition(':')[2]})" for reference in conversation.media]
     messages = conversation.messages
     return [(message.role, [names[part] if isinstance(part, int) else part for part in message.content]) for message in messages]
@@ -191,6 +191,65 @@ def test_unusable_conversation_is_a_named_fault(value: Any, own: tuple[str, ...]
     assert message in str(caught.value)
 
 
+ASKED: dict[str, tuple[Any, tuple[str, ...], list[tuple[str, list[str]]]]] = {
+    "written answers": (
+        llava("1?", "one", "2?", "two"), (), [("user", ["1?"]), ("assistant", ["one"]), ("user", ["2?"])],
+    ),
+    "no answers": ([*ask("1?"), *ask("2?"), *ask("3?")], (), [("user", ["1?"]), ("user", ["2?"]), ("user", ["3?"])]),
+    "only the last answer": (
+        [*ask("1?"), *ask("2?"), {"role": "assistant", "content": "two"}], (), [("user", ["1?"]), ("user", ["2?"])],
+    ),
+    "empty answer": (
+        [*ask("1?"), {"role": "assistant", "content": None}, *ask("2?")],
+        (),
+        [("user", ["1?"]), ("assistant", []), ("user", ["2?"])],
+    ),
+    "system message": (
+        [{"role": "system", "content": "s"}, *ask("1?"), *ask("2?")], (), [("system", ["s"]), ("user", ["1?"]), ("user", ["2?"])],
+    ),
+    "own media without marker": (
+        [{"role": "system", "content": "s"}, *ask("1?"), *ask("2?")],
+        ("a.png",),
+        [("system", ["s"]), ("user", ["(a.png)", "1?"]), ("user", ["2?"])],
+    ),
+    "media in a later turn": (
+        [*ask("1?"), *ask(image_part("b.png"), "2?")], (), [("user", ["1?"]), ("user", ["(b.png)", "2?"])],
+    ),
+    "single turn": (ask("1?"), ("a.png",), [("user", ["(a.png)", "1?"])]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("value", "own", "messages"), ASKED.values(), ids=ASKED)
+def test_asked_conversation_becomes_messages(value: Any, own: tuple[str, ...], messages: list[tuple[str, list[str]]]) -> None:
+    assert show(value, *own, asks_turns=True) == messages
+
+
+DIRTY: dict[str, tuple[Any, str]] = {
+    "two questions beside an answered one": (
+        [*llava("1?", "one"), *ask("2?"), *ask("3?")], "turns 3 and 4 are both of the user; expected the turns of user",
+    ),
+    "two answers": (
+        [*llava("1?", "one"), {"role": "assistant", "content": "x"}, *ask("2?")], "turns 2 and 3 are both of the assistant",
+    ),
+    "system in the middle": ([*ask("1?"), {"role": "system", "content": "s"}, *ask("2?")], "turn 2 is a system message"),
+    "answer first": ([{"role": "assistant", "content": "x"}, *ask("1?")], "turn 1 is of the assistant"),
+    "empty question": ([*ask("1?"), *ask(" "), *ask("3?")], "turn 2 is empty; expected a text or media"),
+    "only an answer": ([{"role": "assistant", "content": "x"}], "no turn is of the user"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("value", "message"), DIRTY.values(), ids=DIRTY)
+def test_dirty_asked_conversation_is_a_named_fault(value: Any, message: str) -> None:
+    with pytest.raises(SampleError) as caught:
+        read(value, asks_turns=True)
+    assert message in str(caught.value)
+
+
+def test_fault_of_unanswered_turns_names_the_option() -> None:
+    with pytest.raises(SampleError, match=r"a row of its own; prompt: \{multi_turn: ask\} asks them one after the other$"):
+        read([*ask("1?"), *ask("2?")])
+
+
 @given(st.lists(st.integers(1, 4), max_size=8), st.text("ab \n", max_size=4))
 def test_numbered_markers_place_their_media(numbers: list[int], between: str) -> None:
     """Each image and video of the row is sent at least once, at the place of its markers, and the text keeps no markers."""
@@ -209,10 +268,10 @@ VALUES = st.recursive(
 )
 
 
-@given(VALUES)
-def test_any_value_gives_messages_or_sample_error(value: Any) -> None:
+@given(VALUES, st.booleans())
+def test_any_value_gives_messages_or_sample_error(value: Any, asks_turns: bool) -> None:
     with suppress(SampleError):
-        assert read(value).messages
+        assert read(value, asks_turns=asks_turns).messages
 
 
 def test_media_of_parts_are_references() -> None:
