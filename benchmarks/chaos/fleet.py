@@ -82,8 +82,7 @@ class Command:
 class ChaosFleet:
     """All started processes, the scheduled actions, and the observed runs. One thread calls ``tick`` repeatedly.
 
-    ``doomed`` counts the producers that are scheduled to be killed but have not been killed, because it is too early or
-    because they had already ended.
+    ``doomed`` counts the producers that are scheduled to be killed, and that still run or exited before the kill.
     """
 
     folder: Path

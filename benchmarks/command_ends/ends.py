@@ -1,4 +1,4 @@
-"""How a command is ended, chosen by a seed, and what is unexpected about its end."""
+"""The seeded choice of how a command ends, and the check of its end."""
 
 import random
 import signal
@@ -39,7 +39,7 @@ class End(NamedTuple):
 
 
 def draw_way(seed: int, command: Command, number: int) -> Way:
-    """Return the way of the ``number``-th end of a command: each kind with the same chance, at a uniform moment."""
+    """Return how the ``number``-th end of a command happens. All kinds are equally likely, and the moment is uniform."""
     chance = random.Random(f"{seed} {command.line} {number}")
     return Way(chance.choice((None, signal.SIGINT, signal.SIGTERM)), chance.random())
 
@@ -47,19 +47,19 @@ def draw_way(seed: int, command: Command, number: int) -> Way:
 def find_oddities(command: Command, end: End) -> list[str]:
     """Return descriptions of everything unexpected about an end. The list is empty for a clean end."""
     odd = [f"its output has {text!r}" for text in _FORBIDDEN if text in end.output]
-    odd += [f"after its end runs {process}" for process in end.left]
+    odd += [f"still runs after its end: {process}" for process in end.left]
     if end.code is None:
         return [*odd, "it did not end within the deadline"]
     codes = command.codes if end.sent is None or end.was_ready else command.codes_after_signal
     if end.code not in codes:
         odd.append(f"exit code {end.code}, expected {' or '.join(map(str, sorted(codes)))}")
     elif end.code == INTERRUPTED and INTERRUPT_MESSAGE not in end.output:
-        odd.append("exit code 130 without the message")
+        odd.append("exit code 130 without the message of an interrupt")
     return odd
 
 
 class Progress:
-    """The rate of ends, and the time left. Each command is ended ``ends`` times.
+    """The rate of ends, and the remaining time. Each command is ended ``ends`` times.
 
     ``costs`` maps each command to the seconds that one of its ends takes. Only the proportions of the costs matter, because the
     time left is computed from the time that the ends so far have taken.

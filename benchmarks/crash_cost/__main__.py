@@ -12,10 +12,10 @@ c  three poison samples in different chunks
 d  as b, with a latency of 10 s
 e  a poison sample at which the engine stops answering
 f  random SIGKILL and SIGTERM of workers, launchers and engine children while slow samples run
-g  a poison sample whose worker is ended by SIGKILL, as by an out-of-memory killer that the system does not count; and one whose
-   worker is ended by the out-of-memory killer of its control group, if this process may create a group
+g  a poison sample at which the worker gets SIGKILL, as from an out-of-memory killer without a counter; then a poison sample at
+   which the out-of-memory killer of the control group ends the worker, if this process may create a control group
 
-The limits of b to e are a factor of (clean time + loads). The clean time is measured in the same fleet. In c, three poison
+Each time limit of b to e is a factor times (clean time + loads). The clean time is measured in the same fleet. In c, three poison
 samples may take three times the loads and deaths of one. In e, each load includes the time until a stall is detected.
 """
 

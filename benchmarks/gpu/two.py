@@ -2,7 +2,7 @@
 
     python -m benchmarks.gpu.two [--parts rate,kill | both,kill] [--samples 2048,4096] [--out FOLDER] [--tiny --gpus none]
 
-rate: the ratio of samples/s between ``workers start --gpus 0,1`` and ``--gpus 0``, with pictures that are in no cache and
+rate: the ratio of samples/s between ``workers start --gpus 0,1`` and ``--gpus 0``, with pictures that are not cached and
    64 tokens.
 both: only the rate of two GPUs. If ``kill`` follows, the rate of the survivor serves as the rate of one GPU, and each worker
    is loaded only once.
@@ -36,7 +36,7 @@ from common.ledger.worker_registry import WorkerRecord
 from producer.results.collect import collect_outcomes
 from workers.supervisor.gpus import list_gpus, list_users
 
-_KILL_AFTER = 0.25  # of the chunks are done
+_KILL_AFTER = 0.25  # share of the chunks that are done before the kill
 _POLL_S = 0.05
 
 
@@ -140,7 +140,7 @@ def find_places(fleet: GpuFleet) -> dict[int, list[dict[str, str]]]:
 def find_place(pid: int, workers: dict[int, str]) -> dict[str, str]:
     try:
         process = psutil.Process(pid)
-        worker = next((workers[one.pid] for one in (process, *process.parents()) if one.pid in workers), "not one of this fleet")
+        worker = next((workers[one.pid] for one in (process, *process.parents()) if one.pid in workers), "not in this fleet")
         return {
             "process": f"{process.name()} {pid}",
             "worker": worker,

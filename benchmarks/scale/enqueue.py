@@ -1,7 +1,7 @@
 """Generate a dataset, enqueue it in a separate process, and measure that process. Part of ``benchmarks.scale``.
 
-The process is ``producer enqueue``. So its time includes the start of the process, the digest of the files, the survey, rendering,
-the shuffle, writing the plan to a local store, opening the run in Redis, and publishing a message for each chunk.
+The process is ``producer enqueue``. Its time therefore includes the start of the process, the digest of the files, the survey,
+rendering, the shuffle, writing the plan to a local store, opening the run in Redis, and publishing a message for each chunk.
 """
 
 import json

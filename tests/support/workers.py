@@ -61,7 +61,7 @@ def read_samples(worker: Worker, run_id: str, number: int = 0) -> list[Sample]:
 
 
 class Exited(BaseException):
-    """An exception in place of the end of the process."""
+    """An exception that tests raise instead of ending the process."""
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ ROW_CASES = list_row_cases()
 COMMAND_CASES = [case for topic in COMMAND_TOPICS for case in topic.cases if isinstance(case, CommandCase)]
 DESCRIBING = "tests.support.faults.bad_input.engine:DescribingEngine"
 
-# No media of these cases exist, so enqueueing refuses their datasets unless only the workers have the files.
+# The media of these cases do not exist. `enqueue` refuses such datasets, unless only the workers can read the files.
 _AWAY = {"missing file", "broken link", "path through a file", "video", "number as media", "id of a clip without a file"}
 
 Ended = dict[str, list[Outcome]]

@@ -1,4 +1,4 @@
-"""Commands get SIGKILL or SIGINT at each of their steps: a repetition of the command completes the work.
+"""Commands get SIGKILL or SIGINT at each of their steps. Running the same command again completes the work.
 
 ``tests/integration/test_producer_commands.py`` also kills ``enqueue``, and checks the state that it leaves.
 """

@@ -1,6 +1,6 @@
-"""A worker's clock jumps, or is wrong by minutes or hours: leases use the clock of Redis, and no sample is lost or repeated.
+"""A worker's clock jumps, or is wrong by minutes or hours: leases use the clock of Redis, and samples are not lost or repeated.
 
-The times that a worker writes into outcomes (``started_at``, ``finished_at``) come from its own clock, right or wrong.
+The times that a worker writes into outcomes (``started_at``, ``finished_at``) come from its own clock, even if that clock is wrong.
 """
 
 import os

@@ -130,7 +130,7 @@ def test_continued_worker_without_successor_keeps_its_chunks(clean_fleet: Fleet)
     run_id = enqueue_rows(fleet, MODEL, make_rows(SAMPLES), chunk=CHUNK_SAMPLES)
     with stop_one(fleet, run_id, started) as stopped:
         wait_until(lambda: stopped.chunk in fleet.ledger.find_pending(run_id), "the lease to expire")
-        wait_until(lambda: not fleet.workers(MODEL), "the worker's presence to expire")
+        wait_until(lambda: not fleet.workers(MODEL), "the worker's record to expire")
     assert_run_is_sound(fleet, run_id)
     assert set(read_asked(fleet).values()) == {1}
     assert_completes_another_run(fleet, stopped.worker, 1)

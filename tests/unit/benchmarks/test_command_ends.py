@@ -76,7 +76,7 @@ def test_clean_end_has_no_oddity(command: Command, end: End) -> None:
         (STATUS._replace(code=1), End(0, ""), "exit code 0, expected 1"),
         (WATCH, End(0, ""), "exit code 0, expected 130"),
         (START, End(130, INTERRUPT_MESSAGE, BY_TERM, was_ready=True), "exit code 130, expected 0"),
-        (START, End(0, "", BY_INT, left=("redis",)), "after its end runs redis"),
+        (START, End(0, "", BY_INT, left=("redis",)), "still runs after its end: redis"),
         (BROKEN, End(1, "", BY_INT), "exit code 1, expected 0 or 2 or 130"),
         (STATUS, End(0, "Traceback (most recent call last):"), "its output has 'Traceback'"),
         (STATUS, End(0, "terminate called without an active exception"), "its output has 'terminate called'"),

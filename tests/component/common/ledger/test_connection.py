@@ -24,7 +24,7 @@ from tests.support.ledger import RUN, make_plan
 
 
 def cut_handshakes(monkeypatch: pytest.MonkeyPatch, count: int) -> list[int]:
-    """Make Redis close the next ``count`` connections during their handshake. Return a list with an entry for each."""
+    """Make Redis close the next ``count`` connections during their handshake. Return a list that gets one entry per connection."""
     handshake, cut = redis.Connection.on_connect_check_health, list[int]()
 
     def cut_or_shake(connection: redis.Connection, check_health: bool = True) -> None:

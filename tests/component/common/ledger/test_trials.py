@@ -123,11 +123,11 @@ def test_one_quarantined_chunk_is_leased_at_a_time(patient: Ledger) -> None:
 
 def test_repeated_refusal_does_not_change_the_expired_lease(ledger: Ledger, patient: Ledger) -> None:
     strike(patient, 0, times=1)
-    silent = acquire(ledger)
+    expired = acquire(ledger)
     wait_until(lambda: 0 in ledger.find_pending(RUN), "the lease to expire")
     for _ in range(3):
         assert patient.acquire(RUN, 0, "gpu1@a", takes_struck=False) is None
-    assert ledger.renew(RUN, [silent]) == [], "no worker has taken the chunk over"
+    assert ledger.renew(RUN, [expired]) == [], "no worker has taken the chunk over"
 
 
 def test_deaths_count_against_the_group_that_ran(patient: Ledger) -> None:
