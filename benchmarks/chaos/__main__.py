@@ -12,7 +12,7 @@ includes its restart. Those takeovers are listed separately and have no limit. T
 death or stop of a holder to the next lease of the chunk. Attempts are redone after a kill, after a stop of a worker, and after
 a rebuild of the ledger.
 
-The exit code is 1 if a sample is lost or double, if a run did not end or is inconsistent, if a process remains after the drain,
+The exit code is 1 if a sample is lost or duplicated, if a run did not end or is inconsistent, if a process remains after the drain,
 or if the 99th percentile of takeovers is over 20 s. It is 130 after an interrupt. Settings come from ``FLEET_*`` variables.
 """
 
@@ -224,8 +224,8 @@ class Display:
 
 def find_wrongs(fleet: ChaosFleet, verdict: Verdict, processes_left: int) -> list[str]:
     wrongs = [*verdict.wrongs]
-    if verdict.lost or verdict.double:
-        wrongs.append(f"{verdict.lost} samples lost, {verdict.double} double")
+    if verdict.lost or verdict.duplicated:
+        wrongs.append(f"{verdict.lost} samples lost, {verdict.duplicated} duplicated")
     wrongs += [f"{run.run_id or run.spec_path.name} did not end" for run in fleet.runs if not run.ended]
     p99 = find_percentile(fleet.takeovers.took_s, 0.99)
     if p99 is not None and p99 > TAKEOVER_LIMIT_S:
@@ -255,7 +255,7 @@ def print_table(asked: argparse.Namespace, fleet: ChaosFleet, struck: Counter[st
         ("samples", verdict.samples),
         *sorted(verdict.outcomes.items()),
         ("lost", verdict.lost),
-        ("double", verdict.double),
+        ("duplicated", verdict.duplicated),
         ("attempts", attempts),
         ("attempts redone", redone),
         ("attempts redone per kill", f"{redone / kills:.1f}" if kills else "-"),

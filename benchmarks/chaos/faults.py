@@ -219,7 +219,7 @@ FAULTS = {
     "worker drained": Fault(terminate_worker, 5),
     "connections cut": Fault(cut_connections, 5),
     "messages lost": Fault(lose_messages, 4),
-    "messages doubled": Fault(ring_again, 4),
+    "messages duplicated": Fault(ring_again, 4),
     "malformed messages": Fault(send_bogus, 3),
     "run enqueued again": Fault(enqueue_again, 3),
     "ledger rebuilt": Fault(rebuild_ledger, 2),

@@ -195,7 +195,7 @@ class GpuFleet:
             for outcome in collect_outcomes(run_id, self.store)
         )
         is_whole = verdict.samples == asking.samples and dict(verdict.outcomes) == {"ok": asking.samples}
-        if not is_whole or verdict.lost or verdict.double or verdict.wrongs or wrong_lengths:
+        if not is_whole or verdict.lost or verdict.duplicated or verdict.wrongs or wrong_lengths:
             sys.exit(f"{asking.name} failed the check: {verdict}, {wrong_lengths} wrong answer lengths; log:\n{self.read_log()}")
 
 

@@ -115,7 +115,7 @@ class Pair:
         self.report.say("chunks taken over", len(takeovers.took_s))
         self.report.say("takeover s, median", median(takeovers.took_s or [0.0]))
         self.report.say("takeover s, longest", max(takeovers.took_s, default=0.0), "<= 20")
-        self.report.say("lost or double", 0, "0")  # otherwise `check` exits the program
+        self.report.say("lost or duplicated", 0, "0")  # otherwise `check` exits the program
         self.fleet.stop_workers()
 
 

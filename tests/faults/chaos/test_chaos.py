@@ -45,7 +45,7 @@ def test_random_kills_do_not_lose_or_duplicate_samples() -> None:
     code, output = run_soak({**os.environ, **settings})
     assert code == 0, output
     table = {name.strip(): value for name, value in re.findall(r"^(.+?) {2,}(\S.*)$", output, re.MULTILINE)}
-    assert (table["lost"], table["double"]) == ("0", "0"), output
+    assert (table["lost"], table["duplicated"]) == ("0", "0"), output
     assert int(table["kills"]) >= MIN_KILLS, output
     assert table["processes left after the drain"] == "0", output
 
@@ -58,10 +58,10 @@ def test_soak_reports_lost_samples_and_differing_ledger(fleet: Fleet) -> None:
         for chunk in range(3):
             run_chunk(worker, run_id, chunk)
     whole = judge_run(run_id, fleet.store, fleet.ledger)
-    assert (whole.outcomes, whole.lost, whole.double, whole.wrongs) == ({"ok": 48}, 0, 0, [])
+    assert (whole.outcomes, whole.lost, whole.duplicated, whole.wrongs) == ({"ok": 48}, 0, 0, [])
 
     fleet.ledger.client.hincrby(run_keys(run_id).counts, "0:3", 1)
-    assert judge_run(run_id, fleet.store, fleet.ledger).double == 1
+    assert judge_run(run_id, fleet.store, fleet.ledger).duplicated == 1
     (fleet.folder / "store" / part_key(run_id, 1, 1)).unlink()
     broken = judge_run(run_id, fleet.store, fleet.ledger)
     assert broken.lost == 16
