@@ -1,4 +1,4 @@
-"""The chaos soak: inject random faults into a fleet for minutes, and check that no sample is lost or counted twice.
+"""The chaos soak: inject random faults into a fleet, and check that samples are not lost or counted twice.
 
     python -m benchmarks.chaos --seed 1 --minutes 3 --samples 10000 [--workers 6] [--every 5]
 
@@ -9,7 +9,7 @@ of the fleet does not permit. After ``--minutes`` or ``--kills``, the faults sto
 
 At any moment, at least one echo worker is not affected by a fault. The tiny model has a single worker, so a takeover of its chunks
 includes its restart. Those takeovers are listed separately and have no limit. The duration of a takeover is the time from the
-death or stop of a holder to the next lease of the chunk. Attempts are redone after a kill, after a stop of a worker, and after
+death or stop of a holder to the next lease of the chunk. Attempts are repeated after a kill, after a stop of a worker, and after
 a rebuild of the ledger.
 
 The exit code is 1 if a sample is lost or duplicated, if a run did not end or is inconsistent, if a process remains after the drain,
@@ -178,7 +178,7 @@ class Display:
             self._status.start()
 
     def begin(self, struck: Counter[str]) -> None:
-        """Start the clock. ``struck`` counts the faults and is updated by the caller."""
+        """Start the timer. ``struck`` counts the faults and is updated by the caller."""
         self._begun_at, self._struck = time.monotonic(), struck
 
     @property

@@ -1,4 +1,4 @@
-"""The engine of the chaos soak: it wraps another engine, has a child process that can be killed, and records all requests."""
+"""An engine for the chaos soak. It wraps another engine, has a child process that can be killed, and records all requests."""
 
 import asyncio
 import os

@@ -5,7 +5,7 @@
 The benchmark starts a Redis, a local store and runs of an echo engine. It ends each command of ``commands.COMMANDS`` ``--ends``
 times, with ``--jobs`` commands at the same time. The seed chooses how each command ends: without a signal, by SIGINT, or by
 SIGTERM. The moment of a signal is uniform over the command's normal run time. The run time starts when the command handles
-signals. A signal that arrives before, while the interpreter starts, would have its default effect.
+signals. Earlier signals, while the interpreter starts, would have their default effect, so the benchmark does not send any.
 
 An end is odd in each of these cases:
 

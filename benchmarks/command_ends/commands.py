@@ -30,7 +30,7 @@ class Command(NamedTuple):
 
     @property
     def codes_after_signal(self) -> frozenset[int]:
-        """The exit codes after one signal. A launcher that drains has 0."""
+        """The exit codes after one signal. A launcher that drains exits with 0."""
         return self.codes | ({INTERRUPTED, 0} if self.line.startswith("workers start") else {INTERRUPTED})
 
 

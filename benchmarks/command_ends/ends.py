@@ -14,8 +14,8 @@ _FORBIDDEN = ("Traceback", "terminate called", "Exception ignored", "Fatal Pytho
 class Way(NamedTuple):
     """How a command is ended.
 
-    The command gets the signal ``by`` after this ``fraction`` of its normal run time. If ``by`` is ``None``, the command gets no
-    signal, except that a command that runs until a signal gets SIGTERM once it is ready.
+    The command gets the signal ``by`` after this ``fraction`` of its normal run time. If ``by`` is ``None``, the command does
+    not get a signal, except that a command that runs until a signal gets SIGTERM once it is ready.
     """
 
     by: signal.Signals | None
@@ -39,7 +39,7 @@ class End(NamedTuple):
 
 
 def draw_way(seed: int, command: Command, number: int) -> Way:
-    """Return how the ``number``-th end of a command happens. All kinds are equally likely, and the moment is uniform."""
+    """Draw the kind and the moment of a command's ``number``-th end. All kinds are equally likely. The moment is uniform."""
     chance = random.Random(f"{seed} {command.line} {number}")
     return Way(chance.choice((None, signal.SIGINT, signal.SIGTERM)), chance.random())
 
@@ -62,7 +62,7 @@ class Progress:
     """The rate of ends, and the remaining time. Each command is ended ``ends`` times.
 
     ``costs`` maps each command to the seconds that one of its ends takes. Only the proportions of the costs matter, because the
-    time left is computed from the time that the ends so far have taken.
+    remaining time is scaled by the time that the previous ends took.
     """
 
     def __init__(self, costs: dict[str, float], ends: int) -> None:

@@ -108,7 +108,7 @@ class Killed(NamedTuple):
 
 def kill_and_measure(fleet: CostFleet, scale: Scale, clean: Ended, victim: str, number: int) -> Killed:
     """Kill one of two workers, or its engine's child, in the middle of a run."""
-    fleet.restart_launchers()  # a launcher restarts a worker later after each death in a row
+    fleet.restart_launchers()  # a launcher waits longer after each consecutive death of a worker
     warm_up_again(fleet)
     deaths, started_s = fleet.count_deaths(), time.monotonic()
     run_id = fleet.enqueue(f"{victim} {number}".replace(" ", "-"), KILL_SAMPLES, {})
@@ -125,7 +125,7 @@ def kill_and_measure(fleet: CostFleet, scale: Scale, clean: Ended, victim: str, 
 
 
 def compare_rates(answers: Sequence[float], killed_at: float, back_at: float) -> float:
-    """Return a worker's rate between a kill and the victim's return, divided by its rate before.
+    """Return a worker's rate between a kill and the victim's return, divided by its rate before the kill.
 
     ``answers`` are the sorted times of its answers. The first and the last ``EDGE_S`` do not count, because the engine is not
     full then.

@@ -4,7 +4,7 @@
 
 rate: the ratio of samples/s between ``workers start --gpus 0,1`` and ``--gpus 0``, with pictures that are not cached and
    64 tokens.
-both: only the rate of two GPUs. If ``kill`` follows, the rate of the survivor serves as the rate of one GPU, and each worker
+both: only the rate of two GPUs. If ``kill`` follows, the rate of the survivor is used as the rate of one GPU, and each worker
    is loaded only once.
 kill: ``kill -9`` of the engine process of one of two workers in the middle of a run, and the time until the other worker takes
    its chunks over.

@@ -28,7 +28,7 @@ class GpuLook:
 
 
 class GpuWatch:
-    """Measures every GPU until the ``with`` block ends. Does not record anything without a driver."""
+    """Measures every GPU until the ``with`` block ends. Without a driver, it does not record anything."""
 
     def __init__(self) -> None:
         self._looks: list[GpuLook] = []

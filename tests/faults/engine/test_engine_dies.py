@@ -1,6 +1,6 @@
 """Engines die, or libraries raise unexpected exceptions: the worker continues or restarts.
 
-The run completes with sound results.
+The run completes with correct results.
 """
 
 from collections import Counter

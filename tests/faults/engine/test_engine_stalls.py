@@ -1,4 +1,4 @@
-"""An engine stops answering: its worker restarts, and the run completes with sound results.
+"""An engine stops answering: its worker restarts, and the run completes with correct results.
 
 An engine that is only slow is not restarted.
 """

@@ -43,7 +43,7 @@ def shared_fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 
 @pytest.fixture(scope="module")
 def run_id(shared_fleet: Fleet) -> str:
-    """Run all row cases in one run, each case as a separate dataset. Assert that its results are sound, and return its id."""
+    """Run all row cases in one run, each case as a separate dataset. Assert that its results are correct, and return its id."""
     sources = [write_case(shared_fleet.folder / "cases" / slugify(case.name), case) for case in ROW_CASES]
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(lines, "LINE_LIMIT_BYTES", LONGEST_LINE_BYTES)

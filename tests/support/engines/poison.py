@@ -40,7 +40,7 @@ def write_poisoned_profile(fleet: Fleet, how: str) -> None:
 
 
 def assert_only_poison_failed(fleet: Fleet, run_id: str, poisons: set[str]) -> None:
-    """Assert that the run completed with sound results, and that exactly the samples with these indexes failed.
+    """Assert that the run completed with correct results, and that exactly the samples with these indexes failed.
 
     Their error code must be ``engine_crashed``.
     """

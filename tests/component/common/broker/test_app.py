@@ -129,7 +129,7 @@ def test_full_redis_rejects_messages_with_reason(client: redis.Redis, redis_url:
         client.config_set("maxmemory", 0)
 
 
-def test_messages_are_acknowledged_early_and_leave_no_results(client: redis.Redis, redis_url: str) -> None:
+def test_messages_are_acknowledged_early_without_results(client: redis.Redis, redis_url: str) -> None:
     conf = make_app(Settings(redis_url=redis_url)).conf
     assert not conf.task_acks_late
     assert conf.task_ignore_result

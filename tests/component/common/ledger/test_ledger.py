@@ -198,7 +198,7 @@ statuses = st.lists(st.sampled_from(["ok", "invalid", "failed"]), min_size=4, ma
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(deliveries=st.lists(st.tuples(st.integers(0, 2), statuses), min_size=1, max_size=12))
-def test_best_delivery_wins_in_any_order(ledger: Ledger, deliveries: list[tuple[int, list[Status]]]) -> None:
+def test_best_outcome_wins_in_any_commit_order(ledger: Ledger, deliveries: list[tuple[int, list[Status]]]) -> None:
     ledger.client.flushall()
     ledger.open_run(make_plan(), "tiny")
     best = [0] * 12

@@ -74,7 +74,7 @@ def test_progress_resets_the_count_of_losses(ledger: Ledger) -> None:
         ledger.release(lease, death=DeathCause.KILL)
 
 
-def test_released_chunk_is_fresh_and_can_be_delayed(ledger: Ledger) -> None:
+def test_released_chunk_has_no_strikes_and_can_be_delayed(ledger: Ledger) -> None:
     for _ in range(6):
         assert ledger.release(acquire(ledger))
     lease = acquire(ledger)

@@ -129,7 +129,7 @@ def test_repeated_commit_of_parts_is_idempotent(fleet: Fleet, spec_path: Path) -
     assert seen == [("done", 5, {(0, "ok"): 15, (0, "invalid"): 15, (0, "failed"): 10})] * 3
 
 
-def test_concurrent_producers_make_one_sound_run(fleet: Fleet, client: redis.Redis, spec_path: Path) -> None:
+def test_concurrent_producers_make_one_complete_run(fleet: Fleet, client: redis.Redis, spec_path: Path) -> None:
     together = Barrier(4)
 
     def enqueue(_: int) -> Enqueued:

@@ -36,7 +36,7 @@ FAULTS: dict[str, BaseException] = {
 class StubbedLlm:
     """A stub that ends each request with the fault ``says`` of ``FAULTS``, or with ``says`` as finish reason and some tokens.
 
-    ``says`` can be several finish reasons, separated by commas. Then each request that is sent gets the next one.
+    ``says`` can be several finish reasons, separated by commas. Then each request gets the next reason.
     """
 
     errored = False
