@@ -8,7 +8,7 @@ enqueued. ``faults.FAULTS`` lists the faults. The same seed gives the same seque
 of the fleet does not permit. After ``--minutes`` or ``--kills``, the faults stop and every run must end.
 
 At any moment, at least one echo worker is not affected by a fault. The tiny model has a single worker, so a takeover of its chunks
-includes its restart. Those takeovers are listed separately and have no limit. The duration of a takeover is the time from the
+includes its restart. Those takeovers are listed separately, without a limit. The duration of a takeover is the time from the
 death or stop of a holder to the next lease of the chunk. Attempts are repeated after a kill, after a stop of a worker, and after
 a rebuild of the ledger.
 

@@ -6,7 +6,7 @@ The engine answers "ok" after a latency and takes a load time to start. One laun
 local store. The benchmark observes them through ``producer status --json``, ``results.parquet`` and the launcher's log. Each
 part prints its measures, their goals, and whether the goals are met. The exit code is 1 if a goal is missed.
 
-a  ``kill -9`` of one of two workers, and of the child process of its engine; no poison sample
+a  ``kill -9`` of one of two workers, and of the child process of its engine; without a poison sample
 b  one poison sample that ends the process with SIGSEGV after 0.5 s in the engine; median and worst of several positions
 c  three poison samples in different chunks
 d  as b, with a latency of 10 s
@@ -118,7 +118,7 @@ def kill_and_measure(fleet: CostFleet, scale: Scale, clean: Ended, victim: str, 
     killed_at = time.time()
     ended = fleet.finish(run_id, started_s, deaths)
     begun = fleet.read_takeovers(run_id, killed_at)
-    begun_s = max(begun.values(), default=math.inf) - killed_at  # no other worker lost a chunk
+    begun_s = max(begun.values(), default=math.inf) - killed_at  # only the killed worker lost chunks
     allowed_s = clean.seconds + (scale.load_s + RESTART_S) / 2  # half of the rate is missing while one engine starts
     rate = compare_rates(fleet.read_answers(run_id, survivor["worker"]), killed_at, fleet.find_ready(killed["worker"], killed_at))
     return Killed(rate, begun_s, ended.seconds / allowed_s, ended)

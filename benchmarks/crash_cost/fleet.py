@@ -159,7 +159,7 @@ class CostFleet:
         self.launchers = [one if one.poll() is None else self.launch() for one in self.launchers]
 
     def restart_launchers(self) -> None:
-        """Drain the launchers and start new ones, whose workers have no earlier deaths."""
+        """Drain the launchers and start new launchers, whose workers do not have earlier deaths."""
         for launcher in self.launchers:
             launcher.send_signal(signal.SIGTERM)
         for launcher in self.launchers:

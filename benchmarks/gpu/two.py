@@ -125,7 +125,7 @@ def find_engine(worker: WorkerRecord) -> psutil.Process:
     for child in children:
         if "EngineCore" in " ".join([child.name(), *child.cmdline()]):
             return child
-    sys.exit(f"{worker.worker}: found no engine process (EngineCore) among its processes: {children}")
+    sys.exit(f"{worker.worker}: did not find its engine process (EngineCore) among its child processes: {children}")
 
 
 def find_places(fleet: GpuFleet) -> dict[int, list[dict[str, str]]]:
@@ -134,7 +134,7 @@ def find_places(fleet: GpuFleet) -> dict[int, list[dict[str, str]]]:
     try:
         return {gpu.index: [find_place(user.pid, workers) for user in list_users(gpu)] for gpu in list_gpus()}
     except ConfigError:
-        return {}  # no driver
+        return {}  # the driver is not installed
 
 
 def find_place(pid: int, workers: dict[int, str]) -> dict[str, str]:

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import psutil
-import pynvml  # type: ignore[import-untyped]  # NVIDIA ships no types
+import pynvml  # type: ignore[import-untyped]  # the package does not contain types
 
 _PERIOD_S = 0.5
 

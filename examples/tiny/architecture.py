@@ -142,4 +142,4 @@ def _name_in_file(name: str) -> str:
         name, changed = re.subn(pattern, replacement, name)
         if changed:
             return name
-    raise ValueError(f"the weight {name} has no name in the file: transformers has renamed parts of LLaVA; update _NAMES_IN_FILE")
+    raise ValueError(f"the weight {name} is not in _NAMES_IN_FILE; transformers has renamed parts of LLaVA; update _NAMES_IN_FILE")

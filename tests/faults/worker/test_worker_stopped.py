@@ -81,7 +81,7 @@ def is_done(fleet: Fleet, run_id: str, chunk: int) -> bool:
 
 
 def assert_completes_another_run(fleet: Fleet, worker: str, workers: int) -> None:
-    """Assert that the remaining worker completes another run, and that no process was restarted."""
+    """Assert that the remaining worker completes another run, and that processes were not restarted."""
     run_id = enqueue_rows(fleet, MODEL, make_rows(2 * CHUNK_SAMPLES, dataset="more"), chunk=CHUNK_SAMPLES)
     assert fleet.wait_for_end(run_id).samples.ok == 2 * CHUNK_SAMPLES
     assert {outcome.worker for outcome in assert_run_is_sound(fleet, run_id)} == {worker}

@@ -40,7 +40,7 @@ def view(ledger: Ledger) -> LedgerView:
 
 
 def acquire(ledger: Ledger, chunk: int = 0) -> Lease:
-    """Lease a chunk as soon as it has no holder."""
+    """Lease a chunk as soon as it is available."""
     return wait_until(lambda: ledger.acquire(RUN, chunk, "gpu0@a"), "a lease")
 
 
@@ -74,7 +74,7 @@ def test_progress_resets_the_count_of_losses(ledger: Ledger) -> None:
         ledger.release(lease, death=DeathCause.KILL)
 
 
-def test_released_chunk_has_no_strikes_and_can_be_delayed(ledger: Ledger) -> None:
+def test_released_chunk_is_without_strikes_and_can_wait(ledger: Ledger) -> None:
     for _ in range(6):
         assert ledger.release(acquire(ledger))
     lease = acquire(ledger)
@@ -127,7 +127,7 @@ def test_repeated_refusal_does_not_change_the_expired_lease(ledger: Ledger, pati
     wait_until(lambda: 0 in ledger.find_pending(RUN), "the lease to expire")
     for _ in range(3):
         assert patient.acquire(RUN, 0, "gpu1@a", takes_struck=False) is None
-    assert ledger.renew(RUN, [expired]) == [], "no worker has taken the chunk over"
+    assert ledger.renew(RUN, [expired]) == [], "the holder can still renew the lease"
 
 
 def test_deaths_count_against_the_group_that_ran(patient: Ledger) -> None:

@@ -1,4 +1,4 @@
-"""A run planned by an earlier version: its id does not cover engine options, and its media have no digests."""
+"""A run planned by an earlier version: its id does not cover engine options, and its media do not have digests."""
 
 import json
 import shutil

@@ -61,10 +61,10 @@ class StubbedLlm:
         return "half an ans"[: len(tokens) * 4]
 
     async def reset_mm_cache(self) -> None:
-        """Do nothing, because the stub has no cache."""
+        """Do nothing, because the stub does not have a cache."""
 
     def shutdown(self) -> None:
-        """Do nothing, because the stub has no process."""
+        """Do nothing, because the stub does not have a process."""
 
     async def _render(self, *_: object) -> tuple[None, list[object]]:
         return None, [{"prompt_token_ids": [1, 2]}]
