@@ -71,7 +71,7 @@ def test_clean_end_has_no_oddity(command: Command, end: End) -> None:
         (STATUS, End(1, ""), "exit code 1, expected 0"),
         (STATUS, End(130, INTERRUPT_MESSAGE), "exit code 130, expected 0"),
         (STATUS, End(-2, "", BY_INT), "exit code -2, expected 0 or 130"),
-        (STATUS, End(130, "", BY_INT), "exit code 130 without the message"),
+        (STATUS, End(130, "", BY_INT), "exit code 130 without the message of an interrupt"),
         (STATUS, End(None, "", BY_TERM), "it did not end within the deadline"),
         (STATUS._replace(code=1), End(0, ""), "exit code 0, expected 1"),
         (WATCH, End(0, ""), "exit code 0, expected 130"),

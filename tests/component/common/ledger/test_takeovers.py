@@ -38,8 +38,8 @@ def test_expired_leases_can_be_excluded_from_the_offer(ledger: Ledger, short_lea
     stopped = acquire(short_leases, 0, "gpu0@stopped")
     assert ledger.release(acquire(ledger, 1))
     wait_until(lambda: 0 in ledger.find_pending(RUN), "a lease to expire")
-    assert ledger.expire_leases(RUN, of_stopped=False) == [1]
-    assert ledger.expire_leases(RUN, of_stopped=False) == []
+    assert ledger.expire_leases(RUN, of_silent=False) == [1]
+    assert ledger.expire_leases(RUN, of_silent=False) == []
     assert ledger.view_run(RUN).holders == {0: "gpu0@stopped"}, "the lease is unchanged"  # type: ignore[union-attr]
     assert ledger.renew(RUN, [stopped]) == []
     assert ledger.expire_leases(RUN) == []
@@ -50,9 +50,9 @@ def test_limit_does_not_count_excluded_expired_leases(ledger: Ledger, short_leas
     wait_until(lambda: 0 in ledger.find_pending(RUN), "a lease to expire")
     for chunk in (1, 2):
         ledger.release(acquire(ledger, chunk))
-    assert len(ledger.expire_leases(RUN, limit=1, of_stopped=False)) == 1
-    assert len(ledger.expire_leases(RUN, limit=1, of_stopped=False)) == 1
-    assert ledger.expire_leases(RUN, limit=1, of_stopped=False) == []
+    assert len(ledger.expire_leases(RUN, limit=1, of_silent=False)) == 1
+    assert len(ledger.expire_leases(RUN, limit=1, of_silent=False)) == 1
+    assert ledger.expire_leases(RUN, limit=1, of_silent=False) == []
     assert ledger.expire_leases(RUN, limit=1) == [0]
     assert ledger.expire_leases(RUN, limit=1) == []
 
@@ -62,14 +62,14 @@ def test_reoffered_chunk_still_has_an_expired_lease(ledger: Ledger, short_leases
     acquire(short_leases, 0)
     assert wait_until(lambda: ledger.expire_leases(RUN), "a lease to expire") == [0]
     ledger.offer_again(RUN, 0)
-    assert ledger.expire_leases(RUN, of_stopped=False) == []
+    assert ledger.expire_leases(RUN, of_silent=False) == []
     assert ledger.expire_leases(RUN) == [0]
 
 
 def test_declined_chunk_is_offered_again_immediately(ledger: Ledger) -> None:
     ledger.release(acquire(ledger))
     for _ in range(3):
-        assert ledger.expire_leases(RUN, of_stopped=False) == [0]
+        assert ledger.expire_leases(RUN, of_silent=False) == [0]
         assert ledger.expire_leases(RUN) == []
         ledger.offer_again(RUN, 0)
     assert ledger.expire_leases(RUN) == [0]
