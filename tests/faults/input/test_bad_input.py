@@ -141,7 +141,7 @@ def test_command_reports_the_fault(
 
 
 def test_status_reports_model_without_workers(shared_fleet: Fleet) -> None:
-    rows = shared_fleet.write_dataset("waiting", [{"question": "Is anybody there?"}])
+    rows = shared_fleet.write_dataset("waiting", [{"question": "What is it?"}])
     run_id = shared_fleet.enqueue(shared_fleet.write_spec("quick", [rows])).run_id
     output = shared_fleet.run_producer("status", run_id)
     assert "waiting for a worker" in output

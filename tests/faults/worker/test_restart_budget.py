@@ -60,7 +60,7 @@ def test_exhausted_restart_budget_pauses_run_with_reason(clean_fleet: Fleet, how
     assert (status.state, status.samples.unprocessed) == ("paused", 40)
     (worker,) = status.workers
     assert worker.state == "stopped"
-    assert ("the accelerator fell off the bus" in (worker.trouble or "")) == (how == "error")
+    assert ("the GPU does not respond" in (worker.trouble or "")) == (how == "error")
     assert worker.holds == ()
     assert trouble in (worker.trouble or "")
     assert f"producer resume {run_id}" in (status.reason or "")

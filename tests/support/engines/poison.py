@@ -31,7 +31,7 @@ class PoisonedEngine(RecordingEngine):
             os._exit(EXIT_CODE)
         if self._how == "hangs":
             await asyncio.get_running_loop().create_future()
-        raise EngineError("the accelerator fell off the bus", cause=self.cause)
+        raise EngineError("the GPU does not respond", cause=self.cause)
 
 
 def write_poisoned_profile(fleet: Fleet, how: str) -> None:

@@ -31,7 +31,7 @@ class BrokenEngine:
 
     async def generate(self, request: Request) -> Generation:
         del request
-        raise EngineError("the accelerator fell off the bus")
+        raise EngineError("the GPU does not respond")
 
     async def stop(self) -> None:
         """Do nothing, because the engine does not hold resources."""

@@ -50,7 +50,7 @@ def test_dying_worker_declines_chunks_not_begun(fleet: Fleet, exits: list[int], 
         monkeypatch.setattr(worker.runs, "load", lambda run_id: dead.wait(20) and load_run(run_id))  # the store is slow
         worker.takeovers.begin(run_id, 0)
         with pytest.raises(Exited):
-            worker.die("the accelerator fell off the bus")
+            worker.die("the GPU does not respond")
         assert fleet.ledger.expire_leases(run_id) == [0]
         dead.set()
 
