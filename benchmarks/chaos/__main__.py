@@ -1,4 +1,4 @@
-"""The chaos soak: inject random faults into a fleet for minutes, and check that no sample is lost or counted twice.
+"""The chaos soak: inject random faults into a fleet, and check that samples are not lost or counted twice.
 
     python -m benchmarks.chaos --seed 1 --minutes 3 --samples 10000 [--workers 6] [--every 5]
 
@@ -7,12 +7,12 @@ workers run an echo engine that takes 0.1 s for each answer. Each model always h
 enqueued. ``faults.FAULTS`` lists the faults. The same seed gives the same sequence of faults, except for faults that the state
 of the fleet does not permit. After ``--minutes`` or ``--kills``, the faults stop and every run must end.
 
-At any moment at least one echo worker is not hit by a fault. The tiny model has a single worker, so a takeover of its chunks
-includes its restart. Those takeovers are listed separately and have no limit. The duration of a takeover is the time from the
-death or stop of a holder to the next lease of the chunk. Attempts are redone after a kill, after a stop of a worker, and after
+At any moment, at least one echo worker is not affected by a fault. The tiny model has a single worker, so a takeover of its chunks
+includes its restart. Those takeovers are listed separately, without a limit. The duration of a takeover is the time from the
+death or stop of a holder to the next lease of the chunk. Attempts are repeated after a kill, after a stop of a worker, and after
 a rebuild of the ledger.
 
-The exit code is 1 if a sample is lost or double, if a run did not end or is inconsistent, if a process remains after the drain,
+The exit code is 1 if a sample is lost or duplicated, if a run did not end or is inconsistent, if a process remains after the drain,
 or if the 99th percentile of takeovers is over 20 s. It is 130 after an interrupt. Settings come from ``FLEET_*`` variables.
 """
 
@@ -45,7 +45,7 @@ from producer.demo.redis_server import start_redis
 _TICK_S = 0.05
 _LINE_S = 5.0
 _PATIENCE_S = 20.0  # the longest wait for a state of the fleet that permits a fault
-_STALL_S = 180.0  # without a commit for this time, and without faults, the runs are considered stalled
+_STALL_S = 180.0  # if no chunk is committed for this time after the faults, the runs are considered stalled
 _UP_S = 120.0
 
 
@@ -60,7 +60,7 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.workers < 3:
         parser.error(
-            "--workers: expected 3 or more: two of the echo engine, so that one is always running, and one of the tiny model"
+            f"--workers: found {asked.workers}; expected 3 or more: two echo workers, of which one always runs, and one tiny model"
         )
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
@@ -116,7 +116,7 @@ def shake(asked: argparse.Namespace, fleet: ChaosFleet) -> list[str]:
 
 
 def strike(fleet: ChaosFleet, asked: argparse.Namespace, show: "Display") -> Counter[str]:
-    """Wait for two workers, then inject faults until the time is over or the kills are done.
+    """Wait for two workers, then inject faults until the time limit or the number of kills is reached.
 
     Return the number of injected faults of each kind.
     """
@@ -178,7 +178,7 @@ class Display:
             self._status.start()
 
     def begin(self, struck: Counter[str]) -> None:
-        """Start the clock. ``struck`` counts the faults and is updated by the caller."""
+        """Start the timer. ``struck`` counts the faults and is updated by the caller."""
         self._begun_at, self._struck = time.monotonic(), struck
 
     @property
@@ -214,7 +214,7 @@ class Display:
         return " · ".join(
             [
                 f"{self._struck.total()} faults, {count_kills(fleet, self._struck)} kills",
-                f"{done:,} samples in {len(fleet.runs)} runs, {open_samples:,} to go",
+                f"{done:,} samples in {len(fleet.runs)} runs, {open_samples:,} remaining",
                 f"{there} of {len(fleet.nodes)} workers{'' if fleet.redis_is_up else ', no Redis'}",
                 f"{len(fleet.takeovers.took_s)} takeovers, p99 {format_s(find_percentile(fleet.takeovers.took_s, 0.99))}",
                 f"faults for {self.left_s:.0f} s more, ends in about {to_go_s / 60:.0f} min",
@@ -224,8 +224,8 @@ class Display:
 
 def find_wrongs(fleet: ChaosFleet, verdict: Verdict, processes_left: int) -> list[str]:
     wrongs = [*verdict.wrongs]
-    if verdict.lost or verdict.double:
-        wrongs.append(f"{verdict.lost} samples lost, {verdict.double} double")
+    if verdict.lost or verdict.duplicated:
+        wrongs.append(f"{verdict.lost} samples lost, {verdict.duplicated} duplicated")
     wrongs += [f"{run.run_id or run.spec_path.name} did not end" for run in fleet.runs if not run.ended]
     p99 = find_percentile(fleet.takeovers.took_s, 0.99)
     if p99 is not None and p99 > TAKEOVER_LIMIT_S:
@@ -255,7 +255,7 @@ def print_table(asked: argparse.Namespace, fleet: ChaosFleet, struck: Counter[st
         ("samples", verdict.samples),
         *sorted(verdict.outcomes.items()),
         ("lost", verdict.lost),
-        ("double", verdict.double),
+        ("duplicated", verdict.duplicated),
         ("attempts", attempts),
         ("attempts redone", redone),
         ("attempts redone per kill", f"{redone / kills:.1f}" if kills else "-"),

@@ -1,4 +1,4 @@
-"""The engine of the chaos soak: it wraps another engine, has a child process that can be killed, and records all requests."""
+"""An engine for the chaos soak. It wraps another engine, has a child process that can be killed, and records all requests."""
 
 import asyncio
 import os
@@ -55,7 +55,7 @@ class ChaosEngine:
 
 
 def count_asked(folder: Path) -> tuple[int, int]:
-    """Return the number of recorded attempts, and the number of those that repeat an earlier attempt."""
+    """Return the number of recorded attempts, and the number of attempts that repeat an earlier one."""
     asked: Counter[str] = Counter()
     for notes in folder.iterdir():
         asked.update(notes.read_text().splitlines())

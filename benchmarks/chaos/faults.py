@@ -25,7 +25,7 @@ _SETTLE_S = 0.05  # the last commands of a killed process reach Redis within thi
 class Draw:
     """One fault drawn from the seed: its kind and the pause before it.
 
-    ``pick`` selects the victim and ``amount`` the strength, both from 0 to 1.
+    ``pick`` selects the victim, and ``amount`` sets the strength. Both are from 0 to 1.
     """
 
     kind: str
@@ -98,7 +98,7 @@ def kill_engine(fleet: ChaosFleet, draw: Draw) -> bool:
 
 
 def stop_worker(fleet: ChaosFleet, draw: Draw) -> bool:
-    """Send SIGSTOP to a worker, and SIGCONT after 2.1 to 2.6 lease durations. Other workers hold its chunks by then.
+    """Send SIGSTOP to a worker, and SIGCONT after 2.1 to 2.6 lease durations. By then, other workers hold its chunks.
 
     With the default lease the pause is longer than the limit of a takeover, so that every slow takeover is detected.
     """
@@ -123,7 +123,7 @@ def terminate_worker(fleet: ChaosFleet, draw: Draw) -> bool:
 
 
 def kill_producer(fleet: ChaosFleet, draw: Draw) -> bool:
-    """Enqueue a run again and send SIGKILL to the producer at a random time, unless it has ended by then."""
+    """Enqueue a run again and send SIGKILL to the producer at a random time, unless it has exited before."""
     run = _pick_run(fleet, draw)
     if run is None:
         return False
@@ -219,7 +219,7 @@ FAULTS = {
     "worker drained": Fault(terminate_worker, 5),
     "connections cut": Fault(cut_connections, 5),
     "messages lost": Fault(lose_messages, 4),
-    "messages doubled": Fault(ring_again, 4),
+    "messages duplicated": Fault(ring_again, 4),
     "malformed messages": Fault(send_bogus, 3),
     "run enqueued again": Fault(enqueue_again, 3),
     "ledger rebuilt": Fault(rebuild_ledger, 2),

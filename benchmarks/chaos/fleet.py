@@ -30,7 +30,7 @@ from producer.demo.redis_server import RedisServer
 ROOT = Path(__file__).resolve().parents[2]
 ECHO, TINY = "chaos-echo", "chaos-tiny"
 CHUNK_SAMPLES = 32
-_MOST_TINY_ROWS = 150  # from each of the two example datasets, in one run
+_MOST_TINY_ROWS = 150  # rows of each of the two example datasets in one run
 _DRAIN_S = 60.0
 _REPLACE_S = 1.0
 _POLL_S = 0.1
@@ -59,7 +59,7 @@ class Node:
 class Run:
     """A run of the soak.
 
-    ``run_id`` is empty until the producer has printed it. ``followed`` means that the next run has been added.
+    ``run_id`` is empty until the producer has printed it. ``followed`` is true if the next run has been added.
     """
 
     model: str
@@ -82,8 +82,7 @@ class Command:
 class ChaosFleet:
     """All started processes, the scheduled actions, and the observed runs. One thread calls ``tick`` repeatedly.
 
-    ``doomed`` counts the producers that are scheduled to be killed but have not been killed, because it is too early or
-    because they had already ended.
+    ``doomed`` counts the producers that are scheduled to be killed, and that still run or exited before the kill.
     """
 
     folder: Path
@@ -140,7 +139,7 @@ class ChaosFleet:
         self.nodes[place] = self.launch(self.nodes[place].model)
 
     def find_ready(self, model: str) -> list[Node]:
-        """Return the nodes whose worker is ready and was not hit by a fault; an empty list while Redis does not answer."""
+        """Return the nodes whose worker is ready and was not hit by a fault, or an empty list while Redis does not respond."""
         try:
             present = {worker.worker: worker for worker in list_workers(self.ledger.client, model)} if self.redis_is_up else {}
         except redis.RedisError:

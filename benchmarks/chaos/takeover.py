@@ -70,7 +70,7 @@ class Takeovers:
             del self._orphans[run_id, chunk]
 
     def note_loss(self, worker: str, since: float, *, is_dead: bool, alone: bool) -> None:
-        """Start to measure at ``since`` (monotonic seconds) for all chunks that a worker held at the latest poll."""
+        """Start measuring takeovers of all chunks that a worker held at the latest poll. ``since`` is in monotonic seconds."""
         for place, (token, holder) in self._holders.items():
             if holder == worker:
                 self._orphans[place] = Orphan(token, worker, since, is_dead, alone)

@@ -16,12 +16,12 @@ from producer.results.collect import UNPROCESSED, collect_outcomes
 
 @dataclass
 class Verdict:
-    """Counts of samples by outcome, of lost and double samples, and descriptions of other errors. Verdicts can be added."""
+    """Counts of samples by outcome, of lost and duplicated samples, and descriptions of other errors. Verdicts can be added."""
 
     samples: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
     lost: int = 0
-    double: int = 0
+    duplicated: int = 0
     wrongs: list[str] = field(default_factory=list)
 
     def __add__(self, other: "Verdict") -> "Verdict":
@@ -29,7 +29,7 @@ class Verdict:
             self.samples + other.samples,
             self.outcomes + other.outcomes,
             self.lost + other.lost,
-            self.double + other.double,
+            self.duplicated + other.duplicated,
             self.wrongs + other.wrongs,
         )
 
@@ -37,7 +37,7 @@ class Verdict:
 def judge_run(run_id: str, store: Store, ledger: Ledger) -> Verdict:
     """Compare the plan, the parts and the ledger of a run, and report every difference. The run must have ended.
 
-    A planned sample without an outcome is lost. A sample that is collected or counted more than once is double.
+    A planned sample without an outcome is lost. A sample that is collected or counted more than once is duplicated.
     """
     _, plan = read_run(store, run_id)
     try:
@@ -53,7 +53,7 @@ def judge_run(run_id: str, store: Store, ledger: Ledger) -> Verdict:
         samples=plan.samples,
         outcomes=named,
         lost=plan.samples - len(distinct),
-        double=len(ended) - len(distinct) + max(0, counted - plan.samples),
+        duplicated=len(ended) - len(distinct) + max(0, counted - plan.samples),
         wrongs=[f"{run_id}: {wrong}" for wrong in _find_wrongs(run_id, outcomes, store, ledger)],
     )
 

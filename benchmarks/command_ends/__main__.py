@@ -2,14 +2,21 @@
 
     python -m benchmarks.command_ends [--ends 500] [--jobs N] [--seed 1] [--commands status,start]
 
-A Redis, a local store and runs of an echo engine are started for it. Each command of ``commands.COMMANDS`` is ended ``--ends``
-times, ``--jobs`` at the same time. The seed chooses the way of each end: without a signal, SIGINT, or SIGTERM, at a moment that is
-uniform over the time which the command took before. A life begins once the command handles signals: the interpreter starts
-before that, and ends as the system's default says.
+The benchmark starts a Redis, a local store and runs of an echo engine. It ends each command of ``commands.COMMANDS`` ``--ends``
+times, with ``--jobs`` commands at the same time. The seed chooses how each command ends: without a signal, by SIGINT, or by
+SIGTERM. The moment of a signal is uniform over the command's normal run time. The run time starts when the command handles
+signals. Earlier signals, while the interpreter starts, would have their default effect, so the benchmark does not send any.
 
-An end is odd if its exit code is not documented for its way (0, or 1 with samples that are not ok; 130, or the normal code, after
-a signal; 0 of a launcher that drains), if a signal ended the process, if the output has a traceback or the message of an abort,
-if the command does not end within 120 s, or if a process that it started remains. The exit code is 1 if one is odd.
+An end is odd in each of these cases:
+
+- The exit code is not documented for this kind of end. Documented codes are 0, or 1 with samples that are not ok; after a signal
+  130 or the normal code; 0 for a launcher that drains.
+- A signal ended the process.
+- The output contains a traceback or an abort message.
+- The command does not end within 120 s.
+- A process that the command started still runs.
+
+The exit code of the benchmark is 1 if any end is odd.
 """
 
 import argparse
@@ -34,7 +41,7 @@ _OUTPUT_LINES = 30
 
 
 class Row:
-    """The ends of one command: how many of each way, and the texts of those that are odd."""
+    """The ends of one command: their number for each kind of end, and the descriptions of odd ends."""
 
     def __init__(self, command: Command) -> None:
         self.command = command
@@ -56,7 +63,7 @@ class Row:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--ends", type=int, default=500, help="ends of each command")
-    parser.add_argument("--jobs", type=int, default=2 * (os.cpu_count() or 1), help="ends at the same time")
+    parser.add_argument("--jobs", type=int, default=2 * (os.cpu_count() or 1), help="commands that run at the same time")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--commands", default="", help="end only commands that contain one of these texts, separated by commas")
     asked = parser.parse_args()
@@ -64,7 +71,7 @@ def main() -> None:
         commands = choose_commands(asked.commands.split(","))
     except ValueError as error:
         parser.error(f"--commands: {error}")
-    # A shell starts a background command with SIGINT ignored, and the commands would inherit that.
+    # A shell starts background commands with SIGINT ignored. Child processes would inherit this setting.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -79,10 +86,10 @@ def main() -> None:
 def end_commands(fleet: EndsFleet, commands: Sequence[Command], asked: argparse.Namespace) -> list[Row]:
     """End each command ``asked.ends`` times, and print the progress."""
     lives, rows = {}, [Row(command) for command in commands]
-    for row in rows:  # the first end is without load, and measures its life and its cost
+    for row in rows:  # the first end, without load, measures the run time and the cost
         end, lives[row.command.line] = fleet.end(row.command, Way(None, 1.0), 0, 0.0)
         row.add(end, 0)
-        print(f"{row.command.line}: lives {lives[row.command.line]:.2f} s", flush=True)
+        print(f"{row.command.line}: runs for {lives[row.command.line]:.2f} s", flush=True)
     progress, began_at, shown_at = Progress(dict(lives), asked.ends - 1), time.monotonic(), 0.0
     with ThreadPoolExecutor(asked.jobs) as pool:
         try:

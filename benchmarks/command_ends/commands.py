@@ -30,7 +30,7 @@ class Command(NamedTuple):
 
     @property
     def codes_after_signal(self) -> frozenset[int]:
-        """The exit codes after one signal. A launcher that drains has 0."""
+        """The exit codes after one signal. A launcher that drains exits with 0."""
         return self.codes | ({INTERRUPTED, 0} if self.line.startswith("workers start") else {INTERRUPTED})
 
 
@@ -52,7 +52,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("producer export DONE --format captions --names id --out OUT"),
     Command("producer cancel IDLE"),
     Command("producer resume IDLE"),
-    Command("producer resume DONE --rebuild", conflict=NOT_ALL_OK),  # another one deletes the run in the middle of it
+    Command("producer resume DONE --rebuild", conflict=NOT_ALL_OK),  # a concurrent rebuild deletes the run
     Command("producer demo --dir OUT"),
     Command("workers check --model quick --gpus none"),
     Command("workers check --json --gpus none"),
@@ -62,7 +62,7 @@ COMMANDS: tuple[Command, ...] = (
 
 
 def choose_commands(names: Sequence[str]) -> list[Command]:
-    """Return the commands whose line contains one of ``names``. Raises ``ValueError`` for a name that none contains."""
+    """Return the commands whose line contains one of ``names``. Raises ``ValueError`` if no command contains a name."""
     for name in names:
         if not any(name in command.line for command in COMMANDS):
             raise ValueError(f"no command contains {name!r}; expected a part of: {', '.join(one.line for one in COMMANDS)}")

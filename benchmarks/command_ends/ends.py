@@ -1,4 +1,4 @@
-"""How a command is ended, chosen by a seed, and what is unexpected about its end."""
+"""The seeded choice of how a command ends, and the check of its end."""
 
 import random
 import signal
@@ -14,8 +14,8 @@ _FORBIDDEN = ("Traceback", "terminate called", "Exception ignored", "Fatal Pytho
 class Way(NamedTuple):
     """How a command is ended.
 
-    The command gets the signal ``by`` after this ``fraction`` of its normal run time. If ``by`` is ``None``, the command gets no
-    signal, except that a command that runs until a signal gets SIGTERM once it is ready.
+    The command gets the signal ``by`` after this ``fraction`` of its normal run time. If ``by`` is ``None``, the command does
+    not get a signal, except that a command that runs until a signal gets SIGTERM once it is ready.
     """
 
     by: signal.Signals | None
@@ -39,7 +39,7 @@ class End(NamedTuple):
 
 
 def draw_way(seed: int, command: Command, number: int) -> Way:
-    """Return the way of the ``number``-th end of a command: each kind with the same chance, at a uniform moment."""
+    """Draw the kind and the moment of a command's ``number``-th end. All kinds are equally likely. The moment is uniform."""
     chance = random.Random(f"{seed} {command.line} {number}")
     return Way(chance.choice((None, signal.SIGINT, signal.SIGTERM)), chance.random())
 
@@ -47,22 +47,22 @@ def draw_way(seed: int, command: Command, number: int) -> Way:
 def find_oddities(command: Command, end: End) -> list[str]:
     """Return descriptions of everything unexpected about an end. The list is empty for a clean end."""
     odd = [f"its output has {text!r}" for text in _FORBIDDEN if text in end.output]
-    odd += [f"after its end runs {process}" for process in end.left]
+    odd += [f"still runs after its end: {process}" for process in end.left]
     if end.code is None:
         return [*odd, "it did not end within the deadline"]
     codes = command.codes if end.sent is None or end.was_ready else command.codes_after_signal
     if end.code not in codes:
         odd.append(f"exit code {end.code}, expected {' or '.join(map(str, sorted(codes)))}")
     elif end.code == INTERRUPTED and INTERRUPT_MESSAGE not in end.output:
-        odd.append("exit code 130 without the message")
+        odd.append("exit code 130 without the message of an interrupt")
     return odd
 
 
 class Progress:
-    """The rate of ends, and the time left. Each command is ended ``ends`` times.
+    """The rate of ends, and the remaining time. Each command is ended ``ends`` times.
 
     ``costs`` maps each command to the seconds that one of its ends takes. Only the proportions of the costs matter, because the
-    time left is computed from the time that the ends so far have taken.
+    remaining time is scaled by the time that the previous ends took.
     """
 
     def __init__(self, costs: dict[str, float], ends: int) -> None:

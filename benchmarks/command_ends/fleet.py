@@ -1,4 +1,4 @@
-"""A Redis, a store and three runs for the commands, and the processes that are ended there. Needs Linux."""
+"""The fleet in which commands are ended: a Redis, a store and three runs. Needs Linux."""
 
 import itertools
 import json
@@ -35,7 +35,7 @@ _PROFILES: dict[str, dict[str, object]] = {
 
 
 class EndsFleet:
-    """Start it with ``open_fleet``. Threads may use it at the same time."""
+    """A fleet that starts and ends commands. ``open_fleet`` creates it. It is thread-safe."""
 
     def __init__(self, folder: Path, redis_url: str) -> None:
         self._folder = folder
@@ -59,8 +59,8 @@ class EndsFleet:
     def end(self, command: Command, way: Way, number: int, life_s: float) -> tuple[End, float]:
         """Start a command, end it, and return its end and the time until it ended or got its signal.
 
-        Its life begins once it handles signals: before that, the interpreter starts. A command that runs until a signal gets
-        SIGTERM when it is ready, if no other signal was chosen.
+        The time starts when the command handles signals, after the start of the interpreter. A command that runs until a signal
+        gets SIGTERM when it is ready, if no other signal was chosen.
         """
         marker = next(self._markers)
         log, out = self._folder / f"{marker}.log", self._folder / f"{marker}.out"
@@ -97,7 +97,7 @@ class EndsFleet:
         with log.open("wb") as stream:
             return subprocess.Popen(
                 [sys.executable, "-m", program, *words],
-                # Names of workers contain the id of the job, so that launchers can run beside each other on one machine.
+                # Worker names contain the job id, so several launchers can run on one machine.
                 env={**self._environment, "SLURM_JOB_ID": marker},
                 cwd=ROOT, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, start_new_session=True,
             )  # fmt: skip
@@ -111,7 +111,7 @@ class EndsFleet:
         return str(json.loads(self._produce("enqueue", str(self._folder / f"{model}.yaml"), "--json"))["run_id"])
 
     def _finish(self, run_id: str) -> None:
-        """Answer the samples of a run with a worker."""
+        """Start a worker and wait until it has answered all samples of a run."""
         launcher = self._start(
             Command("workers start --model quick --gpus none"), 0, marker := next(self._markers), self._folder / "quick.log", Path()
         )
@@ -131,23 +131,23 @@ class EndsFleet:
 
 @contextmanager
 def open_fleet(folder: Path) -> Iterator[EndsFleet]:
-    """Yield a fleet with its own Redis, and stop that afterwards."""
+    """Yield a fleet with its own Redis, and stop the Redis afterwards."""
     with start_redis(folder / "redis") as server:
         yield EndsFleet(folder, server.url)
 
 
 def _handles_signals(pid: int) -> bool:
-    """Return whether the process has a handler for SIGTERM. The interpreter itself has none."""
+    """Return whether the process has a handler for SIGTERM. The interpreter does not install one."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
-    except OSError:  # it has ended
+    except OSError:  # the process has exited
         return False
     (mask,) = (line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:"))
     return bool(int(mask, 16) >> (signal.SIGTERM - 1) & 1)
 
 
 def _find_marked(marker: str) -> list[psutil.Process]:
-    """Return the processes of an end: a command, and all that it has started."""
+    """Return the process of a command and all processes that it started."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
@@ -159,13 +159,13 @@ def _find_marked(marker: str) -> list[psutil.Process]:
 def _describe_marked(marker: str) -> tuple[str, ...]:
     described = []
     for process in _find_marked(marker):
-        with suppress(psutil.Error):  # it has ended meanwhile
+        with suppress(psutil.Error):  # the process has exited
             described.append(" ".join(process.cmdline()))
     return tuple(described)
 
 
 def _kill(process: "subprocess.Popen[bytes]", marker: str | None) -> None:
-    """Kill a command if it still runs, and with a marker also what it has started."""
+    """Kill a command if it still runs. If ``marker`` is set, also kill the processes that the command started."""
     for left in _find_marked(marker) if marker else ():
         with suppress(psutil.Error):
             left.kill()

@@ -1,1 +1,1 @@
-"""The cost of a crash: rates, engine deaths and run times after kills and poisons."""
+"""The cost of a crash: rates, engine deaths and run times after kills and poison samples."""

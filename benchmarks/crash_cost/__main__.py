@@ -6,16 +6,16 @@ The engine answers "ok" after a latency and takes a load time to start. One laun
 local store. The benchmark observes them through ``producer status --json``, ``results.parquet`` and the launcher's log. Each
 part prints its measures, their goals, and whether the goals are met. The exit code is 1 if a goal is missed.
 
-a  ``kill -9`` of one of two workers, and of the child process of its engine; no poison sample
+a  ``kill -9`` of one of two workers, and of the child process of its engine; without a poison sample
 b  one poison sample that ends the process with SIGSEGV after 0.5 s in the engine; median and worst of several positions
 c  three poison samples in different chunks
 d  as b, with a latency of 10 s
 e  a poison sample at which the engine stops answering
 f  random SIGKILL and SIGTERM of workers, launchers and engine children while slow samples run
-g  a poison sample whose worker is ended by SIGKILL, as by an out-of-memory killer that the system does not count; and one whose
-   worker is ended by the out-of-memory killer of its control group, if this process may create a group
+g  a poison sample at which the worker gets SIGKILL, as from an out-of-memory killer without a counter; then a poison sample at
+   which the out-of-memory killer of the control group ends the worker, if this process may create a control group
 
-The limits of b to e are a factor of (clean time + loads). The clean time is measured in the same fleet. In c, three poison
+Each time limit of b to e is a factor times (clean time + loads). The clean time is measured in the same fleet. In c, three poison
 samples may take three times the loads and deaths of one. In e, each load includes the time until a stall is detected.
 """
 
@@ -108,7 +108,7 @@ class Killed(NamedTuple):
 
 def kill_and_measure(fleet: CostFleet, scale: Scale, clean: Ended, victim: str, number: int) -> Killed:
     """Kill one of two workers, or its engine's child, in the middle of a run."""
-    fleet.restart_launchers()  # a launcher restarts a worker later after each death in a row
+    fleet.restart_launchers()  # a launcher waits longer after each consecutive death of a worker
     warm_up_again(fleet)
     deaths, started_s = fleet.count_deaths(), time.monotonic()
     run_id = fleet.enqueue(f"{victim} {number}".replace(" ", "-"), KILL_SAMPLES, {})
@@ -118,14 +118,14 @@ def kill_and_measure(fleet: CostFleet, scale: Scale, clean: Ended, victim: str, 
     killed_at = time.time()
     ended = fleet.finish(run_id, started_s, deaths)
     begun = fleet.read_takeovers(run_id, killed_at)
-    begun_s = max(begun.values(), default=math.inf) - killed_at  # no other worker lost a chunk
+    begun_s = max(begun.values(), default=math.inf) - killed_at  # only the killed worker lost chunks
     allowed_s = clean.seconds + (scale.load_s + RESTART_S) / 2  # half of the rate is missing while one engine starts
     rate = compare_rates(fleet.read_answers(run_id, survivor["worker"]), killed_at, fleet.find_ready(killed["worker"], killed_at))
     return Killed(rate, begun_s, ended.seconds / allowed_s, ended)
 
 
 def compare_rates(answers: Sequence[float], killed_at: float, back_at: float) -> float:
-    """Return a worker's rate between a kill and the victim's return, divided by its rate before.
+    """Return a worker's rate between a kill and the victim's return, divided by its rate before the kill.
 
     ``answers`` are the sorted times of its answers. The first and the last ``EDGE_S`` do not count, because the engine is not
     full then.

@@ -36,7 +36,7 @@ class Speed(NamedTuple):
 class Ended(NamedTuple):
     """The results of a run: its time, outcomes by status, error codes of failed samples by row, and engine deaths.
 
-    ``lost`` counts the rows without an outcome, and ``double`` counts the rows with more than one outcome.
+    ``lost`` counts the rows without an outcome, and ``duplicated`` counts the rows with more than one outcome.
     """
 
     seconds: float
@@ -46,7 +46,7 @@ class Ended(NamedTuple):
     state: str
     reason: str
     lost: int
-    double: int
+    duplicated: int
 
 
 class CostFleet:
@@ -151,15 +151,15 @@ class CostFleet:
         statuses = Counter(row["status"] for row in rows)
         deaths, reason = self.count_deaths() - deaths_before, status["reason"] or ""
         lost = status["samples"]["unique"] - len({row["index"] for row in rows if row["status"] != "unprocessed"})
-        double = len(rows) - len({row["index"] for row in rows})
-        return Ended(seconds, statuses, failed, deaths, status["state"], reason, lost, double)
+        duplicated = len(rows) - len({row["index"] for row in rows})
+        return Ended(seconds, statuses, failed, deaths, status["state"], reason, lost, duplicated)
 
     def replace_launchers(self) -> None:
         """Start a new launcher for each launcher that has exited."""
         self.launchers = [one if one.poll() is None else self.launch() for one in self.launchers]
 
     def restart_launchers(self) -> None:
-        """Drain the launchers and start new ones, whose workers have no earlier deaths."""
+        """Drain the launchers and start new launchers, whose workers do not have earlier deaths."""
         for launcher in self.launchers:
             launcher.send_signal(signal.SIGTERM)
         for launcher in self.launchers:

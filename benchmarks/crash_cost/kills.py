@@ -19,7 +19,7 @@ _SIGNALS = (signal.SIGKILL, signal.SIGTERM)
 
 
 def measure_kills(folder: Path, kills: int, seed: int) -> list[Line]:
-    """Send ``kills`` signals to random processes of the fleet while runs go on, and wait for the last run."""
+    """Send ``kills`` signals to random processes of the fleet while runs are active, and wait for the last run."""
     chance, done, pauses = random.Random(seed), 0, 0
     runs: list[Ended] = []
     with start_fleet(folder, _SPEED, launchers=4) as fleet:
@@ -46,7 +46,7 @@ def measure_kills(folder: Path, kills: int, seed: int) -> list[Line]:
 
 
 def list_children(pid: int) -> list[psutil.Process]:
-    """Return the direct child processes of a process; none if it has exited."""
+    """Return the direct child processes of a process, or an empty list if it has exited."""
     with suppress(psutil.Error):
         return psutil.Process(pid).children()
     return []

@@ -37,7 +37,7 @@ def check_outcomes(part: str, runs: Sequence[Ended], poisons: int) -> list[Line]
     return [
         at_least(part, "poison samples identified in each run", min(found), poisons),
         at_most(part, "other samples that are not ok", others, 0),
-        at_most(part, "samples lost or duplicated", sum(run.lost + run.double for run in runs), 0),
+        at_most(part, "samples lost or duplicated", sum(run.lost + run.duplicated for run in runs), 0),
     ]
 
 

@@ -10,12 +10,12 @@ _EMPTY_S = 10.0
 
 
 class NoMemoryLimit(Exception):  # a state of the machine, not an error
-    """The machine does not permit such a group; the message states the reason."""
+    """The machine does not permit a control group with a memory limit. The message states the reason."""
 
 
 @contextmanager
 def open_memory_limit(limit_bytes: int) -> Iterator[Path]:
-    """Yield a new control group below that of this process. A process joins it by writing its id to ``cgroup.procs``.
+    """Yield a new control group below the group of this process. A process joins it by writing its id to ``cgroup.procs``.
 
     Uses cgroup v2 if its memory controller is delegated, otherwise v1. Raises ``NoMemoryLimit``.
     """
@@ -52,7 +52,7 @@ def find_parent() -> tuple[Path, str]:
             if delegated.is_file() and "memory" in delegated.read_text().split():
                 return group, "memory.max"
             reasons.append(f"{delegated} does not delegate the memory controller")
-    raise NoMemoryLimit("; ".join(reasons) or "/proc/self/cgroup names no group")
+    raise NoMemoryLimit("; ".join(reasons) or "/proc/self/cgroup does not name a group")
 
 
 def _remove(group: Path) -> None:

@@ -3,7 +3,7 @@
     python -m benchmarks.gpu.direct --how async --store URL --out FILE [--limit N] RUN [RUN ...]
 
 This module is a part of ``benchmarks.gpu.efficiency``. It runs in a separate process, so that the GPU memory is free when it
-exits. The engine options, the model folder and the lengths are those of the run. For each run it appends a pass to FILE. The
+exits. It uses the engine options, the model folder and the lengths of the run. For each run it appends a pass to FILE. The
 time includes decoding the pictures and excludes loading the model.
 """
 

@@ -148,7 +148,7 @@ class Bench:
         return passes
 
     def run_direct(self, how: str, askings: Sequence[Asking], *, limit: int | None = None) -> dict[str, Pass]:
-        """Return the pass of each run without the fleet. It has the same samples in the same order."""
+        """Return the pass of each run without the fleet. The samples and their order are the same."""
         out = self.fleet.folder / f"{how}-{askings[0].name}.jsonl"
         command = ["-m", "benchmarks.gpu.direct", "--how", how, "--store", self.fleet.settings.store_url, "--out", str(out)]
         command += ["--limit", str(limit)] if limit else []
@@ -196,7 +196,7 @@ def main() -> None:
 
 
 def read_scale(asked: argparse.Namespace) -> Scale:
-    """Return the scale with the changes of the command line."""
+    """Return the scale with the changes from the command line."""
     scale = TINY if asked.tiny else FULL
     small_cache = {"num_gpu_blocks_override": asked.kv_tokens // 16} if asked.kv_tokens else {}
     return replace(

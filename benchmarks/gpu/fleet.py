@@ -112,7 +112,7 @@ class GpuFleet:
         while len(ready := self.find_ready()) < count:
             if self.launcher is None or self.launcher.poll() is not None or time.monotonic() > begun_at + _READY_S:
                 names = [one.worker for one in ready]
-                sys.exit(f"{count} workers expected, ready are {names}; the end of {self.logs}:\n{self.read_log()}")
+                sys.exit(f"expected {count} ready workers, found {names}; the end of {self.logs}:\n{self.read_log()}")
             time.sleep(_POLL_S)
         return time.monotonic() - begun_at
 
@@ -195,8 +195,8 @@ class GpuFleet:
             for outcome in collect_outcomes(run_id, self.store)
         )
         is_whole = verdict.samples == asking.samples and dict(verdict.outcomes) == {"ok": asking.samples}
-        if not is_whole or verdict.lost or verdict.double or verdict.wrongs or wrong_lengths:
-            sys.exit(f"{asking.name} is not sound: {verdict}, {wrong_lengths} answers of a wrong length; log:\n{self.read_log()}")
+        if not is_whole or verdict.lost or verdict.duplicated or verdict.wrongs or wrong_lengths:
+            sys.exit(f"{asking.name} failed the check: {verdict}, {wrong_lengths} wrong answer lengths; log:\n{self.read_log()}")
 
 
 @contextmanager
@@ -255,7 +255,7 @@ def make_parser(description: str, name: str, *, gpus: str) -> argparse.ArgumentP
 
 
 def read_options(given: Sequence[str]) -> dict[str, Any]:
-    """Return the engine options from arguments NAME=VALUE, with the value in YAML."""
+    """Parse arguments NAME=VALUE as engine options. Values are YAML."""
     return {name: yaml.safe_load(value) for name, _, value in (one.partition("=") for one in given)}
 
 

@@ -3,7 +3,7 @@
     python -m benchmarks.gpu.model FOLDER [--shape qwen2.5-vl-7b]
 
 An engine that creates random weights (vLLM's ``load_format: dummy``) then computes as much as with the real model, but its answers
-have no meaning. The shapes ``small`` and ``tiny`` (for a CPU) are invented shapes of the same family.
+are meaningless. The shapes ``small`` and ``tiny`` (for a CPU) are invented shapes of the same family.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Cause out-of-memory errors on the GPU, and check that batches are halved, the run ends, and no sample is lost.
+"""Cause out-of-memory errors on the GPU, and check that batches are halved, the run ends, and samples are not lost.
 
     python -m benchmarks.gpu.oom [--samples 512] [--out FOLDER] [--tiny --gpus none]
 

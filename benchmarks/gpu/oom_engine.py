@@ -65,7 +65,7 @@ class TightHfEngine(HfEngine):
 
 
 def pretend_bound(model: HfModel) -> None:
-    """Make a model on a machine without a GPU run out of memory above twice ``PROBE_BATCH`` requests."""
+    """Make a model without a GPU raise an out-of-memory error for batches above twice ``PROBE_BATCH`` requests."""
     generate = model.generate
 
     def refuse_large(batch: Sequence[Waiting], inputs: Any) -> list[Generation]:

@@ -1,4 +1,4 @@
-"""The requests of the GPU benchmarks: new pictures that are in no cache, questions about them, and dictated lengths."""
+"""The requests of the GPU benchmarks: new pictures that are not cached, questions about them, and dictated lengths."""
 
 import json
 import random

@@ -2,9 +2,9 @@
 
     python -m benchmarks.gpu.two [--parts rate,kill | both,kill] [--samples 2048,4096] [--out FOLDER] [--tiny --gpus none]
 
-rate: the ratio of samples/s between ``workers start --gpus 0,1`` and ``--gpus 0``, with pictures that are in no cache and
+rate: the ratio of samples/s between ``workers start --gpus 0,1`` and ``--gpus 0``, with pictures that are not cached and
    64 tokens.
-both: only the rate of two GPUs. If ``kill`` follows, the rate of the survivor serves as the rate of one GPU, and each worker
+both: only the rate of two GPUs. If ``kill`` follows, the rate of the survivor is used as the rate of one GPU, and each worker
    is loaded only once.
 kill: ``kill -9`` of the engine process of one of two workers in the middle of a run, and the time until the other worker takes
    its chunks over.
@@ -36,7 +36,7 @@ from common.ledger.worker_registry import WorkerRecord
 from producer.results.collect import collect_outcomes
 from workers.supervisor.gpus import list_gpus, list_users
 
-_KILL_AFTER = 0.25  # of the chunks are done
+_KILL_AFTER = 0.25  # share of the chunks that are done before the kill
 _POLL_S = 0.05
 
 
@@ -115,7 +115,7 @@ class Pair:
         self.report.say("chunks taken over", len(takeovers.took_s))
         self.report.say("takeover s, median", median(takeovers.took_s or [0.0]))
         self.report.say("takeover s, longest", max(takeovers.took_s, default=0.0), "<= 20")
-        self.report.say("lost or double", 0, "0")  # otherwise `check` exits the program
+        self.report.say("lost or duplicated", 0, "0")  # otherwise `check` exits the program
         self.fleet.stop_workers()
 
 
@@ -125,7 +125,7 @@ def find_engine(worker: WorkerRecord) -> psutil.Process:
     for child in children:
         if "EngineCore" in " ".join([child.name(), *child.cmdline()]):
             return child
-    sys.exit(f"{worker.worker}: found no engine process (EngineCore) among its processes: {children}")
+    sys.exit(f"{worker.worker}: did not find its engine process (EngineCore) among its child processes: {children}")
 
 
 def find_places(fleet: GpuFleet) -> dict[int, list[dict[str, str]]]:
@@ -134,13 +134,13 @@ def find_places(fleet: GpuFleet) -> dict[int, list[dict[str, str]]]:
     try:
         return {gpu.index: [find_place(user.pid, workers) for user in list_users(gpu)] for gpu in list_gpus()}
     except ConfigError:
-        return {}  # no driver
+        return {}  # the driver is not installed
 
 
 def find_place(pid: int, workers: dict[int, str]) -> dict[str, str]:
     try:
         process = psutil.Process(pid)
-        worker = next((workers[one.pid] for one in (process, *process.parents()) if one.pid in workers), "not one of this fleet")
+        worker = next((workers[one.pid] for one in (process, *process.parents()) if one.pid in workers), "not in this fleet")
         return {
             "process": f"{process.name()} {pid}",
             "worker": worker,

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import psutil
-import pynvml  # type: ignore[import-untyped]  # NVIDIA ships no types
+import pynvml  # type: ignore[import-untyped]  # the package does not contain types
 
 _PERIOD_S = 0.5
 
@@ -28,7 +28,7 @@ class GpuLook:
 
 
 class GpuWatch:
-    """Measures every GPU until the ``with`` block ends. Does not record anything without a driver."""
+    """Measures every GPU until the ``with`` block ends. Without a driver, it does not record anything."""
 
     def __init__(self) -> None:
         self._looks: list[GpuLook] = []

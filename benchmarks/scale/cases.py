@@ -18,10 +18,10 @@ import pyarrow as pa
 from pyarrow import parquet
 
 _SEED = 7
-_SMALLEST_BYTES, _LARGEST_BYTES = 100_000, 2_000_000  # of an image in a TSV or Parquet file
-_TAR_LEAST_BYTES, _TAR_MOST_BYTES = 20_000, 180_000  # of an image in a shard, as img2dataset writes them
+_SMALLEST_BYTES, _LARGEST_BYTES = 100_000, 2_000_000  # sizes of images in TSV and Parquet files
+_TAR_LEAST_BYTES, _TAR_MOST_BYTES = 20_000, 180_000  # sizes of images in shards, as img2dataset writes them
 _SHARDS = 20
-_GROUP_ROWS = 100  # of a Parquet row group; the library `datasets` uses this number for images
+_GROUP_ROWS = 100  # rows of a Parquet row group; the library `datasets` uses this number for images
 _JPEG = b"\xff\xd8\xff\xe0"
 
 

@@ -1,7 +1,7 @@
 """Generate a dataset, enqueue it in a separate process, and measure that process. Part of ``benchmarks.scale``.
 
-The process is ``producer enqueue``. So its time includes the start of the process, the digest of the files, the survey, rendering,
-the shuffle, writing the plan to a local store, opening the run in Redis, and publishing a message for each chunk.
+The process is ``producer enqueue``. Its time therefore includes the start of the process, the digest of the files, the survey,
+rendering, the shuffle, writing the plan to a local store, opening the run in Redis, and publishing a message for each chunk.
 """
 
 import json
@@ -55,7 +55,7 @@ def measure_case(name: str, scale: float, folder: Path) -> Measured:
         wall_s = time.perf_counter() - begun_at
     enqueued = json.loads(output)
     if enqueued["rung"] != enqueued["plan"]["chunks"] or enqueued["plan"]["faults"]:
-        raise RuntimeError(f"{name}: expected a message for every chunk and no faulty row; found {output}")
+        raise RuntimeError(f"{name}: expected a message for every chunk and rows without faults; found {output}")
     return Measured(
         rows=sum(dataset["rows"] for dataset in enqueued["plan"]["datasets"]),
         size_bytes=count_bytes(data),

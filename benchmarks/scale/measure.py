@@ -32,7 +32,7 @@ def measure_cases(names: list[str], scale: float, folder: Path) -> bool:
 
 
 def is_within_limit(measurements: Sequence[Measured]) -> bool:
-    """Return whether no peak is above the limit."""
+    """Return whether every peak is within the limit."""
     return all(one.peak_bytes <= PEAK_LIMIT_BYTES for one in measurements)
 
 

@@ -27,9 +27,7 @@ HERE = Path(__file__).resolve().parent
 
 
 @click.command()
-@click.option(
-    "--project", type=click.Path(path_type=Path, file_okay=False), default=HERE / "data", help="Has jsons/, json_detail/."
-)
+@click.option("--project", type=click.Path(path_type=Path, file_okay=False), default=HERE / "data", help="The project folder.")
 @click.option("--images", type=click.Path(path_type=Path, file_okay=False), help="Folder of the images. Default: PROJECT/raw.")
 @click.option("--spec", type=click.Path(path_type=Path, dir_okay=False), default=HERE / "captioning.yaml", help="The run spec.")
 @click.option(

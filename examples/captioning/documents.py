@@ -42,7 +42,7 @@ def iterate_shapes(project: Path, found: Found) -> Iterator[Shape]:
     """Yield the shapes of a project, one document at a time, and each image only once.
 
     Text and image elements are counted in ``found`` by their type. If a document or an element cannot be read, its fault is added
-    to ``found``, and the next one is read. Raises ``ConfigError`` if the project does not have documents.
+    to ``found``, and the next element is read. Raises ``ConfigError`` if the project does not have documents.
     """
     documents = sorted((project / "jsons").glob("*.json"))
     if not documents:

@@ -33,7 +33,7 @@ class Prepared(Found):
 
 
 def write_rows(project: Path, captions: Path, path: Path, *, question: str = QUESTION) -> Prepared:
-    """Write a JSON line to ``path`` for each shape of the project that has no caption in the folder ``captions``.
+    """Write a JSON line to ``path`` for each shape of the project without a caption in the folder ``captions``.
 
     The id of a row is the path of its image, so ``producer export --names id`` names the caption after the image. The file is
     created only when it is complete, and only if it has rows. Raises ``ConfigError`` if it cannot be written.
@@ -75,10 +75,10 @@ def _to_row(shape: Shape, question: str) -> dict[str, str]:
 
 
 @click.command()
-@click.option("--project", type=click.Path(path_type=Path, file_okay=False), required=True, help="Has jsons/ and json_detail/.")
-@click.option("--captions", type=click.Path(path_type=Path, file_okay=False), required=True, help="Captions that exist already.")
+@click.option("--project", type=click.Path(path_type=Path, file_okay=False), required=True, help="The project folder.")
+@click.option("--captions", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of existing captions.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The JSON lines file to write.")
-@click.option("--question", default=QUESTION, show_default=True, help="The question, with {context} in it.")
+@click.option("--question", default=QUESTION, show_default=True, help="The question. {context} stands for the context of an image.")
 def cli(project: Path, captions: Path, out: Path, question: str) -> int:
     """Write the shapes without a caption as a dataset for a run spec."""
     prepared = write_rows(project, captions, out, question=question)

@@ -29,7 +29,7 @@ SPECIAL = ("<pad>", "<s>", "</s>", "<image>", "<|system|>", "<|user|>", "<|assis
 _ROLES: dict[str, str] = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
 
 # Each message consists of the token of its role, its images and its text. An answer ends with </s>. The template contains all
-# special tokens, so a rendered prompt is complete for every engine, also for an engine that does not add special tokens.
+# special tokens, so a rendered prompt is complete for every engine, including engines that do not add special tokens.
 CHAT_TEMPLATE = (
     "{{ bos_token }}"
     "{% for message in messages %}"
@@ -142,4 +142,4 @@ def _name_in_file(name: str) -> str:
         name, changed = re.subn(pattern, replacement, name)
         if changed:
             return name
-    raise ValueError(f"the weight {name} has no name in the file: transformers has renamed parts of LLaVA; update _NAMES_IN_FILE")
+    raise ValueError(f"the weight {name} is not in _NAMES_IN_FILE; transformers has renamed parts of LLaVA; update _NAMES_IN_FILE")

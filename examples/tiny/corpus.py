@@ -106,7 +106,7 @@ def render_prompt(text: str) -> str:
 
 
 def _reword(rng: Random, sample: Sample) -> Sample:
-    """Return the sample, in 9 % of cases with a hint, in lower case or without its last punctuation mark."""
+    """Return the sample. In 3 % of cases each, add a hint, use lower case, or remove the last punctuation mark."""
     chance = rng.random()
     if chance < 0.03:
         return sample.model_copy(update={"hint": rng.choice(_HINTS)})

@@ -160,7 +160,7 @@ def test_user_error_exits_with_2_without_requeue(clean_fleet: Fleet, slurm: Slur
     clean_fleet.write_profile("spans", engine="vllm", engine_options={"tensor_parallel_size": 2})
     output = {
         "did you mean 'recording'": (("recordin", "--gpus", "none"), {}),
-        "no model; expected: sbatch": ((), {}),
+        "the model is missing; expected: sbatch": ((), {}),
         f"{missing}/bin/workers is missing": (WORKERS, {"VLM_FLEET_VENV": missing}),
         f"{missing} cannot be read": (WORKERS, {"VLM_FLEET_ENV": missing}),
         f"{empty} does not set FLEET_REDIS_URL": (WORKERS, {"VLM_FLEET_ENV": str(empty)}),

@@ -15,7 +15,7 @@ from producer.datasets.survey import survey_dataset
 
 
 def make_base64(size: int, seed: int = 0) -> str:
-    """Return the base64 text of ``size`` random bytes, the same for the same seed."""
+    """Return the base64 text of ``size`` random bytes, which depend only on ``seed``."""
     return base64.b64encode(random.Random(seed).randbytes(size)).decode()
 
 

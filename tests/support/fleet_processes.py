@@ -49,7 +49,7 @@ def start_launcher(fleet: Fleet, *arguments: str, environment: Mapping[str, str]
 
 
 def assert_no_leases_held(fleet: Fleet, run_id: str, model: str) -> None:
-    """Assert that the run has no leases, and that no worker is registered."""
+    """Assert that the run does not have leases, and that workers are not registered."""
     keys = run_keys(run_id)
     assert fleet.ledger.client.zcard(keys.leases) == 0
     assert fleet.ledger.client.hlen(keys.holders) == 0

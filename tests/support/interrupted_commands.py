@@ -152,7 +152,7 @@ def command(**given):
     library.pthread_mutex_lock(mutex)
     def interrupt():
         os.kill(os.getpid(), {by})
-        time.sleep(2.5)  # longer than the watching thread waits for a main thread that is not in such a block
+        time.sleep(2.5)  # longer than the watching thread waits outside of such a block
         library.pthread_mutex_unlock(mutex)
     with hold_interrupts():
         threading.Thread(target=interrupt).start()

@@ -90,7 +90,7 @@ def put_part(store: Store, chunk: Chunk, *, statuses: Sequence[Status] = ("ok",)
 
 
 def run_chunks(fleet: Fleet, model: str, run_id: str, numbers: Iterable[int] | None = None) -> None:
-    """Run these chunks, or all, with the worker's code inside the test's process."""
+    """Run these chunks, or all chunks, with the worker's code in the test's process."""
     with open_worker(fleet, model) as worker:
         for number in range(len(read_index(fleet.store, run_id))) if numbers is None else numbers:
             run_chunk(worker, run_id, number)

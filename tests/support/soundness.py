@@ -19,7 +19,7 @@ def assert_run_is_sound(fleet: Fleet, run_id: str) -> list[Outcome]:
     """Assert that an ended run is complete and consistent, and return its outcomes.
 
     Each planned sample has exactly one outcome, every committed part verifies, ledger and store agree on every sample, no
-    lease or journal outlives its holder, and every temporary key has a TTL.
+    lease or journal remains, and every temporary key has a TTL.
     """
     outcomes = list(collect_outcomes(run_id, fleet.store))  # verifies every part against its chunk
     _, plan = read_run(fleet.store, run_id)
@@ -30,7 +30,7 @@ def assert_run_is_sound(fleet: Fleet, run_id: str) -> list[Outcome]:
     parts = sorted(parse_part_key(key) for key in fleet.store.list_keys(parts_prefix(run_id)))
     assert parts == [(chunk.wave, chunk.number) for chunk in index]
     _assert_ledger_agrees(fleet, run_id, outcomes, [counts.name for counts in plan.datasets])
-    _assert_nothing_outlives(fleet, run_id)
+    _assert_nothing_remains(fleet, run_id)
     return outcomes
 
 
@@ -48,7 +48,7 @@ def _assert_ledger_agrees(fleet: Fleet, run_id: str, outcomes: list[Outcome], da
     assert (samples.in_flight, samples.unprocessed) == (0, 0)
 
 
-def _assert_nothing_outlives(fleet: Fleet, run_id: str) -> None:
+def _assert_nothing_remains(fleet: Fleet, run_id: str) -> None:
     client: Any = fleet.ledger.client
     keys = run_keys(run_id)
     assert client.zrange(keys.leases, 0, -1) == []

@@ -1,4 +1,4 @@
-"""Wait for conditions. Tests never sleep for a guessed time."""
+"""Wait for conditions. Tests do not sleep for a fixed time."""
 
 import time
 from collections.abc import Callable

@@ -27,7 +27,7 @@ def open_worker(fleet: Fleet, model: str, *, name: str = "tried@test", **setting
     """Yield a started worker. Keyword arguments are ``FLEET_*`` settings, in lower case."""
     chosen = fleet.settings.model_copy(update=settings)
     profile = read_profile(model)
-    weights = profile.weights if profile.weights and profile.weights.startswith("/") else ""  # a model name has no files
+    weights = profile.weights if profile.weights and profile.weights.startswith("/") else ""  # a hub name is not a folder
     with connect_redis(chosen, patience_s=0) as client:
         worker = wire_worker(
             WorkerRecord(worker=name, model=profile.name, device="cpu", pid=os.getpid(), state="loading"),
@@ -61,7 +61,7 @@ def read_samples(worker: Worker, run_id: str, number: int = 0) -> list[Sample]:
 
 
 class Exited(BaseException):
-    """An exception in place of the end of the process."""
+    """An exception that tests raise instead of ending the process."""
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ class ScriptedEngine:
         self._answer = answer
 
     async def start(self) -> None:
-        """Do nothing, because the engine has no model."""
+        """Do nothing, because the engine does not load a model."""
 
     async def generate(self, request: Request) -> Generation:
         self.asked.append(request)
@@ -95,7 +95,7 @@ class ScriptedEngine:
         return Generation(" ".join(kept), "length" if len(kept) < len(words) else "stop", 1, len(kept))
 
     async def stop(self) -> None:
-        """Do nothing, because the engine has no resources."""
+        """Do nothing, because the engine does not hold resources."""
 
 
 class NamedEngine(ScriptedEngine):

@@ -40,12 +40,12 @@ def run_soak(environment: dict[str, str]) -> tuple[int, str]:
 
 
 @pytest.mark.timeout(300)  # the soak starts more than a dozen processes, one after the other
-def test_random_kills_do_not_lose_or_double_samples() -> None:
+def test_random_kills_do_not_lose_or_duplicate_samples() -> None:
     settings = {"FLEET_LEASE_S": "2", "FLEET_RENEW_S": "0.5", "FLEET_JANITOR_S": "0.5"}
     code, output = run_soak({**os.environ, **settings})
     assert code == 0, output
     table = {name.strip(): value for name, value in re.findall(r"^(.+?) {2,}(\S.*)$", output, re.MULTILINE)}
-    assert (table["lost"], table["double"]) == ("0", "0"), output
+    assert (table["lost"], table["duplicated"]) == ("0", "0"), output
     assert int(table["kills"]) >= MIN_KILLS, output
     assert table["processes left after the drain"] == "0", output
 
@@ -58,10 +58,10 @@ def test_soak_reports_lost_samples_and_differing_ledger(fleet: Fleet) -> None:
         for chunk in range(3):
             run_chunk(worker, run_id, chunk)
     whole = judge_run(run_id, fleet.store, fleet.ledger)
-    assert (whole.outcomes, whole.lost, whole.double, whole.wrongs) == ({"ok": 48}, 0, 0, [])
+    assert (whole.outcomes, whole.lost, whole.duplicated, whole.wrongs) == ({"ok": 48}, 0, 0, [])
 
     fleet.ledger.client.hincrby(run_keys(run_id).counts, "0:3", 1)
-    assert judge_run(run_id, fleet.store, fleet.ledger).double == 1
+    assert judge_run(run_id, fleet.store, fleet.ledger).duplicated == 1
     (fleet.folder / "store" / part_key(run_id, 1, 1)).unlink()
     broken = judge_run(run_id, fleet.store, fleet.ledger)
     assert broken.lost == 16
@@ -79,7 +79,7 @@ def test_soak_reports_leftover_process_and_counts_real_kills(fleet: Fleet) -> No
     assert kill_producer(chaos, Draw("producer killed", pause_s=0, pick=0, amount=0))
     (command,) = chaos.commands
     assert command.process.wait(timeout=60) == USER_MUST_ACT, "the spec does not exist"
-    chaos.redis_is_up = False  # otherwise it would enqueue a run that the ledger does not contain
+    chaos.redis_is_up = False  # otherwise the soak would enqueue a run that the ledger does not contain
     chaos.tick()
     assert chaos.is_quiet
     assert count_kills(chaos, Counter({"producer killed": 2})) == 1
@@ -93,7 +93,7 @@ def test_chunk_is_offered_again_after_successor_dies(fleet: Fleet) -> None:
     run_id = enqueue_rows(fleet, "orphaned", make_rows(32))
     assert ledger.acquire(run_id, 1, "dead@test")
     assert wait_until(lambda: ledger.expire_leases(run_id), "the lease to expire") == [1]
-    # The successor dies here, or loses its connection before it has the response. The queue is not empty, so the janitor
+    # The successor dies here, or loses its connection before it receives the response. The queue is not empty, so the janitor
     # does not publish the chunk again.
     assert wait_until(lambda: ledger.expire_leases(run_id), "the chunk to be offered again") == [1]
     assert ledger.acquire(run_id, 1, "next@test")

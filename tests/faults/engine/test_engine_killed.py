@@ -77,7 +77,7 @@ def test_next_chunk_detects_engine_killed_while_idle(clean_fleet: Fleet) -> None
     assert count_asked_again(fleet) <= IN_FLIGHT
 
 
-def test_killed_worker_leaves_no_engine_process(clean_fleet: Fleet) -> None:
+def test_engine_process_ends_with_killed_worker(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     write_child_profile(fleet, MODEL, delay_s=0.02)
     run_id = enqueue_rows(fleet, MODEL, make_rows(160), chunk=CHUNK_SAMPLES)

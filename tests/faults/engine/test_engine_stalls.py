@@ -1,4 +1,4 @@
-"""An engine stops answering: its worker restarts, and the run completes with sound results.
+"""An engine stops answering: its worker restarts, and the run completes with correct results.
 
 An engine that is only slow is not restarted.
 """
@@ -44,7 +44,7 @@ def stall_once(fleet: Fleet, how: Stall, *, lease_s: float) -> str:
     return run_id
 
 
-@pytest.mark.parametrize("how", ["silent", "blocked"])
+@pytest.mark.parametrize("how", ["unresponsive", "blocked"])
 def test_worker_with_stalled_engine_releases_its_chunks(clean_fleet: Fleet, how: Stall) -> None:
     fleet = clean_fleet
     stall_once(fleet, how, lease_s=600)  # longer than the test: the worker must release the chunks

@@ -1,4 +1,4 @@
-"""A sample crashes the engine every time: it is identified, only it fails, and the run continues."""
+"""A sample that crashes the engine every time is identified. Only that sample fails, and the run continues."""
 
 from collections import Counter
 

@@ -1,6 +1,6 @@
 """vLLM's engine process gets SIGKILL, SIGSTOP or SIGTERM during a run.
 
-The worker releases its chunks, and the run completes with sound results.
+The worker releases its chunks, and the run completes with correct results.
 """
 
 import math

@@ -29,7 +29,7 @@ ROW_CASES = list_row_cases()
 COMMAND_CASES = [case for topic in COMMAND_TOPICS for case in topic.cases if isinstance(case, CommandCase)]
 DESCRIBING = "tests.support.faults.bad_input.engine:DescribingEngine"
 
-# No media of these cases exist, so enqueueing refuses their datasets unless only the workers have the files.
+# The media of these cases do not exist. `enqueue` refuses such datasets, unless only the workers can read the files.
 _AWAY = {"missing file", "broken link", "path through a file", "video", "number as media", "id of a clip without a file"}
 
 Ended = dict[str, list[Outcome]]
@@ -47,7 +47,7 @@ def shared_fleet(tmp_path_factory: pytest.TempPathFactory, s3_endpoint: str) -> 
 
 @pytest.fixture(scope="module")
 def run_id(shared_fleet: Fleet) -> str:
-    """Run all row cases in one run, each case as a separate dataset. Assert that its results are sound, and return its id."""
+    """Run all row cases in one run, each case as a separate dataset. Assert that its results are correct, and return its id."""
     sources = [write_case(shared_fleet.folder / "cases" / slugify(case.name), case) for case in ROW_CASES]
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(lines, "LINE_LIMIT_BYTES", LONGEST_LINE_BYTES)
@@ -145,7 +145,7 @@ def test_command_reports_the_fault(
 
 
 def test_status_reports_model_without_workers(shared_fleet: Fleet) -> None:
-    rows = shared_fleet.write_dataset("waiting", [{"question": "Is anybody there?"}])
+    rows = shared_fleet.write_dataset("waiting", [{"question": "What is it?"}])
     run_id = shared_fleet.enqueue(shared_fleet.write_spec("quick", [rows])).run_id
     output = shared_fleet.run_producer("status", run_id)
     assert "waiting for a worker" in output

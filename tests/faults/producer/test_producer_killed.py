@@ -1,4 +1,4 @@
-"""Commands get SIGKILL or SIGINT at each of their steps: a repetition of the command completes the work.
+"""Commands get SIGKILL or SIGINT at each of their steps. Running the same command again completes the work.
 
 ``tests/integration/test_producer_commands.py`` also kills ``enqueue``, and checks the state that it leaves.
 """
@@ -88,7 +88,7 @@ def test_interrupted_collect_does_not_leave_partial_results(fleet: Fleet, run_id
     assert_ended_by(run_signalled(fleet, point, *collect, by=by), by)
     left = read_results(out)
     if by == signal.SIGINT:
-        assert {path.name for path in out.iterdir()} == set(left), "no unfinished file may be left"
+        assert {path.name for path in out.iterdir()} == set(left), "unfinished files must not be left behind"
 
     assert "60 ok" in fleet.run_producer(*collect)
     newer = read_results(out)
@@ -112,7 +112,7 @@ def test_repeated_export_completes_an_interrupted_export(fleet: Fleet, run_id: s
     exported = {name: text for name, text in left.items() if name.endswith(".txt")}
     assert set(exported.values()) <= {"ok"}, "a file with its final name must be complete"
     if by == signal.SIGINT:
-        assert left == exported, "no unfinished file may be left"
+        assert left == exported, "unfinished files must not be left behind"
 
     output = fleet.run_producer(*export)
     assert f"{SAMPLES - len(exported)} written, 0 replaced, {len(exported)} unchanged" in output

@@ -112,7 +112,7 @@ def test_simultaneous_commits_are_counted_once(fleet: Fleet, rounds: dict[int, R
     fleet.write_profile("both")
     run_id = enqueue_rows(fleet, "both", make_rows(ROUNDS * CHUNK_SAMPLES), chunk=CHUNK_SAMPLES, validation={"max_attempts": 1})
     draw = random.Random(seed)
-    quiet = {"lease_s": 600, "renew_s": 300}  # no heartbeat, and therefore no janitor, during the test
+    quiet = {"lease_s": 600, "renew_s": 300}  # heartbeat and janitor do not run during the test
     with open_worker(fleet, "both", name="left", **quiet) as left, open_worker(fleet, "both", name="right", **quiet) as right:
         workers: dict[Side, Worker] = {"left": left, "right": right}
         for side, worker in workers.items():

@@ -1,4 +1,4 @@
-"""Messages are lost, repeated or invalid: the run completes with sound results, because correctness never depends on a message."""
+"""Messages are lost, repeated or invalid: the run completes with correct results, which do not depend on messages."""
 
 import json
 from collections import Counter
@@ -86,7 +86,7 @@ def test_invalid_or_repeated_messages_are_harmless(clean_fleet: Fleet) -> None:
     assert fleet.ledger.list_runs(MODEL) == []
 
 
-def test_garbage_in_the_queue_does_not_stop_run(clean_fleet: Fleet) -> None:
+def test_malformed_queue_entries_do_not_stop_run(clean_fleet: Fleet) -> None:
     fleet = clean_fleet
     write_profile(fleet)
     run_id = enqueue_rows(fleet, MODEL, make_rows(40))

@@ -29,7 +29,7 @@ def wait_for_time(seconds: float) -> None:
 
 
 def assert_nothing_was_lost(fleet: Fleet, run_id: str, count: int, *, workers: int) -> None:
-    """Assert that a run completed with sound results, that no new worker was started, and that each sample was sent once."""
+    """Assert that a run completed with correct results, without new workers, and that each sample was sent once."""
     assert fleet.wait_for_end(run_id).samples.ok == count
     assert_run_is_sound(fleet, run_id)
     assert count_asked_again(fleet) == 0

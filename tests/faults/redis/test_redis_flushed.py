@@ -1,4 +1,4 @@
-"""Redis loses all data during a run: the store is the evidence, and the ledger is rebuilt from it."""
+"""Redis loses all data during a run: the ledger is rebuilt from the store."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""Redis is out of memory (``maxmemory``, ``noeviction``): workers wait, commands report it, and both then continue."""
+"""Redis is out of memory (``maxmemory``, ``noeviction``): workers wait, commands report the error, and both continue afterwards."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""A part is damaged in the store: it is never counted, the error names it and the remedy, and only its chunk is run again."""
+"""A damaged part in the store is never counted. The error names the part and the remedy, and only its chunk is run again."""
 
 from collections import Counter
 from collections.abc import Callable

@@ -41,7 +41,7 @@ def flip_a_byte(path: Path) -> None:
     path.write_bytes(content)
 
 
-DAMAGES = {"gone": delete, "cut short": cut_short, "a byte flipped": flip_a_byte}
+DAMAGES = {"missing": delete, "cut short": cut_short, "a byte flipped": flip_a_byte}
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_damaged_plan_is_reported_and_rewritten(fleet: Fleet, spec: Path, name: 
 
     readers: list[Callable[[str], object]] = [collect] if name in ONLY_COLLECTED else [collect, fleet.status]
     for read in readers:
-        with pytest.raises(ConfigError if (name, how) == ("run.json", "gone") else IntegrityError) as caught:
+        with pytest.raises(ConfigError if (name, how) == ("run.json", "missing") else IntegrityError) as caught:
             read(run_id)
         assert_names_object_and_remedy(str(caught.value), fleet, run_id, name)
 
@@ -127,7 +127,7 @@ def test_commands_report_truncated_plan_without_losing_samples(fleet: Fleet, spe
     assert_each_was_asked_once(fleet)
 
 
-@pytest.mark.parametrize(("name", "how"), [("index", "gone"), ("run.json", "a byte flipped"), ("run.json", "gone")])
+@pytest.mark.parametrize(("name", "how"), [("index", "missing"), ("run.json", "a byte flipped"), ("run.json", "missing")])
 def test_damaged_plan_pauses_run_at_first_read(clean_fleet: Fleet, spec: Path, name: str, how: str) -> None:
     fleet = clean_fleet
     run_id = fleet.enqueue(spec).run_id
@@ -163,7 +163,7 @@ def test_worker_with_loaded_plan_finishes_without_it(clean_fleet: Fleet, spec: P
     find_object(fleet, run_id, name).unlink()
     wait_until(lambda: (view := fleet.ledger.view_run(run_id)) and view.state == "done", "the end of the run")
     assert run_to_end(fleet, "collect", run_id, "--out", str(fleet.folder / "out")).code == (2 if name == "run.json" else 1)
-    repair(fleet, spec, run_id, name, "gone")
+    repair(fleet, spec, run_id, name, "missing")
     assert_run_is_sound(fleet, run_id)
     assert_each_was_asked_once(fleet)
 

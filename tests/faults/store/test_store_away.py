@@ -1,4 +1,4 @@
-"""Object storage does not respond, or its responses are lost: the run continues by itself, and no part is written twice."""
+"""Object storage does not respond, or its responses are lost: the run continues by itself, and parts are not written twice."""
 
 from collections import Counter
 from collections.abc import Iterator

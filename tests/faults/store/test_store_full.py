@@ -1,4 +1,4 @@
-"""The disk of the store, of the results or of the scratch files is full: no data is lost, and work continues with space."""
+"""The disk of the store, results or scratch files is full: data is not lost, and work continues when space is available."""
 
 from collections import Counter
 from pathlib import Path
@@ -25,7 +25,7 @@ def count_blocks(content: bytes) -> int:
 
 
 def test_run_continues_after_store_was_full(small_disk: SmallDisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The run continues without a command once there is space, and each sample is sent once."""
+    """When space is available, the run continues without a command. Each sample is sent once."""
     with start_fleet(tmp_path, monkeypatch, store_url=f"file://{small_disk.folder}/store") as fleet:
         options = {"delay_s": 0.1, "asked": str(tmp_path / "asked")}
         fleet.write_profile("recording", engine="tests.support.engines.dying_engine:RecordingEngine", engine_options=options)

@@ -87,7 +87,7 @@ def test_worker_waits_while_store_is_read_only(forbidding: Forbidding) -> None:
 
 
 def test_enqueue_into_read_only_store_exits_with_3(forbidding: Forbidding) -> None:
-    """The message names the store, and no files are left."""
+    """The message names the store, and files are not left behind."""
     fleet = forbidding.fleet
     fleet.write_profile("quick")
     spec = fleet.write_spec("quick", [fleet.write_dataset("rows", make_rows(40))])

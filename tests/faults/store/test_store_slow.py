@@ -1,6 +1,6 @@
 """A slow store, and a store behind an unreliable network.
 
-Leases are kept during a slow write, and the run completes with sound results.
+Leases are kept during a slow write, and the run completes with correct results.
 """
 
 import random
@@ -47,7 +47,7 @@ def test_slow_part_writes_do_not_lose_leases(s3_fleet: Fleet, faulty_s3: FaultyS
     assert s3_fleet.wait_for_end(run_id).samples.ok == 60
     assert_run_is_sound(s3_fleet, run_id)
     assert set(Counter((s3_fleet.folder / "asked").read_text().split()).values()) == {1}
-    assert len(set(faulty_s3.faulted)) == 4, "no second worker may run a chunk whose part is being written"
+    assert len(set(faulty_s3.faulted)) == 4, "a second worker must not run a chunk whose part is being written"
     assert "lease.lost" not in s3_fleet.read_log()
 
 

@@ -1,6 +1,6 @@
-"""A worker's clock jumps, or is wrong by minutes or hours: leases use the clock of Redis, and no sample is lost or repeated.
+"""A worker's clock jumps, or is wrong by minutes or hours: leases use the clock of Redis, and samples are not lost or repeated.
 
-The times that a worker writes into outcomes (``started_at``, ``finished_at``) come from its own clock, right or wrong.
+The times that a worker writes into outcomes (``started_at``, ``finished_at``) come from its own clock, even if that clock is wrong.
 """
 
 import os
@@ -79,7 +79,7 @@ def test_wrong_clock_does_not_affect_leases_rate_or_eta(clean_fleet: Fleet, offs
         fleet.wait_for_end(run_id)
         ended_s = time.time()
     outcomes = assert_run_is_sound(fleet, run_id)
-    assert set(read_asked(fleet).values()) == {1}, "no chunk may be taken over early"
+    assert set(read_asked(fleet).values()) == {1}, "chunks must not be taken over early"
     assert {outcome.worker for outcome in outcomes} == {both.wrong.worker, both.right.worker}
     for outcome in outcomes:
         off_s = offset_s if outcome.worker == both.wrong.worker else 0
@@ -93,7 +93,7 @@ def test_wrong_clock_does_not_affect_leases_rate_or_eta(clean_fleet: Fleet, offs
 def test_chunk_is_taken_over_despite_wrong_clocks(clean_fleet: Fleet, dies: str, offset_s: int) -> None:
     """Either the dead worker or its successor has the wrong clock."""
     fleet = clean_fleet
-    # long chunks, so that the chunk found below is still running when the worker is killed
+    # Long chunks: the chunk found below must still be running when the worker is killed.
     with start_clock_pair(fleet, offset_s, chunk_s=LONG_CHUNK_S) as both:
         dead, successor = (both.wrong, both.right) if dies == "wrong" else (both.right, both.wrong)
         launcher = psutil.Process(dead.pid).parent()

@@ -1,4 +1,4 @@
-"""The launcher gives up on workers that keep dying; run and status show the reason, and the run continues after the repair."""
+"""The launcher stops restarting workers that die repeatedly. Run and status show the reason. The run continues after a repair."""
 
 import os
 import signal
@@ -60,7 +60,7 @@ def test_exhausted_restart_budget_pauses_run_with_reason(clean_fleet: Fleet, how
     assert (status.state, status.samples.unprocessed) == ("paused", 40)
     (worker,) = status.workers
     assert worker.state == "stopped"
-    assert ("the accelerator fell off the bus" in (worker.trouble or "")) == (how == "error")
+    assert ("the GPU does not respond" in (worker.trouble or "")) == (how == "error")
     assert worker.holds == ()
     assert trouble in (worker.trouble or "")
     assert f"producer resume {run_id}" in (status.reason or "")
@@ -103,7 +103,7 @@ def test_abandoned_worker_does_not_affect_others(clean_fleet: Fleet) -> None:
     assert_run_is_sound(fleet, run_id)
 
 
-def test_launcher_notifies_redis_after_it_returns(clean_fleet: Fleet) -> None:
+def test_launcher_records_its_notice_when_redis_returns(clean_fleet: Fleet) -> None:
     """Redis is unreachable when the launcher gives up on the worker."""
     fleet = clean_fleet
     (fleet.folder / "repaired").touch()

@@ -250,7 +250,7 @@ def test_interrupted_command_exits_with_130_and_can_continue(fleet: Fleet, point
         env=fleet.environment(), cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert (interrupted.returncode, interrupted.stderr.strip()) == (130, "interrupted; nothing is lost, run the same command again")
-    assert not [*fleet.folder.glob("results/*")], "no partial file may be left"
+    assert not [*fleet.folder.glob("results/*")], "partial files must not be left behind"
     fleet.run_producer(*arguments, code=1 if command == "collect" else 0)
     if command == "enqueue":
         run_id = fleet.enqueue(spec).run_id

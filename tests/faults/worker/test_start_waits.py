@@ -148,7 +148,7 @@ def start_run(fleet: Fleet) -> tuple[str, WorkerRecord]:
 
 
 def kill_worker(fleet: Fleet, worker: WorkerRecord) -> None:
-    """Kill a worker; return once its launcher has started another."""
+    """Kill a worker; return once its launcher has started another worker."""
     psutil.Process(worker.pid).kill()
     wait_until(lambda: fleet.read_log().count("worker.started") == 2, "the next worker process")
 

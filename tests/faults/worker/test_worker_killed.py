@@ -1,4 +1,4 @@
-"""A worker gets SIGKILL: the launcher restarts it, or another worker takes over; no sample is lost or counted twice."""
+"""A worker gets SIGKILL. The launcher restarts it, or another worker takes over. Samples are not lost or counted twice."""
 
 import os
 import random
@@ -17,7 +17,7 @@ from tests.support.fleet import Fleet, make_rows, start_fleet
 from tests.support.soundness import assert_run_is_sound
 from tests.support.waiting import wait_until
 
-TAKEOVER_LIMIT_S = 20.0  # the limit that the README promises
+TAKEOVER_LIMIT_S = 20.0  # the limit in README.md
 CHUNK_SAMPLES = 16
 
 

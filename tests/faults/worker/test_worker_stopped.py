@@ -81,7 +81,7 @@ def is_done(fleet: Fleet, run_id: str, chunk: int) -> bool:
 
 
 def assert_completes_another_run(fleet: Fleet, worker: str, workers: int) -> None:
-    """Assert that the remaining worker completes another run, and that no process was restarted."""
+    """Assert that the remaining worker completes another run, and that processes were not restarted."""
     run_id = enqueue_rows(fleet, MODEL, make_rows(2 * CHUNK_SAMPLES, dataset="more"), chunk=CHUNK_SAMPLES)
     assert fleet.wait_for_end(run_id).samples.ok == 2 * CHUNK_SAMPLES
     assert {outcome.worker for outcome in assert_run_is_sound(fleet, run_id)} == {worker}
@@ -130,7 +130,7 @@ def test_continued_worker_without_successor_keeps_its_chunks(clean_fleet: Fleet)
     run_id = enqueue_rows(fleet, MODEL, make_rows(SAMPLES), chunk=CHUNK_SAMPLES)
     with stop_one(fleet, run_id, started) as stopped:
         wait_until(lambda: stopped.chunk in fleet.ledger.find_pending(run_id), "the lease to expire")
-        wait_until(lambda: not fleet.workers(MODEL), "the worker's presence to expire")
+        wait_until(lambda: not fleet.workers(MODEL), "the worker's record to expire")
     assert_run_is_sound(fleet, run_id)
     assert set(read_asked(fleet).values()) == {1}
     assert_completes_another_run(fleet, stopped.worker, 1)

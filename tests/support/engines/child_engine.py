@@ -73,7 +73,7 @@ class ChildEngine:
                 answer = self._answers.pop(answered["id"])
                 if not answer.done():
                     answer.set_result(answered["text"])
-        finally:  # once the pipe has ended, requests must not wait
+        finally:  # after the end of the pipe, waiting requests fail
             self._gone = True
             cause = classify_exit(await child.wait(), out_of_memory=False)
             for answer in self._answers.values():

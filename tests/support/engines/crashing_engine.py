@@ -30,7 +30,7 @@ class CrashingEngine(RecordingEngine):
         if self._repaired.exists() or os.environ["CUDA_VISIBLE_DEVICES"] != self._device:
             return
         if self._how == "error":
-            raise EngineError("the accelerator fell off the bus")
+            raise EngineError("the GPU does not respond")
         if self._how == "download":
             raise explain_load_failure(ConnectionRefusedError("Connection refused"), "weights org/model: cannot be loaded")
         faulthandler.disable()

@@ -56,7 +56,7 @@ class DiesOnceEngine(RecordingEngine):
         if "poison" in request.messages[-1].text and claim(self._died):
             if self._exits:
                 os._exit(EXIT_CODE)
-            raise EngineError("the accelerator fell off the bus")
+            raise EngineError("the GPU does not respond")
         return generation
 
 

@@ -31,7 +31,7 @@ class PoisonedEngine(RecordingEngine):
             os._exit(EXIT_CODE)
         if self._how == "hangs":
             await asyncio.get_running_loop().create_future()
-        raise EngineError("the accelerator fell off the bus", cause=self.cause)
+        raise EngineError("the GPU does not respond", cause=self.cause)
 
 
 def write_poisoned_profile(fleet: Fleet, how: str) -> None:
@@ -40,7 +40,7 @@ def write_poisoned_profile(fleet: Fleet, how: str) -> None:
 
 
 def assert_only_poison_failed(fleet: Fleet, run_id: str, poisons: set[str]) -> None:
-    """Assert that the run completed with sound results, and that exactly the samples with these indexes failed.
+    """Assert that the run completed with correct results, and that exactly the samples with these indexes failed.
 
     Their error code must be ``engine_crashed``.
     """

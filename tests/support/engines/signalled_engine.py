@@ -43,7 +43,7 @@ POINTS = {
 
 
 class Signalled(NamedTuple):
-    """The process that signalled itself, and what it was working on.
+    """The process that signalled itself, and its work at that time.
 
     ``at`` is the number of a chunk, the id of a request, or an empty text.
     """
@@ -53,7 +53,10 @@ class Signalled(NamedTuple):
 
 
 class SignalledEngine(RecordingEngine):
-    """``point`` is in ``POINTS``, ``loading``, ``asking`` or ``between_journals``. The first ``after`` passes are skipped."""
+    """An engine that signals its own process at ``point``, and skips the first ``after`` passes of this point.
+
+    ``point`` is a name in ``POINTS``, ``loading``, ``asking`` or ``between_journals``.
+    """
 
     def __init__(self, profile: ModelProfile, weights: str) -> None:
         options = read_options(profile)

@@ -21,7 +21,7 @@ Fault = Callable[["Call"], None]
 class Rule:
     """A fault and the requests that get it.
 
-    ``asked`` is searched in "METHOD /path?query". ``left`` is how many more requests get the fault, or ``None`` for all.
+    ``asked`` is searched in "METHOD /path?query". ``left`` is the number of requests that still get the fault, or ``None`` for all.
     """
 
     fault: Fault

@@ -57,7 +57,7 @@ def write_streaming_mp4(path: Path, count: int) -> bytes:
 
 
 def encode_sound() -> bytes:
-    """Return an MP4 file with half a second of silence and no video."""
+    """Return an MP4 file with half a second of silence and without video."""
     sink = io.BytesIO()
     with av.open(sink, "w", format="mp4") as container:
         stream = container.add_stream("aac", rate=16_000)

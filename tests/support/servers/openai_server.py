@@ -89,7 +89,7 @@ class OpenAIServer(ThreadingHTTPServer):
         self.models = refuse(404)  # the response to GET /models
         self.asked: list[Asked] = []
         self.lists = 0  # the number of model-list requests so far
-        self.cut_lists = 0  # this many model-list requests, from the first one, get no answer: the connection is closed
+        self.cut_lists = 0  # the number of first model-list requests whose connection is closed without a response
         self.at_once = self.most_at_once = 0
         self.changed = threading.Condition()
         self.closing = threading.Event()

@@ -73,7 +73,7 @@ def test_chunks_beyond_one_batch_arrive_in_order(client: redis.Redis, redis_url:
 
 
 def test_ring_times_out_on_stalled_connection(client: redis.Redis, redis_url: str) -> None:
-    """The heartbeat also publishes messages. A call without a timeout would block it, and the worker would lose its leases."""
+    """The heartbeat also publishes messages. A call without a timeout would block the heartbeat, and leases would expire."""
     with start_stalling_proxy(redis_url) as (url, link):
         app = make_app(Settings(redis_url=url, lease_s=6))
         ring(app, "tiny", "tiny-1", [0])

@@ -35,7 +35,7 @@ def test_late_acknowledgement_on_closed_connection_is_ignored(connection: Connec
         queue.put({"run_id": "tried-1"})
         message = queue.get(timeout=10)
         connection.collect()  # Celery does this with a lost connection
-        message.channel._disconnect_pools()  # noqa: SLF001  # after an outage the pools do not exist; here collect() reached the server
+        message.channel._disconnect_pools()  # noqa: SLF001  # as after an outage: collect() here could reach the server
         getattr(message, answer)()  # kombu 5.7 raises AttributeError here, which ends Celery's loop
         assert message.acknowledged
 

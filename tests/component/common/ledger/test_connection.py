@@ -99,7 +99,7 @@ def test_certificate_of_unknown_authority_is_config_error(redis_url: str) -> Non
         raise refused
 
 
-def test_error_of_a_command_is_not_translated(redis_url: str) -> None:
+def test_command_error_is_not_converted(redis_url: str) -> None:
     settings = Settings(redis_url=redis_url)
     with connect_redis(settings) as client:
         client.set("key", "value")

@@ -35,13 +35,13 @@ def acquire(ledger: Ledger, chunk: int = 0, worker: str = "gpu0@a") -> Lease:
 
 
 def test_expired_leases_can_be_excluded_from_the_offer(ledger: Ledger, short_leases: Ledger) -> None:
-    silent = acquire(short_leases, 0, "gpu0@silent")
+    stopped = acquire(short_leases, 0, "gpu0@stopped")
     assert ledger.release(acquire(ledger, 1))
     wait_until(lambda: 0 in ledger.find_pending(RUN), "a lease to expire")
     assert ledger.expire_leases(RUN, with_expired=False) == [1]
     assert ledger.expire_leases(RUN, with_expired=False) == []
-    assert ledger.view_run(RUN).holders == {0: "gpu0@silent"}, "the lease is unchanged"  # type: ignore[union-attr]
-    assert ledger.renew(RUN, [silent]) == []
+    assert ledger.view_run(RUN).holders == {0: "gpu0@stopped"}, "the lease is unchanged"  # type: ignore[union-attr]
+    assert ledger.renew(RUN, [stopped]) == []
     assert ledger.expire_leases(RUN) == []
 
 

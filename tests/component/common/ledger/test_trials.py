@@ -40,7 +40,7 @@ def view(ledger: Ledger) -> LedgerView:
 
 
 def acquire(ledger: Ledger, chunk: int = 0) -> Lease:
-    """Lease a chunk as soon as it has no holder."""
+    """Lease a chunk as soon as it is available."""
     return wait_until(lambda: ledger.acquire(RUN, chunk, "gpu0@a"), "a lease")
 
 
@@ -74,7 +74,7 @@ def test_journal_entry_resets_the_loss_count(ledger: Ledger) -> None:
         ledger.release(lease, death=DeathCause.KILL)
 
 
-def test_released_chunk_is_fresh_and_can_be_delayed(ledger: Ledger) -> None:
+def test_released_chunk_is_without_strikes_and_can_wait(ledger: Ledger) -> None:
     for _ in range(6):
         assert ledger.release(acquire(ledger))
     lease = acquire(ledger)

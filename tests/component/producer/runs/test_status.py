@@ -40,7 +40,7 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def planned(store: Store, ledger: Ledger) -> tuple[Plan, ChunkIndex]:
-    """Plan and open a run of 60 + 20 samples, 5 of them twice, in 10 chunks."""
+    """Plan and open a run of 60 + 20 samples and 5 duplicates, in 10 chunks."""
     samples = [
         *(make_sample(number, dataset="one") for number in range(60)),
         *(make_sample(number % 20, dataset="two") for number in range(25)),

@@ -136,11 +136,11 @@ def dictate(model: type[MMadaModelLM], tokenizer: Any, text: str, *, ends: bool 
 
 
 def ask(*requests: Any, **options: Any) -> list[Generation]:
-    async def ask_in_turn() -> list[Generation]:
+    async def ask_sequentially() -> list[Generation]:
         async with open_engine(ENGINE, TINY, **options) as engine:
             return [await engine.generate(request) for request in requests]
 
-    generations: list[Generation] = run(ask_in_turn())
+    generations: list[Generation] = run(ask_sequentially())
     return generations
 
 

@@ -36,7 +36,7 @@ def make_outcome(sample: Sample, prediction: str) -> Outcome:
     )
 
 
-def test_run_of_two_chunks_is_sound(worker: Worker, fleet: Fleet) -> None:
+def test_run_of_two_chunks_is_consistent(worker: Worker, fleet: Fleet) -> None:
     run_id = enqueue_rows(fleet, "tried", make_rows(20))
     assert [run_chunk(worker, run_id, number) for number in (1, 0)] == ["done", "done"]
     assert {outcome.prediction for outcome in assert_run_is_sound(fleet, run_id)} == {"ok"}

@@ -27,14 +27,14 @@ class BrokenEngine:
     """An engine that dies at every request."""
 
     async def start(self) -> None:
-        """Do nothing, because the engine has no model."""
+        """Do nothing, because the engine does not load a model."""
 
     async def generate(self, request: Request) -> Generation:
         del request
-        raise EngineError("the accelerator fell off the bus")
+        raise EngineError("the GPU does not respond")
 
     async def stop(self) -> None:
-        """Do nothing, because the engine has no resources."""
+        """Do nothing, because the engine does not hold resources."""
 
 
 def quarantine_chunk(fleet: Fleet, run_id: str) -> None:

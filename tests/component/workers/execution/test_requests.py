@@ -62,7 +62,7 @@ def nearest(pixel: tuple[int, ...]) -> str:
 
 
 def run_rows(worker: Worker, fleet: Fleet, rows: list[dict[str, Any]], **spec: Any) -> dict[str, Any]:
-    """Run rows and return what the engine got, or the fault of the row, by the row's id."""
+    """Run rows. Return the requests that the engine received, or the fault of the row, by row id."""
     run_id = enqueue_rows(fleet, "tried", rows, **spec)
     samples = {sample.sample_id: sample.index for sample in read_samples(worker, run_id)}
     assert run_task(worker, run_id, 0) == "done"
@@ -97,7 +97,7 @@ def test_marked_media_reach_the_engine_in_place(worker: Worker, fleet: Fleet) ->
     }
 
 
-def test_rows_that_differ_in_metadata_are_all_asked(worker: Worker, fleet: Fleet) -> None:
+def test_rows_that_differ_in_metadata_are_all_sent(worker: Worker, fleet: Fleet) -> None:
     rows = [{"id": topic, "question": "What is it?", "topic": topic} for topic in ("cats", "dogs")]
     asked = run_rows(worker, fleet, rows, prompt="{{ question }} {{ topic }}")
     assert asked == {topic: [("user", [f"What is it? {topic}"])] for topic in ("cats", "dogs")}
@@ -139,7 +139,7 @@ def to_sample(row: dict[str, Any]) -> Sample:
     )
 
 
-def test_frames_stand_where_the_video_is_named(worker: Worker, fleet: Fleet) -> None:
+def test_video_frames_replace_the_video_marker(worker: Worker, fleet: Fleet) -> None:
     (fleet.folder / "film.mp4").write_bytes(encode_video(3))
     paint_number(7).save(fleet.folder / "a.png")
     row = {
@@ -241,7 +241,7 @@ def test_examples_system_and_suffix_reach_the_engine(worker: Worker, fleet: Flee
     }
 
 
-def test_other_request_than_planned_pauses_the_run(worker: Worker, fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_request_that_differs_from_plan_pauses_run(worker: Worker, fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     run_id = enqueue_rows(fleet, "tried", [{"id": number, "question": f"q{number}"} for number in range(3)])
     planned = TEMPLATES["default"]
     monkeypatch.setitem(TEMPLATES, "default", "{{ question }} of a later version")
@@ -259,7 +259,7 @@ def test_other_request_than_planned_pauses_the_run(worker: Worker, fleet: Fleet,
     assert fleet.wait_for_end(run_id).samples.ok == 3
 
 
-def test_sample_of_an_earlier_plan_is_asked_as_before(worker: Worker, fleet: Fleet) -> None:
+def test_sample_of_earlier_plan_sends_the_same_request(worker: Worker, fleet: Fleet) -> None:
     for name in ("red", "blue"):
         Image.new("RGB", (8, 8), name).save(fleet.folder / f"{name}.png")
     run_id = enqueue_rows(fleet, "tried", [{"question": "See <image 2>.", "image": ["red.png", "blue.png"], "answer": "x"}])

@@ -291,7 +291,7 @@ def test_config_error_pauses_and_resume_continues(worker: Worker, fleet: Fleet) 
     assert set(asked.values()) == {1}
 
 
-def test_most_severe_of_several_faults_counts(worker: Worker, fleet: Fleet) -> None:
+def test_most_severe_of_several_faults_is_raised(worker: Worker, fleet: Fleet) -> None:
     class FailingEngine(ScriptedEngine):
         async def generate(self, request: Request) -> Generation:
             self.asked.append(request)

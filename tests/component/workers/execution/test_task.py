@@ -59,7 +59,7 @@ def test_message_for_unknown_run_is_ignored(worker: Worker, fleet: Fleet) -> Non
     nonsense: list[Any] = ["tried-0123456789ab", "", "../../etc", 7, None, ["tried"], "a\0b"]
     assert {run_chunk_task(run_id, 0) for run_id in nonsense} == {"unknown", "failed"}
     assert fleet.ledger.list_runs("tried") == []
-    assert [key for key in fleet.ledger.client.scan_iter() if b"}:" in key] == [], "the ledger must have no keys of an unknown run"
+    assert [key for key in fleet.ledger.client.scan_iter() if b"}:" in key] == [], "the ledger must not have keys of an unknown run"
 
 
 @pytest.mark.parametrize("missing", [samples_key, index_key])

@@ -126,7 +126,7 @@ def test_one_worker_per_model_sweeps(swept: Swept) -> None:
     assert patient.sweep() == 3
     patient.empty_queue()
     assert swept.make_janitor().sweep() == 0, "another worker has just swept"
-    assert swept.make_janitor("other").sweep() == 0, "another model has its own turn, and no runs"
+    assert swept.make_janitor("other").sweep() == 0, "another model has its own turn and does not have runs"
     assert swept.ledger.client.pttl("fleet:janitor:tiny") > 0, "a janitor that dies must not keep the turn"
 
 

@@ -50,7 +50,7 @@ def test_dying_worker_declines_chunks_not_begun(fleet: Fleet, exits: list[int], 
         monkeypatch.setattr(worker.runs, "load", lambda run_id: dead.wait(20) and load_run(run_id))  # the store is slow
         worker.takeovers.begin(run_id, 0)
         with pytest.raises(Exited):
-            worker.die("the accelerator fell off the bus")
+            worker.die("the GPU does not respond")
         assert fleet.ledger.expire_leases(run_id) == [0]
         dead.set()
 
@@ -83,11 +83,11 @@ def test_only_released_chunks_are_taken_over_after_outage(fleet: Fleet) -> None:
     with open_worker(fleet, "tried", janitor_s=FAR) as worker:
         run_id = enqueue_rows(fleet, "tried", make_rows(40), chunk=10)
         worker.ledger.client.delete("fleet:janitor:tried", "fleet.tried")
-        silent, given_back = (worker.ledger.acquire(run_id, chunk, "other@test") for chunk in (0, 1))
-        assert silent is not None
+        expired, given_back = (worker.ledger.acquire(run_id, chunk, "other@test") for chunk in (0, 1))
+        assert expired is not None
         assert given_back is not None
         worker.ledger.client.zadd(f"fleet:{{{run_id}}}:leases", {"0": 1})  # as if its holder could not renew it
         worker.ledger.release(given_back)
         janitor = Janitor(make_app(fleet.settings), worker.ledger, worker.takeovers, worker.runs.find_index, "tried", 0.05)
         assert janitor.sweep(with_expired=False) == 1
-        assert worker.ledger.renew(run_id, [silent]) == [], "the holder still has its lease"
+        assert worker.ledger.renew(run_id, [expired]) == [], "the holder still has its lease"

@@ -111,7 +111,7 @@ def test_dying_worker_releases_every_chunk(worker: Worker, fleet: Fleet, exits: 
     run_id = enqueue_rows(fleet, "tried", make_rows(40))
     with worker.keeper.keep(acquire(worker, run_id, 0)), worker.keeper.keep(acquire(worker, run_id, 1)):
         with pytest.raises(Exited):
-            worker.die("the accelerator fell off the bus")
+            worker.die("the GPU does not respond")
         assert exits == [ENGINE_DIED]
         assert worker.leases.grace_over
         assert sorted(worker.ledger.expire_leases(run_id)) == [0, 1]
@@ -138,7 +138,7 @@ def test_dying_worker_releases_a_chunk_being_acquired(
 
     def die() -> None:
         with pytest.raises(Exited):
-            worker.die("the accelerator fell off the bus")
+            worker.die("the GPU does not respond")
 
     monkeypatch.setattr(worker.ledger, "acquire", acquire_slowly)
     with ThreadPoolExecutor(2) as threads:
@@ -158,7 +158,7 @@ def test_dying_worker_exits_without_redis(worker: Worker, fleet: Fleet, exits: l
     with worker.keeper.keep(acquire(worker, run_id, 0)):
         fleet.server.kill()
         with pytest.raises(Exited):
-            worker.die("the accelerator fell off the bus")
+            worker.die("the GPU does not respond")
         fleet.server.restart()
     assert exits == [ENGINE_DIED]
 

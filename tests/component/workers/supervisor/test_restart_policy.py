@@ -1,4 +1,4 @@
-"""The restart budget of a slot, and the notice that states why the slot has no worker."""
+"""The restart budget of a slot, and the notice that states why its worker is stopped."""
 
 import signal
 import socket

@@ -96,8 +96,9 @@ class RemoteEngine:
 class VllmHost:
     """The process and the connections to its engines. All test processes of one pytest run share it.
 
-    The first test process starts it and the last one ends it. Each keeps the write end of the FIFO ``stdin`` in ``folder``
-    open, so that the process also ends when all test processes are killed. Its log is the file ``log`` in ``folder``.
+    The first test process starts the engine process, and the last test process ends it. Each test process keeps the write end of
+    the FIFO ``stdin`` in ``folder`` open. The engine process therefore also ends when all test processes are killed. Its log is
+    the file ``log`` in ``folder``.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -194,7 +195,7 @@ class VllmHost:
             await engine.start()
 
     def stop(self) -> None:
-        """Release the process. The last test process to do so waits for its end."""
+        """Release the engine process. The last test process that releases it waits for its end."""
         with self._lock():
             self._write_users(left := self._count_users() - 1)
         os.close(self._stdin)

@@ -24,9 +24,9 @@ FAULTS: dict[str, BaseException] = {
     "a fault": ValueError("the prompt is too long"),
     "a wrapped fault": wrap(ValueError("the prompt is too long")),
     "a fault wrapped twice": wrap(wrap(ValueError("the prompt is too long"))),
-    "a wrapped nothing": wrap(None),
+    "a wrapper without a cause": wrap(None),
     "no memory": MemoryError("no room"),
-    "wrapped no memory": wrap(MemoryError("no room")),
+    "a wrapped memory error": wrap(MemoryError("no room")),
     "death": EngineDeadError(),
     "wrapped death": wrap(EngineDeadError()),
     "cancelled by vLLM": asyncio.CancelledError(),
@@ -36,7 +36,7 @@ FAULTS: dict[str, BaseException] = {
 class StubbedLlm:
     """A stub that ends each request with the fault ``says`` of ``FAULTS``, or with ``says`` as finish reason and some tokens.
 
-    ``says`` can be several finish reasons, separated by commas. Then each request that is sent gets the next one.
+    ``says`` can be several finish reasons, separated by commas. Then each request gets the next reason.
     """
 
     errored = False
@@ -61,10 +61,10 @@ class StubbedLlm:
         return "half an ans"[: len(tokens) * 4]
 
     async def reset_mm_cache(self) -> None:
-        """Do nothing, because the stub has no cache."""
+        """Do nothing, because the stub does not have a cache."""
 
     def shutdown(self) -> None:
-        """Do nothing, because the stub has no process."""
+        """Do nothing, because the stub does not have a process."""
 
     async def _render(self, *_: object) -> tuple[None, list[object]]:
         return None, [{"prompt_token_ids": [1, 2]}]

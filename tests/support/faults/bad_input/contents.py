@@ -25,7 +25,7 @@ def make_asking(image: object, question: str = "What is it?") -> bytes:
 
 
 def make_table(*lines: bytes, header: bytes = TSV_HEADER) -> bytes:
-    """Return a TSV of good rows around ``lines``, which have no line endings."""
+    """Return a TSV of good rows around ``lines``, which do not have line endings."""
     return header + _TSV_BEFORE + b"".join(line + b"\n" for line in lines) + _TSV_AFTER
 
 

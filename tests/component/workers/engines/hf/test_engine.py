@@ -70,7 +70,7 @@ def test_engine_halves_too_large_batches_and_keeps_limit(
     async def ask() -> tuple[list[Generation], list[Generation]]:
         async with open_hf(max_batch_size=16) as engine:
             first = await ask_all(engine, requests)
-            seen.append(0)  # from here on the engine uses its limit
+            seen.append(0)  # later batches use the engine's new limit
             return first, await ask_all(engine, requests[:9])
 
     first, second = run(ask())
@@ -80,7 +80,7 @@ def test_engine_halves_too_large_batches_and_keeps_limit(
     assert max(seen[seen.index(0) :]) == settled
 
 
-def test_engine_fails_each_request_too_large_alone(open_hf: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_request_too_large_alone_fails(open_hf: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     watch_model(monkeypatch, out_of_memory_above(0))
 
     async def ask() -> list[Any]:
@@ -122,7 +122,7 @@ def test_engine_finds_the_faulty_request_of_a_batch(open_hf: Open, monkeypatch: 
     assert sum(isinstance(result, Generation) for result in results) == 7
 
 
-def test_engine_fails_every_request_after_device_failure(open_hf: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_device_failure_fails_every_request(open_hf: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     watch_model(monkeypatch, lambda _size, _tokens: RuntimeError("CUDA error: device-side assert triggered"))
 
     async def ask() -> list[Any]:
