@@ -24,7 +24,7 @@ from typing import BinaryIO, NamedTuple
 import msgspec
 
 from common.digests import digest_bytes
-from common.errors import ConfigError
+from common.errors import ConfigError, IntegrityError
 from common.records import DatasetCounts, Fault, Sample
 from producer.planning.long_lines import LongLine, keep_line, read_line
 from producer.planning.twins import TwinBlock, TwinFile, encode_line
@@ -192,8 +192,16 @@ def _read_bucket(path: Path, long: Path) -> Iterator[Spread]:
 
 
 def digest_asked(sample: Sample) -> bytes:
-    """Return the digest of a row's request, kind and options. A faulty row has no request, so the digest uses its ``sample_id``."""
-    request = sample.sample_id if sample.fault else sample.request_digest or sample.sample_id
+    """Return the digest of a row's request, kind and options. A faulty row has no request, so the digest uses its ``sample_id``.
+
+    Raises ``IntegrityError`` for a sample without the digest of its request.
+    """
+    request = sample.sample_id if sample.fault else sample.request_digest
+    if request is None:
+        raise IntegrityError(
+            f"row {sample.index} of dataset {sample.dataset!r} has no digest of its request; pass samples to "
+            "producer.planning.requests.render_samples before planning"
+        )
     asked = (sample.dataset, request, sample.fault is None, sample.kind, list(sample.options.items()))
     return hashlib.blake2b(_ENCODER.encode(asked), digest_size=16).digest()
 
