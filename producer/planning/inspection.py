@@ -34,7 +34,7 @@ from producer.datasets.survey.notices import describe_turns, find_notices
 from producer.datasets.survey.refusals import check_media, find_refusal
 from producer.planning.plan import find_alike
 from producer.planning.requests import render_samples
-from producer.planning.shuffle import Counts, digest_asked
+from producer.planning.shuffle import Counts, digest_twin_key
 from producer.progress import show_progress
 
 DEFAULT_QUESTION = "Describe the image."
@@ -250,7 +250,7 @@ class _Rows:
         spec, digests = _make_spec(source), bytearray()
         try:
             for sample in show_progress(render_samples(read_dataset(source), spec), "reading rows"):
-                digests += digest_asked(sample)
+                digests += digest_twin_key(sample)
                 self._add(sample, spec)
         finally:
             self.counts.unique[0] = count_unique(digests)

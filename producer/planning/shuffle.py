@@ -24,7 +24,7 @@ from typing import BinaryIO, NamedTuple
 import msgspec
 
 from common.digests import digest_bytes
-from common.errors import ConfigError
+from common.errors import ConfigError, IntegrityError
 from common.records import DatasetCounts, Fault, Sample
 from producer.planning.long_lines import LongLine, keep_line, read_line
 from producer.planning.twins import TwinBlock, TwinFile, encode_line
@@ -43,7 +43,7 @@ class Spread(NamedTuple):
     - ``row`` is the sample's position among the rows of all datasets.
     - ``dataset`` is the number of its dataset.
     - ``line`` is the sample as JSON with a newline, or the place of that line if it is long.
-    - ``asked`` is the digest of its request, kind and options (``digest_asked``).
+    - ``twin_key`` is the digest of its request, kind and options (``digest_twin_key``). Rows with equal keys are twins.
     - ``twins`` are the blocks of its twins in the file of twins.
     """
 
@@ -53,7 +53,7 @@ class Spread(NamedTuple):
     input_bytes: int
     sample_id: bytes
     line: bytes | LongLine
-    asked: bytes = bytes(16)
+    twin_key: bytes = bytes(16)
     twins: tuple[TwinBlock, ...] = ()
 
 
@@ -106,9 +106,9 @@ def shuffle_samples(
     Raises ``ConfigError`` if all rows of a dataset are faulty.
     """
     long = scratch / "long"
-    _write_buckets(_spread(samples, counts, seed, long), attrgetter("asked"), scratch / "asked")
+    _write_buckets(_spread(samples, counts, seed, long), attrgetter("twin_key"), scratch / "twin_key")
     counts.check_faults()
-    _write_buckets(_merge_twins(scratch / "asked", long, twins), attrgetter("order"), scratch / "order")
+    _write_buckets(_merge_twins(scratch / "twin_key", long, twins), attrgetter("order"), scratch / "order")
     for entries in _read_buckets(scratch / "order", long):
         for _, together in groupby(sorted(entries), key=attrgetter("order")):
             group = list(_separate_ids(together, long))
@@ -124,8 +124,8 @@ def _spread(samples: Iterable[Sample], counts: Counts, seed: int, long: Path) ->
         counts.count_row(dataset, sample.fault)
         line = sample.model_dump_json(exclude_defaults=True).encode() + b"\n"
         sample_id, input_bytes = sample.sample_id.encode(), estimate_input_bytes(sample, line)
-        order, asked = _hash_group(seed, sample), digest_asked(sample)
-        yield Spread(order, row, dataset, input_bytes, sample_id, keep_line(line, long), asked)
+        order, twin_key = _hash_group(seed, sample), digest_twin_key(sample)
+        yield Spread(order, row, dataset, input_bytes, sample_id, keep_line(line, long), twin_key)
 
 
 def _merge_twins(folder: Path, long: Path, twins: TwinFile) -> Iterator[Spread]:
@@ -133,12 +133,12 @@ def _merge_twins(folder: Path, long: Path, twins: TwinFile) -> Iterator[Spread]:
     for entries in _read_buckets(folder, long):
         samples: dict[bytes, Spread] = {}
         for entry in entries:
-            sample = samples.setdefault(entry.asked, entry)
+            sample = samples.setdefault(entry.twin_key, entry)
             if sample is not entry:
-                twins.add(entry.asked, sample.line, entry.line)
+                twins.add(entry.twin_key, sample.line, entry.line)
         blocks = twins.take_blocks()
-        for asked, sample in samples.items():
-            yield sample._replace(twins=tuple(blocks.get(asked, ())))
+        for twin_key, sample in samples.items():
+            yield sample._replace(twins=tuple(blocks.get(twin_key, ())))
 
 
 def _separate_ids(group: Iterable[Spread], long: Path) -> Iterator[Spread]:
@@ -152,7 +152,7 @@ def _separate_ids(group: Iterable[Spread], long: Path) -> Iterator[Spread]:
     for entry in group:
         if entry.sample_id in taken:
             sample = json.loads(read_line(entry.line))
-            sample["sample_id"] = digest_bytes(entry.sample_id + entry.asked)
+            sample["sample_id"] = digest_bytes(entry.sample_id + entry.twin_key)
             entry = entry._replace(sample_id=sample["sample_id"].encode(), line=keep_line(encode_line(sample), long))
         taken.add(entry.sample_id)
         yield entry
@@ -170,7 +170,7 @@ def _write_buckets(entries: Iterable[Spread], key: Callable[[Spread], bytes], fo
             line, is_long = (entry.line, False) if isinstance(entry.line, bytes) else (_PLACE.pack(*entry.line[1:]), True)
             numbers = (entry.row, entry.dataset, entry.input_bytes, len(entry.sample_id), len(line), is_long, len(entry.twins))
             twins = b"".join(_PLACE.pack(*block) for block in entry.twins)
-            buckets[number].write(_HEADER.pack(entry.order, entry.asked, *numbers) + entry.sample_id + line + twins)
+            buckets[number].write(_HEADER.pack(entry.order, entry.twin_key, *numbers) + entry.sample_id + line + twins)
 
 
 def _read_buckets(folder: Path, long: Path) -> Iterator[Iterator[Spread]]:
@@ -184,18 +184,26 @@ def _read_buckets(folder: Path, long: Path) -> Iterator[Iterator[Spread]]:
 def _read_bucket(path: Path, long: Path) -> Iterator[Spread]:
     with path.open("rb", _READ_BYTES) as stream:
         while header := stream.read(_HEADER.size):
-            order, asked, row, dataset, input_bytes, id_length, line_length, is_long, blocks = _HEADER.unpack(header)
+            order, twin_key, row, dataset, input_bytes, id_length, line_length, is_long, blocks = _HEADER.unpack(header)
             sample_id, content = stream.read(id_length), stream.read(line_length)
             line = LongLine(long, *_PLACE.unpack(content)) if is_long else content
             twins = tuple(TwinBlock(*place) for place in _PLACE.iter_unpack(stream.read(blocks * _PLACE.size)))
-            yield Spread(order, row, dataset, input_bytes, sample_id, line, asked, twins)
+            yield Spread(order, row, dataset, input_bytes, sample_id, line, twin_key, twins)
 
 
-def digest_asked(sample: Sample) -> bytes:
-    """Return the digest of a row's request, kind and options. A faulty row has no request, so the digest uses its ``sample_id``."""
-    request = sample.sample_id if sample.fault else sample.request_digest or sample.sample_id
-    asked = (sample.dataset, request, sample.fault is None, sample.kind, list(sample.options.items()))
-    return hashlib.blake2b(_ENCODER.encode(asked), digest_size=16).digest()
+def digest_twin_key(sample: Sample) -> bytes:
+    """Return the digest of a row's request, kind and options. A faulty row has no request, so the digest uses its ``sample_id``.
+
+    Raises ``IntegrityError`` for a sample without the digest of its request.
+    """
+    request = sample.sample_id if sample.fault else sample.request_digest
+    if request is None:
+        raise IntegrityError(
+            f"row {sample.index} of dataset {sample.dataset!r} has no digest of its request; pass samples to "
+            "producer.planning.requests.render_samples before planning"
+        )
+    fields = (sample.dataset, request, sample.fault is None, sample.kind, list(sample.options.items()))
+    return hashlib.blake2b(_ENCODER.encode(fields), digest_size=16).digest()
 
 
 def _hash_group(seed: int, sample: Sample) -> bytes:

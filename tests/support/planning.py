@@ -9,8 +9,10 @@ from typing import Any
 import redis
 
 from common.broker.queues import queue_name
+from common.prompts.messages import digest_request, render_messages
 from common.records import Chunk, Outcome, Plan, Sample, Status
 from common.spec.models import Chunks, DatasetSource, ModelProfile, RunSpec, SamplingParams, Shuffle, Validation
+from common.spec.prompts import PromptSpec
 from common.storage.keys import part_key
 from common.storage.parts import encode_part
 from common.storage.plan_index import ChunkIndex, read_chunk, read_index
@@ -37,9 +39,12 @@ def make_spec(*datasets: str, max_samples: int = 16, seed: int = 0, model: str =
 
 
 def make_sample(number: int, *, dataset: str = "rows", group: str = "", **fields: Any) -> Sample:
-    """Return a sample whose question contains its number."""
+    """Return a sample whose question contains its number, by default with the digest of its request."""
     asked = {"sample_id": f"{dataset}-{number:06d}", "question": f"{dataset} question {number}?", "target": ("ok",), **fields}
-    return Sample(dataset=dataset, index=number, group=group, **asked)
+    sample = Sample(dataset=dataset, index=number, group=group, **asked)
+    if sample.fault or "request_digest" in fields:
+        return sample
+    return sample.model_copy(update={"request_digest": digest_request(render_messages(sample, PromptSpec()))})
 
 
 def make_samples(count: int, *, dataset: str = "rows") -> list[Sample]:

@@ -7,10 +7,11 @@ import pytest
 from common.errors import ConfigError
 from common.records import Sample
 from producer.planning.long_lines import read_line
+from producer.planning.requests import render_samples
 from producer.planning.shuffle import Counts
 from tests.support.datasets import read_surveyed
 from tests.support.fleet import ROOT
-from tests.support.planning import shuffle
+from tests.support.planning import make_spec, shuffle
 
 INPUTS = ROOT / "tests" / "support" / "inputs"
 
@@ -69,7 +70,7 @@ def test_hugging_face_rows_have_images_and_options() -> None:
 
 def test_twins_are_asked_once(tmp_path: Path) -> None:
     counts = Counts(["twins"])
-    samples = read("twins.jsonl").values()
+    samples = render_samples(read("twins.jsonl").values(), make_spec())
     ((entry,),) = shuffle(samples, counts, seed=0, scratch=tmp_path)
     sample = Sample.model_validate_json(read_line(entry.line))
     assert (sample.index, sample.metadata) == ("1", {"split": "train"})

@@ -45,7 +45,7 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.mark.parametrize(("different", "is_noticed"), [(1, True), (5, True), (6, False), (10, False)])
 def test_rows_with_the_same_request_are_noticed(store: Store, different: int, is_noticed: bool) -> None:
-    samples = [make_sample(number, sample_id=f"s{number % different}", group="g") for number in range(10)]
+    samples = [make_sample(number, request_digest=f"{number % different}", group="g") for number in range(10)]
     with capture_logs() as lines:
         plan_samples(store, samples, make_spec())
     assert [(line["event"], line["rows"]) for line in lines] == ([("dataset.rows_alike", 10)] if is_noticed else [])
@@ -206,6 +206,7 @@ def measure_peak_bytes(store: Store, count: int, samples: Iterable[Sample] | Non
 def make_cheap_sample(number: int) -> Sample:
     question = "What is shown? " * 32
     fields: dict[str, Any] = {"sample_id": f"{number:032x}", "dataset": "rows", "index": str(number), "question": question}
+    fields["request_digest"] = fields["sample_id"]
     return Sample.model_construct(**fields)
 
 

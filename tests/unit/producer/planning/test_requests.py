@@ -18,7 +18,7 @@ def render(samples: list[Sample], *datasets: str, **prompt: Any) -> list[Sample]
 
 
 def test_sample_gets_the_digest_of_its_request() -> None:
-    samples = make_samples(3)
+    samples = [make_sample(number, request_digest=None) for number in range(3)]
     rendered = render(samples, template="{{ question }} Brief.")
     assert [sample.model_copy(update={"request_digest": None}) for sample in rendered] == samples
     prompt = PromptSpec(template="{{ question }} Brief.")
@@ -26,7 +26,7 @@ def test_sample_gets_the_digest_of_its_request() -> None:
 
 
 def test_fault_of_a_marker_names_row_and_marker() -> None:
-    wrong = make_sample(1, question="See <image 2>.", media=(Media(uri="/a.png", digest="a"),))
+    wrong = make_sample(1, question="See <image 2>.", media=(Media(uri="/a.png", digest="a"),), request_digest=None)
     first, second = render([make_sample(0), wrong])
     assert first.fault is None
     assert second.request_digest is None

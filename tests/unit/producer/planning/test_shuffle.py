@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.errors import ConfigError
+from common.errors import ConfigError, IntegrityError
 from common.records import DatasetCounts, Fault, Media, Sample, Twin
 from producer.planning.long_lines import LEAST_BYTES, read_line
 from producer.planning.shuffle import Counts, Spread, estimate_input_bytes
@@ -26,9 +26,10 @@ rows = st.lists(st.tuples(st.sampled_from(["one", "two"]), st.integers(0, 3), st
 
 def to_samples(given_rows: Iterable[Row]) -> list[Sample]:
     """Return one sample per row. Its ``index`` is the position of the row."""
+    names = [(f"g{group}-{content}", f"g{group}", dataset) for dataset, group, content in given_rows]
     return [
-        Sample(sample_id=f"g{group}-{content}", dataset=dataset, row=place, index=place, group=f"g{group}", question="?")
-        for place, (dataset, group, content) in enumerate(given_rows)
+        Sample(sample_id=name, request_digest=name, dataset=dataset, row=place, index=place, group=group, question="?")
+        for place, (name, group, dataset) in enumerate(names)
     ]
 
 
@@ -111,7 +112,6 @@ def test_twins_keep_the_names_of_their_files() -> None:
     [
         {"dataset": "two"},
         {"request_digest": "other"},
-        {"request_digest": None},
         {"kind": "number"},
         {"options": {"A": "x"}},
         {"options": {"B": "y", "A": "x"}},
@@ -124,6 +124,14 @@ def test_rows_that_ask_differently_are_not_merged(change: dict[str, Any]) -> Non
     second = Sample(sample_id="2", index=2, question="?", **(fields | change))
     groups, _ = shuffle([first, second])
     assert {sample.index: sample.twins for sample in read_samples(groups)} == {"1": (), "2": ()}
+
+
+def test_sample_without_request_digest_is_an_error() -> None:
+    """Planning does not render samples."""
+    with pytest.raises(
+        IntegrityError, match=r"row 7 of dataset 'one' has no digest of its request; pass samples to .*render_samples"
+    ):
+        shuffle([make_sample(1, dataset="one"), make_sample(7, dataset="one", request_digest=None)])
 
 
 def test_samples_that_ask_differently_have_different_ids() -> None:
@@ -219,7 +227,7 @@ def test_faults_are_counted_and_text_is_unchanged() -> None:
 @pytest.mark.parametrize("length", [LEAST_BYTES // 2, LEAST_BYTES, 3 * LEAST_BYTES])
 def test_long_lines_are_merged_and_shuffled(tmp_path: Path, length: int) -> None:
     rows = [
-        make_sample(number, sample_id=f"s{number % 4}", group="one" if number % 3 else "", media=(Media(data="A" * length),))
+        make_sample(number, group="one" if number % 3 else "", media=(Media(data="A" * length),), request_digest=f"{number % 4}")
         for number in range(12)
     ]
     groups = list(planning.shuffle(rows, Counts(["rows"]), seed=0, scratch=tmp_path))
