@@ -45,7 +45,7 @@ class RemoteFile(io.RawIOBase):
     """
 
     def __init__(self, address: str) -> None:
-        self._store, key = _open(address)
+        self._store, key = _open_object(address)
         self._address, self._position = address, 0
         with _raising_os_errors(address):
             self._state = self._store.find_state(key)
@@ -82,7 +82,7 @@ class RemoteFile(io.RawIOBase):
 
 def read_remote(address: str, offset: int, length: int | None, check: Callable[[int], None]) -> bytes:
     """Return bytes of an object with one request. The parameters are those of ``Store.get_checked``. Raises ``OSError``."""
-    store, key = _open(address)
+    store, key = _open_object(address)
     with _raising_os_errors(address):
         return store.get_checked(key, offset, length, check)
 
@@ -122,6 +122,14 @@ def iterate_remote_folder(address: str) -> list[str]:
     start = len(normalize_address(address)) + 1
     names = (found[start:] for found, _ in _iterate_states(address))
     return sorted(filter(None, names), key=lambda name: name.split("/"))
+
+
+def _open_object(address: str) -> tuple[Store, str]:
+    """Return a store and a key. Raises ``OSError`` for a bucket, because S3 would return the list of its keys as content."""
+    store, key = _open(address)
+    if not key:
+        raise IsADirectoryError(errno.EISDIR, "the address of a bucket, not of an object", address)
+    return store, key
 
 
 def _open(address: str) -> tuple[Store, str]:

@@ -107,6 +107,14 @@ def test_fault_of_the_worker_is_not_the_samples_fault(
         read_media(Media(uri=f"{s3_url}/a.png"), MediaAccess((s3_url,), urls=False, url_timeout_s=1))
 
 
+@pytest.mark.parametrize("ending", ["", "/", "/.", "/x/.."])
+def test_list_of_a_bucket_is_not_read(s3_url: str, ending: str) -> None:
+    bucket = s3_url.removesuffix("/root")
+    upload_file(f"{bucket}/a.png", CONTENT)
+    code, message = fault_of(Media(uri=f"{bucket}{ending}"), bucket)
+    assert (code, "the address of a bucket, not of an object" in message) == ("media_unreadable", True)
+
+
 @pytest.mark.parametrize("root", ["/", "s3://other", "{url}/folder", "{url}2"])
 def test_address_outside_the_roots_is_forbidden(s3_url: str, root: str) -> None:
     upload_file(f"{s3_url}/a.png", CONTENT)
