@@ -37,9 +37,9 @@ from producer.datasets.media_files import FileProblem, MediaFiles, UnreadableFil
 from producer.datasets.registry import find_reader
 from producer.datasets.rows import MEDIA_KINDS, NamedColumns, Row, plan_reading
 from producer.datasets.samples import sort_fields
-from producer.datasets.turn_facts import TurnFacts
 from producer.datasets.values.choices import to_options
 from producer.datasets.values.conversations import read_conversation
+from producer.datasets.values.turn_facts import TurnFacts
 from producer.datasets.values.turn_lists import TurnList, find_turns
 
 log = structlog.get_logger()
