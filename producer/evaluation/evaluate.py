@@ -102,7 +102,7 @@ def _facts_of(outcome: Outcome) -> Iterator[str]:
     yield "seen"
     yield outcome.status
     answered = [attempt for attempt in outcome.attempts if attempt.finish_reason != "error"]  # skip failed waves
-    if len(answered) > 1:
+    if len(answered) > 1 or any(turn.attempts > 1 for turn in outcome.turns):
         yield "retried"
     if outcome.status == "failed":
         return
@@ -115,7 +115,7 @@ def _facts_of(outcome: Outcome) -> Iterator[str]:
         yield "no_answer"
     if score == 1.0:
         yield "hits"
-        if len(answered) == 1:
+        if len(answered) == 1 and not is_retried:
             yield "first_attempt_hits"
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import ConfigError, IntegrityError
-from common.records import Attempt, DatasetCounts, Outcome, Plan, Status
+from common.records import Attempt, DatasetCounts, Outcome, Plan, Status, TurnAnswer
 from common.spec.models import Chunks, DatasetSource, ModelProfile, RunSpec, SamplingParams, Shuffle, Validation
 from common.storage.keys import run_key
 from common.storage.run_record import encode_run
@@ -80,6 +80,19 @@ def test_counts_of_mixed_dataset_are_exact() -> None:
         ),
     )
     assert (evaluation.run_id, evaluation.model, evaluation.convention) == ("r1", "tiny", "strict")
+
+
+def test_retried_earlier_turn_is_not_a_first_attempt_hit() -> None:
+    turns = [[TurnAnswer(number=1, response="…", prediction="…", attempts=attempts)] for attempts in (1, 2)]
+    hits = [make_outcome("asked", answer="A", target=("A",), turns=one) for one in turns]
+    (scores,) = evaluate(hits, asked=2).datasets
+    assert (scores.accuracy, scores.first_attempt_accuracy, scores.retried) == (1.0, 0.5, 1)
+
+
+def test_conversation_that_ended_early_is_a_miss() -> None:
+    ended = make_outcome("asked", "invalid", 2, target=("A",), error_code="turn_unanswered")
+    (scores,) = evaluate([make_hit("asked"), ended], asked=2).datasets
+    assert (scores.n, scores.accuracy, scores.invalid) == (2, 0.5, 1)
 
 
 def test_hit_after_retry_is_not_a_first_attempt_hit() -> None:
