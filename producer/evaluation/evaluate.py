@@ -102,7 +102,8 @@ def _facts_of(outcome: Outcome) -> Iterator[str]:
     yield "seen"
     yield outcome.status
     answered = [attempt for attempt in outcome.attempts if attempt.finish_reason != "error"]  # skip failed waves
-    if len(answered) > 1 or any(turn.attempts > 1 for turn in outcome.turns):
+    is_retried = len(answered) > 1 or any(turn.attempts > 1 for turn in outcome.turns)
+    if is_retried:
         yield "retried"
     if outcome.status == "failed":
         return
