@@ -28,16 +28,13 @@ from common.digests import digest_bytes, digest_file
 from common.errors import SampleError
 from common.records import Media
 from producer.datasets.fields import misfit
+from producer.datasets.values.base64_text import check_characters, is_base64_image, refuse_text, standardize
 
 MediaKind = Literal["image", "video"]
 
 INLINE_LIMIT_BYTES = 8 * 1024
 _PATH_LIMIT = 4096
-_BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="
 _SCHEME_LIMIT = 16
-# PNG, JPEG, GIF and WebP as base64. A path has a dot, which is not a character of base64.
-_BASE64_OF_IMAGES = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR")
-_SHORTEST_BASE64 = 64
 
 # Maps a path to the size and times of the file when it was read, and to the digest of its content.
 _digests: dict[str, tuple[tuple[int, int, int], str]] = {}
@@ -79,7 +76,7 @@ def _read_value(value: Any, kind: MediaKind, place: Place, root: str) -> Referen
 def _read_object(value: dict[str, Any], kind: MediaKind, place: Place, root: str) -> Reference | None:
     """Return the media of an object. Its bytes take precedence over its path, as in Hugging Face datasets."""
     content, *others = (value.get(name) for name in ("bytes", "url", "path"))
-    if isinstance(content, str) and content and content[:5].lower() != "data:":
+    if isinstance(content, str) and content and content.lstrip()[:5].lower() != "data:":
         content = f"data:;base64,{content}"
     for one in (content, *others):
         if one and isinstance(one, str | bytes):
@@ -90,8 +87,7 @@ def _read_object(value: dict[str, Any], kind: MediaKind, place: Place, root: str
 def refer(text: str, kind: MediaKind, root: str) -> Reference:
     """Return the media at a URL or path. A URL stays unchanged. A relative path starts at ``root``. Raises ``SampleError``."""
     if "\0" in text or len(text) > _PATH_LIMIT:
-        found = f"{text[:24]!r}… ({len(text)} characters)"
-        raise SampleError("bad_media", f"found {found}; expected a path, a URL, or base64 behind data:image/png;base64,")
+        raise refuse_text(text)
     is_whole = text[0] == "/" or "://" in text[:_SCHEME_LIMIT]
     return Reference(Media(kind=kind, uri=text if is_whole else f"{root}/{text}"), f"{kind}:{text}")
 
@@ -152,32 +148,30 @@ def embed(payload: bytes, kind: MediaKind, path: str, offset: int | None) -> Ref
     """Return base64 text as media: inline if it is small or its offset is unknown, else as a byte range of the file.
 
     Its digest is the digest of the decoded bytes. For text that is not base64, it is the digest of the text, and the worker
-    reports the error.
+    reports the error. Workers read line breaks, but no other spelling, so text in another spelling is rewritten and inline.
     """
-    key = f"{kind}#{digest_bytes(payload)}"
+    standard = standardize(payload)
     try:
-        digest = digest_bytes(base64.b64decode(b"".join(payload.split()), validate=True))
+        digest = digest_bytes(base64.b64decode(standard, validate=True))
+        if standard != b"".join(payload.split()):
+            payload, offset = standard, None
     except binascii.Error:
         digest = digest_bytes(payload)
+    key = f"{kind}#{digest_bytes(payload)}"
     if len(payload) <= INLINE_LIMIT_BYTES or offset is None:
         return Reference(Media(kind=kind, data=payload.decode("ascii"), digest=digest), key)
     return Reference(Media(kind=kind, uri=path, offset=offset, length=len(payload), encoding="base64", digest=digest), key)
 
 
 def _read_text(text: str, kind: MediaKind, place: Place, root: str) -> Reference:
-    if text[:5].lower() == "data:":
-        payload = _read_data_url(text)
+    if text.lstrip()[:5].lower() == "data:":
+        payload = _read_data_url(text.strip())
     elif is_base64_image(text):
-        payload = text.encode()
+        payload = text.strip().encode()
     else:
         return refer(text, kind, root)
     at = place.content.find(payload) if place.offset is not None and len(payload) > INLINE_LIMIT_BYTES else -1
     return embed(payload, kind, place.path, place.offset + at if place.offset is not None and at >= 0 else None)
-
-
-def is_base64_image(text: str) -> bool:
-    """Return whether a text is the base64 text of an image, without ``data:`` before it."""
-    return text.startswith(_BASE64_OF_IMAGES) and len(text) > _SHORTEST_BASE64 and not text.encode().translate(None, _BASE64)
 
 
 def _read_data_url(url: str) -> bytes:
@@ -186,8 +180,5 @@ def _read_data_url(url: str) -> bytes:
     if comma < 0 or not url[:comma].lower().endswith(";base64"):
         raise SampleError("bad_media", f"found {url[:40]!r}; expected data:<type>;base64,<base64 text>")
     payload = url[comma + 1 :].encode("utf-8")
-    strange = payload.translate(None, _BASE64)
-    if not payload or strange:
-        found = repr(strange[:8].decode("utf-8", "replace")) if strange else "nothing"
-        raise SampleError("bad_media", f"found {found} in the base64 text of a data: URL; expected only base64 characters")
+    check_characters(payload, "the base64 text of a data: URL")
     return payload

@@ -32,11 +32,12 @@ from producer.console.progress import show_progress
 from producer.datasets.collections.folders import start_reports
 from producer.datasets.columns import Column, suggest_field, suggest_mapping, write_mapping
 from producer.datasets.fields import are_yes_no, is_number, read_mathvista_kind, to_target
-from producer.datasets.media import MediaKind, Reference, find_path, is_base64_image, refer
+from producer.datasets.media import MediaKind, Reference, find_path, refer
 from producer.datasets.media_files import FileProblem, MediaFiles, UnreadableFile
 from producer.datasets.registry import find_reader
 from producer.datasets.rows import MEDIA_KINDS, NamedColumns, Row, plan_reading
 from producer.datasets.samples import sort_fields
+from producer.datasets.values.base64_text import is_base64_image
 from producer.datasets.values.choices import to_options
 from producer.datasets.values.conversations import read_conversation
 
@@ -345,7 +346,7 @@ class Facts:
         if not isinstance(value, str) or not value or value.isspace():
             return []
         try:
-            is_embedded = value[:5].lower() == "data:" or is_base64_image(value)
+            is_embedded = value.lstrip()[:5].lower() == "data:" or is_base64_image(value)
             return [_embed(kind)] if is_embedded else [refer(value, kind, self.reading.root)]
         except SampleError:
             return []
