@@ -5,7 +5,7 @@ The value of a field has one of these forms:
 - a text: a data URL, a URL, a path, or the base64 text of an image,
 - bytes,
 - an object: ``{"bytes", "path"}`` of Hugging Face datasets (in JSON, the bytes are base64 text), or ``{"url"}`` of OpenAI,
-- a list of these.
+- a list of these, or a text that spells a list of texts.
 
 ``Media.digest`` is the digest of the decoded bytes, so the same image has the same digest in every form. Bytes that are not a byte
 range of the file are copied into the plan as base64.
@@ -29,6 +29,7 @@ from common.errors import SampleError
 from common.records import Media
 from producer.datasets.fields import misfit
 from producer.datasets.values.base64_text import check_characters, is_base64_image, refuse_text, standardize
+from producer.datasets.values.literals import read_texts
 
 MediaKind = Literal["image", "video"]
 
@@ -57,8 +58,15 @@ class Place(NamedTuple):
 
 def read_references(value: Any, kind: MediaKind, place: Place, root: str) -> list[Reference]:
     """Return the media in a value or a list of values. Omit blank texts. Raises ``SampleError``."""
-    found = [_read_value(one, kind, place, root) for one in (value if isinstance(value, list) else (value,))]
+    found = [_read_value(one, kind, place, root) for one in list_media(value)]
     return [reference for reference in found if reference]
+
+
+def list_media(value: Any) -> list[Any]:
+    """Return the values in the value of a media field. A text may spell a list of texts, as in a table (``['a.png', 'b.png']``)."""
+    if isinstance(value, str):
+        return (read_texts(value) if value[:1] == "[" else None) or [value]
+    return value if isinstance(value, list) else [value]
 
 
 def _read_value(value: Any, kind: MediaKind, place: Place, root: str) -> Reference | None:

@@ -32,7 +32,7 @@ from producer.console.progress import show_progress
 from producer.datasets.collections.folders import start_reports
 from producer.datasets.columns import Column, suggest_field, suggest_mapping, write_mapping
 from producer.datasets.fields import are_yes_no, is_number, read_mathvista_kind, to_target
-from producer.datasets.media import MediaKind, Reference, find_path, refer
+from producer.datasets.media import MediaKind, Reference, find_path, list_media, refer
 from producer.datasets.media_files import FileProblem, MediaFiles, UnreadableFile
 from producer.datasets.registry import find_reader
 from producer.datasets.rows import MEDIA_KINDS, NamedColumns, Row, plan_reading
@@ -40,6 +40,7 @@ from producer.datasets.samples import sort_fields
 from producer.datasets.values.base64_text import is_base64_image
 from producer.datasets.values.choices import to_options
 from producer.datasets.values.conversations import read_conversation
+from producer.datasets.values.literals import is_unclear_list
 
 log = structlog.get_logger()
 
@@ -117,6 +118,8 @@ def _log_notice(notice: Notice) -> None:
     name, rows, hint, column = notice.dataset, notice.rows, notice.hint, notice.column
     if notice.event == "dataset.media_missing":
         log.warning("dataset.media_missing", dataset=name, column=column, rows=rows, path=notice.path, hint=hint)
+    elif notice.event == "dataset.target_unclear":
+        log.warning("dataset.target_unclear", dataset=name, column=column, rows=rows, hint=hint)
     elif notice.event == "prompt.template_unused":
         log.warning("prompt.template_unused", dataset=name, rows=rows, hint=hint)
     elif notice.event == "dataset.marker_without_media":
@@ -191,6 +194,7 @@ class Facts:
     - ``mapped`` counts the rows by our field and the column that fills it. The column is empty for media that the format itself
       gives, such as the images of a folder.
     - ``columns`` contains the columns that no field uses.
+    - ``unclear_targets`` counts the rows whose target looks like a list, but is one text, by column.
     - ``unmatched_markers`` counts the rows with a marker and without media, and ``with_media`` the rows with media.
     """
 
@@ -203,6 +207,7 @@ class Facts:
     used: Counter[str] = field(default_factory=Counter)
     mapped: Counter[tuple[str, str]] = field(default_factory=Counter)
     columns: dict[str, Column] = field(default_factory=dict)
+    unclear_targets: Counter[str] = field(default_factory=Counter)
     unmatched_markers: int = 0
     with_media: int = 0
 
@@ -224,6 +229,8 @@ class Facts:
         self.with_media += bool(references)
         if (bad_file := self.files.add_row(references)) and bad_file.problem not in self.bad_files:
             self.bad_files[bad_file.problem] = bad_file, self._find_field(found, bad_file.reference)
+        if "target" in found and isinstance(answer := found["target"][1], str) and is_unclear_list(answer):
+            self.unclear_targets[found["target"][0]] += 1
         target, options = _try(to_target, found.get("target")) or ((last_turn,) if last_turn else ()), found.get("options")
         shown = {path for reference in references if (path := find_path(reference.media))}
         for name, value in unused.items():
@@ -301,6 +308,12 @@ class Facts:
                 f"another field gives the options, so the columns {columns} are not shown; leave them out with ignore: [{columns}]"
             )
             yield Notice(event="dataset.column_unused", dataset=name, column="A", rows=rows, looks_like="options", hint=hint)
+        for theirs, rows in self.unclear_targets.items():
+            hint = (
+                "answers look like lists, such as [1, 2], but each counts as one text; for several accepted answers, write a "
+                "list of quoted texts, such as ['1', '2']; otherwise, no change is necessary"
+            )
+            yield Notice(event="dataset.target_unclear", dataset=name, column=theirs, rows=rows, hint=hint)
         if self.unmatched_markers:
             hint = "texts contain <image> or <video>, and the rows have no media; map the column of the media with fields"
             yield Notice(event="dataset.marker_without_media", dataset=name, rows=self.unmatched_markers, hint=hint)
@@ -336,8 +349,8 @@ class Facts:
         return found["messages"][0] if "messages" in found else None
 
     def _name_media(self, value: Any, kind: MediaKind) -> list[Reference]:
-        if isinstance(value, list):
-            return [reference for one in value for reference in self._name_media(one, kind)]
+        if (values := list_media(value)) != [value]:
+            return [reference for one in values for reference in self._name_media(one, kind)]
         if isinstance(value, dict):
             parts = [value[name] for name in ("bytes", "url", "path") if value.get(name)]
             return [_embed(kind)] if value.get("bytes") else self._name_media(parts[0], kind) if parts else []
