@@ -1,7 +1,7 @@
 """Markers in a text, such as ``<image>`` and ``<image 2>``. A marker states where an image or a video is placed."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from common.errors import SampleError
 from common.records import Media
@@ -11,11 +11,24 @@ _MARKER = re.compile(r"<(image|video)(?: ?([0-9]+))?>")
 _MOST_DIGITS = 6
 
 
+def drop_markers(text: str, kinds: Collection[str], *, begins_line: bool = False) -> str:
+    """Return a text of a template without the markers of these kinds of media.
+
+    A marker on a line of its own is dropped with its line. ``begins_line`` states whether the text begins a line. A marker with a
+    number stays, and ``Placement`` reports it.
+    """
+    start = r"(?:\A|(?<=\n))" if begins_line else r"(?<=\n)"
+    for kind in kinds:
+        text = re.sub(rf"{start}<{kind}>\n|<{kind}>", "", text)
+    return text
+
+
 class Placement:
     """Replaces the markers in the texts of one row by the indices of its media, and records which media are placed.
 
     Each ``<image 2>`` is the second image of the row. ``<image>`` is the first image that is not placed yet. Markers of videos
-    follow the same rules, and videos are counted separately. In a row without images, ``<image>`` is plain text.
+    follow the same rules, and videos are counted separately. In a row without images, ``<image>`` in a text of the row is plain
+    text. In a template, it is dropped (``drop_markers``).
     """
 
     def __init__(self, media: Sequence[Media], *, offset: int = 0) -> None:
@@ -24,6 +37,11 @@ class Placement:
         self._count = len(media)
         self._offset = offset
         self._placed: set[int] = set()
+
+    @property
+    def missing_kinds(self) -> frozenset[str]:
+        """Return the kinds of media that the row does not have."""
+        return frozenset(kind for kind, indices in self._by_kind.items() if not indices)
 
     def place(self, text: str) -> list[str | int]:
         """Return the text in pieces, with the index of an image or video in place of each marker.

@@ -82,8 +82,10 @@ def _list_question(question: str, hint: str | None, options: Mapping[str, str], 
     return {"question": question, "hint": hint or "", "options": options, "letters": list(options), "kind": kind}
 
 
-def render_template(text: str, fields: Mapping[str, Any], where: str) -> str:
+def render_template(text: str, fields: Mapping[str, Any], where: str, missing_kinds: frozenset[str] = frozenset()) -> str:
     """Return the text of a template for the fields of a row. ``where`` names the template's field in messages.
+
+    ``missing_kinds`` are the kinds of media that the row does not have. Markers of these kinds in the template are dropped.
 
     Raises ``TemplateFault`` if the row does not have a field of the template, if the template fails with the values of the row, or
     if it exceeds a limit. Raises ``ConfigError`` if the template itself is invalid.
@@ -92,7 +94,7 @@ def render_template(text: str, fields: Mapping[str, Any], where: str) -> str:
 
     from common.prompts.sandbox import BUDGET, MOST_CHARACTERS, Budget
 
-    template = _compile(text, where)
+    template = _compile(text, where, missing_kinds)
     most = max(MOST_CHARACTERS, 2 * len(fields["question"]))
     pieces: list[str] = []
     length = 0
@@ -123,21 +125,21 @@ def _explain_missing(message: str, fields: Mapping[str, Any], where: str) -> Tem
 
 
 @lru_cache(maxsize=256)
-def _compile(text: str, where: str) -> "Template":
+def _compile(text: str, where: str, missing_kinds: frozenset[str] = frozenset()) -> "Template":
     from jinja2 import TemplateSyntaxError
 
     if len(text) > MOST_TEMPLATE_CHARACTERS:
         raise ConfigError(f"{where}: found {len(text):,} characters; expected at most {MOST_TEMPLATE_CHARACTERS:,}")
     try:
-        return _make_sandbox().from_string(text)
+        return _make_sandbox(missing_kinds).from_string(text)
     except TemplateSyntaxError as error:
         raise ConfigError(f"{where}: line {error.lineno}: {error.message}; docs/prompts.md describes templates") from None
     except (RecursionError, SyntaxError, MemoryError):  # Python's compiler raises these
         raise ConfigError(f"{where}: it is nested too deeply; expected a simpler template") from None
 
 
-@lru_cache(maxsize=1)
-def _make_sandbox() -> "Environment":
+@lru_cache(maxsize=4)  # one for each set of kinds
+def _make_sandbox(missing_kinds: frozenset[str]) -> "Environment":
     from common.prompts.sandbox import Sandbox
 
-    return Sandbox()
+    return Sandbox(missing_kinds)
