@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from common.errors import ConfigError, SampleError
 from common.prompts.built_in import TEMPLATES
+from common.prompts.hidden_targets import SECRET_NAMES, hide_targets
 from common.records import Kind, Sample
 from common.sample_codes import SampleCode
 from common.spelling import suggest
@@ -20,9 +21,6 @@ from common.spelling import suggest
 if TYPE_CHECKING:
     from jinja2 import Environment, Template
 MOST_TEMPLATE_CHARACTERS: Final = 20_000
-
-# Templates cannot use columns with these names, because a prompt must not contain the target.
-SECRET_NAMES = frozenset({"target", "targets", "answer", "answers"})
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 _PLAIN = frozenset({str, int, bool, type(None)})  # the plan keeps these values unchanged
@@ -60,8 +58,7 @@ def list_fields(sample: Sample) -> dict[str, Any]:
     if any(type(value) not in _PLAIN for value in stored.values()):
         # Convert the values as the plan does, so that producer and worker render the same text.
         stored = json.loads(sample.model_dump_json(include={"metadata"}))["metadata"]
-    # Null counts as absent here and in the fields of the sample. Otherwise a template would print "None".
-    metadata = {name: value for name, value in stored.items() if value is not None and name.lower() not in SECRET_NAMES}
+    metadata = hide_targets(stored)  # null counts as absent here, or a template would print "None"
     return {
         **{name: value for name, value in metadata.items() if not name.startswith("_")},
         **_list_question(sample.question, sample.hint, sample.options, sample.kind),
@@ -117,9 +114,9 @@ def render_template(text: str, fields: Mapping[str, Any], where: str, missing_ki
 
 def _explain_missing(message: str, fields: Mapping[str, Any], where: str) -> TemplateFault:
     names = sorted(fields)
-    found = re.match(r"'(.+)' is undefined", message)
-    near = suggest(found[1], names) if found else ""
-    if found and found[1].lower() in SECRET_NAMES:
+    found = re.match(r"'(?P<name>.+)' is undefined|.* has no (attribute|element) '(?P<part>.+)'", message)
+    near = suggest(found["name"], names) if found and found["name"] else ""
+    if found and (found["name"] or found["part"]).lower() in SECRET_NAMES:
         near = "; a prompt cannot contain the target"
     return TemplateFault(f"{where}: {message}{near}; the row has: {', '.join(names)}")
 
