@@ -79,21 +79,19 @@ NESTED = {
     "metadata": {"answers": ["SECRET"], "source": "web"},
     "row": {"Answer": "SECRET", "id": 1},
     "annotations": [{"answer": "SECRET", "by": "x"}, {"part": {"targets": "SECRET", "by": "y"}}],
-    "info": '{"id": 1, "answer": "SECRET"}',
-    "parts": ["[{'Answers' : ['SECRET']}]", "shown"],
+    "prediction": '{"answer": "blue"}',
     "conversations": [{"from": "human", "value": "Why?"}, {"from": "gpt", "value": "SECRET"}],
     "messages": [{"role": "user", "content": "When?"}, {"role": "assistant", "content": "SECRET"}],
     "note": "The answer: see {page}.",
 }
 SHOWN = [
     *("{{ metadata }}", "{{ metadata | tojson }}", "{{ metadata.items() | list }}", "{{ metadata.values() | list }}"),
-    *("{{ row }}", "{{ annotations }}", "{{ annotations | tojson }}", "{{ parts }}", "{{ conversations }}", "{{ messages }}"),
-    *("{{ metadata.row }}", "{{ metadata['metadata'] }}", "{{ metadata.get('info', '') }}", "{{ metadata.get('answer', '-') }}"),
+    *("{{ row }}", "{{ annotations }}", "{{ annotations | tojson }}", "{{ conversations }}", "{{ messages }}"),
+    *("{{ metadata.row }}", "{{ metadata['metadata'] }}", "{{ metadata.get('answer', '-') }}"),
     *("{{ annotations | map(attribute='answer') | list }}", "{% for one in metadata.values() %}{{ one }}{% endfor %}"),
     *(
         "{{ annotations | map(attribute='part.targets') | list }}",
         "{{ annotations[0].get('answer', '') }}",
-        "{{ info | default('') }}",
     ),
 ]
 
@@ -106,8 +104,9 @@ def test_template_cannot_reach_a_nested_target(template: str) -> None:
 
 def test_other_nested_values_are_shown() -> None:
     sample = SAMPLE.model_copy(update={"metadata": NESTED})
-    template = "{{ metadata.metadata.source }} {{ row.id }} {{ annotations[1].part.by }} {{ parts }} {{ conversations[0].value }} {{ note }}"
-    assert render(template, sample) == "web 1 y ['shown'] Why? The answer: see {page}."
+    template = "{{ metadata.metadata.source }} {{ row.id }} {{ annotations[1].part.by }} {{ prediction }}"
+    template += " {{ conversations[0].value }} {{ note }}"
+    assert render(template, sample) == 'web 1 y {"answer": "blue"} Why? The answer: see {page}.'
     with pytest.raises(TemplateFault, match=r"has no attribute 'Answer'; a prompt cannot contain the target"):
         render("{{ row.Answer }}", sample)
     assert sample.metadata == NESTED
