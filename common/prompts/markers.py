@@ -26,14 +26,18 @@ def drop_markers(text: str, kinds: Collection[str], *, begins_line: bool = False
 class Placement:
     """Replaces the markers in the texts of one row by the indices of its media, and records which media are placed.
 
-    Each ``<image 2>`` is the second image of the row. ``<image>`` is the first image that is not placed yet. Markers of videos
-    follow the same rules, and videos are counted separately. In a row without images, ``<image>`` in a text of the row is plain
-    text. In a template, it is dropped (``drop_markers``).
+    Each ``<image 2>`` is the second image of the row, or the image with the number 2 if the row's images have numbers. ``<image>``
+    is the first image that is not placed yet. Markers of videos follow the same rules, and videos are counted separately. In a row
+    without images, ``<image>`` in a text of the row is plain text. In a template, it is dropped (``drop_markers``).
     """
 
     def __init__(self, media: Sequence[Media], *, offset: int = 0) -> None:
         """Set the media of the row. ``offset`` is added to each index if other media come first in the list of the request."""
         self._by_kind = {kind: [index for index, one in enumerate(media) if one.kind == kind] for kind in ("image", "video")}
+        self._by_number = {
+            kind: {_number(media[index], position): index for position, index in enumerate(indices, start=1)}
+            for kind, indices in self._by_kind.items()
+        }
         self._count = len(media)
         self._offset = offset
         self._placed: set[int] = set()
@@ -76,8 +80,14 @@ class Placement:
             left = [index for index in indices if index not in self._placed]
             if left:
                 return left[0]
-        elif len(digits) <= _MOST_DIGITS and 0 < int(digits) <= len(indices):
-            return indices[int(digits) - 1]
+        elif len(digits) <= _MOST_DIGITS and int(digits) in self._by_number[kind]:
+            return self._by_number[kind][int(digits)]
         counted = f"{len(indices)} {kind}{'' if len(indices) == 1 else 's'}"
+        if (numbers := list(self._by_number[kind])) != list(range(1, len(indices) + 1)):
+            counted += f" with the {'number' if len(numbers) == 1 else 'numbers'} {', '.join(map(str, numbers))}"
         message = f"{marker} names a missing {kind}, but the row has {counted}; correct the marker or add the {kind}"
         raise SampleError(SampleCode.BAD_FIELD, message)
+
+
+def _number(media: Media, position: int) -> int:
+    return position if media.number is None else media.number

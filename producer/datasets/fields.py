@@ -26,6 +26,13 @@ def misfit(value: Any, expected: str) -> SampleError:
     return SampleError("bad_field", f"found {reprlib.repr(value)} ({_NAMES.get(type(value), 'null')}); expected {expected}")
 
 
+def is_blank(value: Any) -> bool:
+    """Return whether a value is null, a blank text, or a list of these."""
+    if isinstance(value, list):
+        return all(map(is_blank, value))
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
 def to_text(value: Any) -> str:
     if not isinstance(value, str):
         raise misfit(value, "text")

@@ -41,6 +41,7 @@ from producer.datasets.values.base64_text import is_base64_image
 from producer.datasets.values.choices import to_options
 from producer.datasets.values.conversations import read_conversation
 from producer.datasets.values.literals import is_unclear_list
+from producer.datasets.values.media_columns import NUMBERED, NumberedColumns, list_media_columns, list_own_media
 
 log = structlog.get_logger()
 
@@ -225,7 +226,7 @@ class Facts:
         found, unused = sort_fields(row, self.reading)
         self.used.update(list(found))
         self._count_columns(row, found)
-        references, last_turn = self._read_media(row, found)
+        references, last_turn = self._read_media(row, found, unused)
         self.with_media += bool(references)
         if (bad_file := self.files.add_row(references)) and bad_file.problem not in self.bad_files:
             self.bad_files[bad_file.problem] = bad_file, self._find_field(found, bad_file.reference)
@@ -322,20 +323,22 @@ class Facts:
         for ours, (theirs, value) in found.items():
             # The columns A, B, … are one field. The reader of VLMEvalKit's TSV has already joined them.
             is_joined = isinstance(value, dict) and (theirs == "A" or theirs not in (row.columns or row.fields))
+            if isinstance(value, NumberedColumns):
+                ours, is_joined = next(kind for kind, field in NUMBERED.items() if field == ours), True
             self.mapped.update([(ours, column) for column in (value if is_joined else [theirs])])
-        if row.media and not any(ours in found for ours in MEDIA_KINDS):
+        if row.media and not any(ours in found for ours in (*MEDIA_KINDS, *NUMBERED.values())):
             names = [name for name in row.columns or () if self.reading.ours.get(name) in MEDIA_KINDS]
             self.mapped[row.media[0].media.kind, names[0] if names else ""] += 1
 
-    def _read_media(self, row: Row, found: dict[str, tuple[str, Any]]) -> tuple[list[Reference], str | None]:
+    def _read_media(
+        self, row: Row, found: dict[str, tuple[str, Any]], unused: dict[str, Any]
+    ) -> tuple[list[Reference], str | None]:
         """Return the media of a row, without their content, and the last turn of the assistant in a conversation."""
         references = list(row.media)
-        for ours, kind in MEDIA_KINDS.items():
-            if ours in found and not (ours == "image_path" and len(references) > len(row.media)):  # ``image`` precedes
-                references += self._name_media(found[ours][1], kind)
-        if "messages" not in found:
-            return references, None
         try:
+            references = list_own_media(row, found, unused, self.reading, lambda _, value, kind: self._name_media(value, kind))
+            if "messages" not in found:
+                return references, None
             conversation = read_conversation(found["messages"][1], references, self._name_media)
         except SampleError:  # the row gets a fault when it is read
             return references, None
@@ -343,9 +346,9 @@ class Facts:
 
     def _find_field(self, found: dict[str, tuple[str, Any]], reference: Reference) -> str | None:
         """Return the field in the file that names an image or video, or None if the reader itself has found the file."""
-        for ours, kind in MEDIA_KINDS.items():
-            if ours in found and reference in self._name_media(found[ours][1], kind):
-                return found[ours][0]
+        for kind, name, value in list_media_columns(found):
+            if reference in self._name_media(value, kind):
+                return name
         return found["messages"][0] if "messages" in found else None
 
     def _name_media(self, value: Any, kind: MediaKind) -> list[Reference]:

@@ -134,6 +134,8 @@ def _read_row(record: Record, number: int, table: _Table) -> Row:
         elif text := read_text(row, name, span, table.reading.source):
             if role == "kind":
                 role = "field" if text in KINDS else "metadata"
+            if role == "metadata" and table.reading.ours.get(name) in (None, "image", "video"):
+                role = "field"  # the survey reports unused columns that look like a field, and media are compared
             texts[role][name] = text
     fields, options = texts["field"], texts["option"]
     _shape_video(fields, table.columns)

@@ -219,6 +219,7 @@ class _OwnMedia:
     def __init__(self, own: Sequence[Reference]) -> None:
         kinds = [reference.media.kind for reference in own]
         self._positions = {kind: [at for at, one in enumerate(kinds) if one == kind] for kind in _MEDIA_PARTS.values()}
+        self._own = own
         self.unused = dict.fromkeys(range(len(own)))
 
     def take(self, slot: _Slot) -> int | None:
@@ -231,6 +232,8 @@ class _OwnMedia:
             return None
         if slot.number is None:
             fitting = [at for at in positions if at in self.unused]
+        elif slot.written and any(self._own[at].media.number is not None for at in positions):
+            fitting = [at for at in positions if self._own[at].media.number == slot.number]
         else:
             fitting = positions[slot.number - 1 : slot.number] if slot.number > 0 else []
         if not fitting:
