@@ -302,6 +302,13 @@ class Facts:
                 hint = f"use it with {write_mapping({ours: theirs})}, or leave it out with ignore: [{theirs}]"
                 event = "dataset.column_unused"
                 yield Notice(event=event, dataset=name, column=theirs, rows=column.rows, looks_like=ours, hint=hint)
+        used = {column: ours for ours, column in self.mapped}
+        for theirs, column in self.columns.items():
+            near = theirs.strip("\ufeff \t").casefold()
+            if column.rows and near in used and theirs not in used:
+                hint = f"column {near!r} is used, and its name differs only in case or spaces; leave it out with ignore: [{theirs}]"
+                event, ours = "dataset.column_unused", used[near]
+                yield Notice(event=event, dataset=name, column=theirs, rows=column.rows, looks_like=ours, hint=hint)
         letters = [letter for letter in ascii_uppercase if letter in self.columns and self.columns[letter].rows]
         if self.used["options"] and letters[:2] == ["A", "B"]:
             rows, columns = self.columns["A"].rows, ", ".join(letters)
