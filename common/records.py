@@ -57,6 +57,8 @@ class Media(Record):
     - ``digest`` is the digest of the decoded bytes at the time of planning, so the same image has the same digest in every form. It
       is None for a URL, and for a file that is identified by its path only. In plans of earlier versions, it is the digest of the
       base64 text of a byte range, and None for inline media.
+    - ``number`` is its number in markers, such as ``<image 3>``. None stands for its position among the row's media of its kind,
+      counted from 1.
     """
 
     kind: Literal["image", "video"] = "image"
@@ -66,6 +68,7 @@ class Media(Record):
     length: int | None = None
     encoding: Literal["base64", "raw"] = "raw"
     digest: str | None = None
+    number: int | None = None
 
 
 class Message(Record):

@@ -45,7 +45,7 @@ def render_messages(sample: Sample, prompt: PromptSpec) -> Rendered:
     shown = tuple(_list_example_media(prompt.examples))
     placement = Placement(sample.media, offset=len(shown))
     messages = list(_place_own(sample, placement, len(shown)) if sample.messages else _render_turns(fields, prompt, placement))
-    suffix = placement.place(render_template(prompt.suffix, fields, "prompt.suffix")) if prompt.suffix else []
+    suffix = _place_template(prompt.suffix, fields, "prompt.suffix", placement) if prompt.suffix else []
     turns = 1
     if prompt.asks_turns:
         messages = list(_drop_answers(messages))
@@ -152,10 +152,22 @@ def _list_turns(prompt: PromptSpec) -> list[_Template]:
     return [_Template(role, text, f"prompt.turns.{number}.text") for number, (role, text) in enumerate(texts)]
 
 
+def _place_template(text: str, fields: dict[str, Any], where: str, placement: Placement) -> list[str | int]:
+    """Return the text of a user's template in pieces, with the media in place of its markers and of the row's markers.
+
+    A marker of the template without a number is dropped if the row has no media of its kind. Datasets mix rows with and without
+    images, and a model must not get the marker as text.
+    """
+    return placement.place(render_template(text, fields, where, placement.missing_kinds))
+
+
 def _render_turns(fields: dict[str, Any], prompt: PromptSpec, placement: Placement) -> Iterator[Message]:
     for role, text, where in _list_turns(prompt):
+        if role == "user":
+            yield Message(role=role, content=merge_texts(_place_template(text, fields, where, placement)))
+            continue
         parts = placement.place(render_template(text, fields, where))
-        if role == "assistant" and any(isinstance(part, int) for part in parts):
+        if any(isinstance(part, int) for part in parts):
             raise SampleError(SampleCode.BAD_FIELD, f"{where}: found a media marker; expected media in turns of the user only")
         yield Message(role=role, content=merge_texts(parts))
 
@@ -196,9 +208,9 @@ def _render_examples(sample: Sample, prompt: PromptSpec, fields: dict[str, Any])
     for number, example in enumerate(prompt.examples):
         kind = example.kind or ("multiple_choice" if example.options else sample.kind)
         where = f"prompt.examples.{number}"
-        text = render_template(last.text, change_question(fields, example.question, example.hint, example.options, kind), where)
+        shown = change_question(fields, example.question, example.hint, example.options, kind)
         placement = Placement(tuple(_list_example_media([example])), offset=offset)
-        placed = placement.place(text)
+        placed = _place_template(last.text, shown, where, placement)
         yield Message(role="user", content=merge_texts([*placement.list_unplaced(), *placed]))
         yield Message(role="assistant", content=(example.answer,))
         offset += len(example.images)

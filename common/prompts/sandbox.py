@@ -23,6 +23,8 @@ from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import htmlsafe_json_dumps
 
+from common.prompts.markers import drop_markers
+
 MOST_ITERATIONS: Final = 10_000  # of all loops of one rendering together
 MOST_DEPTH: Final = 3  # of nested loops
 MOST_CHARACTERS: Final = 10_000_000  # of the result of a filter, and of a rendered text
@@ -62,9 +64,13 @@ class Budget:
 
 
 class Sandbox(ImmutableSandboxedEnvironment):
-    """Compiles templates. It has no global functions, and only the filters and methods that this module lists."""
+    """Compiles templates. It has no global functions, and only the filters and methods that this module lists.
 
-    def __init__(self) -> None:
+    The texts of a template lose their markers of ``missing_kinds``, the kinds of media that a row does not have.
+    """
+
+    def __init__(self, missing_kinds: frozenset[str] = frozenset()) -> None:
+        self._missing_kinds = missing_kinds
         super().__init__(autoescape=False, undefined=StrictUndefined, keep_trailing_newline=True, finalize=_check_value)
         self.globals.clear()
         allowed = {name: _LIMITED.get(name, call) for name, call in self.filters.items() if name in _FILTERS}
@@ -79,7 +85,24 @@ class Sandbox(ImmutableSandboxedEnvironment):
             if _count_depth(loop) > MOST_DEPTH:
                 raise TemplateSyntaxError(f"more than {MOST_DEPTH} loops within each other; expected fewer", loop.lineno)
             loop.iter = nodes.Filter(loop.iter, "counted", [], [], None, None, lineno=loop.lineno)
+        first = next(iter(tree.body), None)
+        for output in tree.find_all(nodes.Output) if self._missing_kinds else ():
+            for number, part in enumerate(output.nodes):
+                self._drop_markers(part, begins_line=output is first and number == 0)
         return tree
+
+    def _drop_markers(self, part: nodes.Expr | None, *, begins_line: bool = False) -> None:
+        """Drop markers from the texts that a part of the output writes itself. The values of the row keep theirs."""
+        if isinstance(part, nodes.TemplateData):
+            part.data = drop_markers(part.data, self._missing_kinds, begins_line=begins_line)
+        elif isinstance(part, nodes.Const) and isinstance(part.value, str):
+            part.value = drop_markers(part.value, self._missing_kinds)
+        elif isinstance(part, nodes.Concat):
+            for inner in part.nodes:
+                self._drop_markers(inner)
+        elif isinstance(part, nodes.CondExpr):
+            self._drop_markers(part.expr1)
+            self._drop_markers(part.expr2)
 
 
 def _find_forbidden(node: nodes.Node) -> str | None:

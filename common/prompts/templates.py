@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from common.errors import ConfigError, SampleError
 from common.prompts.built_in import TEMPLATES
+from common.prompts.hidden_targets import SECRET_NAMES, hide_targets
 from common.records import Kind, Sample
 from common.sample_codes import SampleCode
 from common.spelling import suggest
@@ -20,9 +21,6 @@ from common.spelling import suggest
 if TYPE_CHECKING:
     from jinja2 import Environment, Template
 MOST_TEMPLATE_CHARACTERS: Final = 20_000
-
-# Templates cannot use columns with these names, because a prompt must not contain the target.
-SECRET_NAMES = frozenset({"target", "targets", "answer", "answers"})
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 _PLAIN = frozenset({str, int, bool, type(None)})  # the plan keeps these values unchanged
@@ -60,8 +58,7 @@ def list_fields(sample: Sample) -> dict[str, Any]:
     if any(type(value) not in _PLAIN for value in stored.values()):
         # Convert the values as the plan does, so that producer and worker render the same text.
         stored = json.loads(sample.model_dump_json(include={"metadata"}))["metadata"]
-    # Null counts as absent here and in the fields of the sample. Otherwise a template would print "None".
-    metadata = {name: value for name, value in stored.items() if value is not None and name.lower() not in SECRET_NAMES}
+    metadata = hide_targets(stored)  # null counts as absent here, or a template would print "None"
     return {
         **{name: value for name, value in metadata.items() if not name.startswith("_")},
         **_list_question(sample.question, sample.hint, sample.options, sample.kind),
@@ -82,8 +79,10 @@ def _list_question(question: str, hint: str | None, options: Mapping[str, str], 
     return {"question": question, "hint": hint or "", "options": options, "letters": list(options), "kind": kind}
 
 
-def render_template(text: str, fields: Mapping[str, Any], where: str) -> str:
+def render_template(text: str, fields: Mapping[str, Any], where: str, missing_kinds: frozenset[str] = frozenset()) -> str:
     """Return the text of a template for the fields of a row. ``where`` names the template's field in messages.
+
+    ``missing_kinds`` are the kinds of media that the row does not have. Markers of these kinds in the template are dropped.
 
     Raises ``TemplateFault`` if the row does not have a field of the template, if the template fails with the values of the row, or
     if it exceeds a limit. Raises ``ConfigError`` if the template itself is invalid.
@@ -92,7 +91,7 @@ def render_template(text: str, fields: Mapping[str, Any], where: str) -> str:
 
     from common.prompts.sandbox import BUDGET, MOST_CHARACTERS, Budget
 
-    template = _compile(text, where)
+    template = _compile(text, where, missing_kinds)
     most = max(MOST_CHARACTERS, 2 * len(fields["question"]))
     pieces: list[str] = []
     length = 0
@@ -115,29 +114,29 @@ def render_template(text: str, fields: Mapping[str, Any], where: str) -> str:
 
 def _explain_missing(message: str, fields: Mapping[str, Any], where: str) -> TemplateFault:
     names = sorted(fields)
-    found = re.match(r"'(.+)' is undefined", message)
-    near = suggest(found[1], names) if found else ""
-    if found and found[1].lower() in SECRET_NAMES:
+    found = re.match(r"'(?P<name>.+)' is undefined|.* has no (attribute|element) '(?P<part>.+)'", message)
+    near = suggest(found["name"], names) if found and found["name"] else ""
+    if found and (found["name"] or found["part"]).lower() in SECRET_NAMES:
         near = "; a prompt cannot contain the target"
     return TemplateFault(f"{where}: {message}{near}; the row has: {', '.join(names)}")
 
 
 @lru_cache(maxsize=256)
-def _compile(text: str, where: str) -> "Template":
+def _compile(text: str, where: str, missing_kinds: frozenset[str] = frozenset()) -> "Template":
     from jinja2 import TemplateSyntaxError
 
     if len(text) > MOST_TEMPLATE_CHARACTERS:
         raise ConfigError(f"{where}: found {len(text):,} characters; expected at most {MOST_TEMPLATE_CHARACTERS:,}")
     try:
-        return _make_sandbox().from_string(text)
+        return _make_sandbox(missing_kinds).from_string(text)
     except TemplateSyntaxError as error:
         raise ConfigError(f"{where}: line {error.lineno}: {error.message}; docs/prompts.md describes templates") from None
     except (RecursionError, SyntaxError, MemoryError):  # Python's compiler raises these
         raise ConfigError(f"{where}: it is nested too deeply; expected a simpler template") from None
 
 
-@lru_cache(maxsize=1)
-def _make_sandbox() -> "Environment":
+@lru_cache(maxsize=4)  # one for each set of kinds
+def _make_sandbox(missing_kinds: frozenset[str]) -> "Environment":
     from common.prompts.sandbox import Sandbox
 
-    return Sandbox()
+    return Sandbox(missing_kinds)

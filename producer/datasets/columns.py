@@ -20,6 +20,7 @@ from common.spec.dataset_files import IMAGE_ENDINGS, VIDEO_ENDINGS
 from common.storage.addresses import is_remote
 from producer.datasets.media import MediaKind, find_content, find_path, find_size, refer
 from producer.datasets.rows import ALIASES
+from producer.datasets.values.base64_text import standardize
 from producer.datasets.values.literals import read_literal
 
 SUGGESTED: dict[str, tuple[str, ...]] = {
@@ -48,6 +49,7 @@ SUGGESTED: dict[str, tuple[str, ...]] = {
 }
 _TURN_NAMES = ({"role", "content"}, {"from", "value"})
 _CLOSE = 0.8  # similarity of two names, from 0 to 1; `answer_1` and `answer` have 0.86
+_HEAD = 256  # the number of characters of a long text that are examined
 _LOOKED_AT = 20  # the number of filled values of a column that are examined
 
 _SUFFIXES: dict[str, MediaKind] = {**dict.fromkeys(IMAGE_ENDINGS, "image"), **dict.fromkeys(VIDEO_ENDINGS, "video")}
@@ -201,11 +203,12 @@ def _look_at_bytes(value: bytes) -> Look | None:
 
 
 def _look_at_text(text: str, root: str) -> Look | None:
-    if text[:11].lower() in ("data:image/", "data:video/"):
-        return Look.VIDEO if text[5].lower() == "v" else Look.IMAGE
-    if len(text) > 64 and " " not in text[:64]:
+    head = text[:_HEAD].lstrip()
+    if head[:11].lower() in ("data:image/", "data:video/"):
+        return Look.VIDEO if head[5].lower() == "v" else Look.IMAGE
+    if len(text) > 64 and " " not in head[:64]:
         try:
-            start = base64.b64decode(text[:64], validate=True)
+            start = base64.b64decode(standardize(head.encode())[:64], validate=True)
             found = None if start.startswith(b"BM") else _look_at_bytes(start)  # many texts that are not base64 begin like this
         except (binascii.Error, ValueError):
             found = None

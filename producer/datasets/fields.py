@@ -13,7 +13,7 @@ from typing import Any, get_args
 from common.errors import SampleError
 from common.records import Kind
 from common.spelling import suggest
-from producer.datasets.values.literals import read_texts
+from producer.datasets.values.literals import read_answers, read_texts
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
@@ -24,6 +24,13 @@ _NAMES = {str: "text", bytes: "bytes", bool: "true or false", int: "a number", f
 def misfit(value: Any, expected: str) -> SampleError:
     """Return the error for a value of the wrong type or content."""
     return SampleError("bad_field", f"found {reprlib.repr(value)} ({_NAMES.get(type(value), 'null')}); expected {expected}")
+
+
+def is_blank(value: Any) -> bool:
+    """Return whether a value is null, a blank text, or a list of these."""
+    if isinstance(value, list):
+        return all(map(is_blank, value))
+    return value is None or (isinstance(value, str) and not value.strip())
 
 
 def to_text(value: Any) -> str:
@@ -67,11 +74,16 @@ def to_target(value: Any) -> tuple[str, ...]:
 
     A list may contain objects with the answer of each annotator, as in VizWiz (``{"answer": …, "answer_confidence": …}``).
     """
-    if isinstance(value, str):
-        return (value,) if value.strip() else ()
-    values = [_find_answer(one) for one in value] if isinstance(value, list) else [value]
-    texts = (to_plain_text(one) for one in values if one is not None)
+    texts = (to_plain_text(one) for one in list_answers(value) if one is not None)
     return tuple(text for text in texts if text.strip())
+
+
+def list_answers(value: Any) -> list[Any]:
+    """Return the accepted answers in the value of a target. A text may spell the list, as in a table (``['a', 'b']``)."""
+    if isinstance(value, str):
+        listed = read_answers(value)
+        value = value if listed is None else listed
+    return [_find_answer(one) for one in value] if isinstance(value, list) else [value]
 
 
 def _find_answer(value: Any) -> Any:
@@ -103,7 +115,7 @@ def is_number(text: str) -> bool:
 
 def to_plain_text(value: Any) -> str:
     if isinstance(value, str):
-        return value
+        return str(value)  # a number in a literal is a subclass of str
     if isinstance(value, bool):
         return "Yes" if value else "No"
     if isinstance(value, int) or (isinstance(value, float) and isfinite(value)):

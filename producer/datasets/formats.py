@@ -95,8 +95,8 @@ def _is_vlmeval(source: DatasetSource, head: bytes, names: list[str]) -> bool:
     """Return whether a TSV is VLMEvalKit's: it has a column of questions, and its images are not paths or addresses."""
     if source.fields.get("question", "question") not in names:
         return False
-    image = source.fields.get("image", "image")
-    if source.fields.get("id", "index") in names or image not in names:
+    image = next((name for name in plan_reading(source).names["image"] if name in names), None)
+    if source.fields.get("id", "index") in names or image is None:
         return True
     records = islice(read_records(BytesIO(head)), 1, None)
     cells = (_read_bytes(record, b"\t", names.index(image)).strip()[:_LONGEST_SAMPLE] for record in records)

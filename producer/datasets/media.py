@@ -5,7 +5,7 @@ The value of a field has one of these forms:
 - a text: a data URL, a URL, a path, or the base64 text of an image,
 - bytes,
 - an object: ``{"bytes", "path"}`` of Hugging Face datasets (in JSON, the bytes are base64 text), or ``{"url"}`` of OpenAI,
-- a list of these.
+- a list of these, or a text that spells a list of texts.
 
 ``Media.digest`` is the digest of the decoded bytes, so the same image has the same digest in every form. Bytes that are not a byte
 range of the file are copied into the plan as base64.
@@ -29,16 +29,14 @@ from common.records import Media
 from common.storage.addresses import is_remote
 from common.storage.remote_files import find_remote_state
 from producer.datasets.fields import misfit
+from producer.datasets.values.base64_text import check_characters, is_base64_image, refuse_text, standardize
+from producer.datasets.values.literals import read_texts
 
 MediaKind = Literal["image", "video"]
 
 INLINE_LIMIT_BYTES = 8 * 1024
 _PATH_LIMIT = 4096
-_BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="
 _SCHEME_LIMIT = 16
-# PNG, JPEG, GIF and WebP as base64. A path has a dot, which is not a character of base64.
-_BASE64_OF_IMAGES = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR")
-_SHORTEST_BASE64 = 64
 
 
 class Reference(NamedTuple):
@@ -58,8 +56,15 @@ class Place(NamedTuple):
 
 def read_references(value: Any, kind: MediaKind, place: Place, root: str) -> list[Reference]:
     """Return the media in a value or a list of values. Omit blank texts. Raises ``SampleError``."""
-    found = [_read_value(one, kind, place, root) for one in (value if isinstance(value, list) else (value,))]
+    found = [_read_value(one, kind, place, root) for one in list_media(value)]
     return [reference for reference in found if reference]
+
+
+def list_media(value: Any) -> list[Any]:
+    """Return the values in the value of a media field. A text may spell a list of texts, as in a table (``['a.png', 'b.png']``)."""
+    if isinstance(value, str):
+        return (read_texts(value) if value[:1] == "[" else None) or [value]
+    return value if isinstance(value, list) else [value]
 
 
 def _read_value(value: Any, kind: MediaKind, place: Place, root: str) -> Reference | None:
@@ -92,8 +97,8 @@ def find_content(value: dict[str, Any]) -> str | bytes | None:
 
 def name_references(value: Any, kind: MediaKind, root: str) -> list[Reference]:
     """Return the media that ``read_references`` finds in a value, without reading embedded content. Omit invalid values."""
-    if isinstance(value, list):
-        return [reference for one in value for reference in name_references(one, kind, root)]
+    if (values := list_media(value)) != [value]:
+        return [reference for one in values for reference in name_references(one, kind, root)]
     if isinstance(value, dict):
         content = find_content(value)
         return [_stand_in(kind)] if content and content is value.get("bytes") else name_references(content, kind, root)
@@ -102,7 +107,7 @@ def name_references(value: Any, kind: MediaKind, root: str) -> list[Reference]:
     if not isinstance(value, str) or not value or value.isspace():
         return []
     try:
-        return [_stand_in(kind) if _is_data_url(value) or _is_base64_image(value) else refer(value, kind, root)]
+        return [_stand_in(kind) if _is_data_url(value) or is_base64_image(value) else refer(value, kind, root)]
     except SampleError:
         return []
 
@@ -115,8 +120,7 @@ def _stand_in(kind: MediaKind) -> Reference:
 def refer(text: str, kind: MediaKind, root: str) -> Reference:
     """Return the media at a URL or path. A URL stays unchanged. A relative path starts at ``root``. Raises ``SampleError``."""
     if "\0" in text or len(text) > _PATH_LIMIT:
-        found = f"{text[:24]!r}… ({len(text)} characters)"
-        raise SampleError("bad_media", f"found {found}; expected a path, a URL, or base64 behind data:image/png;base64,")
+        raise refuse_text(text)
     is_whole = text[0] == "/" or "://" in text[:_SCHEME_LIMIT]
     return Reference(Media(kind=kind, uri=text if is_whole else f"{root}/{text}"), f"{kind}:{text}")
 
@@ -160,13 +164,16 @@ def embed(payload: bytes, kind: MediaKind, path: str, offset: int | None) -> Ref
     """Return base64 text as media: inline if it is small or its offset is unknown, else as a byte range of the file.
 
     Its digest is the digest of the decoded bytes. For text that is not base64, it is the digest of the text, and the worker
-    reports the error.
+    reports the error. Workers read line breaks, but no other spelling, so text in another spelling is rewritten and inline.
     """
-    key = f"{kind}#{digest_bytes(payload)}"
+    standard = standardize(payload)
     try:
-        digest = digest_bytes(base64.b64decode(b"".join(payload.split()), validate=True))
+        digest = digest_bytes(base64.b64decode(standard, validate=True))
+        if standard != b"".join(payload.split()):
+            payload, offset = standard, None
     except binascii.Error:
         digest = digest_bytes(payload)
+    key = f"{kind}#{digest_bytes(payload)}"
     if len(payload) <= INLINE_LIMIT_BYTES or offset is None:
         return Reference(Media(kind=kind, data=payload.decode("ascii"), digest=digest), key)
     return Reference(Media(kind=kind, uri=path, offset=offset, length=len(payload), encoding="base64", digest=digest), key)
@@ -174,9 +181,9 @@ def embed(payload: bytes, kind: MediaKind, path: str, offset: int | None) -> Ref
 
 def _read_text(text: str, kind: MediaKind, place: Place, root: str) -> Reference:
     if _is_data_url(text):
-        payload = _read_data_url(text)
-    elif _is_base64_image(text):
-        payload = text.encode()
+        payload = _read_data_url(text.strip())
+    elif is_base64_image(text):
+        payload = text.strip().encode()
     else:
         return refer(text, kind, root)
     at = place.content.find(payload) if place.offset is not None and len(payload) > INLINE_LIMIT_BYTES else -1
@@ -184,12 +191,7 @@ def _read_text(text: str, kind: MediaKind, place: Place, root: str) -> Reference
 
 
 def _is_data_url(text: str) -> bool:
-    return text[:5].lower() == "data:"
-
-
-def _is_base64_image(text: str) -> bool:
-    """Return whether a text is the base64 text of an image, without ``data:`` before it."""
-    return text.startswith(_BASE64_OF_IMAGES) and len(text) > _SHORTEST_BASE64 and not text.encode().translate(None, _BASE64)
+    return text.lstrip()[:5].lower() == "data:"
 
 
 def _read_data_url(url: str) -> bytes:
@@ -198,8 +200,5 @@ def _read_data_url(url: str) -> bytes:
     if comma < 0 or not url[:comma].lower().endswith(";base64"):
         raise SampleError("bad_media", f"found {url[:40]!r}; expected data:<type>;base64,<base64 text>")
     payload = url[comma + 1 :].encode("utf-8")
-    strange = payload.translate(None, _BASE64)
-    if not payload or strange:
-        found = repr(strange[:8].decode("utf-8", "replace")) if strange else "nothing"
-        raise SampleError("bad_media", f"found {found} in the base64 text of a data: URL; expected only base64 characters")
+    check_characters(payload, "the base64 text of a data: URL")
     return payload

@@ -172,13 +172,18 @@ def forget_digests() -> None:
 def pin_reference(reference: Reference) -> Reference:
     """Add the digest of the file's content to a reference. Return a reference without a readable file unchanged."""
     path = find_path(reference.media)
-    digest = None
-    if path:
-        # Only ``MediaFiles.digest`` reads objects, because it knows the folders that media may be read from.
-        digest = _digests.get(path, (None, None))[1] if is_remote(path) else digest_path(path)
+    digest = find_digest(path) if path else None
     if digest is None:
         return reference
     return Reference(reference.media.model_copy(update={"digest": digest}), f"{reference.media.kind}@{digest}")
+
+
+def find_digest(path: str) -> str | None:
+    """Return the digest of a file's content, or None if it cannot be read, or is an object that has not been read yet.
+
+    Only ``MediaFiles.digest`` reads objects, because it knows the folders that media may be read from.
+    """
+    return _digests.get(path, (None, None))[1] if is_remote(path) else digest_path(path)
 
 
 def digest_path(path: str) -> str | None:

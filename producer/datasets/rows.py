@@ -53,8 +53,8 @@ FIELDS: dict[str, RowField] = {
         "the accepted answers; for a multiple-choice question, the letter or the text of an option; empty if unknown",
     ),
     "target_index": RowField((), "whole number", "the position of the option that is the target, counted from 0"),
-    "image": RowField(("image", "images"), _MEDIA_FORMS, "the images"),
-    "image_path": RowField(("image_path",), _MEDIA_FORMS, "the images, if the row has no image"),
+    "image": RowField(("image", "images"), _MEDIA_FORMS, "the images; also image_1, image_2, … in the order of their numbers"),
+    "image_path": RowField(("image_path",), _MEDIA_FORMS, "the images, or the names of their files if image contains the bytes"),
     "video": RowField(("video", "videos", "video_path"), _MEDIA_FORMS, "the videos"),
     "group": RowField(
         ("group",),

@@ -5,7 +5,6 @@ with a ``fault`` that names file, line and field.
 """
 
 from collections.abc import Callable, Iterator
-from functools import partial
 from itertools import islice
 from string import ascii_uppercase
 from typing import Any, TypeVar
@@ -16,13 +15,14 @@ from common.digests import digest_bytes
 from common.errors import ConfigError, SampleError
 from common.records import Fault, Kind, Sample
 from common.spec.models import DatasetSource
-from producer.datasets.fields import infer_kind, read_mathvista_kind, to_index, to_kind, to_question, to_target, to_text
+from producer.datasets.fields import infer_kind, is_blank, read_mathvista_kind, to_index, to_kind, to_question, to_target, to_text
 from producer.datasets.media import MediaKind, Place, Reference, read_references
 from producer.datasets.media_files import pin_reference
 from producer.datasets.metadata import to_metadata
-from producer.datasets.rows import MEDIA_KINDS, NamedColumns, Reading, Row, find_fault, plan_reading
+from producer.datasets.rows import NamedColumns, Reading, Row, find_fault, plan_reading
 from producer.datasets.values.choices import are_listed, find_positions, to_letters, to_options, to_positions
 from producer.datasets.values.conversations import Conversation, holds_messages, read_conversation
+from producer.datasets.values.media_columns import find_numbered, list_own_media
 from producer.datasets.values.turn_lists import join_turns
 
 _ENCODER = msgspec.json.Encoder()
@@ -65,7 +65,7 @@ def to_sample(row: Row, reading: Reading) -> Sample:
     references = list(conversation.media) if conversation else fields.media
     if source.media_digest:
         references = [pin_reference(reference) for reference in references]
-    keys = [reference.key for reference in references]
+    keys = [key if media.number is None else f"{key}#{media.number}" for media, key in references]
     messages = conversation.messages if conversation else ()
     if fields.fault is None:
         asked: tuple[Any, ...] = (source.name, question, hint, options, kind, target, keys, group)
@@ -103,7 +103,7 @@ class RowFields:
         self._row = row
         self._reading = reading
         self.found, self.metadata = sort_fields(row, reading)
-        self.media = [*row.media, *(self._read_field("image") or self._read_field("image_path")), *self._read_field("video")]
+        self.media = self._read_own_media()
 
     def read(self, ours: str, convert: Callable[[Any], Value]) -> Value | None:
         """Return the converted value of a field, or None if the field is missing or faulty."""
@@ -151,8 +151,19 @@ class RowFields:
             letters = self.read("target", lambda value: to_letters(value, options, are_listed=is_list))
         return target if letters is None else letters
 
-    def _read_field(self, ours: str) -> list[Reference]:
-        return self.read(ours, partial(self._read_media, kind=MEDIA_KINDS[ours])) or [] if ours in self.found else []
+    def _read_own_media(self) -> list[Reference]:
+        name = ""
+
+        def read(column: str, value: Any, kind: MediaKind) -> list[Reference]:
+            nonlocal name
+            name = column
+            return self._read_media(value, kind)
+
+        try:
+            return list_own_media(self._row, self.found, self.metadata, self._reading, read)
+        except SampleError as error:
+            self._add_fault(error, name)
+            return list(self._row.media)
 
     def _read_media(self, value: Any, kind: MediaKind) -> list[Reference]:
         place = Place(self._reading.source.path, self._row.content, self._row.offset)
@@ -165,42 +176,37 @@ class RowFields:
 def sort_fields(row: Row, reading: Reading) -> tuple[dict[str, tuple[str, Any]], dict[str, Any]]:
     """Return the known fields and the metadata. The known fields map our name to a pair: the name in the file, and the value.
 
-    Null counts as absent. The columns A, B, … are the options if no other field has options. A row with a question is not read as
-    a conversation, unless the source maps a column to ``messages``. If the turns are asked one after the other, a question that is
-    a list of turns is a conversation.
+    Null counts as absent. The columns image_1, image_2, … are one field (``NUMBERED``). The columns A, B, … are the options if no
+    other field has options. A row with a question is not read as a conversation, unless the source maps a column to ``messages``.
+    If the turns are asked one after the other, a question that is a list of turns is a conversation.
     """
     found: dict[str, tuple[str, Any]] = {}
-    metadata, ignored = row.metadata, reading.source.ignore
+    numbered, names = find_numbered(row.fields, reading)
+    metadata, skipped = row.metadata, {*reading.source.ignore, *names}
     for name, value in row.fields.items():
         ours = reading.ours.get(name)
-        if name in ignored:
+        if name in skipped:
             continue
         if ours is None or (name == "body" and not holds_messages(value) and name not in reading.source.fields.values()):
             metadata[name] = value
         elif value is not None:
             if ours in found:  # the row has two aliases of one field: use the preferred alias with a value, and keep the other
                 rank = reading.names[ours].index
-                best, other = sorted([found[ours], (name, value)], key=lambda pair: (_is_blank(pair[1]), rank(pair[0])))
+                best, other = sorted([found[ours], (name, value)], key=lambda pair: (is_blank(pair[1]), rank(pair[0])))
                 found[ours], metadata[other[0]] = best, other[1]
             else:
                 found[ours] = (name, value)
+    found |= {ours: (next(iter(columns)), columns) for ours, columns in numbered.items() if columns}
     letters = [name for name in ascii_uppercase if name in metadata]
-    if letters[:2] == ["A", "B"] and _is_blank(found.get("options", ("", None))[1]) and _are_plain(metadata, letters):
+    if letters[:2] == ["A", "B"] and is_blank(found.get("options", ("", None))[1]) and _are_plain(metadata, letters):
         if "options" in found:
             name, metadata[name] = found["options"]
         found["options"] = (letters[0], {name: metadata.pop(name) for name in letters})
-    if "messages" in found and "messages" not in reading.source.fields and not _is_blank(found.get("question", ("", None))[1]):
+    if "messages" in found and "messages" not in reading.source.fields and not is_blank(found.get("question", ("", None))[1]):
         name, metadata[name] = found.pop("messages")
     if reading.source.asks_turns:
         join_turns(found)
     return found, metadata
-
-
-def _is_blank(value: Any) -> bool:
-    """Return whether a value is null, a blank text, or a list of these."""
-    if isinstance(value, list):
-        return all(map(_is_blank, value))
-    return value is None or (isinstance(value, str) and not value.strip())
 
 
 def _are_plain(metadata: dict[str, Any], letters: list[str]) -> bool:

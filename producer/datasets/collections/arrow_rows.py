@@ -8,6 +8,7 @@ import base64
 import mmap
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import chain
 from math import isfinite
 from typing import Any
 
@@ -18,6 +19,7 @@ from producer.datasets.fields import misfit
 from producer.datasets.media import INLINE_LIMIT_BYTES, MediaKind, Reference, refer
 from producer.datasets.readers.jsonl import mend_value
 from producer.datasets.rows import MEDIA_KINDS, Reading, Row, find_fault
+from producer.datasets.values.media_columns import number_media, order_numbered, read_number
 
 Feature = Any  # a mapping with "_type", a mapping of features by name, or a list with one feature
 
@@ -91,8 +93,9 @@ def find_inner(feature: Feature) -> Feature:
 def fill_row(row: Row, values: dict[str, Any], shape: RowShape, file: ArrowFile | None) -> None:
     """Set the fields, media and fault of a row. ``file`` is the Arrow file of the row, or None if workers cannot read it."""
     fields: dict[str, Any] = {}
-    for column, value in values.items():
-        kind = shape.find_kind(column)
+    media: dict[str, list[Reference]] = {}
+    for column in order_numbered(values):
+        value, kind = values[column], shape.find_kind(column)
         try:
             if kind is None and shape.reading.ours.get(column) == "messages":
                 fields[column] = mend_value(value)  # its parts keep the bytes of their images
@@ -102,10 +105,17 @@ def fill_row(row: Row, values: dict[str, Any], shape: RowShape, file: ArrowFile 
                 continue
             for one in value if isinstance(value, list) else [value]:
                 if one is not None:
-                    row.media.extend(_read_media(one, kind, column, shape.reading, file))
+                    media.setdefault(column, []).extend(_read_media(one, kind, column, shape.reading, file))
         except SampleError as error:
             row.fault = row.fault or find_fault(shape.reading.source, row.line, error, column)
+    row.media = _join_media({column: references for column, references in media.items() if references})
     row.fields = fields
+
+
+def _join_media(media: dict[str, list[Reference]]) -> list[Reference]:
+    """Return the media of all columns, in the order of the columns. If all columns are numbered, the media keep their numbers."""
+    are_numbered = all(read_number(column) for column in media) and len({one.media.kind for one in chain(*media.values())}) == 1
+    return number_media(media) if are_numbered else list(chain(*media.values()))
 
 
 def _read_media(value: Any, kind: MediaKind, column: str, reading: Reading, file: ArrowFile | None) -> list[Reference]:

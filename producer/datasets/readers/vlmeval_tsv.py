@@ -135,9 +135,11 @@ def _read_row(record: Record, number: int, table: _Table) -> Row:
         elif text := read_text(row, name, span, table.reading.source):
             if role == "kind":
                 role = "field" if text in KINDS else "metadata"
+            if role == "metadata" and table.reading.ours.get(name) in (None, "image", "video"):
+                role = "field"  # the survey reports unused columns that look like a field, and media are compared
             texts[role][name] = text
     fields, options = texts["field"], texts["option"]
-    _shape_fields(fields, table.columns)
+    _shape_video(fields, table.columns)
     if "video_path" in fields and "video" in fields and table.columns.get("video") == "video_path":
         row.metadata["video"] = fields.pop("video")
     row.kind = "short_text"
@@ -160,11 +162,10 @@ def _find_clip_fault(row: Row, table: _Table) -> Fault | None:
     return None
 
 
-def _shape_fields(fields: dict[str, Any], columns: dict[str, str]) -> None:
-    """Convert list literals to lists."""
-    for ours in ("target", "video"):
-        if (column := columns.get(ours)) in fields:
-            fields[column] = read_texts(fields[column]) or fields[column]
+def _shape_video(fields: dict[str, Any], columns: dict[str, str]) -> None:
+    """Convert a list literal of videos to a list."""
+    if (column := columns.get("video")) in fields:
+        fields[column] = read_texts(fields[column]) or fields[column]
 
 
 def _read_images(row: Row, record: Record, cell: Span | None, paths: str, table: _Table) -> list[Reference]:

@@ -21,6 +21,8 @@ from producer.datasets.survey.kinds import Kinds
 from producer.datasets.survey.turns import TurnFacts
 from producer.datasets.values.choices import to_options
 from producer.datasets.values.conversations import read_conversation
+from producer.datasets.values.literals import is_unclear_list
+from producer.datasets.values.media_columns import NUMBERED, NumberedColumns, list_media_columns, list_own_media
 from producer.datasets.values.turn_lists import TurnList, find_turns
 from producer.progress import show_progress
 
@@ -47,6 +49,7 @@ class Facts:
     - ``mapped`` counts the rows by our field and the column that fills it. The column is empty for media that the format itself
       gives, such as the images of a folder.
     - ``columns`` contains the columns that no field uses.
+    - ``unclear_targets`` counts the rows whose target looks like a list, but is one text, by column.
     - ``unmatched_markers`` counts the rows with a marker and without media, and ``with_media`` the rows with media.
     """
 
@@ -59,6 +62,7 @@ class Facts:
     used: Counter[str] = field(default_factory=Counter)
     mapped: Counter[tuple[str, str]] = field(default_factory=Counter)
     columns: dict[str, Column] = field(default_factory=dict)
+    unclear_targets: Counter[str] = field(default_factory=Counter)
     unmatched_markers: int = 0
     with_media: int = 0
     turns: TurnFacts = field(default_factory=TurnFacts)
@@ -78,10 +82,12 @@ class Facts:
         self.used.update(list(found))
         self._count_columns(row, found)
         self.turns.listed += "question" in found and find_turns(found["question"][1]) is not None
-        references, last_turn = self._read_media(row, found)
+        references, last_turn = self._read_media(row, found, unused)
         self.with_media += bool(references)
         if (bad_file := self.files.add_row(references)) and bad_file.problem not in self.bad_files:
             self.bad_files[bad_file.problem] = bad_file, self._find_field(found, bad_file.reference)
+        if "target" in found and isinstance(answer := found["target"][1], str) and is_unclear_list(answer):
+            self.unclear_targets[found["target"][0]] += 1
         target, options = _try(to_target, found.get("target")) or ((last_turn,) if last_turn else ()), found.get("options")
         shown = {path for reference in references if (path := find_path(reference.media))}
         for name, value in unused.items():
@@ -110,20 +116,22 @@ class Facts:
                 self.mapped["target", value.answers_name] += 1
             # The columns A, B, … are one field. The reader of VLMEvalKit's TSV has already joined them.
             is_joined = isinstance(value, dict) and (theirs == "A" or theirs not in (row.columns or row.fields))
+            if isinstance(value, NumberedColumns):
+                ours, is_joined = next(kind for kind, field in NUMBERED.items() if field == ours), True
             self.mapped.update([(ours, column) for column in (value if is_joined else [theirs])])
-        if row.media and not any(ours in found for ours in MEDIA_KINDS):
+        if row.media and not any(ours in found for ours in (*MEDIA_KINDS, *NUMBERED.values())):
             names = [name for name in row.columns or () if self.reading.ours.get(name) in MEDIA_KINDS]
             self.mapped[row.media[0].media.kind, names[0] if names else ""] += 1
 
-    def _read_media(self, row: Row, found: dict[str, tuple[str, Any]]) -> tuple[list[Reference], str | None]:
+    def _read_media(
+        self, row: Row, found: dict[str, tuple[str, Any]], unused: dict[str, Any]
+    ) -> tuple[list[Reference], str | None]:
         """Return the media of a row, without their content, and the last turn of the assistant in a conversation."""
         references = list(row.media)
-        for ours, kind in MEDIA_KINDS.items():
-            if ours in found and not (ours == "image_path" and len(references) > len(row.media)):  # ``image`` precedes
-                references += self._name_media(found[ours][1], kind)
-        if "messages" not in found:
-            return references, None
         try:
+            references = list_own_media(row, found, unused, self.reading, lambda _, value, kind: self._name_media(value, kind))
+            if "messages" not in found:
+                return references, None
             value, asks_turns = found["messages"][1], self.source.asks_turns
             conversation = read_conversation(value, references, self._name_media, asks_turns=asks_turns)
         except SampleError:  # the row gets a fault when it is read
@@ -133,9 +141,9 @@ class Facts:
 
     def _find_field(self, found: dict[str, tuple[str, Any]], reference: Reference) -> str | None:
         """Return the field in the file that names an image or video, or None if the reader itself has found the file."""
-        for ours, kind in MEDIA_KINDS.items():
-            if ours in found and reference in self._name_media(found[ours][1], kind):
-                return found[ours][0]
+        for kind, name, value in list_media_columns(found):
+            if reference in self._name_media(value, kind):
+                return name
         return found["messages"][0] if "messages" in found else None
 
     def _name_media(self, value: Any, kind: MediaKind) -> list[Reference]:

@@ -50,14 +50,32 @@ def find_notices(facts: Facts) -> Iterator[Notice]:
             hint = f"use it with {write_mapping({ours: theirs})}, or leave it out with ignore: [{theirs}]"
             event = "dataset.column_unused"
             yield Notice(event=event, dataset=name, column=theirs, rows=column.rows, looks_like=ours, hint=hint)
+    yield from _find_close_names(facts)
     letters = [letter for letter in ascii_uppercase if letter in facts.columns and facts.columns[letter].rows]
     if facts.used["options"] and letters[:2] == ["A", "B"]:
         rows, columns = facts.columns["A"].rows, ", ".join(letters)
         hint = f"another field gives the options, so the columns {columns} are not shown; leave them out with ignore: [{columns}]"
         yield Notice(event="dataset.column_unused", dataset=name, column="A", rows=rows, looks_like="options", hint=hint)
+    for theirs, rows in facts.unclear_targets.items():
+        hint = (
+            "answers look like lists, such as [1, 2], but each counts as one text; for several accepted answers, write a "
+            "list of quoted texts, such as ['1', '2']; otherwise, no change is necessary"
+        )
+        yield Notice(event="dataset.target_unclear", dataset=name, column=theirs, rows=rows, hint=hint)
     if facts.unmatched_markers:
         hint = "texts contain <image> or <video>, and the rows have no media; map the column of the media with fields"
         yield Notice(event="dataset.marker_without_media", dataset=name, rows=facts.unmatched_markers, hint=hint)
+
+
+def _find_close_names(facts: Facts) -> Iterator[Notice]:
+    """Yield a notice for each unused column whose name differs from a used one only in case or spaces."""
+    used = {column: ours for ours, column in facts.mapped}
+    for theirs, column in facts.columns.items():
+        near = theirs.strip("\ufeff \t").casefold()
+        if column.rows and near in used and theirs not in used:
+            hint = f"column {near!r} is used, and its name differs only in case or spaces; leave it out with ignore: [{theirs}]"
+            event, ours, name = "dataset.column_unused", used[near], facts.source.name
+            yield Notice(event=event, dataset=name, column=theirs, rows=column.rows, looks_like=ours, hint=hint)
 
 
 def describe_turns(dataset: str, turns: TurnFacts, *, asks_turns: bool) -> Iterator[Notice]:
@@ -72,6 +90,8 @@ def log_notice(notice: Notice) -> None:
     name, rows, hint, column = notice.dataset, notice.rows, notice.hint, notice.column
     if notice.event == "dataset.media_missing":
         log.warning("dataset.media_missing", dataset=name, column=column, rows=rows, path=notice.path, hint=hint)
+    elif notice.event == "dataset.target_unclear":
+        log.warning("dataset.target_unclear", dataset=name, column=column, rows=rows, hint=hint)
     elif notice.event == "prompt.template_unused":
         log.warning("prompt.template_unused", dataset=name, rows=rows, hint=hint)
     elif notice.event == "dataset.several_turns":

@@ -5,7 +5,7 @@ from string import ascii_uppercase
 from typing import Any
 
 from common.errors import SampleError
-from producer.datasets.fields import misfit, to_plain_text
+from producer.datasets.fields import list_answers, misfit, to_plain_text
 from producer.datasets.values.literals import read_literal
 
 _LETTERS = frozenset(ascii_uppercase)
@@ -71,7 +71,8 @@ def to_letters(value: Any, options: dict[str, str], *, are_listed: bool) -> tupl
     options are a list, also raises ``SampleError`` for a position or letter of one option that is the text of another option.
     """
     letters = []
-    for one in value if isinstance(value, list) else [value]:
+    is_option = isinstance(value, str) and value in options.values()  # an option may be a text that spells a list
+    for one in [value] if is_option else list_answers(value):
         if isinstance(one, int) and not isinstance(one, bool) and are_listed:
             letters.append(_find_by_number(one, options))
         elif one is not None and (text := to_plain_text(one)).strip():

@@ -2,6 +2,7 @@
 
 A conversation has one of two forms: turns with ``from`` and ``value`` (LLaVA, ShareGPT), or messages with ``role`` and ``content``
 (OpenAI). In the second form, ``content`` is a text or a list of parts. A line of an OpenAI batch file has messages in its ``body``.
+The role ``developer`` is OpenAI's newer name of ``system``. Turns and calls of tools are not supported.
 
 If the last message is from the assistant, it is the target and is not sent. Earlier assistant messages are sent as written, unless
 the turns are asked one after the other. In that case, a conversation may also leave them out or empty.
@@ -25,7 +26,15 @@ from producer.datasets.values.turn_lists import TurnList
 Role = Literal["system", "user", "assistant"]
 ReadMedia = Callable[[Any, MediaKind], list[Reference]]
 
-_ROLES: dict[str, Role] = {"system": "system", "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
+_ROLES: dict[str, Role] = {
+    "system": "system", "developer": "system", "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant",
+}  # fmt: skip
+# The turns of tools: roles of OpenAI and of ShareGPT datasets, and types of the items in OpenAI's ``input``.
+_TOOL_ROLES = (
+    *("tool", "function", "ipython", "observation", "tool_call", "tool_response"),
+    *("function_call", "function_response", "function_call_output"),
+)
+_TOOL_CALLS = ("tool_calls", "function_call")  # fields of an OpenAI message
 _TEXT_PARTS = ("text", "input_text", "output_text")
 _MEDIA_PARTS: dict[str, MediaKind] = {
     "image_url": "image",
@@ -110,12 +119,24 @@ def _read_turn(turn: Any, number: int, read_media: ReadMedia) -> _Turn:
         is_llava = "from" in turn and "role" not in turn
         written, content = (turn.get("from"), turn.get("value")) if is_llava else (turn.get("role"), turn.get("content"))
         role = _ROLES.get(written) if isinstance(written, str) else None
+        if named := [name for name in (written, turn.get("type")) if name in _TOOL_ROLES]:
+            raise _refuse_tools(f"a turn of a tool ({named[0]!r})")
+        if any(turn.get(name) for name in _TOOL_CALLS):
+            raise _refuse_tools(f"a call of a tool in a turn of the {written}")
         if role is None:
             raise misfit(written, f"one of the roles {', '.join(_ROLES)}")
         parts = list(_read_content(content, role, read_media, is_llava=is_llava))
     except SampleError as error:
         raise SampleError(error.code, f"turn {number}: {error}") from None
     return _Turn(role, parts)
+
+
+def _refuse_tools(found: str) -> SampleError:
+    return SampleError(
+        "bad_field",
+        f"found {found}; expected one of the roles {', '.join(_ROLES)}, and no calls of tools; remove the calls and their "
+        "results, or write them as text in the turns of user and assistant",
+    )
 
 
 def _read_content(content: Any, role: Role, read_media: ReadMedia, *, is_llava: bool) -> Iterator[str | Reference | _Slot]:
@@ -203,6 +224,7 @@ class _OwnMedia:
     def __init__(self, own: Sequence[Reference]) -> None:
         kinds = [reference.media.kind for reference in own]
         self._positions = {kind: [at for at, one in enumerate(kinds) if one == kind] for kind in _MEDIA_PARTS.values()}
+        self._own = own
         self.unused = dict.fromkeys(range(len(own)))
 
     def take(self, slot: _Slot) -> int | None:
@@ -215,6 +237,8 @@ class _OwnMedia:
             return None
         if slot.number is None:
             fitting = [at for at in positions if at in self.unused]
+        elif slot.written and any(self._own[at].media.number is not None for at in positions):
+            fitting = [at for at in positions if self._own[at].media.number == slot.number]
         else:
             fitting = positions[slot.number - 1 : slot.number] if slot.number > 0 else []
         if not fitting:

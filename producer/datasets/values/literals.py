@@ -6,6 +6,7 @@ Numbers stay as written (``0.50``, ``1e3``), because an option is a text, not a 
 import ast
 import io
 import json
+import re
 import tokenize
 import warnings
 from itertools import pairwise
@@ -13,6 +14,8 @@ from threading import Lock
 from typing import Any
 
 _LONGEST = 1_000_000  # characters; Python's parser takes about 100 times the memory of the text
+# A text in square brackets, or in other brackets with a quoted text at its beginning: tuples, sets, the lists that NumPy prints.
+_LIST_LIKE = re.compile(r"""\s*(?:\[.*\]|\(\s*['"].*\)|\{\s*['"].*\})\s*""", re.DOTALL)
 _WARNING_FILTERS = Lock()  # the filters belong to the process, and several threads read rows
 
 
@@ -38,6 +41,28 @@ def read_texts(text: str) -> list[str] | None:
     """Return the texts of a list literal such as ``['a', 'b']``, or None for any other text, such as ``[0, 1]`` or ``[]``."""
     read = read_literal(text)
     return read if isinstance(read, list) and read and all(type(one) is str for one in read) else None
+
+
+def read_answers(text: str) -> list[Any] | None:
+    """Return the accepted answers that a list literal spells, or None for any other text.
+
+    The list contains texts, or objects with ``answer`` as in VizWiz, and it may also contain other values. A list of numbers, such
+    as ``[1, 2]``, is one answer, because it may be a point or a range.
+    """
+    read = read_literal(text)
+    if not isinstance(read, list):
+        return None
+    is_plain = all(one is None or isinstance(one, str | bool) or _is_annotated(one) for one in read)
+    return read if is_plain and any(type(one) is str or _is_annotated(one) for one in read) else None
+
+
+def is_unclear_list(text: str) -> bool:
+    """Return whether a text looks like a list of several answers, but is read as one answer."""
+    return _LIST_LIKE.fullmatch(text) is not None and read_answers(text) is None
+
+
+def _is_annotated(value: Any) -> bool:
+    return isinstance(value, dict) and "answer" in value
 
 
 def _read_python(text: str) -> Any:

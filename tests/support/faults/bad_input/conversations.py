@@ -42,9 +42,21 @@ CONVERSATIONS = (
     ),
     _refuse(
         "unknown role",
+        "a message with the role `bot`",
+        {"messages": [_say("user", "Why?"), _say("bot", "4")]},
+        "'messages': turn 2: found 'bot' (text); expected one of the roles system, developer, human, user, gpt, assistant",
+    ),
+    _refuse(
+        "turn of a tool",
         "a message with the role `tool`",
         {"messages": [_say("user", "Why?"), _say("tool", "4")]},
-        "'messages': turn 2: found 'tool' (text); expected one of the roles system, human, user, gpt, assistant",
+        "'messages': turn 2: found a turn of a tool ('tool'); expected one of the roles …, and no calls of tools; …",
+    ),
+    _refuse(
+        "call of a tool",
+        "a message with `tool_calls`",
+        {"messages": [_say("user", "Why?"), {**_say("assistant", None), "tool_calls": [{"id": "1"}]}]},
+        "'messages': turn 2: found a call of a tool in a turn of the assistant; expected …",
     ),
     _refuse(
         "conversation without a question",
@@ -164,5 +176,11 @@ CONVERSATIONS = (
         "sent once; each row has its own result",
         make_lines({"id": 1, "question": "Why?", "split": "train"}, {"id": 2, "question": "Why?", "split": "test"}),
         duplicates=1,
+    ),
+    _accept(
+        "developer role",
+        "a first message with OpenAI's role `developer`",
+        {"messages": [_say("developer", "Be brief."), _say("user", "Why?")]},
+        "sent as the system message",
     ),
 )

@@ -1,11 +1,16 @@
 """Image fields of rows: URLs, base64, and values that are neither."""
 
+import base64
+from textwrap import wrap
+
+from tests.support.faults.bad_input import pictures
 from tests.support.faults.bad_input.cases import RowCase
 from tests.support.faults.bad_input.contents import make_asking, make_lines
 
 _ADDRESS = "{url}: addresses are not enabled; set FLEET_MEDIA_URLS=1 on the workers, or download it and give its path"
 _FORBIDDEN = ": outside the folders that media may be read from (…); put the file there, set the dataset's media_root, …"
 _ROW = "rows.jsonl: line 2: field 'image': "
+_RED = base64.b64encode(pictures.plain()()).decode()
 
 
 def _refuse(name: str, given: str, image: object, code: str, message: str) -> RowCase:
@@ -103,6 +108,30 @@ REFERENCES = (
         "data:image/png;base64,QUJD",
         "media_corrupt",
         "inline image: not an image in a known format; expected one of PNG, JPEG, …",
+    ),
+    _refuse(
+        "base64 of an unknown image",
+        "base64 of a BMP without `data:` before it",
+        base64.b64encode(b"BM" + bytes(300)).decode(),
+        "bad_media",
+        _ROW
+        + "found 'Qk0AAAAAAAAAAAAAAAAAAAAA'… (404 characters); expected a path, a URL, or base64 behind data:image/png;base64,",
+    ),
+    RowCase(
+        "base64 in lines",
+        "the base64 of an image in lines of 76 characters, as in MIME",
+        "ok",
+        "the line breaks are removed",
+        make_asking("\r\n".join(wrap(_RED, 76))),
+        seen="8x6 #ff0000",
+    ),
+    RowCase(
+        "base64 of URLs",
+        "base64 with `-` and `_` in place of `+` and `/`, and without `=` at its end",
+        "ok",
+        "read as the same base64 in standard characters",
+        make_asking(_RED.replace("+", "-").replace("/", "_").rstrip("=")),
+        seen="8x6 #ff0000",
     ),
     RowCase("empty image field", '`"image": ""`', "ok", "sent without an image", make_asking("")),
 )

@@ -90,6 +90,59 @@ def test_template_places_images() -> None:
     assert content(make_sample("Why?", RED, BLUE), template="{{ question }} <image 2> {{ kind }}") == (0, "Why? ", 1, " free_text")
 
 
+MARKERS_OF_TEMPLATES = [
+    ("Look: <image>\n{{ question }}", ("Look: ", 0, "\nWhy?"), "Look: \nWhy?"),
+    ("<image>\n{{ question }}", (0, "\nWhy?"), "Why?"),
+    ("<image>\n<image>\n{{ question }}", None, "Why?"),
+    ("One\n<image>\n{{ question }}", ("One\n", 0, "\nWhy?"), "One\nWhy?"),
+    ("{{ question }}<image>\nEnd", ("Why?", 0, "\nEnd"), "Why?\nEnd"),
+    ("{{ question }}\n<image>", ("Why?\n", 0), "Why?\n"),
+    ("{% if kind %}<image>{% endif %}{{ question }}", (0, "Why?"), "Why?"),
+    ("{{ '<image>' if kind else 'x<image>' }}{{ question }}", (0, "Why?"), "Why?"),
+    ("{{ '<image>' ~ question }}", (0, "Why?"), "Why?"),
+    ("{{ question }}{{ '<image>' }}", ("Why?", 0), "Why?"),
+    ("{% raw %}<image>{% endraw %}{{ question }}", (0, "Why?"), "Why?"),
+    ("{{ question | replace('<image>', '') }}", (0, "Why?"), "Why?"),
+    ("{{ 'a' if '<image>' in question else 'b' }}", (0, "b"), "b"),
+]
+
+
+@pytest.mark.parametrize(("template", "with_image", "without"), MARKERS_OF_TEMPLATES)
+def test_marker_of_a_template_needs_no_media(template: str, with_image: tuple[str | int, ...] | None, without: str) -> None:
+    if with_image:
+        assert content(make_sample("Why?", RED), template=template) == with_image
+    assert content(make_sample("Why?"), template=template) == (without,)
+    assert content(make_sample("Why?"), turns=[{"role": "user", "text": template}]) == (without,)
+    assert content(make_sample("Go."), suffix=template) == (f"Go.\n{without.replace('Why?', 'Go.')}",)
+
+
+@pytest.mark.parametrize("template", [template for template, *_ in MARKERS_OF_TEMPLATES if "replace" not in template])
+def test_marker_of_a_row_without_media_stays_text(template: str) -> None:
+    if "'<image>' in question" not in template:
+        assert "The tag <image> in HTML" in "".join(map(str, content(make_sample("The tag <image> in HTML"), template=template)))
+
+
+def test_numbered_marker_of_a_template_needs_its_image() -> None:
+    with pytest.raises(SampleError, match="<image 1> names a missing image, but the row has 0 images"):
+        render(make_sample("Why?"), template="<image 1>{{ question }}")
+    with pytest.raises(SampleError, match="<image> names a missing image, but the row has 1 image"):
+        render(make_sample("Why?", RED), template="<image><image>{{ question }}")
+
+
+def test_video_and_image_markers_are_dropped_apart() -> None:
+    template = "<image>\n<video>\n{{ question }}"
+    assert content(make_sample("Why?", RED), template=template) == (0, "\nWhy?")
+    assert content(make_sample("Why?", FILM), template=template) == (0, "\nWhy?")
+    assert content(make_sample("Why?", RED, FILM), template=template) == (0, "\n", 1, "\nWhy?")
+
+
+def test_example_without_image_drops_the_marker() -> None:
+    examples = [{"question": "One <image>?", "answer": "a"}, {"question": "Two?", "answer": "b", "images": ["/b.png"]}]
+    rendered = render(make_sample("Why?", RED), template="<image>\n{{ question }}", examples=examples)
+    shown = [message.content for message in rendered.messages if message.role == "user"]
+    assert shown == [("One <image>?",), (0, "\nTwo?"), (1, "\nWhy?")]
+
+
 def test_examples_precede_the_row() -> None:
     examples = [
         {"question": "One?", "answer": "1", "images": ["/shots/a.png", "/shots/b.png"]},

@@ -1,6 +1,7 @@
 """Templates: the fields of a row by name, errors that name what is missing, and limits."""
 
 import tracemalloc
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -72,6 +73,62 @@ def test_template_cannot_show_the_target(name: str) -> None:
     with pytest.raises(TemplateFault, match=r"^prompt\.template: "):
         render(f"{{{{ {name} }}}}")
     assert "B" not in render("{{ metadata }}").replace("'A'", "")
+
+
+NESTED = {
+    "metadata": {"answers": ["SECRET"], "source": "web"},
+    "row": {"Answer": "SECRET", "id": 1},
+    "annotations": [{"answer": "SECRET", "by": "x"}, {"part": {"targets": "SECRET", "by": "y"}}],
+    "prediction": '{"answer": "blue"}',
+    "conversations": [{"from": "human", "value": "Why?"}, {"from": "gpt", "value": "SECRET"}],
+    "messages": [{"role": "user", "content": "When?"}, {"role": "assistant", "content": "SECRET"}],
+    "note": "The answer: see {page}.",
+}
+SHOWN = [
+    *("{{ metadata }}", "{{ metadata | tojson }}", "{{ metadata.items() | list }}", "{{ metadata.values() | list }}"),
+    *("{{ row }}", "{{ annotations }}", "{{ annotations | tojson }}", "{{ conversations }}", "{{ messages }}"),
+    *("{{ metadata.row }}", "{{ metadata['metadata'] }}", "{{ metadata.get('answer', '-') }}"),
+    *("{{ annotations | map(attribute='answer') | list }}", "{% for one in metadata.values() %}{{ one }}{% endfor %}"),
+    *(
+        "{{ annotations | map(attribute='part.targets') | list }}",
+        "{{ annotations[0].get('answer', '') }}",
+    ),
+]
+
+
+@pytest.mark.parametrize("template", SHOWN)
+def test_template_cannot_reach_a_nested_target(template: str) -> None:
+    with suppress(TemplateFault):
+        assert "SECRET" not in render(template, SAMPLE.model_copy(update={"metadata": NESTED}))
+
+
+def test_other_nested_values_are_shown() -> None:
+    sample = SAMPLE.model_copy(update={"metadata": NESTED})
+    template = "{{ metadata.metadata.source }} {{ row.id }} {{ annotations[1].part.by }} {{ prediction }}"
+    template += " {{ conversations[0].value }} {{ note }}"
+    assert render(template, sample) == 'web 1 y {"answer": "blue"} Why? The answer: see {page}.'
+    with pytest.raises(TemplateFault, match=r"has no attribute 'Answer'; a prompt cannot contain the target"):
+        render("{{ row.Answer }}", sample)
+    assert sample.metadata == NESTED
+
+
+SECRETS = st.sampled_from(["target", "Answers", "ANSWER", "x", "y"])
+
+
+@given(
+    metadata=st.dictionaries(
+        SECRETS,
+        st.recursive(
+            st.sampled_from(["plain", 1, None]),
+            lambda inner: st.lists(inner, max_size=3) | st.dictionaries(SECRETS, inner, max_size=3),
+            max_leaves=8,
+        ),
+    )
+)
+def test_no_secret_name_is_shown_at_any_depth(metadata: dict[str, Any]) -> None:
+    shown = render("{{ metadata | tojson }}", SAMPLE.model_copy(update={"metadata": metadata})).lower()
+    assert "target" not in shown
+    assert "answer" not in shown
 
 
 def test_null_counts_as_absent() -> None:

@@ -95,3 +95,70 @@ def test_digest_is_of_the_decoded_bytes(content: bytes) -> None:
 @given(st.text("ABCDabcd0123+/=", min_size=1))
 def test_text_that_is_not_base64_still_has_a_digest(text: str) -> None:
     assert embed(text.encode(), "image", "f", None).media.digest
+
+
+def break_lines(text: str, line_end: str = "\n") -> str:
+    """Return base64 text in lines of 76 characters, as in MIME."""
+    return line_end.join(text[at : at + 76] for at in range(0, len(text), 76)) + line_end
+
+
+# Two bytes follow the groups of three, so the base64 text has padding. It has both characters that differ in URLs.
+PICTURE = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) + b"\xfb\xef\xbe\xff" * 20
+SPELLINGS = {
+    "MIME": break_lines,
+    "MIME with CRLF": lambda text: break_lines(text, "\r\n"),
+    "spaces around": lambda text: f"  {text}\n",
+    "URL-safe": lambda text: text.replace("+", "-").replace("/", "_"),
+    "without padding": lambda text: text.rstrip("="),
+    "all of them": lambda text: break_lines(text.replace("+", "-").replace("/", "_").rstrip("="), "\r\n"),
+}
+FORMS = {
+    "bare": lambda text: text,
+    "data URL": lambda text: f"data:image/png;base64,{text}",
+    "Hugging Face": lambda text: {"bytes": text, "path": "a.png"},
+}
+
+
+@pytest.mark.parametrize("content", [PICTURE, PICTURE * 40], ids=["small", "large"])
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+@pytest.mark.parametrize("spell", SPELLINGS.values(), ids=SPELLINGS)
+def test_every_spelling_of_base64_is_read(spell: Any, form: Any, content: bytes) -> None:
+    assert len(content) % 3
+    text = to_text(content)
+    assert "+" in text
+    assert "/" in text
+    spelled = spell(text)
+    row = json.dumps(form(spelled)).encode()
+    for place in (EMPTY_PLACE, Place("set.jsonl", row, 100)):
+        (media,) = read(form(spelled), place)
+        assert media.digest == digest_bytes(content)
+        written = media.data.encode() if media.data else row[(media.offset or 0) - 100 :][: media.length]
+        assert base64.b64decode(b"".join(written.split()), validate=True) == content  # as workers read it
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (to_text(PICTURE)[:80] + "*" + to_text(PICTURE)[80:], r"found '\*' in the base64 text of an image"),
+        (
+            to_text(b"BM" + PICTURE),
+            r"found 'Qk2JUE5HDQoaCgABAgMEBQYH'… \(\d+ characters\); expected a path, a URL, or base64 behind",
+        ),
+        (break_lines(to_text(b"BM" + PICTURE)), r"found 'Qk2J.*'… \(\d+ characters\); expected a path"),
+        (break_lines(to_text(PICTURE)).replace("iVBO", "{VBO"), r"found '\{VBO.*'… \(\d+ characters\); expected a path"),
+        ("data:image/png;base64, \n", "found nothing in the base64 text of a data: URL"),
+    ],
+)
+def test_unreadable_base64_is_not_a_missing_file(text: str, found: str) -> None:
+    with pytest.raises(SampleError, match=found) as caught:
+        read(text)
+    assert caught.value.code == "bad_media"
+
+
+@pytest.mark.parametrize(
+    "path", ["/9j/" + "a" * 100 + ".png", "x" * 300 + ".png", "iVBORw0KGgo/a.png", "a b/c\nd.png", "/data/" * 20]
+)
+def test_long_path_is_a_path(path: str) -> None:
+    (media,) = read(path)
+    assert media.uri is not None
+    assert media.uri.endswith(path)

@@ -1,12 +1,19 @@
 """Conversion of rows to samples: identity, kind, group, fields and faults are the same for every format."""
 
+import csv
+import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from common.digests import digest_bytes
 from common.records import Media
+from common.spec.models import DatasetSource
+from producer.datasets import read_dataset
+from producer.datasets.survey import survey_dataset
 from tests.support.datasets import fault_of, read_one, read_rows, read_unsurveyed
 
 # Fields that planning and later waves set, and the identity.
@@ -144,6 +151,13 @@ def test_kind_of_source_overrides_kind_of_row(tmp_path: Path) -> None:
         (False, ("No",)),
         (["cat", 3, True, None, " "], ("cat", "3", "Yes")),
         ([{"answer": "cat", "answer_confidence": "yes"}, {"answer": "cat"}, {"answer": ""}], ("cat", "cat")),
+        ("['cat', 'dog']", ("cat", "dog")),
+        ('["cat", "", null, 3, true]', ("cat", "3", "Yes")),
+        ("[{'answer': 'cat', 'answer_confidence': 'yes'}, {'answer': 'dog'}]", ("cat", "dog")),
+        ([], ()),
+        ("[]", ("[]",)),
+        ("[1, 2]", ("[1, 2]",)),
+        (["['cat', 'dog']"], ("['cat', 'dog']",)),
     ],
 )
 def test_targets_of_any_type_become_texts(tmp_path: Path, value: Any, target: tuple[str, ...]) -> None:
@@ -166,10 +180,14 @@ def test_options_keep_their_letters(tmp_path: Path, value: Any, options: dict[st
 
 
 @pytest.mark.parametrize(
-    ("target", "letters"), [("B", ("B",)), ("b", ("B",)), ("Dog ", ("B",)), (["cat", "B"], ("A", "B")), (None, ())]
+    ("target", "letters"),
+    [
+        *(("B", ("B",)), ("b", ("B",)), ("Dog ", ("B",)), (["cat", "B"], ("A", "B")), (None, ())),
+        *(("['cat', 'B']", ("A", "B")), ('["dog"]', ("B",)), ("['C']", ("C",))),
+    ],
 )
 def test_multiple_choice_target_becomes_a_letter(tmp_path: Path, target: Any, letters: tuple[str, ...]) -> None:
-    assert read_one(tmp_path, options=["cat", "dog"], target=target).target == letters
+    assert read_one(tmp_path, options=["cat", "dog", "['C']"], target=target).target == letters
 
 
 @pytest.mark.parametrize(("options", "target"), [(["cat", "dog"], "Z"), (["cat", "dog"], "1"), (["cat", "cat"], "cat")])
@@ -309,3 +327,45 @@ def test_mathvista_choice_without_options_is_fault(tmp_path: Path) -> None:
     code, message = fault_of(read_one(tmp_path, **{**MATHVISTA, "question_type": "multi_choice", "choices": None, "answer": "2"}))
     assert code == "bad_field"
     assert message.endswith("field 'question_type': found 'multi_choice', and the row has no options; expected them in choices")
+
+
+FORMATS = ("csv", "tsv", "jsonl", "json", "parquet")
+
+
+def write_table(folder: Path, ending: str, rows: list[dict[str, Any]]) -> Path:
+    """Write rows of texts in a format."""
+    path = folder / f"set.{ending}"
+    if ending in ("csv", "tsv"):
+        with path.open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.DictWriter(stream, list(rows[0]), delimiter="," if ending == "csv" else "\t")
+            writer.writeheader()
+            writer.writerows(rows)
+    elif ending == "parquet":
+        parquet.write_table(pa.Table.from_pylist(rows), path)
+    else:
+        lines = "\n".join(map(json.dumps, rows))
+        path.write_text(lines if ending == "jsonl" else json.dumps(rows), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("ending", FORMATS)
+@pytest.mark.parametrize("column", ["target", "answer", "answers"])
+def test_list_literal_is_several_answers_in_every_format(tmp_path: Path, ending: str, column: str) -> None:
+    rows = [{"question": "Q?", "image": "a.png", column: answers} for answers in ("['cat', 'dog']", '["cat"]', "[1, 2]", "cat")]
+    path = write_table(tmp_path, ending, rows)
+    assert [sample.target for sample in read_dataset(DatasetSource(path=str(path)))] == [
+        *(("cat", "dog"), ("cat",), ("[1, 2]",), ("cat",))
+    ]
+    (notice,) = [one for one in survey_dataset(DatasetSource(path=str(path))).notices if one.event == "dataset.target_unclear"]
+    assert (notice.column, notice.rows) == (column, 1)
+
+
+@pytest.mark.parametrize("ending", FORMATS)
+def test_list_literal_is_several_images_in_every_format(tmp_path: Path, ending: str) -> None:
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(name.encode())
+    path = write_table(tmp_path, ending, [{"question": "Q?", "images": "['a.png', 'b.png']", "answer": "x"}])
+    source = survey_dataset(DatasetSource(path=str(path))).source
+    (sample,) = read_dataset(source)
+    assert [media.uri for media in sample.media] == [f"{tmp_path}/a.png", f"{tmp_path}/b.png"]
+    assert all(media.digest for media in sample.media)

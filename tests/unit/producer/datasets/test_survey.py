@@ -202,6 +202,8 @@ def test_unused_video_is_refused_with_its_field(folder: Path) -> None:
         ({"question": "Q?", "clip_id": "c1"}, [("clip_id", "video", 2)]),
         ({"query": "Q?"}, [("query", "question", 2)]),
         ({"question": "Q?", "query": "Q?"}, []),
+        ({"question": "Q?", "Question": "Other?"}, [("Question", "question", 2)]),
+        ({"question": "Q?", "question ": "Other?"}, [("question ", "question", 2)]),
         ({"Question": "Q?"}, [("Question", "question", 2)]),
         ({"question": "Q?", "anwser": "x"}, [("anwser", "target", 2)]),
         ({"question": "Q?", "label": "x"}, [("label", "target", 2)]),

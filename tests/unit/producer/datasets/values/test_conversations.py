@@ -66,6 +66,10 @@ FORMS: dict[str, tuple[Any, tuple[str, ...], list[tuple[str, list[str]]]]] = {
     "llava, system": (
         [{"from": "system", "value": "Be brief."}, *llava("Why?")], (), [("system", ["Be brief."]), ("user", ["Why?"])],
     ),
+    "openai, developer": (
+        [{"role": "developer", "content": "Be brief."}, *ask("Why?")], (), [("system", ["Be brief."]), ("user", ["Why?"])],
+    ),
+    "no calls of tools": ([*ask("1?"), {"role": "assistant", "content": "2", "tool_calls": []}], (), [("user", ["1?"])]),
     "llava, video": (llava("<video>\nWhat?"), ("a.mp4",), [("user", ["(a.mp4)", "What?"])]),
     "llava, image and video": (llava("<video> and <image>"), ("a.png", "b.mp4"), [("user", ["(b.mp4)", " and ", "(a.png)"])]),
     "openai, text": ([{"role": "user", "content": "Why?"}], (), [("user", ["Why?"])]),
@@ -148,7 +152,16 @@ FAULTS: dict[str, tuple[Any, tuple[str, ...], str]] = {
     "other text": ("Why?", (), "expected a list of turns"),
     "no turns": ([], (), "expected a list of turns"),
     "turn is text": (["Why?"], (), "turn 1: found 'Why?' (text); expected an object with role and content"),
-    "unknown role": ([{"role": "tool", "content": "x"}], (), "turn 1: found 'tool' (text); expected one of the roles"),
+    "unknown role": ([{"role": "bot", "content": "x"}], (), "turn 1: found 'bot' (text); expected one of the roles"),
+    "role is a list": ([{"role": ["user"], "content": "x"}], (), "turn 1: found ['user'] (a list); expected one of the roles"),
+    "turn of a tool": ([{"role": "tool", "content": "x"}], (), "turn 1: found a turn of a tool ('tool'); expected"),
+    "turn of a function": ([{"role": "function", "content": "x"}], (), "turn 1: found a turn of a tool ('function')"),
+    "turn of a tool, ShareGPT": ([{"from": "observation", "value": "x"}], (), "turn 1: found a turn of a tool ('observation')"),
+    "result of a tool": ([{"type": "function_call_output"}], (), "turn 1: found a turn of a tool ('function_call_output')"),
+    "call of a tool": (
+        [*ask("1?"), {"role": "assistant", "content": "Wait.", "tool_calls": [{"id": "1"}]}, *ask("2?")], (),
+        "turn 2: found a call of a tool in a turn of the assistant; expected",
+    ),
     "no role": ([{"content": "x"}], (), "turn 1: found None (null); expected one of the roles"),
     "number as content": ([{"role": "user", "content": 7}], (), "turn 1: found 7 (a number); expected text, or a list of parts"),
     "no content": ([{"role": "user", "content": None}], (), "turn 1: found None (null); expected text"),

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producer.datasets.values.literals import read_literal, read_texts
+from producer.datasets.values.literals import is_unclear_list, read_answers, read_literal, read_texts
 
 TEXTS = st.lists(st.text(max_size=20), min_size=1, max_size=8)
 
@@ -74,6 +74,38 @@ def test_other_text_is_no_literal(text: str) -> None:
 @pytest.mark.parametrize("text", ["[0, 1]", "[]", "['a', 1]", "['a', None]", "{'A': 'x'}"])
 def test_list_of_other_values_is_no_list_of_texts(text: str) -> None:
     assert read_texts(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "answers"),
+    [
+        ("['a', 'b']", ["a", "b"]),
+        (' ["a", "b"]\n', ["a", "b"]),
+        ("['a', 1, True, None]", ["a", "1", True, None]),
+        ("[{'answer': 'a', 'answer_confidence': 'yes'}]", [{"answer": "a", "answer_confidence": "yes"}]),
+    ],
+)
+def test_list_of_answers_is_read(text: str, answers: list[Any]) -> None:
+    assert read_answers(text) == answers
+    assert not is_unclear_list(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("[]", "[1]", "[1, 2]", "[[1, 2], [3, 4]]", "[True]", "[None]", "[{'name': 'a'}]", "['a', ['b']]", "['a' 'b']", "[a, b]"),
+        *("('a', 'b')", "{'a', 'b'}", "{'A': 'a'}"),
+    ],
+)
+def test_unclear_list_is_one_answer(text: str) -> None:
+    assert read_answers(text) is None
+    assert is_unclear_list(text)
+
+
+@pytest.mark.parametrize("text", ["", "a", "(A)", "(1, 2)", "{x}", "[", "a [b]", "['a'] or ['b'].", "\\frac{1}{2}"])
+def test_other_text_is_one_clear_answer(text: str) -> None:
+    assert read_answers(text) is None
+    assert not is_unclear_list(text)
 
 
 def test_threads_change_the_filters_of_warnings_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
