@@ -95,7 +95,10 @@ async def _answer_turn(
             attempts=len(made),
             prompt_tokens=last.generation.prompt_tokens,
             output_tokens=last.generation.output_tokens,
-            **last.attempt.model_dump(include={"finish_reason", "temperature", "seed", "latency_s"}),
+            finish_reason=last.attempt.finish_reason,
+            temperature=last.attempt.temperature,
+            seed=last.attempt.seed,
+            latency_s=last.attempt.latency_s,
         )
     )
     made.clear()
