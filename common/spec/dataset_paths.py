@@ -51,11 +51,12 @@ def find_files(source: DatasetSource, spec_folder: Path, where: str) -> DatasetS
     folders = [path if is_folder(path) else posixpath.dirname(path) for path in paths]
     folder = _find_common_folder(folders, f"{where}path")
     root = resolve_path(folder, source.media_root) if source.media_root else folder
+    # Workers recognise the address of a folder by its last character, without a request.
+    files = tuple(f"{path}/" if is_remote(path) and path in folders else path for path in paths)
     return source.model_copy(
         update={
             "path": paths[0] if len(paths) == 1 else folder,
-            # Workers recognise the address of a folder by its last character, without a request.
-            "files": tuple(f"{path}/" if is_remote(path) and path in folders else path for path in paths[1:] and paths),
+            "files": files if len(paths) > 1 or (files[0] != paths[0] and root != folder) else (),
             # Without media_root, the relative paths in each file start at the folder of that file.
             "media_root": root if source.media_root or len(set(folders)) == 1 else None,
             "annotations": annotations,

@@ -64,7 +64,7 @@ def read_twins(store: Store, plan: Plan) -> Iterator[tuple[int, Twin]]:
                 header = msgspec.json.decode(line, type=TwinHeader)
             except msgspec.DecodeError as error:
                 raise IntegrityError(f"{key} of a planned run is damaged ({error}); {WRITE_AGAIN}") from error
-            lines = stream.read(header.length)
+            lines = stream.read(min(header.length, plan.twins_bytes or 0))
             if _checksum(header.position, lines) != header.crc32:
                 raise IntegrityError(f"{key} of a planned run is damaged (checksum differs); {WRITE_AGAIN}")
             for twin in lines.splitlines():

@@ -63,6 +63,8 @@ def read_references(value: Any, kind: MediaKind, place: Place, root: str) -> lis
 def list_media(value: Any) -> list[Any]:
     """Return the values in the value of a media field. A text may spell a list of texts, as in a table (``['a.png', 'b.png']``)."""
     if isinstance(value, str):
+        if value.strip() == "[]":
+            return []
         return (read_texts(value) if value[:1] == "[" else None) or [value]
     return value if isinstance(value, list) else [value]
 

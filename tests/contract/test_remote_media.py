@@ -154,6 +154,14 @@ def test_default_roots_are_the_folders_of_the_objects(s3_url: str) -> None:
     assert find_roots([f"{s3_url}/one", f"{s3_url}/two.v2"]) == (f"{s3_url}/one", f"{s3_url}/two.v2")
 
 
+@pytest.mark.parametrize("ending", ["", "/"])
+@pytest.mark.parametrize("folder", ["/one", ""])
+def test_folder_with_another_media_root_is_a_root_itself(s3_url: str, folder: str, ending: str) -> None:
+    upload_file(f"{s3_url}/one/x.png", make_png())
+    path = f"{s3_url}{folder}"
+    assert find_roots(f"{path}{ending}", media_root=f"{s3_url}/other") == (f"{s3_url}/other", path)
+
+
 def find_roots(path: str | list[str], **fields: Any) -> tuple[str, ...]:
     source = DatasetSource.model_validate({"path": path, "name": "set", **fields})
     return find_media_roots(Settings.model_validate({"media_roots": ""}), [resolve_dataset(source, Path("/spec.yaml"), 0)])

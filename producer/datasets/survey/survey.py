@@ -45,23 +45,24 @@ def survey_specs(specs: Sequence[RunSpec]) -> tuple[list[RunSpec], list[Notice]]
     forget_digests()
     first = specs[0]
     roots = find_media_roots(get_settings(), first.datasets, first.prompt.examples)
-    modes = {spec.prompt.asks_turns for spec in specs}
-    surveys = [survey_dataset(source.model_copy(update={"asks_turns": any(modes)}), roots) for source in first.datasets]
+    modes = sorted({spec.prompt.asks_turns for spec in specs})
+    by_mode = {mode: [survey_dataset(_set_mode(source, mode), roots) for source in first.datasets] for mode in modes}
+    surveys = by_mode[modes[-1]]
     if refusals := [survey.refusal for survey in surveys if survey.refusal]:
         raise ConfigError(refusals[0])
     notices = [notice for survey in surveys for notice in survey.notices]
     if any(spec.prompt.turns or spec.prompt.template != DEFAULT for spec in specs):
         notices += _find_unused_template(surveys)
-    for survey, mode in product(surveys, sorted(modes)):
+    for survey, mode in product(surveys, modes):
         notices += describe_turns(survey.source.name, survey.turns, asks_turns=mode)
     for notice in notices:
         log_notice(notice)
-    return [spec.model_copy(update={"datasets": _list_sources(surveys, spec)}) for spec in specs], notices
+    sources = {mode: tuple(survey.source for survey in by_mode[mode]) for mode in modes}
+    return [spec.model_copy(update={"datasets": sources[spec.prompt.asks_turns]}) for spec in specs], notices
 
 
-def _list_sources(surveys: Sequence[Survey], spec: RunSpec) -> tuple[DatasetSource, ...]:
-    """Return the surveyed sources for one of the specs."""
-    return tuple(survey.source.model_copy(update={"asks_turns": spec.prompt.asks_turns}) for survey in surveys)
+def _set_mode(source: DatasetSource, asks_turns: bool) -> DatasetSource:
+    return source.model_copy(update={"asks_turns": asks_turns})
 
 
 def _find_unused_template(surveys: Sequence[Survey]) -> list[Notice]:

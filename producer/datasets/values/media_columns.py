@@ -56,7 +56,9 @@ def order_numbered(names: Iterable[str]) -> list[str]:
 
 
 def number_media(columns: Mapping[str, Sequence[Reference]]) -> list[Reference]:
-    """Return the media of numbered columns in order. Raises ``SampleError`` if two columns have the same number.
+    """Return the media of numbered columns in order.
+
+    Raises ``SampleError`` if two columns have the same number, or if the numbers are unclear because a column has several media.
 
     If numbers are missing, each image or video gets the number of its column, so that ``<image 3>`` is the image of ``image_3``.
     """
@@ -67,8 +69,11 @@ def number_media(columns: Mapping[str, Sequence[Reference]]) -> list[Reference]:
             message = f"has the same number as column {first!r}; expected one column for each number; {_advise(first, second)}"
             raise SampleError("bad_field", message)
     media = [(numbers[name], reference) for name in names for reference in columns[name]]
-    is_one_each = all(len(columns[name]) == 1 for name in names)
-    if not is_one_each or [number for number, _ in media] == list(range(1, len(names) + 1)):
+    several = [name for name in names if len(columns[name]) > 1]
+    if several and [numbers[name] for name in names] != [1]:
+        count = f"column {several[0]!r} has {len(columns[several[0]])} media, so the numbers of the media are unclear"
+        raise SampleError("bad_field", f"{count}; expected one in each numbered column, or all in one column without a number")
+    if several or [number for number, _ in media] == list(range(1, len(names) + 1)):
         return [reference for _, reference in media]
     return [Reference(one.media.model_copy(update={"number": number}), one.key) for number, one in media]
 

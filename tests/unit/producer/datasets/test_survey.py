@@ -18,6 +18,7 @@ from common.errors import ConfigError
 from common.spec.dataset_files import IMAGE_ENDINGS, VIDEO_ENDINGS
 from common.spec.files import read_specs
 from common.spec.models import DatasetSource
+from common.spec.prompts import MultiTurn, PromptSpec
 from producer import progress
 from producer.datasets import read_dataset
 from producer.datasets.collections import webdataset
@@ -320,6 +321,18 @@ def test_rows_with_several_turns_are_reported(
     for notice, (count, hint) in zip(notices, hints, strict=True):
         assert notice.rows == count
         assert hint in notice.hint
+
+
+@pytest.mark.parametrize("multi_turn", ["given", "ask"])
+def test_other_models_of_the_spec_do_not_change_the_survey(folder: Path, multi_turn: str) -> None:
+    """Lists of turns are conversations only if the turns are asked, so the kind of the other rows depends on it."""
+    write(folder, [{"question": "['One?', 'Two?']", "answer": "blue"}, {"question": "Is it?", "answer": "yes"}])
+    (folder / "spec.yaml").write_text(json.dumps({"model": "echo", "datasets": [{"path": "rows.jsonl"}]}))
+    (spec,) = read_specs(folder / "spec.yaml")
+    both = [spec.model_copy(update={"prompt": PromptSpec(multi_turn=mode)}) for mode in MultiTurn]
+    (alone,), _ = survey_specs([one for one in both if one.prompt.multi_turn == multi_turn])
+    together, _ = survey_specs(both)
+    assert alone in together
 
 
 @pytest.mark.parametrize(

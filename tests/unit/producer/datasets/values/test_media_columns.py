@@ -61,7 +61,6 @@ NUMBERED_ROWS: list[tuple[dict[str, Any], list[str]]] = [
     ({"image_3": None, "image_2": "", "image_1": "a.png"}, ["a.png"]),
     ({"image": None, "image_1": "a.png"}, ["a.png"]),
     ({"image": ["a.png", "b.png"], "image_2": "b.png", "image_1": "a.png"}, ["a.png", "b.png"]),
-    ({"image_2": ["a.png"], "image_1": ["a.png", "b.png"]}, ["a.png", "b.png", "a.png"]),
 ]
 
 
@@ -197,3 +196,24 @@ def test_different_media_in_two_columns_are_a_fault(folder: Path, row: dict[str,
 def test_mapped_column_is_used_alone(folder: Path) -> None:
     row = {"image": "a.png", "images": ["a.png", "b.png"], "image_path": "b.png"}
     assert show(read_row(folder, row, fields={"image": "images"})) == ["a.png", "b.png"]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"image_1": "a.png", "image_3": ["b.png", "c.png"]},
+        {"image_1": ["a.png", "b.png"], "image_2": "c.png"},
+        {"image_2": ["a.png"], "image_1": ["a.png", "b.png"]},
+        {"image_2": ["a.png", "b.png"]},
+    ],
+)
+def test_numbered_column_with_several_media_is_a_fault(folder: Path, row: dict[str, Any]) -> None:
+    sample = read_row(folder, row)
+    assert sample.fault is not None
+    assert "has 2 media, so the numbers of the media are unclear" in sample.fault.message
+
+
+@pytest.mark.parametrize("empty", ["[]", " []", []])
+def test_empty_list_names_no_media(folder: Path, empty: Any) -> None:
+    sample = read_row(folder, {"images": empty})
+    assert (sample.fault, sample.media) == (None, ())
