@@ -38,7 +38,8 @@ CONVERSATIONS = (
         "list of turns as question",
         "`\"question\": \"['Why?', 'When?']\"`",
         {"question": "['Why?', 'When?']"},
-        "'question': found a list of 2 turns; expected one question; give each turn a row of its own, or …",
+        "'question': found a list of 2 turns; expected one question; give each turn a row of its own, write the "
+        "conversation, …, or set prompt: {multi_turn: ask} …",
     ),
     _refuse(
         "unknown role",
